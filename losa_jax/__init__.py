@@ -1,0 +1,1 @@
+"""Temporal action localization in JAX: LoSA adapters beside a frozen ViT."""

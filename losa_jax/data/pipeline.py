@@ -1,0 +1,220 @@
+"""Grain pipelines: videos to batches of windows.
+
+Threads, not worker processes, by default: PyAV and OpenCV release the
+interpreter lock, and threads start at once (45 against 35 clips/s with two
+workers, shared/reference/jax_stack.md).
+"""
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+
+from losa_jax import timeline
+from losa_jax.data import augment, windows
+from losa_jax.data.annotations import Action
+from losa_jax.data.video import VideoDecodeError, VideoInfo, read_frames
+
+logger = logging.getLogger(__name__)
+
+# Batches that wait decoded; each is large, so few.
+PREFETCH_BATCHES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceVideo:
+    """A probed video with its actions and its sample grid."""
+
+    video_id: str
+    info: VideoInfo
+    grid: timeline.SampleGrid
+    actions: tuple[Action, ...]
+
+    @property
+    def path(self) -> Path:
+        return Path(self.info.path)
+
+
+class BrokenVideos:
+    """Videos that failed while running, for the report at the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reasons: dict[str, str] = {}
+
+    def add(self, video_id: str, reason: str) -> None:
+        with self._lock:
+            if video_id not in self.reasons:
+                logger.warning("skipped %s: %s", video_id, reason)
+            self.reasons[video_id] = reason
+
+
+class TrainWindows:
+    """A video's number and a random generator to one training example."""
+
+    def __init__(self, videos: Sequence[SourceVideo],
+                 class_names: Sequence[str], config: Any,
+                 broken: BrokenVideos, *, augmented: bool = True):
+        """
+        Args:
+          videos: the training set.
+          class_names: in the order of the labels.
+          config: the whole config (sections `window`, `augment`, `data`).
+          broken: collects videos skipped under data.on_broken_video="skip".
+          augmented: False shows the test view of a random window (used to
+            measure feature statistics).
+        """
+        self._videos = videos
+        self._class_names = list(class_names)
+        self._config = config
+        self._broken = broken
+        self._augmented = augmented
+        self._max_actions = max(
+            1, max((len(video.actions) for video in videos), default=1))
+
+    def __call__(self, index: int, rng: np.random.Generator
+                 ) -> dict[str, np.ndarray]:
+        # With "skip" a video that fails makes room for the next one: never
+        # an endless retry, never a window of zeros.
+        for attempt in range(len(self._videos)):
+            number = (int(index) + attempt) % len(self._videos)
+            video = self._videos[number]
+            try:
+                return self._example(number, video, rng)
+            except VideoDecodeError as error:
+                if self._config.data.on_broken_video != "skip":
+                    raise
+                self._broken.add(video.video_id, str(error))
+        raise VideoDecodeError("every training video failed to decode")
+
+    def _example(self, number: int, video: SourceVideo,
+                 rng: np.random.Generator) -> dict[str, np.ndarray]:
+        config = self._config.window
+        ratio = tuple(config.short_crop_ratio) or None
+        window = windows.train_window(
+            video.grid, video.actions, config.frames, rng, crop_ratio=ratio,
+            min_action_kept=config.min_action_kept)
+        segments, labels, valid = windows.window_actions(
+            video.grid, window, video.actions, self._class_names,
+            samples_per_token=config.frames / config.tokens,
+            min_action_kept=config.min_action_kept,
+            max_actions=self._max_actions)
+        frames = read_window(video, window)
+        if self._augmented:
+            frames = self._augment(frames, rng)
+        else:
+            frames = augment.test_view(frames, self._config.augment.size,
+                                       self._config.augment.test_resize)
+        return {
+            "frames": frames,
+            "valid_samples": np.int32(window.valid_samples),
+            "segments": segments,
+            "labels": labels,
+            "action_valid": valid,
+            "video_number": np.int32(number),
+        }
+
+    def _augment(self, frames: np.ndarray, rng: np.random.Generator
+                 ) -> np.ndarray:
+        settings = self._config.augment
+        if settings.per == "window":
+            return augment.train_view(frames, rng, settings)
+        clips = np.split(
+            frames, len(frames) // self._config.window.clip_frames)
+        return np.concatenate([augment.train_view(clip, rng, settings)
+                               for clip in clips])
+
+
+class TestWindows:
+    """The number of a test window to its frames."""
+
+    def __init__(self, videos: Sequence[SourceVideo], config: Any,
+                 broken: BrokenVideos):
+        self._videos = videos
+        self._config = config
+        self._broken = broken
+        self.items = [
+            (number, window) for number, video in enumerate(videos)
+            for window in windows.test_windows(
+                video.grid, config.window.frames, config.window.overlap)]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Frames of window `index`; -1 is padding of the last batch."""
+        settings = self._config.augment
+        size = settings.size
+        valid_samples = 0
+        frames = np.zeros((self._config.window.frames, size, size, 3),
+                          np.uint8)
+        if index >= 0:
+            number, window = self.items[index]
+            video = self._videos[number]
+            try:
+                frames = np.ascontiguousarray(augment.test_view(
+                    read_window(video, window), size, settings.test_resize))
+                valid_samples = window.valid_samples
+            except VideoDecodeError as error:
+                if self._config.data.on_broken_video != "skip":
+                    raise
+                self._broken.add(video.video_id, str(error))
+        return {"frames": frames,
+                "valid_samples": np.int32(valid_samples),
+                "window_number": np.int32(index)}
+
+
+def read_window(video: SourceVideo, window: windows.Window) -> np.ndarray:
+    """Decoded frames of a window, uint8 [f, H, W, 3]; padding repeats."""
+    wanted = window.frame_indices(video.grid)
+    unique, inverse = np.unique(wanted, return_inverse=True)
+    frames = read_frames(video.path, unique.tolist(), info=video.info)
+    return frames[inverse]
+
+
+def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
+                  batch_windows: int, num_threads: int,
+                  num_epochs: int | None = None) -> grain.IterDataset:
+    """Shuffled batches; order and augmentation depend on the seed alone."""
+    dataset = (
+        grain.MapDataset.source(_Numbers(num_videos))
+        .seed(seed).shuffle().repeat(num_epochs)
+        .random_map(transform)
+        .batch(batch_windows, drop_remainder=True))
+    return _threaded(dataset, num_threads)
+
+
+def test_dataset(transform: TestWindows, *, batch_windows: int,
+                 num_threads: int) -> grain.IterDataset:
+    """All test windows in order; the last batch is padded with -1."""
+    total = len(transform)
+    padded = -(-total // batch_windows) * batch_windows
+    numbers = [*range(total), *[-1] * (padded - total)]
+    dataset = (grain.MapDataset.source(numbers).map(transform)
+               .batch(batch_windows, drop_remainder=True))
+    return _threaded(dataset, num_threads)
+
+
+class _Numbers:
+    """0, 1, ..., n - 1 as a Grain source (a range is not one)."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> int:
+        return int(index)
+
+
+def _threaded(dataset: grain.MapDataset, num_threads: int
+              ) -> grain.IterDataset:
+    # Grain's default is 16 threads and 500 elements in memory.
+    return dataset.to_iter_dataset(grain.ReadOptions(
+        num_threads=num_threads, prefetch_buffer_size=PREFETCH_BATCHES))

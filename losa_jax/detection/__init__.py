@@ -1,0 +1,1 @@
+"""From arrays to actions and back. Knows nothing of data and models."""

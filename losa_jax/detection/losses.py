@@ -1,0 +1,142 @@
+"""ActionFormer's losses: focal for classes, distance-IoU for boundaries."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from losa_jax.detection.targets import Targets
+
+EPSILON = 1e-8
+# Floor of the regression loss when it sets its own weight (ActionFormer).
+MIN_AUTOMATIC_REGRESSION = 0.01
+
+
+class DetectionLosses(NamedTuple):
+    """The parts of the loss, float32 scalars.
+
+    Attributes:
+      classification, regression: sums divided by the normalizer, before
+        `regression_weight`.
+      num_positive: valid points with an action in this batch.
+      normalizer: the running one after this batch; pass it to the next.
+    """
+
+    classification: Float[Array, ""]
+    regression: Float[Array, ""]
+    num_positive: Float[Array, ""]
+    normalizer: Float[Array, ""]
+
+
+def sigmoid_focal_loss(logits: Float[Array, "*s"],
+                       targets: Float[Array, "*s"], *, alpha: float = 0.25,
+                       gamma: float = 2.0) -> Float[Array, "*s"]:
+    """Focal loss of every element (Lin et al., 2017), no reduction.
+
+    Args:
+      logits: before the sigmoid.
+      targets: in [0, 1]; smoothed targets weigh both terms.
+      alpha: weight of the positive side, 1 - alpha of the negative.
+      gamma: how strongly easy elements fade; at least 1, for the gradient.
+    """
+    # log(sigmoid(x)) and 1 - sigmoid(x) = sigmoid(-x) stay exact for logits
+    # of any size, where log(p) and 1 - p do not.
+    cross_entropy = -(targets * jax.nn.log_sigmoid(logits)
+                      + (1 - targets) * jax.nn.log_sigmoid(-logits))
+    miss = (targets * jax.nn.sigmoid(-logits)
+            + (1 - targets) * jax.nn.sigmoid(logits))
+    side = alpha * targets + (1 - alpha) * (1 - targets)
+    return side * miss**gamma * cross_entropy
+
+
+def distance_iou_loss(predicted: Float[Array, "*s 2"],
+                      target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
+    """1 - IoU + squared distance of centres over the enclosing length.
+
+    The one-dimensional distance-IoU loss (Zheng et al., 2020) of segments
+    given by their distances from a common point inside both.
+
+    Args:
+      predicted, target: distance to start and to end, not negative.
+    """
+    predicted_left, predicted_right = predicted[..., 0], predicted[..., 1]
+    target_left, target_right = target[..., 0], target[..., 1]
+    intersection = (jnp.minimum(predicted_left, target_left)
+                    + jnp.minimum(predicted_right, target_right))
+    union = (predicted_left + predicted_right + target_left + target_right
+             - intersection)
+    enclosing = (jnp.maximum(predicted_left, target_left)
+                 + jnp.maximum(predicted_right, target_right))
+    center_distance = 0.5 * ((predicted_right - predicted_left)
+                             - (target_right - target_left))
+    iou = intersection / jnp.maximum(union, EPSILON)
+    return 1 - iou + (center_distance
+                      / jnp.maximum(enclosing, EPSILON))**2
+
+
+def update_normalizer(normalizer: Float[Array, ""],
+                      num_positive: Float[Array, ""],
+                      momentum: float = 0.9) -> Float[Array, ""]:
+    """The running number of positive points that the losses divide by."""
+    return (momentum * normalizer
+            + (1 - momentum) * jnp.maximum(num_positive, 1.0))
+
+
+def detection_loss(class_logits: Float[Array, "b p k"],
+                   offsets: Float[Array, "b p 2"], targets: Targets,
+                   valid: Bool[Array, "b p"], normalizer: Float[Array, ""],
+                   *, label_smoothing: float = 0.0,
+                   regression_weight: float = 1.0, momentum: float = 0.9
+                   ) -> tuple[Float[Array, ""], DetectionLosses]:
+    """ActionFormer's training loss over a whole (global) batch.
+
+    Both parts are sums over points, not means: the running normalizer,
+    updated with this batch before it is used, divides them.
+    Differs from OpenTAD: `num_positive` counts the global batch, not one
+    device's share, so the result does not depend on the number of devices.
+
+    Args:
+      class_logits: before the sigmoid.
+      offsets: distances to start and end, in strides.
+      targets: of `assign_targets`, with the batch axis in front.
+      valid: False on padding.
+      normalizer: after the last batch.
+      label_smoothing: e; classes become y (1 - e) + e / (k + 1).
+      regression_weight: below 0 the regression part is scaled to the size
+        of the classification part, with no gradient through the scale.
+      momentum: of the normalizer.
+
+    Returns:
+      The scalar to minimise, and its parts.
+    """
+    class_logits = class_logits.astype(jnp.float32)
+    offsets = offsets.astype(jnp.float32)
+    num_classes = class_logits.shape[-1]
+    positive = targets.positive & valid
+    num_positive = jnp.sum(positive, dtype=jnp.float32)
+    normalizer = update_normalizer(normalizer, num_positive, momentum)
+
+    smooth = (targets.classes * (1 - label_smoothing)
+              + label_smoothing / (num_classes + 1))
+    focal = sigmoid_focal_loss(class_logits, smooth)
+    classification = jnp.sum(
+        jnp.where(valid[..., None], focal, 0.0)) / normalizer
+
+    # Points that do not count get equal segments *before* the loss: the
+    # gradient of a masked result would still be that of 0 / epsilon.
+    distance = distance_iou_loss(
+        jnp.where(positive[..., None], offsets, 1.0),
+        jnp.where(positive[..., None], targets.offsets, 1.0))
+    regression = jnp.sum(
+        jnp.where(positive, distance, 0.0)) / normalizer
+
+    if regression_weight < 0:
+        weight = jax.lax.stop_gradient(
+            classification
+            / jnp.maximum(regression, MIN_AUTOMATIC_REGRESSION))
+    else:
+        weight = regression_weight
+    return (classification + weight * regression,
+            DetectionLosses(classification, regression, num_positive,
+                            normalizer))

@@ -1,0 +1,323 @@
+"""Mean average precision and recall, as ActivityNet's kit defines them.
+
+Pure numpy, on the host. Predictions are ranked by a *stable* descending
+sort: of equal scores the one that comes first in the input (videos in the
+order of the mapping, then the order of its list) ranks first. Public kits
+use an unstable sort, so files with many equal scores may differ there in
+the second decimal.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from losa_jax.detection.predictions import Detection
+from losa_jax.errors import InputError
+
+# Two annotations of one label are the same action if both ends agree to
+# this many seconds; shorter annotations are no action (ActionFormer).
+SAME_ACTION_SECONDS = 1e-3
+
+Annotation = tuple[float, float, str]  # start_seconds, end_seconds, label
+
+
+@dataclasses.dataclass(frozen=True)
+class MapReport:
+    """Average precision of a set of predictions; all shares within 0 .. 1.
+
+    Attributes:
+      class_names: k classes in the order given.
+      tiou_thresholds: temporal IoU that counts as found.
+      average_precision: [k, thresholds]; NaN for a class without actions.
+      map_per_threshold: [thresholds] mean over the classes with actions.
+      average_map: mean over the thresholds.
+      actions_per_class: [k] ground truth that was scored against.
+      predictions_per_class: [k] predictions that were scored.
+      num_videos: videos of the ground truth, those without actions too.
+      num_actions: sum of `actions_per_class`.
+      num_predictions: sum of `predictions_per_class`.
+      num_dropped_predictions: predictions left out because their label is
+        no class or their video is not in the ground truth.
+      num_removed_actions: annotations left out as duplicates or too short.
+    """
+
+    class_names: tuple[str, ...]
+    tiou_thresholds: tuple[float, ...]
+    average_precision: np.ndarray
+    map_per_threshold: np.ndarray
+    average_map: float
+    actions_per_class: np.ndarray
+    predictions_per_class: np.ndarray
+    num_videos: int
+    num_actions: int
+    num_predictions: int
+    num_dropped_predictions: int
+    num_removed_actions: int
+
+
+class _Rows(NamedTuple):
+    """Segments of all videos, one row each.
+
+    Attributes:
+      group: [m] video x number of classes + class, ascending.
+      label: [m] class.
+      segments: [m, 2] seconds, float64.
+      scores: [m], descending within a group; empty for the ground truth.
+      num_left_out: rows that are not here.
+    """
+
+    group: np.ndarray
+    label: np.ndarray
+    segments: np.ndarray
+    scores: np.ndarray
+    num_left_out: int
+
+
+def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
+                 predictions: Mapping[str, Sequence[Detection]], *,
+                 class_names: Sequence[str],
+                 tiou_thresholds: Sequence[float]) -> MapReport:
+    """Scores predictions by the ActivityNet protocol.
+
+    In every class the predictions of all videos are taken by descending
+    score; each finds the action of its video and class with the highest IoU
+    among those not yet found, if that IoU reaches the threshold, else it is
+    false. Average precision is the area under the interpolated
+    precision-recall curve (VOC 2011), its mean runs over the classes that
+    have actions.
+
+    Args:
+      ground_truth: (start_seconds, end_seconds, label) of every action of
+        each video; list a video without actions too, for what is predicted
+        there is false.
+      predictions: detections of each video; a missing video has none.
+      class_names: all classes; predictions of other labels are left out and
+        counted.
+      tiou_thresholds: temporal IoU that counts as found, inclusive.
+
+    Raises:
+      InputError: no action at all, or a ground-truth label that is not in
+        `class_names`.
+    """
+    actions = _ground_truth_rows(ground_truth, class_names)
+    found = _prediction_rows(ground_truth, predictions, class_names)
+    num_classes = len(class_names)
+    thresholds = np.asarray(tiou_thresholds, np.float64)
+
+    true = np.zeros((len(thresholds), len(found.group)), bool)
+    for rows, columns in _shared_groups(found, actions):
+        iou = _segment_iou(found.segments[rows], actions.segments[columns])
+        true[:, rows] = _match(iou, thresholds)
+
+    actions_per_class = np.bincount(actions.label, minlength=num_classes)
+    precision = np.full((num_classes, len(thresholds)), np.nan)
+    ranking = np.argsort(-found.scores, kind="stable")
+    ranked_labels = found.label[ranking]
+    for k in np.flatnonzero(actions_per_class):
+        hits = true[:, ranking[ranked_labels == k]]
+        precision[k] = _average_precision(hits, actions_per_class[k])
+
+    map_per_threshold = precision[actions_per_class > 0].mean(axis=0)
+    return MapReport(
+        class_names=tuple(class_names),
+        tiou_thresholds=tuple(float(value) for value in thresholds),
+        average_precision=precision,
+        map_per_threshold=map_per_threshold,
+        average_map=float(map_per_threshold.mean()),
+        actions_per_class=actions_per_class,
+        predictions_per_class=np.bincount(found.label,
+                                          minlength=num_classes),
+        num_videos=len(ground_truth),
+        num_actions=len(actions.label),
+        num_predictions=len(found.label),
+        num_dropped_predictions=found.num_left_out,
+        num_removed_actions=actions.num_left_out)
+
+
+def recall_at(ground_truth: Mapping[str, Sequence[Annotation]],
+              predictions: Mapping[str, Sequence[Detection]], *,
+              class_names: Sequence[str], tiou_thresholds: Sequence[float],
+              multiples: Sequence[int] = (1, 5)) -> np.ndarray:
+    """Recall@kx of Ego4D, as ActionFormer reports it beside mAP.
+
+    Of every video and class with n actions the k n best predictions are
+    taken; an action is found if one of them reaches the threshold. One
+    prediction may find several actions.
+
+    Args:
+      ground_truth, predictions, class_names, tiou_thresholds: as in
+        `evaluate_map`.
+      multiples: the k.
+
+    Returns:
+      [multiples, thresholds] mean over the classes that have actions of the
+      share of actions found.
+    """
+    actions = _ground_truth_rows(ground_truth, class_names)
+    found = _prediction_rows(ground_truth, predictions, class_names)
+    num_classes = len(class_names)
+    thresholds = np.asarray(tiou_thresholds, np.float64)
+
+    counts = np.zeros((num_classes, len(multiples), len(thresholds)))
+    for rows, columns in _shared_groups(found, actions):
+        label = actions.label[columns.start]
+        num_actions = columns.stop - columns.start
+        iou = _segment_iou(found.segments[rows], actions.segments[columns])
+        for index, multiple in enumerate(multiples):
+            best = iou[:multiple * num_actions].max(axis=0)
+            counts[label, index] += (best >= thresholds[:, None]).sum(axis=1)
+    actions_per_class = np.bincount(actions.label, minlength=num_classes)
+    present = actions_per_class > 0
+    return (counts[present]
+            / actions_per_class[present][:, None, None]).mean(axis=0)
+
+
+def format_map_table(report: MapReport) -> str:
+    """The report for people: percent, one line a class, counts below."""
+    width = max(len("class"), len("mean"),
+                *(len(name) for name in report.class_names))
+    columns = [f"{value:g}" for value in report.tiou_thresholds]
+
+    def line(name: str, values: Sequence[float], actions: int,
+             predictions: int) -> str:
+        cells = "".join("       -" if np.isnan(value)
+                        else f"{100 * value:8.2f}" for value in values)
+        return f"{name:<{width}}{cells}{actions:10,}{predictions:13,}"
+
+    head = "".join(f"{text:>8}" for text in [*columns, "average"])
+    lines = [f"{'tIoU':<{width}}{head}{'actions':>10}{'predictions':>13}"]
+    for k, name in enumerate(report.class_names):
+        precision = report.average_precision[k]
+        lines.append(line(name, [*precision, precision.mean()],
+                          report.actions_per_class[k],
+                          report.predictions_per_class[k]))
+    lines.append(line("mean", [*report.map_per_threshold,
+                               report.average_map],
+                      report.num_actions, report.num_predictions))
+    lines.append(
+        f"mAP in percent; {report.num_videos:,} videos, "
+        f"{report.num_removed_actions:,} duplicate or too short annotations "
+        f"removed, {report.num_dropped_predictions:,} predictions of other "
+        "labels or videos left out")
+    return "\n".join(lines)
+
+
+def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
+                       class_names: Sequence[str]) -> _Rows:
+    """All actions, duplicates removed, video after video, class by class."""
+    class_index = {name: k for k, name in enumerate(class_names)}
+    unknown = sorted({label for annotations in ground_truth.values()
+                      for _, _, label in annotations} - set(class_index))
+    if unknown:
+        raise InputError(f"the ground truth has labels that are no class: "
+                         f"{', '.join(unknown)}; add them to the class list")
+    groups, segments, num_left_out = [], [], 0
+    for video, annotations in enumerate(ground_truth.values()):
+        kept: dict[int, list[tuple[float, float]]] = {}
+        for start, end, label in annotations:
+            same_label = kept.setdefault(class_index[label], [])
+            if (end - start < SAME_ACTION_SECONDS
+                    or any(abs(start - other_start) <= SAME_ACTION_SECONDS
+                           and abs(end - other_end) <= SAME_ACTION_SECONDS
+                           for other_start, other_end in same_label)):
+                num_left_out += 1
+            else:
+                same_label.append((start, end))
+        for k in sorted(kept):
+            groups += [video * len(class_names) + k] * len(kept[k])
+            segments += kept[k]
+    if not groups:
+        raise InputError("the ground truth has no actions to score against")
+    group = np.asarray(groups)
+    return _Rows(group, group % len(class_names),
+                 np.asarray(segments, np.float64), np.empty(0), num_left_out)
+
+
+def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
+                     predictions: Mapping[str, Sequence[Detection]],
+                     class_names: Sequence[str]) -> _Rows:
+    """Predictions of known videos and classes, by group, best first."""
+    class_index = {name: k for k, name in enumerate(class_names)}
+    video_index = {video: index for index, video in enumerate(ground_truth)}
+    groups, values, total = [], [], 0
+    for video, detections in predictions.items():
+        total += len(detections)
+        if video not in video_index:
+            continue
+        first_group = video_index[video] * len(class_names)
+        for start, end, label, score in detections:
+            k = class_index.get(label)
+            if k is not None:
+                groups.append(first_group + k)
+                values.append((start, end, score))
+    group = np.asarray(groups, np.int64)
+    values = np.asarray(values, np.float64).reshape(-1, 3)
+    order = np.lexsort((-values[:, 2], group))  # stable, group first
+    return _Rows(group[order], group[order] % len(class_names),
+                 values[order, :2], values[order, 2], total - len(group))
+
+
+def _shared_groups(found: _Rows, actions: _Rows):
+    """Yields the rows of each video and class that has both, as slices."""
+    shared = np.intersect1d(found.group, actions.group)
+    bounds = [np.searchsorted(rows.group, shared, side=side)
+              for rows in (found, actions) for side in ("left", "right")]
+    for first, last, first_action, last_action in zip(*bounds, strict=True):
+        yield slice(first, last), slice(first_action, last_action)
+
+
+def _segment_iou(found: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """IoU [m, n] of segments [m, 2] and [n, 2]; actions are not empty."""
+    start = np.maximum(found[:, None, 0], actions[None, :, 0])
+    end = np.minimum(found[:, None, 1], actions[None, :, 1])
+    intersection = np.maximum(end - start, 0)
+    lengths = ((found[:, 1] - found[:, 0])[:, None]
+               + (actions[:, 1] - actions[:, 0])[None])
+    return intersection / (lengths - intersection)
+
+
+def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Which ranked predictions find an action of their own.
+
+    Every round finds one action, so there are as many rounds as actions
+    found, not as predictions.
+
+    Args:
+      iou: [m, n] of m predictions, best score first, with n actions.
+      thresholds: inclusive.
+
+    Returns:
+      bool [thresholds, m].
+    """
+    true = np.zeros((len(thresholds), len(iou)), bool)
+    for index, threshold in enumerate(thresholds):
+        free = np.where(iou >= threshold, iou, -1.0)
+        matches = (free >= 0).any(axis=1)
+        row = 0
+        while matches[row:].any():
+            row += int(np.argmax(matches[row:]))
+            true[index, row] = True
+            free[:, np.argmax(free[row])] = -1.0
+            row += 1
+            matches[row:] = (free[row:] >= 0).any(axis=1)
+    return true
+
+
+def _average_precision(hits: np.ndarray, num_actions: int) -> np.ndarray:
+    """Area under the interpolated precision-recall curve (VOC 2011).
+
+    Args:
+      hits: bool [thresholds, m], best score first.
+      num_actions: to be found.
+
+    Returns:
+      [thresholds]
+    """
+    true = np.cumsum(hits, axis=1)
+    precision = true / np.arange(1, hits.shape[1] + 1)
+    # The best precision at this recall or beyond.
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    # Recall rises by 1 / num_actions at every hit and nowhere else.
+    return (best * hits).sum(axis=1) / num_actions

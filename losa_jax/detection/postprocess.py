@@ -1,0 +1,312 @@
+"""From logits to a short list of detections: decoding, NMS, voting.
+
+`decode_candidates` runs inside the jitted forward. `suppress` runs on the
+host, once a video, when the candidates of all its windows are together; it
+hands `soft_nms` or `hard_nms` arrays of a few fixed sizes.
+
+Order is stable everywhere: of equal scores the lowest index comes first.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from losa_jax.detection.targets import Points
+
+# Added to the lengths before an overlap is computed, as ActionFormer's NMS
+# does: two empty segments at one place overlap fully and nothing divides
+# by zero.
+LENGTH_EPSILON = 1e-6
+# Smallest array that NMS is compiled for; larger ones double.
+SMALLEST_BUCKET = 64
+# Kept segments that vote at a time: bounds the kept x candidates matrix.
+VOTING_BLOCK = 256
+
+
+class Candidates(NamedTuple):
+    """What the head found in one window, a fixed number of rows.
+
+    Attributes:
+      segments: [m, 2] start and end in tokens, may reach beyond the video.
+      scores: [m] in (0, 1); 0 where not alive.
+      labels: [m] class.
+      alive: [m] False on rows that hold nothing.
+    """
+
+    segments: Float[Array, "*b m 2"]
+    scores: Float[Array, "*b m"]
+    labels: Int[Array, "*b m"]
+    alive: Bool[Array, "*b m"]
+
+
+def decode_candidates(class_logits: Float[Array, "p k"],
+                      offsets: Float[Array, "p 2"] | Float[Array, "p k 2"],
+                      points: Points, valid: Bool[Array, "p"], *,
+                      score_threshold: float, top_k: int,
+                      level_sizes: Sequence[int] | None,
+                      min_length_tokens: float) -> Candidates:
+    """The best (point, class) pairs of one window as segments; vmap over b.
+
+    Args:
+      class_logits: before the sigmoid.
+      offsets: distances to start and end in strides; [p, k, 2] where every
+        class has its own (TriDet).
+      points: of the pyramid.
+      valid: False on padding, which scores 0.
+      score_threshold: pairs must lie above it.
+      top_k: how many pairs to keep at most.
+      level_sizes: points of each level, to keep `top_k` on every level
+        (ActionFormer); None keeps `top_k` of all levels together (OpenTAD).
+      min_length_tokens: segments must be longer; a negative value lets
+        empty ones through (OpenTAD has no such threshold).
+
+    Returns:
+      Candidates with m = the sum over levels of min(top_k, pairs), level
+      after level, within a level by descending score.
+    """
+    num_classes = class_logits.shape[-1]
+    offsets = offsets.astype(jnp.float32)
+    scores = jnp.where(valid[:, None],
+                       jax.nn.sigmoid(class_logits.astype(jnp.float32)), 0.0)
+    scores = jnp.where(scores > score_threshold, scores, 0.0).reshape(-1)
+
+    sizes = [class_logits.shape[0]] if level_sizes is None else level_sizes
+    pairs, first = [], 0
+    for size in sizes:
+        count = size * num_classes
+        level_scores = jax.lax.slice_in_dim(scores, first, first + count)
+        _, best = jax.lax.top_k(level_scores, min(top_k, count))
+        pairs.append(first + best)
+        first += count
+    pair = jnp.concatenate(pairs)
+    point, label = pair // num_classes, pair % num_classes
+
+    distance = (offsets[point] if offsets.ndim == 2
+                else offsets[point, label])
+    time = jnp.asarray(points.time)[point]
+    distance = distance * jnp.asarray(points.stride)[point][:, None]
+    segments = jnp.stack([time - distance[:, 0], time + distance[:, 1]], -1)
+
+    length = segments[:, 1] - segments[:, 0]
+    alive = (scores[pair] > 0) & (length > min_length_tokens)
+    return Candidates(segments, jnp.where(alive, scores[pair], 0.0), label,
+                      alive)
+
+
+class Kept(NamedTuple):
+    """What NMS left, in the order picked: by descending score.
+
+    Attributes:
+      index: [max_kept] row of the input; 0 where not valid.
+      score: [max_kept] as it was when picked; 0 where not valid.
+      valid: [max_kept] False behind the last pick.
+    """
+
+    index: Int[Array, "max_kept"]
+    score: Float[Array, "max_kept"]
+    valid: Bool[Array, "max_kept"]
+
+
+def soft_nms(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
+             alive: Bool[Array, "m"], *, sigma: float, min_score: float,
+             max_kept: int) -> Kept:
+    """Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer runs it.
+
+    Picks the best score left, multiplies all others by
+    exp(-overlap^2 / sigma), drops those below `min_score`, and so on. What
+    is picked is not tested: the first pick stays even below `min_score`.
+
+    Args:
+      segments: start and end, any unit.
+      scores: not negative.
+      alive: rows that take part.
+      sigma: wider spares more neighbours.
+      min_score: a decayed score below this drops out.
+      max_kept: stop after so many picks.
+    """
+    def decay(left, overlap):
+        decayed = left * jnp.exp(-overlap * overlap / sigma)
+        return jnp.where(decayed >= min_score, decayed, -jnp.inf)
+
+    return _pick_greedily(segments, jnp.where(alive, scores, -jnp.inf),
+                          decay, max_kept)
+
+
+def hard_nms(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
+             alive: Bool[Array, "m"], *, iou_threshold: float,
+             min_score: float, max_kept: int) -> Kept:
+    """Plain NMS: a pick removes all that overlap it by `iou_threshold`.
+
+    Args:
+      segments, scores, alive, max_kept: as in `soft_nms`.
+      iou_threshold: overlap at which a worse segment goes, inclusive.
+      min_score: if above 0, only scores above it take part.
+    """
+    alive = alive & ((scores > min_score) | (min_score <= 0))
+
+    def decay(left, overlap):
+        return jnp.where(overlap >= iou_threshold, -jnp.inf, left)
+
+    return _pick_greedily(segments, jnp.where(alive, scores, -jnp.inf),
+                          decay, max_kept)
+
+
+def _pick_greedily(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
+                   decay: Callable[[Array, Array], Array],
+                   max_kept: int) -> Kept:
+    """Picks the best score left until none is; -inf marks what is out."""
+    start, end = segments[:, 0], segments[:, 1]
+    length = end - start + LENGTH_EPSILON
+    index = jnp.arange(scores.shape[0])
+
+    def any_left(state):
+        step, left, _ = state
+        return (step < max_kept) & (jnp.max(left) > -jnp.inf)
+
+    def pick(state):
+        step, left, kept = state
+        top = jnp.max(left)
+        # argmax in two vectorised reductions; XLA's own argmax is a scalar
+        # loop on the CPU, 4 times slower from 4,096 rows on.
+        best = jnp.min(jnp.where(left == top, index, index[-1]))
+        intersection = jnp.maximum(
+            jnp.minimum(end, end[best]) - jnp.maximum(start, start[best]), 0)
+        overlap = intersection / (length + length[best] - intersection)
+        left = jnp.where(index == best, -jnp.inf, decay(left, overlap))
+        kept = Kept(kept.index.at[step].set(best),
+                    kept.score.at[step].set(top),
+                    kept.valid.at[step].set(True))
+        return step + 1, left, kept
+
+    empty = Kept(jnp.zeros(max_kept, index.dtype),
+                 jnp.zeros(max_kept, scores.dtype),
+                 jnp.zeros(max_kept, bool))
+    return jax.lax.while_loop(any_left, pick, (0, scores, empty))[2]
+
+
+_jitted_soft_nms = jax.jit(soft_nms, static_argnames="max_kept")
+_jitted_hard_nms = jax.jit(hard_nms, static_argnames="max_kept")
+
+
+def suppress(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, *,
+             num_classes: int, method: Literal["soft", "hard", "none"],
+             multiclass: bool, sigma: float, iou_threshold: float,
+             min_score: float, max_kept: int, voting_threshold: float = 0.0,
+             voting: Literal["actionformer", "tridet"] = "actionformer"
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """NMS over all candidates of one video, on the host.
+
+    Args:
+      segments: [m, 2] start and end, any unit, any m.
+      scores: [m] not negative.
+      labels: [m] class 0 .. num_classes - 1.
+      method: "none" only sorts and cuts.
+      multiclass: every class on its own, else all classes together.
+      sigma: of "soft".
+      iou_threshold: of "hard".
+      min_score: as in `soft_nms` or `hard_nms`.
+      max_kept: rows kept of each class, and then of all.
+      voting_threshold: above 0, every kept segment becomes the mean of all
+        candidates that overlap it so much; only without `multiclass`.
+      voting: weight of a vote, score x overlap or score alone.
+
+    Returns:
+      Segments float32 [q, 2], scores float32 [q], labels int64 [q] by
+      descending score, q <= max_kept.
+    """
+    segments = np.asarray(segments, np.float32).reshape(-1, 2)
+    scores = np.asarray(scores, np.float32)
+    labels = np.asarray(labels, np.int64)
+    if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} with "
+                         f"{num_classes} classes")
+    if method == "none":
+        best = np.argsort(-scores, kind="stable")[:max_kept]
+        return segments[best], scores[best], labels[best]
+
+    if method == "soft":
+        run = functools.partial(_jitted_soft_nms, sigma=sigma,
+                                min_score=min_score)
+    else:
+        run = functools.partial(_jitted_hard_nms, min_score=min_score,
+                                iou_threshold=iou_threshold)
+    groups = ([np.flatnonzero(labels == k) for k in np.unique(labels)]
+              if multiclass else [np.arange(len(scores))])
+    groups = [rows for rows in groups if rows.size]
+    with jax.default_device(_host_device()):
+        # All classes are started before the first result is waited for.
+        results = [_run_padded(run, segments[rows], scores[rows], max_kept)
+                   for rows in groups]
+    kept_rows = [np.empty(0, np.int64)]
+    kept_scores = [np.empty(0, np.float32)]
+    for rows, kept in zip(groups, results, strict=True):
+        valid = np.asarray(kept.valid)
+        kept_rows.append(rows[np.asarray(kept.index)[valid]])
+        kept_scores.append(np.asarray(kept.score)[valid])
+    rows, new_scores = np.concatenate(kept_rows), np.concatenate(kept_scores)
+    best = np.argsort(-new_scores, kind="stable")[:max_kept]
+    rows, new_scores = rows[best], new_scores[best]
+
+    new_segments = segments[rows]
+    if voting_threshold > 0 and not multiclass:
+        new_segments = vote(new_segments, segments, scores,
+                            threshold=voting_threshold, voting=voting)
+    return new_segments, new_scores, labels[rows]
+
+
+def _host_device() -> jax.Device | None:
+    """The CPU: NMS is a chain of tiny steps, an accelerator only waits."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return None
+
+
+def _run_padded(run: Callable[..., Kept], segments: np.ndarray,
+                scores: np.ndarray, max_kept: int) -> Kept:
+    """Pads to a power of two, so that few sizes are ever compiled."""
+    count = len(scores)
+    bucket = max(SMALLEST_BUCKET, 1 << (count - 1).bit_length())
+    padding = bucket - count
+    return run(np.pad(segments, ((0, padding), (0, 0))),
+               np.pad(scores, (0, padding)), np.arange(bucket) < count,
+               max_kept=min(max_kept, bucket))
+
+
+def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
+         threshold: float, voting: Literal["actionformer", "tridet"]
+         ) -> np.ndarray:
+    """Moves every kept segment to the weighted mean of its supporters.
+
+    Args:
+      kept: [q, 2] segments that NMS left.
+      segments: [m, 2] all candidates, of any class.
+      scores: [m] of the candidates before NMS; the weight of a vote, times
+        the IoU for "actionformer".
+      threshold: IoU from which a candidate supports a kept segment; without
+        1e-6 on the lengths, unlike NMS.
+
+    Returns:
+      [q, 2]; a kept segment without support (an empty one) stays in place.
+    """
+    moved = kept.copy()
+    start, end = segments[:, 0], segments[:, 1]
+    for first in range(0, len(kept), VOTING_BLOCK):
+        block = kept[first:first + VOTING_BLOCK]
+        intersection = np.maximum(
+            np.minimum(block[:, 1:], end) - np.maximum(block[:, :1], start),
+            0)
+        union = (block[:, 1:] - block[:, :1]) + (end - start) - intersection
+        iou = intersection / np.where(union > 0, union, 1)
+        weight = np.where(iou >= threshold, scores, 0)
+        if voting == "actionformer":
+            weight = weight * iou
+        total = weight.sum(axis=1, keepdims=True)
+        mean = weight @ segments / np.where(total > 0, total, 1)
+        moved[first:first + VOTING_BLOCK] = np.where(total > 0, mean, block)
+    return moved

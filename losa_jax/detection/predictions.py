@@ -1,0 +1,144 @@
+"""Detections in a file: the ActivityNet submission format.
+
+    {"version": "losa_jax",
+     "results": {"video_id": [{"segment": [start_seconds, end_seconds],
+                               "label": "HighJump", "score": 0.93}, ...]},
+     "external_data": {}}
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from losa_jax.errors import InputError
+
+# Wrong entries listed in one message; the rest is counted.
+MAX_REPORTED = 10
+
+
+class Detection(NamedTuple):
+    """One action found in a video."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float
+
+
+def write_predictions(path: str | os.PathLike,
+                      predictions: Mapping[str, Sequence[Detection]], *,
+                      version: str = "losa_jax",
+                      external_data: Mapping[str, Any] | None = None
+                      ) -> None:
+    """Writes the file whole or not at all, in the order given.
+
+    Args:
+      path: the file; its folder must exist.
+      predictions: of each video; numpy scalars are welcome.
+      version, external_data: what the submission format asks for beside the
+        results; the evaluation reads neither.
+
+    Raises:
+      InputError: a detection with a number that is not finite, or that ends
+        before it starts. Nothing is written then.
+    """
+    results = {
+        video: [{"segment": [float(detection.start_seconds),
+                             float(detection.end_seconds)],
+                 "label": detection.label,
+                 "score": float(detection.score)}
+                for detection in detections]
+        for video, detections in predictions.items()}
+    _parse(results, f"cannot write {path}")
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump({"version": version, "results": results,
+                       "external_data": dict(external_data or {})}, file,
+                      allow_nan=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_predictions(path: str | os.PathLike) -> dict[str, list[Detection]]:
+    """Reads what this or another tool wrote in the submission format.
+
+    Only "results" is read; other keys, and further keys of an entry, are
+    passed over.
+
+    Raises:
+      InputError: not such a file, or entries that are not a detection; the
+        message names each by video and place in its list.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})"
+                         ) from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise InputError(f"{path}: not a JSON file ({error})") from error
+    results = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(results, dict):
+        raise InputError(
+            f'{path}: no "results" object that maps video ids to lists of '
+            "detections; is this a file in the ActivityNet submission "
+            "format?")
+    return _parse(results, str(path))
+
+
+def _parse(results: Mapping[str, Any],
+           where: str) -> dict[str, list[Detection]]:
+    """Checks every entry, reports the wrong ones together."""
+    predictions: dict[str, list[Detection]] = {}
+    wrong = []
+    for video, entries in results.items():
+        if not isinstance(entries, list):
+            wrong.append(f"video {video!r}: is not a list of detections")
+            continue
+        detections = predictions[video] = []
+        for index, entry in enumerate(entries):
+            fault = _fault(entry)
+            if fault:
+                wrong.append(f"video {video!r}, entry {index}: {fault}")
+            else:
+                start, end = entry["segment"]
+                detections.append(Detection(start, end, entry["label"],
+                                            entry["score"]))
+    if wrong:
+        more = len(wrong) - MAX_REPORTED
+        raise InputError("\n  ".join(
+            [f"{where}: {len(wrong)} wrong entries; mend them or leave them "
+             "out", *wrong[:MAX_REPORTED],
+             *([f"and {more} more"] if more > 0 else [])]))
+    return predictions
+
+
+def _fault(entry: Any) -> str:
+    """What is wrong with an entry of the file; empty if nothing is."""
+    if not isinstance(entry, dict):
+        return "is not an object with segment, label and score"
+    missing = [key for key in ("segment", "label", "score")
+               if key not in entry]
+    if missing:
+        return f"has no {' and no '.join(missing)}"
+    segment, label, score = entry["segment"], entry["label"], entry["score"]
+    if not (isinstance(segment, list) and len(segment) == 2
+            and all(_is_number(value) for value in segment)):
+        return f"segment {segment!r} is not [start, end] in seconds"
+    if segment[1] < segment[0]:
+        return f"segment {segment!r} ends before it starts"
+    if not isinstance(label, str):
+        return f"label {label!r} is not a class name"
+    if not _is_number(score):
+        return f"score {score!r} is not a number"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and math.isfinite(value))

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out. Knows nothing of files, except `weights`."""

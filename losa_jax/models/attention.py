@@ -1,0 +1,75 @@
+"""Softmax attention, one interface, the path that suits the device."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# Queries that one CPU block handles: its scores (224 x keys) then stay in
+# the cache. Measured best for 1568 tokens (shared/reference/jax_stack.md).
+CPU_QUERY_BLOCK = 224
+# Below this many scores a head, blocks cost more than they save.
+CPU_BLOCK_FROM_SCORES = 256 * 256
+
+
+def attention(query: Float[Array, "b q heads d"],
+              key: Float[Array, "b t heads d"],
+              value: Float[Array, "b t heads d"],
+              mask: Bool[Array, "b #heads #q t"] | None = None,
+              scale: float | None = None) -> Float[Array, "b q heads d"]:
+    """Scaled dot-product attention with float32 softmax.
+
+    Args:
+      query, key, value: heads already split.
+      mask: True where a query may look; a query that may look nowhere gets
+        a mean over all keys, so mask its output.
+      scale: of the scores; None is 1 / sqrt(d).
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+
+    def on_cpu(query, key, value, mask):
+        return _cpu_attention(query, key, value, mask, scale)
+
+    def elsewhere(query, key, value, mask):
+        return jax.nn.dot_product_attention(query, key, value, mask=mask,
+                                            scale=scale)
+
+    return jax.lax.platform_dependent(query, key, value, mask,
+                                      cpu=on_cpu, default=elsewhere)
+
+
+def _cpu_attention(query, key, value, mask, scale):
+    """Heads first, and in blocks of queries when the scores are many."""
+    # XLA's CPU matmul wants the batch axes in front: 1.6 x faster.
+    query = jnp.swapaxes(query * scale, 1, 2)
+    key = jnp.swapaxes(key, 1, 2)
+    value = jnp.swapaxes(value, 1, 2)
+    b, heads, q, d = query.shape
+    t = key.shape[2]
+    if mask is not None or q * t <= CPU_BLOCK_FROM_SCORES:
+        return jnp.swapaxes(_attend(query, key, value, mask), 1, 2)
+
+    num_blocks = -(-q // CPU_QUERY_BLOCK)
+    block = -(-q // num_blocks)
+
+    def one_head(operands):
+        head_query, head_key, head_value = operands
+        padding = num_blocks * block - q
+        rows = jnp.pad(head_query, ((0, padding), (0, 0)))
+        out = jax.lax.map(
+            lambda row: _attend(row, head_key, head_value, None),
+            rows.reshape(num_blocks, block, d))
+        return out.reshape(num_blocks * block, d)[:q]
+
+    flat = [x.reshape(b * heads, x.shape[2], d) for x in (query, key, value)]
+    out = jax.lax.map(one_head, tuple(flat))
+    return jnp.swapaxes(out.reshape(b, heads, q, d), 1, 2)
+
+
+def _attend(query, key, value, mask):
+    """Attention over the last two axes, heads first."""
+    scores = jnp.einsum("...qd,...td->...qt", query, key,
+                        preferred_element_type=jnp.float32)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("...qt,...td->...qd", weights, value)

@@ -1,0 +1,181 @@
+"""The whole model: frozen backbone, trained adapters and head.
+
+Two modules, two parameter trees. `encode_windows` runs the frozen backbone
+clip by clip; `Detector` holds everything that is trained.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from losa_jax.models.actionformer import ActionFormer, HeadSpec
+from losa_jax.models.layers import resize_time
+from losa_jax.models.losa import Losa, LosaSpec
+from losa_jax.models.vit import VisionTransformer
+
+
+class WindowFeatures(NamedTuple):
+    """What the frozen backbone says of b windows.
+
+    Attributes:
+      last: float32 [b, n, u, c], spatial mean of the last block's output.
+      taps: [k, b, n, u, h, w, c], tapped blocks, standardised per token.
+    """
+
+    last: Array
+    taps: Array
+
+
+class FeatureStatistics(NamedTuple):
+    """Mean and deviation of each channel of `last` over the training set.
+
+    Standardising the head's input is worth more than any adapter
+    (shared/reference/losa_prototype.md), so every kind of adapter gets it.
+    """
+
+    mean: Array
+    deviation: Array
+
+
+class DetectorOutput(NamedTuple):
+    """Predictions at the p points of all levels.
+
+    Attributes:
+      class_logits: float32 [b, p, k].
+      offsets: float32 [b, p, 2], distances to start and end in strides.
+      valid: bool [b, p].
+    """
+
+    class_logits: Array
+    offsets: Array
+    valid: Array
+
+
+def encode_windows(backbone: VisionTransformer,
+                   frames: Float[Array, "b f H W 3"], *,
+                   tap_layers: tuple[int, ...],
+                   tap_grid: tuple[int, int] | None,
+                   chunk_clips: int, dtype: jnp.dtype = jnp.float32,
+                   shards: int = 1, clip_sharding=None) -> WindowFeatures:
+    """Frozen features of windows, a chunk of clips at a time.
+
+    The backbone sees each clip alone, so its memory is bounded by
+    `chunk_clips` whatever the window's length, and clips spread over devices
+    without communication.
+
+    Args:
+      backbone: the frozen transformer; no gradient enters it.
+      frames: uint8 or float RGB, f a multiple of the clip's frames.
+      tap_layers, tap_grid: see `VisionTransformer.features`.
+      chunk_clips: clips that one device has in flight; 0 takes all.
+      dtype: compute dtype of the blocks.
+      shards: devices over which the clips are spread.
+      clip_sharding: of an array whose second axis counts clips (the first
+        counts chunks); None leaves it to the compiler.
+    """
+    b = frames.shape[0]
+    clips = rearrange(frames, "b (n f) H W c -> (b n) f H W c",
+                      f=backbone.spec.clip_frames)
+    per_shard = clips.shape[0] // shards
+    chunk = _largest_divisor(per_shard, chunk_clips or per_shard)
+    # Each device keeps its own clips: chunk i takes the i-th chunk of every
+    # device, so the scan over chunks moves nothing.
+    clips = rearrange(clips, "(d i j) ... -> i (d j) ...", d=shards, j=chunk)
+    if clip_sharding is not None:
+        clips = jax.lax.with_sharding_constraint(clips, clip_sharding)
+
+    def encode(chunk_of_clips):
+        return backbone.features(chunk_of_clips, tap_layers=tap_layers,
+                                 tap_grid=tap_grid, dtype=dtype)
+
+    features = jax.lax.map(encode, clips)
+    last = rearrange(features.last, "i (d j) u c -> (d i j) u c", d=shards)
+    taps = rearrange(features.taps,
+                     "i k (d j) u h w c -> k (d i j) u h w c", d=shards)
+    return WindowFeatures(
+        jax.lax.stop_gradient(rearrange(last, "(b n) u c -> b n u c", b=b)),
+        jax.lax.stop_gradient(
+            rearrange(taps, "k (b n) ... -> k b n ...", b=b)))
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(d for d in range(min(number, limit), 0, -1)
+                if number % d == 0)
+
+
+class Detector(nnx.Module):
+    """Everything that is trained: adapters, fusion and head."""
+
+    def __init__(self, adapter: LosaSpec | None, head: HeadSpec, *,
+                 window_tokens: int, samples_per_token: float, tubelet: int,
+                 rngs: nnx.Rngs):
+        """
+        Args:
+          adapter: None trains the head only.
+          head: sizes of the TAL head.
+          window_tokens: tokens of the head's level 0.
+          samples_per_token: samples that each of them stands for.
+          tubelet: samples that one backbone token stands for.
+        """
+        self.adapter = None if adapter is None else Losa(adapter, rngs=rngs)
+        self.head = ActionFormer(head, rngs=rngs)
+        self.window_tokens = window_tokens
+        self.samples_per_token = samples_per_token
+        self.tubelet = tubelet
+
+    def __call__(self, features: WindowFeatures,
+                 statistics: FeatureStatistics,
+                 valid_samples: Int[Array, "b"],
+                 key: Array | None = None) -> DetectorOutput:
+        """Predictions for windows.
+
+        Args:
+          features: from `encode_windows`.
+          statistics: of the training set.
+          valid_samples: real samples at the start of each window.
+          key: for drop path and dropout; None means evaluation.
+        """
+        _, n, u, _ = features.last.shape
+        last = (features.last - statistics.mean) / statistics.deviation
+        step_valid = valid_steps(valid_samples, n * u, self.tubelet)
+        step_valid = rearrange(step_valid, "b (n u) -> b n u", u=u)
+        # Zero, not standardised padding: it must look the same for every
+        # video and every pad length.
+        last = last * step_valid[..., None]
+        if self.adapter is None:
+            x = rearrange(last, "b n u c -> b (n u) c")
+        else:
+            x = self.adapter(last, features.taps, step_valid)
+        valid = valid_steps(valid_samples, self.window_tokens,
+                            self.samples_per_token)
+        x = resize_valid_time(x, step_valid, self.window_tokens)
+        logits, offsets, point_valid = self.head(x, valid, key)
+        return DetectorOutput(logits.astype(jnp.float32),
+                              offsets.astype(jnp.float32), point_valid)
+
+
+def valid_steps(valid_samples: Int[Array, "b"], length: int,
+                samples_per_step: float) -> Bool[Array, "b length"]:
+    """Steps that stand for at least some real samples."""
+    first_sample = jnp.arange(length) * samples_per_step
+    return first_sample[None, :] < valid_samples[:, None]
+
+
+def resize_valid_time(x: Float[Array, "b t c"],
+                      step_valid: Bool[Array, "b n u"],
+                      length: int) -> Float[Array, "b length c"]:
+    """`resize_time` in which padding does not count.
+
+    Interpolation at the last real token would mix in padding; weights are
+    renormalised over the real neighbours instead.
+    """
+    weight = rearrange(step_valid, "b n u -> b (n u) 1").astype(x.dtype)
+    if x.shape[1] == length:
+        return x * weight
+    mixed = resize_time(x * weight, length)
+    share = resize_time(weight, length)
+    return mixed / jnp.maximum(share, 1e-6)

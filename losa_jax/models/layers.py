@@ -1,0 +1,130 @@
+"""Layers over a masked time axis, shared by the adapters and the heads.
+
+Everything here keeps the rule that padding never leaks: what a layer gives
+at a valid token is the same whatever follows the last one.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+# torch's default for linear and convolution weights: uniform within
+# 1 / sqrt(fan_in). The published recipes were tuned with it.
+torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class MaskedConv(nnx.Module):
+    """Convolution along time, zeroed at invalid tokens.
+
+    Source: ActionFormer's masked convolution (MIT): zero padding, output
+    times mask, mask taken at every stride-th token.
+    """
+
+    def __init__(self, in_width: int, out_width: int, kernel_size: int, *,
+                 stride: int = 1, bias: bool = True,
+                 bias_value: float = 0.0, rngs: nnx.Rngs):
+        shape = (kernel_size, in_width, out_width)
+        self.kernel = nnx.Param(torch_uniform(rngs.params(), shape))
+        self.bias = (nnx.Param(jnp.full(out_width, bias_value))
+                     if bias else None)
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
+                 ) -> Float[Array, "b s d"]:
+        """x must be zero at invalid tokens; s = t / stride."""
+        kernel = self.kernel[...].astype(x.dtype)
+        # One matrix product over the joined neighbours: on CPU faster than
+        # XLA's convolution, on TPU the same.
+        columns = jnp.concatenate(
+            neighbours(x, kernel.shape[0], self.stride), axis=-1)
+        y = columns @ kernel.reshape(-1, kernel.shape[-1])
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)
+        return y * valid[:, ::self.stride, None].astype(x.dtype)
+
+
+class DepthwiseConv(nnx.Module):
+    """One filter a channel along the time axis (axis 1), zero padded."""
+
+    def __init__(self, width: int, kernel_size: int, *, stride: int = 1,
+                 bias: bool = False, rngs: nnx.Rngs):
+        bound = 1 / math.sqrt(kernel_size)  # torch: fan_in of one channel
+        self.kernel = nnx.Param(jax.random.uniform(
+            rngs.params(), (kernel_size, width), minval=-bound, maxval=bound))
+        self.bias = nnx.Param(jnp.zeros(width)) if bias else None
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "b t *space c"]
+                 ) -> Float[Array, "b s *space c"]:
+        """x must be zero at invalid tokens; the output is not masked."""
+        kernel = self.kernel[...].astype(x.dtype)
+        shifted = neighbours(x, kernel.shape[0], self.stride)
+        y = sum(part * kernel[i] for i, part in enumerate(shifted))
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+def neighbours(x: Array, kernel_size: int, stride: int = 1) -> list[Array]:
+    """Zero-padded shifts of x along axis 1, one a kernel position."""
+    left = kernel_size // 2
+    pads = [(0, 0)] * x.ndim
+    pads[1] = (left, kernel_size - 1 - left)
+    padded = jnp.pad(x, pads)
+    length = x.shape[1]
+    return [jax.lax.slice_in_dim(padded, i, i + length, stride, axis=1)
+            for i in range(kernel_size)]
+
+
+def max_pool_half(x: Float[Array, "b t c"]) -> Float[Array, "b s c"]:
+    """Maximum over three tokens, every second token; s = t / 2."""
+    pads = ((0, 0), (1, 1), (0, 0))
+    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
+    length = x.shape[1]
+    parts = [jax.lax.slice_in_dim(padded, i, i + length, 2, axis=1)
+             for i in range(3)]
+    return jnp.maximum(jnp.maximum(parts[0], parts[1]), parts[2])
+
+
+def drop_path(x: Float[Array, "b ..."], rate: float,
+              key: Array | None) -> Array:
+    """Stochastic depth: zero a branch for a whole sample.
+
+    Args:
+      x: the branch; scaled by 1 / (1 - rate) where it stays.
+      rate: probability to drop it.
+      key: None means evaluation: x as it is.
+    """
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],))
+    keep = keep.reshape((-1,) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1 - rate), 0.0).astype(x.dtype)
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Element-wise dropout; key None means evaluation."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0.0).astype(x.dtype)
+
+
+def resize_time(x: Float[Array, "b t c"], length: int
+                ) -> Float[Array, "b length c"]:
+    """Linear interpolation along time, half-pixel centres, ends repeated.
+
+    As torch's `interpolate(mode="linear", align_corners=False)`, which
+    AdaTAD uses between the backbone's tokens and the head's.
+    """
+    old = x.shape[1]
+    if old == length:
+        return x
+    centre = (np.arange(length) + 0.5) * old / length - 0.5
+    centre = np.clip(centre, 0, old - 1)
+    left = np.floor(centre).astype(int)
+    right = np.minimum(left + 1, old - 1)
+    share = jnp.asarray(centre - left, x.dtype)[None, :, None]
+    return x[:, left] * (1 - share) + x[:, right] * share

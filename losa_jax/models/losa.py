@@ -1,0 +1,246 @@
+"""LoSA: long- and short-range adapters beside a frozen backbone.
+
+After Gupta et al., WACV 2025 (arXiv 2404.01282), whose code is not public.
+Theirs: adapters read intermediate layers in parallel to the backbone, one
+kind inside a clip (spatial convolution, then cross-attention), one kind over
+the whole window, and a gated fusion adds them to the last layer's features.
+The rest is our reconstruction (shared/design/losa.md): the residual path
+from the tap's own tokens, the depthwise convolution as long-range mixer, and
+up-projections that start at zero, so that step 0 is the head-only model.
+
+Sizes: b windows, n clips, u tubelet steps a clip, h w tap grid, c backbone
+width, d adapter width, t = n u tokens of the window.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from losa_jax.models.attention import attention
+from losa_jax.models.layers import DepthwiseConv
+from losa_jax.models.vit import LayerNorm, Linear, Mlp, pool_grid
+
+NORM_EPSILON = 1e-6
+GATES = ("none", "tanh", "sigmoid")
+RANGES = ("short", "long", "both")
+
+
+@dataclasses.dataclass(frozen=True)
+class LosaSpec:
+    """The keys of the config section `adapter` that the model needs.
+
+    Attributes:
+      in_width: c, of the backbone.
+      width: d, of the adapters.
+      num_taps: tapped layers.
+      clip_tokens: u, temporal tokens of a clip.
+      tap_grid: rows and columns of a tap, as the backbone gives it.
+      short_grid: s, side of the short-range feature map.
+      ranges: "short", "long" or "both".
+      gates: "none" (per-channel factors that start at one), "sigmoid"
+        (start at half), both with up-projections that start at zero; or
+        "tanh" (start at zero, with ordinary up-projections).
+      long_kernel: length of the long-range depthwise convolution in tokens.
+      attention_heads: of the cross-attention.
+      tap_residual: keep the tap's own mean beside the cross-attention.
+    """
+
+    in_width: int
+    width: int
+    num_taps: int
+    clip_tokens: int
+    tap_grid: tuple[int, int]
+    short_grid: int = 2
+    ranges: str = "both"
+    gates: str = "none"
+    long_kernel: int = 3
+    attention_heads: int = 4
+    mlp_ratio: float = 2.0
+    tap_residual: bool = True
+
+
+class SpatialConv(nnx.Module):
+    """Depthwise 3 x 3 over patches, pointwise c to d, pooled to s x s."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        # A centre one: the tap passes through unchanged at first.
+        kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
+        self.kernel = nnx.Param(kernel)
+        self.norm = LayerNorm(spec.in_width, NORM_EPSILON)
+        self.down = Linear(spec.in_width, spec.width, rngs=rngs)
+        self.grid = (min(spec.short_grid, spec.tap_grid[0]),
+                     min(spec.short_grid, spec.tap_grid[1]))
+
+    def __call__(self, tap: Float[Array, "m u h w c"]
+                 ) -> Float[Array, "m u s1 s2 d"]:
+        x = self.norm(tap)
+        kernel = self.kernel[...].astype(x.dtype)
+        h, w = x.shape[2:4]
+        padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+        x = sum(padded[:, :, i:i + h, j:j + w] * kernel[i, j]
+                for i in range(3) for j in range(3))
+        x = jax.nn.gelu(self.down(x), approximate=False)
+        return pool_grid(x, self.grid)
+
+
+class ShortRangeAdapter(nnx.Module):
+    """One tap, one clip at a time: [b, n, u, h, w, c] to [b, t, d]."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        d, u = spec.width, spec.clip_tokens
+        self.spatial = SpatialConv(spec, rngs)
+        grid = self.spatial.grid
+        # Attention alone cannot tell when in the clip a token happens.
+        init = nnx.initializers.normal(0.02)
+        self.key_positions = nnx.Param(
+            init(rngs.params(), (u, grid[0] * grid[1], d)))
+        self.query_positions = nnx.Param(init(rngs.params(), (u, d)))
+        self.query_norm = LayerNorm(d, NORM_EPSILON)
+        self.key_norm = LayerNorm(d, NORM_EPSILON)
+        self.from_last = Linear(spec.in_width, d, rngs=rngs)
+        self.query = Linear(d, d, rngs=rngs)
+        self.key_value = Linear(d, 2 * d, rngs=rngs)
+        self.out = zero_linear(d, d, rngs)
+        self.mlp_norm = LayerNorm(d, NORM_EPSILON)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+        self.heads = spec.attention_heads
+        self.tap_residual = spec.tap_residual
+
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 last: Float[Array, "b n u c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+        b, n, u = valid.shape
+        x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
+        x = rearrange(x, "m u h w d -> m u (h w) d")
+        mean = x.mean(axis=2)
+        steps = rearrange(last, "b n u c -> (b n) u c").astype(x.dtype)
+        query = self.query_norm(mean + self.from_last(steps))
+        query = self.query(query + self.query_positions[...].astype(x.dtype))
+        tokens = self.key_norm(x) + self.key_positions[...].astype(x.dtype)
+        key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
+        # A key is masked where its step is padding.
+        cells = x.shape[2]
+        mask = jnp.repeat(valid.reshape(b * n, u), cells, axis=1)
+        attended = attention(
+            rearrange(query, "m u (e d) -> m u e d", e=self.heads),
+            rearrange(key, "m u s (e d) -> m (u s) e d", e=self.heads),
+            rearrange(value, "m u s (e d) -> m (u s) e d", e=self.heads),
+            mask=mask[:, None, None, :])
+        attended = self.out(rearrange(attended, "m u e d -> m u (e d)"))
+        y = attended + mean if self.tap_residual else attended
+        y = y + self.mlp(self.mlp_norm(y))
+        return rearrange(y, "(b n) u d -> b (n u) d", b=b)
+
+
+class LongRangeAdapter(nnx.Module):
+    """One tap over the whole window: [b, n, u, h, w, c] to [b, t, d]."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        d = spec.width
+        self.norm = LayerNorm(spec.in_width, NORM_EPSILON)
+        self.down = Linear(spec.in_width, d, rngs=rngs)
+        self.mixer = DepthwiseConv(d, spec.long_kernel, rngs=rngs)
+        self.pointwise = Linear(d, d, rngs=rngs)
+        self.mlp_norm = LayerNorm(d, NORM_EPSILON)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+        x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
+        keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
+        x = jax.nn.gelu(self.down(self.norm(x)), approximate=False) * keep
+        x = x + self.pointwise(self.mixer(x))
+        x = x + self.mlp(self.mlp_norm(x))
+        return x.mean(axis=2)
+
+
+class TapAdapters(nnx.Module):
+    """What one tap adds to the last layer's features."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        self.spec = spec
+        has_short = spec.ranges in ("short", "both")
+        has_long = spec.ranges in ("long", "both")
+        self.short = ShortRangeAdapter(spec, rngs) if has_short else None
+        self.long = LongRangeAdapter(spec, rngs) if has_long else None
+        self.short_gate = GatedUp(spec, rngs) if has_short else None
+        self.long_gate = GatedUp(spec, rngs) if has_long else None
+
+    def __call__(self, tap: Array, last: Array, valid: Array
+                 ) -> Float[Array, "b t c"]:
+        out = 0.0
+        if self.short is not None:
+            out = out + self.short_gate(self.short(tap, last, valid))
+        if self.long is not None:
+            out = out + self.long_gate(self.long(tap, valid))
+        return out
+
+
+class GatedUp(nnx.Module):
+    """gate * Up(x), exactly zero at step 0."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        # tanh gates are zero themselves; the others need a zero map.
+        start = Linear if spec.gates == "tanh" else zero_linear
+        self.up = start(spec.width, spec.in_width, rngs=rngs)
+        value = 1.0 if spec.gates == "none" else 0.0
+        self.gate = nnx.Param(jnp.full(spec.in_width, value))
+        self.form = spec.gates
+
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t c"]:
+        gate = self.gate[...]
+        if self.form == "tanh":
+            gate = jnp.tanh(gate)
+        elif self.form == "sigmoid":
+            gate = jax.nn.sigmoid(gate)
+        return self.up(x) * gate.astype(x.dtype)
+
+
+def zero_linear(in_width: int, out_width: int, rngs: nnx.Rngs) -> Linear:
+    """A linear map that starts as the zero map."""
+    linear = Linear(in_width, out_width, rngs=rngs)
+    linear.kernel[...] = jnp.zeros((in_width, out_width))
+    return linear
+
+
+class Losa(nnx.Module):
+    """All taps' adapters and their gated fusion.
+
+    The adapters of all taps are stacked and scanned: compile time does not
+    grow with their number, and their sum is accumulated as they go.
+    """
+
+    def __init__(self, spec: LosaSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        self.taps = nnx.vmap(
+            lambda key: TapAdapters(spec, nnx.Rngs(params=key))
+        )(jax.random.split(rngs.params(), spec.num_taps))
+
+    def __call__(self, last: Float[Array, "b n u c"],
+                 taps: Float[Array, "k b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
+        """Fused features of the window.
+
+        Args:
+          last: standardised spatial mean of the last block's output.
+          taps: tapped layers; no gradient flows into them.
+          valid: real tokens.
+
+        Returns:
+          features at the backbone's temporal tokens, equal to `last` at the
+          first step of training.
+        """
+        taps = jax.lax.stop_gradient(taps)
+        start = rearrange(last, "b n u c -> b (n u) c")
+
+        def add_tap(total, inputs):
+            adapters, tap = inputs
+            added = adapters(tap, last, valid)
+            return total + added.astype(total.dtype), None
+
+        total, _ = jax.lax.scan(add_tap, start, (self.taps, taps))
+        return total

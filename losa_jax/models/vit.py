@@ -1,0 +1,367 @@
+"""The VideoMAE / VideoMAEv2 video transformer, frozen below the adapters.
+
+Input contract: clips of `clip_frames` RGB frames, uint8 or float 0..255,
+normalised here with the pixel mean and deviation of the weights. Each clip
+is seen alone. Blocks are stacked on a leading axis and run in a scan, so
+compile time does not grow with depth.
+
+Source: VideoMAEv2 (MIT), facts in shared/reference/heads_and_recipes.md E16:
+tubelets of 2 frames, pre-norm blocks, biases on query and value only, exact
+GELU, layer norms with epsilon 1e-6.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from losa_jax.models.attention import attention
+from losa_jax.models.positions import resize_grid, sincos_table
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+# VideoMAEv2's cosine attention: exp(4.6052) = 100.
+MAX_LOGIT_SCALE = 4.6052
+
+
+@dataclasses.dataclass(frozen=True)
+class VitSpec:
+    """What a checkpoint is; enough to build the model that it fits.
+
+    Attributes:
+      image_size: height and width in pixels that the position table is for;
+        other sizes resample the table.
+      positions: "sincos" (computed, in no checkpoint) or "learned".
+      final_norm: "norm" (all tokens), "fc_norm" (after their mean) or "none".
+      final_norm_epsilon: 1e-6 for VideoMAEv2, 1e-5 for Hugging Face fc_norm.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    patch: int = 16
+    tubelet: int = 2
+    clip_frames: int = 16
+    image_size: tuple[int, int] = (224, 224)
+    positions: str = "sincos"
+    layer_scale: bool = False
+    cosine_attention: bool = False
+    final_norm: str = "fc_norm"
+    num_classes: int = 0
+    norm_epsilon: float = 1e-6
+    final_norm_epsilon: float = 1e-6
+
+    @property
+    def clip_tokens(self) -> int:
+        """Temporal tokens of a clip."""
+        return self.clip_frames // self.tubelet
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of the position table, rows and columns."""
+        return (self.image_size[0] // self.patch,
+                self.image_size[1] // self.patch)
+
+
+class ClipFeatures(NamedTuple):
+    """What the frozen backbone gives for n clips.
+
+    Attributes:
+      last: [n, u, c], spatial mean of the last block's output.
+      taps: [k, n, u, g, g, c], the tapped blocks' outputs on the tap grid.
+    """
+
+    last: Array
+    taps: Array
+
+
+class Linear(nnx.Module):
+    """y = x @ kernel + bias; kernel [in, out]."""
+
+    def __init__(self, in_width: int, out_width: int, *, bias: bool = True,
+                 rngs: nnx.Rngs):
+        init = nnx.initializers.truncated_normal(0.02)
+        self.kernel = nnx.Param(init(rngs.params(), (in_width, out_width)))
+        self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
+
+    def __call__(self, x: Array) -> Array:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over channels with float32 statistics."""
+
+    def __init__(self, width: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Array) -> Array:
+        y = standardise(x, self.epsilon)
+        y = y * self.scale[...] + self.bias[...]
+        return y.astype(x.dtype)
+
+
+def standardise(x: Array, epsilon: float) -> Array:
+    """Zero mean and unit variance over channels, in float32."""
+    x = x.astype(jnp.float32)
+    mean = x.mean(axis=-1, keepdims=True)
+    centred = x - mean
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + epsilon)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention; the key has no bias (E16)."""
+
+    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+        c = spec.width
+        self.qkv = Linear(c, 3 * c, bias=False, rngs=rngs)
+        self.q_bias = nnx.Param(jnp.zeros(c))
+        self.v_bias = nnx.Param(jnp.zeros(c))
+        self.logit_scale = nnx.Param(
+            jnp.full(spec.heads, np.log(10.0))
+        ) if spec.cosine_attention else None
+        self.proj = Linear(c, c, rngs=rngs)
+        self.heads = spec.heads
+
+    def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
+        bias = jnp.concatenate([
+            self.q_bias[...], jnp.zeros_like(self.q_bias[...]),
+            self.v_bias[...]])
+        qkv = self.qkv(x) + bias.astype(x.dtype)
+        query, key, value = rearrange(
+            qkv, "n t (three heads d) -> three n t heads d", three=3,
+            heads=self.heads)
+        scale = None
+        if self.logit_scale is not None:
+            factor = jnp.exp(jnp.minimum(self.logit_scale[...],
+                                         MAX_LOGIT_SCALE))
+            query = _unit_length(query) * factor[:, None].astype(x.dtype)
+            key = _unit_length(key)
+            scale = 1.0
+        out = attention(query, key, value, scale=scale)
+        return self.proj(rearrange(out, "n t heads d -> n t (heads d)"))
+
+
+def _unit_length(x: Array) -> Array:
+    norm = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
+    return x / jnp.maximum(norm, 1e-12).astype(x.dtype)
+
+
+class Mlp(nnx.Module):
+    """Two layers with exact GELU between."""
+
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+        self.fc1 = Linear(width, hidden, rngs=rngs)
+        self.fc2 = Linear(hidden, width, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block, optionally with LayerScale."""
+
+    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+        self.norm1 = LayerNorm(spec.width, spec.norm_epsilon)
+        self.attn = Attention(spec, rngs)
+        self.norm2 = LayerNorm(spec.width, spec.norm_epsilon)
+        self.mlp = Mlp(spec.width, spec.mlp_width, rngs)
+        scale = jnp.full(spec.width, 0.1)
+        self.gamma_1 = nnx.Param(scale) if spec.layer_scale else None
+        self.gamma_2 = nnx.Param(scale) if spec.layer_scale else None
+
+    def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
+        a = self.attn(self.norm1(x))
+        if self.gamma_1 is not None:
+            a = a * self.gamma_1[...].astype(a.dtype)
+        x = x + a
+        m = self.mlp(self.norm2(x))
+        if self.gamma_2 is not None:
+            m = m * self.gamma_2[...].astype(m.dtype)
+        return x + m
+
+
+class PatchEmbed(nnx.Module):
+    """Tubelets of pixels to tokens: a convolution that does not overlap."""
+
+    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+        shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
+        init = nnx.initializers.truncated_normal(0.02)
+        self.kernel = nnx.Param(init(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(spec.width))
+
+    def __call__(self, clips: Float[Array, "n f H W 3"]
+                 ) -> Float[Array, "n u h w c"]:
+        kernel = self.kernel[...].astype(clips.dtype)
+        tokens = jax.lax.conv_general_dilated(
+            clips, kernel, window_strides=kernel.shape[:3], padding="VALID",
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
+        return tokens + self.bias[...].astype(clips.dtype)
+
+
+class VisionTransformer(nnx.Module):
+    """The backbone. Its parameter paths are the converter's interface."""
+
+    def __init__(self, spec: VitSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        self.patch_embed = PatchEmbed(spec, rngs)
+        if spec.positions == "learned":
+            init = nnx.initializers.normal(0.02)
+            shape = (spec.clip_tokens, *spec.grid, spec.width)
+            self.pos_embed = nnx.Param(init(rngs.params(), shape))
+        self.blocks = nnx.vmap(
+            lambda key: Block(spec, nnx.Rngs(params=key))
+        )(jax.random.split(rngs.params(), spec.depth))
+        if spec.final_norm == "norm":
+            self.norm = LayerNorm(spec.width, spec.final_norm_epsilon)
+        elif spec.final_norm == "fc_norm":
+            self.fc_norm = LayerNorm(spec.width, spec.final_norm_epsilon)
+        if spec.num_classes:
+            self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
+
+    def embed(self, clips: Array, dtype: jnp.dtype = jnp.float32
+              ) -> Float[Array, "n u h w c"]:
+        """Normalised pixels to tokens with positions.
+
+        Args:
+          clips: [n, f, H, W, 3], RGB 0..255, uint8 or float.
+          dtype: compute dtype.
+
+        Raises:
+          ValueError: the clips have another number of frames than the spec.
+        """
+        spec = self.spec
+        if clips.shape[1] != spec.clip_frames:
+            raise ValueError(f"clips of {clips.shape[1]} frames; the weights "
+                             f"are for {spec.clip_frames}")
+        mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
+        std = jnp.asarray(IMAGENET_STD, jnp.float32)
+        pixels = (clips.astype(jnp.float32) - mean) / std
+        tokens = self.patch_embed(pixels.astype(dtype))
+        grid = tokens.shape[2:4]
+        if spec.positions == "learned":
+            positions = resize_grid(self.pos_embed[...], grid)
+        else:
+            table = sincos_table(spec.clip_tokens, *spec.grid, spec.width)
+            positions = resize_grid(jnp.asarray(table), grid)
+        return tokens + positions.astype(dtype)
+
+    def features(self, clips: Array, *, tap_layers: tuple[int, ...] = (),
+                 tap_grid: tuple[int, int] | None = None,
+                 tap_norm: bool = True,
+                 dtype: jnp.dtype = jnp.float32) -> ClipFeatures:
+        """Spatial mean of the last block, and the taps on their way.
+
+        Args:
+          clips: [n, f, H, W, 3], RGB 0..255.
+          tap_layers: ascending block numbers whose output is kept.
+          tap_grid: average-pool each tap to this many rows and columns the
+            moment it is produced; None keeps every patch.
+          tap_norm: standardise each tapped token over channels first.
+          dtype: compute dtype of the blocks.
+        """
+        tokens = self.embed(clips, dtype)
+        n, u, h, w, c = tokens.shape
+        x = tokens.reshape(n, u * h * w, c)
+
+        def tap(x):
+            y = standardise(x, self.spec.norm_epsilon) if tap_norm else x
+            y = y.reshape(n, u, h, w, c).astype(dtype)
+            return y if tap_grid is None else pool_grid(y, tap_grid)
+
+        def plain(x, block):
+            return block(x), None
+
+        def tapped(carry, inputs):
+            x, taps = carry
+            block, slot = inputs
+            x = block(x)
+            taps = jax.lax.dynamic_update_index_in_dim(taps, tap(x), slot, 0)
+            return (x, taps), None
+
+        if not tap_layers:
+            x, _ = jax.lax.scan(plain, x, self.blocks)
+            taps = jnp.zeros((0, n, u, 0, 0, c), dtype)
+        else:
+            first, last = tap_layers[0], tap_layers[-1]
+            # A block between two taps writes into the slot of the next tap,
+            # which overwrites it: no branch, and no memory for blocks that
+            # were not asked for.
+            slots = np.searchsorted(tap_layers, np.arange(first, last + 1))
+            shape = jax.eval_shape(tap, x).shape
+            taps = jnp.zeros((len(tap_layers), *shape), dtype)
+            x, _ = jax.lax.scan(plain, x, _blocks(self.blocks, 0, first))
+            (x, taps), _ = jax.lax.scan(
+                tapped, (x, taps),
+                (_blocks(self.blocks, first, last + 1), jnp.asarray(slots)))
+            x, _ = jax.lax.scan(
+                plain, x, _blocks(self.blocks, last + 1, self.spec.depth))
+        pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
+        return ClipFeatures(pooled, taps)
+
+    def block_outputs(self, clips: Array) -> Float[Array, "k n t c"]:
+        """Every block's output, for comparing with other implementations."""
+        x = self.embed(clips)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+
+        def step(x, block):
+            x = block(x)
+            return x, x
+
+        return jax.lax.scan(step, x, self.blocks)[1]
+
+    def classify(self, clips: Array, dtype: jnp.dtype = jnp.float32
+                 ) -> Float[Array, "n k"]:
+        """Class logits of whole clips."""
+        x = self.embed(clips, dtype)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        x, _ = jax.lax.scan(lambda x, block: (block(x), None), x, self.blocks)
+        return self.classifier(self.pooled_features(x))
+
+    def pooled_features(self, tokens: Float[Array, "n t c"]
+                        ) -> Float[Array, "n c"]:
+        """What the classifier reads: the mean token, or the first one.
+
+        VideoMAEv2 without mean pooling norms all tokens and takes the first.
+        """
+        tokens = tokens.astype(jnp.float32)
+        if self.spec.final_norm == "norm":
+            return self.norm(tokens)[:, 0]
+        mean = tokens.mean(axis=1)
+        return self.fc_norm(mean) if self.spec.final_norm == "fc_norm" else mean
+
+
+def _blocks(blocks: Block, first: int, last: int) -> Block:
+    return jax.tree.map(lambda leaf: leaf[first:last], blocks)
+
+
+def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
+              ) -> Float[Array, "n u g1 g2 c"]:
+    """Average-pool patches to a coarser grid, uneven cells allowed.
+
+    Cell i of g covers rows floor(i h / g) to ceil((i + 1) h / g), the rule of
+    adaptive average pooling; as two small matrix products.
+    """
+    rows = jnp.asarray(_pool_matrix(x.shape[2], grid[0]), jnp.float32)
+    columns = jnp.asarray(_pool_matrix(x.shape[3], grid[1]), jnp.float32)
+    pooled = jnp.einsum("nuhwc,gh,fw->nugfc", x, rows.astype(x.dtype),
+                        columns.astype(x.dtype),
+                        preferred_element_type=jnp.float32)
+    return pooled.astype(x.dtype)
+
+
+def _pool_matrix(size: int, cells: int) -> np.ndarray:
+    matrix = np.zeros((cells, size), np.float32)
+    for cell in range(cells):
+        first, last = cell * size // cells, -(-(cell + 1) * size // cells)
+        matrix[cell, first:last] = 1 / (last - first)
+    return matrix

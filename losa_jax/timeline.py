@@ -1,0 +1,154 @@
+"""The only place that turns seconds into frames into samples into tokens.
+
+Four clocks run along one video:
+
+    seconds   from the first frame
+    frames    of the file, at `fps` a second; frame i lasts from i to i + 1
+    samples   the frames that the backbone sees; sample i stands for the
+              stretch from i to i + 1 samples and shows its middle frame
+    tokens    of a window of samples, on the grid of the detection head
+
+    frames    |0|1|2|3|4|5|6|7|8|9|...          frames_per_sample = 2
+    samples   | 0 | 1 | 2 | 3 | 4 |...          frame 1, 3, 5, 7, 9
+    tokens    |   0   |   1   |...              samples_per_token = 2
+                  ^       ^
+    token coordinate 0.0  1.0: a token's coordinate is its middle
+
+A head's point t therefore stands at token coordinate t, as in ActionFormer,
+whose offset of half a clip says the same (its `0.5 * num_frames`).
+Differs from OpenTAD: its end-to-end recipes place token 0 at second 0 and
+sample frame `i * stride`; the half-token shift is then learned by the head.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from losa_jax.errors import InputError
+
+SAMPLINGS = ("stride", "fps", "resize")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleGrid:
+    """The samples of one video: which frames they show, when they happen.
+
+    Attributes:
+      fps: frames a second of the file.
+      frame_count: frames in the file.
+      frames_per_sample: frames from one sample to the next, may be a
+        fraction (29.97 fps sampled at 10 fps).
+    """
+
+    fps: float
+    frame_count: int
+    frames_per_sample: float
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.frame_count / self.fps
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that cover every frame; the last may reach past the end."""
+        # The small number keeps 300 frames / (30 / 10) at 100 samples in
+        # floating point.
+        samples = self.frame_count / self.frames_per_sample
+        return max(1, math.ceil(samples - 1e-6))
+
+    def frame_indices(self, sample_index: np.ndarray) -> np.ndarray:
+        """Frames that samples show: int64 array of the same shape.
+
+        Samples outside the video show its nearest frame: this is how a
+        window longer than its video is padded.
+        """
+        middle = (np.asarray(sample_index) + 0.5) * self.frames_per_sample
+        frames = np.floor(middle + 1e-6).astype(np.int64)
+        last_sample = self.num_samples - 1
+        frames = np.where(np.asarray(sample_index) > last_sample,
+                          self.frame_count - 1, frames)
+        return np.clip(frames, 0, self.frame_count - 1)
+
+    def samples_from_seconds(self, seconds: np.ndarray) -> np.ndarray:
+        """Sample coordinate of moments: 0.0 is the start of the video."""
+        return np.asarray(seconds) * (self.fps / self.frames_per_sample)
+
+    def seconds_from_samples(self, samples: np.ndarray) -> np.ndarray:
+        """The inverse of `samples_from_seconds`."""
+        return np.asarray(samples) * (self.frames_per_sample / self.fps)
+
+
+def sample_grid(fps: float, frame_count: int, *, sampling: str,
+                frame_stride: int = 1, sample_fps: float = 0.0,
+                window_samples: int = 0) -> SampleGrid:
+    """The grid of one video under a sampling rule.
+
+    Args:
+      fps: frames a second of the file.
+      frame_count: frames in the file.
+      sampling: "stride" takes every `frame_stride`-th frame; "fps" takes
+        `sample_fps` samples a second whatever the file's rate, so that sets
+        of mixed rates get one clock; "resize" spreads `window_samples` over
+        the whole video (ActivityNet's recipe).
+      frame_stride, sample_fps, window_samples: see above.
+
+    Raises:
+      InputError: `sampling` is unknown or its number is not positive.
+    """
+    if sampling == "stride":
+        frames_per_sample = float(frame_stride)
+    elif sampling == "fps":
+        frames_per_sample = fps / sample_fps if sample_fps > 0 else 0.0
+    elif sampling == "resize":
+        frames_per_sample = (
+            frame_count / window_samples if window_samples > 0 else 0.0)
+    else:
+        raise InputError(f"config.window.sampling={sampling!r}: choose one "
+                         f"of {', '.join(SAMPLINGS)}")
+    if frames_per_sample <= 0:
+        raise InputError(
+            f"config.window.sampling={sampling!r} needs a positive "
+            "frame_stride (stride), sample_fps (fps) or frames (resize)")
+    return SampleGrid(fps, frame_count, frames_per_sample)
+
+
+def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
+                        first_sample: int,
+                        samples_per_token: float) -> np.ndarray:
+    """Token coordinates, inside a window, of moments of the video.
+
+    Args:
+      seconds: any shape, seconds from the start of the video.
+      grid: the video's samples.
+      first_sample: the sample at which the window starts.
+      samples_per_token: samples that one token of the head stands for.
+    """
+    samples = grid.samples_from_seconds(seconds) - first_sample
+    return samples / samples_per_token - 0.5
+
+
+def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
+                        first_sample: int,
+                        samples_per_token: float) -> np.ndarray:
+    """The inverse of `tokens_from_seconds`, cut to the video's duration."""
+    samples = (np.asarray(tokens) + 0.5) * samples_per_token + first_sample
+    return np.clip(grid.seconds_from_samples(samples), 0.0,
+                   grid.duration_seconds)
+
+
+def valid_tokens(valid_samples: int, samples_per_token: float) -> int:
+    """Tokens that stand for at least some real samples."""
+    return math.ceil(valid_samples / samples_per_token - 1e-6)
+
+
+def clip_edges(num_samples: int, clip_samples: int) -> Sequence[int]:
+    """First samples of the clips of a window; the window divides evenly."""
+    if num_samples % clip_samples:
+        raise InputError(
+            f"config.window.frames={num_samples} is no multiple of "
+            f"config.window.clip_frames={clip_samples}: the backbone reads "
+            f"whole clips; take {num_samples // clip_samples * clip_samples}"
+            f" or {-(-num_samples // clip_samples) * clip_samples}")
+    return range(0, num_samples, clip_samples)

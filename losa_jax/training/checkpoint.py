@@ -1,0 +1,104 @@
+"""Checkpoints by Orbax: the last ones, and the best by mAP.
+
+A checkpoint holds the train state, the data iterator's position and a small
+JSON of facts (classes, mAP, configuration). The frozen backbone is never
+saved: it never changes, its folder and checksum are among the facts.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from losa_jax.errors import InputError
+from losa_jax.training.state import TrainState
+
+LAST, BEST = "last", "best"
+
+
+class Checkpoints:
+    """The two folders of a work directory, checkpoints/last and /best."""
+
+    def __init__(self, workdir: Path, keep_last: int = 2):
+        root = workdir.absolute() / "checkpoints"
+        self._managers = {
+            name: ocp.CheckpointManager(
+                root / name, options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep, enable_async_checkpointing=False,
+                    create=True))
+            for name, keep in ((LAST, keep_last), (BEST, 1))}
+
+    def latest_step(self, which: str = LAST) -> int | None:
+        """Step of the newest whole checkpoint, None if there is none."""
+        return self._managers[which].latest_step()
+
+    def save(self, which: str, step: int, state: TrainState,
+             facts: dict[str, Any],
+             iterator: grain.DatasetIterator | None = None) -> None:
+        """Writes to a temporary name and renames when everything is there."""
+        items = {"state": ocp.args.StandardSave(state),
+                 "facts": ocp.args.JsonSave(facts)}
+        if iterator is not None:
+            items["data"] = grain.checkpoint.CheckpointSave(iterator)
+        self._managers[which].save(step, args=ocp.args.Composite(**items))
+        self._managers[which].wait_until_finished()
+
+    def restore(self, which: str, abstract_state: TrainState,
+                iterator: grain.DatasetIterator | None = None
+                ) -> tuple[TrainState, dict[str, Any]]:
+        """The newest checkpoint of a kind.
+
+        Args:
+          which: LAST or BEST.
+          abstract_state: shapes and shardings to restore into.
+          iterator: set to the saved position where given.
+
+        Raises:
+          InputError: there is none, or it does not fit the model.
+        """
+        manager = self._managers[which]
+        step = manager.latest_step()
+        if step is None:
+            raise InputError(f"no checkpoint under {manager.directory}: "
+                             "train first (--mode=train)")
+        items = {"state": ocp.args.StandardRestore(abstract_state),
+                 "facts": ocp.args.JsonRestore()}
+        if iterator is not None:
+            items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+        try:
+            restored = manager.restore(
+                step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"checkpoint {manager.directory}/{step} does not fit this "
+                "configuration; use the work directory's own config.json "
+                f"settings, or another --workdir ({error})") from error
+        return restored["state"], restored["facts"]
+
+    def close(self) -> None:
+        for manager in self._managers.values():
+            manager.close()
+
+
+def abstract_state(state: TrainState) -> TrainState:
+    """Shapes, types and shardings of a state."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
+                                          sharding=leaf.sharding), state)
+
+
+def same_facts(saved: dict[str, Any], now: dict[str, Any],
+               keys: tuple[str, ...], workdir: Path) -> None:
+    """Raises InputError where a resumed run would be another run."""
+    changed = [
+        f"  {key}: saved {json.dumps(saved.get(key))}, now "
+        f"{json.dumps(now.get(key))}"
+        for key in keys if saved.get(key) != now.get(key)]
+    if changed:
+        raise InputError(
+            f"{workdir} holds a run with other settings:\n"
+            + "\n".join(changed)
+            + "\nresume with the same settings, or choose another --workdir")

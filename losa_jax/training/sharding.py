@@ -1,0 +1,98 @@
+"""The mesh and where arrays lie on it.
+
+Axes: `data` (windows), `clip` (clips inside a window: the frozen backbone
+sees each alone, so they spread without communication) and `fsdp` (shards of
+parameters). The result does not depend on the mesh.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from losa_jax.errors import InputError
+
+AXES = ("data", "clip", "fsdp")
+# Smaller parameters are cheaper to copy than to gather.
+MIN_SHARDED_SIZE = 2 ** 16
+
+
+def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
+               data: int, clip: int, fsdp: int) -> tuple[int, int, int]:
+    """Sizes of the mesh axes; 0 in the config lets this choose.
+
+    `data` takes as many devices as the batch divides among, `clip` as many
+    of the rest as the window's clips divide among, `fsdp` what is left.
+
+    Raises:
+      InputError: the sizes do not multiply to the number of devices, or the
+        batch or the clips do not divide.
+    """
+    if data == 0:
+        data = math.gcd(batch_windows, num_devices // max(clip * fsdp, 1))
+    if clip == 0:
+        clip = math.gcd(window_clips, num_devices // max(data * fsdp, 1))
+    if fsdp == 0:
+        fsdp = max(1, num_devices // (data * clip))
+    if data * clip * fsdp != num_devices:
+        raise InputError(
+            f"config.mesh data={data} clip={clip} fsdp={fsdp} is "
+            f"{data * clip * fsdp} devices, there are {num_devices}; set an "
+            "axis to 0 to have it chosen")
+    if batch_windows % data:
+        raise InputError(f"config.train.batch_windows={batch_windows} does "
+                         f"not divide by config.mesh.data={data}")
+    if window_clips % clip:
+        raise InputError(f"{window_clips} clips a window do not divide by "
+                         f"config.mesh.clip={clip}")
+    return data, clip, fsdp
+
+
+def make_mesh(shape: tuple[int, int, int],
+              devices: list[Any] | None = None) -> Mesh:
+    """A mesh with automatic axes (`jax.make_mesh` now makes explicit ones,
+    under which a plain matrix product of sharded arrays is an error)."""
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.array(devices).reshape(shape), AXES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
+    """Each parameter's largest axis that divides is spread over `fsdp`."""
+    size = mesh.shape["fsdp"]
+
+    def sharding(leaf):
+        if size == 1 or math.prod(leaf.shape) < MIN_SHARDED_SIZE:
+            return replicated(mesh)
+        axes = sorted(range(len(leaf.shape)), key=lambda i: -leaf.shape[i])
+        for axis in axes:
+            if leaf.shape[axis] % size == 0:
+                spec = [None] * len(leaf.shape)
+                spec[axis] = "fsdp"
+                return NamedSharding(mesh, PartitionSpec(*spec))
+        return replicated(mesh)
+
+    return jax.tree.map(sharding, tree)
+
+
+def batch_shardings(batch: dict[str, Any], mesh: Mesh
+                    ) -> dict[str, NamedSharding]:
+    """Windows over `data`; the frames of a window also over `clip`."""
+    return {name: NamedSharding(
+        mesh, PartitionSpec("data", "clip") if name == "frames"
+        else PartitionSpec("data")) for name in batch}
+
+
+def clip_chunk_sharding(mesh: Mesh) -> NamedSharding:
+    """Of clips in chunks, [chunks, clips, ...]: see `encode_windows`."""
+    return NamedSharding(mesh, PartitionSpec(None, ("data", "clip")))
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Host arrays onto the mesh."""
+    return jax.tree.map(jax.device_put, tree, shardings)

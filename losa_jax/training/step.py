@@ -1,0 +1,133 @@
+"""One update, and one prediction: the two jitted functions of a run.
+
+Gradients, optimizer state and moving average exist for the trained tree
+alone; the frozen backbone is another argument, encoded before the gradient
+is taken, so no activation of it is stored.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from losa_jax.detection.losses import detection_loss
+from losa_jax.detection.targets import Points, assign_targets
+from losa_jax.models.detector import DetectorOutput, WindowFeatures
+from losa_jax.models.tree import Template
+from losa_jax.training.state import TrainState
+
+Encode = Callable[[Any, jax.Array], WindowFeatures]
+
+
+class LossSettings(NamedTuple):
+    """The config section `loss`, resolved."""
+
+    num_classes: int
+    center_radius: float
+    label_smoothing: float
+    regression_weight: float
+    normalizer_momentum: float
+
+
+class EmaSettings(NamedTuple):
+    """decay 0.999 as ActionFormer; `warmup` starts it lower, because a run
+    of a few hundred steps would otherwise evaluate its random start."""
+
+    decay: float
+    warmup: bool
+
+
+def make_train_step(encode: Encode, detector: Template,
+                    optimizer: optax.GradientTransformation, points: Points,
+                    loss: LossSettings, ema: EmaSettings
+                    ) -> Callable[..., tuple[TrainState, dict]]:
+    """The update: (state, frozen, batch, key) to (state, metrics).
+
+    Args:
+      encode: (frozen tree, frames) to the windows' features.
+      detector: template of the trained module.
+      optimizer: for the trained tree.
+      points: of the head's pyramid.
+      loss, ema: settings.
+
+    The batch holds frames uint8 [b, f, H, W, 3], valid_samples int32 [b],
+    segments float32 [b, n, 2] in tokens, labels int32 [b, n] and
+    action_valid bool [b, n]. `key` seeds the run; each step folds its number
+    in, so a resumed run draws what an unbroken one would.
+    """
+    def train_step(state: TrainState, frozen, batch, key):
+        features = encode(frozen, batch["frames"])
+        step_key = jax.random.fold_in(key, state.step)
+
+        def loss_function(trained):
+            output = detector.bind(trained)(
+                features, state.statistics, batch["valid_samples"], step_key)
+            targets = jax.vmap(
+                lambda segments, labels, valid: assign_targets(
+                    points, segments, labels, valid,
+                    num_classes=loss.num_classes,
+                    center_radius=loss.center_radius)
+            )(batch["segments"], batch["labels"], batch["action_valid"])
+            return detection_loss(
+                output.class_logits, output.offsets, targets, output.valid,
+                state.normalizer, label_smoothing=loss.label_smoothing,
+                regression_weight=loss.regression_weight,
+                momentum=loss.normalizer_momentum)
+
+        (total, parts), gradients = jax.value_and_grad(
+            loss_function, has_aux=True)(state.trained)
+        updates, optimizer_state = optimizer.update(
+            gradients, state.optimizer, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        new_state = state.replace(
+            step=state.step + 1, trained=trained, optimizer=optimizer_state,
+            ema=_moving_average(state.ema, trained, state.step, ema),
+            normalizer=parts.normalizer)
+        metrics = {
+            "loss": total,
+            "classification_loss": parts.classification,
+            "regression_loss": parts.regression,
+            "positive_points": parts.num_positive,
+            "gradient_norm": optax.global_norm(gradients),
+        }
+        return new_state, metrics
+
+    return train_step
+
+
+def _moving_average(ema, trained, step, settings: EmaSettings):
+    decay = jnp.float32(settings.decay)
+    if settings.warmup:
+        decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new,
+                        ema, trained)
+
+
+def make_predict_step(encode: Encode, detector: Template
+                      ) -> Callable[..., DetectorOutput]:
+    """(parameters, statistics, frozen, frames, valid_samples) to outputs."""
+    def predict_step(parameters, statistics, frozen, frames, valid_samples):
+        features = encode(frozen, frames)
+        return detector.bind(parameters)(features, statistics, valid_samples)
+
+    return predict_step
+
+
+def make_moments_step(encode: Encode, tubelet: int):
+    """Sums over the valid tokens of a batch, for `FeatureStatistics`.
+
+    Returns:
+      (frozen, frames, valid_samples) to (count, sum [c], sum of squares
+      [c]) in float32.
+    """
+    def moments_step(frozen, frames, valid_samples):
+        last = encode(frozen, frames).last
+        b, n, u, c = last.shape
+        first_sample = jnp.arange(n * u) * tubelet
+        valid = first_sample[None] < valid_samples[:, None]
+        x = last.reshape(b, n * u, c) * valid[..., None]
+        return valid.sum(), x.sum((0, 1)), jnp.square(x).sum((0, 1))
+
+    return moments_step

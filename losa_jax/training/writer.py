@@ -1,0 +1,65 @@
+"""Metrics of a run: console, metrics.jsonl and TensorBoard.
+
+TensorBoard files are written by tensorboardX, which needs no TensorFlow.
+"""
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+    """Appends {"step": ..., name: value, ...} lines."""
+
+    def __init__(self, workdir: Path, first_step: int):
+        """
+        Args:
+          workdir: of the run.
+          first_step: where this start begins. Lines of later steps are from
+            a run that died after its last checkpoint; they are dropped, so
+            that the trace is that of an unbroken run.
+        """
+        self._path = workdir / METRICS_FILE
+        _drop_lines_after(self._path, first_step)
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(
+            str(workdir / "tensorboard"),
+            # TensorBoard hides the dead run's points by itself.
+            purge_step=first_step + 1 if first_step else None)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line and one point a value; NaN becomes null."""
+        clean = {name: value if math.isfinite(value) else None
+                 for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **clean}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            # A kill in the middle of a write leaves half a line.
+            continue
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    os.replace(temporary, path)

@@ -1,0 +1,27 @@
+"""What every test needs: CPU, eight virtual devices, the shared folder."""
+
+import os
+import pathlib
+
+# Before anything imports jax: a real accelerator on the machine must not
+# change the results, and sharding tests need several devices.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+)
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+    """Folder of real data and fixtures, from LOSA_SHARED; else skip."""
+    value = os.environ.get("LOSA_SHARED", "")
+    if not value:
+        pytest.skip("LOSA_SHARED is not set: it names the folder of real "
+                    "data and numerical fixtures")
+    path = pathlib.Path(value)
+    if not path.is_dir():
+        pytest.fail(f"LOSA_SHARED={value} is not a folder")
+    return path

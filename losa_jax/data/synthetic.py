@@ -1,98 +1,51 @@
 """Two data sets the project renders for itself: nothing to download.
 
-*Untrimmed* videos for localization and *trimmed* clips of single motions for
+*Untrimmed* videos for localization, and *trimmed* clips of single motions for
 pre-training a small backbone. In both, one object moves over a textured
-background; classes differ only in how it moves over time. The eight action
-classes are four pairs, and the two of a pair hold the same poses in another
-order, so no single frame, and often no single clip, tells them apart. Between
-the actions the object rests, moves in ways that no class does, or vanishes.
+background among smaller ones, and classes differ only in how it moves over
+time (`synthetic_motion`); what it looks like (`synthetic_scene`) is drawn
+from another random stream.
 
-Mirroring a picture turns one class into another: never flip in training.
+Mirroring a picture, or playing it backwards, turns one class into another:
+never flip in training.
 
-This module must stay free of JAX: the worker processes import it.
+The synthetic modules stay free of JAX: worker processes import them.
 """
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.synthetic_scene import STAGE, encode_video, render_frames
+import losa_jax
+from losa_jax.data.synthetic_motion import (
+    ACTION_CLASSES,
+    MOTION_CLASSES,
+    Plan,
+    follow,
+    plan_trimmed,
+    plan_untrimmed,
+)
+from losa_jax.data.synthetic_scene import encode_video, render_frames
 from losa_jax.errors import InputError
 
-# Bumped whenever the same parameters would give other videos.
+# Raised whenever the same parameters would give other videos.
 VERSION = "synthetic-1"
-FRAME_RATES = (20, 24, 25, 30)
-
-# name -> (axis of the pose, direction of the first half)
-_SWINGS = {
-    "right_then_left": (0, 1), "left_then_right": (0, -1),
-    "down_then_up": (1, 1), "up_then_down": (1, -1),
-    "grow_then_shrink": (2, 1), "shrink_then_grow": (2, -1),
-}
-# name -> sense of turning (y points down, so clockwise is positive)
-_CIRCLES = {"clockwise": 1, "counter_clockwise": -1}
-_SLIDES = {
-    "slide_right": (0, 1), "slide_left": (0, -1),
-    "slide_down": (1, 1), "slide_up": (1, -1),
-    "grow": (2, 1), "shrink": (2, -1),
-}
-ACTION_CLASSES = (*_SWINGS, *_CIRCLES)
-MOTION_CLASSES = (*_SLIDES, *_CIRCLES, "shake", "bounce", "wander", "still")
-
-_ACTION_SECONDS = (0.5, 8.0)
-_VIDEO_SECONDS = (20.0, 32.0)
-_CLIP_SECONDS = (2.0, 2.5)
-_LABELLED_SHARE = (0.3, 0.42)
-# The object rests at least this long on both sides of an action, so that the
-# boundary can be seen, and needs this long for a move of its own in between.
-_REST_SECONDS = 0.6
-_MOVE_SECONDS = (1.0, 3.0)
-_GAP_SECONDS = 2 * _REST_SECONDS + _MOVE_SECONDS[0]
-
-# A path gives the pose at each u of [f], 0 to 1, as [f, 3]: x and y in stage
-# pixels, log radius.
-PosePath = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A stretch of the main object's life.
-
-    Attributes:
-        duration_seconds: how long it lasts.
-        path: the pose at each share of the duration, [f] -> [f, 3].
-        opacity: at the start and at the end, linear in between.
-    """
-
-    duration_seconds: float
-    path: PosePath
-    opacity: tuple[float, float] = (1.0, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What happens in one video.
-
-    Attributes:
-        fps: frames per second.
-        frame_count: number of frames.
-        pieces: the main object's life, from the first frame to the last.
-        actions: (class index, start seconds, end seconds), in time order.
-    """
-
-    fps: int
-    frame_count: int
-    pieces: tuple[Piece, ...]
-    actions: tuple[tuple[int, float, float], ...]
+ANNOTATIONS = "annotations.json"
+CLASSES = "classes.txt"
+# Holds the parameters of a set that is being rendered, so that a later run
+# does not finish it with other ones. Gone once the annotations are there.
+_UNFINISHED = "unfinished.json"
+_SUBSETS = ("training", "testing")
+_PLANS = {"untrimmed": plan_untrimmed, "trimmed": plan_trimmed}
+_CLASSES = {"untrimmed": ACTION_CLASSES, "trimmed": MOTION_CLASSES}
+_MOST_WORKERS = 8
 
 
 def render_untrimmed_set(
@@ -104,17 +57,18 @@ def render_untrimmed_set(
     size: int = 64,
     progress: bool = True,
 ) -> Path:
-    """Renders videos of 20 to 32 s with 2 to 6 labelled actions each.
+    """Renders videos of 20 to 32 s with 3 to 6 labelled actions each.
 
-    Writes `videos/<id>.mp4`, `classes.txt` and, last, `annotations.json`.
-    A folder that holds this very set is left as it is; one that was begun is
-    finished. Video i of a subset is the same whatever the number of videos.
+    Writes `videos/<id>.mp4`, `classes.txt` and, last, `annotations.json`
+    (ActivityNet layout). A folder that holds this very set is left as it is;
+    one that was begun is finished. Video i of a subset is the same whatever
+    the number of videos.
 
     Args:
         folder: where to write; made if missing.
         num_training: number of videos of the subset "training".
         num_testing: number of videos of the subset "testing".
-        seed: same seed, same set. Training and testing never share a stream.
+        seed: same seed, same set. No two videos share a random stream.
         size: width and height in pixels, even, at least 32.
         progress: show a progress bar.
 
@@ -142,278 +96,180 @@ def render_trimmed_set(
     """Renders clips of 2 to 2.5 s with one of `MOTION_CLASSES` each.
 
     Files, arguments, result and errors as in `render_untrimmed_set`; each
-    video has one action, from its first frame to its last.
+    clip has one action, from its first frame to its last.
     """
     return _render_set(Path(folder), {
         "kind": "trimmed", "num_training": num_training,
         "num_testing": num_testing, "seed": seed, "size": size}, progress)
 
 
-def plan_untrimmed(rng: np.random.Generator) -> Plan:
-    """Draws what happens in an untrimmed video."""
-    fps = int(rng.choice(FRAME_RATES))
-    while True:
-        lengths = _log_uniform(rng, _ACTION_SECONDS, rng.integers(3, 7))
-        labelled = lengths.sum()
-        seconds = np.clip(
-            labelled / rng.uniform(*_LABELLED_SHARE), *_VIDEO_SECONDS)
-        seconds = round(seconds * fps) / fps
-        spare = seconds - labelled - (len(lengths) + 1) * _GAP_SECONDS
-        if labelled < seconds / 2 and spare > 0:
-            break
-    gaps = _GAP_SECONDS + spare * rng.dirichlet(np.ones(len(lengths) + 1))
-    classes = rng.integers(len(ACTION_CLASSES), size=len(lengths))
-    paths = [_action_path(rng, ACTION_CLASSES[index]) for index in classes]
+def render_share(folder: str, parameters_json: str, first: str, step: str):
+    """Renders every `step`-th video, if missing; a worker process calls it.
 
-    pieces, actions, now = [], [], 0.0
-    pose = _Stance.draw(rng).rest
-    for index, path, gap, length in zip(
-            classes, paths, gaps[:-1], lengths, strict=True):
-        pieces += _gap_pieces(rng, pose, path(np.zeros(1))[0], gap)
-        pieces.append(Piece(length, path))
-        actions.append((int(index), now + gap, now + gap + length))
-        now += gap + length
-        pose = path(np.ones(1))[0]
-    pieces += _gap_pieces(rng, pose, _Stance.draw(rng).rest, gaps[-1])
-    return Plan(fps, round(seconds * fps), tuple(pieces), tuple(actions))
-
-
-def plan_trimmed(rng: np.random.Generator) -> Plan:
-    """Draws what happens in a trimmed clip."""
-    fps = int(rng.choice(FRAME_RATES))
-    frame_count = round(rng.uniform(*_CLIP_SECONDS) * fps)
-    seconds = frame_count / fps
-    index = int(rng.integers(len(MOTION_CLASSES)))
-    pieces = _motion_pieces(rng, MOTION_CLASSES[index], seconds)
-    return Plan(fps, frame_count, tuple(pieces), ((index, 0.0, seconds),))
-
-
-def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """The main object at every frame; frame i shows the moment i / fps.
-
-    Returns:
-        Poses [f, 3] (x, y, log radius) and opacity [f].
+    Args:
+        folder: the set's folder; its subfolder `videos` exists.
+        parameters_json: the parameters of the set.
+        first: index of the worker.
+        step: number of workers.
     """
-    seconds = np.arange(plan.frame_count) / plan.fps
-    lengths = np.array([piece.duration_seconds for piece in plan.pieces])
-    ends = np.cumsum(lengths)
-    index = np.minimum(
-        np.searchsorted(ends, seconds, side="right"), len(ends) - 1)
-    share = (seconds - ends[index]) / lengths[index] + 1
-    poses = np.empty((len(seconds), 3))
-    opacity = np.empty(len(seconds))
-    for piece_index, piece in enumerate(plan.pieces):
-        here = index == piece_index
-        poses[here] = piece.path(share[here])
-        opacity[here] = np.interp(share[here], (0, 1), piece.opacity)
-    return poses, opacity
+    # The workers fill the cores already.
+    cv2.setNumThreads(1)
+    parameters = json.loads(parameters_json)
+    videos = _list_videos(parameters)[int(first)::int(step)]
+    for video_id, subset, index in videos:
+        path = _video_path(Path(folder), video_id)
+        if path.exists():
+            continue
+        plan, look = _plan_video(parameters, subset, index)
+        size = parameters["size"]
+        frames = render_frames(look, *follow(plan), plan.fps, size)
+        encode_video(path, frames, plan.fps, size)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stance:
-    """Where an object is and how far it reaches, drawn alike for all classes.
+def _render_set(folder: Path, parameters: dict, progress: bool) -> Path:
+    _check_parameters(parameters)
+    _check_folder(folder, parameters)
+    videos = _list_videos(parameters)
+    paths = [_video_path(folder, video_id) for video_id, _, _ in videos]
+    if (folder / ANNOTATIONS).exists() and all(p.exists() for p in paths):
+        return folder
+    header = {"version": VERSION, "parameters": parameters}
+    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    _write(folder / _UNFINISHED, json.dumps(header))
+    _run_workers(folder, parameters, paths, progress)
 
-    Along each axis of the pose the object keeps to centre - half .. centre +
-    half. On axes that do not move, `rest` is drawn with the very distribution
-    that a moving axis runs through, so that a single frame gives nothing away.
+    names = _CLASSES[parameters["kind"]]
+    _write(folder / CLASSES, "".join(f"{name}\n" for name in names))
+    database = {}
+    for video_id, subset, index in videos:
+        plan, _ = _plan_video(parameters, subset, index)
+        database[video_id] = _describe(plan, subset, names)
+    _write(folder / ANNOTATIONS,
+           json.dumps({**header, "database": database}, indent=1))
+    (folder / _UNFINISHED).unlink(missing_ok=True)
+    return folder
+
+
+def _run_workers(
+    folder: Path, parameters: dict, paths: list[Path], progress: bool
+) -> None:
+    """Renders the missing ones of `paths` in several processes.
+
+    Plain subprocesses, not `multiprocessing`: the caller has JAX loaded, so
+    forking is unsafe, and spawning would import the caller's main module,
+    and with it JAX, once in every worker.
     """
-
-    centre: np.ndarray
-    half: np.ndarray
-    rest: np.ndarray
-
-    @staticmethod
-    def draw(rng: np.random.Generator) -> "_Stance":
-        reach = rng.uniform(9, 14)
-        half = np.array([reach, reach, rng.uniform(0.25, 0.4)])
-        # 12 pixels from the edge even a large object is mostly seen.
-        middle = STAGE / 2
-        play = middle - 12 - reach
-        centre = np.array([
-            middle + rng.uniform(-play, play),
-            middle + rng.uniform(-play, play),
-            rng.uniform(np.log(7.0), np.log(8.5))])
-        return _Stance(
-            centre, half, centre + half * (2 * _ramp(rng.uniform(size=3)) - 1))
-
-    def hold(self) -> PosePath:
-        return _hold(self.rest)
-
-    def move(
-        self, axis: int, course: Callable[[np.ndarray], np.ndarray]
-    ) -> PosePath:
-        """Moves one axis along a course of u [f] -> -1..1 [f]."""
-
-        def path(u: np.ndarray) -> np.ndarray:
-            poses = np.tile(self.rest, (len(u), 1))
-            poses[:, axis] = self.centre[axis] + self.half[axis] * course(u)
-            return poses
-
-        return path
-
-    def circle(self, start: float, turns: float) -> PosePath:
-        """Goes round the centre; a positive number of turns is clockwise."""
-        # With this radius x and y vary as much as they do in a slide.
-        radius = np.sqrt(2 / 3) * self.half[0]
-
-        def path(u: np.ndarray) -> np.ndarray:
-            poses = np.tile(self.rest, (len(u), 1))
-            angle = start + 2 * np.pi * turns * u
-            poses[:, 0] = self.centre[0] + radius * np.cos(angle)
-            poses[:, 1] = self.centre[1] + radius * np.sin(angle)
-            return poses
-
-        return path
+    missing = {path for path in paths if not path.exists()}
+    num_workers = min(os.cpu_count() or 1, _MOST_WORKERS, len(missing))
+    code = ("import sys; from losa_jax.data.synthetic import render_share; "
+            "render_share(*sys.argv[1:])")
+    root = Path(losa_jax.__file__).parents[1]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder.resolve()),
+             json.dumps(parameters), str(worker), str(num_workers)],
+            cwd=root)
+        for worker in range(num_workers)
+    ]
+    bar = tqdm(total=len(paths), initial=len(paths) - len(missing),
+               desc=f"rendering {parameters['kind']} videos", unit="video",
+               disable=not progress)
+    try:
+        while missing and all(w.poll() in (None, 0) for w in workers):
+            running = any(worker.poll() is None for worker in workers)
+            done = {path for path in missing if path.exists()}
+            missing -= done
+            bar.update(len(done))
+            if not running:
+                break
+            time.sleep(0.1)
+    finally:
+        bar.close()
+        for worker in workers:
+            worker.terminate()
+            worker.wait()
+    if missing:
+        raise RuntimeError(
+            f"a rendering process failed (its own message is above); "
+            f"{len(missing)} videos are missing in {folder}. Run again to go "
+            f"on where it stopped")
 
 
-def _action_path(rng: np.random.Generator, name: str) -> PosePath:
-    """The path of one action; it ends where it began."""
-    stance = _Stance.draw(rng)
-    if name in _CIRCLES:
-        circle = stance.circle(rng.uniform(0, 2 * np.pi), _CIRCLES[name])
-        return lambda u: circle(_ramp(u))
-    axis, direction = _SWINGS[name]
-    turn = rng.uniform(0.4, 0.6)
-
-    def there_and_back(u: np.ndarray) -> np.ndarray:
-        out, back = _ramp(u / turn), _ramp((1 - u) / (1 - turn))
-        return direction * (2 * np.where(u < turn, out, back) - 1)
-
-    return stance.move(axis, there_and_back)
+def _check_parameters(parameters: dict) -> None:
+    problems = []
+    for name, lowest in (("num_training", 0), ("num_testing", 0),
+                         ("seed", 0), ("size", 32)):
+        if parameters[name] < lowest:
+            problems.append(f"{name} = {parameters[name]}: give {lowest} or "
+                            "more")
+    if parameters["size"] % 2:
+        problems.append(f"size = {parameters['size']}: H.264 needs an even "
+                        "number")
+    if problems:
+        raise InputError("synthetic data set: " + "; ".join(problems))
 
 
-def _motion_pieces(
-    rng: np.random.Generator, name: str, seconds: float
-) -> list[Piece]:
-    """The pieces of a trimmed clip of one of MOTION_CLASSES."""
-    stance = _Stance.draw(rng)
-    if name in _SLIDES:
-        axis, direction = _SLIDES[name]
-        path = stance.move(axis, lambda u: direction * (2 * _ramp(u) - 1))
-        length = _log_uniform(rng, (0.4, seconds))
-        # Near the middle, so that a shorter crop of the clip still shows it.
-        before = (seconds - length) * rng.uniform(0.4, 0.6)
-        return [
-            Piece(before, _hold(path(np.zeros(1))[0])),
-            Piece(length, path),
-            Piece(seconds - before - length, _hold(path(np.ones(1))[0]))]
-    if name in _CIRCLES:
-        turns = _CIRCLES[name] * seconds / _log_uniform(rng, (0.7, 4.0))
-        path = stance.circle(rng.uniform(0, 2 * np.pi), turns)
-    elif name == "shake":
-        path = _shake(rng, stance.rest, seconds)
-    elif name == "bounce":
-        path = _bounce(rng, stance.rest, seconds)
-    elif name == "wander":
-        path = _wander(rng, stance.rest, stance.rest)
-    else:
-        path = stance.hold()
-    return [Piece(seconds, path)]
+def _check_folder(folder: Path, parameters: dict) -> None:
+    """Raises InputError unless the folder is free or holds this very set."""
+    wanted = {"version": VERSION, "parameters": parameters}
+    found = [path for name in (ANNOTATIONS, _UNFINISHED)
+             if (path := folder / name).exists()]
+    for path in found:
+        try:
+            document = json.loads(path.read_text())
+            held = {key: document[key] for key in wanted}
+        except (ValueError, KeyError, TypeError):
+            held = "a file of another kind"
+        if held != wanted:
+            raise InputError(
+                f"{path} holds {held}, asked for {wanted}: delete the folder "
+                "or choose another")
+    if not found and folder.exists() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and holds no synthetic set: choose "
+            "another folder")
 
 
-def _gap_pieces(
-    rng: np.random.Generator, start: np.ndarray, end: np.ndarray,
-    seconds: float,
-) -> list[Piece]:
-    """Unlabelled time between poses `start` and `end` [3]: rest, a move that
-    no class makes (there, but not back), rest."""
-    spare = seconds - 2 * _REST_SECONDS
-    length = min(spare, _log_uniform(rng, _MOVE_SECONDS))
-    before = (spare - length) * rng.uniform()
-    kind = rng.choice(["straight", "by_axis", "wander", "vanish"])
-    if kind == "straight":
-        moves = [Piece(length, _line(start, end))]
-    elif kind == "wander":
-        moves = [Piece(length, _wander(rng, start, end))]
-    elif kind == "vanish":
-        moves = [Piece(0.3, _hold(start), (1.0, 0.0)),
-                 Piece(length - 0.6, _hold(start), (0.0, 0.0)),
-                 Piece(0.3, _hold(end), (0.0, 1.0))]
-    else:
-        moves, pose = [], start
-        for axis in rng.permutation(3):
-            target = pose.copy()
-            target[axis] = end[axis]
-            moves.append(Piece(length / 3, _line(pose, target)))
-            pose = target
+def _list_videos(parameters: dict) -> list[tuple[str, str, int]]:
+    """(video id, subset, index in the subset) of every video of a set."""
     return [
-        *_idle_pieces(rng, start, _REST_SECONDS + before),
-        *moves,
-        *_idle_pieces(rng, end, seconds - _REST_SECONDS - before - length)]
+        (f"{parameters['kind']}_{subset}_{index:04d}", subset, index)
+        for subset in _SUBSETS
+        for index in range(parameters[f"num_{subset}"])
+    ]
 
 
-def _idle_pieces(
-    rng: np.random.Generator, pose: np.ndarray, seconds: float
-) -> list[Piece]:
-    """Rest at a pose [3], now and then broken by a shake or a bounce."""
-    length = seconds - 2 * _REST_SECONDS
-    if length < 0.8 or rng.uniform() < 0.5:
-        return [Piece(seconds, _hold(pose))]
-    length = min(length, rng.uniform(0.8, 1.6))
-    fidget = _shake if rng.uniform() < 0.5 else _bounce
-    return [
-        Piece(_REST_SECONDS, _hold(pose)),
-        Piece(length, fidget(rng, pose, length)),
-        Piece(seconds - _REST_SECONDS - length, _hold(pose))]
+def _video_path(folder: Path, video_id: str) -> Path:
+    return folder / "videos" / f"{video_id}.mp4"
 
 
-def _hold(pose: np.ndarray) -> PosePath:
-    return lambda u: np.tile(pose, (len(u), 1))
+def _plan_video(
+    parameters: dict, subset: str, index: int
+) -> tuple[Plan, np.random.Generator]:
+    """What happens in a video, and the random stream of how it looks."""
+    kind = parameters["kind"]
+    key = (list(_PLANS).index(kind), _SUBSETS.index(subset), index)
+    motion, look = np.random.SeedSequence(
+        parameters["seed"], spawn_key=key).spawn(2)
+    plan = _PLANS[kind](np.random.default_rng(motion))
+    return plan, np.random.default_rng(look)
 
 
-def _line(start: np.ndarray, end: np.ndarray) -> PosePath:
-    return lambda u: start + (end - start) * _ramp(u)[:, None]
+def _describe(plan: Plan, subset: str, names: tuple[str, ...]) -> dict:
+    """A video's entry in the annotations."""
+    return {
+        "subset": subset,
+        "duration": round(plan.frame_count / plan.fps, 6),
+        "fps": float(plan.fps),
+        "annotations": [
+            {"label": names[index],
+             "segment": [round(start, 6), round(end, 6)],
+             "label_id": index}
+            for index, start, end in plan.actions],
+    }
 
 
-def _wander(
-    rng: np.random.Generator, start: np.ndarray, end: np.ndarray
-) -> PosePath:
-    """A winding way between two poses [3]."""
-    line = _line(start, end)
-    waves = np.arange(2, 5)  # half waves along the way
-    reach = rng.uniform(4, 9, (2, 3)) * rng.choice([-1, 1], (2, 3)) / 2
-
-    def path(u: np.ndarray) -> np.ndarray:
-        poses = line(u)
-        bends = np.sin(np.pi * u[:, None] * waves)
-        poses[:, :2] += bends @ reach.T
-        return poses
-
-    return path
-
-
-def _shake(
-    rng: np.random.Generator, pose: np.ndarray, seconds: float
-) -> PosePath:
-    """Quickly to and fro sideways, whole periods."""
-    periods = np.ceil(rng.uniform(1.5, 2.8) * seconds)
-    reach = rng.uniform(4, 7)
-    return lambda u: pose + np.outer(
-        np.sin(2 * np.pi * periods * u), [reach, 0, 0])
-
-
-def _bounce(
-    rng: np.random.Generator, pose: np.ndarray, seconds: float
-) -> PosePath:
-    """Hops upwards, like a ball on the ground, whole hops."""
-    hops = np.ceil(rng.uniform(1.0, 2.2) * seconds)
-    reach = rng.uniform(7, 12)
-    return lambda u: pose - np.outer(
-        np.abs(np.sin(np.pi * hops * u)), [0, reach, 0])
-
-
-def _ramp(u: np.ndarray) -> np.ndarray:
-    """0 to 1 with constant speed but for a soft start and stop, [f] -> [f]."""
-    soft = 0.12  # share of the way's time spent speeding up
-    u = np.clip(u, 0, 1)
-    near = np.minimum(u, 1 - u)
-    height = np.where(
-        near < soft, near**2 / (2 * soft), near - soft / 2) / (1 - soft)
-    return np.where(u < 0.5, height, 1 - height)
-
-
-def _log_uniform(
-    rng: np.random.Generator, bounds: tuple[float, float],
-    count: int | None = None,
-):
-    return np.exp(rng.uniform(*np.log(bounds), count))
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -344,5 +344,6 @@ def _ramp(u: np.ndarray) -> np.ndarray:
 def _log_uniform(
     rng: np.random.Generator, bounds: tuple[float, float],
     count: int | None = None,
-):
+) -> float | np.ndarray:
+    """A value, or [count] of them, even on a logarithmic scale."""
     return np.exp(rng.uniform(*np.log(bounds), count))

@@ -15,7 +15,8 @@ import av
 import cv2
 import numpy as np
 
-STAGE = 64.0
+from losa_jax.data.synthetic_motion import STAGE
+
 # Backgrounds are darker than objects (luma of 255), so that an object shows
 # over every background; hue and texture stay free.
 _BACKGROUND_LUMA = (20.0, 100.0)
@@ -54,7 +55,7 @@ def render_frames(
     offsets = _drift(rng, seconds, scale) % (2 * size)
     gain = 1 + rng.uniform(0, 0.12) * _wave(rng, seconds, (0.02, 0.15))
     distractors = [
-        (_draw_sprite(rng, size), rng.uniform(2.8, 4.2) * scale,
+        (_draw_sprite(rng, size), rng.uniform(2.4, 3.6) * scale,
          _wander(rng, seconds) * scale)
         for _ in range(rng.integers(1, 3))
     ]
@@ -87,22 +88,25 @@ def render_frames(
         yield np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
+def encode_video(
+    path: Path, frames: Iterable[np.ndarray], fps: int, size: int
+) -> None:
     """Writes frames as constant-rate H.264 in MP4, whole or not at all.
 
     Args:
         path: the file to write; its folder exists.
-        frames: uint8 [h, w, 3], RGB, h and w even, all of one size.
+        frames: uint8 [size, size, 3], RGB.
         fps: frames per second.
+        size: width and height in pixels, even.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with av.open(str(temporary), "w", format="mp4") as container:
         # One thread: the result must not depend on the machine's cores.
         stream = container.add_stream("libx264", rate=fps, options={
             "crf": "18", "preset": "veryfast", "g": "30", "threads": "1"})
+        stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         for frame_index, picture in enumerate(frames):
-            stream.height, stream.width = picture.shape[:2]
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = frame_index
             frame.time_base = Fraction(1, fps)

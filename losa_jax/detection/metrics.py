@@ -3,12 +3,12 @@
 Pure numpy, on the host. Predictions are ranked by a *stable* descending
 sort: of equal scores the one that comes first in the input (videos in the
 order of the mapping, then the order of its list) ranks first. Public kits
-use an unstable sort, so files with many equal scores may differ there in
-the second decimal.
+use numpy's unstable sort, whose order of equal scores depends on the CPU:
+where many scores are equal, expect their mAP to differ by some tenths.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,17 +61,18 @@ class _Rows(NamedTuple):
     """Segments of all videos, one row each.
 
     Attributes:
-      group: [m] video x number of classes + class, ascending.
+      group: [m] video x number of classes + class, ascending; predictions
+        of one group by descending score.
       label: [m] class.
       segments: [m, 2] seconds, float64.
-      scores: [m], descending within a group; empty for the ground truth.
+      ranking: [m] rows by descending score; empty for the ground truth.
       num_left_out: rows that are not here.
     """
 
     group: np.ndarray
     label: np.ndarray
     segments: np.ndarray
-    scores: np.ndarray
+    ranking: np.ndarray
     num_left_out: int
 
 
@@ -87,6 +88,8 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
     false. Average precision is the area under the interpolated
     precision-recall curve (VOC 2011), its mean runs over the classes that
     have actions.
+    Differs from ActivityNet's kit: predictions in videos that are not in
+    the ground truth are left out, there they are false.
 
     Args:
       ground_truth: (start_seconds, end_seconds, label) of every action of
@@ -113,10 +116,9 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
 
     actions_per_class = np.bincount(actions.label, minlength=num_classes)
     precision = np.full((num_classes, len(thresholds)), np.nan)
-    ranking = np.argsort(-found.scores, kind="stable")
-    ranked_labels = found.label[ranking]
+    ranked_labels = found.label[found.ranking]
     for k in np.flatnonzero(actions_per_class):
-        hits = true[:, ranking[ranked_labels == k]]
+        hits = true[:, found.ranking[ranked_labels == k]]
         precision[k] = _average_precision(hits, actions_per_class[k])
 
     map_per_threshold = precision[actions_per_class > 0].mean(axis=0)
@@ -232,7 +234,8 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
         raise InputError("the ground truth has no actions to score against")
     group = np.asarray(groups)
     return _Rows(group, group % len(class_names),
-                 np.asarray(segments, np.float64), np.empty(0), num_left_out)
+                 np.asarray(segments, np.float64), np.empty(0, np.int64),
+                 num_left_out)
 
 
 def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
@@ -254,12 +257,17 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
                 values.append((start, end, score))
     group = np.asarray(groups, np.int64)
     values = np.asarray(values, np.float64).reshape(-1, 3)
-    order = np.lexsort((-values[:, 2], group))  # stable, group first
+    ranking = np.argsort(-values[:, 2], kind="stable")
+    order = ranking[np.argsort(group[ranking], kind="stable")]
+    row_of_input = np.empty_like(order)
+    row_of_input[order] = np.arange(len(order))
     return _Rows(group[order], group[order] % len(class_names),
-                 values[order, :2], values[order, 2], total - len(group))
+                 values[order, :2], row_of_input[ranking],
+                 total - len(group))
 
 
-def _shared_groups(found: _Rows, actions: _Rows):
+def _shared_groups(found: _Rows, actions: _Rows
+                   ) -> Iterator[tuple[slice, slice]]:
     """Yields the rows of each video and class that has both, as slices."""
     shared = np.intersect1d(found.group, actions.group)
     bounds = [np.searchsorted(rows.group, shared, side=side)

@@ -278,33 +278,31 @@ class VisionTransformer(nnx.Module):
             y = y.reshape(n, u, h, w, c).astype(dtype)
             return y if tap_grid is None else pool_grid(y, tap_grid)
 
-        def plain(x, block):
-            return block(x), None
-
-        def tapped(carry, inputs):
+        def step(carry, inputs):
             x, taps = carry
-            block, slot = inputs
+            block, slot, is_tapped = inputs
             x = block(x)
-            taps = jax.lax.dynamic_update_index_in_dim(taps, tap(x), slot, 0)
+            kept = jax.lax.dynamic_index_in_dim(taps, slot, 0, False)
+            kept = jax.lax.cond(is_tapped, tap, lambda x: kept, x)
+            taps = jax.lax.dynamic_update_index_in_dim(taps, kept, slot, 0)
             return (x, taps), None
 
         if not tap_layers:
-            x, _ = jax.lax.scan(plain, x, self.blocks)
+            x, _ = jax.lax.scan(lambda x, block: (block(x), None), x,
+                                self.blocks)
             taps = jnp.zeros((0, n, u, 0, 0, c), dtype)
         else:
-            first, last = tap_layers[0], tap_layers[-1]
-            # A block between two taps writes into the slot of the next tap,
-            # which overwrites it: no branch, and no memory for blocks that
-            # were not asked for.
-            slots = np.searchsorted(tap_layers, np.arange(first, last + 1))
+            # One scan over the stacked blocks as they lie: cutting the stack
+            # at the taps would copy the weights.
+            numbers = np.arange(self.spec.depth)
+            slots = np.searchsorted(tap_layers, numbers)
+            slots = np.minimum(slots, len(tap_layers) - 1)
             shape = jax.eval_shape(tap, x).shape
             taps = jnp.zeros((len(tap_layers), *shape), dtype)
-            x, _ = jax.lax.scan(plain, x, _blocks(self.blocks, 0, first))
             (x, taps), _ = jax.lax.scan(
-                tapped, (x, taps),
-                (_blocks(self.blocks, first, last + 1), jnp.asarray(slots)))
-            x, _ = jax.lax.scan(
-                plain, x, _blocks(self.blocks, last + 1, self.spec.depth))
+                step, (x, taps),
+                (self.blocks, jnp.asarray(slots),
+                 jnp.asarray(np.isin(numbers, tap_layers))))
         pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
         return ClipFeatures(pooled, taps)
 
@@ -338,10 +336,6 @@ class VisionTransformer(nnx.Module):
             return self.norm(tokens)[:, 0]
         mean = tokens.mean(axis=1)
         return self.fc_norm(mean) if self.spec.final_norm == "fc_norm" else mean
-
-
-def _blocks(blocks: Block, first: int, last: int) -> Block:
-    return jax.tree.map(lambda leaf: leaf[first:last], blocks)
 
 
 def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]

@@ -31,9 +31,11 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
         batch or the clips do not divide.
     """
     if data == 0:
-        data = math.gcd(batch_windows, num_devices // max(clip * fsdp, 1))
+        free = num_devices // (max(clip, 1) * max(fsdp, 1))
+        data = math.gcd(batch_windows, free)
     if clip == 0:
-        clip = math.gcd(window_clips, num_devices // max(data * fsdp, 1))
+        free = num_devices // (data * max(fsdp, 1))
+        clip = math.gcd(window_clips, free)
     if fsdp == 0:
         fsdp = max(1, num_devices // (data * clip))
     if data * clip * fsdp != num_devices:

@@ -90,7 +90,7 @@ def make_train_step(encode: Encode, detector: Template,
             "classification_loss": parts.classification,
             "regression_loss": parts.regression,
             "positive_points": parts.num_positive,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         return new_state, metrics
 

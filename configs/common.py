@@ -1,0 +1,190 @@
+"""Defaults that every recipe starts from. Not a recipe itself.
+
+Every key can be set on the command line: --config.section.key=value; tuples
+as --config.adapter.tap_layers='(8,10,12)'.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "common"
+    config.seed = 0
+
+    config.data = ConfigDict(dict(
+        # ActivityNet-style JSON and the folder of its videos (<id>.mp4 ...).
+        annotations="",
+        videos="",
+        # One class name a line, in label order; "" takes label_id from the
+        # JSON, or sorted names.
+        class_names="",
+        train_subset="training",
+        test_subset="testing",
+        # A broken or missing video: "stop" before training starts, or "skip"
+        # it, with a warning and a count.
+        on_broken_video="stop",
+        # How much of each video is decoded to see that it is whole before a
+        # run: "none", "ends" or "full".
+        check="ends",
+        # Segments that reach outside their video: "error" or "clip".
+        on_outside="error",
+        num_threads=2,
+    ))
+    config.synthetic = ConfigDict(dict(
+        # Folder for videos that the project renders itself; "" for none.
+        folder="",
+        num_training=0,
+        num_testing=0,
+        num_trimmed_training=0,
+        num_trimmed_testing=0,
+        seed=0,
+        size=64,
+    ))
+    config.window = ConfigDict(dict(
+        # Samples (frames that the backbone sees) in a window and in a clip.
+        frames=768,
+        clip_frames=16,
+        # Tokens of the head's finest level in a window.
+        tokens=768,
+        # "stride": every frame_stride-th frame; "fps": sample_fps samples a
+        # second, for sets of mixed rates; "resize": the whole video as one
+        # window.
+        sampling="stride",
+        frame_stride=4,
+        sample_fps=0.0,
+        # Share of a test window that the next one sees again.
+        overlap=0.5,
+        # A training video shorter than a window is cut to a random share in
+        # this range; () keeps it whole.
+        short_crop_ratio=(0.9, 1.0),
+        # An action stays in a training window if this share of it is inside.
+        min_action_kept=0.75,
+        # Windows drawn from each training video in an epoch.
+        per_video=1,
+    ))
+    config.augment = ConfigDict(dict(
+        # Side of the square that the backbone sees, pixels.
+        size=160,
+        # Testing: "short_crop" (short side, centre) or "squash".
+        test_resize="short_crop",
+        random_crop=True,
+        crop_area=(0.08, 1.0),
+        crop_ratio=(0.75, 1.3333),
+        # 0 where left and right tell classes apart.
+        flip_probability=0.5,
+        # Brightness, contrast and saturation within 1 +- this.
+        colour_jitter=0.5,
+        # One draw for all frames of a "window" or of each "clip".
+        per="window",
+    ))
+    config.backbone = ConfigDict(dict(
+        # Folder written by `python -m losa_jax.convert`.
+        checkpoint="",
+        # Clips that one device encodes at once: bounds the backbone's memory.
+        chunk_clips=8,
+        dtype="float32",
+    ))
+    config.pretrain = ConfigDict(dict(
+        # --mode=pretrain: a small transformer trained on trimmed clips. The
+        # TAL stage runs it first where backbone.checkpoint is missing.
+        steps=0,
+        batch_clips=32,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        warmup_steps=50,
+        width=96,
+        depth=6,
+        heads=4,
+        patch=16,
+        label_smoothing=0.1,
+        log_every=20,
+    ))
+    config.adapter = ConfigDict(dict(
+        # "none" (head only) or "losa".
+        kind="losa",
+        # Blocks to read, counted from 0; () takes num_taps evenly spaced
+        # ones of the last half (0: all of the last half).
+        tap_layers=(),
+        num_taps=0,
+        # Taps are average-pooled to this grid as they are produced; () keeps
+        # every patch.
+        tap_grid=(2, 2),
+        width=0,  # 0: a sixth of the backbone's, in multiples of 8
+        short_grid=2,
+        ranges="both",  # short, long, both
+        gates="none",  # none, tanh, sigmoid
+        long_kernel=3,
+        attention_heads=4,
+        mlp_ratio=2.0,
+        tap_residual=True,
+        # Standardise the backbone's last features over the training set.
+        standardise_last=True,
+        # Learning rate of adapters and of gates, as a factor on the head's.
+        learning_rate_factor=0.25,
+        gate_learning_rate_factor=1.0,
+    ))
+    config.head = ConfigDict(dict(
+        width=512,
+        num_levels=6,
+        num_embedding_convs=2,
+        num_stem_blocks=2,
+        attention_heads=4,
+        # Tokens; one number for all levels or one a level; -1 is global.
+        attention_window=(-1,),
+        head_layers=3,
+        prior_probability=0.01,
+        absolute_positions=False,
+        drop_path=0.1,
+        dropout=0.0,
+        # Upper ends of the levels' regression ranges in tokens, the last one
+        # is open; () doubles from 4.
+        regression_edges=(),
+    ))
+    config.loss = ConfigDict(dict(
+        center_radius=1.5,
+        label_smoothing=0.0,
+        regression_weight=1.0,
+        initial_normalizer=100.0,
+        normalizer_momentum=0.9,
+    ))
+    config.train = ConfigDict(dict(
+        batch_windows=2,
+        epochs=60,
+        # The cosine ends here; AdaTAD stops long before it does.
+        schedule_epochs=100,
+        warmup_epochs=5.0,
+        learning_rate=1e-4,
+        weight_decay=0.05,
+        gradient_clip=1.0,
+        ema_decay=0.999,
+        # A lower decay at first; for runs of only some hundred steps.
+        ema_warmup=False,
+        log_every_steps=10,
+        evaluate_every_epochs=2,
+        evaluate_from_epoch=40,
+        checkpoint_every_epochs=1,
+    ))
+    config.evaluate = ConfigDict(dict(
+        tiou_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),
+        batch_windows=2,
+        # Which checkpoint --mode=eval uses: "best" (by mAP) or "last".
+        checkpoint="best",
+        score_threshold=0.001,
+        # Candidates a window, over all levels together.
+        top_k=2000,
+        min_length_tokens=0.05,
+        nms="soft",  # soft, hard, none
+        nms_sigma=0.7,
+        nms_iou_threshold=0.1,
+        nms_min_score=0.001,
+        nms_per_class=True,
+        max_detections=2000,  # a video
+    ))
+    config.mesh = ConfigDict(dict(
+        # Devices along each axis; 0 lets the program choose.
+        data=0,
+        clip=0,
+        fsdp=0,
+    ))
+    return config

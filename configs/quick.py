@@ -1,0 +1,57 @@
+"""The embedded default: rendered videos, a tiny backbone, minutes on a CPU.
+
+    bash launch/quickstart.sh
+or, step by step,
+    python -m losa_jax.main --config=configs/quick.py --mode=pretrain
+    python -m losa_jax.main --config=configs/quick.py --workdir=runs/quick
+
+Renders untrimmed H.264 videos and trimmed clips, trains a tiny video
+transformer by clip classification, freezes it, and trains LoSA adapters and
+an ActionFormer head beside it.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    config = common.get_config()
+    config.name = "quick"
+    folder = "runs/quick_data"
+    config.synthetic.folder = folder
+    config.synthetic.num_training = 60
+    config.synthetic.num_testing = 30
+    config.synthetic.num_trimmed_training = 1500
+    config.synthetic.num_trimmed_testing = 200
+    config.data.annotations = f"{folder}/untrimmed/annotations.json"
+    config.data.videos = f"{folder}/untrimmed/videos"
+    config.backbone.checkpoint = f"{folder}/backbone"
+    config.backbone.chunk_clips = 16
+    config.pretrain.steps = 1000
+    config.window.sampling = "fps"
+    config.window.sample_fps = 10.0
+    config.window.frames = 256
+    config.window.tokens = 128
+    config.augment.size = 64
+    config.augment.random_crop = False
+    # Left and right tell these classes apart.
+    config.augment.flip_probability = 0.0
+    config.augment.colour_jitter = 0.2
+    config.adapter.num_taps = 3
+    config.adapter.width = 32
+    config.head.width = 64
+    config.head.num_levels = 5
+    config.head.attention_window = (9,)
+    config.loss.initial_normalizer = 50.0
+    config.train.epochs = 30
+    config.train.schedule_epochs = 30
+    config.train.warmup_epochs = 2.0
+    config.train.learning_rate = 2e-3
+    config.train.ema_decay = 0.99
+    config.train.ema_warmup = True
+    config.train.evaluate_every_epochs = 10
+    config.train.evaluate_from_epoch = 10
+    config.evaluate.nms_sigma = 0.5
+    config.evaluate.max_detections = 200
+    return config

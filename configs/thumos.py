@@ -1,0 +1,48 @@
+"""THUMOS-14 with VideoMAEv2, LoSA adapters and ActionFormer.
+
+    python -m losa_jax.main --config=configs/thumos.py --workdir=runs/thumos \
+        --config.data.annotations=thumos14.json --config.data.videos=VIDEOS \
+        --config.backbone.checkpoint=CONVERTED
+
+Variants: configs/thumos.py:NAME with NAME one of
+    g1536  ViT-g, 1536 frames at 224 px (the default; the paper's backbone)
+    g768   ViT-g, 768 frames at 160 px
+    s, b, l, h   768 frames at 160 px
+Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were NOT
+measured here. Published (avg mAP, tIoU 0.3 to 0.7): LoSA with ViT-g 71.0;
+head only on the same features 69.6; AdaTAD's side ladder 74.65.
+Recipe: AdaTAD's end-to-end one (shared/reference/heads_and_recipes.md, D4).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = "g1536") -> ConfigDict:
+    variants = ("g1536", "g768", "s", "b", "l", "h")
+    if variant not in variants:
+        raise ValueError(f"configs/thumos.py:{variant}: the variants are "
+                         f"{', '.join(variants)}")
+    config = common.get_config()
+    config.name = "thumos"
+    # The layout that circulates with ActionFormer: `Validation` trains.
+    config.data.train_subset = "validation"
+    config.data.test_subset = "test"
+    # Five public segments end after their video.
+    config.data.on_outside = "clip"
+    config.backbone.dtype = "bfloat16"
+    if variant == "g1536":
+        # 3072 source frames, about 102 s, at every second frame.
+        config.window.frames = 1536
+        config.window.frame_stride = 2
+        config.augment.size = 224
+    # AdaTAD's learning rates: adapters twice the head's for S and g at 1536.
+    if variant in ("s", "g1536"):
+        config.adapter.learning_rate_factor = 2.0
+    else:
+        config.adapter.learning_rate_factor = 1.0
+    if variant == "g1536":
+        config.train.epochs = 50
+    config.evaluate.nms_min_score = 0.0
+    return config

@@ -1,0 +1,196 @@
+"""--mode=eval: a finished work directory to mAP and predictions.json."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from losa_jax import timeline
+from losa_jax.data.pipeline import (
+    BrokenVideos,
+    SourceVideo,
+    TestWindows,
+    test_dataset,
+)
+from losa_jax.detection.metrics import (
+    MapReport,
+    evaluate_map,
+    format_map_table,
+)
+from losa_jax.detection.postprocess import (
+    Candidates,
+    decode_candidates,
+    suppress,
+)
+from losa_jax.detection.predictions import Detection, write_predictions
+from losa_jax.errors import InputError
+from losa_jax.jobs.setup import DataSet, load_data, start_run, write_json
+from losa_jax.training import build, sharding
+from losa_jax.training.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoints,
+    abstract_state,
+    same_facts,
+)
+from losa_jax.training.restore import MODEL_FACTS, fresh_state, run_facts
+from losa_jax.training.step import make_predict_step
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS_FILE = "predictions.json"
+MAP_FILE = "map.json"
+
+
+class Evaluator:
+    """Test windows to mAP; compiled once, used after many epochs."""
+
+    def __init__(self, config: Any, data: DataSet, model: build.Model,
+                 mesh: Mesh):
+        self._config, self._data = config, data
+        self._model, self._mesh = model, mesh
+        settings = config.evaluate
+        predict = make_predict_step(model.encode, model.detector)
+
+        def candidates(parameters, statistics, frozen, frames, samples):
+            output = predict(parameters, statistics, frozen, frames, samples)
+            return jax.vmap(lambda logits, offsets, valid: decode_candidates(
+                logits, offsets, model.points, valid,
+                score_threshold=settings.score_threshold,
+                top_k=settings.top_k, level_sizes=None,
+                min_length_tokens=settings.min_length_tokens)
+            )(output.class_logits, output.offsets, output.valid)
+
+        self._candidates = jax.jit(candidates)
+
+    def run(self, parameters: Any, statistics: Any
+            ) -> tuple[MapReport, dict[str, list[Detection]]]:
+        """Predicts every window, merges them by video, scores.
+
+        Videos that fail to decode under data.on_broken_video="skip" are left
+        out of the ground truth, with a warning and a count.
+        """
+        broken = BrokenVideos()
+        windows = TestWindows(self._data.test, self._config, broken)
+        batch_windows = self._config.evaluate.batch_windows
+        dataset = test_dataset(windows, batch_windows=batch_windows,
+                               num_threads=self._config.data.num_threads)
+        found: list[list[tuple[np.ndarray, ...]]] = [
+            [] for _ in self._data.test]
+        num_batches = -(-len(windows) // batch_windows)
+        for batch in tqdm(dataset, total=num_batches, desc="evaluating",
+                          unit="batch", leave=False):
+            numbers = batch.pop("window_number")
+            batch = sharding.put(
+                batch, sharding.batch_shardings(batch, self._mesh))
+            candidates = jax.device_get(self._candidates(
+                parameters, statistics, self._model.frozen,
+                batch["frames"], batch["valid_samples"]))
+            for row, number in enumerate(numbers):
+                if number >= 0:
+                    video_number, window = windows.items[number]
+                    found[video_number].append(self._to_seconds(
+                        Candidates(*(leaf[row] for leaf in candidates)),
+                        self._data.test[video_number], window.first_sample))
+        predictions = {
+            video.video_id: self._merge(found[number])
+            for number, video in enumerate(self._data.test)
+            if video.video_id not in broken.reasons}
+        report = self._score(predictions, broken)
+        return report, predictions
+
+    def _to_seconds(self, candidates: Candidates, video: SourceVideo,
+                    first_sample: int) -> tuple[np.ndarray, ...]:
+        window = self._config.window
+        alive = candidates.alive
+        seconds = timeline.seconds_from_tokens(
+            candidates.segments[alive], video.grid, first_sample,
+            window.frames / window.tokens)
+        return seconds, candidates.scores[alive], candidates.labels[alive]
+
+    def _merge(self, found: Sequence[tuple[np.ndarray, ...]]
+               ) -> list[Detection]:
+        if not found:
+            return []
+        settings = self._config.evaluate
+        names = self._data.class_names
+        segments, scores, labels = (
+            np.concatenate(parts) for parts in zip(*found, strict=True))
+        # Cutting to the video can leave nothing of a segment.
+        real = segments[:, 1] > segments[:, 0]
+        segments, scores, labels = suppress(
+            segments[real], scores[real], labels[real],
+            num_classes=len(names), method=settings.nms,
+            multiclass=settings.nms_per_class, sigma=settings.nms_sigma,
+            iou_threshold=settings.nms_iou_threshold,
+            min_score=settings.nms_min_score,
+            max_kept=settings.max_detections)
+        return [
+            Detection(float(start), float(end), names[label], float(score))
+            for (start, end), score, label in zip(
+                segments, scores, labels, strict=True)]
+
+    def _score(self, predictions: dict[str, list[Detection]],
+               broken: BrokenVideos) -> MapReport:
+        if broken.reasons:
+            logger.warning(
+                "%d of %d test videos failed to decode and are not in the "
+                "mAP: %s", len(broken.reasons), len(self._data.test),
+                ", ".join(sorted(broken.reasons)))
+        truth = {
+            video.video_id: [(action.start_seconds, action.end_seconds,
+                              action.label) for action in video.actions]
+            for video in self._data.test if video.video_id in predictions}
+        return evaluate_map(
+            truth, predictions, class_names=self._data.class_names,
+            tiou_thresholds=tuple(self._config.evaluate.tiou_thresholds))
+
+
+def write_results(workdir: Path, report: MapReport,
+                  predictions: dict[str, list[Detection]],
+                  facts: dict[str, Any]) -> None:
+    """predictions.json and map.json."""
+    write_predictions(workdir / PREDICTIONS_FILE, predictions)
+    content = dataclasses.asdict(report)
+    content["average_precision"] = [
+        [None if np.isnan(value) else float(value) for value in row]
+        for row in report.average_precision]
+    for key, value in content.items():
+        if isinstance(value, np.ndarray):
+            content[key] = value.tolist()
+    write_json(workdir / MAP_FILE, {**facts, **content})
+
+
+def evaluate(config: Any, workdir: Path) -> MapReport:
+    """The job: scores the best (or last) checkpoint of a work directory."""
+    checkpoints = Checkpoints(workdir)
+    which = config.evaluate.checkpoint
+    if which not in (BEST, LAST):
+        raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
+                         f"{BEST} or {LAST}")
+    if checkpoints.latest_step(which) is None:
+        which = LAST
+    start_run(config, workdir)
+    data = load_data(config, workdir, subsets=("test",))
+    mesh = build.build_mesh(config)
+    model = build.build_model(config, len(data.class_names), mesh)
+    state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
+    state, facts = checkpoints.restore(which, abstract_state(state))
+    same_facts(facts, run_facts(config, data.class_names, model),
+               MODEL_FACTS, workdir)
+    report, predictions = Evaluator(config, data, model, mesh).run(
+        state.ema, state.statistics)
+    step = int(state.step)
+    write_results(workdir, report, predictions,
+                  {"checkpoint": which, "step": step})
+    print(format_map_table(report))
+    print(f"checkpoint: {which}, step {step}; wrote "
+          f"{workdir / PREDICTIONS_FILE} and {workdir / MAP_FILE}")
+    checkpoints.close()
+    return report

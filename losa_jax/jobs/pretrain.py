@@ -1,0 +1,209 @@
+"""--mode=pretrain: a small transformer learns to classify trimmed clips.
+
+What K710 fine-tuning is to VideoMAEv2, in minutes: the result is saved in
+VideoMAEv2's layout and goes through `convert` like any public checkpoint.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tqdm import tqdm
+
+from losa_jax.data import synthetic
+from losa_jax.data.pipeline import (
+    BrokenVideos,
+    TestWindows,
+    TrainWindows,
+    test_dataset,
+    train_dataset,
+)
+from losa_jax.errors import InputError
+from losa_jax.jobs.setup import DataSet, load_data, start_run
+from losa_jax.models.tree import Template, flatten, parameters
+from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.weights import (
+    convert_backbone,
+    save_videomae_safetensors,
+)
+from losa_jax.training import sharding
+from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from losa_jax.training.writer import MetricWriter
+
+logger = logging.getLogger(__name__)
+
+
+def ensure_backbone(config: Any) -> None:
+    """Renders the embedded data and trains its backbone where missing.
+
+    Raises:
+      InputError: the config names a backbone that does not exist and has no
+        recipe to make one.
+    """
+    if config.synthetic.folder:
+        render(config, "untrimmed")
+    checkpoint = config.backbone.checkpoint
+    if checkpoint and Path(checkpoint).is_dir():
+        return
+    if config.pretrain.steps:
+        pretrain(config, Path(config.synthetic.folder) / "pretrain")
+        return
+    if not checkpoint:
+        raise InputError(
+            "config.backbone.checkpoint is empty: convert one with `python "
+            "-m losa_jax.convert CHECKPOINT --output=DIR` and set "
+            "--config.backbone.checkpoint=DIR")
+    raise InputError(
+        f"config.backbone.checkpoint={checkpoint} is no folder: make it with "
+        f"`python -m losa_jax.convert CHECKPOINT --output={checkpoint}`")
+
+
+def render(config: Any, kind: str) -> Path:
+    """The embedded data, rendered once: "untrimmed" or "trimmed" videos."""
+    settings = config.synthetic
+    folder = Path(settings.folder) / kind
+    if kind == "untrimmed":
+        synthetic.render_untrimmed_set(
+            folder, num_training=settings.num_training,
+            num_testing=settings.num_testing, seed=settings.seed,
+            size=settings.size)
+    else:
+        synthetic.render_trimmed_set(
+            folder, num_training=settings.num_trimmed_training,
+            num_testing=settings.num_trimmed_testing, seed=settings.seed,
+            size=settings.size)
+    return folder
+
+
+def pretrain(config: Any, workdir: Path) -> float:
+    """The job; returns the accuracy on the testing clips.
+
+    Writes `backbone.checkpoint` (converted) and, beside it, the weights in
+    VideoMAEv2's layout as .safetensors.
+    """
+    if not config.synthetic.folder or not config.pretrain.steps:
+        raise InputError("--mode=pretrain needs config.synthetic.folder and "
+                         "config.pretrain.steps: use configs/quick.py")
+    settings = config.pretrain
+    start_run(config, workdir)
+    folder = render(config, "trimmed")
+    config = _clip_config(config, folder)
+    data = load_data(config, workdir)
+    mesh = sharding.make_mesh(
+        (math.gcd(jax.device_count(), settings.batch_clips), 1, 1),
+        jax.devices()[:math.gcd(jax.device_count(), settings.batch_clips)])
+    size = config.augment.size
+    spec = VitSpec(
+        width=settings.width, depth=settings.depth, heads=settings.heads,
+        mlp_width=4 * settings.width, patch=settings.patch,
+        clip_frames=config.window.clip_frames, image_size=(size, size),
+        num_classes=len(data.class_names))
+    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    params = jax.jit(lambda: parameters(
+        VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
+    schedule = learning_rate_schedule(
+        settings.learning_rate, settings.warmup_steps, settings.steps)
+    optimizer = make_optimizer(
+        schedule, params, weight_decay=settings.weight_decay,
+        gradient_clip=1.0, rate_factors={})
+
+    def loss_function(params, frames, labels):
+        logits = template.bind(params).classify(frames)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(labels, spec.num_classes),
+            settings.label_smoothing)
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        return loss, (logits.argmax(-1) == labels).mean()
+
+    def step_function(params, state, frames, labels):
+        (loss, accuracy), gradients = jax.value_and_grad(
+            loss_function, has_aux=True)(params, frames, labels)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, loss, accuracy
+
+    step_function = jax.jit(step_function, donate_argnums=(0, 1))
+    params = jax.device_put(params, sharding.replicated(mesh))
+    state = jax.device_put(optimizer.init(params), sharding.replicated(mesh))
+    transform = TrainWindows(data.train, data.class_names, config,
+                             BrokenVideos())
+    batches = iter(train_dataset(
+        transform, len(data.train), seed=config.seed,
+        batch_windows=settings.batch_clips,
+        num_threads=config.data.num_threads))
+    writer = MetricWriter(workdir, 0)
+    bar = tqdm(range(1, settings.steps + 1), desc="pre-training",
+               unit="step")
+    for step in bar:
+        batch = next(batches)
+        inputs = {"frames": batch["frames"], "labels": batch["labels"][:, 0]}
+        inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
+        params, state, loss, accuracy = step_function(
+            params, state, inputs["frames"], inputs["labels"])
+        if step % settings.log_every == 0 or step == settings.steps:
+            values = {"pretrain_loss": float(loss),
+                      "pretrain_accuracy": float(accuracy)}
+            if not math.isfinite(values["pretrain_loss"]):
+                raise InputError(f"pre-training step {step}: the loss is not "
+                                 "finite; lower pretrain.learning_rate")
+            writer.write(step, values)
+            bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
+                            accuracy=f"{values['pretrain_accuracy']:.2f}")
+    writer.close()
+    accuracy = _test_accuracy(config, data, template, params, mesh)
+    print(f"clip classification: accuracy {100 * accuracy:.1f} % on "
+          f"{len(data.test)} testing clips of {spec.num_classes} classes")
+    _save(spec, params, Path(config.backbone.checkpoint))
+    return accuracy
+
+
+def _clip_config(config: Any, folder: Path) -> Any:
+    """The same pixels and rate as the TAL stage, one clip a window."""
+    config = config.copy_and_resolve_references()
+    config.data.annotations = str(folder / "annotations.json")
+    config.data.videos = str(folder / "videos")
+    # Hundreds of files that this program has just written itself.
+    config.data.check = "none"
+    config.window.frames = config.window.clip_frames
+    config.window.tokens = config.window.clip_frames
+    config.window.short_crop_ratio = ()
+    config.window.min_action_kept = 0.0
+    return config
+
+
+def _test_accuracy(config: Any, data: DataSet, template: Template,
+                   params: Any, mesh) -> float:
+    windows = TestWindows(data.test, config, BrokenVideos())
+    classify = jax.jit(lambda params, frames: template.bind(params).classify(
+        frames).argmax(-1))
+    dataset = test_dataset(windows, num_threads=config.data.num_threads,
+                           batch_windows=config.pretrain.batch_clips)
+    hits = []
+    for batch in dataset:
+        numbers = batch["window_number"]
+        frames = sharding.put(
+            {"frames": batch["frames"]},
+            sharding.batch_shardings({"frames": None}, mesh))["frames"]
+        predicted = np.asarray(classify(params, frames))
+        for number, label in zip(numbers, predicted, strict=True):
+            if number >= 0:
+                video = data.test[windows.items[number][0]]
+                hits.append(data.class_names[label]
+                            == video.actions[0].label)
+    return float(np.mean(hits))
+
+
+def _save(spec: VitSpec, params: Any, output: Path) -> None:
+    """VideoMAEv2's layout first, then through the converter like any other."""
+    flat = {name: np.asarray(leaf, jnp.float32)
+            for name, leaf in flatten(jax.device_get(params)).items()}
+    source = output.with_name(output.name + ".safetensors")
+    source.parent.mkdir(parents=True, exist_ok=True)
+    save_videomae_safetensors(source, spec, flat)
+    convert_backbone(source, output)
+    logger.info("wrote %s and %s", source, output)

@@ -1,0 +1,125 @@
+"""What every job does first: folder, log, data."""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from losa_jax import timeline
+from losa_jax.data.annotations import (
+    Annotations,
+    load_annotations,
+    load_class_names,
+)
+from losa_jax.data.check import BrokenVideo, check_videos
+from losa_jax.data.pipeline import SourceVideo
+from losa_jax.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """The probed videos of a config.
+
+    Attributes:
+      class_names: in label order.
+      train, test: videos of the two subsets; empty where not asked for.
+      broken: videos left out under data.on_broken_video="skip".
+    """
+
+    class_names: tuple[str, ...]
+    train: tuple[SourceVideo, ...]
+    test: tuple[SourceVideo, ...]
+    broken: tuple[BrokenVideo, ...]
+
+
+def start_run(config: Any, workdir: Path) -> None:
+    """Makes the folder, starts its log, stores the resolved config."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be made a folder "
+                         f"({error})") from error
+    handler = logging.FileHandler(workdir / "log.txt")
+    handler.setFormatter(logging.Formatter(
+        "%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("losa_jax").addHandler(handler)
+    logger.info("started: %s", " ".join(sys.argv))
+    write_json(workdir / CONFIG_FILE, config.to_dict())
+
+
+def load_data(config: Any, workdir: Path,
+              subsets: Sequence[str] = ("train", "test")) -> DataSet:
+    """Annotations and probed videos.
+
+    Args:
+      config: the whole config.
+      workdir: keeps the cache of probed videos.
+      subsets: which of "train" and "test" to probe.
+
+    Raises:
+      InputError: names every missing, wrong or broken piece.
+    """
+    data = config.data
+    if not data.annotations:
+        raise InputError("config.data.annotations is empty: set "
+                         "--config.data.annotations=FILE.json")
+    if not data.videos:
+        raise InputError("config.data.videos is empty: set "
+                         "--config.data.videos=FOLDER")
+    class_names = (load_class_names(data.class_names)
+                   if data.class_names else None)
+    annotations = load_annotations(data.annotations, class_names=class_names,
+                                   on_outside=data.on_outside)
+    videos: dict[str, tuple[SourceVideo, ...]] = {"train": (), "test": ()}
+    broken: list[BrokenVideo] = []
+    for subset in subsets:
+        name = data[f"{subset}_subset"]
+        videos[subset], lost = _probe_subset(config, annotations, subset,
+                                             name, workdir)
+        broken += lost
+    return DataSet(annotations.class_names, videos["train"], videos["test"],
+                   tuple(broken))
+
+
+def _probe_subset(config: Any, annotations: Annotations, key: str,
+                  subset: str, workdir: Path):
+    data, window = config.data, config.window
+    annotated = annotations.subset(subset)
+    if not annotated:
+        known = sorted({v.subset for v in annotations.videos.values()})
+        raise InputError(
+            f"{data.annotations}: no video of subset {subset!r}; the file "
+            f"has {', '.join(known)}: set --config.data.{key}_subset")
+    infos, lost = check_videos(
+        annotated, Path(data.videos), on_broken_video=data.on_broken_video,
+        check=data.check, cache_path=workdir / "probed_videos.json",
+        progress=True)
+    videos = []
+    for video in annotated:
+        if video.video_id not in infos:
+            continue
+        info = infos[video.video_id]
+        grid = timeline.sample_grid(
+            info.fps, info.frame_count, sampling=window.sampling,
+            frame_stride=window.frame_stride, sample_fps=window.sample_fps,
+            window_samples=window.frames)
+        videos.append(SourceVideo(video.video_id, info, grid, video.actions))
+    actions = sum(len(video.actions) for video in videos)
+    logger.info("%s: %d videos, %d actions, %d broken or missing", subset,
+                len(videos), actions, len(lost))
+    return tuple(videos), lost
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,298 @@
+"""--mode=train: read from top to bottom, this is what a run does."""
+
+import logging
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from losa_jax.data.pipeline import (
+    BrokenVideos,
+    SourceVideo,
+    TrainWindows,
+    train_dataset,
+)
+from losa_jax.detection.metrics import MapReport, format_map_table
+from losa_jax.errors import InputError
+from losa_jax.jobs.evaluate import (
+    MAP_FILE,
+    PREDICTIONS_FILE,
+    Evaluator,
+    write_results,
+)
+from losa_jax.jobs.pretrain import ensure_backbone
+from losa_jax.jobs.setup import DataSet, load_data, start_run
+from losa_jax.models.detector import FeatureStatistics
+from losa_jax.training import build, sharding
+from losa_jax.training.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoints,
+    abstract_state,
+    same_facts,
+)
+from losa_jax.training.optimizer import learning_rate_schedule
+from losa_jax.training.restore import (
+    RUN_FACTS,
+    fresh_state,
+    place,
+    run_facts,
+)
+from losa_jax.training.state import parameter_table
+from losa_jax.training.step import (
+    EmaSettings,
+    LossSettings,
+    make_moments_step,
+    make_train_step,
+)
+from losa_jax.training.writer import MetricWriter
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """Stopped by a signal with everything saved; start again to go on."""
+
+
+def train(config: Any, workdir: Path) -> MapReport:
+    """Trains, evaluates on the way, resumes if the folder holds a run.
+
+    Returns:
+      the last evaluation's report of the best checkpoint.
+
+    Raises:
+      InputError: bad input or configuration, or a non-finite loss.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    # --- Folder, backbone, data -------------------------------------------
+    start_run(config, workdir)
+    ensure_backbone(config)
+    data = load_data(config, workdir)
+    num_windows = len(data.train) * config.window.per_video
+    steps_per_epoch = num_windows // config.train.batch_windows
+    if steps_per_epoch == 0:
+        raise InputError(
+            f"{num_windows} training windows are fewer than "
+            f"config.train.batch_windows={config.train.batch_windows}")
+    total_steps = config.train.epochs * steps_per_epoch
+
+    # --- Model, optimizer, functions --------------------------------------
+    mesh = build.build_mesh(config)
+    model = build.build_model(config, len(data.class_names), mesh)
+    facts = run_facts(config, data.class_names, model)
+    state, optimizer = fresh_state(config, model, mesh, steps_per_epoch)
+    print(parameter_table({"trained": state.trained,
+                           "frozen": model.frozen}))
+    print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
+          f"{total_steps} steps of {config.train.batch_windows} windows")
+    train_step = jax.jit(make_train_step(
+        model.encode, model.detector, optimizer, model.points,
+        LossSettings(len(data.class_names), config.loss.center_radius,
+                     config.loss.label_smoothing,
+                     config.loss.regression_weight,
+                     config.loss.normalizer_momentum),
+        EmaSettings(config.train.ema_decay, config.train.ema_warmup)),
+        donate_argnums=0)
+    evaluator = Evaluator(config, data, model, mesh)
+
+    # --- This run's last checkpoint, or a fresh start ----------------------
+    broken = BrokenVideos()
+    transform = TrainWindows(data.train, data.class_names, config, broken)
+    batches = iter(train_dataset(
+        transform, num_windows, seed=config.seed,
+        batch_windows=config.train.batch_windows,
+        num_threads=config.data.num_threads))
+    checkpoints = Checkpoints(workdir)
+    best_map = -math.inf
+    if checkpoints.latest_step() is not None:
+        state, saved = checkpoints.restore(
+            LAST, abstract_state(state), batches)
+        same_facts(saved, facts, RUN_FACTS, workdir)
+        best_map = -math.inf if saved["best_map"] is None else saved[
+            "best_map"]
+        print(f"resumed {workdir} at step {int(state.step)} of "
+              f"{total_steps}")
+    elif config.adapter.standardise_last:
+        statistics = measure_statistics(config, data, model, mesh)
+        state = place(state.replace(statistics=statistics), mesh)
+    step = int(state.step)
+
+    # --- The loop -----------------------------------------------------------
+    writer = MetricWriter(workdir, step)
+    schedule = learning_rate_schedule(
+        config.train.learning_rate,
+        round(config.train.warmup_epochs * steps_per_epoch),
+        config.train.schedule_epochs * steps_per_epoch)
+    key = jax.random.key(config.seed)
+    pending: list[tuple[int, dict, np.ndarray]] = []
+    started, data_seconds = time.perf_counter(), 0.0
+    bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
+
+    def save(which: str, iterator) -> None:
+        saved = {**facts, "best_map": None if math.isinf(best_map)
+                 else best_map, "epoch": step // steps_per_epoch}
+        checkpoints.save(which, step, state, saved, iterator)
+
+    def flush() -> None:
+        nonlocal started, data_seconds
+        _write_metrics(pending, writer, data.train, bar, schedule,
+                       time.perf_counter() - started, data_seconds)
+        pending.clear()
+        started, data_seconds = time.perf_counter(), 0.0
+
+    with StopSignal() as stop:
+        while step < total_steps:
+            waiting = time.perf_counter()
+            batch = next(batches)
+            data_seconds += time.perf_counter() - waiting
+            numbers = batch.pop("video_number")
+            batch = sharding.put(batch, sharding.batch_shardings(batch, mesh))
+            state, metrics = train_step(state, model.frozen, batch, key)
+            step += 1
+            bar.update()
+            pending.append((step, metrics, numbers))
+            epoch_ends = step % steps_per_epoch == 0
+            epoch = step // steps_per_epoch
+            if step % config.train.log_every_steps == 0 or epoch_ends:
+                flush()
+            if epoch_ends and _is_due(config.train, epoch):
+                report, _ = evaluator.run(state.ema, state.statistics)
+                writer.write(step, {"map": 100 * report.average_map})
+                bar.write(f"epoch {epoch}: average mAP "
+                          f"{100 * report.average_map:.2f}")
+                if report.average_map > best_map:
+                    best_map = report.average_map
+                    save(BEST, None)
+                started = time.perf_counter()
+            due = epoch % config.train.checkpoint_every_epochs == 0
+            if (epoch_ends and due) or step == total_steps or stop.came:
+                flush()
+                save(LAST, batches)
+            if stop.came and step < total_steps:
+                raise Interrupted(
+                    f"stopped by {stop.came} at step {step} of {total_steps}"
+                    ", everything is saved: start the same command again to "
+                    "go on")
+    bar.close()
+    writer.close()
+
+    # --- The best checkpoint's mAP and predictions --------------------------
+    best, _ = checkpoints.restore(BEST, abstract_state(state))
+    report, predictions = evaluator.run(best.ema, best.statistics)
+    best_step = int(best.step)
+    write_results(workdir, report, predictions,
+                  {"checkpoint": BEST, "step": best_step})
+    checkpoints.close()
+    print(format_map_table(report))
+    print(f"best checkpoint: step {best_step} of {total_steps}; wrote "
+          f"{workdir / PREDICTIONS_FILE} and {workdir / MAP_FILE}")
+    _report_broken(data, broken)
+    return report
+
+
+def _is_due(settings: Any, epoch: int) -> bool:
+    """Whether to evaluate after this epoch; always after the last."""
+    if epoch == settings.epochs:
+        return True
+    return (epoch >= settings.evaluate_from_epoch
+            and epoch % settings.evaluate_every_epochs == 0)
+
+
+def _write_metrics(pending, writer: MetricWriter,
+                   videos: tuple[SourceVideo, ...], bar: tqdm, schedule,
+                   seconds: float, data_seconds: float) -> None:
+    """Fetches the steps since the last log: the only wait for the device.
+
+    Raises:
+      InputError: a loss that is not finite; nothing of it was saved.
+    """
+    for step, metrics, numbers in pending:
+        values = {name: float(value)
+                  for name, value in jax.device_get(metrics).items()}
+        if not all(map(math.isfinite, values.values())):
+            names = [videos[n % len(videos)].video_id for n in numbers]
+            writer.write(step, values)
+            bar.close()
+            bad = ", ".join(f"{name}={value}" for name, value
+                            in values.items() if not math.isfinite(value))
+            raise InputError(
+                f"step {step}: {bad}. The batch held the videos "
+                f"{', '.join(names)}. Nothing of this step is saved; look "
+                "at these videos' annotations, lower "
+                "config.train.learning_rate, and start again to resume from "
+                "the last checkpoint")
+        values["learning_rate"] = float(schedule(step - 1))
+        writer.write(step, values)
+    if pending:
+        writer.write(pending[-1][0], {
+            "seconds_per_step": seconds / len(pending),
+            "data_wait_share": data_seconds / max(seconds, 1e-9)})
+        bar.set_postfix(
+            loss=f"{values['loss']:.3f}",
+            data_wait=f"{100 * data_seconds / max(seconds, 1e-9):.0f}%")
+
+
+def measure_statistics(config: Any, data: DataSet, model: build.Model,
+                       mesh: Mesh) -> FeatureStatistics:
+    """Channel mean and deviation of the backbone's last features.
+
+    Over one window of each training video, without augmentation.
+    """
+    transform = TrainWindows(data.train, data.class_names, config,
+                             BrokenVideos(), augmented=False)
+    batch_windows = config.train.batch_windows
+    dataset = train_dataset(
+        transform, len(data.train), seed=config.seed,
+        batch_windows=batch_windows, num_threads=config.data.num_threads,
+        num_epochs=1)
+    moments = jax.jit(make_moments_step(model.encode, model.spec.tubelet))
+    sums = [0.0, 0.0, 0.0]
+    for batch in tqdm(dataset, total=len(data.train) // batch_windows,
+                      desc="feature statistics", unit="batch", leave=False):
+        inputs = {name: batch[name] for name in ("frames", "valid_samples")}
+        inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
+        parts = jax.device_get(moments(
+            model.frozen, inputs["frames"], inputs["valid_samples"]))
+        # In float64: the difference of two large sums follows.
+        sums = [total + np.asarray(part, np.float64)
+                for total, part in zip(sums, parts, strict=True)]
+    count, total, squares = sums
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean ** 2, 1e-12))
+    return FeatureStatistics(jnp.asarray(mean, jnp.float32),
+                             jnp.asarray(deviation, jnp.float32))
+
+
+def _report_broken(data: DataSet, running: BrokenVideos) -> None:
+    lines = [f"  {video.video_id}: {video.reason}" for video in data.broken]
+    lines += [f"  {name}: {reason}"
+              for name, reason in running.reasons.items()]
+    if lines:
+        print(f"{len(lines)} videos were skipped "
+              "(config.data.on_broken_video=skip):\n" + "\n".join(lines))
+
+
+class StopSignal:
+    """Notes SIGTERM (preemption) and SIGINT for the loop to act on."""
+
+    def __enter__(self) -> "StopSignal":
+        self.came = ""
+        self._old = {number: signal.signal(number, self._note)
+                     for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number: int, _frame) -> None:
+        if self.came:  # a second one means it
+            raise KeyboardInterrupt
+        self.came = signal.Signals(number).name
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,62 @@
+"""The main door: python -m losa_jax.main --config=configs/x.py --workdir=DIR
+
+Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
+stopped by a signal with everything saved, start again to go on.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from losa_jax.errors import InputError
+
+MODES = ("train", "pretrain", "eval")
+EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe, e.g. configs/quick.py or configs/thumos.py:s; "
+    "any key of it can be set with --config.section.key=value.",
+    lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics, predictions. "
+    "Default: runs/<name of the config>.")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+
+
+def run(argv: list[str]) -> int:
+    """Runs the job that the flags ask for; returns the exit status."""
+    if len(argv) > 1:
+        print(f"unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("losa_jax").setLevel(logging.INFO)
+    config = _CONFIG.value
+    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+    # Imported late, so that --help does not wait for jax.
+    from losa_jax.jobs.evaluate import evaluate
+    from losa_jax.jobs.pretrain import pretrain
+    from losa_jax.jobs.train import Interrupted, train
+
+    jobs = {"train": train, "pretrain": pretrain, "eval": evaluate}
+    try:
+        jobs[_MODE.value](config, workdir)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def main() -> None:
+    flags.mark_flag_as_required("config")
+    app.run(lambda argv: sys.exit(run(argv)))
+
+
+if __name__ == "__main__":
+    main()

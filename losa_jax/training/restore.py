@@ -1,0 +1,77 @@
+"""The state that a run starts from, and the facts that identify the run."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from losa_jax.models.detector import FeatureStatistics
+from losa_jax.training import optimizer, sharding
+from losa_jax.training.build import Model
+from losa_jax.training.state import TrainState, create_state
+
+# What must be equal for a checkpoint's parameters to mean the same ...
+MODEL_FACTS = ("class_names", "backbone", "tap_layers", "model", "window")
+# ... and for a resumed run to be the same run.
+RUN_FACTS = (*MODEL_FACTS, "train", "loss", "seed", "data", "augment")
+
+
+def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
+                ) -> tuple[TrainState, optax.GradientTransformation]:
+    """Step 0 of a run, on the mesh; statistics are those of no change."""
+    train, adapter = config.train, config.adapter
+    schedule = optimizer.learning_rate_schedule(
+        train.learning_rate, round(train.warmup_epochs * steps_per_epoch),
+        train.schedule_epochs * steps_per_epoch)
+    transformation = optimizer.make_optimizer(
+        schedule, model.trained, weight_decay=train.weight_decay,
+        gradient_clip=train.gradient_clip,
+        rate_factors={
+            r"^adapter/.*gate/gate$": adapter.gate_learning_rate_factor,
+            r"^adapter/": adapter.learning_rate_factor})
+    width = model.spec.width
+    statistics = FeatureStatistics(jnp.zeros(width), jnp.ones(width))
+    state = create_state(model.trained, transformation,
+                         config.loss.initial_normalizer, statistics)
+    return place(state, mesh), transformation
+
+
+def place(state: TrainState, mesh: Mesh) -> TrainState:
+    """Every leaf of the state on the mesh, large ones over `fsdp`."""
+    return jax.tree.map(jax.device_put, state,
+                        sharding.parameter_shardings(state, mesh))
+
+
+def run_facts(config: Any, class_names: Sequence[str], model: Model
+              ) -> dict[str, Any]:
+    """What is saved beside the state to recognise the run again."""
+    sections = config.to_dict()
+    facts = {
+        "class_names": list(class_names),
+        "backbone": model.fingerprint,
+        "backbone_spec": dataclasses.asdict(model.spec),
+        "tap_layers": list(model.tap_layers),
+        "model": {"adapter": sections["adapter"], "head": sections["head"],
+                  "size": config.augment.size,
+                  "dtype": config.backbone.dtype},
+        "window": sections["window"],
+        "train": sections["train"],
+        "loss": sections["loss"],
+        "augment": sections["augment"],
+        "data": {"train_subset": config.data.train_subset},
+        "seed": config.seed,
+    }
+    return _plain(facts)
+
+
+def _plain(value: Any) -> Any:
+    """As it looks after a trip through JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,136 @@
+"""The promises of the adapters: step 0, padding, ranges, gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from losa_jax.models.losa import Losa, LosaSpec
+from losa_jax.models.tree import Template, flatten, nest, parameters
+
+
+def _spec(**changes):
+    values = dict(in_width=12, width=8, num_taps=2, clip_tokens=4,
+                  tap_grid=(3, 3), attention_heads=2)
+    return LosaSpec(**{**values, **changes})
+
+
+def _inputs(clips=3, b=2):
+    rng = np.random.default_rng(0)
+    last = rng.normal(size=(b, clips, 4, 12)).astype(np.float32)
+    taps = rng.normal(size=(2, b, clips, 4, 3, 3, 12)).astype(np.float32)
+    return last, taps, np.ones((b, clips, 4), bool)
+
+
+def _perturbed(spec):
+    flat = flatten(parameters(Losa(spec, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(1)
+    tree = nest({name: leaf + 0.3 * rng.normal(size=leaf.shape).astype(
+        np.float32) for name, leaf in flat.items()})
+    return Template(lambda: Losa(spec, rngs=nnx.Rngs(0))).bind(tree)
+
+
+@pytest.mark.parametrize("gates", ["none", "tanh", "sigmoid"])
+@pytest.mark.parametrize("ranges", ["short", "long", "both"])
+def test_step_zero_is_exactly_the_last_layer(gates, ranges):
+    last, taps, valid = _inputs()
+    model = Losa(_spec(gates=gates, ranges=ranges), rngs=nnx.Rngs(0))
+    out = model(last, taps, valid)
+    np.testing.assert_array_equal(out, last.reshape(2, 12, 12))
+
+
+@pytest.mark.parametrize("gates", ["none", "tanh", "sigmoid"])
+def test_every_adapter_starts_to_learn(gates):
+    """The zero start must not be a fixed point: after one step of gradient
+    descent every up-projection or gate has moved, and then everything has a
+    gradient."""
+    last, taps, valid = _inputs()
+    spec = _spec(gates=gates)
+    template = Template(lambda: Losa(spec, rngs=nnx.Rngs(0)))
+    tree = parameters(Losa(spec, rngs=nnx.Rngs(0)))
+    target = np.random.default_rng(2).normal(size=(2, 12, 12))
+
+    @jax.jit
+    def gradient(tree):
+        return jax.grad(lambda tree: jnp.mean(
+            (template.bind(tree)(last, taps, valid) - target) ** 2))(tree)
+
+    for _ in range(4):
+        tree = jax.tree.map(lambda p, g: p - 0.5 * g, tree, gradient(tree))
+    dead = [name for name, leaf in flatten(gradient(tree)).items()
+            if not np.abs(leaf).max() > 0]
+    assert dead == []
+
+
+def test_no_gradient_into_the_taps():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec())
+    gradient = jax.grad(lambda taps: model(last, taps, valid).sum())(taps)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_short_range_stays_in_its_clip():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="short"))
+    before = model(last, taps, valid)
+    changed = taps.copy()
+    changed[:, :, 1] += 1.0
+    after = model(last, changed, valid)
+    moved = np.abs(np.asarray(after - before)).max(-1).reshape(2, 3, 4)
+    assert (moved[:, 1] > 0).all()
+    assert (moved[:, [0, 2]] == 0).all()
+
+
+@pytest.mark.parametrize("kernel, reach", [(3, 1), (7, 3)])
+def test_long_range_crosses_clips_by_its_kernel(kernel, reach):
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="long", long_kernel=kernel))
+    before = model(last, taps, valid)
+    changed = taps.copy()
+    changed[:, :, 1, 0] += 1.0  # token 4: the first of the second clip
+    after = model(last, changed, valid)
+    moved = np.abs(np.asarray(after - before)).max((0, 2)) > 0
+    np.testing.assert_array_equal(np.flatnonzero(moved),
+                                  np.arange(4 - reach, 4 + reach + 1))
+
+
+@pytest.mark.parametrize("ranges", ["short", "long", "both"])
+def test_padding_never_leaks(ranges):
+    last, taps, _ = _inputs(clips=4, b=1)
+    model = _perturbed(_spec(ranges=ranges))
+    real = 6  # the second clip is half padding
+    outputs = []
+    for clips, junk in ((2, 0.0), (2, 5.0), (4, 3.0)):
+        valid = np.arange(clips * 4).reshape(1, clips, 4) < real
+        some_last = np.where(valid[..., None], last[:, :clips], 0.0)
+        some_taps = np.where(valid[None, ..., None, None, None],
+                             taps[:, :, :clips], junk)
+        out = model(some_last.astype(np.float32),
+                    some_taps.astype(np.float32), valid)
+        outputs.append(np.asarray(out)[:, :real])
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-6)
+    np.testing.assert_allclose(outputs[2], outputs[0], atol=1e-6)
+
+
+def test_taps_add_up():
+    """Two taps give what each alone gives, summed: one number by hand."""
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec())
+    both = model(last, taps, valid) - last.reshape(2, 12, 12)
+    single = sum(
+        jax.tree.map(lambda leaf, i=i: leaf[i], model.taps)(
+            taps[i], last, valid) for i in range(2))
+    np.testing.assert_allclose(both, single, atol=1e-5)
+
+
+def test_without_tap_residual_attention_alone_carries_the_tap():
+    last, taps, valid = _inputs()
+    with_residual = Losa(_spec(ranges="short"), rngs=nnx.Rngs(0))
+    without = Losa(_spec(ranges="short", tap_residual=False),
+                   rngs=nnx.Rngs(0))
+    one = jax.tree.map(lambda leaf: leaf[0], with_residual.taps).short
+    other = jax.tree.map(lambda leaf: leaf[0], without.taps).short
+    assert float(jnp.abs(one(taps[0], last, valid)).max()) > 0
+    # The zero-initialised output projection makes it the MLP of zero.
+    np.testing.assert_array_equal(other(taps[0], last, valid), 0.0)

@@ -1,0 +1,88 @@
+"""A whole tiny model and a batch, for tests of the step."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from losa_jax.detection.targets import level_points
+from losa_jax.models.actionformer import HeadSpec
+from losa_jax.models.detector import (
+    Detector,
+    FeatureStatistics,
+    encode_windows,
+)
+from losa_jax.models.losa import LosaSpec
+from losa_jax.models.tree import Template, parameters
+from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.training import optimizer, sharding
+from losa_jax.training.state import create_state
+from losa_jax.training.step import (
+    EmaSettings,
+    LossSettings,
+    make_train_step,
+)
+
+
+def _tiny(mesh=None):
+    spec = VitSpec(width=64, depth=3, heads=2, mlp_width=128, patch=8,
+                   clip_frames=4, image_size=(16, 16))
+    backbone = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    frozen = parameters(VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    adapter = LosaSpec(in_width=64, width=8, num_taps=2, clip_tokens=2,
+                       tap_grid=(2, 2), attention_heads=2)
+    head = HeadSpec(in_width=64, num_classes=3, width=16, num_levels=3,
+                    attention_window=(5,), max_tokens=32)
+
+    def build():
+        return Detector(adapter, head, window_tokens=32, samples_per_token=1,
+                        tubelet=2, rngs=nnx.Rngs(1))
+
+    shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["clip"]
+
+    def encode(frozen, frames):
+        return encode_windows(
+            backbone.bind(frozen), frames, tap_layers=(1, 2),
+            tap_grid=(2, 2), chunk_clips=2, shards=shards,
+            clip_sharding=None if mesh is None
+            else sharding.clip_chunk_sharding(mesh))
+
+    trained = parameters(build())
+    transformation = optimizer.make_optimizer(
+        lambda step: 1e-2, trained, weight_decay=0.05, gradient_clip=1.0,
+        rate_factors={"^adapter/": 0.5})
+    points = level_points(32, (1, 2, 4), ((0, 4), (4, 8), (8, 10000)))
+    step = make_train_step(
+        encode, Template(build), transformation, points,
+        LossSettings(3, 1.5, 0.0, 1.0, 0.9), EmaSettings(0.9, True))
+    statistics = FeatureStatistics(jnp.zeros(64), jnp.ones(64))
+    state = create_state(trained, transformation, 10.0, statistics)
+    return types.SimpleNamespace(
+        encode=encode, step=step, state=state, frozen=frozen,
+        detector=Template(build), points=points)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    return _tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_batch():
+    rng = np.random.default_rng(0)
+    return {
+        "frames": rng.integers(0, 256, (2, 32, 16, 16, 3), np.uint8),
+        "valid_samples": np.array([32, 21], np.int32),
+        "segments": np.array([[[3, 9], [12, 26]], [[2, 6], [0, 0]]],
+                             np.float32),
+        "labels": np.array([[0, 2], [1, 0]], np.int32),
+        "action_valid": np.array([[True, True], [True, False]]),
+    }
+
+
+@pytest.fixture(scope="session")
+def run_key():
+    return jax.random.key(7)

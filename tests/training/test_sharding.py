@@ -1,0 +1,64 @@
+"""The result does not depend on the mesh: eight host devices against one."""
+
+import jax
+import numpy as np
+import pytest
+
+from losa_jax.errors import InputError
+from losa_jax.training import sharding
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 1), (1, 8, 1), (1, 1, 8),
+                                   (2, 2, 2)])
+def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, tiny_batch,
+                                          run_key):
+    single = tiny_model()
+    want_state, want = jax.jit(single.step)(
+        single.state, single.frozen, tiny_batch, run_key)
+
+    mesh = sharding.make_mesh(shape)
+    model = tiny_model(mesh)
+    state = sharding.put(model.state,
+                         sharding.parameter_shardings(model.state, mesh))
+    frozen = sharding.put(model.frozen,
+                          sharding.parameter_shardings(model.frozen, mesh))
+    batch = sharding.put(tiny_batch,
+                         sharding.batch_shardings(tiny_batch, mesh))
+    got_state, got = jax.jit(model.step)(state, frozen, batch, run_key)
+    assert float(got["loss"]) == pytest.approx(float(want["loss"]), rel=1e-5)
+    assert float(got["gradient_norm"]) == pytest.approx(
+        float(want["gradient_norm"]), rel=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(got_state.trained),
+                            jax.tree.leaves(want_state.trained),
+                            strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)
+
+
+def test_large_parameters_are_spread_over_fsdp():
+    mesh = sharding.make_mesh((1, 1, 8))
+    tree = {"large": np.zeros((3, 512, 128)), "small": np.zeros((8, 8)),
+            "odd": np.zeros((513, 129))}
+    specs = sharding.parameter_shardings(tree, mesh)
+    assert tuple(specs["large"].spec) == (None, "fsdp", None)
+    assert tuple(specs["small"].spec) == ()
+    assert tuple(specs["odd"].spec) == ()
+    placed = sharding.put(tree, specs)
+    assert placed["large"].addressable_shards[0].data.shape == (3, 64, 128)
+
+
+@pytest.mark.parametrize("devices, batch, clips, want", [
+    (1, 2, 16, (1, 1, 1)), (8, 2, 16, (2, 4, 1)), (8, 16, 48, (8, 1, 1)),
+    (32, 2, 48, (2, 16, 1)), (8, 1, 6, (1, 2, 4)),
+])
+def test_axes_are_chosen(devices, batch, clips, want):
+    assert sharding.mesh_shape(devices, batch, clips, data=0, clip=0,
+                               fsdp=0) == want
+
+
+def test_wrong_axes_are_refused():
+    with pytest.raises(InputError, match="is 6 devices, there are 8"):
+        sharding.mesh_shape(8, 2, 16, data=2, clip=3, fsdp=1)
+    with pytest.raises(InputError, match="batch_windows=2 does not divide"):
+        sharding.mesh_shape(8, 2, 16, data=8, clip=1, fsdp=1)
+    with pytest.raises(InputError, match="6 clips a window"):
+        sharding.mesh_shape(8, 2, 6, data=1, clip=8, fsdp=1)

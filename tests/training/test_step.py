@@ -1,0 +1,88 @@
+"""The update: it learns, it leaves the backbone alone, it is repeatable."""
+
+import jax
+import numpy as np
+
+from losa_jax.training.step import EmaSettings, _moving_average, \
+    make_moments_step, make_predict_step
+
+
+def _copy(tree):
+    return jax.tree.map(lambda leaf: leaf.copy(), tree)
+
+
+def test_loss_falls_and_only_the_trained_tree_has_an_optimizer(
+        tiny_model, tiny_batch, run_key):
+    model = tiny_model()
+    step = jax.jit(model.step)
+    state, losses = model.state, []
+    for _ in range(25):
+        state, metrics = step(state, model.frozen, tiny_batch, run_key)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.6 * losses[0]
+    assert int(state.step) == 25
+    moments = {leaf.shape for leaf in jax.tree.leaves(state.optimizer)
+               if leaf.ndim}
+    frozen_only = {leaf.shape for leaf in jax.tree.leaves(model.frozen)} - {
+        leaf.shape for leaf in jax.tree.leaves(state.trained)}
+    assert not moments & frozen_only
+
+
+def test_a_step_depends_on_its_number_not_on_history(
+        tiny_model, tiny_batch, run_key):
+    model = tiny_model()
+    step = jax.jit(model.step)
+    first, _ = step(model.state, model.frozen, tiny_batch, run_key)
+    saved = jax.tree.map(np.asarray, first)
+    one, metrics_one = step(first, model.frozen, tiny_batch, run_key)
+    two, metrics_two = step(saved, model.frozen, tiny_batch, run_key)
+    assert float(metrics_one["loss"]) == float(metrics_two["loss"])
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_normalizer_follows_the_positive_points(
+        tiny_model, tiny_batch, run_key):
+    model = tiny_model()
+    state, metrics = jax.jit(model.step)(
+        model.state, model.frozen, tiny_batch, run_key)
+    positives = float(metrics["positive_points"])
+    assert positives > 3
+    assert float(state.normalizer) == np.float32(
+        0.9 * 10 + 0.1 * positives)
+
+
+def test_moving_average_by_hand():
+    old, new = {"a": np.float32(1.0)}, {"a": np.float32(3.0)}
+    plain = EmaSettings(decay=0.9, warmup=False)
+    assert np.isclose(_moving_average(old, new, 0, plain)["a"], 1.2)
+    warm = EmaSettings(decay=0.9, warmup=True)
+    # (1 + 0) / (10 + 0) = 0.1 at first, 0.9 in the end.
+    assert np.isclose(_moving_average(old, new, 0, warm)["a"], 2.8)
+    assert np.isclose(_moving_average(old, new, 10 ** 6, warm)["a"], 1.2)
+
+
+def test_prediction_ignores_other_windows(tiny_model, tiny_batch):
+    model = tiny_model()
+    predict = jax.jit(make_predict_step(model.encode, model.detector))
+    arguments = (model.state.trained, model.state.statistics, model.frozen)
+    both = predict(*arguments, tiny_batch["frames"],
+                   tiny_batch["valid_samples"])
+    frames = tiny_batch["frames"].copy()
+    frames[1] = 0
+    other = predict(*arguments, frames, tiny_batch["valid_samples"])
+    np.testing.assert_array_equal(both.class_logits[0],
+                                  other.class_logits[0])
+    assert np.abs(both.class_logits[1] - other.class_logits[1]).max() > 1e-4
+
+
+def test_moments_are_those_of_the_valid_tokens(tiny_model, tiny_batch):
+    model = tiny_model()
+    count, total, squares = jax.jit(make_moments_step(model.encode, 2))(
+        model.frozen, tiny_batch["frames"], tiny_batch["valid_samples"])
+    last = np.asarray(jax.jit(model.encode)(
+        model.frozen, tiny_batch["frames"]).last).reshape(2, 16, 64)
+    # 32 and 21 samples are 16 and 11 tokens of two frames.
+    rows = np.concatenate([last[0], last[1, :11]])
+    assert int(count) == 27
+    np.testing.assert_allclose(total, rows.sum(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(squares, (rows ** 2).sum(0), rtol=1e-4)

@@ -1,0 +1,148 @@
+"""Weights in and out: python -m losa_jax.convert CHECKPOINT --output=DIR
+
+    --inspect            say what the checkpoint is, write nothing
+    --verify             read back what was written and compare every tensor
+    --dtype=NAME         float32, float16 or bfloat16; default: as it is
+    --heads, --frames, --image_size=H,W   what no tensor tells
+    --to=torch           the other way: from a converted folder to
+                         VideoMAEv2's layout, .safetensors, or .pth where
+                         torch is installed
+
+Exit status: 0 done; 1 the input is wrong; 2 usage.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from losa_jax.errors import InputError
+from losa_jax.models import weight_rules, weights
+from losa_jax.models.vit import VitSpec
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m losa_jax.convert", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--inspect", action="store_true")
+    parser.add_argument("--verify", action="store_true")
+    parser.add_argument("--dtype", choices=sorted(weights.DTYPES))
+    parser.add_argument("--heads", type=int)
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--image_size", type=_size)
+    parser.add_argument("--to", choices=("flax", "torch"), default="flax")
+    arguments = parser.parse_args(argv)
+    if not arguments.inspect and arguments.output is None:
+        parser.error("give --output=DIR (or --inspect)")
+    try:
+        if arguments.to == "torch":
+            _to_torch(arguments.checkpoint, arguments.output)
+        elif arguments.inspect:
+            _inspect(arguments)
+        else:
+            _convert(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = (int(part) for part in text.split(","))
+    return height, width
+
+
+def _spec_options(arguments: argparse.Namespace) -> dict:
+    return {"heads": arguments.heads, "clip_frames": arguments.frames,
+            "image_size": arguments.image_size}
+
+
+def _describe(spec: VitSpec) -> str:
+    return (f"{spec.depth} blocks of width {spec.width}, {spec.heads} heads, "
+            f"MLP {spec.mlp_width}; patch {spec.patch}, clips of "
+            f"{spec.clip_frames} frames at {spec.image_size[0]} x "
+            f"{spec.image_size[1]}; positions {spec.positions}, final norm "
+            f"{spec.final_norm}, {spec.num_classes} classes"
+            + (", LayerScale" if spec.layer_scale else "")
+            + (", cosine attention" if spec.cosine_attention else ""))
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    checkpoint = weights.open_checkpoint(arguments.checkpoint)
+    width = max(map(len, checkpoint.tensors))
+    for name, tensor in checkpoint.tensors.items():
+        print(f"{name:<{width}}  {tensor.dtype.name:<9} "
+              f"{tuple(tensor.shape)}")
+    for note in checkpoint.notes:
+        print(f"note: {note}")
+    spec = weights.checkpoint_spec(checkpoint, **_spec_options(arguments))
+    count = sum(int(np.prod(t.shape)) for t in checkpoint.tensors.values())
+    print(f"{len(checkpoint.tensors)} tensors, {count:,} numbers: "
+          f"{_describe(spec)}")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    spec = weights.convert_backbone(
+        arguments.checkpoint, arguments.output, dtype=arguments.dtype,
+        **_spec_options(arguments))
+    for note in weights.open_checkpoint(arguments.checkpoint).notes:
+        print(f"note: {note}")
+    arrays = arguments.output / weights.ARRAYS_FILE
+    count = sum(int(np.prod(shape)) for shape in
+                weight_rules.expected_shapes(spec).values())
+    print(f"wrote {arguments.output}: {_describe(spec)}; {count:,} "
+          f"parameters, {arrays.stat().st_size / 2**20:.1f} MiB")
+    if arguments.verify:
+        _verify(arguments)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    """Every tensor of the source against what the folder now holds."""
+    spec, params, _ = weights.load_backbone(arguments.output)
+    source = weights.open_checkpoint(arguments.checkpoint).tensors
+    written = weights.to_videomae(spec, params)
+    largest = 0.0
+    for name, array in written.items():
+        original = source[name].read().astype(array.dtype)
+        difference = np.abs(original.astype(np.float64)
+                            - array.astype(np.float64)).max(initial=0.0)
+        largest = max(largest, float(difference))
+    if set(source) != set(written) or largest != 0.0:
+        raise InputError(f"{arguments.output} does not hold what "
+                         f"{arguments.checkpoint} does: largest difference "
+                         f"{largest}")
+    print(f"verified: {len(written)} tensors equal")
+
+
+def _to_torch(directory: Path, output: Path) -> None:
+    spec, params, _ = weights.load_backbone(directory)
+    if output.suffix == ".safetensors":
+        weights.save_videomae_safetensors(output, spec, params)
+    else:
+        try:
+            import torch
+        except ImportError as error:
+            raise InputError(
+                f"--output={output}: writing .pth needs torch (pip install "
+                "torch); or give a name that ends in .safetensors"
+            ) from error
+        state = {}
+        for name, array in weights.to_videomae(spec, params).items():
+            if array.dtype.name == "bfloat16":
+                state[name] = torch.from_numpy(
+                    array.view(np.int16)).view(torch.bfloat16)
+            else:
+                state[name] = torch.from_numpy(array)
+        temporary = output.with_name(output.name + ".tmp")
+        torch.save({"module": state}, temporary)
+        temporary.replace(output)
+    print(f"wrote {output}: VideoMAEv2's layout")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

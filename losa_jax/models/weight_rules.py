@@ -1,0 +1,203 @@
+"""Which tensor of a checkpoint is which parameter: one table, both ways.
+
+Names on the left are VideoMAEv2's; Hugging Face's are first renamed to them.
+Facts: shared/data/parity/README.md, "VideoMAE V2 fixtures" and "Hugging Face
+folders".
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from flax import nnx
+
+from losa_jax.errors import InputError
+from losa_jax.models.tree import Template, flatten
+from losa_jax.models.vit import VisionTransformer, VitSpec
+
+SAME, LINEAR, CONV, POSITIONS, HEADS = (
+    "same", "linear", "conv", "positions", "heads")
+
+
+class Rule(NamedTuple):
+    """One tensor; {i} counts blocks, which ours stacks on a first axis."""
+
+    source: str
+    ours: str
+    layout: str
+
+
+RULES = (
+    Rule("patch_embed.proj.weight", "patch_embed/kernel", CONV),
+    Rule("patch_embed.proj.bias", "patch_embed/bias", SAME),
+    Rule("pos_embed", "pos_embed", POSITIONS),
+    Rule("blocks.{i}.norm1.weight", "blocks/norm1/scale", SAME),
+    Rule("blocks.{i}.norm1.bias", "blocks/norm1/bias", SAME),
+    Rule("blocks.{i}.attn.qkv.weight", "blocks/attn/qkv/kernel", LINEAR),
+    Rule("blocks.{i}.attn.q_bias", "blocks/attn/q_bias", SAME),
+    Rule("blocks.{i}.attn.v_bias", "blocks/attn/v_bias", SAME),
+    Rule("blocks.{i}.attn.scale", "blocks/attn/logit_scale", HEADS),
+    Rule("blocks.{i}.attn.proj.weight", "blocks/attn/proj/kernel", LINEAR),
+    Rule("blocks.{i}.attn.proj.bias", "blocks/attn/proj/bias", SAME),
+    Rule("blocks.{i}.norm2.weight", "blocks/norm2/scale", SAME),
+    Rule("blocks.{i}.norm2.bias", "blocks/norm2/bias", SAME),
+    Rule("blocks.{i}.mlp.fc1.weight", "blocks/mlp/fc1/kernel", LINEAR),
+    Rule("blocks.{i}.mlp.fc1.bias", "blocks/mlp/fc1/bias", SAME),
+    Rule("blocks.{i}.mlp.fc2.weight", "blocks/mlp/fc2/kernel", LINEAR),
+    Rule("blocks.{i}.mlp.fc2.bias", "blocks/mlp/fc2/bias", SAME),
+    Rule("blocks.{i}.gamma_1", "blocks/gamma_1", SAME),
+    Rule("blocks.{i}.gamma_2", "blocks/gamma_2", SAME),
+    Rule("norm.weight", "norm/scale", SAME),
+    Rule("norm.bias", "norm/bias", SAME),
+    Rule("fc_norm.weight", "fc_norm/scale", SAME),
+    Rule("fc_norm.bias", "fc_norm/bias", SAME),
+    Rule("head.weight", "classifier/kernel", LINEAR),
+    Rule("head.bias", "classifier/bias", SAME),
+)
+
+# Hugging Face VideoMAE, after the prefix `videomae.`; query, key and value
+# are joined into qkv afterwards.
+_LAYER = r"encoder\.layer\.(\d+)\."
+HUGGING_FACE_NAMES = (
+    (r"embeddings\.patch_embeddings\.projection\.(weight|bias)",
+     r"patch_embed.proj.\1"),
+    (_LAYER + r"attention\.attention\.(query|key|value)\.weight",
+     r"blocks.\1.attn.\2.weight"),
+    (_LAYER + r"attention\.attention\.(q|v)_bias", r"blocks.\1.attn.\2_bias"),
+    (_LAYER + r"attention\.attention\.(q|v)(?:uery|alue)\.bias",
+     r"blocks.\1.attn.\2_bias"),
+    (_LAYER + r"attention\.output\.dense\.(weight|bias)",
+     r"blocks.\1.attn.proj.\2"),
+    (_LAYER + r"layernorm_before\.(weight|bias)", r"blocks.\1.norm1.\2"),
+    (_LAYER + r"layernorm_after\.(weight|bias)", r"blocks.\1.norm2.\2"),
+    (_LAYER + r"intermediate\.dense\.(weight|bias)", r"blocks.\1.mlp.fc1.\2"),
+    (_LAYER + r"output\.dense\.(weight|bias)", r"blocks.\1.mlp.fc2.\2"),
+    (r"layernorm\.(weight|bias)", r"norm.\1"),
+    (r"fc_norm\.(weight|bias)", r"fc_norm.\1"),
+    (r"classifier\.(weight|bias)", r"head.\1"),
+)
+
+# VideoMAE's sizes; the number of heads is in no tensor's shape.
+HEADS_OF_WIDTH = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+
+
+class Tensor(Protocol):
+    """A tensor of some file: its shape is known before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self) -> np.ndarray: ...
+
+
+def to_ours(array: np.ndarray, layout: str, spec: VitSpec) -> np.ndarray:
+    """A source tensor (of one block) in our layout."""
+    if layout == LINEAR:
+        return array.T
+    if layout == CONV:
+        return array.transpose(2, 3, 4, 1, 0)
+    if layout == POSITIONS:
+        return array.reshape(spec.clip_tokens, *spec.grid, spec.width)
+    if layout == HEADS:
+        return array.reshape(spec.heads)
+    return array
+
+
+def to_source(array: np.ndarray, layout: str, spec: VitSpec) -> np.ndarray:
+    """The exact inverse of `to_ours`."""
+    if layout == LINEAR:
+        return array.T
+    if layout == CONV:
+        return array.transpose(4, 3, 0, 1, 2)
+    if layout == POSITIONS:
+        return array.reshape(1, -1, spec.width)
+    if layout == HEADS:
+        return array.reshape(spec.heads, 1, 1)
+    return array
+
+
+def expected_shapes(spec: VitSpec) -> dict[str, tuple[int, ...]]:
+    """Our flat parameter names and shapes; blocks are stacked."""
+    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    return {name: tuple(leaf.shape)
+            for name, leaf in flatten(template.shapes).items()}
+
+
+def expected_source(spec: VitSpec) -> dict[str, tuple[Rule, int | None,
+                                                      tuple[int, ...]]]:
+    """{source name: (rule, block or None, shape in the source)}."""
+    shapes = expected_shapes(spec)
+    expected = {}
+    for rule in RULES:
+        if rule.ours not in shapes:
+            continue
+        stacked = "{i}" in rule.source
+        shape = shapes[rule.ours][1:] if stacked else shapes[rule.ours]
+        # A view of one number: the shape changes as a real tensor's would.
+        probe = np.broadcast_to(np.zeros((), np.bool_), shape)
+        source_shape = to_source(probe, rule.layout, spec).shape
+        for block in range(spec.depth) if stacked else (None,):
+            name = rule.source.format(i=block)
+            expected[name] = (rule, block, source_shape)
+    return expected
+
+
+def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
+               clip_frames: int | None = None,
+               image_size: tuple[int, int] | None = None) -> VitSpec:
+    """What a checkpoint in VideoMAEv2's names is.
+
+    Args:
+      tensors: by source name.
+      heads: None takes VideoMAE's for the width.
+      clip_frames: None is 16.
+      image_size: height, width in pixels; None is square as a learned
+        position table says, or 224.
+
+    Raises:
+      InputError: tensors that tell the sizes are missing, or sizes that no
+        tensor tells must be given.
+    """
+    anchors = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+    missing = [name for name in anchors if name not in tensors]
+    if missing:
+        some = ", ".join(list(tensors)[:5])
+        raise InputError(f"no VideoMAE encoder: {' and '.join(missing)} "
+                         f"missing; the file begins with {some}")
+    width, _, tubelet, patch, _ = tensors[anchors[0]].shape
+    blocks = {int(match[1]) for name in tensors
+              if (match := re.match(r"blocks\.(\d+)\.", name))}
+    if heads is None:
+        if width not in HEADS_OF_WIDTH:
+            raise InputError(f"width {width} is none of VideoMAE's "
+                             f"{sorted(HEADS_OF_WIDTH)}: give the number of "
+                             "attention heads (--heads=N)")
+        heads = HEADS_OF_WIDTH[width]
+    clip_frames = clip_frames or 16
+    learned = "pos_embed" in tensors
+    if image_size is None:
+        side = 224
+        if learned:
+            tokens = tensors["pos_embed"].shape[1]
+            per_step = tokens / (clip_frames // tubelet)
+            grid = round(per_step ** 0.5)
+            if grid * grid != per_step:
+                raise InputError(
+                    f"pos_embed has {tokens} positions, which are no square "
+                    f"grid in {clip_frames // tubelet} steps: give --frames "
+                    "and --image_size")
+            side = grid * patch
+        image_size = (side, side)
+    final_norm = next((name for name in ("fc_norm", "norm")
+                       if f"{name}.weight" in tensors), "none")
+    head = tensors.get("head.weight")
+    return VitSpec(
+        width=width, depth=max(blocks) + 1, heads=heads,
+        mlp_width=tensors[anchors[1]].shape[0], patch=patch, tubelet=tubelet,
+        clip_frames=clip_frames, image_size=image_size,
+        positions="learned" if learned else "sincos",
+        layer_scale="blocks.0.gamma_1" in tensors,
+        cosine_attention="blocks.0.attn.scale" in tensors,
+        final_norm=final_norm,
+        num_classes=0 if head is None else head.shape[0])

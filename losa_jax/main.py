@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from losa_jax.errors import InputError
@@ -31,9 +32,7 @@ def run(argv: list[str]) -> int:
     if len(argv) > 1:
         print(f"unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("losa_jax").setLevel(logging.INFO)
+    _set_up_logging()
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     # Imported late, so that --help does not wait for jax.
@@ -51,6 +50,19 @@ def run(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _set_up_logging() -> None:
+    """Our warnings to the console, all of ours to the run's log.txt."""
+    # Orbax tells every step of a save otherwise.
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    console = logging.StreamHandler()
+    console.setLevel(logging.WARNING)
+    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    ours = logging.getLogger("losa_jax")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    ours.addHandler(console)
 
 
 def main() -> None:

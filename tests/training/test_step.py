@@ -3,8 +3,12 @@
 import jax
 import numpy as np
 
-from losa_jax.training.step import EmaSettings, _moving_average, \
-    make_moments_step, make_predict_step
+from losa_jax.training.step import (
+    EmaSettings,
+    _moving_average,
+    make_moments_step,
+    make_predict_step,
+)
 
 
 def _copy(tree):

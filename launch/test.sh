@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Fresh machine -> virtual environment -> lint and tests.
+#
+#   bash launch/test.sh [arguments for pytest]
+#
+# LOSA_SHARED=FOLDER adds the tests on real data and numerical fixtures;
+# LOSA_EXTRAS=torch adds those that compare with torch.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/environment.sh
+make_environment ".[dev${LOSA_EXTRAS:+,$LOSA_EXTRAS}]"
+
+ruff check .
+# Two workers: a test compiles on one core much of the time.
+python -m pytest -n 2 "$@"

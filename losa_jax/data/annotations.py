@@ -1,0 +1,255 @@
+"""The ActivityNet-style annotation file, checked as a whole.
+
+    {"database": {
+       "video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,
+                   "annotations": [
+                     {"label": "jump", "segment": [3.2, 4.8]}]}}}
+
+`duration`, `fps` and `label_id` may be absent; times are seconds. All
+problems of a file are collected and reported at once.
+"""
+
+import dataclasses
+import difflib
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from losa_jax.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MAX_REPORTED = 20
+# Durations in annotation files are rounded: a segment may reach this far
+# past the end (or this share of the duration) and is cut without a word.
+OUTSIDE_TOLERANCE_SECONDS = 0.05
+OUTSIDE_TOLERANCE_SHARE = 0.001
+
+
+class Action(NamedTuple):
+    """One annotated action."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedVideo:
+    """What the file says of a video; the video itself may say otherwise."""
+
+    video_id: str
+    subset: str
+    duration_seconds: float | None
+    fps: float | None
+    actions: tuple[Action, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """A whole file.
+
+    Attributes:
+      class_names: in label order: the given list, else by `label_id` where
+        every action has one, else sorted.
+    """
+
+    path: Path
+    videos: dict[str, AnnotatedVideo]
+    class_names: tuple[str, ...]
+
+    def subset(self, name: str) -> tuple[AnnotatedVideo, ...]:
+        """Videos of a subset (case does not matter), in file order."""
+        return tuple(video for video in self.videos.values()
+                     if video.subset == name.lower())
+
+
+def load_class_names(path: str | Path) -> tuple[str, ...]:
+    """Class names, one a line, in label order.
+
+    Raises:
+      InputError: missing, empty, or a name twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (class names, one a line)")
+    names = [line.strip() for line in path.read_text().splitlines()]
+    names = [name for name in names if name]
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"{path}: needs different class names, one a line; "
+                         f"it has {len(names)} lines, {len(set(names))} "
+                         "different ones")
+    return tuple(names)
+
+
+def load_annotations(path: str | Path, *,
+                     class_names: Sequence[str] | None = None,
+                     on_outside: str = "error") -> Annotations:
+    """Reads and checks a file.
+
+    Args:
+      path: the JSON file.
+      class_names: the classes in label order; None takes the file's own.
+      on_outside: segments that reach outside their video are an "error", or
+        "clip" cuts them (and drops those wholly outside) with a warning.
+
+    Raises:
+      InputError: names every wrong entry.
+    """
+    path = Path(path)
+    if on_outside not in ("error", "clip"):
+        raise InputError(f"config.data.on_outside={on_outside!r}: choose "
+                         "error or clip")
+    database = _read_database(path)
+    problems: list[str] = []
+    label_ids: dict[str, set] = {}
+    videos = {}
+    for video_id, entry in database.items():
+        video = _read_video(video_id, entry, on_outside, problems, label_ids)
+        if video is not None:
+            videos[video_id] = video
+    names = _class_order(videos, class_names, label_ids, problems)
+    if problems:
+        shown = problems[:MAX_REPORTED]
+        more = len(problems) - len(shown)
+        raise InputError(
+            f"{path}: {len(problems)} wrong entries:\n"
+            + "\n".join(f"  {line}" for line in shown)
+            + (f"\n  and {more} more" if more else "")
+            + "\nCorrect the file"
+            + (" (or cut segments to their video with "
+               "--config.data.on_outside=clip)"
+               if any("outside" in line for line in problems) else ""))
+    if not videos:
+        raise InputError(f"{path}: no videos under \"database\"")
+    return Annotations(path, videos, names)
+
+
+def _read_database(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such annotation file; set "
+                         "--config.data.annotations=FILE.json")
+    try:
+        content = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON: line {error.lineno}, column "
+                         f"{error.colno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file ({error})") from error
+    database = content.get("database") if isinstance(content, dict) else None
+    if not isinstance(database, dict):
+        raise InputError(f"{path}: has no object \"database\" of videos; "
+                         "the format is in README, \"Your own videos\"")
+    return database
+
+
+def _read_video(video_id: str, entry: Any, on_outside: str,
+                problems: list[str], label_ids: dict[str, set]
+                ) -> AnnotatedVideo | None:
+    if not isinstance(entry, dict):
+        problems.append(f"{video_id}: is no object")
+        return None
+    if not isinstance(entry.get("subset"), str):
+        problems.append(f"{video_id}: has no \"subset\" (training, testing "
+                        "...)")
+        return None
+    numbers = {}
+    for key in ("duration", "fps"):
+        value = entry.get(key)
+        if value is not None and not _is_positive(value):
+            problems.append(f"{video_id}: {key} is {value!r}, must be a "
+                            "positive number or absent")
+            value = None
+        numbers[key] = value
+    annotations = entry.get("annotations") or []
+    if not isinstance(annotations, list):
+        problems.append(f"{video_id}: \"annotations\" is no list")
+        return None
+    actions = []
+    for number, annotation in enumerate(annotations):
+        action = _read_action(f"{video_id}, annotation {number}", annotation,
+                              numbers["duration"], on_outside, problems)
+        if action is not None:
+            actions.append(action)
+            if "label_id" in annotation:
+                label_ids.setdefault(action.label, set()).add(
+                    annotation["label_id"])
+            else:
+                label_ids.setdefault(action.label, set()).add(None)
+    return AnnotatedVideo(video_id, entry["subset"].lower(),
+                          numbers["duration"], numbers["fps"],
+                          tuple(actions))
+
+
+def _is_positive(value: Any) -> bool:
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and math.isfinite(value) and value > 0)
+
+
+def _read_action(where: str, annotation: Any, duration: float | None,
+                 on_outside: str, problems: list[str]) -> Action | None:
+    try:
+        start, end = map(float, annotation["segment"])
+        label = annotation["label"]
+    except (KeyError, TypeError, ValueError):
+        problems.append(f"{where}: needs \"label\" and \"segment\": [start, "
+                        f"end] in seconds, is {str(annotation)[:80]}")
+        return None
+    if not isinstance(label, str) or not label:
+        problems.append(f"{where}: label {label!r} is no name")
+        return None
+    if not (math.isfinite(start) and math.isfinite(end)):
+        problems.append(f"{where}: segment [{start}, {end}] is not finite")
+        return None
+    if end <= start:
+        problems.append(f"{where}: segment [{start}, {end}] ends before it "
+                        "starts")
+        return None
+    last = math.inf if duration is None else duration
+    slack = 0.0 if duration is None else max(
+        OUTSIDE_TOLERANCE_SECONDS, OUTSIDE_TOLERANCE_SHARE * duration)
+    if start < -slack or end > last + slack:
+        message = (f"{where}: segment [{start}, {end}] reaches outside the "
+                   f"video, 0 to {last} seconds")
+        if on_outside == "error":
+            problems.append(message)
+            return None
+        logger.warning("%s: %s", message,
+                       "dropped" if start >= last or end <= 0 else "cut")
+    start, end = max(start, 0.0), min(end, last)
+    return Action(start, end, label) if end > start else None
+
+
+def _class_order(videos: dict[str, AnnotatedVideo],
+                 given: Sequence[str] | None, label_ids: dict[str, set],
+                 problems: list[str]) -> tuple[str, ...]:
+    if given is not None:
+        known = set(given)
+        for video in videos.values():
+            for number, action in enumerate(video.actions):
+                if action.label not in known:
+                    near = difflib.get_close_matches(action.label, given, 1)
+                    problems.append(
+                        f"{video.video_id}, annotation {number}: label "
+                        f"{action.label!r} is in no class list"
+                        + (f"; did you mean {near[0]!r}?" if near else ""))
+        return tuple(given)
+    found = {label: ids for label, ids in label_ids.items()}
+    several = {label: ids for label, ids in found.items() if len(ids) > 1}
+    for label, ids in several.items():
+        shown = ", ".join(sorted(str(i) for i in ids))
+        problems.append(f"label {label!r} has several label_id: {shown}")
+    numbers = [next(iter(ids)) for ids in found.values()]
+    if several or None in numbers:
+        return tuple(sorted(found))
+    # THUMOS has two names for one class under ActionFormer's label_id, so a
+    # shared number is as good as none: names decide then.
+    if len(set(numbers)) != len(numbers):
+        problems.append("several labels share one label_id: give the classes "
+                        "with --config.data.class_names=FILE, or correct "
+                        "label_id")
+    return tuple(sorted(found, key=lambda label: (next(iter(found[label])),
+                                                  label)))

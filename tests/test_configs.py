@@ -1,0 +1,62 @@
+"""Every recipe resolves to what is stored: a change shows in review.
+
+After a wanted change: python -m tests.test_configs
+"""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+STORED = Path(__file__).parent / "stored_configs.json"
+RECIPES = ("custom", "quick", "activitynet", "thumos", "thumos:g768",
+           "thumos:s", "thumos:b", "thumos:l", "thumos:h")
+
+
+def _resolve(recipe):
+    name, _, variant = recipe.partition(":")
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(variant) if variant else module.get_config()
+    flat = {}
+
+    def walk(section, prefix):
+        for key, value in section.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+
+    walk(config.to_dict(), "")
+    return json.loads(json.dumps(flat))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_is_the_stored_one(recipe):
+    assert _resolve(recipe) == json.loads(STORED.read_text())[recipe]
+
+
+def test_every_config_file_is_a_recipe():
+    files = {path.stem for path in Path("configs").glob("*.py")}
+    assert files - {"__init__", "common"} == {
+        recipe.partition(":")[0] for recipe in RECIPES}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_headers_say_command_and_result(recipe):
+    module = importlib.import_module(
+        f"configs.{recipe.partition(':')[0]}")
+    for word in ("python -m losa_jax.main --config=configs/", "Hardware"):
+        assert word in module.__doc__
+
+
+def test_unknown_variant_names_the_known_ones():
+    module = importlib.import_module("configs.thumos")
+    with pytest.raises(ValueError, match="g1536, g768, s, b, l, h"):
+        module.get_config("xl")
+
+
+if __name__ == "__main__":
+    STORED.write_text(json.dumps(
+        {recipe: _resolve(recipe) for recipe in RECIPES}, indent=1,
+        sort_keys=True) + "\n")

@@ -1,0 +1,71 @@
+"""The converter's door: what a user types and reads."""
+
+import numpy as np
+import pytest
+
+from losa_jax import convert
+from losa_jax.models import weight_rules, weights
+from losa_jax.models.vit import VitSpec
+
+SPEC = VitSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
+               clip_frames=4, image_size=(8, 8), num_classes=2)
+
+
+@pytest.fixture
+def source(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "tiny.safetensors"
+    weights.save_videomae_safetensors(path, SPEC, {
+        name: rng.normal(size=shape).astype(np.float32) for name, shape in
+        weight_rules.expected_shapes(SPEC).items()})
+    return path
+
+
+def test_convert_and_verify(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert convert.main([str(source), f"--output={out}", "--verify"]) == 0
+    text = capsys.readouterr().out
+    assert "2 blocks of width 12, 3 heads" in text
+    assert "tensors equal" in text
+    assert weights.load_backbone(out)[0] == SPEC
+
+
+def test_inspect_writes_nothing(source, tmp_path, capsys):
+    before = sorted(tmp_path.iterdir())
+    assert convert.main([str(source), "--inspect"]) == 0
+    text = capsys.readouterr().out
+    assert "blocks.1.attn.qkv.weight" in text and "(36, 12)" in text
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_back_to_the_public_layout_is_bit_exact(source, tmp_path):
+    out, back = tmp_path / "out", tmp_path / "back.safetensors"
+    assert convert.main([str(source), f"--output={out}"]) == 0
+    assert convert.main([str(out), "--to=torch", f"--output={back}"]) == 0
+    assert back.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.torch
+def test_back_to_pth(source, tmp_path):
+    torch = pytest.importorskip("torch")
+    out, back = tmp_path / "out", tmp_path / "back.pth"
+    convert.main([str(source), f"--output={out}", "--dtype=bfloat16"])
+    assert convert.main([str(out), "--to=torch", f"--output={back}"]) == 0
+    state = torch.load(back, weights_only=True)["module"]
+    assert state["head.weight"].dtype == torch.bfloat16
+    assert convert.main([str(back), f"--output={tmp_path / 'again'}",
+                         "--heads=3", "--frames=4", "--image_size=8,8"]) == 0
+    first, second = (weights.load_backbone(tmp_path / name)[1]
+                     for name in ("out", "again"))
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+
+
+def test_errors_have_a_status_and_no_traceback(tmp_path, capsys):
+    missing = tmp_path / "nothing.pth"
+    assert convert.main([str(missing), f"--output={tmp_path / 'o'}"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"error: {missing}: no such file\n"
+    with pytest.raises(SystemExit) as caught:
+        convert.main([str(missing)])
+    assert caught.value.code == 2

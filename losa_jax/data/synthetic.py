@@ -103,7 +103,9 @@ def render_trimmed_set(
         "num_testing": num_testing, "seed": seed, "size": size}, progress)
 
 
-def render_share(folder: str, parameters_json: str, first: str, step: str):
+def render_share(
+    folder: str, parameters_json: str, first: str, step: str
+) -> None:
     """Renders every `step`-th video, if missing; a worker process calls it.
 
     Args:
@@ -164,25 +166,26 @@ def _run_workers(
     code = ("import sys; from losa_jax.data.synthetic import render_share; "
             "render_share(*sys.argv[1:])")
     root = Path(losa_jax.__file__).parents[1]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder.resolve()),
-             json.dumps(parameters), str(worker), str(num_workers)],
-            cwd=root)
-        for worker in range(num_workers)
-    ]
     bar = tqdm(total=len(paths), initial=len(paths) - len(missing),
                desc=f"rendering {parameters['kind']} videos", unit="video",
                disable=not progress)
+    workers = []
     try:
-        while missing and all(w.poll() in (None, 0) for w in workers):
-            running = any(worker.poll() is None for worker in workers)
+        for worker_index in range(num_workers):
+            workers.append(subprocess.Popen(
+                [sys.executable, "-c", code, str(folder.resolve()),
+                 json.dumps(parameters), str(worker_index),
+                 str(num_workers)],
+                cwd=root))
+        statuses = [None]
+        # One worker that failed is reason to stop the others: they would
+        # only hide its message.
+        while None in statuses and not any(statuses):
+            time.sleep(0.1)
+            statuses = [worker.poll() for worker in workers]
             done = {path for path in missing if path.exists()}
             missing -= done
             bar.update(len(done))
-            if not running:
-                break
-            time.sleep(0.1)
     finally:
         bar.close()
         for worker in workers:

@@ -165,9 +165,6 @@ class _Stance:
         return _Stance(
             centre, half, centre + half * (2 * _ramp(rng.uniform(size=3)) - 1))
 
-    def hold(self) -> PosePath:
-        return _hold(self.rest)
-
     def move(
         self, axis: int, course: Callable[[np.ndarray], np.ndarray]
     ) -> PosePath:
@@ -236,7 +233,7 @@ def _motion_pieces(
     elif name == "wander":
         path = _wander(rng, stance.rest, stance.rest)
     else:
-        path = stance.hold()
+        path = _hold(stance.rest)
     return [Piece(seconds, path)]
 
 
@@ -314,8 +311,8 @@ def _wander(
 def _shake(
     rng: np.random.Generator, pose: np.ndarray, seconds: float
 ) -> PosePath:
-    """Quickly to and fro sideways, whole periods."""
-    periods = np.ceil(rng.uniform(1.5, 2.8) * seconds)
+    """Quickly to and fro sideways, whole periods, two at least."""
+    periods = max(2, np.ceil(rng.uniform(1.5, 2.8) * seconds))
     reach = rng.uniform(4, 7)
     return lambda u: pose + np.outer(
         np.sin(2 * np.pi * periods * u), [reach, 0, 0])
@@ -325,7 +322,8 @@ def _bounce(
     rng: np.random.Generator, pose: np.ndarray, seconds: float
 ) -> PosePath:
     """Hops upwards, like a ball on the ground, whole hops."""
-    hops = np.ceil(rng.uniform(1.0, 2.2) * seconds)
+    # Two at least: a single hop would be "up_then_down" but for its height.
+    hops = max(2, np.ceil(rng.uniform(1.2, 2.4) * seconds))
     reach = rng.uniform(7, 12)
     return lambda u: pose - np.outer(
         np.abs(np.sin(np.pi * hops * u)), [0, reach, 0])

@@ -6,6 +6,7 @@ what the main object does. Lengths are written for a picture of `STAGE` pixels
 and scaled to the size asked for.
 """
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -99,8 +100,8 @@ def encode_video(
         fps: frames per second.
         size: width and height in pixels, even.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with av.open(str(temporary), "w", format="mp4") as container:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
         # One thread: the result must not depend on the machine's cores.
         stream = container.add_stream("libx264", rate=fps, options={
             "crf": "18", "preset": "veryfast", "g": "30", "threads": "1"})
@@ -112,6 +113,8 @@ def encode_video(
             frame.time_base = Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    temporary.write_bytes(buffer.getvalue())
     os.replace(temporary, path)
 
 

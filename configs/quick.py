@@ -5,9 +5,9 @@ or, step by step,
     python -m losa_jax.main --config=configs/quick.py --mode=pretrain
     python -m losa_jax.main --config=configs/quick.py --workdir=runs/quick
 
-Hardware: two CPU cores. Renders untrimmed H.264 videos and trimmed clips, trains a tiny video
-transformer by clip classification, freezes it, and trains LoSA adapters and
-an ActionFormer head beside it.
+Hardware: two CPU cores. Renders untrimmed H.264 videos and trimmed clips,
+trains a tiny video transformer by clip classification, freezes it, and trains
+LoSA adapters and an ActionFormer head beside it.
 """
 
 from ml_collections import ConfigDict

@@ -65,19 +65,19 @@ def render_untrimmed_set(
     the number of videos.
 
     Args:
-        folder: where to write; made if missing.
-        num_training: number of videos of the subset "training".
-        num_testing: number of videos of the subset "testing".
-        seed: same seed, same set. No two videos share a random stream.
-        size: width and height in pixels, even, at least 32.
-        progress: show a progress bar.
+      folder: where to write; made if missing.
+      num_training: number of videos of the subset "training".
+      num_testing: number of videos of the subset "testing".
+      seed: same seed, same set. No two videos share a random stream.
+      size: width and height in pixels, even, at least 32.
+      progress: show a progress bar.
 
     Returns:
-        The folder.
+      The folder.
 
     Raises:
-        InputError: a parameter is out of range, or the folder holds
-            something else.
+      InputError: a parameter is out of range, or the folder holds
+        something else.
     """
     return _render_set(Path(folder), {
         "kind": "untrimmed", "num_training": num_training,
@@ -109,10 +109,10 @@ def render_share(
     """Renders every `step`-th video, if missing; a worker process calls it.
 
     Args:
-        folder: the set's folder; its subfolder `videos` exists.
-        parameters_json: the parameters of the set.
-        first: index of the worker.
-        step: number of workers.
+      folder: the set's folder; its subfolder `videos` exists.
+      parameters_json: the parameters of the set.
+      first: index of the worker.
+      step: number of workers.
     """
     # The workers fill the cores already.
     cv2.setNumThreads(1)

@@ -51,9 +51,9 @@ class Piece:
     """A stretch of the main object's life.
 
     Attributes:
-        duration_seconds: how long it lasts.
-        path: the pose at each share of the duration, [f] -> [f, 3].
-        opacity: at the start and at the end, linear in between.
+      duration_seconds: how long it lasts.
+      path: the pose at each share of the duration, [f] -> [f, 3].
+      opacity: at the start and at the end, linear in between.
     """
 
     duration_seconds: float
@@ -66,10 +66,10 @@ class Plan:
     """What happens in one video.
 
     Attributes:
-        fps: frames per second.
-        frame_count: number of frames.
-        pieces: the main object's life, from the first frame to the last.
-        actions: (class index, start seconds, end seconds), in time order.
+      fps: frames per second.
+      frame_count: number of frames.
+      pieces: the main object's life, from the first frame to the last.
+      actions: (class index, start seconds, end seconds), in time order.
     """
 
     fps: int
@@ -121,7 +121,7 @@ def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """The main object at every frame; frame i shows the moment i / fps.
 
     Returns:
-        Poses [f, 3] (x, y, log radius) and opacity [f].
+      Poses [f, 3] (x, y, log radius) and opacity [f].
     """
     seconds = np.arange(plan.frame_count) / plan.fps
     lengths = np.array([piece.duration_seconds for piece in plan.pieces])

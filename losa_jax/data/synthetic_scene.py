@@ -40,15 +40,15 @@ def render_frames(
     """Draws a scene and yields its frames.
 
     Args:
-        rng: source of everything but the main object's motion.
-        poses: [f, 3] x, y (stage pixels, y down) and log radius of the main
-            object.
-        visible: [f] opacity of the main object, 0 to 1.
-        fps: frames per second.
-        size: width and height of the picture in pixels.
+      rng: source of everything but the main object's motion.
+      poses: [f, 3] x, y (stage pixels, y down) and log radius of the main
+        object.
+      visible: [f] opacity of the main object, 0 to 1.
+      fps: frames per second.
+      size: width and height of the picture in pixels.
 
     Yields:
-        uint8 [size, size, 3], RGB.
+      uint8 [size, size, 3], RGB.
     """
     scale = size / STAGE
     seconds = np.arange(len(poses)) / fps
@@ -95,10 +95,10 @@ def encode_video(
     """Writes frames as constant-rate H.264 in MP4, whole or not at all.
 
     Args:
-        path: the file to write; its folder exists.
-        frames: uint8 [size, size, 3], RGB.
-        fps: frames per second.
-        size: width and height in pixels, even.
+      path: the file to write; its folder exists.
+      frames: uint8 [size, size, 3], RGB.
+      fps: frames per second.
+      size: width and height in pixels, even.
     """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
@@ -163,12 +163,12 @@ def _draw_pattern(
     """A random texture that repeats without a seam.
 
     Args:
-        rng: source of the kind and the shape of the texture.
-        side: width and height in pixels.
-        waves: lowest and highest number of periods along a side.
+      rng: source of the kind and the shape of the texture.
+      side: width and height in pixels.
+      waves: lowest and highest number of periods along a side.
 
     Returns:
-        float [side, side], 0 to 1.
+      float [side, side], 0 to 1.
     """
     kind = rng.choice(["noise", "grating", "checker"])
     if kind == "noise":

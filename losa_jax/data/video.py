@@ -25,16 +25,15 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from losa_jax.data.video_probe import (
+from losa_jax.data.video_file import (
     MEND,
-    VideoInfo,
     decode_packets,
     error_reason,
     open_video,
-    probe_video,
     quarter_turns,
     stamp_seconds,
 )
+from losa_jax.data.video_probe import VideoInfo, probe_video
 from losa_jax.errors import InputError
 
 # Seeks to ever earlier key frames before decoding from the start.
@@ -196,5 +195,3 @@ def _shown_at(pictures: Iterable[tuple[float, VideoFrame]],
     is_whole = last_moment is None or since >= last_moment
     if current is not None and is_whole:
         yield current, len(moments) - done
-
-

@@ -6,11 +6,9 @@ at the price of a look at both ends where that is safe, else by decoding.
 The time model is that of `losa_jax.data.video`.
 """
 
-import contextlib
 import dataclasses
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,10 +16,17 @@ import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from losa_jax.data.video_file import (
+    MEND,
+    decode_packets,
+    error_reason,
+    open_video,
+    quarter_turns,
+    stamp_seconds,
+)
 from losa_jax.errors import InputError
 
 CHECKS = ("none", "ends", "full")
@@ -36,7 +41,6 @@ _LOST_SHARE = 0.1
 # The rate in the header is kept while it misplaces the end of the video by
 # less than this share of a frame; in Matroska it is sometimes a guess.
 _RATE_SLACK_FRAMES = 0.25
-MEND = "copy it again from its source or encode it anew"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,68 +128,6 @@ def probe_video(path: str | Path,
         last_seconds=pictures.last_seconds,
         is_timed=pictures.is_timed,
     )
-
-
-@contextlib.contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file and its first stream of moving pictures.
-
-    Raises:
-      InputError: the file is missing, empty, or no video.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; name one video file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty: {MEND}")
-    try:
-        # A title may be in any encoding and must not stop us. An absolute
-        # path is never taken for a protocol ("concat:..."), and a playlist
-        # in disguise must not open other addresses.
-        container = av.open(
-            os.path.abspath(path), metadata_errors="ignore",
-            container_options={"protocol_whitelist": "file"})
-    except (FFmpegError, OSError) as error:
-        raise InputError(f"{path}: not a readable video "
-                         f"({error_reason(error)}): {MEND}") from error
-    with container:
-        stream = next(  # the picture on the cover of an album is none
-            (stream for stream in container.streams.video
-             if not stream.disposition & Disposition.attached_pic), None)
-        if stream is None:
-            raise InputError(f"{path}: the file has no video stream, only "
-                             "sound or data: give a file with pictures")
-        # Several windows are decoded side by side; threads inside each
-        # decoder would only fight for the same cores.
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
-        yield container, stream
-
-
-def quarter_turns(picture: VideoFrame) -> int:
-    """Counterclockwise quarter turns that set a stored picture upright."""
-    return round(picture.rotation / 90)
-
-
-def stamp_seconds(stamp: int, stream: VideoStream) -> float:
-    """A time stamp on the clock of the file."""
-    return float(stamp * stream.time_base)
-
-
-def decode_packets(packets: Iterable[Packet]) -> Iterator[VideoFrame]:
-    """Pictures in order of display.
-
-    Raises:
-      FFmpegError: a packet is damaged.
-    """
-    for packet in packets:
-        yield from packet.decode()
-
-
-def error_reason(error: object) -> str:
-    """An FFmpeg error without its number and file name."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _first_picture(path: Path, container: InputContainer,

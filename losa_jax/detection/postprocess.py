@@ -70,7 +70,7 @@ def decode_candidates(class_logits: Float[Array, "p k"],
       after level, within a level by descending score.
     """
     num_classes = class_logits.shape[-1]
-    offsets = offsets.astype(jnp.float32)
+    offsets = jnp.asarray(offsets, jnp.float32)
     scores = jnp.where(valid[:, None],
                        jax.nn.sigmoid(class_logits.astype(jnp.float32)), 0.0)
     scores = jnp.where(scores > score_threshold, scores, 0.0).reshape(-1)
@@ -160,6 +160,7 @@ def _pick_greedily(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
                    decay: Callable[[Array, Array], Array],
                    max_kept: int) -> Kept:
     """Picks the best score left until none is; -inf marks what is out."""
+    segments = jnp.asarray(segments)  # numpy rows take no traced index
     start, end = segments[:, 0], segments[:, 1]
     length = end - start + LENGTH_EPSILON
     index = jnp.arange(scores.shape[0])

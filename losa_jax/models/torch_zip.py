@@ -166,7 +166,8 @@ class _Reader(pickle.Unpickler):
                 return _rebuild_tensor
             if name == "_rebuild_parameter":
                 return lambda data, *_: data
-        if module == "builtins" and name in _HARMLESS:
+        # Old pickle protocols call the module of built-ins __builtin__.
+        if module in ("builtins", "__builtin__") and name in _HARMLESS:
             return _HARMLESS[name]
         if module in _DANGEROUS or module.split(".")[0] in _DANGEROUS:
             raise InputError(

@@ -138,7 +138,7 @@ def test_damaged_folders_are_refused(tmp_path, damage, message):
 
 
 def test_unknown_width_asks_for_heads(tmp_path):
-    with pytest.raises(InputError, match="width 12 .* --heads=N"):
+    with pytest.raises(InputError, match="width 12 .*--heads=N"):
         _convert(_source(tmp_path), tmp_path / "out", heads=None)
 
 

@@ -31,10 +31,13 @@ def _tiny(mesh=None):
     spec = VitSpec(width=64, depth=3, heads=2, mlp_width=128, patch=8,
                    clip_frames=4, image_size=(16, 16))
     backbone = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
-    frozen = parameters(VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    # Jitted: hundreds of small arrays in one program.
+    frozen = jax.jit(lambda: parameters(
+        VisionTransformer(spec, rngs=nnx.Rngs(0))))()
     adapter = LosaSpec(in_width=64, width=8, num_taps=2, clip_tokens=2,
                        tap_grid=(2, 2), attention_heads=2)
-    head = HeadSpec(in_width=64, num_classes=3, width=16, num_levels=3,
+    head = HeadSpec(in_width=64, num_classes=3, width=16, num_levels=2,
+                    num_stem_blocks=1, num_embedding_convs=1, head_layers=2,
                     attention_window=(5,), max_tokens=32)
 
     def build():
@@ -50,11 +53,11 @@ def _tiny(mesh=None):
             clip_sharding=None if mesh is None
             else sharding.clip_chunk_sharding(mesh))
 
-    trained = parameters(build())
+    trained = jax.jit(lambda: parameters(build()))()
     transformation = optimizer.make_optimizer(
         lambda step: 1e-2, trained, weight_decay=0.05, gradient_clip=1.0,
         rate_factors={"^adapter/": 0.5})
-    points = level_points(32, (1, 2, 4), ((0, 4), (4, 8), (8, 10000)))
+    points = level_points(32, (1, 2), ((0, 6), (6, 10000)))
     step = make_train_step(
         encode, Template(build), transformation, points,
         LossSettings(3, 1.5, 0.0, 1.0, 0.9), EmaSettings(0.9, True))

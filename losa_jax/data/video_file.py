@@ -1,0 +1,81 @@
+"""Opening a video file, and the small facts about its pictures."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from losa_jax.errors import InputError
+
+# What to do with a damaged file; ends the messages about one.
+MEND = "copy it again from its source or encode it anew"
+
+
+@contextlib.contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a file and its first stream of moving pictures.
+
+    Raises:
+      InputError: the file is missing, empty, or no video.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; name one video file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty: {MEND}")
+    try:
+        # A title may be in any encoding and must not stop us. An absolute
+        # path is never taken for a protocol ("concat:..."), and a playlist
+        # in disguise must not open other addresses.
+        container = av.open(
+            os.path.abspath(path), metadata_errors="ignore",
+            container_options={"protocol_whitelist": "file"})
+    except (FFmpegError, OSError) as error:
+        raise InputError(f"{path}: not a readable video "
+                         f"({error_reason(error)}): {MEND}") from error
+    with container:
+        stream = next(  # the picture on the cover of an album is none
+            (stream for stream in container.streams.video
+             if not stream.disposition & Disposition.attached_pic), None)
+        if stream is None:
+            raise InputError(f"{path}: the file has no video stream, only "
+                             "sound or data: give a file with pictures")
+        # Several windows are decoded side by side; threads inside each
+        # decoder would only fight for the same cores.
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def quarter_turns(picture: VideoFrame) -> int:
+    """Counterclockwise quarter turns that set a stored picture upright."""
+    return round(picture.rotation / 90)
+
+
+def stamp_seconds(stamp: int, stream: VideoStream) -> float:
+    """A time stamp on the clock of the file."""
+    return float(stamp * stream.time_base)
+
+
+def decode_packets(packets: Iterable[Packet]) -> Iterator[VideoFrame]:
+    """Pictures in order of display.
+
+    Raises:
+      FFmpegError: a packet is damaged.
+    """
+    for packet in packets:
+        yield from packet.decode()
+
+
+def error_reason(error: object) -> str:
+    """An FFmpeg error without its number and file name."""
+    return getattr(error, "strerror", None) or str(error)

@@ -1,5 +1,9 @@
-"""A whole tiny model and a batch, for tests of the step."""
+"""A whole tiny model and a batch, for tests of the step.
 
+Cached: compiling the step is most of these tests' time.
+"""
+
+import functools
 import types
 
 import jax
@@ -27,6 +31,7 @@ from losa_jax.training.step import (
 )
 
 
+@functools.cache
 def _tiny(mesh=None):
     spec = VitSpec(width=64, depth=3, heads=2, mlp_width=128, patch=8,
                    clip_frames=4, image_size=(16, 16))
@@ -64,7 +69,7 @@ def _tiny(mesh=None):
     statistics = FeatureStatistics(jnp.zeros(64), jnp.ones(64))
     state = create_state(trained, transformation, 10.0, statistics)
     return types.SimpleNamespace(
-        encode=encode, step=step, state=state, frozen=frozen,
+        encode=encode, step=jax.jit(step), state=state, frozen=frozen,
         detector=Template(build), points=points)
 
 

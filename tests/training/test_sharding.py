@@ -13,7 +13,7 @@ from losa_jax.training import sharding
 def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, tiny_batch,
                                           run_key):
     single = tiny_model()
-    want_state, want = jax.jit(single.step)(
+    want_state, want = single.step(
         single.state, single.frozen, tiny_batch, run_key)
 
     mesh = sharding.make_mesh(shape)
@@ -24,7 +24,7 @@ def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, tiny_batch,
                           sharding.parameter_shardings(model.frozen, mesh))
     batch = sharding.put(tiny_batch,
                          sharding.batch_shardings(tiny_batch, mesh))
-    got_state, got = jax.jit(model.step)(state, frozen, batch, run_key)
+    got_state, got = model.step(state, frozen, batch, run_key)
     assert float(got["loss"]) == pytest.approx(float(want["loss"]), rel=1e-5)
     assert float(got["gradient_norm"]) == pytest.approx(
         float(want["gradient_norm"]), rel=1e-5)

@@ -11,14 +11,10 @@ from losa_jax.training.step import (
 )
 
 
-def _copy(tree):
-    return jax.tree.map(lambda leaf: leaf.copy(), tree)
-
-
 def test_loss_falls_and_only_the_trained_tree_has_an_optimizer(
         tiny_model, tiny_batch, run_key):
     model = tiny_model()
-    step = jax.jit(model.step)
+    step = model.step
     state, losses = model.state, []
     for _ in range(25):
         state, metrics = step(state, model.frozen, tiny_batch, run_key)
@@ -35,7 +31,7 @@ def test_loss_falls_and_only_the_trained_tree_has_an_optimizer(
 def test_a_step_depends_on_its_number_not_on_history(
         tiny_model, tiny_batch, run_key):
     model = tiny_model()
-    step = jax.jit(model.step)
+    step = model.step
     first, _ = step(model.state, model.frozen, tiny_batch, run_key)
     saved = jax.tree.map(np.asarray, first)
     one, metrics_one = step(first, model.frozen, tiny_batch, run_key)
@@ -47,7 +43,7 @@ def test_a_step_depends_on_its_number_not_on_history(
 def test_normalizer_follows_the_positive_points(
         tiny_model, tiny_batch, run_key):
     model = tiny_model()
-    state, metrics = jax.jit(model.step)(
+    state, metrics = model.step(
         model.state, model.frozen, tiny_batch, run_key)
     positives = float(metrics["positive_points"])
     assert positives > 3

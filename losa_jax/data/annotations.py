@@ -14,6 +14,8 @@ import difflib
 import json
 import logging
 import math
+import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,8 +78,11 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file (class names, one a line)")
-    names = [line.strip() for line in path.read_text().splitlines()]
-    names = [name for name in names if name]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file ({error})") from error
+    names = [line.strip() for line in lines if line.strip()]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: needs different class names, one a line; "
                          f"it has {len(names)} lines, {len(set(names))} "
@@ -133,7 +138,7 @@ def _read_database(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such annotation file; set "
                          "--config.data.annotations=FILE.json")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not JSON: line {error.lineno}, column "
                          f"{error.colno}: {error.msg}") from error
@@ -149,6 +154,10 @@ def _read_database(path: Path) -> dict[str, Any]:
 def _read_video(video_id: str, entry: Any, on_outside: str,
                 problems: list[str], label_ids: dict[str, set]
                 ) -> AnnotatedVideo | None:
+    if not _is_clean(video_id):
+        problems.append(f"video id {video_id!r}: empty, or a control "
+                        "character in it")
+        return None
     if not isinstance(entry, dict):
         problems.append(f"{video_id}: is no object")
         return None
@@ -174,31 +183,40 @@ def _read_video(video_id: str, entry: Any, on_outside: str,
                               numbers["duration"], on_outside, problems)
         if action is not None:
             actions.append(action)
-            if "label_id" in annotation:
-                label_ids.setdefault(action.label, set()).add(
-                    annotation["label_id"])
-            else:
-                label_ids.setdefault(action.label, set()).add(None)
+            label_id = annotation.get("label_id")
+            if label_id is not None and type(label_id) is not int:
+                problems.append(f"{video_id}, annotation {number}: label_id "
+                                f"{label_id!r} is no whole number")
+                label_id = None
+            label_ids.setdefault(action.label, set()).add(label_id)
     return AnnotatedVideo(video_id, entry["subset"].lower(),
                           numbers["duration"], numbers["fps"],
                           tuple(actions))
 
 
+def _is_clean(text: str) -> bool:
+    """Whether untrusted text can be shown, and kept one a line."""
+    return bool(text) and not any(
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        for character in text)
+
+
 def _is_positive(value: Any) -> bool:
     return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and math.isfinite(value) and value > 0)
+            and 0 < value <= sys.float_info.max)
 
 
 def _read_action(where: str, annotation: Any, duration: float | None,
                  on_outside: str, problems: list[str]) -> Action | None:
     try:
+        # Some circulating files write the numbers as text.
         start, end = map(float, annotation["segment"])
         label = annotation["label"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         problems.append(f"{where}: needs \"label\" and \"segment\": [start, "
                         f"end] in seconds, is {str(annotation)[:80]}")
         return None
-    if not isinstance(label, str) or not label:
+    if not isinstance(label, str) or not _is_clean(label):
         problems.append(f"{where}: label {label!r} is no name")
         return None
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -237,19 +255,16 @@ def _class_order(videos: dict[str, AnnotatedVideo],
                         f"{action.label!r} is in no class list"
                         + (f"; did you mean {near[0]!r}?" if near else ""))
         return tuple(given)
-    found = {label: ids for label, ids in label_ids.items()}
-    several = {label: ids for label, ids in found.items() if len(ids) > 1}
-    for label, ids in several.items():
-        shown = ", ".join(sorted(str(i) for i in ids))
-        problems.append(f"label {label!r} has several label_id: {shown}")
-    numbers = [next(iter(ids)) for ids in found.values()]
-    if several or None in numbers:
-        return tuple(sorted(found))
-    # THUMOS has two names for one class under ActionFormer's label_id, so a
-    # shared number is as good as none: names decide then.
-    if len(set(numbers)) != len(numbers):
+    numbers = {label: ids - {None} for label, ids in label_ids.items()}
+    for label, ids in numbers.items():
+        if len(ids) > 1:
+            shown = ", ".join(str(label_id) for label_id in sorted(ids))
+            problems.append(f"label {label!r} has several label_id: {shown}")
+    if any(len(ids) != 1 or None in ids for ids in label_ids.values()):
+        return tuple(sorted(label_ids))
+    if len(set().union(*numbers.values())) != len(numbers):
         problems.append("several labels share one label_id: give the classes "
                         "with --config.data.class_names=FILE, or correct "
                         "label_id")
-    return tuple(sorted(found, key=lambda label: (next(iter(found[label])),
-                                                  label)))
+    return tuple(sorted(numbers, key=lambda label: (min(numbers[label]),
+                                                    label)))

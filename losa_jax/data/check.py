@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,7 +66,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"{folder}: no such folder of videos; set "
                          "--config.data.videos=FOLDER")
     cache = _load_cache(cache_path)
-    files = sorted(path.name for path in folder.iterdir())
+    files = _video_files(folder)
 
     def probe(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
         try:
@@ -84,7 +85,8 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
 
     infos: dict[str, VideoInfo] = {}
     broken: list[BrokenVideo] = []
-    with ThreadPoolExecutor(num_threads) as pool:
+    pool = ThreadPoolExecutor(num_threads)
+    try:
         results = tqdm(pool.map(probe, videos), total=len(videos),
                        desc="checking videos", unit="video",
                        disable=not progress, leave=False)
@@ -93,7 +95,10 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                 broken.append(result)
             else:
                 infos[video.video_id] = result
-    _save_cache(cache_path, cache)
+    finally:
+        # Ctrl-C must neither wait for the rest nor lose what was done.
+        pool.shutdown(cancel_futures=True)
+        _save_cache(cache_path, cache)
     if broken and (on_broken_video == "stop" or not infos):
         lines = [f"  {item.video_id}: {item.reason}"
                  for item in broken[:MAX_REPORTED]]
@@ -108,14 +113,22 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
     return infos, broken
 
 
-def _find_file(video_id: str, folder: Path, files: Sequence[str]) -> Path:
+def _video_files(folder: Path) -> dict[str, list[str]]:
+    """Names of video files by name without extension (may hold dots)."""
+    files: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        for extension in EXTENSIONS:
+            if name.lower().endswith(extension):
+                files.setdefault(name[:-len(extension)], []).append(name)
+    return files
+
+
+def _find_file(video_id: str, folder: Path,
+               files: dict[str, list[str]]) -> Path:
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name")
-    found = [name for name in files
-             if any(name == video_id + extension or
-                    name.lower() == (video_id + extension).lower()
-                    for extension in EXTENSIONS)]
+    found = files.get(video_id, [])
     if not found:
         raise InputError(f"no file {video_id}{{{','.join(EXTENSIONS)}}} in "
                          f"{folder}")
@@ -151,9 +164,10 @@ def _load_cache(path: Path | None) -> dict:
     if path is None or not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        cache = json.loads(path.read_text())
     except ValueError:
-        return {}  # it is only a cache
+        cache = None
+    return cache if isinstance(cache, dict) else {}  # it is only a cache
 
 
 def _from_cache(cache: dict, key: str) -> VideoInfo | None:
@@ -168,6 +182,8 @@ def _from_cache(cache: dict, key: str) -> VideoInfo | None:
 def _save_cache(path: Path | None, cache: dict) -> None:
     if path is None:
         return
-    temporary = path.with_name(path.name + ".tmp")
+    # Several processes may share the folder.
+    temporary = path.with_name(
+        f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(cache))
     os.replace(temporary, path)

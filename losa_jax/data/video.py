@@ -153,7 +153,7 @@ def _decode_from(container: InputContainer, stream: VideoStream,
             key = next(packets)
             if key.dts is None:
                 return None
-            if key.is_keyframe and key.pts is not None and key.pts <= latest:
+            if key.is_keyframe and key.pts is not None:
                 # Pictures from before the key frame (open groups) may lean
                 # on others that were not decoded.
                 decoded = decode_packets(itertools.chain([key], packets))
@@ -161,7 +161,8 @@ def _decode_from(container: InputContainer, stream: VideoStream,
                     picture for picture in decoded
                     if picture.pts is not None and picture.pts >= key.pts)
                 first = next(pictures, None)
-                # Some key frames only begin a gradual refresh.
+                # A seek may land late, and some key frames only begin a
+                # gradual refresh.
                 if first is not None and first.pts <= latest:
                     return itertools.chain([first], pictures)
             goal = key.dts - 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,19 +27,19 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     Raises:
       InputError: the file is missing, empty, or no video.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if not path.is_file():
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error_reason(error)}): "
+                         "check the path and its permissions") from error
+    if not stat.S_ISREG(facts.st_mode):
         raise InputError(f"{path}: not a file; name one video file")
-    if path.stat().st_size == 0:
+    if facts.st_size == 0:
         raise InputError(f"{path}: the file is empty: {MEND}")
     try:
-        # A title may be in any encoding and must not stop us. An absolute
-        # path is never taken for a protocol ("concat:..."), and a playlist
-        # in disguise must not open other addresses.
-        container = av.open(
-            os.path.abspath(path), metadata_errors="ignore",
-            container_options={"protocol_whitelist": "file"})
+        # A title may be in any encoding and must not stop us. FFmpeg would
+        # take the relative path "12:30.mp4" for an address.
+        container = av.open(os.path.abspath(path), metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a readable video "
                          f"({error_reason(error)}): {MEND}") from error
@@ -77,5 +78,5 @@ def decode_packets(packets: Iterable[Packet]) -> Iterator[VideoFrame]:
 
 
 def error_reason(error: object) -> str:
-    """An FFmpeg error without its number and file name."""
+    """An error of FFmpeg or the system without its number and file name."""
     return getattr(error, "strerror", None) or str(error)

@@ -255,18 +255,23 @@ def _read_packets(path: Path, container: InputContainer,
     packets = []
     reached_seconds = 0.0
     rate = _header_rate(stream)
-    for packet in container.demux():
-        if not packet.size:  # the demuxer's sign for the end
-            continue
-        is_picture = packet.stream is stream and not packet.is_discard
-        if packet.pts is not None:
-            end_seconds = _end_seconds(packet, rate)
-            reached_seconds = max(reached_seconds, end_seconds)
-            if is_picture and packet.pts >= first_stamp:
-                packets.append(
-                    _Packet(packet.pts, packet.is_keyframe, end_seconds))
-        elif is_picture:
-            return []
+    try:
+        for packet in container.demux():
+            if not packet.size:  # the demuxer's sign for the end
+                continue
+            is_picture = packet.stream is stream and not packet.is_discard
+            if packet.pts is not None:
+                end_seconds = _end_seconds(packet, rate)
+                reached_seconds = max(reached_seconds, end_seconds)
+                if is_picture and packet.pts >= first_stamp:
+                    packets.append(
+                        _Packet(packet.pts, packet.is_keyframe, end_seconds))
+            elif is_picture:
+                return []
+    except FFmpegError as error:
+        raise InputError(
+            f"{path}: cannot be read after {reached_seconds:.1f} s "
+            f"({error_reason(error)}): {MEND}") from error
     _refuse_lost_seconds(path, container, stream, reached_seconds)
     packets.sort()
     return packets if _is_rising([each.stamp for each in packets]) else []

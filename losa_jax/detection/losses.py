@@ -57,6 +57,8 @@ def distance_iou_loss(predicted: Float[Array, "*s 2"],
     The one-dimensional distance-IoU loss (Zheng et al., 2020) of segments
     given by their distances from a common point inside both.
 
+    Finite everywhere, and so is the gradient.
+
     Args:
       predicted, target: distance to start and to end, not negative.
     """
@@ -123,11 +125,9 @@ def detection_loss(class_logits: Float[Array, "b p k"],
     classification = jnp.sum(
         jnp.where(valid[..., None], focal, 0.0)) / normalizer
 
-    # Points that do not count get equal segments *before* the loss: the
-    # gradient of a masked result would still be that of 0 / epsilon.
-    distance = distance_iou_loss(
-        jnp.where(positive[..., None], offsets, 1.0),
-        jnp.where(positive[..., None], targets.offsets, 1.0))
+    # The loss of all points, then a mask: at points that do not count it is
+    # finite, and so is its gradient, which the mask turns into 0.
+    distance = distance_iou_loss(offsets, targets.offsets)
     regression = jnp.sum(
         jnp.where(positive, distance, 0.0)) / normalizer
 

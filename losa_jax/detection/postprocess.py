@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.detection.targets import Points
 
-# Added to the lengths before an overlap is computed, as ActionFormer's NMS
-# does: two empty segments at one place overlap fully and nothing divides
-# by zero.
+# Added to the lengths (not to the intersection) before an overlap is
+# computed, as ActionFormer's NMS does: empty segments then overlap nothing,
+# and nothing divides by zero.
 LENGTH_EPSILON = 1e-6
 # Smallest array that NMS is compiled for; larger ones double.
 SMALLEST_BUCKET = 64
@@ -289,8 +289,8 @@ def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
       segments: [m, 2] all candidates, of any class.
       scores: [m] of the candidates before NMS; the weight of a vote, times
         the IoU for "actionformer".
-      threshold: IoU from which a candidate supports a kept segment; without
-        1e-6 on the lengths, unlike NMS.
+      threshold: IoU from which a candidate supports a kept segment, above
+        0; without 1e-6 on the lengths, unlike NMS.
 
     Returns:
       [q, 2]; a kept segment without support (an empty one) stays in place.

@@ -150,3 +150,55 @@ def test_the_real_files(shared_dir, caplog):
         assert (sum(len(video.actions) for video in found)
                 + sum(f"video_{subset}" in line for line in dropped)
                 ) == actions
+
+
+def test_untrusted_text_is_refused_without_being_printed(tmp_path):
+    path = _write(tmp_path, {
+        "a\x1b[2J": _video(), "b": _video(label="jump\nrun"),
+        "": _video(), "café 日本": _video(label="saut à la perche")})
+    with pytest.raises(InputError, match="3 wrong entries") as caught:
+        load_annotations(path)
+    assert "\x1b" not in str(caught.value)
+    assert "'a\\x1b[2J'" in str(caught.value)
+    assert "'jump\\nrun'" in str(caught.value)
+
+
+def test_odd_numbers_are_refused_or_read(tmp_path):
+    huge = 10 ** 400
+    path = _write(tmp_path, {
+        "huge": _video([(1, huge)]), "long": _video(duration=huge),
+        "true": _video(fps=True), "text": _video([("1.5", "2")])})
+    with pytest.raises(InputError, match="3 wrong entries"):
+        load_annotations(path)
+    path = _write(tmp_path, {"text": _video([("1.5", "2")])})
+    assert load_annotations(path).videos["text"].actions == (
+        Action(1.5, 2.0, "jump"),)
+
+
+def test_label_ids_must_be_whole_numbers_on_all_or_do_not_count(tmp_path):
+    database = {"a": _video([(1, 2), (3, 4)], label="zebra"),
+                "b": _video(label="ant")}
+    database["a"]["annotations"][0]["label_id"] = 0
+    # Not every action has one: names in order.
+    assert load_annotations(_write(tmp_path, database)).class_names == (
+        "ant", "zebra")
+    database["b"]["annotations"][0]["label_id"] = [1]
+    with pytest.raises(InputError, match=r"b, annotation 0: label_id \[1\]"):
+        load_annotations(_write(tmp_path, database))
+
+
+def test_byte_order_marks_are_read_over(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("b\na\n", encoding="utf-8-sig")
+    assert load_class_names(path) == ("b", "a")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not a text file"):
+        load_class_names(path)
+
+
+@pytest.mark.shared
+def test_numbers_written_as_text_in_a_real_file(shared_dir):
+    path = shared_dir / "data/thumos14/thumos14_210_test_videos.json"
+    videos = load_annotations(path).subset("test")
+    assert len(videos) == 210
+    assert videos[0].actions[0] == Action(18.6, 24.8, "HighJump")

@@ -143,10 +143,12 @@ def test_recall_by_hand():
                         (40, 50, "b", 0.1)),
         "w": detections((80, 90, "a", 0.9), (0, 10, "a", 0.8))}
     recall = recall_at(truth, found, class_names=["a", "b", "c"],
-                       tiou_thresholds=[0.5, 0.7], multiples=(1, 2))
-    # Class a: v keeps 2 (then 4) predictions, w keeps 1 (then 2).
-    np.testing.assert_allclose(recall, [[(2 / 3 + 1) / 2, (0 + 1) / 2],
-                                        [(3 / 3 + 1) / 2, (2 / 3 + 1) / 2]])
+                       tiou_thresholds=[0.5, 0.6, 0.7], multiples=(1, 2))
+    # Class a: v keeps 2 (then 4) predictions, w keeps 1 (then 2); 0.6 is
+    # reached exactly.
+    np.testing.assert_allclose(
+        recall, [[(2 / 3 + 1) / 2, (2 / 3 + 1) / 2, (0 + 1) / 2],
+                 [(3 / 3 + 1) / 2, (3 / 3 + 1) / 2, (2 / 3 + 1) / 2]])
 
 
 def iou_of(a, b):
@@ -276,10 +278,16 @@ def test_many_predictions_take_seconds():
 # equal scores at will, and hold predictions in videos without ground truth
 # to be false. Many scores of these files are equal, so the tests below
 # first make the scores distinct in exactly that order, and list such videos
-# without actions.
+# without actions. numpy's order is that of the processor: the quoted average
+# 33.415 is AVX-512's, AVX2 gives 33.472 and neither 33.141.
+
+ORDER_OF_THE_FIGURES = ("58467eedce91c2b9", "c0dade0647638d08")
 
 def with_distinct_scores(predictions, group_of):
-    """Replaces scores by ranks within a group, ties broken by numpy."""
+    """Replaces scores by ranks within a group, ties broken by numpy.
+
+    Skips the test where numpy's order is not that of the known figures.
+    """
     groups = {}
     for video, rows in predictions.items():
         for index, row in enumerate(rows):
@@ -295,8 +303,12 @@ def with_distinct_scores(predictions, group_of):
             video, index = places[place]
             distinct[video][index] = distinct[video][index]._replace(
                 score=-rank)
-    order = np.concatenate(orders).astype("<i8").tobytes()
-    return distinct, hashlib.sha256(order).hexdigest()[:16]
+    order = hashlib.sha256(
+        np.concatenate(orders).astype("<i8").tobytes()).hexdigest()
+    if order[:16] not in ORDER_OF_THE_FIGURES:
+        pytest.skip("numpy on this processor breaks ties differently from "
+                    "the one that gave the known figures (AVX-512)")
+    return distinct
 
 
 def thumos_test_set(shared_dir):
@@ -319,10 +331,7 @@ THUMOS_THRESHOLDS = np.arange(1, 8) / 10
 @pytest.mark.shared
 def test_thumos_detections_as_public_kits_score_them(shared_dir):
     truth, found, names = thumos_test_set(shared_dir)
-    found, order = with_distinct_scores(found, lambda _, row: row.label)
-    if order != "58467eedce91c2b9":
-        pytest.skip("numpy on this processor breaks ties differently from "
-                    "the one that gave the known figures (AVX2)")
+    found = with_distinct_scores(found, lambda _, row: row.label)
     report = evaluate_map(truth | {"video_test_0001292": []}, found,
                           class_names=names,
                           tiou_thresholds=THUMOS_THRESHOLDS)
@@ -336,8 +345,8 @@ def test_thumos_detections_as_public_kits_score_them(shared_dir):
 @pytest.mark.shared
 def test_thumos_recall_as_public_kits_score_it(shared_dir):
     truth, found, names = thumos_test_set(shared_dir)
-    found, _ = with_distinct_scores(
-        found, lambda video, row: (video, row.label))
+    found = with_distinct_scores(found,
+                                 lambda video, row: (video, row.label))
     recall = 100 * recall_at(truth, found, class_names=names,
                              tiou_thresholds=[0.5])
     np.testing.assert_allclose(recall[:, 0], [41.91, 58.26], atol=6e-3)

@@ -208,12 +208,23 @@ def test_first_pick_is_not_tested():
 
 
 def test_hard_nms_threshold_is_inclusive():
-    # Two equal empty segments overlap fully, thanks to the added 1e-6.
-    kept = hard_nms(np.ones((2, 2), np.float32),
-                    np.array([0.2, 0.3], np.float32), np.ones(2, bool),
-                    iou_threshold=1.0, min_score=0.0, max_kept=2)
+    # At this length 1e-6 is lost in rounding: the overlap is exactly 1/2.
+    segments = np.array([[0, 1024], [0, 2048]], np.float32)
+    run = functools.partial(hard_nms, segments,
+                            np.array([0.2, 0.3], np.float32),
+                            np.ones(2, bool), min_score=0.0, max_kept=2)
+    kept = run(iou_threshold=0.5)
     assert np.asarray(kept.valid).tolist() == [True, False]
     assert int(kept.index[0]) == 1
+    assert run(iou_threshold=0.501).valid.all()
+
+
+def test_empty_segments_stay_finite():
+    # The same place twice: an intersection of 0 over 2e-6.
+    kept = soft_nms(np.ones((2, 2), np.float32),
+                    np.array([0.2, 0.3], np.float32), np.ones(2, bool),
+                    sigma=0.5, min_score=0.0, max_kept=2)
+    np.testing.assert_allclose(kept.score, [0.3, 0.2])
 
 
 def test_equal_scores_go_by_index():
@@ -237,12 +248,13 @@ def test_zero_scores_and_nobody():
 
 def test_nms_runs_over_a_batch():
     both = [random_segments(30, seed) for seed in (1, 2)]
+    alive = np.arange(30) < np.array([[30], [8]])
     run = functools.partial(soft_nms, sigma=0.5, min_score=0.1, max_kept=20)
     batch = jax.jit(jax.vmap(run))(
         jnp.stack([segments for segments, _ in both]),
-        jnp.stack([scores for _, scores in both]), jnp.ones((2, 30), bool))
+        jnp.stack([scores for _, scores in both]), alive)
     for b, (segments, scores) in enumerate(both):
-        one = run(segments, scores, np.ones(30, bool))
+        one = run(segments, scores, alive[b])
         np.testing.assert_array_equal(batch.index[b], one.index)
         np.testing.assert_array_equal(batch.valid[b], one.valid)
         np.testing.assert_allclose(batch.score[b], one.score, rtol=1e-5)

@@ -1,0 +1,374 @@
+"""Every frame is the one asked for, and every broken file is found out.
+
+Pictures carry their number: block k of 8, each 16 x 16 pixels, at the top
+left is white if bit k of the number is 1.
+"""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from losa_jax.data.video import VideoDecodeError, probe_video, read_frames
+from losa_jax.errors import InputError
+
+FRAMES = 240
+HMDB = "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi"
+# Pictures of variable_frame_rate.mp4 and when they appear (its README).
+VARIABLE_SECONDS = np.concatenate([
+    np.arange(60) / 30, 2 + np.arange(20) / 10, 5 + np.arange(25) / 25])
+
+
+def _number(frame, block=16):
+    middle = slice(block // 4, 3 * block // 4)
+    return sum(
+        int(frame[middle, block * k:block * (k + 1)][:, middle].mean() > 128)
+        << k for k in range(8))
+
+
+def _numbers(frames):
+    return [_number(frame) for frame in frames]
+
+
+def _picture(number):
+    picture = np.full((64, 160, 3), 90, np.uint8)
+    picture[32:, number % 100:number % 100 + 40] = (220, 60, 20)
+    for k in range(8):
+        picture[:16, 16 * k:16 * k + 16] = 255 * (number >> k & 1)
+    return picture
+
+
+def _render(path, *, x264="keyint=30", codec="libx264", fps=25,
+            frames=FRAMES, pictures=_picture):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(fps))
+        stream.height, stream.width = 64, 160
+        stream.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            stream.codec_context.options = {
+                "preset": "veryfast", "crf": "18", "x264-params": x264}
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(pictures(number), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="module", params=[
+    ("gop_250.mp4", {"x264": "keyint=250:scenecut=0"}),
+    ("gop_30.mp4", {"x264": "keyint=30:scenecut=0"}),
+    # Key frames whose first pictures lean on the group before.
+    ("open.mp4", {"x264": "open-gop=1:bframes=3:keyint=20:scenecut=0"}),
+    # "Key frames" after which the picture heals column by column.
+    ("refresh.mp4", {"x264": "intra-refresh=1:keyint=30:bframes=0"}),
+    # Time stamps rounded to milliseconds.
+    ("ntsc.mkv", {"fps": "30000/1001"}),
+    ("packed.avi", {"codec": "mpeg4"}),
+    # Stamps that go back, so that pictures must be counted.
+    ("h264.avi", {}),
+], ids=lambda param: param[0])
+def rendered(request, folder):
+    name, options = request.param
+    path = _render(folder / name, **options)
+    return path, probe_video(path)
+
+
+def test_probe_counts_the_pictures(rendered):
+    path, info = rendered
+    fps = 30000 / 1001 if path.suffix == ".mkv" else 25.0
+    assert info.path == path
+    assert (info.fps, info.frame_count) == (fps, FRAMES)
+    assert info.duration_seconds == pytest.approx(FRAMES / fps, abs=1e-12)
+    assert (info.height, info.width) == (64, 160)
+    assert info.is_timed == (path.name != "h264.avi")
+    assert probe_video(path, "full") == info
+
+
+def test_every_frame_in_one_pass(rendered):
+    path, info = rendered
+    frames = read_frames(path, range(FRAMES), info=info)
+    assert frames.shape == (FRAMES, 64, 160, 3) and frames.dtype == np.uint8
+    assert _numbers(frames) == list(range(FRAMES))
+
+
+def test_random_windows_are_the_same_pixels(rendered):
+    path, info = rendered
+    whole = read_frames(path, range(FRAMES), info=info)
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        first, step = rng.integers(0, FRAMES), rng.integers(1, 5)
+        wanted = np.minimum(first + step * np.arange(8), FRAMES - 1)
+        np.testing.assert_array_equal(
+            read_frames(path, wanted, info=info), whole[wanted])
+
+
+def test_any_order_and_repeats(rendered):
+    path, info = rendered
+    wanted = [200, 3, 3, 239, 0, 200]
+    assert _numbers(read_frames(path, wanted, info=info)) == wanted
+
+
+def test_threads_do_not_disturb_each_other(rendered):
+    path, info = rendered
+    starts = [0, 55, 110, 165, 220] * 2
+    with ThreadPoolExecutor(4) as pool:
+        windows = pool.map(
+            lambda start: read_frames(path, range(start, start + 8),
+                                      info=info), starts)
+        for start, frames in zip(starts, windows, strict=True):
+            assert _numbers(frames) == list(range(start, start + 8))
+
+
+def test_frames_outside_the_video_are_a_mistake_of_the_program(rendered):
+    path, info = rendered
+    for wanted in ([-1], [0, FRAMES]):
+        with pytest.raises(ValueError, match="the video has 0 to 239"):
+            read_frames(path, wanted, info=info)
+    assert read_frames(path, [], info=info).shape == (0, 64, 160, 3)
+
+
+def test_colours_and_scaling(folder):
+    red = np.zeros((64, 160, 3), np.uint8)
+    red[:, :80] = (230, 30, 60)
+    path = _render(folder / "red.mp4", frames=3, pictures=lambda _: red)
+    frame = read_frames(path, [1], height=32, width=40)[0]
+    assert frame.shape == (32, 40, 3)
+    # Within the rounding of 8-bit YUV; the edge in the middle is soft.
+    np.testing.assert_allclose(
+        frame[:, :16].astype(int), np.broadcast_to((230, 30, 60),
+                                                   (32, 16, 3)), atol=5)
+    np.testing.assert_allclose(frame[:, 24:].astype(int), 0, atol=5)
+
+
+def test_unknown_check(folder):
+    with pytest.raises(ValueError, match="check='all'"):
+        probe_video(folder / "gop_30.mp4", "all")
+
+
+@pytest.mark.parametrize("name, codec", [
+    ("cut.mp4", "libx264"), ("cut.mkv", "libx264"), ("cut.avi", "mpeg4")])
+def test_a_cut_file_is_found_out(folder, name, codec):
+    path = _render(folder / name, codec=codec)
+    info = probe_video(path)
+    content = path.read_bytes()
+    if name == "cut.mp4":  # the index to the front, as on the web
+        with av.open(str(path)) as source, av.open(
+                str(folder / "front.mp4"), "w",
+                options={"movflags": "faststart"}) as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        content = (folder / "front.mp4").read_bytes()
+    path.write_bytes(content[:len(content) * 6 // 10])
+    for check in ("ends", "full"):
+        with pytest.raises(InputError) as caught:
+            probe_video(path, check)
+        assert f"{path}: the file is cut off" in str(caught.value)
+    # The file was whole when it was probed: its start can still be read.
+    assert _numbers(read_frames(path, [5, 40], info=info)) == [5, 40]
+    with pytest.raises(VideoDecodeError,
+                       match=r"frame 230 of 240 \(at 9\.22 s\)"):
+        read_frames(path, [5, 230], info=info)
+
+
+def test_damage_in_the_middle(folder):
+    path = _render(folder / "damaged.mp4")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle:middle + 800] = bytes(800)
+    path.write_bytes(content)
+    info = probe_video(path)
+    with pytest.raises(InputError, match="cannot be decoded after "):
+        probe_video(path, "full")
+    with pytest.raises(VideoDecodeError, match=r"damaged\.mp4: frame \d+ of"):
+        read_frames(path, range(FRAMES), info=info)
+    # Its group of pictures is lost, the rest is not.
+    for number in (3, 235):
+        assert _numbers(read_frames(path, [number], info=info)) == [number]
+
+
+def test_pictures_before_the_start_are_left_out(folder):
+    """An edit list that hides the first ten pictures, as of a cut clip."""
+    source_path = _render(folder / "whole.mp4")
+    path = folder / "trimmed.mp4"
+    with av.open(str(source_path)) as source, av.open(
+            str(path), "w",
+            options={"avoid_negative_ts": "disabled"}) as target:
+        origin = source.streams.video[0]
+        stream = target.add_stream_from_template(origin)
+        shift = round(10 / 25 / origin.time_base)
+        for packet in source.demux(origin):
+            if packet.dts is not None:
+                packet.pts -= shift
+                packet.dts -= shift
+                packet.stream = stream
+                target.mux(packet)
+    info = probe_video(path)
+    assert (info.fps, info.frame_count) == (25.0, 230)
+    assert _numbers(read_frames(path, [0, 100, 229], info=info)) == [
+        10, 110, 239]
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    path = tmp_path / "album.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.height, stream.width = 64, 160
+        stream.pix_fmt = "yuvj420p"
+        stream.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(_picture(0), "rgb24")
+        container.mux(stream.encode(frame.reformat(format="yuvj420p")))
+        container.mux(stream.encode())
+    with pytest.raises(InputError, match="no video stream"):
+        probe_video(path)
+
+
+def test_a_playlist_in_disguise_opens_nothing(folder, tmp_path):
+    """Else a data set from the network could read any file or address."""
+    target = _render(folder / "target.mp4", frames=5)
+    path = tmp_path / "video.mp4"
+    path.write_text(f"ffconcat version 1.0\nfile '{target}'\n")
+    with pytest.raises(InputError, match="not a readable video"):
+        probe_video(path)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda path: None, "cannot be opened"),
+    (lambda path: path.mkdir(), "not a file"),
+    (lambda path: path.touch(), "the file is empty"),
+    (lambda path: path.write_text("hello"), "not a readable video"),
+])
+def test_what_is_no_video(tmp_path, make, message):
+    path = tmp_path / "video.mp4"
+    make(path)
+    for call in (probe_video, lambda path: read_frames(path, [0])):
+        with pytest.raises(InputError, match=message) as caught:
+            call(path)
+        assert str(path) in str(caught.value)
+
+
+# Real files.
+
+ODD = {  # fps, frames, height, width
+    HMDB: (30.0, 83, 240, 320),
+    "v_SoccerJuggling_g23_c01.avi": (30000 / 1001, 240, 240, 320),
+    "portrait_rotated.mp4": (25.0, 75, 256, 144),
+    "variable_frame_rate.mp4": (5250 / 299, 105, 144, 192),
+    "flipping_a_pancake.mkv": (30.0, 310, 240, 426),
+    "one_frame.mp4": (25.0, 1, 144, 192),
+    "bframes_start_offset.mp4": (25.0, 100, 144, 192),
+    "hevc_10bit.mp4": (30.0, 90, 144, 192),
+    "vp9.webm": (24.0, 72, 144, 192),
+}
+CODED = [name for name in ODD if name not in (
+    HMDB, "v_SoccerJuggling_g23_c01.avi", "flipping_a_pancake.mkv")]
+
+
+def _expected(name):
+    """Numbers in the pictures on screen in the middle of every frame."""
+    fps, frame_count, *_ = ODD[name]
+    if name == "one_frame.mp4":
+        return np.array([37])
+    if name == "variable_frame_rate.mp4":
+        middles = (np.arange(frame_count) + 0.5) / fps
+        return np.array([np.flatnonzero(VARIABLE_SECONDS <= middle)[-1]
+                         for middle in middles])
+    return np.arange(frame_count)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_are_probed_right(shared_dir, name):
+    path = shared_dir / "data/odd_videos" / name
+    info = probe_video(path)
+    assert (info.fps, info.frame_count, info.height, info.width) == (
+        ODD[name])
+    assert info.duration_seconds == info.frame_count / info.fps
+    assert probe_video(path, "full") == info
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", CODED)
+def test_odd_files_every_frame(shared_dir, name):
+    path = shared_dir / "data/odd_videos" / name
+    info = probe_video(path)
+    expected = _expected(name)
+    whole = read_frames(path, range(info.frame_count), info=info)
+    assert _numbers(whole) == expected.tolist()
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        wanted = rng.integers(0, info.frame_count, 6)
+        frames = read_frames(path, wanted, info=info)
+        assert _numbers(frames) == expected[wanted].tolist()
+    np.testing.assert_array_equal(frames, whole[wanted])
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [HMDB, "v_SoccerJuggling_g23_c01.avi",
+                                  "flipping_a_pancake.mkv"])
+def test_odd_files_without_numbers(shared_dir, name):
+    path = shared_dir / "data/odd_videos" / name
+    info = probe_video(path)
+    with av.open(str(path), metadata_errors="ignore") as container:
+        pictures = [frame.to_ndarray(format="rgb24")
+                    for frame in container.decode(video=0)]
+    wanted = [info.frame_count - 1, 0, 41, 40, 42]
+    np.testing.assert_array_equal(
+        read_frames(path, wanted, info=info),
+        np.stack([pictures[index] for index in wanted]))
+
+
+@pytest.mark.shared
+def test_a_lying_picture_is_scaled_upright(shared_dir):
+    path = shared_dir / "data/odd_videos/portrait_rotated.mp4"
+    frames = read_frames(path, [0, 70], height=128, width=72)
+    assert frames.shape == (2, 128, 72, 3)
+    assert [_number(frame, block=8) for frame in frames] == [0, 70]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name, message", [
+    ("truncated_faststart.mp4", "index needs 59428 bytes and it has 35656"),
+    ("truncated_no_faststart.mp4", "not a readable video"),
+    ("zero_bytes.mp4", "is empty"),
+    ("text_not_video.mp4", "not a readable video"),
+    ("audio_only.mp4", "no video stream"),
+])
+def test_broken_files(shared_dir, name, message):
+    path = shared_dir / "data/odd_videos" / name
+    for check in ("ends", "full"):
+        with pytest.raises(InputError, match=message) as caught:
+            probe_video(path, check)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.shared
+def test_a_header_that_is_believed(shared_dir):
+    path = shared_dir / "data/odd_videos/truncated_faststart.mp4"
+    info = probe_video(path, "none")
+    assert (info.frame_count, info.last_seconds) == (150, None)
+    assert _numbers(read_frames(path, [0, 50], info=info)) == [0, 50]
+    with pytest.raises(VideoDecodeError, match=r"frame 100 of 150 \(at 4.02"):
+        read_frames(path, [0, 100], info=info)
+    # What is not looked at is not promised either.
+    whole = shared_dir / "data/odd_videos/vp9.webm"
+    assert dataclasses.replace(probe_video(whole), last_seconds=None) == (
+        probe_video(whole, "none"))
+
+
+@pytest.mark.shared
+def test_gestures_are_as_annotated(shared_dir):
+    path = shared_dir / "data/gestures/videos/gestures_training_0002.mp4"
+    info = probe_video(path)
+    assert info.fps == 30.0
+    assert info.duration_seconds == pytest.approx(42.333333, abs=1e-6)

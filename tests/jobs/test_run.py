@@ -1,0 +1,144 @@
+"""A whole run on rendered videos: train, die, resume, evaluate."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import quick
+from losa_jax.data import synthetic
+from losa_jax.errors import InputError
+from losa_jax.jobs import train as train_job
+from losa_jax.jobs.evaluate import evaluate
+from losa_jax.models import weight_rules, weights
+from losa_jax.models.vit import VitSpec
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """quick.py on six videos and a random backbone."""
+    folder = tmp_path_factory.mktemp("data")
+    synthetic.render_untrimmed_set(folder / "videos", num_training=4,
+                                   num_testing=2, size=32, progress=False)
+    spec = VitSpec(width=16, depth=2, heads=2, mlp_width=32, patch=16,
+                   image_size=(32, 32))
+    rng = np.random.default_rng(0)
+    weights.save_videomae_safetensors(folder / "tiny.safetensors", spec, {
+        name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape
+        in weight_rules.expected_shapes(spec).items()})
+    weights.convert_backbone(folder / "tiny.safetensors", folder / "tiny")
+    config = quick.get_config()
+    config.synthetic.folder = ""
+    config.pretrain.steps = 0
+    config.data.annotations = str(folder / "videos/annotations.json")
+    config.data.videos = str(folder / "videos/videos")
+    config.backbone.checkpoint = str(folder / "tiny")
+    config.augment.size = 32
+    config.window.frames = config.window.tokens = 64
+    config.head.width = 16
+    config.head.num_levels = 2
+    config.adapter.num_taps = 1
+    config.adapter.width = 8
+    config.train.epochs = config.train.schedule_epochs = 3
+    config.train.evaluate_from_epoch = 1
+    config.train.evaluate_every_epochs = 1
+    return config
+
+
+def _trace(workdir):
+    lines = [json.loads(line) for line in
+             (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line[key]) for line in lines
+            for key in ("loss", "map") if key in line]
+
+
+class _Died(Exception):
+    pass
+
+
+def test_a_run_that_dies_goes_on_as_if_it_had_not(
+        config, tmp_path, monkeypatch, capsys):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    report = train_job.train(config, whole)
+    assert len(_trace(whole)) == 6 + 3
+
+    # Dies in the third epoch, after metrics that no checkpoint holds.
+    real_write, count = train_job._write_metrics, [0]
+
+    def write_and_die(pending, *rest):
+        real_write(pending, *rest)
+        count[0] += bool(pending)
+        if count[0] == 3:
+            raise _Died
+
+    monkeypatch.setattr(train_job, "_write_metrics", write_and_die)
+    with pytest.raises(_Died):
+        train_job.train(config, broken)
+    assert len(_trace(broken)) == 6 + 2
+    monkeypatch.undo()
+    capsys.readouterr()
+    resumed = train_job.train(config, broken)
+    assert "resumed" in capsys.readouterr().out
+    assert _trace(broken) == _trace(whole)
+    assert resumed.average_map == report.average_map
+    files = [json.loads((folder / "predictions.json").read_text())
+             for folder in (whole, broken)]
+    assert files[0] == files[1] and len(files[0]["results"]) == 2
+
+    # --mode=eval alone gives the same from the finished folder.
+    (broken / "predictions.json").unlink()
+    again = evaluate(config, broken)
+    np.testing.assert_array_equal(again.map_per_threshold,
+                                  report.map_per_threshold)
+    assert json.loads((broken / "predictions.json").read_text()) == files[0]
+
+    # Another configuration is not silently resumed.
+    other = config.copy_and_resolve_references()
+    other.train.learning_rate = 5e-3
+    with pytest.raises(InputError, match="run with other settings.*train"):
+        train_job.train(other, broken)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_videos(
+        config, tmp_path, monkeypatch):
+    real = train_job.make_train_step
+
+    def poisoned(*arguments):
+        step = real(*arguments)
+
+        def poison(state, *rest):
+            state, metrics = step(state, *rest)
+            bad = jax.numpy.where(state.step == 2, jax.numpy.nan, 0.0)
+            return state, {**metrics, "loss": metrics["loss"] + bad}
+
+        return poison
+
+    monkeypatch.setattr(train_job, "make_train_step", poisoned)
+    with pytest.raises(InputError, match="step 2: loss=nan.*"
+                                         "untrimmed_training_"):
+        train_job.train(config, tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints/last").glob("[0-9]*"))
+
+
+def test_a_broken_video_stops_or_is_skipped(config, tmp_path, capsys):
+    import shutil
+    from pathlib import Path
+
+    videos = tmp_path / "videos"
+    shutil.copytree(config.data.videos, videos)
+    victim = sorted(Path(videos).glob("*training*"))[0]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    bad = config.copy_and_resolve_references()
+    bad.data.videos = str(videos)
+    with pytest.raises(InputError, match="1 of 4 videos.*\n.*"
+                       + victim.stem) as caught:
+        train_job.train(bad, tmp_path / "stop")
+    assert "on_broken_video=skip" in str(caught.value)
+    bad.data.on_broken_video = "skip"
+    bad.train.epochs = 1
+    train_job.train(bad, tmp_path / "skip")
+    text = capsys.readouterr().out
+    assert "1 videos were skipped" in text and victim.stem in text

@@ -1,227 +1,200 @@
-"""PyTorch's zip checkpoints, read without torch and without running them.
+"""Reads PyTorch checkpoint files without PyTorch, and without risk.
 
-A `.pth` file is a zip archive: `<name>/data.pkl`, a pickle of the saved
-object in which every tensor names a storage, and `<name>/data/<key>`, the
-storages as raw uncompressed bytes. Source: `torch.save` (format since 1.6).
-
-Why it is safe. A pickle is a program, but all it can do is call what
-`find_class` hands out, and `find_class` here imports nothing. It knows
-OrderedDict and, for torch's functions that rebuild tensors, functions of ours
-that only note where the values lie. Every other name becomes an empty
-class made on the spot, which has the name and nothing else. So a
-checkpoint with an `argparse.Namespace`, a scheduler or a numpy scalar beside
-its weights can be read: those become inert objects. Making an object
-of an unknown class is harmless and allowed; *calling* an unknown name is what
-an attack does, and while it would run nothing here, it is refused, except
-for the few calls in `INERT_CALLS` that honest checkpoints contain.
+A `.pth` file of torch >= 1.6 is a zip: `NAME/data.pkl` describes the objects,
+`NAME/data/KEY` hold the numbers. A pickle can run any code, so this reader
+resolves no name by import: the handful that a state dict needs map to
+functions of this file, and every other class becomes an inert `Unknown` that
+only remembers its name. Tensors stay on disk until asked for.
 """
 
+import dataclasses
+import io
 import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from losa_jax.errors import InputError
-from losa_jax.models.tensor_file import LazyTensor
 
-STORAGE_DTYPES = {
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-    "ComplexFloatStorage": np.complex64,
-    "ComplexDoubleStorage": np.complex128,
+_STORAGE_DTYPES = {
+    "FloatStorage": np.float32, "DoubleStorage": np.float64,
+    "HalfStorage": np.float16, "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64, "IntStorage": np.int32,
+    "ShortStorage": np.int16, "CharStorage": np.int8,
+    "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }
-# Calls that honest checkpoints ask for. None is carried out: each gives an
-# inert object.
-INERT_CALLS = frozenset((
-    "__builtin__.bytearray", "__builtin__.complex", "__builtin__.frozenset",
-    "__builtin__.set", "__builtin__.slice",
-    "_codecs.encode",
-    "builtins.bytearray", "builtins.complex", "builtins.frozenset",
-    "builtins.set", "builtins.slice",
-    "collections.defaultdict", "collections.deque",
-    "copy_reg._reconstructor", "copyreg._reconstructor",
-    "datetime.date", "datetime.datetime", "datetime.timedelta",
-    "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar",
-    "numpy.dtype",
-    "pathlib.PosixPath", "pathlib.WindowsPath",
-    "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
-    "torch.Size", "torch.device", "torch._utils._rebuild_tensor_v3",
-))
-LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-RESAVE = ("Where you trust the file, load it with torch and save only its "
-          "weights: torch.save(torch.load(FILE)['model'], NEW_FILE)")
 
 
-def read_torch(path: Path) -> Any:
-    """The object that `torch.save` wrote, with `LazyTensor`s for tensors.
+@dataclasses.dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that still lies in the file.
 
-    Dictionaries, lists, tuples, numbers and strings are themselves; objects
-    of any other class are inert placeholders (see the module's docstring).
+    Attributes:
+      shape, dtype: of the array that `read` gives.
+    """
+
+    path: Path
+    entry: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+    def read(self) -> np.ndarray:
+        """The numbers, contiguous.
+
+        Raises:
+          InputError: the file holds fewer bytes than the tensor needs.
+        """
+        count = 0 if 0 in self.shape else 1 + sum(
+            (size - 1) * stride
+            for size, stride in zip(self.shape, self.strides, strict=True))
+        itemsize = self.dtype.itemsize
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                with archive.open(self.entry) as file:
+                    file.seek(self.offset * itemsize)
+                    data = file.read(count * itemsize)
+        except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+            raise InputError(f"{self.path}: the data of entry {self.entry} "
+                             f"cannot be read ({error}); the file is "
+                             "damaged, fetch it again") from error
+        if len(data) < count * itemsize:
+            raise InputError(f"{self.path}: entry {self.entry} is cut short; "
+                             "the file is damaged, fetch it again")
+        flat = np.frombuffer(data, self.dtype)
+        steps = tuple(stride * itemsize for stride in self.strides)
+        return np.ascontiguousarray(
+            np.lib.stride_tricks.as_strided(flat, self.shape, steps))
+
+
+class Unknown:
+    """Stands for an object of a class that this reader does not know.
+
+    Training checkpoints carry optimizers and argument objects beside the
+    weights. Nothing of them is imported or called: whatever the pickle asks
+    to construct, it gets one of these.
+    """
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+    # Pickle fills lists and dicts through these.
+    def append(self, _item: Any) -> None:
+        pass
+
+    def extend(self, _items: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+
+class _Storage:
+    def __init__(self, name: str):
+        self.dtype = np.dtype(_STORAGE_DTYPES[name])
+
+
+def load_torch_zip(path: str | Path) -> Any:
+    """The object that `torch.save` wrote, with `LazyTensor` leaves.
 
     Raises:
-      InputError: not a zip checkpoint, a truncated or compressed one, or one
-        whose pickle is broken or asks to call something.
+      InputError: not such a file, damaged, or it asks for code to be run.
     """
-    _check_is_zip(path)
+    path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            roots = [name[:-len("data.pkl")] for name in names
-                     if name == "data.pkl" or name.endswith("/data.pkl")]
-            if len(roots) != 1:
+            described = [n for n in names if n.endswith("/data.pkl")]
+            if len(described) != 1:
                 raise InputError(
-                    f"{path} is a zip file but no PyTorch checkpoint: it "
-                    f"has {len(roots)} data.pkl, and starts with {names[:3]}")
-            root = roots[0]
-            if f"{root}byteorder" in names and (
-                    archive.read(f"{root}byteorder") != b"little"):
-                raise InputError(f"{path} was written on a big-endian "
-                                 f"machine. {RESAVE}")
-            with archive.open(f"{root}data.pkl") as file:
-                return _Unpickler(file, path, archive, root).load()
+                    f"{path}: a zip file, but not one of torch.save (no "
+                    "data.pkl in it)")
+            root = described[0].removesuffix("data.pkl")
+            if (root + "byteorder" in names
+                    and archive.read(root + "byteorder") != b"little"):
+                raise InputError(f"{path}: big-endian checkpoints are not "
+                                 "supported; save it again on a common PC")
+            description = archive.read(described[0])
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        hint = _not_a_zip_hint(path)
+        raise InputError(f"{path}: {hint}") from error
+    try:
+        return _Reader(description, path, root).load()
     except InputError:
         raise
-    except Exception as error:  # a broken pickle can raise anything
-        raise InputError(f"{path}: its contents are broken ({error!r}). Copy "
-                         f"or download it again") from error
+    except Exception as error:  # a damaged pickle fails in any way it likes
+        raise InputError(f"{path}: data.pkl cannot be read ({error}); the "
+                         "file is damaged, fetch it again") from error
 
 
-def _check_is_zip(path: Path) -> None:
-    if zipfile.is_zipfile(path):
-        return
-    with open(path, "rb") as file:
-        first = file.read(32)
-    if first.startswith(b"PK"):
-        raise InputError(f"{path} is truncated: a zip file whose end, with "
-                         f"its directory, is missing. Copy or download it "
-                         f"again")
-    if first.startswith(LEGACY_START):
-        raise InputError(
-            f"{path} is in the format of PyTorch before 1.6, which is not "
-            f"read here because that takes running its pickle. {RESAVE}")
-    raise InputError(f"{path} is no PyTorch checkpoint: it starts with "
-                     f"{first!r}")
+def _not_a_zip_hint(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK":
+        return "the zip file is cut short or damaged; fetch it again"
+    if start[:1] == b"\x80":
+        return ("written by a torch older than 1.6, in a format that cannot "
+                "be read safely; load and save it once with a newer torch "
+                "(torch.save(torch.load(f), g))")
+    return "is no PyTorch checkpoint (neither zip nor pickle)"
 
 
-class _Storage(NamedTuple):
-    start_byte: int
-    count: int
-    dtype: np.dtype
+class _Reader(pickle.Unpickler):
+    """Knows a few names; imports none."""
 
-
-class _StorageType(NamedTuple):
-    dtype: np.dtype
-
-
-class _InertType(type):
-    """Class of the placeholder classes; decides whether they are callable."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls.global_name not in INERT_CALLS:
-            raise InputError(
-                f"{cls.file}: its pickle asks to call {cls.global_name}, "
-                f"which reading weights does not need. Nothing was run. "
-                f"{RESAVE}")
-        return cls.__new__(cls)
-
-
-class Inert(metaclass=_InertType):
-    """Stands for an object of a class that is not imported; ignores all."""
-
-    global_name = ""
-    file = ""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
-        return object.__new__(cls)
-
-    def _ignore(self, *args: Any) -> None:
-        """Whatever a pickle does to fill an object."""
-
-    __setstate__ = __setitem__ = append = extend = add = _ignore
-
-
-class _Unpickler(pickle.Unpickler):
-    """See the module's docstring."""
-
-    def __init__(self, file: Any, path: Path, archive: zipfile.ZipFile,
-                 root: str):
-        super().__init__(file, encoding="utf-8")
-        self._path, self._archive, self._root = path, archive, root
+    def __init__(self, description: bytes, path: Path, root: str):
+        super().__init__(io.BytesIO(description), encoding="utf-8")
+        self._path, self._root = path, root
 
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full == "collections.OrderedDict":
+        if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        if full == "torch._utils._rebuild_tensor_v2":
-            return self._tensor
-        if full in ("torch._utils._rebuild_parameter",
-                    "torch._utils._rebuild_parameter_with_state"):
-            return self._parameter
-        if module == "torch" and name in STORAGE_DTYPES:
-            return _StorageType(np.dtype(STORAGE_DTYPES[name]))
-        return _InertType("Inert", (Inert,), {
-            "global_name": full, "file": str(self._path)})
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        """A storage: ("storage", type, key, device, number of elements)."""
-        kind, storage_type, key, _, count = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise InputError(f"{self._path}: storage {pid!r} is of a kind "
-                             f"that is not read here. {RESAVE}")
-        name = f"{self._root}data/{key}"
-        entry = self._archive.getinfo(name)
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise InputError(f"{self._path}: {name} is compressed, which "
-                             f"torch.save never does. {RESAVE}")
-        if not 0 <= count * storage_type.dtype.itemsize <= entry.file_size:
+        if module in ("torch", "torch.storage") and name in _STORAGE_DTYPES:
+            return _Storage(name)
+        if module == "torch._utils":
+            if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+                return _rebuild_tensor
+            if name == "_rebuild_parameter":
+                return lambda data, *_: data
+        # Old pickle protocols call the module of built-ins __builtin__.
+        if module in ("builtins", "__builtin__") and name in _HARMLESS:
+            return _HARMLESS[name]
+        if module in _DANGEROUS or module.split(".")[0] in _DANGEROUS:
             raise InputError(
-                f"{self._path}: {name} has {entry.file_size} bytes, not the "
-                f"{count} elements of {storage_type.dtype} it should have. "
-                f"Copy or download it again")
-        return _Storage(self._data_start(entry), count, storage_type.dtype)
+                f"{self._path}: its pickle asks for {module}.{name}, which "
+                "can run code: refused. A checkpoint has no need of it; get "
+                "the file from its authors")
+        return Unknown
 
-    def _data_start(self, entry: zipfile.ZipInfo) -> int:
-        """Where the bytes lie: behind a header of 30 bytes, name, padding."""
-        with open(self._path, "rb") as file:
-            file.seek(entry.header_offset)
-            header = file.read(30)
-        name_bytes = int.from_bytes(header[26:28], "little")
-        extra_bytes = int.from_bytes(header[28:30], "little")
-        return entry.header_offset + 30 + name_bytes + extra_bytes
+    def persistent_load(self, reference: Any) -> Any:
+        kind, storage, key, _location, _count = reference
+        if kind != "storage" or not isinstance(storage, _Storage):
+            raise InputError(f"{self._path}: unknown storage {reference!r}; "
+                             "quantised or special tensors are not supported")
+        return self._path, f"{self._root}data/{key}", storage.dtype
 
-    def _tensor(self, storage: _Storage, offset: int, shape: tuple[int, ...],
-                strides: tuple[int, ...], *_: Any) -> LazyTensor:
-        """torch's _rebuild_tensor_v2, with every number checked."""
-        numbers = (offset, *shape, *strides)
-        if not isinstance(storage, _Storage) or len(shape) != len(strides) or (
-                any(type(x) is not int or x < 0 for x in numbers)):
-            raise InputError(f"{self._path}: a tensor with shape {shape!r} "
-                             f"and strides {strides!r} makes no sense")
-        extent = 0 if 0 in shape else 1 + sum(
-            (size - 1) * stride
-            for size, stride in zip(shape, strides, strict=True))
-        if offset + extent > storage.count:
-            raise InputError(
-                f"{self._path}: a tensor of shape {shape} reaches beyond its "
-                f"storage of {storage.count} elements. Copy or download it "
-                f"again")
-        start = storage.start_byte + offset * storage.dtype.itemsize
-        return LazyTensor(self._path, start, tuple(shape), tuple(strides),
-                          storage.dtype)
 
-    def _parameter(self, data: Any, *_: Any) -> Any:
-        """torch's _rebuild_parameter: the tensor inside."""
-        return data
+_HARMLESS = {"set": set, "frozenset": frozenset, "list": list, "dict": dict,
+             "int": int, "float": float, "bool": bool, "str": str}
+# Unknown classes are harmless here, since nothing is imported; but a file
+# that asks for one of these was made to attack, and the user should know.
+_DANGEROUS = {"os", "posix", "nt", "subprocess", "sys", "builtins",
+              "__builtin__", "socket", "shutil", "importlib", "runpy",
+              "pty", "ctypes", "webbrowser", "code"}
+
+
+def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple,
+                    *_rest: Any) -> LazyTensor:
+    path, entry, dtype = storage
+    return LazyTensor(path, entry, dtype, tuple(shape), tuple(strides),
+                      offset)

@@ -1,256 +1,203 @@
-"""Which tensor of a checkpoint is which parameter: the one table.
+"""Which tensor of a checkpoint is which parameter: one table, both ways.
 
-Every rule names a tensor of a layout, the parameter that it is, and how the
-axes move; the same rows are read from left to right to convert and from right
-to left to give a checkpoint back.
-
-Layouts: VideoMAE and VideoMAEv2 (MIT), names and orders in the fixtures'
-README; Hugging Face `transformers` VideoMAE (Apache-2.0), with the older
-`q_bias` and the newer `query.bias`.
+Names on the left are VideoMAEv2's; Hugging Face's are first renamed to them.
+Facts: shared/data/parity/README.md, "VideoMAE V2 fixtures" and "Hugging Face
+folders".
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from flax import nnx
 
 from losa_jax.errors import InputError
-from losa_jax.models.vit import VitSpec
+from losa_jax.models.tree import Template, flatten
+from losa_jax.models.vit import VisionTransformer, VitSpec
 
-
-class Transform(NamedTuple):
-    """How the axes move; `ours` may leave the last reshape to the caller."""
-
-    ours: Callable[[np.ndarray], np.ndarray]
-    theirs: Callable[[np.ndarray], np.ndarray]
-
-
-SAME = Transform(lambda x: x, lambda x: x)
-# torch's linear weights are [out, in].
-LINEAR = Transform(lambda x: x.T, lambda x: x.T)
-# torch [c, 3, tubelet, patch, patch] <-> [tubelet, patch, patch, 3, c].
-CONV = Transform(lambda x: x.transpose(2, 3, 4, 1, 0),
-                 lambda x: x.transpose(4, 3, 0, 1, 2))
-# [1, u h w, c] <-> [u, h, w, c]
-POSITIONS = Transform(lambda x: x, lambda x: x.reshape(1, -1, x.shape[-1]))
-# [heads, 1, 1] <-> [heads]
-PER_HEAD = Transform(lambda x: x, lambda x: x.reshape(-1, 1, 1))
+SAME, LINEAR, CONV, POSITIONS, HEADS = (
+    "same", "linear", "conv", "positions", "heads")
 
 
 class Rule(NamedTuple):
-    """One row.
-
-    Attributes:
-      source: name in the checkpoint; "#" stands for the block's number.
-      target: our name; targets under "blocks/" are stacked over blocks.
-      transform: of one block.
-      third: which third of the target's last axis it fills; None: all of it.
-    """
+    """One tensor; {i} counts blocks, which ours stacks on a first axis."""
 
     source: str
-    target: str
-    transform: Transform
-    third: int | None = None
+    ours: str
+    layout: str
 
 
-def _affine(source: str, target: str) -> tuple[Rule, Rule]:
-    return (Rule(f"{source}.weight", f"{target}/scale", SAME),
-            Rule(f"{source}.bias", f"{target}/bias", SAME))
+RULES = (
+    Rule("patch_embed.proj.weight", "patch_embed/kernel", CONV),
+    Rule("patch_embed.proj.bias", "patch_embed/bias", SAME),
+    Rule("pos_embed", "pos_embed", POSITIONS),
+    Rule("blocks.{i}.norm1.weight", "blocks/norm1/scale", SAME),
+    Rule("blocks.{i}.norm1.bias", "blocks/norm1/bias", SAME),
+    Rule("blocks.{i}.attn.qkv.weight", "blocks/attn/qkv/kernel", LINEAR),
+    Rule("blocks.{i}.attn.q_bias", "blocks/attn/q_bias", SAME),
+    Rule("blocks.{i}.attn.v_bias", "blocks/attn/v_bias", SAME),
+    Rule("blocks.{i}.attn.scale", "blocks/attn/logit_scale", HEADS),
+    Rule("blocks.{i}.attn.proj.weight", "blocks/attn/proj/kernel", LINEAR),
+    Rule("blocks.{i}.attn.proj.bias", "blocks/attn/proj/bias", SAME),
+    Rule("blocks.{i}.norm2.weight", "blocks/norm2/scale", SAME),
+    Rule("blocks.{i}.norm2.bias", "blocks/norm2/bias", SAME),
+    Rule("blocks.{i}.mlp.fc1.weight", "blocks/mlp/fc1/kernel", LINEAR),
+    Rule("blocks.{i}.mlp.fc1.bias", "blocks/mlp/fc1/bias", SAME),
+    Rule("blocks.{i}.mlp.fc2.weight", "blocks/mlp/fc2/kernel", LINEAR),
+    Rule("blocks.{i}.mlp.fc2.bias", "blocks/mlp/fc2/bias", SAME),
+    Rule("blocks.{i}.gamma_1", "blocks/gamma_1", SAME),
+    Rule("blocks.{i}.gamma_2", "blocks/gamma_2", SAME),
+    Rule("norm.weight", "norm/scale", SAME),
+    Rule("norm.bias", "norm/bias", SAME),
+    Rule("fc_norm.weight", "fc_norm/scale", SAME),
+    Rule("fc_norm.bias", "fc_norm/bias", SAME),
+    Rule("head.weight", "classifier/kernel", LINEAR),
+    Rule("head.bias", "classifier/bias", SAME),
+)
+
+# Hugging Face VideoMAE, after the prefix `videomae.`; query, key and value
+# are joined into qkv afterwards.
+_LAYER = r"encoder\.layer\.(\d+)\."
+HUGGING_FACE_NAMES = (
+    (r"embeddings\.patch_embeddings\.projection\.(weight|bias)",
+     r"patch_embed.proj.\1"),
+    (_LAYER + r"attention\.attention\.(query|key|value)\.weight",
+     r"blocks.\1.attn.\2.weight"),
+    (_LAYER + r"attention\.attention\.(q|v)_bias", r"blocks.\1.attn.\2_bias"),
+    (_LAYER + r"attention\.attention\.(q|v)(?:uery|alue)\.bias",
+     r"blocks.\1.attn.\2_bias"),
+    (_LAYER + r"attention\.output\.dense\.(weight|bias)",
+     r"blocks.\1.attn.proj.\2"),
+    (_LAYER + r"layernorm_before\.(weight|bias)", r"blocks.\1.norm1.\2"),
+    (_LAYER + r"layernorm_after\.(weight|bias)", r"blocks.\1.norm2.\2"),
+    (_LAYER + r"intermediate\.dense\.(weight|bias)", r"blocks.\1.mlp.fc1.\2"),
+    (_LAYER + r"output\.dense\.(weight|bias)", r"blocks.\1.mlp.fc2.\2"),
+    (r"layernorm\.(weight|bias)", r"norm.\1"),
+    (r"fc_norm\.(weight|bias)", r"fc_norm.\1"),
+    (r"classifier\.(weight|bias)", r"head.\1"),
+)
+
+# VideoMAE's sizes; the number of heads is in no tensor's shape.
+HEADS_OF_WIDTH = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 
 
-def _linear(source: str, target: str, kernel: Transform = LINEAR
-            ) -> tuple[Rule, Rule]:
-    return (Rule(f"{source}.weight", f"{target}/kernel", kernel),
-            Rule(f"{source}.bias", f"{target}/bias", SAME))
+class Tensor(Protocol):
+    """A tensor of some file: its shape is known before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self) -> np.ndarray: ...
 
 
-VIDEOMAEV2, HUGGING_FACE = "VideoMAEv2", "Hugging Face"
-_ATTENTION = "encoder.layer.#.attention.attention"
-RULES: dict[str, tuple[Rule, ...]] = {
-    VIDEOMAEV2: (
-        *_linear("patch_embed.proj", "patch_embed", CONV),
-        Rule("pos_embed", "pos_embed", POSITIONS),
-        *_affine("blocks.#.norm1", "blocks/norm1"),
-        Rule("blocks.#.attn.qkv.weight", "blocks/attn/qkv/kernel", LINEAR),
-        Rule("blocks.#.attn.q_bias", "blocks/attn/q_bias", SAME),
-        Rule("blocks.#.attn.v_bias", "blocks/attn/v_bias", SAME),
-        Rule("blocks.#.attn.scale", "blocks/attn/logit_scale", PER_HEAD),
-        *_linear("blocks.#.attn.proj", "blocks/attn/proj"),
-        *_affine("blocks.#.norm2", "blocks/norm2"),
-        *_linear("blocks.#.mlp.fc1", "blocks/mlp/fc1"),
-        *_linear("blocks.#.mlp.fc2", "blocks/mlp/fc2"),
-        Rule("blocks.#.gamma_1", "blocks/gamma_1", SAME),
-        Rule("blocks.#.gamma_2", "blocks/gamma_2", SAME),
-        *_affine("norm", "norm"),
-        *_affine("fc_norm", "fc_norm"),
-        *_linear("head", "classifier"),
-    ),
-    HUGGING_FACE: (
-        *_linear("embeddings.patch_embeddings.projection", "patch_embed",
-                 CONV),
-        *_affine("encoder.layer.#.layernorm_before", "blocks/norm1"),
-        *(Rule(f"{_ATTENTION}.{name}.weight", "blocks/attn/qkv/kernel",
-               LINEAR, third)
-          for third, name in enumerate(("query", "key", "value"))),
-        Rule(f"{_ATTENTION}.q_bias", "blocks/attn/q_bias", SAME),
-        Rule(f"{_ATTENTION}.query.bias", "blocks/attn/q_bias", SAME),
-        Rule(f"{_ATTENTION}.v_bias", "blocks/attn/v_bias", SAME),
-        Rule(f"{_ATTENTION}.value.bias", "blocks/attn/v_bias", SAME),
-        *_linear("encoder.layer.#.attention.output.dense",
-                 "blocks/attn/proj"),
-        *_affine("encoder.layer.#.layernorm_after", "blocks/norm2"),
-        *_linear("encoder.layer.#.intermediate.dense", "blocks/mlp/fc1"),
-        *_linear("encoder.layer.#.output.dense", "blocks/mlp/fc2"),
-        *_affine("layernorm", "norm"),
-        *_affine("fc_norm", "fc_norm"),
-        *_linear("classifier", "classifier"),
-    ),
-}
+def to_ours(array: np.ndarray, layout: str, spec: VitSpec) -> np.ndarray:
+    """A source tensor (of one block) in our layout."""
+    if layout == LINEAR:
+        return array.T
+    if layout == CONV:
+        return array.transpose(2, 3, 4, 1, 0)
+    if layout == POSITIONS:
+        return array.reshape(spec.clip_tokens, *spec.grid, spec.width)
+    if layout == HEADS:
+        return array.reshape(spec.heads)
+    return array
 
 
-def _pattern(rule: Rule) -> re.Pattern[str]:
-    number = r"(0|[1-9][0-9]{0,5})"
-    return re.compile(re.escape(rule.source).replace(r"\#", number))
-
-
-_PATTERNS = {layout: [(_pattern(rule), rule) for rule in rules]
-             for layout, rules in RULES.items()}
-
-
-def match(name: str, layout: str) -> tuple[Rule, int | None] | None:
-    """The rule for a tensor's name and the block's number, if any."""
-    for pattern, rule in _PATTERNS[layout]:
-        if found := pattern.fullmatch(name):
-            return rule, int(found[1]) if pattern.groups else None
-    return None
+def to_source(array: np.ndarray, layout: str, spec: VitSpec) -> np.ndarray:
+    """The exact inverse of `to_ours`."""
+    if layout == LINEAR:
+        return array.T
+    if layout == CONV:
+        return array.transpose(4, 3, 0, 1, 2)
+    if layout == POSITIONS:
+        return array.reshape(1, -1, spec.width)
+    if layout == HEADS:
+        return array.reshape(spec.heads, 1, 1)
+    return array
 
 
 def expected_shapes(spec: VitSpec) -> dict[str, tuple[int, ...]]:
-    """Every parameter of the backbone, flat names, blocks stacked on axis 0.
-
-    The same tree as `losa_jax.models.vit.VisionTransformer`.
-    """
-    c, m = spec.width, spec.mlp_width
-    shapes: dict[str, tuple[int, ...]] = {
-        "patch_embed/kernel": (spec.tubelet, spec.patch, spec.patch, 3, c),
-        "patch_embed/bias": (c,),
-    }
-    if spec.positions == "learned":
-        shapes["pos_embed"] = (spec.clip_tokens, *spec.grid, c)
-    block: dict[str, tuple[int, ...]] = {
-        "norm1/scale": (c,), "norm1/bias": (c,),
-        "attn/qkv/kernel": (c, 3 * c),
-        "attn/q_bias": (c,), "attn/v_bias": (c,),
-        "attn/proj/kernel": (c, c), "attn/proj/bias": (c,),
-        "norm2/scale": (c,), "norm2/bias": (c,),
-        "mlp/fc1/kernel": (c, m), "mlp/fc1/bias": (m,),
-        "mlp/fc2/kernel": (m, c), "mlp/fc2/bias": (c,),
-    }
-    if spec.cosine_attention:
-        block["attn/logit_scale"] = (spec.heads,)
-    if spec.layer_scale:
-        block |= {"gamma_1": (c,), "gamma_2": (c,)}
-    shapes |= {f"blocks/{name}": (spec.depth, *shape)
-               for name, shape in block.items()}
-    if spec.final_norm != "none":
-        shapes |= {f"{spec.final_norm}/scale": (c,),
-                   f"{spec.final_norm}/bias": (c,)}
-    if spec.num_classes:
-        shapes |= {"classifier/kernel": (c, spec.num_classes),
-                   "classifier/bias": (spec.num_classes,)}
-    return shapes
+    """Our flat parameter names and shapes; blocks are stacked."""
+    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    return {name: tuple(leaf.shape)
+            for name, leaf in flatten(template.shapes).items()}
 
 
-class Slot(NamedTuple):
-    """One tensor of a checkpoint and its place in our parameters.
-
-    Attributes:
-      names: that the checkpoint may call it, the usual one first.
-      rule: of the table.
-      block: number, None outside the blocks.
-      shape: of our block's part that it fills.
-    """
-
-    names: tuple[str, ...]
-    rule: Rule
-    block: int | None
-    shape: tuple[int, ...]
-
-    @property
-    def source_shape(self) -> tuple[int, ...]:
-        """What the checkpoint's tensor must be."""
-        dummy = np.broadcast_to(np.int8(0), self.shape)
-        return self.rule.transform.theirs(dummy).shape
-
-    def ours(self, values: np.ndarray) -> np.ndarray:
-        """The checkpoint's tensor as the part that it fills."""
-        return self.rule.transform.ours(values).reshape(self.shape)
-
-    def theirs(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The checkpoint's tensor cut out of our parameters."""
-        values = params[self.rule.target]
-        if self.block is not None:
-            values = values[self.block]
-        if self.rule.third is not None:
-            first = self.rule.third * self.shape[-1]
-            values = values[..., first:first + self.shape[-1]]
-        return self.rule.transform.theirs(values)
+def expected_source(spec: VitSpec) -> dict[str, tuple[Rule, int | None,
+                                                      tuple[int, ...]]]:
+    """{source name: (rule, block or None, shape in the source)}."""
+    shapes = expected_shapes(spec)
+    expected = {}
+    for rule in RULES:
+        if rule.ours not in shapes:
+            continue
+        stacked = "{i}" in rule.source
+        shape = shapes[rule.ours][1:] if stacked else shapes[rule.ours]
+        # A view of one number: the shape changes as a real tensor's would.
+        probe = np.broadcast_to(np.zeros((), np.bool_), shape)
+        source_shape = to_source(probe, rule.layout, spec).shape
+        for block in range(spec.depth) if stacked else (None,):
+            name = rule.source.format(i=block)
+            expected[name] = (rule, block, source_shape)
+    return expected
 
 
-def slots(spec: VitSpec, layout: str) -> list[Slot]:
-    """Every tensor that a checkpoint of this spec must have.
+def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
+               clip_frames: int | None = None,
+               image_size: tuple[int, int] | None = None) -> VitSpec:
+    """What a checkpoint in VideoMAEv2's names is.
 
-    In the order of `expected_shapes`, block by block, thirds in order.
-    """
-    result = []
-    for target, whole in expected_shapes(spec).items():
-        rules = [rule for rule in RULES[layout] if rule.target == target]
-        if not rules:
-            raise InputError(f"the layout of {layout} has no {target}")
-        stacked = target.startswith("blocks/")
-        for block in range(spec.depth) if stacked else [None]:
-            shape = whole[1:] if stacked else whole
-            for third in dict.fromkeys(rule.third for rule in rules):
-                alike = [rule for rule in rules if rule.third == third]
-                part = shape if third is None else (
-                    *shape[:-1], shape[-1] // 3)
-                names = tuple(rule.source.replace("#", str(block))
-                              for rule in alike)
-                result.append(Slot(names, alike[0], block, part))
-    return result
-
-
-def check_parameters(spec: VitSpec,
-                     shapes: Iterable[tuple[str, tuple[int, ...]]],
-                     source: str) -> None:
-    """Raises InputError with all differences from `expected_shapes`."""
-    have, want = dict(shapes), expected_shapes(spec)
-    problems = [f"missing: {name} {list(want[name])}"
-                for name in want if name not in have]
-    problems += [f"unexpected: {name} {list(have[name])}"
-                 for name in have if name not in want]
-    problems += [
-        f"wrong shape: {name} is {list(have[name])}, its description asks "
-        f"for {list(want[name])}"
-        for name in want if name in have and have[name] != want[name]]
-    if problems:
-        raise InputError(f"{source} does not fit its description:\n  "
-                         + "\n  ".join(problems))
-
-
-def to_videomae(spec: VitSpec, params: Mapping[str, np.ndarray]
-                ) -> dict[str, np.ndarray]:
-    """Our flat parameters under VideoMAEv2's names and in its axis order.
-
-    The exact inverse of the conversion. The arrays are views of `params`,
-    not contiguous.
+    Args:
+      tensors: by source name.
+      heads: None takes VideoMAE's for the width.
+      clip_frames: None is 16.
+      image_size: height, width in pixels; None is square as a learned
+        position table says, or 224.
 
     Raises:
-      InputError: the parameters are not those of the spec.
+      InputError: tensors that tell the sizes are missing, or sizes that no
+        tensor tells must be given.
     """
-    check_parameters(spec, ((name, tuple(value.shape))
-                            for name, value in params.items()),
-                     "the tree of parameters")
-    return {slot.names[0]: slot.theirs(params)
-            for slot in slots(spec, VIDEOMAEV2)}
+    anchors = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+    missing = [name for name in anchors if name not in tensors]
+    if missing:
+        some = ", ".join(list(tensors)[:5])
+        raise InputError(f"no VideoMAE encoder: {' and '.join(missing)} "
+                         f"missing; the file begins with {some}")
+    width, _, tubelet, patch, _ = tensors[anchors[0]].shape
+    blocks = {int(match[1]) for name in tensors
+              if (match := re.match(r"blocks\.(\d+)\.", name))}
+    if heads is None:
+        if width not in HEADS_OF_WIDTH:
+            raise InputError(f"width {width} is none of VideoMAE's "
+                             f"{sorted(HEADS_OF_WIDTH)}: give the number of "
+                             "attention heads (--heads=N)")
+        heads = HEADS_OF_WIDTH[width]
+    clip_frames = clip_frames or 16
+    learned = "pos_embed" in tensors
+    if image_size is None:
+        side = 224
+        if learned:
+            tokens = tensors["pos_embed"].shape[1]
+            per_step = tokens / (clip_frames // tubelet)
+            grid = round(per_step ** 0.5)
+            if grid * grid != per_step:
+                raise InputError(
+                    f"pos_embed has {tokens} positions, which are no square "
+                    f"grid in {clip_frames // tubelet} steps: give --frames "
+                    "and --image_size")
+            side = grid * patch
+        image_size = (side, side)
+    final_norm = next((name for name in ("fc_norm", "norm")
+                       if f"{name}.weight" in tensors), "none")
+    head = tensors.get("head.weight")
+    return VitSpec(
+        width=width, depth=max(blocks) + 1, heads=heads,
+        mlp_width=tensors[anchors[1]].shape[0], patch=patch, tubelet=tubelet,
+        clip_frames=clip_frames, image_size=image_size,
+        positions="learned" if learned else "sincos",
+        layer_scale="blocks.0.gamma_1" in tensors,
+        cosine_attention="blocks.0.attn.scale" in tensors,
+        final_norm=final_norm,
+        num_classes=0 if head is None else head.shape[0])

@@ -136,25 +136,24 @@ def pretrain(config: Any, workdir: Path) -> float:
         transform, len(data.train), seed=config.seed,
         batch_windows=settings.batch_clips,
         num_threads=config.data.num_threads))
-    writer = MetricWriter(workdir, 0)
-    bar = tqdm(range(1, settings.steps + 1), desc="pre-training",
-               unit="step")
-    for step in bar:
-        batch = next(batches)
-        inputs = {"frames": batch["frames"], "labels": batch["labels"][:, 0]}
-        inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
-        params, state, loss, accuracy = step_function(
-            params, state, inputs["frames"], inputs["labels"])
-        if step % settings.log_every == 0 or step == settings.steps:
-            values = {"pretrain_loss": float(loss),
-                      "pretrain_accuracy": float(accuracy)}
-            if not math.isfinite(values["pretrain_loss"]):
-                raise InputError(f"pre-training step {step}: the loss is not "
-                                 "finite; lower pretrain.learning_rate")
-            writer.write(step, values)
-            bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
-                            accuracy=f"{values['pretrain_accuracy']:.2f}")
-    writer.close()
+    with MetricWriter(workdir, 0) as writer:
+        bar = tqdm(range(1, settings.steps + 1), desc="pre-training",
+                   unit="step")
+        for step in bar:
+            batch = next(batches)
+            inputs = {"frames": batch["frames"], "labels": batch["labels"][:, 0]}
+            inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
+            params, state, loss, accuracy = step_function(
+                params, state, inputs["frames"], inputs["labels"])
+            if step % settings.log_every == 0 or step == settings.steps:
+                values = {"pretrain_loss": float(loss),
+                          "pretrain_accuracy": float(accuracy)}
+                if not math.isfinite(values["pretrain_loss"]):
+                    raise InputError(f"pre-training step {step}: the loss is not "
+                                     "finite; lower pretrain.learning_rate")
+                writer.write(step, values)
+                bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
+                                accuracy=f"{values['pretrain_accuracy']:.2f}")
     accuracy = _test_accuracy(config, data, template, params, mesh)
     print(f"clip classification: accuracy {100 * accuracy:.1f} % on "
           f"{len(data.test)} testing clips of {spec.num_classes} classes")

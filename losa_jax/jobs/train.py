@@ -125,7 +125,6 @@ def train(config: Any, workdir: Path) -> MapReport:
     step = int(state.step)
 
     # --- The loop -----------------------------------------------------------
-    writer = MetricWriter(workdir, step)
     schedule = learning_rate_schedule(
         config.train.learning_rate,
         round(config.train.warmup_epochs * steps_per_epoch),
@@ -147,7 +146,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         pending.clear()
         started, data_seconds = time.perf_counter(), 0.0
 
-    with StopSignal() as stop:
+    with MetricWriter(workdir, step) as writer, StopSignal() as stop:
         while step < total_steps:
             waiting = time.perf_counter()
             batch = next(batches)
@@ -181,7 +180,6 @@ def train(config: Any, workdir: Path) -> MapReport:
                     ", everything is saved: start the same command again to "
                     "go on")
     bar.close()
-    writer.close()
 
     # --- The best checkpoint's mAP and predictions --------------------------
     best, _ = checkpoints.restore(BEST, abstract_state(state))

@@ -48,6 +48,12 @@ class MetricWriter:
         self._file.close()
         self._events.close()
 
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
 
 def _drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():

@@ -141,16 +141,19 @@ def pretrain(config: Any, workdir: Path) -> float:
                    unit="step")
         for step in bar:
             batch = next(batches)
-            inputs = {"frames": batch["frames"], "labels": batch["labels"][:, 0]}
-            inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
+            inputs = {"frames": batch["frames"],
+                      "labels": batch["labels"][:, 0]}
+            inputs = sharding.put(inputs,
+                                  sharding.batch_shardings(inputs, mesh))
             params, state, loss, accuracy = step_function(
                 params, state, inputs["frames"], inputs["labels"])
             if step % settings.log_every == 0 or step == settings.steps:
                 values = {"pretrain_loss": float(loss),
                           "pretrain_accuracy": float(accuracy)}
                 if not math.isfinite(values["pretrain_loss"]):
-                    raise InputError(f"pre-training step {step}: the loss is not "
-                                     "finite; lower pretrain.learning_rate")
+                    raise InputError(
+                        f"pre-training step {step}: the loss is not finite; "
+                        "lower config.pretrain.learning_rate")
                 writer.write(step, values)
                 bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
                                 accuracy=f"{values['pretrain_accuracy']:.2f}")

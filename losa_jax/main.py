@@ -67,7 +67,17 @@ def _set_up_logging() -> None:
 
 def main() -> None:
     flags.mark_flag_as_required("config")
-    app.run(lambda argv: sys.exit(run(argv)))
+    app.run(lambda argv: sys.exit(run(argv)), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser; a wrong key or config is one line, not a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).replace("\\n", " ").split())
+        print(f"error: --config: {reason}", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from losa_jax.errors import InputError
 
 MODES = ("train", "pretrain", "eval")
-EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
+EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, e.g. configs/quick.py or configs/thumos.py:s; "
@@ -31,10 +31,16 @@ def run(argv: list[str]) -> int:
     """Runs the job that the flags ask for; returns the exit status."""
     if len(argv) > 1:
         print(f"unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
-        return 2
+        return EXIT_USAGE
     _set_up_logging()
-    config = _CONFIG.value
-    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+    try:
+        config = _CONFIG.value
+        workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+    except OSError:  # ml_collections reports a missing file only here
+        print(f"error: --config={_config_path()}: no "
+              "such file (the path counts from the current folder)",
+              file=sys.stderr)
+        return EXIT_INPUT
     # Imported late, so that --help does not wait for jax.
     from losa_jax.jobs.evaluate import evaluate
     from losa_jax.jobs.pretrain import pretrain
@@ -50,6 +56,13 @@ def run(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _config_path() -> str:
+    """The value of --config as it was typed."""
+    typed = [argument for argument in sys.argv
+             if argument.lstrip("-").startswith("config=")]
+    return typed[-1].partition("=")[2] if typed else ""
 
 
 def _set_up_logging() -> None:
@@ -73,10 +86,16 @@ def main() -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parser; a wrong key or config is one line, not a traceback."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).replace("\\n", " ").split())
-        print(f"error: --config: {reason}", file=sys.stderr)
+        return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        print(f"error: {error}; see --help", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    except (flags.Error, AttributeError, ValueError, OSError) as error:
+        # ml_collections puts a whole traceback into its message; the cause
+        # stands in its last lines.
+        text = str(error).replace("\\n", " ").split("Traceback")[-1]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        print(f"error: --config: {' '.join(lines[-3:])}", file=sys.stderr)
         sys.exit(EXIT_INPUT)
 
 

@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--inspect", action="store_true")
     parser.add_argument("--verify", action="store_true")
     parser.add_argument("--dtype", choices=sorted(weights.DTYPES))
-    parser.add_argument("--heads", type=int)
-    parser.add_argument("--frames", type=int)
+    parser.add_argument("--heads", type=_count)
+    parser.add_argument("--frames", type=_count)
     parser.add_argument("--image_size", type=_size)
     parser.add_argument("--to", choices=("flax", "torch"), default="flax")
     arguments = parser.parse_args(argv)
@@ -46,14 +46,20 @@ def main(argv: list[str] | None = None) -> int:
             _inspect(arguments)
         else:
             _convert(arguments)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def _size(text: str) -> tuple[int, int]:
-    height, width = (int(part) for part in text.split(","))
+    height, width = (_count(part) for part in text.split(","))
     return height, width
 
 
@@ -105,9 +111,14 @@ def _verify(arguments: argparse.Namespace) -> None:
     """Every tensor of the source against what the folder now holds."""
     spec, params, _ = weights.load_backbone(arguments.output)
     source = weights.open_checkpoint(arguments.checkpoint).tensors
-    written = weights.to_videomae(spec, params)
+    written = weight_rules.expected_source(spec)
     largest = 0.0
-    for name, array in written.items():
+    for name, (rule, block, _) in written.items():
+        if name not in source:
+            continue
+        array = params[rule.ours] if block is None else (
+            params[rule.ours][block])
+        array = weight_rules.to_source(array, rule.layout, spec)
         original = source[name].read().astype(array.dtype)
         difference = np.abs(original.astype(np.float64)
                             - array.astype(np.float64)).max(initial=0.0)
@@ -120,6 +131,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _to_torch(directory: Path, output: Path) -> None:
+    if output.exists():
+        raise InputError(f"{output} exists: choose another --output")
     spec, params, _ = weights.load_backbone(directory)
     if output.suffix == ".safetensors":
         weights.save_videomae_safetensors(output, spec, params)
@@ -133,6 +146,7 @@ def _to_torch(directory: Path, output: Path) -> None:
             ) from error
         state = {}
         for name, array in weights.to_videomae(spec, params).items():
+            array = np.array(array, order="C")  # the file's is read-only
             if array.dtype.name == "bfloat16":
                 state[name] = torch.from_numpy(
                     array.view(np.int16)).view(torch.bfloat16)

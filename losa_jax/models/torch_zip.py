@@ -3,8 +3,11 @@
 A `.pth` file of torch >= 1.6 is a zip: `NAME/data.pkl` describes the objects,
 `NAME/data/KEY` hold the numbers. A pickle can run any code, so this reader
 resolves no name by import: the handful that a state dict needs map to
-functions of this file, and every other class becomes an inert `Unknown` that
-only remembers its name. Tensors stay on disk until asked for.
+functions of this file, and every other name becomes an inert class that only
+remembers it. Objects of such a class may be made, so that a checkpoint with
+an optimizer or its arguments inside is read; calling an unknown name, which
+is how an attack looks, is refused but for the few calls that honest files
+contain. Either way nothing is run. Tensors stay on disk until asked for.
 """
 
 import dataclasses
@@ -13,7 +16,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -44,6 +47,11 @@ class LazyTensor:
     strides: tuple[int, ...]
     offset: int
 
+    def __setstate__(self, _state: Any) -> None:
+        # A pickle could point the tensor at another file or place.
+        raise InputError(f"{self.path}: its pickle rewrites a tensor: "
+                         "refused. Get the file from its authors")
+
     def read(self) -> np.ndarray:
         """The numbers, contiguous.
 
@@ -72,34 +80,50 @@ class LazyTensor:
             np.lib.stride_tricks.as_strided(flat, self.shape, steps))
 
 
-class Unknown:
-    """Stands for an object of a class that this reader does not know.
+class _UnknownType(type):
+    """Makes calls of unknown names fail, unlike making their objects.
 
-    Training checkpoints carry optimizers and argument objects beside the
-    weights. Nothing of them is imported or called: whatever the pickle asks
-    to construct, it gets one of these.
+    Pickle makes an object by `cls.__new__` (allowed) and calls a function or
+    class by `cls(...)` (comes here).
     """
 
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        pass
+    def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
+        if cls.full_name not in _INERT_CALLS:
+            raise InputError(
+                f"{cls.path}: its pickle asks to call {cls.full_name}, which "
+                "could run code: refused. If you trust the file, load it "
+                "with torch and save its state dict alone")
+        return cls.__new__(cls)
+
+
+class Unknown(metaclass=_UnknownType):
+    """Stands for an object of a class that this reader does not know."""
+
+    full_name = ""
+    path: Path | None = None
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Unknown":
+        return object.__new__(cls)
 
     def __setstate__(self, _state: Any) -> None:
         pass
 
-    # Pickle fills lists and dicts through these.
+    # Pickle fills lists, sets and dicts through these.
     def append(self, _item: Any) -> None:
         pass
 
     def extend(self, _items: Any) -> None:
         pass
 
+    def add(self, _item: Any) -> None:
+        pass
+
     def __setitem__(self, _key: Any, _value: Any) -> None:
         pass
 
 
-class _Storage:
-    def __init__(self, name: str):
-        self.dtype = np.dtype(_STORAGE_DTYPES[name])
+class _Storage(NamedTuple):
+    dtype: np.dtype
 
 
 def load_torch_zip(path: str | Path) -> Any:
@@ -160,21 +184,14 @@ class _Reader(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module in ("torch", "torch.storage") and name in _STORAGE_DTYPES:
-            return _Storage(name)
+            return _Storage(np.dtype(_STORAGE_DTYPES[name]))
         if module == "torch._utils":
             if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-                return _rebuild_tensor
+                return self._rebuild_tensor
             if name == "_rebuild_parameter":
                 return lambda data, *_: data
-        # Old pickle protocols call the module of built-ins __builtin__.
-        if module in ("builtins", "__builtin__") and name in _HARMLESS:
-            return _HARMLESS[name]
-        if module in _DANGEROUS or module.split(".")[0] in _DANGEROUS:
-            raise InputError(
-                f"{self._path}: its pickle asks for {module}.{name}, which "
-                "can run code: refused. A checkpoint has no need of it; get "
-                "the file from its authors")
-        return Unknown
+        return _UnknownType("Unknown", (Unknown,), {
+            "full_name": f"{module}.{name}", "path": self._path})
 
     def persistent_load(self, reference: Any) -> Any:
         kind, storage, key, _location, _count = reference
@@ -183,18 +200,32 @@ class _Reader(pickle.Unpickler):
                              "quantised or special tensors are not supported")
         return self._path, f"{self._root}data/{key}", storage.dtype
 
+    def _rebuild_tensor(self, storage: Any, offset: int, shape: tuple,
+                        strides: tuple, *_rest: Any) -> LazyTensor:
+        numbers = (offset, *shape, *strides)
+        # A negative stride would read memory outside the tensor.
+        if len(shape) != len(strides) or any(
+                type(number) is not int or number < 0 for number in numbers):
+            raise InputError(f"{self._path}: a tensor of shape {shape} with "
+                             f"strides {strides} at {offset} makes no sense; "
+                             "the file is damaged, fetch it again")
+        path, entry, dtype = storage
+        return LazyTensor(path, entry, dtype, tuple(shape), tuple(strides),
+                          offset)
 
-_HARMLESS = {"set": set, "frozenset": frozenset, "list": list, "dict": dict,
-             "int": int, "float": float, "bool": bool, "str": str}
-# Unknown classes are harmless here, since nothing is imported; but a file
-# that asks for one of these was made to attack, and the user should know.
-_DANGEROUS = {"os", "posix", "nt", "subprocess", "sys", "builtins",
-              "__builtin__", "socket", "shutil", "importlib", "runpy",
-              "pty", "ctypes", "webbrowser", "code"}
 
-
-def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple,
-                    *_rest: Any) -> LazyTensor:
-    path, entry, dtype = storage
-    return LazyTensor(path, entry, dtype, tuple(shape), tuple(strides),
-                      offset)
+# Old pickle protocols call the module of built-ins __builtin__. None of these
+# is carried out: an inert object is made.
+_INERT_CALLS = frozenset(
+    [f"{module}.{name}" for module in ("builtins", "__builtin__")
+     for name in ("set", "frozenset", "list", "dict", "int", "float", "bool",
+                  "str", "bytes", "bytearray", "complex", "slice", "range")]
+    + [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core")
+       for name in ("scalar", "_reconstruct")]
+    + [f"{module}.{name}" for module in ("pathlib", "pathlib._local")
+       for name in ("PosixPath", "WindowsPath")]
+    + ["numpy.dtype", "_codecs.encode", "collections.defaultdict",
+       "collections.deque", "copyreg._reconstructor",
+       "copy_reg._reconstructor", "datetime.date", "datetime.datetime",
+       "datetime.timedelta", "torch.Size", "torch.device",
+       "torch._utils._rebuild_tensor_v3"])

@@ -6,6 +6,7 @@ folders".
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
@@ -145,7 +146,8 @@ def expected_source(spec: VitSpec) -> dict[str, tuple[Rule, int | None,
 
 def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
                clip_frames: int | None = None,
-               image_size: tuple[int, int] | None = None) -> VitSpec:
+               image_size: tuple[int, int] | None = None,
+               depth: int | None = None) -> VitSpec:
     """What a checkpoint in VideoMAEv2's names is.
 
     Args:
@@ -154,32 +156,45 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
       clip_frames: None is 16.
       image_size: height, width in pixels; None is square as a learned
         position table says, or 224.
+      depth: None is what the tensors show.
 
     Raises:
       InputError: tensors that tell the sizes are missing, or sizes that no
         tensor tells must be given.
     """
-    anchors = ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
-    missing = [name for name in anchors if name not in tensors]
-    if missing:
+    votes = _size_votes(tensors)
+    if not (votes["width"] and votes["mlp_width"] and votes["depth"]):
         some = ", ".join(list(tensors)[:5])
-        raise InputError(f"no VideoMAE encoder: {' and '.join(missing)} "
-                         f"missing; the file begins with {some}")
-    width, _, tubelet, patch, _ = tensors[anchors[0]].shape
-    blocks = {int(match[1]) for name in tensors
-              if (match := re.match(r"blocks\.(\d+)\.", name))}
+        raise InputError(f"no VideoMAE encoder; the file begins with {some}")
+    width, mlp_width, shown_depth = (
+        votes[key].most_common(1)[0][0]
+        for key in ("width", "mlp_width", "depth"))
+    depth = depth or shown_depth
+    # Where it is missing or misshapen, that is reported; go on with VideoMAE's.
+    tubelet, patch = 2, 16
+    kernel = tensors.get("patch_embed.proj.weight")
+    shows_patch = kernel is not None and len(kernel.shape) == 5 and (
+        0 not in kernel.shape)
+    if shows_patch:
+        tubelet, patch = kernel.shape[2:4]
     if heads is None:
         if width not in HEADS_OF_WIDTH:
             raise InputError(f"width {width} is none of VideoMAE's "
                              f"{sorted(HEADS_OF_WIDTH)}: give the number of "
                              "attention heads (--heads=N)")
         heads = HEADS_OF_WIDTH[width]
+    if width % heads:
+        raise InputError(f"{heads} heads do not divide the width {width}: "
+                         "give another --heads=N")
     clip_frames = clip_frames or 16
+    if clip_frames % tubelet:
+        raise InputError(f"clips of {clip_frames} frames cannot be cut into "
+                         f"tubelets of {tubelet}: give another --frames=N")
     learned = "pos_embed" in tensors
     if image_size is None:
         side = 224
         if learned:
-            tokens = tensors["pos_embed"].shape[1]
+            tokens = int(np.prod(tensors["pos_embed"].shape[1:2]))
             per_step = tokens / (clip_frames // tubelet)
             grid = round(per_step ** 0.5)
             if grid * grid != per_step:
@@ -189,15 +204,47 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
                     "and --image_size")
             side = grid * patch
         image_size = (side, side)
+    if shows_patch and any(size % patch for size in image_size):
+        raise InputError(f"patches of {patch} pixels do not fill "
+                         f"{image_size}: give another --image_size=H,W")
     final_norm = next((name for name in ("fc_norm", "norm")
-                       if f"{name}.weight" in tensors), "none")
-    head = tensors.get("head.weight")
+                       if f"{name}.weight" in tensors
+                       or f"{name}.bias" in tensors), "none")
+    head = tensors.get("head.weight", tensors.get("head.bias"))
     return VitSpec(
-        width=width, depth=max(blocks) + 1, heads=heads,
-        mlp_width=tensors[anchors[1]].shape[0], patch=patch, tubelet=tubelet,
+        width=width, depth=depth, heads=heads,
+        mlp_width=mlp_width, patch=patch, tubelet=tubelet,
         clip_frames=clip_frames, image_size=image_size,
         positions="learned" if learned else "sincos",
-        layer_scale="blocks.0.gamma_1" in tensors,
-        cosine_attention="blocks.0.attn.scale" in tensors,
+        layer_scale=2 * votes["gamma_1"].total() >= depth,
+        cosine_attention=2 * votes["attn.scale"].total() >= depth,
         final_norm=final_norm,
         num_classes=0 if head is None else head.shape[0])
+
+
+def _size_votes(tensors: Mapping[str, Tensor]) -> dict[str, Counter]:
+    """How many tensors speak for each size.
+
+    A vote, so that one missing, extra or misshapen tensor is reported as
+    that and does not change what the checkpoint is taken for.
+    """
+    votes = {key: Counter() for key in ("width", "mlp_width", "depth",
+                                        "gamma_1", "attn.scale")}
+    last: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        if not (found := re.fullmatch(r"blocks\.(\d+)\.(.+)", name)):
+            continue
+        block, rest = int(found[1]), found[2]
+        if f"blocks.{{i}}.{rest}" not in {rule.source for rule in RULES}:
+            continue
+        last[rest] = max(last.get(rest, 0), block)
+        if rest in ("gamma_1", "attn.scale"):
+            votes[rest][True] += 1
+        if len(tensor.shape) == 1:
+            kind = "mlp_width" if rest == "mlp.fc1.bias" else "width"
+            votes[kind][tensor.shape[0]] += 1
+        elif rest == "mlp.fc1.weight" and len(tensor.shape) == 2:
+            votes["mlp_width"][tensor.shape[0]] += 1
+            votes["width"][tensor.shape[1]] += 1
+    votes["depth"].update(block + 1 for block in last.values())
+    return votes

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,12 +16,15 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from losa_jax.errors import InputError
 from losa_jax.models import weight_rules
-from losa_jax.models.torch_zip import LazyTensor, load_torch_zip
+from losa_jax.models.checkpoint_file import (
+    Checkpoint,
+    open_checkpoint,
+    open_safetensors,
+)
 from losa_jax.models.vit import IMAGENET_MEAN, IMAGENET_STD, VitSpec
 from losa_jax.models.weight_rules import RULES, Tensor
 
@@ -33,26 +35,6 @@ DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16),
 _SAFETENSORS_NAMES = {np.dtype(np.float32): "F32",
                       np.dtype(np.float16): "F16",
                       np.dtype(ml_dtypes.bfloat16): "BF16"}
-WRAPPERS = ("module", "model", "state_dict")
-PREFIXES = ("module.", "backbone.", "videomae.", "encoder.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A public checkpoint, opened but not read.
-
-    Attributes:
-      tensors: by VideoMAEv2's names.
-      hints: keyword arguments for `infer_spec` that the file itself gives.
-      spec_changes: fields of the spec that no tensor tells.
-      notes: what was renamed, joined or dropped, for people.
-    """
-
-    path: Path
-    tensors: dict[str, Tensor]
-    hints: dict[str, Any]
-    spec_changes: dict[str, Any]
-    notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,171 +48,6 @@ class BackboneInfo:
 
     fingerprint: str
     source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _SafeTensor:
-    path: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def read(self) -> np.ndarray:
-        with safe_open(self.path, "np") as file:
-            return file.get_tensor(self.name)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Joined:
-    """Query, key and value weights as the one tensor that ours has."""
-
-    parts: tuple[Tensor, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        rows = sum(part.shape[0] for part in self.parts)
-        return (rows, *self.parts[0].shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.parts[0].dtype
-
-    def read(self) -> np.ndarray:
-        return np.concatenate([part.read() for part in self.parts])
-
-
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens `.pth`/`.pt`/`.bin`, `.safetensors` or a Hugging Face folder.
-
-    Raises:
-      InputError: missing, damaged, or not a checkpoint.
-    """
-    path = Path(path)
-    hints: dict[str, Any] = {}
-    changes: dict[str, Any] = {}
-    notes: list[str] = []
-    file = path
-    if path.is_dir():
-        file = path / "model.safetensors"
-        hints, changes = _hugging_face_facts(path / "config.json")
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.suffix == ".safetensors":
-        tensors, metadata = _open_safetensors(file)
-        if "losa_jax" in metadata:
-            hints = json.loads(metadata["losa_jax"])
-            hints["image_size"] = tuple(hints["image_size"])
-    else:
-        tensors = _unwrap(load_torch_zip(file), file, notes)
-    tensors = _strip_prefixes(tensors, notes)
-    tensors = _rename_hugging_face(tensors, notes)
-    return Checkpoint(path, tensors, hints, changes, tuple(notes))
-
-
-def _open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    names = {"F64": np.float64, "F32": np.float32, "F16": np.float16,
-             "BF16": ml_dtypes.bfloat16, "I64": np.int64, "I32": np.int32}
-    tensors: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                part = file.get_slice(name)
-                dtype = names.get(part.get_dtype())
-                if dtype is None:
-                    raise InputError(f"{path}: tensor {name} has type "
-                                     f"{part.get_dtype()}, not supported")
-                tensors[name] = _SafeTensor(
-                    path, name, tuple(part.get_shape()), np.dtype(dtype))
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); "
-                         "fetch it again") from error
-    return tensors, metadata
-
-
-def _unwrap(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(
-                content.get(key), Mapping):
-            notes.append(f"state dict found under {key!r}")
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a "
-                         "state dict")
-    tensors = {name: value for name, value in content.items()
-               if isinstance(value, LazyTensor)}
-    if not tensors:
-        raise InputError(f"{path}: no tensors in it; keys: "
-                         f"{', '.join(map(str, list(content)[:8]))}")
-    return tensors
-
-
-def _strip_prefixes(tensors: dict[str, Tensor], notes: list[str]
-                    ) -> dict[str, Tensor]:
-    decoder = [name for name in tensors if re.match(
-        r"(decoder\.|encoder_to_decoder|mask_token)", name)]
-    if decoder and any(name.startswith("encoder.") for name in tensors):
-        notes.append(f"a pre-training checkpoint: {len(decoder)} tensors of "
-                     "its decoder are dropped")
-        tensors = {name: tensor for name, tensor in tensors.items()
-                   if name not in decoder}
-    for prefix in PREFIXES:
-        # Hugging Face's classifier stands outside `videomae.`.
-        inside = [name for name in tensors if name.startswith(prefix)]
-        others = [name for name in tensors if not name.startswith(prefix)]
-        is_hugging_face = prefix == "videomae." and inside
-        nested = prefix == "encoder." and any(
-            name.startswith("encoder.layer.") for name in inside)
-        if (others and not is_hugging_face) or not inside or nested:
-            continue
-        notes.append(f"prefix {prefix!r} stripped")
-        tensors = {name.removeprefix(prefix): tensor
-                   for name, tensor in tensors.items()}
-    return tensors
-
-
-def _rename_hugging_face(tensors: dict[str, Tensor], notes: list[str]
-                         ) -> dict[str, Tensor]:
-    if not any(name.startswith("encoder.layer.") for name in tensors):
-        return tensors
-    notes.append("Hugging Face names")
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, ours in weight_rules.HUGGING_FACE_NAMES:
-            if re.fullmatch(pattern, name):
-                name = re.sub(pattern, ours, name)
-                break
-        renamed[name] = tensor
-    blocks = [name.removesuffix(".query.weight") for name in renamed
-              if name.endswith(".attn.query.weight")]
-    for block in blocks:
-        parts = [f"{block}.{part}.weight"
-                 for part in ("query", "key", "value")]
-        if all(part in renamed for part in parts):
-            renamed[f"{block}.qkv.weight"] = _Joined(
-                tuple(renamed.pop(part) for part in parts))
-    return renamed
-
-
-def _hugging_face_facts(path: Path) -> tuple[dict, dict]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a Hugging Face folder has "
-                         "config.json and model.safetensors")
-    try:
-        facts = json.loads(path.read_text())
-        size = facts["image_size"]
-        hints = {"heads": facts["num_attention_heads"],
-                 "clip_frames": facts["num_frames"],
-                 "image_size": (size, size)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the config of a VideoMAE model "
-                         f"({error!r})") from error
-    # fc_norm is built with torch's default there, whatever the config says.
-    mean_pooling = facts.get("use_mean_pooling", True)
-    epsilon = facts.get("layer_norm_eps", 1e-12)
-    return hints, {"norm_epsilon": epsilon,
-                   "final_norm_epsilon": 1e-5 if mean_pooling else epsilon}
 
 
 def checkpoint_spec(checkpoint: Checkpoint, *, heads: int | None = None,
@@ -264,28 +81,22 @@ def convert_backbone(source: str | Path, output: str | Path, *,
         wrong shape or not finite; nothing is left behind.
     """
     output = Path(output)
-    if output.exists() and not (output / FACTS_FILE).is_file() and (
-            not output.is_dir() or any(output.iterdir())):
+    if output.exists() and not _is_replaceable(output):
         raise InputError(f"{output} exists and is no converted backbone: "
                          "choose another --output")
     checkpoint = open_checkpoint(source)
     spec = checkpoint_spec(checkpoint, heads=heads, clip_frames=clip_frames,
                            image_size=image_size)
-    problems = _misfits(checkpoint.tensors, spec)
-    if dtype is None:
-        kind = checkpoint.tensors["patch_embed.proj.weight"].dtype
-    elif dtype in DTYPES:
-        kind = DTYPES[dtype]
-    else:
+    if dtype not in (None, *DTYPES):
         raise InputError(f"--dtype={dtype}: choose one of "
                          f"{', '.join(DTYPES)}")
-    if kind not in _SAFETENSORS_NAMES:
-        kind = DTYPES["float32"]
+    problems = _misfits(checkpoint.tensors, spec)
+    kinds = _kinds(checkpoint.tensors, spec, dtype, problems)
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=output.parent,
                                    prefix=f".{output.name}."))
     try:
-        digest = _write_arrays(folder / ARRAYS_FILE, checkpoint, spec, kind,
+        digest = _write_arrays(folder / ARRAYS_FILE, checkpoint, spec, kinds,
                                problems)
         if problems:
             raise InputError(
@@ -303,11 +114,54 @@ def convert_backbone(source: str | Path, output: str | Path, *,
         }, indent=1) + "\n")
         folder.chmod(0o755)
         if output.exists():
-            shutil.rmtree(output)
-        os.replace(folder, output)
+            # Both names exist until the new folder is in place.
+            retired = folder.with_name(folder.name + ".old")
+            os.replace(output, retired)
+            try:
+                os.replace(folder, output)
+            except OSError:
+                os.replace(retired, output)
+                raise
+            shutil.rmtree(retired)
+        else:
+            os.replace(folder, output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return spec
+
+
+def _is_replaceable(output: Path) -> bool:
+    """An empty folder, or our two files and nothing of anybody's own."""
+    names = {path.name for path in output.iterdir()} if output.is_dir() else (
+        {output.name})
+    return not names or (
+        FACTS_FILE in names and names <= {FACTS_FILE, ARRAYS_FILE})
+
+
+def _kinds(tensors: Mapping[str, Tensor], spec: VitSpec, dtype: str | None,
+           problems: list[str]) -> dict[str, np.dtype]:
+    """The dtype to write of each of our parameters; exact unless asked."""
+    examples: dict[str, dict[np.dtype, str]] = {}
+    for name, (rule, _, _) in weight_rules.expected_source(spec).items():
+        if name not in tensors:
+            continue
+        kind = tensors[name].dtype
+        if kind.name not in (*DTYPES, "float64"):
+            problems.append(f"wrong type: {name} is {kind.name}")
+        else:
+            examples.setdefault(rule.ours, {}).setdefault(kind, name)
+    if dtype is not None:
+        return dict.fromkeys(weight_rules.expected_shapes(spec),
+                             DTYPES[dtype])
+    for ours, kinds in examples.items():
+        if len(kinds) > 1 or "float64" in {kind.name for kind in kinds}:
+            problems.append(
+                f"wrong type: {ours} would not be exact, since "
+                + ", ".join(f"{name} is {kind.name}"
+                            for kind, name in kinds.items())
+                + ": give --dtype=float32")
+    return {ours: kind if (kind := next(iter(kinds))) in _SAFETENSORS_NAMES
+            else DTYPES["float32"] for ours, kinds in examples.items()}
 
 
 def _misfits(tensors: Mapping[str, Tensor], spec: VitSpec) -> list[str]:
@@ -325,21 +179,24 @@ def _misfits(tensors: Mapping[str, Tensor], spec: VitSpec) -> list[str]:
 
 
 def _write_arrays(path: Path, checkpoint: Checkpoint, spec: VitSpec,
-                  dtype: np.dtype, problems: list[str]) -> str:
+                  kinds: Mapping[str, np.dtype], problems: list[str]) -> str:
     """A safetensors file, block by block; adds what is not finite."""
     shapes = weight_rules.expected_shapes(spec)
     expected = weight_rules.expected_source(spec)
     header: dict[str, Any] = {}
     offset = 0
-    rules = [rule for rule in RULES if rule.ours in shapes]
+    # Wide numbers first, so that each array starts at a multiple of its own.
+    rules = sorted((rule for rule in RULES if rule.ours in kinds),
+                   key=lambda rule: -kinds[rule.ours].itemsize)
     for rule in rules:
+        dtype = kinds[rule.ours]
         size = int(np.prod(shapes[rule.ours])) * dtype.itemsize
         header[rule.ours] = {"dtype": _SAFETENSORS_NAMES[dtype],
                              "shape": shapes[rule.ours],
                              "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % 64)
     digest = hashlib.sha256()
     with path.open("wb") as file:
         def write(data: bytes) -> None:
@@ -355,7 +212,12 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: VitSpec,
                 if tensor is None or tuple(tensor.shape) != tuple(
                         expected[name][2]):
                     continue  # among the problems already
-                array = tensor.read()
+                dtype = kinds[rule.ours]
+                try:
+                    array = tensor.read()
+                except InputError as error:
+                    problems.append(f"unreadable: {name}: {error}")
+                    continue
                 with np.errstate(over="ignore"):
                     array = array.astype(dtype)
                 bad = array.size - int(
@@ -398,15 +260,29 @@ def load_backbone(directory: str | Path
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{facts_path}: damaged ({error!r}); convert the "
                          "checkpoint again") from error
-    tensors, _ = _open_safetensors(directory / ARRAYS_FILE)
+    tensors, _ = open_safetensors(directory / ARRAYS_FILE)
     expected = weight_rules.expected_shapes(spec)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         names = sorted(set(found.items()) ^ set(expected.items()))
         raise InputError(f"{directory}: arrays do not fit {FACTS_FILE}: "
                          f"{names[:5]}; convert the checkpoint again")
-    return spec, {name: tensor.read()
-                  for name, tensor in tensors.items()}, info
+    return spec, _memory_mapped(directory / ARRAYS_FILE), info
+
+
+def _memory_mapped(path: Path) -> dict[str, np.ndarray]:
+    """Read-only views of the file: a slice reads only its own bytes."""
+    kinds = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
+    raw = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
+    header = json.loads(raw[8:start].tobytes())
+    header.pop("__metadata__", None)
+    arrays = {}
+    for name, entry in header.items():
+        first, last = (start + offset for offset in entry["data_offsets"])
+        arrays[name] = raw[first:last].view(kinds[entry["dtype"]]).reshape(
+            entry["shape"])
+    return arrays
 
 
 def to_videomae(spec: VitSpec, params: Mapping[str, np.ndarray]
@@ -430,7 +306,9 @@ def save_videomae_safetensors(path: str | Path, spec: VitSpec,
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     facts = {"heads": spec.heads, "clip_frames": spec.clip_frames,
-             "image_size": spec.image_size}
+             "image_size": spec.image_size, "depth": spec.depth,
+             "norm_epsilon": spec.norm_epsilon,
+             "final_norm_epsilon": spec.final_norm_epsilon}
     save_file(to_videomae(spec, params), temporary,
               metadata={"losa_jax": json.dumps(facts)})
     os.replace(temporary, path)

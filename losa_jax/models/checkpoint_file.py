@@ -1,0 +1,220 @@
+"""Opens public checkpoints: what lies around the weights is taken off."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from losa_jax.errors import InputError
+from losa_jax.models import weight_rules
+from losa_jax.models.torch_zip import LazyTensor, load_torch_zip
+from losa_jax.models.weight_rules import Tensor
+
+WRAPPERS = ("module", "model", "state_dict")
+PREFIXES = ("module.", "backbone.", "videomae.", "encoder.")
+_EPSILONS = ("norm_epsilon", "final_norm_epsilon")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A public checkpoint, opened but not read.
+
+    Attributes:
+      tensors: by VideoMAEv2's names.
+      hints: keyword arguments for `infer_spec` that the file itself gives.
+      spec_changes: fields of the spec that no tensor tells.
+      notes: what was renamed, joined or dropped, for people.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    hints: dict[str, Any]
+    spec_changes: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _SafeTensor:
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self) -> np.ndarray:
+        with safe_open(self.path, "np") as file:
+            return file.get_tensor(self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Joined:
+    """Query, key and value weights as the one tensor that ours has."""
+
+    parts: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows = sum(part.shape[0] for part in self.parts)
+        return (rows, *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.result_type(*(part.dtype for part in self.parts))
+
+    def read(self) -> np.ndarray:
+        return np.concatenate([part.read() for part in self.parts])
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens `.pth`/`.pt`/`.bin`, `.safetensors` or a Hugging Face folder.
+
+    Raises:
+      InputError: missing, damaged, or not a checkpoint.
+    """
+    path = Path(path)
+    hints: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    notes: list[str] = []
+    file = path
+    if path.is_dir():
+        file = path / "model.safetensors"
+        if not file.is_file() and (path / "pytorch_model.bin").is_file():
+            file = path / "pytorch_model.bin"
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.suffix == ".safetensors":
+        tensors, metadata = open_safetensors(file)
+        if "losa_jax" in metadata:
+            hints = json.loads(metadata["losa_jax"])
+            hints["image_size"] = tuple(hints["image_size"])
+            changes = {name: hints.pop(name) for name in _EPSILONS
+                       if name in hints}
+    else:
+        tensors = _unwrap(load_torch_zip(file), file, notes)
+    tensors = _strip_prefixes(tensors, notes)
+    if any(name.startswith("encoder.layer.") for name in tensors):
+        # Its names say neither heads nor epsilons: the config must be there.
+        hints, changes = _hugging_face_facts(file.with_name("config.json"))
+    tensors = _rename_hugging_face(tensors, notes)
+    return Checkpoint(path, tensors, hints, changes, tuple(notes))
+
+
+def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors by name, unread, and the metadata of the file."""
+    names = {"F64": np.float64, "F32": np.float32, "F16": np.float16,
+             "BF16": ml_dtypes.bfloat16, "I64": np.int64, "I32": np.int32}
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                part = file.get_slice(name)
+                dtype = names.get(part.get_dtype())
+                if dtype is None:
+                    raise InputError(f"{path}: tensor {name} has type "
+                                     f"{part.get_dtype()}, not supported")
+                tensors[name] = _SafeTensor(
+                    path, name, tuple(part.get_shape()), np.dtype(dtype))
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); "
+                         "fetch it again") from error
+    return tensors, metadata
+
+
+def _unwrap(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(
+                content.get(key), Mapping):
+            notes.append(f"state dict found under {key!r}")
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a "
+                         "state dict")
+    tensors = {name: value for name, value in content.items()
+               if isinstance(value, LazyTensor)}
+    if not tensors:
+        raise InputError(f"{path}: no tensors in it; keys: "
+                         f"{', '.join(map(str, list(content)[:8]))}")
+    return tensors
+
+
+def _strip_prefixes(tensors: dict[str, Tensor], notes: list[str]
+                    ) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if prefix == "videomae.":  # outer prefixes are off by now
+            tensors = _drop_decoder(tensors, notes)
+        # Hugging Face's classifier stands outside `videomae.`.
+        inside = [name for name in tensors if name.startswith(prefix)]
+        others = [name for name in tensors if not name.startswith(prefix)]
+        is_hugging_face = prefix == "videomae." and inside
+        nested = prefix == "encoder." and any(
+            name.startswith("encoder.layer.") for name in inside)
+        if (others and not is_hugging_face) or not inside or nested:
+            continue
+        notes.append(f"prefix {prefix!r} stripped")
+        tensors = {name.removeprefix(prefix): tensor
+                   for name, tensor in tensors.items()}
+    return tensors
+
+
+def _drop_decoder(tensors: dict[str, Tensor], notes: list[str]
+                  ) -> dict[str, Tensor]:
+    decoder = {name for name in tensors if re.match(
+        r"(decoder\.|encoder_to_decoder|mask_token)", name)}
+    if not decoder or not any(name.startswith(("encoder.", "videomae."))
+                              for name in tensors):
+        return tensors
+    notes.append(f"a pre-training checkpoint: {len(decoder)} tensors of its "
+                 "decoder are dropped")
+    return {name: tensor for name, tensor in tensors.items()
+            if name not in decoder}
+
+
+def _rename_hugging_face(tensors: dict[str, Tensor], notes: list[str]
+                         ) -> dict[str, Tensor]:
+    if not any(name.startswith("encoder.layer.") for name in tensors):
+        return tensors
+    notes.append("Hugging Face names")
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, ours in weight_rules.HUGGING_FACE_NAMES:
+            if re.fullmatch(pattern, name):
+                name = re.sub(pattern, ours, name)
+                break
+        renamed[name] = tensor
+    blocks = [name.removesuffix(".query.weight") for name in renamed
+              if name.endswith(".attn.query.weight")]
+    for block in blocks:
+        parts = [f"{block}.{part}.weight"
+                 for part in ("query", "key", "value")]
+        if all(part in renamed for part in parts):
+            renamed[f"{block}.qkv.weight"] = _Joined(
+                tuple(renamed.pop(part) for part in parts))
+    return renamed
+
+
+def _hugging_face_facts(path: Path) -> tuple[dict, dict]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a Hugging Face folder has "
+                         "config.json and model.safetensors")
+    try:
+        facts = json.loads(path.read_text())
+        size = facts["image_size"]
+        hints = {"heads": facts["num_attention_heads"],
+                 "clip_frames": facts["num_frames"],
+                 "depth": facts.get("num_hidden_layers"),
+                 "image_size": (size, size)}
+        epsilon = facts["layer_norm_eps"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the config of a VideoMAE model "
+                         f"({error!r})") from error
+    # fc_norm is built with torch's default there, whatever the config says.
+    mean_pooling = facts.get("use_mean_pooling", True)
+    return hints, {"norm_epsilon": epsilon,
+                   "final_norm_epsilon": 1e-5 if mean_pooling else epsilon}

@@ -138,11 +138,6 @@ def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
                    grid.duration_seconds)
 
 
-def valid_tokens(valid_samples: int, samples_per_token: float) -> int:
-    """Tokens that stand for at least some real samples."""
-    return math.ceil(valid_samples / samples_per_token - 1e-6)
-
-
 def clip_edges(num_samples: int, clip_samples: int) -> Sequence[int]:
     """First samples of the clips of a window; the window divides evenly."""
     if num_samples % clip_samples:

@@ -61,12 +61,6 @@ def test_seconds_are_cut_to_the_video():
     np.testing.assert_array_equal(seconds, [0.0, 5.0])
 
 
-def test_valid_tokens_count_partly_real_ones():
-    assert timeline.valid_tokens(4, 2) == 2
-    assert timeline.valid_tokens(5, 2) == 3
-    assert timeline.valid_tokens(3, 0.5) == 6
-
-
 def test_window_must_hold_whole_clips():
     assert list(timeline.clip_edges(48, 16)) == [0, 16, 32]
     with pytest.raises(InputError, match="frames=50 .* take 48 or 64"):

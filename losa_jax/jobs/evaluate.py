@@ -30,7 +30,7 @@ from losa_jax.detection.postprocess import (
 )
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import DataSet, load_data, start_run, write_json
+from losa_jax.jobs.setup import DataSet, load_data, start_log, write_json
 from losa_jax.training import build, sharding
 from losa_jax.training.checkpoint import (
     BEST,
@@ -169,16 +169,20 @@ def write_results(workdir: Path, report: MapReport,
 
 def evaluate(config: Any, workdir: Path) -> MapReport:
     """The job: scores the best (or last) checkpoint of a work directory."""
-    checkpoints = Checkpoints(workdir)
     which = config.evaluate.checkpoint
     if which not in (BEST, LAST):
         raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
                          f"{BEST} or {LAST}")
+    if not (workdir / "checkpoints").is_dir():
+        raise InputError(f"--workdir={workdir} holds no run to evaluate: "
+                         "name the folder of a run, or train first "
+                         "(--mode=train)")
+    checkpoints = Checkpoints(workdir)
     if checkpoints.latest_step(which) is None:
         which = LAST
-    start_run(config, workdir)
-    data = load_data(config, workdir, subsets=("test",))
+    start_log(workdir)
     mesh = build.build_mesh(config)
+    data = load_data(config, workdir, subsets=("test",))
     model = build.build_model(config, len(data.class_names), mesh)
     state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     state, facts = checkpoints.restore(which, abstract_state(state))

@@ -25,7 +25,7 @@ from losa_jax.data.pipeline import (
     train_dataset,
 )
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import DataSet, load_data, start_run
+from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.models.tree import Template, flatten, parameters
 from losa_jax.models.vit import VisionTransformer, VitSpec
 from losa_jax.models.weights import (
@@ -91,7 +91,8 @@ def pretrain(config: Any, workdir: Path) -> float:
         raise InputError("--mode=pretrain needs config.synthetic.folder and "
                          "config.pretrain.steps: use configs/quick.py")
     settings = config.pretrain
-    start_run(config, workdir)
+    start_log(workdir)
+    store_config(config, workdir)
     folder = render(config, "trimmed")
     config = _clip_config(config, folder)
     data = load_data(config, workdir)

@@ -40,8 +40,8 @@ class DataSet:
     broken: tuple[BrokenVideo, ...]
 
 
-def start_run(config: Any, workdir: Path) -> None:
-    """Makes the folder, starts its log, stores the resolved config."""
+def start_log(workdir: Path) -> None:
+    """Makes the folder and adds to its log."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,6 +52,14 @@ def start_run(config: Any, workdir: Path) -> None:
         "%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("losa_jax").addHandler(handler)
     logger.info("started: %s", " ".join(sys.argv))
+
+
+def store_config(config: Any, workdir: Path) -> None:
+    """config.json, as resolved.
+
+    Only for a job that is sure to be this folder's run: a start with other
+    settings is refused and must not overwrite what the run was made with.
+    """
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 

@@ -28,7 +28,7 @@ from losa_jax.jobs.evaluate import (
     write_results,
 )
 from losa_jax.jobs.pretrain import ensure_backbone
-from losa_jax.jobs.setup import DataSet, load_data, start_run
+from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import build, sharding
 from losa_jax.training.checkpoint import (
@@ -72,7 +72,9 @@ def train(config: Any, workdir: Path) -> MapReport:
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     # --- Folder, backbone, data -------------------------------------------
-    start_run(config, workdir)
+    start_log(workdir)
+    # First what costs nothing to refuse, then videos and weights.
+    mesh = build.build_mesh(config)
     ensure_backbone(config)
     data = load_data(config, workdir)
     num_windows = len(data.train) * config.window.per_video
@@ -84,7 +86,6 @@ def train(config: Any, workdir: Path) -> MapReport:
     total_steps = config.train.epochs * steps_per_epoch
 
     # --- Model, optimizer, functions --------------------------------------
-    mesh = build.build_mesh(config)
     model = build.build_model(config, len(data.class_names), mesh)
     facts = run_facts(config, data.class_names, model)
     state, optimizer = fresh_state(config, model, mesh, steps_per_epoch)
@@ -123,6 +124,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         statistics = measure_statistics(config, data, model, mesh)
         state = place(state.replace(statistics=statistics), mesh)
     step = int(state.step)
+    store_config(config, workdir)
 
     # --- The loop -----------------------------------------------------------
     schedule = learning_rate_schedule(

@@ -8,10 +8,7 @@ Plain dicts keep class names out of checkpoints.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 from flax import nnx
-
-from losa_jax.errors import InputError
 
 Tree = dict[str, Any]
 
@@ -71,31 +68,3 @@ def nest(flat: Mapping[str, Any]) -> Tree:
             node = node.setdefault(parent, {})
         node[last] = value
     return tree
-
-
-def check_shapes(tree: Tree, expected: Tree, source: str) -> None:
-    """Every parameter there, none too many, all of the right shape.
-
-    Raises:
-      InputError: lists all differences; `source` names where the tree is
-        from.
-    """
-    have, want = flatten(tree), flatten(expected)
-    problems = [f"  missing: {name} {tuple(want[name].shape)}"
-                for name in want if name not in have]
-    problems += [f"  unexpected: {name} {tuple(have[name].shape)}"
-                 for name in have if name not in want]
-    problems += [
-        f"  wrong shape: {name} is {tuple(have[name].shape)}, the model "
-        f"needs {tuple(want[name].shape)}"
-        for name in want if name in have
-        and tuple(have[name].shape) != tuple(want[name].shape)]
-    if problems:
-        raise InputError(f"{source} does not fit the model:\n"
-                         + "\n".join(problems))
-
-
-def abstract(tree: Any) -> Any:
-    """The tree with shapes in place of arrays."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)

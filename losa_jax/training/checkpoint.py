@@ -43,8 +43,15 @@ class Checkpoints:
                  "facts": ocp.args.JsonSave(facts)}
         if iterator is not None:
             items["data"] = grain.checkpoint.CheckpointSave(iterator)
-        self._managers[which].save(step, args=ocp.args.Composite(**items))
-        self._managers[which].wait_until_finished()
+        manager = self._managers[which]
+        # A run that died between saving best and last does some epochs
+        # again. Orbax skips a step that is not newer than its newest, and
+        # says nothing.
+        for stale in manager.all_steps():
+            if stale >= step:
+                manager.delete(stale)
+        manager.save(step, args=ocp.args.Composite(**items))
+        manager.wait_until_finished()
 
     def restore(self, which: str, abstract_state: TrainState,
                 iterator: grain.DatasetIterator | None = None

@@ -98,8 +98,25 @@ def test_a_run_that_dies_goes_on_as_if_it_had_not(
     # Another configuration is not silently resumed.
     other = config.copy_and_resolve_references()
     other.train.learning_rate = 5e-3
+    stored = (broken / "config.json").read_text()
     with pytest.raises(InputError, match="(?s)run with other settings.*train"):
         train_job.train(other, broken)
+    assert (broken / "config.json").read_text() == stored
+
+
+def test_evaluating_a_folder_without_a_run_leaves_nothing(config, tmp_path):
+    with pytest.raises(InputError, match="holds no run to evaluate"):
+        evaluate(config, tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_window_of_broken_clips_is_refused_before_videos_are_read(
+        config, tmp_path):
+    odd = config.copy_and_resolve_references()
+    odd.window.frames = 50
+    odd.data.videos = "/nowhere"
+    with pytest.raises(InputError, match="frames=50 is no multiple of"):
+        train_job.train(odd, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_names_step_and_videos(

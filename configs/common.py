@@ -30,6 +30,9 @@ def get_config() -> ConfigDict:
         # Segments that reach outside their video: "error" or "clip".
         on_outside="error",
         num_threads=2,
+        # A set of videos whose decoded samples fit into this much memory is
+        # decoded once a run, not once an epoch; 0 keeps nothing.
+        frame_cache_gib=2.0,
     ))
     config.synthetic = ConfigDict(dict(
         # Folder for videos that the project renders itself; "" for none.
@@ -89,8 +92,8 @@ def get_config() -> ConfigDict:
         # --mode=pretrain: a small transformer trained on trimmed clips. The
         # TAL stage runs it first where backbone.checkpoint is missing.
         steps=0,
-        batch_clips=32,
-        learning_rate=1e-3,
+        batch_clips=16,
+        learning_rate=1.5e-3,
         weight_decay=0.05,
         warmup_steps=50,
         width=96,
@@ -99,6 +102,7 @@ def get_config() -> ConfigDict:
         patch=16,
         label_smoothing=0.1,
         log_every=20,
+        checkpoint_every=100,
     ))
     config.adapter = ConfigDict(dict(
         # "none" (head only) or "losa".
@@ -118,6 +122,7 @@ def get_config() -> ConfigDict:
         attention_heads=4,
         mlp_ratio=2.0,
         tap_residual=True,
+        short_pool="conv",  # conv, mean
         # Standardise the backbone's last features over the training set.
         standardise_last=True,
         # Learning rate of adapters and of gates, as a factor on the head's.

@@ -20,9 +20,9 @@ def get_config() -> ConfigDict:
     config.name = "quick"
     folder = "runs/quick_data"
     config.synthetic.folder = folder
-    config.synthetic.num_training = 60
-    config.synthetic.num_testing = 30
-    config.synthetic.num_trimmed_training = 1500
+    config.synthetic.num_training = 200
+    config.synthetic.num_testing = 60
+    config.synthetic.num_trimmed_training = 2400
     config.synthetic.num_trimmed_testing = 200
     config.data.annotations = f"{folder}/untrimmed/annotations.json"
     config.data.videos = f"{folder}/untrimmed/videos"

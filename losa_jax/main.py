@@ -44,7 +44,8 @@ def run(argv: list[str]) -> int:
     # Imported late, so that --help does not wait for jax.
     from losa_jax.jobs.evaluate import evaluate
     from losa_jax.jobs.pretrain import pretrain
-    from losa_jax.jobs.train import Interrupted, train
+    from losa_jax.jobs.stop import Interrupted
+    from losa_jax.jobs.train import train
 
     jobs = {"train": train, "pretrain": pretrain, "eval": evaluate}
     try:

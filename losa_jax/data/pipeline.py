@@ -5,39 +5,23 @@ interpreter lock, and threads start at once (45 against 35 clips/s with two
 workers, shared/reference/jax_stack.md).
 """
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
 
-from losa_jax import timeline
 from losa_jax.data import augment, windows
-from losa_jax.data.annotations import Action
-from losa_jax.data.video import VideoDecodeError, VideoInfo, read_frames
+from losa_jax.data.frame_cache import FrameCache
+from losa_jax.data.source import SourceVideo
+from losa_jax.data.video import VideoDecodeError
 
 logger = logging.getLogger(__name__)
 
 # Batches that wait decoded; each is large, so few.
 PREFETCH_BATCHES = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceVideo:
-    """A probed video with its actions and its sample grid."""
-
-    video_id: str
-    info: VideoInfo
-    grid: timeline.SampleGrid
-    actions: tuple[Action, ...]
-
-    @property
-    def path(self) -> Path:
-        return Path(self.info.path)
 
 
 class BrokenVideos:
@@ -59,13 +43,15 @@ class TrainWindows:
 
     def __init__(self, videos: Sequence[SourceVideo],
                  class_names: Sequence[str], config: Any,
-                 broken: BrokenVideos, *, augmented: bool = True):
+                 broken: BrokenVideos, *, cache: FrameCache,
+                 augmented: bool = True):
         """
         Args:
           videos: the training set.
           class_names: in the order of the labels.
           config: the whole config (sections `window`, `augment`, `data`).
           broken: collects videos skipped under data.on_broken_video="skip".
+          cache: reads the frames.
           augmented: False shows the test view of a random window (used to
             measure feature statistics).
         """
@@ -73,6 +59,7 @@ class TrainWindows:
         self._class_names = list(class_names)
         self._config = config
         self._broken = broken
+        self._cache = cache
         self._augmented = augmented
         self._max_actions = max(
             1, max((len(video.actions) for video in videos), default=1))
@@ -104,7 +91,7 @@ class TrainWindows:
             samples_per_token=config.frames / config.tokens,
             min_action_kept=config.min_action_kept,
             max_actions=self._max_actions)
-        frames = read_window(video, window)
+        frames = self._cache.read_window(video, window)
         if self._augmented:
             frames = self._augment(frames, rng)
         else:
@@ -134,10 +121,11 @@ class TestWindows:
     """The number of a test window to its frames."""
 
     def __init__(self, videos: Sequence[SourceVideo], config: Any,
-                 broken: BrokenVideos):
+                 broken: BrokenVideos, *, cache: FrameCache):
         self._videos = videos
         self._config = config
         self._broken = broken
+        self._cache = cache
         self.items = [
             (number, window) for number, video in enumerate(videos)
             for window in windows.test_windows(
@@ -158,7 +146,8 @@ class TestWindows:
             video = self._videos[number]
             try:
                 frames = np.ascontiguousarray(augment.test_view(
-                    read_window(video, window), size, settings.test_resize))
+                    self._cache.read_window(video, window), size,
+                    settings.test_resize))
                 valid_samples = window.valid_samples
             except VideoDecodeError as error:
                 if self._config.data.on_broken_video != "skip":
@@ -167,14 +156,6 @@ class TestWindows:
         return {"frames": frames,
                 "valid_samples": np.int32(valid_samples),
                 "window_number": np.int32(index)}
-
-
-def read_window(video: SourceVideo, window: windows.Window) -> np.ndarray:
-    """Decoded frames of a window, uint8 [f, H, W, 3]; padding repeats."""
-    wanted = window.frame_indices(video.grid)
-    unique, inverse = np.unique(wanted, return_inverse=True)
-    frames = read_frames(video.path, unique.tolist(), info=video.info)
-    return frames[inverse]
 
 
 def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,

@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax import timeline
+from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
     BrokenVideos,
-    SourceVideo,
     TestWindows,
     test_dataset,
 )
+from losa_jax.data.source import SourceVideo
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
@@ -52,9 +53,9 @@ class Evaluator:
     """Test windows to mAP; compiled once, used after many epochs."""
 
     def __init__(self, config: Any, data: DataSet, model: build.Model,
-                 mesh: Mesh):
+                 mesh: Mesh, cache: FrameCache):
         self._config, self._data = config, data
-        self._model, self._mesh = model, mesh
+        self._model, self._mesh, self._cache = model, mesh, cache
         settings = config.evaluate
         predict = make_predict_step(model.encode, model.detector)
 
@@ -77,7 +78,8 @@ class Evaluator:
         out of the ground truth, with a warning and a count.
         """
         broken = BrokenVideos()
-        windows = TestWindows(self._data.test, self._config, broken)
+        windows = TestWindows(self._data.test, self._config, broken,
+                              cache=self._cache)
         batch_windows = self._config.evaluate.batch_windows
         dataset = test_dataset(windows, batch_windows=batch_windows,
                                num_threads=self._config.data.num_threads)
@@ -188,7 +190,9 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
     state, facts = checkpoints.restore(which, abstract_state(state))
     same_facts(facts, run_facts(config, data.class_names, model),
                MODEL_FACTS, workdir)
-    report, predictions = Evaluator(config, data, model, mesh).run(
+    cache = FrameCache(config.data.frame_cache_gib)
+    cache.admit(data.test, "testing")
+    report, predictions = Evaluator(config, data, model, mesh, cache).run(
         state.ema, state.statistics)
     step = int(state.step)
     write_results(workdir, report, predictions,

@@ -4,6 +4,7 @@ What K710 fine-tuning is to VideoMAEv2, in minutes: the result is saved in
 VideoMAEv2's layout and goes through `convert` like any public checkpoint.
 """
 
+import functools
 import logging
 import math
 from pathlib import Path
@@ -26,6 +27,7 @@ from losa_jax.data.pipeline import (
 )
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
+from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.tree import Template, flatten, parameters
 from losa_jax.models.vit import VisionTransformer, VitSpec
 from losa_jax.models.weights import (
@@ -33,10 +35,23 @@ from losa_jax.models.weights import (
     save_videomae_safetensors,
 )
 from losa_jax.training import sharding
+from losa_jax.training.calibrate import calibrate
+from losa_jax.training.checkpoint import (
+    LAST,
+    Checkpoints,
+    abstract_state,
+    same_facts,
+)
 from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from losa_jax.training.restore import plain
 from losa_jax.training.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
+
+# Adam's b2 for a run of about a thousand steps from scratch.
+SECOND_MOMENT_DECAY = 0.99
+# Batches of clips that the start is measured on.
+CALIBRATION_BATCHES = 24
 
 
 def ensure_backbone(config: Any) -> None:
@@ -85,20 +100,20 @@ def pretrain(config: Any, workdir: Path) -> float:
     """The job; returns the accuracy on the testing clips.
 
     Writes `backbone.checkpoint` (converted) and, beside it, the weights in
-    VideoMAEv2's layout as .safetensors.
+    VideoMAEv2's layout as .safetensors. Resumes where it was stopped.
     """
     if not config.synthetic.folder or not config.pretrain.steps:
         raise InputError("--mode=pretrain needs config.synthetic.folder and "
                          "config.pretrain.steps: use configs/quick.py")
     settings = config.pretrain
     start_log(workdir)
-    store_config(config, workdir)
     folder = render(config, "trimmed")
     config = _clip_config(config, folder)
     data = load_data(config, workdir)
-    mesh = sharding.make_mesh(
-        (math.gcd(jax.device_count(), settings.batch_clips), 1, 1),
-        jax.devices()[:math.gcd(jax.device_count(), settings.batch_clips)])
+    cache = FrameCache(config.data.frame_cache_gib)
+    cache.admit(data.train, "training clips")
+    devices = math.gcd(jax.device_count(), settings.batch_clips)
+    mesh = sharding.make_mesh((devices, 1, 1), jax.devices()[:devices])
     size = config.augment.size
     spec = VitSpec(
         width=settings.width, depth=settings.depth, heads=settings.heads,
@@ -106,13 +121,38 @@ def pretrain(config: Any, workdir: Path) -> float:
         clip_frames=config.window.clip_frames, image_size=(size, size),
         num_classes=len(data.class_names))
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
-    params = jax.jit(lambda: parameters(
-        VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
     schedule = learning_rate_schedule(
         settings.learning_rate, settings.warmup_steps, settings.steps)
     optimizer = make_optimizer(
-        schedule, params, weight_decay=settings.weight_decay,
-        gradient_clip=1.0, rate_factors={})
+        schedule, template.shapes, weight_decay=settings.weight_decay,
+        gradient_clip=1.0, rate_factors={},
+        second_moment_decay=SECOND_MOMENT_DECAY)
+
+    # --- The last checkpoint, or a measured start --------------------------
+    batches = iter(_clips(config, data, cache))
+    checkpoints = Checkpoints(workdir)
+    params = jax.jit(lambda: parameters(
+        VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
+    facts = plain({"pretrain": settings.to_dict(), "seed": config.seed,
+                    "augment": config.augment.to_dict(),
+                    "synthetic": config.synthetic.to_dict(),
+                    "class_names": list(data.class_names)})
+    start = 0
+    if checkpoints.latest_step() is None:
+        # An iterator of its own: training's begins with its first batch.
+        few = iter(_clips(config, data, cache))
+        params = calibrate(template, params, [
+            next(few)["frames"] for _ in range(CALIBRATION_BATCHES)])
+    state = jax.device_put((params, optimizer.init(params)),
+                           sharding.replicated(mesh))
+    if checkpoints.latest_step() is not None:
+        state, saved = checkpoints.restore(LAST, abstract_state(state),
+                                           batches)
+        same_facts(saved, facts, tuple(facts), workdir)
+        start = checkpoints.latest_step()
+        print(f"resumed pre-training in {workdir} at step {start} of "
+              f"{settings.steps}")
+    store_config(config, workdir)
 
     def loss_function(params, frames, labels):
         logits = template.bind(params).classify(frames)
@@ -122,32 +162,26 @@ def pretrain(config: Any, workdir: Path) -> float:
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         return loss, (logits.argmax(-1) == labels).mean()
 
-    def step_function(params, state, frames, labels):
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state, frames, labels):
+        params, moments = state
         (loss, accuracy), gradients = jax.value_and_grad(
             loss_function, has_aux=True)(params, frames, labels)
-        updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, loss, accuracy
+        updates, moments = optimizer.update(gradients, moments, params)
+        return (optax.apply_updates(params, updates), moments), loss, accuracy
 
-    step_function = jax.jit(step_function, donate_argnums=(0, 1))
-    params = jax.device_put(params, sharding.replicated(mesh))
-    state = jax.device_put(optimizer.init(params), sharding.replicated(mesh))
-    transform = TrainWindows(data.train, data.class_names, config,
-                             BrokenVideos())
-    batches = iter(train_dataset(
-        transform, len(data.train), seed=config.seed,
-        batch_windows=settings.batch_clips,
-        num_threads=config.data.num_threads))
-    with MetricWriter(workdir, 0) as writer:
-        bar = tqdm(range(1, settings.steps + 1), desc="pre-training",
-                   unit="step")
+    # --- The loop -----------------------------------------------------------
+    with MetricWriter(workdir, start) as writer, StopSignal() as stop:
+        bar = tqdm(range(start + 1, settings.steps + 1), desc="pre-training",
+                   unit="step", initial=start, total=settings.steps)
         for step in bar:
             batch = next(batches)
             inputs = {"frames": batch["frames"],
                       "labels": batch["labels"][:, 0]}
             inputs = sharding.put(inputs,
                                   sharding.batch_shardings(inputs, mesh))
-            params, state, loss, accuracy = step_function(
-                params, state, inputs["frames"], inputs["labels"])
+            state, loss, accuracy = train_step(
+                state, inputs["frames"], inputs["labels"])
             if step % settings.log_every == 0 or step == settings.steps:
                 values = {"pretrain_loss": float(loss),
                           "pretrain_accuracy": float(accuracy)}
@@ -158,11 +192,30 @@ def pretrain(config: Any, workdir: Path) -> float:
                 writer.write(step, values)
                 bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
                                 accuracy=f"{values['pretrain_accuracy']:.2f}")
+            if step % settings.checkpoint_every == 0 or stop.came:
+                checkpoints.save(LAST, step, state, facts, batches)
+            if stop.came:
+                bar.close()
+                raise Interrupted(
+                    f"stopped by {stop.came} at pre-training step {step} of "
+                    f"{settings.steps}, everything is saved: start the same "
+                    "command again to go on")
+    checkpoints.close()
+    params = state[0]
     accuracy = _test_accuracy(config, data, template, params, mesh)
     print(f"clip classification: accuracy {100 * accuracy:.1f} % on "
           f"{len(data.test)} testing clips of {spec.num_classes} classes")
     _save(spec, params, Path(config.backbone.checkpoint))
     return accuracy
+
+
+def _clips(config: Any, data: DataSet, cache: FrameCache):
+    transform = TrainWindows(data.train, data.class_names, config,
+                             BrokenVideos(), cache=cache)
+    return train_dataset(
+        transform, len(data.train), seed=config.seed,
+        batch_windows=config.pretrain.batch_clips,
+        num_threads=config.data.num_threads)
 
 
 def _clip_config(config: Any, folder: Path) -> Any:
@@ -181,7 +234,8 @@ def _clip_config(config: Any, folder: Path) -> Any:
 
 def _test_accuracy(config: Any, data: DataSet, template: Template,
                    params: Any, mesh) -> float:
-    windows = TestWindows(data.test, config, BrokenVideos())
+    windows = TestWindows(data.test, config, BrokenVideos(),
+                          cache=FrameCache(0))
     classify = jax.jit(lambda params, frames: template.bind(params).classify(
         frames).argmax(-1))
     dataset = test_dataset(windows, num_threads=config.data.num_threads,

@@ -16,7 +16,7 @@ from losa_jax.data.annotations import (
     load_class_names,
 )
 from losa_jax.data.check import BrokenVideo, check_videos
-from losa_jax.data.pipeline import SourceVideo
+from losa_jax.data.source import SourceVideo
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)

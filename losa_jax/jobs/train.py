@@ -2,7 +2,6 @@
 
 import logging
 import math
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
     BrokenVideos,
-    SourceVideo,
     TrainWindows,
     train_dataset,
 )
+from losa_jax.data.source import SourceVideo
 from losa_jax.detection.metrics import MapReport, format_map_table
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
@@ -29,6 +29,7 @@ from losa_jax.jobs.evaluate import (
 )
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
+from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import build, sharding
 from losa_jax.training.checkpoint import (
@@ -57,10 +58,6 @@ from losa_jax.training.writer import MetricWriter
 logger = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):
-    """Stopped by a signal with everything saved; start again to go on."""
-
-
 def train(config: Any, workdir: Path) -> MapReport:
     """Trains, evaluates on the way, resumes if the folder holds a run.
 
@@ -77,6 +74,9 @@ def train(config: Any, workdir: Path) -> MapReport:
     mesh = build.build_mesh(config)
     ensure_backbone(config)
     data = load_data(config, workdir)
+    cache = FrameCache(config.data.frame_cache_gib)
+    for name, videos in (("training", data.train), ("testing", data.test)):
+        cache.admit(videos, name)
     num_windows = len(data.train) * config.window.per_video
     steps_per_epoch = num_windows // config.train.batch_windows
     if steps_per_epoch == 0:
@@ -101,11 +101,12 @@ def train(config: Any, workdir: Path) -> MapReport:
                      config.loss.normalizer_momentum),
         EmaSettings(config.train.ema_decay, config.train.ema_warmup)),
         donate_argnums=0)
-    evaluator = Evaluator(config, data, model, mesh)
+    evaluator = Evaluator(config, data, model, mesh, cache)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
     broken = BrokenVideos()
-    transform = TrainWindows(data.train, data.class_names, config, broken)
+    transform = TrainWindows(data.train, data.class_names, config, broken,
+                             cache=cache)
     batches = iter(train_dataset(
         transform, num_windows, seed=config.seed,
         batch_windows=config.train.batch_windows,
@@ -121,7 +122,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
     elif config.adapter.standardise_last:
-        statistics = measure_statistics(config, data, model, mesh)
+        statistics = measure_statistics(config, data, model, mesh, cache)
         state = place(state.replace(statistics=statistics), mesh)
     step = int(state.step)
     store_config(config, workdir)
@@ -240,13 +241,13 @@ def _write_metrics(pending, writer: MetricWriter,
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
-                       mesh: Mesh) -> FeatureStatistics:
+                       mesh: Mesh, cache: FrameCache) -> FeatureStatistics:
     """Channel mean and deviation of the backbone's last features.
 
     Over one window of each training video, without augmentation.
     """
     transform = TrainWindows(data.train, data.class_names, config,
-                             BrokenVideos(), augmented=False)
+                             BrokenVideos(), cache=cache, augmented=False)
     batch_windows = config.train.batch_windows
     dataset = train_dataset(
         transform, len(data.train), seed=config.seed,
@@ -277,22 +278,3 @@ def _report_broken(data: DataSet, running: BrokenVideos) -> None:
     if lines:
         print(f"{len(lines)} videos were skipped "
               "(config.data.on_broken_video=skip):\n" + "\n".join(lines))
-
-
-class StopSignal:
-    """Notes SIGTERM (preemption) and SIGINT for the loop to act on."""
-
-    def __enter__(self) -> "StopSignal":
-        self.came = ""
-        self._old = {number: signal.signal(number, self._note)
-                     for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def _note(self, number: int, _frame) -> None:
-        if self.came:  # a second one means it
-            raise KeyboardInterrupt
-        self.came = signal.Signals(number).name
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)

@@ -27,6 +27,7 @@ from losa_jax.models.vit import LayerNorm, Linear, Mlp, pool_grid
 NORM_EPSILON = 1e-6
 GATES = ("none", "tanh", "sigmoid")
 RANGES = ("short", "long", "both")
+SHORT_POOLS = ("conv", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,10 @@ class LosaSpec:
         "tanh" (start at zero, with ordinary up-projections).
       long_kernel: length of the long-range depthwise convolution in tokens.
       attention_heads: of the cross-attention.
-      tap_residual: keep the tap's own mean beside the cross-attention.
+      tap_residual: keep the tap's own token beside the cross-attention.
+      short_pool: how the s x s map of a step becomes its token: "conv", a
+        convolution as large as the map, which can tell where something is,
+        or "mean".
     """
 
     in_width: int
@@ -61,6 +65,7 @@ class LosaSpec:
     attention_heads: int = 4
     mlp_ratio: float = 2.0
     tap_residual: bool = True
+    short_pool: str = "conv"
 
 
 class SpatialConv(nnx.Module):
@@ -94,10 +99,13 @@ class ShortRangeAdapter(nnx.Module):
         d, u = spec.width, spec.clip_tokens
         self.spatial = SpatialConv(spec, rngs)
         grid = self.spatial.grid
+        cells = grid[0] * grid[1]
+        self.pool = (Linear(cells * d, d, rngs=rngs)
+                     if spec.short_pool == "conv" else None)
         # Attention alone cannot tell when in the clip a token happens.
         init = nnx.initializers.normal(0.02)
         self.key_positions = nnx.Param(
-            init(rngs.params(), (u, grid[0] * grid[1], d)))
+            init(rngs.params(), (u, cells, d)))
         self.query_positions = nnx.Param(init(rngs.params(), (u, d)))
         self.query_norm = LayerNorm(d, NORM_EPSILON)
         self.key_norm = LayerNorm(d, NORM_EPSILON)
@@ -116,9 +124,10 @@ class ShortRangeAdapter(nnx.Module):
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
         x = rearrange(x, "m u h w d -> m u (h w) d")
-        mean = x.mean(axis=2)
+        own = (x.mean(axis=2) if self.pool is None else
+               self.pool(rearrange(x, "m u s d -> m u (s d)")))
         steps = rearrange(last, "b n u c -> (b n) u c").astype(x.dtype)
-        query = self.query_norm(mean + self.from_last(steps))
+        query = self.query_norm(own + self.from_last(steps))
         query = self.query(query + self.query_positions[...].astype(x.dtype))
         tokens = self.key_norm(x) + self.key_positions[...].astype(x.dtype)
         key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
@@ -131,7 +140,7 @@ class ShortRangeAdapter(nnx.Module):
             rearrange(value, "m u s (e d) -> m (u s) e d", e=self.heads),
             mask=mask[:, None, None, :])
         attended = self.out(rearrange(attended, "m u e d -> m u (e d)"))
-        y = attended + mean if self.tap_residual else attended
+        y = attended + own if self.tap_residual else attended
         y = y + self.mlp(self.mlp_norm(y))
         return rearrange(y, "(b n) u d -> b (n u) d", b=b)
 

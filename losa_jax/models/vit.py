@@ -21,12 +21,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from losa_jax.models.attention import attention
+from losa_jax.models.patch_filters import cosine_filters
 from losa_jax.models.positions import resize_grid, sincos_table
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 # VideoMAEv2's cosine attention: exp(4.6052) = 100.
 MAX_LOGIT_SCALE = 4.6052
+# How a block starts where it is trained from scratch: loud into the softmax
+# and the GELU, quiet onto the residual stream. Measured on --mode=pretrain.
+GAIN_INTO = 2 ** 0.5
+GAIN_OUT = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +87,26 @@ class ClipFeatures(NamedTuple):
 
 
 class Linear(nnx.Module):
-    """y = x @ kernel + bias; kernel [in, out]."""
+    """y = x @ kernel + bias; kernel [in, out].
+
+    Starts with outputs of variance `gain`^2 for inputs of variance one. The
+    0.02 that ViT recipes use suits widths of about a thousand: at a width of
+    96 it leaves every layer almost linear, and a small transformer that
+    learns from scratch stays at chance for hundreds of steps.
+    """
 
     def __init__(self, in_width: int, out_width: int, *, bias: bool = True,
-                 rngs: nnx.Rngs):
-        init = nnx.initializers.truncated_normal(0.02)
+                 gain: float = 1.0, rngs: nnx.Rngs):
+        init = nnx.initializers.variance_scaling(
+            gain ** 2, "fan_in", "truncated_normal")
         self.kernel = nnx.Param(init(rngs.params(), (in_width, out_width)))
         self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
 
     def __call__(self, x: Array) -> Array:
-        y = x @ self.kernel[...].astype(x.dtype)
+        # Rows in one axis: XLA's CPU gradient of the kernel is then one plain
+        # matrix product, 1.7 times faster.
+        rows = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
+        y = rows.reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -123,13 +138,13 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
         c = spec.width
-        self.qkv = Linear(c, 3 * c, bias=False, rngs=rngs)
+        self.qkv = Linear(c, 3 * c, bias=False, gain=GAIN_INTO, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(c))
         self.v_bias = nnx.Param(jnp.zeros(c))
         self.logit_scale = nnx.Param(
             jnp.full(spec.heads, np.log(10.0))
         ) if spec.cosine_attention else None
-        self.proj = Linear(c, c, rngs=rngs)
+        self.proj = Linear(c, c, gain=GAIN_OUT, rngs=rngs)
         self.heads = spec.heads
 
     def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
@@ -160,8 +175,8 @@ class Mlp(nnx.Module):
     """Two layers with exact GELU between."""
 
     def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, hidden, rngs=rngs)
-        self.fc2 = Linear(hidden, width, rngs=rngs)
+        self.fc1 = Linear(width, hidden, gain=GAIN_INTO, rngs=rngs)
+        self.fc2 = Linear(hidden, width, gain=GAIN_OUT, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
@@ -195,8 +210,10 @@ class PatchEmbed(nnx.Module):
 
     def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
         shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
+        filters = cosine_filters(spec.tubelet, spec.patch, spec.width)
         init = nnx.initializers.truncated_normal(0.02)
-        self.kernel = nnx.Param(init(rngs.params(), shape))
+        self.kernel = nnx.Param(init(rngs.params(), shape).at[
+            ..., :filters.shape[-1]].set(filters))
         self.bias = nnx.Param(jnp.zeros(spec.width))
 
     def __call__(self, clips: Float[Array, "n f H W 3"]
@@ -228,6 +245,17 @@ class VisionTransformer(nnx.Module):
         if spec.num_classes:
             self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
 
+    def patch_tokens(self, clips: Array, dtype: jnp.dtype = jnp.float32
+                     ) -> Float[Array, "n u h w c"]:
+        """As `embed`, before positions are added."""
+        if clips.shape[1] != self.spec.clip_frames:
+            raise ValueError(f"clips of {clips.shape[1]} frames; the weights "
+                             f"are for {self.spec.clip_frames}")
+        mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
+        std = jnp.asarray(IMAGENET_STD, jnp.float32)
+        pixels = (clips.astype(jnp.float32) - mean) / std
+        return self.patch_embed(pixels.astype(dtype))
+
     def embed(self, clips: Array, dtype: jnp.dtype = jnp.float32
               ) -> Float[Array, "n u h w c"]:
         """Normalised pixels to tokens with positions.
@@ -240,13 +268,7 @@ class VisionTransformer(nnx.Module):
           ValueError: the clips have another number of frames than the spec.
         """
         spec = self.spec
-        if clips.shape[1] != spec.clip_frames:
-            raise ValueError(f"clips of {clips.shape[1]} frames; the weights "
-                             f"are for {spec.clip_frames}")
-        mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
-        std = jnp.asarray(IMAGENET_STD, jnp.float32)
-        pixels = (clips.astype(jnp.float32) - mean) / std
-        tokens = self.patch_embed(pixels.astype(dtype))
+        tokens = self.patch_tokens(clips, dtype)
         grid = tokens.shape[2:4]
         if spec.positions == "learned":
             positions = resize_grid(self.pos_embed[...], grid)
@@ -320,14 +342,19 @@ class VisionTransformer(nnx.Module):
     def classify(self, clips: Array, dtype: jnp.dtype = jnp.float32
                  ) -> Float[Array, "n k"]:
         """Class logits of whole clips."""
+        return self.classifier(self.clip_features(clips, dtype))
+
+    def clip_features(self, clips: Array, dtype: jnp.dtype = jnp.float32
+                      ) -> Float[Array, "n c"]:
+        """One vector a clip: what the classifier reads."""
         x = self.embed(clips, dtype)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         x, _ = jax.lax.scan(lambda x, block: (block(x), None), x, self.blocks)
-        return self.classifier(self.pooled_features(x))
+        return self.pooled_features(x)
 
     def pooled_features(self, tokens: Float[Array, "n t c"]
                         ) -> Float[Array, "n c"]:
-        """What the classifier reads: the mean token, or the first one.
+        """Of all tokens: their mean, or the first one.
 
         VideoMAEv2 without mean pooling norms all tokens and takes the first.
         """

@@ -165,7 +165,8 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
     for key, value, known in (
             ("kind", adapter.kind, ("none", "losa")),
             ("ranges", adapter.ranges, losa.RANGES),
-            ("gates", adapter.gates, losa.GATES)):
+            ("gates", adapter.gates, losa.GATES),
+            ("short_pool", adapter.short_pool, losa.SHORT_POOLS)):
         if value not in known:
             raise InputError(f"config.adapter.{key}={value!r}: choose one of "
                              f"{', '.join(known)}")
@@ -188,7 +189,8 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
         short_grid=adapter.short_grid, ranges=adapter.ranges,
         gates=adapter.gates, long_kernel=adapter.long_kernel,
         attention_heads=adapter.attention_heads,
-        mlp_ratio=adapter.mlp_ratio, tap_residual=adapter.tap_residual)
+        mlp_ratio=adapter.mlp_ratio, tap_residual=adapter.tap_residual,
+        short_pool=adapter.short_pool)
 
 
 def head_spec(head: Any, in_width: int, num_classes: int,

@@ -49,7 +49,8 @@ def decays(path: str) -> bool:
 
 def make_optimizer(schedule: optax.Schedule, params: Any, *,
                    weight_decay: float, gradient_clip: float,
-                   rate_factors: dict[str, float]
+                   rate_factors: dict[str, float],
+                   second_moment_decay: float = 0.999
                    ) -> optax.GradientTransformation:
     """Clip, Adam, decoupled decay, per-group learning rate.
 
@@ -60,6 +61,8 @@ def make_optimizer(schedule: optax.Schedule, params: Any, *,
       gradient_clip: largest global norm; 0 does not clip.
       rate_factors: {regular expression: factor on the learning rate}; the
         first that is found in a path counts, others have factor 1.
+      second_moment_decay: Adam's b2; the recipes' 0.999 remembers longer
+        than a run of a thousand steps lasts.
     """
     paths = parameter_paths(params)
     decay_mask = jax.tree.map(decays, paths)
@@ -79,7 +82,7 @@ def make_optimizer(schedule: optax.Schedule, params: Any, *,
     return optax.chain(
         optax.clip_by_global_norm(gradient_clip) if gradient_clip > 0
         else optax.identity(),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        optax.scale_by_adam(b1=0.9, b2=second_moment_decay, eps=1e-8),
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.stateless(scale_groups),
         optax.scale_by_learning_rate(schedule),

@@ -65,13 +65,13 @@ def run_facts(config: Any, class_names: Sequence[str], model: Model
         "data": {"train_subset": config.data.train_subset},
         "seed": config.seed,
     }
-    return _plain(facts)
+    return plain(facts)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As it looks after a trip through JSON."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

@@ -1,0 +1,22 @@
+"""One video of a data set, as the pipeline knows it."""
+
+import dataclasses
+from pathlib import Path
+
+from losa_jax import timeline
+from losa_jax.data.annotations import Action
+from losa_jax.data.video import VideoInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceVideo:
+    """A probed video with its actions and its sample grid."""
+
+    video_id: str
+    info: VideoInfo
+    grid: timeline.SampleGrid
+    actions: tuple[Action, ...]
+
+    @property
+    def path(self) -> Path:
+        return Path(self.info.path)

@@ -40,18 +40,19 @@ def get_config() -> ConfigDict:
     config.augment.colour_jitter = 0.2
     config.adapter.num_taps = 3
     config.adapter.width = 32
+    config.adapter.learning_rate_factor = 1.0
     config.head.width = 64
     config.head.num_levels = 5
     config.head.attention_window = (9,)
     config.loss.initial_normalizer = 50.0
-    config.train.epochs = 30
-    config.train.schedule_epochs = 30
+    config.train.epochs = 24
+    config.train.schedule_epochs = 24
     config.train.warmup_epochs = 2.0
     config.train.learning_rate = 2e-3
     config.train.ema_decay = 0.99
     config.train.ema_warmup = True
-    config.train.evaluate_every_epochs = 10
-    config.train.evaluate_from_epoch = 10
+    config.train.evaluate_every_epochs = 12
+    config.train.evaluate_from_epoch = 12
     config.evaluate.nms_sigma = 0.5
     config.evaluate.max_detections = 200
     return config

@@ -18,6 +18,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from losa_jax.data import synthetic
+from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
     BrokenVideos,
     TestWindows,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.losa import Losa, LosaSpec
+from losa_jax.models.losa import Losa, LosaSpec, ShortRangeAdapter
 from losa_jax.models.tree import Template, flatten, nest, parameters
 
 
@@ -134,3 +134,17 @@ def test_without_tap_residual_attention_alone_carries_the_tap():
     assert float(jnp.abs(one(taps[0], last, valid)).max()) > 0
     # The zero-initialised output projection makes it the MLP of zero.
     np.testing.assert_array_equal(other(taps[0], last, valid), 0.0)
+
+
+@pytest.mark.parametrize("pool, tells", [("conv", True), ("mean", False)])
+def test_short_range_tells_where_only_with_a_convolution(pool, tells):
+    """The cross-attention starts silent, so only the pool is left."""
+    spec = _spec(short_grid=3, short_pool=pool)
+    adapter = ShortRangeAdapter(spec, nnx.Rngs(0))
+    last, taps, valid = _inputs()
+    # A kernel that sees no neighbours: cells can change places freely.
+    moved = taps[0][..., ::-1, :, :]
+    here, there = (np.asarray(adapter(tap, last, valid))
+                   for tap in (taps[0], moved))
+    same = np.allclose(here, there, atol=1e-5)
+    assert same != tells

@@ -30,8 +30,9 @@ def get_config() -> ConfigDict:
         # Segments that reach outside their video: "error" or "clip".
         on_outside="error",
         num_threads=2,
-        # A set of videos whose decoded samples fit into this much memory is
-        # decoded once a run, not once an epoch; 0 keeps nothing.
+        # Memory for decoded samples, in the files' own size: the training
+        # set, then the testing set, is decoded once a run instead of once an
+        # epoch where all of it fits into what is left. 0 keeps nothing.
         frame_cache_gib=2.0,
     ))
     config.synthetic = ConfigDict(dict(

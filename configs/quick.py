@@ -45,14 +45,15 @@ def get_config() -> ConfigDict:
     config.head.num_levels = 5
     config.head.attention_window = (9,)
     config.loss.initial_normalizer = 50.0
-    config.train.epochs = 24
-    config.train.schedule_epochs = 24
+    config.train.epochs = 20
+    config.train.schedule_epochs = 20
     config.train.warmup_epochs = 2.0
     config.train.learning_rate = 2e-3
     config.train.ema_decay = 0.99
     config.train.ema_warmup = True
-    config.train.evaluate_every_epochs = 12
-    config.train.evaluate_from_epoch = 12
+    config.train.evaluate_every_epochs = 10
+    config.train.evaluate_from_epoch = 10
+    config.train.checkpoint_every_epochs = 2
     config.evaluate.nms_sigma = 0.5
     config.evaluate.max_detections = 200
     return config

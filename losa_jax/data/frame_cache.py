@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.video import read_frames
+from losa_jax.data.video import VideoDecodeError, read_frames
 from losa_jax.data.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 def set_bytes(videos: Sequence[SourceVideo]) -> int:
     """Memory that all samples of these videos take, decoded as they are."""
     return sum(3 * video.info.height * video.info.width
-               * len(_sampled_frames(video)[0]) for video in videos)
+               * len(_sampled_frames(video)) for video in videos)
 
 
-def _sampled_frames(video: SourceVideo) -> tuple[np.ndarray, np.ndarray]:
-    """Frames that the samples show, rising, and which of them each shows."""
+def _sampled_frames(video: SourceVideo) -> np.ndarray:
+    """Frames that the video's samples show, rising."""
     samples = np.arange(video.grid.num_samples)
-    return np.unique(video.grid.frame_indices(samples), return_inverse=True)
+    return np.unique(video.grid.frame_indices(samples))
 
 
 class FrameCache:
@@ -40,9 +40,8 @@ class FrameCache:
             keeps nothing.
         """
         self._left = budget_gib * 2**30
-        self._lock = threading.Lock()
         self._admitted: dict[str, threading.Lock] = {}
-        self._frames: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._frames: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
 
     def admit(self, videos: Sequence[SourceVideo], name: str) -> bool:
         """Keeps these videos from their first reading on, if all fit.
@@ -70,22 +69,33 @@ class FrameCache:
         """Decoded frames of a window, uint8 [f, H, W, 3]; padding repeats.
 
         Raises:
-          VideoDecodeError: a frame cannot be decoded; in an admitted video,
-            a frame of any of its samples.
+          VideoDecodeError: a frame of the window cannot be decoded.
         """
-        key = str(video.path)
-        if key not in self._admitted:
-            wanted = window.frame_indices(video.grid)
+        wanted = window.frame_indices(video.grid)
+        kept = self._kept_frames(video)
+        if kept is None:
             unique, inverse = np.unique(wanted, return_inverse=True)
             frames = read_frames(video.path, unique.tolist(), info=video.info)
             return frames[inverse]
+        unique, frames = kept
+        return frames[np.searchsorted(unique, wanted)]
+
+    def _kept_frames(self, video: SourceVideo
+                     ) -> tuple[np.ndarray, np.ndarray] | None:
+        """(frame indices, pictures) of an admitted video that is whole."""
+        key = str(video.path)
+        if key not in self._admitted:
+            return None
         with self._admitted[key]:
             if key not in self._frames:
-                unique, _ = _sampled_frames(video)
-                frames = read_frames(video.path, unique.tolist(),
-                                     info=video.info)
-                with self._lock:
+                unique = _sampled_frames(video)
+                try:
+                    frames = read_frames(video.path, unique.tolist(),
+                                         info=video.info)
+                except VideoDecodeError:
+                    # Damaged somewhere: whether a window of it can be read
+                    # must not depend on this cache.
+                    self._frames[key] = None
+                else:
                     self._frames[key] = (unique, frames)
-        unique, frames = self._frames[key]
-        return frames[np.searchsorted(unique,
-                                      window.frame_indices(video.grid))]
+            return self._frames[key]

@@ -68,7 +68,7 @@ def ensure_backbone(config: Any) -> None:
     if checkpoint and Path(checkpoint).is_dir():
         return
     if config.pretrain.steps:
-        pretrain(config, Path(config.synthetic.folder) / "pretrain")
+        pretrain(config)
         return
     if not checkpoint:
         raise InputError(
@@ -97,17 +97,21 @@ def render(config: Any, kind: str) -> Path:
     return folder
 
 
-def pretrain(config: Any, workdir: Path) -> float:
+def pretrain(config: Any, workdir: Path | None = None) -> float:
     """The job; returns the accuracy on the testing clips.
 
     Writes `backbone.checkpoint` (converted) and, beside it, the weights in
-    VideoMAEv2's layout as .safetensors. Resumes where it was stopped.
+    VideoMAEv2's layout as .safetensors. Resumes where it was stopped: its
+    checkpoints and metrics stand in `synthetic.folder`/pretrain, whatever
+    `workdir` is, so that every run that needs the backbone finds them.
     """
     if not config.synthetic.folder or not config.pretrain.steps:
         raise InputError("--mode=pretrain needs config.synthetic.folder and "
                          "config.pretrain.steps: use configs/quick.py")
-    settings = config.pretrain
+    settings, asked = config.pretrain, config
+    workdir = Path(config.synthetic.folder) / "pretrain"
     start_log(workdir)
+    print(f"pre-training in {workdir}")
     folder = render(config, "trimmed")
     config = _clip_config(config, folder)
     data = load_data(config, workdir)
@@ -134,10 +138,7 @@ def pretrain(config: Any, workdir: Path) -> float:
     checkpoints = Checkpoints(workdir)
     params = jax.jit(lambda: parameters(
         VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
-    facts = plain({"pretrain": settings.to_dict(), "seed": config.seed,
-                    "augment": config.augment.to_dict(),
-                    "synthetic": config.synthetic.to_dict(),
-                    "class_names": list(data.class_names)})
+    facts = _facts(config, data)
     start = 0
     if checkpoints.latest_step() is None:
         # An iterator of its own: training's begins with its first batch.
@@ -149,11 +150,12 @@ def pretrain(config: Any, workdir: Path) -> float:
     if checkpoints.latest_step() is not None:
         state, saved = checkpoints.restore(LAST, abstract_state(state),
                                            batches)
-        same_facts(saved, facts, tuple(facts), workdir)
+        same_facts(saved, facts, tuple(facts), workdir,
+                   f"delete {workdir}")
         start = checkpoints.latest_step()
         print(f"resumed pre-training in {workdir} at step {start} of "
               f"{settings.steps}")
-    store_config(config, workdir)
+    store_config(asked, workdir)
 
     def loss_function(params, frames, labels):
         logits = template.bind(params).classify(frames)
@@ -183,22 +185,26 @@ def pretrain(config: Any, workdir: Path) -> float:
                                   sharding.batch_shardings(inputs, mesh))
             state, loss, accuracy = train_step(
                 state, inputs["frames"], inputs["labels"])
-            if step % settings.log_every == 0 or step == settings.steps:
+            came = stop.came
+            saves = step % settings.checkpoint_every == 0 or came
+            if saves or step % settings.log_every == 0 or (
+                    step == settings.steps):
                 values = {"pretrain_loss": float(loss),
                           "pretrain_accuracy": float(accuracy)}
                 if not math.isfinite(values["pretrain_loss"]):
                     raise InputError(
                         f"pre-training step {step}: the loss is not finite; "
-                        "lower config.pretrain.learning_rate")
+                        "lower config.pretrain.learning_rate, delete "
+                        f"{workdir} and start again")
                 writer.write(step, values)
                 bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
                                 accuracy=f"{values['pretrain_accuracy']:.2f}")
-            if step % settings.checkpoint_every == 0 or stop.came:
+            if saves:
                 checkpoints.save(LAST, step, state, facts, batches)
-            if stop.came:
+            if came:
                 bar.close()
                 raise Interrupted(
-                    f"stopped by {stop.came} at pre-training step {step} of "
+                    f"stopped by {came} at pre-training step {step} of "
                     f"{settings.steps}, everything is saved: start the same "
                     "command again to go on")
     checkpoints.close()
@@ -208,6 +214,20 @@ def pretrain(config: Any, workdir: Path) -> float:
           f"{len(data.test)} testing clips of {spec.num_classes} classes")
     _save(spec, params, Path(config.backbone.checkpoint))
     return accuracy
+
+
+def _facts(config: Any, data: DataSet) -> dict[str, Any]:
+    """What must be equal for a resumed pre-training to be the same one."""
+    settings = config.pretrain.to_dict()
+    for name in ("log_every", "checkpoint_every"):
+        del settings[name]
+    synthetic = {name: config.synthetic[name] for name in (
+        "num_trimmed_training", "seed", "size")}
+    return plain({
+        "pretrain": settings, "seed": config.seed, "synthetic": synthetic,
+        "window": config.window.to_dict(),
+        "augment": config.augment.to_dict(),
+        "class_names": list(data.class_names)})
 
 
 def _clips(config: Any, data: DataSet, cache: FrameCache):

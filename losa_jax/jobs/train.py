@@ -174,12 +174,13 @@ def train(config: Any, workdir: Path) -> MapReport:
                     save(BEST, None)
                 started = time.perf_counter()
             due = epoch % config.train.checkpoint_every_epochs == 0
-            if (epoch_ends and due) or step == total_steps or stop.came:
+            came = stop.came
+            if (epoch_ends and due) or step == total_steps or came:
                 flush()
                 save(LAST, batches)
-            if stop.came and step < total_steps:
+            if came and step < total_steps:
                 raise Interrupted(
-                    f"stopped by {stop.came} at step {step} of {total_steps}"
+                    f"stopped by {came} at step {step} of {total_steps}"
                     ", everything is saved: start the same command again to "
                     "go on")
     bar.close()

@@ -18,8 +18,8 @@ _OPPONENT_COLOURS = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt(
 def cosine_filters(tubelet: int, patch: int, width: int) -> np.ndarray:
     """Orthonormal low-frequency filters over a tubelet.
 
-    An eighth of them sees colour, the rest brightness; each spatial frequency
-    comes with every temporal frequency of the tubelet.
+    About an eighth of them sees colour, as it is on average over the tubelet;
+    the rest sees brightness, at each temporal frequency of the tubelet.
 
     Args:
       tubelet: frames of a tubelet.

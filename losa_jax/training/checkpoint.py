@@ -98,7 +98,8 @@ def abstract_state(state: TrainState) -> TrainState:
 
 
 def same_facts(saved: dict[str, Any], now: dict[str, Any],
-               keys: tuple[str, ...], workdir: Path) -> None:
+               keys: tuple[str, ...], workdir: Path,
+               other: str = "choose another --workdir") -> None:
     """Raises InputError where a resumed run would be another run."""
     changed = [
         f"  {key}: saved {json.dumps(saved.get(key))}, now "
@@ -108,4 +109,4 @@ def same_facts(saved: dict[str, Any], now: dict[str, Any],
         raise InputError(
             f"{workdir} holds a run with other settings:\n"
             + "\n".join(changed)
-            + "\nresume with the same settings, or choose another --workdir")
+            + f"\nresume with the same settings, or {other}")

@@ -37,23 +37,35 @@ def _losses(workdir):
             for line in map(json.loads, lines)]
 
 
-def test_a_stopped_pretraining_goes_on_as_if_it_had_not(
+def _run(config, folder):
+    run = config.copy_and_resolve_references()
+    run.synthetic.folder = str(folder / "data")
+    run.backbone.checkpoint = str(folder / "data/backbone")
+    return run
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_broken_off_pretraining_goes_on_as_if_it_had_not(
         config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain_job, "CALIBRATION_BATCHES", 2)
-    backbones = []
-    for name in ("whole", "stopped"):
-        run = config.copy_and_resolve_references()
-        run.backbone.checkpoint = str(tmp_path / f"{name}_backbone")
-        backbones.append(run)
-    pretrain_job.pretrain(backbones[0], tmp_path / "whole")
+    whole = _run(config, tmp_path / "whole")
+    broken = _run(config, tmp_path / "broken")
+    pretrain_job.pretrain(whole)
 
     class Stops(pretrain_job.StopSignal):
+        """SIGTERM at step 3, later a death at step 6 with 4 saved."""
+
         steps = 0
 
         @property
         def came(self):
-            self.steps += 1
-            return "SIGTERM" if self.steps > 6 else ""
+            Stops.steps += 1
+            if Stops.steps == 3 + 3:
+                raise _Killed
+            return "SIGTERM" if Stops.steps == 3 else ""
 
         @came.setter
         def came(self, value):
@@ -61,21 +73,28 @@ def test_a_stopped_pretraining_goes_on_as_if_it_had_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_job, "StopSignal", Stops)
-        with pytest.raises(Interrupted, match="pre-training step .* of 6"):
-            pretrain_job.pretrain(backbones[1], tmp_path / "stopped")
-    assert not (tmp_path / "stopped_backbone").exists()
+        with pytest.raises(Interrupted, match="pre-training step 3 of 6"):
+            pretrain_job.pretrain(broken)
+        with pytest.raises(_Killed):
+            pretrain_job.pretrain(broken)
+    assert not (tmp_path / "broken/data/backbone").exists()
     capsys.readouterr()
-    pretrain_job.pretrain(backbones[1], tmp_path / "stopped")
-    assert "resumed pre-training" in capsys.readouterr().out
-    assert _losses(tmp_path / "whole") == _losses(tmp_path / "stopped")
+    pretrain_job.ensure_backbone(broken)
+    folders = [tmp_path / f"{name}/data/pretrain"
+               for name in ("whole", "broken")]
+    text = capsys.readouterr().out
+    assert f"resumed pre-training in {folders[1]} at step 4 of 6" in text
+    assert _losses(folders[0]) == _losses(folders[1])
     (_, one, _), (_, two, _) = (
-        load_backbone(tmp_path / f"{name}_backbone")
-        for name in ("whole", "stopped"))
+        load_backbone(run.backbone.checkpoint) for run in (whole, broken))
     assert set(one) == set(two)
     for name in one:
         assert (one[name] == two[name]).all(), name
 
-    other = backbones[1].copy_and_resolve_references()
+    other = broken.copy_and_resolve_references()
     other.pretrain.learning_rate = 1.0
-    with pytest.raises(InputError, match="other settings"):
-        pretrain_job.pretrain(other, tmp_path / "stopped")
+    stored = (folders[1] / "config.json").read_text()
+    with pytest.raises(InputError, match="(?s)other settings.*delete "
+                       + str(folders[1])):
+        pretrain_job.pretrain(other)
+    assert (folders[1] / "config.json").read_text() == stored

@@ -11,7 +11,12 @@ from flax import nnx
 from losa_jax.models import weight_rules, weights
 from losa_jax.models.positions import bicubic_matrix, sincos_table
 from losa_jax.models.tree import Template, nest
-from losa_jax.models.vit import VisionTransformer, VitSpec, pool_grid
+from losa_jax.models.vit import (
+    PatchEmbed,
+    VisionTransformer,
+    VitSpec,
+    pool_grid,
+)
 
 # Stated for values of order 1; the fixtures' largest are 2 to 8.
 TOLERANCE = 2e-5
@@ -194,3 +199,19 @@ def test_wrong_clip_length_is_refused(small):
     model, _ = small
     with pytest.raises(ValueError, match="clips of 6 frames; .* for 4"):
         model.embed(jnp.zeros((1, 6, 16, 24, 3)))
+
+
+def test_patch_embedding_is_a_convolution_that_leaves_a_rest_out():
+    spec = VitSpec(width=12, depth=1, heads=2, mlp_width=8, patch=8,
+                   clip_frames=4, image_size=(16, 24))
+    embed = PatchEmbed(spec, nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    embed.kernel[...] = rng.normal(size=(2, 8, 8, 3, 12))
+    embed.bias[...] = rng.normal(size=12)
+    clips = rng.normal(size=(2, 4, 18, 26, 3)).astype(np.float32)
+    expected = jax.lax.conv_general_dilated(
+        clips, embed.kernel[...], window_strides=(2, 8, 8), padding="VALID",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        precision="highest") + embed.bias[...]
+    assert expected.shape == (2, 2, 2, 3, 12)
+    np.testing.assert_allclose(embed(clips), expected, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The measured start against its definition, on clips it did not see."""
+"""The measured start against its definition."""
 
 import jax
 import numpy as np

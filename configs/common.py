@@ -127,7 +127,7 @@ def get_config() -> ConfigDict:
         # Standardise the backbone's last features over the training set.
         standardise_last=True,
         # Learning rate of adapters and of gates, as a factor on the head's.
-        learning_rate_factor=0.25,
+        learning_rate_factor=1.0,
         gate_learning_rate_factor=1.0,
     ))
     config.head = ConfigDict(dict(

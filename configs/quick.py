@@ -5,9 +5,10 @@ or, step by step,
     python -m losa_jax.main --config=configs/quick.py --mode=pretrain
     python -m losa_jax.main --config=configs/quick.py --workdir=runs/quick
 
-Hardware: two CPU cores. Renders untrimmed H.264 videos and trimmed clips,
-trains a tiny video transformer by clip classification, freezes it, and trains
-LoSA adapters and an ActionFormer head beside it.
+Hardware: two CPU cores. Renders untrimmed H.264 videos and
+trimmed clips (1 minute), trains a tiny video transformer by clip
+classification (4 minutes), freezes it, and trains LoSA adapters and an
+ActionFormer head beside it (7 minutes). Result: see README.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +41,6 @@ def get_config() -> ConfigDict:
     config.augment.colour_jitter = 0.2
     config.adapter.num_taps = 3
     config.adapter.width = 32
-    config.adapter.learning_rate_factor = 1.0
     config.head.width = 64
     config.head.num_levels = 5
     config.head.attention_window = (9,)

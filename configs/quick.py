@@ -8,7 +8,7 @@ or, step by step,
 Hardware: two CPU cores. Renders untrimmed H.264 videos and
 trimmed clips (1 minute), trains a tiny video transformer by clip
 classification (4 minutes), freezes it, and trains LoSA adapters and an
-ActionFormer head beside it (7 minutes). Result: see README.
+ActionFormer head beside it (7.6 minutes with 24 epochs). Result: see README.
 """
 
 from ml_collections import ConfigDict

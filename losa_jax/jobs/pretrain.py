@@ -102,8 +102,8 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
 
     Writes `backbone.checkpoint` (converted) and, beside it, the weights in
     VideoMAEv2's layout as .safetensors. Resumes where it was stopped: its
-    checkpoints and metrics stand in `synthetic.folder`/pretrain, whatever
-    `workdir` is, so that every run that needs the backbone finds them.
+    checkpoints and metrics stand in `synthetic.folder`/pretrain, so that
+    every run that needs the backbone finds them; `workdir` is not used.
     """
     if not config.synthetic.folder or not config.pretrain.steps:
         raise InputError("--mode=pretrain needs config.synthetic.folder and "

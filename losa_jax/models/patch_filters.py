@@ -3,9 +3,9 @@
 Random filters make a small transformer sit at chance for hundreds of steps:
 no channel says where in a patch something is, or that it moves. Smooth cosine
 filters do (the low frequencies of a JPEG block, times their sum and their
-difference over a tubelet's frames). Measured on configs/quick.py, 400 steps
-of 16 clips: 7.5 % of testing clips right from random filters (chance is
-8.3 %), 45 % from these.
+difference over a tubelet's frames). In a trial on the clips of
+configs/quick.py, 400 steps of 16 clips: 7.5 % of the testing clips right from
+random filters (chance is 8.3 %), 45 % from these.
 """
 
 import numpy as np

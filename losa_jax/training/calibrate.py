@@ -4,8 +4,9 @@ Two scales that random numbers get wrong. Patch channels: high frequencies of
 real pictures are faint, so each channel is brought to the same strength. The
 final norm: the mean token is nearly the same for every clip, and what tells
 clips apart is a small part of it; the norm's scale and bias are set so that
-each channel of the classifier's input varies by one. Without the second,
-200 steps of configs/quick.py reach 17 % of the testing clips, with it 38 %.
+each channel of the classifier's input varies by one. In a trial on the clips
+of configs/quick.py, 200 steps of 32 clips: 17 % of the testing clips right
+without the second, 38 % with it.
 """
 
 from collections.abc import Sequence

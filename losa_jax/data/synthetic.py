@@ -36,7 +36,7 @@ from losa_jax.data.synthetic_scene import encode_video, render_frames
 from losa_jax.errors import InputError
 
 # Raised whenever the same parameters would give other videos.
-VERSION = "synthetic-1"
+VERSION = "synthetic-2"
 ANNOTATIONS = "annotations.json"
 CLASSES = "classes.txt"
 # Holds the parameters of a set that is being rendered, so that a later run

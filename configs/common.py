@@ -85,6 +85,15 @@ def get_config() -> ConfigDict:
     config.backbone = ConfigDict(dict(
         # Folder written by `python -m losa_jax.convert`.
         checkpoint="",
+        # What it must be: "vit_s", "vit_b", "vit_l", "vit_h", "vit_g", or
+        # sizes of your own; "" and 0 take what the checkpoint is.
+        # --mode=pretrain makes one of these sizes.
+        name="",
+        width=0,
+        depth=0,
+        heads=0,
+        mlp_width=0,
+        patch=0,
         # Clips that one device encodes at once: bounds the backbone's memory.
         chunk_clips=8,
         dtype="float32",
@@ -97,10 +106,6 @@ def get_config() -> ConfigDict:
         learning_rate=1.5e-3,
         weight_decay=0.05,
         warmup_steps=50,
-        width=96,
-        depth=6,
-        heads=4,
-        patch=16,
         label_smoothing=0.1,
         log_every=20,
         checkpoint_every=100,

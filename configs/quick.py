@@ -28,6 +28,9 @@ def get_config() -> ConfigDict:
     config.data.annotations = f"{folder}/untrimmed/annotations.json"
     config.data.videos = f"{folder}/untrimmed/videos"
     config.backbone.checkpoint = f"{folder}/backbone"
+    config.backbone.width = 96
+    config.backbone.depth = 6
+    config.backbone.heads = 4
     config.backbone.chunk_clips = 16
     config.pretrain.steps = 1000
     config.window.sampling = "fps"

@@ -31,6 +31,8 @@ def get_config(variant: str = "g1536") -> ConfigDict:
     config.data.test_subset = "test"
     # Five public segments end after their video.
     config.data.on_outside = "clip"
+    # A checkpoint of another size is refused.
+    config.backbone.name = f"vit_{variant[0]}"
     config.backbone.dtype = "bfloat16"
     if variant == "g1536":
         # 3072 source frames, about 102 s, at every second frame.

@@ -20,6 +20,10 @@ import numpy as np
 from losa_jax.errors import InputError
 from losa_jax.models import weight_rules, weights
 from losa_jax.models.vit import VitSpec
+from losa_jax.models.vit_sizes import SIZES, size_name
+
+# Of features in float32, relative to the largest value.
+FEATURE_TOLERANCE = 1e-4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +73,9 @@ def _spec_options(arguments: argparse.Namespace) -> dict:
 
 
 def _describe(spec: VitSpec) -> str:
-    return (f"{spec.depth} blocks of width {spec.width}, {spec.heads} heads, "
+    name = size_name(spec)
+    return ((f"{name.replace('_', '-')}: " if name else "")
+            + f"{spec.depth} blocks of width {spec.width}, {spec.heads} heads, "
             f"MLP {spec.mlp_width}; patch {spec.patch}, clips of "
             f"{spec.clip_frames} frames at {spec.image_size[0]} x "
             f"{spec.image_size[1]}; positions {spec.positions}, final norm "
@@ -90,6 +96,17 @@ def _inspect(arguments: argparse.Namespace) -> None:
     count = sum(int(np.prod(t.shape)) for t in checkpoint.tensors.values())
     print(f"{len(checkpoint.tensors)} tensors, {count:,} numbers: "
           f"{_describe(spec)}")
+    _print_doubts(spec)
+
+
+def _print_doubts(spec: VitSpec) -> None:
+    """A checkpoint that lost a whole part looks like a smaller model."""
+    for size in SIZES.values():
+        if size["width"] == spec.width and size["depth"] != spec.depth:
+            print(f"note: VideoMAE's models of width {spec.width} have "
+                  f"{size['depth']} blocks; this one has {spec.depth}")
+    if not spec.num_classes:
+        print("note: no classifier in it: features only")
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -103,6 +120,7 @@ def _convert(arguments: argparse.Namespace) -> None:
                 weight_rules.expected_shapes(spec).values())
     print(f"wrote {arguments.output}: {_describe(spec)}; {count:,} "
           f"parameters, {arrays.stat().st_size / 2**20:.1f} MiB")
+    _print_doubts(spec)
     if arguments.verify:
         _verify(arguments)
 
@@ -128,6 +146,24 @@ def _verify(arguments: argparse.Namespace) -> None:
                          f"{arguments.checkpoint} does: largest difference "
                          f"{largest}")
     print(f"verified: {len(written)} tensors equal")
+    try:
+        import torch  # noqa: F401 - only whether it is there
+    except ImportError:
+        print("features not compared: torch is not installed")
+        return
+    from losa_jax.models.torch_check import compare_tokens
+    found = compare_tokens(spec, source, params)
+    print(f"features of a random clip at {found.image_size[0]} x "
+          f"{found.image_size[1]}, torch on the checkpoint against ours: "
+          f"largest difference {found.largest:.2g}, largest value "
+          f"{found.scale:.3g}")
+    limit = FEATURE_TOLERANCE
+    if arguments.dtype in ("float16", "bfloat16"):
+        limit = np.inf  # the weights themselves were rounded
+    if not found.largest <= limit * max(1.0, found.scale):
+        raise InputError(f"{arguments.output}: features differ from torch's "
+                         f"by {found.largest:.2g}; please report this "
+                         "checkpoint")
 
 
 def _to_torch(directory: Path, output: Path) -> None:

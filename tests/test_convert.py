@@ -1,5 +1,7 @@
 """The converter's door: what a user types and reads."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,43 @@ def test_convert_and_verify(source, tmp_path, capsys):
     assert "2 blocks of width 12, 3 heads" in text
     assert "tensors equal" in text
     assert weights.load_backbone(out)[0] == SPEC
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("options", [
+    {}, {"cosine_attention": True}, {"layer_scale": True},
+    {"positions": "learned", "image_size": (40, 48)},
+    {"image_size": (40, 48), "final_norm": "norm"}])
+def test_verify_compares_features_with_torch(tmp_path, capsys, options):
+    pytest.importorskip("torch")
+    spec = VitSpec(**{**vars(SPEC), **options})
+    rng = np.random.default_rng(0)
+    path = tmp_path / "tiny.safetensors"
+    weights.save_videomae_safetensors(path, spec, {
+        name: rng.normal(size=shape, scale=0.3).astype(np.float32)
+        for name, shape in weight_rules.expected_shapes(spec).items()})
+    out = tmp_path / "out"
+    assert convert.main([str(path), f"--output={out}", "--verify"]) == 0
+    found = re.search(r"largest difference ([0-9.e-]+), largest value "
+                      r"([0-9.e-]+)", capsys.readouterr().out)
+    assert float(found[1]) <= 2e-5 * max(1, float(found[2]))
+
+
+@pytest.mark.torch
+def test_verify_finds_a_model_that_computes_otherwise(
+        source, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    from losa_jax.models import torch_check
+    monkeypatch.setattr(torch_check, "MAX_LOGIT_SCALE", -5.0)
+    spec = VitSpec(**{**vars(SPEC), "cosine_attention": True})
+    rng = np.random.default_rng(0)
+    path = tmp_path / "cosine.safetensors"
+    weights.save_videomae_safetensors(path, spec, {
+        name: rng.normal(size=shape, scale=0.3).astype(np.float32)
+        for name, shape in weight_rules.expected_shapes(spec).items()})
+    out = tmp_path / "out"
+    assert convert.main([str(path), f"--output={out}", "--verify"]) == 1
+    assert "differ from torch's" in capsys.readouterr().err
 
 
 def test_inspect_writes_nothing(source, tmp_path, capsys):

@@ -31,11 +31,13 @@ from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.tree import Template, flatten, parameters
 from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.vit_sizes import backbone_size
 from losa_jax.models.weights import (
     convert_backbone,
     save_videomae_safetensors,
 )
 from losa_jax.training import sharding
+from losa_jax.training.build import backbone_request
 from losa_jax.training.calibrate import calibrate
 from losa_jax.training.checkpoint import (
     LAST,
@@ -121,8 +123,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     mesh = sharding.make_mesh((devices, 1, 1), jax.devices()[:devices])
     size = config.augment.size
     spec = VitSpec(
-        width=settings.width, depth=settings.depth, heads=settings.heads,
-        mlp_width=4 * settings.width, patch=settings.patch,
+        **backbone_size(**backbone_request(config.backbone)),
         clip_frames=config.window.clip_frames, image_size=(size, size),
         num_classes=len(data.class_names))
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
@@ -224,7 +225,9 @@ def _facts(config: Any, data: DataSet) -> dict[str, Any]:
     synthetic = {name: config.synthetic[name] for name in (
         "num_trimmed_training", "seed", "size")}
     return plain({
-        "pretrain": settings, "seed": config.seed, "synthetic": synthetic,
+        "pretrain": settings,
+        "backbone": backbone_request(config.backbone),
+        "seed": config.seed, "synthetic": synthetic,
         "window": config.window.to_dict(),
         "augment": config.augment.to_dict(),
         "class_names": list(data.class_names)})

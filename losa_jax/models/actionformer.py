@@ -22,6 +22,7 @@ from losa_jax.models.layers import (
     MaskedConv,
     drop_path,
     dropout,
+    flat_product,
     max_pool_half,
     torch_uniform,
 )
@@ -88,8 +89,8 @@ class Pointwise(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_width))
 
     def __call__(self, x: Array) -> Array:
-        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(
-            x.dtype)
+        y = flat_product(x, self.kernel[...])
+        return y + self.bias[...].astype(x.dtype)
 
 
 class LocalAttention(nnx.Module):

@@ -80,28 +80,56 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     hints: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     notes: list[str] = []
-    file = path
-    if path.is_dir():
-        file = path / "model.safetensors"
-        if not file.is_file() and (path / "pytorch_model.bin").is_file():
-            file = path / "pytorch_model.bin"
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.suffix == ".safetensors":
-        tensors, metadata = open_safetensors(file)
-        if "losa_jax" in metadata:
-            hints = json.loads(metadata["losa_jax"])
-            hints["image_size"] = tuple(hints["image_size"])
-            changes = {name: hints.pop(name) for name in _EPSILONS
-                       if name in hints}
-    else:
-        tensors = _unwrap(load_torch_zip(file), file, notes)
+    files = _weight_files(path, notes)
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file")
+        if file.suffix == ".safetensors":
+            part, metadata = open_safetensors(file)
+            if "losa_jax" in metadata:
+                hints = json.loads(metadata["losa_jax"])
+                hints["image_size"] = tuple(hints["image_size"])
+                changes = {name: hints.pop(name) for name in _EPSILONS
+                           if name in hints}
+        else:
+            part = _unwrap(load_torch_zip(file), file, notes)
+        if twice := sorted(set(tensors) & set(part)):
+            raise InputError(f"{file}: {twice[0]} is in an earlier part too")
+        tensors |= part
     tensors = _strip_prefixes(tensors, notes)
+    tensors = _rename_opentad(tensors, notes)
     if any(name.startswith("encoder.layer.") for name in tensors):
         # Its names say neither heads nor epsilons: the config must be there.
-        hints, changes = _hugging_face_facts(file.with_name("config.json"))
+        hints, changes = _hugging_face_facts(
+            files[0].with_name("config.json"))
     tensors = _rename_hugging_face(tensors, notes)
     return Checkpoint(path, tensors, hints, changes, tuple(notes))
+
+
+def _weight_files(path: Path, notes: list[str]) -> list[Path]:
+    """The file itself, or those of a Hugging Face folder."""
+    if not path.is_dir():
+        return [path]
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return [path / name]
+        index = path / f"{name}.index.json"
+        if not index.is_file():
+            continue
+        try:
+            parts = sorted({str(part) for part in json.loads(
+                index.read_text())["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index}: not an index of weight files "
+                             f"({error!r})") from error
+        outside = [part for part in parts if Path(part).name != part]
+        if not parts or outside:
+            raise InputError(f"{index}: names no file, or one outside the "
+                             f"folder: {outside}")
+        notes.append(f"{len(parts)} weight files")
+        return [path / part for part in parts]
+    return [path / "model.safetensors"]
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -153,9 +181,12 @@ def _strip_prefixes(tensors: dict[str, Tensor], notes: list[str]
         inside = [name for name in tensors if name.startswith(prefix)]
         others = [name for name in tensors if not name.startswith(prefix)]
         is_hugging_face = prefix == "videomae." and inside
+        is_opentad = prefix == "backbone." and all(
+            name.startswith("cls_head.") for name in others)
         nested = prefix == "encoder." and any(
             name.startswith("encoder.layer.") for name in inside)
-        if (others and not is_hugging_face) or not inside or nested:
+        stays = others and not (is_hugging_face or is_opentad)
+        if stays or not inside or nested:
             continue
         notes.append(f"prefix {prefix!r} stripped")
         tensors = {name.removeprefix(prefix): tensor
@@ -176,18 +207,30 @@ def _drop_decoder(tensors: dict[str, Tensor], notes: list[str]
             if name not in decoder}
 
 
+def _rename_opentad(tensors: dict[str, Tensor], notes: list[str]
+                    ) -> dict[str, Tensor]:
+    if not any(name.startswith("patch_embed.projection.")
+               for name in tensors):
+        return tensors
+    notes.append("OpenTAD (mmaction2) names")
+    return {_renamed(name, weight_rules.OPENTAD_NAMES): tensor
+            for name, tensor in tensors.items()}
+
+
+def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    for pattern, ours in table:
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, ours, name)
+    return name
+
+
 def _rename_hugging_face(tensors: dict[str, Tensor], notes: list[str]
                          ) -> dict[str, Tensor]:
     if not any(name.startswith("encoder.layer.") for name in tensors):
         return tensors
     notes.append("Hugging Face names")
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, ours in weight_rules.HUGGING_FACE_NAMES:
-            if re.fullmatch(pattern, name):
-                name = re.sub(pattern, ours, name)
-                break
-        renamed[name] = tensor
+    renamed = {_renamed(name, weight_rules.HUGGING_FACE_NAMES): tensor
+               for name, tensor in tensors.items()}
     blocks = [name.removesuffix(".query.weight") for name in renamed
               if name.endswith(".attn.query.weight")]
     for block in blocks:

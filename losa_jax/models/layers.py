@@ -17,6 +17,18 @@ from jaxtyping import Array, Bool, Float
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+def flat_product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"]
+                 ) -> Float[Array, "*n d"]:
+    """x @ kernel with one axis of rows.
+
+    On CPU the gradient takes half the time: XLA sums over several leading
+    axes, as the kernel's gradient needs, about five times slower than over
+    one.
+    """
+    y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class MaskedConv(nnx.Module):
     """Convolution along time, zeroed at invalid tokens.
 
@@ -41,7 +53,7 @@ class MaskedConv(nnx.Module):
         # XLA's convolution, on TPU the same.
         columns = jnp.concatenate(
             neighbours(x, kernel.shape[0], self.stride), axis=-1)
-        y = columns @ kernel.reshape(-1, kernel.shape[-1])
+        y = flat_product(columns, kernel.reshape(-1, kernel.shape[-1]))
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         return y * valid[:, ::self.stride, None].astype(x.dtype)

@@ -11,6 +11,7 @@ GELU, layer norms with epsilon 1e-6.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from losa_jax.models.attention import attention
+from losa_jax.models.layers import flat_product
 from losa_jax.models.patch_filters import cosine_filters
 from losa_jax.models.positions import resize_grid, sincos_table
 
@@ -103,7 +105,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
 
     def __call__(self, x: Array) -> Array:
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = flat_product(x, self.kernel[...])
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -298,51 +300,59 @@ class VisionTransformer(nnx.Module):
         """
         tokens = self.embed(clips, dtype)
         n, u, h, w, c = tokens.shape
-        x = tokens.reshape(n, u * h * w, c)
 
         def tap(x):
             y = standardise(x, self.spec.norm_epsilon) if tap_norm else x
             y = y.reshape(n, u, h, w, c).astype(dtype)
             return y if tap_grid is None else pool_grid(y, tap_grid)
 
+        x, taps = self.run_blocks(tokens.reshape(n, u * h * w, c),
+                                  tap_layers, tap)
+        pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
+        if taps is None:
+            taps = jnp.zeros((0, n, u, 0, 0, c), dtype)
+        return ClipFeatures(pooled, taps)
+
+    def run_blocks(self, x: Float[Array, "n t c"],
+                   tap_layers: tuple[int, ...] = (),
+                   tap: Callable[[Array], Array] = lambda x: x
+                   ) -> tuple[Float[Array, "n t c"], Array | None]:
+        """All blocks, in one scan.
+
+        Args:
+          x: tokens.
+          tap_layers: ascending block numbers whose output is wanted.
+          tap: what is kept of such an output, computed on its way.
+
+        Returns:
+          The last block's output, and [k, ...] the taps; None without.
+        """
+        # A gradient computes each block again instead of storing what is
+        # inside: on CPU a third faster too (stores are the slow part).
+        run = jax.checkpoint(lambda block, x: block(x), prevent_cse=False)
+        if not tap_layers:
+            return jax.lax.scan(lambda x, block: (run(block, x), None), x,
+                                self.blocks)
+        # Over the stacked blocks as they lie: cutting the stack at the taps
+        # would copy the weights.
+        numbers = np.arange(self.spec.depth)
+        slots = np.minimum(np.searchsorted(tap_layers, numbers),
+                           len(tap_layers) - 1)
+        kept = jax.eval_shape(tap, x)
+        taps = jnp.zeros((len(tap_layers), *kept.shape), kept.dtype)
+
         def step(carry, inputs):
             x, taps = carry
             block, slot, is_tapped = inputs
-            x = block(x)
+            x = run(block, x)
             kept = jax.lax.dynamic_index_in_dim(taps, slot, 0, False)
             kept = jax.lax.cond(is_tapped, tap, lambda x: kept, x)
             taps = jax.lax.dynamic_update_index_in_dim(taps, kept, slot, 0)
             return (x, taps), None
 
-        if not tap_layers:
-            x, _ = jax.lax.scan(lambda x, block: (block(x), None), x,
-                                self.blocks)
-            taps = jnp.zeros((0, n, u, 0, 0, c), dtype)
-        else:
-            # One scan over the stacked blocks as they lie: cutting the stack
-            # at the taps would copy the weights.
-            numbers = np.arange(self.spec.depth)
-            slots = np.searchsorted(tap_layers, numbers)
-            slots = np.minimum(slots, len(tap_layers) - 1)
-            shape = jax.eval_shape(tap, x).shape
-            taps = jnp.zeros((len(tap_layers), *shape), dtype)
-            (x, taps), _ = jax.lax.scan(
-                step, (x, taps),
-                (self.blocks, jnp.asarray(slots),
-                 jnp.asarray(np.isin(numbers, tap_layers))))
-        pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
-        return ClipFeatures(pooled, taps)
-
-    def block_outputs(self, clips: Array) -> Float[Array, "k n t c"]:
-        """Every block's output, for comparing with other implementations."""
-        x = self.embed(clips)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-
-        def step(x, block):
-            x = block(x)
-            return x, x
-
-        return jax.lax.scan(step, x, self.blocks)[1]
+        return jax.lax.scan(step, (x, taps), (
+            self.blocks, jnp.asarray(slots),
+            jnp.asarray(np.isin(numbers, tap_layers))))[0]
 
     def classify(self, clips: Array, dtype: jnp.dtype = jnp.float32
                  ) -> Float[Array, "n k"]:
@@ -353,8 +363,7 @@ class VisionTransformer(nnx.Module):
                       ) -> Float[Array, "n c"]:
         """One vector a clip: what the classifier reads."""
         x = self.embed(clips, dtype)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-        x, _ = jax.lax.scan(lambda x, block: (block(x), None), x, self.blocks)
+        x, _ = self.run_blocks(x.reshape(x.shape[0], -1, x.shape[-1]))
         return self.pooled_features(x)
 
     def pooled_features(self, tokens: Float[Array, "n t c"]

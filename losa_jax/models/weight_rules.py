@@ -16,6 +16,7 @@ from flax import nnx
 from losa_jax.errors import InputError
 from losa_jax.models.tree import Template, flatten
 from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.vit_sizes import HEADS_OF_WIDTH
 
 SAME, LINEAR, CONV, POSITIONS, HEADS = (
     "same", "linear", "conv", "positions", "heads")
@@ -79,8 +80,16 @@ HUGGING_FACE_NAMES = (
     (r"classifier\.(weight|bias)", r"head.\1"),
 )
 
-# VideoMAE's sizes; the number of heads is in no tensor's shape.
-HEADS_OF_WIDTH = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+# OpenTAD and mmaction2 (shared/data/parity/README.md, "adapters in a video
+# transformer"), after the prefix `backbone.`.
+OPENTAD_NAMES = (
+    (r"patch_embed\.projection\.(weight|bias)", r"patch_embed.proj.\1"),
+    (r"blocks\.(\d+)\.mlp\.layers\.0\.0\.(weight|bias)",
+     r"blocks.\1.mlp.fc1.\2"),
+    (r"blocks\.(\d+)\.mlp\.layers\.1\.(weight|bias)",
+     r"blocks.\1.mlp.fc2.\2"),
+    (r"cls_head\.fc_cls\.(weight|bias)", r"head.\1"),
+)
 
 
 class Tensor(Protocol):

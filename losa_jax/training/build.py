@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -22,6 +21,7 @@ from losa_jax.models.actionformer import HeadSpec
 from losa_jax.models.detector import Detector, encode_windows
 from losa_jax.models.tree import Template, Tree, nest, parameters
 from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.vit_sizes import backbone_size
 from losa_jax.models.weights import load_backbone
 from losa_jax.training import sharding
 from losa_jax.training.step import Encode
@@ -66,14 +66,14 @@ def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
     directory = Path(config.backbone.checkpoint)
     dtype = compute_dtype(config.backbone.dtype)
     spec, flat, info = load_backbone(directory)
+    check_backbone(config.backbone, spec)
     check_window(config, spec)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
     # Norms and biases stay float32: they are small, and statistics need it.
-    frozen = jax.tree.map(
-        lambda leaf: np.asarray(
-            leaf, dtype if leaf.ndim > 2 else jnp.float32),
-        nest(flat))
-    frozen = sharding.put(frozen, sharding.parameter_shardings(frozen, mesh))
+    frozen = nest(flat)
+    frozen = sharding.read_onto_mesh(
+        frozen, sharding.parameter_shardings(frozen, mesh),
+        lambda leaf: dtype if leaf.ndim > 2 else jnp.float32)
 
     tap_layers = choose_tap_layers(config.adapter, spec.depth)
     tap_grid = tuple(config.adapter.tap_grid) or None
@@ -113,6 +113,29 @@ def compute_dtype(name: str) -> jnp.dtype:
         raise InputError(f"config.backbone.dtype={name!r}: choose one of "
                          f"{', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def backbone_request(backbone: Any) -> dict[str, Any]:
+    """The name and sizes that the config asks of a backbone."""
+    return {key: backbone[key] for key in (
+        "name", "width", "depth", "heads", "mlp_width", "patch")}
+
+
+def check_backbone(backbone: Any, spec: VitSpec) -> None:
+    """A checkpoint of another size than the config names is refused."""
+    asked = backbone_request(backbone)
+    wanted = {key: value for key, value in asked.items()
+              if value and key != "name"}
+    if asked["name"]:
+        wanted = backbone_size(**asked)
+    for key, value in wanted.items():
+        if getattr(spec, key) != value:
+            raise InputError(
+                f"config.backbone asks for {key}={value} ("
+                f"{asked['name'] or 'without a name'}), but the backbone in "
+                f"{backbone.checkpoint} has {key}={getattr(spec, key)}: give "
+                "another --config.backbone.checkpoint, or --config.backbone."
+                f"{'name' if asked['name'] else key} as it is")
 
 
 def check_window(config: Any, spec: VitSpec) -> None:

@@ -6,6 +6,7 @@ parameters). The result does not depend on the mesh.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -93,6 +94,22 @@ def batch_shardings(batch: dict[str, Any], mesh: Mesh
 def clip_chunk_sharding(mesh: Mesh) -> NamedSharding:
     """Of clips in chunks, [chunks, clips, ...]: see `encode_windows`."""
     return NamedSharding(mesh, PartitionSpec(None, ("data", "clip")))
+
+
+def read_onto_mesh(tree: Any, shardings: Any,
+                   dtype_of: Callable[[Any], Any]) -> Any:
+    """Memory-mapped arrays onto the mesh.
+
+    Each device reads, and casts, only its own slice: host memory never holds
+    a second copy of the whole, in a process group not even a first.
+    """
+    def place(leaf, sharding):
+        dtype = dtype_of(leaf)
+        return jax.make_array_from_callback(
+            leaf.shape, sharding,
+            lambda index: np.asarray(leaf[index], dtype))
+
+    return jax.tree.map(place, tree, shardings)
 
 
 def put(tree: Any, shardings: Any) -> Any:

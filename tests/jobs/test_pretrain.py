@@ -23,9 +23,9 @@ def config(tmp_path_factory):
     config.synthetic.size = config.augment.size = 32
     config.pretrain.steps = 6
     config.pretrain.batch_clips = 4
-    config.pretrain.width = 16
-    config.pretrain.depth = 2
-    config.pretrain.heads = 2
+    config.backbone.width = 16
+    config.backbone.depth = 2
+    config.backbone.heads = 2
     config.pretrain.log_every = 1
     config.pretrain.checkpoint_every = 2
     return config

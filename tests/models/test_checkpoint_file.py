@@ -168,6 +168,58 @@ def test_a_hugging_face_bin_is_read(hugging_face, tmp_path):
                                   state["classifier.bias"])
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize("lost", [None, "model-00002-of-00002.safetensors"])
+def test_a_hugging_face_folder_in_parts(hugging_face, tmp_path, lost):
+    folder, state = hugging_face
+    names = sorted(state)
+    parts = {f"model-0000{i}-of-00002.safetensors": names[i - 1::2]
+             for i in (1, 2)}
+    for part, held in parts.items():
+        save_file({name: state[name] for name in held}, folder / part)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({
+        "metadata": {}, "weight_map": {
+            name: part for part, held in parts.items() for name in held}}))
+    if lost:
+        (folder / lost).unlink()
+        with pytest.raises(InputError, match=f"{lost}: no such file"):
+            weights.convert_backbone(folder, tmp_path / "out")
+        return
+    weights.convert_backbone(folder, tmp_path / "parts")
+    save_file(state, folder / "model.safetensors")
+    weights.convert_backbone(folder, tmp_path / "whole")
+    first, second = ((tmp_path / name / weights.ARRAYS_FILE).read_bytes()
+                     for name in ("parts", "whole"))
+    assert first == second
+
+
+def test_an_index_that_leads_outside_is_refused(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({
+        "weight_map": {"a": "../secret.safetensors"}}))
+    with pytest.raises(InputError, match="outside the folder"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(InputError, match="not an index"):
+        open_checkpoint(tmp_path)
+
+
+def test_opentad_names_are_videomaes(tmp_path):
+    """mmaction2's classifier checkpoints: backbone.* beside cls_head.*."""
+    state = _state()
+    _convert(tmp_path, state)
+    want = (tmp_path / "out" / weights.ARRAYS_FILE).read_bytes()
+    renamed = {}
+    for name, array in state.items():
+        name = (name.replace("patch_embed.proj.", "patch_embed.projection.")
+                .replace("mlp.fc1.", "mlp.layers.0.0.")
+                .replace("mlp.fc2.", "mlp.layers.1."))
+        name = f"backbone.{name}" if not name.startswith("head.") else (
+            name.replace("head.", "cls_head.fc_cls."))
+        renamed[name] = array
+    assert _convert(tmp_path, renamed)[0] == SPEC
+    assert (tmp_path / "out" / weights.ARRAYS_FILE).read_bytes() == want
+
+
 def test_epsilons_survive_the_public_layout(tmp_path):
     spec = VitSpec(**{**vars(SPEC), "norm_epsilon": 1e-12,
                       "final_norm_epsilon": 1e-5})

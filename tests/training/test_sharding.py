@@ -62,3 +62,25 @@ def test_wrong_axes_are_refused():
         sharding.mesh_shape(8, 2, 16, data=8, clip=1, fsdp=1)
     with pytest.raises(InputError, match="6 clips a window"):
         sharding.mesh_shape(8, 2, 6, data=1, clip=8, fsdp=1)
+
+
+def test_each_device_reads_only_its_slice(tmp_path):
+    """Slices, cast one by one: the whole is never in host memory twice."""
+    whole = np.arange(8 * 1024 * 64, dtype=np.float32).reshape(8, 1024, 64)
+    read = []
+
+    class Watched:
+        shape, ndim, dtype = whole.shape, whole.ndim, whole.dtype
+
+        def __getitem__(self, index):
+            read.append(whole[index].size)
+            return whole[index]
+
+    mesh = sharding.make_mesh((1, 1, 8))
+    tree = {"kernel": Watched()}
+    placed = sharding.read_onto_mesh(
+        tree, sharding.parameter_shardings(tree, mesh),
+        lambda leaf: np.float16)["kernel"]
+    assert placed.dtype == np.float16
+    assert max(read) == whole.size // 8
+    np.testing.assert_array_equal(placed, whole.astype(np.float16))

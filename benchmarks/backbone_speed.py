@@ -1,0 +1,95 @@
+"""The frozen backbone against torch, one clip, interleaved.
+
+    python -m benchmarks.backbone_speed [--backbone=vit_b] [--size=224]
+
+Needs the extra `torch`. Both run the same random weights in float32 on the
+same cores; torch uses its fused scaled-dot-product attention. Every round
+times one after the other, so that a machine whose speed drifts does not
+favour either. Prints medians and the ratio.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import numpy as np
+import torch
+from flax import nnx
+
+from losa_jax.models import torch_check, weights
+from losa_jax.models.tree import Template, flatten
+from losa_jax.models.vit import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VisionTransformer,
+    VitSpec,
+)
+from losa_jax.models.vit_sizes import SIZES, backbone_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", choices=sorted(SIZES), default="vit_b")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    spec = VitSpec(**backbone_size(arguments.backbone),
+                   image_size=(arguments.size,) * 2, final_norm="none")
+    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(scale=0.02, size=leaf.shape).astype(
+            np.float32), template.shapes)
+    clip = rng.integers(0, 256, (1, spec.clip_frames, *spec.image_size, 3),
+                        np.uint8)
+    ours = jax.jit(lambda params, clip: template.bind(params).features(
+        clip).last)
+    on_device = jax.device_put(params)
+
+    state = torch_check.as_torch(weights.to_videomae(spec, flatten(params)))
+    blocks = [{name.removeprefix(f"blocks.{i}."): tensor
+               for name, tensor in state.items()
+               if name.startswith(f"blocks.{i}.")}
+              for i in range(spec.depth)]
+
+    def theirs(clip: np.ndarray) -> np.ndarray:
+        pixels = (clip - np.array(IMAGENET_MEAN, np.float32)) / np.array(
+            IMAGENET_STD, np.float32)
+        pixels = torch.from_numpy(
+            np.ascontiguousarray(np.moveaxis(pixels, -1, 1), np.float32))
+        x = torch_check.embed(state, pixels, spec)
+        for block in blocks:
+            x = torch_check.block(block, x, spec)
+        return x.reshape(1, spec.clip_tokens, -1, spec.width).mean(2).numpy()
+
+    with torch.inference_mode():
+        want = theirs(clip)
+        got = np.asarray(ours(on_device, clip))
+        print(f"largest difference {np.abs(got - want).max():.2g}, largest "
+              f"value {np.abs(want).max():.3g}")
+        seconds = {"torch": [], "losa_jax": []}
+        for _ in range(arguments.rounds):
+            start = time.perf_counter()
+            theirs(clip)
+            middle = time.perf_counter()
+            jax.block_until_ready(ours(on_device, clip))
+            seconds["torch"].append(middle - start)
+            seconds["losa_jax"].append(time.perf_counter() - middle)
+    for name, times in seconds.items():
+        print(f"{name:<9} median {statistics.median(times):.3f} s, "
+              f"{min(times):.3f} to {max(times):.3f}")
+    ratios = [ours / theirs for ours, theirs in zip(
+        seconds["losa_jax"], seconds["torch"], strict=True)]
+    print(f"{arguments.backbone}, one clip of {spec.clip_frames} x "
+          f"{arguments.size} x {arguments.size}, float32, torch "
+          f"{torch.__version__} with {arguments.threads} threads, jax "
+          f"{jax.__version__}: median ratio ours / torch "
+          f"{statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -111,16 +111,20 @@ def get_config() -> ConfigDict:
         checkpoint_every=100,
     ))
     config.adapter = ConfigDict(dict(
-        # "none" (head only) or "losa".
+        # "none" (head only), "losa", "ladder" (AdaTAD's side network); with
+        # gradients through the backbone: "tia" (AdaTAD's adapters in its
+        # blocks), "full" (the blocks themselves).
         kind="losa",
         # Blocks to read, counted from 0; () takes num_taps evenly spaced
         # ones of the last half (0: all of the last half).
         tap_layers=(),
         num_taps=0,
         # Taps are average-pooled to this grid as they are produced; () keeps
-        # every patch.
+        # every patch, as the ladder always does.
         tap_grid=(2, 2),
-        width=0,  # 0: a sixth of the backbone's, in multiples of 8
+        # 0: a sixth of the backbone's in multiples of 8; ladder and tia: a
+        # quarter.
+        width=0,
         short_grid=2,
         ranges="both",  # short, long, both
         gates="none",  # none, tanh, sigmoid
@@ -134,6 +138,12 @@ def get_config() -> ConfigDict:
         # Learning rate of adapters and of gates, as a factor on the head's.
         learning_rate_factor=1.0,
         gate_learning_rate_factor=1.0,
+        # tia and full: blocks that they tune, counted from the last; 0: all.
+        top_blocks=0,
+        backbone_learning_rate_factor=0.1,  # full
+        drop_path=0.1,  # tia, full: of the last block, less below
+        # tia, full: compute blocks again in the gradient, not store them.
+        checkpoint_blocks=True,
     ))
     config.head = ConfigDict(dict(
         width=512,

@@ -47,12 +47,7 @@ from losa_jax.training.restore import (
     run_facts,
 )
 from losa_jax.training.state import parameter_table
-from losa_jax.training.step import (
-    EmaSettings,
-    LossSettings,
-    make_moments_step,
-    make_train_step,
-)
+from losa_jax.training.step import make_moments_step
 from losa_jax.training.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
@@ -93,13 +88,9 @@ def train(config: Any, workdir: Path) -> MapReport:
                            "frozen": model.frozen}))
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
           f"{total_steps} steps of {config.train.batch_windows} windows")
-    train_step = jax.jit(make_train_step(
-        model.encode, model.detector, optimizer, model.points,
-        LossSettings(len(data.class_names), config.loss.center_radius,
-                     config.loss.label_smoothing,
-                     config.loss.regression_weight,
-                     config.loss.normalizer_momentum),
-        EmaSettings(config.train.ema_decay, config.train.ema_warmup)),
+    train_step = jax.jit(
+        build.build_train_step(config, model, optimizer,
+                               len(data.class_names)),
         donate_argnums=0)
     evaluator = Evaluator(config, data, model, mesh, cache)
 
@@ -261,7 +252,8 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
         inputs = {name: batch[name] for name in ("frames", "valid_samples")}
         inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
         parts = jax.device_get(moments(
-            model.frozen, inputs["frames"], inputs["valid_samples"]))
+            model.frozen, model.trained, inputs["frames"],
+            inputs["valid_samples"]))
         # In float64: the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)
                 for total, part in zip(sums, parts, strict=True)]

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.models.actionformer import ActionFormer, HeadSpec
+from losa_jax.models.adatad import Ladder, LadderSpec
 from losa_jax.models.layers import resize_time
 from losa_jax.models.losa import Losa, LosaSpec
 from losa_jax.models.vit import VisionTransformer
@@ -23,7 +24,7 @@ class WindowFeatures(NamedTuple):
 
     Attributes:
       last: float32 [b, n, u, c], spatial mean of the last block's output.
-      taps: [k, b, n, u, h, w, c], tapped blocks, standardised per token.
+      taps: [k, b, n, u, h, w, c], tapped blocks.
     """
 
     last: Array
@@ -59,7 +60,8 @@ def encode_windows(backbone: VisionTransformer,
                    frames: Float[Array, "b f H W 3"], *,
                    tap_layers: tuple[int, ...],
                    tap_grid: tuple[int, int] | None,
-                   chunk_clips: int, dtype: jnp.dtype = jnp.float32,
+                   chunk_clips: int, tap_norm: bool = True,
+                   dtype: jnp.dtype = jnp.float32,
                    shards: int = 1, clip_sharding=None) -> WindowFeatures:
     """Frozen features of windows, a chunk of clips at a time.
 
@@ -70,7 +72,7 @@ def encode_windows(backbone: VisionTransformer,
     Args:
       backbone: the frozen transformer; no gradient enters it.
       frames: uint8 or float RGB, f a multiple of the clip's frames.
-      tap_layers, tap_grid: see `VisionTransformer.features`.
+      tap_layers, tap_grid, tap_norm: see `VisionTransformer.features`.
       chunk_clips: clips that one device has in flight; 0 takes all.
       dtype: compute dtype of the blocks.
       shards: devices over which the clips are spread.
@@ -80,17 +82,12 @@ def encode_windows(backbone: VisionTransformer,
     b = frames.shape[0]
     clips = rearrange(frames, "b (n f) H W c -> (b n) f H W c",
                       f=backbone.spec.clip_frames)
-    per_shard = clips.shape[0] // shards
-    chunk = _largest_divisor(per_shard, chunk_clips or per_shard)
-    # Each device keeps its own clips: chunk i takes the i-th chunk of every
-    # device, so the scan over chunks moves nothing.
-    clips = rearrange(clips, "(d i j) ... -> i (d j) ...", d=shards, j=chunk)
-    if clip_sharding is not None:
-        clips = jax.lax.with_sharding_constraint(clips, clip_sharding)
+    clips = chunks_of(clips, chunk_clips, shards, clip_sharding)
 
     def encode(chunk_of_clips):
         return backbone.features(chunk_of_clips, tap_layers=tap_layers,
-                                 tap_grid=tap_grid, dtype=dtype)
+                                 tap_grid=tap_grid, tap_norm=tap_norm,
+                                 dtype=dtype)
 
     features = jax.lax.map(encode, clips)
     last = rearrange(features.last, "i (d j) u c -> (d i j) u c", d=shards)
@@ -102,6 +99,21 @@ def encode_windows(backbone: VisionTransformer,
             rearrange(taps, "k (b n) ... -> k b n ...", b=b)))
 
 
+def chunks_of(clips: Float[Array, "m ..."], chunk_clips: int, shards: int,
+              clip_sharding=None) -> Float[Array, "i n ..."]:
+    """Clips in chunks, for a scan; arguments as `encode_windows`.
+
+    Each device keeps its own clips: chunk i takes the i-th chunk of every
+    device, so the scan over chunks moves nothing.
+    """
+    per_shard = clips.shape[0] // shards
+    chunk = _largest_divisor(per_shard, chunk_clips or per_shard)
+    clips = rearrange(clips, "(d i j) ... -> i (d j) ...", d=shards, j=chunk)
+    if clip_sharding is None:
+        return clips
+    return jax.lax.with_sharding_constraint(clips, clip_sharding)
+
+
 def _largest_divisor(number: int, limit: int) -> int:
     return next(d for d in range(min(number, limit), 0, -1)
                 if number % d == 0)
@@ -110,7 +122,7 @@ def _largest_divisor(number: int, limit: int) -> int:
 class Detector(nnx.Module):
     """Everything that is trained: adapters, fusion and head."""
 
-    def __init__(self, adapter: LosaSpec | None, head: HeadSpec, *,
+    def __init__(self, adapter: LosaSpec | LadderSpec | None, head: HeadSpec, *,
                  window_tokens: int, samples_per_token: float, tubelet: int,
                  rngs: nnx.Rngs):
         """
@@ -121,7 +133,12 @@ class Detector(nnx.Module):
           samples_per_token: samples that each of them stands for.
           tubelet: samples that one backbone token stands for.
         """
-        self.adapter = None if adapter is None else Losa(adapter, rngs=rngs)
+        if adapter is None:
+            self.adapter = None
+        elif isinstance(adapter, LadderSpec):
+            self.adapter = Ladder(adapter, rngs=rngs)
+        else:
+            self.adapter = Losa(adapter, rngs=rngs)
         self.head = ActionFormer(head, rngs=rngs)
         self.window_tokens = window_tokens
         self.samples_per_token = samples_per_token

@@ -100,7 +100,7 @@ def max_pool_half(x: Float[Array, "b t c"]) -> Float[Array, "b s c"]:
     return jnp.maximum(jnp.maximum(parts[0], parts[1]), parts[2])
 
 
-def drop_path(x: Float[Array, "b ..."], rate: float,
+def drop_path(x: Float[Array, "b ..."], rate: float | Array,
               key: Array | None) -> Array:
     """Stochastic depth: zero a branch for a whole sample.
 
@@ -109,7 +109,7 @@ def drop_path(x: Float[Array, "b ..."], rate: float,
       rate: probability to drop it.
       key: None means evaluation: x as it is.
     """
-    if key is None or rate == 0.0:
+    if key is None or (isinstance(rate, float) and rate == 0.0):
         return x
     keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],))
     keep = keep.reshape((-1,) + (1,) * (x.ndim - 1))

@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from losa_jax.models.attention import attention
-from losa_jax.models.layers import flat_product
+from losa_jax.models.layers import drop_path, flat_product
 from losa_jax.models.patch_filters import cosine_filters
 from losa_jax.models.positions import resize_grid, sincos_table
 
@@ -193,15 +193,19 @@ class Block(nnx.Module):
         self.gamma_1 = nnx.Param(scale) if spec.layer_scale else None
         self.gamma_2 = nnx.Param(scale) if spec.layer_scale else None
 
-    def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
+    def __call__(self, x: Float[Array, "n t c"],
+                 drop_rate: float | Array = 0.0, key: Array | None = None
+                 ) -> Float[Array, "n t c"]:
+        """`drop_rate` of each branch and clip; key None drops nothing."""
+        keys = (None, None) if key is None else jax.random.split(key)
         a = self.attn(self.norm1(x))
         if self.gamma_1 is not None:
             a = a * self.gamma_1[...].astype(a.dtype)
-        x = x + a
+        x = x + drop_path(a, drop_rate, keys[0])
         m = self.mlp(self.norm2(x))
         if self.gamma_2 is not None:
             m = m * self.gamma_2[...].astype(m.dtype)
-        return x + m
+        return x + drop_path(m, drop_rate, keys[1])
 
 
 class PatchEmbed(nnx.Module):

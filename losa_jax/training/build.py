@@ -5,28 +5,41 @@ The one place that knows which config key goes into which constructor.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 from losa_jax import timeline
 from losa_jax.detection.targets import Points, level_points
 from losa_jax.errors import InputError
-from losa_jax.models import losa
+from losa_jax.models import losa, tuned
 from losa_jax.models.actionformer import HeadSpec
-from losa_jax.models.detector import Detector, encode_windows
-from losa_jax.models.tree import Template, Tree, nest, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.adatad import LadderSpec
+from losa_jax.models.detector import Detector
+from losa_jax.models.tree import Template, Tree, parameters
+from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import backbone_size
+from losa_jax.models.weight_rules import expected_shapes
 from losa_jax.models.weights import load_backbone
 from losa_jax.training import sharding
-from losa_jax.training.step import Encode
+from losa_jax.training.encoder import (
+    Encode,
+    frozen_encoder,
+    tuned_encoder,
+)
+from losa_jax.training.step import (
+    EmaSettings,
+    LossSettings,
+    make_train_step,
+)
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+KINDS = ("none", "losa", "ladder", *tuned.KINDS)
 # Beyond any window: the last level's regression range is open.
 OPEN_RANGE = 10000.0
 
@@ -37,11 +50,12 @@ class Model:
 
     Attributes:
       spec: of the backbone.
-      frozen: its parameters, on the mesh.
+      frozen: its parameters without gradient, on the mesh.
       fingerprint: of its weights, to tell whether a checkpoint fits.
-      detector: template of the trained module.
-      trained: its fresh parameters, on the mesh.
-      encode: (frozen, frames) to window features, traceable.
+      detector: template of adapters beside the backbone, fusion and head.
+      trained: its fresh parameters, on the mesh, and under "backbone" those
+        of the backbone that are trained.
+      encode: windows to features, traceable.
       points: of the head's pyramid.
       tap_layers: blocks that the adapters read.
     """
@@ -63,20 +77,33 @@ def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
       InputError: a key that does not fit the backbone, or a backbone that
         is missing or does not fit its own description.
     """
-    directory = Path(config.backbone.checkpoint)
-    dtype = compute_dtype(config.backbone.dtype)
-    spec, flat, info = load_backbone(directory)
+    spec, flat, info = load_backbone(Path(config.backbone.checkpoint))
     check_backbone(config.backbone, spec)
-    check_window(config, spec)
-    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
-    # Norms and biases stay float32: they are small, and statistics need it.
-    frozen = nest(flat)
-    frozen = sharding.read_onto_mesh(
-        frozen, sharding.parameter_shardings(frozen, mesh),
-        lambda leaf: dtype if leaf.ndim > 2 else jnp.float32)
+    return _assemble(config, spec, flat, info.fingerprint, num_classes, mesh,
+                     abstract=False)
 
+
+def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
+    """The same from config.backbone.name or its sizes, without a checkpoint.
+
+    `frozen` and `trained` have `jax.ShapeDtypeStruct` leaves: enough to
+    compile for any devices, nothing is allocated.
+    """
+    size = config.augment.size
+    spec = VitSpec(**backbone_size(**backbone_request(config.backbone)),
+                   clip_frames=config.window.clip_frames,
+                   image_size=(size, size))
+    # Views of one zero: they can be cut like real arrays.
+    flat = {name: np.broadcast_to(np.zeros((), np.float32), shape)
+            for name, shape in expected_shapes(spec).items()}
+    return _assemble(config, spec, flat, "", num_classes, mesh, abstract=True)
+
+
+def _assemble(config: Any, spec: VitSpec, flat: dict[str, Any],
+              fingerprint: str, num_classes: int, mesh: Mesh, *,
+              abstract: bool) -> Model:
+    check_window(config, spec)
     tap_layers = choose_tap_layers(config.adapter, spec.depth)
-    tap_grid = tuple(config.adapter.tap_grid) or None
     adapter = adapter_spec(config, spec, tap_layers)
     head = head_spec(config.head, spec.width, num_classes,
                      config.window.tokens)
@@ -87,32 +114,31 @@ def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
             samples_per_token=config.window.frames / config.window.tokens,
             tubelet=spec.tubelet, rngs=nnx.Rngs(config.seed))
 
-    # Jitted, so that a thousand small arrays are made in one program.
-    trained = jax.jit(lambda: parameters(build()))()
-    trained = sharding.put(trained,
-                           sharding.parameter_shardings(trained, mesh))
-    shards = mesh.shape["data"] * mesh.shape["clip"]
-
-    def encode(frozen: Tree, frames: jax.Array):
-        return encode_windows(
-            template.bind(frozen), frames,
-            tap_layers=tap_layers if adapter is not None else (),
-            tap_grid=tap_grid, chunk_clips=config.backbone.chunk_clips,
-            dtype=dtype, shards=shards,
-            clip_sharding=sharding.clip_chunk_sharding(mesh))
-
+    trained = sharding.make_on_mesh(lambda: parameters(build()), mesh,
+                                    abstract=abstract)
+    if config.adapter.kind in tuned.KINDS:
+        encoder = tuned_encoder(config, spec, flat, mesh, abstract=abstract)
+        trained["backbone"] = encoder.trained
+    else:
+        encoder = frozen_encoder(
+            config, spec, flat, tap_layers if adapter else (), mesh,
+            abstract=abstract)
     points = level_points(config.window.tokens, head.strides,
                           regression_ranges(config.head))
-    return Model(spec, frozen, info.fingerprint, Template(build), trained,
-                 encode, points, tap_layers)
+    return Model(spec, encoder.frozen, fingerprint, Template(build), trained,
+                 encoder.encode, points, tap_layers)
 
 
-def compute_dtype(name: str) -> jnp.dtype:
-    """The dtype that config.backbone.dtype names."""
-    if name not in DTYPES:
-        raise InputError(f"config.backbone.dtype={name!r}: choose one of "
-                         f"{', '.join(DTYPES)}")
-    return DTYPES[name]
+def build_train_step(config: Any, model: Model,
+                     optimizer: optax.GradientTransformation,
+                     num_classes: int) -> Callable[..., Any]:
+    """`make_train_step` with the settings of a config."""
+    loss = config.loss
+    return make_train_step(
+        model.encode, model.detector, optimizer, model.points,
+        LossSettings(num_classes, loss.center_radius, loss.label_smoothing,
+                     loss.regression_weight, loss.normalizer_momentum),
+        EmaSettings(config.train.ema_decay, config.train.ema_warmup))
 
 
 def backbone_request(backbone: Any) -> dict[str, Any]:
@@ -182,19 +208,23 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
 
 
 def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
-                 ) -> losa.LosaSpec | None:
-    """Sizes of the adapters; None for adapter.kind="none"."""
+                 ) -> losa.LosaSpec | LadderSpec | None:
+    """Sizes of the adapters beside the backbone; None without them."""
     adapter = config.adapter
     for key, value, known in (
-            ("kind", adapter.kind, ("none", "losa")),
+            ("kind", adapter.kind, KINDS),
             ("ranges", adapter.ranges, losa.RANGES),
             ("gates", adapter.gates, losa.GATES),
             ("short_pool", adapter.short_pool, losa.SHORT_POOLS)):
         if value not in known:
             raise InputError(f"config.adapter.{key}={value!r}: choose one of "
                              f"{', '.join(known)}")
-    if adapter.kind == "none":
+    if adapter.kind in ("none", *tuned.KINDS):
         return None
+    if adapter.kind == "ladder":
+        return LadderSpec(
+            in_width=spec.width, width=adapter.width or spec.width // 4,
+            num_taps=len(tap_layers), kernel=adapter.long_kernel)
     width = adapter.width or max(8, round(spec.width / 6 / 8) * 8)
     if width % adapter.attention_heads:
         raise InputError(

@@ -22,7 +22,10 @@ RUN_FACTS = (*MODEL_FACTS, "train", "loss", "seed", "data", "augment")
 
 def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
                 ) -> tuple[TrainState, optax.GradientTransformation]:
-    """Step 0 of a run, on the mesh; statistics are those of no change."""
+    """Step 0 of a run, on the mesh; statistics are those of no change.
+
+    Only described, `jax.ShapeDtypeStruct` for arrays, if the model is.
+    """
     train, adapter = config.train, config.adapter
     schedule = optimizer.learning_rate_schedule(
         train.learning_rate, round(train.warmup_epochs * steps_per_epoch),
@@ -32,12 +35,22 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
         gradient_clip=train.gradient_clip,
         rate_factors={
             r"^adapter/.*gate/gate$": adapter.gate_learning_rate_factor,
-            r"^adapter/": adapter.learning_rate_factor})
-    width = model.spec.width
-    statistics = FeatureStatistics(jnp.zeros(width), jnp.ones(width))
-    state = create_state(model.trained, transformation,
-                         config.loss.initial_normalizer, statistics)
-    return place(state, mesh), transformation
+            r"^(adapter|backbone/adapters)/": adapter.learning_rate_factor,
+            r"^backbone/": adapter.backbone_learning_rate_factor})
+    def create(trained):
+        width = model.spec.width
+        statistics = FeatureStatistics(jnp.zeros(width), jnp.ones(width))
+        return create_state(trained, transformation,
+                            config.loss.initial_normalizer, statistics)
+
+    if isinstance(jax.tree.leaves(model.trained)[0], jax.ShapeDtypeStruct):
+        state = sharding.make_on_mesh(
+            lambda: create(jax.tree.map(
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+                model.trained)), mesh, abstract=True)
+    else:
+        state = place(create(model.trained), mesh)
+    return state, transformation
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:

@@ -96,20 +96,45 @@ def clip_chunk_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, ("data", "clip")))
 
 
-def read_onto_mesh(tree: Any, shardings: Any,
-                   dtype_of: Callable[[Any], Any]) -> Any:
-    """Memory-mapped arrays onto the mesh.
+def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
+                   abstract: bool = False) -> Any:
+    """Memory-mapped parameters onto the mesh.
 
     Each device reads, and casts, only its own slice: host memory never holds
     a second copy of the whole, in a process group not even a first.
+
+    Args:
+      tree: arrays, for `parameter_shardings`.
+      dtype_of: array to the dtype it shall have.
+      abstract: only say what would be there (`jax.ShapeDtypeStruct`).
     """
     def place(leaf, sharding):
         dtype = dtype_of(leaf)
+        if abstract:
+            return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
         return jax.make_array_from_callback(
             leaf.shape, sharding,
             lambda index: np.asarray(leaf[index], dtype))
 
-    return jax.tree.map(place, tree, shardings)
+    return jax.tree.map(place, tree, parameter_shardings(tree, mesh))
+
+
+def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
+                 abstract: bool = False) -> Any:
+    """A fresh tree of parameters, made where it lies, in one program.
+
+    Args:
+      build: traceable.
+      abstract: see `read_onto_mesh`.
+    """
+    shapes = jax.eval_shape(build)
+    shardings = parameter_shardings(shapes, mesh)
+    if abstract:
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding),
+            shapes, shardings)
+    return jax.jit(build, out_shardings=shardings)()
 
 
 def put(tree: Any, shardings: Any) -> Any:

@@ -1,12 +1,13 @@
 """One update, and one prediction: the two jitted functions of a run.
 
 Gradients, optimizer state and moving average exist for the trained tree
-alone; the frozen backbone is another argument, encoded before the gradient
-is taken, so no activation of it is stored.
+alone; the frozen backbone is another argument. Where nothing of the backbone
+is trained, windows are encoded before the gradient is taken, so no
+activation of it is stored.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ import optax
 
 from losa_jax.detection.losses import detection_loss
 from losa_jax.detection.targets import Points, assign_targets
-from losa_jax.models.detector import DetectorOutput, WindowFeatures
+from losa_jax.models.detector import DetectorOutput
 from losa_jax.models.tree import Template
+from losa_jax.training.encoder import Encode
 from losa_jax.training.state import TrainState
 
-Encode = Callable[[Any, jax.Array], WindowFeatures]
+# Of the backbone's random numbers among a step's; the head's come first.
+_BACKBONE = 1
 
 
 class LossSettings(NamedTuple):
@@ -46,7 +49,7 @@ def make_train_step(encode: Encode, detector: Template,
     """The update: (state, frozen, batch, key) to (state, metrics).
 
     Args:
-      encode: (frozen tree, frames) to the windows' features.
+      encode: windows to their features.
       detector: template of the trained module.
       optimizer: for the trained tree.
       points: of the head's pyramid.
@@ -58,10 +61,18 @@ def make_train_step(encode: Encode, detector: Template,
     in, so a resumed run draws what an unbroken one would.
     """
     def train_step(state: TrainState, frozen, batch, key):
-        features = encode(frozen, batch["frames"])
         step_key = jax.random.fold_in(key, state.step)
 
+        def encoded(trained):
+            return encode(frozen, trained, batch["frames"],
+                          batch["valid_samples"],
+                          jax.random.fold_in(step_key, _BACKBONE))
+
+        tunes_backbone = "backbone" in state.trained
+        fixed = None if tunes_backbone else encoded(state.trained)
+
         def loss_function(trained):
+            features = encoded(trained) if tunes_backbone else fixed
             output = detector.bind(trained)(
                 features, state.statistics, batch["valid_samples"], step_key)
             targets = jax.vmap(
@@ -109,7 +120,7 @@ def make_predict_step(encode: Encode, detector: Template
                       ) -> Callable[..., DetectorOutput]:
     """(parameters, statistics, frozen, frames, valid_samples) to outputs."""
     def predict_step(parameters, statistics, frozen, frames, valid_samples):
-        features = encode(frozen, frames)
+        features = encode(frozen, parameters, frames, valid_samples, None)
         return detector.bind(parameters)(features, statistics, valid_samples)
 
     return predict_step
@@ -119,11 +130,11 @@ def make_moments_step(encode: Encode, tubelet: int):
     """Sums over the valid tokens of a batch, for `FeatureStatistics`.
 
     Returns:
-      (frozen, frames, valid_samples) to (count, sum [c], sum of squares
-      [c]) in float32.
+      (frozen, trained, frames, valid_samples) to (count, sum [c], sum of
+      squares [c]) in float32.
     """
-    def moments_step(frozen, frames, valid_samples):
-        last = encode(frozen, frames).last
+    def moments_step(frozen, trained, frames, valid_samples):
+        last = encode(frozen, trained, frames, valid_samples, None).last
         b, n, u, c = last.shape
         first_sample = jnp.arange(n * u) * tubelet
         valid = first_sample[None] < valid_samples[:, None]

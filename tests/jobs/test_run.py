@@ -13,6 +13,7 @@ from losa_jax.jobs import train as train_job
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.models import weight_rules, weights
 from losa_jax.models.vit import VitSpec
+from losa_jax.training import build
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +122,7 @@ def test_a_window_of_broken_clips_is_refused_before_videos_are_read(
 
 def test_a_loss_that_is_not_finite_names_step_and_videos(
         config, tmp_path, monkeypatch):
-    real = train_job.make_train_step
+    real = build.make_train_step
 
     def poisoned(*arguments):
         step = real(*arguments)
@@ -133,7 +134,7 @@ def test_a_loss_that_is_not_finite_names_step_and_videos(
 
         return poison
 
-    monkeypatch.setattr(train_job, "make_train_step", poisoned)
+    monkeypatch.setattr(build, "make_train_step", poisoned)
     with pytest.raises(InputError, match="step 2: loss=nan.*"
                                          "untrimmed_training_"):
         train_job.train(config, tmp_path / "run")

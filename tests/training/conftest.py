@@ -51,7 +51,7 @@ def _tiny(mesh=None):
 
     shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["clip"]
 
-    def encode(frozen, frames):
+    def encode(frozen, trained, frames, valid_samples, key):
         return encode_windows(
             backbone.bind(frozen), frames, tap_layers=(1, 2),
             tap_grid=(2, 2), chunk_clips=2, shards=shards,

@@ -78,9 +78,11 @@ def test_prediction_ignores_other_windows(tiny_model, tiny_batch):
 def test_moments_are_those_of_the_valid_tokens(tiny_model, tiny_batch):
     model = tiny_model()
     count, total, squares = jax.jit(make_moments_step(model.encode, 2))(
-        model.frozen, tiny_batch["frames"], tiny_batch["valid_samples"])
+        model.frozen, model.state.trained, tiny_batch["frames"],
+        tiny_batch["valid_samples"])
     last = np.asarray(jax.jit(model.encode)(
-        model.frozen, tiny_batch["frames"]).last).reshape(2, 16, 64)
+        model.frozen, model.state.trained, tiny_batch["frames"],
+        tiny_batch["valid_samples"], None).last).reshape(2, 16, 64)
     # 32 and 21 samples are 16 and 11 tokens of two frames.
     rows = np.concatenate([last[0], last[1, :11]])
     assert int(count) == 27

@@ -1,0 +1,95 @@
+"""Compiled memory of one train step, by kind of adapter and backbone.
+
+    python -m benchmarks.adapter_memory [--backbones=vit_s,vit_b]
+        [--kinds=none,losa,ladder,tia,full] [--device=cpu|v5e|v5p]
+
+One window of 48 clips of 16 x 160 x 160 (configs/thumos.py:b), nothing is
+allocated or run: XLA's own account of a compiled program. `temporary` is
+what a step needs beside parameters, optimizer state and batch; `ratio` is
+the step's over that of the forward pass alone. v5e and v5p compile ahead of
+time for one TPU chip and need the extra `tpu`.
+"""
+
+import argparse
+import os
+import time
+
+import jax
+from jax.experimental import topologies
+
+from configs import thumos
+from losa_jax.training import sharding
+from losa_jax.training.build import KINDS
+from losa_jax.training.describe import lower_steps
+
+# Topology and the size of one chip's memory in GiB.
+CHIPS = {"v5e": ("v5e:1x1", 15.75), "v5p": ("v5p:1x1x1", 95.0)}
+# Kinds and how their blocks are stored; "full, stored" is without
+# activation checkpointing.
+VARIANTS = (*KINDS, "full-stored")
+
+
+def devices_of(name: str) -> list:
+    """The one device to compile for."""
+    if name == "cpu":
+        return jax.devices("cpu")[:1]
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    topology = topologies.get_topology_desc(
+        platform="tpu", topology_name=CHIPS[name][0],
+        chips_per_host_bounds=(1, 1, 1))
+    return list(topology.devices)[:1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbones", default="vit_s,vit_b,vit_l,vit_h,vit_g")
+    parser.add_argument("--kinds", default=",".join(VARIANTS))
+    parser.add_argument("--device", choices=("cpu", *CHIPS), default="cpu")
+    parser.add_argument("--frames", type=int, default=768)
+    arguments = parser.parse_args()
+    mesh = sharding.make_mesh((1, 1, 1), devices_of(arguments.device))
+    print("| backbone | kind | trained | temporary GiB: step | forward | "
+          "ratio | peak GiB | compile s |\n|" + " --- |" * 8, flush=True)
+    for backbone in arguments.backbones.split(","):
+        for variant in arguments.kinds.split(","):
+            print(_row(backbone, variant, arguments.frames, mesh),
+                  flush=True)
+
+
+def _row(backbone: str, variant: str, frames: int, mesh) -> str:
+    config = thumos.get_config("b")
+    config.backbone.name = backbone
+    config.window.frames = frames
+    config.window.tokens = frames
+    config.train.batch_windows = 1
+    kind, _, stored = variant.partition("-")
+    config.adapter.kind = kind
+    config.adapter.checkpoint_blocks = not stored
+    started = time.perf_counter()
+    lowered = lower_steps(config, 20, mesh)
+    cells = []
+    for program in (lowered.train_step, lowered.forward):
+        try:
+            cells.append(program.compile().memory_analysis())
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            cells.append(None)
+    seconds = time.perf_counter() - started
+    step, forward = (None if cell is None else
+                     cell.temp_size_in_bytes / 2**30 for cell in cells)
+    peak = None if cells[0] is None else (
+        cells[0].peak_memory_in_bytes / 2**30)
+
+    def show(value):
+        return "out of memory" if value is None else f"{value:.2f}"
+
+    ratio = None if None in (step, forward) else step / forward
+    return (f"| {backbone} | {variant} | {lowered.trained_count / 1e6:.1f} M "
+            f"| {show(step)} | {show(forward)} | "
+            f"{'' if ratio is None else f'{ratio:.2f}'} | {show(peak)} | "
+            f"{seconds:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Peak memory of converting and loading a backbone of a billion parameters.
+
+    python -m benchmarks.convert_memory [--backbone=vit_g] [--dtype=float16]
+
+Writes a made-up checkpoint (right shapes, random values) into a temporary
+folder, then converts it, verifies it without torch, and loads it onto one
+device in bfloat16, each in a process of its own, and prints each one's peak
+resident size. The bound for converting is 1.3 times the file plus 1 GiB.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from losa_jax.models import weight_rules, weights
+from losa_jax.models.vit import VitSpec
+from losa_jax.models.vit_sizes import SIZES, backbone_size
+
+LOAD = """
+import sys
+import jax, jax.numpy as jnp
+from losa_jax.models.tree import nest
+from losa_jax.models.weights import load_backbone
+from losa_jax.training import sharding
+spec, flat, _ = load_backbone(sys.argv[1])
+mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+tree = sharding.read_onto_mesh(nest(flat), mesh, lambda leaf: jnp.bfloat16)
+jax.block_until_ready(tree)
+"""
+
+
+def write_checkpoint(path: Path, spec: VitSpec, dtype: np.dtype) -> None:
+    """Random numbers in VideoMAEv2's layout, tensor by tensor."""
+    rng = np.random.default_rng(0)
+    expected = weight_rules.expected_source(spec)
+    header, offset = {}, 0
+    for name, (_, _, shape) in expected.items():
+        size = int(np.prod(shape)) * dtype.itemsize
+        header[name] = {
+            "dtype": {"float16": "F16", "bfloat16": "BF16",
+                      "float32": "F32"}[dtype.name],
+            "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, _, shape in expected.values():
+            file.write(rng.normal(scale=0.02, size=shape).astype(
+                np.float32).astype(dtype).tobytes())
+
+
+def peak_gib(command: list[str]) -> tuple[float, float]:
+    """Peak resident GiB and seconds of a command.
+
+    Raises:
+      RuntimeError: it failed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command} ended with status {status}")
+    return usage.ru_maxrss / 2**20, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", choices=sorted(SIZES), default="vit_g")
+    parser.add_argument("--dtype", choices=sorted(weights.DTYPES),
+                        default="float16")
+    arguments = parser.parse_args()
+    spec = VitSpec(**backbone_size(arguments.backbone), num_classes=710)
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder) / "made_up.safetensors", f"{folder}/out"
+        write_checkpoint(source, spec, weights.DTYPES[arguments.dtype])
+        gib = source.stat().st_size / 2**30
+        print(f"{arguments.backbone}, {arguments.dtype}: {gib:.2f} GiB, "
+              f"bound {1.3 * gib + 1:.2f} GiB", flush=True)
+        convert = [sys.executable, "-m", "losa_jax.convert", str(source),
+                   f"--output={output}"]
+        for name, command in (
+                ("convert", convert),
+                ("convert --verify", [*convert, "--verify"]),
+                ("load in bfloat16", [sys.executable, "-c", LOAD, output])):
+            peak, seconds = peak_gib(command)
+            print(f"{name}: peak resident {peak:.2f} GiB, {seconds:.0f} s",
+                  flush=True)
+
+
+if __name__ == "__main__":
+    main()

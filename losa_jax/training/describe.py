@@ -1,0 +1,77 @@
+"""A run's compiled functions without its arrays: for any devices, any size.
+
+Compiling for described shapes tells memory and collectives of a step on
+devices that are not there.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from losa_jax.training import build, sharding
+from losa_jax.training.restore import fresh_state
+from losa_jax.training.step import make_predict_step
+
+# The schedule's length changes no shape.
+_STEPS_PER_EPOCH = 100
+
+
+class Lowered(NamedTuple):
+    """The two functions of a run, ready to compile.
+
+    Attributes:
+      train_step: the update.
+      forward: the prediction of the same number of windows.
+      trained_count: trained numbers.
+      frozen_count: frozen numbers.
+    """
+
+    train_step: jax.stages.Lowered
+    forward: jax.stages.Lowered
+    trained_count: int
+    frozen_count: int
+
+
+def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
+                max_actions: int = 64) -> Lowered:
+    """Lowers train and predict step for the devices of the mesh.
+
+    Args:
+      config: with a backbone's name or sizes; its checkpoint is not read.
+      num_classes: of the data set.
+      mesh: of real devices or of a topology description.
+      max_actions: slots for the actions of a window.
+
+    Raises:
+      InputError: a key that does not fit.
+    """
+    model = build.describe_model(config, num_classes, mesh)
+    state, optimizer = fresh_state(config, model, mesh, _STEPS_PER_EPOCH)
+    b, size = config.train.batch_windows, config.augment.size
+    shapes = {
+        "frames": ((b, config.window.frames, size, size, 3), jnp.uint8),
+        "valid_samples": ((b,), jnp.int32),
+        "segments": ((b, max_actions, 2), jnp.float32),
+        "labels": ((b, max_actions), jnp.int32),
+        "action_valid": ((b, max_actions), jnp.bool_),
+    }
+    places = sharding.batch_shardings(shapes, mesh)
+    batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=places[name])
+             for name, (shape, dtype) in shapes.items()}
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype,
+                               sharding=sharding.replicated(mesh))
+    train_step = jax.jit(
+        build.build_train_step(config, model, optimizer, num_classes),
+        donate_argnums=0).lower(state, model.frozen, batch, key)
+    forward = jax.jit(make_predict_step(model.encode, model.detector)).lower(
+        state.trained, state.statistics, model.frozen, batch["frames"],
+        batch["valid_samples"])
+    return Lowered(train_step, forward, _count(state.trained),
+                   _count(model.frozen))
+
+
+def _count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

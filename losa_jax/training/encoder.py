@@ -1,0 +1,147 @@
+"""The backbone of a run: which of it is frozen, and how windows go through.
+
+Norms and biases stay float32 in any compute dtype: they are small, and
+statistics need it. What is trained is kept in float32.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.sharding import Mesh
+
+from losa_jax.errors import InputError
+from losa_jax.models import tuned
+from losa_jax.models.detector import (
+    WindowFeatures,
+    encode_windows,
+    valid_steps,
+)
+from losa_jax.models.tree import Template, Tree, nest
+from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.training import sharding
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+# (frozen, trained, frames, valid_samples, key) to the windows' features;
+# `trained` is the whole trained tree, key None means evaluation.
+Encode = Callable[[Tree, Tree, jax.Array, jax.Array, jax.Array | None],
+                  WindowFeatures]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """How windows become features.
+
+    Attributes:
+      frozen: parameters without gradient, on the mesh.
+      trained: parameters that belong under "backbone" in the trained tree,
+        on the mesh; empty where no gradient enters the backbone.
+      encode: see `Encode`.
+    """
+
+    frozen: Tree
+    trained: Tree
+    encode: Encode
+
+
+def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
+                   tap_layers: tuple[int, ...], mesh: Mesh, *,
+                   abstract: bool = False) -> Encoder:
+    """For adapters beside the backbone, and for none.
+
+    Args:
+      config: the whole config.
+      spec, flat: of the converted backbone.
+      tap_layers: blocks that the adapters read; () for none.
+      mesh: where it lies.
+      abstract: see `sharding.read_onto_mesh`.
+    """
+    dtype = compute_dtype(config.backbone.dtype)
+    frozen = sharding.read_onto_mesh(nest(flat), mesh, _frozen_dtype(dtype),
+                                     abstract=abstract)
+    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    # The ladder reads every patch, as the blocks give it.
+    is_ladder = config.adapter.kind == "ladder"
+    tap_grid = None if is_ladder else tuple(config.adapter.tap_grid) or None
+
+    def encode(frozen, trained, frames, valid_samples, key):
+        del trained, valid_samples, key
+        return encode_windows(
+            template.bind(frozen), frames, tap_layers=tap_layers,
+            tap_grid=tap_grid, tap_norm=not is_ladder,
+            chunk_clips=config.backbone.chunk_clips, dtype=dtype,
+            shards=mesh.shape["data"] * mesh.shape["clip"],
+            clip_sharding=sharding.clip_chunk_sharding(mesh))
+
+    return Encoder(frozen, {}, encode)
+
+
+def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
+                  mesh: Mesh, *, abstract: bool = False) -> Encoder:
+    """For adapters inside the backbone (`tia`) and for training it (`full`).
+
+    Arguments as `frozen_encoder`.
+    """
+    dtype = compute_dtype(config.backbone.dtype)
+    settings = tuned_spec(config.adapter, spec)
+    frozen_flat, trained_flat = tuned.split_backbone(flat, spec, settings)
+    frozen = sharding.read_onto_mesh(
+        nest(frozen_flat), mesh, _frozen_dtype(dtype), abstract=abstract)
+    backbone = tuned.TunedBackbone(spec, settings)
+    if settings.kind == "tia":
+        trained = sharding.make_on_mesh(
+            lambda: backbone.fresh_adapters(config.seed), mesh,
+            abstract=abstract)
+    else:
+        trained = sharding.read_onto_mesh(
+            nest(trained_flat), mesh, lambda leaf: jnp.float32,
+            abstract=abstract)
+        if not abstract:
+            # The step donates its buffers, and these may be the file's.
+            trained = jax.tree.map(jnp.array, trained)
+
+    def encode(frozen, trained, frames, valid_samples, key):
+        steps = frames.shape[1] // spec.tubelet
+        valid = rearrange(valid_steps(valid_samples, steps, spec.tubelet),
+                          "b (n u) -> b n u", u=spec.clip_tokens)
+        return backbone(
+            frozen, trained["backbone"], frames, valid, key,
+            chunk_clips=config.backbone.chunk_clips, dtype=dtype,
+            shards=mesh.shape["data"] * mesh.shape["clip"],
+            clip_sharding=sharding.clip_chunk_sharding(mesh))
+
+    return Encoder(frozen, trained, encode)
+
+
+def tuned_spec(adapter: Any, spec: VitSpec) -> tuned.TunedSpec:
+    """How the backbone is tuned.
+
+    Raises:
+      InputError: more blocks to tune than the backbone has.
+    """
+    top = adapter.top_blocks or spec.depth
+    if not 1 <= top <= spec.depth:
+        raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
+                         f"{spec.depth} blocks")
+    return tuned.TunedSpec(
+        kind=adapter.kind, top_blocks=top,
+        width=adapter.width or spec.width // 4, kernel=adapter.long_kernel,
+        drop_path=adapter.drop_path,
+        checkpoint_blocks=adapter.checkpoint_blocks)
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """The dtype that config.backbone.dtype names."""
+    if name not in DTYPES:
+        raise InputError(f"config.backbone.dtype={name!r}: choose one of "
+                         f"{', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _frozen_dtype(dtype: jnp.dtype) -> Callable[[Any], Any]:
+    return lambda leaf: dtype if leaf.ndim > 2 else jnp.float32

@@ -1,0 +1,40 @@
+"""From a config to the model: what does not fit is refused."""
+
+import pytest
+
+from configs import custom, thumos
+from losa_jax.errors import InputError
+from losa_jax.models.vit import VitSpec
+from losa_jax.models.vit_sizes import SIZES
+from losa_jax.training.build import adapter_spec, check_backbone
+
+
+def test_a_backbone_of_another_name_is_refused():
+    config = thumos.get_config("b")
+    check_backbone(config.backbone, VitSpec(**SIZES["vit_b"]))
+    with pytest.raises(InputError, match=(
+            r"asks for width=768 \(vit_b\).*has width=384.*backbone\.name")):
+        check_backbone(config.backbone, VitSpec(**SIZES["vit_s"]))
+
+
+def test_single_sizes_are_checked_too():
+    config = custom.get_config()
+    spec = VitSpec(**{**SIZES["vit_s"], "patch": 14})
+    check_backbone(config.backbone, spec)
+    config.backbone.patch = 16
+    with pytest.raises(InputError, match="patch=16.*has patch=14"):
+        check_backbone(config.backbone, spec)
+
+
+def test_an_unknown_name_is_refused():
+    config = custom.get_config()
+    config.backbone.name = "vit_giant"
+    with pytest.raises(InputError, match="'vit_giant': choose one of vit_s"):
+        check_backbone(config.backbone, VitSpec(**SIZES["vit_g"]))
+
+
+def test_the_ladder_is_a_quarter_as_wide():
+    config = custom.get_config()
+    config.adapter.kind = "ladder"
+    spec = adapter_spec(config, VitSpec(**SIZES["vit_b"]), (6, 11))
+    assert (spec.in_width, spec.width, spec.num_taps) == (768, 192, 2)

@@ -3,9 +3,10 @@
     python -m benchmarks.convert_memory [--backbone=vit_g] [--dtype=float16]
 
 Writes a made-up checkpoint (right shapes, random values) into a temporary
-folder, then converts it, verifies it without torch, and loads it onto one
-device in bfloat16, each in a process of its own, and prints each one's peak
-resident size. The bound for converting is 1.3 times the file plus 1 GiB.
+folder, then converts it, converts it with --verify (which runs torch where
+the extra is installed), and loads it onto one device in bfloat16, each in a
+process of its own, and prints each one's peak resident size. The bound for
+converting is 1.3 times the file plus 1 GiB.
 """
 
 import argparse

@@ -34,6 +34,9 @@ def get_config() -> ConfigDict:
         # set, then the testing set, is decoded once a run instead of once an
         # epoch where all of it fits into what is left. 0 keeps nothing.
         frame_cache_gib=2.0,
+        # Folder of cached features of the frozen backbone: --mode=cache
+        # writes it; training and evaluation then read it and no video.
+        cache="",
     ))
     config.synthetic = ConfigDict(dict(
         # Folder for videos that the project renders itself; "" for none.
@@ -64,6 +67,9 @@ def get_config() -> ConfigDict:
         short_crop_ratio=(0.9, 1.0),
         # An action stays in a training window if this share of it is inside.
         min_action_kept=0.75,
+        # Windows start with a clip of the whole video's row of clips: then a
+        # clip's features do not depend on the window. data.cache needs it.
+        align_to_clips=False,
         # Windows drawn from each training video in an epoch.
         per_video=1,
     ))

@@ -5,10 +5,11 @@ or, step by step,
     python -m losa_jax.main --config=configs/quick.py --mode=pretrain
     python -m losa_jax.main --config=configs/quick.py --workdir=runs/quick
 
-Hardware: two CPU cores. Renders untrimmed H.264 videos and
-trimmed clips (1 minute), trains a tiny video transformer by clip
-classification (4 minutes), freezes it, and trains LoSA adapters and an
-ActionFormer head beside it (7.6 minutes with 24 epochs). Result: see README.
+Hardware: two CPU cores, 2 GiB. Renders untrimmed H.264 videos and trimmed
+clips (1 minute), trains a tiny video transformer by clip classification (3
+minutes), freezes it, and trains LoSA adapters and an ActionFormer head beside
+it (6.5 minutes). Result: average mAP 71 with seed 0, 59 with seeds 1 and 2
+(README).
 """
 
 from ml_collections import ConfigDict

@@ -43,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.inspect and arguments.output is None:
         parser.error("give --output=DIR (or --inspect)")
+    if arguments.to == "torch" and any((
+            arguments.inspect, arguments.verify, arguments.dtype,
+            arguments.heads, arguments.frames, arguments.image_size)):
+        parser.error("--to=torch takes a converted folder and --output only")
     try:
         if arguments.to == "torch":
             _to_torch(arguments.checkpoint, arguments.output)
@@ -92,10 +96,20 @@ def _inspect(arguments: argparse.Namespace) -> None:
               f"{tuple(tensor.shape)}")
     for note in checkpoint.notes:
         print(f"note: {note}")
-    spec = weights.checkpoint_spec(checkpoint, **_spec_options(arguments))
-    count = sum(int(np.prod(t.shape)) for t in checkpoint.tensors.values())
-    print(f"{len(checkpoint.tensors)} tensors, {count:,} numbers: "
-          f"{_describe(spec)}")
+    tensors = checkpoint.tensors.values()
+    count = sum(int(np.prod(tensor.shape)) for tensor in tensors)
+    kinds = ", ".join(sorted({tensor.dtype.name for tensor in tensors}))
+    print(f"{len(checkpoint.tensors)} tensors, {count:,} numbers, {kinds}")
+    try:
+        spec = weights.checkpoint_spec(checkpoint, **_spec_options(arguments))
+    except InputError as error:
+        print(f"what it is: {checkpoint.layout} names; {error}")
+        return
+    task = ("fine-tuned classifier" if spec.num_classes else
+            "encoder of a pre-training checkpoint" if any(
+                "pre-training" in note for note in checkpoint.notes)
+            else "encoder")
+    print(f"what it is: {checkpoint.layout} {task}, {_describe(spec)}")
     _print_doubts(spec)
 
 
@@ -153,8 +167,9 @@ def _verify(arguments: argparse.Namespace) -> None:
         return
     from losa_jax.models.torch_check import compare_tokens
     found = compare_tokens(spec, source, params)
-    print(f"features of a random clip at {found.image_size[0]} x "
-          f"{found.image_size[1]}, torch on the checkpoint against ours: "
+    print("tokens of a random clip after the last block, at "
+          f"{found.image_size[0]} x {found.image_size[1]}, "
+          "torch on the checkpoint against ours: "
           f"largest difference {found.largest:.2g}, largest value "
           f"{found.scale:.3g}")
     limit = FEATURE_TOLERANCE
@@ -189,7 +204,8 @@ def _to_torch(directory: Path, output: Path) -> None:
             else:
                 state[name] = torch.from_numpy(array)
         temporary = output.with_name(output.name + ".tmp")
-        torch.save({"module": state}, temporary)
+        torch.save({"module": state, "losa_jax": weights.untold_facts(spec)},
+                   temporary)
         temporary.replace(output)
     print(f"wrote {output}: VideoMAEv2's layout")
 

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from losa_jax.errors import InputError
 
-MODES = ("train", "pretrain", "eval")
+MODES = ("train", "pretrain", "eval", "cache")
 EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -24,6 +24,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics, predictions. "
     "Default: runs/<name of the config>.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "With --mode=cache: only say what would be written.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -42,12 +44,20 @@ def run(argv: list[str]) -> int:
               file=sys.stderr)
         return EXIT_INPUT
     # Imported late, so that --help does not wait for jax.
+    from losa_jax.jobs.cache import cache
     from losa_jax.jobs.evaluate import evaluate
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
 
-    jobs = {"train": train, "pretrain": pretrain, "eval": evaluate}
+    def cache_features(config, workdir):
+        cache(config, workdir, dry_run=_DRY_RUN.value)
+
+    jobs = {"train": train, "pretrain": pretrain, "eval": evaluate,
+            "cache": cache_features}
+    if _DRY_RUN.value and _MODE.value != "cache":
+        print("--dry_run goes with --mode=cache", file=sys.stderr)
+        return EXIT_USAGE
     try:
         jobs[_MODE.value](config, workdir)
     except InputError as error:

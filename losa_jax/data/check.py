@@ -99,18 +99,28 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         # Ctrl-C must neither wait for the rest nor lose what was done.
         pool.shutdown(cancel_futures=True)
         _save_cache(cache_path, cache)
-    if broken and (on_broken_video == "stop" or not infos):
+    report_broken(broken, len(videos), on_broken_video, bool(infos))
+    return infos, broken
+
+
+def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
+                  on_broken_video: str, some_are_left: bool) -> None:
+    """Warns of videos that are left out, or stops because of them.
+
+    Raises:
+      InputError: lists them, under "stop" or where no video is left.
+    """
+    if broken and (on_broken_video == "stop" or not some_are_left):
         lines = [f"  {item.video_id}: {item.reason}"
                  for item in broken[:MAX_REPORTED]]
         more = len(broken) - len(lines)
         raise InputError(
-            f"{len(broken)} of {len(videos)} videos are missing or broken:\n"
+            f"{len(broken)} of {num_videos} videos are missing or broken:\n"
             + "\n".join(lines) + (f"\n  and {more} more" if more else "")
             + "\nMend them, or leave them out with "
             "--config.data.on_broken_video=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
-    return infos, broken
 
 
 def _video_files(folder: Path) -> dict[str, list[str]]:

@@ -16,6 +16,7 @@ import numpy as np
 from losa_jax.data import augment, windows
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.source import SourceVideo
+from losa_jax.data.tap_store import TapStore
 from losa_jax.data.video import VideoDecodeError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class TrainWindows:
 
     def __init__(self, videos: Sequence[SourceVideo],
                  class_names: Sequence[str], config: Any,
-                 broken: BrokenVideos, *, cache: FrameCache,
+                 broken: BrokenVideos, *, cache: FrameCache | TapStore,
                  augmented: bool = True):
         """
         Args:
@@ -51,7 +52,7 @@ class TrainWindows:
           class_names: in the order of the labels.
           config: the whole config (sections `window`, `augment`, `data`).
           broken: collects videos skipped under data.on_broken_video="skip".
-          cache: reads the frames.
+          cache: reads the frames, or cached features in their place.
           augmented: False shows the test view of a random window (used to
             measure feature statistics).
         """
@@ -85,26 +86,33 @@ class TrainWindows:
         ratio = tuple(config.short_crop_ratio) or None
         window = windows.train_window(
             video.grid, video.actions, config.frames, rng, crop_ratio=ratio,
-            min_action_kept=config.min_action_kept)
+            min_action_kept=config.min_action_kept,
+            align=clip_alignment(config))
         segments, labels, valid = windows.window_actions(
             video.grid, window, video.actions, self._class_names,
             samples_per_token=config.frames / config.tokens,
             min_action_kept=config.min_action_kept,
             max_actions=self._max_actions)
-        frames = self._cache.read_window(video, window)
-        if self._augmented:
-            frames = self._augment(frames, rng)
-        else:
-            frames = augment.test_view(frames, self._config.augment.size,
-                                       self._config.augment.test_resize)
         return {
-            "frames": frames,
+            **self._inputs(video, window, rng),
             "valid_samples": np.int32(window.valid_samples),
             "segments": segments,
             "labels": labels,
             "action_valid": valid,
             "video_number": np.int32(number),
         }
+
+    def _inputs(self, video: SourceVideo, window: windows.Window,
+                rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What the encoder reads: frames, or features of the test view."""
+        read = self._cache.read_window(video, window)
+        if isinstance(self._cache, TapStore):
+            return read
+        if self._augmented:
+            return {"frames": self._augment(read, rng)}
+        return {"frames": augment.test_view(
+            read, self._config.augment.size,
+            self._config.augment.test_resize)}
 
     def _augment(self, frames: np.ndarray, rng: np.random.Generator
                  ) -> np.ndarray:
@@ -117,11 +125,16 @@ class TrainWindows:
                                for clip in clips])
 
 
+def clip_alignment(window: Any) -> int:
+    """Samples at whose multiples windows start."""
+    return window.clip_frames if window.align_to_clips else 1
+
+
 class TestWindows:
     """The number of a test window to its frames."""
 
     def __init__(self, videos: Sequence[SourceVideo], config: Any,
-                 broken: BrokenVideos, *, cache: FrameCache):
+                 broken: BrokenVideos, *, cache: FrameCache | TapStore):
         self._videos = videos
         self._config = config
         self._broken = broken
@@ -129,33 +142,43 @@ class TestWindows:
         self.items = [
             (number, window) for number, video in enumerate(videos)
             for window in windows.test_windows(
-                video.grid, config.window.frames, config.window.overlap)]
+                video.grid, config.window.frames, config.window.overlap,
+                align=clip_alignment(config.window))]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
-        """Frames of window `index`; -1 is padding of the last batch."""
-        settings = self._config.augment
-        size = settings.size
-        valid_samples = 0
-        frames = np.zeros((self._config.window.frames, size, size, 3),
-                          np.uint8)
-        if index >= 0:
-            number, window = self.items[index]
-            video = self._videos[number]
-            try:
-                frames = np.ascontiguousarray(augment.test_view(
-                    self._cache.read_window(video, window), size,
-                    settings.test_resize))
-                valid_samples = window.valid_samples
-            except VideoDecodeError as error:
-                if self._config.data.on_broken_video != "skip":
-                    raise
-                self._broken.add(video.video_id, str(error))
-        return {"frames": frames,
-                "valid_samples": np.int32(valid_samples),
+        """Input of window `index`; -1 is padding of the last batch."""
+        number, window = self.items[max(index, 0)]
+        video = self._videos[number]
+        valid_samples = window.valid_samples if index >= 0 else 0
+        if isinstance(self._cache, TapStore):
+            inputs = self._cache.read_window(video, window)
+        else:
+            frames = self._frames(video, window) if index >= 0 else None
+            if frames is None:
+                valid_samples = 0
+                size = self._config.augment.size
+                frames = np.zeros(
+                    (self._config.window.frames, size, size, 3), np.uint8)
+            inputs = {"frames": frames}
+        return {**inputs, "valid_samples": np.int32(valid_samples),
                 "window_number": np.int32(index)}
+
+    def _frames(self, video: SourceVideo, window: windows.Window
+                ) -> np.ndarray | None:
+        """None if they cannot be decoded and may be skipped."""
+        settings = self._config.augment
+        try:
+            return np.ascontiguousarray(augment.test_view(
+                self._cache.read_window(video, window), settings.size,
+                settings.test_resize))
+        except VideoDecodeError as error:
+            if self._config.data.on_broken_video != "skip":
+                raise
+            self._broken.add(video.video_id, str(error))
+            return None
 
 
 def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,

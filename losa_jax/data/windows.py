@@ -39,7 +39,7 @@ class Window:
 
 
 def test_windows(grid: timeline.SampleGrid, window_samples: int,
-                 overlap: float) -> list[Window]:
+                 overlap: float, align: int = 1) -> list[Window]:
     """Sliding windows that together hold every sample of the video.
 
     The last window is shifted back to end with the video (AdaTAD's rule), so
@@ -51,6 +51,8 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
       grid: the video's samples.
       window_samples: length of a window.
       overlap: share of a window that the next one sees again, in [0, 1).
+      align: windows start at multiples of so many samples; the last one may
+        then reach past the video's end, by less than that.
     """
     if not 0 <= overlap < 1:
         raise InputError(f"config.window.overlap={overlap}: must be at least "
@@ -58,17 +60,21 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     total = grid.num_samples
     if total <= window_samples:
         return [Window(0, window_samples, total)]
-    step = max(1, round(window_samples * (1 - overlap)))
-    starts = list(range(0, total - window_samples, step))
-    starts.append(total - window_samples)
-    return [Window(start, window_samples, window_samples)
-            for start in starts]
+    step = max(1, round(window_samples * (1 - overlap) / align)) * align
+    last = _round_up(total - window_samples, align)
+    starts = [*range(0, last, step), last]
+    return [Window(start, window_samples,
+                   min(window_samples, total - start)) for start in starts]
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
                  window_samples: int, rng: np.random.Generator, *,
                  crop_ratio: tuple[float, float] | None,
-                 min_action_kept: float) -> Window:
+                 min_action_kept: float, align: int = 1) -> Window:
     """A random window that keeps enough of at least one action.
 
     As ActionFormer and AdaTAD: a video longer than the window is cut at a
@@ -76,7 +82,8 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
     `crop_ratio` (None: whole). Up to 200 draws look for a crop in which some
     action keeps `min_action_kept` of its length; the last draw stands
     otherwise (a video without actions is background, and that is worth
-    learning too).
+    learning too). Crops start, and end unless the video does, at multiples
+    of `align` samples.
     """
     total = grid.num_samples
     window = Window(0, window_samples, min(total, window_samples))
@@ -89,9 +96,14 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
         elif crop_ratio is not None:
             low, high = crop_ratio
             length = max(1, round(rng.uniform(low, high) * total))
+            length = min(total, _round_up(length, align))
         else:
             length = total
-        first = int(rng.integers(0, total - length + 1))
+        last = total - length
+        # A video longer than the window may be cut up to its very end.
+        last = _round_up(last, align) if total > window_samples else last
+        first = align * int(rng.integers(0, last // align + 1))
+        length = min(length, total - first)
         window = Window(first, window_samples, length)
         kept = [_kept_share(span, first, first + length) for span in spans]
         if not kept or max(kept) >= min_action_kept:

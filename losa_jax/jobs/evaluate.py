@@ -19,6 +19,7 @@ from losa_jax.data.pipeline import (
     test_dataset,
 )
 from losa_jax.data.source import SourceVideo
+from losa_jax.data.tap_store import TapStore
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
@@ -31,8 +32,15 @@ from losa_jax.detection.postprocess import (
 )
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import DataSet, load_data, start_log, write_json
+from losa_jax.jobs.setup import (
+    DataSet,
+    load_data,
+    start_log,
+    window_reader,
+    write_json,
+)
 from losa_jax.training import build, sharding
+from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
     BEST,
     LAST,
@@ -53,14 +61,14 @@ class Evaluator:
     """Test windows to mAP; compiled once, used after many epochs."""
 
     def __init__(self, config: Any, data: DataSet, model: build.Model,
-                 mesh: Mesh, cache: FrameCache):
+                 mesh: Mesh, cache: FrameCache | TapStore):
         self._config, self._data = config, data
         self._model, self._mesh, self._cache = model, mesh, cache
         settings = config.evaluate
         predict = make_predict_step(model.encode, model.detector)
 
-        def candidates(parameters, statistics, frozen, frames, samples):
-            output = predict(parameters, statistics, frozen, frames, samples)
+        def candidates(parameters, statistics, frozen, batch):
+            output = predict(parameters, statistics, frozen, batch)
             return jax.vmap(lambda logits, offsets, valid: decode_candidates(
                 logits, offsets, model.points, valid,
                 score_threshold=settings.score_threshold,
@@ -92,8 +100,7 @@ class Evaluator:
             batch = sharding.put(
                 batch, sharding.batch_shardings(batch, self._mesh))
             candidates = jax.device_get(self._candidates(
-                parameters, statistics, self._model.frozen,
-                batch["frames"], batch["valid_samples"]))
+                parameters, statistics, self._model.frozen, batch))
             for row, number in enumerate(numbers):
                 if number >= 0:
                     video_number, window = windows.items[number]
@@ -184,14 +191,14 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
         which = LAST
     start_log(workdir)
     mesh = build.build_mesh(config)
-    data = load_data(config, workdir, subsets=("test",))
+    store = open_store(config)
+    data = load_data(config, workdir, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
     state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     state, facts = checkpoints.restore(which, abstract_state(state))
     same_facts(facts, run_facts(config, data.class_names, model),
                MODEL_FACTS, workdir)
-    cache = FrameCache(config.data.frame_cache_gib)
-    cache.admit(data.test, "testing")
+    cache = window_reader(config, store, {"testing": data.test})
     report, predictions = Evaluator(config, data, model, mesh, cache).run(
         state.ema, state.statistics)
     step = int(state.step)

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from losa_jax.data.annotations import (
     load_class_names,
 )
 from losa_jax.data.check import BrokenVideo, check_videos
+from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.source import SourceVideo
+from losa_jax.data.tap_store import TapStore
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -64,13 +66,15 @@ def store_config(config: Any, workdir: Path) -> None:
 
 
 def load_data(config: Any, workdir: Path,
-              subsets: Sequence[str] = ("train", "test")) -> DataSet:
+              subsets: Sequence[str] = ("train", "test"),
+              store: TapStore | None = None) -> DataSet:
     """Annotations and probed videos.
 
     Args:
       config: the whole config.
       workdir: keeps the cache of probed videos.
       subsets: which of "train" and "test" to probe.
+      store: cached features, which know the videos; no video is opened.
 
     Raises:
       InputError: names every missing, wrong or broken piece.
@@ -79,7 +83,7 @@ def load_data(config: Any, workdir: Path,
     if not data.annotations:
         raise InputError("config.data.annotations is empty: set "
                          "--config.data.annotations=FILE.json")
-    if not data.videos:
+    if not data.videos and store is None:
         raise InputError("config.data.videos is empty: set "
                          "--config.data.videos=FOLDER")
     class_names = (load_class_names(data.class_names)
@@ -91,14 +95,14 @@ def load_data(config: Any, workdir: Path,
     for subset in subsets:
         name = data[f"{subset}_subset"]
         videos[subset], lost = _probe_subset(config, annotations, subset,
-                                             name, workdir)
+                                             name, workdir, store)
         broken += lost
     return DataSet(annotations.class_names, videos["train"], videos["test"],
                    tuple(broken))
 
 
 def _probe_subset(config: Any, annotations: Annotations, key: str,
-                  subset: str, workdir: Path):
+                  subset: str, workdir: Path, store: TapStore | None):
     data, window = config.data, config.window
     annotated = annotations.subset(subset)
     if not annotated:
@@ -106,10 +110,13 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
         raise InputError(
             f"{data.annotations}: no video of subset {subset!r}; the file "
             f"has {', '.join(known)}: set --config.data.{key}_subset")
-    infos, lost = check_videos(
-        annotated, Path(data.videos), on_broken_video=data.on_broken_video,
-        check=data.check, cache_path=workdir / "probed_videos.json",
-        progress=True)
+    if store is None:
+        infos, lost = check_videos(
+            annotated, Path(data.videos),
+            on_broken_video=data.on_broken_video, check=data.check,
+            cache_path=workdir / "probed_videos.json", progress=True)
+    else:
+        infos, lost = store.check(annotated, data.on_broken_video)
     videos = []
     for video in annotated:
         if video.video_id not in infos:
@@ -124,6 +131,22 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
     logger.info("%s: %d videos, %d actions, %d broken or missing", subset,
                 len(videos), actions, len(lost))
     return tuple(videos), lost
+
+
+def window_reader(config: Any, store: TapStore | None,
+                  sets: Mapping[str, Sequence[SourceVideo]]
+                  ) -> FrameCache | TapStore:
+    """What windows are read from: cached features, or decoded frames.
+
+    Args:
+      sets: that are read again and again, by name.
+    """
+    if store is not None:
+        return store
+    cache = FrameCache(config.data.frame_cache_gib)
+    for name, videos in sets.items():
+        cache.admit(videos, name)
+    return cache
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -19,6 +19,7 @@ from losa_jax.data.pipeline import (
     train_dataset,
 )
 from losa_jax.data.source import SourceVideo
+from losa_jax.data.tap_store import TapStore
 from losa_jax.detection.metrics import MapReport, format_map_table
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
@@ -28,10 +29,17 @@ from losa_jax.jobs.evaluate import (
     write_results,
 )
 from losa_jax.jobs.pretrain import ensure_backbone
-from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
+from losa_jax.jobs.setup import (
+    DataSet,
+    load_data,
+    start_log,
+    store_config,
+    window_reader,
+)
 from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import build, sharding
+from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
     BEST,
     LAST,
@@ -39,6 +47,7 @@ from losa_jax.training.checkpoint import (
     abstract_state,
     same_facts,
 )
+from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
@@ -68,10 +77,13 @@ def train(config: Any, workdir: Path) -> MapReport:
     # First what costs nothing to refuse, then videos and weights.
     mesh = build.build_mesh(config)
     ensure_backbone(config)
-    data = load_data(config, workdir)
-    cache = FrameCache(config.data.frame_cache_gib)
-    for name, videos in (("training", data.train), ("testing", data.test)):
-        cache.admit(videos, name)
+    store = open_store(config)
+    data = load_data(config, workdir, store=store)
+    cache = window_reader(config, store, {
+        "training": data.train, "testing": data.test})
+    if store is not None:
+        print(f"features from {config.data.cache}: no video is read, and "
+              "config.augment changes nothing")
     num_windows = len(data.train) * config.window.per_video
     steps_per_epoch = num_windows // config.train.batch_windows
     if steps_per_epoch == 0:
@@ -233,7 +245,8 @@ def _write_metrics(pending, writer: MetricWriter,
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
-                       mesh: Mesh, cache: FrameCache) -> FeatureStatistics:
+                       mesh: Mesh, cache: FrameCache | TapStore
+                       ) -> FeatureStatistics:
     """Channel mean and deviation of the backbone's last features.
 
     Over one window of each training video, without augmentation.
@@ -249,11 +262,10 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     sums = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=len(data.train) // batch_windows,
                       desc="feature statistics", unit="batch", leave=False):
-        inputs = {name: batch[name] for name in ("frames", "valid_samples")}
+        inputs = {**encoder_inputs(batch),
+                  "valid_samples": batch["valid_samples"]}
         inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
-        parts = jax.device_get(moments(
-            model.frozen, model.trained, inputs["frames"],
-            inputs["valid_samples"]))
+        parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64: the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)
                 for total, part in zip(sums, parts, strict=True)]

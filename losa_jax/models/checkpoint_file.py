@@ -1,9 +1,10 @@
 """Opens public checkpoints: what lies around the weights is taken off."""
 
 import dataclasses
+import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from losa_jax.models.torch_zip import LazyTensor, load_torch_zip
 from losa_jax.models.weight_rules import Tensor
 
 WRAPPERS = ("module", "model", "state_dict")
-PREFIXES = ("module.", "backbone.", "videomae.", "encoder.")
+PREFIXES = ("module.", "model.", "backbone.", "videomae.", "encoder.")
 _EPSILONS = ("norm_epsilon", "final_norm_epsilon")
 
 
@@ -30,6 +31,8 @@ class Checkpoint:
       hints: keyword arguments for `infer_spec` that the file itself gives.
       spec_changes: fields of the spec that no tensor tells.
       notes: what was renamed, joined or dropped, for people.
+      layout: whose names the file has.
+      file_names: {VideoMAEv2's name: the file's}, where they differ.
     """
 
     path: Path
@@ -37,6 +40,24 @@ class Checkpoint:
     hints: dict[str, Any]
     spec_changes: dict[str, Any]
     notes: tuple[str, ...]
+    layout: str
+    file_names: dict[str, str]
+
+    def describe(self, name: str) -> str:
+        """A tensor's name, and how the file calls it or would call it."""
+        original = self.file_names.get(name)
+        if original is None and (found := re.match(
+                r"blocks\.(\d+)\.(.+)", name)):
+            # As the same tensor of another block is called.
+            for other, title in self.file_names.items():
+                twin = re.fullmatch(r"blocks\.(\d+)\." + re.escape(found[2]),
+                                    other)
+                if twin:
+                    original = title.replace(f".{twin[1]}.", f".{found[1]}.",
+                                             1)
+                    break
+        return name if original in (None, name) else (
+            f"{name} (in the file: {original})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,29 +109,58 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         if file.suffix == ".safetensors":
             part, metadata = open_safetensors(file)
             if "losa_jax" in metadata:
-                hints = json.loads(metadata["losa_jax"])
-                hints["image_size"] = tuple(hints["image_size"])
-                changes = {name: hints.pop(name) for name in _EPSILONS
-                           if name in hints}
+                hints, changes = _own_facts(file, metadata["losa_jax"])
         else:
-            part = _unwrap(load_torch_zip(file), file, notes)
+            content = load_torch_zip(file)
+            if isinstance(content, Mapping) and isinstance(
+                    content.get("losa_jax"), str):
+                hints, changes = _own_facts(file, content["losa_jax"])
+            part = _unwrap(content, file, notes)
         if twice := sorted(set(tensors) & set(part)):
             raise InputError(f"{file}: {twice[0]} is in an earlier part too")
         tensors |= part
+    titles = {id(tensor): name for name, tensor in tensors.items()}
     tensors = _strip_prefixes(tensors, notes)
-    tensors = _rename_opentad(tensors, notes)
+    layout = "VideoMAEv2"
+    if any(name.startswith("patch_embed.projection.") for name in tensors):
+        layout = "OpenTAD (mmaction2)"
+        tensors = _rename(tensors, lambda name: _renamed(
+            name, weight_rules.OPENTAD_NAMES))
     if any(name.startswith("encoder.layer.") for name in tensors):
+        layout = "Hugging Face"
         # Its names say neither heads nor epsilons: the config must be there.
         hints, changes = _hugging_face_facts(
             files[0].with_name("config.json"))
-    tensors = _rename_hugging_face(tensors, notes)
-    return Checkpoint(path, tensors, hints, changes, tuple(notes))
+        tensors = _rename(tensors, lambda name: _renamed(
+            name, weight_rules.HUGGING_FACE_NAMES))
+    names = {name: titles[id(tensor)] for name, tensor in tensors.items()}
+    if layout == "Hugging Face":
+        tensors = _join_attention(tensors, notes)
+    notes.append(f"{layout} names")
+    return Checkpoint(path, tensors, hints, changes, tuple(notes), layout,
+                      {name: title for name, title in names.items()
+                       if name != title})
+
+
+def _own_facts(path: Path, text: str) -> tuple[dict, dict]:
+    """What this program said of the weights when it wrote the file."""
+    try:
+        hints = json.loads(text)
+        hints["image_size"] = tuple(hints["image_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its metadata losa_jax is damaged "
+                         f"({error!r})") from error
+    return hints, {name: hints.pop(name) for name in _EPSILONS
+                   if name in hints}
 
 
 def _weight_files(path: Path, notes: list[str]) -> list[Path]:
     """The file itself, or those of a Hugging Face folder."""
     if not path.is_dir():
         return [path]
+    if (path / "backbone.json").is_file():
+        raise InputError(f"{path} is converted already; --to=torch leads "
+                         "back to VideoMAEv2's layout")
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).is_file():
             return [path / name]
@@ -155,16 +205,17 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _unwrap(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(
-                content.get(key), Mapping):
-            notes.append(f"state dict found under {key!r}")
-            content = content[key]
+    while isinstance(content, Mapping):
+        key = next((key for key in WRAPPERS
+                    if isinstance(content.get(key), Mapping)), None)
+        if key is None:
             break
+        notes.append(f"state dict found under {key!r}")
+        content = content[key]
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a "
                          "state dict")
-    tensors = {name: value for name, value in content.items()
+    tensors = {str(name): value for name, value in content.items()
                if isinstance(value, LazyTensor)}
     if not tensors:
         raise InputError(f"{path}: no tensors in it; keys: "
@@ -174,24 +225,43 @@ def _unwrap(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
 
 def _strip_prefixes(tensors: dict[str, Tensor], notes: list[str]
                     ) -> dict[str, Tensor]:
+    """Takes off what stands before the encoder's names.
+
+    Names outside a prefix keep theirs: they are the classifier's, or are
+    reported as unexpected later.
+    """
     for prefix in PREFIXES:
         if prefix == "videomae.":  # outer prefixes are off by now
             tensors = _drop_decoder(tensors, notes)
-        # Hugging Face's classifier stands outside `videomae.`.
-        inside = [name for name in tensors if name.startswith(prefix)]
-        others = [name for name in tensors if not name.startswith(prefix)]
-        is_hugging_face = prefix == "videomae." and inside
-        is_opentad = prefix == "backbone." and all(
-            name.startswith("cls_head.") for name in others)
+        is_encoder = any(re.match(
+            re.escape(prefix) + r"(.+\.)?(blocks\.\d+|encoder\.layer\.\d+)\.",
+            name) for name in tensors)
         nested = prefix == "encoder." and any(
-            name.startswith("encoder.layer.") for name in inside)
-        stays = others and not (is_hugging_face or is_opentad)
-        if stays or not inside or nested:
+            name.startswith("encoder.layer.") for name in tensors)
+        if not is_encoder or nested:
             continue
         notes.append(f"prefix {prefix!r} stripped")
-        tensors = {name.removeprefix(prefix): tensor
-                   for name, tensor in tensors.items()}
+        tensors = _rename(
+            tensors, functools.partial(_without_prefix, prefix))
     return tensors
+
+
+def _without_prefix(prefix: str, name: str) -> str:
+    return name.removeprefix(prefix)
+
+
+def _rename(tensors: dict[str, Tensor], new_name: Callable[[str], str]
+            ) -> dict[str, Tensor]:
+    """Raises InputError where two tensors would get one name."""
+    renamed: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        new = new_name(name)
+        if new in renamed:
+            raise InputError(f"{origin[new]} and {name} are both {new}: one "
+                             "of them does not belong in the checkpoint")
+        renamed[new], origin[new] = tensor, name
+    return renamed
 
 
 def _drop_decoder(tensors: dict[str, Tensor], notes: list[str]
@@ -207,16 +277,6 @@ def _drop_decoder(tensors: dict[str, Tensor], notes: list[str]
             if name not in decoder}
 
 
-def _rename_opentad(tensors: dict[str, Tensor], notes: list[str]
-                    ) -> dict[str, Tensor]:
-    if not any(name.startswith("patch_embed.projection.")
-               for name in tensors):
-        return tensors
-    notes.append("OpenTAD (mmaction2) names")
-    return {_renamed(name, weight_rules.OPENTAD_NAMES): tensor
-            for name, tensor in tensors.items()}
-
-
 def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str:
     for pattern, ours in table:
         if re.fullmatch(pattern, name):
@@ -224,22 +284,32 @@ def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str:
     return name
 
 
-def _rename_hugging_face(tensors: dict[str, Tensor], notes: list[str]
-                         ) -> dict[str, Tensor]:
-    if not any(name.startswith("encoder.layer.") for name in tensors):
-        return tensors
-    notes.append("Hugging Face names")
-    renamed = {_renamed(name, weight_rules.HUGGING_FACE_NAMES): tensor
-               for name, tensor in tensors.items()}
-    blocks = [name.removesuffix(".query.weight") for name in renamed
-              if name.endswith(".attn.query.weight")]
-    for block in blocks:
-        parts = [f"{block}.{part}.weight"
+def _join_attention(tensors: dict[str, Tensor], notes: list[str]
+                    ) -> dict[str, Tensor]:
+    """Query, key and value weights become one tensor."""
+    renamed = dict(tensors)
+    for name in [name for name in renamed if name.endswith(".attn.k_bias")]:
+        # The softmax does not see it; VideoMAE's is zero by construction.
+        if not np.any(renamed[name].read()):
+            del renamed[name]
+            notes.append(f"{name} is zero, as it must be: dropped")
+    for block in range(_number_of_blocks(renamed)):
+        parts = [f"blocks.{block}.attn.{part}.weight"
                  for part in ("query", "key", "value")]
-        if all(part in renamed for part in parts):
-            renamed[f"{block}.qkv.weight"] = _Joined(
+        shapes = {tuple(renamed[part].shape) for part in parts
+                  if part in renamed}
+        # Unequal or missing ones are reported under their own names.
+        if all(part in renamed for part in parts) and len(shapes) == 1 and (
+                len(*shapes) == 2):
+            renamed[f"blocks.{block}.attn.qkv.weight"] = _Joined(
                 tuple(renamed.pop(part) for part in parts))
     return renamed
+
+
+def _number_of_blocks(tensors: Mapping[str, Tensor]) -> int:
+    numbers = [int(found[1]) for name in tensors
+               if (found := re.match(r"blocks\.(\d+)\.", name))]
+    return max(numbers, default=-1) + 1
 
 
 def _hugging_face_facts(path: Path) -> tuple[dict, dict]:
@@ -249,10 +319,14 @@ def _hugging_face_facts(path: Path) -> tuple[dict, dict]:
     try:
         facts = json.loads(path.read_text())
         size = facts["image_size"]
+        size = tuple(size) if isinstance(size, list) else (size, size)
+        if facts.get("hidden_act", "gelu") != "gelu":
+            raise InputError(f"{path}: hidden_act={facts['hidden_act']!r}; "
+                             "only VideoMAE's gelu is supported")
         hints = {"heads": facts["num_attention_heads"],
                  "clip_frames": facts["num_frames"],
                  "depth": facts.get("num_hidden_layers"),
-                 "image_size": (size, size)}
+                 "image_size": size}
         epsilon = facts["layer_norm_eps"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the config of a VideoMAE model "

@@ -167,10 +167,10 @@ def _not_a_zip_hint(path: Path) -> str:
     if start == b"PK":
         return "the zip file is cut short or damaged; fetch it again"
     if start[:1] == b"\x80":
-        return ("written by a torch older than 1.6, in a format that cannot "
-                "be read safely; load and save it once with a newer torch "
-                "(torch.save(torch.load(f), g))")
-    return "is no PyTorch checkpoint (neither zip nor pickle)"
+        return ("a bare pickle, which can run code: refused. If a torch "
+                "older than 1.6 wrote it, and you trust it, save it anew: "
+                "torch.save(torch.load(f, weights_only=True), g)")
+    return "is no PyTorch checkpoint (no zip file)"
 
 
 class _Reader(pickle.Unpickler):

@@ -69,6 +69,8 @@ HUGGING_FACE_NAMES = (
     (_LAYER + r"attention\.attention\.(q|v)_bias", r"blocks.\1.attn.\2_bias"),
     (_LAYER + r"attention\.attention\.(q|v)(?:uery|alue)\.bias",
      r"blocks.\1.attn.\2_bias"),
+    (_LAYER + r"attention\.attention\.key\.bias",
+     r"blocks.\1.attn.k_bias"),
     (_LAYER + r"attention\.output\.dense\.(weight|bias)",
      r"blocks.\1.attn.proj.\2"),
     (_LAYER + r"layernorm_before\.(weight|bias)", r"blocks.\1.norm1.\2"),
@@ -161,8 +163,10 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
 
     Args:
       tensors: by source name.
-      heads: None takes VideoMAE's for the width.
-      clip_frames: None is 16.
+      heads: None takes what cosine attention's scales say, or VideoMAE's
+        for the width.
+      clip_frames: None is 16, or what learned positions of this image_size
+        say.
       image_size: height, width in pixels; None is square as a learned
         position table says, or 224.
       depth: None is what the tensors show.
@@ -186,6 +190,7 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
         0 not in kernel.shape)
     if shows_patch:
         tubelet, patch = kernel.shape[2:4]
+    heads = heads or (votes["heads"].most_common(1) or [(None, 0)])[0][0]
     if heads is None:
         if width not in HEADS_OF_WIDTH:
             raise InputError(f"width {width} is none of VideoMAE's "
@@ -195,40 +200,54 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
     if width % heads:
         raise InputError(f"{heads} heads do not divide the width {width}: "
                          "give another --heads=N")
-    clip_frames = clip_frames or 16
+    learned = "pos_embed" in tensors
+    positions = (tensors["pos_embed"].shape[1] if learned and len(
+        tensors["pos_embed"].shape) == 3 else 0)
+    if clip_frames is None:
+        patches = 0 if image_size is None else (
+            image_size[0] // patch * (image_size[1] // patch))
+        known = patches and positions and positions % patches == 0
+        clip_frames = positions // patches * tubelet if known else 16
     if clip_frames % tubelet:
         raise InputError(f"clips of {clip_frames} frames cannot be cut into "
                          f"tubelets of {tubelet}: give another --frames=N")
-    learned = "pos_embed" in tensors
     if image_size is None:
-        side = 224
-        if learned:
-            tokens = int(np.prod(tensors["pos_embed"].shape[1:2]))
-            per_step = tokens / (clip_frames // tubelet)
-            grid = round(per_step ** 0.5)
-            if grid * grid != per_step:
-                raise InputError(
-                    f"pos_embed has {tokens} positions, which are no square "
-                    f"grid in {clip_frames // tubelet} steps: give --frames "
-                    "and --image_size")
+        side = 224 // patch * patch
+        grid = round((positions / (clip_frames // tubelet)) ** 0.5)
+        # A table of another form is reported as misshapen.
+        if grid and grid * grid * (clip_frames // tubelet) == positions:
             side = grid * patch
         image_size = (side, side)
     if shows_patch and any(size % patch for size in image_size):
         raise InputError(f"patches of {patch} pixels do not fill "
                          f"{image_size}: give another --image_size=H,W")
+    has_head = "head.weight" in tensors or "head.bias" in tensors
+    # Every classifier stands behind a norm: one without has lost it.
     final_norm = next((name for name in ("fc_norm", "norm")
                        if f"{name}.weight" in tensors
-                       or f"{name}.bias" in tensors), "none")
-    head = tensors.get("head.weight", tensors.get("head.bias"))
+                       or f"{name}.bias" in tensors),
+                      "fc_norm" if has_head else "none")
     return VitSpec(
         width=width, depth=depth, heads=heads,
         mlp_width=mlp_width, patch=patch, tubelet=tubelet,
         clip_frames=clip_frames, image_size=image_size,
         positions="learned" if learned else "sincos",
-        layer_scale=2 * votes["gamma_1"].total() >= depth,
+        # Of two a block.
+        layer_scale=votes["gamma"].total() > depth,
         cosine_attention=2 * votes["attn.scale"].total() >= depth,
         final_norm=final_norm,
-        num_classes=0 if head is None else head.shape[0])
+        num_classes=_num_classes(tensors, width) if has_head else 0)
+
+
+def _num_classes(tensors: Mapping[str, Tensor], width: int) -> int:
+    """As the head's weight says, or its bias where the weight is odd."""
+    weight, bias = tensors.get("head.weight"), tensors.get("head.bias")
+    if weight is not None and len(weight.shape) == 2 and (
+            weight.shape[1] == width):
+        return weight.shape[0]
+    shapes = [tensor.shape for tensor in (bias, weight)
+              if tensor is not None and tensor.shape]
+    return shapes[0][0] if shapes else 1
 
 
 def _size_votes(tensors: Mapping[str, Tensor]) -> dict[str, Counter]:
@@ -238,7 +257,7 @@ def _size_votes(tensors: Mapping[str, Tensor]) -> dict[str, Counter]:
     that and does not change what the checkpoint is taken for.
     """
     votes = {key: Counter() for key in ("width", "mlp_width", "depth",
-                                        "gamma_1", "attn.scale")}
+                                        "gamma", "attn.scale", "heads")}
     last: dict[str, int] = {}
     for name, tensor in tensors.items():
         if not (found := re.fullmatch(r"blocks\.(\d+)\.(.+)", name)):
@@ -247,8 +266,12 @@ def _size_votes(tensors: Mapping[str, Tensor]) -> dict[str, Counter]:
         if f"blocks.{{i}}.{rest}" not in {rule.source for rule in RULES}:
             continue
         last[rest] = max(last.get(rest, 0), block)
-        if rest in ("gamma_1", "attn.scale"):
+        if rest in ("gamma_1", "gamma_2"):
+            votes["gamma"][True] += 1
+        if rest == "attn.scale":
             votes[rest][True] += 1
+            if len(tensor.shape) == 3:
+                votes["heads"][tensor.shape[0]] += 1
         if len(tensor.shape) == 1:
             kind = "mlp_width" if rest == "mlp.fc1.bias" else "width"
             votes[kind][tensor.shape[0]] += 1

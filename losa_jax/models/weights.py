@@ -90,8 +90,10 @@ def convert_backbone(source: str | Path, output: str | Path, *,
     if dtype not in (None, *DTYPES):
         raise InputError(f"--dtype={dtype}: choose one of "
                          f"{', '.join(DTYPES)}")
-    problems = _misfits(checkpoint.tensors, spec)
+    problems = _misfits(checkpoint, spec)
     kinds = _kinds(checkpoint.tensors, spec, dtype, problems)
+    # Folders that this makes go again if nothing comes into them.
+    made = [parent for parent in output.parents if not parent.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=output.parent,
                                    prefix=f".{output.name}."))
@@ -127,6 +129,9 @@ def convert_backbone(source: str | Path, output: str | Path, *,
             os.replace(folder, output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not output.exists():
+            for parent in made:
+                parent.rmdir()
     return spec
 
 
@@ -164,18 +169,36 @@ def _kinds(tensors: Mapping[str, Tensor], spec: VitSpec, dtype: str | None,
             else DTYPES["float32"] for ours, kinds in examples.items()}
 
 
-def _misfits(tensors: Mapping[str, Tensor], spec: VitSpec) -> list[str]:
+def _misfits(checkpoint: Checkpoint, spec: VitSpec) -> list[str]:
+    tensors, name_of = checkpoint.tensors, checkpoint.describe
     expected = weight_rules.expected_source(spec)
-    problems = [f"missing: {name} {shape}"
-                for name, (_, _, shape) in expected.items()
-                if name not in tensors]
-    problems += [f"unexpected: {name} {tuple(tensor.shape)}"
-                 for name, tensor in tensors.items() if name not in expected]
-    problems += [
-        f"wrong shape: {name} is {tuple(tensors[name].shape)}, should be "
-        f"{shape}" for name, (_, _, shape) in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != tuple(shape)]
-    return problems
+    missing, odd, parts_seen = [], [], set()
+    for name, (_, _, shape) in expected.items():
+        # Hugging Face's query, key and value, where they could not be joined.
+        parts = [name.replace(".qkv.", f".{part}.")
+                 for part in ("query", "key", "value")]
+        if name in tensors:
+            found = tuple(tensors[name].shape)
+            if found != tuple(shape):
+                odd.append(f"wrong shape: {name_of(name)} is {found}, "
+                           f"should be {shape}")
+        elif ".qkv." in name and any(part in tensors for part in parts):
+            third = (shape[0] // 3, *shape[1:])
+            parts_seen.update(parts)
+            for part in parts:
+                found = part in tensors and tuple(tensors[part].shape)
+                if part not in tensors:
+                    missing.append(f"missing: {name_of(part)} {third}")
+                elif found != third:
+                    odd.append(f"wrong shape: {name_of(part)} is {found}, "
+                               f"should be {third}")
+        else:
+            missing.append(f"missing: {name_of(name)} {shape}")
+    unexpected = [
+        f"unexpected: {name_of(name)} {tuple(tensor.shape)}"
+        for name, tensor in tensors.items()
+        if name not in expected and name not in parts_seen]
+    return missing + unexpected + odd
 
 
 def _write_arrays(path: Path, checkpoint: Checkpoint, spec: VitSpec,
@@ -305,10 +328,15 @@ def save_videomae_safetensors(path: str | Path, spec: VitSpec,
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    facts = {"heads": spec.heads, "clip_frames": spec.clip_frames,
-             "image_size": spec.image_size, "depth": spec.depth,
-             "norm_epsilon": spec.norm_epsilon,
-             "final_norm_epsilon": spec.final_norm_epsilon}
     save_file(to_videomae(spec, params), temporary,
-              metadata={"losa_jax": json.dumps(facts)})
+              metadata={"losa_jax": untold_facts(spec)})
     os.replace(temporary, path)
+
+
+def untold_facts(spec: VitSpec) -> str:
+    """JSON of what no tensor in VideoMAEv2's layout tells."""
+    return json.dumps({
+        "heads": spec.heads, "clip_frames": spec.clip_frames,
+        "image_size": spec.image_size, "depth": spec.depth,
+        "norm_epsilon": spec.norm_epsilon,
+        "final_norm_epsilon": spec.final_norm_epsilon})

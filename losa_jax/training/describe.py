@@ -67,8 +67,8 @@ def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
         build.build_train_step(config, model, optimizer, num_classes),
         donate_argnums=0).lower(state, model.frozen, batch, key)
     forward = jax.jit(make_predict_step(model.encode, model.detector)).lower(
-        state.trained, state.statistics, model.frozen, batch["frames"],
-        batch["valid_samples"])
+        state.trained, state.statistics, model.frozen,
+        {name: batch[name] for name in ("frames", "valid_samples")})
     return Lowered(train_step, forward, _count(state.trained),
                    _count(model.frozen))
 

@@ -27,10 +27,17 @@ from losa_jax.training import sharding
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-# (frozen, trained, frames, valid_samples, key) to the windows' features;
-# `trained` is the whole trained tree, key None means evaluation.
-Encode = Callable[[Tree, Tree, jax.Array, jax.Array, jax.Array | None],
+# (frozen, trained, inputs, valid_samples, key) to the windows' features;
+# `inputs` as `encoder_inputs` gives them, `trained` is the whole trained
+# tree, key None means evaluation.
+Encode = Callable[[Tree, Tree, dict, jax.Array, jax.Array | None],
                   WindowFeatures]
+
+
+def encoder_inputs(batch: dict) -> dict:
+    """Of a batch, what the encoder reads: frames or cached features."""
+    return {name: batch[name] for name in ("frames", "last", "taps")
+            if name in batch}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +69,8 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = compute_dtype(config.backbone.dtype)
+    # With cached features the backbone has nothing left to do.
+    flat = {} if config.data.cache else flat
     frozen = sharding.read_onto_mesh(nest(flat), mesh, _frozen_dtype(dtype),
                                      abstract=abstract)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
@@ -69,10 +78,13 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     is_ladder = config.adapter.kind == "ladder"
     tap_grid = None if is_ladder else tuple(config.adapter.tap_grid) or None
 
-    def encode(frozen, trained, frames, valid_samples, key):
+    def encode(frozen, trained, inputs, valid_samples, key):
         del trained, valid_samples, key
+        if "last" in inputs:
+            taps = rearrange(inputs["taps"], "b k ... -> k b ...")
+            return WindowFeatures(inputs["last"], taps.astype(dtype))
         return encode_windows(
-            template.bind(frozen), frames, tap_layers=tap_layers,
+            template.bind(frozen), inputs["frames"], tap_layers=tap_layers,
             tap_grid=tap_grid, tap_norm=not is_ladder,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=mesh.shape["data"] * mesh.shape["clip"],
@@ -105,7 +117,8 @@ def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
             # The step donates its buffers, and these may be the file's.
             trained = jax.tree.map(jnp.array, trained)
 
-    def encode(frozen, trained, frames, valid_samples, key):
+    def encode(frozen, trained, inputs, valid_samples, key):
+        frames = inputs["frames"]
         steps = frames.shape[1] // spec.tubelet
         valid = rearrange(valid_steps(valid_samples, steps, spec.tubelet),
                           "b (n u) -> b n u", u=spec.clip_tokens)

@@ -75,7 +75,8 @@ def run_facts(config: Any, class_names: Sequence[str], model: Model
         "train": sections["train"],
         "loss": sections["loss"],
         "augment": sections["augment"],
-        "data": {"train_subset": config.data.train_subset},
+        "data": {"train_subset": config.data.train_subset,
+                 "cached": bool(config.data.cache)},
         "seed": config.seed,
     }
     return plain(facts)

@@ -17,7 +17,7 @@ from losa_jax.detection.losses import detection_loss
 from losa_jax.detection.targets import Points, assign_targets
 from losa_jax.models.detector import DetectorOutput
 from losa_jax.models.tree import Template
-from losa_jax.training.encoder import Encode
+from losa_jax.training.encoder import Encode, encoder_inputs
 from losa_jax.training.state import TrainState
 
 # Of the backbone's random numbers among a step's; the head's come first.
@@ -55,7 +55,8 @@ def make_train_step(encode: Encode, detector: Template,
       points: of the head's pyramid.
       loss, ema: settings.
 
-    The batch holds frames uint8 [b, f, H, W, 3], valid_samples int32 [b],
+    The batch holds frames uint8 [b, f, H, W, 3] (or cached `last` and
+    `taps`), valid_samples int32 [b],
     segments float32 [b, n, 2] in tokens, labels int32 [b, n] and
     action_valid bool [b, n]. `key` seeds the run; each step folds its number
     in, so a resumed run draws what an unbroken one would.
@@ -64,7 +65,7 @@ def make_train_step(encode: Encode, detector: Template,
         step_key = jax.random.fold_in(key, state.step)
 
         def encoded(trained):
-            return encode(frozen, trained, batch["frames"],
+            return encode(frozen, trained, encoder_inputs(batch),
                           batch["valid_samples"],
                           jax.random.fold_in(step_key, _BACKBONE))
 
@@ -118,9 +119,11 @@ def _moving_average(ema, trained, step, settings: EmaSettings):
 
 def make_predict_step(encode: Encode, detector: Template
                       ) -> Callable[..., DetectorOutput]:
-    """(parameters, statistics, frozen, frames, valid_samples) to outputs."""
-    def predict_step(parameters, statistics, frozen, frames, valid_samples):
-        features = encode(frozen, parameters, frames, valid_samples, None)
+    """(parameters, statistics, frozen, batch) to outputs."""
+    def predict_step(parameters, statistics, frozen, batch):
+        valid_samples = batch["valid_samples"]
+        features = encode(frozen, parameters, encoder_inputs(batch),
+                          valid_samples, None)
         return detector.bind(parameters)(features, statistics, valid_samples)
 
     return predict_step
@@ -130,11 +133,13 @@ def make_moments_step(encode: Encode, tubelet: int):
     """Sums over the valid tokens of a batch, for `FeatureStatistics`.
 
     Returns:
-      (frozen, trained, frames, valid_samples) to (count, sum [c], sum of
-      squares [c]) in float32.
+      (frozen, trained, batch) to (count, sum [c], sum of squares [c]) in
+      float32.
     """
-    def moments_step(frozen, trained, frames, valid_samples):
-        last = encode(frozen, trained, frames, valid_samples, None).last
+    def moments_step(frozen, trained, batch):
+        valid_samples = batch["valid_samples"]
+        last = encode(frozen, trained, encoder_inputs(batch), valid_samples,
+                      None).last
         b, n, u, c = last.shape
         first_sample = jnp.arange(n * u) * tubelet
         valid = first_sample[None] < valid_samples[:, None]

@@ -51,9 +51,9 @@ def _tiny(mesh=None):
 
     shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["clip"]
 
-    def encode(frozen, trained, frames, valid_samples, key):
+    def encode(frozen, trained, inputs, valid_samples, key):
         return encode_windows(
-            backbone.bind(frozen), frames, tap_layers=(1, 2),
+            backbone.bind(frozen), inputs["frames"], tap_layers=(1, 2),
             tap_grid=(2, 2), chunk_clips=2, shards=shards,
             clip_sharding=None if mesh is None
             else sharding.clip_chunk_sharding(mesh))

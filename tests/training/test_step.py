@@ -65,11 +65,11 @@ def test_prediction_ignores_other_windows(tiny_model, tiny_batch):
     model = tiny_model()
     predict = jax.jit(make_predict_step(model.encode, model.detector))
     arguments = (model.state.trained, model.state.statistics, model.frozen)
-    both = predict(*arguments, tiny_batch["frames"],
-                   tiny_batch["valid_samples"])
+    batch = {name: tiny_batch[name] for name in ("frames", "valid_samples")}
+    both = predict(*arguments, batch)
     frames = tiny_batch["frames"].copy()
     frames[1] = 0
-    other = predict(*arguments, frames, tiny_batch["valid_samples"])
+    other = predict(*arguments, {**batch, "frames": frames})
     np.testing.assert_array_equal(both.class_logits[0],
                                   other.class_logits[0])
     assert np.abs(both.class_logits[1] - other.class_logits[1]).max() > 1e-4
@@ -78,10 +78,9 @@ def test_prediction_ignores_other_windows(tiny_model, tiny_batch):
 def test_moments_are_those_of_the_valid_tokens(tiny_model, tiny_batch):
     model = tiny_model()
     count, total, squares = jax.jit(make_moments_step(model.encode, 2))(
-        model.frozen, model.state.trained, tiny_batch["frames"],
-        tiny_batch["valid_samples"])
+        model.frozen, model.state.trained, tiny_batch)
     last = np.asarray(jax.jit(model.encode)(
-        model.frozen, model.state.trained, tiny_batch["frames"],
+        model.frozen, model.state.trained, tiny_batch,
         tiny_batch["valid_samples"], None).last).reshape(2, 16, 64)
     # 32 and 21 samples are 16 and 11 tokens of two frames.
     rows = np.concatenate([last[0], last[1, :11]])

@@ -1,0 +1,143 @@
+"""Cached features: the same training without a video, and every refusal."""
+
+import json
+
+import numpy as np
+import pytest
+
+from losa_jax.data import tap_store
+from losa_jax.errors import InputError
+from losa_jax.jobs import cache as cache_job
+from losa_jax.jobs import train as train_job
+from losa_jax.jobs.stop import Interrupted
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def plain(config):
+    """No pixel augmentation; windows start with a clip."""
+    config = config.copy_and_resolve_references()
+    config.window.align_to_clips = True
+    config.augment.colour_jitter = 0.0
+    config.train.epochs = config.train.schedule_epochs = 2
+    return config
+
+
+def _cached(config, folder):
+    config = config.copy_and_resolve_references()
+    config.data.cache = str(folder)
+    return config
+
+
+@pytest.fixture(scope="module")
+def folder(plain, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache") / "taps"
+    cache_job.cache(_cached(plain, folder), folder.parent / "log")
+    return folder
+
+
+def _trace(workdir):
+    lines = [json.loads(line) for line in
+             (workdir / "metrics.jsonl").read_text().splitlines()]
+    return np.array([(line["step"], line[key]) for line in lines
+                     for key in ("loss", "map") if key in line])
+
+
+@pytest.mark.parametrize("kind", ["losa", "none"])
+def test_training_from_cache_is_training_from_video(
+        plain, folder, tmp_path, kind):
+    config = _cached(plain, folder)
+    config.adapter.kind = kind
+    # Proof that no video is read.
+    config.data.videos = str(tmp_path / "nowhere")
+    cached = train_job.train(config, tmp_path / "cached")
+    config = config.copy_and_resolve_references()
+    config.data.cache, config.data.videos = "", plain.data.videos
+    real = train_job.train(config, tmp_path / "video")
+    np.testing.assert_allclose(_trace(tmp_path / "cached"),
+                               _trace(tmp_path / "video"), rtol=1e-4)
+    assert cached.average_map == pytest.approx(real.average_map, abs=1e-3)
+
+
+@pytest.mark.parametrize("key, value", [
+    ("augment.size", 16), ("window.sample_fps", 5.0),
+    ("adapter.tap_grid", (1, 1)), ("adapter.num_taps", 2)])
+def test_features_of_something_else_are_refused(
+        plain, folder, tmp_path, key, value):
+    config = _cached(plain, folder)
+    section, name = key.split(".")
+    if name == "num_taps":
+        name, value = "tap_layers", (0, 1)
+    config[section][name] = value
+    with pytest.raises(InputError, match=r"asked for"):
+        train_job.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("section, name, value, message", [
+    ("window", "align_to_clips", False, "align_to_clips=True"),
+    ("adapter", "kind", "tia", "cached features serve none and losa")])
+def test_what_cannot_be_cached_is_refused(
+        plain, folder, tmp_path, section, name, value, message):
+    config = _cached(plain, folder)
+    config[section][name] = value
+    with pytest.raises(InputError, match=message):
+        train_job.train(config, tmp_path / "run")
+    with pytest.raises(InputError, match=message):
+        cache_job.cache(_cached(config, tmp_path / "new"), tmp_path / "log")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_dry_run_tells_the_size(plain, tmp_path, capsys, folder):
+    cache_job.cache(_cached(plain, tmp_path / "new"), tmp_path / "log",
+                    dry_run=True)
+    assert not (tmp_path / "new").exists()
+    said = float(capsys.readouterr().out.split(" GiB")[0].split()[-1])
+    real = sum(path.stat().st_size for path in folder.glob("*.arrayrecord"))
+    assert said == pytest.approx(real / 2**30, abs=0.01)
+
+
+def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
+                                 capsys):
+    config = _cached(plain, tmp_path / "new")
+    monkeypatch.setattr(cache_job, "SHARD_BYTES", 1)  # a shard a video
+
+    class Stops(cache_job.StopSignal):
+        videos = 0
+
+        @property
+        def came(self):
+            Stops.videos += 1
+            return "SIGTERM" if Stops.videos == 3 else ""
+
+        @came.setter
+        def came(self, value):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_job, "StopSignal", Stops)
+        with pytest.raises(Interrupted, match="whole shards stay"):
+            cache_job.cache(config, tmp_path / "log")
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"cache.json", *(f"taps-0000{i}.{kind}" for i in (0, 1)
+                                     for kind in ("arrayrecord", "json"))}
+    with pytest.raises(InputError, match="4 of 6 shards are not written"):
+        train_job.train(config, tmp_path / "run")
+    capsys.readouterr()
+    cache_job.cache(config, tmp_path / "log")
+    assert "2 shards are there already" in capsys.readouterr().out
+
+    # A flipped byte is found when its video is read.
+    path = tap_store.shard_path(tmp_path / "new", 3, "arrayrecord")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="(?s)taps-00003.*are damaged"):
+        train_job.train(config, tmp_path / "run")
+
+
+def test_a_folder_of_the_users_is_left_alone(plain, tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        cache_job.cache(_cached(plain, tmp_path), tmp_path / "log2")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log2", "note.txt"]

@@ -6,6 +6,7 @@ parameters). The result does not depend on the mesh.
 """
 
 import math
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -112,11 +113,23 @@ def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
         dtype = dtype_of(leaf)
         if abstract:
             return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
-        return jax.make_array_from_callback(
-            leaf.shape, sharding,
-            lambda index: np.asarray(leaf[index], dtype))
+
+        def read(index):
+            part = np.asarray(leaf[index], dtype)
+            _release_pages(leaf)
+            return part
+
+        return jax.make_array_from_callback(leaf.shape, sharding, read)
 
     return jax.tree.map(place, tree, parameter_shardings(tree, mesh))
+
+
+def _release_pages(array: Any) -> None:
+    """Lets go of a mapped file's pages: they can be read again any time."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    if array is not None and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)
 
 
 def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,

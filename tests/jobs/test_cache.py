@@ -10,6 +10,7 @@ from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.stop import Interrupted
+from losa_jax.training.cached import open_store
 
 pytestmark = pytest.mark.slow
 
@@ -44,11 +45,8 @@ def _trace(workdir):
                      for key in ("loss", "map") if key in line])
 
 
-@pytest.mark.parametrize("kind", ["losa", "none"])
-def test_training_from_cache_is_training_from_video(
-        plain, folder, tmp_path, kind):
+def test_training_from_cache_is_training_from_video(plain, folder, tmp_path):
     config = _cached(plain, folder)
-    config.adapter.kind = kind
     # Proof that no video is read.
     config.data.videos = str(tmp_path / "nowhere")
     cached = train_job.train(config, tmp_path / "cached")
@@ -58,6 +56,13 @@ def test_training_from_cache_is_training_from_video(
     np.testing.assert_allclose(_trace(tmp_path / "cached"),
                                _trace(tmp_path / "video"), rtol=1e-4)
     assert cached.average_map == pytest.approx(real.average_map, abs=1e-3)
+
+
+def test_head_only_reads_the_features_of_any_taps(plain, folder):
+    config = _cached(plain, folder)
+    config.adapter.kind = "none"
+    config.adapter.tap_grid = (1, 1)
+    assert open_store(config) is not None
 
 
 @pytest.mark.parametrize("key, value", [

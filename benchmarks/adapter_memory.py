@@ -7,7 +7,7 @@ One window of 48 clips of 16 x 160 x 160 (configs/thumos.py:b), nothing is
 allocated or run: XLA's own account of a compiled program. `temporary` is
 what a step needs beside parameters, optimizer state and batch; `ratio` is
 the step's over that of the forward pass alone. v5e and v5p compile ahead of
-time for one TPU chip and need the extra `tpu`.
+time for one TPU chip and need the extra `tpu`; not tried yet.
 """
 
 import argparse
@@ -22,10 +22,9 @@ from losa_jax.training import sharding
 from losa_jax.training.build import KINDS
 from losa_jax.training.describe import lower_steps
 
-# Topology and the size of one chip's memory in GiB.
-CHIPS = {"v5e": ("v5e:1x1", 15.75), "v5p": ("v5p:1x1x1", 95.0)}
-# Kinds and how their blocks are stored; "full, stored" is without
-# activation checkpointing.
+# Topologies of one chip.
+CHIPS = {"v5e": "v5e:1x1", "v5p": "v5p:1x1x1"}
+# "full-stored" is without activation checkpointing.
 VARIANTS = (*KINDS, "full-stored")
 
 
@@ -35,7 +34,7 @@ def devices_of(name: str) -> list:
         return jax.devices("cpu")[:1]
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     topology = topologies.get_topology_desc(
-        platform="tpu", topology_name=CHIPS[name][0],
+        platform="tpu", topology_name=CHIPS[name],
         chips_per_host_bounds=(1, 1, 1))
     return list(topology.devices)[:1]
 

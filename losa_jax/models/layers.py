@@ -21,9 +21,9 @@ def flat_product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"]
                  ) -> Float[Array, "*n d"]:
     """x @ kernel with one axis of rows.
 
-    On CPU the gradient takes half the time: XLA sums over several leading
-    axes, as the kernel's gradient needs, about five times slower than over
-    one.
+    On CPU the gradient of two such layers took 6 to 7 ms instead of 12
+    (2048 rows of 96 channels, 384 between): XLA sums over several leading
+    axes, as the kernel's gradient needs, slower than over one.
     """
     y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
     return y.reshape(*x.shape[:-1], kernel.shape[-1])

@@ -37,12 +37,21 @@ def get_config() -> ConfigDict:
         # Folder of cached features of the frozen backbone: --mode=cache
         # writes it; training and evaluation then read it and no video.
         cache="",
+        # Subsets that --mode=cache covers; () is train and test.
+        cache_subsets=(),
+        # Of the taps in the cache: "" keeps backbone.dtype; "bfloat16" or
+        # "float16" take half the room of float32.
+        cache_dtype="",
+        # Augmented views of each video to cache beside the plain one; a
+        # training window is then drawn from one of all these.
+        cache_copies=0,
     ))
     config.synthetic = ConfigDict(dict(
         # Folder for videos that the project renders itself; "" for none.
         folder="",
         num_training=0,
         num_testing=0,
+        num_validation=0,
         num_trimmed_training=0,
         num_trimmed_testing=0,
         seed=0,
@@ -54,6 +63,10 @@ def get_config() -> ConfigDict:
         clip_frames=16,
         # Tokens of the head's finest level in a window.
         tokens=768,
+        # How the backbone's tokens become those of the head: "linear"
+        # interpolation (OpenTAD's), or "area", a mean where there are fewer
+        # and repeats where there are more.
+        resample="linear",
         # "stride": every frame_stride-th frame; "fps": sample_fps samples a
         # second, for sets of mixed rates; "resize": the whole video as one
         # window.
@@ -134,7 +147,10 @@ def get_config() -> ConfigDict:
         short_grid=2,
         ranges="both",  # short, long, both
         gates="none",  # none, tanh, sigmoid
-        long_kernel=3,
+        long_kernel=3,  # tokens
+        long_mixer="conv",  # conv, attention
+        # attention: neighbouring tokens averaged into one key.
+        long_key_pool=1,
         attention_heads=4,
         mlp_ratio=2.0,
         tap_residual=True,
@@ -144,6 +160,8 @@ def get_config() -> ConfigDict:
         # Learning rate of adapters and of gates, as a factor on the head's.
         learning_rate_factor=1.0,
         gate_learning_rate_factor=1.0,
+        # Weight decay of the adapters' kernels, as a factor on the head's.
+        weight_decay_factor=1.0,
         # tia and full: blocks that they tune, counted from the last; 0: all.
         top_blocks=0,
         backbone_learning_rate_factor=0.1,  # full
@@ -197,6 +215,9 @@ def get_config() -> ConfigDict:
         batch_windows=2,
         # Which checkpoint --mode=eval uses: "best" (by mAP) or "last".
         checkpoint="best",
+        # Folder inside the work directory for what --mode=eval writes; "" is
+        # the work directory.
+        output="",
         score_threshold=0.001,
         # Candidates a window, over all levels together.
         top_k=2000,

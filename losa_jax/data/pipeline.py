@@ -105,9 +105,11 @@ class TrainWindows:
     def _inputs(self, video: SourceVideo, window: windows.Window,
                 rng: np.random.Generator) -> dict[str, np.ndarray]:
         """What the encoder reads: frames, or features of the test view."""
-        read = self._cache.read_window(video, window)
         if isinstance(self._cache, TapStore):
-            return read
+            views = self._cache.num_views(video) if self._augmented else 1
+            view = int(rng.integers(views)) if views > 1 else 0
+            return self._cache.read_window(video, window, view)
+        read = self._cache.read_window(video, window)
         if self._augmented:
             return {"frames": self._augment(read, rng)}
         return {"frames": augment.test_view(

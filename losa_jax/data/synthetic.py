@@ -42,7 +42,7 @@ CLASSES = "classes.txt"
 # Holds the parameters of a set that is being rendered, so that a later run
 # does not finish it with other ones. Gone once the annotations are there.
 _UNFINISHED = "unfinished.json"
-_SUBSETS = ("training", "testing")
+_SUBSETS = ("training", "testing", "validation")
 _PLANS = {"untrimmed": plan_untrimmed, "trimmed": plan_trimmed}
 _CLASSES = {"untrimmed": ACTION_CLASSES, "trimmed": MOTION_CLASSES}
 _MOST_WORKERS = 8
@@ -53,6 +53,7 @@ def render_untrimmed_set(
     *,
     num_training: int = 60,
     num_testing: int = 30,
+    num_validation: int = 0,
     seed: int = 0,
     size: int = 64,
     progress: bool = True,
@@ -68,6 +69,8 @@ def render_untrimmed_set(
       folder: where to write; made if missing.
       num_training: number of videos of the subset "training".
       num_testing: number of videos of the subset "testing".
+      num_validation: number of videos of the subset "validation", for
+        choosing settings.
       seed: same seed, same set. No two videos share a random stream.
       size: width and height in pixels, even, at least 32.
       progress: show a progress bar.
@@ -81,7 +84,8 @@ def render_untrimmed_set(
     """
     return _render_set(Path(folder), {
         "kind": "untrimmed", "num_training": num_training,
-        "num_testing": num_testing, "seed": seed, "size": size}, progress)
+        "num_testing": num_testing, "num_validation": num_validation,
+        "seed": seed, "size": size}, progress)
 
 
 def render_trimmed_set(
@@ -89,6 +93,7 @@ def render_trimmed_set(
     *,
     num_training: int = 1500,
     num_testing: int = 200,
+    num_validation: int = 0,
     seed: int = 0,
     size: int = 64,
     progress: bool = True,
@@ -100,7 +105,8 @@ def render_trimmed_set(
     """
     return _render_set(Path(folder), {
         "kind": "trimmed", "num_training": num_training,
-        "num_testing": num_testing, "seed": seed, "size": size}, progress)
+        "num_testing": num_testing, "num_validation": num_validation,
+        "seed": seed, "size": size}, progress)
 
 
 def render_share(
@@ -201,7 +207,7 @@ def _run_workers(
 def _check_parameters(parameters: dict) -> None:
     problems = []
     for name, lowest in (("num_training", 0), ("num_testing", 0),
-                         ("seed", 0), ("size", 32)):
+                         ("num_validation", 0), ("seed", 0), ("size", 32)):
         if parameters[name] < lowest:
             problems.append(f"{name} = {parameters[name]}: give {lowest} or "
                             "more")
@@ -221,7 +227,9 @@ def _check_folder(folder: Path, parameters: dict) -> None:
         try:
             document = json.loads(path.read_text())
             held = {key: document[key] for key in wanted}
-        except (ValueError, KeyError, TypeError):
+            # Sets rendered before there was such a subset.
+            held["parameters"] = {"num_validation": 0, **held["parameters"]}
+        except (ValueError, KeyError, TypeError, AttributeError):
             held = "a file of another kind"
         if held != wanted:
             raise InputError(

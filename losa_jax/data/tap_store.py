@@ -1,7 +1,8 @@
 """Features of the frozen backbone on disk: computed once, read ever after.
 
 A folder holds `cache.json` (what the features are, how many shards there
-must be) and for each shard `taps-00000.arrayrecord` with one record a video
+must be) and for each shard `taps-00000.arrayrecord` with one record a view of
+a video (the plain one first, then augmented ones)
 and `taps-00000.json` with each record's number, checksum and what is known
 of the video. A shard's JSON is written last, so a shard without one does not
 count. A record is a safetensors blob: `last` [n, u, c] and `taps`
@@ -17,9 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from array_record.python import array_record_module
-from safetensors.numpy import load, save
+from safetensors import deserialize
+from safetensors.numpy import save
 
 from losa_jax.data.annotations import AnnotatedVideo
 from losa_jax.data.check import BrokenVideo, report_broken
@@ -29,7 +32,9 @@ from losa_jax.data.windows import Window
 from losa_jax.errors import InputError
 
 INDEX_FILE = "cache.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_DTYPES = {"F32": np.float32, "F16": np.float16,
+           "BF16": ml_dtypes.bfloat16}
 
 
 def shard_path(folder: Path, shard: int, kind: str) -> Path:
@@ -77,17 +82,22 @@ class ShardWriter:
         self._writer = array_record_module.ArrayRecordWriter(
             str(self._temporary), "group_size:1,uncompressed")
         self._videos: dict[str, dict] = {}
+        self._num_records = 0
 
-    def add(self, video: SourceVideo, arrays: Mapping[str, np.ndarray]
-            ) -> None:
-        """One video's features."""
-        blob = save({name: np.ascontiguousarray(array)
-                     for name, array in arrays.items()})
-        self._writer.write(blob)
+    def add(self, video: SourceVideo,
+            views: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """One video's features, the plain view first."""
+        checksums = []
+        for arrays in views:
+            blob = save({name: np.ascontiguousarray(array)
+                         for name, array in arrays.items()})
+            self._writer.write(blob)
+            checksums.append(zlib.crc32(blob))
         self._videos[video.video_id] = {
-            "record": len(self._videos), "crc32": zlib.crc32(blob),
+            "record": self._num_records, "crc32": checksums,
             "info": {**dataclasses.asdict(video.info),
                      "path": str(video.info.path)}}
+        self._num_records += len(views)
 
     def close(self) -> None:
         """Makes the shard count."""
@@ -164,11 +174,16 @@ class TapStore:
         report_broken(lost, len(videos), on_broken_video, bool(infos))
         return infos, lost
 
-    def read_window(self, video: SourceVideo, window: Window
+    def num_views(self, video: SourceVideo) -> int:
+        """Of the video, with the plain one."""
+        return len(self._places[video.video_id][1]["crc32"])
+
+    def read_window(self, video: SourceVideo, window: Window, view: int = 0
                     ) -> dict[str, np.ndarray]:
         """`last` [n, u, c] and `taps` [k, n, u, g, g, c] of a window.
 
-        Clips that are padding through and through are zero.
+        Clips that are padding through and through are zero. View 0 is the
+        plain one.
 
         Raises:
           InputError: the record is damaged, or the window does not begin
@@ -178,7 +193,7 @@ class TapStore:
             raise InputError(
                 f"a window of {video.video_id} begins inside a clip: cached "
                 "features need --config.window.align_to_clips=True")
-        arrays = self._read(video.video_id)
+        arrays = self._read(video.video_id, view)
         first = window.first_sample // self._clip_samples
         count = -(-window.valid_samples // self._clip_samples)
         padding = window.num_samples // self._clip_samples - count
@@ -191,7 +206,7 @@ class TapStore:
 
         return {"last": cut(arrays["last"], 0), "taps": cut(arrays["taps"], 1)}
 
-    def _read(self, video_id: str) -> dict[str, np.ndarray]:
+    def _read(self, video_id: str, view: int) -> dict[str, np.ndarray]:
         shard, entry = self._places[video_id]
         path = shard_path(self._folder, shard, "arrayrecord")
         try:
@@ -199,8 +214,9 @@ class TapStore:
                 if shard not in self._readers:
                     self._readers[shard] = (
                         array_record_module.ArrayRecordReader(str(path)))
-                blob = self._readers[shard].read([entry["record"]])[0]
-            whole = zlib.crc32(blob) == entry["crc32"]
+                blob = self._readers[shard].read(
+                    [entry["record"] + view])[0]
+            whole = zlib.crc32(blob) == entry["crc32"][view]
         except (RuntimeError, ValueError, IndexError):  # Riegeli's checks
             whole = False
         if not whole:
@@ -208,7 +224,10 @@ class TapStore:
                 f"{path}: the features of {video_id} are damaged: delete "
                 f"{shard_path(self._folder, shard, 'json').name} and run "
                 "--mode=cache again")
-        return load(blob)
+        # safetensors.numpy.load knows no bfloat16.
+        return {name: np.frombuffer(
+            tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+            for name, tensor in deserialize(blob)}
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

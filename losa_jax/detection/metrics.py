@@ -59,6 +59,20 @@ class MapReport:
     num_removed_actions: int
 
 
+class ClassMatches(NamedTuple):
+    """What the predictions of one class found.
+
+    Attributes:
+      video: [m] number of each prediction's video, best score first.
+      hits: bool [thresholds, m].
+      actions_per_video: [videos]
+    """
+
+    video: np.ndarray
+    hits: np.ndarray
+    actions_per_video: np.ndarray
+
+
 class _Rows(NamedTuple):
     """Segments of all videos, one row each.
 
@@ -111,11 +125,7 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
     num_classes = len(class_names)
     thresholds = np.asarray(tiou_thresholds, np.float64)
 
-    true = np.zeros((len(thresholds), len(found.group)), bool)
-    for rows, columns in _shared_groups(found, actions):
-        iou = _segment_iou(found.segments[rows], actions.segments[columns])
-        true[:, rows] = _match(iou, thresholds)
-
+    true = _hits(found, actions, thresholds)
     actions_per_class = np.bincount(actions.label, minlength=num_classes)
     precision = np.full((num_classes, len(thresholds)), np.nan)
     ranked_labels = found.label[found.ranking]
@@ -138,6 +148,39 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
         num_predictions=len(found.label),
         num_dropped_predictions=found.num_left_out,
         num_removed_actions=actions.num_left_out)
+
+
+def match_predictions(ground_truth: Mapping[str, Sequence[Annotation]],
+                      predictions: Mapping[str, Sequence[Detection]], *,
+                      class_names: Sequence[str],
+                      tiou_thresholds: Sequence[float]
+                      ) -> list[ClassMatches]:
+    """The matching of `evaluate_map`, for each class that has actions.
+
+    It does not depend on which other videos are scored.
+    """
+    actions = _ground_truth_rows(ground_truth, class_names)
+    found = _prediction_rows(ground_truth, predictions, class_names)
+    true = _hits(found, actions, np.asarray(tiou_thresholds, np.float64))
+    num_classes, matches = len(class_names), []
+    ranked_labels = found.label[found.ranking]
+    for k in np.unique(actions.label):
+        rows = found.ranking[ranked_labels == k]
+        matches.append(ClassMatches(
+            found.group[rows] // num_classes, true[:, rows],
+            np.bincount(actions.group[actions.label == k] // num_classes,
+                        minlength=len(ground_truth))))
+    return matches
+
+
+def _hits(found: _Rows, actions: _Rows, thresholds: np.ndarray
+          ) -> np.ndarray:
+    """bool [thresholds, m]: which rows found an action of their own."""
+    true = np.zeros((len(thresholds), len(found.group)), bool)
+    for rows, columns in _shared_groups(found, actions):
+        iou = _segment_iou(found.segments[rows], actions.segments[columns])
+        true[:, rows] = _match(iou, thresholds)
+    return true
 
 
 def recall_at(ground_truth: Mapping[str, Sequence[Annotation]],

@@ -7,7 +7,8 @@ no backbone. Interrupted runs go on with the first shard that is not whole.
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from losa_jax.errors import InputError
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import load_data, start_log
 from losa_jax.jobs.stop import Interrupted, StopSignal
+from losa_jax.models.detector import WindowFeatures
 from losa_jax.training import build, sharding
-from losa_jax.training.cached import cache_facts
+from losa_jax.training.cached import cache_dtype, cache_facts
 
 logger = logging.getLogger(__name__)
 
@@ -62,18 +64,22 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     config.data.cache = ""  # this run reads the videos
     start_log(workdir)
     ensure_backbone(config)
-    data = load_data(config, workdir)
-    mesh = sharding.make_mesh((jax.device_count(), 1, 1))
-    model = build.build_model(config, len(data.class_names), mesh)
+    videos, num_classes = _videos(config, workdir)
+    # Each process runs its own shards on its own devices.
+    devices = jax.local_devices()
+    mesh = sharding.make_mesh((len(devices), 1, 1), devices)
+    model = build.build_model(config, num_classes, mesh)
     facts = cache_facts(config)
-    videos = list({video.video_id: video
-                   for video in (*data.train, *data.test)}.values())
-    clip_bytes = _clip_bytes(model, config.augment.size, mesh.size)
+    dtype = cache_dtype(config)
+    views = 1 + config.data.cache_copies
+    clip_bytes = views * _clip_bytes(model, config.augment.size, mesh.size,
+                                     dtype)
     sizes = {video.video_id: _num_clips(video, config) * clip_bytes
              for video in videos}
     shards = split_shards(videos, sizes, SHARD_BYTES)
     print(f"{len(videos)} videos, {sum(_num_clips(v, config) for v in videos)}"
-          f" clips: {sum(sizes.values()) / 2**30:.2f} GiB of features in "
+          f" clips{f' in {views} views' if views > 1 else ''}: "
+          f"{sum(sizes.values()) / 2**30:.2f} GiB of features in "
           f"{len(shards)} shards in {folder}")
     if dry_run:
         return
@@ -85,8 +91,8 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
         print(f"{len(mine) - len(todo)} shards are there already")
     encode = jax.jit(lambda frozen, frames: model.encode(
         frozen, {}, {"frames": frames}, None, None))
-    bar = tqdm(total=sum(_num_clips(video, config) for number in todo
-                         for video in shards[number]),
+    bar = tqdm(total=views * sum(_num_clips(video, config) for number in todo
+                                 for video in shards[number]),
                desc="caching features", unit="clip")
     with StopSignal() as stop, bar:
         for number in todo:
@@ -97,8 +103,9 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                         raise Interrupted(
                             f"stopped by {stop.came}, whole shards stay: "
                             "start the same command again to go on")
-                    arrays = _encode_video(video, config, model, mesh, encode,
-                                           bar)
+                    arrays = _encode_views(
+                        video, config, dtype,
+                        lambda clips: _encode(clips, encode, model, mesh, bar))
                     if arrays is not None:
                         writer.add(video, arrays)
                 writer.close()
@@ -111,56 +118,97 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                 writer.abandon()
 
 
+def _videos(config: Any, workdir: Path) -> tuple[list[SourceVideo], int]:
+    """The videos of all subsets to cover, and the number of classes."""
+    names = tuple(config.data.cache_subsets) or (
+        config.data.train_subset, config.data.test_subset)
+    videos: dict[str, SourceVideo] = {}
+    num_classes = 0
+    for name in names:
+        config.data.test_subset = name
+        data = load_data(config, workdir, subsets=("test",))
+        num_classes = len(data.class_names)
+        videos |= {video.video_id: video for video in data.test}
+    return list(videos.values()), num_classes
+
+
 def _num_clips(video: SourceVideo, config: Any) -> int:
     return -(-video.grid.num_samples // config.window.clip_frames)
 
 
-def _clip_bytes(model: build.Model, size: int, num_devices: int) -> int:
+def _clip_bytes(model: build.Model, size: int, num_devices: int,
+                dtype: np.dtype) -> int:
     shape = (num_devices, model.spec.clip_frames, size, size, 3)
     features = jax.eval_shape(
         lambda frozen, frames: model.encode(
             frozen, {}, {"frames": frames}, None, None),
         model.frozen, jax.ShapeDtypeStruct(shape, np.uint8))
-    return sum(leaf.size * leaf.dtype.itemsize
-               for leaf in features) // num_devices
+    return (features.last.size * features.last.dtype.itemsize
+            + features.taps.size * dtype.itemsize) // num_devices
 
 
-def _encode_video(video: SourceVideo, config: Any, model: build.Model, mesh,
-                  encode, bar: tqdm) -> dict[str, np.ndarray] | None:
-    """`last` and `taps` of all its clips; None if it may be skipped."""
-    batch_clips = CLIPS_A_DEVICE * mesh.size
-    last, taps = [], []
+def _encode_views(video: SourceVideo, config: Any, dtype: np.dtype,
+                  encode: Callable[[Iterator[np.ndarray]], WindowFeatures]
+                  ) -> list[dict[str, np.ndarray]] | None:
+    """`last` and `taps` of every view; None if the video may be skipped."""
+    views = []
     try:
-        for clips in _batches(_clips(video, config), batch_clips):
-            count = len(clips)
-            frames = np.stack(clips + clips[-1:] * (batch_clips - count))
-            frames = sharding.put(
-                {"frames": frames},
-                sharding.batch_shardings({"frames": frames}, mesh))["frames"]
-            features = jax.device_get(encode(model.frozen, frames))
-            last.append(features.last[:count, 0])
-            taps.append(features.taps[:, :count, 0])
-            bar.update(count)
+        for view in range(1 + config.data.cache_copies):
+            features = encode(_clips(video, config, view))
+            views.append({"last": features.last,
+                          "taps": features.taps.astype(dtype)})
     except VideoDecodeError as error:
         if config.data.on_broken_video != "skip":
             raise
         logger.warning("skipped %s: %s", video.video_id, error)
         return None
-    return {"last": np.concatenate(last), "taps": np.concatenate(taps, 1)}
+    return views
 
 
-def _clips(video: SourceVideo, config: Any) -> Iterator[np.ndarray]:
-    """The video's clips as testing sees them, uint8 [f, size, size, 3]."""
+def _encode(clips: Iterator[np.ndarray], encode, model: build.Model, mesh,
+            bar: tqdm) -> WindowFeatures:
+    """Of all clips of a video: `last` [n, u, c] and `taps` [k, n, ...]."""
+    batch_clips = CLIPS_A_DEVICE * mesh.size
+    last, taps = [], []
+    for batch in _batches(clips, batch_clips):
+        count = len(batch)
+        frames = np.stack(batch + batch[-1:] * (batch_clips - count))
+        frames = sharding.put(
+            {"frames": frames},
+            sharding.batch_shardings({"frames": frames}, mesh))["frames"]
+        features = jax.device_get(encode(model.frozen, frames))
+        last.append(features.last[:count, 0])
+        taps.append(features.taps[:, :count, 0])
+        bar.update(count)
+    return WindowFeatures(np.concatenate(last), np.concatenate(taps, 1))
+
+
+def _clips(video: SourceVideo, config: Any, view: int
+           ) -> Iterator[np.ndarray]:
+    """The video's clips, uint8 [f, size, size, 3].
+
+    View 0 is what testing sees. The others are augmented, each with one draw
+    for the whole video, or one a clip (config.augment.per).
+    """
     reader = FrameCache(0)
+    settings = config.augment
     clip, many = config.window.clip_frames, 8 * config.window.clip_frames
     total = video.grid.num_samples
     for first in range(0, total, many):
         valid = min(many, total - first)
         length = -(-valid // clip) * clip
-        frames = augment.test_view(
-            reader.read_window(video, Window(first, length, valid)),
-            config.augment.size, config.augment.test_resize)
-        yield from np.split(frames, length // clip)
+        frames = reader.read_window(video, Window(first, length, valid))
+        if view == 0:
+            shown = augment.test_view(frames, settings.size,
+                                      settings.test_resize)
+            yield from np.split(shown, length // clip)
+            continue
+        for index, part in enumerate(np.split(frames, length // clip)):
+            number = first // clip + index if settings.per == "clip" else 0
+            rng = np.random.default_rng(
+                [config.seed, zlib.crc32(video.video_id.encode()), view,
+                 number])
+            yield augment.train_view(part, rng, settings)
 
 
 def _batches(items: Iterator[np.ndarray], size: int

@@ -202,10 +202,12 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
     report, predictions = Evaluator(config, data, model, mesh, cache).run(
         state.ema, state.statistics)
     step = int(state.step)
-    write_results(workdir, report, predictions,
+    output = workdir / config.evaluate.output
+    output.mkdir(exist_ok=True)
+    write_results(output, report, predictions,
                   {"checkpoint": which, "step": step})
     print(format_map_table(report))
     print(f"checkpoint: {which}, step {step}; wrote "
-          f"{workdir / PREDICTIONS_FILE} and {workdir / MAP_FILE}")
+          f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
     checkpoints.close()
     return report

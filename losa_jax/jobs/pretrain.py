@@ -89,7 +89,8 @@ def render(config: Any, kind: str) -> Path:
     if kind == "untrimmed":
         synthetic.render_untrimmed_set(
             folder, num_training=settings.num_training,
-            num_testing=settings.num_testing, seed=settings.seed,
+            num_testing=settings.num_testing,
+            num_validation=settings.num_validation, seed=settings.seed,
             size=settings.size)
     else:
         synthetic.render_trimmed_set(
@@ -249,6 +250,8 @@ def _clip_config(config: Any, folder: Path) -> Any:
     config.data.videos = str(folder / "videos")
     # Hundreds of files that this program has just written itself.
     config.data.check = "none"
+    config.data.train_subset, config.data.test_subset = "training", "testing"
+    config.window.align_to_clips = False
     config.window.frames = config.window.clip_frames
     config.window.tokens = config.window.clip_frames
     config.window.short_crop_ratio = ()

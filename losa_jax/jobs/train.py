@@ -35,6 +35,7 @@ from losa_jax.jobs.setup import (
     start_log,
     store_config,
     window_reader,
+    write_json,
 )
 from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import FeatureStatistics
@@ -55,9 +56,15 @@ from losa_jax.training.restore import (
     place,
     run_facts,
 )
-from losa_jax.training.state import parameter_table
+from losa_jax.training.state import (
+    TrainState,
+    parameter_table,
+    tree_size,
+)
 from losa_jax.training.step import make_moments_step
 from losa_jax.training.writer import MetricWriter
+
+COST_FILE = "cost.json"
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +134,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     elif config.adapter.standardise_last:
         statistics = measure_statistics(config, data, model, mesh, cache)
         state = place(state.replace(statistics=statistics), mesh)
-    step = int(state.step)
+    step = first_step = int(state.step)
     store_config(config, workdir)
 
     # --- The loop -----------------------------------------------------------
@@ -159,6 +166,9 @@ def train(config: Any, workdir: Path) -> MapReport:
             data_seconds += time.perf_counter() - waiting
             numbers = batch.pop("video_number")
             batch = sharding.put(batch, sharding.batch_shardings(batch, mesh))
+            if step == first_step:
+                write_cost(workdir, state, model, train_step.lower(
+                    state, model.frozen, batch, key).compile())
             state, metrics = train_step(state, model.frozen, batch, key)
             step += 1
             bar.update()
@@ -242,6 +252,17 @@ def _write_metrics(pending, writer: MetricWriter,
         bar.set_postfix(
             loss=f"{values['loss']:.3f}",
             data_wait=f"{100 * data_seconds / max(seconds, 1e-9):.0f}%")
+
+
+def write_cost(workdir: Path, state: TrainState, model: build.Model,
+               compiled: jax.stages.Compiled) -> None:
+    """cost.json: parameters, and what XLA says a step needs a device."""
+    memory = compiled.memory_analysis()
+    write_json(workdir / COST_FILE, {
+        "trained_parameters": tree_size(state.trained),
+        "frozen_parameters": tree_size(model.frozen),
+        "step_argument_bytes": memory.argument_size_in_bytes,
+        "step_temporary_bytes": memory.temp_size_in_bytes})
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,

@@ -124,7 +124,7 @@ class Detector(nnx.Module):
 
     def __init__(self, adapter: LosaSpec | LadderSpec | None, head: HeadSpec, *,
                  window_tokens: int, samples_per_token: float, tubelet: int,
-                 rngs: nnx.Rngs):
+                 resample: str = "linear", rngs: nnx.Rngs):
         """
         Args:
           adapter: None trains the head only.
@@ -132,6 +132,7 @@ class Detector(nnx.Module):
           window_tokens: tokens of the head's level 0.
           samples_per_token: samples that each of them stands for.
           tubelet: samples that one backbone token stands for.
+          resample: from its tokens to level 0, see `resize_time`.
         """
         if adapter is None:
             self.adapter = None
@@ -143,6 +144,7 @@ class Detector(nnx.Module):
         self.window_tokens = window_tokens
         self.samples_per_token = samples_per_token
         self.tubelet = tubelet
+        self.resample = resample
 
     def __call__(self, features: WindowFeatures,
                  statistics: FeatureStatistics,
@@ -169,7 +171,8 @@ class Detector(nnx.Module):
             x = self.adapter(last, features.taps, step_valid)
         valid = valid_steps(valid_samples, self.window_tokens,
                             self.samples_per_token)
-        x = resize_valid_time(x, step_valid, self.window_tokens)
+        x = resize_valid_time(x, step_valid, self.window_tokens,
+                              self.resample)
         logits, offsets, point_valid = self.head(x, valid, key)
         return DetectorOutput(logits.astype(jnp.float32),
                               offsets.astype(jnp.float32), point_valid)
@@ -184,7 +187,8 @@ def valid_steps(valid_samples: Int[Array, "b"], length: int,
 
 def resize_valid_time(x: Float[Array, "b t c"],
                       step_valid: Bool[Array, "b n u"],
-                      length: int) -> Float[Array, "b length c"]:
+                      length: int, method: str = "linear"
+                      ) -> Float[Array, "b length c"]:
     """`resize_time` in which padding does not count.
 
     Interpolation at the last real token would mix in padding; weights are
@@ -193,6 +197,6 @@ def resize_valid_time(x: Float[Array, "b t c"],
     weight = rearrange(step_valid, "b n u -> b (n u) 1").astype(x.dtype)
     if x.shape[1] == length:
         return x * weight
-    mixed = resize_time(x * weight, length)
-    share = resize_time(weight, length)
+    mixed = resize_time(x * weight, length, method)
+    share = resize_time(weight, length, method)
     return mixed / jnp.maximum(share, 1e-6)

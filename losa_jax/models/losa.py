@@ -22,12 +22,14 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.attention import attention
 from losa_jax.models.layers import DepthwiseConv
+from losa_jax.models.time_attention import TimeAttention
 from losa_jax.models.vit import LayerNorm, Linear, Mlp, pool_grid
 
 NORM_EPSILON = 1e-6
 GATES = ("none", "tanh", "sigmoid")
 RANGES = ("short", "long", "both")
 SHORT_POOLS = ("conv", "mean")
+LONG_MIXERS = ("conv", "attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,10 @@ class LosaSpec:
         (start at half), both with up-projections that start at zero; or
         "tanh" (start at zero, with ordinary up-projections).
       long_kernel: length of the long-range depthwise convolution in tokens.
-      attention_heads: of the cross-attention.
+      long_mixer: "conv", depthwise along the window, or "attention" over
+        all of it.
+      long_key_pool: tokens averaged into one key of that attention.
+      attention_heads: of either attention.
       tap_residual: keep the tap's own token beside the cross-attention.
       short_pool: how the s x s map of a step becomes its token: "conv", a
         convolution as large as the map, which can tell where something is,
@@ -62,6 +67,8 @@ class LosaSpec:
     ranges: str = "both"
     gates: str = "none"
     long_kernel: int = 3
+    long_mixer: str = "conv"
+    long_key_pool: int = 1
     attention_heads: int = 4
     mlp_ratio: float = 2.0
     tap_residual: bool = True
@@ -152,8 +159,13 @@ class LongRangeAdapter(nnx.Module):
         d = spec.width
         self.norm = LayerNorm(spec.in_width, NORM_EPSILON)
         self.down = Linear(spec.in_width, d, rngs=rngs)
-        self.mixer = DepthwiseConv(d, spec.long_kernel, rngs=rngs)
-        self.pointwise = Linear(d, d, rngs=rngs)
+        if spec.long_mixer == "attention":
+            self.attention = TimeAttention(
+                d, spec.attention_heads, spec.long_key_pool, rngs=rngs)
+        else:
+            self.attention = None
+            self.mixer = DepthwiseConv(d, spec.long_kernel, rngs=rngs)
+            self.pointwise = Linear(d, d, rngs=rngs)
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
         self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
 
@@ -162,7 +174,10 @@ class LongRangeAdapter(nnx.Module):
         x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
         x = jax.nn.gelu(self.down(self.norm(x)), approximate=False) * keep
-        x = x + self.pointwise(self.mixer(x))
+        if self.attention is None:
+            x = x + self.pointwise(self.mixer(x))
+        else:
+            x = x + self.attention(x, rearrange(valid, "b n u -> b (n u)"))
         x = x + self.mlp(self.mlp_norm(x))
         return x.mean(axis=2)
 

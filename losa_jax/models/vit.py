@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from losa_jax.models.attention import attention
-from losa_jax.models.layers import drop_path, flat_product
+from losa_jax.models.layers import drop_path, flat_product, pool_matrix
 from losa_jax.models.patch_filters import cosine_filters
 from losa_jax.models.positions import resize_grid, sincos_table
 
@@ -388,20 +388,11 @@ def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
               ) -> Float[Array, "n u g1 g2 c"]:
     """Average-pool patches to a coarser grid, uneven cells allowed.
 
-    Cell i of g covers rows floor(i h / g) to ceil((i + 1) h / g), the rule of
-    adaptive average pooling; as two small matrix products.
+    As two small matrix products, see `pool_matrix`.
     """
-    rows = jnp.asarray(_pool_matrix(x.shape[2], grid[0]), jnp.float32)
-    columns = jnp.asarray(_pool_matrix(x.shape[3], grid[1]), jnp.float32)
+    rows = jnp.asarray(pool_matrix(x.shape[2], grid[0]), jnp.float32)
+    columns = jnp.asarray(pool_matrix(x.shape[3], grid[1]), jnp.float32)
     pooled = jnp.einsum("nuhwc,gh,fw->nugfc", x, rows.astype(x.dtype),
                         columns.astype(x.dtype),
                         preferred_element_type=jnp.float32)
     return pooled.astype(x.dtype)
-
-
-def _pool_matrix(size: int, cells: int) -> np.ndarray:
-    matrix = np.zeros((cells, size), np.float32)
-    for cell in range(cells):
-        first, last = cell * size // cells, -(-(cell + 1) * size // cells)
-        matrix[cell, first:last] = 1 / (last - first)
-    return matrix

@@ -40,6 +40,7 @@ from losa_jax.training.step import (
 )
 
 KINDS = ("none", "losa", "ladder", *tuned.KINDS)
+RESAMPLES = ("linear", "area")
 # Beyond any window: the last level's regression range is open.
 OPEN_RANGE = 10000.0
 
@@ -112,7 +113,8 @@ def _assemble(config: Any, spec: VitSpec, flat: dict[str, Any],
         return Detector(
             adapter, head, window_tokens=config.window.tokens,
             samples_per_token=config.window.frames / config.window.tokens,
-            tubelet=spec.tubelet, rngs=nnx.Rngs(config.seed))
+            tubelet=spec.tubelet, resample=config.window.resample,
+            rngs=nnx.Rngs(config.seed))
 
     trained = sharding.make_on_mesh(lambda: parameters(build()), mesh,
                                     abstract=abstract)
@@ -173,6 +175,9 @@ def check_window(config: Any, spec: VitSpec) -> None:
             f"backbone {config.backbone.checkpoint} reads clips of "
             f"{spec.clip_frames} frames")
     timeline.clip_edges(window.frames, window.clip_frames)
+    if window.resample not in RESAMPLES:
+        raise InputError(f"config.window.resample={window.resample!r}: "
+                         f"choose one of {', '.join(RESAMPLES)}")
     stride = 2 ** (config.head.num_levels - 1)
     if window.tokens % stride:
         raise InputError(
@@ -215,6 +220,7 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
             ("kind", adapter.kind, KINDS),
             ("ranges", adapter.ranges, losa.RANGES),
             ("gates", adapter.gates, losa.GATES),
+            ("long_mixer", adapter.long_mixer, losa.LONG_MIXERS),
             ("short_pool", adapter.short_pool, losa.SHORT_POOLS)):
         if value not in known:
             raise InputError(f"config.adapter.{key}={value!r}: choose one of "
@@ -230,6 +236,14 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
         raise InputError(
             f"config.adapter.width={width} does not divide by "
             f"config.adapter.attention_heads={adapter.attention_heads}")
+    if adapter.long_mixer == "attention" and (
+            width % (2 * adapter.attention_heads)
+            or adapter.long_key_pool < 1):
+        raise InputError(
+            f"config.adapter.long_mixer=attention: config.adapter.width="
+            f"{width} must divide by 2 x attention_heads="
+            f"{adapter.attention_heads} (rotary positions turn pairs), and "
+            f"long_key_pool={adapter.long_key_pool} be 1 or more")
     patches = config.augment.size // spec.patch
     grid = tuple(adapter.tap_grid) or (patches, patches)
     if max(grid) > patches:
@@ -241,6 +255,7 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
         clip_tokens=spec.clip_tokens, tap_grid=grid,
         short_grid=adapter.short_grid, ranges=adapter.ranges,
         gates=adapter.gates, long_kernel=adapter.long_kernel,
+        long_mixer=adapter.long_mixer, long_key_pool=adapter.long_key_pool,
         attention_heads=adapter.attention_heads,
         mlp_ratio=adapter.mlp_ratio, tap_residual=adapter.tap_residual,
         short_pool=adapter.short_pool)

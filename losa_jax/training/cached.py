@@ -2,14 +2,20 @@
 
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from losa_jax.data.tap_store import TapStore
 from losa_jax.errors import InputError
 from losa_jax.models.weights import load_backbone
 from losa_jax.training.build import choose_tap_layers
+from losa_jax.training.encoder import tap_grid
 from losa_jax.training.restore import plain
 
-# Kinds whose features stay the same while they train, and are few.
-CACHED_KINDS = ("none", "losa")
+TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
+              "float16": jnp.float16}
+# Kinds whose features stay the same while they train.
+CACHED_KINDS = ("none", "losa", "ladder")
 
 
 def open_store(config: Any) -> TapStore | None:
@@ -26,7 +32,8 @@ def open_store(config: Any) -> TapStore | None:
     facts = cache_facts(config)
     if config.adapter.kind == "none":
         # Any taps may lie beside the last features.
-        del facts["tap_layers"], facts["tap_grid"]
+        for name in ("tap_layers", "tap_grid", "tap_norm", "tap_dtype"):
+            del facts[name]
     return TapStore(config.data.cache, facts, config.window.clip_frames)
 
 
@@ -35,19 +42,37 @@ def cache_facts(config: Any) -> dict[str, Any]:
     if config.adapter.kind not in CACHED_KINDS:
         raise InputError(
             f"config.adapter.kind={config.adapter.kind}: its features of the "
-            "backbone change while it trains, or are too many to be kept; "
-            f"cached features serve {' and '.join(CACHED_KINDS)}")
+            "backbone change while it trains; cached features serve "
+            f"{', '.join(CACHED_KINDS)}")
+    if config.data.cache_copies < 0:
+        raise InputError(f"config.data.cache_copies="
+                         f"{config.data.cache_copies}: give 0 or more")
     spec, _, info = load_backbone(config.backbone.checkpoint)
     window, has_taps = config.window, config.adapter.kind != "none"
+    copies = config.data.cache_copies
     return plain({
         "backbone": info.fingerprint,
         "dtype": config.backbone.dtype,
         "tap_layers": (choose_tap_layers(config.adapter, spec.depth)
                        if has_taps else ()),
-        "tap_grid": config.adapter.tap_grid if has_taps else (),
+        "tap_grid": tap_grid(config.adapter) if has_taps else (),
+        "tap_norm": config.adapter.kind != "ladder",
+        "tap_dtype": cache_dtype(config).name,
+        # The seed draws the views, and is no matter without them.
+        "augmented": {"copies": copies, "seed": config.seed,
+                      **config.augment.to_dict()} if copies else {},
         "size": config.augment.size,
         "test_resize": config.augment.test_resize,
         "clip_frames": window.clip_frames, "sampling": window.sampling,
         "frame_stride": window.frame_stride, "sample_fps": window.sample_fps,
         "resized_frames": window.frames if window.sampling == "resize" else 0,
     })
+
+
+def cache_dtype(config: Any) -> np.dtype:
+    """Of the taps on disk."""
+    name = config.data.cache_dtype or config.backbone.dtype
+    if name not in TAP_DTYPES:
+        raise InputError(f"config.data.cache_dtype={name!r}: choose one of "
+                         f"{', '.join(TAP_DTYPES)}")
+    return np.dtype(TAP_DTYPES[name])

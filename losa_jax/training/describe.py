@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from losa_jax.training import build, sharding
 from losa_jax.training.restore import fresh_state
+from losa_jax.training.state import tree_size
 from losa_jax.training.step import make_predict_step
 
 # The schedule's length changes no shape.
@@ -69,9 +70,5 @@ def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
     forward = jax.jit(make_predict_step(model.encode, model.detector)).lower(
         state.trained, state.statistics, model.frozen,
         {name: batch[name] for name in ("frames", "valid_samples")})
-    return Lowered(train_step, forward, _count(state.trained),
-                   _count(model.frozen))
-
-
-def _count(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return Lowered(train_step, forward, tree_size(state.trained),
+                   tree_size(model.frozen))

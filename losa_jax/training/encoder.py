@@ -74,9 +74,7 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     frozen = sharding.read_onto_mesh(nest(flat), mesh, _frozen_dtype(dtype),
                                      abstract=abstract)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
-    # The ladder reads every patch, as the blocks give it.
-    is_ladder = config.adapter.kind == "ladder"
-    tap_grid = None if is_ladder else tuple(config.adapter.tap_grid) or None
+    tap_norm = config.adapter.kind != "ladder"
 
     def encode(frozen, trained, inputs, valid_samples, key):
         del trained, valid_samples, key
@@ -85,12 +83,18 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
             return WindowFeatures(inputs["last"], taps.astype(dtype))
         return encode_windows(
             template.bind(frozen), inputs["frames"], tap_layers=tap_layers,
-            tap_grid=tap_grid, tap_norm=not is_ladder,
+            tap_grid=tap_grid(config.adapter) or None, tap_norm=tap_norm,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=mesh.shape["data"] * mesh.shape["clip"],
             clip_sharding=sharding.clip_chunk_sharding(mesh))
 
     return Encoder(frozen, {}, encode)
+
+
+def tap_grid(adapter: Any) -> tuple[int, ...]:
+    """Rows and columns of the taps; () keeps every patch, and the ladder
+    reads them as the blocks give them."""
+    return () if adapter.kind == "ladder" else tuple(adapter.tap_grid)
 
 
 def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],

@@ -50,6 +50,7 @@ def decays(path: str) -> bool:
 def make_optimizer(schedule: optax.Schedule, params: Any, *,
                    weight_decay: float, gradient_clip: float,
                    rate_factors: dict[str, float],
+                   decay_factors: dict[str, float] | None = None,
                    second_moment_decay: float = 0.999
                    ) -> optax.GradientTransformation:
     """Clip, Adam, decoupled decay, per-group learning rate.
@@ -61,29 +62,31 @@ def make_optimizer(schedule: optax.Schedule, params: Any, *,
       gradient_clip: largest global norm; 0 does not clip.
       rate_factors: {regular expression: factor on the learning rate}; the
         first that is found in a path counts, others have factor 1.
+      decay_factors: the same for the weight decay of kernels.
       second_moment_decay: Adam's b2; the recipes' 0.999 remembers longer
         than a run of a thousand steps lasts.
     """
     paths = parameter_paths(params)
-    decay_mask = jax.tree.map(decays, paths)
 
-    def factor(path: str) -> float:
-        for pattern, value in rate_factors.items():
+    def factor(factors: dict[str, float], path: str) -> float:
+        for pattern, value in factors.items():
             if re.search(pattern, path):
                 return value
         return 1.0
 
-    factors = jax.tree.map(factor, paths)
+    rates = jax.tree.map(lambda path: factor(rate_factors, path), paths)
+    decay = jax.tree.map(
+        lambda path: weight_decay * factor(decay_factors or {}, path)
+        if decays(path) else 0.0, paths)
 
-    def scale_groups(updates, params=None):
-        del params
-        return jax.tree.map(lambda u, f: u * f, updates, factors)
+    def decay_and_scale(updates, params):
+        return jax.tree.map(lambda u, p, d, rate: rate * (u + d * p),
+                            updates, params, decay, rates)
 
     return optax.chain(
         optax.clip_by_global_norm(gradient_clip) if gradient_clip > 0
         else optax.identity(),
         optax.scale_by_adam(b1=0.9, b2=second_moment_decay, eps=1e-8),
-        optax.add_decayed_weights(weight_decay, mask=decay_mask),
-        optax.stateless(scale_groups),
+        optax.stateless(decay_and_scale),
         optax.scale_by_learning_rate(schedule),
     )

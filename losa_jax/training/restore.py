@@ -36,7 +36,9 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
         rate_factors={
             r"^adapter/.*gate/gate$": adapter.gate_learning_rate_factor,
             r"^(adapter|backbone/adapters)/": adapter.learning_rate_factor,
-            r"^backbone/": adapter.backbone_learning_rate_factor})
+            r"^backbone/": adapter.backbone_learning_rate_factor},
+        decay_factors={
+            r"^(adapter|backbone/adapters)/": adapter.weight_decay_factor})
     def create(trained):
         width = model.spec.width
         statistics = FeatureStatistics(jnp.zeros(width), jnp.ones(width))

@@ -70,8 +70,13 @@ def parameter_table(trees: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def tree_size(tree: Any) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
 def _size(leaves: list) -> tuple[int, int]:
-    count = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+    count = tree_size(leaves)
     size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize
                for leaf in leaves)
     return count, size

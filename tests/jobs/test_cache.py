@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from losa_jax.data import tap_store
+from losa_jax.data.pipeline import BrokenVideos, TrainWindows
+from losa_jax.data.windows import Window
 from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import train as train_job
+from losa_jax.jobs.setup import load_data
 from losa_jax.jobs.stop import Interrupted
 from losa_jax.training.cached import open_store
 
@@ -81,7 +84,7 @@ def test_features_of_something_else_are_refused(
 
 @pytest.mark.parametrize("section, name, value, message", [
     ("window", "align_to_clips", False, "align_to_clips=True"),
-    ("adapter", "kind", "tia", "cached features serve none and losa")])
+    ("adapter", "kind", "tia", "cached features serve none, losa, ladder")])
 def test_what_cannot_be_cached_is_refused(
         plain, folder, tmp_path, section, name, value, message):
     config = _cached(plain, folder)
@@ -146,3 +149,61 @@ def test_a_folder_of_the_users_is_left_alone(plain, tmp_path):
     with pytest.raises(InputError, match="not empty"):
         cache_job.cache(_cached(plain, tmp_path), tmp_path / "log2")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log2", "note.txt"]
+
+
+def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
+    config = _cached(plain, tmp_path / "new")
+    config.augment.colour_jitter = 0.5
+    config.data.cache_copies, config.data.cache_dtype = 2, "float16"
+    cache_job.cache(config, tmp_path / "log")
+    store, one_view = open_store(config), open_store(_cached(plain, folder))
+    data = load_data(config, tmp_path / "log", store=store)
+    video, other = data.train[:2]
+    window = Window(16, 64, 40)
+    assert store.num_views(video) == 3
+    views = [store.read_window(video, window, view) for view in range(3)]
+    assert all(view["taps"].dtype == np.float16 for view in views)
+    want = one_view.read_window(video, window)
+    np.testing.assert_array_equal(views[0]["last"], want["last"])
+    np.testing.assert_allclose(views[0]["taps"], want["taps"], atol=2e-3)
+    for one, two in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(views[one]["last"] - views[two]["last"]).max() > 1e-3
+    # Another video's view is drawn otherwise; padding stays zero.
+    assert (views[1]["last"][3:] == 0).all()
+    assert store.read_window(other, window, 2)["last"].any()
+
+    # Training draws from all views, measuring and testing take the plain.
+    def drawn(augmented):
+        windows = TrainWindows(data.train, data.class_names, config,
+                               BrokenVideos(), cache=store,
+                               augmented=augmented)
+        return {float(windows(0, np.random.default_rng(i))["last"][0].sum())
+                for i in range(12)}
+
+    config.window.short_crop_ratio = ()
+    config.window.frames = config.window.tokens = 512  # the whole video
+    assert (len(drawn(True)), len(drawn(False))) == (3, 1)
+    config.augment.colour_jitter = 0.4
+    with pytest.raises(InputError, match="colour_jitter"):
+        open_store(config)
+    with pytest.raises(InputError, match="tap_dtype='float16'"):
+        config.data.cache_dtype = ""
+        open_store(config)
+
+
+def test_the_ladder_has_a_cache_of_its_own(plain, folder, tmp_path):
+    config = _cached(plain, tmp_path / "new")
+    config.adapter.kind = "ladder"
+    with pytest.raises(InputError, match="tap_norm=True"):
+        config.data.cache = str(folder)
+        open_store(config)
+    config.data.cache = str(tmp_path / "new")
+    config.data.cache_dtype = "bfloat16"
+    config.data.cache_subsets = ("testing",)
+    cache_job.cache(config, tmp_path / "log")
+    store = open_store(config)
+    data = load_data(config, tmp_path / "log", ("test",), store=store)
+    taps = store.read_window(data.test[0], Window(0, 16, 16))["taps"]
+    assert (taps.shape, taps.dtype.name) == ((1, 1, 8, 2, 2, 16), "bfloat16")
+    with pytest.raises(InputError, match="4 of 4 .*not among the cached"):
+        load_data(config, tmp_path / "log", ("train",), store=store)

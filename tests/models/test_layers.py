@@ -62,6 +62,17 @@ def test_dropout_is_off_without_a_key():
     assert float((y == 0).mean()) == pytest.approx(0.5, abs=0.05)
 
 
+def test_area_resampling_by_hand():
+    x = jnp.asarray([[[1.0], [3.0], [5.0], [8.0]]])
+    shorter = layers.resize_time(x, 2, "area")[0, :, 0]
+    np.testing.assert_allclose(shorter, [2.0, 6.5])
+    longer = layers.resize_time(x, 8, "area")[0, :, 0]
+    np.testing.assert_allclose(longer, [1, 1, 3, 3, 5, 5, 8, 8])
+    # 4 into 3: cells share the tokens at their borders.
+    uneven = layers.resize_time(x, 3, "area")[0, :, 0]
+    np.testing.assert_allclose(uneven, [2.0, 4.0, 6.5])
+
+
 def test_resize_time_matches_numpy_interpolation():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 7, 3)).astype(np.float32)

@@ -31,6 +31,16 @@ def _perturbed(spec):
     return Template(lambda: Losa(spec, rngs=nnx.Rngs(0))).bind(tree)
 
 
+def test_long_range_attention_sees_the_whole_window():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="long", long_mixer="attention"))
+    before = model(last, taps, valid)
+    changed = taps.copy()
+    changed[:, :, 1, 0] += np.linspace(0, 3, 12)
+    moved = np.abs(np.asarray(model(last, changed, valid) - before))
+    assert (moved.max((0, 2)) > 1e-6).all()
+
+
 @pytest.mark.parametrize("gates", ["none", "tanh", "sigmoid"])
 @pytest.mark.parametrize("ranges", ["short", "long", "both"])
 def test_step_zero_is_exactly_the_last_layer(gates, ranges):
@@ -95,10 +105,13 @@ def test_long_range_crosses_clips_by_its_kernel(kernel, reach):
                                   np.arange(4 - reach, 4 + reach + 1))
 
 
-@pytest.mark.parametrize("ranges", ["short", "long", "both"])
-def test_padding_never_leaks(ranges):
+@pytest.mark.parametrize("changes", [
+    {"ranges": "short"}, {"ranges": "long"}, {"ranges": "both"},
+    {"long_mixer": "attention"},
+    {"long_mixer": "attention", "long_key_pool": 4}])
+def test_padding_never_leaks(changes):
     last, taps, _ = _inputs(clips=4, b=1)
-    model = _perturbed(_spec(ranges=ranges))
+    model = _perturbed(_spec(**changes))
     real = 6  # the second clip is half padding
     outputs = []
     for clips, junk in ((2, 0.0), (2, 5.0), (4, 3.0)):

@@ -34,14 +34,16 @@ def test_groups_have_their_own_learning_rate_and_decay():
     params = _tree()
     transformation = optimizer.make_optimizer(
         lambda step: 0.1, params, weight_decay=0.5, gradient_clip=0.0,
-        rate_factors={"^adapter/gate": 3.0, "^adapter/": 0.5})
+        rate_factors={"^adapter/gate": 3.0, "^adapter/": 0.5},
+        decay_factors={"^adapter/": 2.0})
     gradients = jax.tree.map(jnp.ones_like, params)
     updates, _ = transformation.update(
         gradients, transformation.init(params), params)
-    # Adam's first step is 1 for a constant gradient; kernels add 0.5 decay.
+    # Adam's first step is 1 for a constant gradient; kernels add 0.5 decay,
+    # those of the adapter 1.
     np.testing.assert_allclose(updates["head"]["conv"]["kernel"], -0.15,
                                rtol=1e-5)
-    np.testing.assert_allclose(updates["adapter"]["up"]["kernel"], -0.075,
+    np.testing.assert_allclose(updates["adapter"]["up"]["kernel"], -0.1,
                                rtol=1e-5)
     np.testing.assert_allclose(updates["adapter"]["up"]["bias"], -0.05,
                                rtol=1e-5)

@@ -1,0 +1,71 @@
+"""Variants of a config x seeds, and one table of them all.
+
+    python -m losa_jax.sweep --config=configs/quick.py:ablation \
+        --workdir=runs/ablation --variants=configs/kinds.txt --seeds=0,1,2 \
+        --test_subset=testing
+
+--variants names a file with one `name: section.key=value ...` a line;
+--vary='name: section.key=value' gives one more. Further --config.... flags
+hold for all runs. Finished runs are not run again; the table stands in
+WORKDIR/table.md. Exit status as losa_jax.main's; 1 if a run failed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from losa_jax.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m losa_jax.sweep", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--variants", type=Path)
+    parser.add_argument("--vary", action="append", default=[])
+    parser.add_argument("--seeds", type=_seeds, default=(0, 1, 2))
+    parser.add_argument("--test_subset", default="", help="scored once, with "
+                        "each run's best checkpoint")
+    arguments, others = parser.parse_known_args(argv)
+    wrong = [flag for flag in others if not flag.startswith("--config.")
+             or "=" not in flag]
+    if wrong:
+        parser.error(f"not known: {' '.join(wrong)} (settings of the config "
+                     "are --config.section.key=value)")
+    # Imported late, so that --help does not wait for jax.
+    from losa_jax.jobs.stop import Interrupted
+    from losa_jax.jobs.sweep import parse_variant, read_variants, run_all
+    from losa_jax.jobs.sweep_table import make_table
+
+    try:
+        variants = [
+            *(read_variants(arguments.variants) if arguments.variants
+              else []), *map(parse_variant, arguments.vary)]
+        if not variants:
+            raise InputError("no variants: give --variants=FILE or --vary")
+        folders = run_all(variants, arguments.seeds,
+                          [f"--config={arguments.config}", *others],
+                          arguments.workdir, arguments.test_subset)
+        table = make_table(folders, arguments.test_subset)
+        (arguments.workdir / "table.md").write_text(table)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(error or "stopped; start the same command again to go on",
+              file=sys.stderr)
+        return 75
+    print(f"{table}\nwrote {arguments.workdir / 'table.md'}")
+    expected = len(variants) * len(arguments.seeds)
+    return 0 if sum(map(len, folders.values())) == expected else 1
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -170,18 +170,50 @@ def get_config() -> ConfigDict:
         checkpoint_blocks=True,
     ))
     config.head = ConfigDict(dict(
+        kind="actionformer",  # actionformer, tridet
         width=512,
         num_levels=6,
         num_embedding_convs=2,
+        embedding_kernel=3,
+        embedding_norm=True,
         num_stem_blocks=2,
         attention_heads=4,
         # Tokens; one number for all levels or one a level; -1 is global.
         attention_window=(-1,),
-        head_layers=3,
-        prior_probability=0.01,
+        relative_positions=False,
         absolute_positions=False,
+        neck="identity",  # identity, fpn
+        neck_width=0,  # of fpn; 0: width
+        neck_norm=True,
+        head_layers=3,
+        head_kernel=3,
+        head_width=0,  # 0: width
+        head_norm=True,
+        # As OpenTAD's copies of the heads where they differ (epsilon 1e-6,
+        # masks, start of the boundary heads).
+        opentad=False,
+        prior_probability=0.01,
         drop_path=0.1,
         dropout=0.0,
+        # On the head's input while training: share of channels dropped
+        # (OpenTAD), deviation of noise (TriDet).
+        input_dropout=0.0,
+        input_noise=0.0,
+        # Padding leaks into the last real tokens as in the public code: for
+        # imported checkpoints.
+        reference_masking=False,
+        # tridet: kernels w and about (w + 1) k of its blocks, one w for all
+        # levels or one a level; 0 deviation is the published THUMOS recipe,
+        # which never learns these kernels (their gradients stay zero).
+        sgp_window=(1,),
+        sgp_k=5.0,
+        sgp_mlp_width=768,
+        sgp_init_deviation=0.2,
+        downsample="max",  # max, avg
+        # Boundaries as distributions over so many steps.
+        trident=True,
+        num_bins=16,
+        boundary_kernel=3,
         # Upper ends of the levels' regression ranges in tokens, the last one
         # is open; () doubles from 4.
         regression_edges=(),
@@ -192,6 +224,8 @@ def get_config() -> ConfigDict:
         regression_weight=1.0,
         initial_normalizer=100.0,
         normalizer_momentum=0.9,
+        # tridet: power of IoU on the class loss of positives.
+        iou_power=0.2,
     ))
     config.train = ConfigDict(dict(
         batch_windows=2,

@@ -6,7 +6,8 @@ a video (the plain one first, then augmented ones)
 and `taps-00000.json` with each record's number, checksum and what is known
 of the video. A shard's JSON is written last, so a shard without one does not
 count. A record is a safetensors blob: `last` [n, u, c] and `taps`
-[k, n, u, g, g, c] of the video's n clips, cut from its first sample on.
+[k, n, u, g, g, c] of the video's n clips, cut from its first sample on; or
+`raw_taps`, every patch as the block gave it, neither standardised nor pooled.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ from losa_jax.data.windows import Window
 from losa_jax.errors import InputError
 
 INDEX_FILE = "cache.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _DTYPES = {"F32": np.float32, "F16": np.float16,
            "BF16": ml_dtypes.bfloat16}
 
@@ -69,6 +70,12 @@ def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
 def is_written(folder: Path, shard: int) -> bool:
     """Whether a shard is complete."""
     return shard_path(folder, shard, "json").exists()
+
+
+def stored_facts(folder: str | Path) -> dict[str, Any]:
+    """What the features of a folder are; empty if there are none."""
+    path = Path(folder) / INDEX_FILE
+    return _read_json(path).get("facts", {}) if path.is_file() else {}
 
 
 class ShardWriter:
@@ -180,7 +187,7 @@ class TapStore:
 
     def read_window(self, video: SourceVideo, window: Window, view: int = 0
                     ) -> dict[str, np.ndarray]:
-        """`last` [n, u, c] and `taps` [k, n, u, g, g, c] of a window.
+        """`last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c].
 
         Clips that are padding through and through are zero. View 0 is the
         plain one.
@@ -204,7 +211,8 @@ class TapStore:
             pads[axis] = (0, padding)
             return np.pad(array, pads)
 
-        return {"last": cut(arrays["last"], 0), "taps": cut(arrays["taps"], 1)}
+        return {name: cut(array, 0 if name == "last" else 1)
+                for name, array in arrays.items()}
 
     def _read(self, video_id: str, view: int) -> dict[str, np.ndarray]:
         shard, entry = self._places[video_id]

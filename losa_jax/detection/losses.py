@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from losa_jax.detection.targets import Targets
 
 EPSILON = 1e-8
+MIN_IOU = 1e-6
 # Floor of the regression loss when it sets its own weight (ActionFormer).
 MIN_AUTOMATIC_REGRESSION = 0.01
 
@@ -64,17 +65,20 @@ def distance_iou_loss(predicted: Float[Array, "*s 2"],
     """
     predicted_left, predicted_right = predicted[..., 0], predicted[..., 1]
     target_left, target_right = target[..., 0], target[..., 1]
-    intersection = (jnp.minimum(predicted_left, target_left)
-                    + jnp.minimum(predicted_right, target_right))
-    union = (predicted_left + predicted_right + target_left + target_right
-             - intersection)
     enclosing = (jnp.maximum(predicted_left, target_left)
                  + jnp.maximum(predicted_right, target_right))
     center_distance = 0.5 * ((predicted_right - predicted_left)
                              - (target_right - target_left))
-    iou = intersection / jnp.maximum(union, EPSILON)
-    return 1 - iou + (center_distance
+    return 1 - offsets_iou(predicted, target) + (center_distance
                       / jnp.maximum(enclosing, EPSILON))**2
+
+
+def offsets_iou(predicted: Float[Array, "*s 2"],
+                target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
+    """IoU of segments given by distances from a common point inside both."""
+    intersection = jnp.minimum(predicted, target).sum(-1)
+    union = (predicted + target).sum(-1) - intersection
+    return intersection / jnp.maximum(union, EPSILON)
 
 
 def update_normalizer(normalizer: Float[Array, ""],
@@ -86,12 +90,14 @@ def update_normalizer(normalizer: Float[Array, ""],
 
 
 def detection_loss(class_logits: Float[Array, "b p k"],
-                   offsets: Float[Array, "b p 2"], targets: Targets,
+                   offsets: (Float[Array, "b p 2"]
+                             | Float[Array, "b p k 2"]), targets: Targets,
                    valid: Bool[Array, "b p"], normalizer: Float[Array, ""],
                    *, label_smoothing: float = 0.0,
-                   regression_weight: float = 1.0, momentum: float = 0.9
+                   regression_weight: float = 1.0, momentum: float = 0.9,
+                   iou_power: float = 0.0
                    ) -> tuple[Float[Array, ""], DetectionLosses]:
-    """ActionFormer's training loss over a whole (global) batch.
+    """ActionFormer's or TriDet's training loss over a (global) batch.
 
     Both parts are sums over points, not means: the running normalizer,
     updated with this batch before it is used, divides them.
@@ -100,7 +106,8 @@ def detection_loss(class_logits: Float[Array, "b p k"],
 
     Args:
       class_logits: before the sigmoid.
-      offsets: distances to start and end, in strides.
+      offsets: distances to start and end, in strides; where every class has
+        its own, those of a positive point's own classes count (TriDet).
       targets: of `assign_targets`, with the batch axis in front.
       valid: False on padding.
       normalizer: after the last batch.
@@ -108,6 +115,10 @@ def detection_loss(class_logits: Float[Array, "b p k"],
       regression_weight: below 0 the regression part is scaled to the size
         of the classification part, with no gradient through the scale.
       momentum: of the normalizer.
+      iou_power: with offsets of every class, the focal loss of a point's own
+        classes is multiplied by IoU to this power, through which the
+        gradient flows (TriDet). Differs from it: IoU is at least
+        `MIN_IOU`, because the slope of x^0.2 at 0 has no end.
 
     Returns:
       The scalar to minimise, and its parts.
@@ -122,12 +133,18 @@ def detection_loss(class_logits: Float[Array, "b p k"],
     smooth = (targets.classes * (1 - label_smoothing)
               + label_smoothing / (num_classes + 1))
     focal = sigmoid_focal_loss(class_logits, smooth)
+    targets_offsets = targets.offsets
+    if offsets.ndim == 4:
+        positive = positive[..., None] & (targets.classes > 0)
+        targets_offsets = targets_offsets[:, :, None, :]
+        iou = jnp.maximum(offsets_iou(offsets, targets_offsets), MIN_IOU)
+        focal = jnp.where(positive, focal * iou ** iou_power, focal)
     classification = jnp.sum(
         jnp.where(valid[..., None], focal, 0.0)) / normalizer
 
     # The loss of all points, then a mask: at points that do not count it is
     # finite, and so is its gradient, which the mask turns into 0.
-    distance = distance_iou_loss(offsets, targets.offsets)
+    distance = distance_iou_loss(offsets, targets_offsets)
     regression = jnp.sum(
         jnp.where(positive, distance, 0.0)) / normalizer
 

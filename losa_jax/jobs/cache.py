@@ -68,8 +68,13 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     # Each process runs its own shards on its own devices.
     devices = jax.local_devices()
     mesh = sharding.make_mesh((len(devices), 1, 1), devices)
-    model = build.build_model(config, num_classes, mesh)
     facts = cache_facts(config)
+    # A cache of every patch keeps them as the blocks gave them.
+    is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
+    if is_raw:
+        config.adapter.kind = "ladder"  # which reads them so
+    model = build.build_model(config, num_classes, mesh)
+    name = "raw_taps" if is_raw else "taps"
     dtype = cache_dtype(config)
     views = 1 + config.data.cache_copies
     clip_bytes = views * _clip_bytes(model, config.augment.size, mesh.size,
@@ -104,7 +109,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                             f"stopped by {stop.came}, whole shards stay: "
                             "start the same command again to go on")
                     arrays = _encode_views(
-                        video, config, dtype,
+                        video, config, name, dtype,
                         lambda clips: _encode(clips, encode, model, mesh, bar))
                     if arrays is not None:
                         writer.add(video, arrays)
@@ -147,16 +152,17 @@ def _clip_bytes(model: build.Model, size: int, num_devices: int,
             + features.taps.size * dtype.itemsize) // num_devices
 
 
-def _encode_views(video: SourceVideo, config: Any, dtype: np.dtype,
+def _encode_views(video: SourceVideo, config: Any, name: str,
+                  dtype: np.dtype,
                   encode: Callable[[Iterator[np.ndarray]], WindowFeatures]
                   ) -> list[dict[str, np.ndarray]] | None:
-    """`last` and `taps` of every view; None if the video may be skipped."""
+    """`last` and taps of every view; None if the video may be skipped."""
     views = []
     try:
         for view in range(1 + config.data.cache_copies):
             features = encode(_clips(video, config, view))
             views.append({"last": features.last,
-                          "taps": features.taps.astype(dtype)})
+                          name: features.taps.astype(dtype)})
     except VideoDecodeError as error:
         if config.data.on_broken_video != "skip":
             raise

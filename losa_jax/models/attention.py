@@ -15,7 +15,9 @@ def attention(query: Float[Array, "b q heads d"],
               key: Float[Array, "b t heads d"],
               value: Float[Array, "b t heads d"],
               mask: Bool[Array, "b #heads #q t"] | None = None,
-              scale: float | None = None) -> Float[Array, "b q heads d"]:
+              scale: float | None = None,
+              bias: Float[Array, "#b heads q t"] | None = None
+              ) -> Float[Array, "b q heads d"]:
     """Scaled dot-product attention with float32 softmax.
 
     Args:
@@ -23,19 +25,22 @@ def attention(query: Float[Array, "b q heads d"],
       mask: True where a query may look; a query that may look nowhere gets
         a mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
+      bias: added to the scores.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
 
-    def on_cpu(query, key, value, mask):
-        return _cpu_attention(query, key, value, mask, scale)
+    def on_cpu(query, key, value, mask, bias):
+        return _cpu_attention(query, key, value, mask, scale, bias)
 
-    kernel = "cudnn" if _cudnn_can(query, mask) else None
+    can = bias is None and _cudnn_can(query, mask)
+    kernel = "cudnn" if can else None
 
-    def elsewhere(query, key, value, mask):
+    def elsewhere(query, key, value, mask, bias):
         return jax.nn.dot_product_attention(
-            query, key, value, mask=mask, scale=scale, implementation=kernel)
+            query, key, value, bias, mask, scale=scale,
+            implementation=kernel)
 
-    return jax.lax.platform_dependent(query, key, value, mask,
+    return jax.lax.platform_dependent(query, key, value, mask, bias,
                                       cpu=on_cpu, default=elsewhere)
 
 
@@ -54,7 +59,7 @@ def _cudnn_can(query: Array, mask: Array | None) -> bool:
         float(getattr(device, "compute_capability", 0)) >= 8.0)
 
 
-def _cpu_attention(query, key, value, mask, scale):
+def _cpu_attention(query, key, value, mask, scale, bias):
     """Heads first, and in blocks of queries when the scores are many."""
     # XLA's CPU matmul wants the batch axes in front: 1.6 x faster.
     query = jnp.swapaxes(query * scale, 1, 2)
@@ -62,8 +67,9 @@ def _cpu_attention(query, key, value, mask, scale):
     value = jnp.swapaxes(value, 1, 2)
     b, heads, q, d = query.shape
     t = key.shape[2]
-    if mask is not None or q * t <= CPU_BLOCK_FROM_SCORES:
-        return jnp.swapaxes(_attend(query, key, value, mask), 1, 2)
+    many = q * t > CPU_BLOCK_FROM_SCORES
+    if mask is not None or bias is not None or not many:
+        return jnp.swapaxes(_attend(query, key, value, mask, bias), 1, 2)
 
     num_blocks = -(-q // CPU_QUERY_BLOCK)
     block = -(-q // num_blocks)
@@ -73,7 +79,7 @@ def _cpu_attention(query, key, value, mask, scale):
         padding = num_blocks * block - q
         rows = jnp.pad(head_query, ((0, padding), (0, 0)))
         out = jax.lax.map(
-            lambda row: _attend(row, head_key, head_value, None),
+            lambda row: _attend(row, head_key, head_value, None, None),
             rows.reshape(num_blocks, block, d))
         return out.reshape(num_blocks * block, d)[:q]
 
@@ -82,10 +88,12 @@ def _cpu_attention(query, key, value, mask, scale):
     return jnp.swapaxes(out.reshape(b, heads, q, d), 1, 2)
 
 
-def _attend(query, key, value, mask):
+def _attend(query, key, value, mask, bias):
     """Attention over the last two axes, heads first."""
     scores = jnp.einsum("...qd,...td->...qt", query, key,
                         preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)

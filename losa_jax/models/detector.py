@@ -12,11 +12,15 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from losa_jax.models.actionformer import ActionFormer, HeadSpec
+from losa_jax.models.actionformer import ActionFormer
 from losa_jax.models.adatad import Ladder, LadderSpec
+from losa_jax.models.head_layers import HeadSpec
 from losa_jax.models.layers import resize_time
 from losa_jax.models.losa import Losa, LosaSpec
+from losa_jax.models.tridet import TriDet
 from losa_jax.models.vit import VisionTransformer
+
+HEADS = {"actionformer": ActionFormer, "tridet": TriDet}
 
 
 class WindowFeatures(NamedTuple):
@@ -47,7 +51,8 @@ class DetectorOutput(NamedTuple):
 
     Attributes:
       class_logits: float32 [b, p, k].
-      offsets: float32 [b, p, 2], distances to start and end in strides.
+      offsets: float32 [b, p, 2], distances to start and end in strides;
+        [b, p, k, 2] where every class has its own (TriDet).
       valid: bool [b, p].
     """
 
@@ -140,7 +145,7 @@ class Detector(nnx.Module):
             self.adapter = Ladder(adapter, rngs=rngs)
         else:
             self.adapter = Losa(adapter, rngs=rngs)
-        self.head = ActionFormer(head, rngs=rngs)
+        self.head = HEADS[head.kind](head, rngs=rngs)
         self.window_tokens = window_tokens
         self.samples_per_token = samples_per_token
         self.tubelet = tubelet

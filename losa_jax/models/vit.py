@@ -306,9 +306,8 @@ class VisionTransformer(nnx.Module):
         n, u, h, w, c = tokens.shape
 
         def tap(x):
-            y = standardise(x, self.spec.norm_epsilon) if tap_norm else x
-            y = y.reshape(n, u, h, w, c).astype(dtype)
-            return y if tap_grid is None else pool_grid(y, tap_grid)
+            x = x.reshape(n, u, h, w, c)
+            return shape_tap(x, tap_grid, tap_norm, self.spec.norm_epsilon)
 
         x, taps = self.run_blocks(tokens.reshape(n, u * h * w, c),
                                   tap_layers, tap)
@@ -382,6 +381,13 @@ class VisionTransformer(nnx.Module):
             return self.norm(tokens)[:, 0]
         mean = tokens.mean(axis=1)
         return self.fc_norm(mean) if self.spec.final_norm == "fc_norm" else mean
+
+
+def shape_tap(x: Float[Array, "n u h w c"], grid: tuple[int, int] | None,
+              norm: bool, epsilon: float) -> Float[Array, "n u g1 g2 c"]:
+    """A block's output as the adapters read it: standardised, pooled."""
+    y = standardise(x, epsilon).astype(x.dtype) if norm else x
+    return y if grid is None else pool_grid(y, grid)
 
 
 def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]

@@ -19,10 +19,11 @@ from losa_jax import timeline
 from losa_jax.detection.targets import Points, level_points
 from losa_jax.errors import InputError
 from losa_jax.models import losa, tuned
-from losa_jax.models.actionformer import HeadSpec
 from losa_jax.models.adatad import LadderSpec
-from losa_jax.models.detector import Detector
+from losa_jax.models.detector import HEADS, Detector
+from losa_jax.models.head_layers import HeadSpec
 from losa_jax.models.tree import Template, Tree, parameters
+from losa_jax.models.tridet import NUM_GROUPS
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import backbone_size
 from losa_jax.models.weight_rules import expected_shapes
@@ -139,7 +140,8 @@ def build_train_step(config: Any, model: Model,
     return make_train_step(
         model.encode, model.detector, optimizer, model.points,
         LossSettings(num_classes, loss.center_radius, loss.label_smoothing,
-                     loss.regression_weight, loss.normalizer_momentum),
+                     loss.regression_weight, loss.normalizer_momentum,
+                     loss.iou_power),
         EmaSettings(config.train.ema_decay, config.train.ema_warmup))
 
 
@@ -263,27 +265,30 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
 
 def head_spec(head: Any, in_width: int, num_classes: int,
               window_tokens: int) -> HeadSpec:
-    """Sizes of the head."""
-    windows = tuple(head.attention_window)
-    if len(windows) not in (1, head.num_levels):
-        raise InputError(
-            f"config.head.attention_window={windows}: give one number, or "
-            f"one for each of the {head.num_levels} levels")
-    if head.width % head.attention_heads:
+    """Sizes of the head: the section `head` is a HeadSpec's fields, but for
+    those that the rest of the config decides."""
+    for key, known in (("kind", HEADS), ("neck", ("identity", "fpn")),
+                       ("downsample", ("max", "avg"))):
+        if head[key] not in known:
+            raise InputError(f"config.head.{key}={head[key]!r}: choose one "
+                             f"of {', '.join(known)}")
+    for key in ("attention_window", "sgp_window"):
+        if len(tuple(head[key])) not in (1, head.num_levels):
+            raise InputError(
+                f"config.head.{key}={tuple(head[key])}: give one number, or "
+                f"one for each of the {head.num_levels} levels")
+    if head.kind == "actionformer" and head.width % head.attention_heads:
         raise InputError(
             f"config.head.width={head.width} does not divide by "
             f"config.head.attention_heads={head.attention_heads}")
+    if head.kind == "tridet" and head.width % NUM_GROUPS:
+        raise InputError(f"config.head.width={head.width} does not divide "
+                         f"into the {NUM_GROUPS} groups of TriDet's norm")
+    names = {field.name for field in dataclasses.fields(HeadSpec)}
     return HeadSpec(
-        in_width=in_width, num_classes=num_classes, width=head.width,
-        num_levels=head.num_levels,
-        num_embedding_convs=head.num_embedding_convs,
-        num_stem_blocks=head.num_stem_blocks,
-        attention_heads=head.attention_heads, attention_window=windows,
-        head_layers=head.head_layers,
-        prior_probability=head.prior_probability,
-        absolute_positions=head.absolute_positions,
-        max_tokens=window_tokens, drop_path=head.drop_path,
-        dropout=head.dropout)
+        in_width=in_width, num_classes=num_classes, max_tokens=window_tokens,
+        **{key: tuple(value) if isinstance(value, (tuple, list)) else value
+           for key, value in head.items() if key in names})
 
 
 def regression_ranges(head: Any) -> tuple[tuple[float, float], ...]:

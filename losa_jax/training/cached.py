@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from losa_jax.data.tap_store import TapStore
+from losa_jax.data.tap_store import TapStore, stored_facts
 from losa_jax.errors import InputError
 from losa_jax.models.weights import load_backbone
 from losa_jax.training.build import choose_tap_layers
@@ -32,8 +32,11 @@ def open_store(config: Any) -> TapStore | None:
     facts = cache_facts(config)
     if config.adapter.kind == "none":
         # Any taps may lie beside the last features.
-        for name in ("tap_layers", "tap_grid", "tap_norm", "tap_dtype"):
+        for name in ("tap_layers", "tap_grid", "tap_dtype"):
             del facts[name]
+    elif stored_facts(config.data.cache).get("tap_grid") == []:
+        # Every patch, as the blocks gave it, serves any grid.
+        facts["tap_grid"] = []
     return TapStore(config.data.cache, facts, config.window.clip_frames)
 
 
@@ -56,7 +59,6 @@ def cache_facts(config: Any) -> dict[str, Any]:
         "tap_layers": (choose_tap_layers(config.adapter, spec.depth)
                        if has_taps else ()),
         "tap_grid": tap_grid(config.adapter) if has_taps else (),
-        "tap_norm": config.adapter.kind != "ladder",
         "tap_dtype": cache_dtype(config).name,
         # The seed draws the views, and is no matter without them.
         "augmented": {"copies": copies, "seed": config.seed,

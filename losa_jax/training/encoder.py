@@ -22,7 +22,7 @@ from losa_jax.models.detector import (
     valid_steps,
 )
 from losa_jax.models.tree import Template, Tree, nest
-from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.vit import VisionTransformer, VitSpec, shape_tap
 from losa_jax.training import sharding
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -34,9 +34,13 @@ Encode = Callable[[Tree, Tree, dict, jax.Array, jax.Array | None],
                   WindowFeatures]
 
 
+# Names of cached features in a batch.
+CACHED = ("last", "taps", "raw_taps")
+
+
 def encoder_inputs(batch: dict) -> dict:
     """Of a batch, what the encoder reads: frames or cached features."""
-    return {name: batch[name] for name in ("frames", "last", "taps")
+    return {name: batch[name] for name in ("frames", *CACHED)
             if name in batch}
 
 
@@ -75,15 +79,26 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
                                      abstract=abstract)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
     tap_norm = config.adapter.kind != "ladder"
+    grid = tap_grid(config.adapter) or None
+
+    def cached_taps(inputs):
+        if "taps" in inputs:
+            taps = rearrange(inputs["taps"], "b k ... -> k b ...")
+            return taps.astype(dtype)
+        # Every patch as the blocks gave it: one cache serves all grids.
+        taps = rearrange(inputs["raw_taps"],
+                         "b k n u h w c -> (k b n) u h w c").astype(dtype)
+        taps = shape_tap(taps, grid, tap_norm, spec.norm_epsilon)
+        b, k, n = inputs["raw_taps"].shape[:3]
+        return rearrange(taps, "(k b n) ... -> k b n ...", k=k, b=b, n=n)
 
     def encode(frozen, trained, inputs, valid_samples, key):
         del trained, valid_samples, key
         if "last" in inputs:
-            taps = rearrange(inputs["taps"], "b k ... -> k b ...")
-            return WindowFeatures(inputs["last"], taps.astype(dtype))
+            return WindowFeatures(inputs["last"], cached_taps(inputs))
         return encode_windows(
             template.bind(frozen), inputs["frames"], tap_layers=tap_layers,
-            tap_grid=tap_grid(config.adapter) or None, tap_norm=tap_norm,
+            tap_grid=grid, tap_norm=tap_norm,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=mesh.shape["data"] * mesh.shape["clip"],
             clip_sharding=sharding.clip_chunk_sharding(mesh))

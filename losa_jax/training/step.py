@@ -32,6 +32,7 @@ class LossSettings(NamedTuple):
     label_smoothing: float
     regression_weight: float
     normalizer_momentum: float
+    iou_power: float = 0.0
 
 
 class EmaSettings(NamedTuple):
@@ -86,7 +87,8 @@ def make_train_step(encode: Encode, detector: Template,
                 output.class_logits, output.offsets, targets, output.valid,
                 state.normalizer, label_smoothing=loss.label_smoothing,
                 regression_weight=loss.regression_weight,
-                momentum=loss.normalizer_momentum)
+                momentum=loss.normalizer_momentum,
+                iou_power=loss.iou_power)
 
         (total, parts), gradients = jax.value_and_grad(
             loss_function, has_aux=True)(state.trained)

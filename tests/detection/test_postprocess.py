@@ -18,6 +18,7 @@ from losa_jax.detection.postprocess import (
     vote,
 )
 from losa_jax.detection.targets import level_points
+from tests.detection.same_list import assert_same_list, stored_list
 
 # A level of four points and one of two.
 POINTS = level_points(4, (1, 2), ((0, 4), (4, 10000)))
@@ -378,27 +379,6 @@ def test_voting_is_for_all_classes_together_only():
     np.testing.assert_array_equal(voted[0], plain[0])
 
 
-def assert_same_list(ours, stored):
-    """The rule of the fixtures' README: every stored row has a partner."""
-    segments, scores, labels = map(np.asarray, ours)
-    assert len(scores) == len(stored["scores"])
-    assert (np.diff(scores) <= 0).all()
-    free = np.ones(len(scores), bool)
-    for segment, score, label in zip(stored["segments"], stored["scores"],
-                                     stored["labels"], strict=True):
-        near = (free & (labels == label)
-                & (np.abs(segments - segment) <= 0.02).all(axis=1)
-                & (np.abs(scores - score) <= max(1e-3 * score, 1e-5)))
-        assert near.any(), (segment, score, label)
-        # The closest, so that no partner is taken from a later row.
-        free[np.argmin(np.where(near, np.abs(scores - score), np.inf))] = 0
-
-
-def stored_list(data, name):
-    return {part: data[f"{name}/{part}"]
-            for part in ("segments", "scores", "labels")}
-
-
 @pytest.mark.shared
 @pytest.mark.parametrize("case", [
     "soft_multi", "soft_agn_vote", "hard_multi", "hard_agn_vote",
@@ -415,50 +395,3 @@ def test_reference_nms(shared_dir, case):
         min_score=config["min_score"], max_kept=config["max_seg_num"],
         voting_threshold=config["voting_thresh"],
         voting=config["voting_variant"]), stored_list(data, case))
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("case, num_tokens", [("infer", 192),
-                                              ("infer_long", 256)])
-def test_reference_decoding_and_nms(shared_dir, case, num_tokens):
-    folder = shared_dir / "data/parity"
-    config = json.loads(
-        (folder / "actionformer_tiny_config.json").read_text())
-    data = np.load(folder / "actionformer_tiny.npz")
-    test_config = config["test_cfg"]
-    strides = (1, 2, 4, 8)
-    points = level_points(num_tokens, strides,
-                          config["model"]["regression_range"])
-
-    def joined(name):
-        return np.concatenate([data[f"{case}/{name}/{level}"]
-                               for level in range(4)])
-
-    candidates = jax.jit(functools.partial(
-        decode_candidates, points=points,
-        score_threshold=test_config["pre_nms_thresh"],
-        top_k=test_config["pre_nms_topk"],
-        level_sizes=[num_tokens // stride for stride in strides],
-        min_length_tokens=test_config["duration_thresh"]))(
-            class_logits=joined("out_cls_logits"),
-            offsets=joined("out_offsets"), valid=joined("fpn_masks"))
-    segments, scores, labels, alive = map(np.asarray, candidates)
-    rows = alive.nonzero()[0]
-    # Level after level, by descending score: the very order of the file.
-    before = stored_list(data, f"{case}/prenms")
-    np.testing.assert_allclose(segments[rows], before["segments"],
-                               rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(scores[rows], before["scores"], rtol=1e-5)
-    np.testing.assert_array_equal(labels[rows], before["labels"])
-
-    ours = suppress(
-        segments[rows], scores[rows], labels[rows],
-        num_classes=config["model"]["num_classes"],
-        method=test_config["nms_method"],
-        multiclass=test_config["multiclass_nms"],
-        sigma=test_config["nms_sigma"],
-        iou_threshold=test_config["iou_threshold"],
-        min_score=test_config["min_score"],
-        max_kept=test_config["max_seg_num"],
-        voting_threshold=test_config["voting_thresh"])
-    assert_same_list(ours, stored_list(data, f"{case}/nms"))

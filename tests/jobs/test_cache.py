@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from losa_jax.data import tap_store
+from losa_jax.data import augment, tap_store
+from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import BrokenVideos, TrainWindows
 from losa_jax.data.windows import Window
 from losa_jax.errors import InputError
@@ -13,6 +15,7 @@ from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.setup import load_data
 from losa_jax.jobs.stop import Interrupted
+from losa_jax.training import build, sharding
 from losa_jax.training.cached import open_store
 
 pytestmark = pytest.mark.slow
@@ -191,11 +194,44 @@ def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
         open_store(config)
 
 
-def test_the_ladder_has_a_cache_of_its_own(plain, folder, tmp_path):
-    config = _cached(plain, tmp_path / "new")
+@pytest.fixture(scope="module")
+def every_patch(plain, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patches") / "taps"
+    config = _cached(plain, folder)
+    config.adapter.tap_grid = ()
+    cache_job.cache(config, folder.parent / "log")
+    return folder
+
+
+@pytest.mark.parametrize("kind, grid", [
+    ("ladder", ()), ("losa", (1, 1)), ("losa", ())])
+def test_a_cache_of_every_patch_serves_every_grid(
+        plain, every_patch, tmp_path, kind, grid):
+    config = _cached(plain, every_patch)
+    config.adapter.kind, config.adapter.tap_grid = kind, grid
+    store = open_store(config)
+    data = load_data(config, tmp_path / "log", store=store)
+    video, window = data.test[0], Window(16, 64, 64)
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+
+    def taps(config, inputs):
+        model = build.build_model(config, len(data.class_names), mesh)
+        batch = {name: array[None] for name, array in inputs.items()}
+        return np.asarray(model.encode(
+            model.frozen, model.trained, batch, None, None).taps)
+
+    got = taps(config, store.read_window(video, window))
+    config.data.cache = ""
+    frames = augment.test_view(FrameCache(0).read_window(video, window), 32,
+                               config.augment.test_resize)
+    want = taps(config, {"frames": frames})
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_a_cache_of_one_subset(plain, folder, tmp_path):
+    config = _cached(plain, folder)
     config.adapter.kind = "ladder"
-    with pytest.raises(InputError, match="tap_norm=True"):
-        config.data.cache = str(folder)
+    with pytest.raises(InputError, match=r"tap_grid=\[2, 2\]"):
         open_store(config)
     config.data.cache = str(tmp_path / "new")
     config.data.cache_dtype = "bfloat16"
@@ -203,7 +239,7 @@ def test_the_ladder_has_a_cache_of_its_own(plain, folder, tmp_path):
     cache_job.cache(config, tmp_path / "log")
     store = open_store(config)
     data = load_data(config, tmp_path / "log", ("test",), store=store)
-    taps = store.read_window(data.test[0], Window(0, 16, 16))["taps"]
+    taps = store.read_window(data.test[0], Window(0, 16, 16))["raw_taps"]
     assert (taps.shape, taps.dtype.name) == ((1, 1, 8, 2, 2, 16), "bfloat16")
-    with pytest.raises(InputError, match="4 of 4 .*not among the cached"):
+    with pytest.raises(InputError, match="(?s)4 of 4 .*not among the cached"):
         load_data(config, tmp_path / "log", ("train",), store=store)

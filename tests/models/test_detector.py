@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.actionformer import HeadSpec
 from losa_jax.models.detector import (
     Detector,
     FeatureStatistics,
@@ -15,6 +14,7 @@ from losa_jax.models.detector import (
     resize_valid_time,
     valid_steps,
 )
+from losa_jax.models.head_layers import HeadSpec
 from losa_jax.models.losa import LosaSpec
 from losa_jax.models.tree import Template, flatten, nest, parameters
 from losa_jax.models.vit import VisionTransformer, VitSpec

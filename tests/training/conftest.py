@@ -13,12 +13,12 @@ import pytest
 from flax import nnx
 
 from losa_jax.detection.targets import level_points
-from losa_jax.models.actionformer import HeadSpec
 from losa_jax.models.detector import (
     Detector,
     FeatureStatistics,
     encode_windows,
 )
+from losa_jax.models.head_layers import HeadSpec
 from losa_jax.models.losa import LosaSpec
 from losa_jax.models.tree import Template, parameters
 from losa_jax.models.vit import VisionTransformer, VitSpec

@@ -78,7 +78,9 @@ def _make_larger(config: ConfigDict) -> None:
     config.synthetic.num_testing = 400
     config.data.annotations = f"{folder}/untrimmed/annotations.json"
     config.data.videos = f"{folder}/untrimmed/videos"
+    # Every patch (64 pixels are 4 x 4), so all kinds read the same features.
     config.data.cache = f"{folder}/taps"
+    config.data.cache_dtype = "float16"
     config.data.cache_subsets = ("training", "validation", "testing")
     # Hundreds of files that this program has just written itself.
     config.data.check = "none"

@@ -4,9 +4,13 @@
     --verify             read back what was written and compare every tensor
     --dtype=NAME         float32, float16 or bfloat16; default: as it is
     --heads, --frames, --image_size=H,W   what no tensor tells
+    --no_ema             of a head's checkpoint, the weights themselves
     --to=torch           the other way: from a converted folder to
                          VideoMAEv2's layout, .safetensors, or .pth where
                          torch is installed
+
+Reads backbones (VideoMAE, VideoMAEv2, Hugging Face, OpenTAD) and heads
+(ActionFormer, TriDet, OpenTAD's copies, with their moving average).
 
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
@@ -18,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from losa_jax.errors import InputError
-from losa_jax.models import weight_rules, weights
+from losa_jax.models import head_file, weight_rules, weights
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import SIZES, size_name
 
@@ -39,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--heads", type=_count)
     parser.add_argument("--frames", type=_count)
     parser.add_argument("--image_size", type=_size)
+    parser.add_argument("--no_ema", action="store_true")
     parser.add_argument("--to", choices=("flax", "torch"), default="flax")
     arguments = parser.parse_args(argv)
     if not arguments.inspect and arguments.output is None:
@@ -50,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.to == "torch":
             _to_torch(arguments.checkpoint, arguments.output)
+        elif head_file.open_head_tensors(
+                arguments.checkpoint, ema=not arguments.no_ema) is not None:
+            _convert_head(arguments)
         elif arguments.inspect:
             _inspect(arguments)
         else:
@@ -111,6 +119,35 @@ def _inspect(arguments: argparse.Namespace) -> None:
             else "encoder")
     print(f"what it is: {checkpoint.layout} {task}, {_describe(spec)}")
     _print_doubts(spec)
+
+
+def _convert_head(arguments: argparse.Namespace) -> None:
+    tensors, taken = head_file.open_head_tensors(
+        arguments.checkpoint, ema=not arguments.no_ema)
+    if arguments.inspect:
+        width = max(map(len, tensors))
+        for name, tensor in tensors.items():
+            print(f"{name:<{width}}  {tensor.dtype.name:<9} "
+                  f"{tuple(tensor.shape)}")
+        print(f"what it is: a detection head, {len(tensors)} tensors of "
+              f"{taken}")
+        return
+    facts = head_file.convert_head(arguments.checkpoint, arguments.output,
+                                   ema=not arguments.no_ema)
+    flat, _ = head_file.load_head(arguments.output)
+    count = sum(array.size for array in flat.values())
+    settings = facts["settings"]
+    print(f"wrote {arguments.output}: {settings['kind']} of {count:,} "
+          f"parameters ({taken}), {settings['in_width']} channels, "
+          f"{settings['num_classes']} classes. To use it:")
+    for name, value in settings.items():
+        if name in ("in_width", "num_classes"):
+            continue
+        text = f"'{tuple(value)}'" if isinstance(value, list) else value
+        print(f"    --config.head.{name}={text}")
+    print(f"    --config.head.checkpoint={arguments.output} "
+          "--config.head.reference_masking=True\nand what no tensor tells: "
+          "attention_heads, attention_window, absolute_positions")
 
 
 def _print_doubts(spec: VitSpec) -> None:

@@ -40,11 +40,16 @@ class SampleGrid:
       frame_count: frames in the file.
       frames_per_sample: frames from one sample to the next, may be a
         fraction (29.97 fps sampled at 10 fps).
+      offset_frames: where sample 0 begins; features of overlapping clips
+        have their middles later than their stride alone says.
+      sample_count: samples that there are; 0: as many as cover the video.
     """
 
     fps: float
     frame_count: int
     frames_per_sample: float
+    offset_frames: float = 0.0
+    sample_count: int = 0
 
     @property
     def duration_seconds(self) -> float:
@@ -53,6 +58,8 @@ class SampleGrid:
     @property
     def num_samples(self) -> int:
         """Samples that cover every frame; the last may reach past the end."""
+        if self.sample_count:
+            return self.sample_count
         # The small number keeps 300 frames / (30 / 10) at 100 samples in
         # floating point.
         samples = self.frame_count / self.frames_per_sample
@@ -72,12 +79,14 @@ class SampleGrid:
         return np.clip(frames, 0, self.frame_count - 1)
 
     def samples_from_seconds(self, seconds: np.ndarray) -> np.ndarray:
-        """Sample coordinate of moments: 0.0 is the start of the video."""
-        return np.asarray(seconds) * (self.fps / self.frames_per_sample)
+        """Sample coordinate of moments: 0.0 is where sample 0 begins."""
+        frames = np.asarray(seconds) * self.fps - self.offset_frames
+        return frames / self.frames_per_sample
 
     def seconds_from_samples(self, samples: np.ndarray) -> np.ndarray:
         """The inverse of `samples_from_seconds`."""
-        return np.asarray(samples) * (self.frames_per_sample / self.fps)
+        frames = np.asarray(samples) * self.frames_per_sample
+        return (frames + self.offset_frames) / self.fps
 
 
 def sample_grid(fps: float, frame_count: int, *, sampling: str,
@@ -112,6 +121,32 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
             f"config.window.sampling={sampling!r} needs a positive "
             "frame_stride (stride), sample_fps (fps) or frames (resize)")
     return SampleGrid(fps, frame_count, frames_per_sample)
+
+
+def feature_grid(fps: float, frame_count: int, num_features: int, *,
+                 stride_frames: float, clip_frames: float,
+                 resized_to: int = 0) -> SampleGrid:
+    """The grid of a file of features; a sample is one of them.
+
+    Feature i stands for the middle of its clip, frame
+    i * stride_frames + clip_frames / 2 (ActionFormer).
+
+    Args:
+      fps, frame_count: of the video that the features are of.
+      num_features: in the file.
+      stride_frames: from one clip to the next.
+      clip_frames: of a clip.
+      resized_to: features are interpolated to so many, which then share the
+        whole stretch that the clips cover (ActionFormer's ActivityNet
+        recipe); 0 leaves them as they are.
+    """
+    if resized_to:
+        covered = (num_features - 1) * stride_frames + clip_frames
+        return SampleGrid(fps, frame_count, covered / resized_to,
+                          sample_count=resized_to)
+    return SampleGrid(fps, frame_count, float(stride_frames),
+                      offset_frames=(clip_frames - stride_frames) / 2,
+                      sample_count=num_features)
 
 
 def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 STORED = Path(__file__).parent / "stored_configs.json"
-RECIPES = ("custom", "quick", "activitynet", "thumos", "thumos:g768",
+RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
+           "thumos_features", "thumos_features:i3d_tridet",
+           "thumos_features:videomaev2", "thumos_features:videomaev2_tridet",
+           "activitynet_features", "activitynet_features:tsp_tridet",
+           "thumos:g768",
            "thumos:s", "thumos:b", "thumos:l", "thumos:h")
 
 

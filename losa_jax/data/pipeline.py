@@ -14,10 +14,15 @@ import grain
 import numpy as np
 
 from losa_jax.data import augment, windows
+from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.source import SourceVideo
 from losa_jax.data.tap_store import TapStore
 from losa_jax.data.video import VideoDecodeError
+
+# What windows are read from: features, or decoded frames.
+FeatureStore = TapStore | FeatureFiles
+WindowReader = FeatureStore | FrameCache
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +49,7 @@ class TrainWindows:
 
     def __init__(self, videos: Sequence[SourceVideo],
                  class_names: Sequence[str], config: Any,
-                 broken: BrokenVideos, *, cache: FrameCache | TapStore,
+                 broken: BrokenVideos, *, cache: WindowReader,
                  augmented: bool = True):
         """
         Args:
@@ -109,6 +114,8 @@ class TrainWindows:
             views = self._cache.num_views(video) if self._augmented else 1
             view = int(rng.integers(views)) if views > 1 else 0
             return self._cache.read_window(video, window, view)
+        if isinstance(self._cache, FeatureFiles):
+            return self._cache.read_window(video, window)
         read = self._cache.read_window(video, window)
         if self._augmented:
             return {"frames": self._augment(read, rng)}
@@ -136,26 +143,23 @@ class TestWindows:
     """The number of a test window to its frames."""
 
     def __init__(self, videos: Sequence[SourceVideo], config: Any,
-                 broken: BrokenVideos, *, cache: FrameCache | TapStore):
+                 broken: BrokenVideos, *, cache: WindowReader):
         self._videos = videos
         self._config = config
         self._broken = broken
         self._cache = cache
-        self.items = [
-            (number, window) for number, video in enumerate(videos)
-            for window in windows.test_windows(
-                video.grid, config.window.frames, config.window.overlap,
-                align=clip_alignment(config.window))]
+        self.items = [(number, window) for number, video in enumerate(videos)
+                      for window in _test_windows(video, config)]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
-        """Input of window `index`; -1 is padding of the last batch."""
-        number, window = self.items[max(index, 0)]
+        """Input of window `index`; -1 - index is padding of its shape."""
+        number, window = self.items[index if index >= 0 else -1 - index]
         video = self._videos[number]
         valid_samples = window.valid_samples if index >= 0 else 0
-        if isinstance(self._cache, TapStore):
+        if not isinstance(self._cache, FrameCache):
             inputs = self._cache.read_window(video, window)
         else:
             frames = self._frames(video, window) if index >= 0 else None
@@ -163,7 +167,7 @@ class TestWindows:
                 valid_samples = 0
                 size = self._config.augment.size
                 frames = np.zeros(
-                    (self._config.window.frames, size, size, 3), np.uint8)
+                    (window.num_samples, size, size, 3), np.uint8)
             inputs = {"frames": frames}
         return {**inputs, "valid_samples": np.int32(valid_samples),
                 "window_number": np.int32(index)}
@@ -195,15 +199,34 @@ def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
     return _threaded(dataset, num_threads)
 
 
+def _test_windows(video: SourceVideo, config: Any) -> list[windows.Window]:
+    settings = config.window
+    if not settings.test_whole:
+        return windows.test_windows(
+            video.grid, settings.frames, settings.overlap,
+            align=clip_alignment(settings))
+    # Few lengths, each of which is compiled once.
+    stride = 2 ** (config.head.num_levels - 1)
+    unit = -(-settings.frames // 4 // stride) * stride
+    total = video.grid.num_samples
+    length = max(settings.frames, -(-total // unit) * unit)
+    return [windows.Window(0, length, total)]
+
+
 def test_dataset(transform: TestWindows, *, batch_windows: int,
-                 num_threads: int) -> grain.IterDataset:
-    """All test windows in order; the last batch is padded with -1."""
-    total = len(transform)
-    padded = -(-total // batch_windows) * batch_windows
-    numbers = [*range(total), *[-1] * (padded - total)]
+                 num_threads: int) -> tuple[grain.IterDataset, int]:
+    """All test windows, those of one length together, and the number of
+    batches; the last batch of a length is padded with -1 - index."""
+    by_length: dict[int, list[int]] = {}
+    for index, (_, window) in enumerate(transform.items):
+        by_length.setdefault(window.num_samples, []).append(index)
+    numbers: list[int] = []
+    for _, indices in sorted(by_length.items()):
+        numbers += indices
+        numbers += [-1 - indices[0]] * (-len(indices) % batch_windows)
     dataset = (grain.MapDataset.source(numbers).map(transform)
                .batch(batch_windows, drop_remainder=True))
-    return _threaded(dataset, num_threads)
+    return _threaded(dataset, num_threads), len(numbers) // batch_windows
 
 
 class _Numbers:

@@ -64,11 +64,13 @@ class ClassMatches(NamedTuple):
 
     Attributes:
       video: [m] number of each prediction's video, best score first.
+      scores: [m].
       hits: bool [thresholds, m].
       actions_per_video: [videos]
     """
 
     video: np.ndarray
+    scores: np.ndarray
     hits: np.ndarray
     actions_per_video: np.ndarray
 
@@ -81,6 +83,7 @@ class _Rows(NamedTuple):
         of one group by descending score.
       label: [m] class.
       segments: [m, 2] seconds, float64.
+      scores: [m]; empty for the ground truth.
       ranking: [m] rows by descending score; empty for the ground truth.
       num_left_out: rows that are not here.
     """
@@ -88,6 +91,7 @@ class _Rows(NamedTuple):
     group: np.ndarray
     label: np.ndarray
     segments: np.ndarray
+    scores: np.ndarray
     ranking: np.ndarray
     num_left_out: int
 
@@ -167,7 +171,8 @@ def match_predictions(ground_truth: Mapping[str, Sequence[Annotation]],
     for k in np.unique(actions.label):
         rows = found.ranking[ranked_labels == k]
         matches.append(ClassMatches(
-            found.group[rows] // num_classes, true[:, rows],
+            found.group[rows] // num_classes, found.scores[rows],
+            true[:, rows],
             np.bincount(actions.group[actions.label == k] // num_classes,
                         minlength=len(ground_truth))))
     return matches
@@ -279,7 +284,8 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
         raise InputError("the ground truth has no actions to score against")
     group = np.asarray(groups)
     return _Rows(group, group % len(class_names),
-                 np.asarray(segments, np.float64), np.empty(0, np.int64),
+                 np.asarray(segments, np.float64), np.empty(0),
+                 np.empty(0, np.int64),
                  num_left_out)
 
 
@@ -295,7 +301,7 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
         if video not in video_index:
             continue
         first_group = video_index[video] * len(class_names)
-        for start, end, label, score in detections:
+        for start, end, label, score, *_ in detections:
             k = class_index.get(label)
             if k is not None:
                 groups.append(first_group + k)
@@ -307,7 +313,7 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
     row_of_input = np.empty_like(order)
     row_of_input[order] = np.arange(len(order))
     return _Rows(group[order], group[order] % len(class_names),
-                 values[order, :2], row_of_input[ranking],
+                 values[order, :2], values[order, 2], row_of_input[ranking],
                  total - len(group))
 
 

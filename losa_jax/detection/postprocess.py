@@ -9,7 +9,7 @@ Order is stable everywhere: of equal scores the lowest index comes first.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,12 +44,19 @@ class Candidates(NamedTuple):
     alive: Bool[Array, "*b m"]
 
 
-def decode_candidates(class_logits: Float[Array, "p k"],
-                      offsets: Float[Array, "p 2"] | Float[Array, "p k 2"],
-                      points: Points, valid: Bool[Array, "p"], *,
-                      score_threshold: float, top_k: int,
-                      level_sizes: Sequence[int] | None,
-                      min_length_tokens: float) -> Candidates:
+def decode_candidates(*arrays: Any, **settings: Any) -> Candidates:
+    """The candidates of `decode_with_points`."""
+    return decode_with_points(*arrays, **settings)[0]
+
+
+def decode_with_points(class_logits: Float[Array, "p k"],
+                       offsets: (Float[Array, "p 2"]
+                                 | Float[Array, "p k 2"]),
+                       points: Points, valid: Bool[Array, "p"], *,
+                       score_threshold: float, top_k: int,
+                       level_sizes: Sequence[int] | None,
+                       min_length_tokens: float
+                       ) -> tuple[Candidates, Int[Array, "m"]]:
     """The best (point, class) pairs of one window as segments; vmap over b.
 
     Args:
@@ -67,7 +74,8 @@ def decode_candidates(class_logits: Float[Array, "p k"],
 
     Returns:
       Candidates with m = the sum over levels of min(top_k, pairs), level
-      after level, within a level by descending score.
+      after level, within a level by descending score; and the point of
+      each.
     """
     num_classes = class_logits.shape[-1]
     offsets = jnp.asarray(offsets, jnp.float32)
@@ -95,7 +103,7 @@ def decode_candidates(class_logits: Float[Array, "p k"],
     length = segments[:, 1] - segments[:, 0]
     alive = (scores[pair] > 0) & (length > min_length_tokens)
     return Candidates(segments, jnp.where(alive, scores[pair], 0.0), label,
-                      alive)
+                      alive), point
 
 
 class Kept(NamedTuple):
@@ -194,12 +202,36 @@ _jitted_soft_nms = jax.jit(soft_nms, static_argnames="max_kept")
 _jitted_hard_nms = jax.jit(hard_nms, static_argnames="max_kept")
 
 
-def suppress(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, *,
-             num_classes: int, method: Literal["soft", "hard", "none"],
-             multiclass: bool, sigma: float, iou_threshold: float,
-             min_score: float, max_kept: int, voting_threshold: float = 0.0,
-             voting: Literal["actionformer", "tridet"] = "actionformer"
+class Suppressed(NamedTuple):
+    """What is left of a video's candidates.
+
+    Attributes:
+      segments: float32 [q, 2].
+      scores: float32 [q].
+      labels: int64 [q].
+      rows: int64 [q], which candidates they are.
+    """
+
+    segments: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+def suppress(*candidates: np.ndarray, **settings: Any
              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Segments, scores and labels of `suppress_rows`."""
+    left = suppress_rows(*candidates, **settings)
+    return left.segments, left.scores, left.labels
+
+
+def suppress_rows(segments: np.ndarray, scores: np.ndarray,
+                  labels: np.ndarray, *, num_classes: int,
+                  method: Literal["soft", "hard", "none"], multiclass: bool,
+                  sigma: float, iou_threshold: float, min_score: float,
+                  max_kept: int, voting_threshold: float = 0.0,
+                  voting: Literal["actionformer", "tridet"] = "actionformer"
+                  ) -> Suppressed:
     """NMS over all candidates of one video, on the host.
 
     Args:
@@ -217,8 +249,7 @@ def suppress(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, *,
       voting: weight of a vote, score x overlap or score alone.
 
     Returns:
-      Segments float32 [q, 2], scores float32 [q], labels int64 [q] by
-      descending score, q <= max_kept.
+      by descending score, q <= max_kept.
     """
     segments = np.asarray(segments, np.float32).reshape(-1, 2)
     scores = np.asarray(scores, np.float32)
@@ -228,7 +259,7 @@ def suppress(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, *,
                          f"{num_classes} classes")
     if method == "none":
         best = np.argsort(-scores, kind="stable")[:max_kept]
-        return segments[best], scores[best], labels[best]
+        return Suppressed(segments[best], scores[best], labels[best], best)
 
     if method == "soft":
         run = functools.partial(_jitted_soft_nms, sigma=sigma,
@@ -257,7 +288,7 @@ def suppress(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, *,
     if voting_threshold > 0 and not multiclass:
         new_segments = vote(new_segments, segments, scores,
                             threshold=voting_threshold, voting=voting)
-    return new_segments, new_scores, labels[rows]
+    return Suppressed(new_segments, new_scores, labels[rows], rows)
 
 
 def _host_device() -> jax.Device | None:

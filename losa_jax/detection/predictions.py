@@ -20,12 +20,17 @@ MAX_REPORTED = 10
 
 
 class Detection(NamedTuple):
-    """One action found in a video."""
+    """One action found in a video.
+
+    `class_scores`, of all classes, are written as "class_scores" and not
+    read back.
+    """
 
     start_seconds: float
     end_seconds: float
     label: str
     score: float
+    class_scores: Mapping[str, float] | None = None
 
 
 def write_predictions(path: str | os.PathLike,
@@ -46,11 +51,7 @@ def write_predictions(path: str | os.PathLike,
         before it starts. Nothing is written then.
     """
     results = {
-        video: [{"segment": [float(detection.start_seconds),
-                             float(detection.end_seconds)],
-                 "label": detection.label,
-                 "score": float(detection.score)}
-                for detection in detections]
+        video: [_entry(detection) for detection in detections]
         for video, detections in predictions.items()}
     _parse(results, f"cannot write {path}")
     path = pathlib.Path(path)
@@ -63,6 +64,18 @@ def write_predictions(path: str | os.PathLike,
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _entry(detection: Detection) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "segment": [float(detection.start_seconds),
+                    float(detection.end_seconds)],
+        "label": detection.label, "score": float(detection.score)}
+    if detection.class_scores is not None:
+        entry["class_scores"] = {
+            name: round(float(score), 6)
+            for name, score in detection.class_scores.items()}
+    return entry
 
 
 def read_predictions(path: str | os.PathLike) -> dict[str, list[Detection]]:

@@ -12,14 +12,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax import timeline
-from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
     BrokenVideos,
     TestWindows,
+    WindowReader,
     test_dataset,
 )
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.tap_store import TapStore
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
@@ -27,8 +26,8 @@ from losa_jax.detection.metrics import (
 )
 from losa_jax.detection.postprocess import (
     Candidates,
-    decode_candidates,
-    suppress,
+    decode_with_points,
+    suppress_rows,
 )
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
@@ -61,7 +60,7 @@ class Evaluator:
     """Test windows to mAP; compiled once, used after many epochs."""
 
     def __init__(self, config: Any, data: DataSet, model: build.Model,
-                 mesh: Mesh, cache: FrameCache | TapStore):
+                 mesh: Mesh, cache: WindowReader):
         self._config, self._data = config, data
         self._model, self._mesh, self._cache = model, mesh, cache
         settings = config.evaluate
@@ -69,12 +68,29 @@ class Evaluator:
 
         def candidates(parameters, statistics, frozen, batch):
             output = predict(parameters, statistics, frozen, batch)
-            return jax.vmap(lambda logits, offsets, valid: decode_candidates(
-                logits, offsets, model.points, valid,
-                score_threshold=settings.score_threshold,
-                top_k=settings.top_k, level_sizes=None,
-                min_length_tokens=settings.min_length_tokens)
-            )(output.class_logits, output.offsets, output.valid)
+            points = model.points_of(num_samples(batch))
+            level_sizes = None
+            if settings.top_k_per_level:
+                level_sizes = np.unique(points.stride, return_counts=True)[1]
+
+            def decode(logits, offsets, valid):
+                found, point = decode_with_points(
+                    logits, offsets, points, valid,
+                    score_threshold=settings.score_threshold,
+                    top_k=settings.top_k, level_sizes=level_sizes,
+                    min_length_tokens=settings.min_length_tokens)
+                every = (jax.nn.sigmoid(logits)[point]
+                         if settings.keep_all_scores else None)
+                return found, every
+
+            return jax.vmap(decode)(output.class_logits, output.offsets,
+                                    output.valid)
+
+        def num_samples(batch):
+            if "frames" in batch:
+                return batch["frames"].shape[1]
+            _, clips, steps, _ = batch["last"].shape
+            return clips * steps * model.tubelet
 
         self._candidates = jax.jit(candidates)
 
@@ -89,11 +105,11 @@ class Evaluator:
         windows = TestWindows(self._data.test, self._config, broken,
                               cache=self._cache)
         batch_windows = self._config.evaluate.batch_windows
-        dataset = test_dataset(windows, batch_windows=batch_windows,
-                               num_threads=self._config.data.num_threads)
+        dataset, num_batches = test_dataset(
+            windows, batch_windows=batch_windows,
+            num_threads=self._config.data.num_threads)
         found: list[list[tuple[np.ndarray, ...]]] = [
             [] for _ in self._data.test]
-        num_batches = -(-len(windows) // batch_windows)
         for batch in tqdm(dataset, total=num_batches, desc="evaluating",
                           unit="batch", leave=False):
             numbers = batch.pop("window_number")
@@ -105,7 +121,8 @@ class Evaluator:
                 if number >= 0:
                     video_number, window = windows.items[number]
                     found[video_number].append(self._to_seconds(
-                        Candidates(*(leaf[row] for leaf in candidates)),
+                        *jax.tree.map(lambda leaf, row=row: leaf[row],
+                                      candidates),
                         self._data.test[video_number], window.first_sample))
         predictions = {
             video.video_id: self._merge(found[number])
@@ -114,14 +131,18 @@ class Evaluator:
         report = self._score(predictions, broken)
         return report, predictions
 
-    def _to_seconds(self, candidates: Candidates, video: SourceVideo,
+    def _to_seconds(self, candidates: Candidates,
+                    class_scores: np.ndarray | None, video: SourceVideo,
                     first_sample: int) -> tuple[np.ndarray, ...]:
         window = self._config.window
         alive = candidates.alive
         seconds = timeline.seconds_from_tokens(
             candidates.segments[alive], video.grid, first_sample,
             window.frames / window.tokens)
-        return seconds, candidates.scores[alive], candidates.labels[alive]
+        rows = [seconds, candidates.scores[alive], candidates.labels[alive]]
+        if class_scores is not None:
+            rows.append(class_scores[alive])
+        return tuple(rows)
 
     def _merge(self, found: Sequence[tuple[np.ndarray, ...]]
                ) -> list[Detection]:
@@ -129,21 +150,28 @@ class Evaluator:
             return []
         settings = self._config.evaluate
         names = self._data.class_names
-        segments, scores, labels = (
+        segments, scores, labels, *class_scores = (
             np.concatenate(parts) for parts in zip(*found, strict=True))
         # Cutting to the video can leave nothing of a segment.
         real = segments[:, 1] > segments[:, 0]
-        segments, scores, labels = suppress(
+        left = suppress_rows(
             segments[real], scores[real], labels[real],
             num_classes=len(names), method=settings.nms,
             multiclass=settings.nms_per_class, sigma=settings.nms_sigma,
             iou_threshold=settings.nms_iou_threshold,
             min_score=settings.nms_min_score,
-            max_kept=settings.max_detections)
+            max_kept=settings.max_detections,
+            voting_threshold=settings.voting_threshold,
+            voting=settings.voting)
+        every: list[dict[str, float] | None] = [None] * len(left.rows)
+        if class_scores:
+            every = [dict(zip(names, row, strict=True))
+                     for row in class_scores[0][real][left.rows]]
         return [
-            Detection(float(start), float(end), names[label], float(score))
-            for (start, end), score, label in zip(
-                segments, scores, labels, strict=True)]
+            Detection(float(start), float(end), names[label], float(score),
+                      scores)
+            for (start, end), score, label, scores in zip(
+                left.segments, left.scores, left.labels, every, strict=True)]
 
     def _score(self, predictions: dict[str, list[Detection]],
                broken: BrokenVideos) -> MapReport:
@@ -152,13 +180,19 @@ class Evaluator:
                 "%d of %d test videos failed to decode and are not in the "
                 "mAP: %s", len(broken.reasons), len(self._data.test),
                 ", ".join(sorted(broken.reasons)))
-        truth = {
-            video.video_id: [(action.start_seconds, action.end_seconds,
-                              action.label) for action in video.actions]
-            for video in self._data.test if video.video_id in predictions}
         return evaluate_map(
-            truth, predictions, class_names=self._data.class_names,
+            ground_truth(self._data, predictions), predictions,
+            class_names=self._data.class_names,
             tiou_thresholds=tuple(self._config.evaluate.tiou_thresholds))
+
+
+def ground_truth(data: DataSet, predictions: dict[str, list[Detection]]
+                 ) -> dict[str, list[tuple[float, float, str]]]:
+    """Actions of the testing videos that have predictions."""
+    return {
+        video.video_id: [(action.start_seconds, action.end_seconds,
+                          action.label) for action in video.actions]
+        for video in data.test if video.video_id in predictions}
 
 
 def write_results(workdir: Path, report: MapReport,
@@ -182,22 +216,28 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
     if which not in (BEST, LAST):
         raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
                          f"{BEST} or {LAST}")
-    if not (workdir / "checkpoints").is_dir():
+    imported = bool(config.head.checkpoint) and (
+        config.adapter.kind == "none") and not config.adapter.standardise_last
+    has_run = (workdir / "checkpoints").is_dir()
+    if not has_run and not imported:
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "
                          "(--mode=train)")
-    checkpoints = Checkpoints(workdir)
-    if checkpoints.latest_step(which) is None:
-        which = LAST
     start_log(workdir)
     mesh = build.build_mesh(config)
     store = open_store(config)
     data = load_data(config, workdir, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
     state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
-    state, facts = checkpoints.restore(which, abstract_state(state))
-    same_facts(facts, run_facts(config, data.class_names, model),
-               MODEL_FACTS, workdir)
+    if has_run:
+        checkpoints = Checkpoints(workdir)
+        which = which if checkpoints.latest_step(which) is not None else LAST
+        state, facts = checkpoints.restore(which, abstract_state(state))
+        checkpoints.close()
+        same_facts(facts, run_facts(config, data.class_names, model),
+                   MODEL_FACTS, workdir)
+    else:
+        which = config.head.checkpoint
     cache = window_reader(config, store, {"testing": data.test})
     report, predictions = Evaluator(config, data, model, mesh, cache).run(
         state.ema, state.statistics)
@@ -209,5 +249,4 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
     print(format_map_table(report))
     print(f"checkpoint: {which}, step {step}; wrote "
           f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
-    checkpoints.close()
     return report

@@ -265,8 +265,9 @@ def _test_accuracy(config: Any, data: DataSet, template: Template,
                           cache=FrameCache(0))
     classify = jax.jit(lambda params, frames: template.bind(params).classify(
         frames).argmax(-1))
-    dataset = test_dataset(windows, num_threads=config.data.num_threads,
-                           batch_windows=config.pretrain.batch_clips)
+    dataset, _ = test_dataset(
+        windows, num_threads=config.data.num_threads,
+        batch_windows=config.pretrain.batch_clips)
     hits = []
     for batch in dataset:
         numbers = batch["window_number"]

@@ -16,9 +16,10 @@ from losa_jax.data.annotations import (
     load_class_names,
 )
 from losa_jax.data.check import BrokenVideo, check_videos
+from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
+from losa_jax.data.pipeline import FeatureStore, WindowReader
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.tap_store import TapStore
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def store_config(config: Any, workdir: Path) -> None:
 
 def load_data(config: Any, workdir: Path,
               subsets: Sequence[str] = ("train", "test"),
-              store: TapStore | None = None) -> DataSet:
+              store: FeatureStore | None = None) -> DataSet:
     """Annotations and probed videos.
 
     Args:
@@ -102,7 +103,7 @@ def load_data(config: Any, workdir: Path,
 
 
 def _probe_subset(config: Any, annotations: Annotations, key: str,
-                  subset: str, workdir: Path, store: TapStore | None):
+                  subset: str, workdir: Path, store: FeatureStore | None):
     data, window = config.data, config.window
     annotated = annotations.subset(subset)
     if not annotated:
@@ -122,10 +123,13 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
         if video.video_id not in infos:
             continue
         info = infos[video.video_id]
-        grid = timeline.sample_grid(
-            info.fps, info.frame_count, sampling=window.sampling,
-            frame_stride=window.frame_stride, sample_fps=window.sample_fps,
-            window_samples=window.frames)
+        if isinstance(store, FeatureFiles):
+            grid = store.grid(info)
+        else:
+            grid = timeline.sample_grid(
+                info.fps, info.frame_count, sampling=window.sampling,
+                frame_stride=window.frame_stride,
+                sample_fps=window.sample_fps, window_samples=window.frames)
         videos.append(SourceVideo(video.video_id, info, grid, video.actions))
     actions = sum(len(video.actions) for video in videos)
     logger.info("%s: %d videos, %d actions, %d broken or missing", subset,
@@ -133,9 +137,9 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
     return tuple(videos), lost
 
 
-def window_reader(config: Any, store: TapStore | None,
+def window_reader(config: Any, store: FeatureStore | None,
                   sets: Mapping[str, Sequence[SourceVideo]]
-                  ) -> FrameCache | TapStore:
+                  ) -> WindowReader:
     """What windows are read from: cached features, or decoded frames.
 
     Args:

@@ -12,20 +12,21 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
     BrokenVideos,
     TrainWindows,
+    WindowReader,
     train_dataset,
 )
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.tap_store import TapStore
 from losa_jax.detection.metrics import MapReport, format_map_table
+from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
     MAP_FILE,
     PREDICTIONS_FILE,
     Evaluator,
+    ground_truth,
     write_results,
 )
 from losa_jax.jobs.pretrain import ensure_backbone
@@ -65,6 +66,8 @@ from losa_jax.training.step import make_moments_step
 from losa_jax.training.writer import MetricWriter
 
 COST_FILE = "cost.json"
+# Each class's score of best F1 on the data that the run was evaluated on.
+THRESHOLDS_FILE = "thresholds.json"
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +86,15 @@ def train(config: Any, workdir: Path) -> MapReport:
     start_log(workdir)
     # First what costs nothing to refuse, then videos and weights.
     mesh = build.build_mesh(config)
-    ensure_backbone(config)
+    if not config.features.folder:
+        ensure_backbone(config)
     store = open_store(config)
     data = load_data(config, workdir, store=store)
     cache = window_reader(config, store, {
         "training": data.train, "testing": data.test})
     if store is not None:
-        print(f"features from {config.data.cache}: no video is read, and "
-              "config.augment changes nothing")
+        print(f"features from {config.data.cache or config.features.folder}:"
+              " no video is read, and config.augment changes nothing")
     num_windows = len(data.train) * config.window.per_video
     steps_per_epoch = num_windows // config.train.batch_windows
     if steps_per_epoch == 0:
@@ -110,7 +114,9 @@ def train(config: Any, workdir: Path) -> MapReport:
     train_step = jax.jit(
         build.build_train_step(config, model, optimizer,
                                len(data.class_names)),
-        donate_argnums=0)
+        donate_argnums=0,
+        # As the state comes in: else the second step is compiled anew.
+        out_shardings=(sharding.of_leaves(state), None))
     evaluator = Evaluator(config, data, model, mesh, cache)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
@@ -204,6 +210,9 @@ def train(config: Any, workdir: Path) -> MapReport:
     best_step = int(best.step)
     write_results(workdir, report, predictions,
                   {"checkpoint": BEST, "step": best_step})
+    write_json(workdir / THRESHOLDS_FILE, best_f1_thresholds(
+        ground_truth(data, predictions), predictions,
+        class_names=data.class_names))
     checkpoints.close()
     print(format_map_table(report))
     print(f"best checkpoint: step {best_step} of {total_steps}; wrote "
@@ -266,7 +275,7 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
-                       mesh: Mesh, cache: FrameCache | TapStore
+                       mesh: Mesh, cache: WindowReader
                        ) -> FeatureStatistics:
     """Channel mean and deviation of the backbone's last features.
 
@@ -279,7 +288,7 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
         transform, len(data.train), seed=config.seed,
         batch_windows=batch_windows, num_threads=config.data.num_threads,
         num_epochs=1)
-    moments = jax.jit(make_moments_step(model.encode, model.spec.tubelet))
+    moments = jax.jit(make_moments_step(model.encode, model.tubelet))
     sums = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=len(data.train) // batch_windows,
                       desc="feature statistics", unit="batch", leave=False):

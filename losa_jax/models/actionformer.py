@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.attention import attention
+from losa_jax.models.band_attention import band_attention
 from losa_jax.models.head_layers import (
     NORM_EPSILON,
     RESIDUAL_SCALE,
@@ -35,8 +36,7 @@ from losa_jax.models.vit import LayerNorm
 class LocalAttention(nnx.Module):
     """Multi-head attention of each token to a band around it.
 
-    Query, key and value pass a depthwise convolution and a norm first. A
-    dense band mask equals ActionFormer's chunked form (measured: 1.2e-7).
+    Query, key and value pass a depthwise convolution and a norm first.
     """
 
     def __init__(self, spec: HeadSpec, window: int, stride: int,
@@ -56,7 +56,7 @@ class LocalAttention(nnx.Module):
                          if spec.relative_positions and window > 1 else None)
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
-                 dropout_rate: float, key: Array | None
+                 dropout_rate: float, drop_key: Array | None
                  ) -> Float[Array, "b s c"]:
         out_valid = valid[:, ::self.stride]
         keep = out_valid[..., None].astype(x.dtype)
@@ -67,19 +67,16 @@ class LocalAttention(nnx.Module):
             return rearrange(y, "b t (heads d) -> b t heads d",
                              heads=self.heads)
 
-        index = jnp.arange(out_valid.shape[1])
-        distance = index[None, :] - index[:, None]
-        mask, bias = out_valid[:, None, None, :], None
+        query, key, value = map(project, ("query", "key", "value"))
         if self.window > 1:
-            reach = self.window // 2
-            mask = mask & (jnp.abs(distance) <= reach)[None, None]
-            if self.relative is not None:
-                bias = self.relative[...][
-                    :, jnp.clip(distance + reach, 0, 2 * reach)][None]
-        out = attention(project("query"), project("key"), project("value"),
-                        mask=mask, bias=bias)
+            bias = None if self.relative is None else self.relative[...]
+            out = band_attention(query, key, value, out_valid,
+                                 self.window // 2, bias)
+        else:
+            out = attention(query, key, value,
+                            mask=out_valid[:, None, None, :])
         out = self.proj(rearrange(out, "b t heads d -> b t (heads d)"))
-        return dropout(out, dropout_rate, key) * keep
+        return dropout(out, dropout_rate, drop_key) * keep
 
 
 class TransformerBlock(nnx.Module):

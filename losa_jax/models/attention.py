@@ -15,9 +15,7 @@ def attention(query: Float[Array, "b q heads d"],
               key: Float[Array, "b t heads d"],
               value: Float[Array, "b t heads d"],
               mask: Bool[Array, "b #heads #q t"] | None = None,
-              scale: float | None = None,
-              bias: Float[Array, "#b heads q t"] | None = None
-              ) -> Float[Array, "b q heads d"]:
+              scale: float | None = None) -> Float[Array, "b q heads d"]:
     """Scaled dot-product attention with float32 softmax.
 
     Args:
@@ -25,22 +23,19 @@ def attention(query: Float[Array, "b q heads d"],
       mask: True where a query may look; a query that may look nowhere gets
         a mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
-      bias: added to the scores.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
 
-    def on_cpu(query, key, value, mask, bias):
-        return _cpu_attention(query, key, value, mask, scale, bias)
+    def on_cpu(query, key, value, mask):
+        return _cpu_attention(query, key, value, mask, scale)
 
-    can = bias is None and _cudnn_can(query, mask)
-    kernel = "cudnn" if can else None
+    kernel = "cudnn" if _cudnn_can(query, mask) else None
 
-    def elsewhere(query, key, value, mask, bias):
+    def elsewhere(query, key, value, mask):
         return jax.nn.dot_product_attention(
-            query, key, value, bias, mask, scale=scale,
-            implementation=kernel)
+            query, key, value, mask=mask, scale=scale, implementation=kernel)
 
-    return jax.lax.platform_dependent(query, key, value, mask, bias,
+    return jax.lax.platform_dependent(query, key, value, mask,
                                       cpu=on_cpu, default=elsewhere)
 
 
@@ -59,7 +54,7 @@ def _cudnn_can(query: Array, mask: Array | None) -> bool:
         float(getattr(device, "compute_capability", 0)) >= 8.0)
 
 
-def _cpu_attention(query, key, value, mask, scale, bias):
+def _cpu_attention(query, key, value, mask, scale):
     """Heads first, and in blocks of queries when the scores are many."""
     # XLA's CPU matmul wants the batch axes in front: 1.6 x faster.
     query = jnp.swapaxes(query * scale, 1, 2)
@@ -67,9 +62,8 @@ def _cpu_attention(query, key, value, mask, scale, bias):
     value = jnp.swapaxes(value, 1, 2)
     b, heads, q, d = query.shape
     t = key.shape[2]
-    many = q * t > CPU_BLOCK_FROM_SCORES
-    if mask is not None or bias is not None or not many:
-        return jnp.swapaxes(_attend(query, key, value, mask, bias), 1, 2)
+    if mask is not None or q * t <= CPU_BLOCK_FROM_SCORES:
+        return jnp.swapaxes(_attend(query, key, value, mask), 1, 2)
 
     num_blocks = -(-q // CPU_QUERY_BLOCK)
     block = -(-q // num_blocks)
@@ -79,7 +73,7 @@ def _cpu_attention(query, key, value, mask, scale, bias):
         padding = num_blocks * block - q
         rows = jnp.pad(head_query, ((0, padding), (0, 0)))
         out = jax.lax.map(
-            lambda row: _attend(row, head_key, head_value, None, None),
+            lambda row: _attend(row, head_key, head_value, None),
             rows.reshape(num_blocks, block, d))
         return out.reshape(num_blocks * block, d)[:q]
 
@@ -88,12 +82,10 @@ def _cpu_attention(query, key, value, mask, scale, bias):
     return jnp.swapaxes(out.reshape(b, heads, q, d), 1, 2)
 
 
-def _attend(query, key, value, mask, bias):
+def _attend(query, key, value, mask):
     """Attention over the last two axes, heads first."""
     scores = jnp.einsum("...qd,...td->...qt", query, key,
                         preferred_element_type=jnp.float32)
-    if bias is not None:
-        scores = scores + bias
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)

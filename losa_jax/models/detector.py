@@ -128,14 +128,14 @@ class Detector(nnx.Module):
     """Everything that is trained: adapters, fusion and head."""
 
     def __init__(self, adapter: LosaSpec | LadderSpec | None, head: HeadSpec, *,
-                 window_tokens: int, samples_per_token: float, tubelet: int,
+                 samples_per_token: float, tubelet: int,
                  resample: str = "linear", rngs: nnx.Rngs):
         """
         Args:
           adapter: None trains the head only.
           head: sizes of the TAL head.
-          window_tokens: tokens of the head's level 0.
-          samples_per_token: samples that each of them stands for.
+          samples_per_token: samples that a token of the head's level 0
+            stands for.
           tubelet: samples that one backbone token stands for.
           resample: from its tokens to level 0, see `resize_time`.
         """
@@ -146,7 +146,6 @@ class Detector(nnx.Module):
         else:
             self.adapter = Losa(adapter, rngs=rngs)
         self.head = HEADS[head.kind](head, rngs=rngs)
-        self.window_tokens = window_tokens
         self.samples_per_token = samples_per_token
         self.tubelet = tubelet
         self.resample = resample
@@ -174,10 +173,9 @@ class Detector(nnx.Module):
             x = rearrange(last, "b n u c -> b (n u) c")
         else:
             x = self.adapter(last, features.taps, step_valid)
-        valid = valid_steps(valid_samples, self.window_tokens,
-                            self.samples_per_token)
-        x = resize_valid_time(x, step_valid, self.window_tokens,
-                              self.resample)
+        tokens = round(n * u * self.tubelet / self.samples_per_token)
+        valid = valid_steps(valid_samples, tokens, self.samples_per_token)
+        x = resize_valid_time(x, step_valid, tokens, self.resample)
         logits, offsets, point_valid = self.head(x, valid, key)
         return DetectorOutput(logits.astype(jnp.float32),
                               offsets.astype(jnp.float32), point_valid)

@@ -8,6 +8,7 @@ Plain dicts keep class names out of checkpoints.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 
 Tree = dict[str, Any]
@@ -41,9 +42,17 @@ class Template:
 
 
 def parameters(module: nnx.Module) -> Tree:
-    """The module's parameters as a nested dict of arrays."""
-    return nest({"/".join(map(str, path)): variable.get_value()
+    """The module's parameters as a nested dict of arrays.
+
+    Of a definite type: `jnp.full(c, 1.0)` is weakly typed, what an optimizer
+    makes of it is not, and the second step would be compiled anew.
+    """
+    return nest({"/".join(map(str, path)): _definite(variable.get_value())
                  for path, variable in nnx.to_flat_state(nnx.state(module))})
+
+
+def _definite(array: Any) -> Any:
+    return jnp.asarray(array, array.dtype)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

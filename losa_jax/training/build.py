@@ -21,8 +21,9 @@ from losa_jax.errors import InputError
 from losa_jax.models import losa, tuned
 from losa_jax.models.adatad import LadderSpec
 from losa_jax.models.detector import HEADS, Detector
+from losa_jax.models.head_file import load_head
 from losa_jax.models.head_layers import HeadSpec
-from losa_jax.models.tree import Template, Tree, parameters
+from losa_jax.models.tree import Template, Tree, flatten, nest, parameters
 from losa_jax.models.tridet import NUM_GROUPS
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import backbone_size
@@ -31,7 +32,9 @@ from losa_jax.models.weights import load_backbone
 from losa_jax.training import sharding
 from losa_jax.training.encoder import (
     Encode,
+    feature_encoder,
     frozen_encoder,
+    tap_grid,
     tuned_encoder,
 )
 from losa_jax.training.step import (
@@ -51,24 +54,28 @@ class Model:
     """Everything about the network that training and evaluation share.
 
     Attributes:
-      spec: of the backbone.
+      width: channels of the features.
+      tubelet: samples that one of the encoder's tokens stands for.
+      spec: of the backbone; None where features come from files.
       frozen: its parameters without gradient, on the mesh.
       fingerprint: of its weights, to tell whether a checkpoint fits.
       detector: template of adapters beside the backbone, fusion and head.
       trained: its fresh parameters, on the mesh, and under "backbone" those
         of the backbone that are trained.
       encode: windows to features, traceable.
-      points: of the head's pyramid.
+      points_of: samples of a window to the points of the head's pyramid.
       tap_layers: blocks that the adapters read.
     """
 
-    spec: VitSpec
+    width: int
+    tubelet: int
+    spec: VitSpec | None
     frozen: Tree
     fingerprint: str
     detector: Template
     trained: Tree
     encode: Encode
-    points: Points
+    points_of: Callable[[int], Points]
     tap_layers: tuple[int, ...]
 
 
@@ -79,6 +86,9 @@ def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
       InputError: a key that does not fit the backbone, or a backbone that
         is missing or does not fit its own description.
     """
+    if config.features.folder:
+        return _assemble(config, None, {}, "features", num_classes, mesh,
+                         abstract=False)
     spec, flat, info = load_backbone(Path(config.backbone.checkpoint))
     check_backbone(config.backbone, spec)
     return _assemble(config, spec, flat, info.fingerprint, num_classes, mesh,
@@ -101,35 +111,68 @@ def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
     return _assemble(config, spec, flat, "", num_classes, mesh, abstract=True)
 
 
-def _assemble(config: Any, spec: VitSpec, flat: dict[str, Any],
+def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
               fingerprint: str, num_classes: int, mesh: Mesh, *,
               abstract: bool) -> Model:
     check_window(config, spec)
-    tap_layers = choose_tap_layers(config.adapter, spec.depth)
-    adapter = adapter_spec(config, spec, tap_layers)
-    head = head_spec(config.head, spec.width, num_classes,
-                     config.window.tokens)
+    tap_layers, adapter = (), None
+    if spec is not None:
+        tap_layers = choose_tap_layers(config.adapter, spec.depth)
+        adapter = adapter_spec(config, spec, tap_layers)
+    width = config.features.width if spec is None else spec.width
+    tubelet = 1 if spec is None else spec.tubelet
+    samples_per_token = config.window.frames / config.window.tokens
+    head = head_spec(config.head, width, num_classes, config.window.tokens)
 
     def build() -> Detector:
         return Detector(
-            adapter, head, window_tokens=config.window.tokens,
-            samples_per_token=config.window.frames / config.window.tokens,
-            tubelet=spec.tubelet, resample=config.window.resample,
+            adapter, head, samples_per_token=samples_per_token,
+            tubelet=tubelet, resample=config.window.resample,
             rngs=nnx.Rngs(config.seed))
 
     trained = sharding.make_on_mesh(lambda: parameters(build()), mesh,
                                     abstract=abstract)
-    if config.adapter.kind in tuned.KINDS:
+    if spec is None:
+        encoder = feature_encoder()
+    elif config.adapter.kind in tuned.KINDS:
         encoder = tuned_encoder(config, spec, flat, mesh, abstract=abstract)
         trained["backbone"] = encoder.trained
     else:
         encoder = frozen_encoder(
             config, spec, flat, tap_layers if adapter else (), mesh,
             abstract=abstract)
-    points = level_points(config.window.tokens, head.strides,
-                          regression_ranges(config.head))
-    return Model(spec, encoder.frozen, fingerprint, Template(build), trained,
-                 encoder.encode, points, tap_layers)
+
+    if config.head.checkpoint and not abstract:
+        trained["head"] = _imported_head(config.head, trained["head"], mesh)
+
+    def points_of(num_samples: int) -> Points:
+        return level_points(round(num_samples / samples_per_token),
+                            head.strides, regression_ranges(config.head))
+
+    return Model(width, tubelet, spec, encoder.frozen, fingerprint,
+                 Template(build), trained, encoder.encode, points_of,
+                 tap_layers)
+
+
+def _imported_head(head: Any, fresh: Tree, mesh: Mesh) -> Tree:
+    """A converted head in place of a fresh one.
+
+    Raises:
+      InputError: it has other parameters than the config's head.
+    """
+    flat, facts = load_head(head.checkpoint)
+    wanted = {name: leaf.shape for name, leaf in flatten(fresh).items()}
+    found = {name: array.shape for name, array in flat.items()}
+    wrong = [f"{name}: {found.get(name, 'missing')}, the config's is "
+             f"{wanted.get(name, 'missing')}"
+             for name in sorted(set(wanted) | set(found))
+             if found.get(name) != wanted.get(name)]
+    if wrong:
+        raise InputError(
+            f"config.head.checkpoint={head.checkpoint} does not fit the "
+            f"config's head in {len(wanted)} parameters:\n  "
+            + "\n  ".join(wrong[:8]) + f"\nIt is {facts['settings']}")
+    return jax.device_put(nest(flat), sharding.replicated(mesh))
 
 
 def build_train_step(config: Any, model: Model,
@@ -138,7 +181,8 @@ def build_train_step(config: Any, model: Model,
     """`make_train_step` with the settings of a config."""
     loss = config.loss
     return make_train_step(
-        model.encode, model.detector, optimizer, model.points,
+        model.encode, model.detector, optimizer,
+        model.points_of(config.window.frames),
         LossSettings(num_classes, loss.center_radius, loss.label_smoothing,
                      loss.regression_weight, loss.normalizer_momentum,
                      loss.iou_power),
@@ -168,10 +212,10 @@ def check_backbone(backbone: Any, spec: VitSpec) -> None:
                 f"{'name' if asked['name'] else key} as it is")
 
 
-def check_window(config: Any, spec: VitSpec) -> None:
+def check_window(config: Any, spec: VitSpec | None) -> None:
     """Window, clip, pyramid and picture sizes that do not fit are refused."""
     window = config.window
-    if window.clip_frames != spec.clip_frames:
+    if spec is not None and window.clip_frames != spec.clip_frames:
         raise InputError(
             f"config.window.clip_frames={window.clip_frames}, but the "
             f"backbone {config.backbone.checkpoint} reads clips of "
@@ -186,7 +230,7 @@ def check_window(config: Any, spec: VitSpec) -> None:
             f"config.window.tokens={window.tokens} is no multiple of "
             f"{stride}, the stride of the last of "
             f"config.head.num_levels={config.head.num_levels} levels")
-    if config.augment.size < spec.patch:
+    if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}")
 
@@ -247,11 +291,7 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
             f"{adapter.attention_heads} (rotary positions turn pairs), and "
             f"long_key_pool={adapter.long_key_pool} be 1 or more")
     patches = config.augment.size // spec.patch
-    grid = tuple(adapter.tap_grid) or (patches, patches)
-    if max(grid) > patches:
-        raise InputError(f"config.adapter.tap_grid={grid}: the backbone has "
-                         f"{patches} x {patches} patches at "
-                         f"{config.augment.size} pixels")
+    grid = tap_grid(config, spec) or (patches, patches)
     return losa.LosaSpec(
         in_width=spec.width, width=width, num_taps=len(tap_layers),
         clip_tokens=spec.clip_tokens, tap_grid=grid,

@@ -1,10 +1,12 @@
 """Which cached features fit a run."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from losa_jax.data.feature_files import FeatureFiles, FeatureSettings
 from losa_jax.data.tap_store import TapStore, stored_facts
 from losa_jax.errors import InputError
 from losa_jax.models.weights import load_backbone
@@ -18,12 +20,17 @@ TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
 CACHED_KINDS = ("none", "losa", "ladder")
 
 
-def open_store(config: Any) -> TapStore | None:
-    """The cache that config.data.cache names, checked; None without one.
+def open_store(config: Any) -> TapStore | FeatureFiles | None:
+    """The features that take the place of videos; None without any.
+
+    Those of config.data.cache, checked, or the files of
+    config.features.folder.
 
     Raises:
-      InputError: it is missing, unfinished, or of something else.
+      InputError: missing, unfinished, or of something else.
     """
+    if config.features.folder:
+        return open_feature_files(config)
     if not config.data.cache:
         return None
     if not config.window.align_to_clips:
@@ -38,6 +45,27 @@ def open_store(config: Any) -> TapStore | None:
         # Every patch, as the blocks gave it, serves any grid.
         facts["tap_grid"] = []
     return TapStore(config.data.cache, facts, config.window.clip_frames)
+
+
+def open_feature_files(config: Any) -> FeatureFiles:
+    """The reader of config.features; what does not go with it is refused."""
+    if config.adapter.kind != "none" or config.data.cache:
+        raise InputError(
+            "config.features.folder trains the head alone on files of "
+            "features: set --config.adapter.kind=none and no data.cache")
+    window = config.window
+    if window.clip_frames != 1 or window.frames != window.tokens:
+        raise InputError(
+            "with config.features.folder a sample is one feature: set "
+            "--config.window.clip_frames=1 and --config.window.frames = "
+            f"--config.window.tokens (now {window.clip_frames}, "
+            f"{window.frames} and {window.tokens})")
+    names = {field.name for field in dataclasses.fields(FeatureSettings)}
+    return FeatureFiles(
+        FeatureSettings(**{name: value for name, value
+                           in config.features.items() if name in names}),
+        resized_to=window.frames if window.sampling == "resize" else 0,
+        cache_gib=config.data.frame_cache_gib)
 
 
 def cache_facts(config: Any) -> dict[str, Any]:
@@ -58,7 +86,7 @@ def cache_facts(config: Any) -> dict[str, Any]:
         "dtype": config.backbone.dtype,
         "tap_layers": (choose_tap_layers(config.adapter, spec.depth)
                        if has_taps else ()),
-        "tap_grid": tap_grid(config.adapter) if has_taps else (),
+        "tap_grid": tap_grid(config, spec) if has_taps else (),
         "tap_dtype": cache_dtype(config).name,
         # The seed draws the views, and is no matter without them.
         "augmented": {"copies": copies, "seed": config.seed,

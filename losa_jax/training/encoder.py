@@ -79,7 +79,7 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
                                      abstract=abstract)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
     tap_norm = config.adapter.kind != "ladder"
-    grid = tap_grid(config.adapter) or None
+    grid = tap_grid(config, spec) or None
 
     def cached_taps(inputs):
         if "taps" in inputs:
@@ -106,10 +106,27 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     return Encoder(frozen, {}, encode)
 
 
-def tap_grid(adapter: Any) -> tuple[int, ...]:
-    """Rows and columns of the taps; () keeps every patch, and the ladder
-    reads them as the blocks give them."""
-    return () if adapter.kind == "ladder" else tuple(adapter.tap_grid)
+def feature_encoder() -> Encoder:
+    """For features from files: they are the last features already."""
+    def encode(frozen, trained, inputs, valid_samples, key):
+        del frozen, trained, valid_samples, key
+        last = inputs["last"]
+        b, n, u, c = last.shape
+        return WindowFeatures(last, jnp.zeros((0, b, n, u, 0, 0, c)))
+
+    return Encoder({}, {}, encode)
+
+
+def tap_grid(config: Any, spec: VitSpec) -> tuple[int, ...]:
+    """Rows and columns of the taps; () keeps every patch.
+
+    The ladder reads them as the blocks give them; no grid is finer than the
+    patches are.
+    """
+    patches = config.augment.size // spec.patch
+    grid = tuple(min(side, patches) for side in config.adapter.tap_grid)
+    whole = config.adapter.kind == "ladder" or grid == (patches, patches)
+    return () if whole else grid
 
 
 def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],

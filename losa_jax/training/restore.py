@@ -40,8 +40,8 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
         decay_factors={
             r"^(adapter|backbone/adapters)/": adapter.weight_decay_factor})
     def create(trained):
-        width = model.spec.width
-        statistics = FeatureStatistics(jnp.zeros(width), jnp.ones(width))
+        statistics = FeatureStatistics(jnp.zeros(model.width),
+                                       jnp.ones(model.width))
         return create_state(trained, transformation,
                             config.loss.initial_normalizer, statistics)
 
@@ -68,7 +68,8 @@ def run_facts(config: Any, class_names: Sequence[str], model: Model
     facts = {
         "class_names": list(class_names),
         "backbone": model.fingerprint,
-        "backbone_spec": dataclasses.asdict(model.spec),
+        "backbone_spec": (dataclasses.asdict(model.spec) if model.spec
+                          else sections["features"]),
         "tap_layers": list(model.tap_layers),
         "model": {"adapter": sections["adapter"], "head": sections["head"],
                   "size": config.augment.size,

@@ -62,6 +62,11 @@ def make_mesh(shape: tuple[int, int, int],
     return Mesh(np.array(devices).reshape(shape), AXES)
 
 
+def of_leaves(tree: Any) -> Any:
+    """Where the arrays of a tree lie."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

@@ -26,6 +26,7 @@ def plain(config):
     """No pixel augmentation; windows start with a clip."""
     config = config.copy_and_resolve_references()
     config.window.align_to_clips = True
+    config.adapter.tap_grid = (1, 1)
     config.augment.colour_jitter = 0.0
     config.train.epochs = config.train.schedule_epochs = 2
     return config
@@ -67,13 +68,13 @@ def test_training_from_cache_is_training_from_video(plain, folder, tmp_path):
 def test_head_only_reads_the_features_of_any_taps(plain, folder):
     config = _cached(plain, folder)
     config.adapter.kind = "none"
-    config.adapter.tap_grid = (1, 1)
+    config.adapter.tap_grid = (2, 2)
     assert open_store(config) is not None
 
 
 @pytest.mark.parametrize("key, value", [
     ("augment.size", 16), ("window.sample_fps", 5.0),
-    ("adapter.tap_grid", (1, 1)), ("adapter.num_taps", 2)])
+    ("adapter.tap_grid", (2, 2)), ("adapter.num_taps", 2)])
 def test_features_of_something_else_are_refused(
         plain, folder, tmp_path, key, value):
     config = _cached(plain, folder)
@@ -231,7 +232,7 @@ def test_a_cache_of_every_patch_serves_every_grid(
 def test_a_cache_of_one_subset(plain, folder, tmp_path):
     config = _cached(plain, folder)
     config.adapter.kind = "ladder"
-    with pytest.raises(InputError, match=r"tap_grid=\[2, 2\]"):
+    with pytest.raises(InputError, match=r"tap_grid=\[1, 1\]"):
         open_store(config)
     config.data.cache = str(tmp_path / "new")
     config.data.cache_dtype = "bfloat16"

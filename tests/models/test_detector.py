@@ -80,7 +80,7 @@ def _detector(kind="losa", tokens=16):
     head = HeadSpec(in_width=24, num_classes=3, width=16, num_levels=3,
                     attention_window=(5,), max_tokens=tokens)
     return lambda: Detector(
-        adapter if kind == "losa" else None, head, window_tokens=tokens,
+        adapter if kind == "losa" else None, head,
         samples_per_token=16 / tokens, tubelet=2, rngs=nnx.Rngs(3))
 
 
@@ -167,7 +167,7 @@ def test_train_memory_is_that_of_the_forward_pass():
         head = HeadSpec(in_width=64, num_classes=3, width=16, num_levels=2,
                         attention_window=(5,), max_tokens=64)
         detector = Template(lambda: Detector(
-            adapter, head, window_tokens=64, samples_per_token=1, tubelet=2,
+            adapter, head, samples_per_token=1, tubelet=2,
             rngs=nnx.Rngs(0)))
         statistics = FeatureStatistics(jnp.zeros(64), jnp.ones(64))
 

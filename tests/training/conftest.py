@@ -46,7 +46,7 @@ def _tiny(mesh=None):
                     attention_window=(5,), max_tokens=32)
 
     def build():
-        return Detector(adapter, head, window_tokens=32, samples_per_token=1,
+        return Detector(adapter, head, samples_per_token=1,
                         tubelet=2, rngs=nnx.Rngs(1))
 
     shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["clip"]

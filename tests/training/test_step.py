@@ -87,3 +87,16 @@ def test_moments_are_those_of_the_valid_tokens(tiny_model, tiny_batch):
     assert int(count) == 27
     np.testing.assert_allclose(total, rows.sum(0), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(squares, (rows ** 2).sum(0), rtol=1e-4)
+
+
+def test_a_step_gives_back_the_types_it_got(tiny_model, tiny_batch, run_key):
+    """Else the second step is compiled anew: weak types count too."""
+    model = tiny_model()
+    got, _ = jax.eval_shape(model.step, model.state, model.frozen,
+                            tiny_batch, run_key)
+
+    def types(tree):
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype,
+                                          leaf.weak_type), tree)
+
+    assert types(got) == types(model.state)

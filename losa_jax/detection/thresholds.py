@@ -1,0 +1,52 @@
+"""Score thresholds: where each class's F1 is best on a validation split.
+
+mAP needs no threshold; a person who asks what happens in a video does.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from losa_jax.detection.metrics import Annotation, match_predictions
+from losa_jax.detection.predictions import Detection
+
+# Without actions to choose by.
+DEFAULT_THRESHOLD = 0.5
+
+
+def best_f1_thresholds(ground_truth: Mapping[str, Sequence[Annotation]],
+                       predictions: Mapping[str, Sequence[Detection]], *,
+                       class_names: Sequence[str], tiou_threshold: float = 0.5
+                       ) -> dict[str, dict[str, float]]:
+    """{class: {"score", "f1", "precision", "recall"}}.
+
+    Predictions with a score of at least "score" are kept. A class without
+    actions, or without a single hit, has the score 0.5 and an F1 of 0.
+
+    Args:
+      ground_truth, predictions, class_names: as in `evaluate_map`.
+      tiou_threshold: temporal IoU that counts as found.
+    """
+    found = {name: {"score": DEFAULT_THRESHOLD, "f1": 0.0, "precision": 0.0,
+                    "recall": 0.0} for name in class_names}
+    present = [name for name in class_names if any(
+        label == name for actions in ground_truth.values()
+        for *_, label in actions)]
+    matches = match_predictions(
+        ground_truth, predictions, class_names=class_names,
+        tiou_thresholds=(tiou_threshold,))
+    for name, one in zip(present, matches, strict=True):
+        hits = np.cumsum(one.hits[0])
+        if not hits.size or not hits[-1]:
+            continue
+        kept = np.arange(1, len(hits) + 1)
+        actions = one.actions_per_video.sum()
+        f1 = 2 * hits / (kept + actions)
+        # Equal scores stay or go together.
+        ends = np.append(one.scores[1:] < one.scores[:-1], True)
+        best = int(np.argmax(np.where(ends, f1, -1.0)))
+        found[name] = {
+            "score": float(one.scores[best]), "f1": float(f1[best]),
+            "precision": float(hits[best] / kept[best]),
+            "recall": float(hits[best] / actions)}
+    return found

@@ -5,6 +5,8 @@
     --dtype=NAME         float32, float16 or bfloat16; default: as it is
     --heads, --frames, --image_size=H,W   what no tensor tells
     --no_ema             of a head's checkpoint, the weights themselves
+    --public_config=FILE   ActionFormer's or TriDet's YAML file, for what no
+                         tensor of a head tells
     --to=torch           the other way: from a converted folder to
                          VideoMAEv2's layout, .safetensors, or .pth where
                          torch is installed
@@ -20,9 +22,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from losa_jax.errors import InputError
-from losa_jax.models import head_file, weight_rules, weights
+from losa_jax.models import head_config, head_file, weight_rules, weights
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import SIZES, size_name
 
@@ -44,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=_count)
     parser.add_argument("--image_size", type=_size)
     parser.add_argument("--no_ema", action="store_true")
+    parser.add_argument("--public_config", type=Path)
     parser.add_argument("--to", choices=("flax", "torch"), default="flax")
     arguments = parser.parse_args(argv)
     if not arguments.inspect and arguments.output is None:
@@ -136,18 +140,34 @@ def _convert_head(arguments: argparse.Namespace) -> None:
                                    ema=not arguments.no_ema)
     flat, _ = head_file.load_head(arguments.output)
     count = sum(array.size for array in flat.values())
-    settings = facts["settings"]
+    settings, untold = facts["settings"], (
+        "\nand what no tensor tells: attention_heads, attention_window, "
+        "absolute_positions (--public_config=FILE.yaml tells them)")
+    if arguments.public_config is not None:
+        public = _read_yaml(arguments.public_config)
+        settings, untold = settings | head_config.head_settings(public), ""
     print(f"wrote {arguments.output}: {settings['kind']} of {count:,} "
           f"parameters ({taken}), {settings['in_width']} channels, "
           f"{settings['num_classes']} classes. To use it:")
     for name, value in settings.items():
-        if name in ("in_width", "num_classes"):
+        if name in ("in_width", "num_classes", "max_tokens"):
             continue
-        text = f"'{tuple(value)}'" if isinstance(value, list) else value
+        text = (f"'{tuple(value)}'" if isinstance(value, (list, tuple))
+                else value)
         print(f"    --config.head.{name}={text}")
     print(f"    --config.head.checkpoint={arguments.output} "
-          "--config.head.reference_masking=True\nand what no tensor tells: "
-          "attention_heads, attention_window, absolute_positions")
+          f"--config.head.reference_masking=True{untold}")
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"--public_config={path}: cannot be read ({error})"
+                         ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"--public_config={path}: holds no settings")
+    return content
 
 
 def _print_doubts(spec: VitSpec) -> None:

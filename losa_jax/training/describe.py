@@ -67,7 +67,8 @@ def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
     train_step = jax.jit(
         build.build_train_step(config, model, optimizer, num_classes),
         donate_argnums=0,
-        out_shardings=(sharding.of_leaves(state), None)).lower(state, model.frozen, batch, key)
+        out_shardings=(sharding.of_leaves(state), None)
+    ).lower(state, model.frozen, batch, key)
     forward = jax.jit(make_predict_step(model.encode, model.detector)).lower(
         state.trained, state.statistics, model.frozen,
         {name: batch[name] for name in ("frames", "valid_samples")})

@@ -1,0 +1,213 @@
+"""Head-only training on files of features, and imported heads."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from configs import thumos_features
+from losa_jax import convert
+from losa_jax.errors import InputError
+from losa_jax.jobs.evaluate import evaluate
+from losa_jax.jobs.train import train
+from losa_jax.models.head_file import convert_head, load_head
+
+WIDTH = 16
+
+
+@pytest.fixture(scope="module")
+def set_of_features(shared_dir, tmp_path_factory):
+    """Twelve short THUMOS videos' real annotations, random features."""
+    folder = tmp_path_factory.mktemp("features")
+    database = json.loads((shared_dir / "data/thumos14/thumos14.json"
+                           ).read_text())["database"]
+    chosen = sorted((name for name, entry in database.items()
+                     if entry["subset"].lower() == "validation"),
+                    key=lambda name: database[name]["duration"])[:12]
+    rng = np.random.default_rng(0)
+    kept = {}
+    for name in chosen:
+        entry = database[name]
+        kept[name] = {**entry, "annotations": [
+            {"label": one["label"], "segment": one["segment"]}
+            for one in entry["annotations"]]}
+        count = int(entry["duration"] * entry["fps"] - 16) // 4
+        np.save(folder / f"{name}.npy",
+                rng.normal(size=(count, WIDTH)).astype(np.float32))
+    (folder / "annotations.json").write_text(json.dumps({"database": kept}))
+    return folder
+
+
+def _config(folder, variant="i3d"):
+    config = thumos_features.get_config(variant)
+    config.data.annotations = str(folder / "annotations.json")
+    config.data.test_subset = "validation"
+    config.features.folder = str(folder)
+    config.features.width = WIDTH
+    config.window.frames = config.window.tokens = 256
+    config.head.width = 64
+    config.head.num_levels = 4
+    config.train.learning_rate = 2e-3
+    config.train.ema_decay = 0.98
+    config.train.epochs = config.train.schedule_epochs = 100
+    config.train.evaluate_from_epoch = 100
+    config.loss.initial_normalizer = 20.0
+    return config
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["i3d", "i3d_tridet"])
+def test_real_annotations_are_overfitted(set_of_features, tmp_path, variant,
+                                         capsys):
+    config = _config(set_of_features, variant)
+    config.train.warmup_epochs = 5.0
+    config.head.sgp_mlp_width = 128
+    report = train(config, tmp_path / "run")
+    assert report.average_map >= 0.95
+    assert "no video is read" in capsys.readouterr().out
+    thresholds = json.loads((tmp_path / "run/thresholds.json").read_text())
+    assert min(one["f1"] for one in thresholds.values()) > 0.8
+    cost = json.loads((tmp_path / "run/cost.json").read_text())
+    assert cost["frozen_parameters"] == 0 < cost["trained_parameters"]
+
+    # The same run scored again; a video longer than the window is whole.
+    config.evaluate.keep_all_scores = True
+    config.evaluate.output = "again"
+    again = evaluate(config, tmp_path / "run")
+    assert again.average_map == pytest.approx(report.average_map, abs=1e-6)
+    results = json.loads((tmp_path / "run/again/predictions.json"
+                          ).read_text())["results"]
+    entry = next(iter(results.values()))[0]
+    assert entry["class_scores"][entry["label"]] >= entry["score"] - 1e-5
+    assert len(entry["class_scores"]) == len(thresholds)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_an_imported_head_is_scored_without_a_run(
+        set_of_features, shared_dir, tmp_path, capsys):
+    parity = shared_dir / "data/parity"
+    data = np.load(parity / "actionformer_tiny.npz")
+    save_file({f"module.{key.removeprefix('param/')}": data[key]
+               for key in data if key.startswith("param/")},
+              tmp_path / "head.safetensors")
+    out = tmp_path / "head"
+    assert convert.main([str(tmp_path / "head.safetensors"),
+                         f"--output={out}"]) == 0
+    said = capsys.readouterr().out
+    assert "actionformer of " in said and "16 channels, 5 classes" in said
+    public = tmp_path / "public.yaml"
+    public.write_text("model_name: LocPointTransformer\nmodel: {embd_dim: 32,"
+                      " n_mha_win_size: 5, n_head: 4, head_dim: 32, fpn_dim: "
+                      "32, backbone_arch: [2, 2, 3]}\n")
+    assert "attention_window" in said and "(5,)" not in said
+    assert convert.main([str(tmp_path / "head.safetensors"),
+                         f"--public_config={public}",
+                         f"--output={out}"]) == 0
+    said = capsys.readouterr().out
+    assert "--config.head.attention_window='(5,)'" in said
+    flags = dict(line.strip().removeprefix("--config.head.").split("=", 1)
+                 for line in said.splitlines() if "--config.head." in line)
+    assert flags["width"] == "32" and flags["num_levels"] == "4"
+
+    names = tmp_path / "classes.txt"
+    database = json.loads((set_of_features / "annotations.json").read_text())
+    labels = sorted({one["label"] for entry in database["database"].values()
+                     for one in entry["annotations"]})
+    # The head has five classes: five of the data's.
+    keep = labels[:5]
+    for entry in database["database"].values():
+        entry["annotations"] = [one for one in entry["annotations"]
+                                if one["label"] in keep]
+    (tmp_path / "annotations.json").write_text(json.dumps(database))
+    names.write_text("\n".join(keep))
+    config = _config(set_of_features)
+    config.data.annotations = str(tmp_path / "annotations.json")
+    config.data.class_names = str(names)
+    config.head.checkpoint = str(out)
+    with pytest.raises(InputError, match="does not fit the config's head"):
+        evaluate(config, tmp_path / "run")
+    config.head.width, config.head.attention_window = 32, (5,)
+    report = evaluate(config, tmp_path / "run")
+    assert report.num_predictions > 100
+    flat, facts = load_head(out)
+    assert facts["settings"]["kind"] == "actionformer"
+    np.testing.assert_array_equal(
+        flat["cls/out/bias"], data["param/cls_head.cls_head.conv.bias"])
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"adapter.kind": "losa"}, "adapter.kind=none"),
+    ({"window.clip_frames": 16}, "a sample is one feature"),
+    ({"features.width": 0}, "features.width=0")])
+def test_settings_that_do_not_go_with_features(tmp_path, changes, message):
+    config = _config(tmp_path)
+    for key, value in changes.items():
+        section, name = key.split(".")
+        config[section][name] = value
+    (tmp_path / "annotations.json").write_text("{}")
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path / "run")
+
+
+def test_what_is_no_head_is_refused(tmp_path):
+    save_file({"cls_head.foo": np.zeros(3, np.float32)},
+              tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="in no rule: cls_head.foo"):
+        convert_head(tmp_path / "a.safetensors", tmp_path / "out")
+    save_file({"x": np.zeros(3, np.float32)}, tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match="no head of ActionFormer"):
+        convert_head(tmp_path / "b.safetensors", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.torch
+@pytest.mark.shared
+def test_opentad_names_and_moving_averages(shared_dir, tmp_path):
+    """OpenTAD calls the same tensors otherwise; EMA weights are taken."""
+    torch = pytest.importorskip("torch")
+    data = np.load(shared_dir / "data/parity/tridet_tiny.npz")
+    public = {key.removeprefix("param/"): data[key] for key in data
+              if key.startswith("param/")}
+    renamed = {}
+    for name, array in public.items():
+        name = name.replace("backbone.embd_norm.0.", "projection.embed.0.norm.")
+        name = name.replace("backbone.embd_norm.1.", "projection.embed.1.norm.")
+        name = name.replace("backbone.embd.", "projection.embed.")
+        name = name.replace("backbone.", "projection.")
+        for ours, theirs in (("cls", "cls"), ("reg", "reg"),
+                             ("start", "cls_start"), ("end", "cls_end")):
+            for i in range(2):
+                name = name.replace(f"{ours}_head.head.{i}.",
+                                    f"rpn_head.{theirs}_convs.{i}.", 1)
+                name = name.replace(f"{ours}_head.norm.{i}.",
+                                    f"rpn_head.{theirs}_convs.{i}.norm.", 1)
+            for last in ("cls_head", "offset_head"):
+                if name.startswith(f"{ours}_head.{last}.conv."):
+                    name = name.replace(f"{ours}_head.{last}.conv.",
+                                        f"rpn_head.{theirs}_head.")
+        name = name.replace("reg_head.scale.", "rpn_head.scale.")
+        if ".ln." in name or "norm" in name:
+            array = array.reshape(-1)
+        renamed[f"module.{name}"] = torch.from_numpy(array)
+    renamed["module.rpn_head.loss_normalizer"] = torch.tensor(100.0)
+    renamed["module.backbone.model.patch_embed.weight"] = torch.zeros(3)
+    torch.save({"epoch": 3, "state_dict": {
+        name: torch.zeros_like(tensor) for name, tensor in renamed.items()},
+        "state_dict_ema": renamed}, tmp_path / "opentad.pth")
+    save_file(public, tmp_path / "public.safetensors")
+    one = convert_head(tmp_path / "opentad.pth", tmp_path / "one")
+    two = convert_head(tmp_path / "public.safetensors", tmp_path / "two")
+    assert one["taken"] == "state_dict_ema"
+    assert one["settings"] == {**two["settings"], "opentad": True}
+    assert two["settings"]["sgp_k"] == 5.0
+    first, second = (load_head(tmp_path / name)[0] for name in ("one", "two"))
+    assert set(first) == set(second)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+    plain = convert_head(tmp_path / "opentad.pth", tmp_path / "plain",
+                         ema=False)
+    assert plain["taken"] == "state_dict"
+    assert not load_head(tmp_path / "plain")[0]["reg_scale"].any()

@@ -89,8 +89,8 @@ def _make_larger(config: ConfigDict) -> None:
     # Settings are chosen here; "testing" is scored once, by the sweep.
     config.data.test_subset = "validation"
     config.train.batch_windows = 4
-    config.train.epochs = 10
-    config.train.schedule_epochs = 10
-    config.train.warmup_epochs = 1.0
+    config.train.epochs = 5
+    config.train.schedule_epochs = 5
+    config.train.warmup_epochs = 0.5
     # Once: the best of several looks would flatter.
-    config.train.evaluate_from_epoch = 10
+    config.train.evaluate_from_epoch = 5

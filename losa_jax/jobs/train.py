@@ -160,8 +160,8 @@ def train(config: Any, workdir: Path) -> MapReport:
 
     def flush() -> None:
         nonlocal started, data_seconds
-        _write_metrics(pending, writer, data.train, bar, schedule,
-                       time.perf_counter() - started, data_seconds)
+        _write_metrics(pending, writer, data.train, bar, schedule, started,
+                       data_seconds)
         pending.clear()
         started, data_seconds = time.perf_counter(), 0.0
 
@@ -231,8 +231,11 @@ def _is_due(settings: Any, epoch: int) -> bool:
 
 def _write_metrics(pending, writer: MetricWriter,
                    videos: tuple[SourceVideo, ...], bar: tqdm, schedule,
-                   seconds: float, data_seconds: float) -> None:
+                   started: float, data_seconds: float) -> None:
     """Fetches the steps since the last log: the only wait for the device.
+
+    `started` is when the last log ended; what the device does only counts
+    once its results are here.
 
     Raises:
       InputError: a loss that is not finite; nothing of it was saved.
@@ -254,6 +257,7 @@ def _write_metrics(pending, writer: MetricWriter,
                 "the last checkpoint")
         values["learning_rate"] = float(schedule(step - 1))
         writer.write(step, values)
+    seconds = time.perf_counter() - started
     if pending:
         writer.write(pending[-1][0], {
             "seconds_per_step": seconds / len(pending),

@@ -128,8 +128,7 @@ class Pointwise(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_width))
 
     def __call__(self, x: Array) -> Array:
-        y = flat_product(x, self.kernel[...])
-        return y + self.bias[...].astype(x.dtype)
+        return flat_product(x, self.kernel[...], self.bias)
 
 
 class ConvNormRelu(nnx.Module):

@@ -26,6 +26,7 @@ from losa_jax.models.time_attention import TimeAttention
 from losa_jax.models.vit import LayerNorm, Linear, Mlp, pool_grid
 
 NORM_EPSILON = 1e-6
+MOST_UNROLLED = 4
 GATES = ("none", "tanh", "sigmoid")
 RANGES = ("short", "long", "both")
 SHORT_POOLS = ("conv", "mean")
@@ -82,17 +83,15 @@ class SpatialConv(nnx.Module):
         # A centre one: the tap passes through unchanged at first.
         kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
         self.kernel = nnx.Param(kernel)
-        self.norm = LayerNorm(spec.in_width, NORM_EPSILON)
         self.down = Linear(spec.in_width, spec.width, rngs=rngs)
         self.grid = (min(spec.short_grid, spec.tap_grid[0]),
                      min(spec.short_grid, spec.tap_grid[1]))
 
     def __call__(self, tap: Float[Array, "m u h w c"]
                  ) -> Float[Array, "m u s1 s2 d"]:
-        x = self.norm(tap)
-        kernel = self.kernel[...].astype(x.dtype)
-        h, w = x.shape[2:4]
-        padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+        kernel = self.kernel[...].astype(tap.dtype)
+        h, w = tap.shape[2:4]
+        padded = jnp.pad(tap, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
         x = sum(padded[:, :, i:i + h, j:j + w] * kernel[i, j]
                 for i in range(3) for j in range(3))
         x = jax.nn.gelu(self.down(x), approximate=False)
@@ -157,7 +156,6 @@ class LongRangeAdapter(nnx.Module):
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d = spec.width
-        self.norm = LayerNorm(spec.in_width, NORM_EPSILON)
         self.down = Linear(spec.in_width, d, rngs=rngs)
         if spec.long_mixer == "attention":
             self.attention = TimeAttention(
@@ -173,7 +171,7 @@ class LongRangeAdapter(nnx.Module):
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
         x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
-        x = jax.nn.gelu(self.down(self.norm(x)), approximate=False) * keep
+        x = jax.nn.gelu(self.down(x), approximate=False) * keep
         if self.attention is None:
             x = x + self.pointwise(self.mixer(x))
         else:
@@ -251,7 +249,7 @@ class Losa(nnx.Module):
 
         Args:
           last: standardised spatial mean of the last block's output.
-          taps: tapped layers; no gradient flows into them.
+          taps: tapped layers, standardised; no gradient flows into them.
           valid: real tokens.
 
         Returns:
@@ -266,5 +264,9 @@ class Losa(nnx.Module):
             added = adapters(tap, last, valid)
             return total + added.astype(total.dtype), None
 
-        total, _ = jax.lax.scan(add_tap, start, (self.taps, taps))
+        # Few taps are unrolled: XLA's CPU runs what is inside a loop on one
+        # thread.
+        unroll = self.spec.num_taps <= MOST_UNROLLED
+        total, _ = jax.lax.scan(add_tap, start, (self.taps, taps),
+                                unroll=unroll)
         return total

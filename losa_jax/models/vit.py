@@ -105,8 +105,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
 
     def __call__(self, x: Array) -> Array:
-        y = flat_product(x, self.kernel[...])
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        return flat_product(x, self.kernel[...], self.bias)
 
 
 class LayerNorm(nnx.Module):
@@ -118,9 +117,10 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
-        y = standardise(x, self.epsilon)
+        # One axis of rows: see `flat_product`.
+        y = standardise(x.reshape(-1, x.shape[-1]), self.epsilon)
         y = y * self.scale[...] + self.bias[...]
-        return y.astype(x.dtype)
+        return y.astype(x.dtype).reshape(x.shape)
 
 
 def standardise(x: Array, epsilon: float) -> Array:
@@ -394,8 +394,15 @@ def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
               ) -> Float[Array, "n u g1 g2 c"]:
     """Average-pool patches to a coarser grid, uneven cells allowed.
 
-    As two small matrix products, see `pool_matrix`.
+    As two small matrix products, see `pool_matrix`; a plain mean where the
+    cells are even.
     """
+    n, u, h, w, c = x.shape
+    if h % grid[0] == 0 and w % grid[1] == 0:
+        cells = x.reshape(n * u, grid[0], h // grid[0], grid[1],
+                          w // grid[1], c)
+        mean = cells.mean(axis=(2, 4), dtype=jnp.float32)
+        return mean.astype(x.dtype).reshape(n, u, *grid, c)
     rows = jnp.asarray(pool_matrix(x.shape[2], grid[0]), jnp.float32)
     columns = jnp.asarray(pool_matrix(x.shape[3], grid[1]), jnp.float32)
     pooled = jnp.einsum("nuhwc,gh,fw->nugfc", x, rows.astype(x.dtype),

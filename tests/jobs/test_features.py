@@ -1,6 +1,9 @@
 """Head-only training on files of features, and imported heads."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,8 +42,8 @@ def set_of_features(shared_dir, tmp_path_factory):
     return folder
 
 
-def _config(folder, variant="i3d"):
-    config = thumos_features.get_config(variant)
+def _config(folder):
+    config = thumos_features.get_config()
     config.data.annotations = str(folder / "annotations.json")
     config.data.test_subset = "validation"
     config.features.folder = str(folder)
@@ -48,38 +51,53 @@ def _config(folder, variant="i3d"):
     config.window.frames = config.window.tokens = 256
     config.head.width = 64
     config.head.num_levels = 4
-    config.train.learning_rate = 2e-3
-    config.train.ema_decay = 0.98
-    config.train.epochs = config.train.schedule_epochs = 100
-    config.train.evaluate_from_epoch = 100
-    config.loss.initial_normalizer = 20.0
     return config
+
+
+def _run(folder, variant, workdir, *more):
+    """As a user would, on one device: the test session has eight."""
+    flags = {
+        "data.annotations": folder / "annotations.json",
+        "data.test_subset": "validation", "features.folder": folder,
+        "features.width": WIDTH, "window.frames": 256, "window.tokens": 256,
+        "head.width": 64, "head.num_levels": 4, "head.sgp_mlp_width": 128,
+        "train.learning_rate": 2e-3, "train.ema_decay": 0.98,
+        "train.epochs": 100, "train.schedule_epochs": 100,
+        "train.evaluate_from_epoch": 100, "train.warmup_epochs": 5.0,
+        "loss.initial_normalizer": 20.0}
+    environment = {name: value for name, value in os.environ.items()
+                   if name != "XLA_FLAGS"}
+    subprocess.run(
+        [sys.executable, "-m", "losa_jax.main",
+         f"--config=configs/thumos_features.py:{variant}",
+         f"--workdir={workdir}",
+         *(f"--config.{name}={value}" for name, value in flags.items()),
+         *more], check=True, env={**environment, "JAX_PLATFORMS": "cpu"})
 
 
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["i3d", "i3d_tridet"])
-def test_real_annotations_are_overfitted(set_of_features, tmp_path, variant,
-                                         capsys):
-    config = _config(set_of_features, variant)
-    config.train.warmup_epochs = 5.0
-    config.head.sgp_mlp_width = 128
-    report = train(config, tmp_path / "run")
-    assert report.average_map >= 0.95
-    assert "no video is read" in capsys.readouterr().out
-    thresholds = json.loads((tmp_path / "run/thresholds.json").read_text())
+def test_real_annotations_are_overfitted(set_of_features, tmp_path, variant):
+    _run(set_of_features, variant, tmp_path)
+
+    def read(name):
+        return json.loads((tmp_path / name).read_text())
+
+    report = read("map.json")
+    assert report["average_map"] >= 0.95
+    thresholds = read("thresholds.json")
     assert min(one["f1"] for one in thresholds.values()) > 0.8
-    cost = json.loads((tmp_path / "run/cost.json").read_text())
+    cost = read("cost.json")
     assert cost["frozen_parameters"] == 0 < cost["trained_parameters"]
 
-    # The same run scored again; a video longer than the window is whole.
-    config.evaluate.keep_all_scores = True
-    config.evaluate.output = "again"
-    again = evaluate(config, tmp_path / "run")
-    assert again.average_map == pytest.approx(report.average_map, abs=1e-6)
-    results = json.loads((tmp_path / "run/again/predictions.json"
-                          ).read_text())["results"]
-    entry = next(iter(results.values()))[0]
+    # The same run scored again, with the scores of all classes.
+    _run(set_of_features, variant, tmp_path, "--mode=eval",
+         "--config.evaluate.keep_all_scores=True",
+         "--config.evaluate.output=again")
+    assert read("again/map.json")["average_map"] == pytest.approx(
+        report["average_map"], abs=1e-6)
+    entry = next(iter(read("again/predictions.json")["results"].values()))[0]
     assert entry["class_scores"][entry["label"]] >= entry["score"] - 1e-5
     assert len(entry["class_scores"]) == len(thresholds)
 

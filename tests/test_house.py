@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "losa_jax"
 # everything below.
 FLOORS = [{"errors"}, {"timeline", "models", "report"},
           {"data", "detection"}, {"training"}, {"jobs"},
-          {"main", "convert", "predict", "score"}]
+          {"main", "convert", "predict", "score", "sweep"}]
 # Same floor, but strangers to each other.
 STRANGERS = {("data", "detection"), ("detection", "data"),
              ("models", "timeline"), ("models", "report"),

@@ -11,7 +11,6 @@ problems of a file are collected and reported at once.
 
 import dataclasses
 import difflib
-import json
 import logging
 import math
 import sys
@@ -20,11 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from losa_jax.data.annotation_formats import read_database
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 MAX_REPORTED = 20
+ON_OUTSIDE = ("error", "clip", "keep")
 # Durations in annotation files are rounded: a segment may reach this far
 # past the end (or this share of the duration) and is cut without a word.
 OUTSIDE_TOLERANCE_SECONDS = 0.05
@@ -96,19 +97,22 @@ def load_annotations(path: str | Path, *,
     """Reads and checks a file.
 
     Args:
-      path: the JSON file.
+      path: a file, or files, in one of the layouts of
+        `annotation_formats`.
       class_names: the classes in label order; None takes the file's own.
-      on_outside: segments that reach outside their video are an "error", or
-        "clip" cuts them (and drops those wholly outside) with a warning.
+      on_outside: segments that reach outside their video are an "error";
+        "clip" cuts them (and drops those wholly outside) with a warning;
+        "keep" leaves them, and empty ones too, for scoring against what
+        others score against.
 
     Raises:
       InputError: names every wrong entry.
     """
     path = Path(path)
-    if on_outside not in ("error", "clip"):
+    if on_outside not in ON_OUTSIDE:
         raise InputError(f"config.data.on_outside={on_outside!r}: choose "
-                         "error or clip")
-    database = _read_database(path)
+                         f"one of {', '.join(ON_OUTSIDE)}")
+    database = read_database(path)
     problems: list[str] = []
     label_ids: dict[str, set] = {}
     videos = {}
@@ -131,24 +135,6 @@ def load_annotations(path: str | Path, *,
     if not videos:
         raise InputError(f"{path}: no videos under \"database\"")
     return Annotations(path, videos, names)
-
-
-def _read_database(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such annotation file; set "
-                         "--config.data.annotations=FILE.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON: line {error.lineno}, column "
-                         f"{error.colno}: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error})") from error
-    database = content.get("database") if isinstance(content, dict) else None
-    if not isinstance(database, dict):
-        raise InputError(f"{path}: has no object \"database\" of videos; "
-                         "the format is in README, \"Your own videos\"")
-    return database
 
 
 def _read_video(video_id: str, entry: Any, on_outside: str,
@@ -222,6 +208,8 @@ def _read_action(where: str, annotation: Any, duration: float | None,
     if not (math.isfinite(start) and math.isfinite(end)):
         problems.append(f"{where}: segment [{start}, {end}] is not finite")
         return None
+    if on_outside == "keep" and end >= start:
+        return Action(start, end, label)
     if end <= start:
         problems.append(f"{where}: segment [{start}, {end}] ends before it "
                         "starts")

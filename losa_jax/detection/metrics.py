@@ -6,7 +6,8 @@ order of the mapping, then the order of its list) ranks first. Public kits
 use numpy's unstable sort, whose order of equal scores depends on the
 processor: where many scores are equal, expect their mAP to differ from ours
 by some tenths of a percent (on one public file they give 33.41, 33.47 or
-33.14 on three kinds of processor, we 33.15 on every one).
+33.14 on three kinds of processor, we 33.15 on every one). `ACTIVITYNET_KIT`
+does as they do.
 """
 
 import dataclasses
@@ -23,6 +24,26 @@ from losa_jax.errors import InputError
 SAME_ACTION_SECONDS = 1e-3
 
 Annotation = tuple[float, float, str]  # start_seconds, end_seconds, label
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Where public kits differ from what we find right.
+
+    Attributes:
+      ties: "stable", or "numpy": equal scores in the order of its unstable
+        sort, as ActivityNet's kit.
+      unknown_videos: predictions in videos that are not in the ground truth
+        are left out ("drop"), or are false ("false"), as in ActivityNet's
+        kit.
+    """
+
+    ties: str = "stable"
+    unknown_videos: str = "drop"
+
+
+OURS = Rules()
+ACTIVITYNET_KIT = Rules("numpy", "false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +120,8 @@ class _Rows(NamedTuple):
 def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
                  predictions: Mapping[str, Sequence[Detection]], *,
                  class_names: Sequence[str],
-                 tiou_thresholds: Sequence[float]) -> MapReport:
+                 tiou_thresholds: Sequence[float], rules: Rules = OURS
+                 ) -> MapReport:
     """Scores predictions by the ActivityNet protocol.
 
     In every class the predictions of all videos are taken by descending
@@ -108,8 +130,6 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
     false. Average precision is the area under the interpolated
     precision-recall curve (VOC 2011), its mean runs over the classes that
     have actions.
-    Differs from ActivityNet's kit: predictions in videos that are not in
-    the ground truth are left out, there they are false.
 
     Args:
       ground_truth: (start_seconds, end_seconds, label) of every action of
@@ -119,13 +139,14 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
       class_names: all classes; predictions of other labels are left out and
         counted.
       tiou_thresholds: temporal IoU that counts as found, inclusive.
+      rules: `ACTIVITYNET_KIT` gives that kit's numbers.
 
     Raises:
       InputError: no action at all, or a ground-truth label that is not in
         `class_names`.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
-    found = _prediction_rows(ground_truth, predictions, class_names)
+    found = _prediction_rows(ground_truth, predictions, class_names, rules)
     num_classes = len(class_names)
     thresholds = np.asarray(tiou_thresholds, np.float64)
 
@@ -191,7 +212,8 @@ def _hits(found: _Rows, actions: _Rows, thresholds: np.ndarray
 def recall_at(ground_truth: Mapping[str, Sequence[Annotation]],
               predictions: Mapping[str, Sequence[Detection]], *,
               class_names: Sequence[str], tiou_thresholds: Sequence[float],
-              multiples: Sequence[int] = (1, 5)) -> np.ndarray:
+              multiples: Sequence[int] = (1, 5), rules: Rules = OURS
+              ) -> np.ndarray:
     """Recall@kx of Ego4D, as ActionFormer reports it beside mAP.
 
     Of every video and class with n actions the k n best predictions are
@@ -202,13 +224,15 @@ def recall_at(ground_truth: Mapping[str, Sequence[Annotation]],
       ground_truth, predictions, class_names, tiou_thresholds: as in
         `evaluate_map`.
       multiples: the k.
+      rules: `ties` as in `evaluate_map`, inside each video and class.
 
     Returns:
       [multiples, thresholds] mean over the classes that have actions of the
       share of actions found.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
-    found = _prediction_rows(ground_truth, predictions, class_names)
+    found = _prediction_rows(ground_truth, predictions, class_names,
+                             Rules("file"))
     num_classes = len(class_names)
     thresholds = np.asarray(tiou_thresholds, np.float64)
 
@@ -217,6 +241,9 @@ def recall_at(ground_truth: Mapping[str, Sequence[Annotation]],
         label = actions.label[columns.start]
         num_actions = columns.stop - columns.start
         iou = _segment_iou(found.segments[rows], actions.segments[columns])
+        scores = found.scores[rows]
+        iou = iou[np.argsort(scores)[::-1] if rules.ties == "numpy"
+                  else np.argsort(-scores, kind="stable")]
         for index, multiple in enumerate(multiples):
             best = iou[:multiple * num_actions].max(axis=0)
             counts[label, index] += (best >= thresholds[:, None]).sum(axis=1)
@@ -291,7 +318,8 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
 
 def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
                      predictions: Mapping[str, Sequence[Detection]],
-                     class_names: Sequence[str]) -> _Rows:
+                     class_names: Sequence[str], rules: Rules = OURS
+                     ) -> _Rows:
     """Predictions of known videos and classes, by group, best first."""
     class_index = {name: k for k, name in enumerate(class_names)}
     video_index = {video: index for index, video in enumerate(ground_truth)}
@@ -299,7 +327,9 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
     for video, detections in predictions.items():
         total += len(detections)
         if video not in video_index:
-            continue
+            if rules.unknown_videos == "drop":
+                continue
+            video_index[video] = len(video_index)
         first_group = video_index[video] * len(class_names)
         for start, end, label, score, *_ in detections:
             k = class_index.get(label)
@@ -308,7 +338,15 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
                 values.append((start, end, score))
     group = np.asarray(groups, np.int64)
     values = np.asarray(values, np.float64).reshape(-1, 3)
-    ranking = np.argsort(-values[:, 2], kind="stable")
+    if rules.ties == "file":
+        ranking = np.arange(len(values))
+    elif rules.ties == "stable":
+        ranking = np.argsort(-values[:, 2], kind="stable")
+    else:  # class by class, as the kits sort
+        labels = group % len(class_names)
+        rows = [np.flatnonzero(labels == k) for k in range(len(class_names))]
+        ranking = np.concatenate([
+            one[np.argsort(values[one, 2])[::-1]] for one in rows])
     order = ranking[np.argsort(group[ranking], kind="stable")]
     row_of_input = np.empty_like(order)
     row_of_input[order] = np.arange(len(order))

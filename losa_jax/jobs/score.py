@@ -1,0 +1,211 @@
+"""Scores a file of predictions, whoever made it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from losa_jax.data import thumos
+from losa_jax.data.annotation_formats import read_ambiguous
+from losa_jax.data.annotations import load_annotations, load_class_names
+from losa_jax.detection.diagnosis import (
+    Diagnosis,
+    diagnose,
+    format_diagnosis,
+)
+from losa_jax.detection.metrics import (
+    MapReport,
+    Rules,
+    evaluate_map,
+    format_map_table,
+    recall_at,
+)
+from losa_jax.detection.predictions import Detection, read_predictions
+from losa_jax.detection.thumos_protocol import evaluate_thumos
+from losa_jax.errors import InputError
+from losa_jax.jobs.setup import write_json
+from losa_jax.report.plots import plot_bars, plot_profile
+
+RECALL_MULTIPLES = (1, 5)
+
+
+def tiou_list(text: str) -> tuple[float, ...]:
+    """"0.3:0.7:0.1" or "0.5,0.75" to thresholds.
+
+    Raises:
+      InputError: it is neither, or a threshold is not within 0 .. 1.
+    """
+    try:
+        if ":" in text:
+            first, last, step = map(float, text.split(":"))
+            count = round((last - first) / step) + 1
+            values = tuple(round(first + i * step, 6) for i in range(count))
+        else:
+            values = tuple(map(float, text.split(",")))
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"--tiou={text}: write first:last:step, as "
+                         "0.3:0.7:0.1, or a list, as 0.5,0.75") from error
+    if not values or not all(0 < value <= 1 for value in values):
+        raise InputError(f"--tiou={text}: thresholds lie within 0 and 1")
+    return values
+
+
+def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
+          tiou_thresholds: tuple[float, ...], videos: str, class_names: str,
+          ties: str, unknown: str, ambiguous: Path | None,
+          output: Path | None,
+          diagnose_into: Path | None = None) -> MapReport:
+    """The job: prints the table, says what was used and what was not.
+
+    Arguments as those of `python -m losa_jax.score`.
+
+    Raises:
+      InputError: a file that cannot be read or does not fit.
+    """
+    found = read_predictions(predictions)
+    names = load_class_names(class_names) if class_names else None
+    loaded = load_annotations(annotations, class_names=names,
+                              on_outside="keep")
+    excluded = excluded_videos(videos)
+    chosen = loaded.subset(subset)
+    if not chosen:
+        known = sorted({video.subset for video in loaded.videos.values()})
+        raise InputError(f"{annotations}: no video of subset {subset!r}; the "
+                         f"file has {', '.join(known)}")
+    truth = {
+        video.video_id: [(action.start_seconds, action.end_seconds,
+                          action.label) for action in video.actions]
+        for video in chosen if video.video_id not in excluded}
+    found = _fit_ids({video: rows for video, rows in found.items()
+                      if video not in excluded}, truth)
+    present = {label for actions in truth.values() for *_, label in actions}
+    labels = tuple(name for name in loaded.class_names if name in present)
+    if protocol == "thumos":
+        report = evaluate_thumos(
+            truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
+            ambiguous=read_ambiguous(ambiguous) if ambiguous else {})
+        recall = None
+    else:
+        report = evaluate_map(
+            truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
+            rules=Rules(ties, unknown))
+        recall = recall_at(
+            truth, found, class_names=labels,
+            tiou_thresholds=tiou_thresholds, multiples=RECALL_MULTIPLES,
+            rules=Rules(ties, unknown))
+    print(format_map_table(report))
+    _print_facts(report, recall, found, truth, excluded, protocol, ties,
+                 unknown, ambiguous)
+    if output is not None:
+        write_json(output, _content(report, recall))
+    if diagnose_into is not None:
+        write_diagnosis(diagnose_into, diagnose(
+            truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
+            durations={video.video_id: video.duration_seconds or 0.0
+                       for video in chosen}))
+    return report
+
+
+def write_diagnosis(folder: Path, found: Diagnosis) -> None:
+    """diagnosis.txt, diagnosis.json and pictures; the tables are printed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = format_diagnosis(found)
+    print(f"\n{text}\nwrote {folder}")
+    (folder / "diagnosis.txt").write_text(text + "\n")
+    write_json(folder / "diagnosis.json", dataclasses.asdict(found))
+    plot_profile(found.profile, folder / "profile.png",
+                 f"kinds of predictions at tIoU {found.tiou_threshold:g}")
+    plot_bars({error: 100 * value for error, value in found.gain.items()},
+              folder / "gain.png", label="mAP points",
+              title="average mAP gained without each kind of error")
+    for name, bins in found.bins.items():
+        for what in ("average_map", "missed"):
+            plot_bars({f"{one.low:.3g} .. {one.high:.3g}":
+                       100 * getattr(one, what) for one in bins},
+                      folder / f"{what}_by_{name}.png", label="%",
+                      title=f"{what} by {name}".replace("_", " "))
+
+
+def excluded_videos(videos: str) -> dict[str, str]:
+    """{video id: reason} of the videos that a protocol or a file leaves
+    out."""
+    if not videos:
+        return {}
+    if videos in thumos.EXCLUDED:
+        return thumos.EXCLUDED[videos]
+    path = Path(videos)
+    if not path.is_file():
+        raise InputError(f"--videos={videos}: neither a file of ids to leave "
+                         f"out nor one of {', '.join(thumos.EXCLUDED)}")
+    return {line.split()[0]: f"is named in {path.name}"
+            for line in path.read_text().splitlines() if line.strip()}
+
+
+def _fit_ids(found: dict[str, list[Detection]], truth: dict[str, Any]
+             ) -> dict[str, list[Detection]]:
+    """ActivityNet's ids circulate with and without "v_"."""
+    if any(video in truth for video in found):
+        return found
+    for change in (lambda name: name.removeprefix("v_"),
+                   lambda name: f"v_{name}"):
+        renamed = {change(video): rows for video, rows in found.items()}
+        if any(video in truth for video in renamed):
+            return renamed
+    return found
+
+
+def _print_facts(report: MapReport, recall: np.ndarray | None,
+                 found: dict[str, list[Detection]], truth: dict[str, Any],
+                 excluded: dict[str, str], protocol: str, ties: str,
+                 unknown: str, ambiguous: Path | None) -> None:
+    if recall is not None:
+        for multiple, row in zip(RECALL_MULTIPLES, recall, strict=True):
+            cells = "  ".join(f"{tiou:g}: {100 * value:.2f}" for tiou, value
+                              in zip(report.tiou_thresholds, row,
+                                     strict=True))
+            print(f"recall@{multiple}x  {cells}")
+    strangers = [video for video in found if video not in truth]
+    silent = [video for video in truth if not found.get(video)]
+    print(f"protocol {protocol}; {report.num_videos} videos, "
+          f"{report.num_actions:,} actions, {report.num_predictions:,} "
+          f"predictions; {len(silent)} videos without a prediction")
+    for video, reason in excluded.items():
+        print(f"left out: {video} {reason}")
+    if strangers:
+        fate = ("are false" if protocol == "activitynet"
+                and unknown == "false" else "are left out")
+        number = sum(len(found[video]) for video in strangers)
+        print(f"{len(strangers)} videos with {number} predictions are not in "
+              f"the ground truth: they {fate} ({', '.join(strangers[:5])})")
+    tied = _num_tied(found)
+    if tied and protocol == "activitynet":
+        print(f"{tied:,} predictions share their score with another of their "
+              "class: their order is that of " + (
+                  "numpy's sort and depends on the processor, --ties=stable "
+                  "does not" if ties == "numpy" else "the file"))
+    if protocol == "thumos" and ambiguous is None:
+        print("without Ambiguous segments (--ambiguous=FILE)")
+
+
+def _num_tied(found: dict[str, list[Detection]]) -> int:
+    scores: dict[str, list[float]] = {}
+    for rows in found.values():
+        for row in rows:
+            scores.setdefault(row.label, []).append(row.score)
+    return sum(int(counts[counts > 1].sum()) for counts in (
+        np.unique(values, return_counts=True)[1]
+        for values in scores.values()))
+
+
+def _content(report: MapReport, recall: np.ndarray | None) -> dict[str, Any]:
+    content = dataclasses.asdict(report)
+    for key, value in content.items():
+        if isinstance(value, np.ndarray):
+            content[key] = json.loads(json.dumps(
+                np.where(np.isnan(value), None, value).tolist()))
+    content["recall"] = None if recall is None else {
+        f"{multiple}x": row.tolist() for multiple, row in zip(
+            RECALL_MULTIPLES, recall, strict=True)}
+    return content

@@ -24,6 +24,9 @@ def get_config() -> ConfigDict:
         # A broken or missing video: "stop" before training starts, or "skip"
         # it, with a warning and a count.
         on_broken_video="stop",
+        # Videos to leave out: a file of ids, one a line (--mode=check_data
+        # writes one), or "thumos_212", "thumos_211", "thumos_210".
+        block_list="",
         # How much of each video is decoded to see that it is whole before a
         # run: "none", "ends" or "full".
         check="ends",

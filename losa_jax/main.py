@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from losa_jax.errors import InputError
 
-MODES = ("train", "pretrain", "eval", "cache")
+MODES = ("train", "pretrain", "eval", "cache", "check_data")
 EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -45,6 +45,7 @@ def run(argv: list[str]) -> int:
         return EXIT_INPUT
     # Imported late, so that --help does not wait for jax.
     from losa_jax.jobs.cache import cache
+    from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
@@ -54,7 +55,7 @@ def run(argv: list[str]) -> int:
         cache(config, workdir, dry_run=_DRY_RUN.value)
 
     jobs = {"train": train, "pretrain": pretrain, "eval": evaluate,
-            "cache": cache_features}
+            "cache": cache_features, "check_data": check_data}
     if _DRY_RUN.value and _MODE.value != "cache":
         print("--dry_run goes with --mode=cache", file=sys.stderr)
         return EXIT_USAGE

@@ -23,6 +23,8 @@ EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 # cut or re-encoded; its actions may be elsewhere.
 DISAGREEMENT = 0.01
 MAX_REPORTED = 20
+# For a job that tells of broken videos itself.
+REPORT = "report"
 
 
 class BrokenVideo(NamedTuple):
@@ -44,7 +46,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
       videos: to look for, as <video_id>.mp4 (or another video extension).
       folder: of the files.
       on_broken_video: "stop" raises if any video is missing or broken,
-        "skip" leaves it out with a warning.
+        "skip" leaves it out with a warning, `REPORT` without a word.
       check: "none", "ends" or "full"; see `probe_video`.
       cache_path: JSON of files probed before; by path, size and time.
       progress: show a bar.
@@ -56,7 +58,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
     Raises:
       InputError: lists every missing or broken video and the remedy.
     """
-    if on_broken_video not in ("stop", "skip"):
+    if on_broken_video not in ("stop", "skip", REPORT):
         raise InputError(f"config.data.on_broken_video={on_broken_video!r}: "
                          "choose stop or skip")
     if check not in CHECKS:
@@ -77,7 +79,8 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                 info = probe_video(path, check=check)
                 cache[key] = {**dataclasses.asdict(info),
                               "path": str(info.path)}
-            _compare(video, info)
+            if on_broken_video != REPORT:
+                _compare(video, info)
             return info
         except InputError as error:
             return BrokenVideo(video.video_id, folder / video.video_id,
@@ -110,6 +113,8 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
     Raises:
       InputError: lists them, under "stop" or where no video is left.
     """
+    if on_broken_video == REPORT:
+        return
     if broken and (on_broken_video == "stop" or not some_are_left):
         lines = [f"  {item.video_id}: {item.reason}"
                  for item in broken[:MAX_REPORTED]]
@@ -138,7 +143,8 @@ def _find_file(video_id: str, folder: Path,
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name")
-    found = files.get(video_id, [])
+    # ActivityNet's videos circulate with "v_" before their id.
+    found = files.get(video_id) or files.get(f"v_{video_id}", [])
     if not found:
         raise InputError(f"no file {video_id}{{{','.join(EXTENSIONS)}}} in "
                          f"{folder}")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.data import thumos
 from losa_jax.data.annotation_formats import read_ambiguous
 from losa_jax.data.annotations import load_annotations, load_class_names
 from losa_jax.detection.diagnosis import (
@@ -25,7 +24,7 @@ from losa_jax.detection.metrics import (
 from losa_jax.detection.predictions import Detection, read_predictions
 from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import write_json
+from losa_jax.jobs.setup import blocked_videos, write_json
 from losa_jax.report.plots import plot_bars, plot_profile
 
 RECALL_MULTIPLES = (1, 5)
@@ -68,7 +67,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     names = load_class_names(class_names) if class_names else None
     loaded = load_annotations(annotations, class_names=names,
                               on_outside="keep")
-    excluded = excluded_videos(videos)
+    excluded = blocked_videos(videos)
     chosen = loaded.subset(subset)
     if not chosen:
         known = sorted({video.subset for video in loaded.videos.values()})
@@ -126,21 +125,6 @@ def write_diagnosis(folder: Path, found: Diagnosis) -> None:
                        100 * getattr(one, what) for one in bins},
                       folder / f"{what}_by_{name}.png", label="%",
                       title=f"{what} by {name}".replace("_", " "))
-
-
-def excluded_videos(videos: str) -> dict[str, str]:
-    """{video id: reason} of the videos that a protocol or a file leaves
-    out."""
-    if not videos:
-        return {}
-    if videos in thumos.EXCLUDED:
-        return thumos.EXCLUDED[videos]
-    path = Path(videos)
-    if not path.is_file():
-        raise InputError(f"--videos={videos}: neither a file of ids to leave "
-                         f"out nor one of {', '.join(thumos.EXCLUDED)}")
-    return {line.split()[0]: f"is named in {path.name}"
-            for line in path.read_text().splitlines() if line.strip()}
 
 
 def _fit_ids(found: dict[str, list[Detection]], truth: dict[str, Any]

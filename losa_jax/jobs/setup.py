@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax import timeline
+from losa_jax.data import thumos
 from losa_jax.data.annotations import (
     Annotations,
     load_annotations,
@@ -105,7 +106,9 @@ def load_data(config: Any, workdir: Path,
 def _probe_subset(config: Any, annotations: Annotations, key: str,
                   subset: str, workdir: Path, store: FeatureStore | None):
     data, window = config.data, config.window
-    annotated = annotations.subset(subset)
+    blocked = blocked_videos(data.block_list)
+    annotated = tuple(video for video in annotations.subset(subset)
+                      if video.video_id not in blocked)
     if not annotated:
         known = sorted({v.subset for v in annotations.videos.values()})
         raise InputError(
@@ -135,6 +138,25 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
     logger.info("%s: %d videos, %d actions, %d broken or missing", subset,
                 len(videos), actions, len(lost))
     return tuple(videos), lost
+
+
+def blocked_videos(block_list: str) -> dict[str, str]:
+    """{video id: reason} of what config.data.block_list leaves out.
+
+    Raises:
+      InputError: neither a protocol's name nor a file.
+    """
+    if not block_list:
+        return {}
+    if block_list in thumos.EXCLUDED:
+        return thumos.EXCLUDED[block_list]
+    path = Path(block_list)
+    if not path.is_file():
+        raise InputError(f"{block_list}: neither a file of ids to leave out, "
+                         f"one a line, nor one of "
+                         f"{', '.join(thumos.EXCLUDED)}")
+    return {line.split()[0]: f"is named in {path.name}"
+            for line in path.read_text().splitlines() if line.strip()}
 
 
 def window_reader(config: Any, store: FeatureStore | None,

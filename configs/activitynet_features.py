@@ -2,8 +2,8 @@
 
     python -m losa_jax.main --config=configs/activitynet_features.py:tsp \
         --workdir=runs/anet_tsp --config.data.annotations=anet1.3.json \
-        --config.data.class_names=one_class.txt \
-        --config.features.folder=FOLDER_OF_NPY
+        --config.features.folder=FOLDER_OF_NPY \
+        --config.evaluate.video_scores=cuhk_val_simp_share.json
 
 Variants: configs/activitynet_features.py:NAME with NAME one of
     tsp          ActionFormer on TSP features (512 channels; the default)
@@ -11,8 +11,8 @@ Variants: configs/activitynet_features.py:NAME with NAME one of
 Hardware: one GPU or TPU. Result NOT measured here: the features are not at
 hand. Published average mAP (tIoU 0.5 to 0.95) with CUHK's video-level
 classes: ActionFormer 36.6, TriDet 36.8.
-The recipe learns proposals of one class; give annotations whose labels are
-one, and fuse with a classifier's scores afterwards. Recipes:
+The recipe learns proposals of any class; an external classifier's scores give
+them their classes, and every mAP is that of this classifier too. Recipes:
 shared/reference/heads_and_recipes.md, D1 and D2.
 """
 
@@ -31,6 +31,7 @@ def get_config(variant: str = "tsp") -> ConfigDict:
     config.name = f"anet_{variant}"
     config.data.train_subset = "training"
     config.data.test_subset = "validation"
+    config.data.class_agnostic = True
     config.data.on_outside = "clip"
     config.data.frame_cache_gib = 8.0
     config.features.prefix = "v_"

@@ -19,6 +19,9 @@ def get_config() -> ConfigDict:
         # One class name a line, in label order; "" takes label_id from the
         # JSON, or sorted names.
         class_names="",
+        # The head finds actions of any class, as one; classes come from
+        # evaluate.video_scores (ActivityNet's usual way).
+        class_agnostic=False,
         train_subset="training",
         test_subset="testing",
         # A broken or missing video: "stop" before training starts, or "skip"
@@ -294,6 +297,12 @@ def get_config() -> ConfigDict:
         voting="actionformer",
         # predictions.json holds the scores of all classes of a segment.
         keep_all_scores=False,
+        # Scores of whole videos by a classifier (data/video_scores.py): a
+        # class-agnostic proposal stands for the best video_scores_top of
+        # them, other detections are weighed by the score of their class.
+        video_scores="",
+        video_scores_top=2,
+        video_scores_fusion="sqrt",  # sqrt, product
     ))
     config.mesh = ConfigDict(dict(
         # Devices along each axis; 0 lets the program choose.

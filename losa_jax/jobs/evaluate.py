@@ -19,6 +19,8 @@ from losa_jax.data.pipeline import (
     test_dataset,
 )
 from losa_jax.data.source import SourceVideo
+from losa_jax.data.video_scores import load_video_scores
+from losa_jax.detection.fusion import fuse, rescore
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
@@ -32,6 +34,7 @@ from losa_jax.detection.postprocess import (
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import (
+    ANY_CLASS,
     DataSet,
     load_data,
     start_log,
@@ -64,6 +67,10 @@ class Evaluator:
         self._config, self._data = config, data
         self._model, self._mesh, self._cache = model, mesh, cache
         settings = config.evaluate
+        self._video_scores = load_video_scores(
+            settings.video_scores, data.label_names,
+            [video.video_id for video in data.test]
+        ) if settings.video_scores else None
         predict = make_predict_step(model.encode, model.detector)
 
         def candidates(parameters, statistics, frozen, batch):
@@ -125,7 +132,8 @@ class Evaluator:
                                       candidates),
                         self._data.test[video_number], window.first_sample))
         predictions = {
-            video.video_id: self._merge(found[number])
+            video.video_id: self._classified(
+                video.video_id, self._merge(found[number]))
             for number, video in enumerate(self._data.test)
             if video.video_id not in broken.reasons}
         report = self._score(predictions, broken)
@@ -173,6 +181,18 @@ class Evaluator:
             for (start, end), score, label, scores in zip(
                 left.segments, left.scores, left.labels, every, strict=True)]
 
+    def _classified(self, video_id: str, found: list[Detection]
+                    ) -> list[Detection]:
+        """With the scores of an external classifier, where there are any."""
+        if self._video_scores is None:
+            return found
+        settings = self._config.evaluate
+        scores = self._video_scores[video_id]
+        if not self._config.data.class_agnostic:
+            return rescore(found, scores, fusion=settings.video_scores_fusion)
+        return fuse(found, scores, top_classes=settings.video_scores_top,
+                    fusion=settings.video_scores_fusion)
+
     def _score(self, predictions: dict[str, list[Detection]],
                broken: BrokenVideos) -> MapReport:
         if broken.reasons:
@@ -182,17 +202,48 @@ class Evaluator:
                 ", ".join(sorted(broken.reasons)))
         return evaluate_map(
             ground_truth(self._data, predictions), predictions,
-            class_names=self._data.class_names,
+            class_names=scored_classes(self._data, predictions),
             tiou_thresholds=tuple(self._config.evaluate.tiou_thresholds))
 
 
 def ground_truth(data: DataSet, predictions: dict[str, list[Detection]]
                  ) -> dict[str, list[tuple[float, float, str]]]:
-    """Actions of the testing videos that have predictions."""
+    """Actions of the testing videos that have predictions.
+
+    Of one class where the predictions know no other.
+    """
+    one = (scored_classes(data, predictions) == (ANY_CLASS,))
     return {
         video.video_id: [(action.start_seconds, action.end_seconds,
-                          action.label) for action in video.actions]
+                          ANY_CLASS if one else action.label)
+                         for action in video.actions]
         for video in data.test if video.video_id in predictions}
+
+
+def scored_classes(data: DataSet, predictions: dict[str, list[Detection]]
+                   ) -> tuple[str, ...]:
+    """The annotations' classes, but for proposals without a class."""
+    if data.class_names == data.label_names or any(
+            row.label != ANY_CLASS for rows in predictions.values()
+            for row in rows):
+        return data.label_names
+    return (ANY_CLASS,)
+
+
+def print_report(report: MapReport, config: Any) -> None:
+    """The table, and what else made it."""
+    print(format_map_table(report))
+    settings = config.evaluate
+    if settings.video_scores:
+        print(f"classes from {settings.video_scores} "
+              f"({settings.video_scores_fusion}, top "
+              f"{settings.video_scores_top}): this mAP is the classifier's "
+              "too")
+    elif config.data.class_agnostic:
+        print("proposals of any class: no classifier (config.evaluate."
+              "video_scores)")
+    if config.data.block_list:
+        print(f"videos left out: {config.data.block_list}")
 
 
 def write_results(workdir: Path, report: MapReport,
@@ -246,7 +297,7 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
     output.mkdir(exist_ok=True)
     write_results(output, report, predictions,
                   {"checkpoint": which, "step": step})
-    print(format_map_table(report))
+    print_report(report, config)
     print(f"checkpoint: {which}, step {step}; wrote "
           f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
     return report

@@ -26,6 +26,8 @@ from losa_jax.errors import InputError
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+# The one class of data.class_agnostic.
+ANY_CLASS = "action"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,15 @@ class DataSet:
     """The probed videos of a config.
 
     Attributes:
-      class_names: in label order.
+      class_names: that the head tells apart, in label order.
+      label_names: of the annotations; more than `class_names` where the
+        head finds actions of any class (data.class_agnostic).
       train, test: videos of the two subsets; empty where not asked for.
       broken: videos left out under data.on_broken_video="skip".
     """
 
     class_names: tuple[str, ...]
+    label_names: tuple[str, ...]
     train: tuple[SourceVideo, ...]
     test: tuple[SourceVideo, ...]
     broken: tuple[BrokenVideo, ...]
@@ -99,7 +104,15 @@ def load_data(config: Any, workdir: Path,
         videos[subset], lost = _probe_subset(config, annotations, subset,
                                              name, workdir, store)
         broken += lost
-    return DataSet(annotations.class_names, videos["train"], videos["test"],
+    labels = annotations.class_names
+    if not data.class_agnostic:
+        return DataSet(labels, labels, videos["train"], videos["test"],
+                       tuple(broken))
+    train = tuple(
+        dataclasses.replace(video, actions=tuple(
+            action._replace(label=ANY_CLASS) for action in video.actions))
+        for video in videos["train"])
+    return DataSet((ANY_CLASS,), labels, train, videos["test"],
                    tuple(broken))
 
 

@@ -19,7 +19,7 @@ from losa_jax.data.pipeline import (
     train_dataset,
 )
 from losa_jax.data.source import SourceVideo
-from losa_jax.detection.metrics import MapReport, format_map_table
+from losa_jax.detection.metrics import MapReport
 from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
@@ -27,6 +27,8 @@ from losa_jax.jobs.evaluate import (
     PREDICTIONS_FILE,
     Evaluator,
     ground_truth,
+    print_report,
+    scored_classes,
     write_results,
 )
 from losa_jax.jobs.pretrain import ensure_backbone
@@ -212,9 +214,9 @@ def train(config: Any, workdir: Path) -> MapReport:
                   {"checkpoint": BEST, "step": best_step})
     write_json(workdir / THRESHOLDS_FILE, best_f1_thresholds(
         ground_truth(data, predictions), predictions,
-        class_names=data.class_names))
+        class_names=scored_classes(data, predictions)))
     checkpoints.close()
-    print(format_map_table(report))
+    print_report(report, config)
     print(f"best checkpoint: step {best_step} of {total_steps}; wrote "
           f"{workdir / PREDICTIONS_FILE} and {workdir / MAP_FILE}")
     _report_broken(data, broken)

@@ -57,6 +57,7 @@ def test_every_fault_is_named(odd, tmp_path, capsys):
     assert block.read_text().split() == sorted(names[:2])
     config.data.block_list = str(block)
     config.data.on_outside = "clip"
+    (tmp_path / "run").mkdir()
     data = load_data(config, tmp_path / "run")
     assert {video.video_id for video in data.train} == set(names[2:])
 

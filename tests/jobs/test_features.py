@@ -156,6 +156,26 @@ def test_an_imported_head_is_scored_without_a_run(
         flat["cls/out/bias"], data["param/cls_head.cls_head.conv.bias"])
 
 
+@pytest.mark.shared
+@pytest.mark.slow
+def test_proposals_get_their_classes_from_a_classifier(
+        set_of_features, tmp_path, capsys):
+    """A perfect classifier makes class-agnostic proposals detections."""
+    database = json.loads((set_of_features / "annotations.json"
+                           ).read_text())["database"]
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({
+        name: {"class": entry["annotations"][0]["label"], "score": 1.0}
+        for name, entry in database.items()}))
+    _run(set_of_features, "i3d", tmp_path, "--config.data.class_agnostic=True",
+         f"--config.evaluate.video_scores={scores}",
+         "--config.evaluate.nms_per_class=False",
+         "--config.evaluate.voting_threshold=0.9")
+    report = json.loads((tmp_path / "map.json").read_text())
+    assert len(report["class_names"]) > 1
+    assert report["average_map"] >= 0.9
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"adapter.kind": "losa"}, "adapter.kind=none"),
     ({"window.clip_frames": 16}, "a sample is one feature"),

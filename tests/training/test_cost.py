@@ -1,0 +1,71 @@
+"""FLOPs by hand, collectives of a program that has them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from losa_jax.training.cost import collectives, traced_flops
+
+
+def test_products_by_hand():
+    def f(x, w):
+        return jnp.einsum("bij,bjk->bik", x, w).sum()
+
+    x, w = jnp.ones((2, 3, 4)), jnp.ones((2, 4, 5))
+    assert traced_flops(f, x, w) == 2 * 2 * 3 * 4 * 5
+    # The gradient has two products more, of the same size.
+    assert traced_flops(jax.grad(f, argnums=(0, 1)), x, w) == (
+        2 * 2 * 2 * 3 * 4 * 5)
+
+
+def test_loops_are_multiplied_out():
+    def body(x, w):
+        return jax.checkpoint(lambda x: jnp.tanh(x @ w))(x), None
+
+    def f(x, weights):
+        return jax.lax.scan(body, x, weights)[0].sum()
+
+    x, weights = jnp.ones((8, 16)), jnp.ones((12, 16, 16))
+    once = 2 * 8 * 16 * 16
+    assert traced_flops(f, x, weights) == 12 * once
+    # Again in the backward pass, and two gradients.
+    assert traced_flops(jax.grad(f), x, weights) in (
+        12 * 3 * once, 12 * 4 * once)
+    assert traced_flops(lambda x: jax.lax.map(lambda r: r @ weights[0],
+                                              x), x) == once
+
+
+def test_convolutions_and_branches():
+    x, k = jnp.ones((1, 10, 4)), jnp.ones((3, 4, 6))
+
+    def conv(x, k):
+        return jax.lax.conv_general_dilated(
+            x, k, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+
+    assert traced_flops(conv, x, k) == 2 * 10 * 6 * 3 * 4
+    branch = jax.make_jaxpr(lambda x: jax.lax.cond(
+        x.sum() > 0, lambda x: x @ x.T, lambda x: x @ x[:1].T * jnp.ones(8),
+        x))(jnp.ones((8, 5)))
+    from losa_jax.training.cost import matmul_flops
+    assert matmul_flops(branch) == 2 * 8 * 8 * 5
+
+
+def test_collectives_of_a_sharded_product():
+    mesh = Mesh(np.array(jax.devices()[:8]).reshape(8), ("x",))
+    rows = NamedSharding(mesh, PartitionSpec(None, "x"))
+    columns = NamedSharding(mesh, PartitionSpec("x", None))
+    compiled = jax.jit(
+        lambda a, b: a @ b,
+        out_shardings=NamedSharding(mesh, PartitionSpec())).lower(
+        jax.ShapeDtypeStruct((16, 64), jnp.float32, sharding=rows),
+        jax.ShapeDtypeStruct((64, 32), jnp.float32, sharding=columns)
+    ).compile()
+    found = collectives(compiled.as_text())
+    assert set(found) == {"all-reduce"}
+    assert found["all-reduce"].largest_bytes == 16 * 32 * 4
+
+
+def test_none_without_sharding():
+    compiled = jax.jit(lambda a: a @ a).lower(jnp.ones((8, 8))).compile()
+    assert collectives(compiled.as_text()) == {}

@@ -1,52 +1,40 @@
 """Compiled memory of one train step, by kind of adapter and backbone.
 
     python -m benchmarks.adapter_memory [--backbones=vit_s,vit_b]
-        [--kinds=none,losa,ladder,tia,full] [--device=cpu|v5e|v5p]
+        [--kinds=none,losa,ladder,tia,full] [--device=cpu:1|v5e:1x1|v5p:1x1x1]
 
 One window of 48 clips of 16 x 160 x 160 (configs/thumos.py:b), nothing is
 allocated or run: XLA's own account of a compiled program. `temporary` is
 what a step needs beside parameters, optimizer state and batch; `ratio` is
-the step's over that of the forward pass alone. v5e and v5p compile ahead of
-time for one TPU chip and need the extra `tpu`; not tried yet.
+the step's over that of the forward pass alone. v5e:1x1 and v5p:1x1x1 compile
+ahead of time for one TPU chip and need the extra `tpu`.
 """
 
 import argparse
-import os
 import time
 
 import jax
-from jax.experimental import topologies
 
 from configs import thumos
 from losa_jax.training import sharding
 from losa_jax.training.build import KINDS
 from losa_jax.training.describe import lower_steps
+from losa_jax.training.topology import describe_devices
 
-# Topologies of one chip.
-CHIPS = {"v5e": "v5e:1x1", "v5p": "v5p:1x1x1"}
 # "full-stored" is without activation checkpointing.
 VARIANTS = (*KINDS, "full-stored")
-
-
-def devices_of(name: str) -> list:
-    """The one device to compile for."""
-    if name == "cpu":
-        return jax.devices("cpu")[:1]
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    topology = topologies.get_topology_desc(
-        platform="tpu", topology_name=CHIPS[name],
-        chips_per_host_bounds=(1, 1, 1))
-    return list(topology.devices)[:1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbones", default="vit_s,vit_b,vit_l,vit_h,vit_g")
     parser.add_argument("--kinds", default=",".join(VARIANTS))
-    parser.add_argument("--device", choices=("cpu", *CHIPS), default="cpu")
+    parser.add_argument("--device", default="cpu:1",
+                        help="one chip: cpu:1, v5e:1x1, v5p:1x1x1")
     parser.add_argument("--frames", type=int, default=768)
     arguments = parser.parse_args()
-    mesh = sharding.make_mesh((1, 1, 1), devices_of(arguments.device))
+    _, devices = describe_devices(arguments.device)
+    mesh = sharding.make_mesh((1, 1, 1), devices[:1])
     print("| backbone | kind | trained | temporary GiB: step | forward | "
           "ratio | peak GiB | compile s |\n|" + " --- |" * 8, flush=True)
     for backbone in arguments.backbones.split(","):

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from losa_jax.errors import InputError
 
-MODES = ("train", "pretrain", "eval", "cache", "check_data")
+MODES = ("train", "pretrain", "eval", "cache", "check_data", "plan")
 EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -26,6 +26,12 @@ _WORKDIR = flags.DEFINE_string(
     "Default: runs/<name of the config>.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "With --mode=cache: only say what would be written.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8.")
+_JSON = flags.DEFINE_string(
+    "json", "", "With --mode=plan: a file for its numbers.")
+_PLAN_SWEEP = flags.DEFINE_bool(
+    "plan_sweep", False, "With --mode=plan: try meshes and chunk_clips.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -47,6 +53,7 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
+    from losa_jax.jobs.plan import plan, sweep_plans
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
@@ -54,8 +61,18 @@ def run(argv: list[str]) -> int:
     def cache_features(config, workdir):
         cache(config, workdir, dry_run=_DRY_RUN.value)
 
+    def plan_config(config, workdir):
+        if not _TOPOLOGY.value:
+            raise InputError("--mode=plan needs --topology, as v5e:4x8")
+        if _PLAN_SWEEP.value:
+            sweep_plans(config, _TOPOLOGY.value)
+        else:
+            plan(config, _TOPOLOGY.value,
+                 output=Path(_JSON.value) if _JSON.value else None)
+
     jobs = {"train": train, "pretrain": pretrain, "eval": evaluate,
-            "cache": cache_features, "check_data": check_data}
+            "cache": cache_features, "check_data": check_data,
+            "plan": plan_config}
     if _DRY_RUN.value and _MODE.value != "cache":
         print("--dry_run goes with --mode=cache", file=sys.stderr)
         return EXIT_USAGE

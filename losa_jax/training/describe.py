@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from losa_jax.training import build, sharding
+from losa_jax.training.cost import matmul_flops
 from losa_jax.training.restore import fresh_state
 from losa_jax.training.state import tree_size
 from losa_jax.training.step import make_predict_step
@@ -27,12 +28,16 @@ class Lowered(NamedTuple):
       forward: the prediction of the same number of windows.
       trained_count: trained numbers.
       frozen_count: frozen numbers.
+      train_flops, forward_flops: of the whole program, all devices, matrix
+        products alone (`cost.matmul_flops`).
     """
 
     train_step: jax.stages.Lowered
     forward: jax.stages.Lowered
     trained_count: int
     frozen_count: int
+    train_flops: int
+    forward_flops: int
 
 
 def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
@@ -68,9 +73,11 @@ def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
         build.build_train_step(config, model, optimizer, num_classes),
         donate_argnums=0,
         out_shardings=(sharding.of_leaves(state), None)
-    ).lower(state, model.frozen, batch, key)
-    forward = jax.jit(make_predict_step(model.encode, model.detector)).lower(
+    ).trace(state, model.frozen, batch, key)
+    forward = jax.jit(make_predict_step(model.encode, model.detector)).trace(
         state.trained, state.statistics, model.frozen,
         {name: batch[name] for name in ("frames", "valid_samples")})
-    return Lowered(train_step, forward, tree_size(state.trained),
-                   tree_size(model.frozen))
+    return Lowered(train_step.lower(), forward.lower(),
+                   tree_size(state.trained), tree_size(model.frozen),
+                   matmul_flops(train_step.jaxpr),
+                   matmul_flops(forward.jaxpr))

@@ -3,8 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from losa_jax.models.tree import Template
+from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.vit_sizes import SIZES
 from losa_jax.training.cost import collectives, matmul_flops, traced_flops
 
 
@@ -68,3 +72,17 @@ def test_collectives_of_a_sharded_product():
 def test_none_without_sharding():
     compiled = jax.jit(lambda a: a @ a).lower(jnp.ones((8, 8))).compile()
     assert collectives(compiled.as_text()) == {}
+
+
+def test_a_transformer_against_a_hand_count():
+    spec = VitSpec(**SIZES["vit_s"], image_size=(160, 160))
+    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    clips = jax.ShapeDtypeStruct((3, 16, 160, 160, 3), np.uint8)
+    found = traced_flops(
+        lambda tree, clips: template.bind(tree).features(clips).last,
+        template.shapes, clips)
+    tokens, c, mlp = 8 * 10 * 10, 384, 1536
+    block = 2 * tokens * c * (3 * c + c + 2 * mlp) + 4 * tokens ** 2 * c
+    embed = 2 * tokens * c * (2 * 16 * 16 * 3)
+    want = 3 * (12 * block + embed)
+    assert abs(found - want) < 0.03 * want

@@ -181,7 +181,8 @@ def _advice(config: Any) -> str:
     return "try " + "; ".join(tips)
 
 
-def sweep_plans(config: Any, topology: str) -> list[Plan]:
+def sweep_plans(config: Any, topology: str,
+                chunks: tuple[int, ...] = (1, 4, 16)) -> list[Plan]:
     """Meshes x clips in flight; prints a table, the best that fits first.
 
     Raises:
@@ -190,7 +191,7 @@ def sweep_plans(config: Any, topology: str) -> list[Plan]:
     chip, devices = describe_devices(topology)
     found: list[tuple[Any, Plan]] = []
     for mesh in _meshes(config, len(devices)):
-        for chunk in (1, 4, 16):
+        for chunk in chunks:
             one = config.copy_and_resolve_references()
             one.mesh.data, one.mesh.clip, one.mesh.fsdp = mesh
             one.backbone.chunk_clips = chunk

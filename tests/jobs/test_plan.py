@@ -1,15 +1,20 @@
 """Planning for chips that are not there."""
 
+import dataclasses
 import importlib.util
 import json
 
 import pytest
 
 from losa_jax.errors import InputError
-from losa_jax.jobs.plan import make_plan, plan, sweep_plans
+from losa_jax.jobs.plan import (
+    format_plan,
+    make_plan,
+    plan,
+    sweep_plans,
+)
 from losa_jax.training.topology import (
     CHIPS,
-    Chip,
     describe_devices,
     parse_topology,
 )
@@ -36,18 +41,9 @@ def test_a_plan_for_these_processors(config, tmp_path, capsys):
     frames = 2 * config.window.frames * 32 * 32 * 3 // 4
     assert all(largest < frames for _, _, largest
                in found.train.collectives.values())
-
-
-@pytest.mark.slow
-def test_what_does_not_fit_is_said(config, capsys):
-    _, devices = describe_devices("cpu:1")
-    small = Chip(memory_bytes=1000.0, flops=1e12, link_bytes=1e9)
-    found = make_plan(config, "cpu:1", small, devices)
-    assert not found.fits
-    from losa_jax.jobs.plan import format_plan
-    text = format_plan(config, found)
-    assert "does NOT fit: try a smaller --config.backbone.chunk_clips" in text
-    assert found.seconds_usual == pytest.approx(2.5 * found.seconds_at_best)
+    small = dataclasses.replace(found, fits=False)
+    assert "does NOT fit: try a smaller --config.backbone.chunk_clips" in (
+        format_plan(config, small))
 
 
 @pytest.mark.slow
@@ -55,9 +51,8 @@ def test_a_sweep_recommends_a_mesh(config, capsys):
     config = config.copy_and_resolve_references()
     config.train.batch_windows = 1
     config.evaluate.batch_windows = 1
-    plans = sweep_plans(config, "cpu:1")
-    assert [one.mesh for one in plans] == 3 * [
-        {"data": 1, "clip": 1, "fsdp": 1}]
+    plans = sweep_plans(config, "cpu:1", chunks=(4,))
+    assert [one.mesh for one in plans] == [{"data": 1, "clip": 1, "fsdp": 1}]
     assert "recommended: --config.mesh.data=1" in capsys.readouterr().out
 
 

@@ -40,9 +40,9 @@ def _perturbed(spec):
 
 @pytest.mark.parametrize("changes", [
     {}, {"attention_window": (-1,)}, {"absolute_positions": True},
-    {"relative_positions": True}, {"neck": "fpn", "neck_width": 8},
-    {"embedding_norm": False, "head_norm": False, "neck_norm": False},
-    {"embedding_kernel": 5, "head_kernel": 1, "opentad": True}])
+    {"relative_positions": True, "neck": "fpn", "neck_width": 8,
+     "embedding_kernel": 5, "head_kernel": 1, "embedding_norm": False,
+     "head_norm": False, "neck_norm": False, "opentad": True}])
 def test_padding_never_leaks(changes):
     spec = _small(**changes)
     tree = _perturbed(spec)

@@ -10,7 +10,7 @@ Variants: configs/thumos_features.py:NAME with NAME one of
     videomaev2   ActionFormer on VideoMAEv2 or InternVideo ones (1408)
     videomaev2_tridet   TriDet on them
 Hardware: one GPU or TPU; on CPU 1.5 times the time of a torch model
-(benchmarks/head_speed.py). Result NOT measured here: the features are not at hand.
+(benchmarks/head_speed.py). Result NOT measured here: no features at hand.
 Published average mAP (tIoU 0.3 to 0.7): ActionFormer 66.8 and TriDet 69.3
 with I3D, ActionFormer 69.6 with VideoMAEv2 ViT-g.
 Recipes: shared/reference/heads_and_recipes.md, D1 and D2. Differs from the

@@ -115,19 +115,22 @@ class Kept(NamedTuple):
       valid: [max_kept] False behind the last pick.
     """
 
-    index: Int[Array, "max_kept"]
-    score: Float[Array, "max_kept"]
-    valid: Bool[Array, "max_kept"]
+    index: Int[Array, "*g max_kept"]
+    score: Float[Array, "*g max_kept"]
+    valid: Bool[Array, "*g max_kept"]
 
 
-def soft_nms(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
-             alive: Bool[Array, "m"], *, sigma: float, min_score: float,
+def soft_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
+             alive: Bool[Array, "*g m"], *, sigma: float, min_score: float,
              max_kept: int) -> Kept:
     """Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer runs it.
 
     Picks the best score left, multiplies all others by
     exp(-overlap^2 / sigma), drops those below `min_score`, and so on. What
     is picked is not tested: the first pick stays even below `min_score`.
+
+    Groups (classes) in front are each on their own, side by side in one
+    loop: a pick is a few small operations, whose start costs more than they.
 
     Args:
       segments: start and end, any unit.
@@ -145,8 +148,8 @@ def soft_nms(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
                           decay, max_kept)
 
 
-def hard_nms(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
-             alive: Bool[Array, "m"], *, iou_threshold: float,
+def hard_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
+             alive: Bool[Array, "*g m"], *, iou_threshold: float,
              min_score: float, max_kept: int) -> Kept:
     """Plain NMS: a pick removes all that overlap it by `iou_threshold`.
 
@@ -164,38 +167,50 @@ def hard_nms(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
                           decay, max_kept)
 
 
-def _pick_greedily(segments: Float[Array, "m 2"], scores: Float[Array, "m"],
+def _pick_greedily(segments: Float[Array, "*g m 2"],
+                   scores: Float[Array, "*g m"],
                    decay: Callable[[Array, Array], Array],
                    max_kept: int) -> Kept:
     """Picks the best score left until none is; -inf marks what is out."""
-    segments = jnp.asarray(segments)  # numpy rows take no traced index
-    start, end = segments[:, 0], segments[:, 1]
+    groups, count = scores.shape[:-1], scores.shape[-1]
+    start, end = jnp.moveaxis(jnp.reshape(segments, (-1, count, 2)), -1, 0)
     length = end - start + LENGTH_EPSILON
-    index = jnp.arange(scores.shape[0])
+    index = jnp.arange(count)
+    scores = scores.reshape(-1, count)
+
+    def best_of(left):
+        return jnp.max(left, axis=1, keepdims=True)
 
     def any_left(state):
-        step, left, _ = state
-        return (step < max_kept) & (jnp.max(left) > -jnp.inf)
+        step, _, top, _, _ = state
+        return (step < max_kept) & (jnp.max(top) > -jnp.inf)
 
     def pick(state):
-        step, left, kept = state
-        top = jnp.max(left)
+        step, left, top, picked, picked_score = state
         # argmax in two vectorised reductions; XLA's own argmax is a scalar
         # loop on the CPU, 4 times slower from 4,096 rows on.
-        best = jnp.min(jnp.where(left == top, index, index[-1]))
+        best = jnp.min(jnp.where(left == top, index, index[-1]), axis=1,
+                       keepdims=True)
+        best_start = jnp.take_along_axis(start, best, axis=1)
+        best_end = jnp.take_along_axis(end, best, axis=1)
+        best_length = best_end - best_start + LENGTH_EPSILON
         intersection = jnp.maximum(
-            jnp.minimum(end, end[best]) - jnp.maximum(start, start[best]), 0)
-        overlap = intersection / (length + length[best] - intersection)
+            jnp.minimum(end, best_end) - jnp.maximum(start, best_start), 0)
+        overlap = intersection / (length + best_length - intersection)
         left = jnp.where(index == best, -jnp.inf, decay(left, overlap))
-        kept = Kept(kept.index.at[step].set(best),
-                    kept.score.at[step].set(top),
-                    kept.valid.at[step].set(True))
-        return step + 1, left, kept
+        return (step + 1, left, best_of(left),
+                picked.at[step].set(best[:, 0]),
+                picked_score.at[step].set(top[:, 0]))
 
-    empty = Kept(jnp.zeros(max_kept, index.dtype),
-                 jnp.zeros(max_kept, scores.dtype),
-                 jnp.zeros(max_kept, bool))
-    return jax.lax.while_loop(any_left, pick, (0, scores, empty))[2]
+    # A group that has run dry goes on picking -inf until all have.
+    shape = (max_kept, len(scores))
+    *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
+        0, scores, best_of(scores), jnp.zeros(shape, index.dtype),
+        jnp.full(shape, -jnp.inf, scores.dtype)))
+    valid = picked_score > -jnp.inf
+    return Kept(*(part.T.reshape(*groups, max_kept) for part in (
+        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
+        valid)))
 
 
 _jitted_soft_nms = jax.jit(soft_nms, static_argnames="max_kept")
@@ -267,19 +282,29 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
     else:
         run = functools.partial(_jitted_hard_nms, min_score=min_score,
                                 iou_threshold=iou_threshold)
-    groups = ([np.flatnonzero(labels == k) for k in np.unique(labels)]
-              if multiclass else [np.arange(len(scores))])
+    if multiclass:
+        by_class = np.argsort(labels, kind="stable")
+        ends = np.cumsum(np.bincount(labels, minlength=num_classes))
+        groups = np.split(by_class, ends[:-1])
+    else:
+        groups = [np.arange(len(scores))]
     groups = [rows for rows in groups if rows.size]
+    buckets: dict[int, list[np.ndarray]] = {}
+    for rows in groups:
+        buckets.setdefault(_bucket(len(rows), SMALLEST_BUCKET), []).append(
+            rows)
     with jax.default_device(_host_device()):
-        # All classes are started before the first result is waited for.
-        results = [_run_padded(run, segments[rows], scores[rows], max_kept)
-                   for rows in groups]
+        # All are started before the first result is waited for.
+        results = [_run_padded(run, segments, scores, rows, bucket, max_kept)
+                   for bucket, rows in buckets.items()]
     kept_rows = [np.empty(0, np.int64)]
     kept_scores = [np.empty(0, np.float32)]
-    for rows, kept in zip(groups, results, strict=True):
-        valid = np.asarray(kept.valid)
-        kept_rows.append(rows[np.asarray(kept.index)[valid]])
-        kept_scores.append(np.asarray(kept.score)[valid])
+    for together, kept in zip(buckets.values(), results, strict=True):
+        index, score, valid = map(np.asarray, kept)
+        for rows, i, left, some in zip(together, index, score, valid,
+                                       strict=False):  # padded groups last
+            kept_rows.append(rows[i[some]])
+            kept_scores.append(left[some])
     rows, new_scores = np.concatenate(kept_rows), np.concatenate(kept_scores)
     best = np.argsort(-new_scores, kind="stable")[:max_kept]
     rows, new_scores = rows[best], new_scores[best]
@@ -299,14 +324,22 @@ def _host_device() -> jax.Device | None:
         return None
 
 
+def _bucket(count: int, smallest: int = 1) -> int:
+    """The next power of two: few sizes are ever compiled."""
+    return max(smallest, 1 << (count - 1).bit_length())
+
+
 def _run_padded(run: Callable[..., Kept], segments: np.ndarray,
-                scores: np.ndarray, max_kept: int) -> Kept:
-    """Pads to a power of two, so that few sizes are ever compiled."""
-    count = len(scores)
-    bucket = max(SMALLEST_BUCKET, 1 << (count - 1).bit_length())
-    padding = bucket - count
-    return run(np.pad(segments, ((0, padding), (0, 0))),
-               np.pad(scores, (0, padding)), np.arange(bucket) < count,
+                scores: np.ndarray, groups: Sequence[np.ndarray],
+                bucket: int, max_kept: int) -> Kept:
+    """NMS of groups of rows, each padded to `bucket`."""
+    shape = (_bucket(len(groups)), bucket)
+    rows = np.zeros(shape, np.int64)
+    alive = np.zeros(shape, bool)
+    for i, group in enumerate(groups):
+        rows[i, :len(group)] = group
+        alive[i, :len(group)] = True
+    return run(segments[rows], scores[rows], alive,
                max_kept=min(max_kept, bucket))
 
 

@@ -68,11 +68,11 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"{folder}: no such folder of videos; set "
                          "--config.data.videos=FOLDER")
     cache = _load_cache(cache_path)
-    files = _video_files(folder)
+    files = video_files(folder)
 
     def probe(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
         try:
-            path = _find_file(video.video_id, folder, files)
+            path = find_file(video.video_id, folder, files)
             key = _cache_key(path, check)
             info = _from_cache(cache, key)
             if info is None:
@@ -80,7 +80,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                 cache[key] = {**dataclasses.asdict(info),
                               "path": str(info.path)}
             if on_broken_video != REPORT:
-                _compare(video, info)
+                compare(video, info)
             return info
         except InputError as error:
             return BrokenVideo(video.video_id, folder / video.video_id,
@@ -107,8 +107,12 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
 
 
 def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
-                  on_broken_video: str, some_are_left: bool) -> None:
+                  on_broken_video: str, some_are_left: bool,
+                  flag: str = "--config.data.on_broken_video") -> None:
     """Warns of videos that are left out, or stops because of them.
+
+    Args:
+      flag: of the door that was used, for the message.
 
     Raises:
       InputError: lists them, under "stop" or where no video is left.
@@ -122,13 +126,12 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
         raise InputError(
             f"{len(broken)} of {num_videos} videos are missing or broken:\n"
             + "\n".join(lines) + (f"\n  and {more} more" if more else "")
-            + "\nMend them, or leave them out with "
-            "--config.data.on_broken_video=skip")
+            + f"\nMend them, or leave them out with {flag}=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
 
 
-def _video_files(folder: Path) -> dict[str, list[str]]:
+def video_files(folder: Path) -> dict[str, list[str]]:
     """Names of video files by name without extension (may hold dots)."""
     files: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
@@ -138,8 +141,16 @@ def _video_files(folder: Path) -> dict[str, list[str]]:
     return files
 
 
-def _find_file(video_id: str, folder: Path,
-               files: dict[str, list[str]]) -> Path:
+def find_file(video_id: str, folder: Path,
+              files: dict[str, list[str]]) -> Path:
+    """The file of a video.
+
+    Args:
+      files: `video_files` of the folder.
+
+    Raises:
+      InputError: none, or several.
+    """
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name")
@@ -154,7 +165,12 @@ def _find_file(video_id: str, folder: Path,
     return folder / found[0]
 
 
-def _compare(video: AnnotatedVideo, info: VideoInfo) -> None:
+def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
+    """Warns where annotation and file disagree.
+
+    Raises:
+      InputError: an action starts after the end of the file.
+    """
     for name, said, real in (
             ("duration", video.duration_seconds, info.duration_seconds),
             ("fps", video.fps, info.fps)):

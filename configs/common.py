@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
         # ActivityNet-style JSON and the folder of its videos (<id>.mp4 ...).
         annotations="",
         videos="",
+        # A data set of `python -m losa_jax.data.build` (its --output) in
+        # place of both; `annotations` given beside it come before its own.
+        tfds="",
         # One class name a line, in label order; "" takes label_id from the
         # JSON, or sorted names.
         class_names="",

@@ -292,6 +292,8 @@ def build_with_beam(plan: Plan, runner: str, options: list[str]) -> None:
         same_plan(plan)
         print(f"{plan.final} is there already")
         return
+    for left in plan.final.parent.glob(f"{plan.final.name}.incomplete*"):
+        shutil.rmtree(left, ignore_errors=True)  # of a killed pipeline
     splits: dict[str, list[Any]] = {}
     lost: list[BrokenVideo] = []
     for shard in plan.shards:

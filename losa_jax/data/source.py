@@ -1,7 +1,5 @@
 """One video of a data set, as the pipeline knows it."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +25,7 @@ class SourceVideo:
     info: VideoInfo
     grid: timeline.SampleGrid
     actions: tuple[Action, ...]
-    stored: StoredVideos | None = dataclasses.field(
+    stored: "StoredVideos | None" = dataclasses.field(
         default=None, repr=False, compare=False)
 
     @property

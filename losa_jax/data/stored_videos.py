@@ -12,7 +12,12 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from losa_jax.data.annotations import AnnotatedVideo
-from losa_jax.data.check import BrokenVideo, compare, report_broken
+from losa_jax.data.check import (
+    REPORT,
+    BrokenVideo,
+    compare,
+    report_broken,
+)
 from losa_jax.data.video_file import EncodedVideo
 from losa_jax.data.video_index import (
     find_data_set,
@@ -61,7 +66,10 @@ class StoredVideos:
         infos, lost = {}, []
         for video in videos:
             try:
-                infos[video.video_id] = self._info(video)
+                info = self._info(video)
+                if on_broken_video != REPORT:
+                    compare(video, info)
+                infos[video.video_id] = info
             except InputError as error:
                 lost.append(BrokenVideo(video.video_id, self.path,
                                         str(error)))
@@ -81,7 +89,6 @@ class StoredVideos:
                     f"{info.path}: "
                     + ("is gone" if size is None else "is another file now")
                     + ": build the data set anew")
-        compare(video, info)
         return info
 
     def read(self, video_id: str) -> EncodedVideo:

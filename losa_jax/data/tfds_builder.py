@@ -10,12 +10,13 @@ protocol buffer's own floats have 32 bits.
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 from losa_jax.data.video_index import probed_info
 from losa_jax.errors import InputError
@@ -62,6 +63,27 @@ class _Videos(tfds.core.ShardBasedBuilder, skip_registration=True):
                     examples, entries, self._folder, self._index["embedded"])
                         for entries in shards]
                 for split, shards in self._shards.items()}
+
+    def _example_writer(self) -> Any:
+        return _SameBytes(super()._example_writer())
+
+
+class _SameBytes:
+    """Writes records of equal content as equal bytes.
+
+    The fields of a record are a protocol buffer's map, which comes in
+    another order from every process.
+    """
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+        self.file_format = writer.file_format
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        return self._writer.write(path, (
+            (key, tf_example_pb2.Example.FromString(record)
+             .SerializeToString(deterministic=True))
+            for key, record in examples))
 
 
 class Thumos14(_Videos, skip_registration=True):

@@ -13,11 +13,13 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from losa_jax.data.annotations import AnnotatedVideo
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
+
+if TYPE_CHECKING:  # which reads annotations from here
+    from losa_jax.data.annotations import AnnotatedVideo
 
 FORMAT_VERSION = 1
 INDEX_FILE = "metadata.json"  # TFDS's name
@@ -25,7 +27,7 @@ INFO_FILE = "dataset_info.json"  # TFDS's name; written last
 PARTS_SUFFIX = ".parts"
 
 
-def make_entry(video: AnnotatedVideo, info: VideoInfo, num_bytes: int,
+def make_entry(video: "AnnotatedVideo", info: VideoInfo, num_bytes: int,
                class_names: Sequence[str], *, embedded: bool
                ) -> dict[str, Any]:
     """One video, as it is kept in the index.

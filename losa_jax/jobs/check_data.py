@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.annotations import (
-    AnnotatedVideo,
-    load_annotations,
-    load_class_names,
-)
+from losa_jax.data.annotations import AnnotatedVideo
 from losa_jax.data.check import DISAGREEMENT, REPORT, check_videos
 from losa_jax.data.video_probe import VideoInfo
-from losa_jax.jobs.setup import start_log, write_json
+from losa_jax.jobs.setup import (
+    open_stored,
+    read_annotations,
+    start_log,
+    write_json,
+)
 
 REPORT_FILE = "check_data.json"
 BLOCK_LIST_FILE = "block_list.txt"
@@ -62,20 +63,22 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     """
     start_log(workdir)
     data = config.data
-    names = load_class_names(data.class_names) if data.class_names else None
+    stored = open_stored(config)
     # What reaches outside is a finding here, not the end.
-    annotations = load_annotations(data.annotations, class_names=names,
-                                   on_outside="keep")
+    annotations = read_annotations(config, stored, "keep")
     findings: list[Finding] = []
     infos: dict[str, VideoInfo] = {}
     videos: list[AnnotatedVideo] = []
     for subset in dict.fromkeys((data.train_subset, data.test_subset)):
         chosen = annotations.subset(subset)
         videos += chosen
-        found, broken = check_videos(
-            chosen, Path(data.videos), on_broken_video=REPORT,
-            check=data.check, cache_path=workdir / "probed_videos.json",
-            num_threads=data.num_threads, progress=True)
+        if stored is not None:
+            found, broken = stored.check(chosen, REPORT)
+        else:
+            found, broken = check_videos(
+                chosen, Path(data.videos), on_broken_video=REPORT,
+                check=data.check, cache_path=workdir / "probed_videos.json",
+                num_threads=data.num_threads, progress=True)
         infos |= found
         findings += [Finding(one.video_id, subset, UNREADABLE, one.reason)
                      for one in broken]

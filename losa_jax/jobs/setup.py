@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from losa_jax import timeline
 from losa_jax.data import thumos
@@ -22,6 +22,9 @@ from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import FeatureStore, WindowReader
 from losa_jax.data.source import SourceVideo
 from losa_jax.errors import InputError
+
+if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
+    from losa_jax.data.stored_videos import StoredVideos
 
 logger = logging.getLogger(__name__)
 
@@ -87,22 +90,17 @@ def load_data(config: Any, workdir: Path,
       InputError: names every missing, wrong or broken piece.
     """
     data = config.data
-    if not data.annotations:
-        raise InputError("config.data.annotations is empty: set "
-                         "--config.data.annotations=FILE.json")
-    if not data.videos and store is None:
+    stored = open_stored(config)
+    if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
-                         "--config.data.videos=FOLDER")
-    class_names = (load_class_names(data.class_names)
-                   if data.class_names else None)
-    annotations = load_annotations(data.annotations, class_names=class_names,
-                                   on_outside=data.on_outside)
+                         "--config.data.videos=FOLDER, or --config.data.tfds")
+    annotations = read_annotations(config, stored, data.on_outside)
     videos: dict[str, tuple[SourceVideo, ...]] = {"train": (), "test": ()}
     broken: list[BrokenVideo] = []
     for subset in subsets:
         name = data[f"{subset}_subset"]
         videos[subset], lost = _probe_subset(config, annotations, subset,
-                                             name, workdir, store)
+                                             name, workdir, store, stored)
         broken += lost
     labels = annotations.class_names
     if not data.class_agnostic:
@@ -116,8 +114,44 @@ def load_data(config: Any, workdir: Path,
                    tuple(broken))
 
 
+def open_stored(config: Any) -> "StoredVideos | None":
+    """The data set of config.data.tfds.
+
+    Raises:
+      InputError: no finished one; a folder of videos is given too.
+    """
+    if not config.data.tfds:
+        return None
+    if config.data.videos:
+        raise InputError("config.data.tfds and config.data.videos are both "
+                         "set: which of them holds the videos?")
+    from losa_jax.data.stored_videos import StoredVideos
+    return StoredVideos(config.data.tfds)
+
+
+def read_annotations(config: Any, stored: "StoredVideos | None",
+                     on_outside: str) -> Annotations:
+    """Of config.data.annotations, else those of the data set.
+
+    Raises:
+      InputError: neither is given, or names every wrong entry.
+    """
+    data = config.data
+    if not data.annotations and stored is None:
+        raise InputError("config.data.annotations is empty: set "
+                         "--config.data.annotations=FILE.json")
+    class_names = (load_class_names(data.class_names)
+                   if data.class_names else None)
+    if data.annotations:
+        return load_annotations(data.annotations, class_names=class_names,
+                                on_outside=on_outside)
+    return load_annotations(stored.path, on_outside=on_outside,
+                            class_names=class_names or stored.class_names)
+
+
 def _probe_subset(config: Any, annotations: Annotations, key: str,
-                  subset: str, workdir: Path, store: FeatureStore | None):
+                  subset: str, workdir: Path, store: FeatureStore | None,
+                  stored: "StoredVideos | None"):
     data, window = config.data, config.window
     blocked = blocked_videos(data.block_list)
     annotated = tuple(video for video in annotations.subset(subset)
@@ -125,15 +159,16 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
     if not annotated:
         known = sorted({v.subset for v in annotations.videos.values()})
         raise InputError(
-            f"{data.annotations}: no video of subset {subset!r}; the file "
+            f"{annotations.path}: no video of subset {subset!r}; the file "
             f"has {', '.join(known)}: set --config.data.{key}_subset")
-    if store is None:
+    source = store or stored
+    if source is not None:
+        infos, lost = source.check(annotated, data.on_broken_video)
+    else:
         infos, lost = check_videos(
             annotated, Path(data.videos),
             on_broken_video=data.on_broken_video, check=data.check,
             cache_path=workdir / "probed_videos.json", progress=True)
-    else:
-        infos, lost = store.check(annotated, data.on_broken_video)
     videos = []
     for video in annotated:
         if video.video_id not in infos:
@@ -146,7 +181,10 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
                 info.fps, info.frame_count, sampling=window.sampling,
                 frame_stride=window.frame_stride,
                 sample_fps=window.sample_fps, window_samples=window.frames)
-        videos.append(SourceVideo(video.video_id, info, grid, video.actions))
+        videos.append(SourceVideo(
+            video.video_id, info, grid, video.actions,
+            stored if store is None and stored is not None
+            and stored.embedded else None))
     actions = sum(len(video.actions) for video in videos)
     logger.info("%s: %d videos, %d actions, %d broken or missing", subset,
                 len(videos), actions, len(lost))

@@ -38,7 +38,7 @@ class BrokenVideo(NamedTuple):
 def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  on_broken_video: str = "stop", check: str = "ends",
                  cache_path: Path | None = None, progress: bool = True,
-                 num_threads: int = 2
+                 num_threads: int = 2, on_outside: str = "error"
                  ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
     """Probes the videos' files.
 
@@ -51,6 +51,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
       cache_path: JSON of files probed before; by path, size and time.
       progress: show a bar.
       num_threads: probing in parallel.
+      on_outside: as `compare`.
 
     Returns:
       ({video_id: info}, videos left out).
@@ -80,7 +81,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                 cache[key] = {**dataclasses.asdict(info),
                               "path": str(info.path)}
             if on_broken_video != REPORT:
-                compare(video, info)
+                compare(video, info, on_outside)
             return info
         except InputError as error:
             return BrokenVideo(video.video_id, folder / video.video_id,
@@ -165,8 +166,21 @@ def find_file(video_id: str, folder: Path,
     return folder / found[0]
 
 
-def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
+def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
+    """Where a video ends for its actions: as annotated if the file agrees
+    within `DISAGREEMENT`, for both are rounded, else where the file ends."""
+    said, real = video.duration_seconds, info.duration_seconds
+    agrees = said is not None and abs(said - real) <= DISAGREEMENT * real
+    return said if agrees else real
+
+
+def compare(video: AnnotatedVideo, info: VideoInfo,
+            on_outside: str = "error") -> None:
     """Warns where annotation and file disagree.
+
+    Args:
+      on_outside: "clip" leaves it to the reading of the annotations to drop
+        what lies behind the end of the file.
 
     Raises:
       InputError: an action starts after the end of the file.
@@ -180,7 +194,7 @@ def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
                            said, real)
     late = [action for action in video.actions
             if action.start_seconds >= info.duration_seconds]
-    if late:
+    if late and on_outside != "clip":
         raise InputError(
             f"{info.path}: lasts {info.duration_seconds:.3f} s, but an "
             f"action {late[0].label!r} starts at {late[0].start_seconds:g} "

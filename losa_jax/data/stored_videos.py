@@ -56,7 +56,8 @@ class StoredVideos:
                 raise InputError(f"{self.path}: {split} has another number "
                                  "of records than of videos: build it anew")
 
-    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
+    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str,
+              on_outside: str = "error"
               ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
         """As `check_videos`, of what was probed when the set was built.
 
@@ -68,7 +69,7 @@ class StoredVideos:
             try:
                 info = self._info(video)
                 if on_broken_video != REPORT:
-                    compare(video, info)
+                    compare(video, info, on_outside)
                 infos[video.video_id] = info
             except InputError as error:
                 lost.append(BrokenVideo(video.video_id, self.path,
@@ -103,13 +104,12 @@ class StoredVideos:
             with self._lock:
                 if split not in self._sources:
                     self._sources[split] = self._builder.as_data_source(
-                        split, decoders=tfds.decode.PartialDecoding(
-                            {"video_id": True, "video": True}))
+                        split)
                 record = self._sources[split][number]
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise InputError(f"{name}: cannot be read ({error}): build the "
                              "data set anew") from error
-        if record["video_id"].decode() != video_id:
+        if record["video_id"] != video_id.encode():
             raise InputError(f"{name}: record {number} of {split} is of "
                              "another video: build the data set anew")
         return EncodedVideo(name, record["video"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from losa_jax.data.annotation_faults import find_faults, summarise
 from losa_jax.data.annotation_formats import read_ambiguous
 from losa_jax.data.annotations import load_annotations, load_class_names
 from losa_jax.detection.diagnosis import (
@@ -95,6 +96,10 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
             tiou_thresholds=tiou_thresholds, multiples=RECALL_MULTIPLES,
             rules=Rules(ties, unknown))
     print(format_map_table(report))
+    for line in summarise(
+            fault for video in chosen if video.video_id not in excluded
+            for fault in find_faults(video)):
+        print(f"annotations: {line}")
     _print_facts(report, recall, found, truth, excluded, protocol, ties,
                  unknown, ambiguous)
     if output is not None:

@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from losa_jax import timeline
 from losa_jax.data import thumos
+from losa_jax.data.annotation_faults import (
+    WRONG_DURATION,
+    find_faults,
+    summarise,
+)
 from losa_jax.data.annotations import (
+    ON_OUTSIDE,
+    AnnotatedVideo,
     Annotations,
     load_annotations,
     load_class_names,
 )
-from losa_jax.data.check import BrokenVideo, check_videos
+from losa_jax.data.check import BrokenVideo, check_videos, end_seconds
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import FeatureStore, WindowReader
 from losa_jax.data.source import SourceVideo
+from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
@@ -94,14 +102,31 @@ def load_data(config: Any, workdir: Path,
     if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
                          "--config.data.videos=FOLDER, or --config.data.tfds")
-    annotations = read_annotations(config, stored, data.on_outside)
-    videos: dict[str, tuple[SourceVideo, ...]] = {"train": (), "test": ()}
+    if data.on_outside not in ON_OUTSIDE:
+        raise InputError(f"config.data.on_outside={data.on_outside!r}: choose "
+                         f"one of {', '.join(ON_OUTSIDE)}")
+    # The length of the files decides what is outside, once it is known.
+    raw = read_annotations(config, stored, "keep")
+    infos: dict[str, VideoInfo] = {}
+    chosen: dict[str, list[str]] = {"train": [], "test": []}
     broken: list[BrokenVideo] = []
     for subset in subsets:
-        name = data[f"{subset}_subset"]
-        videos[subset], lost = _probe_subset(config, annotations, subset,
-                                             name, workdir, store, stored)
+        annotated = _chosen(config, raw, subset)
+        found, lost = _probe(config, annotated, workdir, store, stored)
+        infos |= found
         broken += lost
+        chosen[subset] = [video.video_id for video in annotated
+                          if video.video_id in found]
+        logger.info("%s: %d videos, %d broken or missing", data[
+            f"{subset}_subset"], len(chosen[subset]), len(lost))
+    _log_faults([raw.videos[video_id] for video_id in infos], infos)
+    annotations = read_annotations(
+        config, stored, data.on_outside,
+        {name: end_seconds(raw.videos[name], info)
+         for name, info in infos.items()})
+    videos = {subset: tuple(
+        _source(config, annotations.videos[name], infos[name], store, stored)
+        for name in names) for subset, names in chosen.items()}
     labels = annotations.class_names
     if not data.class_agnostic:
         return DataSet(labels, labels, videos["train"], videos["test"],
@@ -130,7 +155,9 @@ def open_stored(config: Any) -> "StoredVideos | None":
 
 
 def read_annotations(config: Any, stored: "StoredVideos | None",
-                     on_outside: str) -> Annotations:
+                     on_outside: str,
+                     durations: Mapping[str, float] | None = None
+                     ) -> Annotations:
     """Of config.data.annotations, else those of the data set.
 
     Raises:
@@ -143,52 +170,69 @@ def read_annotations(config: Any, stored: "StoredVideos | None",
     class_names = (load_class_names(data.class_names)
                    if data.class_names else None)
     if data.annotations:
-        return load_annotations(data.annotations, class_names=class_names,
-                                on_outside=on_outside)
-    return load_annotations(stored.path, on_outside=on_outside,
-                            class_names=class_names or stored.class_names)
+        return load_annotations(
+            data.annotations, class_names=class_names, on_outside=on_outside,
+            durations=durations)
+    return load_annotations(
+        stored.path, class_names=class_names or stored.class_names,
+        on_outside=on_outside, durations=durations)
 
 
-def _probe_subset(config: Any, annotations: Annotations, key: str,
-                  subset: str, workdir: Path, store: FeatureStore | None,
-                  stored: "StoredVideos | None"):
-    data, window = config.data, config.window
+def _chosen(config: Any, annotations: Annotations, key: str
+            ) -> tuple[AnnotatedVideo, ...]:
+    """The videos of "train" or "test" that no list leaves out."""
+    data, subset = config.data, config.data[f"{key}_subset"]
     blocked = blocked_videos(data.block_list)
-    annotated = tuple(video for video in annotations.subset(subset)
-                      if video.video_id not in blocked)
-    if not annotated:
+    found = tuple(video for video in annotations.subset(subset)
+                  if video.video_id not in blocked)
+    if not found:
         known = sorted({v.subset for v in annotations.videos.values()})
         raise InputError(
             f"{annotations.path}: no video of subset {subset!r}; the file "
             f"has {', '.join(known)}: set --config.data.{key}_subset")
-    source = store or stored
-    if source is not None:
-        infos, lost = source.check(annotated, data.on_broken_video)
+    return found
+
+
+def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
+           store: FeatureStore | None, stored: "StoredVideos | None"
+           ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
+    data = config.data
+    if store is not None:
+        return store.check(annotated, data.on_broken_video)
+    if stored is not None:
+        return stored.check(annotated, data.on_broken_video, data.on_outside)
+    return check_videos(
+        annotated, Path(data.videos), on_broken_video=data.on_broken_video,
+        check=data.check, cache_path=workdir / "probed_videos.json",
+        progress=True, on_outside=data.on_outside)
+
+
+def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
+            store: FeatureStore | None, stored: "StoredVideos | None"
+            ) -> SourceVideo:
+    window = config.window
+    if isinstance(store, FeatureFiles):
+        grid = store.grid(info)
     else:
-        infos, lost = check_videos(
-            annotated, Path(data.videos),
-            on_broken_video=data.on_broken_video, check=data.check,
-            cache_path=workdir / "probed_videos.json", progress=True)
-    videos = []
-    for video in annotated:
-        if video.video_id not in infos:
-            continue
-        info = infos[video.video_id]
-        if isinstance(store, FeatureFiles):
-            grid = store.grid(info)
-        else:
-            grid = timeline.sample_grid(
-                info.fps, info.frame_count, sampling=window.sampling,
-                frame_stride=window.frame_stride,
-                sample_fps=window.sample_fps, window_samples=window.frames)
-        videos.append(SourceVideo(
-            video.video_id, info, grid, video.actions,
-            stored if store is None and stored is not None
-            and stored.embedded else None))
-    actions = sum(len(video.actions) for video in videos)
-    logger.info("%s: %d videos, %d actions, %d broken or missing", subset,
-                len(videos), actions, len(lost))
-    return tuple(videos), lost
+        grid = timeline.sample_grid(
+            info.fps, info.frame_count, sampling=window.sampling,
+            frame_stride=window.frame_stride,
+            sample_fps=window.sample_fps, window_samples=window.frames)
+    embeds = store is None and stored is not None and stored.embedded
+    return SourceVideo(video.video_id, info, grid, video.actions,
+                       stored if embeds else None)
+
+
+def _log_faults(videos: Sequence[AnnotatedVideo],
+                infos: Mapping[str, VideoInfo]) -> None:
+    """What is odd, into log.txt; onto the console what was put right."""
+    faults = [fault for video in videos for fault in find_faults(
+        video, end_seconds(video, infos[video.video_id]))]
+    for fault in faults:
+        if fault.kind == WRONG_DURATION:
+            logger.warning("%s: %s", fault.video_id, fault.detail)
+    for line in summarise(faults):
+        logger.info("annotations: %s", line)
 
 
 def blocked_videos(block_list: str) -> dict[str, str]:

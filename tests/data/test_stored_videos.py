@@ -46,11 +46,13 @@ def _batches(config, workdir):
     data = load_data(config, workdir)
     reader = FrameCache(0.0)
     train = pipeline.train_dataset(
-        pipeline.TrainWindows(data.train, data.class_names, config, pipeline.BrokenVideos(),
-                     cache=reader), len(data.train), seed=3,
+        pipeline.TrainWindows(data.train, data.class_names, config,
+                              pipeline.BrokenVideos(), cache=reader),
+        len(data.train), seed=3,
         batch_windows=2, num_threads=2, num_epochs=2)
     test, _ = pipeline.test_dataset(
-        pipeline.TestWindows(data.test, config, pipeline.BrokenVideos(), cache=reader),
+        pipeline.TestWindows(data.test, config, pipeline.BrokenVideos(),
+                             cache=reader),
         batch_windows=2, num_threads=2)
     return data, [*train, *test]
 
@@ -125,6 +127,6 @@ def test_damage_and_wrong_settings_are_named(sets, tmp_path):
         content = bytearray(path.read_bytes())
         content[len(content) // 4] ^= 255
         path.write_bytes(content)
-    with pytest.raises(InputError, match="build the data set anew"):
+    with pytest.raises(InputError, match="training.* cannot be read"):
         for number in range(4):
             stored.read(f"training.{number}")

@@ -22,7 +22,7 @@ from losa_jax.detection.metrics import (
     format_map_table,
     recall_at,
 )
-from losa_jax.detection.predictions import Detection, read_predictions
+from losa_jax.detection.predictions import Detection, read_submission
 from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import blocked_videos, write_json
@@ -56,7 +56,8 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           tiou_thresholds: tuple[float, ...], videos: str, class_names: str,
           ties: str, unknown: str, ambiguous: Path | None,
           output: Path | None,
-          diagnose_into: Path | None = None) -> MapReport:
+          diagnose_into: Path | None = None,
+          classifier: str = "") -> MapReport:
     """The job: prints the table, says what was used and what was not.
 
     Arguments as those of `python -m losa_jax.score`.
@@ -64,7 +65,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     Raises:
       InputError: a file that cannot be read or does not fit.
     """
-    found = read_predictions(predictions)
+    found, external = read_submission(predictions)
     names = load_class_names(class_names) if class_names else None
     loaded = load_annotations(annotations, class_names=names,
                               on_outside="keep")
@@ -100,10 +101,14 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
             fault for video in chosen if video.video_id not in excluded
             for fault in find_faults(video)):
         print(f"annotations: {line}")
+    classes = f"classes from: {classifier}" if classifier else external
+    print(classes or "classes from: the file does not say (external_data); "
+          "an external classifier? name it with --classifier")
     _print_facts(report, recall, found, truth, excluded, protocol, ties,
                  unknown, ambiguous)
     if output is not None:
-        write_json(output, _content(report, recall))
+        write_json(output, {**_content(report, recall),
+                            "classifier": classifier or external or None})
     if diagnose_into is not None:
         write_diagnosis(diagnose_into, diagnose(
             truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,

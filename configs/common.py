@@ -36,7 +36,8 @@ def get_config() -> ConfigDict:
         # How much of each video is decoded to see that it is whole before a
         # run: "none", "ends" or "full".
         check="ends",
-        # Segments that reach outside their video: "error" or "clip".
+        # Segments that reach outside their video or are empty: "error", or
+        # "clip" cuts them and drops what nothing is left of.
         on_outside="error",
         num_threads=2,
         # Memory for decoded samples, in the files' own size: the training

@@ -28,7 +28,7 @@ import json
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--class_names", default="",
                         help="file, one a line; thumos14 and activitynet "
                         "know theirs")
+    parser.add_argument("--subsets", default="",
+                        help="with commas between; all of the annotations'")
     parser.add_argument("--check", choices=CHECKS, default="ends",
                         help="how much of each video is decoded")
     parser.add_argument("--on_broken_video", choices=("stop", "skip"),
@@ -98,7 +100,9 @@ def main(argv: list[str] | None = None) -> int:
             arguments.output, embedded=not arguments.paths,
             class_names=arguments.class_names, check=arguments.check,
             on_broken_video=arguments.on_broken_video,
-            shard_mib=arguments.shard_mib)
+            shard_mib=arguments.shard_mib,
+            subsets=arguments.subsets.split(",") if arguments.subsets
+            else None)
         if arguments.beam_runner:
             build_with_beam(plan, arguments.beam_runner,
                             arguments.beam_options.split())
@@ -131,7 +135,8 @@ def part_of(text: str) -> tuple[int, int]:
 def make_plan(name: str, videos: Path, annotations: str, output: Path, *,
               embedded: bool = True, class_names: str = "",
               check: str = "ends", on_broken_video: str = "stop",
-              shard_mib: float = SHARD_MIB) -> Plan:
+              shard_mib: float = SHARD_MIB,
+              subsets: Sequence[str] | None = None) -> Plan:
     """What is to be built: the same on every machine.
 
     Arguments as those of the command.
@@ -158,7 +163,12 @@ def make_plan(name: str, videos: Path, annotations: str, output: Path, *,
             sizes[video_id] = 0
     shards: list[Shard] = []
     shard_bytes = shard_mib * 2**20 * (1 if embedded else PATHS_FACTOR)
-    for split in dict.fromkeys(v.subset for v in found.videos.values()):
+    present = tuple(dict.fromkeys(v.subset for v in found.videos.values()))
+    for split in subsets or present:
+        split = split.lower()
+        if split not in present:
+            raise InputError(f"--subsets: {annotations} has no {split!r} but "
+                             f"{', '.join(present)}")
         if not split.replace("_", "").isalnum():
             raise InputError(f"{annotations}: subset {split!r}: TFDS takes "
                              "letters, digits and _ only")

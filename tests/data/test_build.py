@@ -169,6 +169,12 @@ def test_broken_videos_are_all_named_or_left_out(tmp_path, capsys):
     assert [one["video_id"].decode()[-1] for one in source] == ["0", "1", "3"]
 
 
+def test_one_subset_of_two(folder, tmp_path):
+    assert _build(folder, tmp_path / "out", "--subsets=Testing") == 0
+    assert list(read_index(find_data_set(tmp_path / "out"))["videos"]) == [
+        "testing"]
+
+
 def test_annotations_are_read_back_from_the_set(folder, whole):
     want = load_annotations(folder / "annotations.json", on_outside="keep")
     got = load_annotations(whole, on_outside="keep")
@@ -182,6 +188,7 @@ def test_annotations_are_read_back_from_the_set(folder, whole):
     (["--shard_mib=0"], "--shard_mib=0.0: give more"),
     (["--videos=/nowhere"], "--videos=/nowhere is no folder"),
     (["--annotations=/nowhere"], "no such annotation file"),
+    (["--subsets=train"], "has no 'train' but training, testing"),
     (["--class_names=/nowhere"], "no such file")])
 def test_refusals(folder, tmp_path, capsys, flags, message):
     assert _build(folder, tmp_path / "out", *flags) == 1

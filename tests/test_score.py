@@ -90,6 +90,10 @@ def test_videos_that_do_not_count(files, capsys):
     assert report["num_videos"] == 1
     assert report["average_map"] == pytest.approx(0.5)
     assert "left out: c is named in block.txt" in capsys.readouterr().out
+    (files / "block.txt").write_text(
+        "".join(f"x{number}\n" for number in range(25)))
+    said = _said(files, capsys, f"--videos={files / 'block.txt'}")
+    assert said.count("left out: x") == 20 and "left out: 5 more" in said
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -29,6 +29,8 @@ from losa_jax.jobs.setup import blocked_videos, write_json
 from losa_jax.report.plots import plot_bars, plot_profile
 
 RECALL_MULTIPLES = (1, 5)
+# Videos left out, by name.
+MAX_SHOWN = 20
 
 
 def tiou_list(text: str) -> tuple[float, ...]:
@@ -165,8 +167,10 @@ def _print_facts(report: MapReport, recall: np.ndarray | None,
     print(f"protocol {protocol}; {report.num_videos} videos, "
           f"{report.num_actions:,} actions, {report.num_predictions:,} "
           f"predictions; {len(silent)} videos without a prediction")
-    for video, reason in excluded.items():
+    for video, reason in list(excluded.items())[:MAX_SHOWN]:
         print(f"left out: {video} {reason}")
+    if len(excluded) > MAX_SHOWN:
+        print(f"left out: {len(excluded) - MAX_SHOWN} more")
     if strangers:
         fate = ("are false" if protocol == "activitynet"
                 and unknown == "false" else "are left out")

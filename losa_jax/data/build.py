@@ -223,7 +223,7 @@ def build(plan: Plan, part: tuple[int, int] = (0, 1), processes: int = 1
                       "stop", True, flag="--on_broken_video")
     missing = [shard for shard in plan.shards
                if not is_built(plan, shard)]
-    if missing:
+    if missing and not is_finished(plan):
         print(f"{len(missing)} of {len(plan.shards)} shards are still to be "
               "built by other commands; the last one finishes the set")
         return False

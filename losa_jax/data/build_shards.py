@@ -202,22 +202,26 @@ def _run(builder: Any, plan: Plan,
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether the lock is ours while the block runs; a killed process's
-    lock is free."""
-    with path.open("w") as file:
+    """Whether the lock is ours while the block runs.
+
+    A killed process's lock is free; without its folder, which goes when the
+    set is finished, there is none.
+    """
+    with contextlib.ExitStack() as stack:
         try:
+            file = stack.enter_context(path.open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, FileNotFoundError):
             yield False
             return
         yield True
 
 
 def finish(plan: Plan) -> bool:
-    """Makes one set of all parts; False if another process does so."""
+    """Makes one set of all parts; False while another process does so."""
     with _locked(plan.parts / "finish.lock") as is_mine:
-        if not is_mine:
-            return False
+        if not is_mine or is_finished(plan):
+            return is_finished(plan)
         merged = plan.final.with_name(plan.final.name + ".merging")
         shutil.rmtree(merged, ignore_errors=True)
         merged.mkdir()

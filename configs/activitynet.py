@@ -1,34 +1,54 @@
-"""ActivityNet-v1.3, 200 classes, with VideoMAEv2, LoSA and ActionFormer.
+"""ActivityNet-v1.3 with VideoMAEv2, LoSA adapters and ActionFormer.
 
     python -m losa_jax.main --config=configs/activitynet.py \
-        --workdir=runs/activitynet \
-        --config.data.annotations=activity_net.v1-3.min.json \
-        --config.data.videos=VIDEOS --config.backbone.checkpoint=CONVERTED
+        --workdir=runs/activitynet --config.data.videos=VIDEOS \
+        --config.data.annotations=anet_anno_action.json,video_info_new.csv \
+        --config.data.block_list=MISSING.txt \
+        --config.backbone.checkpoint=CONVERTED
 
-Each video is one window of 768 frames, 192 tokens. The head tells the 200
-classes apart itself; proposals with an external classifier are not built
-yet. Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were
-NOT measured here. Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and
-an external classifier 38.6.
-Recipe: AdaTAD's 200-way one (shared/reference/heads_and_recipes.md, D4).
+Variants: configs/activitynet.py:NAME with NAME one of
+    g768   ViT-g, 768 frames at 160 px (the default)
+    g1536  ViT-g, 1536 frames at 224 px (the paper's backbone)
+    s, b, l, h   768 frames at 160 px
+Each tells the 200 classes apart itself. NAME_proposals learns actions of any
+class in the usual way; their classes then come from a classifier of whole
+videos, --config.evaluate.video_scores=FILE, and every mAP is its too.
+Each video is one window of 192 tokens, however long it is.
+Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were NOT
+measured here. Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and an
+external classifier 38.6.
+Recipe: AdaTAD's two (shared/reference/heads_and_recipes.md, D4).
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
+from losa_jax.data.activitynet import TIOU_THRESHOLDS
+
+SIZES = ("g768", "g1536", "s", "b", "l", "h")
+PROPOSALS = "_proposals"
+VARIANTS = SIZES + tuple(size + PROPOSALS for size in SIZES)
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "g768") -> ConfigDict:
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/activitynet.py:{variant}: the variants "
+                         f"are {', '.join(VARIANTS)}")
+    size = variant.removesuffix(PROPOSALS)
     config = common.get_config()
     config.name = "activitynet"
     config.data.train_subset = "training"
     config.data.test_subset = "validation"
+    # A few segments are empty, or end after their video.
     config.data.on_outside = "clip"
     config.window.sampling = "resize"
-    config.window.frames = 768
+    config.window.frames = 1536 if size == "g1536" else 768
     config.window.tokens = 192
     config.window.short_crop_ratio = ()
     config.window.min_action_kept = 0.5
+    config.augment.size = 224 if size == "g1536" else 160
+    # A checkpoint of another size is refused.
+    config.backbone.name = f"vit_{size[0]}"
     config.backbone.dtype = "bfloat16"
     config.adapter.learning_rate_factor = 0.08
     config.head.width = 512
@@ -41,8 +61,17 @@ def get_config() -> ConfigDict:
     config.train.schedule_epochs = 20
     config.train.evaluate_from_epoch = 5
     config.train.evaluate_every_epochs = 1
-    config.evaluate.tiou_thresholds = (
-        0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    config.evaluate.tiou_thresholds = TIOU_THRESHOLDS
     config.evaluate.nms_sigma = 0.75
     config.evaluate.max_detections = 100
+    if variant.endswith(PROPOSALS):
+        config.name = "activitynet_proposals"
+        config.data.class_agnostic = True
+        config.adapter.learning_rate_factor = 0.1
+        config.head.width = 256
+        config.loss.regression_weight = 2.0
+        config.train.schedule_epochs = 15
+        config.evaluate.nms_sigma = 0.7
+        config.evaluate.nms_per_class = False
+        config.evaluate.voting_threshold = 0.9
     return config

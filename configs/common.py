@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
         # ActivityNet-style JSON and the folder of its videos (<id>.mp4 ...).
         annotations="",
         videos="",
+        # A data set of `python -m losa_jax.data.build` (its --output) in
+        # place of both; `annotations` given beside it come before its own.
+        tfds="",
         # One class name a line, in label order; "" takes label_id from the
         # JSON, or sorted names.
         class_names="",
@@ -33,7 +36,8 @@ def get_config() -> ConfigDict:
         # How much of each video is decoded to see that it is whole before a
         # run: "none", "ends" or "full".
         check="ends",
-        # Segments that reach outside their video: "error" or "clip".
+        # Segments that reach outside their video or are empty: "error", or
+        # "clip" cuts them and drops what nothing is left of.
         on_outside="error",
         num_threads=2,
         # Memory for decoded samples, in the files' own size: the training

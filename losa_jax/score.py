@@ -3,7 +3,7 @@
     python -m losa_jax.score PREDICTIONS.json --annotations=FILE --subset=test
         [--protocol=activitynet|thumos] [--tiou=0.3:0.7:0.1]
         [--videos=thumos_212|thumos_211|thumos_210|FILE] [--json=OUT]
-        [--diagnose=DIR]
+        [--diagnose=DIR] [--classifier=NAME]
 
 PREDICTIONS.json is in the ActivityNet submission format. --annotations takes
 any layout of losa_jax/data/annotation_formats.py; of two files, with a comma
@@ -12,6 +12,9 @@ ids to leave out, one a line.
 
 --diagnose writes kinds of errors, what they cost, and what is missed by
 length, coverage and count, as tables and PNG files.
+
+Where proposals took their classes from an external classifier, the mAP is its
+too: our predictions.json names it, --classifier does for files of other tools.
 
 Protocols: `activitynet` gives the numbers of ActivityNet's kit, equal scores
 in the order of numpy's sort (which depends on the processor; --ties=stable
@@ -50,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ambiguous", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--diagnose", type=Path)
+    parser.add_argument("--classifier", default="")
     arguments = parser.parse_args(argv)
     from losa_jax.jobs.score import score, tiou_list
     try:
@@ -59,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
               videos=arguments.videos, class_names=arguments.class_names,
               ties=arguments.ties, unknown=arguments.unknown,
               ambiguous=arguments.ambiguous, output=arguments.json,
-              diagnose_into=arguments.diagnose)
+              diagnose_into=arguments.diagnose,
+              classifier=arguments.classifier)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

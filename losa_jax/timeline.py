@@ -28,6 +28,10 @@ import numpy as np
 
 from losa_jax.errors import InputError
 
+# Two annotations of one label are the same action if both ends agree to
+# this many seconds; shorter annotations are no action (ActionFormer).
+SAME_ACTION_SECONDS = 1e-3
+
 SAMPLINGS = ("stride", "fps", "resize")
 
 

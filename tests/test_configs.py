@@ -11,6 +11,8 @@ import pytest
 
 STORED = Path(__file__).parent / "stored_configs.json"
 RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
+           "activitynet:g1536", "activitynet:s", "activitynet:s_proposals",
+           "activitynet:g1536_proposals",
            "thumos_features", "thumos_features:i3d_tridet",
            "thumos_features:videomaev2", "thumos_features:videomaev2_tridet",
            "activitynet_features", "activitynet_features:tsp_tridet",
@@ -58,6 +60,16 @@ def test_unknown_variant_names_the_known_ones():
     module = importlib.import_module("configs.thumos")
     with pytest.raises(ValueError, match="g1536, g768, s, b, l, h"):
         module.get_config("xl")
+
+
+@pytest.mark.parametrize("name", ["thumos", "activitynet"])
+def test_every_size_of_backbone_has_a_recipe(name):
+    module = importlib.import_module(f"configs.{name}")
+    for variant in ("s", "b", "l", "h", "g768", "g1536"):
+        config = module.get_config(variant)
+        assert config.backbone.name == f"vit_{variant[0]}"
+        assert (config.augment.size, config.window.frames) == (
+            (224, 1536) if variant == "g1536" else (160, 768))
 
 
 if __name__ == "__main__":

@@ -68,12 +68,32 @@ def test_ambiguous_predictions_are_not_false(files):
     assert (plain, spared) == (pytest.approx(0.25), pytest.approx(0.5))
 
 
+def test_whose_classes_is_said(files, capsys):
+    assert "classes from: the file does not say" in _said(files, capsys)
+    assert "classes from: CUHK" in _said(files, capsys, "--classifier=CUHK")
+    content = json.loads((files / "found.json").read_text())
+    content["external_data"] = {"used": True,
+                                "details": "classes from: \x1b[2JX"}
+    (files / "found.json").write_text(json.dumps(content))
+    assert "\nclasses from: [2JX\n" in _said(files, capsys)
+    assert _run(files)[1]["classifier"] == "classes from: [2JX"
+
+
+def _said(files, capsys, *flags):
+    assert _run(files, *flags)[0] == 0
+    return capsys.readouterr().out
+
+
 def test_videos_that_do_not_count(files, capsys):
     (files / "block.txt").write_text("b broken\nc\n")
     _, report = _run(files, f"--videos={files / 'block.txt'}")
     assert report["num_videos"] == 1
     assert report["average_map"] == pytest.approx(0.5)
     assert "left out: c is named in block.txt" in capsys.readouterr().out
+    (files / "block.txt").write_text(
+        "".join(f"x{number}\n" for number in range(25)))
+    said = _said(files, capsys, f"--videos={files / 'block.txt'}")
+    assert said.count("left out: x") == 20 and "left out: 5 more" in said
 
 
 @pytest.mark.parametrize("flags, message", [

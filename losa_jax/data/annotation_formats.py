@@ -9,6 +9,7 @@ Each reader gives the "database" object of the ActivityNet layout:
     AFSD          val_Annotation.csv,val_video_info.csv
     THUMOS-14     the folder of <Class>_val.txt or <Class>_test.txt
     flat JSON     {video id: {"duration", "annotations", ...}}
+    TFDS          the folder that `losa_jax.data.build` wrote
 
 Two files are given with a comma between them.
 """
@@ -19,6 +20,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from losa_jax.data import video_index
 from losa_jax.errors import InputError
 
 # BMN's and others' video ids: ActivityNet's with this before them.
@@ -40,6 +42,9 @@ def read_database(source: str | Path) -> dict[str, Any]:
             raise InputError(f"{one}: no such annotation file; set "
                              "--config.data.annotations=FILE.json")
     if path.is_dir():
+        if video_index.is_data_set(path):
+            return video_index.database(
+                video_index.read_index(video_index.find_data_set(path)))
         return _thumos_text(path)
     if path.suffix == ".csv":
         return _afsd(path, info)

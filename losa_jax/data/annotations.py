@@ -15,10 +15,11 @@ import logging
 import math
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from losa_jax.data import thumos
 from losa_jax.data.annotation_formats import read_database
 from losa_jax.errors import InputError
 
@@ -30,6 +31,8 @@ ON_OUTSIDE = ("error", "clip", "keep")
 # past the end (or this share of the duration) and is cut without a word.
 OUTSIDE_TOLERANCE_SECONDS = 0.05
 OUTSIDE_TOLERANCE_SHARE = 0.001
+# Durations that agree within this share are one.
+_SAME_DURATION = 0.01
 
 
 class Action(NamedTuple):
@@ -49,6 +52,8 @@ class AnnotatedVideo:
     duration_seconds: float | None
     fps: float | None
     actions: tuple[Action, ...]
+    # What of it was put right while reading; "" for nothing.
+    correction: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +98,9 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
 
 def load_annotations(path: str | Path, *,
                      class_names: Sequence[str] | None = None,
-                     on_outside: str = "error") -> Annotations:
+                     on_outside: str = "error",
+                     durations: Mapping[str, float] | None = None
+                     ) -> Annotations:
     """Reads and checks a file.
 
     Args:
@@ -101,9 +108,11 @@ def load_annotations(path: str | Path, *,
         `annotation_formats`.
       class_names: the classes in label order; None takes the file's own.
       on_outside: segments that reach outside their video are an "error";
-        "clip" cuts them (and drops those wholly outside) with a warning;
-        "keep" leaves them, and empty ones too, for scoring against what
-        others score against.
+        "clip" cuts them (and drops those wholly outside, and empty ones)
+        with a warning; "keep" leaves them, and empty ones too, for scoring
+        against what others score against.
+      durations: seconds of the videos' files, where they are known: they
+        count, not the annotated ones.
 
     Raises:
       InputError: names every wrong entry.
@@ -117,7 +126,8 @@ def load_annotations(path: str | Path, *,
     label_ids: dict[str, set] = {}
     videos = {}
     for video_id, entry in database.items():
-        video = _read_video(video_id, entry, on_outside, problems, label_ids)
+        video = _read_video(video_id, entry, on_outside, problems, label_ids,
+                            (durations or {}).get(video_id))
         if video is not None:
             videos[video_id] = video
     names = _class_order(videos, class_names, label_ids, problems)
@@ -129,17 +139,18 @@ def load_annotations(path: str | Path, *,
             + "\n".join(f"  {line}" for line in shown)
             + (f"\n  and {more} more" if more else "")
             + "\nCorrect the file"
-            + (" (or cut segments to their video with "
+            + (" (or cut segments to their video, and drop empty ones, with "
                "--config.data.on_outside=clip)"
-               if any("outside" in line for line in problems) else ""))
+               if any("outside" in line or "is empty" in line
+                      for line in problems) else ""))
     if not videos:
         raise InputError(f"{path}: no videos under \"database\"")
     return Annotations(path, videos, names)
 
 
 def _read_video(video_id: str, entry: Any, on_outside: str,
-                problems: list[str], label_ids: dict[str, set]
-                ) -> AnnotatedVideo | None:
+                problems: list[str], label_ids: dict[str, set],
+                real_seconds: float | None) -> AnnotatedVideo | None:
     if not _is_clean(video_id):
         problems.append(f"video id {video_id!r}: empty, or a control "
                         "character in it")
@@ -159,6 +170,8 @@ def _read_video(video_id: str, entry: Any, on_outside: str,
                             "positive number or absent")
             value = None
         numbers[key] = value
+    numbers["duration"], numbers["fps"], correction = _put_right(
+        video_id, numbers["duration"], numbers["fps"])
     annotations = entry.get("annotations") or []
     if not isinstance(annotations, list):
         problems.append(f"{video_id}: \"annotations\" is no list")
@@ -166,7 +179,8 @@ def _read_video(video_id: str, entry: Any, on_outside: str,
     actions = []
     for number, annotation in enumerate(annotations):
         action = _read_action(f"{video_id}, annotation {number}", annotation,
-                              numbers["duration"], on_outside, problems)
+                              real_seconds or numbers["duration"],
+                              on_outside, problems)
         if action is not None:
             actions.append(action)
             label_id = annotation.get("label_id")
@@ -177,7 +191,28 @@ def _read_video(video_id: str, entry: Any, on_outside: str,
             label_ids.setdefault(action.label, set()).add(label_id)
     return AnnotatedVideo(video_id, entry["subset"].lower(),
                           numbers["duration"], numbers["fps"],
-                          tuple(actions))
+                          tuple(actions), correction)
+
+
+def _put_right(video_id: str, duration: float | None, fps: float | None
+               ) -> tuple[float | None, float | None, str]:
+    """Duration, rate, and what was wrong with them: 30 frames a second taken
+    for a THUMOS-14 video of fewer."""
+    rate, seconds = thumos.SLOW_VIDEOS.get(video_id, (0.0, 0.0))
+    wrong = seconds * rate / thumos.USUAL_FPS
+    if not rate or duration is None or (
+            abs(duration - wrong) > _SAME_DURATION * wrong):
+        return duration, fps, ""
+    correction = (f"{duration:.2f} s is the length at {thumos.USUAL_FPS:g} "
+                  f"frames a second; the video has {rate:g}: {seconds:.2f} s "
+                  "is taken")
+    return seconds, rate, correction
+
+
+def outside_slack_seconds(duration_seconds: float) -> float:
+    """How far a segment may reach outside a video without being outside."""
+    return max(OUTSIDE_TOLERANCE_SECONDS,
+               OUTSIDE_TOLERANCE_SHARE * duration_seconds)
 
 
 def _is_clean(text: str) -> bool:
@@ -210,13 +245,17 @@ def _read_action(where: str, annotation: Any, duration: float | None,
         return None
     if on_outside == "keep" and end >= start:
         return Action(start, end, label)
+    if end == start and on_outside == "clip":
+        logger.warning("%s: segment [%s, %s] is empty: dropped", where,
+                       start, end)
+        return None
     if end <= start:
-        problems.append(f"{where}: segment [{start}, {end}] ends before it "
-                        "starts")
+        problems.append(f"{where}: segment [{start}, {end}] "
+                        + ("is empty" if end == start
+                           else "ends before it starts"))
         return None
     last = math.inf if duration is None else duration
-    slack = 0.0 if duration is None else max(
-        OUTSIDE_TOLERANCE_SECONDS, OUTSIDE_TOLERANCE_SHARE * duration)
+    slack = 0.0 if duration is None else outside_slack_seconds(duration)
     if start < -slack or end > last + slack:
         message = (f"{where}: segment [{start}, {end}] reaches outside the "
                    f"video, 0 to {last} seconds")

@@ -38,7 +38,7 @@ class BrokenVideo(NamedTuple):
 def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  on_broken_video: str = "stop", check: str = "ends",
                  cache_path: Path | None = None, progress: bool = True,
-                 num_threads: int = 2
+                 num_threads: int = 2, on_outside: str = "error"
                  ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
     """Probes the videos' files.
 
@@ -51,6 +51,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
       cache_path: JSON of files probed before; by path, size and time.
       progress: show a bar.
       num_threads: probing in parallel.
+      on_outside: as `compare`.
 
     Returns:
       ({video_id: info}, videos left out).
@@ -68,11 +69,11 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"{folder}: no such folder of videos; set "
                          "--config.data.videos=FOLDER")
     cache = _load_cache(cache_path)
-    files = _video_files(folder)
+    files = video_files(folder)
 
     def probe(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
         try:
-            path = _find_file(video.video_id, folder, files)
+            path = find_file(video.video_id, folder, files)
             key = _cache_key(path, check)
             info = _from_cache(cache, key)
             if info is None:
@@ -80,7 +81,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                 cache[key] = {**dataclasses.asdict(info),
                               "path": str(info.path)}
             if on_broken_video != REPORT:
-                _compare(video, info)
+                compare(video, info, on_outside)
             return info
         except InputError as error:
             return BrokenVideo(video.video_id, folder / video.video_id,
@@ -107,8 +108,12 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
 
 
 def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
-                  on_broken_video: str, some_are_left: bool) -> None:
+                  on_broken_video: str, some_are_left: bool,
+                  flag: str = "--config.data.on_broken_video") -> None:
     """Warns of videos that are left out, or stops because of them.
+
+    Args:
+      flag: of the door that was used, for the message.
 
     Raises:
       InputError: lists them, under "stop" or where no video is left.
@@ -122,13 +127,12 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
         raise InputError(
             f"{len(broken)} of {num_videos} videos are missing or broken:\n"
             + "\n".join(lines) + (f"\n  and {more} more" if more else "")
-            + "\nMend them, or leave them out with "
-            "--config.data.on_broken_video=skip")
+            + f"\nMend them, or leave them out with {flag}=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
 
 
-def _video_files(folder: Path) -> dict[str, list[str]]:
+def video_files(folder: Path) -> dict[str, list[str]]:
     """Names of video files by name without extension (may hold dots)."""
     files: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
@@ -138,8 +142,16 @@ def _video_files(folder: Path) -> dict[str, list[str]]:
     return files
 
 
-def _find_file(video_id: str, folder: Path,
-               files: dict[str, list[str]]) -> Path:
+def find_file(video_id: str, folder: Path,
+              files: dict[str, list[str]]) -> Path:
+    """The file of a video.
+
+    Args:
+      files: `video_files` of the folder.
+
+    Raises:
+      InputError: none, or several.
+    """
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name")
@@ -154,7 +166,25 @@ def _find_file(video_id: str, folder: Path,
     return folder / found[0]
 
 
-def _compare(video: AnnotatedVideo, info: VideoInfo) -> None:
+def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
+    """Where a video ends for its actions: as annotated if the file agrees
+    within `DISAGREEMENT`, for both are rounded, else where the file ends."""
+    said, real = video.duration_seconds, info.duration_seconds
+    agrees = said is not None and abs(said - real) <= DISAGREEMENT * real
+    return said if agrees else real
+
+
+def compare(video: AnnotatedVideo, info: VideoInfo,
+            on_outside: str = "error") -> None:
+    """Warns where annotation and file disagree.
+
+    Args:
+      on_outside: "clip" leaves it to the reading of the annotations to drop
+        what lies behind the end of the file.
+
+    Raises:
+      InputError: an action starts after the end of the file.
+    """
     for name, said, real in (
             ("duration", video.duration_seconds, info.duration_seconds),
             ("fps", video.fps, info.fps)):
@@ -164,7 +194,7 @@ def _compare(video: AnnotatedVideo, info: VideoInfo) -> None:
                            said, real)
     late = [action for action in video.actions
             if action.start_seconds >= info.duration_seconds]
-    if late:
+    if late and on_outside != "clip":
         raise InputError(
             f"{info.path}: lasts {info.duration_seconds:.3f} s, but an "
             f"action {late[0].label!r} starts at {late[0].start_seconds:g} "

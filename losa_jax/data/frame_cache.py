@@ -76,7 +76,7 @@ class FrameCache:
         kept = self._kept_frames(video)
         if kept is None:
             unique, inverse = np.unique(wanted, return_inverse=True)
-            frames = read_frames(video.path, unique.tolist(), info=video.info)
+            frames = read_frames(video.open(), unique.tolist(), info=video.info)
             return frames[inverse]
         unique, frames = kept
         return frames[np.searchsorted(unique, wanted)]
@@ -91,7 +91,7 @@ class FrameCache:
             if key not in self._frames:
                 unique = _sampled_frames(video)
                 try:
-                    frames = read_frames(video.path, unique.tolist(),
+                    frames = read_frames(video.open(), unique.tolist(),
                                          info=video.info)
                 except VideoDecodeError:
                     # Damaged somewhere: whether a window of it can be read

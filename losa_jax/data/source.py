@@ -2,21 +2,38 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from losa_jax import timeline
 from losa_jax.data.annotations import Action
 from losa_jax.data.video import VideoInfo
+from losa_jax.data.video_file import EncodedVideo
+
+if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
+    from losa_jax.data.stored_videos import StoredVideos
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceVideo:
-    """A probed video with its actions and its sample grid."""
+    """A probed video with its actions and its sample grid.
+
+    Attributes:
+      stored: the TFDS data set that holds the video's bytes; None: a file.
+    """
 
     video_id: str
     info: VideoInfo
     grid: timeline.SampleGrid
     actions: tuple[Action, ...]
+    stored: "StoredVideos | None" = dataclasses.field(
+        default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path:
         return Path(self.info.path)
+
+    def open(self) -> Path | EncodedVideo:
+        """The file, or its bytes: what `read_frames` takes."""
+        if self.stored is None:
+            return self.path
+        return self.stored.read(self.video_id)

@@ -17,7 +17,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +34,8 @@ from losa_jax.errors import InputError
 
 INDEX_FILE = "cache.json"
 FORMAT_VERSION = 3
+Video = TypeVar("Video", SourceVideo, AnnotatedVideo)
+
 _DTYPES = {"F32": np.float32, "F16": np.float16,
            "BF16": ml_dtypes.bfloat16}
 
@@ -264,10 +266,10 @@ def _write_whole(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def split_shards(videos: Sequence[SourceVideo], bytes_of: Mapping[str, int],
-                 shard_bytes: int) -> list[list[SourceVideo]]:
+def split_shards(videos: Sequence[Video], bytes_of: Mapping[str, float],
+                 shard_bytes: float) -> list[list[Video]]:
     """Videos in order, in shards of about this size."""
-    shards: list[list[SourceVideo]] = []
+    shards: list[list[Video]] = []
     size = shard_bytes
     for video in videos:
         if size >= shard_bytes:

@@ -20,6 +20,25 @@ TIOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 # The challenge's own evaluation stops here.
 CHALLENGE_TIOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
+# Most videos have 30 frames a second. A file that circulates divides the
+# frames of these by 30 too: {video: (frames a second, seconds)}.
+USUAL_FPS = 30.0
+SLOW_VIDEOS = {
+    "video_validation_0000311": (25.0, 699.09),
+    "video_validation_0000411": (24.0, 810.03),
+    "video_validation_0000413": (25.0, 718.05),
+    "video_validation_0000419": (25.0, 905.09),
+    "video_validation_0000420": (25.0, 881.21),
+    "video_validation_0000484": (25.0, 948.82),
+    "video_validation_0000666": (25.0, 1409.43),
+    "video_test_0000950": (25.0, 1315.39),
+    "video_test_0001058": (25.0, 965.95),
+    "video_test_0001195": (25.0, 899.6),
+    "video_test_0001207": (24.0, 1103.7),
+    "video_test_0001255": (25.0, 1263.1),
+    "video_test_0001459": (25.0, 814.84),
+}
+
 _NO_ACTIONS = "has no action of the 20 classes but a part marked Ambiguous"
 _PAST_THE_END = ("has 22 of its 29 actions behind its end at 176 s: the "
                  "annotations are of another cut")

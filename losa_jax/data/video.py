@@ -27,6 +27,7 @@ from av.video.stream import VideoStream
 
 from losa_jax.data.video_file import (
     MEND,
+    EncodedVideo,
     decode_packets,
     error_reason,
     open_video,
@@ -44,13 +45,14 @@ class VideoDecodeError(InputError):
     """A frame that the file promises cannot be decoded."""
 
 
-def read_frames(path: str | Path, frame_indices: Sequence[int], *,
+def read_frames(path: str | Path | EncodedVideo,
+                frame_indices: Sequence[int], *,
                 height: int | None = None, width: int | None = None,
                 info: VideoInfo | None = None) -> np.ndarray:
     """Decodes frames of a video, exactly and upright, in one pass.
 
     Args:
-      path: the file.
+      path: the file, or its bytes; these need `info`.
       frame_indices: [f] frames of the grid at the top of this file, in any
         order, repeats allowed.
       height, width: size of the pictures returned; None keeps the file's.
@@ -64,8 +66,11 @@ def read_frames(path: str | Path, frame_indices: Sequence[int], *,
       VideoDecodeError: a frame cannot be decoded.
       InputError: the file is missing or no video.
     """
-    path = Path(path)
-    info = info or probe_video(path)
+    if not isinstance(path, EncodedVideo):
+        path = Path(path)
+        info = info or probe_video(path)
+    elif info is None:
+        raise ValueError(f"{path}: bytes without info are not probed")
     indices = np.asarray(frame_indices, np.int64)
     wanted = np.unique(indices)
     if wanted.size and not 0 <= wanted[0] <= wanted[-1] < info.frame_count:
@@ -102,7 +107,7 @@ def read_frames(path: str | Path, frame_indices: Sequence[int], *,
     return frames
 
 
-def _lost_frame(path: Path, info: VideoInfo, frame_index: int,
+def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
                 reason: object) -> VideoDecodeError:
     return VideoDecodeError(
         f"{path}: frame {frame_index} of {info.frame_count} (at "
@@ -122,13 +127,14 @@ def _upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
     return np.rot90(scaled.to_ndarray(), turns)
 
 
-def _counted_pictures(path: Path) -> Iterator[tuple[float, VideoFrame]]:
+def _counted_pictures(path: Path | EncodedVideo
+                      ) -> Iterator[tuple[float, VideoFrame]]:
     """(number, picture) from the start."""
     with open_video(path) as (container, stream):
         yield from enumerate(decode_packets(container.demux(stream)))
 
 
-def _timed_pictures(path: Path, moment: float
+def _timed_pictures(path: Path | EncodedVideo, moment: float
                     ) -> Iterator[tuple[float, VideoFrame]]:
     """(time stamp in seconds, picture), from one shown by `moment` on."""
     with open_video(path) as (container, stream):

@@ -1,6 +1,8 @@
 """Opening a video file, and the small facts about its pictures."""
 
 import contextlib
+import dataclasses
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -20,26 +22,38 @@ from losa_jax.errors import InputError
 MEND = "copy it again from its source or encode it anew"
 
 
+@dataclasses.dataclass(frozen=True)
+class EncodedVideo:
+    """The bytes of a video file that lies inside another file.
+
+    Attributes:
+      name: for messages.
+      content: as they were in the video's own file.
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @contextlib.contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: Path | EncodedVideo
+               ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file and its first stream of moving pictures.
 
     Raises:
       InputError: the file is missing, empty, or no video.
     """
+    # FFmpeg would take the relative path "12:30.mp4" for an address.
+    file = (io.BytesIO(path.content) if isinstance(path, EncodedVideo)
+            else os.path.abspath(path))
+    if isinstance(path, Path):
+        _refuse_no_file(path)
     try:
-        facts = path.stat()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error_reason(error)}): "
-                         "check the path and its permissions") from error
-    if not stat.S_ISREG(facts.st_mode):
-        raise InputError(f"{path}: not a file; name one video file")
-    if facts.st_size == 0:
-        raise InputError(f"{path}: the file is empty: {MEND}")
-    try:
-        # A title may be in any encoding and must not stop us. FFmpeg would
-        # take the relative path "12:30.mp4" for an address.
-        container = av.open(os.path.abspath(path), metadata_errors="ignore")
+        # A title may be in any encoding and must not stop us.
+        container = av.open(file, metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a readable video "
                          f"({error_reason(error)}): {MEND}") from error
@@ -55,6 +69,18 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         yield container, stream
+
+
+def _refuse_no_file(path: Path) -> None:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error_reason(error)}): "
+                         "check the path and its permissions") from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise InputError(f"{path}: not a file; name one video file")
+    if facts.st_size == 0:
+        raise InputError(f"{path}: the file is empty: {MEND}")
 
 
 def quarter_turns(picture: VideoFrame) -> int:

@@ -18,10 +18,7 @@ import numpy as np
 
 from losa_jax.detection.predictions import Detection
 from losa_jax.errors import InputError
-
-# Two annotations of one label are the same action if both ends agree to
-# this many seconds; shorter annotations are no action (ActionFormer).
-SAME_ACTION_SECONDS = 1e-3
+from losa_jax.timeline import SAME_ACTION_SECONDS
 
 Annotation = tuple[float, float, str]  # start_seconds, end_seconds, label
 

@@ -44,7 +44,7 @@ def write_predictions(path: str | os.PathLike,
       path: the file; its folder must exist.
       predictions: of each video; numpy scalars are welcome.
       version, external_data: what the submission format asks for beside the
-        results; the evaluation reads neither.
+        results; scoring prints external_data's "details".
 
     Raises:
       InputError: a detection with a number that is not finite, or that ends
@@ -79,10 +79,20 @@ def _entry(detection: Detection) -> dict[str, Any]:
 
 
 def read_predictions(path: str | os.PathLike) -> dict[str, list[Detection]]:
+    """The predictions of `read_submission`."""
+    return read_submission(path)[0]
+
+
+def read_submission(path: str | os.PathLike
+                    ) -> tuple[dict[str, list[Detection]], str]:
     """Reads what this or another tool wrote in the submission format.
 
-    Only "results" is read; other keys, and further keys of an entry, are
-    passed over.
+    Other keys than "results" and "external_data", and further keys of an
+    entry, are passed over.
+
+    Returns:
+      the predictions of each video, and what "external_data" says of other
+      data that made them ("" for nothing).
 
     Raises:
       InputError: not such a file, or entries that are not a detection; the
@@ -101,7 +111,11 @@ def read_predictions(path: str | os.PathLike) -> dict[str, list[Detection]]:
             f'{path}: no "results" object that maps video ids to lists of '
             "detections; is this a file in the ActivityNet submission "
             "format?")
-    return _parse(results, str(path))
+    external = content.get("external_data")
+    details = external.get("details") if isinstance(external, dict) else None
+    return _parse(results, str(path)), (
+        "".join(filter(str.isprintable, details))
+        if isinstance(details, str) else "")
 
 
 def _parse(results: Mapping[str, Any],

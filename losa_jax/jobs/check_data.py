@@ -12,14 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.annotations import (
-    AnnotatedVideo,
-    load_annotations,
-    load_class_names,
+from losa_jax.data.annotation_faults import find_faults
+from losa_jax.data.annotations import AnnotatedVideo
+from losa_jax.data.check import (
+    DISAGREEMENT,
+    REPORT,
+    check_videos,
+    end_seconds,
 )
-from losa_jax.data.check import DISAGREEMENT, REPORT, check_videos
 from losa_jax.data.video_probe import VideoInfo
-from losa_jax.jobs.setup import start_log, write_json
+from losa_jax.jobs.setup import (
+    open_stored,
+    read_annotations,
+    start_log,
+    write_json,
+)
 
 REPORT_FILE = "check_data.json"
 BLOCK_LIST_FILE = "block_list.txt"
@@ -62,20 +69,22 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     """
     start_log(workdir)
     data = config.data
-    names = load_class_names(data.class_names) if data.class_names else None
+    stored = open_stored(config)
     # What reaches outside is a finding here, not the end.
-    annotations = load_annotations(data.annotations, class_names=names,
-                                   on_outside="keep")
+    annotations = read_annotations(config, stored, "keep")
     findings: list[Finding] = []
     infos: dict[str, VideoInfo] = {}
     videos: list[AnnotatedVideo] = []
     for subset in dict.fromkeys((data.train_subset, data.test_subset)):
         chosen = annotations.subset(subset)
         videos += chosen
-        found, broken = check_videos(
-            chosen, Path(data.videos), on_broken_video=REPORT,
-            check=data.check, cache_path=workdir / "probed_videos.json",
-            num_threads=data.num_threads, progress=True)
+        if stored is not None:
+            found, broken = stored.check(chosen, REPORT)
+        else:
+            found, broken = check_videos(
+                chosen, Path(data.videos), on_broken_video=REPORT,
+                check=data.check, cache_path=workdir / "probed_videos.json",
+                num_threads=data.num_threads, progress=True)
         infos |= found
         findings += [Finding(one.video_id, subset, UNREADABLE, one.reason)
                      for one in broken]
@@ -119,25 +128,8 @@ def look_at(video: AnnotatedVideo, info: VideoInfo, config: Any
         found.append(finding(
             "short", f"{grid.num_samples} samples, a clip has "
             f"{window.clip_frames}: the rest is padding"))
-    outside = [action for action in video.actions
-               if action.end_seconds > info.duration_seconds * (
-                   1 + DISAGREEMENT) or action.start_seconds < 0]
-    if outside:
-        one = outside[0]
-        found.append(finding(
-            "actions outside", f"{len(outside)} of {len(video.actions)}, "
-            f"first [{one.start_seconds:g}, {one.end_seconds:g}] of "
-            f"{info.duration_seconds:.2f} s"))
-    empty = sum(action.end_seconds <= action.start_seconds
-                for action in video.actions)
-    if empty:
-        found.append(finding("empty actions", f"{empty}"))
-    twins = Counter((round(action.start_seconds, 3),
-                     round(action.end_seconds, 3), action.label)
-                    for action in video.actions)
-    repeated = sum(count - 1 for count in twins.values())
-    if repeated:
-        found.append(finding("actions given twice", f"{repeated}"))
+    found += [finding(fault.kind, fault.detail)
+              for fault in find_faults(video, end_seconds(video, info))]
     return found
 
 

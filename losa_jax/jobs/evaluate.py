@@ -230,27 +230,37 @@ def scored_classes(data: DataSet, predictions: dict[str, list[Detection]]
     return (ANY_CLASS,)
 
 
+def source_of_classes(config: Any) -> str:
+    """Whose classes a mAP is of: to be said beside every one."""
+    settings = config.evaluate
+    agnostic = config.data.class_agnostic
+    if settings.video_scores:
+        how = (f"{settings.video_scores_fusion}, top "
+               f"{settings.video_scores_top}" if agnostic else
+               f"{settings.video_scores_fusion} with the head's own")
+        return f"video-level scores {settings.video_scores} ({how})"
+    return ("none, proposals of any class (config.evaluate.video_scores "
+            "names a classifier)" if agnostic
+            else "the head itself, no external classifier")
+
+
 def print_report(report: MapReport, config: Any) -> None:
     """The table, and what else made it."""
     print(format_map_table(report))
-    settings = config.evaluate
-    if settings.video_scores:
-        print(f"classes from {settings.video_scores} "
-              f"({settings.video_scores_fusion}, top "
-              f"{settings.video_scores_top}): this mAP is the classifier's "
-              "too")
-    elif config.data.class_agnostic:
-        print("proposals of any class: no classifier (config.evaluate."
-              "video_scores)")
+    print(f"classes from: {source_of_classes(config)}")
     if config.data.block_list:
         print(f"videos left out: {config.data.block_list}")
 
 
 def write_results(workdir: Path, report: MapReport,
                   predictions: dict[str, list[Detection]],
-                  facts: dict[str, Any]) -> None:
+                  facts: dict[str, Any], config: Any) -> None:
     """predictions.json and map.json."""
-    write_predictions(workdir / PREDICTIONS_FILE, predictions)
+    classes = source_of_classes(config)
+    write_predictions(
+        workdir / PREDICTIONS_FILE, predictions,
+        external_data={"used": bool(config.evaluate.video_scores),
+                       "details": f"classes from: {classes}"})
     content = dataclasses.asdict(report)
     content["average_precision"] = [
         [None if np.isnan(value) else float(value) for value in row]
@@ -258,7 +268,8 @@ def write_results(workdir: Path, report: MapReport,
     for key, value in content.items():
         if isinstance(value, np.ndarray):
             content[key] = value.tolist()
-    write_json(workdir / MAP_FILE, {**facts, **content})
+    write_json(workdir / MAP_FILE, {
+        **facts, "classes_from": classes, **content})
 
 
 def evaluate(config: Any, workdir: Path) -> MapReport:
@@ -296,7 +307,7 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
     output = workdir / config.evaluate.output
     output.mkdir(exist_ok=True)
     write_results(output, report, predictions,
-                  {"checkpoint": which, "step": step})
+                  {"checkpoint": which, "step": step}, config)
     print_report(report, config)
     print(f"checkpoint: {which}, step {step}; wrote "
           f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")

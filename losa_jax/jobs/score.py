@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from losa_jax.data.annotation_faults import find_faults, summarise
 from losa_jax.data.annotation_formats import read_ambiguous
 from losa_jax.data.annotations import load_annotations, load_class_names
 from losa_jax.detection.diagnosis import (
@@ -21,13 +22,15 @@ from losa_jax.detection.metrics import (
     format_map_table,
     recall_at,
 )
-from losa_jax.detection.predictions import Detection, read_predictions
+from losa_jax.detection.predictions import Detection, read_submission
 from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import blocked_videos, write_json
 from losa_jax.report.plots import plot_bars, plot_profile
 
 RECALL_MULTIPLES = (1, 5)
+# Videos left out, by name.
+MAX_SHOWN = 20
 
 
 def tiou_list(text: str) -> tuple[float, ...]:
@@ -55,7 +58,8 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           tiou_thresholds: tuple[float, ...], videos: str, class_names: str,
           ties: str, unknown: str, ambiguous: Path | None,
           output: Path | None,
-          diagnose_into: Path | None = None) -> MapReport:
+          diagnose_into: Path | None = None,
+          classifier: str = "") -> MapReport:
     """The job: prints the table, says what was used and what was not.
 
     Arguments as those of `python -m losa_jax.score`.
@@ -63,7 +67,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     Raises:
       InputError: a file that cannot be read or does not fit.
     """
-    found = read_predictions(predictions)
+    found, external = read_submission(predictions)
     names = load_class_names(class_names) if class_names else None
     loaded = load_annotations(annotations, class_names=names,
                               on_outside="keep")
@@ -95,10 +99,18 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
             tiou_thresholds=tiou_thresholds, multiples=RECALL_MULTIPLES,
             rules=Rules(ties, unknown))
     print(format_map_table(report))
+    for line in summarise(
+            fault for video in chosen if video.video_id not in excluded
+            for fault in find_faults(video)):
+        print(f"annotations: {line}")
+    classes = f"classes from: {classifier}" if classifier else external
+    print(classes or "classes from: the file does not say (external_data); "
+          "an external classifier? name it with --classifier")
     _print_facts(report, recall, found, truth, excluded, protocol, ties,
                  unknown, ambiguous)
     if output is not None:
-        write_json(output, _content(report, recall))
+        write_json(output, {**_content(report, recall),
+                            "classifier": classifier or external or None})
     if diagnose_into is not None:
         write_diagnosis(diagnose_into, diagnose(
             truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
@@ -155,8 +167,10 @@ def _print_facts(report: MapReport, recall: np.ndarray | None,
     print(f"protocol {protocol}; {report.num_videos} videos, "
           f"{report.num_actions:,} actions, {report.num_predictions:,} "
           f"predictions; {len(silent)} videos without a prediction")
-    for video, reason in excluded.items():
+    for video, reason in list(excluded.items())[:MAX_SHOWN]:
         print(f"left out: {video} {reason}")
+    if len(excluded) > MAX_SHOWN:
+        print(f"left out: {len(excluded) - MAX_SHOWN} more")
     if strangers:
         fate = ("are false" if protocol == "activitynet"
                 and unknown == "false" else "are left out")

@@ -7,21 +7,32 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from losa_jax import timeline
 from losa_jax.data import thumos
+from losa_jax.data.annotation_faults import (
+    WRONG_DURATION,
+    find_faults,
+    summarise,
+)
 from losa_jax.data.annotations import (
+    ON_OUTSIDE,
+    AnnotatedVideo,
     Annotations,
     load_annotations,
     load_class_names,
 )
-from losa_jax.data.check import BrokenVideo, check_videos
+from losa_jax.data.check import BrokenVideo, check_videos, end_seconds
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import FeatureStore, WindowReader
 from losa_jax.data.source import SourceVideo
+from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
+
+if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
+    from losa_jax.data.stored_videos import StoredVideos
 
 logger = logging.getLogger(__name__)
 
@@ -87,23 +98,35 @@ def load_data(config: Any, workdir: Path,
       InputError: names every missing, wrong or broken piece.
     """
     data = config.data
-    if not data.annotations:
-        raise InputError("config.data.annotations is empty: set "
-                         "--config.data.annotations=FILE.json")
-    if not data.videos and store is None:
+    stored = open_stored(config)
+    if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
-                         "--config.data.videos=FOLDER")
-    class_names = (load_class_names(data.class_names)
-                   if data.class_names else None)
-    annotations = load_annotations(data.annotations, class_names=class_names,
-                                   on_outside=data.on_outside)
-    videos: dict[str, tuple[SourceVideo, ...]] = {"train": (), "test": ()}
+                         "--config.data.videos=FOLDER, or --config.data.tfds")
+    if data.on_outside not in ON_OUTSIDE:
+        raise InputError(f"config.data.on_outside={data.on_outside!r}: choose "
+                         f"one of {', '.join(ON_OUTSIDE)}")
+    # The length of the files decides what is outside, once it is known.
+    raw = read_annotations(config, stored, "keep")
+    infos: dict[str, VideoInfo] = {}
+    chosen: dict[str, list[str]] = {"train": [], "test": []}
     broken: list[BrokenVideo] = []
     for subset in subsets:
-        name = data[f"{subset}_subset"]
-        videos[subset], lost = _probe_subset(config, annotations, subset,
-                                             name, workdir, store)
+        annotated = _chosen(config, raw, subset)
+        found, lost = _probe(config, annotated, workdir, store, stored)
+        infos |= found
         broken += lost
+        chosen[subset] = [video.video_id for video in annotated
+                          if video.video_id in found]
+        logger.info("%s: %d videos, %d broken or missing", data[
+            f"{subset}_subset"], len(chosen[subset]), len(lost))
+    _log_faults([raw.videos[video_id] for video_id in infos], infos)
+    annotations = read_annotations(
+        config, stored, data.on_outside,
+        {name: end_seconds(raw.videos[name], info)
+         for name, info in infos.items()})
+    videos = {subset: tuple(
+        _source(config, annotations.videos[name], infos[name], store, stored)
+        for name in names) for subset, names in chosen.items()}
     labels = annotations.class_names
     if not data.class_agnostic:
         return DataSet(labels, labels, videos["train"], videos["test"],
@@ -116,41 +139,100 @@ def load_data(config: Any, workdir: Path,
                    tuple(broken))
 
 
-def _probe_subset(config: Any, annotations: Annotations, key: str,
-                  subset: str, workdir: Path, store: FeatureStore | None):
-    data, window = config.data, config.window
+def open_stored(config: Any) -> "StoredVideos | None":
+    """The data set of config.data.tfds.
+
+    Raises:
+      InputError: no finished one; a folder of videos is given too.
+    """
+    if not config.data.tfds:
+        return None
+    if config.data.videos:
+        raise InputError("config.data.tfds and config.data.videos are both "
+                         "set: which of them holds the videos?")
+    from losa_jax.data.stored_videos import StoredVideos
+    return StoredVideos(config.data.tfds)
+
+
+def read_annotations(config: Any, stored: "StoredVideos | None",
+                     on_outside: str,
+                     durations: Mapping[str, float] | None = None
+                     ) -> Annotations:
+    """Of config.data.annotations, else those of the data set.
+
+    Raises:
+      InputError: neither is given, or names every wrong entry.
+    """
+    data = config.data
+    if not data.annotations and stored is None:
+        raise InputError("config.data.annotations is empty: set "
+                         "--config.data.annotations=FILE.json")
+    class_names = (load_class_names(data.class_names)
+                   if data.class_names else None)
+    if data.annotations:
+        return load_annotations(
+            data.annotations, class_names=class_names, on_outside=on_outside,
+            durations=durations)
+    return load_annotations(
+        stored.path, class_names=class_names or stored.class_names,
+        on_outside=on_outside, durations=durations)
+
+
+def _chosen(config: Any, annotations: Annotations, key: str
+            ) -> tuple[AnnotatedVideo, ...]:
+    """The videos of "train" or "test" that no list leaves out."""
+    data, subset = config.data, config.data[f"{key}_subset"]
     blocked = blocked_videos(data.block_list)
-    annotated = tuple(video for video in annotations.subset(subset)
-                      if video.video_id not in blocked)
-    if not annotated:
+    found = tuple(video for video in annotations.subset(subset)
+                  if video.video_id not in blocked)
+    if not found:
         known = sorted({v.subset for v in annotations.videos.values()})
         raise InputError(
-            f"{data.annotations}: no video of subset {subset!r}; the file "
+            f"{annotations.path}: no video of subset {subset!r}; the file "
             f"has {', '.join(known)}: set --config.data.{key}_subset")
-    if store is None:
-        infos, lost = check_videos(
-            annotated, Path(data.videos),
-            on_broken_video=data.on_broken_video, check=data.check,
-            cache_path=workdir / "probed_videos.json", progress=True)
+    return found
+
+
+def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
+           store: FeatureStore | None, stored: "StoredVideos | None"
+           ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
+    data = config.data
+    if store is not None:
+        return store.check(annotated, data.on_broken_video)
+    if stored is not None:
+        return stored.check(annotated, data.on_broken_video, data.on_outside)
+    return check_videos(
+        annotated, Path(data.videos), on_broken_video=data.on_broken_video,
+        check=data.check, cache_path=workdir / "probed_videos.json",
+        progress=True, on_outside=data.on_outside)
+
+
+def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
+            store: FeatureStore | None, stored: "StoredVideos | None"
+            ) -> SourceVideo:
+    window = config.window
+    if isinstance(store, FeatureFiles):
+        grid = store.grid(info)
     else:
-        infos, lost = store.check(annotated, data.on_broken_video)
-    videos = []
-    for video in annotated:
-        if video.video_id not in infos:
-            continue
-        info = infos[video.video_id]
-        if isinstance(store, FeatureFiles):
-            grid = store.grid(info)
-        else:
-            grid = timeline.sample_grid(
-                info.fps, info.frame_count, sampling=window.sampling,
-                frame_stride=window.frame_stride,
-                sample_fps=window.sample_fps, window_samples=window.frames)
-        videos.append(SourceVideo(video.video_id, info, grid, video.actions))
-    actions = sum(len(video.actions) for video in videos)
-    logger.info("%s: %d videos, %d actions, %d broken or missing", subset,
-                len(videos), actions, len(lost))
-    return tuple(videos), lost
+        grid = timeline.sample_grid(
+            info.fps, info.frame_count, sampling=window.sampling,
+            frame_stride=window.frame_stride,
+            sample_fps=window.sample_fps, window_samples=window.frames)
+    embeds = store is None and stored is not None and stored.embedded
+    return SourceVideo(video.video_id, info, grid, video.actions,
+                       stored if embeds else None)
+
+
+def _log_faults(videos: Sequence[AnnotatedVideo],
+                infos: Mapping[str, VideoInfo]) -> None:
+    """What is odd, into log.txt; onto the console what was put right."""
+    faults = [fault for video in videos for fault in find_faults(
+        video, end_seconds(video, infos[video.video_id]))]
+    for fault in faults:
+        if fault.kind == WRONG_DURATION:
+            logger.warning("%s: %s", fault.video_id, fault.detail)
+    for line in summarise(faults):
+        logger.info("annotations: %s", line)
 
 
 def blocked_videos(block_list: str) -> dict[str, str]:

@@ -89,7 +89,7 @@ def _draws(run: Path, test_subset: str) -> np.ndarray:
     data = config["data"]
     names = data["class_names"]
     annotations = load_annotations(
-        data["annotations"], on_outside=data["on_outside"],
+        data["annotations"] or data["tfds"], on_outside=data["on_outside"],
         class_names=load_class_names(names) if names else None)
     predictions = read_predictions(
         run / ("test" if test_subset else ".") / PREDICTIONS_FILE)

@@ -29,6 +29,7 @@ from losa_jax.jobs.evaluate import (
     ground_truth,
     print_report,
     scored_classes,
+    source_of_classes,
     write_results,
 )
 from losa_jax.jobs.pretrain import ensure_backbone
@@ -189,7 +190,8 @@ def train(config: Any, workdir: Path) -> MapReport:
                 report, _ = evaluator.run(state.ema, state.statistics)
                 writer.write(step, {"map": 100 * report.average_map})
                 bar.write(f"epoch {epoch}: average mAP "
-                          f"{100 * report.average_map:.2f}")
+                          f"{100 * report.average_map:.2f} (classes from "
+                          f"{source_of_classes(config)})")
                 if report.average_map > best_map:
                     best_map = report.average_map
                     save(BEST, None)
@@ -211,7 +213,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     report, predictions = evaluator.run(best.ema, best.statistics)
     best_step = int(best.step)
     write_results(workdir, report, predictions,
-                  {"checkpoint": BEST, "step": best_step})
+                  {"checkpoint": BEST, "step": best_step}, config)
     write_json(workdir / THRESHOLDS_FILE, best_f1_thresholds(
         ground_truth(data, predictions), predictions,
         class_names=scored_classes(data, predictions)))

@@ -68,7 +68,7 @@ def test_all_wrong_entries_are_listed(tmp_path):
             f"{path}: 7 wrong entries",
             "late, annotation 0: segment [5.0, 11.0] reaches outside the "
             "video, 0 to 10.0 seconds",
-            "turned, annotation 0: segment [3.0, 3.0] ends before it starts",
+            "turned, annotation 0: segment [3.0, 3.0] is empty",
             "nameless, annotation 0: label ''",
             "nan, annotation 0: segment [nan, 2.0] is not finite",
             "homeless: has no \"subset\"",
@@ -86,12 +86,22 @@ def test_long_reports_are_cut(tmp_path):
 
 
 def test_outside_segments_can_be_cut(tmp_path, caplog):
-    path = _write(tmp_path, {"a": _video([(5, 11), (12, 13), (-2, 1)])})
+    path = _write(tmp_path, {
+        "a": _video([(5, 11), (12, 13), (-2, 1), (4, 4)])})
     video = load_annotations(path, on_outside="clip").videos["a"]
     assert video.actions == (Action(5.0, 10.0, "jump"),
                              Action(0.0, 1.0, "jump"))
     assert [record.message.rsplit(": ", 1)[1] for record in caplog.records
-            ] == ["cut", "dropped", "cut"]
+            ] == ["cut", "dropped", "cut", "dropped"]
+
+
+def test_known_lengths_of_files_come_first(tmp_path):
+    path = _write(tmp_path, {"a": _video([(5, 11)]), "b": _video([(5, 9)])})
+    found = load_annotations(path, durations={"a": 12.0})
+    assert found.videos["a"].actions == (Action(5.0, 11.0, "jump"),)
+    assert found.videos["a"].duration_seconds == 10.0
+    with pytest.raises(InputError, match="b, annotation 0.*0 to 8.0 seconds"):
+        load_annotations(path, durations={"a": 12.0, "b": 8.0})
 
 
 def test_unknown_label_names_the_nearest(tmp_path):

@@ -122,6 +122,13 @@ def test_proposals_get_their_classes_from_a_classifier(
     report = json.loads((tmp_path / "map.json").read_text())
     assert tuple(report["class_names"]) == tuple(names)
     assert report["average_map"] >= 0.8
+    # Whose classes it is of stands beside the mAP and with the predictions.
+    assert report["classes_from"] == (
+        f"video-level scores {scores} (sqrt, top 2)")
+    external = json.loads((tmp_path / "predictions.json").read_text())[
+        "external_data"]
+    assert external == {"used": True,
+                        "details": f"classes from: {report['classes_from']}"}
 
 
 @pytest.mark.shared

@@ -1,0 +1,139 @@
+"""mAP of 422,000 predictions: ours against a loop over pandas rows, one run.
+
+    python -m benchmarks.score_speed [--predictions=422000]
+
+A THUMOS-sized set is made up: 211 videos, 20 classes, 3,329 actions, as many
+predictions in every video, some near an action. The loop is the algorithm of
+ActivityNet's evaluator (one row after another, its video's actions looked up
+in a grouped table), written for this comparison; both start from the same
+lists in memory. They must agree on every class and threshold, or this stops.
+Needs the extra `dev` (pandas).
+"""
+
+import argparse
+import time
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from losa_jax.detection.metrics import evaluate_map
+from losa_jax.detection.predictions import Detection
+
+VIDEOS, ACTIONS = 211, 3329
+CLASSES = tuple(f"class_{number:02d}" for number in range(20))
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+MOST_DIFFERENCE = 1e-9
+WANTED_RATIO = 30
+
+
+def make_set(num_predictions: int, seed: int = 0) -> tuple[dict, dict]:
+    """Actions and detections of every video; all scores differ."""
+    rng = np.random.default_rng(seed)
+    names = [f"video_{number:04d}" for number in range(VIDEOS)]
+    truth: dict = {name: [] for name in names}
+    found: dict = {name: [] for name in names}
+    for number in range(ACTIONS):
+        start, length = rng.uniform(0, 200), rng.uniform(0.5, 10)
+        truth[names[number % VIDEOS]].append(
+            (start, start + length, CLASSES[number % len(CLASSES)]))
+    scores = rng.permutation(num_predictions) / num_predictions
+    for number in range(num_predictions):
+        name = names[number % VIDEOS]
+        start, end, label = truth[name][rng.integers(len(truth[name]))]
+        if rng.random() < 0.3:  # near it
+            length = end - start
+            start += rng.normal(0, 0.3) * length
+            end = start + length * rng.uniform(0.6, 1.6)
+        else:
+            start = rng.uniform(0, 200)
+            end = start + rng.uniform(0.5, 10)
+            label = CLASSES[rng.integers(len(CLASSES))]
+        found[name].append(Detection(start, end, label, scores[number]))
+    return truth, found
+
+
+def loop_map(truth: dict, found: dict) -> np.ndarray:
+    """[classes, thresholds] average precision, row by row."""
+    actions = pd.DataFrame(
+        [(name, *row) for name, rows in truth.items() for row in rows],
+        columns=["video", "start", "end", "label"])
+    rows = pd.DataFrame(
+        [(name, *row[:4]) for name, rows in found.items() for row in rows],
+        columns=["video", "start", "end", "label", "score"])
+    result = []
+    with tqdm(total=len(rows), desc="pandas loop", unit="row",
+              leave=False) as bar:
+        for label in CLASSES:
+            result.append(_loop_class(
+                actions[actions.label == label].reset_index(drop=True),
+                rows[rows.label == label].sort_values(
+                    "score", ascending=False).reset_index(drop=True), bar))
+    return np.array(result)
+
+
+def _loop_class(actions: pd.DataFrame, rows: pd.DataFrame, bar: tqdm
+                ) -> list[float]:
+    taken = np.full((len(THRESHOLDS), len(actions)), False)
+    hits = np.zeros((len(THRESHOLDS), len(rows)))
+    by_video = actions.groupby("video")
+    for number, row in rows.iterrows():
+        bar.update()
+        try:
+            near = by_video.get_group(row["video"])
+        except KeyError:
+            continue
+        shared = (np.minimum(row["end"], near["end"].values)
+                  - np.maximum(row["start"], near["start"].values)).clip(0)
+        both = (row["end"] - row["start"]
+                + near["end"].values - near["start"].values) - shared
+        iou = shared / both
+        for index, threshold in enumerate(THRESHOLDS):
+            for best in iou.argsort()[::-1]:
+                if iou[best] < threshold:
+                    break
+                if not taken[index, near.index[best]]:
+                    taken[index, near.index[best]] = True
+                    hits[index, number] = 1
+                    break
+    return [_area(row, len(actions)) for row in hits]
+
+
+def _area(hits: np.ndarray, num_actions: int) -> float:
+    """Under the interpolated precision-recall curve, point by point."""
+    true = np.cumsum(hits)
+    precision = [0.0, *(true / np.arange(1, len(hits) + 1)), 0.0]
+    recall = [0.0, *(true / num_actions), 1.0]
+    for point in range(len(precision) - 2, -1, -1):
+        precision[point] = max(precision[point], precision[point + 1])
+    return sum((recall[point] - recall[point - 1]) * precision[point]
+               for point in range(1, len(recall)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", type=int, default=422_000)
+    truth, found = make_set(parser.parse_args().predictions)
+    started = time.perf_counter()
+    report = evaluate_map(truth, found, class_names=CLASSES,
+                          tiou_thresholds=THRESHOLDS)
+    ours = time.perf_counter() - started
+    started = time.perf_counter()
+    wanted = loop_map(truth, found)
+    loop = time.perf_counter() - started
+    difference = np.abs(report.average_precision - wanted).max()
+    print(f"{report.num_predictions:,} predictions, {report.num_actions:,} "
+          f"actions, {report.num_videos} videos")
+    print(f"losa_jax     {ours:8.2f} s   average mAP "
+          f"{100 * report.average_map:.4f}")
+    print(f"pandas loop  {loop:8.2f} s   average mAP "
+          f"{100 * wanted.mean():.4f}")
+    print(f"1/{loop / ours:.0f} of the loop's time (wanted: 1/{WANTED_RATIO}"
+          f" or less); largest difference of an average precision "
+          f"{difference:.1e}")
+    if difference > MOST_DIFFERENCE:
+        raise SystemExit("the two do not agree")
+
+
+if __name__ == "__main__":
+    main()

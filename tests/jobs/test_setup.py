@@ -1,0 +1,71 @@
+"""What annotations say of a video gives way to what its file says."""
+
+import json
+import logging
+
+import pytest
+
+from configs import custom
+from losa_jax.errors import InputError
+from losa_jax.jobs.setup import load_data
+from tests.data.tiny_set import make_tiny_set
+
+
+@pytest.fixture
+def config(tmp_path):
+    """training.0 lasts 1.6 s, training.1 1.64 s, ..."""
+    folder = make_tiny_set(tmp_path)
+    path = folder / "annotations.json"
+    database = json.loads(path.read_text())["database"]
+    for entry in database.values():
+        entry["annotations"] = [{"label": "hop", "segment": [0.2, 0.6]}]
+    # Half of its length, as of a wrong frame rate; nothing is outside.
+    database["training.0"]["duration"] = 0.8
+    database["training.0"]["annotations"].append(
+        {"label": "hop", "segment": [1.0, 1.5]})
+    # No duration; one action is behind the end and one reaches over it.
+    del database["training.1"]["duration"]
+    database["training.1"]["annotations"] += [
+        {"label": "hop", "segment": [9.0, 9.5]},
+        {"label": "hop", "segment": [1.0, 1.9]}]
+    # Within 1 % of the file: as annotated.
+    database["training.2"]["duration"] = 1.69
+    database["training.2"]["annotations"].append(
+        {"label": "hop", "segment": [1.5, 1.69]})
+    path.write_text(json.dumps({"database": database}))
+    config = custom.get_config()
+    config.data.annotations = str(path)
+    config.data.videos = str(folder / "videos")
+    return config
+
+
+def _segments(video):
+    return [(action.start_seconds, action.end_seconds)
+            for action in video.actions]
+
+
+def test_the_file_says_what_is_outside(config, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    config.data.on_outside = "clip"
+    data = load_data(config, tmp_path)
+    assert [_segments(video) for video in data.train] == [
+        [(0.2, 0.6), (1.0, 1.5)], [(0.2, 0.6), (1.0, 1.64)],
+        [(0.2, 0.6), (1.5, 1.69)], [(0.2, 0.6)]]
+    said = [record.message for record in caplog.records]
+    assert any("training.0: the annotation says duration 0.8" in line
+               for line in said)
+    assert sum("training.1" in line and "dropped" in line
+               for line in said) == 1
+    assert "annotations: actions outside: 1 videos (training.1)" in said
+
+
+def test_or_the_run_stops_and_names_it(config, tmp_path):
+    with pytest.raises(InputError, match="training.1: .*starts at 9 s"):
+        load_data(config, tmp_path)
+    config.data.on_broken_video = "skip"
+    data = load_data(config, tmp_path)
+    assert [video.video_id for video in data.train] == [
+        "training.0", "training.2", "training.3"]
+    config.data.on_outside = "ask"
+    with pytest.raises(InputError, match="on_outside='ask'"):
+        load_data(config, tmp_path)

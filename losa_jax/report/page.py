@@ -298,16 +298,18 @@ def video_card(page: VideoPage, folder: Path) -> str:
         f"{_strip(page)}</li>")
 
 
-def _strip(page: VideoPage, most: int = 80) -> str:
+def _strip(page: VideoPage, most: int = 60) -> str:
     """The best detections along the video, in their classes' colours."""
     duration = max(page.duration_seconds, 1e-9)
     best = sorted(page.segments, key=lambda row: -row[3])[:most]
     top = max((row[3] for row in best), default=1.0) or 1.0
+    lane = 100 / max(len(page.labels), 1)
     bars = "".join(
         f'<rect class="hue{row[2] % 12}" x="{1000 * row[0] / duration:.1f}" '
-        f'width="{max(1000 * (row[1] - row[0]) / duration, 2):.1f}" y="0" '
-        f'height="10" opacity="{max(row[3] / top, 0.08):.2f}"/>'
+        f'width="{max(1000 * (row[1] - row[0]) / duration, 4):.1f}" '
+        f'y="{lane * row[2]:.1f}" height="{lane:.1f}" '
+        f'opacity="{max(row[3] / top, 0.1):.2f}"/>'
         for row in reversed(best))
-    return ('<svg class="strip" viewBox="0 0 1000 10" '
+    return ('<svg class="strip" viewBox="0 0 1000 100" '
             'preserveAspectRatio="none" aria-hidden="true">'
             f"{bars}</svg>")

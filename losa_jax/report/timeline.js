@@ -1,5 +1,7 @@
 // Rows of segments under one ruler, with zoom.
 const LANES = 5;
+// Of more classes only those with something to show have a row.
+const MANY_ROWS = 12;
 const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800,
   3600, 7200];
 const TICK_PIXELS = 78;
@@ -29,13 +31,25 @@ const timeline = {
     const focus = document.activeElement?.dataset?.id;
     this.elements.clear();
     this.items = [];
-    const rows = $("rows");
-    rows.replaceChildren();
+    const rows = [];
+    let empty = 0;
     data.labels.forEach((name, label) => {
       const own = predictions.filter((item) => item.label === label);
       const truth = actions.filter((item) => item.label === label);
-      rows.append(this.row(name, label, own, truth));
+      if (data.labels.length > MANY_ROWS && !own.length && !truth.length) {
+        empty += 1;
+      } else {
+        rows.push(this.row(name, label, own, truth));
+      }
     });
+    if (empty) {
+      const line = make("div", "row rest");
+      line.setAttribute("role", "listitem");
+      line.append(make("span", "", `${empty} more ` +
+        `${empty === 1 ? "class" : "classes"} below this score`));
+      rows.push(line);
+    }
+    $("rows").replaceChildren(...rows);
     if (focus) this.elements.get(focus)?.focus({preventScroll: true});
     this.rove();
     this.drawOverview(predictions, actions);
@@ -173,8 +187,9 @@ const timeline = {
     const ticks = [];
     for (let i = Math.max(first, 0); i <= last; i += 1) {
       if (i * step > data.duration) break;
-      const tick = make("span", "tick",
-        clockText(i * step, step < 1 ? 1 : 0));
+      const room = (data.duration - i * step) * perSecond;
+      const tick = make("span", "tick", room < 44 ? ""
+        : clockText(i * step, step < 1 ? 1 : 0));
       tick.style.left = `${i * step * perSecond}px`;
       ticks.push(tick);
     }
@@ -208,23 +223,25 @@ const timeline = {
       probe.remove();
       return colour;
     });
+    const lane = (height - 6) / data.labels.length;
     const bar = (item, top, size, strength) => {
       context.globalAlpha = strength;
       context.fillStyle = colours[item.label];
-      context.fillRect(item.start * scale, top,
-        Math.max((item.end - item.start) * scale, 1.5), size);
+      context.fillRect(item.start * scale, 3 + (item.label + top) * lane,
+        Math.max((item.end - item.start) * scale, 2),
+        Math.max(size * lane, 1));
     };
-    const split = data.truth ? height * 0.35 : 0;
-    for (const item of actions) bar(item, 0, split - 2, 1);
     for (const item of predictions) {
-      bar(item, split, height - split, 0.25 + 0.6 * item.strength);
+      bar(item, 0.1, 0.8, 0.25 + 0.6 * item.strength);
     }
+    for (const item of actions) bar(item, 0.1, 0.3, 1);
   },
 
   showTime() {
     const share = Math.min(player.time / data.duration, 1);
-    $("playhead").style.left = `${100 * share}%`;
-    $("overview").style.setProperty("--at", `${100 * share}%`);
+    for (const id of ["track", "overview"]) {
+      $(id).style.setProperty("--at", `${100 * share}%`);
+    }
     const ruler = $("ruler");
     ruler.setAttribute("aria-valuemax", data.duration.toFixed(1));
     ruler.setAttribute("aria-valuenow", player.time.toFixed(1));

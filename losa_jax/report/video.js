@@ -1,7 +1,8 @@
 // What is shown at a score, at a moment; keys and pointers.
 const HIT_IOU = 0.5;
 const MOST_LISTED = 250;
-const FEW_AT_FIRST = 40;
+const FEW_AT_FIRST = 30;
+const MANY_AT_FIRST = 120;
 const topScore = data.predictions.reduce((top, row) =>
   Math.max(top, row[3]), 1e-9);
 const predictions = data.predictions.map(([start, end, label, score, picture],
@@ -360,8 +361,13 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change",
 
 function firstScore() {
   const scores = predictions.map((item) => item.score).sort((a, b) => b - a);
-  if (scores.length <= FEW_AT_FIRST) return 0;
-  return Math.ceil(scores[FEW_AT_FIRST] / slider.step) * slider.step;
+  const few = data.truth ? Math.max(12, Math.ceil(1.5 * actions.length))
+    : FEW_AT_FIRST;
+  if (scores.length <= few) return 0;
+  const least = Math.floor(scores[few - 1] / slider.step) * slider.step;
+  const many = scores.filter((score) => score >= least).length;
+  return many > Math.max(MANY_AT_FIRST, few) ? least + Number(slider.step)
+    : least;
 }
 
 slider.step = topScore < 0.1 ? 0.0001 : 0.01;
@@ -374,5 +380,5 @@ if (data.thresholds) {
 const asked = /^#t=([\d.]+)$/.exec(location.hash);
 if (asked) player.seek(Number(asked[1]));
 player.listeners.push(showTime);
-if (!player.works && !player.video) $("still").hidden = true;
+if (data.truth) $("legend").hidden = false;
 arrange();

@@ -52,6 +52,7 @@ from losa_jax.training.checkpoint import (
     same_facts,
 )
 from losa_jax.training.encoder import encoder_inputs
+from losa_jax.training.gauges import gate_gauges, memory_gauges
 from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
@@ -187,7 +188,10 @@ def train(config: Any, workdir: Path) -> MapReport:
                 flush()
             if epoch_ends and _is_due(config.train, epoch):
                 report, _ = evaluator.run(state.ema, state.statistics)
-                writer.write(step, {"map": 100 * report.average_map})
+                writer.write(step, {
+                    "map": 100 * report.average_map, **memory_gauges(),
+                    **gate_gauges(state.ema, model.tap_layers,
+                                  config.adapter.gates)})
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f}")
                 if report.average_map > best_map:

@@ -68,11 +68,11 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"{folder}: no such folder of videos; set "
                          "--config.data.videos=FOLDER")
     cache = _load_cache(cache_path)
-    files = _video_files(folder)
+    files = video_files(folder)
 
     def probe(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
         try:
-            path = _find_file(video.video_id, folder, files)
+            path = find_file(video.video_id, folder, files)
             key = _cache_key(path, check)
             info = _from_cache(cache, key)
             if info is None:
@@ -128,7 +128,7 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
         logger.warning("skipped %s: %s", item.video_id, item.reason)
 
 
-def _video_files(folder: Path) -> dict[str, list[str]]:
+def video_files(folder: Path) -> dict[str, list[str]]:
     """Names of video files by name without extension (may hold dots)."""
     files: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
@@ -138,8 +138,13 @@ def _video_files(folder: Path) -> dict[str, list[str]]:
     return files
 
 
-def _find_file(video_id: str, folder: Path,
-               files: dict[str, list[str]]) -> Path:
+def find_file(video_id: str, folder: Path, files: dict[str, list[str]]
+              ) -> Path:
+    """The file of a video, among the `video_files` of its folder.
+
+    Raises:
+      InputError: none, several, or no plain name.
+    """
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name")

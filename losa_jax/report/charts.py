@@ -41,13 +41,13 @@ def thin(name: str, points: Points) -> Thinned:
 
 def number(value: float) -> str:
     """Three or four figures."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return f"{value:.2e}"
+    if 1e4 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:,.4g}" if 1e-2 <= abs(value) < 1e4 else f"{value:.3g}"
 
 
 def line_chart(title: str, series: Sequence[Thinned], *, place: int,
-               summary: str = "") -> str:
+               summary: str = "", may_be_log: bool = False) -> str:
     """One line a series over steps.
 
     Args:
@@ -55,11 +55,12 @@ def line_chart(title: str, series: Sequence[Thinned], *, place: int,
       series: none of them empty.
       place: of the chart's numbers in the page's data, for the pointer.
       summary: a sentence below the title.
+      may_be_log: a logarithmic scale where the values span much.
     """
     lows = [low for one in series for *_, low, _ in one.points]
     highs = [high for one in series for *_, high in one.points]
     bottom, top = min(lows), max(highs)
-    is_log = bottom > 0 and top / bottom > _LOG_SPAN
+    is_log = may_be_log and bottom > 0 and top / bottom > _LOG_SPAN
     ticks = _log_ticks(bottom, top) if is_log else _ticks(
         min(bottom, 0.0) if bottom < 0.4 * top else bottom, top)
     bottom, top = min(bottom, ticks[0]), max(top, ticks[-1])
@@ -81,7 +82,10 @@ def line_chart(title: str, series: Sequence[Thinned], *, place: int,
     parts = [_y_axis([(up(tick), number(tick)) for tick in ticks])]
     for x in _ticks(first, last, 4):
         if first <= x <= last:
-            parts.append(_text(across(x), HEIGHT - 7, number(x), "middle"))
+            near_end = across(x) > WIDTH - 24
+            parts.append(_text(
+                WIDTH - RIGHT if near_end else across(x), HEIGHT - 7,
+                number(x), "end" if near_end else "middle"))
     for index, one in enumerate(series):
         parts.append(_line(one, index, across, up))
     parts.append(f'<line class="cursor" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}" '
@@ -153,7 +157,7 @@ def bar_chart(title: str, labels: Sequence[str],
                 "</rect>")
             if not stacked and width > 24:
                 parts.append(_text(x + width / 2, up(high) - 3,
-                                   number(round(value, 1)), "middle"))
+                                   f"{value:.3g}", "middle"))
             floor = floor + value if stacked else 0.0
         parts.append(_text(left + 0.36 * slot, HEIGHT - 7, label, "middle"))
     legend = "" if len(series) < 2 else "".join(

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from losa_jax.errors import InputError
 from losa_jax.report.charts import (
@@ -22,20 +22,42 @@ from losa_jax.report.tables import map_table, tiles
 
 METRICS_FILE, PAGE_FILE = "metrics.jsonl", "training.html"
 
-# Title of a chart, {metric: its name}; {} of a name is what follows a prefix.
-_CHARTS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("Loss", {"loss": "total", "classification_loss": "classification",
-              "regression_loss": "regression"}),
-    ("Average mAP, %", {"map": "average mAP"}),
-    ("Learning rate", {"learning_rate": "learning rate"}),
-    ("Pre-training loss", {"pretrain_loss": "loss"}),
-    ("Pre-training accuracy", {"pretrain_accuracy": "training clips"}),
-    ("Norm of the gradient", {"gradient_norm": "norm"}),
-    ("Points with an action", {"positive_points": "points"}),
-    ("Seconds a step", {"seconds_per_step": "seconds"}),
-    ("Waiting for data, share of the time", {"data_wait_share": "share"}),
-    ("Peak memory, GiB", {"host_memory_gib": "process",
-                          "device_memory_gib": "first device"}),
+
+
+class _Chart(NamedTuple):
+    """Metrics that share a chart.
+
+    Attributes:
+      title: with the unit.
+      names: {metric: its name in the chart}.
+      best: of the first metric, named below the title.
+      may_be_log: see `line_chart`.
+    """
+
+    title: str
+    names: dict[str, str]
+    best: str = "lowest"
+    may_be_log: bool = False
+
+
+_CHARTS = (
+    _Chart("Loss", {"loss": "total", "classification_loss": "classification",
+                    "regression_loss": "regression"}, may_be_log=True),
+    _Chart("Average mAP, %", {"map": "average mAP"}, "highest"),
+    _Chart("Learning rate", {"learning_rate": "learning rate"}, "highest"),
+    _Chart("Pre-training loss", {"pretrain_loss": "loss"}, may_be_log=True),
+    _Chart("Pre-training accuracy", {"pretrain_accuracy": "training clips"},
+           "highest"),
+    _Chart("Norm of the gradient", {"gradient_norm": "norm"}, "highest",
+           may_be_log=True),
+    _Chart("Points with an action", {"positive_points": "points"}),
+    _Chart("Seconds a step", {"seconds_per_step": "seconds"},
+           may_be_log=True),
+    _Chart("Waiting for data, share of the time",
+           {"data_wait_share": "share"}, "highest"),
+    _Chart("Peak memory, GiB", {"host_memory_gib": "process",
+                                "device_memory_gib": "first device"},
+           "highest"),
 )
 _GATES = (
     ("gate/short/", "Short-range gates", "mean absolute gate of a block"),
@@ -143,29 +165,29 @@ def _curves(series: Series, drawn: list[list[Thinned]]) -> list[str]:
     left = {name for name in series
             if not name.startswith(("gate/", "added/"))}
     charts = []
-    for title, names in _CHARTS:
-        here = {label: series[name] for name, label in names.items()
+    for chart in _CHARTS:
+        here = {label: series[name] for name, label in chart.names.items()
                 if name in left}
-        left -= set(names)
+        left -= set(chart.names)
         if here:
-            charts.append(_chart(title, here, drawn))
-    for name in sorted(left):
-        charts.append(_chart(name, {name: series[name]}, drawn))
+            pick = max if chart.best == "highest" else min
+            step, best = pick(next(iter(here.values())),
+                              key=lambda point: point[1])
+            charts.append(_chart(
+                chart.title, here, drawn,
+                f"{chart.best} {number(best)} at step {step:,.0f}",
+                chart.may_be_log))
+    charts += [_chart(name, {name: series[name]}, drawn)
+               for name in sorted(left)]
     return charts
 
 
 def _chart(title: str, named: Mapping[str, list[tuple[float, float]]],
-           drawn: list[list[Thinned]], summary: str = "") -> str:
-    lines = [thin(name, points) for name, points in named.items()]
-    drawn.append(lines)
-    first = next(iter(named.values()))
-    best = (max if "mAP" in title or "accuracy" in title else min)(
-        first, key=lambda point: point[1])
-    if not summary:
-        word = "highest" if "mAP" in title or "accuracy" in title else (
-            "lowest")
-        summary = (f"{word} {number(best[1])} at step {best[0]:,.0f}")
-    return line_chart(title, lines, place=len(drawn) - 1, summary=summary)
+           drawn: list[list[Thinned]], summary: str = "",
+           may_be_log: bool = False) -> str:
+    drawn.append([thin(name, points) for name, points in named.items()])
+    return line_chart(title, drawn[-1], place=len(drawn) - 1,
+                      summary=summary, may_be_log=may_be_log)
 
 
 def _gates(series: Series, drawn: list[list[Thinned]]) -> list[str]:
@@ -205,14 +227,17 @@ def _block_name(name: str) -> str:
 def _facts(series: Series, config: Mapping[str, Any]) -> str:
     steps = max(points[-1][0] for points in series.values())
     facts = [f"step {steps:,.0f}"]
-    if config:
-        backbone = config.get("backbone", {})
-        width = backbone.get("width")
-        facts += [f"recipe {config.get('name', '?')}",
-                  f"adapter {config.get('adapter', {}).get('kind', '?')}",
-                  f"head {config.get('head', {}).get('kind', '?')}",
-                  f"backbone {backbone.get('name') or f'{width} wide'}",
-                  f"seed {config.get('seed', '?')}"]
+    backbone = config.get("backbone", {})
+    width = backbone.get("width")
+    for what, value in (
+            ("recipe", config.get("name")),
+            ("adapter", config.get("adapter", {}).get("kind")),
+            ("head", config.get("head", {}).get("kind")),
+            ("backbone", backbone.get("name") or (
+                f"of width {width}" if width else "")),
+            ("seed", config.get("seed"))):
+        if value not in (None, ""):
+            facts.append(f"{what} {value}")
     return "".join(f"<li>{escape(fact)}</li>" for fact in facts)
 
 

@@ -5,7 +5,9 @@ const MANY_ROWS = 12;
 const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800,
   3600, 7200];
 const TICK_PIXELS = 78;
+// How far one may zoom in; a short video this much in any case.
 const PIXELS_PER_SECOND = 160;
+const LEAST_ZOOM = 8;
 const hueOf = (label) => `hue${label % 12}`;
 
 function make(tag, className, text) {
@@ -23,7 +25,7 @@ const timeline = {
 
   get mostZoom() {
     const fit = this.fitWidth || 800;
-    return Math.max(1, data.duration * PIXELS_PER_SECOND / fit);
+    return Math.max(LEAST_ZOOM, data.duration * PIXELS_PER_SECOND / fit);
   },
 
   // Draws the rows of what is shown now.

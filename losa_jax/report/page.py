@@ -6,6 +6,7 @@ in predictions.json.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from losa_jax.report.document import (
 from losa_jax.report.thumbnails import read_thumbnails
 
 # Enough to see what a video holds; a page must stay small.
-MAX_THUMBNAILS = 160
+MAX_THUMBNAILS = 200
 # Detections that begin and end alike share a picture.
 _SAME_MOMENT_SECONDS = 0.5
 # A file inside the page takes a third more, and the browser reads it at once.
@@ -161,10 +162,11 @@ def _thumbnails(video: Path | None, found: Sequence[tuple],
     places = [-1] * len(segments)
     if video is None:
         return [], places
-    # What matters most first: actions, then what scores best.
-    order = sorted(range(len(segments)), key=lambda index: (
-        index < len(found), -(segments[index][3] if index < len(found)
-                              else 0.0)))
+    # What scores best first, and as many actions.
+    ranked = sorted(range(len(found)), key=lambda index: -found[index][3])
+    order = [index for pair in itertools.zip_longest(
+        ranked, range(len(found), len(segments))) for index in pair
+        if index is not None]
     moments: dict[int, float] = {}
     for index in order:
         middle = min(max(sum(segments[index][:2]) / 2, 0.0),
@@ -247,9 +249,10 @@ def _table(found: Sequence[tuple], actions: Sequence[tuple] | None) -> str:
     lines += [(row[0], row[1], row[2], "annotated", f"t{index}")
               for index, row in enumerate(actions or [])]
     return "".join(
-        f'<tr data-id="{name}"><td><button type="button">{clock(start)}'
-        f"</button></td><td>{clock(end)}</td><td>{end - start:.2f} s</td>"
-        f'<th scope="row">{escape(label)}</th><td>{score}</td></tr>'
+        f'<tr data-id="{name}"><th scope="row">{escape(label)}</th>'
+        f'<td><button type="button">{clock(start)}</button></td>'
+        f"<td>{clock(end)}</td><td>{end - start:.2f} s</td>"
+        f"<td>{score}</td></tr>"
         for start, end, label, score, name in sorted(lines))
 
 

@@ -1,5 +1,7 @@
 // What is shown at a score, at a moment; keys and pointers.
 const HIT_IOU = 0.5;
+// Browsers keep a player's time in whole microseconds.
+const CLOCK_SLACK = 1e-4;
 const MOST_LISTED = 250;
 const FEW_AT_FIRST = 30;
 const MANY_AT_FIRST = 120;
@@ -59,6 +61,7 @@ function refresh() {
     ? `${shown.length}` : `${shown.length} of ${predictions.length}`;
   $("score-value").textContent = Number(slider.value).toFixed(
     topScore < 0.1 ? 4 : 2);
+  $("slider").classList.toggle("off", $("trusted").checked);
   timeline.draw(shown, actions);
   drawList();
   const visible = new Set(shown);
@@ -122,7 +125,7 @@ function showTime() {
   $("clock").textContent = clockText(time);
   timeline.showTime();
   const now = new Set([...shown, ...actions].filter((item) =>
-    item.start <= time && time < item.end));
+    item.start <= time + CLOCK_SLACK && time < item.end));
   if (now.size !== active.size || [...now].some((one) => !active.has(one))) {
     active = now;
     showActive();
@@ -166,7 +169,8 @@ function showActive() {
 // Where the video cannot play: the picture of the segment of this moment.
 function showStill(time) {
   const near = [...predictions, ...actions].filter((item) =>
-    item.picture >= 0 && item.start <= time && time <= item.end)
+    item.picture >= 0 && item.start <= time + CLOCK_SLACK &&
+    time <= item.end)
     .sort((a, b) => Math.abs(a.start + a.end - 2 * time) -
       Math.abs(b.start + b.end - 2 * time))[0];
   $("still").hidden = !near;
@@ -281,6 +285,7 @@ const keys = {
   p: () => step(-1),
   l: () => {
     loops = !loops;
+    $("loop").hidden = !loops;
     say(loops ? "Plays the chosen detection again and again" : "Plays on");
   },
   "[": () => setScore(Number(slider.value) - 5 * Number(slider.step)),
@@ -305,8 +310,8 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   // These have keys of their own.
-  if (target.matches("input, video, summary")) return;
-  if (event.key === " " && target.matches("button")) return;
+  if (target.matches("[type=range], video")) return;
+  if (event.key === " " && target.matches("button, summary, input")) return;
   const act = keys[event.key] ?? keys[event.key.toLowerCase()];
   if (act) {
     act(event);

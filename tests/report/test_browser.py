@@ -19,7 +19,8 @@ pytestmark = pytest.mark.browser
 EVIL = "<script>alert(1)</script><!--"
 FOUND = [
     {"segment": [1.25, 2.5], "label": EVIL, "score": 0.9},
-    {"segment": [3.5, 4.75], "label": "wave", "score": 0.6},
+    # No browser's clock can hold this start.
+    {"segment": [3.4999999876, 4.75], "label": "wave", "score": 0.6},
     {"segment": [3.0, 4.0], "label": "wave", "score": 0.2},
     {"segment": [0.5, 1.0], "label": EVIL, "score": 0.05},
 ]

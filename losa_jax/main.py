@@ -33,8 +33,11 @@ _JSON = flags.DEFINE_string(
 _PLAN_SWEEP = flags.DEFINE_bool(
     "plan_sweep", False, "With --mode=plan: try meshes and chunk_clips.")
 _REPORT = flags.DEFINE_bool(
-    "report", False, "With --mode=eval: pages of every video and of the "
-    "split, in WORKDIR/report.")
+    "report", False, "With --mode=eval: pages of videos and of the split, "
+    "in WORKDIR/report.")
+_REPORT_VIDEOS = flags.DEFINE_integer(
+    "report_videos", 200, "With --report: pages of so many videos, half of "
+    "them the worst, half the best; 0: of all.", lower_bound=0)
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -65,7 +68,8 @@ def run(argv: list[str]) -> int:
         cache(config, workdir, dry_run=_DRY_RUN.value)
 
     def evaluate_run(config, workdir):
-        evaluate(config, workdir, report_pages=_REPORT.value)
+        evaluate(config, workdir, report_pages=(
+            _REPORT_VIDEOS.value if _REPORT.value else None))
 
     def plan_config(config, workdir):
         if not _TOPOLOGY.value:

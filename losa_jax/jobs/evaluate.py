@@ -263,11 +263,12 @@ def write_results(workdir: Path, report: MapReport,
     write_json(workdir / MAP_FILE, {**facts, **content})
 
 
-def evaluate(config: Any, workdir: Path, *, report_pages: bool = False
+def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
              ) -> MapReport:
     """The job: scores the best (or last) checkpoint of a work directory.
 
-    With `report_pages` also writes a page for each video and the split.
+    With `report_pages` also writes pages of so many videos (0: of all) and
+    of the split.
     """
     which = config.evaluate.checkpoint
     if which not in (BEST, LAST):
@@ -306,13 +307,13 @@ def evaluate(config: Any, workdir: Path, *, report_pages: bool = False
     print_report(report, config)
     print(f"checkpoint: {which}, step {step}; wrote "
           f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
-    if report_pages:
+    if report_pages is not None:
         index = write_split_report(
             output, title=workdir.resolve().name, scores=output / MAP_FILE,
             videos=data.test, videos_folder=config.data.videos,
             truth=ground_truth(data, predictions), predictions=predictions,
             class_names=scored_classes(data, predictions),
-            thresholds=workdir / THRESHOLDS_FILE,
+            thresholds=workdir / THRESHOLDS_FILE, max_pages=report_pages,
             facts=[f"recipe {config.name}",
                    f"subset {config.data.test_subset}",
                    f"checkpoint {which}, step {step:,}"])

@@ -31,14 +31,17 @@ from losa_jax.report.page import read_video_page, write_video_page
 REPORT_FOLDER, INDEX_FILE = "report", "index.html"
 # For the counts of found and false.
 _HIT_IOU = 0.5
+# A page of one among many videos stays small; predictions.json has all.
+_MAX_DETECTIONS, _MAX_THUMBNAILS = 400, 60
 
 
 def write_split_report(folder: Path, *, title: str, scores: Path,
                        videos: Sequence[SourceVideo], videos_folder: str,
                        truth: Mapping[str, Sequence[Annotation]],
                        predictions: Mapping[str, Sequence[Detection]],
-                       class_names: Sequence[str],
-                       thresholds: Path, facts: Sequence[str] = ()) -> Path:
+                       class_names: Sequence[str], thresholds: Path,
+                       max_pages: int = 0, facts: Sequence[str] = ()
+                       ) -> Path:
     """Writes the pages into `folder`/report.
 
     Args:
@@ -50,6 +53,8 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
       truth, predictions, class_names: that were scored.
       thresholds: thresholds.json; where it is missing, the scores of best F1
         on this very split serve.
+      max_pages: of so many videos, half of them the worst, half the best;
+        0: of all.
       facts: remarks for the dashboard.
 
     Returns:
@@ -62,36 +67,60 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
     least = _thresholds(thresholds, truth, predictions, class_names)
     content = json.loads(scores.read_text())
     tiou_thresholds = tuple(content["tiou_thresholds"])
-    ranked = []
     shown = [video for video in videos if video.video_id in predictions]
+    ranked = [_rank(video, truth[video.video_id], predictions[video.video_id],
+                    class_names, tiou_thresholds, least) for video in shown]
     paths = _paths(shown, videos_folder)
-    for video in tqdm(shown, desc="writing pages", unit="video",
-                      leave=False):
-        name = video.video_id
+    for index in tqdm(_with_page(ranked, max_pages), desc="writing pages",
+                      unit="video", leave=False):
+        name = shown[index].video_id
         page = page_path(report / "videos", name)
-        write_video_page(
-            page, paths[name], title=name,
-            duration_seconds=video.info.duration_seconds, fps=video.info.fps,
-            predictions=[{"segment": [row.start_seconds, row.end_seconds],
-                          "label": row.label, "score": row.score}
-                         for row in predictions[name]],
-            ground_truth=[{"segment": [start, end], "label": label}
-                          for start, end, label in truth[name]],
-            thresholds=least)
-        ranked.append(_rank(page, name, truth[name], predictions[name],
-                            class_names, tiou_thresholds, least))
+        _write_page(page, paths[name], shown[index], truth[name],
+                    predictions[name], least)
+        share = ranked[index].average_map
+        ranked[index] = ranked[index]._replace(page=dataclasses.replace(
+            read_video_page(page),
+            note="" if share is None else f"average mAP {100 * share:.1f} %"))
     found = diagnose(
         truth, predictions, class_names=class_names,
         tiou_thresholds=tiou_thresholds,
         durations={video.video_id: video.info.duration_seconds
                    for video in shown})
     write_diagnosis(report / "diagnosis", found)
-    index = report / INDEX_FILE
+    index_page = report / INDEX_FILE
     write_split_dashboard(
-        index, title=title, scores=content, videos=ranked,
+        index_page, title=title, scores=content, videos=ranked,
         diagnosis=dataclasses.asdict(found),
         diagnosis_folder=report / "diagnosis", facts=facts)
-    return index
+    return index_page
+
+
+def _with_page(ranked: Sequence[RankedVideo], most: int) -> list[int]:
+    """Places of the worst and the best; without actions comes last."""
+    order = sorted(range(len(ranked)), key=lambda index: (
+        ranked[index].average_map is None, ranked[index].average_map or 0.0))
+    if not most or most >= len(order):
+        return order
+    scored = [index for index in order
+              if ranked[index].average_map is not None]
+    best = most // 2
+    chosen = scored[:most - best] + scored[len(scored) - best:]
+    return list(dict.fromkeys(chosen))
+
+
+def _write_page(page: Path, path: Path | None, video: SourceVideo,
+                truth: Sequence[Annotation], found: Sequence[Detection],
+                least: Mapping[str, float]) -> None:
+    best = sorted(found, key=lambda row: -row.score)[:_MAX_DETECTIONS]
+    write_video_page(
+        page, path, title=video.video_id,
+        duration_seconds=video.info.duration_seconds, fps=video.info.fps,
+        predictions=[{"segment": [row.start_seconds, row.end_seconds],
+                      "label": row.label, "score": row.score}
+                     for row in best],
+        ground_truth=[{"segment": [start, end], "label": label}
+                      for start, end, label in truth],
+        thresholds=least, max_thumbnails=_MAX_THUMBNAILS)
 
 
 def _thresholds(path: Path, truth, predictions, class_names: Sequence[str]
@@ -124,10 +153,11 @@ def _paths(videos: Sequence[SourceVideo], folder: str
     return paths
 
 
-def _rank(page: Path, name: str, truth: Sequence[Annotation],
+def _rank(video: SourceVideo, truth: Sequence[Annotation],
           found: Sequence[Detection], class_names: Sequence[str],
           tiou_thresholds: Sequence[float], least: Mapping[str, float]
           ) -> RankedVideo:
+    name = video.video_id
     present = {label for start, end, label in truth
                if end - start >= SAME_ACTION_SECONDS}
     labels = [label for label in class_names if label in present]
@@ -141,7 +171,5 @@ def _rank(page: Path, name: str, truth: Sequence[Annotation],
         hits = sum(int(np.sum(one.hits)) for one in match_predictions(
             {name: truth}, {name: kept}, class_names=labels,
             tiou_thresholds=(_HIT_IOU,)))
-    told = dataclasses.replace(
-        read_video_page(page),
-        note="" if score is None else f"average mAP {100 * score:.1f} %")
-    return RankedVideo(told, score, hits, len(kept) - hits)
+    return RankedVideo(name, video.info.duration_seconds, len(truth),
+                       len(found), score, hits, len(kept) - hits, None)

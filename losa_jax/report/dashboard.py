@@ -26,16 +26,23 @@ class RankedVideo(NamedTuple):
     """A video of the split.
 
     Attributes:
-      page: what its page says.
+      title: its id.
+      duration_seconds: of it.
+      num_actions, num_detections: in it.
       average_map: of this video alone; None without actions.
       found: actions found at its classes' thresholds.
       false: detections at its classes' thresholds that find none.
+      page: what its page says; None where none was written.
     """
 
-    page: VideoPage
+    title: str
+    duration_seconds: float
+    num_actions: int
+    num_detections: int
     average_map: float | None
     found: int
     false: int
+    page: VideoPage | None
 
 
 def write_split_dashboard(output: Path, *, title: str,
@@ -133,11 +140,12 @@ def _videos(videos: Sequence[RankedVideo], folder: Path) -> list[str]:
     scored = sorted((video for video in videos
                      if video.average_map is not None),
                     key=lambda video: -video.average_map)
+    paged = [video for video in scored if video.page is not None]
     parts = []
-    shown = min(NUM_SHOWN, len(scored) // 2)
+    shown = min(NUM_SHOWN, len(paged) // 2)
     if shown:
-        for title, some in (("Best videos", scored[:shown]),
-                            ("Worst videos", scored[:-shown - 1:-1])):
+        for title, some in (("Best videos", paged[:shown]),
+                            ("Worst videos", paged[:-shown - 1:-1])):
             cards = "".join(video_card(video.page, folder) for video in some)
             parts.append(f'<h2 class="part">{title}</h2>'
                          f'<ul class="videos">{cards}</ul>')
@@ -158,16 +166,16 @@ def _videos(videos: Sequence[RankedVideo], folder: Path) -> list[str]:
 
 
 def _row(video: RankedVideo, folder: Path) -> str:
-    page = video.page
+    name = escape(video.title)
+    if video.page is not None:
+        name = f'<a href="{escape(link(video.page.path, folder))}">{name}</a>'
     share = ("–" if video.average_map is None
              else f"{100 * video.average_map:.2f}")
-    actions = "–" if page.num_actions is None else page.num_actions
-    return (f'<tr data-name="{escape(page.title.lower())}">'
-            f'<th scope="row"><a href="{escape(link(page.path, folder))}">'
-            f"{escape(page.title)}</a></th>"
-            f"<td>{clock(page.duration_seconds)}</td><td>{share}</td>"
-            f"<td>{actions}</td><td>{video.found}</td><td>{video.false}</td>"
-            f"<td>{len(page.segments):,}</td></tr>")
+    return (f'<tr data-name="{escape(video.title.lower())}">'
+            f'<th scope="row">{name}</th>'
+            f"<td>{clock(video.duration_seconds)}</td><td>{share}</td>"
+            f"<td>{video.num_actions}</td><td>{video.found}</td>"
+            f"<td>{video.false}</td><td>{video.num_detections:,}</td></tr>")
 
 
 def page_path(folder: Path, video_id: str) -> Path:

@@ -72,7 +72,8 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
                      ground_truth: Sequence[Mapping[str, Any]] | None = None,
                      thumbnails: bool = True,
                      thresholds: Mapping[str, float] | None = None,
-                     embed_video: bool = False) -> None:
+                     embed_video: bool = False,
+                     max_thumbnails: int = MAX_THUMBNAILS) -> None:
     """Writes the page of one video: player, timeline, list, table.
 
     Args:
@@ -85,6 +86,7 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
       thumbnails: pictures at the middles of the segments.
       thresholds: score from which a class's detections are to be trusted.
       embed_video: puts the file into the page, for one that can be sent.
+      max_thumbnails: what scores best has pictures first.
 
     Raises:
       InputError: a detection that is none, or a file too large to embed.
@@ -97,8 +99,9 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
     found.sort(key=lambda row: (row[0], row[1], -row[3]))
     labels = sorted({row[2] for row in [*found, *(actions or [])]})
     number = {label: index for index, label in enumerate(labels)}
-    pictures, places = _thumbnails(video if thumbnails else None, found,
-                                   actions or [], duration_seconds)
+    pictures, places = _thumbnails(
+        video if thumbnails else None, found, actions or [],
+        duration_seconds, max_thumbnails)
     rows = [[*row[:2], number[row[2]], row[3], place] for row, place
             in zip(found, places, strict=False)]
     truth = None if actions is None else [
@@ -155,8 +158,8 @@ def _row(entry: Mapping[str, Any], where: str, more: tuple[str, ...]
 
 
 def _thumbnails(video: Path | None, found: Sequence[tuple],
-                actions: Sequence[tuple], duration_seconds: float
-                ) -> tuple[list[str], list[int]]:
+                actions: Sequence[tuple], duration_seconds: float,
+                most: int) -> tuple[list[str], list[int]]:
     """Pictures, and the place of each detection's and action's; -1: none."""
     segments = [*found, *actions]
     places = [-1] * len(segments)
@@ -172,7 +175,7 @@ def _thumbnails(video: Path | None, found: Sequence[tuple],
         middle = min(max(sum(segments[index][:2]) / 2, 0.0),
                      max(duration_seconds, 0.0))
         key = round(middle / _SAME_MOMENT_SECONDS)
-        if key in moments or len(moments) < MAX_THUMBNAILS:
+        if key in moments or len(moments) < most:
             moments.setdefault(key, middle)
             places[index] = key
     keys = sorted(moments)

@@ -12,7 +12,8 @@ from losa_jax.data.video import VideoInfo
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.predictions import Detection
 from losa_jax.jobs.evaluate import write_results
-from losa_jax.jobs.report import write_split_report
+from losa_jax.jobs.report import _with_page, write_split_report
+from losa_jax.report.dashboard import RankedVideo
 from losa_jax.report.page import read_video_page
 
 CLASSES = ("jump", "run")
@@ -82,3 +83,14 @@ def test_the_dashboard_tells_the_scores(report):
     assert json.loads((folder / "diagnosis.json").read_text())
     assert (folder / "profile.png").stat().st_size > 0
     assert 'href="./diagnosis/"' in text
+
+
+def test_of_many_videos_the_worst_and_the_best_have_pages():
+    scores = [0.5, None, 0.9, 0.1, 0.7, 0.3]
+    ranked = [RankedVideo(f"v{index}", 1.0, 1, 1, score, 0, 0, None)
+              for index, score in enumerate(scores)]
+    assert _with_page(ranked, 3) == [3, 5, 2]
+    assert _with_page(ranked, 0) == [3, 5, 0, 4, 2, 1]
+    # No more than there are with actions, none of them twice.
+    assert _with_page(ranked[:2], 1) == [0]
+    assert _with_page(ranked[1:4], 2) == [3 - 1, 2 - 1]

@@ -58,7 +58,7 @@ def test_a_run_that_dies_goes_on_as_if_it_had_not(
 
     # --mode=eval alone gives the same from the finished folder.
     (broken / "predictions.json").unlink()
-    again = evaluate(config, broken, report_pages=True)
+    again = evaluate(config, broken, report_pages=0)
     np.testing.assert_array_equal(again.map_per_threshold,
                                   report.map_per_threshold)
     assert json.loads((broken / "predictions.json").read_text()) == files[0]

@@ -34,9 +34,13 @@ def video(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium; skips where it or playwright is missing."""
+    """Headless Chromium; skips where it or playwright is missing.
+
+    Not for the session: while Playwright runs, its event loop does too, and
+    checkpoints, which make one of their own, could not be written.
+    """
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="needs the extra `browser`")
     chromium = os.environ.get("LOSA_CHROMIUM") or shutil.which("chromium")

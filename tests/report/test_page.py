@@ -113,13 +113,13 @@ def test_thumbnails_show_their_moments(video, tmp_path):
     assert read_thumbnails(tmp_path / "missing.mp4", [0.0]) == [""]
 
 
-def test_pictures_are_few_and_go_to_the_best(video, tmp_path, monkeypatch):
-    monkeypatch.setattr("losa_jax.report.page.MAX_THUMBNAILS", 2)
+def test_pictures_are_few_and_go_to_the_best(video, tmp_path):
     path = tmp_path / "page.html"
     write_video_page(
         path, video, title="one", duration_seconds=SECONDS, fps=FPS,
         predictions=[{"segment": [start, start + 1], "label": "a",
-                      "score": 0.1 + 0.1 * start} for start in range(5)])
+                      "score": 0.1 + 0.1 * start} for start in range(5)],
+        max_thumbnails=2)
     data = json.loads(_Scripts(path.read_text()).scripts[0])
     assert len(data["pictures"]) == 2
     assert [row[4] for row in data["predictions"]] == [-1, -1, -1, 0, 1]

@@ -4,7 +4,8 @@
 #   bash launch/test.sh [arguments for pytest]
 #
 # LOSA_SHARED=FOLDER adds the tests on real data and numerical fixtures;
-# LOSA_EXTRAS=torch adds those that compare with torch.
+# LOSA_EXTRAS=torch adds those that compare with torch, `browser` those that
+# look at pages in the system's Chromium (LOSA_CHROMIUM=PATH names another).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh

@@ -32,6 +32,12 @@ _JSON = flags.DEFINE_string(
     "json", "", "With --mode=plan: a file for its numbers.")
 _PLAN_SWEEP = flags.DEFINE_bool(
     "plan_sweep", False, "With --mode=plan: try meshes and chunk_clips.")
+_REPORT = flags.DEFINE_bool(
+    "report", False, "With --mode=eval: pages of videos and of the split, "
+    "in WORKDIR/report.")
+_REPORT_VIDEOS = flags.DEFINE_integer(
+    "report_videos", 200, "With --report: pages of so many videos, half of "
+    "them the worst, half the best; 0: of all.", lower_bound=0)
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -61,6 +67,10 @@ def run(argv: list[str]) -> int:
     def cache_features(config, workdir):
         cache(config, workdir, dry_run=_DRY_RUN.value)
 
+    def evaluate_run(config, workdir):
+        evaluate(config, workdir, report_pages=(
+            _REPORT_VIDEOS.value if _REPORT.value else None))
+
     def plan_config(config, workdir):
         if not _TOPOLOGY.value:
             raise InputError("--mode=plan needs --topology, as v5e:4x8")
@@ -70,9 +80,13 @@ def run(argv: list[str]) -> int:
             plan(config, _TOPOLOGY.value,
                  output=Path(_JSON.value) if _JSON.value else None)
 
-    jobs = {"train": train, "pretrain": pretrain, "eval": evaluate,
+    jobs = {"train": train, "pretrain": pretrain, "eval": evaluate_run,
             "cache": cache_features, "check_data": check_data,
             "plan": plan_config}
+    if _REPORT.value and _MODE.value != "eval":
+        print("--report goes with --mode=eval (python -m losa_jax.report "
+              "WORKDIR shows a training run)", file=sys.stderr)
+        return EXIT_USAGE
     if _DRY_RUN.value and _MODE.value != "cache":
         print("--dry_run goes with --mode=cache", file=sys.stderr)
         return EXIT_USAGE

@@ -33,8 +33,10 @@ from losa_jax.detection.postprocess import (
 )
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
+from losa_jax.jobs.report import write_split_report
 from losa_jax.jobs.setup import (
     ANY_CLASS,
+    THRESHOLDS_FILE,
     DataSet,
     load_data,
     start_log,
@@ -272,8 +274,13 @@ def write_results(workdir: Path, report: MapReport,
         **facts, "classes_from": classes, **content})
 
 
-def evaluate(config: Any, workdir: Path) -> MapReport:
-    """The job: scores the best (or last) checkpoint of a work directory."""
+def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
+             ) -> MapReport:
+    """The job: scores the best (or last) checkpoint of a work directory.
+
+    With `report_pages` also writes pages of so many videos (0: of all) and
+    of the split.
+    """
     which = config.evaluate.checkpoint
     if which not in (BEST, LAST):
         raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
@@ -311,4 +318,15 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
     print_report(report, config)
     print(f"checkpoint: {which}, step {step}; wrote "
           f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
+    if report_pages is not None:
+        index = write_split_report(
+            output, title=workdir.resolve().name, scores=output / MAP_FILE,
+            videos=data.test, videos_folder=config.data.videos,
+            truth=ground_truth(data, predictions), predictions=predictions,
+            class_names=scored_classes(data, predictions),
+            thresholds=workdir / THRESHOLDS_FILE, max_pages=report_pages,
+            facts=[f"recipe {config.name}",
+                   f"subset {config.data.test_subset}",
+                   f"checkpoint {which}, step {step:,}"])
+        print(f"the report: {index}")
     return report

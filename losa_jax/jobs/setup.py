@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+# Each class's score of best F1 on the data that a run was evaluated on.
+THRESHOLDS_FILE = "thresholds.json"
 # The one class of data.class_agnostic.
 ANY_CLASS = "action"
 

@@ -34,6 +34,7 @@ from losa_jax.jobs.evaluate import (
 )
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import (
+    THRESHOLDS_FILE,
     DataSet,
     load_data,
     start_log,
@@ -53,6 +54,7 @@ from losa_jax.training.checkpoint import (
     same_facts,
 )
 from losa_jax.training.encoder import encoder_inputs
+from losa_jax.training.gauges import gate_gauges, memory_gauges
 from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
@@ -69,8 +71,6 @@ from losa_jax.training.step import make_moments_step
 from losa_jax.training.writer import MetricWriter
 
 COST_FILE = "cost.json"
-# Each class's score of best F1 on the data that the run was evaluated on.
-THRESHOLDS_FILE = "thresholds.json"
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,10 @@ def train(config: Any, workdir: Path) -> MapReport:
                 flush()
             if epoch_ends and _is_due(config.train, epoch):
                 report, _ = evaluator.run(state.ema, state.statistics)
-                writer.write(step, {"map": 100 * report.average_map})
+                writer.write(step, {
+                    "map": 100 * report.average_map, **memory_gauges(),
+                    **gate_gauges(state.ema, model.tap_layers,
+                                  config.adapter.gates)})
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "
                           f"{source_of_classes(config)})")

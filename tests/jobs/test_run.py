@@ -9,6 +9,8 @@ import pytest
 from losa_jax.errors import InputError
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.evaluate import evaluate
+from losa_jax.report.page import read_video_page
+from losa_jax.report.training import write_training_page
 from losa_jax.training import build
 
 pytestmark = pytest.mark.slow
@@ -56,10 +58,22 @@ def test_a_run_that_dies_goes_on_as_if_it_had_not(
 
     # --mode=eval alone gives the same from the finished folder.
     (broken / "predictions.json").unlink()
-    again = evaluate(config, broken)
+    again = evaluate(config, broken, report_pages=0)
     np.testing.assert_array_equal(again.map_per_threshold,
                                   report.map_per_threshold)
     assert json.loads((broken / "predictions.json").read_text()) == files[0]
+
+    # Its pages show these very predictions, and the video itself.
+    assert "videos/untrimmed_" in (broken / "report/index.html").read_text()
+    for name, found in files[0]["results"].items():
+        page = broken / f"report/videos/{name}.html"
+        assert f"/{name}.mp4" in page.read_text()
+        shown = read_video_page(page)
+        assert sorted(row[3] for row in shown.segments) == sorted(
+            one["score"] for one in found)
+        assert shown.poster
+    # The training page has what LoSA learned to use.
+    assert "Short-range gates" in write_training_page(broken).read_text()
 
     # Another configuration is not silently resumed.
     other = config.copy_and_resolve_references()

@@ -1,0 +1,96 @@
+"""The pages of a split, from predictions that are known."""
+
+import json
+import re
+
+import pytest
+
+from losa_jax import timeline
+from losa_jax.data.annotations import Action
+from losa_jax.data.source import SourceVideo
+from losa_jax.data.video import VideoInfo
+from losa_jax.detection.metrics import evaluate_map
+from losa_jax.detection.predictions import Detection
+from losa_jax.jobs.evaluate import write_results
+from losa_jax.jobs.report import _with_page, write_split_report
+from losa_jax.report.dashboard import RankedVideo
+from losa_jax.report.page import read_video_page
+
+CLASSES = ("jump", "run")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A video found whole, one half, one without actions."""
+    folder = tmp_path_factory.mktemp("split")
+    truth = {"good": [(1.0, 2.0, "jump"), (4.0, 6.0, "run")],
+             "odd/../<b>": [(1.0, 2.0, "jump"), (5.0, 6.0, "jump")],
+             "empty": []}
+    found = {"good": [Detection(1.0, 2.0, "jump", 0.9),
+                      Detection(4.0, 6.0, "run", 0.8),
+                      Detection(7.0, 8.0, "run", 0.1)],
+             "odd/../<b>": [Detection(1.0, 2.0, "jump", 0.7),
+                            Detection(8.0, 9.0, "jump", 0.95)],
+             "empty": [Detection(0.0, 1.0, "run", 0.6)]}
+    videos = [SourceVideo(
+        name, VideoInfo(folder / f"{number}.npy", 25.0, 250, 10.0, 0, 0),
+        timeline.SampleGrid(25.0, 250, 1.0),
+        tuple(Action(*action) for action in truth[name]))
+        for number, name in enumerate(truth)]
+    result = evaluate_map(truth, found, class_names=CLASSES,
+                          tiou_thresholds=(0.5, 0.75))
+    write_results(folder, result, found, {})
+    (folder / "thresholds.json").write_text(json.dumps(
+        {"jump": {"score": 0.5}, "run": {"score": 0.5}}))
+    index = write_split_report(
+        folder, title="a run", scores=folder / "map.json", videos=videos,
+        videos_folder="", truth=truth, predictions=found,
+        class_names=CLASSES, thresholds=folder / "thresholds.json",
+        facts=["subset <testing>"])
+    return index, result
+
+
+def test_every_video_is_linked_worst_first(report):
+    index, _ = report
+    text = index.read_text()
+    rows = re.findall(r'<tr data-name="([^"]*)"><th scope="row">'
+                      r'<a href="([^"]*)">.*?</a></th>(.*?)</tr>', text)
+    cells = {name: re.findall("<td>(.*?)</td>", rest)
+             for name, _, rest in rows}
+    # length, mAP, actions, found, false, detections
+    assert list(cells) == ["odd/../&lt;b&gt;", "good", "empty"]
+    assert cells["good"] == ["0:10.0", "100.00", "2", "2", "0", "3"]
+    # The false one ranks first: precision 1/2 at recall 1/2.
+    assert cells["odd/../&lt;b&gt;"] == ["0:10.0", "25.00", "2", "1", "1",
+                                         "2"]
+    assert cells["empty"] == ["0:10.0", "–", "0", "0", "1", "1"]
+    pages = sorted((index.parent / "videos").iterdir())
+    assert len(pages) == 3  # no id reached outside
+    assert {read_video_page(page).title for page in pages} == {
+        "good", "odd/../<b>", "empty"}
+
+
+def test_the_dashboard_tells_the_scores(report):
+    index, result = report
+    text = index.read_text()
+    assert f"{100 * result.average_map:.2f} %" in text
+    assert "subset &lt;testing&gt;" in text and "<testing>" not in text
+    titles = re.findall(r"<figcaption><h3>(.*?)</h3>", text)
+    assert titles[:2] == ["Kinds of predictions at tIoU 0.5, %",
+                          "What errors cost, points of average mAP"]
+    assert len(titles) == 5
+    folder = index.parent / "diagnosis"
+    assert json.loads((folder / "diagnosis.json").read_text())
+    assert (folder / "profile.png").stat().st_size > 0
+    assert 'href="./diagnosis/"' in text
+
+
+def test_of_many_videos_the_worst_and_the_best_have_pages():
+    scores = [0.5, None, 0.9, 0.1, 0.7, 0.3]
+    ranked = [RankedVideo(f"v{index}", 1.0, 1, 1, score, 0, 0, None)
+              for index, score in enumerate(scores)]
+    assert _with_page(ranked, 3) == [3, 5, 2]
+    assert _with_page(ranked, 0) == [3, 5, 0, 4, 2, 1]
+    # No more than there are with actions, none of them twice.
+    assert _with_page(ranked[:2], 1) == [0]
+    assert _with_page(ranked[1:4], 2) == [3 - 1, 2 - 1]

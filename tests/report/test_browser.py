@@ -1,0 +1,235 @@
+"""The pages in a real browser: what is seen, clicked and typed."""
+
+import io
+
+import av
+import numpy as np
+import pytest
+
+from losa_jax.report.page import (
+    read_video_page,
+    write_folder_page,
+    write_video_page,
+)
+from losa_jax.report.training import write_training_page
+from tests.report.conftest import FPS, SECONDS
+
+pytestmark = pytest.mark.browser
+
+EVIL = "<script>alert(1)</script><!--"
+FOUND = [
+    {"segment": [1.25, 2.5], "label": EVIL, "score": 0.9},
+    # No browser's clock can hold this start.
+    {"segment": [3.4999999876, 4.75], "label": "wave", "score": 0.6},
+    {"segment": [3.0, 4.0], "label": "wave", "score": 0.2},
+    {"segment": [0.5, 1.0], "label": EVIL, "score": 0.05},
+]
+TRUTH = [{"segment": [1.3, 2.5], "label": EVIL},
+         {"segment": [5.0, 5.5], "label": "wave"}]
+
+
+@pytest.fixture(scope="module")
+def page(video, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pages") / "deep" / "page.html"
+    write_video_page(path, video, title=f"{video.name} {EVIL}",
+                     duration_seconds=SECONDS, fps=FPS, predictions=FOUND,
+                     ground_truth=TRUTH)
+    return path
+
+
+def _time(view):
+    return view.evaluate("document.getElementById('video').currentTime")
+
+
+def _ready(view):
+    _until(view, "document.getElementById('video').readyState > 1")
+
+
+def _until(view, condition):
+    """Asks again and again: the page's own policy forbids Playwright's
+    wait_for_function, which evaluates text in it."""
+    for _ in range(200):
+        if view.evaluate(condition):
+            return
+        view.wait_for_timeout(25)
+    raise AssertionError(f"never came: {condition}")
+
+
+def test_a_segment_seeks_the_player_to_its_start(look, page):
+    view = look(page)
+    _ready(view)
+    segments = view.locator("#rows .segment:not(.action)")
+    assert segments.count() == 4
+    view.get_by_label("wave, 0:03.5 to 0:04.8, score 0.60, false").first.click()
+    assert _time(view) == pytest.approx(3.5, abs=1e-3)
+    # What plays then is said and lit: the chosen one and the weaker one.
+    assert view.locator("#now li").all_inner_texts() == [
+        "wave\n.60", "wave\n.20"]
+    assert view.locator(".segment.playing").count() == 2
+    # So does the list, and the table behind its heading.
+    view.locator("#list .entry").nth(1).click()
+    assert _time(view) == pytest.approx(1.25, abs=1e-3)
+    view.get_by_text("As a table").click()
+    view.locator("#body tr[data-id=t1] button").click()
+    assert _time(view) == pytest.approx(5.0, abs=1e-3)
+
+
+def test_the_video_really_plays(look, page):
+    view = look(page)
+    _ready(view)
+    view.keyboard.press("n")
+    view.keyboard.press("Space")
+    _until(view, "document.getElementById('video').currentTime > 0.8")
+    view.keyboard.press("k")
+    assert view.evaluate("document.getElementById('video').paused")
+
+
+def test_a_score_hides_what_is_below_it(look, page):
+    view = look(page)
+    view.locator("#score").fill("0.5")
+    _until(view, "document.getElementById('shown').textContent === '2 of 4'")
+    assert view.locator("#rows .segment:not(.action)").count() == 2
+    assert view.locator("#list .entry").count() == 2
+    assert view.locator("#body tr:not([hidden])").count() == 4
+    assert view.locator("#verdict").inner_text() == (
+        "1 of 2 actions found, 1 false (tIoU 0.5)")
+    # The annotated action that nothing found is marked.
+    assert view.locator("#rows .missed").count() == 1
+    view.keyboard.press("Tab")  # out of the slider, which has its own keys
+    view.keyboard.press("[")
+    assert view.locator("#score-value").inner_text() == "0.45"
+
+
+def test_keys_move_through_the_video_and_the_timeline(look, page):
+    view = look(page)
+    _ready(view)
+    for key, time in (("ArrowRight", 1), ("Shift+ArrowRight", 6),
+                      ("ArrowLeft", 5), ("Home", 0), (".", 0.1),
+                      ("n", 0.5), ("n", 1.25), ("n", 3.0), ("p", 1.25)):
+        view.keyboard.press(key)
+        assert _time(view) == pytest.approx(time, abs=1e-3), key
+    view.keyboard.press("+")
+    assert view.locator("#zoom-value").inner_text() == "1.5×"
+    view.keyboard.press("0")
+    # One stop of Tab in the timeline; arrows go from segment to segment.
+    assert view.locator("#rows [tabindex='0']").count() == 1
+    view.locator("#rows .action").first.focus()
+    view.keyboard.press("ArrowDown")
+    view.keyboard.press("ArrowRight")
+    view.keyboard.press("Enter")
+    assert _time(view) == pytest.approx(1.25, abs=1e-3)
+    view.keyboard.press("?")
+    assert view.get_by_role("dialog").is_visible()
+
+
+def test_untrusted_text_is_text(look, page):
+    view = look(page)
+    assert view.title().endswith(EVIL)
+    assert view.locator("h1").inner_text().endswith(EVIL)
+    assert view.locator("#rows .name .text").first.inner_text() == EVIL
+    # Ours and the data; nothing that a label brought along.
+    assert view.locator("script").count() == 2
+    assert view.locator("main b, main i").evaluate_all(
+        "all => all.every(one => !one.closest('h1'))")
+
+
+def test_a_link_to_a_moment_opens_there(look, page):
+    view = look(page, fragment="#t=4.5")
+    _ready(view)
+    assert _time(view) == pytest.approx(4.5, abs=1e-3)
+
+
+def test_for_a_screen_reader(look, page):
+    view = look(page)
+    tree = view.locator("body").aria_snapshot()
+    for line in ('region "Player"', 'region "Timeline"',
+                 'slider "Playing position"', 'list "Classes"',
+                 'slider "Score from', 'main', 'banner'):
+        assert line in tree, f"{line}\n{tree}"
+    # No control without a name, no picture without a word or its absence.
+    unnamed = view.evaluate("""[...document.querySelectorAll(
+        "button, input, video, [role=slider]")].filter((one) =>
+        !(one.ariaLabel || one.innerText || one.textContent ||
+          one.labels?.length)).map((one) => one.outerHTML)""")
+    assert unnamed == []
+    assert view.locator("img:not([alt])").count() == 0
+
+
+def test_a_video_that_cannot_be_played_is_said(video, browser, tmp_path):
+    broken = tmp_path / "odd.mp4"
+    broken.write_bytes(b"no video at all" * 100)
+    path = tmp_path / "page.html"
+    write_video_page(path, broken, title="odd", duration_seconds=SECONDS,
+                     fps=FPS, predictions=FOUND, thumbnails=False)
+    view = browser.new_page()
+    view.goto(path.as_uri())
+    failure = view.locator("#failure")
+    failure.wait_for()
+    assert "cannot play odd.mp4" in failure.inner_text()
+    # The timeline goes on with a clock of its own.
+    view.keyboard.press("n")
+    view.keyboard.press("n")
+    assert view.locator("#clock").inner_text() == "0:01.3"
+    assert view.locator("#now li").count() == 1
+    view.close()
+
+
+def test_a_page_with_the_video_inside_stands_alone(
+        look, video, tmp_path):
+    path = tmp_path / "alone.html"
+    write_video_page(path, video, title="alone", duration_seconds=SECONDS,
+                     fps=FPS, predictions=FOUND, embed_video=True)
+    view = look(path)
+    _ready(view)
+    assert view.evaluate("document.getElementById('video').videoWidth") == 64
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_and_follow_the_scheme(look, page, tmp_path, width,
+                                         scheme):
+    folder = tmp_path / "index.html"
+    write_folder_page(folder, [read_video_page(page)], title=EVIL,
+                      broken={"cut.mp4": f"is cut {EVIL}"})
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for step in range(1, 40):
+            file.write(f'{{"step": {step}, "loss": {1 / step}, '
+                       f'"gate/short/block_{step % 2}": 0.5}}\n')
+    for path in (page, folder, write_training_page(tmp_path)):
+        view = look(path, width, scheme)
+        # The picture is really drawn, in the scheme that was asked for.
+        pixels = _pixels(view.screenshot(full_page=True))
+        assert pixels.shape[1] == width  # nothing hangs over the edge
+        corner = pixels[2, 2].mean()
+        assert corner > 230 if scheme == "light" else corner < 30
+        assert pixels.std() > 5
+
+
+def _pixels(png):
+    with av.open(io.BytesIO(png)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def test_hundreds_of_detections_over_half_an_hour(look, tmp_path):
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(0, 1800, 1500)
+    path = tmp_path / "long.html"
+    write_video_page(path, None, title="long", duration_seconds=1800, fps=25,
+                     predictions=[
+                         {"segment": [start, start + 4], "score": score,
+                          "label": f"class {number}"}
+                         for start, score, number in zip(
+                             starts, rng.uniform(size=1500),
+                             rng.integers(0, 20, 1500), strict=True)])
+    view = look(path)
+    shown = int(view.locator("#shown").inner_text().split()[0])
+    assert 20 <= shown <= 150
+    started = view.evaluate("performance.now()")
+    view.evaluate("setScore(0)")
+    assert view.locator("#rows .segment").count() == 1500
+    assert view.evaluate("performance.now()") - started < 2000
+    # Zoomed in, a segment of four seconds can be read and hit.
+    for _ in range(9):
+        view.keyboard.press("+")
+    box = view.locator("#rows .segment").first.bounding_box()
+    assert box["width"] > 60

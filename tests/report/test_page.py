@@ -1,0 +1,157 @@
+"""What a page of a video holds, without a browser."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import av
+import numpy as np
+import pytest
+
+from losa_jax.errors import InputError
+from losa_jax.report.document import clock, make_document, script_json
+from losa_jax.report.page import (
+    link,
+    read_video_page,
+    write_folder_page,
+    write_video_page,
+)
+from losa_jax.report.thumbnails import read_thumbnails
+from tests.report.conftest import FPS, SECONDS
+
+EVIL = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>"
+
+
+class _Scripts(HTMLParser):
+    """Elements of a page, and what its scripts hold, as HTML's rules say."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.lasttag == "script" and self.scripts:
+            self.scripts[-1] += data
+
+
+def _grey(uri):
+    content = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
+    with av.open(io.BytesIO(content)) as picture:
+        pixels = next(picture.decode(video=0)).to_ndarray(format="gray")
+    return pixels.mean(), pixels.shape
+
+
+def test_labels_cannot_leave_their_place(tmp_path):
+    path = tmp_path / "page.html"
+    write_video_page(path, None, title=EVIL, duration_seconds=5, fps=25,
+                     predictions=[{"segment": [1, 2], "label": EVIL,
+                                   "score": 0.5}],
+                     ground_truth=[{"segment": [1, 2], "label": EVIL}])
+    page = _Scripts(path.read_text())
+    assert len(page.scripts) == 2
+    assert json.loads(page.scripts[0])["labels"] == [EVIL]
+    assert not [tag for tag, attrs in page.tags if "onerror" in attrs]
+    assert sum(tag == "img" for tag, _ in page.tags) == 1  # our own
+    # No other script may run, and nothing may be fetched.
+    policy = next(attrs["content"] for tag, attrs in page.tags
+                  if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_json_in_a_script_cannot_end_it():
+    text = script_json({"a": EVIL, "b": "\u2028&amp;"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": EVIL, "b": "\u2028&amp;"}
+    with pytest.raises(ValueError):
+        script_json(float("nan"))
+
+
+def test_every_page_is_one_file(tmp_path):
+    write_folder_page(tmp_path / "index.html", [], title="none")
+    text = (tmp_path / "index.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", text)
+    assert "$" not in make_document(
+        "folder.html", title="t", styles=(), scripts=(),
+        content={"facts": "", "cards": "", "broken": ""})
+
+
+def test_what_was_written_is_read_again(video, tmp_path):
+    path = tmp_path / "page.html"
+    write_video_page(
+        path, video, title="one", duration_seconds=SECONDS, fps=FPS,
+        predictions=[{"segment": [4.0, 5.0], "label": "b", "score": 0.9},
+                     {"segment": [1.0, 2.0], "label": "a", "score": 0.3}],
+        ground_truth=[])
+    page = read_video_page(path)
+    assert page.title == "one" and page.duration_seconds == SECONDS
+    assert page.labels == ("a", "b") and page.num_actions == 0
+    assert page.segments == ((1.0, 2.0, 0, 0.3), (4.0, 5.0, 1, 0.9))
+    # The picture is that of the best detection's middle.
+    grey, shape = _grey(page.poster)
+    assert grey == pytest.approx(40 * 4, abs=4) and shape == (48, 64)
+    (tmp_path / "other.html").write_text("<p>")
+    with pytest.raises(InputError, match="other.html.*write it again"):
+        read_video_page(tmp_path / "other.html")
+
+
+def test_thumbnails_show_their_moments(video, tmp_path):
+    moments = [5.5, 0.0, 2.5, 2.6, 99.0]
+    greys = [_grey(uri)[0] for uri in read_thumbnails(video, moments)]
+    np.testing.assert_allclose(greys, [200, 0, 80, 80, 200], atol=4)
+    odd = tmp_path / "odd.mp4"
+    odd.write_bytes(b"nothing")
+    assert read_thumbnails(odd, [0.0, 1.0]) == ["", ""]
+    assert read_thumbnails(tmp_path / "missing.mp4", [0.0]) == [""]
+
+
+def test_pictures_are_few_and_go_to_the_best(video, tmp_path):
+    path = tmp_path / "page.html"
+    write_video_page(
+        path, video, title="one", duration_seconds=SECONDS, fps=FPS,
+        predictions=[{"segment": [start, start + 1], "label": "a",
+                      "score": 0.1 + 0.1 * start} for start in range(5)],
+        max_thumbnails=2)
+    data = json.loads(_Scripts(path.read_text()).scripts[0])
+    assert len(data["pictures"]) == 2
+    assert [row[4] for row in data["predictions"]] == [-1, -1, -1, 0, 1]
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"segment": [1, 2], "label": "a"}, "prediction 0: has no .*score"),
+    ({"segment": [1], "label": "a", "score": 1}, "prediction 0: has no"),
+    ({"segment": [1, float("nan")], "label": "a", "score": 1}, "not finite"),
+    ({"segment": [2, 1], "label": "a", "score": 1}, "ends before it starts"),
+])
+def test_what_is_no_detection_is_named(wrong, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        write_video_page(tmp_path / "page.html", None, title="x",
+                         duration_seconds=5, fps=25, predictions=[wrong])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_video_is_not_embedded(video, tmp_path, monkeypatch):
+    monkeypatch.setattr("losa_jax.report.page.MAX_EMBEDDED_MIB", 0)
+    with pytest.raises(InputError, match="leave the video beside"):
+        write_video_page(tmp_path / "page.html", video, title="x",
+                         duration_seconds=5, fps=25, predictions=[],
+                         embed_video=True)
+
+
+def test_addresses_are_relative_and_escaped(tmp_path):
+    assert link(tmp_path / "a b#?%.mp4", tmp_path) == "./a%20b%23%3F%25.mp4"
+    assert link(tmp_path / "12:30.mp4", tmp_path / "x") == "../12%3A30.mp4"
+    assert link(tmp_path / "é.mp4", tmp_path) == "./%C3%A9.mp4"
+
+
+def test_a_clock():
+    assert [clock(t) for t in (0, 59.96, 61.25, 3725.04, -1)] == [
+        "0:00.0", "1:00.0", "1:01.2", "1:02:05.0", "0:00.0"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from losa_jax import timeline
 from losa_jax.data.annotations import Action
@@ -20,3 +21,11 @@ class SourceVideo:
     @property
     def path(self) -> Path:
         return Path(self.info.path)
+
+
+def video_grid(info: VideoInfo, window: Any) -> timeline.SampleGrid:
+    """The samples of a video under the config section `window`."""
+    return timeline.sample_grid(
+        info.fps, info.frame_count, sampling=window.sampling,
+        frame_stride=window.frame_stride, sample_fps=window.sample_fps,
+        window_samples=window.frames)

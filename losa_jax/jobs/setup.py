@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from losa_jax import timeline
 from losa_jax.data import thumos
 from losa_jax.data.annotations import (
     Annotations,
@@ -20,12 +19,14 @@ from losa_jax.data.check import BrokenVideo, check_videos
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import FeatureStore, WindowReader
-from losa_jax.data.source import SourceVideo
+from losa_jax.data.source import SourceVideo, video_grid
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+# Each class's score of best F1 on the data that a run was evaluated on.
+THRESHOLDS_FILE = "thresholds.json"
 # The one class of data.class_agnostic.
 ANY_CLASS = "action"
 
@@ -142,10 +143,7 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
         if isinstance(store, FeatureFiles):
             grid = store.grid(info)
         else:
-            grid = timeline.sample_grid(
-                info.fps, info.frame_count, sampling=window.sampling,
-                frame_stride=window.frame_stride,
-                sample_fps=window.sample_fps, window_samples=window.frames)
+            grid = video_grid(info, window)
         videos.append(SourceVideo(video.video_id, info, grid, video.actions))
     actions = sum(len(video.actions) for video in videos)
     logger.info("%s: %d videos, %d actions, %d broken or missing", subset,

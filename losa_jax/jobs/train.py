@@ -33,6 +33,7 @@ from losa_jax.jobs.evaluate import (
 )
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import (
+    THRESHOLDS_FILE,
     DataSet,
     load_data,
     start_log,
@@ -68,8 +69,6 @@ from losa_jax.training.step import make_moments_step
 from losa_jax.training.writer import MetricWriter
 
 COST_FILE = "cost.json"
-# Each class's score of best F1 on the data that the run was evaluated on.
-THRESHOLDS_FILE = "thresholds.json"
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,12 @@ from jax.sharding import Mesh
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import optimizer, sharding
 from losa_jax.training.build import Model
+from losa_jax.training.checkpoint import (
+    LAST,
+    Checkpoints,
+    abstract_state,
+    same_facts,
+)
 from losa_jax.training.state import TrainState, create_state
 
 # What must be equal for a checkpoint's parameters to mean the same ...
@@ -53,6 +60,28 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
     else:
         state = place(create(model.trained), mesh)
     return state, transformation
+
+
+def restore_run(config: Any, workdir: Path, which: str, model: Model,
+                mesh: Mesh, class_names: Sequence[str]
+                ) -> tuple[TrainState, str]:
+    """A run's checkpoint for use: (state, which of `best` and `last`).
+
+    Args:
+      config, model: that the checkpoint must be of.
+      which: to take; `last` where there is no such one yet.
+
+    Raises:
+      InputError: there is none, or it is of another model.
+    """
+    fresh, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
+    checkpoints = Checkpoints(workdir)
+    which = which if checkpoints.latest_step(which) is not None else LAST
+    state, facts = checkpoints.restore(which, abstract_state(fresh))
+    checkpoints.close()
+    same_facts(facts, run_facts(config, class_names, model), MODEL_FACTS,
+               workdir)
+    return state, which
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:

@@ -5,6 +5,7 @@ work directory (`from_workdir`) or from an exported folder; all else is the
 same for both.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -151,16 +152,17 @@ class Localizer:
                         finds, self.class_names, self.config.evaluate,
                         max_kept=top_k), end.error)
 
-        for item in stream_windows(
+        with contextlib.closing(stream_windows(
                 videos, self.config,
-                num_threads=self.config.data.num_threads):
-            if isinstance(item, VideoEnd):
-                ended.append(item)
-            else:
-                waiting.append(item)
-                if len(waiting) == self.batch_windows:
-                    predict_waiting()
-            yield from done()
+                num_threads=self.config.data.num_threads)) as items:
+            for item in items:
+                if isinstance(item, VideoEnd):
+                    ended.append(item)
+                else:
+                    waiting.append(item)
+                    if len(waiting) == self.batch_windows:
+                        predict_waiting()
+                yield from done()
         if waiting:
             predict_waiting()
         yield from done()
@@ -197,7 +199,8 @@ class Localizer:
 
 
 def from_workdir(workdir: Path, *, which: str = BEST, backbone: str = "",
-                 batch_windows: int = 0) -> Localizer:
+                 batch_windows: int = 0, num_threads: int = 0
+                 ) -> Localizer:
     """The model of a finished run.
 
     Args:
@@ -205,7 +208,8 @@ def from_workdir(workdir: Path, *, which: str = BEST, backbone: str = "",
       which: checkpoint, `best` or `last`.
       backbone: folder of the converted backbone, where it is not any more
         where config.json says.
-      batch_windows: in place of config.evaluate.batch_windows.
+      batch_windows, num_threads: in place of config.evaluate.batch_windows
+        and config.data.num_threads.
 
     Raises:
       InputError: no run, or one that cannot read videos.
@@ -220,6 +224,8 @@ def from_workdir(workdir: Path, *, which: str = BEST, backbone: str = "",
     if batch_windows:
         config.train.batch_windows = batch_windows
         config.evaluate.batch_windows = batch_windows
+    if num_threads:
+        config.data.num_threads = num_threads
     if backbone:
         config.backbone.checkpoint = backbone
     # The head's start and the cache served the training only.

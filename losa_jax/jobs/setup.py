@@ -188,6 +188,11 @@ def window_reader(config: Any, store: FeatureStore | None,
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.write_text(text, encoding="utf-8", newline="")
     os.replace(temporary, path)

@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
     parser.add_argument("--which", choices=("best", "last"), default="best",
                         help="checkpoint of the run")
-    parser.add_argument("--output", type=Path, default=Path("predictions"))
+    parser.add_argument("--output", type=Path, help="folder; default: "
+                        "predictions; with --live: none")
     parser.add_argument("--threshold", type=float, help="lowest score shown, "
                         "of any class")
     parser.add_argument("--top_k", type=_positive, help="detections kept of "
@@ -79,31 +80,61 @@ def main(argv: list[str] | None = None) -> int:
                         "not any more where the run found it")
     parser.add_argument("--report", action="store_true",
                         help="an HTML page of each video")
+    parser.add_argument("--live", action="store_true", help="lines of JSON "
+                        "as detections become final")
+    parser.add_argument("--idle_seconds", type=float, default=10.0,
+                        help="--live: when a file that does not grow is done")
     arguments = parser.parse_args(argv)
-    from losa_jax.jobs.predict import Settings, predict
+    if arguments.live and (len(arguments.sources) > 1 or arguments.report
+                           or arguments.top_k):
+        parser.error("--live takes one source, and neither --top_k nor "
+                     "--report: there is no whole video to choose from")
+    # Imported late, so that --help does not wait for jax.
+    from absl import logging as absl_logging
+
     from losa_jax.jobs.stop import Interrupted
 
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step
+    failures: dict[str, str] = {}
     try:
         localizer = load(
             arguments.checkpoint, which=arguments.which,
             backbone=arguments.backbone,
-            batch_windows=arguments.batch_windows,
+            batch_windows=1 if arguments.live else arguments.batch_windows,
             num_threads=arguments.num_threads)
-        failures = predict(
-            arguments.sources, localizer,
-            Settings(arguments.output, arguments.threshold, arguments.top_k,
-                     arguments.report))
+        if arguments.live:
+            _live(arguments, localizer)
+        else:
+            failures = _predict(arguments, localizer)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:
         print(error, file=sys.stderr)
         return 75
+    except KeyboardInterrupt:
+        return 75
     if failures:
         print(f"{len(failures)} could not be read:", file=sys.stderr)
         for reason in failures.values():
             print(f"  {reason}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _predict(arguments: argparse.Namespace, localizer: "Localizer"
+             ) -> dict[str, str]:
+    from losa_jax.jobs.predict import Settings, predict
+
+    return predict(arguments.sources, localizer, Settings(
+        arguments.output or Path("predictions"), arguments.threshold,
+        arguments.top_k, arguments.report))
+
+
+def _live(arguments: argparse.Namespace, localizer: "Localizer") -> None:
+    from losa_jax.jobs.live import live
+
+    live(arguments.sources[0], localizer, output=arguments.output,
+         threshold=arguments.threshold, idle_seconds=arguments.idle_seconds)
 
 
 def _positive(text: str) -> int:

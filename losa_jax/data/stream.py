@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from losa_jax.data.video import iterate_frames
 from losa_jax.data.windows import Window, last_start, window_step
 from losa_jax.errors import InputError
 
-# How often a waiting reader looks whether it is still wanted.
+# How often who waits looks whether there is still something to wait for.
 _PATIENCE_SECONDS = 0.1
+_FINISHED = object()
 
 
 def sample_views(video: SourceVideo, config: Any, threads: int = 1
@@ -82,6 +83,11 @@ def sliding_windows(samples: Iterable[np.ndarray], window: Any
 
 
 @dataclasses.dataclass(frozen=True)
+class _Raised:
+    error: BaseException
+
+
+@dataclasses.dataclass(frozen=True)
 class VideoWindow:
     """One window of one of several videos.
 
@@ -121,9 +127,39 @@ def stream_windows(videos: Sequence[SourceVideo], config: Any, *,
     """
     readers = max(1, min(num_threads, len(videos)))
     decoder_threads = max(1, num_threads // readers)
-    numbers = iter(range(len(videos)))
+
+    def read(number: int) -> Iterator[VideoWindow | VideoEnd]:
+        samples = sample_views(videos[number], config, decoder_threads)
+        try:
+            for window, frames in sliding_windows(samples, config.window):
+                yield VideoWindow(number, window, frames)
+        except InputError as error:
+            yield VideoEnd(number, error)
+        else:
+            yield VideoEnd(number)
+
+    return read_ahead([read(number) for number in range(len(videos))],
+                      num_threads=readers, queue_size=queue_windows)
+
+
+def read_ahead(sources: Sequence[Iterator[Any]], *, num_threads: int,
+               queue_size: int,
+               stopped: Callable[[], bool] = lambda: False
+               ) -> Iterator[Any]:
+    """Items of several iterators, each in order, read by other threads.
+
+    Args:
+      sources: read in this order, `num_threads` side by side.
+      num_threads: see there.
+      queue_size: items that may wait.
+      stopped: asked while waiting; True ends the reading.
+
+    Raises:
+      what a source raises.
+    """
+    left = iter(sources)
     lock, stop = threading.Lock(), threading.Event()
-    ready: queue.Queue = queue.Queue(queue_windows)
+    ready: queue.Queue = queue.Queue(queue_size)
 
     def put(item) -> None:
         while not stop.is_set():
@@ -132,45 +168,40 @@ def stream_windows(videos: Sequence[SourceVideo], config: Any, *,
             except queue.Full:
                 continue
 
-    def read(number: int) -> None:
-        samples = sample_views(videos[number], config, decoder_threads)
-        try:
-            for window, frames in sliding_windows(samples, config.window):
-                put(VideoWindow(number, window, frames))
-                if stop.is_set():
-                    return
-        except InputError as error:
-            put(VideoEnd(number, error))
-        else:
-            put(VideoEnd(number))
-        finally:
-            samples.close()
-
     def work() -> None:
         try:
-            while not stop.is_set():
+            while True:
                 with lock:
-                    number = next(numbers, None)
-                if number is None:
-                    return
-                read(number)
+                    source = next(left, None)
+                if source is None:
+                    return put(_FINISHED)
+                for item in source:
+                    put(item)
+                    if stop.is_set():
+                        return source.close()
         except BaseException as error:  # belongs to the thread that asks
-            put(error)
+            put(_Raised(error))
 
     threads = [threading.Thread(target=work, daemon=True,
-                                name=f"video-reader-{i}")
-               for i in range(readers)]
+                                name=f"reader-{number}")
+               for number in range(num_threads)]
     for thread in threads:
         thread.start()
+    working = len(threads)
     try:
-        left = len(videos)
-        while left:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            left -= isinstance(item, VideoEnd)
-            yield item
+        while working and not stopped():
+            try:
+                item = ready.get(timeout=_PATIENCE_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(item, _Raised):
+                raise item.error
+            if item is _FINISHED:
+                working -= 1
+            else:
+                yield item
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            # One that waits for a camera may wait for ever.
+            thread.join(None if not stopped() else _PATIENCE_SECONDS)

@@ -93,43 +93,20 @@ class LiveVideo:
                 "sampling=resize): it cannot be used on one without an end")
         self.name = source
         self._settings = config.augment
-        self._closing = contextlib.ExitStack()
-        self._container = self._open(source, idle_seconds)
-        self._closing.enter_context(self._container)
-        self._stream = moving_pictures(self._container, source)
-        self.fps = float(self._stream.average_rate
-                         or self._stream.guessed_rate or 0)
-        if not self.fps:
-            raise InputError(f"{source}: does not tell how many frames a "
-                             "second it has")
+        with contextlib.ExitStack() as closing:
+            self._container = _open(source, idle_seconds, closing)
+            self._stream = moving_pictures(self._container, source)
+            self.fps = float(self._stream.average_rate
+                             or self._stream.guessed_rate or 0)
+            if not self.fps:
+                raise InputError(f"{source}: does not tell how many frames "
+                                 "a second it has")
+            self._closing = closing.pop_all()
         window = config.window
         self.grid = timeline.sample_grid(
             self.fps, ENDLESS, sampling=window.sampling,
             frame_stride=window.frame_stride, sample_fps=window.sample_fps)
         self.seconds = 0.0
-
-    def _open(self, source: str, idle_seconds: float) -> InputContainer:
-        options: dict[str, Any] = {}
-        target: Any = source
-        if source == STDIN:
-            target = sys.stdin.buffer
-        elif source.startswith("/dev/video"):
-            options = {"format": "v4l2"}
-        elif "://" not in source:
-            path = Path(source)
-            if not path.is_file():
-                raise InputError(f"{source}: no such file: check the path")
-            # FFmpeg asks a regular file for its size once; this one grows.
-            target = GrowingFile(path, idle_seconds)
-            self._closing.callback(target.close)
-        try:
-            return av.open(target, metadata_errors="ignore", **options)
-        except (FFmpegError, OSError, ValueError) as error:
-            raise InputError(
-                f"{source}: cannot be read as it comes "
-                f"({error_reason(error)}): give a stream, or a container "
-                "that can be read from front to back (MPEG-TS, Matroska, "
-                "fragmented MP4)") from error
 
     def samples(self) -> Iterator[np.ndarray]:
         """As testing sees them, uint8 [size, size, 3], as they come.
@@ -188,3 +165,28 @@ class LiveVideo:
 
     def close(self) -> None:
         self._closing.close()
+
+
+def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
+          ) -> InputContainer:
+    options: dict[str, Any] = {}
+    target: Any = source
+    if source == STDIN:
+        target = sys.stdin.buffer
+    elif source.startswith("/dev/video"):
+        options = {"format": "v4l2"}
+    elif "://" not in source:
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(f"{source}: no such file: check the path")
+        target = GrowingFile(path, idle_seconds)
+        closing.callback(target.close)
+    try:
+        return closing.enter_context(
+            av.open(target, metadata_errors="ignore", **options))
+    except (FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{source}: cannot be read as it comes "
+            f"({error_reason(error)}): give a stream, or a container that "
+            "can be read from front to back (MPEG-TS, Matroska, fragmented "
+            "MP4)") from error

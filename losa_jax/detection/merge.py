@@ -29,7 +29,8 @@ class WindowFinds(NamedTuple):
 def finds_in_seconds(candidates: Candidates, class_scores: np.ndarray | None,
                      grid: timeline.SampleGrid, first_sample: int,
                      samples_per_token: float) -> WindowFinds:
-    """The living candidates of one window.
+    """The living candidates of one window, but for those past the video's
+    ends.
 
     Args:
       candidates: of one window, arrays on the host.
@@ -38,13 +39,14 @@ def finds_in_seconds(candidates: Candidates, class_scores: np.ndarray | None,
       first_sample: where the window starts.
       samples_per_token: samples that a token of the head stands for.
     """
-    alive = candidates.alive
-    seconds = timeline.seconds_from_tokens(
-        candidates.segments[alive], grid, first_sample, samples_per_token)
+    seconds = np.asarray(timeline.seconds_from_tokens(
+        candidates.segments, grid, first_sample, samples_per_token),
+        np.float32)
+    # Cutting to the video can leave nothing of a segment.
+    real = candidates.alive & (seconds[:, 1] > seconds[:, 0])
     return WindowFinds(
-        np.asarray(seconds, np.float32), candidates.scores[alive],
-        candidates.labels[alive],
-        None if class_scores is None else class_scores[alive])
+        seconds[real], candidates.scores[real], candidates.labels[real],
+        None if class_scores is None else class_scores[real])
 
 
 def merge_windows(found: Sequence[WindowFinds], class_names: Sequence[str],
@@ -62,19 +64,16 @@ def merge_windows(found: Sequence[WindowFinds], class_names: Sequence[str],
         return []
     segments, scores, labels = (
         np.concatenate([part[i] for part in found]) for i in range(3))
-    # Cutting to the video can leave nothing of a segment.
-    real = segments[:, 1] > segments[:, 0]
     left = suppress_rows(
-        segments[real], scores[real], labels[real],
-        num_classes=len(class_names), method=settings.nms,
-        multiclass=settings.nms_per_class, sigma=settings.nms_sigma,
-        iou_threshold=settings.nms_iou_threshold,
+        segments, scores, labels, num_classes=len(class_names),
+        method=settings.nms, multiclass=settings.nms_per_class,
+        sigma=settings.nms_sigma, iou_threshold=settings.nms_iou_threshold,
         min_score=settings.nms_min_score,
         max_kept=max_kept or settings.max_detections,
         voting_threshold=settings.voting_threshold, voting=settings.voting)
     every: list[dict[str, float] | None] = [None] * len(left.rows)
     if found[0].class_scores is not None:
-        rows = np.concatenate([part.class_scores for part in found])[real]
+        rows = np.concatenate([part.class_scores for part in found])
         every = [dict(zip(class_names, row, strict=True))
                  for row in rows[left.rows]]
     return [

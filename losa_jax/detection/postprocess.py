@@ -24,8 +24,12 @@ from losa_jax.detection.targets import Points
 LENGTH_EPSILON = 1e-6
 # Smallest array that NMS is compiled for; larger ones double.
 SMALLEST_BUCKET = 64
-# Kept segments that vote at a time: bounds the kept x candidates matrix.
-VOTING_BLOCK = 256
+# Candidates that NMS looks at first. Picks fall in score, and who is not
+# picked changes nothing: if the last of `max_kept` picks scores above all
+# that were left aside, those need no look. A video of hours has millions.
+FIRST_CANDIDATES = 2 ** 13
+# Kept segments that vote at a time, and pairs with candidates in memory.
+VOTING_BLOCK, VOTING_PAIRS = 256, 2 ** 22
 
 
 class Candidates(NamedTuple):
@@ -253,13 +257,14 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
     """
     segments = np.asarray(segments, np.float32).reshape(-1, 2)
     scores = np.asarray(scores, np.float32)
-    labels = np.asarray(labels, np.int64)
+    labels = np.asarray(labels)
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with "
                          f"{num_classes} classes")
     if method == "none":
         best = np.argsort(-scores, kind="stable")[:max_kept]
-        return Suppressed(segments[best], scores[best], labels[best], best)
+        return Suppressed(segments[best], scores[best],
+                          labels[best].astype(np.int64), best)
 
     if method == "soft":
         run = functools.partial(_jitted_soft_nms, sigma=sigma,
@@ -270,16 +275,25 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
     groups = ([np.flatnonzero(labels == k) for k in np.unique(labels)]
               if multiclass else [np.arange(len(scores))])
     groups = [rows for rows in groups if rows.size]
-    with jax.default_device(_host_device()):
-        # All classes are started before the first result is waited for.
-        results = [_run_padded(run, segments[rows], scores[rows], max_kept)
-                   for rows in groups]
     kept_rows = [np.empty(0, np.int64)]
     kept_scores = [np.empty(0, np.float32)]
-    for rows, kept in zip(groups, results, strict=True):
-        valid = np.asarray(kept.valid)
-        kept_rows.append(rows[np.asarray(kept.index)[valid]])
-        kept_scores.append(np.asarray(kept.score)[valid])
+
+    def start(rows: np.ndarray, count: int) -> tuple[np.ndarray, Kept]:
+        if count < len(rows):
+            best = np.argsort(-scores[rows], kind="stable")[:count]
+            rows = rows[np.sort(best)]
+        return rows, _run_padded(run, segments[rows], scores[rows], max_kept)
+
+    with jax.default_device(_host_device()):
+        # All classes are started before the first result is waited for.
+        started = [start(rows, FIRST_CANDIDATES) for rows in groups]
+        for rows, (looked_at, kept) in zip(groups, started, strict=True):
+            while len(looked_at) < len(rows) and not _is_final(
+                    kept, scores[looked_at].min(), max_kept):
+                looked_at, kept = start(rows, 4 * len(looked_at))
+            valid = np.asarray(kept.valid)
+            kept_rows.append(looked_at[np.asarray(kept.index)[valid]])
+            kept_scores.append(np.asarray(kept.score)[valid])
     rows, new_scores = np.concatenate(kept_rows), np.concatenate(kept_scores)
     best = np.argsort(-new_scores, kind="stable")[:max_kept]
     rows, new_scores = rows[best], new_scores[best]
@@ -288,7 +302,14 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
     if voting_threshold > 0 and not multiclass:
         new_segments = vote(new_segments, segments, scores,
                             threshold=voting_threshold, voting=voting)
-    return Suppressed(new_segments, new_scores, labels[rows], rows)
+    return Suppressed(new_segments, new_scores,
+                      labels[rows].astype(np.int64), rows)
+
+
+def _is_final(kept: Kept, aside: float, max_kept: int) -> bool:
+    """Whether no candidate with a score up to `aside` could be picked."""
+    count = int(np.asarray(kept.valid).sum())
+    return count == max_kept and float(kept.score[count - 1]) > aside
 
 
 def _host_device() -> jax.Device | None:
@@ -328,8 +349,9 @@ def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
     """
     moved = kept.copy()
     start, end = segments[:, 0], segments[:, 1]
-    for first in range(0, len(kept), VOTING_BLOCK):
-        block = kept[first:first + VOTING_BLOCK]
+    size = max(1, min(VOTING_BLOCK, VOTING_PAIRS // max(1, len(segments))))
+    for first in range(0, len(kept), size):
+        block = kept[first:first + size]
         intersection = np.maximum(
             np.minimum(block[:, 1:], end) - np.maximum(block[:, :1], start),
             0)
@@ -340,5 +362,5 @@ def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
             weight = weight * iou
         total = weight.sum(axis=1, keepdims=True)
         mean = weight @ segments / np.where(total > 0, total, 1)
-        moved[first:first + VOTING_BLOCK] = np.where(total > 0, mean, block)
+        moved[first:first + size] = np.where(total > 0, mean, block)
     return moved

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from losa_jax.detection.merge import WindowFinds
-from losa_jax.detection.postprocess import LENGTH_EPSILON, suppress_rows
+from losa_jax.detection.postprocess import LENGTH_EPSILON, suppress_rows, vote
 from losa_jax.detection.predictions import Detection
 
 
@@ -34,21 +34,24 @@ class Settling:
         self._memory_seconds = memory_seconds
         self._waiting = _no_rows()
         self._picked = _no_rows()
+        # With the scores that they came with: picks may move to their mean.
+        self._voters = _no_rows()[:2]
 
     def add(self, finds: WindowFinds) -> None:
         """Takes the candidates of the next window."""
         rows = (finds.segments, finds.scores, finds.labels)
-        real = finds.segments[:, 1] > finds.segments[:, 0]
-        rows = tuple(part[real] for part in rows)
+        self._voters = _joined(self._voters, rows[:2])
         rows = self._after(self._picked, rows, None)
         self._waiting = _joined(self._waiting, rows)
 
     def cut(self, duration_seconds: float) -> None:
         """Cuts what waits to the length of the video, now that it is known."""
-        segments, scores, labels = self._waiting
-        segments = np.minimum(segments, np.float32(duration_seconds))
-        real = segments[:, 1] > segments[:, 0]
-        self._waiting = segments[real], scores[real], labels[real]
+        def cut(rows):
+            segments = np.minimum(rows[0], np.float32(duration_seconds))
+            real = segments[:, 1] > segments[:, 0]
+            return tuple(part[real] for part in (segments, *rows[1:]))
+
+        self._waiting, self._voters = cut(self._waiting), cut(self._voters)
 
     def settle(self, moment_seconds: float) -> list[Detection]:
         """What is final now, by time, and is given out this once.
@@ -67,9 +70,7 @@ class Settling:
             sigma=settings.nms_sigma,
             iou_threshold=settings.nms_iou_threshold,
             min_score=settings.nms_min_score,
-            max_kept=settings.max_detections,
-            voting_threshold=settings.voting_threshold,
-            voting=settings.voting)
+            max_kept=settings.max_detections)
         final = segments[left.rows, 1] <= moment_seconds
         picked = (segments[left.rows][final], left.scores[final],
                   left.labels[final])
@@ -85,12 +86,19 @@ class Settling:
         memory = _joined(self._picked, picked)
         recent = memory[0][:, 1] > moment_seconds - self._memory_seconds
         self._picked = tuple(part[recent] for part in memory)
+        places = picked[0]
+        if settings.voting_threshold > 0 and not settings.nms_per_class:
+            places = vote(places, *self._voters,
+                          threshold=settings.voting_threshold,
+                          voting=settings.voting)
+            recent = self._voters[0][:, 1] > (moment_seconds
+                                              - self._memory_seconds)
+            self._voters = tuple(part[recent] for part in self._voters)
         found = [
             Detection(float(start), float(end), self._names[label],
                       float(score))
             for (start, end), score, label in zip(
-                left.segments[final], left.scores[final],
-                left.labels[final], strict=True)]
+                places, *picked[1:], strict=True)]
         return sorted(found, key=lambda one: one[:2])
 
     def _after(self, picked, rows, turn: np.ndarray | None):

@@ -26,16 +26,12 @@ _SHORTEST_MS = 1
 # What XML 1.0 has no way to write.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _EAF_TYPE = "detections"
-# ELAN expects these four with every file that may get dependent tiers.
-_EAF_CONSTRAINTS = {
-    "Time_Subdivision": "Time subdivision of parent annotation's time "
-                        "interval, no time gaps allowed within this interval",
-    "Symbolic_Subdivision": "Symbolic subdivision of a parent annotation. "
-                            "Annotations refering to the same parent are "
-                            "ordered",
-    "Symbolic_Association": "1-1 association with a parent annotation",
-    "Included_In": "Time alignable annotations within the parent "
-                   "annotation's time interval, gaps are allowed",
+# What other types of tiers may ask for; ELAN's own files name all four.
+_EAF_STEREOTYPES = {
+    "Time_Subdivision": "Parts of the parent, without gaps",
+    "Symbolic_Subdivision": "Parts of the parent in order, without times",
+    "Symbolic_Association": "One for each of the parent's annotations",
+    "Included_In": "Inside the parent, gaps allowed",
 }
 
 
@@ -133,7 +129,7 @@ def eaf_text(rows: Sequence[Row], *, media: Path | None, folder: Path,
     ElementTree.SubElement(root, "LINGUISTIC_TYPE", {
         "GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": _EAF_TYPE,
         "TIME_ALIGNABLE": "true"})
-    for stereotype, description in _EAF_CONSTRAINTS.items():
+    for stereotype, description in _EAF_STEREOTYPES.items():
         ElementTree.SubElement(root, "CONSTRAINT", {
             "DESCRIPTION": description, "STEREOTYPE": stereotype})
     ElementTree.indent(root)

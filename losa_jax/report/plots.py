@@ -13,6 +13,11 @@ from matplotlib import pyplot, ticker  # noqa: E402 - backend comes first
 # Distinct for most colour-blind readers (Okabe and Ito).
 COLOURS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 
+# Steps of a clock, seconds, and how many of them a timeline may have.
+_CLOCK_STEPS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
+                7200, 14400, 43200, 86400)
+MAX_TICKS = 12
+
 
 def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
                  title: str) -> None:
@@ -76,8 +81,13 @@ def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
     axes.set_yticks(range(len(labels)), labels)
     for text in (axes.set_title(title), *axes.get_yticklabels()):
         text.set_parse_math(False)  # a "$" in a name is a "$"
-    axes.xaxis.set_major_locator(_seconds_locator(duration_seconds))
-    axes.xaxis.set_major_formatter(lambda seconds, _: _clock(seconds))
+    step = next((step for step in _CLOCK_STEPS
+                 if duration_seconds <= MAX_TICKS * step),
+                duration_seconds / MAX_TICKS)
+    axes.xaxis.set_major_locator(ticker.MultipleLocator(step))
+    axes.xaxis.set_major_formatter(
+        lambda seconds, _: _clock(seconds) if step >= 1
+        else f"{seconds:.1f} s")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     with warnings.catch_warnings():
@@ -86,18 +96,7 @@ def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
         _save(figure, path)
 
 
-def _seconds_locator(duration_seconds: float) -> ticker.MultipleLocator:
-    """Steps that a clock has, at most a dozen of them."""
-    steps = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200,
-             14400, 43200, 86400)
-    return ticker.MultipleLocator(next(
-        (step for step in steps if duration_seconds / step <= 12),
-        max(steps[-1], duration_seconds / 12)))
-
-
 def _clock(seconds: float) -> str:
-    if seconds < 60 and seconds != round(seconds):
-        return f"{seconds:.1f}"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}:{minutes:02}:{seconds:02}" if hours

@@ -5,6 +5,7 @@ rate is the one that the stream announces.
 """
 
 import contextlib
+import logging
 import math
 import sys
 import time
@@ -31,6 +32,8 @@ from losa_jax.data.video_file import (
 )
 from losa_jax.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 STDIN = "-"
 # A stream's frame count: more than any will have.
 ENDLESS = 2 ** 53
@@ -51,12 +54,14 @@ class GrowingFile:
         """
         self._file = open(path, "rb")
         self._idle_seconds, self._sleep = idle_seconds, sleep
+        self._is_whole = False
 
     def read(self, size: int) -> bytes:
         """The next bytes, at least one; none at the end."""
         waited = 0.0
         while not (data := self._file.read(size)):
-            if waited >= self._idle_seconds:
+            self._is_whole |= waited >= self._idle_seconds
+            if self._is_whole:
                 return b""
             self._sleep(_LOOK_SECONDS)
             waited += _LOOK_SECONDS
@@ -145,7 +150,7 @@ class LiveVideo:
     def _pictures(self) -> Iterator[tuple[float, VideoFrame]]:
         """(seconds, picture), rising; those out of order are left out."""
         last = -math.inf
-        with contextlib.suppress(FFmpegError):
+        try:
             for number, picture in enumerate(
                     decode_packets(self._container.demux(self._stream))):
                 seconds = (number / self.fps if picture.pts is None
@@ -153,6 +158,11 @@ class LiveVideo:
                 if seconds > last:
                     last = seconds
                     yield seconds, picture
+        except FFmpegError as error:
+            if last == -math.inf:
+                raise _unreadable(self.name, error) from error
+            logger.warning("%s: broke off after %.1f s (%s)", self.name,
+                           self.seconds, error_reason(error))
 
     def _view(self, picture: VideoFrame, reformatter: VideoReformatter
               ) -> np.ndarray:
@@ -185,8 +195,11 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
         return closing.enter_context(
             av.open(target, metadata_errors="ignore", **options))
     except (FFmpegError, OSError, ValueError) as error:
-        raise InputError(
-            f"{source}: cannot be read as it comes "
-            f"({error_reason(error)}): give a stream, or a container that "
-            "can be read from front to back (MPEG-TS, Matroska, fragmented "
-            "MP4)") from error
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str, error: Exception) -> InputError:
+    return InputError(
+        f"{source}: cannot be read as it comes ({error_reason(error)}): give "
+        "a stream, or a container that can be read from front to back "
+        "(MPEG-TS, Matroska, fragmented MP4)")

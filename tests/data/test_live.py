@@ -5,6 +5,7 @@ import sys
 import threading
 import types
 
+import av
 import numpy as np
 import pytest
 
@@ -25,11 +26,25 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def mp4(tmp_path_factory):
+    """Its index is at the end."""
     folder = synthetic.render_trimmed_set(
         tmp_path_factory.mktemp("live") / "set", num_training=1,
         num_testing=0, size=32, progress=False)
     return next((folder / "videos").glob("*.mp4"))
+
+
+@pytest.fixture(scope="module")
+def path(mp4):
+    """The same in a container that is written front to back."""
+    path = mp4.with_suffix(".ts")
+    with av.open(str(mp4)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return path
 
 
 def _expected(path, config):
@@ -81,7 +96,7 @@ def test_standard_input(path, config, monkeypatch):
 
 def test_a_file_that_grows(path, config, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "_LOOK_SECONDS", 0.01)
-    growing, content = tmp_path / "growing.mp4", path.read_bytes()
+    growing, content = tmp_path / "growing.ts", path.read_bytes()
     growing.write_bytes(content[:len(content) // 3])
 
     def write():
@@ -94,9 +109,21 @@ def test_a_file_that_grows(path, config, tmp_path, monkeypatch):
 
     writer = threading.Thread(target=write)
     writer.start()
-    found, _ = _samples(growing, config, idle_seconds=2)
+    found, _ = _samples(growing, config, idle_seconds=0.7)
     writer.join()
     np.testing.assert_array_equal(found, _expected(path, config))
+
+
+def test_what_needs_seeking_is_refused(mp4, config, tmp_path):
+    # Longer than what is read at once.
+    path = tmp_path / "long.mp4"
+    content = mp4.read_bytes()
+    free = (2 ** 18).to_bytes(4, "big") + b"free" + bytes(2 ** 18 - 8)
+    index = content.index(b"moov") - 4
+    path.write_bytes(content[:index] + free + content[index:])
+    assert len(_expected(path, config)) > 5
+    with pytest.raises(InputError, match="read from front to back"):
+        _samples(path, config, idle_seconds=0)
 
 
 def test_a_file_is_at_its_end_after_a_while(tmp_path):

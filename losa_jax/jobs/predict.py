@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +22,7 @@ from losa_jax.data.source import SourceVideo
 from losa_jax.data.windows import test_windows
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import PREDICTIONS_FILE
-from losa_jax.jobs.localizer import Localizer
+from losa_jax.jobs.localizer import Localizer, VideoResult
 from losa_jax.jobs.predicted import (
     INDEX_FILE,
     Asked,
@@ -174,25 +174,36 @@ def _predict_all(readable: Sequence[tuple[Asked, SourceVideo]],
     total = sum(len(test_windows(video.grid, window.frames, window.overlap,
                                  clip_alignment(window)))
                 for video in videos)
-    with tqdm(total=total, desc="predicting", unit="window",
-              disable=not videos) as bar:
+    writing: collections.deque[Future] = collections.deque()
+    # Pictures and texts are made while the next windows are predicted; left
+    # only when all are written, whatever happens.
+    with (tqdm(total=total, desc="predicting", unit="window",
+               disable=not videos) as bar,
+          ThreadPoolExecutor(1) as writer):
         def on_windows(count: int) -> None:
             bar.update(count)
             if stop.came:
                 raise _interrupted(stop)
 
+        def write(one: Asked, result: VideoResult) -> None:
+            shown = done.add(one, result.video, result.detections)
+            bar.write(f"{one.source}: {len(shown)} found in "
+                      f"{result.video.info.duration_seconds:.1f} s",
+                      file=sys.stdout)
+
         with contextlib.closing(localizer.many(
                 videos, top_k=settings.top_k,
                 on_windows=on_windows)) as results:
             for result in results:
-                video, one = result.video, asked[result.video.video_id]
+                one = asked[result.video.video_id]
                 if result.error is not None:
                     failures[one.source] = _reason(one, result.error)
                     continue
-                shown = done.add(one, video, result.detections)
-                bar.write(f"{one.source}: {len(shown)} found in "
-                          f"{video.info.duration_seconds:.1f} s",
-                          file=sys.stdout)
+                writing.append(writer.submit(write, one, result))
+                while writing and writing[0].done():
+                    writing.popleft().result()
+        for future in writing:
+            future.result()
 
 
 def _reason(one: Asked, error: InputError) -> str:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import shutil
+import signal
 import sys
 import types
 from pathlib import Path
@@ -21,6 +23,7 @@ from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import find_videos, predict
 from losa_jax.jobs.predicted import Settings
 from losa_jax.jobs.setup import load_data, store_config, write_json
+from losa_jax.jobs.stop import Interrupted
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
@@ -144,6 +147,32 @@ def test_what_is_done_is_not_done_again(output, model, videos, threshold,
     other = seam.dataclasses.replace(idle, identity="other")
     with pytest.raises(AssertionError, match="was done"):
         predict([str(videos[1])], other, Settings(again, threshold))
+
+
+def test_a_signal_stops_it_with_finished_videos_written(
+        model, videos, expected, tmp_path):
+    calls = []
+
+    def and_then_a_signal(*arguments):
+        calls.append(arguments)
+        if len(calls) == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return model.predict_windows(*arguments)
+
+    stopped = seam.dataclasses.replace(model,
+                                       predict_windows=and_then_a_signal)
+    folder = [str(videos[0].parent)]
+    with pytest.raises(Interrupted, match="SIGTERM.*start the same command"):
+        predict(folder, stopped, Settings(tmp_path))
+    first = read_predictions(tmp_path / "predictions.json")
+    assert 0 < len(first) < 6
+    assert {path.stem for path in tmp_path.glob("*.csv")} == set(first)
+    whole = len(calls)
+    predict(folder, stopped, Settings(tmp_path))
+    ours = read_predictions(tmp_path / "predictions.json")
+    assert len(ours) == 6 and len(calls) > whole
+    for name, rows in expected.items():
+        _same(ours[name], rows)
 
 
 def test_called_from_python(model, videos, expected, threshold):

@@ -4,11 +4,14 @@ import contextlib
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.live import LiveVideo
+from losa_jax import timeline
+from losa_jax.data.live import ENDLESS, LiveVideo
 from losa_jax.data.stream import read_ahead, sliding_windows
 from losa_jax.detection.predictions import Detection
 from losa_jax.detection.settle import Settling
@@ -16,6 +19,8 @@ from losa_jax.jobs.localizer import Localizer
 from losa_jax.jobs.stop import StopSignal
 
 LINES_FILE = "live.jsonl"
+# Of a tenth of a second, see `read_ahead`.
+PATIENT_WAITS = 30
 
 
 def live(source: str, localizer: Localizer, *, output: Path | None = None,
@@ -40,7 +45,6 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
         video = LiveVideo(source, config, idle_seconds=idle_seconds)
-        stack.callback(video.close)
         lines = [sys.stdout]
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
@@ -56,18 +60,22 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
         def write(found: list[Detection]) -> int:
             shown = localizer.shown(found, threshold)
             for detection in shown:
+                first, last = timeline.frame_span(
+                    *detection[:2], video.fps, ENDLESS)
                 text = json.dumps({
                     "label": detection.label,
                     "score": round(detection.score, 6),
                     "start_seconds": round(detection.start_seconds, 3),
-                    "end_seconds": round(detection.end_seconds, 3)})
+                    "end_seconds": round(detection.end_seconds, 3),
+                    "start_frame": first, "end_frame": last})
                 for file in lines:
                     print(text, file=file, flush=True)
             return len(shown)
 
+        samples = _until_stopped(video, stop)
         items = stack.enter_context(contextlib.closing(read_ahead(
-            [sliding_windows(video.samples(), window)], num_threads=1,
-            queue_size=2, stopped=lambda: bool(stop.came))))
+            [sliding_windows(samples, window)], num_threads=1, queue_size=2,
+            stopped=_Patience(stop).is_over)))
         for place, frames in items:
             finds, = localizer.find([place], [frames], [video.grid])
             settling.add(finds)
@@ -81,3 +89,26 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
         settling.cut(video.seconds)
         count += write(settling.settle(math.inf))
     return count
+
+
+def _until_stopped(video: LiveVideo, stop: StopSignal
+                   ) -> Iterator[np.ndarray]:
+    """The samples up to a signal; whoever reads them closes the video."""
+    with contextlib.closing(video):
+        for sample in video.samples():
+            if stop.came:
+                return
+            yield sample
+
+
+class _Patience:
+    """After a signal the last window is waited for, a camera that hangs is
+    not."""
+
+    def __init__(self, stop: StopSignal):
+        self._stop, self._waits_left = stop, PATIENT_WAITS
+
+    def is_over(self) -> bool:
+        """To be asked after every short wait; the model's time is none."""
+        self._waits_left -= bool(self._stop.came)
+        return self._waits_left <= 0

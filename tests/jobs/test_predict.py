@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -27,6 +28,22 @@ from losa_jax.jobs.stop import Interrupted
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built_once():
+    """Making the network takes seconds, and it is the same each time."""
+    built, real = {}, build.build_model
+
+    def build_model(config, num_classes, mesh):
+        key = str(config), num_classes
+        if key not in built:
+            built[key] = real(config, num_classes, mesh)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", build_model)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +215,10 @@ def test_thresholds_of_the_run(workdir, tmp_path, expected):
 
 
 def test_broken_ones_are_listed_and_the_others_done(
-        workdir, videos, tmp_path, monkeypatch, capsys):
+        workdir, model, videos, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(door, "load", lambda *names, **settings: (
+        asked.append(names), model)[1])
     folder = tmp_path / "videos"
     (folder / "deep").mkdir(parents=True)
     shutil.copy(videos[0], folder / "good.mp4")
@@ -225,6 +245,7 @@ def test_broken_ones_are_listed_and_the_others_done(
     (folder / "text.mp4").unlink()
     assert door.main([str(folder), *command[2:]]) == 0
     assert not (output / "failures.json").exists()
+    assert asked == 2 * [(str(workdir),)]
 
 
 def test_standard_input_is_the_file(model, videos, expected, tmp_path,
@@ -289,9 +310,32 @@ def test_wrong_use_is_explained(arguments, status, message, tmp_path,
     assert message in capsys.readouterr().err
 
 
-def test_another_backbone_is_refused(workdir, config, tmp_path):
-    copy = tmp_path / "backbone"
-    shutil.copytree(config.backbone.checkpoint, copy)
-    assert door.load(workdir, backbone=str(copy)).class_names
+def test_a_backbone_that_is_gone_is_named(workdir):
     with pytest.raises(InputError, match="nowhere"):
         door.load(workdir, backbone="nowhere")
+
+
+def test_a_run_on_files_of_features_is_refused(workdir, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    settings["features"]["folder"] = "features"
+    write_json(copy / "config.json", settings)
+    with pytest.raises(InputError, match="reads files of features"):
+        door.load(copy)
+
+
+def test_a_signal_ends_a_live_video_with_its_last_window(
+        model, videos, tmp_path, capsys):
+    calls = []
+
+    def and_then_a_signal(*arguments):
+        calls.append(arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return model.predict_windows(*arguments)
+
+    stopped = seam.dataclasses.replace(model,
+                                       predict_windows=and_then_a_signal)
+    before = threading.active_count()
+    assert live(str(videos[0]), stopped, threshold=0, idle_seconds=0) > 0
+    assert calls and threading.active_count() == before

@@ -55,13 +55,21 @@ def predict(sources: Sequence[str], localizer: Localizer,
       InputError: nothing to predict on, or the output cannot be written.
       Interrupted: SIGTERM or SIGINT came; finished videos are written.
     """
-    output = settings.output
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output={output}: cannot be made a folder "
-                         f"({error})") from error
     failures: dict[str, str] = {}
+    try:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        _predict(sources, localizer, settings, failures)
+    except OSError as error:
+        raise InputError(
+            f"--output={settings.output}: cannot be written ({error}): make "
+            "room or choose another folder; the same command goes on where "
+            "it stopped") from error
+    return failures
+
+
+def _predict(sources: Sequence[str], localizer: Localizer,
+             settings: Settings, failures: dict[str, str]) -> None:
+    output = settings.output
     with contextlib.ExitStack() as stack, StopSignal() as stop:
         asked = find_videos(sources, failures)
         if STDIN in sources:
@@ -84,7 +92,6 @@ def predict(sources: Sequence[str], localizer: Localizer,
             _write_failures(output, failures)
     print(f"{len(done.results)} of {len(asked)} videos done; wrote "
           f"{output / PREDICTIONS_FILE}")
-    return failures
 
 
 def find_videos(sources: Sequence[str], failures: dict[str, str]

@@ -36,7 +36,7 @@ def _built_once():
     built, real = {}, build.build_model
 
     def build_model(config, num_classes, mesh):
-        key = str(config), num_classes
+        key = json.dumps(config.to_dict()), num_classes
         if key not in built:
             built[key] = real(config, num_classes, mesh)
         return built[key]
@@ -278,6 +278,12 @@ def test_live_gives_lines_of_what_the_file_holds(
     hits = sum((row["label"], round(row["start_seconds"], 2),
                 round(row["end_seconds"], 2)) in rows for row in lines)
     assert hits > 0.8 * count
+
+
+def test_a_folder_that_cannot_be_written_is_named(model, videos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--output=.*file.*cannot be writ"):
+        predict([str(videos[0])], model, Settings(tmp_path / "file"))
 
 
 def test_ids_tell_videos_apart(tmp_path):

@@ -337,7 +337,8 @@ def test_a_signal_ends_a_live_video_with_its_last_window(
 
     def and_then_a_signal(*arguments):
         calls.append(arguments)
-        os.kill(os.getpid(), signal.SIGINT)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
         return model.predict_windows(*arguments)
 
     stopped = seam.dataclasses.replace(model,

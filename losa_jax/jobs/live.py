@@ -51,7 +51,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
             lines.append(stack.enter_context(
                 open(output / LINES_FILE, "a", encoding="utf-8")))
         bar = stack.enter_context(tqdm(
-            desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen, "
+            desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen"
             "{postfix}"))
         length_seconds = float(video.grid.seconds_from_samples(window.frames))
         settling = Settling(localizer.class_names, config.evaluate,

@@ -160,7 +160,8 @@ def _probe(asked: Sequence[Asked], localizer: Localizer,
     readable = []
     with ThreadPoolExecutor(localizer.config.data.num_threads) as pool:
         results = tqdm(pool.map(probe, asked), total=len(asked),
-                       desc="checking videos", unit="video", leave=False)
+                       desc="checking videos", unit="video", leave=False,
+                       disable=not asked)
         for one, result in zip(asked, results, strict=True):
             if stop.came:
                 pool.shutdown(cancel_futures=True)

@@ -65,8 +65,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"config.data.check={check!r}: choose one of "
                          f"{', '.join(CHECKS)}")
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of videos; set "
-                         "--config.data.videos=FOLDER")
+        raise _no_folder(folder)
     cache = _load_cache(cache_path)
     files = _video_files(folder)
 
@@ -126,6 +125,22 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
             "--config.data.on_broken_video=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
+
+
+def video_ids(folder: Path) -> list[str]:
+    """Ids of all videos in a folder: their names without extension.
+
+    Raises:
+      InputError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise _no_folder(folder)
+    return sorted(_video_files(folder))
+
+
+def _no_folder(folder: Path) -> InputError:
+    return InputError(f"{folder}: no such folder of videos; set "
+                      "--config.data.videos=FOLDER")
 
 
 def _video_files(folder: Path) -> dict[str, list[str]]:

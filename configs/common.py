@@ -82,6 +82,11 @@ def get_config() -> ConfigDict:
         # or "zero_one", as VideoMAEv2's published features were made.
         normalisation="imagenet",
     ))
+    # --mode=export: the run as one folder that `predict` takes.
+    config.export = ConfigDict(dict(
+        folder="",  # "": the folder "export" in the work directory
+        platforms=("cpu", "tpu", "cuda"),
+    ))
     config.synthetic = ConfigDict(dict(
         # Folder for videos that the project renders itself; "" for none.
         folder="",

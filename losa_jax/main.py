@@ -14,8 +14,8 @@ from ml_collections import config_flags
 
 from losa_jax.errors import InputError
 
-MODES = ("train", "pretrain", "eval", "cache", "extract", "check_data",
-         "plan")
+MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
+         "check_data", "plan")
 EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -54,6 +54,7 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
+    from losa_jax.jobs.export import export
     from losa_jax.jobs.extract import extract
     from losa_jax.jobs.plan import plan, sweep_plans
     from losa_jax.jobs.pretrain import pretrain
@@ -74,7 +75,7 @@ def run(argv: list[str]) -> int:
 
     jobs = {"train": train, "pretrain": pretrain, "eval": evaluate,
             "cache": cache_features, "extract": extract,
-            "check_data": check_data, "plan": plan_config}
+            "export": export, "check_data": check_data, "plan": plan_config}
     if _DRY_RUN.value and _MODE.value != "cache":
         print("--dry_run goes with --mode=cache", file=sys.stderr)
         return EXIT_USAGE

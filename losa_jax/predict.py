@@ -45,16 +45,18 @@ def load(folder: str | Path, **settings: Any) -> "Localizer":
     ...     print(found.label, found.start_seconds, found.end_seconds)
 
     Args:
-      folder: work directory of the run.
+      folder: work directory of the run, or what --mode=export made of it.
       **settings: of `losa_jax.jobs.localizer.from_workdir`.
 
     Raises:
       InputError: no finished run.
     """
     # Imported late, so that --help does not wait for jax.
-    from losa_jax.jobs.localizer import from_workdir
+    from losa_jax.jobs.localizer import from_exported, from_workdir
+    from losa_jax.training.exported import is_exported
 
-    return from_workdir(Path(folder), **settings)
+    load_from = from_exported if is_exported(folder) else from_workdir
+    return load_from(Path(folder), **settings)
 
 
 def main(argv: list[str] | None = None) -> int:

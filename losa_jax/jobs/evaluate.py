@@ -32,6 +32,7 @@ from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import (
     ANY_CLASS,
+    PREDICTIONS_FILE,
     DataSet,
     load_data,
     start_log,
@@ -46,7 +47,6 @@ from losa_jax.training.step import make_candidates_step
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS_FILE = "predictions.json"
 MAP_FILE = "map.json"
 
 

@@ -31,10 +31,7 @@ from losa_jax.detection.predictions import Detection
 from losa_jax.detection.thresholds import DEFAULT_THRESHOLD
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import CONFIG_FILE, THRESHOLDS_FILE
-from losa_jax.training import build, sharding
-from losa_jax.training.checkpoint import BEST, LAST, Checkpoints
-from losa_jax.training.restore import plain, restore_run
-from losa_jax.training.step import make_candidates_step
+from losa_jax.training.exported import load_exported
 
 # (frames uint8 [b, f, size, size, 3], valid_samples int32 [b]) to candidates
 # [b, m] in tokens of their window, and the scores of all classes [b, m, k]
@@ -198,7 +195,34 @@ class Localizer:
                 settings.frames / settings.tokens)
 
 
-def from_workdir(workdir: Path, *, which: str = BEST, backbone: str = "",
+def from_exported(folder: Path, *, which: str = "best", backbone: str = "",
+                  batch_windows: int = 0, num_threads: int = 0) -> Localizer:
+    """The model of an exported folder; no code of the model is needed.
+
+    Arguments as `from_workdir`; the folder holds one checkpoint and its own
+    backbone.
+
+    Raises:
+      InputError: see `load_exported`; or another checkpoint is asked for.
+    """
+    if backbone or which != "best":
+        raise InputError(
+            f"{folder}: an exported folder holds one checkpoint with its "
+            "backbone: leave out --backbone and --which, or name the work "
+            "directory of the run")
+    model = load_exported(folder)
+    config = ConfigDict(model.settings)
+    if batch_windows:
+        config.evaluate.batch_windows = batch_windows
+    if num_threads:
+        config.data.num_threads = num_threads
+    return Localizer(
+        config, model.class_names, model.thresholds,
+        identity_of(config, model.class_names, model.checksums),
+        config.evaluate.batch_windows, model.predict_windows)
+
+
+def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
                  batch_windows: int = 0, num_threads: int = 0
                  ) -> Localizer:
     """The model of a finished run.
@@ -214,6 +238,12 @@ def from_workdir(workdir: Path, *, which: str = BEST, backbone: str = "",
     Raises:
       InputError: no run, or one that cannot read videos.
     """
+    # Here, not above: an exported folder runs without code of the model.
+    from losa_jax.training import build, sharding
+    from losa_jax.training.checkpoint import BEST, LAST
+    from losa_jax.training.restore import restore_run
+    from losa_jax.training.step import make_candidates_step
+
     config = read_config(workdir)
     if which not in (BEST, LAST):
         raise InputError(f"checkpoint {which!r}: choose {BEST} or {LAST}")
@@ -274,6 +304,8 @@ def read_config(workdir: Path) -> ConfigDict:
 
 def saved_class_names(workdir: Path, which: str) -> tuple[str, ...]:
     """The classes of a run, in label order."""
+    from losa_jax.training.checkpoint import LAST, Checkpoints
+
     checkpoints = Checkpoints(workdir)
     try:
         if checkpoints.latest_step(which) is None:
@@ -310,9 +342,9 @@ def identity_of(config: ConfigDict, class_names: Sequence[str],
     evaluate = {key: value for key, value in config.evaluate.items()
                 if key not in ("batch_windows", "checkpoint", "output",
                                "tiou_thresholds")}
-    facts = plain([config.window.to_dict(), config.augment.size,
-                   config.augment.test_resize, evaluate,
-                   list(class_names), list(weights)])
+    facts = [config.window.to_dict(), config.augment.size,
+             config.augment.test_resize, evaluate, list(class_names),
+             list(weights)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()
                           ).hexdigest()[:16]
 

@@ -21,7 +21,6 @@ from losa_jax.data.pipeline import clip_alignment
 from losa_jax.data.source import SourceVideo
 from losa_jax.data.windows import test_windows
 from losa_jax.errors import InputError
-from losa_jax.jobs.evaluate import PREDICTIONS_FILE
 from losa_jax.jobs.localizer import Localizer, VideoResult
 from losa_jax.jobs.predicted import (
     INDEX_FILE,
@@ -29,7 +28,7 @@ from losa_jax.jobs.predicted import (
     Predicted,
     Settings,
 )
-from losa_jax.jobs.setup import write_json
+from losa_jax.jobs.setup import PREDICTIONS_FILE, write_json
 from losa_jax.jobs.stop import Interrupted, StopSignal
 
 STDIN = "-"

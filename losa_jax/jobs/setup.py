@@ -25,6 +25,7 @@ from losa_jax.errors import InputError
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+PREDICTIONS_FILE = "predictions.json"
 # Each class's score of best F1 on the data that a run was evaluated on.
 THRESHOLDS_FILE = "thresholds.json"
 # The one class of data.class_agnostic.

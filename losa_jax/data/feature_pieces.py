@@ -9,8 +9,7 @@ time; memory does not grow with its length.
 import dataclasses
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from losa_jax.data import augment, windows
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.source import SourceVideo
 from losa_jax.data.video import VideoDecodeError, iterate_frames
-
-_END = object()
-_Item = TypeVar("_Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,18 +153,3 @@ def ending_in_errors(video: SourceVideo, pieces: Iterator[Piece]
     except VideoDecodeError as error:
         nothing = np.zeros(0, int)
         yield Piece(video, {}, nothing, nothing, is_last=True, error=error)
-
-
-def read_ahead(items: Iterator[_Item], count: int) -> Iterator[_Item]:
-    """The items, up to `count` of them made before they are asked for.
-
-    In one thread: decoding goes on while the device computes.
-    """
-    pool = ThreadPoolExecutor(1)
-    waiting = deque(pool.submit(next, items, _END) for _ in range(count))
-    try:
-        while (item := waiting.popleft().result()) is not _END:
-            waiting.append(pool.submit(next, items, _END))
-            yield item
-    finally:
-        pool.shutdown(cancel_futures=True)

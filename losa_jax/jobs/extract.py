@@ -7,6 +7,8 @@ its devices. A file has its name only when it is whole; the same command again
 goes on with those that are missing.
 """
 
+import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +29,11 @@ from losa_jax.data.feature_pieces import (
     ending_in_errors,
     num_clips,
     num_tokens,
-    read_ahead,
     window_pieces,
 )
 from losa_jax.data.feature_record import record_path, write_record
-from losa_jax.data.source import SourceVideo
+from losa_jax.data.source import SourceVideo, video_grid
+from losa_jax.data.stream import read_ahead
 from losa_jax.errors import InputError
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import start_log
@@ -138,18 +140,16 @@ def _videos(config: Any, workdir: Path
         annotated, folder, on_broken_video=config.data.on_broken_video,
         check=config.data.check, cache_path=workdir / "probed_videos.json",
         num_threads=config.data.num_threads)
-    window, settings = config.window, config.extract
+    settings = config.extract
     videos = []
     for name, info in infos.items():
         if settings.what == "clips":
-            sampling = ({"sampling": "fps", "sample_fps": settings.fps}
-                        if settings.fps else {"sampling": "stride"})
+            sampling = "fps" if settings.fps else "stride"
+            grid = timeline.sample_grid(info.fps, info.frame_count,
+                                        sampling=sampling,
+                                        sample_fps=settings.fps)
         else:
-            sampling = {"sampling": window.sampling,
-                        "frame_stride": window.frame_stride,
-                        "sample_fps": window.sample_fps,
-                        "window_samples": window.frames}
-        grid = timeline.sample_grid(info.fps, info.frame_count, **sampling)
+            grid = video_grid(info, config.window)
         videos.append(SourceVideo(name, info, grid, ()))
     return videos, {video.video_id: video.reason for video in lost}
 
@@ -209,6 +209,15 @@ def _clock_of(video: SourceVideo, facts: dict[str, Any]) -> dict[str, Any]:
     return {"fps": fps, "frame_count": round(info.duration_seconds * fps)}
 
 
+@dataclasses.dataclass
+class _Begun:
+    """A video of which some pieces are encoded; frames as the bar knows."""
+
+    rows: np.ndarray
+    num_rows: int = 0
+    num_frames: int = 0
+
+
 def _run(videos: Sequence[SourceVideo], folder: Path, source: Extractor,
          pieces_of: Callable[[SourceVideo], Iterator[Piece]],
          lengths: dict[str, int], dtype: Any, config: Any
@@ -217,40 +226,35 @@ def _run(videos: Sequence[SourceVideo], folder: Path, source: Extractor,
     failed: dict[str, str] = {}
     bar = tqdm(total=sum(video.info.frame_count for video in videos),
                desc="extracting", unit="frame", unit_scale=True)
+    # Several videos are decoded side by side, so their pieces come mixed.
+    begun: dict[str, _Begun] = {}
     pieces = read_ahead(
-        (piece for video in videos
-         for piece in ending_in_errors(video, pieces_of(video))),
-        PIECES_AHEAD)
-    rows: np.ndarray | None = None
-    done = shown = 0
-    with StopSignal() as stop, bar:
+        [ending_in_errors(video, pieces_of(video)) for video in videos],
+        num_threads=config.data.num_threads, queue_size=PIECES_AHEAD)
+    with StopSignal() as stop, bar, contextlib.closing(pieces):
         for piece in pieces:
             name = piece.video.video_id
+            one = begun.setdefault(name, _Begun(
+                np.empty((lengths[name], source.width), np.float32)))
             if piece.error is not None:
                 if config.data.on_broken_video != "skip":
                     raise piece.error
                 logger.warning("skipped %s: %s", name, piece.error)
                 failed[name] = str(piece.error)
             else:
-                if rows is None:
-                    rows = np.empty((lengths[name], source.width),
-                                    np.float32)
-                # The device works while the next piece is decoded.
                 encoded = np.asarray(source.encode(piece.inputs), np.float32)
-                rows[piece.put] = encoded[piece.take]
-                done += len(piece.put)
-            total = piece.video.info.frame_count
-            now = total if piece.is_last else (
-                done * total // lengths[name])
-            bar.update(now - shown)
-            shown = now
+                one.rows[piece.put] = encoded[piece.take]
+                one.num_rows += len(piece.put)
+            frames = piece.video.info.frame_count
+            if not piece.is_last:
+                frames = frames * one.num_rows // lengths[name]
+            bar.update(frames - one.num_frames)
+            one.num_frames = frames
             if piece.is_last:
+                del begun[name]
                 if piece.error is None:
-                    _save(folder / f"{name}.npy", rows, dtype)
-                rows, done, shown = None, 0, 0
-                bar.set_postfix(videos=len(videos), last=name)
+                    _save(folder / f"{name}.npy", one.rows, dtype)
             if stop.came:
-                pieces.close()
                 raise Interrupted(
                     f"stopped by {stop.came}, whole files stay: start the "
                     "same command again to go on")

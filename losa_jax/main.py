@@ -14,7 +14,8 @@ from ml_collections import config_flags
 
 from losa_jax.errors import InputError
 
-MODES = ("train", "pretrain", "eval", "cache", "check_data", "plan")
+MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
+         "check_data", "plan")
 EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -59,6 +60,8 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
+    from losa_jax.jobs.export import export
+    from losa_jax.jobs.extract import extract
     from losa_jax.jobs.plan import plan, sweep_plans
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
@@ -81,8 +84,8 @@ def run(argv: list[str]) -> int:
                  output=Path(_JSON.value) if _JSON.value else None)
 
     jobs = {"train": train, "pretrain": pretrain, "eval": evaluate_run,
-            "cache": cache_features, "check_data": check_data,
-            "plan": plan_config}
+            "cache": cache_features, "extract": extract,
+            "export": export, "check_data": check_data, "plan": plan_config}
     if _REPORT.value and _MODE.value != "eval":
         print("--report goes with --mode=eval (python -m losa_jax.report "
               "WORKDIR shows a training run)", file=sys.stderr)

@@ -177,6 +177,13 @@ def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
                    grid.duration_seconds)
 
 
+def frame_span(start_seconds: float, end_seconds: float, fps: float,
+               frame_count: int) -> tuple[int, int]:
+    """The frames of a stretch: (first, one past the last), at least one."""
+    first = min(max(0, round(start_seconds * fps)), frame_count - 1)
+    return first, min(max(first + 1, round(end_seconds * fps)), frame_count)
+
+
 def clip_edges(num_samples: int, clip_samples: int) -> Sequence[int]:
     """First samples of the clips of a window; the window divides evenly."""
     if num_samples % clip_samples:

@@ -66,8 +66,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"config.data.check={check!r}: choose one of "
                          f"{', '.join(CHECKS)}")
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of videos; set "
-                         "--config.data.videos=FOLDER")
+        raise _no_folder(folder)
     cache = _load_cache(cache_path)
     files = video_files(folder)
 
@@ -130,6 +129,22 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
             + f"\nMend them, or leave them out with {flag}=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
+
+
+def video_ids(folder: Path) -> list[str]:
+    """Ids of all videos in a folder: their names without extension.
+
+    Raises:
+      InputError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise _no_folder(folder)
+    return sorted(video_files(folder))
+
+
+def _no_folder(folder: Path) -> InputError:
+    return InputError(f"{folder}: no such folder of videos; set "
+                      "--config.data.videos=FOLDER")
 
 
 def video_files(folder: Path) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
 """Features that somebody else extracted: one .npy or .npz file a video.
 
 I3D, TSP, VideoMAEv2, InternVideo2 features circulate so. Frame rate and
-duration come from the annotations: no video is opened.
+duration come from the annotations, or from the record that --mode=extract
+writes beside its files (data/feature_record.py): no video is opened.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 from losa_jax import timeline
 from losa_jax.data.annotations import AnnotatedVideo
 from losa_jax.data.check import BrokenVideo, report_broken
+from losa_jax.data.feature_record import FeatureRecord, read_record
 from losa_jax.data.source import SourceVideo
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.data.windows import Window
@@ -24,6 +26,8 @@ SUFFIXES = (".npy", ".npz")
 # A video lasts a clip longer than its features reach, and files of features
 # are cut a little differently; more than this share is another video.
 MOST_MISSING = 0.2
+# What a record of an extraction says of all its files.
+MEASURES = ("stride_frames", "clip_frames", "width")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +67,15 @@ class FeatureFiles:
         Raises:
           InputError: the folder is missing, or a setting is.
         """
-        for name in ("stride_frames", "clip_frames", "width"):
+        self._folder = Path(settings.folder)
+        self._record = read_record(self._folder)
+        if self._record is not None:
+            _check_settings(settings, self._record)
+        for name in MEASURES:
             if getattr(settings, name) <= 0:
                 raise InputError(f"config.features.{name}="
                                  f"{getattr(settings, name)}: set it to what "
                                  "the features were made with")
-        self._folder = Path(settings.folder)
         if not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "
                              "no folder")
@@ -106,13 +113,16 @@ class FeatureFiles:
             raise InputError(f"no {self._settings.prefix}{video.video_id}"
                              f"{self._settings.suffix}"
                              f"({'|'.join(SUFFIXES)})")
+        count = len(self._read(path))
+        if self._record is not None and path.stem in self._record.videos:
+            entry = self._record.videos[path.stem]
+            return _recorded_info(video, path, count, entry)
         fps = video.fps or self._settings.fps
         if not fps or not video.duration_seconds:
             missing = "fps" if not fps else "duration"
             raise InputError(f"the annotations say no {missing}" + (
                 "; set config.features.fps if it is one for all"
                 if missing == "fps" else ""))
-        count = len(self._read(path))
         frames = round(video.duration_seconds * fps)
         covered = ((count - 1) * self._settings.stride_frames
                    + self._settings.clip_frames)
@@ -159,6 +169,36 @@ class FeatureFiles:
                 self._budget -= features.nbytes
                 self._kept[str(path)] = features
         return features
+
+
+def _check_settings(settings: FeatureSettings, record: FeatureRecord
+                    ) -> None:
+    """Refuses settings that are not those of the extraction."""
+    if any(getattr(settings, name) != record.facts.get(name)
+           for name in MEASURES):
+        raise InputError(
+            f"{settings.folder} holds features that --mode=extract made "
+            "otherwise than config.features says: set " + " ".join(
+                f"--config.features.{name}={record.facts.get(name)}"
+                for name in MEASURES))
+
+
+def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
+                   entry: dict[str, Any]) -> VideoInfo:
+    """As the extraction read the video; the annotations may round."""
+    fps, frames = entry["fps"], entry["frame_count"]
+    if count != entry["length"]:
+        raise InputError(f"{path.name} holds {count} features, its record "
+                         f"says {entry['length']}: extract it again")
+    seconds = frames / fps
+    said = video.duration_seconds or seconds
+    if abs(said - seconds) > MOST_MISSING * seconds:
+        raise InputError(
+            f"{path.name} is of a video of {seconds:.1f} s, the annotations "
+            f"say {said:.1f}: another video")
+    return VideoInfo(
+        path=path, fps=fps, frame_count=frames, duration_seconds=seconds,
+        height=0, width=0, first_seconds=0.0, last_seconds=None)
 
 
 def load_features(path: Path, settings: FeatureSettings) -> np.ndarray:

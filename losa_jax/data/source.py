@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from losa_jax import timeline
 from losa_jax.data.annotations import Action
@@ -37,3 +37,11 @@ class SourceVideo:
         if self.stored is None:
             return self.path
         return self.stored.read(self.video_id)
+
+
+def video_grid(info: VideoInfo, window: Any) -> timeline.SampleGrid:
+    """The samples of a video under the config section `window`."""
+    return timeline.sample_grid(
+        info.fps, info.frame_count, sampling=window.sampling,
+        frame_stride=window.frame_stride, sample_fps=window.sample_fps,
+        window_samples=window.frames)

@@ -66,45 +66,81 @@ def read_frames(path: str | Path | EncodedVideo,
       VideoDecodeError: a frame cannot be decoded.
       InputError: the file is missing or no video.
     """
-    if not isinstance(path, EncodedVideo):
-        path = Path(path)
-        info = info or probe_video(path)
-    elif info is None:
-        raise ValueError(f"{path}: bytes without info are not probed")
+    path, info = _probed(path, info)
     indices = np.asarray(frame_indices, np.int64)
     wanted = np.unique(indices)
-    if wanted.size and not 0 <= wanted[0] <= wanted[-1] < info.frame_count:
-        raise ValueError(
-            f"{path}: frames {wanted[0]} to {wanted[-1]} asked for, the "
-            f"video has 0 to {info.frame_count - 1}")
     frames = np.empty(
         (len(indices), height or info.height, width or info.width, 3),
         np.uint8)
+    pixels = iterate_frames(path, wanted, height=height, width=width,
+                            info=info)
+    for frame_index, shown in zip(wanted, pixels, strict=True):
+        frames[indices == frame_index] = shown
+    return frames
+
+
+def iterate_frames(path: str | Path | EncodedVideo,
+                   frame_indices: Sequence[int], *,
+                   height: int | None = None, width: int | None = None,
+                   info: VideoInfo | None = None, threads: int = 1
+                   ) -> Iterator[np.ndarray]:
+    """The frames of `read_frames` one by one: memory for one picture.
+
+    Args:
+      path, height, width, info: as `read_frames`.
+      frame_indices: [f] frames that never fall; repeats give the same array
+        again.
+      threads: of the decoder; more where nothing else is decoded meanwhile.
+
+    Yields:
+      uint8 [H, W, 3], RGB; not to be written to.
+
+    Raises:
+      as `read_frames`, when the frame is due.
+    """
+    path, info = _probed(path, info)
+    wanted = np.asarray(frame_indices, np.int64)
     if not wanted.size:
-        return frames
+        return
+    if np.any(np.diff(wanted) < 0):
+        raise ValueError("frame_indices fall")
+    if not 0 <= wanted[0] <= wanted[-1] < info.frame_count:
+        raise ValueError(
+            f"{path}: frames {wanted[0]} to {wanted[-1]} asked for, the "
+            f"video has 0 to {info.frame_count - 1}")
     if info.is_timed:
         moments = info.first_seconds + (wanted + 0.5) / info.fps
         last_moment = info.last_seconds
-        pictures = _timed_pictures(path, moments[0])
+        pictures = _timed_pictures(path, moments[0], threads)
     else:
         moments = wanted + 0.5
         last_moment = info.frame_count - 1
-        pictures = _counted_pictures(path)
+        pictures = _counted_pictures(path, threads)
     done = 0
     # One for all frames: each holds buffers of some megabytes.
     reformatter = VideoReformatter()
+    size = height or info.height, width or info.width
     with contextlib.closing(pictures):
         try:
             for picture, shown in _shown_at(pictures, moments, last_moment):
-                pixels = _upright_rgb(picture, reformatter, *frames.shape[1:3])
-                for frame_index in wanted[done:done + shown]:
-                    frames[indices == frame_index] = pixels
+                pixels = upright_rgb(picture, reformatter, *size)
+                for _ in range(shown):
+                    yield pixels
                 done += shown
         except FFmpegError as error:
             raise _lost_frame(path, info, wanted[done], error) from error
     if done < len(wanted):
         raise _lost_frame(path, info, wanted[done], "the file ends before it")
-    return frames
+
+
+def _probed(path: str | Path | EncodedVideo, info: VideoInfo | None
+            ) -> tuple[Path | EncodedVideo, VideoInfo]:
+    if isinstance(path, EncodedVideo):
+        if info is None:
+            raise ValueError(f"{path}: bytes without info are not probed")
+        return path, info
+    path = Path(path)
+    return path, info or probe_video(path)
 
 
 def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
@@ -115,7 +151,7 @@ def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
         f"({error_reason(reason)}): {MEND}")
 
 
-def _upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
+def upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
                  height: int, width: int) -> np.ndarray:
     """uint8 [height, width, 3] of a decoded picture."""
     turns = quarter_turns(picture)
@@ -127,22 +163,23 @@ def _upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
     return np.rot90(scaled.to_ndarray(), turns)
 
 
-def _counted_pictures(path: Path | EncodedVideo
+def _counted_pictures(path: Path | EncodedVideo, threads: int
                       ) -> Iterator[tuple[float, VideoFrame]]:
     """(number, picture) from the start."""
-    with open_video(path) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         yield from enumerate(decode_packets(container.demux(stream)))
 
 
-def _timed_pictures(path: Path | EncodedVideo, moment: float
+def _timed_pictures(path: Path | EncodedVideo, moment: float,
+                    threads: int
                     ) -> Iterator[tuple[float, VideoFrame]]:
     """(time stamp in seconds, picture), from one shown by `moment` on."""
-    with open_video(path) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         pictures = _decode_from(container, stream, moment)
         for picture in pictures or ():
             yield stamp_seconds(picture.pts, stream), picture
     if pictures is None:
-        with open_video(path) as (container, stream):
+        with open_video(path, threads) as (container, stream):
             for picture in decode_packets(container.demux(stream)):
                 if picture.pts is not None:
                     yield stamp_seconds(picture.pts, stream), picture

@@ -39,9 +39,13 @@ class EncodedVideo:
 
 
 @contextlib.contextmanager
-def open_video(path: Path | EncodedVideo
+def open_video(path: Path | EncodedVideo, threads: int = 1
                ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file and its first stream of moving pictures.
+
+    Args:
+      path: the file, or its bytes.
+      threads: of the decoder.
 
     Raises:
       InputError: the file is missing, empty, or no video.
@@ -58,16 +62,8 @@ def open_video(path: Path | EncodedVideo
         raise InputError(f"{path}: not a readable video "
                          f"({error_reason(error)}): {MEND}") from error
     with container:
-        stream = next(  # the picture on the cover of an album is none
-            (stream for stream in container.streams.video
-             if not stream.disposition & Disposition.attached_pic), None)
-        if stream is None:
-            raise InputError(f"{path}: the file has no video stream, only "
-                             "sound or data: give a file with pictures")
-        # Several windows are decoded side by side; threads inside each
-        # decoder would only fight for the same cores.
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
+        stream = moving_pictures(container, str(path))
+        set_threads(stream, threads)
         yield container, stream
 
 
@@ -81,6 +77,28 @@ def _refuse_no_file(path: Path) -> None:
         raise InputError(f"{path}: not a file; name one video file")
     if facts.st_size == 0:
         raise InputError(f"{path}: the file is empty: {MEND}")
+
+
+def moving_pictures(container: InputContainer, name: str) -> VideoStream:
+    """The first stream of moving pictures.
+
+    Raises:
+      InputError: there is none.
+    """
+    for stream in container.streams.video:
+        # The picture on the cover of an album is none.
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise InputError(f"{name}: the file has no video stream, only sound or "
+                     "data: give a file with pictures")
+
+
+def set_threads(stream: VideoStream, threads: int) -> None:
+    """How many threads the decoder of a stream takes."""
+    # Several windows are decoded side by side; threads inside each decoder
+    # would only fight for the same cores.
+    stream.thread_type = "AUTO" if threads > 1 else "NONE"
+    stream.codec_context.thread_count = threads
 
 
 def quarter_turns(picture: VideoFrame) -> int:

@@ -54,17 +54,27 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
       align: windows start at multiples of so many samples; the last one may
         then reach past the video's end, by less than that.
     """
-    if not 0 <= overlap < 1:
-        raise InputError(f"config.window.overlap={overlap}: must be at least "
-                         "0 and below 1")
+    step = window_step(window_samples, overlap, align)
     total = grid.num_samples
     if total <= window_samples:
         return [Window(0, window_samples, total)]
-    step = max(1, round(window_samples * (1 - overlap) / align)) * align
-    last = _round_up(total - window_samples, align)
+    last = last_start(total, window_samples, align)
     starts = [*range(0, last, step), last]
     return [Window(start, window_samples,
                    min(window_samples, total - start)) for start in starts]
+
+
+def window_step(window_samples: int, overlap: float, align: int = 1) -> int:
+    """Samples from one window to the next; arguments as `test_windows`."""
+    if not 0 <= overlap < 1:
+        raise InputError(f"config.window.overlap={overlap}: must be at least "
+                         "0 and below 1")
+    return max(1, round(window_samples * (1 - overlap) / align)) * align
+
+
+def last_start(total: int, window_samples: int, align: int = 1) -> int:
+    """Where the last window of a longer video starts."""
+    return _round_up(total - window_samples, align)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -24,8 +24,12 @@ from losa_jax.detection.targets import Points
 LENGTH_EPSILON = 1e-6
 # Smallest array that NMS is compiled for; larger ones double.
 SMALLEST_BUCKET = 64
-# Kept segments that vote at a time: bounds the kept x candidates matrix.
-VOTING_BLOCK = 256
+# Candidates that NMS looks at first. Picks fall in score, and who is not
+# picked changes nothing: if the last of `max_kept` picks scores above all
+# that were left aside, those need no look. A video of hours has millions.
+FIRST_CANDIDATES = 2 ** 13
+# Kept segments that vote at a time, and pairs with candidates in memory.
+VOTING_BLOCK, VOTING_PAIRS = 256, 2 ** 22
 
 
 class Candidates(NamedTuple):
@@ -268,13 +272,14 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
     """
     segments = np.asarray(segments, np.float32).reshape(-1, 2)
     scores = np.asarray(scores, np.float32)
-    labels = np.asarray(labels, np.int64)
+    labels = np.asarray(labels)
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with "
                          f"{num_classes} classes")
     if method == "none":
         best = np.argsort(-scores, kind="stable")[:max_kept]
-        return Suppressed(segments[best], scores[best], labels[best], best)
+        return Suppressed(segments[best], scores[best],
+                          labels[best].astype(np.int64), best)
 
     if method == "soft":
         run = functools.partial(_jitted_soft_nms, sigma=sigma,
@@ -284,28 +289,30 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
                                 iou_threshold=iou_threshold)
     if multiclass:
         by_class = np.argsort(labels, kind="stable")
-        ends = np.cumsum(np.bincount(labels, minlength=num_classes))
+        ends = np.cumsum(np.bincount(
+            labels.astype(np.int64), minlength=num_classes))
         groups = np.split(by_class, ends[:-1])
     else:
         groups = [np.arange(len(scores))]
     groups = [rows for rows in groups if rows.size]
-    buckets: dict[int, list[np.ndarray]] = {}
-    for rows in groups:
-        buckets.setdefault(_bucket(len(rows), SMALLEST_BUCKET), []).append(
-            rows)
+    kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    looked_at = FIRST_CANDIDATES
     with jax.default_device(_host_device()):
-        # All are started before the first result is waited for.
-        results = [_run_padded(run, segments, scores, rows, bucket, max_kept)
-                   for bucket, rows in buckets.items()]
-    kept_rows = [np.empty(0, np.int64)]
-    kept_scores = [np.empty(0, np.float32)]
-    for together, kept in zip(buckets.values(), results, strict=True):
-        index, score, valid = map(np.asarray, kept)
-        for rows, i, left, some in zip(together, index, score, valid,
-                                       strict=False):  # padded groups last
-            kept_rows.append(rows[i[some]])
-            kept_scores.append(left[some])
-    rows, new_scores = np.concatenate(kept_rows), np.concatenate(kept_scores)
+        while len(kept) < len(groups):
+            open_groups = [i for i in range(len(groups)) if i not in kept]
+            parts = [_best(groups[i], scores, looked_at) for i in open_groups]
+            picks = _run_groups(run, segments, scores, parts, max_kept)
+            for i, part, pick in zip(open_groups, parts, picks, strict=True):
+                if len(part) == len(groups[i]) or _is_final(
+                        pick, scores[part].min(), max_kept):
+                    kept[i] = (part[pick.index[pick.valid]],
+                               pick.score[pick.valid])
+            looked_at *= 4
+    # In the groups' order, which decides between equal scores.
+    rows = np.concatenate([np.empty(0, np.int64),
+                           *(kept[i][0] for i in range(len(groups)))])
+    new_scores = np.concatenate([np.empty(0, np.float32),
+                                 *(kept[i][1] for i in range(len(groups)))])
     best = np.argsort(-new_scores, kind="stable")[:max_kept]
     rows, new_scores = rows[best], new_scores[best]
 
@@ -313,7 +320,22 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
     if voting_threshold > 0 and not multiclass:
         new_segments = vote(new_segments, segments, scores,
                             threshold=voting_threshold, voting=voting)
-    return Suppressed(new_segments, new_scores, labels[rows], rows)
+    return Suppressed(new_segments, new_scores,
+                      labels[rows].astype(np.int64), rows)
+
+
+def _best(rows: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
+    """The `count` rows of the best scores, in their own order."""
+    if len(rows) <= count:
+        return rows
+    best = np.argsort(-scores[rows], kind="stable")[:count]
+    return rows[np.sort(best)]
+
+
+def _is_final(kept: Kept, aside: float, max_kept: int) -> bool:
+    """Whether no candidate with a score up to `aside` could be picked."""
+    count = int(np.asarray(kept.valid).sum())
+    return count == max_kept and float(kept.score[count - 1]) > aside
 
 
 def _host_device() -> jax.Device | None:
@@ -329,18 +351,37 @@ def _bucket(count: int, smallest: int = 1) -> int:
     return max(smallest, 1 << (count - 1).bit_length())
 
 
-def _run_padded(run: Callable[..., Kept], segments: np.ndarray,
+def _run_groups(run: Callable[..., Kept], segments: np.ndarray,
                 scores: np.ndarray, groups: Sequence[np.ndarray],
-                bucket: int, max_kept: int) -> Kept:
-    """NMS of groups of rows, each padded to `bucket`."""
-    shape = (_bucket(len(groups)), bucket)
-    rows = np.zeros(shape, np.int64)
-    alive = np.zeros(shape, bool)
-    for i, group in enumerate(groups):
-        rows[i, :len(group)] = group
-        alive[i, :len(group)] = True
-    return run(segments[rows], scores[rows], alive,
-               max_kept=min(max_kept, bucket))
+                max_kept: int) -> list[Kept]:
+    """NMS of groups of rows, those of like size in one array.
+
+    Sizes and numbers of groups are powers of two, so that few shapes are
+    ever compiled.
+    """
+    buckets: dict[int, list[int]] = {}
+    for i, rows in enumerate(groups):
+        buckets.setdefault(_bucket(len(rows), SMALLEST_BUCKET), []).append(i)
+    results = {}  # all are started before the first is waited for
+    for bucket, members in buckets.items():
+        rows = np.zeros((_bucket(len(members)), bucket), np.int64)
+        alive = np.zeros(rows.shape, bool)
+        for i, member in enumerate(members):
+            rows[i, :len(groups[member])] = groups[member]
+            alive[i, :len(groups[member])] = True
+        results[bucket] = run(segments[rows], scores[rows], alive,
+                              max_kept=min(max_kept, bucket))
+    found: list[Kept | None] = [None] * len(groups)
+    for bucket, members in buckets.items():
+        together = [np.asarray(part) for part in results[bucket]]
+        for i, member in enumerate(members):
+            found[member] = Kept(*(part[i] for part in together))
+    return found
+
+
+def _bucket(count: int, smallest: int = 1) -> int:
+    """The next power of two."""
+    return max(smallest, 1 << (count - 1).bit_length())
 
 
 def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
@@ -361,8 +402,9 @@ def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
     """
     moved = kept.copy()
     start, end = segments[:, 0], segments[:, 1]
-    for first in range(0, len(kept), VOTING_BLOCK):
-        block = kept[first:first + VOTING_BLOCK]
+    size = max(1, min(VOTING_BLOCK, VOTING_PAIRS // max(1, len(segments))))
+    for first in range(0, len(kept), size):
+        block = kept[first:first + size]
         intersection = np.maximum(
             np.minimum(block[:, 1:], end) - np.maximum(block[:, :1], start),
             0)
@@ -373,5 +415,5 @@ def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
             weight = weight * iou
         total = weight.sum(axis=1, keepdims=True)
         mean = weight @ segments / np.where(total > 0, total, 1)
-        moved[first:first + VOTING_BLOCK] = np.where(total > 0, mean, block)
+        moved[first:first + size] = np.where(total > 0, mean, block)
     return moved

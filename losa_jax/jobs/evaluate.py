@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,30 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax import timeline
 from losa_jax.data.pipeline import (
     BrokenVideos,
     TestWindows,
     WindowReader,
     test_dataset,
 )
-from losa_jax.data.source import SourceVideo
 from losa_jax.data.video_scores import load_video_scores
 from losa_jax.detection.fusion import fuse, rescore
+from losa_jax.detection.merge import (
+    WindowFinds,
+    finds_in_seconds,
+    merge_windows,
+)
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
     format_map_table,
-)
-from losa_jax.detection.postprocess import (
-    Candidates,
-    decode_with_points,
-    suppress_rows,
 )
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
 from losa_jax.jobs.report import write_split_report
 from losa_jax.jobs.setup import (
     ANY_CLASS,
+    PREDICTIONS_FILE,
     THRESHOLDS_FILE,
     DataSet,
     load_data,
@@ -45,19 +43,12 @@ from losa_jax.jobs.setup import (
 )
 from losa_jax.training import build, sharding
 from losa_jax.training.cached import open_store
-from losa_jax.training.checkpoint import (
-    BEST,
-    LAST,
-    Checkpoints,
-    abstract_state,
-    same_facts,
-)
-from losa_jax.training.restore import MODEL_FACTS, fresh_state, run_facts
-from losa_jax.training.step import make_predict_step
+from losa_jax.training.checkpoint import BEST, LAST
+from losa_jax.training.restore import fresh_state, restore_run
+from losa_jax.training.step import make_candidates_step
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS_FILE = "predictions.json"
 MAP_FILE = "map.json"
 
 
@@ -73,35 +64,9 @@ class Evaluator:
             settings.video_scores, data.label_names,
             [video.video_id for video in data.test]
         ) if settings.video_scores else None
-        predict = make_predict_step(model.encode, model.detector)
-
-        def candidates(parameters, statistics, frozen, batch):
-            output = predict(parameters, statistics, frozen, batch)
-            points = model.points_of(num_samples(batch))
-            level_sizes = None
-            if settings.top_k_per_level:
-                level_sizes = np.unique(points.stride, return_counts=True)[1]
-
-            def decode(logits, offsets, valid):
-                found, point = decode_with_points(
-                    logits, offsets, points, valid,
-                    score_threshold=settings.score_threshold,
-                    top_k=settings.top_k, level_sizes=level_sizes,
-                    min_length_tokens=settings.min_length_tokens)
-                every = (jax.nn.sigmoid(logits)[point]
-                         if settings.keep_all_scores else None)
-                return found, every
-
-            return jax.vmap(decode)(output.class_logits, output.offsets,
-                                    output.valid)
-
-        def num_samples(batch):
-            if "frames" in batch:
-                return batch["frames"].shape[1]
-            _, clips, steps, _ = batch["last"].shape
-            return clips * steps * model.tubelet
-
-        self._candidates = jax.jit(candidates)
+        self._candidates = jax.jit(make_candidates_step(
+            model.encode, model.detector, model.points_of, model.tubelet,
+            settings))
 
     def run(self, parameters: Any, statistics: Any
             ) -> tuple[MapReport, dict[str, list[Detection]]]:
@@ -117,71 +82,34 @@ class Evaluator:
         dataset, num_batches = test_dataset(
             windows, batch_windows=batch_windows,
             num_threads=self._config.data.num_threads)
-        found: list[list[tuple[np.ndarray, ...]]] = [
-            [] for _ in self._data.test]
+        samples_per_token = (self._config.window.frames
+                             / self._config.window.tokens)
+        found: list[list[WindowFinds]] = [[] for _ in self._data.test]
         for batch in tqdm(dataset, total=num_batches, desc="evaluating",
                           unit="batch", leave=False):
             numbers = batch.pop("window_number")
             batch = sharding.put(
                 batch, sharding.batch_shardings(batch, self._mesh))
-            candidates = jax.device_get(self._candidates(
+            rows = jax.device_get(self._candidates(
                 parameters, statistics, self._model.frozen, batch))
             for row, number in enumerate(numbers):
                 if number >= 0:
                     video_number, window = windows.items[number]
-                    found[video_number].append(self._to_seconds(
-                        *jax.tree.map(lambda leaf, row=row: leaf[row],
-                                      candidates),
-                        self._data.test[video_number], window.first_sample))
+                    candidates, scores = jax.tree.map(
+                        lambda leaf, row=row: leaf[row], rows)
+                    found[video_number].append(finds_in_seconds(
+                        candidates, scores,
+                        self._data.test[video_number].grid,
+                        window.first_sample, samples_per_token))
         predictions = {
             video.video_id: self._classified(
-                video.video_id, self._merge(found[number]))
+                video.video_id, merge_windows(
+                    found[number], self._data.class_names,
+                    self._config.evaluate))
             for number, video in enumerate(self._data.test)
             if video.video_id not in broken.reasons}
         report = self._score(predictions, broken)
         return report, predictions
-
-    def _to_seconds(self, candidates: Candidates,
-                    class_scores: np.ndarray | None, video: SourceVideo,
-                    first_sample: int) -> tuple[np.ndarray, ...]:
-        window = self._config.window
-        alive = candidates.alive
-        seconds = timeline.seconds_from_tokens(
-            candidates.segments[alive], video.grid, first_sample,
-            window.frames / window.tokens)
-        rows = [seconds, candidates.scores[alive], candidates.labels[alive]]
-        if class_scores is not None:
-            rows.append(class_scores[alive])
-        return tuple(rows)
-
-    def _merge(self, found: Sequence[tuple[np.ndarray, ...]]
-               ) -> list[Detection]:
-        if not found:
-            return []
-        settings = self._config.evaluate
-        names = self._data.class_names
-        segments, scores, labels, *class_scores = (
-            np.concatenate(parts) for parts in zip(*found, strict=True))
-        # Cutting to the video can leave nothing of a segment.
-        real = segments[:, 1] > segments[:, 0]
-        left = suppress_rows(
-            segments[real], scores[real], labels[real],
-            num_classes=len(names), method=settings.nms,
-            multiclass=settings.nms_per_class, sigma=settings.nms_sigma,
-            iou_threshold=settings.nms_iou_threshold,
-            min_score=settings.nms_min_score,
-            max_kept=settings.max_detections,
-            voting_threshold=settings.voting_threshold,
-            voting=settings.voting)
-        every: list[dict[str, float] | None] = [None] * len(left.rows)
-        if class_scores:
-            every = [dict(zip(names, row, strict=True))
-                     for row in class_scores[0][real][left.rows]]
-        return [
-            Detection(float(start), float(end), names[label], float(score),
-                      scores)
-            for (start, end), score, label, scores in zip(
-                left.segments, left.scores, left.labels, every, strict=True)]
 
     def _classified(self, video_id: str, found: list[Detection]
                     ) -> list[Detection]:
@@ -297,15 +225,11 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
     store = open_store(config)
     data = load_data(config, workdir, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
-    state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     if has_run:
-        checkpoints = Checkpoints(workdir)
-        which = which if checkpoints.latest_step(which) is not None else LAST
-        state, facts = checkpoints.restore(which, abstract_state(state))
-        checkpoints.close()
-        same_facts(facts, run_facts(config, data.class_names, model),
-                   MODEL_FACTS, workdir)
+        state, which = restore_run(config, workdir, which, model, mesh,
+                                   data.class_names)
     else:
+        state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
     cache = window_reader(config, store, {"testing": data.test})
     report, predictions = Evaluator(config, data, model, mesh, cache).run(

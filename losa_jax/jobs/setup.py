@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losa_jax import timeline
 from losa_jax.data import thumos
 from losa_jax.data.annotation_faults import (
     WRONG_DURATION,
@@ -27,7 +26,7 @@ from losa_jax.data.check import BrokenVideo, check_videos, end_seconds
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import FeatureStore, WindowReader
-from losa_jax.data.source import SourceVideo
+from losa_jax.data.source import SourceVideo, video_grid
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+PREDICTIONS_FILE = "predictions.json"
 # Each class's score of best F1 on the data that a run was evaluated on.
 THRESHOLDS_FILE = "thresholds.json"
 # The one class of data.class_agnostic.
@@ -212,14 +212,8 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
 def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
             store: FeatureStore | None, stored: "StoredVideos | None"
             ) -> SourceVideo:
-    window = config.window
-    if isinstance(store, FeatureFiles):
-        grid = store.grid(info)
-    else:
-        grid = timeline.sample_grid(
-            info.fps, info.frame_count, sampling=window.sampling,
-            frame_stride=window.frame_stride,
-            sample_fps=window.sample_fps, window_samples=window.frames)
+    grid = (store.grid(info) if isinstance(store, FeatureFiles)
+            else video_grid(info, config.window))
     embeds = store is None and stored is not None and stored.embedded
     return SourceVideo(video.video_id, info, grid, video.actions,
                        stored if embeds else None)
@@ -274,6 +268,11 @@ def window_reader(config: Any, store: FeatureStore | None,
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.write_text(text, encoding="utf-8", newline="")
     os.replace(temporary, path)

@@ -1,5 +1,7 @@
 """Softmax attention, one interface, the path that suits the device."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -29,14 +31,16 @@ def attention(query: Float[Array, "b q heads d"],
     def on_cpu(query, key, value, mask):
         return _cpu_attention(query, key, value, mask, scale)
 
-    kernel = "cudnn" if _cudnn_can(query, mask) else None
-
-    def elsewhere(query, key, value, mask):
+    def elsewhere(query, key, value, mask, kernel=None):
         return jax.nn.dot_product_attention(
             query, key, value, mask=mask, scale=scale, implementation=kernel)
 
-    return jax.lax.platform_dependent(query, key, value, mask,
-                                      cpu=on_cpu, default=elsewhere)
+    paths = {"cpu": on_cpu}
+    # By name: one program may be made for several kinds of devices.
+    if _cudnn_can(query, mask):
+        paths["cuda"] = functools.partial(elsewhere, kernel="cudnn")
+    return jax.lax.platform_dependent(query, key, value, mask, **paths,
+                                      default=elsewhere)
 
 
 def _cudnn_can(query: Array, mask: Array | None) -> bool:

@@ -162,6 +162,22 @@ class Detector(nnx.Module):
           valid_samples: real samples at the start of each window.
           key: for drop path and dropout; None means evaluation.
         """
+        x, step_valid = self.fused(features, statistics, valid_samples)
+        tokens = round(x.shape[1] * self.tubelet / self.samples_per_token)
+        valid = valid_steps(valid_samples, tokens, self.samples_per_token)
+        x = resize_valid_time(x, step_valid, tokens, self.resample)
+        logits, offsets, point_valid = self.head(x, valid, key)
+        return DetectorOutput(logits.astype(jnp.float32),
+                              offsets.astype(jnp.float32), point_valid)
+
+    def fused(self, features: WindowFeatures,
+              statistics: FeatureStatistics, valid_samples: Int[Array, "b"]
+              ) -> tuple[Float[Array, "b t c"], Bool[Array, "b n u"]]:
+        """What the head reads, at the backbone's t = n u temporal tokens:
+        standardised, with what the adapters add; and which are real.
+
+        Arguments as `__call__`.
+        """
         _, n, u, _ = features.last.shape
         last = (features.last - statistics.mean) / statistics.deviation
         step_valid = valid_steps(valid_samples, n * u, self.tubelet)
@@ -170,15 +186,8 @@ class Detector(nnx.Module):
         # video and every pad length.
         last = last * step_valid[..., None]
         if self.adapter is None:
-            x = rearrange(last, "b n u c -> b (n u) c")
-        else:
-            x = self.adapter(last, features.taps, step_valid)
-        tokens = round(n * u * self.tubelet / self.samples_per_token)
-        valid = valid_steps(valid_samples, tokens, self.samples_per_token)
-        x = resize_valid_time(x, step_valid, tokens, self.resample)
-        logits, offsets, point_valid = self.head(x, valid, key)
-        return DetectorOutput(logits.astype(jnp.float32),
-                              offsets.astype(jnp.float32), point_valid)
+            return rearrange(last, "b n u c -> b (n u) c"), step_valid
+        return self.adapter(last, features.taps, step_valid), step_valid
 
 
 def valid_steps(valid_samples: Int[Array, "b"], length: int,

@@ -379,6 +379,24 @@ class VisionTransformer(nnx.Module):
         tokens = tokens.astype(jnp.float32)
         if self.spec.final_norm == "norm":
             return self.norm(tokens)[:, 0]
+        return self._normed_mean(tokens)
+
+    def mean_features(self, clips: Array, dtype: jnp.dtype = jnp.float32
+                      ) -> Float[Array, "n c"]:
+        """One vector a clip: the mean of all its tokens, final norm done.
+
+        What feature files hold. VideoMAEv2's extraction, whose weights have
+        `fc_norm`: the norm of the mean. A `norm` is of every token.
+        """
+        x = self.embed(clips, dtype)
+        x, _ = self.run_blocks(x.reshape(x.shape[0], -1, x.shape[-1]))
+        x = x.astype(jnp.float32)
+        if self.spec.final_norm == "norm":
+            return self.norm(x).mean(axis=1)
+        return self._normed_mean(x)
+
+    def _normed_mean(self, tokens: Float[Array, "n t c"]
+                     ) -> Float[Array, "n c"]:
         mean = tokens.mean(axis=1)
         return self.fc_norm(mean) if self.spec.final_norm == "fc_norm" else mean
 

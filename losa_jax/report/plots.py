@@ -1,15 +1,22 @@
-"""Pictures of a diagnosis."""
+"""Pictures: of a diagnosis, and of what was found in a video."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402 - after the backend is chosen
+from matplotlib import pyplot, ticker  # noqa: E402 - backend comes first
 
 # Distinct for most colour-blind readers (Okabe and Ito).
 COLOURS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
+
+# Steps of a clock, seconds, and how many of them a timeline may have.
+_CLOCK_STEPS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
+                7200, 14400, 43200, 86400)
+MAX_TICKS = 12
 
 
 def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
@@ -43,6 +50,57 @@ def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
     axes.margins(y=0.15)
     axes.tick_params(axis="x", rotation=20)
     _save(figure, path)
+
+
+def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
+                  title: str, duration_seconds: float) -> None:
+    """What happens when: a row for each class, darker with the score.
+
+    Args:
+      rows: as in `losa_jax.report.files`.
+      path: a PNG.
+      title, duration_seconds: of the video.
+    """
+    labels = sorted({row["label"] for row in rows})
+    figure, axes = pyplot.subplots(
+        figsize=(12, 1.4 + 0.42 * max(1, len(labels))))
+    for height, label in enumerate(labels):
+        colour = COLOURS[height % len(COLOURS)]
+        for row in rows:
+            if row["label"] == label:
+                axes.broken_barh(
+                    [(row["start_seconds"],
+                      row["end_seconds"] - row["start_seconds"])],
+                    (height - 0.38, 0.76), facecolor=colour, edgecolor="none",
+                    alpha=0.25 + 0.75 * min(1.0, max(0.0, row["score"])))
+    if not rows:
+        axes.text(0.5, 0.5, "nothing found at or above the threshold",
+                  ha="center", va="center", transform=axes.transAxes)
+    axes.set_xlim(0, max(duration_seconds, 1e-3))
+    axes.set_ylim(max(1, len(labels)) - 0.5, -0.5)
+    axes.set_yticks(range(len(labels)), labels)
+    for text in (axes.set_title(title), *axes.get_yticklabels()):
+        text.set_parse_math(False)  # a "$" in a name is a "$"
+    step = next((step for step in _CLOCK_STEPS
+                 if duration_seconds <= MAX_TICKS * step),
+                duration_seconds / MAX_TICKS)
+    axes.xaxis.set_major_locator(ticker.MultipleLocator(step))
+    axes.xaxis.set_major_formatter(
+        lambda seconds, _: _clock(seconds) if step >= 1
+        else f"{seconds:.1f} s")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    with warnings.catch_warnings():
+        # A script without letters in this font shows as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        _save(figure, path)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}:{minutes:02}:{seconds:02}" if hours
+            else f"{minutes}:{seconds:02}")
 
 
 def _save(figure, path: Path) -> None:

@@ -85,6 +85,20 @@ class Checkpoints:
                 f"settings, or another --workdir ({error})") from error
         return restored["state"], restored["facts"]
 
+    def facts(self, which: str) -> dict[str, Any]:
+        """The facts of the newest checkpoint of a kind, without the state.
+
+        Raises:
+          InputError: there is none.
+        """
+        manager = self._managers[which]
+        step = manager.latest_step()
+        if step is None:
+            raise InputError(f"no checkpoint under {manager.directory}: "
+                             "train first (--mode=train)")
+        return manager.restore(step, args=ocp.args.Composite(
+            facts=ocp.args.JsonRestore()))["facts"]
+
     def close(self) -> None:
         for manager in self._managers.values():
             manager.close()

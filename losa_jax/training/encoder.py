@@ -75,7 +75,7 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     dtype = compute_dtype(config.backbone.dtype)
     # With cached features the backbone has nothing left to do.
     flat = {} if config.data.cache else flat
-    frozen = sharding.read_onto_mesh(nest(flat), mesh, _frozen_dtype(dtype),
+    frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype),
                                      abstract=abstract)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
     tap_norm = config.adapter.kind != "ladder"
@@ -139,7 +139,7 @@ def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     settings = tuned_spec(config.adapter, spec)
     frozen_flat, trained_flat = tuned.split_backbone(flat, spec, settings)
     frozen = sharding.read_onto_mesh(
-        nest(frozen_flat), mesh, _frozen_dtype(dtype), abstract=abstract)
+        nest(frozen_flat), mesh, frozen_dtype(dtype), abstract=abstract)
     backbone = tuned.TunedBackbone(spec, settings)
     if settings.kind == "tia":
         trained = sharding.make_on_mesh(
@@ -192,5 +192,6 @@ def compute_dtype(name: str) -> jnp.dtype:
     return DTYPES[name]
 
 
-def _frozen_dtype(dtype: jnp.dtype) -> Callable[[Any], Any]:
+def frozen_dtype(dtype: jnp.dtype) -> Callable[[Any], Any]:
+    """What a frozen parameter is kept in, for `sharding.read_onto_mesh`."""
     return lambda leaf: dtype if leaf.ndim > 2 else jnp.float32

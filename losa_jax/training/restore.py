@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,9 +10,17 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from losa_jax.errors import InputError
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import optimizer, sharding
-from losa_jax.training.build import Model
+from losa_jax.training.build import Model, build_model
+from losa_jax.training.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoints,
+    abstract_state,
+    same_facts,
+)
 from losa_jax.training.state import TrainState, create_state
 
 # What must be equal for a checkpoint's parameters to mean the same ...
@@ -53,6 +62,71 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
     else:
         state = place(create(model.trained), mesh)
     return state, transformation
+
+
+def restore_run(config: Any, workdir: Path, which: str, model: Model,
+                mesh: Mesh, class_names: Sequence[str]
+                ) -> tuple[TrainState, str]:
+    """A run's checkpoint for use: (state, which of `best` and `last`).
+
+    Args:
+      config, model: that the checkpoint must be of.
+      which: to take; `last` where there is no such one yet.
+
+    Raises:
+      InputError: there is none, or it is of another model.
+    """
+    fresh, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
+    checkpoints = Checkpoints(workdir)
+    which = which if checkpoints.latest_step(which) is not None else LAST
+    state, facts = checkpoints.restore(which, abstract_state(fresh))
+    checkpoints.close()
+    same_facts(facts, run_facts(config, class_names, model), MODEL_FACTS,
+               workdir)
+    return state, which
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run.
+
+    Attributes:
+      model, state: on the mesh.
+      class_names: in label order.
+      which: checkpoint that it is from, BEST or LAST.
+    """
+
+    model: Model
+    state: TrainState
+    class_names: tuple[str, ...]
+    which: str
+
+
+def load_run(config: Any, workdir: Path, mesh: Mesh) -> Run:
+    """The checkpoint config.evaluate.checkpoint of a work directory, with a
+    backbone that reads videos; needs no data.
+
+    Raises:
+      InputError: there is none, or it is of another config.
+    """
+    which = config.evaluate.checkpoint
+    if which not in (BEST, LAST):
+        raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
+                         f"{BEST} or {LAST}")
+    if not (workdir / "checkpoints").is_dir():
+        raise InputError(f"--workdir={workdir} holds no run: name the "
+                         "folder of a run, or train first (--mode=train)")
+    checkpoints = Checkpoints(workdir)
+    saved = which if checkpoints.latest_step(which) is not None else LAST
+    class_names = tuple(checkpoints.facts(saved)["class_names"])
+    checkpoints.close()
+    # The head's start and the cache served the training only.
+    building = config.copy_and_resolve_references()
+    building.head.checkpoint = building.data.cache = ""
+    model = build_model(building, len(class_names), mesh)
+    state, which = restore_run(config, workdir, which, model, mesh,
+                               class_names)
+    return Run(model, state, class_names, which)
 
 
 def place(state: TrainState, mesh: Mesh) -> TrainState:

@@ -7,13 +7,15 @@ activation of it is stored.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from losa_jax.detection.losses import detection_loss
+from losa_jax.detection.postprocess import decode_with_points
 from losa_jax.detection.targets import Points, assign_targets
 from losa_jax.models.detector import DetectorOutput
 from losa_jax.models.tree import Template
@@ -129,6 +131,53 @@ def make_predict_step(encode: Encode, detector: Template
         return detector.bind(parameters)(features, statistics, valid_samples)
 
     return predict_step
+
+
+def make_candidates_step(encode: Encode, detector: Template,
+                         points_of: Callable[[int], Points], tubelet: int,
+                         settings: Any) -> Callable[..., Any]:
+    """(parameters, statistics, frozen, batch) to the best candidates.
+
+    Args:
+      encode, detector: as `make_predict_step`.
+      points_of: samples of a window to the points of the head's pyramid.
+      tubelet: samples that one of the encoder's tokens stands for.
+      settings: the config section `evaluate`.
+
+    Returns:
+      traceable; gives `Candidates` [b, m] in tokens of their window, and the
+      scores of all classes, [b, m, k], or None without
+      settings.keep_all_scores.
+    """
+    predict = make_predict_step(encode, detector)
+
+    def num_samples(batch):
+        if "frames" in batch:
+            return batch["frames"].shape[1]
+        _, clips, steps, _ = batch["last"].shape
+        return clips * steps * tubelet
+
+    def candidates_step(parameters, statistics, frozen, batch):
+        output = predict(parameters, statistics, frozen, batch)
+        points = points_of(num_samples(batch))
+        level_sizes = None
+        if settings.top_k_per_level:
+            level_sizes = np.unique(points.stride, return_counts=True)[1]
+
+        def decode(logits, offsets, valid):
+            found, point = decode_with_points(
+                logits, offsets, points, valid,
+                score_threshold=settings.score_threshold,
+                top_k=settings.top_k, level_sizes=level_sizes,
+                min_length_tokens=settings.min_length_tokens)
+            every = (jax.nn.sigmoid(logits)[point]
+                     if settings.keep_all_scores else None)
+            return found, every
+
+        return jax.vmap(decode)(output.class_logits, output.offsets,
+                                output.valid)
+
+    return candidates_step
 
 
 def make_moments_step(encode: Encode, tubelet: int):

@@ -289,6 +289,21 @@ def test_suppress_takes_every_class_on_its_own():
                                              np.int64]
 
 
+@pytest.mark.parametrize("method", ["soft", "hard"])
+@pytest.mark.parametrize("max_kept", [5, 40, 300])
+def test_looking_at_the_best_first_changes_nothing(method, max_kept,
+                                                   monkeypatch):
+    segments, scores = random_segments(600)
+    scores = np.round(scores, 2)  # many are equal
+    options = OPTIONS | {"method": method, "max_kept": max_kept}
+    labels = np.arange(600) % 3
+    whole = suppress(segments, scores, labels, **options)
+    monkeypatch.setattr(postprocess, "FIRST_CANDIDATES", 16)
+    for ours, expected in zip(suppress(segments, scores, labels, **options),
+                              whole, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
 def test_suppress_caps_each_class_before_all():
     # Class 0 fills the list alone unless it is capped; nothing overlaps.
     segments = np.array([[i, i + 0.5] for i in range(9)], np.float32)

@@ -1,12 +1,17 @@
 """A whole tiny data set with its backbone, for tests of the jobs."""
 
+import jax
 import numpy as np
 import pytest
 
 from configs import quick
 from losa_jax.data import synthetic
+from losa_jax.data.annotations import load_annotations
 from losa_jax.models import weight_rules, weights
 from losa_jax.models.vit import VitSpec
+from losa_jax.training import build, sharding
+from losa_jax.training.checkpoint import BEST, Checkpoints
+from losa_jax.training.restore import fresh_state, place, run_facts
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +45,30 @@ def config(tmp_path_factory):
     config.train.evaluate_from_epoch = 1
     config.train.evaluate_every_epochs = 1
     return config
+
+
+@pytest.fixture(scope="session")
+def fake_run(config, tmp_path_factory):
+    """A work directory as training leaves it, of random parameters."""
+    workdir = tmp_path_factory.mktemp("run")
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    annotations = load_annotations(config.data.annotations)
+    names = annotations.class_names
+    model = build.build_model(config, len(names), mesh)
+    state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
+    rng = np.random.default_rng(1)
+
+    def shaken(leaf):
+        return np.asarray(leaf) + rng.normal(0, 0.2, leaf.shape).astype(
+            leaf.dtype)
+
+    state = state.replace(
+        step=np.int32(7), ema=jax.tree.map(shaken, state.ema),
+        statistics=jax.tree.map(
+            lambda leaf: np.abs(shaken(leaf)) + np.float32(0.1),
+            state.statistics))
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(BEST, 7, place(state, mesh), {
+        **run_facts(config, names, model), "best_map": 0.5, "epoch": 1})
+    checkpoints.close()
+    return workdir

@@ -1,0 +1,83 @@
+"""The windows of one video put together: its final list of detections."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from losa_jax import timeline
+from losa_jax.detection.postprocess import Candidates, suppress_rows
+from losa_jax.detection.predictions import Detection
+
+
+class WindowFinds(NamedTuple):
+    """What was found in one window, on the clock of the video.
+
+    Attributes:
+      segments: float32 [m, 2], seconds, cut to the video.
+      scores: float32 [m].
+      labels: int32 [m].
+      class_scores: [m, k] of all classes, where they are kept.
+    """
+
+    segments: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    class_scores: np.ndarray | None = None
+
+
+def finds_in_seconds(candidates: Candidates, class_scores: np.ndarray | None,
+                     grid: timeline.SampleGrid, first_sample: int,
+                     samples_per_token: float) -> WindowFinds:
+    """The living candidates of one window, but for those past the video's
+    ends.
+
+    Args:
+      candidates: of one window, arrays on the host.
+      class_scores: [m, k] or None.
+      grid: samples of the window's video.
+      first_sample: where the window starts.
+      samples_per_token: samples that a token of the head stands for.
+    """
+    seconds = np.asarray(timeline.seconds_from_tokens(
+        candidates.segments, grid, first_sample, samples_per_token),
+        np.float32)
+    # Cutting to the video can leave nothing of a segment.
+    real = candidates.alive & (seconds[:, 1] > seconds[:, 0])
+    return WindowFinds(
+        seconds[real], candidates.scores[real], candidates.labels[real],
+        None if class_scores is None else class_scores[real])
+
+
+def merge_windows(found: Sequence[WindowFinds], class_names: Sequence[str],
+                  settings: Any, *, max_kept: int | None = None
+                  ) -> list[Detection]:
+    """NMS over all windows of a video, by descending score.
+
+    Args:
+      found: of each window, in the order of the windows.
+      class_names: in label order.
+      settings: the config section `evaluate`.
+      max_kept: in place of settings.max_detections.
+    """
+    if not found:
+        return []
+    segments, scores, labels = (
+        np.concatenate([part[i] for part in found]) for i in range(3))
+    left = suppress_rows(
+        segments, scores, labels, num_classes=len(class_names),
+        method=settings.nms, multiclass=settings.nms_per_class,
+        sigma=settings.nms_sigma, iou_threshold=settings.nms_iou_threshold,
+        min_score=settings.nms_min_score,
+        max_kept=max_kept or settings.max_detections,
+        voting_threshold=settings.voting_threshold, voting=settings.voting)
+    every: list[dict[str, float] | None] = [None] * len(left.rows)
+    if found[0].class_scores is not None:
+        rows = np.concatenate([part.class_scores for part in found])
+        every = [dict(zip(class_names, row, strict=True))
+                 for row in rows[left.rows]]
+    return [
+        Detection(float(start), float(end), class_names[label], float(score),
+                  scores)
+        for (start, end), score, label, scores in zip(
+            left.segments, left.scores, left.labels, every, strict=True)]

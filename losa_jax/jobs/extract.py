@@ -1,0 +1,312 @@
+"""--mode=extract: features of a folder of videos, one .npy file each.
+
+In the layout that ActionFormer, OpenTAD and our own config.features read,
+[time, width], with a record (data/feature_record.py) of how they were made.
+Every process takes its share of the videos and spreads clips or windows over
+its devices. A file has its name only when it is whole; the same command again
+goes on with those that are missing.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from losa_jax import timeline
+from losa_jax.data.annotations import AnnotatedVideo
+from losa_jax.data.check import check_videos, video_ids
+from losa_jax.data.feature_pieces import (
+    Piece,
+    clip_pieces,
+    ending_in_errors,
+    num_clips,
+    num_tokens,
+    window_pieces,
+)
+from losa_jax.data.feature_record import record_path, write_record
+from losa_jax.data.source import SourceVideo, video_grid
+from losa_jax.data.stream import read_ahead
+from losa_jax.errors import InputError
+from losa_jax.jobs.pretrain import ensure_backbone
+from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.stop import Interrupted, StopSignal
+from losa_jax.training import sharding
+from losa_jax.training.extractor import (
+    Extractor,
+    clip_extractor,
+    token_extractor,
+)
+from losa_jax.training.restore import load_run
+
+logger = logging.getLogger(__name__)
+
+WHAT = ("clips", "last", "adapted")
+DTYPES = {"float32": np.float32, "float16": np.float16}
+# Clips encoded at once on each device where backbone.chunk_clips is 0.
+CLIPS_A_DEVICE = 16
+# Pieces that wait decoded.
+PIECES_AHEAD = 2
+
+
+def extract(config: Any, workdir: Path) -> None:
+    """The job: writes config.extract.folder.
+
+    Raises:
+      InputError: bad input, features made otherwise, a full disk.
+      Interrupted: a signal came; whole files stay.
+    """
+    settings = config.extract
+    _check(config)
+    config = config.copy_and_resolve_references()
+    config.data.cache = ""  # this run reads the videos
+    folder = Path(settings.folder)
+    start_log(workdir)
+    ensure_backbone(config)
+    # Each process runs its own videos on its own devices.
+    devices = jax.local_devices()
+    mesh = sharding.make_mesh((len(devices), 1, 1), devices)
+    videos, broken = _videos(config, workdir)
+    if settings.what == "clips":
+        source, pieces_of, clock = _clips(config, mesh)
+    else:
+        source, pieces_of, clock = _tokens(config, workdir, mesh)
+
+    facts = {"what": settings.what, "width": source.width,
+             "dtype": settings.dtype, **clock, **source.facts}
+    facts["pixels"] = {"size": config.augment.size,
+                       "resize": config.augment.test_resize,
+                       **facts["pixels"]}
+    lengths = {video.video_id: _length(video, config, source)
+               for video in videos}
+    folder.mkdir(parents=True, exist_ok=True)
+    write = partial(write_record, folder, facts, {
+        video.video_id: {**_clock_of(video, facts),
+                         "length": lengths[video.video_id]}
+        for video in videos}, process_index=jax.process_index())
+    write(broken=broken)
+    dtype = DTYPES[settings.dtype]
+    todo = [video for video in videos if not _is_whole(
+        folder / f"{video.video_id}.npy",
+        (lengths[video.video_id], source.width), dtype)]
+    if len(todo) < len(videos):
+        print(f"{len(videos) - len(todo)} of {len(videos)} videos are there "
+              "already")
+    failed = _run(todo, folder, source, pieces_of, lengths, dtype, config)
+    if failed:
+        broken |= failed
+        write(broken=broken)
+    _report(videos, broken, folder, facts)
+
+
+def _check(config: Any) -> None:
+    """Refuses settings that no features can be made with."""
+    settings = config.extract
+    if not settings.folder:
+        raise InputError("--mode=extract needs --config.extract.folder="
+                         "FOLDER, for the files")
+    if not config.data.videos:
+        raise InputError("config.data.videos is empty: set "
+                         "--config.data.videos=FOLDER")
+    if config.features.folder:
+        raise InputError("config.features.folder holds features already: "
+                         "--mode=extract makes them of videos")
+    for key, known in (("what", WHAT), ("dtype", tuple(DTYPES))):
+        if settings[key] not in known:
+            raise InputError(f"config.extract.{key}={settings[key]!r}: "
+                             f"choose one of {', '.join(known)}")
+    if settings.stride_frames < 1:
+        raise InputError(f"config.extract.stride_frames="
+                         f"{settings.stride_frames}: give 1 or more")
+
+
+def _videos(config: Any, workdir: Path
+            ) -> tuple[list[SourceVideo], dict[str, str]]:
+    """This process's videos of the folder, and those left out."""
+    folder = Path(config.data.videos)
+    names = video_ids(folder)
+    if not names:
+        raise InputError(f"config.data.videos={folder}: no videos in it")
+    mine = names[jax.process_index()::jax.process_count()]
+    annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
+    infos, lost = check_videos(
+        annotated, folder, on_broken_video=config.data.on_broken_video,
+        check=config.data.check, cache_path=workdir / "probed_videos.json",
+        num_threads=config.data.num_threads)
+    settings = config.extract
+    videos = []
+    for name, info in infos.items():
+        if settings.what == "clips":
+            sampling = "fps" if settings.fps else "stride"
+            grid = timeline.sample_grid(info.fps, info.frame_count,
+                                        sampling=sampling,
+                                        sample_fps=settings.fps)
+        else:
+            grid = video_grid(info, config.window)
+        videos.append(SourceVideo(name, info, grid, ()))
+    return videos, {video.video_id: video.reason for video in lost}
+
+
+Source = tuple[Extractor, Callable[[SourceVideo], Iterator[Piece]],
+               dict[str, Any]]
+
+
+def _clips(config: Any, mesh: Any) -> Source:
+    settings = config.extract
+    source = clip_extractor(config, mesh)
+    clip_frames = source.spec.clip_frames
+    a_device = config.backbone.chunk_clips or CLIPS_A_DEVICE
+    pieces_of = partial(
+        clip_pieces, clip_frames=clip_frames,
+        stride_frames=settings.stride_frames,
+        batch_clips=a_device * mesh.size, size=config.augment.size,
+        resize=config.augment.test_resize)
+    return source, pieces_of, {
+        "stride_frames": settings.stride_frames, "clip_frames": clip_frames,
+        "clock": "resampled" if settings.fps else "frames of the file"}
+
+
+def _tokens(config: Any, workdir: Path, mesh: Any) -> Source:
+    run = (load_run(config, workdir, mesh)
+           if config.extract.what == "adapted" else None)
+    source = token_extractor(config, mesh, run)
+    tubelet = source.spec.tubelet
+    batch = config.evaluate.batch_windows
+    pieces_of = partial(
+        window_pieces, window=config.window, tubelet=tubelet,
+        batch_windows=-(-batch // mesh.size) * mesh.size,
+        size=config.augment.size, resize=config.augment.test_resize)
+    # Under a fixed stride samples are frames of the file; else they are a
+    # clock of their own, and a token lasts `tubelet` of its ticks.
+    by_stride = config.window.sampling == "stride"
+    stride = tubelet * (config.window.frame_stride if by_stride else 1)
+    return source, pieces_of, {
+        "stride_frames": stride, "clip_frames": stride,
+        "clock": "frames of the file" if by_stride else "samples"}
+
+
+def _length(video: SourceVideo, config: Any, source: Extractor) -> int:
+    samples = video.grid.num_samples
+    if config.extract.what == "clips":
+        return num_clips(samples, source.spec.clip_frames,
+                         config.extract.stride_frames)
+    return num_tokens(samples, source.spec.tubelet)
+
+
+def _clock_of(video: SourceVideo, facts: dict[str, Any]) -> dict[str, Any]:
+    """Ticks a second of the clock in which stride and clip are counted."""
+    info = video.info
+    if facts["clock"] == "frames of the file":
+        return {"fps": info.fps, "frame_count": info.frame_count}
+    fps = info.fps / video.grid.frames_per_sample
+    return {"fps": fps, "frame_count": round(info.duration_seconds * fps)}
+
+
+@dataclasses.dataclass
+class _Begun:
+    """A video of which some pieces are encoded; frames as the bar knows."""
+
+    rows: np.ndarray
+    num_rows: int = 0
+    num_frames: int = 0
+
+
+def _run(videos: Sequence[SourceVideo], folder: Path, source: Extractor,
+         pieces_of: Callable[[SourceVideo], Iterator[Piece]],
+         lengths: dict[str, int], dtype: Any, config: Any
+         ) -> dict[str, str]:
+    """Encodes and writes; returns what may be skipped and why."""
+    failed: dict[str, str] = {}
+    bar = tqdm(total=sum(video.info.frame_count for video in videos),
+               desc="extracting", unit="frame", unit_scale=True)
+    # Several videos are decoded side by side, so their pieces come mixed.
+    begun: dict[str, _Begun] = {}
+    pieces = read_ahead(
+        [ending_in_errors(video, pieces_of(video)) for video in videos],
+        num_threads=config.data.num_threads, queue_size=PIECES_AHEAD)
+    with StopSignal() as stop, bar, contextlib.closing(pieces):
+        for piece in pieces:
+            name = piece.video.video_id
+            one = begun.setdefault(name, _Begun(
+                np.empty((lengths[name], source.width), np.float32)))
+            if piece.error is not None:
+                if config.data.on_broken_video != "skip":
+                    raise piece.error
+                logger.warning("skipped %s: %s", name, piece.error)
+                failed[name] = str(piece.error)
+            else:
+                encoded = np.asarray(source.encode(piece.inputs), np.float32)
+                one.rows[piece.put] = encoded[piece.take]
+                one.num_rows += len(piece.put)
+            frames = piece.video.info.frame_count
+            if not piece.is_last:
+                frames = frames * one.num_rows // lengths[name]
+            bar.update(frames - one.num_frames)
+            one.num_frames = frames
+            if piece.is_last:
+                del begun[name]
+                if piece.error is None:
+                    _save(folder / f"{name}.npy", one.rows, dtype)
+            if stop.came:
+                raise Interrupted(
+                    f"stopped by {stop.came}, whole files stay: start the "
+                    "same command again to go on")
+    return failed
+
+
+def _is_whole(path: Path, shape: tuple[int, int], dtype: Any) -> bool:
+    """Whether features are there; not so a file that was cut off."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return array.shape == shape and array.dtype == dtype
+
+
+def _save(path: Path, rows: np.ndarray, dtype: Any) -> None:
+    """Whole or not at all.
+
+    Raises:
+      InputError: numbers that the dtype cannot hold, or a full disk.
+    """
+    limit = np.finfo(dtype).max
+    if not np.all(np.abs(rows) <= limit):
+        raise InputError(
+            f"{path.stem}: features that are not finite or beyond "
+            f"{limit:.0f}: set --config.extract.dtype=float32, or look at "
+            "the weights and the video")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            np.save(file, rows.astype(dtype))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error}): make room and start the "
+            "same command again, it goes on where it stopped") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _report(videos: Sequence[SourceVideo], broken: dict[str, str],
+            folder: Path, facts: dict[str, Any]) -> None:
+    done = sum(video.video_id not in broken for video in videos)
+    print(f"{done} videos, [time, {facts['width']}] {facts['dtype']}, in "
+          f"{folder}; how they were made: "
+          f"{record_path(folder, jax.process_index())}")
+    print("to train on them: --config=configs/thumos_features.py "
+          f"--config.features.folder={folder} " + " ".join(
+              f"--config.features.{name}={facts[name]}" for name in
+              ("stride_frames", "clip_frames", "width")))
+    if broken:
+        print(f"{len(broken)} videos were skipped "
+              "(config.data.on_broken_video=skip):")
+        for name, reason in broken.items():
+            print(f"  {name}: {reason}")

@@ -1,0 +1,114 @@
+"""`predict --live`: detections as lines of JSON, as they become final."""
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from losa_jax import timeline
+from losa_jax.data.live import ENDLESS, LiveVideo
+from losa_jax.data.stream import read_ahead, sliding_windows
+from losa_jax.detection.predictions import Detection
+from losa_jax.detection.settle import Settling
+from losa_jax.jobs.localizer import Localizer
+from losa_jax.jobs.stop import StopSignal
+
+LINES_FILE = "live.jsonl"
+# Of a tenth of a second, see `read_ahead`.
+PATIENT_WAITS = 30
+
+
+def live(source: str, localizer: Localizer, *, output: Path | None = None,
+         threshold: float | None = None, idle_seconds: float = 10.0) -> int:
+    """Reads a source to its end, or until SIGINT or SIGTERM.
+
+    Args:
+      source: see `LiveVideo`.
+      localizer: the model, best with a batch of one window.
+      output: folder for a file of the lines as well, added to live.jsonl.
+      threshold: lowest score written; None takes each class's own.
+      idle_seconds: after which a file that does not grow is at its end.
+
+    Returns:
+      detections written.
+
+    Raises:
+      InputError: the source cannot be read.
+    """
+    config, count = localizer.config, 0
+    window = config.window
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopSignal())
+        video = LiveVideo(source, config, idle_seconds=idle_seconds)
+        lines = [sys.stdout]
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            lines.append(stack.enter_context(
+                open(output / LINES_FILE, "a", encoding="utf-8")))
+        bar = stack.enter_context(tqdm(
+            desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen"
+            "{postfix}"))
+        length_seconds = float(video.grid.seconds_from_samples(window.frames))
+        settling = Settling(localizer.class_names, config.evaluate,
+                            memory_seconds=length_seconds)
+
+        def write(found: list[Detection]) -> int:
+            shown = localizer.shown(found, threshold)
+            for detection in shown:
+                first, last = timeline.frame_span(
+                    *detection[:2], video.fps, ENDLESS)
+                text = json.dumps({
+                    "label": detection.label,
+                    "score": round(detection.score, 6),
+                    "start_seconds": round(detection.start_seconds, 3),
+                    "end_seconds": round(detection.end_seconds, 3),
+                    "start_frame": first, "end_frame": last})
+                for file in lines:
+                    print(text, file=file, flush=True)
+            return len(shown)
+
+        samples = _until_stopped(video, stop)
+        items = stack.enter_context(contextlib.closing(read_ahead(
+            [sliding_windows(samples, window)], num_threads=1, queue_size=2,
+            stopped=_Patience(stop).is_over)))
+        for place, frames in items:
+            finds, = localizer.find([place], [frames], [video.grid])
+            settling.add(finds)
+            # Not a step further: the last window is shifted back to end with
+            # the video, and nobody knows yet whether it comes next.
+            count += write(settling.settle(float(
+                video.grid.seconds_from_samples(place.first_sample))))
+            bar.set_postfix_str(f"{count} found", refresh=False)
+            bar.update(float(video.grid.seconds_from_samples(
+                place.first_sample + place.valid_samples)) - bar.n)
+        settling.cut(video.seconds)
+        count += write(settling.settle(math.inf))
+    return count
+
+
+def _until_stopped(video: LiveVideo, stop: StopSignal
+                   ) -> Iterator[np.ndarray]:
+    """The samples up to a signal; whoever reads them closes the video."""
+    with contextlib.closing(video):
+        for sample in video.samples():
+            if stop.came:
+                return
+            yield sample
+
+
+class _Patience:
+    """After a signal the last window is waited for, a camera that hangs is
+    not."""
+
+    def __init__(self, stop: StopSignal):
+        self._stop, self._waits_left = stop, PATIENT_WAITS
+
+    def is_over(self) -> bool:
+        """To be asked after every short wait; the model's time is none."""
+        self._waits_left -= bool(self._stop.came)
+        return self._waits_left <= 0

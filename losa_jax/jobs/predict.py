@@ -1,0 +1,232 @@
+"""The job of `python -m losa_jax.predict`: videos in, files for people out.
+
+What cannot be read is noted and the rest is done; what an earlier run of the
+same model did is not done again.
+"""
+
+import collections
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from losa_jax.data.check import EXTENSIONS
+from losa_jax.data.pipeline import clip_alignment
+from losa_jax.data.source import SourceVideo
+from losa_jax.data.windows import test_windows
+from losa_jax.errors import InputError
+from losa_jax.jobs.localizer import Localizer, VideoResult
+from losa_jax.jobs.predicted import (
+    INDEX_FILE,
+    Asked,
+    Predicted,
+    Settings,
+)
+from losa_jax.jobs.setup import PREDICTIONS_FILE, write_json
+from losa_jax.jobs.stop import Interrupted, StopSignal
+
+STDIN = "-"
+FAILURES_FILE = "failures.json"
+# Files of all videos: no video's files may have these names.
+RESERVED = tuple(Path(name).stem for name in (
+    PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, "stdin"))
+
+
+def predict(sources: Sequence[str], localizer: Localizer,
+            settings: Settings) -> dict[str, str]:
+    """Predicts on all videos that are not done yet.
+
+    Args:
+      sources: video files, folders of them (with all below), or "-".
+      localizer: the model.
+      settings: where to and how.
+
+    Returns:
+      {path: reason} of those that could not be read; all others are done.
+
+    Raises:
+      InputError: nothing to predict on, or the output cannot be written.
+      Interrupted: SIGTERM or SIGINT came; finished videos are written.
+    """
+    failures: dict[str, str] = {}
+    try:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        _predict(sources, localizer, settings, failures)
+    except OSError as error:
+        raise InputError(
+            f"--output={settings.output}: cannot be written ({error}): make "
+            "room or choose another folder; the same command goes on where "
+            "it stopped") from error
+    return failures
+
+
+def _predict(sources: Sequence[str], localizer: Localizer,
+             settings: Settings, failures: dict[str, str]) -> None:
+    output = settings.output
+    with contextlib.ExitStack() as stack, StopSignal() as stop:
+        asked = find_videos(sources, failures)
+        if STDIN in sources:
+            asked.append(Asked("stdin", stack.enter_context(
+                spooled(sys.stdin.buffer, output)), STDIN))
+        if not asked and not failures:
+            raise InputError(
+                f"no video in {', '.join(sources)}: give video files, or "
+                f"folders with {', '.join(EXTENSIONS)} files")
+        done = Predicted(localizer, settings)
+        open_ones = [one for one in asked if not done.take(one)]
+        if len(open_ones) < len(asked):
+            print(f"{len(asked) - len(open_ones)} of {len(asked)} videos are "
+                  f"done already ({output})")
+        try:
+            videos = _probe(open_ones, localizer, failures, stop)
+            _predict_all(videos, localizer, settings, done, failures, stop)
+        finally:
+            done.write(asked, failures)
+            _write_failures(output, failures)
+    print(f"{len(done.results)} of {len(asked)} videos done; wrote "
+          f"{output / PREDICTIONS_FILE}")
+
+
+def find_videos(sources: Sequence[str], failures: dict[str, str]
+                ) -> list[Asked]:
+    """The files that sources name, each once, with ids that tell them apart.
+
+    The id is the file's name without its extension; where several share it,
+    with its extension, and then with its folders.
+
+    Args:
+      sources: files and folders.
+      failures: gets the sources that are not there.
+    """
+    paths: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if source == STDIN:
+            continue
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*")
+                           if file.suffix.lower() in EXTENSIONS
+                           and file.is_file())
+            if not found:
+                failures[source] = (f"{path}: the folder holds no video ("
+                                    f"{', '.join(EXTENSIONS)})")
+            paths |= dict.fromkeys(found)
+        elif path.exists():
+            paths[path] = None
+        else:
+            failures[source] = f"{path}: no such file: check the path"
+    ids: dict[Path, str] = {}
+    for name in (lambda path: path.stem, lambda path: path.name,
+                 lambda path: "_".join(path.parts[-2:]),
+                 lambda path: "_".join(path.absolute().parts[1:]),
+                 lambda path: f"video_{list(paths).index(path)}"):
+        # Some file systems do not tell cases apart.
+        taken = {known.casefold() for known in (*ids.values(), *RESERVED)}
+        left = [path for path in paths if path not in ids]
+        counts = collections.Counter(name(path).casefold() for path in left)
+        ids |= {path: name(path) for path in left
+                if counts[name(path).casefold()] == 1
+                and name(path).casefold() not in taken}
+    return [Asked(ids[path], path, str(path)) for path in paths]
+
+
+@contextlib.contextmanager
+def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
+    """A pipe as a file: most containers can only be read with seeking."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".stdin-",
+                                     suffix=".part") as file:
+        shutil.copyfileobj(stream, file, 2**20)
+        file.flush()
+        yield Path(file.name)
+
+
+def _probe(asked: Sequence[Asked], localizer: Localizer,
+           failures: dict[str, str], stop: StopSignal
+           ) -> list[tuple[Asked, SourceVideo]]:
+    """The readable ones; the others' reasons go to `failures`."""
+    def probe(one: Asked) -> SourceVideo | InputError:
+        try:
+            return localizer.probe(one.path, one.video_id)
+        except InputError as error:
+            return error
+
+    readable = []
+    with ThreadPoolExecutor(localizer.config.data.num_threads) as pool:
+        results = tqdm(pool.map(probe, asked), total=len(asked),
+                       desc="checking videos", unit="video", leave=False,
+                       disable=not asked)
+        for one, result in zip(asked, results, strict=True):
+            if stop.came:
+                pool.shutdown(cancel_futures=True)
+                raise _interrupted(stop)
+            if isinstance(result, InputError):
+                failures[one.source] = _reason(one, result)
+            else:
+                readable.append((one, result))
+    return readable
+
+
+def _predict_all(readable: Sequence[tuple[Asked, SourceVideo]],
+                 localizer: Localizer, settings: Settings, done: Predicted,
+                 failures: dict[str, str], stop: StopSignal) -> None:
+    window = localizer.config.window
+    asked = {one.video_id: one for one, _ in readable}
+    videos = [video for _, video in readable]
+    total = sum(len(test_windows(video.grid, window.frames, window.overlap,
+                                 clip_alignment(window)))
+                for video in videos)
+    writing: collections.deque[Future] = collections.deque()
+    # Pictures and texts are made while the next windows are predicted; left
+    # only when all are written, whatever happens.
+    with (tqdm(total=total, desc="predicting", unit="window",
+               disable=not videos) as bar,
+          ThreadPoolExecutor(1) as writer):
+        def on_windows(count: int) -> None:
+            bar.update(count)
+            if stop.came:
+                raise _interrupted(stop)
+
+        def write(one: Asked, result: VideoResult) -> None:
+            shown = done.add(one, result.video, result.detections)
+            bar.write(f"{one.source}: {len(shown)} found in "
+                      f"{result.video.info.duration_seconds:.1f} s",
+                      file=sys.stdout)
+
+        with contextlib.closing(localizer.many(
+                videos, top_k=settings.top_k,
+                on_windows=on_windows)) as results:
+            for result in results:
+                one = asked[result.video.video_id]
+                if result.error is not None:
+                    failures[one.source] = _reason(one, result.error)
+                    continue
+                writing.append(writer.submit(write, one, result))
+                while writing and writing[0].done():
+                    writing.popleft().result()
+        for future in writing:
+            future.result()
+
+
+def _reason(one: Asked, error: InputError) -> str:
+    """The message, with the video's name as the user knows it."""
+    return str(error).replace(str(one.path), one.source)
+
+
+def _interrupted(stop: StopSignal) -> Interrupted:
+    return Interrupted(f"stopped by {stop.came}; videos that are done are "
+                       "written: start the same command again to go on")
+
+
+def _write_failures(output: Path, failures: dict[str, str]) -> None:
+    """failures.json, or none of an earlier run."""
+    path = output / FAILURES_FILE
+    if failures:
+        write_json(path, failures)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,207 @@
+"""The files of predicted videos, and what a later run takes from them.
+
+A video's JSON is written last and holds everything that was found in it, so
+it says that the video is done.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from losa_jax import timeline
+from losa_jax.data.source import SourceVideo
+from losa_jax.detection.predictions import Detection, write_predictions
+from losa_jax.errors import InputError
+from losa_jax.jobs.localizer import Localizer
+from losa_jax.jobs.setup import PREDICTIONS_FILE, write_json, write_text
+from losa_jax.report import files
+from losa_jax.report.plots import plot_timeline
+
+INDEX_FILE = "index.html"
+# A page has a slider for the score: it also gets what scores somewhat less
+# than what is shown at first.
+PAGE_SHARE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the flags say.
+
+    Attributes:
+      output: folder to write to.
+      threshold: lowest score shown; None takes each class's own.
+      top_k: detections to keep of a video; None as the run's evaluation.
+      report: write an HTML page of each video, and one of all.
+    """
+
+    output: Path
+    threshold: float | None = None
+    top_k: int | None = None
+    report: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A video that was asked for.
+
+    Attributes:
+      video_id: names its files.
+      path: of the video.
+      source: as the user named it; "-" where the path is only a copy.
+    """
+
+    video_id: str
+    path: Path
+    source: str
+
+    @property
+    def is_copy(self) -> bool:
+        return self.source != str(self.path)
+
+
+class Predicted:
+    """Videos that are done: {video id: everything found} in `results`."""
+
+    def __init__(self, localizer: Localizer, settings: Settings):
+        self._localizer, self._settings = localizer, settings
+        self.results: dict[str, list[Detection]] = {}
+
+    def take(self, one: Asked) -> bool:
+        """Takes a video's earlier result if it still holds.
+
+        Its files are written anew if only what is shown has changed.
+        """
+        try:
+            content = json.loads(self._path(one.video_id, "json").read_text(
+                encoding="utf-8"))
+            found = [Detection(row["start_seconds"], row["end_seconds"],
+                               row["label"], row["score"])
+                     for row in (*content["detections"],
+                                 *content["below_threshold"])]
+            same = content["made_by"] == self._made_by(one.path)
+            as_asked = (content["shown_from"] == self._shown_from()
+                        and content["source"] == one.source)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if not same:
+            return False
+        found.sort(key=lambda one: -one.score)
+        page = self._path(one.video_id, "html")
+        if as_asked and (page.is_file() or not self._settings.report):
+            self.results[one.video_id] = found
+        else:
+            with contextlib.suppress(InputError):
+                self.add(one, self._localizer.probe(one.path, one.video_id),
+                         found)
+        return one.video_id in self.results
+
+    def add(self, one: Asked, video: SourceVideo,
+            detections: Sequence[Detection]) -> list[dict[str, Any]]:
+        """Writes the files of a video; returns what is shown of it."""
+        info, video_id = video.info, one.video_id
+        shown = self._localizer.shown(detections, self._settings.threshold)
+        kept = set(map(id, shown))
+        rows = [as_row(found, video) for found in shown]
+        media = None if one.is_copy else one.path
+        for suffix, text in {
+                "csv": files.csv_text(video_id, rows),
+                "srt": files.srt_text(rows),
+                "vtt": files.webvtt_text(rows),
+                "eaf": files.eaf_text(
+                    rows, media=media, folder=self._settings.output,
+                    created=datetime.datetime.now(datetime.UTC))}.items():
+            write_text(self._path(video_id, suffix), text)
+        picture = self._path(video_id, "png")
+        temporary = picture.with_name(f".{picture.name}.tmp.png")
+        plot_timeline(rows, temporary, title=video_id,
+                      duration_seconds=info.duration_seconds)
+        os.replace(temporary, picture)
+        if self._settings.report:
+            self._write_page(media, video, detections)
+        write_json(self._path(video_id, "json"), {
+            "video": video_id, "source": one.source,
+            "duration_seconds": info.duration_seconds, "fps": info.fps,
+            "frame_count": info.frame_count,
+            "shown_from": self._shown_from(),
+            "detections": files.in_time(rows),
+            "below_threshold": [
+                as_row(found, video) for found in detections
+                if id(found) not in kept],
+            "made_by": self._made_by(one.path)})
+        self.results[video_id] = list(detections)
+        return rows
+
+    def _write_page(self, media: Path | None, video: SourceVideo,
+                    detections: Sequence[Detection]) -> None:
+        from losa_jax.report.page import write_video_page
+
+        shown_from = self._shown_from()
+        write_video_page(
+            self._path(video.video_id, "html"), media, title=video.video_id,
+            duration_seconds=video.info.duration_seconds, fps=video.info.fps,
+            predictions=[
+                {"segment": [found.start_seconds, found.end_seconds],
+                 "label": found.label, "score": found.score}
+                for found in detections
+                if found.score >= PAGE_SHARE * shown_from[found.label]],
+            thresholds=shown_from)
+
+    def write(self, asked: Sequence[Asked],
+              failures: Mapping[str, str]) -> None:
+        """The files of all videos that are done, in the order asked.
+
+        predictions.json has everything that was found, whatever is shown.
+
+        Args:
+          asked: videos.
+          failures: reasons of those that cannot be read.
+        """
+        done = [one for one in asked if one.video_id in self.results]
+        output = self._settings.output
+        write_predictions(output / PREDICTIONS_FILE, {
+            one.video_id: self.results[one.video_id] for one in done})
+        if self._settings.report and done:
+            from losa_jax.report.page import (
+                read_video_page,
+                write_folder_page,
+            )
+
+            write_folder_page(
+                output / INDEX_FILE,
+                [read_video_page(self._path(one.video_id, "html"))
+                 for one in done],
+                title=output.absolute().name, broken=failures)
+
+    def _path(self, video_id: str, suffix: str) -> Path:
+        return self._settings.output / f"{video_id}.{suffix}"
+
+    def _shown_from(self) -> dict[str, float]:
+        """Lowest score shown of each class."""
+        threshold = self._settings.threshold
+        return {name: self._localizer.threshold_of(name)
+                if threshold is None else threshold
+                for name in self._localizer.class_names}
+
+    def _made_by(self, path: Path) -> dict[str, Any]:
+        """What decides the detections: the model and the file."""
+        facts = path.stat()
+        return {"model": self._localizer.identity,
+                "top_k": self._settings.top_k,
+                "file_bytes": facts.st_size,
+                "file_modified_ns": facts.st_mtime_ns}
+
+
+def as_row(found: Detection, video: SourceVideo) -> dict[str, Any]:
+    """A detection as `losa_jax.report.files` takes it."""
+    first, last = timeline.frame_span(
+        found.start_seconds, found.end_seconds, video.info.fps,
+        video.info.frame_count)
+    return {"label": found.label, "score": found.score,
+            "start_seconds": found.start_seconds,
+            "end_seconds": found.end_seconds,
+            "start_frame": first, "end_frame": last}

@@ -1,0 +1,150 @@
+"""What happens when, in your own video: no annotations, no configuration.
+
+    python -m losa_jax.predict VIDEO_OR_FOLDER... --checkpoint=WORKDIR
+        [--output=DIR] [--threshold=S] [--top_k=K] [--report]
+
+A folder means all videos in it and below; `-` reads one video from standard
+input. Writes for each video, into DIR, JSON, CSV, subtitles (SRT, WebVTT), an
+ELAN document and a picture of the timeline, and predictions.json of all.
+Shown is what reaches its class's score of best F1 (the run's
+thresholds.json; 0.5 without one); predictions.json holds everything that
+NMS leaves, as --mode=eval does. The same command again goes on where it
+stopped. Videos that cannot be read are listed, the others are done.
+
+    python -m losa_jax.predict SOURCE --live --checkpoint=WORKDIR
+
+reads a camera (/dev/video0), an address (rtsp://...), `-` or a file that
+still grows, and writes each detection as a line of JSON as soon as nothing
+that comes can change it.
+
+In Python:
+
+    model = losa_jax.predict.load(WORKDIR)
+    detections = model("video.mp4")
+
+Exit status: 0 done; 1 the input is wrong, or some videos could not be read;
+2 usage; 75 stopped by a signal with finished videos saved.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from losa_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from losa_jax.jobs.localizer import Localizer
+
+
+def load(folder: str | Path, **settings: Any) -> "Localizer":
+    """The model of a finished run, ready for any video.
+
+    >>> model = load("runs/quick")
+    >>> for found in model("video.mp4"):
+    ...     print(found.label, found.start_seconds, found.end_seconds)
+
+    Args:
+      folder: work directory of the run, or what --mode=export made of it.
+      **settings: of `losa_jax.jobs.localizer.from_workdir`.
+
+    Raises:
+      InputError: no finished run.
+    """
+    # Imported late, so that --help does not wait for jax.
+    from losa_jax.jobs.localizer import from_exported, from_workdir
+    from losa_jax.training.exported import is_exported
+
+    load_from = from_exported if is_exported(folder) else from_workdir
+    return load_from(Path(folder), **settings)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m losa_jax.predict", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", metavar="VIDEO_OR_FOLDER")
+    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
+    parser.add_argument("--which", choices=("best", "last"), default="best",
+                        help="checkpoint of the run")
+    parser.add_argument("--output", type=Path, help="folder; default: "
+                        "predictions; with --live: none")
+    parser.add_argument("--threshold", type=float, help="lowest score shown, "
+                        "of any class")
+    parser.add_argument("--top_k", type=_positive, help="detections kept of "
+                        "a video")
+    parser.add_argument("--batch_windows", type=_positive, default=0,
+                        help="windows at once")
+    parser.add_argument("--num_threads", type=_positive, default=0,
+                        help="of decoding")
+    parser.add_argument("--backbone", default="", help="its folder, if it is "
+                        "not any more where the run found it")
+    parser.add_argument("--report", action="store_true",
+                        help="an HTML page of each video")
+    parser.add_argument("--live", action="store_true", help="lines of JSON "
+                        "as detections become final")
+    parser.add_argument("--idle_seconds", type=float, default=10.0,
+                        help="--live: when a file that does not grow is done")
+    arguments = parser.parse_args(argv)
+    if arguments.live and (len(arguments.sources) > 1 or arguments.report
+                           or arguments.top_k):
+        parser.error("--live takes one source, and neither --top_k nor "
+                     "--report: there is no whole video to choose from")
+    # Imported late, so that --help does not wait for jax.
+    from absl import logging as absl_logging
+
+    from losa_jax.jobs.stop import Interrupted
+
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step
+    failures: dict[str, str] = {}
+    try:
+        localizer = load(
+            arguments.checkpoint, which=arguments.which,
+            backbone=arguments.backbone,
+            batch_windows=1 if arguments.live else arguments.batch_windows,
+            num_threads=arguments.num_threads)
+        if arguments.live:
+            _live(arguments, localizer)
+        else:
+            failures = _predict(arguments, localizer)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 75
+    except KeyboardInterrupt:
+        return 75
+    if failures:
+        print(f"{len(failures)} could not be read:", file=sys.stderr)
+        for reason in failures.values():
+            print(f"  {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _predict(arguments: argparse.Namespace, localizer: "Localizer"
+             ) -> dict[str, str]:
+    from losa_jax.jobs.predict import Settings, predict
+
+    return predict(arguments.sources, localizer, Settings(
+        arguments.output or Path("predictions"), arguments.threshold,
+        arguments.top_k, arguments.report))
+
+
+def _live(arguments: argparse.Namespace, localizer: "Localizer") -> None:
+    from losa_jax.jobs.live import live
+
+    live(arguments.sources[0], localizer, output=arguments.output,
+         threshold=arguments.threshold, idle_seconds=arguments.idle_seconds)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

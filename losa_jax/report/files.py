@@ -1,0 +1,188 @@
+"""Detections of one video as the files that people and programs open.
+
+Pure functions: rows in, text out. A row is a dictionary with "label",
+"score", "start_seconds", "end_seconds", "start_frame" and "end_frame" (one
+past the last). Every text has its rows in the order of time.
+"""
+
+import csv
+import datetime
+import io
+import mimetypes
+import os
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+Row = Mapping[str, Any]
+
+COLUMNS = ("label", "score", "start_seconds", "end_seconds", "start_frame",
+           "end_frame")
+# Shown at least so long: a subtitle that ends as it starts is an error.
+_SHORTEST_MS = 1
+# What XML 1.0 has no way to write.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_EAF_TYPE = "detections"
+# What other types of tiers may ask for; ELAN's own files name all four.
+_EAF_STEREOTYPES = {
+    "Time_Subdivision": "Parts of the parent, without gaps",
+    "Symbolic_Subdivision": "Parts of the parent in order, without times",
+    "Symbolic_Association": "One for each of the parent's annotations",
+    "Included_In": "Inside the parent, gaps allowed",
+}
+
+
+def in_time(rows: Sequence[Row]) -> list[Row]:
+    """By start, then by end."""
+    return sorted(rows, key=lambda row: (row["start_seconds"],
+                                         row["end_seconds"]))
+
+
+def csv_text(video: str, rows: Sequence[Row]) -> str:
+    """A table with a header; the first column names the video."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("video", *COLUMNS))
+    for row in in_time(rows):
+        writer.writerow((video, row["label"], f"{row['score']:.6f}",
+                         f"{row['start_seconds']:.3f}",
+                         f"{row['end_seconds']:.3f}", row["start_frame"],
+                         row["end_frame"]))
+    return text.getvalue()
+
+
+def srt_text(rows: Sequence[Row]) -> str:
+    """SubRip subtitles: label and score while a detection lasts."""
+    return "".join(
+        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n"
+        f"{_caption(row)}\n\n"
+        for number, (row, start, end) in enumerate(_timed(rows), 1))
+
+
+def webvtt_text(rows: Sequence[Row]) -> str:
+    """WebVTT subtitles, for the <track> of a web page."""
+    cues = "".join(
+        f"\n{number}\n{_clock(start, '.')} --> {_clock(end, '.')}\n"
+        f"{_escaped(_caption(row))}\n"
+        for number, (row, start, end) in enumerate(_timed(rows), 1))
+    return "WEBVTT\n" + cues
+
+
+def eaf_text(rows: Sequence[Row], *, media: Path | None, folder: Path,
+             created: datetime.datetime) -> str:
+    """An ELAN document (EAF 3.0): a tier for each class.
+
+    Annotations of one tier must not overlap, so what overlaps of one class
+    goes to further tiers, "jump (2)".
+
+    Args:
+      rows: what was found.
+      media: the video; None where it is no file.
+      folder: where the document will lie.
+      created: with a time zone.
+    """
+    root = ElementTree.Element("ANNOTATION_DOCUMENT", {
+        "AUTHOR": "losa_jax", "DATE": created.isoformat(timespec="seconds"),
+        "FORMAT": "3.0", "VERSION": "3.0",
+        "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+        "xsi:noNamespaceSchemaLocation":
+            "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"})
+    header = ElementTree.SubElement(root, "HEADER", {
+        "MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
+    if media is not None:
+        ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", {
+            "MEDIA_URL": media.absolute().as_uri(),
+            "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "unknown",
+            "RELATIVE_MEDIA_URL": "./" + urllib.parse.quote(
+                os.path.relpath(media, folder).replace(os.sep, "/"))})
+    timed = _timed(rows)
+    used = ElementTree.SubElement(header, "PROPERTY",
+                                  {"NAME": "lastUsedAnnotationId"})
+    used.text = str(len(timed))
+
+    # Two slots an annotation; ELAN wants them all in the order of time.
+    moments = sorted((moment, number, edge)
+                     for number, (_, *edges) in enumerate(timed)
+                     for edge, moment in enumerate(edges))
+    order = ElementTree.SubElement(root, "TIME_ORDER")
+    slots = {}
+    for index, (moment, number, edge) in enumerate(moments, 1):
+        slots[number, edge] = f"ts{index}"
+        ElementTree.SubElement(order, "TIME_SLOT", {
+            "TIME_SLOT_ID": f"ts{index}", "TIME_VALUE": str(moment)})
+
+    for name, numbers in _tiers(timed).items():
+        tier = ElementTree.SubElement(root, "TIER", {
+            "LINGUISTIC_TYPE_REF": _EAF_TYPE, "TIER_ID": name})
+        for number in numbers:
+            annotation = ElementTree.SubElement(
+                ElementTree.SubElement(tier, "ANNOTATION"),
+                "ALIGNABLE_ANNOTATION", {
+                    "ANNOTATION_ID": f"a{number + 1}",
+                    "TIME_SLOT_REF1": slots[number, 0],
+                    "TIME_SLOT_REF2": slots[number, 1]})
+            value = ElementTree.SubElement(annotation, "ANNOTATION_VALUE")
+            value.text = _NOT_XML.sub(" ", _caption(timed[number][0]))
+    ElementTree.SubElement(root, "LINGUISTIC_TYPE", {
+        "GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": _EAF_TYPE,
+        "TIME_ALIGNABLE": "true"})
+    for stereotype, description in _EAF_STEREOTYPES.items():
+        ElementTree.SubElement(root, "CONSTRAINT", {
+            "DESCRIPTION": description, "STEREOTYPE": stereotype})
+    ElementTree.indent(root)
+    return ('<?xml version="1.0" encoding="UTF-8"?>\n'
+            + ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def _tiers(timed: Sequence[tuple[Row, int, int]]) -> dict[str, list[int]]:
+    """Rows of each tier; within one none overlaps another."""
+    labels = sorted({row["label"] for row, *_ in timed})
+    tiers: dict[str, list[int]] = {}
+    for label in labels:
+        lanes: list[list[int]] = []
+        for number, (row, start, _) in enumerate(timed):
+            if row["label"] != label:
+                continue
+            lane = next((lane for lane in lanes
+                         if timed[lane[-1]][2] <= start), None)
+            if lane is None:
+                lanes.append(lane := [])
+            lane.append(number)
+        for index, lane in enumerate(lanes):
+            name = _NOT_XML.sub(" ", label)
+            name = name if index == 0 else f"{name} ({index + 1})"
+            while name in tiers:  # a class may be called "jump (2)"
+                name += "'"
+            tiers[name] = lane
+    return tiers
+
+
+def _timed(rows: Sequence[Row]) -> list[tuple[Row, int, int]]:
+    """(row, start, end in milliseconds), in the order of time."""
+    timed = []
+    for row in in_time(rows):
+        start = round(1000 * row["start_seconds"])
+        end = max(round(1000 * row["end_seconds"]), start + _SHORTEST_MS)
+        timed.append((row, start, end))
+    return timed
+
+
+def _caption(row: Row) -> str:
+    """One line; a line break or an arrow would end a subtitle."""
+    label = " ".join(str(row["label"]).split()).replace("-->", "->")
+    return f"{label} {row['score']:.2f}"
+
+
+def _escaped(text: str) -> str:
+    return (text.replace("&", "&amp;").replace("<", "&lt;")
+            .replace(">", "&gt;"))
+
+
+def _clock(milliseconds: int, point: str) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{point}{rest:03}"

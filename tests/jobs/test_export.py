@@ -1,0 +1,200 @@
+"""A run as one folder: the same detections without any of its code."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from losa_jax import predict
+from losa_jax.errors import InputError
+from losa_jax.jobs.evaluate import evaluate
+from losa_jax.jobs.export import export
+from losa_jax.training import exported
+from losa_jax.training.exported import is_exported, load_exported
+
+pytestmark = pytest.mark.slow
+
+# Any import of the model's code fails.
+WITHOUT_MODELS = """
+import sys
+sys.modules["losa_jax.models"] = None
+from losa_jax import predict
+raise SystemExit(predict.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(config, fake_run, tmp_path_factory):
+    """A config whose evaluation keeps few, clear detections; its folder."""
+    config = config.copy_and_resolve_references()
+    config.evaluate.max_detections = 40
+    config.evaluate.top_k = 200
+    workdir = tmp_path_factory.mktemp("run") / "workdir"
+    shutil.copytree(fake_run, workdir)
+    (workdir / "config.json").write_text(json.dumps(config.to_dict()))
+    (workdir / "thresholds.json").write_text(json.dumps(
+        {"clockwise": {"score": 0.25, "f1": 1.0}}))
+    return config, workdir
+
+
+@pytest.fixture(scope="module")
+def folder(run):
+    config, workdir = run
+    return export(config, workdir)
+
+
+def _same(found, wanted, tolerance=1e-5):
+    """The same list, where rows of nearly one score may change places."""
+    assert len(found) == len(wanted) > 10
+    left = list(found)
+    for row in wanted:
+        partner = next(one for one in left if one["label"] == row["label"]
+                       and abs(one["score"] - row["score"]) <= tolerance
+                       and np.allclose(one["segment"], row["segment"],
+                                       rtol=0, atol=tolerance))
+        left.remove(partner)
+
+
+def test_predict_without_model_code_finds_what_eval_finds(
+        run, folder, tmp_path, monkeypatch):
+    devices = jax.devices()[:1]  # one is compiled for in half the time
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    config, workdir = run
+    config = config.copy_and_resolve_references()
+    config.evaluate.output = "eval"
+    evaluate(config, workdir)
+    wanted = json.loads((workdir / "eval/predictions.json").read_text())[
+        "results"]
+    paths = [str(path) for path in Path(config.data.videos).iterdir()
+             if path.stem in wanted]
+    # Elsewhere and alone: no config, no work directory, no backbone.
+    alone = tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MODELS, *paths,
+         f"--checkpoint={alone}", f"--output={tmp_path / 'out'}"],
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out/predictions.json").read_text())[
+        "results"]
+    assert set(found) == set(wanted)
+    for name, rows in wanted.items():
+        _same(found[name], rows)
+
+
+def test_any_number_of_windows_and_every_platform(run, folder):
+    config, _ = run
+    model = load_exported(folder)
+    assert model.thresholds == {"clockwise": 0.25}
+    assert len(model.class_names) == 8
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["platforms"] == ["cpu", "tpu", "cuda"]
+    program = exported.jax_export.deserialize(
+        bytearray((folder / "program.bin").read_bytes()))
+    assert program.platforms == ("cpu", "tpu", "cuda")
+    # Weights are in one place only.
+    weights = (folder / "weights.safetensors").stat().st_size
+    assert (folder / "program.bin").stat().st_size < 20 * weights
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, 64, 32, 32, 3), np.uint8)
+    three, scores = jax.device_get(
+        model.predict_windows(frames, [64, 40, 64]))
+    one, _ = jax.device_get(model.predict_windows(frames[1:2], [40]))
+    assert scores is None and three.alive.sum() > 50
+    for name, array in three._asdict().items():
+        np.testing.assert_allclose(array[1], getattr(one, name)[0],
+                                   atol=1e-5)
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def _edit(copy, **changes):
+    path = copy / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda copy: _edit(copy, format_version=2),
+     "format version 2, this program reads 1.*update losa_jax"),
+    (lambda copy: _edit(copy, format_version=0), "export the run again"),
+    (lambda copy: _edit(copy, format="zip"), "not the manifest"),
+    (lambda copy: _edit(copy, files={}),
+     "nothing of weights.safetensors, program.bin"),
+    (lambda copy: (copy / "manifest.json").write_text("{"),
+     "not the manifest"),
+    (lambda copy: _edit(copy, platforms=["tpu", "cuda"]),
+     "is for tpu, cuda, this is cpu"),
+    (lambda copy: (copy / "program.bin").unlink(), "program.bin: is missing"),
+    (lambda copy: os.truncate(copy / "weights.safetensors", 1000),
+     "has 1,000 bytes"),
+    (lambda copy: _flip(copy / "weights.safetensors"), "is damaged"),
+    (lambda copy: _flip(copy / "program.bin"), "is damaged"),
+])
+def test_a_folder_that_is_not_right_is_refused(copy, damage, message):
+    damage(copy)
+    with pytest.raises(InputError, match=message):
+        load_exported(copy)
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_other_checkpoints_are_not_in_a_folder(folder):
+    for settings in ({"which": "last"}, {"backbone": "elsewhere"}):
+        with pytest.raises(InputError, match="holds one checkpoint"):
+            predict.load(folder, **settings)
+
+
+def test_half_a_folder_never_has_its_name(tmp_path, monkeypatch):
+    parts = {"program": b"program", "weights": {"a": np.ones(3, np.float32)},
+             "manifest": {"class_names": ["a"]}}
+    exported.write_exported(tmp_path / "out", **parts)
+    before = (tmp_path / "out/manifest.json").read_bytes()
+
+    def full(path):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(exported, "_checksum", full)
+    for name in ("out", "new"):
+        with pytest.raises(InputError, match="no space left"):
+            exported.write_exported(tmp_path / name, **parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/manifest.json").read_bytes() == before
+    monkeypatch.undo()
+    exported.write_exported(tmp_path / "out", **parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    # What is somebody else's stays.
+    (tmp_path / "out/note.txt").write_text("mine")
+    with pytest.raises(InputError, match="no exported model"):
+        exported.write_exported(tmp_path / "out", **parts)
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("export.platforms", ("cpu", "rocm"), "choose among cpu, tpu, cuda"),
+    ("features.folder", "somewhere", "no network that reads videos"),
+    ("evaluate.checkpoint", "first", "choose best or last"),
+])
+def test_what_cannot_be_exported(run, tmp_path, key, value, message):
+    config, workdir = run
+    config = config.copy_and_resolve_references()
+    config.export.folder = str(tmp_path / "out")
+    section, name = key.split(".")
+    config[section][name] = value
+    with pytest.raises(InputError, match=message):
+        export(config, workdir)
+    assert not is_exported(tmp_path / "out")
+    assert not [*tmp_path.iterdir()]

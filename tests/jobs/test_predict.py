@@ -1,0 +1,348 @@
+"""Videos in, files out: as the evaluation, again and again, in any way."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import types
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from losa_jax import predict as door
+from losa_jax.detection.predictions import read_predictions
+from losa_jax.errors import InputError
+from losa_jax.jobs import localizer as seam
+from losa_jax.jobs.evaluate import evaluate
+from losa_jax.jobs.live import live
+from losa_jax.jobs.predict import find_videos, predict
+from losa_jax.jobs.predicted import Settings
+from losa_jax.jobs.setup import load_data, store_config, write_json
+from losa_jax.jobs.stop import Interrupted
+from losa_jax.training import build
+from losa_jax.training.checkpoint import BEST, Checkpoints
+from losa_jax.training.restore import fresh_state, run_facts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built_once():
+    """Making the network takes seconds, and it is the same each time."""
+    built, real = {}, build.build_model
+
+    def build_model(config, num_classes, mesh):
+        key = json.dumps(config.to_dict()), num_classes
+        if key not in built:
+            built[key] = real(config, num_classes, mesh)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", build_model)
+        yield
+
+
+@pytest.fixture(scope="module")
+def workdir(config, tmp_path_factory):
+    """A run that has learned nothing, but whose scores differ."""
+    workdir = tmp_path_factory.mktemp("run")
+    data = load_data(config, workdir, subsets=("test",))
+    mesh = build.build_mesh(config)
+    model = build.build_model(config, len(data.class_names), mesh)
+    state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
+    rng = np.random.default_rng(0)
+    state = state.replace(ema=jax.tree.map(
+        lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape).astype(
+            np.float32), state.ema))
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(BEST, 1, state, {
+        **run_facts(config, data.class_names, model), "best_map": 0.5})
+    checkpoints.close()
+    store_config(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def expected(config, workdir):
+    """predictions.json of --mode=eval, and the videos' folder."""
+    evaluate(config, workdir)
+    return read_predictions(workdir / "predictions.json")
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return door.load(workdir)
+
+
+@pytest.fixture(scope="module")
+def videos(config, expected):
+    return [Path(config.data.videos) / f"{name}.mp4" for name in expected]
+
+
+@pytest.fixture(scope="module")
+def threshold(expected):
+    """That a good part of the detections reaches."""
+    return float(np.quantile([one.score for rows in expected.values()
+                              for one in rows], 0.7))
+
+
+def _same(ours, expected):
+    assert [one.label for one in ours] == [one.label for one in expected]
+    np.testing.assert_allclose(
+        [(*one[:2], one.score) for one in ours],
+        [(*one[:2], one.score) for one in expected], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def output(model, videos, threshold, tmp_path_factory):
+    output = tmp_path_factory.mktemp("predicted") / "out"
+    assert predict([str(videos[0].parent)], model,
+                   Settings(output, threshold)) == {}
+    return output
+
+
+def test_as_the_evaluation(output, expected):
+    ours = read_predictions(output / "predictions.json")
+    assert len(ours) == 6  # the folder's training videos too
+    for video, rows in expected.items():
+        assert len(rows) > 20
+        _same(ours[video], rows)
+
+
+def test_files_of_a_video(output, expected, threshold):
+    name = next(iter(expected))
+    shown = [one for one in expected[name] if one.score >= threshold]
+    content = json.loads((output / f"{name}.json").read_text())
+    assert len(content["detections"]) == len(shown) > 5
+    assert len(content["below_threshold"]) == len(expected[name]) - len(shown)
+    starts = [row["start_seconds"] for row in content["detections"]]
+    assert starts == sorted(starts)
+    for row in content["detections"]:
+        assert row["score"] >= threshold
+        assert 0 <= row["start_frame"] < row["end_frame"] <= content[
+            "frame_count"]
+        assert row["start_frame"] == pytest.approx(
+            row["start_seconds"] * content["fps"], abs=1)
+    table = list(csv.DictReader(io.StringIO(
+        (output / f"{name}.csv").read_text())))
+    assert len(table) == len(shown)
+    for suffix in ("srt", "vtt"):
+        text = (output / f"{name}.{suffix}").read_text()
+        assert text.count(" --> ") == len(shown)
+    assert (output / f"{name}.eaf").read_text().count(
+        "<ALIGNABLE_ANNOTATION") == len(shown)
+    assert (output / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    assert not list(output.glob("*tmp*")) + list(output.glob(".*"))
+
+
+def _never(*_):
+    raise AssertionError("this video was done")
+
+
+def test_what_is_done_is_not_done_again(output, model, videos, threshold,
+                                        tmp_path, monkeypatch):
+    again = tmp_path / "out"
+    shutil.copytree(output, again)
+    idle = seam.dataclasses.replace(model, predict_windows=_never)
+    before = (again / "predictions.json").read_text()
+    folder = [str(videos[0].parent)]
+    predict(folder, idle, Settings(again, threshold))
+    assert (again / "predictions.json").read_text() == before
+    # Another threshold only writes the files anew.
+    predict(folder, idle, Settings(again, 0.0))
+    content = json.loads((again / f"{videos[0].stem}.json").read_text())
+    assert content["below_threshold"] == [] != content["detections"]
+    assert (again / "predictions.json").read_text() == before
+    # A lost or half-written one, another model or another file is done anew.
+    (again / f"{videos[0].stem}.json").write_text("{")
+    with pytest.raises(AssertionError, match="was done"):
+        predict(folder, idle, Settings(again, threshold))
+    other = seam.dataclasses.replace(idle, identity="other")
+    with pytest.raises(AssertionError, match="was done"):
+        predict([str(videos[1])], other, Settings(again, threshold))
+
+
+def test_a_signal_stops_it_with_finished_videos_written(
+        model, videos, expected, tmp_path):
+    calls = []
+
+    def and_then_a_signal(*arguments):
+        calls.append(arguments)
+        if len(calls) == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return model.predict_windows(*arguments)
+
+    stopped = seam.dataclasses.replace(model,
+                                       predict_windows=and_then_a_signal)
+    folder = [str(videos[0].parent)]
+    with pytest.raises(Interrupted, match="SIGTERM.*start the same command"):
+        predict(folder, stopped, Settings(tmp_path))
+    first = read_predictions(tmp_path / "predictions.json")
+    assert 0 < len(first) < 6
+    assert {path.stem for path in tmp_path.glob("*.csv")} == set(first)
+    whole = len(calls)
+    predict(folder, stopped, Settings(tmp_path))
+    ours = read_predictions(tmp_path / "predictions.json")
+    assert len(ours) == 6 and len(calls) > whole
+    for name, rows in expected.items():
+        _same(ours[name], rows)
+
+
+def test_called_from_python(model, videos, expected, threshold):
+    rows = expected[videos[0].stem]
+    _same(model(videos[0], threshold=0), rows)
+    _same(model(videos[0], threshold=threshold),
+          [one for one in rows if one.score >= threshold])
+    _same(model(videos[0], threshold=0, top_k=7), rows[:7])
+    assert model(videos[0]) == []  # no thresholds.json: 0.5
+    with pytest.raises(InputError, match="cannot be opened"):
+        model("nowhere.mp4")
+
+
+def test_thresholds_of_the_run(workdir, tmp_path, expected):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    label = expected[next(iter(expected))][0].label
+    write_json(copy / "thresholds.json", {label: {"score": 0.25}})
+    assert seam.read_thresholds(copy) == {label: 0.25}
+    write_json(copy / "thresholds.json", [1])
+    with pytest.raises(InputError, match="delete it to use 0.5"):
+        seam.read_thresholds(copy)
+
+
+def test_broken_ones_are_listed_and_the_others_done(
+        workdir, model, videos, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(door, "load", lambda *names, **settings: (
+        asked.append(names), model)[1])
+    folder = tmp_path / "videos"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(videos[0], folder / "good.mp4")
+    shutil.copy(videos[1], folder / "deep/good.mp4")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "notes.txt").write_text("no video")
+    (folder / "text.mp4").write_text("no video")
+    output = tmp_path / "out"
+    command = [str(folder), str(tmp_path / "none.mp4"),
+               f"--checkpoint={workdir}", f"--output={output}"]
+    assert door.main(command) == 1
+    shown = capsys.readouterr()
+    for name, reason in (("empty.mp4", "the file is empty"),
+                         ("text.mp4", "not a readable video"),
+                         ("none.mp4", "no such file")):
+        assert f"{name}: {reason}" in shown.err
+    assert "3 could not be read" in shown.err and "notes" not in shown.err
+    assert "2 of 4 videos done" in shown.out
+    assert len(json.loads((output / "failures.json").read_text())) == 3
+    assert set(read_predictions(output / "predictions.json")) == {
+        "videos_good.mp4", "deep_good.mp4"}
+    # Without them all is well, and nothing is left of the failures.
+    (folder / "empty.mp4").unlink()
+    (folder / "text.mp4").unlink()
+    assert door.main([str(folder), *command[2:]]) == 0
+    assert not (output / "failures.json").exists()
+    assert asked == 2 * [(str(workdir),)]
+
+
+def test_standard_input_is_the_file(model, videos, expected, tmp_path,
+                                    monkeypatch):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
+        buffer=io.BytesIO(videos[0].read_bytes())))
+    assert predict(["-"], model, Settings(tmp_path)) == {}
+    _same(read_predictions(tmp_path / "predictions.json")["stdin"],
+          expected[videos[0].stem])
+    assert "MEDIA_DESCRIPTOR" not in (tmp_path / "stdin.eaf").read_text()
+    assert not list(tmp_path.glob(".stdin*"))
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
+        buffer=io.BytesIO(b"no video")))
+    failures = predict(["-"], model, Settings(tmp_path))
+    assert list(failures) == ["-"] and failures["-"].startswith("-: ")
+
+
+def test_live_gives_lines_of_what_the_file_holds(
+        model, videos, expected, threshold, tmp_path, capsys):
+    count = live(str(videos[0]), model, output=tmp_path,
+                 threshold=threshold, idle_seconds=0)
+    lines = [json.loads(line) for line
+             in capsys.readouterr().out.splitlines()]
+    assert len(lines) == count > 5
+    assert lines == [json.loads(line) for line in (
+        tmp_path / "live.jsonl").read_text().splitlines()]
+    # All but what reaches back over windows is the same.
+    rows = {(one.label, round(one.start_seconds, 2),
+             round(one.end_seconds, 2)) for one in expected[videos[0].stem]}
+    hits = sum((row["label"], round(row["start_seconds"], 2),
+                round(row["end_seconds"], 2)) in rows for row in lines)
+    assert hits > 0.8 * count
+
+
+def test_a_folder_that_cannot_be_written_is_named(model, videos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--output=.*file.*cannot be writ"):
+        predict([str(videos[0])], model, Settings(tmp_path / "file"))
+
+
+def test_ids_tell_videos_apart(tmp_path):
+    for name in ("a/x.mp4", "b/x.mp4", "b/x.mkv", "b/y.mp4", "b/Y.avi",
+                 "b/predictions.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    failures = {}
+    found = find_videos([str(tmp_path / "b/y.mp4"), str(tmp_path)], failures)
+    assert {one.video_id: str(one.path.relative_to(tmp_path))
+            for one in found} == {
+        "y.mp4": "b/y.mp4", "Y.avi": "b/Y.avi", "x.mkv": "b/x.mkv",
+        "a_x.mp4": "a/x.mp4", "b_x.mp4": "b/x.mp4",
+        "predictions.mp4": "b/predictions.mp4"}
+    assert failures == {}
+
+
+@pytest.mark.parametrize("arguments, status, message", [
+    (["{folder}", "--checkpoint={folder}"], 1, "holds no finished run"),
+    (["a", "b", "--checkpoint={folder}", "--live"], 2, "takes one source"),
+    (["--checkpoint={folder}"], 2, "VIDEO_OR_FOLDER"),
+])
+def test_wrong_use_is_explained(arguments, status, message, tmp_path,
+                                capsys):
+    arguments = [part.format(folder=tmp_path) for part in arguments]
+    try:
+        assert door.main(arguments) == status
+    except SystemExit as error:
+        assert error.code == status
+    assert message in capsys.readouterr().err
+
+
+def test_a_backbone_that_is_gone_is_named(workdir):
+    with pytest.raises(InputError, match="nowhere"):
+        door.load(workdir, backbone="nowhere")
+
+
+def test_a_run_on_files_of_features_is_refused(workdir, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    settings["features"]["folder"] = "features"
+    write_json(copy / "config.json", settings)
+    with pytest.raises(InputError, match="reads files of features"):
+        door.load(copy)
+
+
+def test_a_signal_ends_a_live_video_with_its_last_window(
+        model, videos, tmp_path, capsys):
+    calls = []
+
+    def and_then_a_signal(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return model.predict_windows(*arguments)
+
+    stopped = seam.dataclasses.replace(model,
+                                       predict_windows=and_then_a_signal)
+    before = threading.active_count()
+    assert live(str(videos[0]), stopped, threshold=0, idle_seconds=0) > 0
+    assert calls and threading.active_count() == before

@@ -24,8 +24,9 @@ def get_config() -> ConfigDict:
         class_agnostic=False,
         train_subset="training",
         test_subset="testing",
-        # A broken or missing video: "stop" before training starts, or "skip"
-        # it, with a warning and a count.
+        # A broken or missing video, before the run or in the middle of it:
+        # "stop", or "skip" it: the next video takes its place, and
+        # broken_videos.json lists it.
         on_broken_video="stop",
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
@@ -35,7 +36,10 @@ def get_config() -> ConfigDict:
         check="ends",
         # Segments that reach outside their video: "error" or "clip".
         on_outside="error",
+        # Threads that decode, of this process or of each worker process.
         num_threads=2,
+        # 0: threads alone, which were faster wherever it was measured.
+        worker_processes=0,
         # Memory for decoded samples, in the files' own size: the training
         # set, then the testing set, is decoded once a run instead of once an
         # epoch where all of it fits into what is left. 0 keeps nothing.
@@ -120,6 +124,12 @@ def get_config() -> ConfigDict:
         flip_probability=0.5,
         # Brightness, contrast and saturation within 1 +- this.
         colour_jitter=0.5,
+        # The hue turns by up to this share of a circle.
+        hue_jitter=0.0,
+        # RandAugment (data/random_operations.py): so many operations, at a
+        # magnitude of 10. AdaTAD: 2 and 9.
+        random_operations=0,
+        operation_magnitude=9.0,
         # One draw for all frames of a "window" or of each "clip".
         per="window",
     ))

@@ -15,12 +15,13 @@ B-frames in AVI files); there frame i is the i-th picture decoded.
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -40,13 +41,22 @@ from losa_jax.errors import InputError
 _SEEK_TRIES = 3
 
 
+# What becomes of a picture [H, W, 3] at one place of the frames asked for.
+View = Callable[[np.ndarray, int], np.ndarray]
+
+
 class VideoDecodeError(InputError):
-    """A frame that the file promises cannot be decoded."""
+    """A frame that the file promised cannot be had."""
+
+
+class _SkippedTooMuch(Exception):
+    """A decoder told to leave out what is not needed left out more."""
 
 
 def read_frames(path: str | Path, frame_indices: Sequence[int], *,
                 height: int | None = None, width: int | None = None,
-                info: VideoInfo | None = None) -> np.ndarray:
+                info: VideoInfo | None = None, view: View | None = None
+                ) -> np.ndarray:
     """Decodes frames of a video, exactly and upright, in one pass.
 
     Args:
@@ -55,19 +65,23 @@ def read_frames(path: str | Path, frame_indices: Sequence[int], *,
         order, repeats allowed.
       height, width: size of the pictures returned; None keeps the file's.
       info: what `probe_video` said of the file; None probes it now.
+      view: makes a picture into what is returned at place i of the f, so
+        that no window is ever in memory at the file's own size; with it,
+        `height` and `width` are the size of what it makes.
 
     Returns:
       uint8 [f, H, W, 3], RGB.
 
     Raises:
       ValueError: a frame index lies outside [0, frame_count).
-      VideoDecodeError: a frame cannot be decoded.
-      InputError: the file is missing or no video.
+      VideoDecodeError: a frame cannot be decoded, or the file that `info`
+        tells of cannot be opened (any more).
+      InputError: without `info`, the file is missing or no video.
     """
     path = Path(path)
     info = info or probe_video(path)
     indices = np.asarray(frame_indices, np.int64)
-    wanted = np.unique(indices)
+    wanted, place_of = np.unique(indices, return_inverse=True)
     if wanted.size and not 0 <= wanted[0] <= wanted[-1] < info.frame_count:
         raise ValueError(
             f"{path}: frames {wanted[0]} to {wanted[-1]} asked for, the "
@@ -77,10 +91,35 @@ def read_frames(path: str | Path, frame_indices: Sequence[int], *,
         np.uint8)
     if not wanted.size:
         return frames
+    # places[i] are those of frames that show wanted[i].
+    places = np.split(np.argsort(place_of, kind="stable"),
+                      np.cumsum(np.bincount(place_of))[:-1])
+    stored = ((info.height, info.width) if view is not None
+              else frames.shape[1:3])
+
+    def put(number: int, pixels: np.ndarray) -> None:
+        for place in places[number]:
+            frames[place] = pixels if view is None else view(pixels, place)
+
+    try:
+        _read_into(put, path, info, wanted, stored, skip=info.is_timed)
+    except _SkippedTooMuch:
+        _read_into(put, path, info, wanted, stored, skip=False)
+    except VideoDecodeError:
+        raise
+    except InputError as error:  # deleted or replaced since it was probed
+        raise VideoDecodeError(str(error)) from error
+    return frames
+
+
+def _read_into(put: Callable[[int, np.ndarray], None], path: Path,
+               info: VideoInfo, wanted: np.ndarray, size: tuple[int, int], *,
+               skip: bool) -> None:
+    """One pass over the file: put(i, pixels) for every wanted[i], rising."""
     if info.is_timed:
         moments = info.first_seconds + (wanted + 0.5) / info.fps
         last_moment = info.last_seconds
-        pictures = _timed_pictures(path, moments[0])
+        pictures = _timed_pictures(path, moments, skip)
     else:
         moments = wanted + 0.5
         last_moment = info.frame_count - 1
@@ -91,15 +130,14 @@ def read_frames(path: str | Path, frame_indices: Sequence[int], *,
     with contextlib.closing(pictures):
         try:
             for picture, shown in _shown_at(pictures, moments, last_moment):
-                pixels = _upright_rgb(picture, reformatter, *frames.shape[1:3])
-                for frame_index in wanted[done:done + shown]:
-                    frames[indices == frame_index] = pixels
+                pixels = _upright_rgb(picture, reformatter, *size)
+                for number in range(done, done + shown):
+                    put(number, pixels)
                 done += shown
         except FFmpegError as error:
             raise _lost_frame(path, info, wanted[done], error) from error
     if done < len(wanted):
         raise _lost_frame(path, info, wanted[done], "the file ends before it")
-    return frames
 
 
 def _lost_frame(path: Path, info: VideoInfo, frame_index: int,
@@ -119,7 +157,8 @@ def _upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
     scaled = reformatter.reformat(
         picture, width=width, height=height, format="rgb24",
         interpolation="BILINEAR", threads=1)
-    return np.rot90(scaled.to_ndarray(), turns)
+    # OpenCV takes no pictures that are read backwards.
+    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
 
 
 def _counted_pictures(path: Path) -> Iterator[tuple[float, VideoFrame]]:
@@ -128,11 +167,17 @@ def _counted_pictures(path: Path) -> Iterator[tuple[float, VideoFrame]]:
         yield from enumerate(decode_packets(container.demux(stream)))
 
 
-def _timed_pictures(path: Path, moment: float
+def _timed_pictures(path: Path, moments: np.ndarray, skip: bool
                     ) -> Iterator[tuple[float, VideoFrame]]:
-    """(time stamp in seconds, picture), from one shown by `moment` on."""
+    """(time stamp in seconds, picture), from one shown by the first moment
+    on.
+
+    Raises:
+      _SkippedTooMuch: only with `skip`, which leaves out pictures that are
+        neither shown at a moment nor needed to decode others.
+    """
     with open_video(path) as (container, stream):
-        pictures = _decode_from(container, stream, moment)
+        pictures = _decode_from(container, stream, moments, skip)
         for picture in pictures or ():
             yield stamp_seconds(picture.pts, stream), picture
     if pictures is None:
@@ -143,9 +188,11 @@ def _timed_pictures(path: Path, moment: float
 
 
 def _decode_from(container: InputContainer, stream: VideoStream,
-                 moment: float) -> Iterator[VideoFrame] | None:
-    """Seeks; None if no key frame is found that begins by `moment`."""
-    goal = latest = int(moment / stream.time_base)
+                 moments: np.ndarray, skip: bool
+                 ) -> Iterator[VideoFrame] | None:
+    """Seeks; None if no key frame is found that begins by the first
+    moment."""
+    goal = latest = int(moments[0] / stream.time_base)
     for _ in range(_SEEK_TRIES):
         try:
             container.seek(goal, stream=stream)
@@ -154,9 +201,11 @@ def _decode_from(container: InputContainer, stream: VideoStream,
             if key.dts is None:
                 return None
             if key.is_keyframe and key.pts is not None:
+                packets = itertools.chain([key], packets)
+                decoded = (_decode_needed(packets, stream, moments) if skip
+                           else decode_packets(packets))
                 # Pictures from before the key frame (open groups) may lean
                 # on others that were not decoded.
-                decoded = decode_packets(itertools.chain([key], packets))
                 pictures = (
                     picture for picture in decoded
                     if picture.pts is not None and picture.pts >= key.pts)
@@ -169,6 +218,53 @@ def _decode_from(container: InputContainer, stream: VideoStream,
         except FFmpegError:
             return None
     return None
+
+
+def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
+                   moments: np.ndarray) -> Iterator[VideoFrame]:
+    """Decodes without the pictures that nobody looks at or leans on.
+
+    What is shown at the moments is known from the packets' time stamps
+    before anything is decoded. Needs a decoder without threads, which obeys
+    `skip_frame` packet by packet.
+    """
+    ahead, needed = _needed_stamps(packets, stream, moments)
+    due = sorted(needed)
+    last = max(needed, default=0)
+    for packet in itertools.chain(ahead, packets):
+        # What follows the last one tells that it is not the file's last.
+        is_idle = due and packet.size and (
+            packet.pts < last and packet.pts not in needed)
+        stream.codec_context.skip_frame = "NONREF" if is_idle else "DEFAULT"
+        for picture in packet.decode():
+            if picture.pts is not None and due:
+                if picture.pts > due[0]:
+                    raise _SkippedTooMuch
+                if picture.pts == due[0]:
+                    del due[0]
+            yield picture
+
+
+def _needed_stamps(packets: Iterator[Packet], stream: VideoStream,
+                   moments: np.ndarray) -> tuple[list[Packet], set[int]]:
+    """Packets up to the last moment, and the stamps of pictures shown at
+    the moments: none where the packets do not tell."""
+    ahead: list[Packet] = []
+    last = moments[-1] / stream.time_base
+    for packet in packets:
+        ahead.append(packet)
+        if packet.size == 0:  # the demuxer's sign for the end
+            break
+        if packet.pts is None or packet.dts is None or packet.is_discard:
+            return ahead, set()
+        if packet.dts > last:  # and so is when those to come are shown
+            break
+    stamps = sorted(packet.pts for packet in ahead if packet.size)
+    seconds = [stamp_seconds(stamp, stream) for stamp in stamps]
+    shown = np.searchsorted(seconds, moments, side="right") - 1
+    if shown[0] < 0:  # this was no key frame to start from
+        return ahead, set()
+    return ahead, {stamps[number] for number in shown}
 
 
 def _shown_at(pictures: Iterable[tuple[float, VideoFrame]],

@@ -50,6 +50,9 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if stream is None:
             raise InputError(f"{path}: the file has no video stream, only "
                              "sound or data: give a file with pictures")
+        if stream.codec_context is None:
+            raise InputError(f"{path}: its pictures are in no format that "
+                             f"can be decoded here: {MEND}")
         # Several windows are decoded side by side; threads inside each
         # decoder would only fight for the same cores.
         stream.thread_type = "NONE"

@@ -112,6 +112,30 @@ def read_frames(path: str | Path, frame_indices: Sequence[int], *,
     return frames
 
 
+def pass_frames(put: Callable[[int, np.ndarray], None], path: Path,
+                info: VideoInfo, frame_indices: np.ndarray,
+                size: tuple[int, int]) -> None:
+    """Calls put(i, picture) for each frame of a row that does not fall.
+
+    One pass, and no more than a picture in memory, however long the video.
+
+    Args:
+      frame_indices: [f] of the grid; repeats are put again.
+      size: height and width of the upright pictures, uint8 [H, W, 3].
+
+    Raises:
+      VideoDecodeError: a frame cannot be decoded.
+    """
+    wanted, counts = np.unique(frame_indices, return_counts=True)
+    firsts = np.cumsum(counts) - counts
+
+    def put_repeats(number: int, pixels: np.ndarray) -> None:
+        for repeat in range(counts[number]):
+            put(int(firsts[number]) + repeat, pixels)
+
+    _read_into(put_repeats, path, info, wanted, size, skip=False)
+
+
 def _read_into(put: Callable[[int, np.ndarray], None], path: Path,
                info: VideoInfo, wanted: np.ndarray, size: tuple[int, int], *,
                skip: bool) -> None:

@@ -1,7 +1,6 @@
 """Every frame is the one asked for, and every broken file is found out.
 
-Pictures carry their number: block k of 8, each 16 x 16 pixels, at the top
-left is white if bit k of the number is 1.
+Pictures carry their number: see tests/data/painted.py.
 """
 
 import dataclasses
@@ -16,52 +15,16 @@ import pytest
 from losa_jax.data import video
 from losa_jax.data.video import VideoDecodeError, probe_video, read_frames
 from losa_jax.errors import InputError
+from tests.data.painted import FRAMES
+from tests.data.painted import number_of as _number
+from tests.data.painted import numbers as _numbers
+from tests.data.painted import picture_of as _picture
+from tests.data.painted import render as _render
 
-FRAMES = 240
 HMDB = "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi"
 # Pictures of variable_frame_rate.mp4 and when they appear (its README).
 VARIABLE_SECONDS = np.concatenate([
     np.arange(60) / 30, 2 + np.arange(20) / 10, 5 + np.arange(25) / 25])
-
-
-def _number(frame, block=16):
-    middle = slice(block // 4, 3 * block // 4)
-    return sum(
-        int(frame[middle, block * k:block * (k + 1)][:, middle].mean() > 128)
-        << k for k in range(8))
-
-
-def _numbers(frames):
-    return [_number(frame) for frame in frames]
-
-
-def _picture(number):
-    picture = np.full((64, 160, 3), 90, np.uint8)
-    picture[32:, number % 100:number % 100 + 40] = (220, 60, 20)
-    for k in range(8):
-        picture[:16, 16 * k:16 * k + 16] = 255 * (number >> k & 1)
-    return picture
-
-
-def _render(path, *, x264="keyint=30", codec="libx264", fps=25,
-            frames=FRAMES, pictures=_picture, seconds=None):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps))
-        stream.height, stream.width = 64, 160
-        stream.pix_fmt = "yuv420p"
-        if seconds is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        if codec == "libx264":
-            stream.codec_context.options = {
-                "preset": "veryfast", "crf": "18", "x264-params": x264}
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(pictures(number), "rgb24")
-            if seconds is not None:
-                frame.time_base = Fraction(1, 1000)
-                frame.pts = round(1000 * seconds[number])
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="module")

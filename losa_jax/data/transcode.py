@@ -76,8 +76,11 @@ def transcode_video(info: VideoInfo, target: Path, *, short_side: int,
 
             def write(_: int, pixels: np.ndarray) -> None:
                 on_frame()
-                container.mux(stream.encode(
-                    VideoFrame.from_ndarray(pixels, "rgb24")))
+                frame = VideoFrame.from_ndarray(pixels, "rgb24")
+                try:
+                    container.mux(stream.encode(frame))
+                except FFmpegError as error:  # not the source's fault
+                    raise _unwritable(target, error) from error
 
             pass_frames(write, info.path, info, indices, (height, width))
             container.mux(stream.encode())
@@ -88,8 +91,11 @@ def transcode_video(info: VideoInfo, target: Path, *, short_side: int,
                 f"{len(indices)}: is the disk full?")
         os.replace(partial, target)
     except (OSError, FFmpegError) as error:
-        raise InputError(f"{target}: cannot be written "
-                         f"({error_reason(error)})") from error
+        raise _unwritable(target, error) from error
     finally:
         partial.unlink(missing_ok=True)
     return made
+
+
+def _unwritable(target: Path, error: Exception) -> InputError:
+    return InputError(f"{target}: cannot be written ({error_reason(error)})")

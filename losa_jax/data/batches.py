@@ -17,9 +17,6 @@ from typing import Any
 import grain
 import numpy as np
 
-# Batches that wait decoded; each is large, so few.
-PREFETCH_BATCHES = 2
-
 Batch = dict[str, np.ndarray]
 
 
@@ -36,12 +33,21 @@ class ReadAhead:
     worker_processes: int = 0
 
     @property
+    def buffer_batches(self) -> int:
+        """Batches that the threads work on or have done.
+
+        One more than threads: batches are handed out in order, and a thread
+        that is done before its neighbour would stand idle otherwise.
+        """
+        return self.num_threads + 1
+
+    @property
     def num_batches(self) -> int:
-        """Batches in memory at most, the one in use included."""
-        # Each worker: those it makes ahead, and one handed over.
-        ahead = (self.worker_processes * (PREFETCH_BATCHES + 1)
-                 or PREFETCH_BATCHES)
-        return ahead + 1
+        """Batches in memory at most: those made ahead (each worker process
+        has one more to hand over), the next one, and the one in use."""
+        ahead = (self.worker_processes * (self.buffer_batches + 1)
+                 or self.buffer_batches)
+        return ahead + 2
 
 
 class Batches:
@@ -103,7 +109,7 @@ class BatchIterator(Iterator[Batch]):
         # Grain's default is 16 threads and 500 elements in memory.
         batches = dataset.to_iter_dataset(grain.ReadOptions(
             num_threads=self._read_ahead.num_threads,
-            prefetch_buffer_size=PREFETCH_BATCHES))
+            prefetch_buffer_size=self._read_ahead.buffer_batches))
         workers = self._read_ahead.worker_processes
         if workers:
             batches = batches.mp_prefetch(grain.MultiprocessingOptions(

@@ -27,8 +27,9 @@ def get_config() -> ConfigDict:
         class_agnostic=False,
         train_subset="training",
         test_subset="testing",
-        # A broken or missing video: "stop" before training starts, or "skip"
-        # it, with a warning and a count.
+        # A broken or missing video, before the run or in the middle of it:
+        # "stop", or "skip" it: the next video takes its place, and
+        # broken_videos.json lists it.
         on_broken_video="stop",
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
@@ -39,7 +40,10 @@ def get_config() -> ConfigDict:
         # Segments that reach outside their video or are empty: "error", or
         # "clip" cuts them and drops what nothing is left of.
         on_outside="error",
+        # Threads that decode, of this process or of each worker process.
         num_threads=2,
+        # 0: threads alone, which were faster wherever it was measured.
+        worker_processes=0,
         # Memory for decoded samples, in the files' own size: the training
         # set, then the testing set, is decoded once a run instead of once an
         # epoch where all of it fits into what is left. 0 keeps nothing.
@@ -55,6 +59,17 @@ def get_config() -> ConfigDict:
         # Augmented views of each video to cache beside the plain one; a
         # training window is then drawn from one of all these.
         cache_copies=0,
+    ))
+    # Small copies of the videos (--mode=check_data --transcode=DIR).
+    config.transcode = ConfigDict(dict(
+        # Pixels; 0: augment.size and a seventh more (182 for 160, as the
+        # recipes resize before they crop). Smaller videos stay as they are.
+        short_side=0,
+        fps=0.0,  # 0: each video's own
+        # A key frame every so many: a window starts to be read at one.
+        gop=32,
+        # x264's constant rate factor: smaller is better and larger.
+        quality=18,
     ))
     # Head-only training on somebody's files of features: one .npy or .npz a
     # video, <prefix><video id><suffix>.npy, [time, width]. A sample is then
@@ -146,6 +161,12 @@ def get_config() -> ConfigDict:
         flip_probability=0.5,
         # Brightness, contrast and saturation within 1 +- this.
         colour_jitter=0.5,
+        # The hue turns by up to this share of a circle.
+        hue_jitter=0.0,
+        # RandAugment (data/random_operations.py): so many operations, at a
+        # magnitude of 10. AdaTAD: 2 and 9.
+        random_operations=0,
+        operation_magnitude=9.0,
         # One draw for all frames of a "window" or of each "clip".
         per="window",
     ))

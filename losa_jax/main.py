@@ -27,6 +27,9 @@ _WORKDIR = flags.DEFINE_string(
     "Default: runs/<name of the config>.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "With --mode=cache: only say what would be written.")
+_TRANSCODE = flags.DEFINE_string(
+    "transcode", "", "With --mode=check_data: a folder for small copies of "
+    "the videos, quick to read in training (config.transcode).")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8.")
 _JSON = flags.DEFINE_string(
@@ -66,6 +69,7 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
+    from losa_jax.jobs.transcode import transcode
 
     def cache_features(config, workdir):
         cache(config, workdir, dry_run=_DRY_RUN.value)
@@ -83,15 +87,23 @@ def run(argv: list[str]) -> int:
             plan(config, _TOPOLOGY.value,
                  output=Path(_JSON.value) if _JSON.value else None)
 
+    def check(config, workdir):
+        check_data(config, workdir)
+        if _TRANSCODE.value:
+            transcode(config, workdir, Path(_TRANSCODE.value))
+
     jobs = {"train": train, "pretrain": pretrain, "eval": evaluate_run,
             "cache": cache_features, "extract": extract,
-            "export": export, "check_data": check_data, "plan": plan_config}
+            "export": export, "check_data": check, "plan": plan_config}
     if _REPORT.value and _MODE.value != "eval":
         print("--report goes with --mode=eval (python -m losa_jax.report "
               "WORKDIR shows a training run)", file=sys.stderr)
         return EXIT_USAGE
     if _DRY_RUN.value and _MODE.value != "cache":
         print("--dry_run goes with --mode=cache", file=sys.stderr)
+        return EXIT_USAGE
+    if _TRANSCODE.value and _MODE.value != "check_data":
+        print("--transcode goes with --mode=check_data", file=sys.stderr)
         return EXIT_USAGE
     try:
         jobs[_MODE.value](config, workdir)

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from losa_jax.data.random_operations import random_operations
 from losa_jax.errors import InputError
 
 # Grain decodes several windows in parallel threads; OpenCV's own threads
@@ -20,66 +21,104 @@ cv2.setNumThreads(1)
 TEST_RESIZES = ("short_crop", "squash")
 
 
-def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear (area when shrinking) resize of uint8 [f, H, W, 3]."""
-    if frames.shape[1:3] == (height, width):
-        return frames
-    shrinks = height < frames.shape[1]
+def resize_picture(picture: np.ndarray, height: int, width: int
+                   ) -> np.ndarray:
+    """uint8 [H, W, 3] to [height, width, 3].
+
+    Bilinear, as the published recipes; the mean over the area below half
+    the size, where bilinear would jump over pixels. (The mean takes five
+    times as long: benchmarks/augment_speed.py.)
+    """
+    if picture.shape[:2] == (height, width):
+        return picture
+    shrinks = 2 * height < picture.shape[0] or 2 * width < picture.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (width, height), interpolation=method)
-                     for frame in frames])
+    return cv2.resize(picture, (width, height), interpolation=method)
 
 
-def test_view(frames: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """What testing sees: uint8 [f, size, size, 3].
+def test_picture(picture: np.ndarray, size: int, resize: str) -> np.ndarray:
+    """What testing sees of one picture: uint8 [size, size, 3].
 
     Args:
-      frames: uint8 [f, H, W, 3].
+      picture: uint8 [H, W, 3].
       size: side in pixels.
       resize: "short_crop" scales the short side to `size` and cuts the
         centre (AdaTAD); "squash" scales both sides, so nothing at the border
         is lost but shapes are distorted.
     """
     if resize == "squash":
-        return resize_frames(frames, size, size)
+        return resize_picture(picture, size, size)
     if resize != "short_crop":
         raise InputError(f"config.augment.test_resize={resize!r}: choose one "
                          f"of {', '.join(TEST_RESIZES)}")
-    _, height, width, _ = frames.shape
+    height, width, _ = picture.shape
     scale = size / min(height, width)
-    frames = resize_frames(frames, max(size, round(height * scale)),
-                           max(size, round(width * scale)))
-    top = (frames.shape[1] - size) // 2
-    left = (frames.shape[2] - size) // 2
-    return frames[:, top:top + size, left:left + size]
+    picture = resize_picture(picture, max(size, round(height * scale)),
+                             max(size, round(width * scale)))
+    top = (picture.shape[0] - size) // 2
+    left = (picture.shape[1] - size) // 2
+    return picture[top:top + size, left:left + size]
+
+
+def test_view(frames: np.ndarray, size: int, resize: str) -> np.ndarray:
+    """`test_picture` of frames, uint8 [f, H, W, 3] to [f, size, size, 3]."""
+    return np.stack([test_picture(frame, size, resize) for frame in frames])
+
+
+class TrainView:
+    """A random view, the same for all frames it is shown.
+
+    `picture` is applied to each while it is decoded, `finish` to all of them
+    together: contrast turns about the mean of a whole window.
+    """
+
+    def __init__(self, height: int, width: int, rng: np.random.Generator,
+                 augment: Any):
+        """
+        Args:
+          height, width: of the pictures.
+          rng: draws the parameters.
+          augment: the config section `augment`.
+        """
+        self._settings = augment
+        self._box = random_resized_crop(
+            height, width, rng, tuple(augment.crop_area),
+            tuple(augment.crop_ratio)) if augment.random_crop else None
+        self._flips = rng.random() < augment.flip_probability
+        self._operations = random_operations(
+            rng, augment.random_operations, augment.operation_magnitude,
+            augment.size)
+        self._rng = rng
+
+    def picture(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] to [size, size, 3]."""
+        size = self._settings.size
+        if self._box is not None:
+            top, left, height, width = self._box
+            picture = resize_picture(
+                picture[top:top + height, left:left + width], size, size)
+        else:
+            picture = test_picture(picture, size, self._settings.test_resize)
+        if self._flips:
+            picture = cv2.flip(picture, 1)
+        for operation in self._operations:
+            picture = operation(picture)
+        return picture
+
+    def finish(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [f, size, size, 3], all frames of the view."""
+        settings = self._settings
+        if settings.colour_jitter > 0 or settings.hue_jitter > 0:
+            frames = jitter_colour(frames, self._rng, settings.colour_jitter,
+                                   settings.hue_jitter)
+        return frames
 
 
 def train_view(frames: np.ndarray, rng: np.random.Generator,
                augment: Any) -> np.ndarray:
-    """A random view of the frames, the same for all of them.
-
-    Args:
-      frames: uint8 [f, H, W, 3].
-      rng: draws the parameters.
-      augment: the config section `augment`.
-
-    Returns:
-      uint8 [f, size, size, 3].
-    """
-    size = augment.size
-    if augment.random_crop:
-        top, left, height, width = random_resized_crop(
-            frames.shape[1], frames.shape[2], rng, tuple(augment.crop_area),
-            tuple(augment.crop_ratio))
-        frames = resize_frames(
-            frames[:, top:top + height, left:left + width], size, size)
-    else:
-        frames = test_view(frames, size, augment.test_resize)
-    if rng.random() < augment.flip_probability:
-        frames = frames[:, :, ::-1]
-    if augment.colour_jitter > 0:
-        frames = jitter_colour(frames, rng, augment.colour_jitter)
-    return np.ascontiguousarray(frames)
+    """A `TrainView` of frames, uint8 [f, H, W, 3] to [f, size, size, 3]."""
+    view = TrainView(*frames.shape[1:3], rng, augment)
+    return view.finish(np.stack([view.picture(frame) for frame in frames]))
 
 
 def random_resized_crop(height: int, width: int, rng: np.random.Generator,
@@ -105,16 +144,19 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
 
 
 def jitter_colour(frames: np.ndarray, rng: np.random.Generator,
-                  strength: float) -> np.ndarray:
-    """Random brightness, contrast and saturation, each within 1 +- strength.
+                  strength: float, hue: float = 0.0) -> np.ndarray:
+    """Random brightness, contrast and saturation, each within 1 +- strength,
+    and a turn of the hue within +- `hue` of a circle.
 
-    All three are linear in the pixel, so they are one 3 x 3 matrix and an
-    offset, applied by OpenCV in one pass.
+    All are linear in the pixel (the hue is turned in the YIQ plane), so they
+    are one 3 x 3 matrix and an offset, applied by OpenCV in one pass.
     """
     brightness, contrast, saturation = rng.uniform(
         1 - strength, 1 + strength, 3)
     grey = np.array([0.299, 0.587, 0.114])
     matrix = saturation * np.eye(3) + (1 - saturation) * grey[None, :]
+    if hue > 0:
+        matrix = _hue_matrix(2 * math.pi * rng.uniform(-hue, hue)) @ matrix
     matrix = matrix * brightness * contrast
     # Contrast turns about the mean grey of the whole window.
     mean_grey = brightness * float(
@@ -124,3 +166,12 @@ def jitter_colour(frames: np.ndarray, rng: np.random.Generator,
     flat = np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3)
     # The transform saturates to 0..255 by itself.
     return cv2.transform(flat, affine).reshape(frames.shape)
+
+
+def _hue_matrix(angle: float) -> np.ndarray:
+    """Turns the colour plane of YIQ (NTSC's), brightness stays."""
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213],
+                       [0.2115, -0.5227, 0.3112]])
+    cosine, sine = math.cos(angle), math.sin(angle)
+    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    return np.linalg.inv(to_yiq) @ turn @ to_yiq

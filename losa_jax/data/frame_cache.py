@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.video import VideoDecodeError, read_frames
+from losa_jax.data.video import VideoDecodeError, View, read_frames
 from losa_jax.data.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ class FrameCache:
         self._admitted: dict[str, threading.Lock] = {}
         self._frames: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
 
+    def __reduce__(self):
+        # A worker process reads for itself and keeps nothing.
+        return FrameCache, (0.0,)
+
     def admit(self, videos: Sequence[SourceVideo], name: str) -> bool:
         """Keeps these videos from their first reading on, if all fit.
 
@@ -66,27 +70,45 @@ class FrameCache:
                     size / 2**30)
         return True
 
-    def read_window(self, video: SourceVideo, window: Window) -> np.ndarray:
+    def read_window(self, video: SourceVideo, window: Window,
+                    view: View | None = None, size: int | None = None
+                    ) -> np.ndarray:
         """Decoded frames of a window, uint8 [f, H, W, 3]; padding repeats.
+
+        Args:
+          view: makes a picture [H, W, 3] into that at place i of the f.
+          size: side of what `view` makes.
 
         Raises:
           VideoDecodeError: a frame of the window cannot be decoded.
         """
+        return self.read_counted(video, window, view, size)[0]
+
+    def read_counted(self, video: SourceVideo, window: Window,
+                     view: View | None = None, size: int | None = None
+                     ) -> tuple[np.ndarray, int]:
+        """`read_window`, and how many frames were decoded for it."""
         wanted = window.frame_indices(video.grid)
-        kept = self._kept_frames(video)
+        kept, decoded = self._kept_frames(video)
         if kept is None:
-            unique, inverse = np.unique(wanted, return_inverse=True)
-            frames = read_frames(video.open(), unique.tolist(), info=video.info)
-            return frames[inverse]
+            frames = read_frames(video.open(), wanted, info=video.info,
+                                 view=view, height=size, width=size)
+            return frames, decoded + len(np.unique(wanted))
         unique, frames = kept
-        return frames[np.searchsorted(unique, wanted)]
+        rows = np.searchsorted(unique, wanted)
+        if view is None:
+            return frames[rows], decoded
+        return np.stack([view(frames[row], place)
+                         for place, row in enumerate(rows)]), decoded
 
     def _kept_frames(self, video: SourceVideo
-                     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """(frame indices, pictures) of an admitted video that is whole."""
+                     ) -> tuple[tuple[np.ndarray, np.ndarray] | None, int]:
+        """(frame indices, pictures) of an admitted video that is whole, and
+        how many frames this call decoded."""
         key = str(video.path)
         if key not in self._admitted:
-            return None
+            return None, 0
+        decoded = 0
         with self._admitted[key]:
             if key not in self._frames:
                 unique = _sampled_frames(video)
@@ -99,4 +121,5 @@ class FrameCache:
                     self._frames[key] = None
                 else:
                     self._frames[key] = (unique, frames)
-            return self._frames[key]
+                    decoded = len(unique)
+            return self._frames[key], decoded

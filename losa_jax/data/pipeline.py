@@ -1,12 +1,5 @@
-"""Grain pipelines: videos to batches of windows.
+"""Windows of videos as training and testing examples, and their row."""
 
-Threads, not worker processes, by default: PyAV and OpenCV release the
-interpreter lock, and threads start at once (45 against 35 clips/s with two
-workers, shared/reference/jax_stack.md).
-"""
-
-import logging
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +7,8 @@ import grain
 import numpy as np
 
 from losa_jax.data import augment, windows
+from losa_jax.data.batches import Batches, ReadAhead
+from losa_jax.data.broken import pack_faults
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.source import SourceVideo
@@ -24,39 +19,18 @@ from losa_jax.data.video import VideoDecodeError
 FeatureStore = TapStore | FeatureFiles
 WindowReader = FeatureStore | FrameCache
 
-logger = logging.getLogger(__name__)
-
-# Batches that wait decoded; each is large, so few.
-PREFETCH_BATCHES = 2
-
-
-class BrokenVideos:
-    """Videos that failed while running, for the report at the end."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.reasons: dict[str, str] = {}
-
-    def add(self, video_id: str, reason: str) -> None:
-        with self._lock:
-            if video_id not in self.reasons:
-                logger.warning("skipped %s: %s", video_id, reason)
-            self.reasons[video_id] = reason
-
 
 class TrainWindows:
     """A video's number and a random generator to one training example."""
 
     def __init__(self, videos: Sequence[SourceVideo],
-                 class_names: Sequence[str], config: Any,
-                 broken: BrokenVideos, *, cache: WindowReader,
-                 augmented: bool = True):
+                 class_names: Sequence[str], config: Any, *,
+                 cache: WindowReader, augmented: bool = True):
         """
         Args:
           videos: the training set.
           class_names: in the order of the labels.
           config: the whole config (sections `window`, `augment`, `data`).
-          broken: collects videos skipped under data.on_broken_video="skip".
           cache: reads the frames, or cached features in their place.
           augmented: False shows the test view of a random window (used to
             measure feature statistics).
@@ -64,7 +38,6 @@ class TrainWindows:
         self._videos = videos
         self._class_names = list(class_names)
         self._config = config
-        self._broken = broken
         self._cache = cache
         self._augmented = augmented
         self._max_actions = max(
@@ -74,16 +47,20 @@ class TrainWindows:
                  ) -> dict[str, np.ndarray]:
         # With "skip" a video that fails makes room for the next one: never
         # an endless retry, never a window of zeros.
+        faults: list[tuple[str, str]] = []
         for attempt in range(len(self._videos)):
             number = (int(index) + attempt) % len(self._videos)
             video = self._videos[number]
             try:
-                return self._example(number, video, rng)
+                return {**self._example(number, video, rng),
+                        **pack_faults(faults)}
             except VideoDecodeError as error:
                 if self._config.data.on_broken_video != "skip":
                     raise
-                self._broken.add(video.video_id, str(error))
-        raise VideoDecodeError("every training video failed to decode")
+                faults.append((video.video_id, str(error)))
+        raise VideoDecodeError(
+            f"none of {len(self._videos)} training videos can be read: look "
+            f"at their disk first ({faults[-1][1]})")
 
     def _example(self, number: int, video: SourceVideo,
                  rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -116,22 +93,38 @@ class TrainWindows:
             return self._cache.read_window(video, window, view)
         if isinstance(self._cache, FeatureFiles):
             return self._cache.read_window(video, window)
-        read = self._cache.read_window(video, window)
-        if self._augmented:
-            return {"frames": self._augment(read, rng)}
-        return {"frames": augment.test_view(
-            read, self._config.augment.size,
-            self._config.augment.test_resize)}
-
-    def _augment(self, frames: np.ndarray, rng: np.random.Generator
-                 ) -> np.ndarray:
         settings = self._config.augment
-        if settings.per == "window":
-            return augment.train_view(frames, rng, settings)
-        clips = np.split(
-            frames, len(frames) // self._config.window.clip_frames)
-        return np.concatenate([augment.train_view(clip, rng, settings)
-                               for clip in clips])
+        if not self._augmented:
+            return read_test_frames(self._cache, video, window, settings)
+        clip = (self._config.window.clip_frames if settings.per == "clip"
+                else window.num_samples)
+        views = [augment.TrainView(video.info.height, video.info.width, rng,
+                                   settings)
+                 for _ in range(window.num_samples // clip)]
+        frames, decoded = self._cache.read_counted(
+            video, window,
+            lambda picture, place: views[place // clip].picture(picture),
+            settings.size)
+        for view, part in zip(views, np.split(frames, len(views)),
+                              strict=True):
+            finished = view.finish(part)
+            if finished is not part:  # a window is large to copy in vain
+                part[:] = finished
+        return {"frames": frames, "decoded_frames": np.int32(decoded)}
+
+
+def read_test_frames(reader: FrameCache, video: SourceVideo,
+                     window: windows.Window, settings: Any
+                     ) -> dict[str, np.ndarray]:
+    """Frames as testing sees them.
+
+    Args:
+      settings: the config section `augment`.
+    """
+    frames, decoded = reader.read_counted(
+        video, window, lambda picture, _: augment.test_picture(
+            picture, settings.size, settings.test_resize), settings.size)
+    return {"frames": frames, "decoded_frames": np.int32(decoded)}
 
 
 def clip_alignment(window: Any) -> int:
@@ -142,11 +135,10 @@ def clip_alignment(window: Any) -> int:
 class TestWindows:
     """The number of a test window to its frames."""
 
-    def __init__(self, videos: Sequence[SourceVideo], config: Any,
-                 broken: BrokenVideos, *, cache: WindowReader):
+    def __init__(self, videos: Sequence[SourceVideo], config: Any, *,
+                 cache: WindowReader):
         self._videos = videos
         self._config = config
-        self._broken = broken
         self._cache = cache
         self.items = [(number, window) for number, video in enumerate(videos)
                       for window in _test_windows(video, config)]
@@ -155,48 +147,60 @@ class TestWindows:
         return len(self.items)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
-        """Input of window `index`; -1 - index is padding of its shape."""
+        """Input of window `index`; -1 - index is padding of its shape.
+
+        A window that cannot be decoded and may be skipped is padding too,
+        and tells of its fault.
+        """
         number, window = self.items[index if index >= 0 else -1 - index]
         video = self._videos[number]
-        valid_samples = window.valid_samples if index >= 0 else 0
+        faults: list[tuple[str, str]] = []
         if not isinstance(self._cache, FrameCache):
             inputs = self._cache.read_window(video, window)
         else:
-            frames = self._frames(video, window) if index >= 0 else None
-            if frames is None:
-                valid_samples = 0
+            try:
+                inputs = None if index < 0 else read_test_frames(
+                    self._cache, video, window, self._config.augment)
+            except VideoDecodeError as error:
+                if self._config.data.on_broken_video != "skip":
+                    raise
+                faults.append((video.video_id, str(error)))
+                inputs = None
+            if inputs is None:
                 size = self._config.augment.size
-                frames = np.zeros(
-                    (window.num_samples, size, size, 3), np.uint8)
-            inputs = {"frames": frames}
-        return {**inputs, "valid_samples": np.int32(valid_samples),
+                inputs = {"frames": np.zeros(
+                    (window.num_samples, size, size, 3), np.uint8),
+                    "decoded_frames": np.int32(0)}
+        is_real = index >= 0 and not faults
+        return {**inputs, **pack_faults(faults),
+                "valid_samples": np.int32(
+                    window.valid_samples if is_real else 0),
                 "window_number": np.int32(index)}
-
-    def _frames(self, video: SourceVideo, window: windows.Window
-                ) -> np.ndarray | None:
-        """None if they cannot be decoded and may be skipped."""
-        settings = self._config.augment
-        try:
-            return np.ascontiguousarray(augment.test_view(
-                self._cache.read_window(video, window), settings.size,
-                settings.test_resize))
-        except VideoDecodeError as error:
-            if self._config.data.on_broken_video != "skip":
-                raise
-            self._broken.add(video.video_id, str(error))
-            return None
 
 
 def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
                   batch_windows: int, num_threads: int,
-                  num_epochs: int | None = None) -> grain.IterDataset:
-    """Shuffled batches; order and augmentation depend on the seed alone."""
+                  worker_processes: int = 0,
+                  num_epochs: int | None = None,
+                  rows: Sequence[int] | None = None) -> Batches:
+    """Shuffled batches; order and augmentation depend on the seed alone.
+
+    Args:
+      batch_windows: of a global batch.
+      num_threads, worker_processes: see `ReadAhead`.
+      rows: of each global batch, those that this process reads; None: all.
+        The iterator's position counts global batches, so it means the same
+        to every process, however many there are.
+    """
+    rows = tuple(range(batch_windows)) if rows is None else tuple(rows)
     dataset = (
         grain.MapDataset.source(_Numbers(num_videos))
         .seed(seed).shuffle().repeat(num_epochs)
-        .random_map(transform)
-        .batch(batch_windows, drop_remainder=True))
-    return _threaded(dataset, num_threads)
+        .random_map(transform))
+    dataset = grain.MapDataset.source(
+        _Rows(dataset, rows, batch_windows)).batch(
+            len(rows), drop_remainder=True)
+    return Batches(dataset, ReadAhead(num_threads, worker_processes))
 
 
 def _test_windows(video: SourceVideo, config: Any) -> list[windows.Window]:
@@ -214,7 +218,8 @@ def _test_windows(video: SourceVideo, config: Any) -> list[windows.Window]:
 
 
 def test_dataset(transform: TestWindows, *, batch_windows: int,
-                 num_threads: int) -> tuple[grain.IterDataset, int]:
+                 num_threads: int, worker_processes: int = 0
+                 ) -> tuple[Batches, int]:
     """All test windows, those of one length together, and the number of
     batches; the last batch of a length is padded with -1 - index."""
     by_length: dict[int, list[int]] = {}
@@ -226,7 +231,8 @@ def test_dataset(transform: TestWindows, *, batch_windows: int,
         numbers += [-1 - indices[0]] * (-len(indices) % batch_windows)
     dataset = (grain.MapDataset.source(numbers).map(transform)
                .batch(batch_windows, drop_remainder=True))
-    return _threaded(dataset, num_threads), len(numbers) // batch_windows
+    return (Batches(dataset, ReadAhead(num_threads, worker_processes)),
+            len(numbers) // batch_windows)
 
 
 class _Numbers:
@@ -242,8 +248,17 @@ class _Numbers:
         return int(index)
 
 
-def _threaded(dataset: grain.MapDataset, num_threads: int
-              ) -> grain.IterDataset:
-    # Grain's default is 16 threads and 500 elements in memory.
-    return dataset.to_iter_dataset(grain.ReadOptions(
-        num_threads=num_threads, prefetch_buffer_size=PREFETCH_BATCHES))
+class _Rows:
+    """Some rows of each whole batch of a sequence, one after the other."""
+
+    def __init__(self, items: Sequence[Any], rows: tuple[int, ...],
+                 batch_windows: int):
+        self._items, self._rows = items, rows
+        self._batch_windows = batch_windows
+
+    def __len__(self) -> int:
+        return len(self._items) // self._batch_windows * len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        batch, row = divmod(int(index), len(self._rows))
+        return self._items[batch * self._batch_windows + self._rows[row]]

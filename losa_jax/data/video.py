@@ -15,12 +15,13 @@ B-frames in AVI files); there frame i is the i-th picture decoded.
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -41,14 +42,23 @@ from losa_jax.errors import InputError
 _SEEK_TRIES = 3
 
 
+# What becomes of a picture [H, W, 3] at one place of the frames asked for.
+View = Callable[[np.ndarray, int], np.ndarray]
+
+
 class VideoDecodeError(InputError):
-    """A frame that the file promises cannot be decoded."""
+    """A frame that the file promised cannot be had."""
+
+
+class _SkippedTooMuch(Exception):
+    """A decoder told to leave out what is not needed left out more."""
 
 
 def read_frames(path: str | Path | EncodedVideo,
                 frame_indices: Sequence[int], *,
                 height: int | None = None, width: int | None = None,
-                info: VideoInfo | None = None) -> np.ndarray:
+                info: VideoInfo | None = None, view: View | None = None
+                ) -> np.ndarray:
     """Decodes frames of a video, exactly and upright, in one pass.
 
     Args:
@@ -57,25 +67,49 @@ def read_frames(path: str | Path | EncodedVideo,
         order, repeats allowed.
       height, width: size of the pictures returned; None keeps the file's.
       info: what `probe_video` said of the file; None probes it now.
+      view: makes a picture into what is returned at place i of the f, so
+        that no window is ever in memory at the file's own size; with it,
+        `height` and `width` are the size of what it makes.
 
     Returns:
       uint8 [f, H, W, 3], RGB.
 
     Raises:
       ValueError: a frame index lies outside [0, frame_count).
-      VideoDecodeError: a frame cannot be decoded.
-      InputError: the file is missing or no video.
+      VideoDecodeError: a frame cannot be decoded, or the file that `info`
+        tells of cannot be opened (any more).
+      InputError: without `info`, the file is missing or no video.
     """
     path, info = _probed(path, info)
     indices = np.asarray(frame_indices, np.int64)
-    wanted = np.unique(indices)
+    wanted, place_of = np.unique(indices, return_inverse=True)
+    _refuse_outside(wanted, path, info)
     frames = np.empty(
         (len(indices), height or info.height, width or info.width, 3),
         np.uint8)
-    pixels = iterate_frames(path, wanted, height=height, width=width,
-                            info=info)
-    for frame_index, shown in zip(wanted, pixels, strict=True):
-        frames[indices == frame_index] = shown
+    if not wanted.size:
+        return frames
+    # places[i] are those of frames that show wanted[i].
+    places = np.split(np.argsort(place_of, kind="stable"),
+                      np.cumsum(np.bincount(place_of))[:-1])
+    stored = ((info.height, info.width) if view is not None
+              else frames.shape[1:3])
+
+    def fill(skip: bool) -> None:
+        done = 0
+        for pixels, shown in _shown(path, info, wanted, stored, skip=skip):
+            for place in np.concatenate(places[done:done + shown]):
+                frames[place] = pixels if view is None else view(pixels, place)
+            done += shown
+
+    try:
+        fill(skip=info.is_timed)
+    except _SkippedTooMuch:
+        fill(skip=False)
+    except VideoDecodeError:
+        raise
+    except InputError as error:  # deleted or replaced since it was probed
+        raise VideoDecodeError(str(error)) from error
     return frames
 
 
@@ -104,33 +138,11 @@ def iterate_frames(path: str | Path | EncodedVideo,
         return
     if np.any(np.diff(wanted) < 0):
         raise ValueError("frame_indices fall")
-    if not 0 <= wanted[0] <= wanted[-1] < info.frame_count:
-        raise ValueError(
-            f"{path}: frames {wanted[0]} to {wanted[-1]} asked for, the "
-            f"video has 0 to {info.frame_count - 1}")
-    if info.is_timed:
-        moments = info.first_seconds + (wanted + 0.5) / info.fps
-        last_moment = info.last_seconds
-        pictures = _timed_pictures(path, moments[0], threads)
-    else:
-        moments = wanted + 0.5
-        last_moment = info.frame_count - 1
-        pictures = _counted_pictures(path, threads)
-    done = 0
-    # One for all frames: each holds buffers of some megabytes.
-    reformatter = VideoReformatter()
+    _refuse_outside(wanted, path, info)
     size = height or info.height, width or info.width
-    with contextlib.closing(pictures):
-        try:
-            for picture, shown in _shown_at(pictures, moments, last_moment):
-                pixels = upright_rgb(picture, reformatter, *size)
-                for _ in range(shown):
-                    yield pixels
-                done += shown
-        except FFmpegError as error:
-            raise _lost_frame(path, info, wanted[done], error) from error
-    if done < len(wanted):
-        raise _lost_frame(path, info, wanted[done], "the file ends before it")
+    for pixels, shown in _shown(path, info, wanted, size, threads=threads):
+        for _ in range(shown):
+            yield pixels
 
 
 def _probed(path: str | Path | EncodedVideo, info: VideoInfo | None
@@ -143,6 +155,46 @@ def _probed(path: str | Path | EncodedVideo, info: VideoInfo | None
     return path, info or probe_video(path)
 
 
+def _refuse_outside(rising: np.ndarray, path: Path | EncodedVideo,
+                    info: VideoInfo) -> None:
+    if rising.size and not 0 <= rising[0] <= rising[-1] < info.frame_count:
+        raise ValueError(
+            f"{path}: frames {rising[0]} to {rising[-1]} asked for, the "
+            f"video has 0 to {info.frame_count - 1}")
+
+
+def _shown(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
+           size: tuple[int, int], *, threads: int = 1, skip: bool = False
+           ) -> Iterator[tuple[np.ndarray, int]]:
+    """One pass over the file: (pixels, how many of `wanted` they are next).
+
+    Args:
+      wanted: [f] frames that never fall.
+      size: height and width of the upright pictures.
+      skip: see `_timed_pictures`; not with threads.
+    """
+    if info.is_timed:
+        moments = info.first_seconds + (wanted + 0.5) / info.fps
+        last_moment = info.last_seconds
+        pictures = _timed_pictures(path, moments, threads, skip)
+    else:
+        moments = wanted + 0.5
+        last_moment = info.frame_count - 1
+        pictures = _counted_pictures(path, threads)
+    done = 0
+    # One for all frames: each holds buffers of some megabytes.
+    reformatter = VideoReformatter()
+    with contextlib.closing(pictures):
+        try:
+            for picture, shown in _shown_at(pictures, moments, last_moment):
+                yield upright_rgb(picture, reformatter, *size), shown
+                done += shown
+        except FFmpegError as error:
+            raise _lost_frame(path, info, wanted[done], error) from error
+    if done < len(wanted):
+        raise _lost_frame(path, info, wanted[done], "the file ends before it")
+
+
 def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
                 reason: object) -> VideoDecodeError:
     return VideoDecodeError(
@@ -152,7 +204,7 @@ def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
 
 
 def upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
-                 height: int, width: int) -> np.ndarray:
+                height: int, width: int) -> np.ndarray:
     """uint8 [height, width, 3] of a decoded picture."""
     turns = quarter_turns(picture)
     if turns % 2:
@@ -160,7 +212,8 @@ def upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
     scaled = reformatter.reformat(
         picture, width=width, height=height, format="rgb24",
         interpolation="BILINEAR", threads=1)
-    return np.rot90(scaled.to_ndarray(), turns)
+    # OpenCV takes no pictures that are read backwards.
+    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
 
 
 def _counted_pictures(path: Path | EncodedVideo, threads: int
@@ -170,12 +223,18 @@ def _counted_pictures(path: Path | EncodedVideo, threads: int
         yield from enumerate(decode_packets(container.demux(stream)))
 
 
-def _timed_pictures(path: Path | EncodedVideo, moment: float,
-                    threads: int
+def _timed_pictures(path: Path | EncodedVideo, moments: np.ndarray,
+                    threads: int, skip: bool
                     ) -> Iterator[tuple[float, VideoFrame]]:
-    """(time stamp in seconds, picture), from one shown by `moment` on."""
+    """(time stamp in seconds, picture), from one shown by the first moment
+    on.
+
+    Raises:
+      _SkippedTooMuch: only with `skip`, which leaves out pictures that are
+        neither shown at a moment nor needed to decode others.
+    """
     with open_video(path, threads) as (container, stream):
-        pictures = _decode_from(container, stream, moment)
+        pictures = _decode_from(container, stream, moments, skip)
         for picture in pictures or ():
             yield stamp_seconds(picture.pts, stream), picture
     if pictures is None:
@@ -186,9 +245,11 @@ def _timed_pictures(path: Path | EncodedVideo, moment: float,
 
 
 def _decode_from(container: InputContainer, stream: VideoStream,
-                 moment: float) -> Iterator[VideoFrame] | None:
-    """Seeks; None if no key frame is found that begins by `moment`."""
-    goal = latest = int(moment / stream.time_base)
+                 moments: np.ndarray, skip: bool
+                 ) -> Iterator[VideoFrame] | None:
+    """Seeks; None if no key frame is found that begins by the first
+    moment."""
+    goal = latest = int(moments[0] / stream.time_base)
     for _ in range(_SEEK_TRIES):
         try:
             container.seek(goal, stream=stream)
@@ -197,9 +258,11 @@ def _decode_from(container: InputContainer, stream: VideoStream,
             if key.dts is None:
                 return None
             if key.is_keyframe and key.pts is not None:
+                packets = itertools.chain([key], packets)
+                decoded = (_decode_needed(packets, stream, moments) if skip
+                           else decode_packets(packets))
                 # Pictures from before the key frame (open groups) may lean
                 # on others that were not decoded.
-                decoded = decode_packets(itertools.chain([key], packets))
                 pictures = (
                     picture for picture in decoded
                     if picture.pts is not None and picture.pts >= key.pts)
@@ -212,6 +275,53 @@ def _decode_from(container: InputContainer, stream: VideoStream,
         except FFmpegError:
             return None
     return None
+
+
+def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
+                   moments: np.ndarray) -> Iterator[VideoFrame]:
+    """Decodes without the pictures that nobody looks at or leans on.
+
+    What is shown at the moments is known from the packets' time stamps
+    before anything is decoded. Needs a decoder without threads, which obeys
+    `skip_frame` packet by packet.
+    """
+    ahead, needed = _needed_stamps(packets, stream, moments)
+    due = sorted(needed)
+    last = max(needed, default=0)
+    for packet in itertools.chain(ahead, packets):
+        # What follows the last one tells that it is not the file's last.
+        is_idle = due and packet.size and (
+            packet.pts < last and packet.pts not in needed)
+        stream.codec_context.skip_frame = "NONREF" if is_idle else "DEFAULT"
+        for picture in packet.decode():
+            if picture.pts is not None and due:
+                if picture.pts > due[0]:
+                    raise _SkippedTooMuch
+                if picture.pts == due[0]:
+                    del due[0]
+            yield picture
+
+
+def _needed_stamps(packets: Iterator[Packet], stream: VideoStream,
+                   moments: np.ndarray) -> tuple[list[Packet], set[int]]:
+    """Packets up to the last moment, and the stamps of pictures shown at
+    the moments: none where the packets do not tell."""
+    ahead: list[Packet] = []
+    last = moments[-1] / stream.time_base
+    for packet in packets:
+        ahead.append(packet)
+        if packet.size == 0:  # the demuxer's sign for the end
+            break
+        if packet.pts is None or packet.dts is None or packet.is_discard:
+            return ahead, set()
+        if packet.dts > last:  # and so is when those to come are shown
+            break
+    stamps = sorted(packet.pts for packet in ahead if packet.size)
+    seconds = [stamp_seconds(stamp, stream) for stamp in stamps]
+    shown = np.searchsorted(seconds, moments, side="right") - 1
+    if shown[0] < 0:  # this was no key frame to start from
+        return ahead, set()
+    return ahead, {stamps[number] for number in shown}
 
 
 def _shown_at(pictures: Iterable[tuple[float, VideoFrame]],

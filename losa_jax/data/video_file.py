@@ -63,6 +63,9 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
                          f"({error_reason(error)}): {MEND}") from error
     with container:
         stream = moving_pictures(container, str(path))
+        if stream.codec_context is None:
+            raise InputError(f"{path}: its pictures are in no format that "
+                             f"can be decoded here: {MEND}")
         set_threads(stream, threads)
         yield container, stream
 

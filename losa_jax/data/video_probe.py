@@ -8,6 +8,7 @@ The time model is that of `losa_jax.data.video`.
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -29,6 +30,8 @@ from losa_jax.data.video_file import (
 )
 from losa_jax.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 CHECKS = ("none", "ends", "full")
 # In these every packet is one picture. VP8 hides pictures and MPEG-4 packs
 # two into one packet: only decoding tells how many there are.
@@ -41,6 +44,8 @@ _LOST_SHARE = 0.1
 # The rate in the header is kept while it misplaces the end of the video by
 # less than this share of a frame; in Matroska it is sometimes a guess.
 _RATE_SLACK_FRAMES = 0.25
+# A video alone in its file ends when the header says, within this.
+_END_SLACK_FRAMES = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,15 @@ class _Pictures(NamedTuple):
     is_timed: bool
 
 
+class _Promise(NamedTuple):
+    """What the header says: pictures stored, pictures to be shown, and
+    seconds where all of them are the video's; 0 where it says nothing."""
+
+    stored: int
+    shown: int
+    seconds: float
+
+
 def probe_video(path: str | Path,
                 check: Literal["none", "ends", "full"] = "ends"
                 ) -> VideoInfo:
@@ -93,6 +107,9 @@ def probe_video(path: str | Path,
         the header, wrong though it may be, and decodes one picture only
         because rotation is written nowhere else.
 
+    Where header and pictures disagree and the file may still be sound
+    (variable rate, the old habits of AVI), a warning says so.
+
     Raises:
       InputError: the file is missing, empty, no video, or damaged.
     """
@@ -103,6 +120,7 @@ def probe_video(path: str | Path,
     with open_video(path) as (container, stream):
         first = _first_picture(path, container, stream)
         header_rate = _header_rate(stream)
+        promise = _promise(container, stream)
         if check == "none":
             pictures = _pictures_by_header(container, stream, first)
         else:
@@ -116,6 +134,8 @@ def probe_video(path: str | Path,
         if pictures is None or pictures[:3] != decoded[:3]:
             pictures = decoded
     fps = _choose_rate(path, pictures, header_rate)
+    if check != "none":
+        _tell_doubts(path, pictures, promise, header_rate)
     is_turned = quarter_turns(first) % 2 == 1
     return VideoInfo(
         path=path,
@@ -171,6 +191,42 @@ def _refuse_lost_seconds(path: Path, container: InputContainer,
             f"{path}: the file is cut off: its header promises "
             f"{promised_seconds:.1f} s and it ends after "
             f"{reached_seconds:.1f} s: {MEND}")
+
+
+def _promise(container: InputContainer, stream: VideoStream) -> _Promise:
+    shown = stream.frames
+    if shown and _is_mp4(container):  # an edit list may hide some
+        shown = sum(not entry.is_discard for entry in stream.index_entries)
+    is_alone = len(container.streams) == 1
+    return _Promise(stream.frames, shown, (container.duration or 0)
+                    / av.time_base if is_alone else 0.0)
+
+
+def _tell_doubts(path: Path, pictures: _Pictures, promise: _Promise,
+                 header_rate: float) -> None:
+    """Warns where pictures may be missing, or be there twice."""
+    count, doubt = pictures.count, ""
+    length = pictures.end_seconds - pictures.first_seconds
+    if promise.shown:
+        if count != promise.shown:
+            doubt = f"its header tells of {promise.shown}"
+        elif 2 * count < promise.stored:
+            doubt = f"its header hides the rest of {promise.stored}"
+    # Pictures hidden in the middle leave gaps, others shorten the video.
+    if not doubt and header_rate and (
+            not promise.shown or promise.shown < promise.stored):
+        if not pictures.is_timed:
+            length = count / header_rate
+        elif abs(length * header_rate - count) >= _RATE_SLACK_FRAMES:
+            doubt = (f"there is time for {length * header_rate:.1f} at the "
+                     f"header's {header_rate:.6g} a second")
+        lacks = abs(promise.seconds - length)
+        if promise.seconds and lacks * header_rate >= _END_SLACK_FRAMES:
+            doubt = (f"they last {length:.3f} s, its header says "
+                     f"{promise.seconds:.3f} s")
+    if doubt:
+        logger.warning("%s: %d pictures can be read, but %s: some are lost, "
+                       "or the file is odd", path, count, doubt)
 
 
 def _is_mp4(container: InputContainer) -> bool:

@@ -10,8 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data.pipeline import (
+from losa_jax.data.broken import (
+    BEFORE,
+    BROKEN_FILE,
+    EVALUATION,
     BrokenVideos,
+)
+from losa_jax.data.pipeline import (
     TestWindows,
     WindowReader,
     test_dataset,
@@ -37,6 +42,7 @@ from losa_jax.jobs.setup import (
     THRESHOLDS_FILE,
     DataSet,
     load_data,
+    readers,
     start_log,
     window_reader,
     write_json,
@@ -56,8 +62,12 @@ class Evaluator:
     """Test windows to mAP; compiled once, used after many epochs."""
 
     def __init__(self, config: Any, data: DataSet, model: build.Model,
-                 mesh: Mesh, cache: WindowReader):
-        self._config, self._data = config, data
+                 mesh: Mesh, cache: WindowReader, broken: BrokenVideos):
+        """
+        Args:
+          broken: is told of videos that fail to decode.
+        """
+        self._config, self._data, self._broken = config, data, broken
         self._model, self._mesh, self._cache = model, mesh, cache
         settings = config.evaluate
         self._video_scores = load_video_scores(
@@ -75,19 +85,26 @@ class Evaluator:
         Videos that fail to decode under data.on_broken_video="skip" are left
         out of the ground truth, with a warning and a count.
         """
-        broken = BrokenVideos()
-        windows = TestWindows(self._data.test, self._config, broken,
+        failed: set[str] = set()
+        windows = TestWindows(self._data.test, self._config,
                               cache=self._cache)
         batch_windows = self._config.evaluate.batch_windows
         dataset, num_batches = test_dataset(
             windows, batch_windows=batch_windows,
-            num_threads=self._config.data.num_threads)
+            **readers(self._config, self._cache))
         samples_per_token = (self._config.window.frames
                              / self._config.window.tokens)
         found: list[list[WindowFinds]] = [[] for _ in self._data.test]
         for batch in tqdm(dataset, total=num_batches, desc="evaluating",
                           unit="batch", leave=False):
+            self._broken.collect(batch, EVALUATION)
             numbers = batch.pop("window_number")
+            batch.pop("decoded_frames", None)
+            failed |= {
+                self._data.test[windows.items[number][0]].video_id
+                for number, valid in zip(numbers, batch["valid_samples"],
+                                         strict=True)
+                if number >= 0 and not valid}
             batch = sharding.put(
                 batch, sharding.batch_shardings(batch, self._mesh))
             rows = jax.device_get(self._candidates(
@@ -107,8 +124,8 @@ class Evaluator:
                     found[number], self._data.class_names,
                     self._config.evaluate))
             for number, video in enumerate(self._data.test)
-            if video.video_id not in broken.reasons}
-        report = self._score(predictions, broken)
+            if video.video_id not in failed}
+        report = self._score(predictions, failed)
         return report, predictions
 
     def _classified(self, video_id: str, found: list[Detection]
@@ -124,12 +141,12 @@ class Evaluator:
                     fusion=settings.video_scores_fusion)
 
     def _score(self, predictions: dict[str, list[Detection]],
-               broken: BrokenVideos) -> MapReport:
-        if broken.reasons:
+               failed: set[str]) -> MapReport:
+        if failed:
             logger.warning(
                 "%d of %d test videos failed to decode and are not in the "
-                "mAP: %s", len(broken.reasons), len(self._data.test),
-                ", ".join(sorted(broken.reasons)))
+                "mAP: %s", len(failed), len(self._data.test),
+                ", ".join(sorted(failed)))
         return evaluate_map(
             ground_truth(self._data, predictions), predictions,
             class_names=scored_classes(self._data, predictions),
@@ -232,11 +249,15 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
         state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
     cache = window_reader(config, store, {"testing": data.test})
-    report, predictions = Evaluator(config, data, model, mesh, cache).run(
-        state.ema, state.statistics)
-    step = int(state.step)
     output = workdir / config.evaluate.output
     output.mkdir(exist_ok=True)
+    broken = BrokenVideos(output / BROKEN_FILE)
+    for video in data.broken:
+        broken.add(video.video_id, video.reason, BEFORE)
+    report, predictions = Evaluator(
+        config, data, model, mesh, cache, broken).run(
+            state.ema, state.statistics)
+    step = int(state.step)
     write_results(output, report, predictions,
                   {"checkpoint": which, "step": step}, config)
     print_report(report, config)
@@ -253,4 +274,5 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
                    f"subset {config.data.test_subset}",
                    f"checkpoint {which}, step {step:,}"])
         print(f"the report: {index}")
+    print(broken.report(), end="\n" if broken.reasons else "")
     return report

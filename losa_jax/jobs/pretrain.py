@@ -20,7 +20,6 @@ from tqdm import tqdm
 from losa_jax.data import synthetic
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
-    BrokenVideos,
     TestWindows,
     TrainWindows,
     test_dataset,
@@ -236,7 +235,7 @@ def _facts(config: Any, data: DataSet) -> dict[str, Any]:
 
 def _clips(config: Any, data: DataSet, cache: FrameCache):
     transform = TrainWindows(data.train, data.class_names, config,
-                             BrokenVideos(), cache=cache)
+                             cache=cache)
     return train_dataset(
         transform, len(data.train), seed=config.seed,
         batch_windows=config.pretrain.batch_clips,
@@ -261,8 +260,7 @@ def _clip_config(config: Any, folder: Path) -> Any:
 
 def _test_accuracy(config: Any, data: DataSet, template: Template,
                    params: Any, mesh) -> float:
-    windows = TestWindows(data.test, config, BrokenVideos(),
-                          cache=FrameCache(0))
+    windows = TestWindows(data.test, config, cache=FrameCache(0))
     classify = jax.jit(lambda params, frames: template.bind(params).classify(
         frames).argmax(-1))
     dataset, _ = test_dataset(

@@ -22,6 +22,7 @@ from losa_jax.data.annotations import (
     load_annotations,
     load_class_names,
 )
+from losa_jax.data.batches import ReadAhead
 from losa_jax.data.check import BrokenVideo, check_videos, end_seconds
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
@@ -261,9 +262,41 @@ def window_reader(config: Any, store: FeatureStore | None,
     if store is not None:
         return store
     cache = FrameCache(config.data.frame_cache_gib)
+    if config.data.worker_processes:
+        logger.info("worker processes decode every window anew: "
+                    "data.frame_cache_gib is not used")
+        return cache
     for name, videos in sets.items():
         cache.admit(videos, name)
     return cache
+
+
+def readers(config: Any, reader: WindowReader) -> dict[str, int]:
+    """Threads and worker processes that make batches."""
+    data = config.data
+    if data.num_threads < 1 or data.worker_processes < 0:
+        raise InputError(
+            f"config.data.num_threads={data.num_threads} must be 1 or more, "
+            f"config.data.worker_processes={data.worker_processes} 0 or more")
+    # Cached features are only copied: no work for another process.
+    workers = (data.worker_processes if isinstance(reader, FrameCache)
+               else 0)
+    return {"num_threads": data.num_threads, "worker_processes": workers}
+
+
+def print_read_ahead(config: Any, videos: Sequence[SourceVideo],
+                     reader: WindowReader) -> None:
+    """How many windows are in memory at once, and how much they take."""
+    if not isinstance(reader, FrameCache):
+        return
+    ahead = ReadAhead(**readers(config, reader))
+    windows = ahead.num_batches * config.train.batch_windows
+    size = 3 * config.augment.size ** 2 * config.window.frames
+    who = (f"{ahead.worker_processes} worker processes of "
+           if ahead.worker_processes else "") + f"{ahead.num_threads} threads"
+    print(f"data: {who} decode; up to {windows} windows of "
+          f"{size / 2**20:.1f} MiB in memory, {windows * size / 2**30:.2f} "
+          "GiB")
 
 
 def write_json(path: Path, content: Any) -> None:

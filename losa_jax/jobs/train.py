@@ -1,8 +1,8 @@
 """--mode=train: read from top to bottom, this is what a run does."""
 
+import contextlib
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from losa_jax.data.broken import BEFORE, BROKEN_FILE, BrokenVideos
 from losa_jax.data.pipeline import (
-    BrokenVideos,
     TrainWindows,
     WindowReader,
     train_dataset,
@@ -37,6 +37,8 @@ from losa_jax.jobs.setup import (
     THRESHOLDS_FILE,
     DataSet,
     load_data,
+    print_read_ahead,
+    readers,
     start_log,
     store_config,
     window_reader,
@@ -54,6 +56,7 @@ from losa_jax.training.checkpoint import (
     same_facts,
 )
 from losa_jax.training.encoder import encoder_inputs
+from losa_jax.training.feed import DataClock, Feed
 from losa_jax.training.gauges import gate_gauges, memory_gauges
 from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
@@ -112,6 +115,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     state, optimizer = fresh_state(config, model, mesh, steps_per_epoch)
     print(parameter_table({"trained": state.trained,
                            "frozen": model.frozen}))
+    print_read_ahead(config, data.train, cache)
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
           f"{total_steps} steps of {config.train.batch_windows} windows")
     train_step = jax.jit(
@@ -120,16 +124,21 @@ def train(config: Any, workdir: Path) -> MapReport:
         donate_argnums=0,
         # As the state comes in: else the second step is compiled anew.
         out_shardings=(sharding.of_leaves(state), None))
-    evaluator = Evaluator(config, data, model, mesh, cache)
+    broken = BrokenVideos(workdir / BROKEN_FILE)
+    for video in data.broken:
+        broken.add(video.video_id, video.reason, BEFORE)
+    evaluator = Evaluator(config, data, model, mesh, cache, broken)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
-    broken = BrokenVideos()
-    transform = TrainWindows(data.train, data.class_names, config, broken,
-                             cache=cache)
-    batches = iter(train_dataset(
-        transform, num_windows, seed=config.seed,
-        batch_windows=config.train.batch_windows,
-        num_threads=config.data.num_threads))
+    clock = DataClock()
+    batches = Feed(
+        iter(train_dataset(
+            TrainWindows(data.train, data.class_names, config, cache=cache),
+            num_windows, seed=config.seed,
+            batch_windows=config.train.batch_windows,
+            **readers(config, cache))),
+        lambda batch: sharding.put(
+            batch, sharding.batch_shardings(batch, mesh)), clock, broken)
     checkpoints = Checkpoints(workdir)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
@@ -153,7 +162,6 @@ def train(config: Any, workdir: Path) -> MapReport:
         config.train.schedule_epochs * steps_per_epoch)
     key = jax.random.key(config.seed)
     pending: list[tuple[int, dict, np.ndarray]] = []
-    started, data_seconds = time.perf_counter(), 0.0
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
 
     def save(which: str, iterator) -> None:
@@ -162,26 +170,25 @@ def train(config: Any, workdir: Path) -> MapReport:
         checkpoints.save(which, step, state, saved, iterator)
 
     def flush() -> None:
-        nonlocal started, data_seconds
-        _write_metrics(pending, writer, data.train, bar, schedule, started,
-                       data_seconds)
+        _write_metrics(pending, writer, data.train, bar, schedule, clock)
         pending.clear()
-        started, data_seconds = time.perf_counter(), 0.0
+        if advice := clock.advice(config):
+            bar.write(advice)
 
-    with MetricWriter(workdir, step) as writer, StopSignal() as stop:
+    with (MetricWriter(workdir, step) as writer, StopSignal() as stop,
+          contextlib.closing(batches)):
+        clock.restart()
         while step < total_steps:
-            waiting = time.perf_counter()
-            batch = next(batches)
-            data_seconds += time.perf_counter() - waiting
-            numbers = batch.pop("video_number")
-            batch = sharding.put(batch, sharding.batch_shardings(batch, mesh))
+            facts_of_batch, batch = batches.next()
             if step == first_step:
                 write_cost(workdir, state, model, train_step.lower(
                     state, model.frozen, batch, key).compile())
             state, metrics = train_step(state, model.frozen, batch, key)
             step += 1
+            if step < total_steps:  # while the device computes
+                batches.fetch()
             bar.update()
-            pending.append((step, metrics, numbers))
+            pending.append((step, metrics, facts_of_batch["video_number"]))
             epoch_ends = step % steps_per_epoch == 0
             epoch = step // steps_per_epoch
             if step % config.train.log_every_steps == 0 or epoch_ends:
@@ -198,7 +205,7 @@ def train(config: Any, workdir: Path) -> MapReport:
                 if report.average_map > best_map:
                     best_map = report.average_map
                     save(BEST, None)
-                started = time.perf_counter()
+                clock.restart()
             due = epoch % config.train.checkpoint_every_epochs == 0
             came = stop.came
             if (epoch_ends and due) or step == total_steps or came:
@@ -224,7 +231,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     print_report(report, config)
     print(f"best checkpoint: step {best_step} of {total_steps}; wrote "
           f"{workdir / PREDICTIONS_FILE} and {workdir / MAP_FILE}")
-    _report_broken(data, broken)
+    print(broken.report(), end="\n" if broken.reasons else "")
     return report
 
 
@@ -238,11 +245,10 @@ def _is_due(settings: Any, epoch: int) -> bool:
 
 def _write_metrics(pending, writer: MetricWriter,
                    videos: tuple[SourceVideo, ...], bar: tqdm, schedule,
-                   started: float, data_seconds: float) -> None:
+                   clock: DataClock) -> None:
     """Fetches the steps since the last log: the only wait for the device.
 
-    `started` is when the last log ended; what the device does only counts
-    once its results are here.
+    What the device does only counts once its results are here.
 
     Raises:
       InputError: a loss that is not finite; nothing of it was saved.
@@ -264,14 +270,13 @@ def _write_metrics(pending, writer: MetricWriter,
                 "the last checkpoint")
         values["learning_rate"] = float(schedule(step - 1))
         writer.write(step, values)
-    seconds = time.perf_counter() - started
     if pending:
-        writer.write(pending[-1][0], {
-            "seconds_per_step": seconds / len(pending),
-            "data_wait_share": data_seconds / max(seconds, 1e-9)})
+        costs = clock.metrics(len(pending))
+        writer.write(pending[-1][0], costs)
         bar.set_postfix(
             loss=f"{values['loss']:.3f}",
-            data_wait=f"{100 * data_seconds / max(seconds, 1e-9):.0f}%")
+            data_wait=f"{100 * costs['data_wait_share']:.0f}%",
+            frames=f"{costs['decoded_frames_per_second']:.0f}/s")
 
 
 def write_cost(workdir: Path, state: TrainState, model: build.Model,
@@ -293,12 +298,12 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     Over one window of each training video, without augmentation.
     """
     transform = TrainWindows(data.train, data.class_names, config,
-                             BrokenVideos(), cache=cache, augmented=False)
+                             cache=cache, augmented=False)
     batch_windows = config.train.batch_windows
     dataset = train_dataset(
         transform, len(data.train), seed=config.seed,
-        batch_windows=batch_windows, num_threads=config.data.num_threads,
-        num_epochs=1)
+        batch_windows=batch_windows, num_epochs=1,
+        **readers(config, cache))
     moments = jax.jit(make_moments_step(model.encode, model.tubelet))
     sums = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=len(data.train) // batch_windows,
@@ -315,12 +320,3 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     deviation = np.sqrt(np.maximum(squares / count - mean ** 2, 1e-12))
     return FeatureStatistics(jnp.asarray(mean, jnp.float32),
                              jnp.asarray(deviation, jnp.float32))
-
-
-def _report_broken(data: DataSet, running: BrokenVideos) -> None:
-    lines = [f"  {video.video_id}: {video.reason}" for video in data.broken]
-    lines += [f"  {name}: {reason}"
-              for name, reason in running.reasons.items()]
-    if lines:
-        print(f"{len(lines)} videos were skipped "
-              "(config.data.on_broken_video=skip):\n" + "\n".join(lines))

@@ -7,9 +7,8 @@ saved: it never changes, its folder and checksum are among the facts.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 
@@ -17,6 +16,14 @@ from losa_jax.errors import InputError
 from losa_jax.training.state import TrainState
 
 LAST, BEST = "last", "best"
+
+
+class Position(Protocol):
+    """Of an iterator: JSON, the same for any number of processes."""
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
 
 
 class Checkpoints:
@@ -37,12 +44,13 @@ class Checkpoints:
 
     def save(self, which: str, step: int, state: TrainState,
              facts: dict[str, Any],
-             iterator: grain.DatasetIterator | None = None) -> None:
+             iterator: Position | None = None) -> None:
         """Writes to a temporary name and renames when everything is there."""
         items = {"state": ocp.args.StandardSave(state),
                  "facts": ocp.args.JsonSave(facts)}
         if iterator is not None:
-            items["data"] = grain.checkpoint.CheckpointSave(iterator)
+            # The same in every process, and for any number of them.
+            items["data"] = ocp.args.JsonSave(iterator.get_state())
         manager = self._managers[which]
         # A run that died between saving best and last does some epochs
         # again. Orbax skips a step that is not newer than its newest, and
@@ -54,7 +62,7 @@ class Checkpoints:
         manager.wait_until_finished()
 
     def restore(self, which: str, abstract_state: TrainState,
-                iterator: grain.DatasetIterator | None = None
+                iterator: Position | None = None
                 ) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint of a kind.
 
@@ -74,7 +82,7 @@ class Checkpoints:
         items = {"state": ocp.args.StandardRestore(abstract_state),
                  "facts": ocp.args.JsonRestore()}
         if iterator is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+            items["data"] = ocp.args.JsonRestore()
         try:
             restored = manager.restore(
                 step, args=ocp.args.Composite(**items))
@@ -83,6 +91,8 @@ class Checkpoints:
                 f"checkpoint {manager.directory}/{step} does not fit this "
                 "configuration; use the work directory's own config.json "
                 f"settings, or another --workdir ({error})") from error
+        if iterator is not None:
+            iterator.set_state(restored["data"])
         return restored["state"], restored["facts"]
 
     def facts(self, which: str) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from losa_jax.errors import InputError
 def _settings(**changes):
     values = dict(size=32, test_resize="short_crop", random_crop=True,
                   crop_area=(0.2, 1.0), crop_ratio=(0.75, 1.33),
-                  flip_probability=0.5, colour_jitter=0.4, per="window")
+                  flip_probability=0.5, colour_jitter=0.4, hue_jitter=0.1,
+                  random_operations=2, operation_magnitude=9.0,
+                  per="window")
     return ConfigDict({**values, **changes})
 
 
@@ -61,6 +63,7 @@ def test_crop_boxes_keep_area_ratio_and_picture():
 
 def test_flip_alone_mirrors():
     settings = _settings(random_crop=False, colour_jitter=0.0,
+                         hue_jitter=0.0, random_operations=0,
                          flip_probability=1.0, size=48)
     frames = _frames(width=48)
     view = augment.train_view(frames, np.random.default_rng(0), settings)

@@ -1,10 +1,10 @@
 """Every frame is the one asked for, and every broken file is found out.
 
-Pictures carry their number: block k of 8, each 16 x 16 pixels, at the top
-left is white if bit k of the number is 1.
+Pictures carry their number: see tests/data/painted.py.
 """
 
 import dataclasses
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
@@ -12,54 +12,19 @@ import av
 import numpy as np
 import pytest
 
+from losa_jax.data import video
 from losa_jax.data.video import VideoDecodeError, probe_video, read_frames
 from losa_jax.errors import InputError
+from tests.data.painted import FRAMES
+from tests.data.painted import number_of as _number
+from tests.data.painted import numbers as _numbers
+from tests.data.painted import picture_of as _picture
+from tests.data.painted import render as _render
 
-FRAMES = 240
 HMDB = "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi"
 # Pictures of variable_frame_rate.mp4 and when they appear (its README).
 VARIABLE_SECONDS = np.concatenate([
     np.arange(60) / 30, 2 + np.arange(20) / 10, 5 + np.arange(25) / 25])
-
-
-def _number(frame, block=16):
-    middle = slice(block // 4, 3 * block // 4)
-    return sum(
-        int(frame[middle, block * k:block * (k + 1)][:, middle].mean() > 128)
-        << k for k in range(8))
-
-
-def _numbers(frames):
-    return [_number(frame) for frame in frames]
-
-
-def _picture(number):
-    picture = np.full((64, 160, 3), 90, np.uint8)
-    picture[32:, number % 100:number % 100 + 40] = (220, 60, 20)
-    for k in range(8):
-        picture[:16, 16 * k:16 * k + 16] = 255 * (number >> k & 1)
-    return picture
-
-
-def _render(path, *, x264="keyint=30", codec="libx264", fps=25,
-            frames=FRAMES, pictures=_picture, seconds=None):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps))
-        stream.height, stream.width = 64, 160
-        stream.pix_fmt = "yuv420p"
-        if seconds is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        if codec == "libx264":
-            stream.codec_context.options = {
-                "preset": "veryfast", "crf": "18", "x264-params": x264}
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(pictures(number), "rgb24")
-            if seconds is not None:
-                frame.time_base = Fraction(1, 1000)
-                frame.pts = round(1000 * seconds[number])
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -394,3 +359,116 @@ def test_gestures_are_as_annotated(shared_dir):
     info = probe_video(path)
     assert info.fps == 30.0
     assert info.duration_seconds == pytest.approx(42.333333, abs=1e-6)
+
+
+def _warnings(path, caplog, monkeypatch):
+    # main stops our logs from going further up.
+    monkeypatch.setattr(logging.getLogger("losa_jax"), "propagate", True)
+    caplog.clear()
+    info = probe_video(path)
+    return info, [record.getMessage() for record in caplog.records]
+
+
+def test_a_sound_file_raises_no_doubt(rendered, caplog, monkeypatch):
+    assert _warnings(rendered[0], caplog, monkeypatch)[1] == []
+
+
+def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
+    """Matroska says nothing of how many pictures there should be."""
+    whole = _render(folder / "unbroken.mkv", frames=60)
+    path = folder / "gaps.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size and number not in (57, 58):
+                packet.stream = stream
+                target.mux(packet)
+    info, said = _warnings(path, caplog, monkeypatch)
+    assert info.frame_count == 58
+    assert len(said) == 1 and "58 pictures can be read, but" in said[0]
+    assert str(path) in said[0]
+
+
+def test_ten_bits_in_the_other_orientation_from_a_late_start(folder):
+    """HEVC Main 10, first picture at 1.5 s, every second one shown longer,
+    a quarter turn in the header."""
+    path = folder / "odd.mov"
+    # Picture n comes at 1.5 s and n // 2 x 0.12 s, and 0.04 s if n is odd.
+    seconds = 1.5 + np.array([n // 2 * 0.12 + n % 2 * 0.04
+                              for n in range(40)])
+    with av.open(str(path), "w",
+                 options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream("libx265", rate=25)
+        stream.width, stream.height = 160, 64
+        stream.pix_fmt = "yuv420p10le"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.options = {
+            "x265-params": "log-level=none:keyint=10", "crf": "18"}
+        for number, second in enumerate(seconds):
+            frame = av.VideoFrame.from_ndarray(
+                _picture(number), "rgb24").reformat(format="yuv420p10le")
+            frame.time_base = Fraction(1, 1000)
+            frame.pts = round(1000 * second)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    # The display matrix in the track's header: upright to a quarter turn.
+    one, zero = (65536).to_bytes(4, "big"), bytes(4)
+    last = (1 << 30).to_bytes(4, "big")
+    upright = one + zero * 3 + one + zero * 3 + last
+    turned = (zero + one + zero + (-65536).to_bytes(4, "big", signed=True)
+              + zero * 4 + last)
+    track = content.index(b"tkhd")
+    place = content.index(upright, track)
+    path.write_bytes(content[:place] + turned
+                     + content[place + len(turned):])
+    info = probe_video(path)
+    assert (info.frame_count, info.height, info.width) == (40, 160, 64)
+    assert info.first_seconds == pytest.approx(1.5)
+    middles = 1.5 + (np.arange(40) + 0.5) / info.fps
+    expected = [int(np.flatnonzero(seconds <= middle + 1e-9)[-1])
+                for middle in middles]
+    assert len(set(expected)) < 40  # some are too short to be seen
+
+    def numbers(indices):
+        # Set back by the turn that the header asks for.
+        return _numbers(np.rot90(frame, 1) for frame in
+                        read_frames(path, indices, info=info))
+
+    assert numbers(range(40)) == expected
+    for wanted in ([31], [7, 39], [22, 3, 3]):
+        assert numbers(wanted) == [expected[index] for index in wanted]
+
+
+def test_sound_without_pictures(tmp_path):
+    path = tmp_path / "sound.m4a"
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(InputError, match="no video stream, only sound"):
+        probe_video(path)
+
+
+def test_sparse_frames_leave_out_pictures_that_nobody_leans_on(
+        folder, monkeypatch):
+    path = _render(folder / "sparse.mp4",
+                   x264="keyint=60:bframes=3:scenecut=0")
+    info = probe_video(path)
+    decoded = []
+    real = video._shown_at
+
+    def counted(pictures, *rest):
+        return real((decoded.append(0) or one for one in pictures), *rest)
+
+    monkeypatch.setattr(video, "_shown_at", counted)
+    wanted = list(range(70, 200, 4))
+    assert _numbers(read_frames(path, wanted, info=info)) == wanted
+    assert len(decoded) < 110  # of 140 from the key frame on
+    # A decoder that loses a picture is asked again for all of them.
+    monkeypatch.setattr(video, "_needed_stamps", lambda packets, *rest: (
+        list(packets), {-1}))
+    assert _numbers(read_frames(path, wanted, info=info)) == wanted

@@ -8,7 +8,7 @@ import pytest
 
 from losa_jax.data import augment, tap_store
 from losa_jax.data.frame_cache import FrameCache
-from losa_jax.data.pipeline import BrokenVideos, TrainWindows
+from losa_jax.data.pipeline import TrainWindows
 from losa_jax.data.windows import Window
 from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
@@ -179,8 +179,7 @@ def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
     # Training draws from all views, measuring and testing take the plain.
     def drawn(augmented):
         windows = TrainWindows(data.train, data.class_names, config,
-                               BrokenVideos(), cache=store,
-                               augmented=augmented)
+                               cache=store, augmented=augmented)
         return {float(windows(0, np.random.default_rng(i))["last"][0].sum())
                 for i in range(12)}
 

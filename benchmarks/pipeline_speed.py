@@ -1,0 +1,180 @@
+"""Windows of frames against the bare decoder and other readers.
+
+    python -m benchmarks.pipeline_speed [--windows=2000] [--rounds=3]
+
+Windows of 16 x 16 frames, 160 pixels, from an H.264 video of 320 x 240: what
+training reads (random crop and flip of config.augment, batches of two),
+interleaved in one run with
+
+- the bare decoder: PyAV decodes the same video from its first frame to its
+  last into RGB of its own size, in as many threads, nothing else;
+- decoding alone, without colours, the same way;
+- decord, torchcodec and OpenCV, those of them that are installed, in a plain
+  torch DataLoader with worker processes: the same windows, the same crop.
+
+Afterwards `--windows` windows are read and resident memory is watched.
+`--video=FILE` takes another video; else a moving texture is rendered.
+"""
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import psutil
+from av.video.reformatter import VideoReformatter
+
+from benchmarks.video_readers import READERS, torch_frames_per_second
+from configs import common
+from losa_jax import timeline
+from losa_jax.data.frame_cache import FrameCache
+from losa_jax.data.pipeline import TrainWindows, train_dataset
+from losa_jax.data.source import SourceVideo
+from losa_jax.data.video_file import open_video
+from losa_jax.data.video_probe import probe_video
+
+FRAMES = 256
+SIZE = 160
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--windows", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--gop", type=int, default=30)
+    parser.add_argument("--video", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = arguments.video or render(Path(scratch) / "v.mp4",
+                                         arguments.gop)
+        _compare(path, arguments)
+        _watch_memory(path, arguments)
+
+
+def render(path: Path, gop: int, frames: int = 1500) -> Path:
+    """A texture that drifts, turns and flickers a little: real work for the
+    decoder."""
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.integers(
+        0, 256, (480, 640, 3)).astype(np.float32), (0, 0), 3)
+    noise = np.clip((noise - 127.5) * 6 + 127.5, 0, 255).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.codec_context.options = {"preset": "medium", "crf": "23",
+                                        "g": str(gop)}
+        for number in range(frames):
+            turn = cv2.getRotationMatrix2D(
+                (320, 240), 20 * np.sin(number / 40), 1.0)
+            turn[:, 2] += (-160 + 60 * np.sin(number / 25), -120)
+            picture = cv2.warpAffine(noise, turn, (320, 240),
+                                     borderMode=cv2.BORDER_REFLECT)
+            cv2.circle(picture, (160 + int(100 * np.cos(number / 9)), 120),
+                       24, (230, 60, 40), -1)
+            container.mux(stream.encode(
+                av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def _compare(path: Path, arguments: argparse.Namespace) -> None:
+    contestants: dict[str, Callable[[], float]] = {
+        "pipeline": lambda: _pipeline(path, arguments),
+        "bare decoder": lambda: _bare(path, arguments, convert=True),
+        "decoding alone": lambda: _bare(path, arguments, convert=False)}
+    for name in READERS:
+        contestants[f"{name} in a DataLoader"] = (
+            lambda name=name: torch_frames_per_second(
+                name, path, frames=FRAMES, size=SIZE,
+                workers=arguments.threads, seconds=arguments.seconds))
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(arguments.rounds):
+        for name, measure in contestants.items():
+            rates[name].append(measure())
+    ours = statistics.median(rates["pipeline"])
+    print(f"frames a second, medians of {arguments.rounds} (smallest .. "
+          f"largest), {arguments.threads} threads or workers, {path.name}:")
+    for name, found in rates.items():
+        middle = statistics.median(found)
+        print(f"  {name:28s} {middle:7.0f} ({min(found):.0f} .. "
+              f"{max(found):.0f})   pipeline / this {ours / middle:.2f}")
+
+
+def _batches(path: Path, threads: int):
+    config = common.get_config()
+    config.window.frames = config.window.tokens = FRAMES
+    config.window.frame_stride = 1
+    config.augment.size = SIZE
+    config.augment.colour_jitter = 0.0
+    info = probe_video(path)
+    grid = timeline.sample_grid(info.fps, info.frame_count,
+                                sampling="stride", frame_stride=1)
+    videos = [SourceVideo("v", info, grid, ())]
+    return iter(train_dataset(
+        TrainWindows(videos, ["x"], config, cache=FrameCache(0)), 64, seed=0,
+        batch_windows=2, num_threads=threads))
+
+
+def _pipeline(path: Path, arguments: argparse.Namespace) -> float:
+    batches = _batches(path, arguments.threads)
+    for _ in range(2):  # what was made ahead before the clock starts
+        next(batches)
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < arguments.seconds:
+        count += next(batches)["frames"].shape[0] * FRAMES
+    rate = count / (time.perf_counter() - started)
+    batches.close()
+    return rate
+
+
+def _bare(path: Path, arguments: argparse.Namespace, *, convert: bool
+          ) -> float:
+    counts = [0] * arguments.threads
+    until = time.perf_counter() + arguments.seconds
+
+    def decode(number: int) -> None:
+        reformatter = VideoReformatter()
+        while time.perf_counter() < until:
+            with open_video(path) as (container, stream):
+                for picture in container.decode(stream):
+                    if convert:
+                        reformatter.reformat(
+                            picture, format="rgb24", interpolation="BILINEAR",
+                            threads=1).to_ndarray()
+                    counts[number] += 1
+                    if time.perf_counter() > until:
+                        break
+
+    threads = [threading.Thread(target=decode, args=(number,))
+               for number in range(arguments.threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / arguments.seconds
+
+
+def _watch_memory(path: Path, arguments: argparse.Namespace) -> None:
+    process = psutil.Process()
+    batches = _batches(path, arguments.threads)
+    resident: list[float] = []
+    every = max(1, arguments.windows // 40)
+    for number in range(arguments.windows // 2):
+        next(batches)
+        if number % every == 0:
+            resident.append(process.memory_info().rss / 2**20)
+    batches.close()
+    print(f"resident MiB while {arguments.windows} windows were read: "
+          + " ".join(f"{size:.0f}" for size in resident))
+
+
+if __name__ == "__main__":
+    main()

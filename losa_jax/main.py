@@ -6,6 +6,7 @@ stopped by a signal with everything saved, start again to go on.
 
 import logging
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags
@@ -15,6 +16,8 @@ from ml_collections import config_flags
 from losa_jax.errors import InputError
 
 MODES = ("train", "pretrain", "eval", "cache", "check_data", "plan")
+# What several processes can do together.
+SHARED_MODES = ("train", "pretrain", "eval", "cache")
 EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -32,6 +35,16 @@ _JSON = flags.DEFINE_string(
     "json", "", "With --mode=plan: a file for its numbers.")
 _PLAN_SWEEP = flags.DEFINE_bool(
     "plan_sweep", False, "With --mode=plan: try meshes and chunk_clips.")
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed", "auto", ("auto", "on", "off"), "Several processes, one a "
+    "host: what is not given below is taken from the environment (TPU pod, "
+    "Slurm, MPI). auto: where it shows several.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0, which listens there.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", 0, "Processes of the run.")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", -1, "This process's number, from 0.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -50,6 +63,17 @@ def run(argv: list[str]) -> int:
               file=sys.stderr)
         return EXIT_INPUT
     # Imported late, so that --help does not wait for jax.
+    from losa_jax.training import processes
+    if _MODE.value in SHARED_MODES:
+        try:
+            processes.start(
+                distributed=_DISTRIBUTED.value, coordinator=_COORDINATOR.value,
+                num_processes=_NUM_PROCESSES.value,
+                process_id=_PROCESS_ID.value)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_INPUT
+    processes.quiet_unless_first()
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
@@ -57,6 +81,11 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
+
+    def pretrain_alone(config, workdir):
+        with processes.first_goes_first("pretrain"):
+            if processes.is_first():
+                pretrain(config, workdir)
 
     def cache_features(config, workdir):
         cache(config, workdir, dry_run=_DRY_RUN.value)
@@ -70,21 +99,31 @@ def run(argv: list[str]) -> int:
             plan(config, _TOPOLOGY.value,
                  output=Path(_JSON.value) if _JSON.value else None)
 
-    jobs = {"train": train, "pretrain": pretrain, "eval": evaluate,
+    jobs = {"train": train, "pretrain": pretrain_alone, "eval": evaluate,
             "cache": cache_features, "check_data": check_data,
             "plan": plan_config}
     if _DRY_RUN.value and _MODE.value != "cache":
         print("--dry_run goes with --mode=cache", file=sys.stderr)
         return EXIT_USAGE
+    status, message = 0, ""
     try:
         jobs[_MODE.value](config, workdir)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+        status, message = EXIT_INPUT, f"error: {error}"
+        print(message, file=sys.stderr)
     except Interrupted as error:
-        print(error, file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+        status, message = EXIT_INTERRUPTED, str(error)
+        print(message, file=sys.stderr)
+    except BaseException as error:
+        if processes.count() == 1:
+            raise
+        # The usual way out would wait for the others.
+        traceback.print_exc()
+        status, message = EXIT_INPUT, repr(error)
+    if status:
+        processes.fail(status, message)
+    processes.finish()
+    return status
 
 
 def _config_path() -> str:

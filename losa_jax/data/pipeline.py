@@ -189,13 +189,24 @@ class TestWindows:
 
 def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
                   batch_windows: int, num_threads: int,
-                  num_epochs: int | None = None) -> grain.IterDataset:
-    """Shuffled batches; order and augmentation depend on the seed alone."""
+                  num_epochs: int | None = None,
+                  rows: Sequence[int] | None = None) -> grain.IterDataset:
+    """Shuffled batches; order and augmentation depend on the seed alone.
+
+    Args:
+      batch_windows: of a global batch.
+      rows: of each global batch, those that this process reads; None: all.
+        The iterator's position counts global batches, so it means the same
+        to every process, however many there are.
+    """
+    rows = tuple(range(batch_windows)) if rows is None else tuple(rows)
     dataset = (
         grain.MapDataset.source(_Numbers(num_videos))
         .seed(seed).shuffle().repeat(num_epochs)
-        .random_map(transform)
-        .batch(batch_windows, drop_remainder=True))
+        .random_map(transform))
+    dataset = grain.MapDataset.source(
+        _Rows(dataset, rows, batch_windows)).batch(
+            len(rows), drop_remainder=True)
     return _threaded(dataset, num_threads)
 
 
@@ -214,9 +225,17 @@ def _test_windows(video: SourceVideo, config: Any) -> list[windows.Window]:
 
 
 def test_dataset(transform: TestWindows, *, batch_windows: int,
-                 num_threads: int) -> tuple[grain.IterDataset, int]:
-    """All test windows, those of one length together, and the number of
-    batches; the last batch of a length is padded with -1 - index."""
+                 num_threads: int, rows: Sequence[int] | None = None
+                 ) -> tuple[grain.IterDataset, list[list[int]]]:
+    """All test windows, those of one length together.
+
+    Args:
+      rows: as in `train_dataset`.
+
+    Returns:
+      the batches, and each global batch's window numbers; the last batch of
+      a length is padded with -1 - index.
+    """
     by_length: dict[int, list[int]] = {}
     for index, (_, window) in enumerate(transform.items):
         by_length.setdefault(window.num_samples, []).append(index)
@@ -224,9 +243,13 @@ def test_dataset(transform: TestWindows, *, batch_windows: int,
     for _, indices in sorted(by_length.items()):
         numbers += indices
         numbers += [-1 - indices[0]] * (-len(indices) % batch_windows)
-    dataset = (grain.MapDataset.source(numbers).map(transform)
-               .batch(batch_windows, drop_remainder=True))
-    return _threaded(dataset, num_threads), len(numbers) // batch_windows
+    rows = tuple(range(batch_windows)) if rows is None else tuple(rows)
+    dataset = (
+        grain.MapDataset.source(_Rows(numbers, rows, batch_windows))
+        .map(transform).batch(len(rows), drop_remainder=True))
+    batches = [numbers[first:first + batch_windows]
+               for first in range(0, len(numbers), batch_windows)]
+    return _threaded(dataset, num_threads), batches
 
 
 class _Numbers:
@@ -240,6 +263,22 @@ class _Numbers:
 
     def __getitem__(self, index: int) -> int:
         return int(index)
+
+
+class _Rows:
+    """Some rows of each whole batch of a sequence, one after the other."""
+
+    def __init__(self, items: Sequence[Any], rows: tuple[int, ...],
+                 batch_windows: int):
+        self._items, self._rows = items, rows
+        self._batch_windows = batch_windows
+
+    def __len__(self) -> int:
+        return len(self._items) // self._batch_windows * len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        batch, row = divmod(int(index), len(self._rows))
+        return self._items[batch * self._batch_windows + self._rows[row]]
 
 
 def _threaded(dataset: grain.MapDataset, num_threads: int

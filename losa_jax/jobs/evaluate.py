@@ -41,7 +41,8 @@ from losa_jax.jobs.setup import (
     window_reader,
     write_json,
 )
-from losa_jax.training import build, sharding
+from losa_jax.training import build, processes, sharding
+from losa_jax.training.batches import local_rows, put_batch
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
     BEST,
@@ -99,7 +100,9 @@ class Evaluator:
             _, clips, steps, _ = batch["last"].shape
             return clips * steps * model.tubelet
 
-        self._candidates = jax.jit(candidates)
+        # Every process gets all windows' and merges its share of videos.
+        self._candidates = jax.jit(
+            candidates, out_shardings=sharding.replicated(mesh))
 
     def run(self, parameters: Any, statistics: Any
             ) -> tuple[MapReport, dict[str, list[Detection]]]:
@@ -112,32 +115,50 @@ class Evaluator:
         windows = TestWindows(self._data.test, self._config, broken,
                               cache=self._cache)
         batch_windows = self._config.evaluate.batch_windows
-        dataset, num_batches = test_dataset(
+        dataset, numbers_of = test_dataset(
             windows, batch_windows=batch_windows,
-            num_threads=self._config.data.num_threads)
-        found: list[list[tuple[np.ndarray, ...]]] = [
-            [] for _ in self._data.test]
-        for batch in tqdm(dataset, total=num_batches, desc="evaluating",
-                          unit="batch", leave=False):
-            numbers = batch.pop("window_number")
-            batch = sharding.put(
-                batch, sharding.batch_shardings(batch, self._mesh))
+            num_threads=self._config.data.num_threads,
+            rows=local_rows(self._mesh, batch_windows))
+        found: dict[int, list[tuple[np.ndarray, ...]]] = {
+            number: [] for number in range(
+                processes.index(), len(self._data.test), processes.count())}
+        for batch, numbers in zip(
+                tqdm(dataset, total=len(numbers_of), desc="evaluating",
+                     unit="batch", leave=False), numbers_of, strict=True):
+            del batch["window_number"]
+            batch = put_batch(batch, self._mesh, batch_windows)
             candidates = jax.device_get(self._candidates(
                 parameters, statistics, self._model.frozen, batch))
             for row, number in enumerate(numbers):
-                if number >= 0:
-                    video_number, window = windows.items[number]
+                if number < 0:  # padding
+                    continue
+                video_number, window = windows.items[number]
+                if video_number in found:
                     found[video_number].append(self._to_seconds(
                         *jax.tree.map(lambda leaf, row=row: leaf[row],
                                       candidates),
                         self._data.test[video_number], window.first_sample))
-        predictions = {
-            video.video_id: self._classified(
-                video.video_id, self._merge(found[number]))
-            for number, video in enumerate(self._data.test)
-            if video.video_id not in broken.reasons}
-        report = self._score(predictions, broken)
+        merged = {
+            self._data.test[number].video_id: self._classified(
+                self._data.test[number].video_id, self._merge(rows))
+            for number, rows in found.items()}
+        predictions, reasons = self._gather(merged, broken.reasons)
+        report = self._score(predictions, reasons)
         return report, predictions
+
+    def _gather(self, merged: dict[str, list[Detection]],
+                reasons: dict[str, str]
+                ) -> tuple[dict[str, list[Detection]], dict[str, str]]:
+        """Of all processes: detections in the videos' order, and failures."""
+        if processes.count() > 1:
+            parts = processes.gather([merged, reasons])
+            merged = {video_id: [Detection(*row) for row in rows]
+                      for part, _ in parts for video_id, rows in part.items()}
+            reasons = {video_id: reason for _, part in parts
+                       for video_id, reason in part.items()}
+        return {video.video_id: merged[video.video_id]
+                for video in self._data.test
+                if video.video_id not in reasons}, reasons
 
     def _to_seconds(self, candidates: Candidates,
                     class_scores: np.ndarray | None, video: SourceVideo,
@@ -194,12 +215,12 @@ class Evaluator:
                     fusion=settings.video_scores_fusion)
 
     def _score(self, predictions: dict[str, list[Detection]],
-               broken: BrokenVideos) -> MapReport:
-        if broken.reasons:
+               reasons: dict[str, str]) -> MapReport:
+        if reasons:
             logger.warning(
                 "%d of %d test videos failed to decode and are not in the "
-                "mAP: %s", len(broken.reasons), len(self._data.test),
-                ", ".join(sorted(broken.reasons)))
+                "mAP: %s", len(reasons), len(self._data.test),
+                ", ".join(sorted(reasons)))
         return evaluate_map(
             ground_truth(self._data, predictions), predictions,
             class_names=scored_classes(self._data, predictions),
@@ -249,7 +270,9 @@ def print_report(report: MapReport, config: Any) -> None:
 def write_results(workdir: Path, report: MapReport,
                   predictions: dict[str, list[Detection]],
                   facts: dict[str, Any]) -> None:
-    """predictions.json and map.json."""
+    """predictions.json and map.json, by the first process."""
+    if not processes.is_first():
+        return
     write_predictions(workdir / PREDICTIONS_FILE, predictions)
     content = dataclasses.asdict(report)
     content["average_precision"] = [
@@ -294,7 +317,8 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
         state.ema, state.statistics)
     step = int(state.step)
     output = workdir / config.evaluate.output
-    output.mkdir(exist_ok=True)
+    if processes.is_first():
+        output.mkdir(exist_ok=True)
     write_results(output, report, predictions,
                   {"checkpoint": which, "step": step})
     print_report(report, config)

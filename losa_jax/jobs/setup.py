@@ -22,6 +22,7 @@ from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import FeatureStore, WindowReader
 from losa_jax.data.source import SourceVideo
 from losa_jax.errors import InputError
+from losa_jax.training import processes
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,14 @@ class DataSet:
 
 
 def start_log(workdir: Path) -> None:
-    """Makes the folder and adds to its log."""
+    """Makes the folder; the run's first process adds to its log."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be made a folder "
                          f"({error})") from error
+    if not processes.is_first():
+        return
     handler = logging.FileHandler(workdir / "log.txt")
     handler.setFormatter(logging.Formatter(
         "%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -128,10 +131,11 @@ def _probe_subset(config: Any, annotations: Annotations, key: str,
             f"{data.annotations}: no video of subset {subset!r}; the file "
             f"has {', '.join(known)}: set --config.data.{key}_subset")
     if store is None:
-        infos, lost = check_videos(
-            annotated, Path(data.videos),
-            on_broken_video=data.on_broken_video, check=data.check,
-            cache_path=workdir / "probed_videos.json", progress=True)
+        with processes.first_goes_first(f"probe {subset}"):
+            infos, lost = check_videos(
+                annotated, Path(data.videos),
+                on_broken_video=data.on_broken_video, check=data.check,
+                cache_path=workdir / "probed_videos.json", progress=True)
     else:
         infos, lost = store.check(annotated, data.on_broken_video)
     videos = []
@@ -189,7 +193,9 @@ def window_reader(config: Any, store: FeatureStore | None,
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
+    """Whole or not at all, by the first process of the run."""
+    if not processes.is_first():
+        return
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(temporary, path)

@@ -42,7 +42,8 @@ from losa_jax.jobs.setup import (
 )
 from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import build, sharding
+from losa_jax.training import build, processes, sharding
+from losa_jax.training.batches import local_rows, put_batch
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
     BEST,
@@ -56,7 +57,6 @@ from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
     fresh_state,
-    place,
     run_facts,
 )
 from losa_jax.training.state import (
@@ -118,17 +118,19 @@ def train(config: Any, workdir: Path) -> MapReport:
                                len(data.class_names)),
         donate_argnums=0,
         # As the state comes in: else the second step is compiled anew.
-        out_shardings=(sharding.of_leaves(state), None))
+        out_shardings=(sharding.of_leaves(state),
+                       sharding.replicated(mesh)))
     evaluator = Evaluator(config, data, model, mesh, cache)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
     broken = BrokenVideos()
     transform = TrainWindows(data.train, data.class_names, config, broken,
                              cache=cache)
+    batch_windows = config.train.batch_windows
     batches = iter(train_dataset(
         transform, num_windows, seed=config.seed,
-        batch_windows=config.train.batch_windows,
-        num_threads=config.data.num_threads))
+        batch_windows=batch_windows, num_threads=config.data.num_threads,
+        rows=local_rows(mesh, batch_windows)))
     checkpoints = Checkpoints(workdir)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
@@ -141,7 +143,8 @@ def train(config: Any, workdir: Path) -> MapReport:
               f"{total_steps}")
     elif config.adapter.standardise_last:
         statistics = measure_statistics(config, data, model, mesh, cache)
-        state = place(state.replace(statistics=statistics), mesh)
+        state = state.replace(statistics=sharding.put(
+            statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
     store_config(config, workdir)
 
@@ -167,13 +170,14 @@ def train(config: Any, workdir: Path) -> MapReport:
         pending.clear()
         started, data_seconds = time.perf_counter(), 0.0
 
-    with MetricWriter(workdir, step) as writer, StopSignal() as stop:
+    with (MetricWriter(workdir, step) as writer,
+          StopSignal(in_step=True) as stop):
         while step < total_steps:
             waiting = time.perf_counter()
             batch = next(batches)
             data_seconds += time.perf_counter() - waiting
             numbers = batch.pop("video_number")
-            batch = sharding.put(batch, sharding.batch_shardings(batch, mesh))
+            batch = put_batch(batch, mesh, batch_windows)
             if step == first_step:
                 write_cost(workdir, state, model, train_step.lower(
                     state, model.frozen, batch, key).compile())
@@ -190,12 +194,13 @@ def train(config: Any, workdir: Path) -> MapReport:
                 writer.write(step, {"map": 100 * report.average_map})
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f}")
-                if report.average_map > best_map:
-                    best_map = report.average_map
+                average_map = processes.from_first(report.average_map)
+                if average_map > best_map:
+                    best_map = average_map
                     save(BEST, None)
                 started = time.perf_counter()
             due = epoch % config.train.checkpoint_every_epochs == 0
-            came = stop.came
+            came = stop.after(step)
             if (epoch_ends and due) or step == total_steps or came:
                 flush()
                 save(LAST, batches)
@@ -246,7 +251,10 @@ def _write_metrics(pending, writer: MetricWriter,
         values = {name: float(value)
                   for name, value in jax.device_get(metrics).items()}
         if not all(map(math.isfinite, values.values())):
-            names = [videos[n % len(videos)].video_id for n in numbers]
+            # A window may have been read by several processes.
+            names = dict.fromkeys(
+                videos[n % len(videos)].video_id for some in
+                processes.gather(numbers.tolist()) for n in some)
             writer.write(step, values)
             bar.close()
             bad = ", ".join(f"{name}={value}" for name, value
@@ -293,14 +301,15 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     dataset = train_dataset(
         transform, len(data.train), seed=config.seed,
         batch_windows=batch_windows, num_threads=config.data.num_threads,
-        num_epochs=1)
-    moments = jax.jit(make_moments_step(model.encode, model.tubelet))
+        num_epochs=1, rows=local_rows(mesh, batch_windows))
+    moments = jax.jit(make_moments_step(model.encode, model.tubelet),
+                      out_shardings=sharding.replicated(mesh))
     sums = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=len(data.train) // batch_windows,
                       desc="feature statistics", unit="batch", leave=False):
         inputs = {**encoder_inputs(batch),
                   "valid_samples": batch["valid_samples"]}
-        inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
+        inputs = put_batch(inputs, mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64: the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)

@@ -22,13 +22,28 @@ LAST, BEST = "last", "best"
 class Checkpoints:
     """The two folders of a work directory, checkpoints/last and /best."""
 
-    def __init__(self, workdir: Path, keep_last: int = 2):
+    def __init__(self, workdir: Path, keep_last: int = 2, *,
+                 alone: bool = False):
+        """
+        Args:
+          workdir: of the run; the same folder to all its processes.
+          keep_last: how many of the last ones stay.
+          alone: this process saves without the run's others.
+        """
+        together = ocp.options.MultiprocessingOptions(
+            active_processes={jax.process_index()},
+            primary_host=jax.process_index(),
+            barrier_sync_key_prefix="alone",
+        ) if alone else ocp.options.MultiprocessingOptions()
         root = workdir.absolute() / "checkpoints"
+        if alone:  # Orbax makes folders only for all processes together
+            for name in (LAST, BEST):
+                (root / name).mkdir(parents=True, exist_ok=True)
         self._managers = {
             name: ocp.CheckpointManager(
                 root / name, options=ocp.CheckpointManagerOptions(
                     max_to_keep=keep, enable_async_checkpointing=False,
-                    create=True))
+                    create=not alone, multiprocessing_options=together))
             for name, keep in ((LAST, keep_last), (BEST, 1))}
 
     def latest_step(self, which: str = LAST) -> int | None:
@@ -42,7 +57,8 @@ class Checkpoints:
         items = {"state": ocp.args.StandardSave(state),
                  "facts": ocp.args.JsonSave(facts)}
         if iterator is not None:
-            items["data"] = grain.checkpoint.CheckpointSave(iterator)
+            # The same in every process, and for any number of them.
+            items["data"] = ocp.args.JsonSave(iterator.get_state())
         manager = self._managers[which]
         # A run that died between saving best and last does some epochs
         # again. Orbax skips a step that is not newer than its newest, and
@@ -74,7 +90,7 @@ class Checkpoints:
         items = {"state": ocp.args.StandardRestore(abstract_state),
                  "facts": ocp.args.JsonRestore()}
         if iterator is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+            items["data"] = ocp.args.JsonRestore()
         try:
             restored = manager.restore(
                 step, args=ocp.args.Composite(**items))
@@ -83,6 +99,8 @@ class Checkpoints:
                 f"checkpoint {manager.directory}/{step} does not fit this "
                 "configuration; use the work directory's own config.json "
                 f"settings, or another --workdir ({error})") from error
+        if iterator is not None:
+            iterator.set_state(restored["data"])
         return restored["state"], restored["facts"]
 
     def close(self) -> None:

@@ -1,0 +1,109 @@
+# Sourced by the launchers: dry runs, and groups of processes that restart.
+# shellcheck shell=bash
+
+# Exit status of a run that a signal stopped with everything saved.
+readonly INTERRUPTED=75
+DRY_RUN=""
+ARGUMENTS=()
+
+# The header of the script that was started, then what is wrong.
+usage() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
+  echo "error: $1" >&2
+  exit 2
+}
+
+# parse_common ARGUMENT...: takes --dry-run out, leaves ARGUMENTS.
+parse_common() {
+  local argument
+  for argument in "$@"; do
+    case "$argument" in
+      --dry-run) DRY_RUN=1 ;;
+      --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;;
+      *) ARGUMENTS+=("$argument") ;;
+    esac
+  done
+}
+
+# run COMMAND...: runs it, or prints it so that a shell can read it.
+run() {
+  if [ -n "$DRY_RUN" ]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+free_port() {
+  python -c 'import socket
+s = socket.socket()
+s.bind(("127.0.0.1", 0))
+print(s.getsockname()[1])'
+}
+
+# run_group COUNT FLAG...: COUNT processes of losa_jax.main, once or again
+# (RESTARTS) while they are stopped or lost; exits with their status.
+run_group() {
+  local count=$1 left=${RESTARTS:-0} status
+  shift
+  while :; do
+    start_group "$count" "$@"
+    status=$?
+    # 128 and more: killed by a signal, or ended because another one was.
+    if [ "$status" -ne "$INTERRUPTED" ] && [ "$status" -lt 128 ]; then
+      exit "$status"
+    fi
+    [ "$left" -gt 0 ] && [ -z "$STOPPED" ] || exit "$status"
+    left=$((left - 1))
+    echo "status $status: starting again" >&2
+  done
+}
+
+# start_group COUNT FLAG...: one start; the status that tells most.
+start_group() {
+  local count=$1 port=${PORT:-} id status=0 one
+  local -a pids=() prefix=()
+  shift
+  if [ -z "$port" ]; then
+    port=$(if [ -n "$DRY_RUN" ]; then echo 12345; else free_port; fi)
+  fi
+  STOPPED=""
+  for ((id = 0; id < count; id++)); do
+    prefix=(python -m losa_jax.main --coordinator="127.0.0.1:$port"
+      --num_processes="$count" --process_id="$id")
+    if [ -n "$DRY_RUN" ]; then
+      run "${prefix[@]}" "$@"
+      continue
+    fi
+    "${prefix[@]}" "$@" &
+    pids+=($!)
+  done
+  [ -z "$DRY_RUN" ] || exit 0
+  trap 'STOPPED=1; kill -TERM "${pids[@]}" 2>/dev/null' TERM INT
+  for id in "${!pids[@]}"; do
+    # A trapped signal ends `wait` early; the process may still save.
+    while :; do
+      wait "${pids[id]}"
+      one=$?
+      kill -0 "${pids[id]}" 2>/dev/null || break
+    done
+    [ "$(worse "$one" "$status")" = "$one" ] && status=$one
+  done
+  trap - TERM INT
+  return "$status"
+}
+
+# worse A B: the status that says more: an error, a lost process, a stop.
+worse() {
+  local one rank best=0 first=-1
+  for one in "$@"; do
+    case "$one" in
+      0) rank=0 ;;
+      "$INTERRUPTED") rank=1 ;;
+      *) if [ "$one" -ge 128 ]; then rank=2; else rank=3; fi ;;
+    esac
+    [ "$rank" -gt "$first" ] && first=$rank best=$one
+  done
+  echo "$best"
+}

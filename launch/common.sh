@@ -1,8 +1,9 @@
 # Sourced by the launchers: dry runs, and groups of processes that restart.
 # shellcheck shell=bash
 
-# Exit status of a run that a signal stopped with everything saved.
-readonly INTERRUPTED=75
+# Exit status of a run that a signal stopped with everything saved, and of a
+# process that lost another one.
+readonly INTERRUPTED=75 LOST=76
 DRY_RUN=""
 ARGUMENTS=()
 
@@ -50,14 +51,19 @@ run_group() {
   while :; do
     start_group "$count" "$@"
     status=$?
-    # 128 and more: killed by a signal, or ended because another one was.
-    if [ "$status" -ne "$INTERRUPTED" ] && [ "$status" -lt 128 ]; then
+    restarts "$status" || exit "$status"
+    if [ "$left" -le 0 ] || [ -n "$STOPPED" ]; then
       exit "$status"
     fi
-    [ "$left" -gt 0 ] && [ -z "$STOPPED" ] || exit "$status"
     left=$((left - 1))
     echo "status $status: starting again" >&2
   done
+}
+
+# restarts STATUS: whether starting again may help.
+restarts() {
+  # 128 and more: killed by a signal, or by jax because another one was.
+  [ "$1" -eq "$INTERRUPTED" ] || [ "$1" -eq "$LOST" ] || [ "$1" -ge 128 ]
 }
 
 # start_group COUNT FLAG...: one start; the status that tells most.
@@ -101,7 +107,8 @@ worse() {
     case "$one" in
       0) rank=0 ;;
       "$INTERRUPTED") rank=1 ;;
-      *) if [ "$one" -ge 128 ]; then rank=2; else rank=3; fi ;;
+      "$LOST") rank=2 ;;
+      *) if [ "$one" -ge 128 ]; then rank=3; else rank=4; fi ;;
     esac
     [ "$rank" -gt "$first" ] && first=$rank best=$one
   done

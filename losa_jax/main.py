@@ -1,7 +1,8 @@
 """The main door: python -m losa_jax.main --config=configs/x.py --workdir=DIR
 
 Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
-stopped by a signal with everything saved, start again to go on.
+stopped by a signal with everything saved, start again to go on; 76 another
+process of the run was lost, start again to go on from the last checkpoint.
 """
 
 import logging
@@ -117,6 +118,8 @@ def run(argv: list[str]) -> int:
     except BaseException as error:
         if processes.count() == 1:
             raise
+        if processes.is_loss(error):
+            processes.leave_lost(error)
         # The usual way out would wait for the others.
         traceback.print_exc()
         status, message = EXIT_INPUT, repr(error)

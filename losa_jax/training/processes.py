@@ -32,9 +32,13 @@ _ENDED, _STOP = "losa_jax/ended", "losa_jax/stop"
 _HEARING_MS = 5000
 # An agreed stop ends everywhere by itself, when everything is written.
 _GRACE_SECONDS = 10
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 75
+EXIT_INTERRUPTED, EXIT_LOST = 75, 76
+# How jax says that it does not reach another process.
+_LOSSES = ("Gloo", "NCCL", "UNAVAILABLE", "Connection reset",
+           "Connection closed", "heartbeat", "coordination service")
 
 _client: Any = None
+_watcher: threading.Thread
 _count, _index = 1, 0
 # A barrier's name serves once; all processes pass them in one order.
 _barriers = itertools.count()
@@ -55,7 +59,7 @@ def start(*, distributed: str = "auto", coordinator: str = "",
     Raises:
       InputError: given in part or wrongly, or the others did not come.
     """
-    global _client, _count, _index
+    global _client, _count, _index, _watcher
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
     if distributed == "off":
         if any(given):
@@ -91,7 +95,8 @@ def start(*, distributed: str = "auto", coordinator: str = "",
     _client = state.global_state.client
     _count = state.global_state.num_processes
     _index = state.global_state.process_id
-    threading.Thread(target=_watch, daemon=True).start()
+    _watcher = threading.Thread(target=_watch, daemon=True)
+    _watcher.start()
 
 
 def _check_given(coordinator: str, num_processes: int, process_id: int
@@ -203,6 +208,11 @@ def finish() -> None:
     """Leaves together with the others, all well."""
     if _client is not None:
         barrier("end")
+        if is_first():
+            _client.key_value_set(_ENDED, json.dumps(
+                {"process": 0, "status": 0, "message": ""}))
+        # A thread inside of jax when Python ends would abort it.
+        _watcher.join(timeout=60)
         jax.distributed.shutdown()
 
 
@@ -224,6 +234,21 @@ def fail(status: int, message: str) -> None:
     _leave(status)
 
 
+def is_loss(error: BaseException) -> bool:
+    """Whether an error means that another process is gone."""
+    return _count > 1 and isinstance(error, jax.errors.JaxRuntimeError) and (
+        any(word in str(error) for word in _LOSSES))
+
+
+def leave_lost(error: BaseException) -> None:
+    """Ends this process because another one is gone; does not return."""
+    print(f"process {_index} of {_count} ends: another process was lost "
+          f"({str(error).splitlines()[0]}). Start all of them again, with "
+          "as many as there are: the run goes on from its last checkpoint",
+          file=sys.stderr)
+    _leave(EXIT_LOST)
+
+
 def _leave(status: int) -> None:
     with contextlib.suppress(ValueError, OSError):
         sys.stdout.flush()
@@ -242,10 +267,10 @@ def _watch() -> None:
             return  # shut down, or the coordinator is gone: jax ends us
         break
     ended = json.loads(text)
+    if ended["process"] == _index or ended["status"] == 0:
+        return
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         _client.key_value_set(f"losa_jax/heard/{_index}", "")
-    if ended["process"] == _index:
-        return
     if ended["status"] == EXIT_INTERRUPTED:
         time.sleep(_GRACE_SECONDS)
     print(f"process {_index} ends because process {ended['process']} ended: "

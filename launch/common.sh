@@ -6,6 +6,8 @@
 readonly INTERRUPTED=75 LOST=76
 DRY_RUN=""
 ARGUMENTS=()
+# What a process gets beside the others' environment, set by `one_process`.
+PROCESS_ENV=()
 
 # The header of the script that was started, then what is wrong.
 usage() {
@@ -28,9 +30,16 @@ parse_common() {
 
 # run COMMAND...: runs it, or prints it so that a shell can read it.
 run() {
+  local argument line=""
   if [ -n "$DRY_RUN" ]; then
-    printf '%q ' "$@"
-    echo
+    for argument in "$@"; do
+      case "$argument" in
+        '' | *[!A-Za-z0-9_./:=,@%+-]*)
+          argument="'${argument//\'/\'\\\'\'}'" ;;
+      esac
+      line+="${line:+ }$argument"
+    done
+    printf '%s\n' "$line"
   else
     "$@"
   fi
@@ -76,7 +85,11 @@ start_group() {
   fi
   STOPPED=""
   for ((id = 0; id < count; id++)); do
-    prefix=(python -m losa_jax.main --coordinator="127.0.0.1:$port"
+    PROCESS_ENV=()
+    if declare -F one_process >/dev/null; then
+      one_process "$id"
+    fi
+    prefix=(env "${PROCESS_ENV[@]}" python -m losa_jax.main --coordinator="127.0.0.1:$port"
       --num_processes="$count" --process_id="$id")
     if [ -n "$DRY_RUN" ]; then
       run "${prefix[@]}" "$@"

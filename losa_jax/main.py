@@ -26,8 +26,8 @@ _CONFIG = config_flags.DEFINE_config_file(
     "any key of it can be set with --config.section.key=value.",
     lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, predictions. "
-    "Default: runs/<name of the config>.")
+    "workdir", None, "Folder of the run: checkpoints, metrics, predictions; "
+    "may be gs://BUCKET/FOLDER. Default: runs/<name of the config>.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "With --mode=cache: only say what would be written.")
 _TOPOLOGY = flags.DEFINE_string(
@@ -57,14 +57,14 @@ def run(argv: list[str]) -> int:
     _set_up_logging()
     try:
         config = _CONFIG.value
-        workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+        folder = _WORKDIR.value or f"runs/{config.name}"
     except OSError:  # ml_collections reports a missing file only here
         print(f"error: --config={_config_path()}: no "
               "such file (the path counts from the current folder)",
               file=sys.stderr)
         return EXIT_INPUT
     # Imported late, so that --help does not wait for jax.
-    from losa_jax.training import processes
+    from losa_jax.training import bucket, processes
     if _MODE.value in SHARED_MODES:
         try:
             processes.start(
@@ -106,8 +106,9 @@ def run(argv: list[str]) -> int:
     if _DRY_RUN.value and _MODE.value != "cache":
         print("--dry_run goes with --mode=cache", file=sys.stderr)
         return EXIT_USAGE
-    status, message = 0, ""
+    status, message, workdir = 0, "", None
     try:
+        workdir = bucket.local_folder(folder)
         jobs[_MODE.value](config, workdir)
     except InputError as error:
         status, message = EXIT_INPUT, f"error: {error}"
@@ -123,6 +124,10 @@ def run(argv: list[str]) -> int:
         # The usual way out would wait for the others.
         traceback.print_exc()
         status, message = EXIT_INPUT, repr(error)
+    if workdir is not None:
+        bucket.copy_back(workdir)
+        if "://" in folder:
+            print(f"copied from {workdir} to {folder}")
     if status:
         processes.fail(status, message)
     processes.finish()

@@ -41,7 +41,7 @@ from losa_jax.jobs.setup import (
     window_reader,
     write_json,
 )
-from losa_jax.training import build, processes, sharding
+from losa_jax.training import bucket, build, processes, sharding
 from losa_jax.training.batches import local_rows, put_batch
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
@@ -292,7 +292,7 @@ def evaluate(config: Any, workdir: Path) -> MapReport:
                          f"{BEST} or {LAST}")
     imported = bool(config.head.checkpoint) and (
         config.adapter.kind == "none") and not config.adapter.standardise_last
-    has_run = (workdir / "checkpoints").is_dir()
+    has_run = bucket.checkpoints_folder(workdir).is_dir()
     if not has_run and not imported:
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "

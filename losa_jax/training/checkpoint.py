@@ -14,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from losa_jax.errors import InputError
+from losa_jax.training import bucket
 from losa_jax.training.state import TrainState
 
 LAST, BEST = "last", "best"
@@ -35,7 +36,8 @@ class Checkpoints:
             primary_host=jax.process_index(),
             barrier_sync_key_prefix="alone",
         ) if alone else ocp.options.MultiprocessingOptions()
-        root = workdir.absolute() / "checkpoints"
+        self._workdir = workdir
+        root = bucket.checkpoints_folder(workdir)
         if alone:  # Orbax makes folders only for all processes together
             for name in (LAST, BEST):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -54,6 +56,8 @@ class Checkpoints:
              facts: dict[str, Any],
              iterator: grain.DatasetIterator | None = None) -> None:
         """Writes to a temporary name and renames when everything is there."""
+        # First, so that no restored step lacks its metrics.
+        bucket.copy_back(self._workdir)
         items = {"state": ocp.args.StandardSave(state),
                  "facts": ocp.args.JsonSave(facts)}
         if iterator is not None:

@@ -74,6 +74,9 @@ def run(argv: list[str]) -> int:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return EXIT_INPUT
+        except processes.NotTogether as error:
+            print(f"error: {error}", file=sys.stderr)
+            return processes.EXIT_LOST
     processes.quiet_unless_first()
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data

@@ -44,6 +44,10 @@ _count, _index = 1, 0
 _barriers = itertools.count()
 
 
+class NotTogether(Exception):
+    """Other processes of the run did not come; a new start may help."""
+
+
 def start(*, distributed: str = "auto", coordinator: str = "",
           num_processes: int = 0, process_id: int = -1) -> None:
     """Joins the run's other processes. Before anything else uses jax.
@@ -57,7 +61,8 @@ def start(*, distributed: str = "auto", coordinator: str = "",
       process_id: from 0; -1 is not given.
 
     Raises:
-      InputError: given in part or wrongly, or the others did not come.
+      InputError: given in part or wrongly.
+      NotTogether: the others did not come.
     """
     global _client, _count, _index, _watcher
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
@@ -86,11 +91,17 @@ def start(*, distributed: str = "auto", coordinator: str = "",
             cluster_detection_method="deactivate" if all(given) else None,
             initialization_timeout=START_TIMEOUT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         raise InputError(
-            f"the run's processes did not find each other ({error}): give "
-            "--coordinator=HOST:PORT of process 0, reachable from every "
-            "host, --num_processes and --process_id") from error
+            f"--distributed=on: the environment does not tell all ({error}); "
+            "give --coordinator=HOST:PORT of process 0, --num_processes and "
+            "--process_id") from error
+    except RuntimeError as error:
+        raise NotTogether(
+            f"the run's processes did not find each other within "
+            f"{START_TIMEOUT_SECONDS} s ({error}): is --coordinator the "
+            "address of process 0, reachable from every host, and were all "
+            "of them started?") from error
     from jax._src import distributed as state  # no public way to the client
     _client = state.global_state.client
     _count = state.global_state.num_processes

@@ -22,7 +22,9 @@ def small(config):
     small.adapter.kind = "none"
     small.head.num_levels = small.head.num_stem_blocks = 1
     small.head.num_embedding_convs = small.head.head_layers = 1
-    small.train.epochs = small.train.schedule_epochs = 4
+    small.train.epochs = small.train.schedule_epochs = 8
+    # Long enough that a signal comes before the end, yet few evaluations.
+    small.train.evaluate_every_epochs = 4
     small.evaluate.tiou_thresholds = (0.01, 0.1)
     return small
 
@@ -62,9 +64,15 @@ def _lines(workdir):
 
 
 def _signal_at(step, number, process_id, launcher, workdir):
-    """Sends one process a signal once a checkpoint and a step are there."""
-    while not ((workdir / "checkpoints/last").is_dir() and any(
-            line["step"] >= step for line in _lines(workdir))):
+    """Sends one process a signal once a checkpoint and a step are there.
+
+    A step that this start has made: its first act is a new metrics file.
+    """
+    path = workdir / "metrics.jsonl"
+    old = path.stat().st_ino if path.exists() else None
+    while not (path.exists() and path.stat().st_ino != old
+               and list((workdir / "checkpoints/last").glob("[0-9]"))
+               and any(line["step"] >= step for line in _lines(workdir))):
         assert launcher.poll() is None, launcher.stdout.read()
         time.sleep(0.02)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children"
@@ -121,7 +129,7 @@ def test_processes_stopped_one_by_one_are_as_one(small, environment,
     assert launcher.returncode == 75, output
     assert output.count("everything is saved") == 2, output
     assert output.count("resumed ") == 1, output  # the first one speaks
-    assert 5 <= _lines(broken)[-1]["step"] < 8
+    assert 5 <= _lines(broken)[-1]["step"] < 16
 
     launcher = _start(small, environment, broken, 1)
     output, _ = launcher.communicate(timeout=240)

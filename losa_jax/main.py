@@ -1,11 +1,13 @@
 """The main door: python -m losa_jax.main --config=configs/x.py --workdir=DIR
 
 Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
-stopped by a signal with everything saved, start again to go on.
+stopped by a signal with everything saved, start again to go on; 76 another
+process of the run was lost, start again to go on from the last checkpoint.
 """
 
 import logging
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags
@@ -16,6 +18,8 @@ from losa_jax.errors import InputError
 
 MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
          "check_data", "plan")
+# What several processes can do together.
+SHARED_MODES = ("train", "pretrain", "eval", "cache", "extract")
 EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -23,8 +27,8 @@ _CONFIG = config_flags.DEFINE_config_file(
     "any key of it can be set with --config.section.key=value.",
     lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, predictions. "
-    "Default: runs/<name of the config>.")
+    "workdir", None, "Folder of the run: checkpoints, metrics, predictions; "
+    "may be gs://BUCKET/FOLDER. Default: runs/<name of the config>.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "With --mode=cache: only say what would be written.")
 _TRANSCODE = flags.DEFINE_string(
@@ -42,6 +46,16 @@ _REPORT = flags.DEFINE_bool(
 _REPORT_VIDEOS = flags.DEFINE_integer(
     "report_videos", 200, "With --report: pages of so many videos, half of "
     "them the worst, half the best; 0: of all.", lower_bound=0)
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed", "auto", ("auto", "on", "off"), "Several processes, one a "
+    "host: what is not given below is taken from the environment (TPU pod, "
+    "Slurm, MPI). auto: where it shows several.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0, which listens there.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", 0, "Processes of the run.")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", -1, "This process's number, from 0.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -53,13 +67,27 @@ def run(argv: list[str]) -> int:
     _set_up_logging()
     try:
         config = _CONFIG.value
-        workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+        folder = _WORKDIR.value or f"runs/{config.name}"
     except OSError:  # ml_collections reports a missing file only here
         print(f"error: --config={_config_path()}: no "
               "such file (the path counts from the current folder)",
               file=sys.stderr)
         return EXIT_INPUT
     # Imported late, so that --help does not wait for jax.
+    from losa_jax.training import bucket, processes
+    if _MODE.value in SHARED_MODES:
+        try:
+            processes.start(
+                distributed=_DISTRIBUTED.value, coordinator=_COORDINATOR.value,
+                num_processes=_NUM_PROCESSES.value,
+                process_id=_PROCESS_ID.value)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_INPUT
+        except processes.NotTogether as error:
+            print(f"error: {error}", file=sys.stderr)
+            return processes.EXIT_LOST
+    processes.quiet_unless_first()
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
@@ -70,6 +98,11 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
     from losa_jax.jobs.transcode import transcode
+
+    def pretrain_alone(config, workdir):
+        with processes.first_goes_first("pretrain"):
+            if processes.is_first():
+                pretrain(config, workdir)
 
     def cache_features(config, workdir):
         cache(config, workdir, dry_run=_DRY_RUN.value)
@@ -92,7 +125,7 @@ def run(argv: list[str]) -> int:
         if _TRANSCODE.value:
             transcode(config, workdir, Path(_TRANSCODE.value))
 
-    jobs = {"train": train, "pretrain": pretrain, "eval": evaluate_run,
+    jobs = {"train": train, "pretrain": pretrain_alone, "eval": evaluate_run,
             "cache": cache_features, "extract": extract,
             "export": export, "check_data": check, "plan": plan_config}
     if _REPORT.value and _MODE.value != "eval":
@@ -105,15 +138,32 @@ def run(argv: list[str]) -> int:
     if _TRANSCODE.value and _MODE.value != "check_data":
         print("--transcode goes with --mode=check_data", file=sys.stderr)
         return EXIT_USAGE
+    status, message, workdir = 0, "", None
     try:
+        workdir = bucket.local_folder(folder)
         jobs[_MODE.value](config, workdir)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+        status, message = EXIT_INPUT, f"error: {error}"
+        print(message, file=sys.stderr)
     except Interrupted as error:
-        print(error, file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+        status, message = EXIT_INTERRUPTED, str(error)
+        print(message, file=sys.stderr)
+    except BaseException as error:
+        if processes.count() == 1:
+            raise
+        if processes.is_loss(error):
+            processes.leave_lost(error)
+        # The usual way out would wait for the others.
+        traceback.print_exc()
+        status, message = EXIT_INPUT, repr(error)
+    if workdir is not None:
+        bucket.copy_back(workdir)
+        if "://" in folder:
+            print(f"copied from {workdir} to {folder}")
+    if status:
+        processes.fail(status, message)
+    processes.finish()
+    return status
 
 
 def _config_path() -> str:

@@ -72,6 +72,18 @@ class BrokenVideos:
         return sum(entry["redrawn_windows"]
                    for entry in self._entries.values())
 
+    @property
+    def entries(self) -> list[dict]:
+        """As in the file."""
+        return list(self._entries.values())
+
+    def absorb(self, entries: Sequence[dict]) -> None:
+        """Takes what another process of the run noted."""
+        for entry in entries:
+            for step in entry["steps"] or [None]:
+                self.add(entry["video_id"], entry["reason"], entry["found"],
+                         step)
+
     def add(self, video_id: str, reason: str, found: str,
             step: int | None = None) -> None:
         """Notes a video and writes the file.
@@ -124,5 +136,5 @@ class BrokenVideos:
             return
         temporary = self._path.with_name(self._path.name + ".tmp")
         temporary.write_text(json.dumps(
-            {"videos": list(self._entries.values())}, indent=1) + "\n")
+            {"videos": self.entries}, indent=1) + "\n")
         os.replace(temporary, self._path)

@@ -218,10 +218,19 @@ def _test_windows(video: SourceVideo, config: Any) -> list[windows.Window]:
 
 
 def test_dataset(transform: TestWindows, *, batch_windows: int,
-                 num_threads: int, worker_processes: int = 0
-                 ) -> tuple[Batches, int]:
-    """All test windows, those of one length together, and the number of
-    batches; the last batch of a length is padded with -1 - index."""
+                 num_threads: int, worker_processes: int = 0,
+                 rows: Sequence[int] | None = None
+                 ) -> tuple[Batches, list[list[int]]]:
+    """All test windows, those of one length together.
+
+    Args:
+      num_threads, worker_processes: see `ReadAhead`.
+      rows: as in `train_dataset`.
+
+    Returns:
+      the batches, and each global batch's window numbers; the last batch of
+      a length is padded with -1 - index.
+    """
     by_length: dict[int, list[int]] = {}
     for index, (_, window) in enumerate(transform.items):
         by_length.setdefault(window.num_samples, []).append(index)
@@ -229,10 +238,13 @@ def test_dataset(transform: TestWindows, *, batch_windows: int,
     for _, indices in sorted(by_length.items()):
         numbers += indices
         numbers += [-1 - indices[0]] * (-len(indices) % batch_windows)
-    dataset = (grain.MapDataset.source(numbers).map(transform)
-               .batch(batch_windows, drop_remainder=True))
+    rows = tuple(range(batch_windows)) if rows is None else tuple(rows)
+    dataset = (
+        grain.MapDataset.source(_Rows(numbers, rows, batch_windows))
+        .map(transform).batch(len(rows), drop_remainder=True))
     return (Batches(dataset, ReadAhead(num_threads, worker_processes)),
-            len(numbers) // batch_windows)
+            [numbers[first:first + batch_windows]
+             for first in range(0, len(numbers), batch_windows)])
 
 
 class _Numbers:

@@ -32,7 +32,7 @@ from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import load_data, start_log
 from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import WindowFeatures
-from losa_jax.training import build, sharding
+from losa_jax.training import build, processes, sharding
 from losa_jax.training.cached import cache_dtype, cache_facts
 
 logger = logging.getLogger(__name__)
@@ -88,9 +88,10 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
           f"{len(shards)} shards in {folder}")
     if dry_run:
         return
-    write_index(folder, facts, len(shards))
+    with processes.first_goes_first("index"):
+        write_index(folder, facts, len(shards))
     mine = [number for number in range(len(shards))
-            if number % jax.process_count() == jax.process_index()]
+            if number % processes.count() == processes.index()]
     todo = [number for number in mine if not is_written(folder, number)]
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} shards are there already")
@@ -105,9 +106,12 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
             try:
                 for video in shards[number]:
                     if stop.came:
+                        processes.ask_to_stop()
+                    if stop.came or processes.asked_to_stop():
                         raise Interrupted(
-                            f"stopped by {stop.came}, whole shards stay: "
-                            "start the same command again to go on")
+                            f"stopped by {stop.came or 'SIGTERM'}, whole "
+                            "shards stay: start the same command again to "
+                            "go on")
                     arrays = _encode_views(
                         video, config, name, dtype,
                         lambda clips: _encode(clips, encode, model, mesh, bar))

@@ -47,7 +47,8 @@ from losa_jax.jobs.setup import (
     window_reader,
     write_json,
 )
-from losa_jax.training import build, sharding
+from losa_jax.training import bucket, build, processes, sharding
+from losa_jax.training.batches import local_rows, put_batch
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import BEST, LAST
 from losa_jax.training.restore import fresh_state, restore_run
@@ -76,7 +77,7 @@ class Evaluator:
         ) if settings.video_scores else None
         self._candidates = jax.jit(make_candidates_step(
             model.encode, model.detector, model.points_of, model.tubelet,
-            settings))
+            settings), out_shardings=sharding.replicated(mesh))
 
     def run(self, parameters: Any, statistics: Any
             ) -> tuple[MapReport, dict[str, list[Detection]]]:
@@ -89,44 +90,64 @@ class Evaluator:
         windows = TestWindows(self._data.test, self._config,
                               cache=self._cache)
         batch_windows = self._config.evaluate.batch_windows
-        dataset, num_batches = test_dataset(
+        dataset, numbers_of = test_dataset(
             windows, batch_windows=batch_windows,
+            rows=local_rows(self._mesh, batch_windows),
             **readers(self._config, self._cache))
         samples_per_token = (self._config.window.frames
                              / self._config.window.tokens)
-        found: list[list[WindowFinds]] = [[] for _ in self._data.test]
-        for batch in tqdm(dataset, total=num_batches, desc="evaluating",
-                          unit="batch", leave=False):
+        # Every process predicts all windows and merges its share of videos.
+        found: dict[int, list[WindowFinds]] = {
+            number: [] for number in range(
+                processes.index(), len(self._data.test), processes.count())}
+        for batch, numbers in zip(
+                tqdm(dataset, total=len(numbers_of), desc="evaluating",
+                     unit="batch", leave=False), numbers_of, strict=True):
             self._broken.collect(batch, EVALUATION)
-            numbers = batch.pop("window_number")
             batch.pop("decoded_frames", None)
             failed |= {
                 self._data.test[windows.items[number][0]].video_id
-                for number, valid in zip(numbers, batch["valid_samples"],
-                                         strict=True)
+                for number, valid in zip(
+                    batch.pop("window_number"), batch["valid_samples"],
+                    strict=True)
                 if number >= 0 and not valid}
-            batch = sharding.put(
-                batch, sharding.batch_shardings(batch, self._mesh))
+            batch = put_batch(batch, self._mesh, batch_windows)
             rows = jax.device_get(self._candidates(
                 parameters, statistics, self._model.frozen, batch))
             for row, number in enumerate(numbers):
-                if number >= 0:
-                    video_number, window = windows.items[number]
+                if number < 0:  # padding
+                    continue
+                video_number, window = windows.items[number]
+                if video_number in found:
                     candidates, scores = jax.tree.map(
                         lambda leaf, row=row: leaf[row], rows)
                     found[video_number].append(finds_in_seconds(
                         candidates, scores,
                         self._data.test[video_number].grid,
                         window.first_sample, samples_per_token))
-        predictions = {
-            video.video_id: self._classified(
-                video.video_id, merge_windows(
-                    found[number], self._data.class_names,
-                    self._config.evaluate))
-            for number, video in enumerate(self._data.test)
-            if video.video_id not in failed}
+        merged = {}
+        for number, finds in found.items():
+            video_id = self._data.test[number].video_id
+            merged[video_id] = self._classified(video_id, merge_windows(
+                finds, self._data.class_names, self._config.evaluate))
+        predictions, failed = self._gather(merged, failed)
         report = self._score(predictions, failed)
         return report, predictions
+
+    def _gather(self, merged: dict[str, list[Detection]], failed: set[str]
+                ) -> tuple[dict[str, list[Detection]], set[str]]:
+        """Of all processes: detections in the videos' order, and failures."""
+        if processes.count() > 1:
+            parts = processes.gather(
+                [merged, sorted(failed), self._broken.entries])
+            merged = {video_id: [Detection(*row) for row in rows]
+                      for part, *_ in parts for video_id, rows in part.items()}
+            failed = {video_id for _, part, _ in parts for video_id in part}
+            for *_, entries in parts:
+                self._broken.absorb(entries)
+        return {video.video_id: merged[video.video_id]
+                for video in self._data.test
+                if video.video_id not in failed}, failed
 
     def _classified(self, video_id: str, found: list[Detection]
                     ) -> list[Detection]:
@@ -202,7 +223,9 @@ def print_report(report: MapReport, config: Any) -> None:
 def write_results(workdir: Path, report: MapReport,
                   predictions: dict[str, list[Detection]],
                   facts: dict[str, Any], config: Any) -> None:
-    """predictions.json and map.json."""
+    """predictions.json and map.json, by the first process."""
+    if not processes.is_first():
+        return
     classes = source_of_classes(config)
     write_predictions(
         workdir / PREDICTIONS_FILE, predictions,
@@ -232,7 +255,7 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
                          f"{BEST} or {LAST}")
     imported = bool(config.head.checkpoint) and (
         config.adapter.kind == "none") and not config.adapter.standardise_last
-    has_run = (workdir / "checkpoints").is_dir()
+    has_run = bucket.checkpoints_folder(workdir).is_dir()
     if not has_run and not imported:
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "
@@ -250,8 +273,10 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
         which = config.head.checkpoint
     cache = window_reader(config, store, {"testing": data.test})
     output = workdir / config.evaluate.output
-    output.mkdir(exist_ok=True)
-    broken = BrokenVideos(output / BROKEN_FILE)
+    if processes.is_first():
+        output.mkdir(exist_ok=True)
+    broken = BrokenVideos(
+        output / BROKEN_FILE if processes.is_first() else None)
     for video in data.broken:
         broken.add(video.video_id, video.reason, BEFORE)
     report, predictions = Evaluator(
@@ -263,7 +288,7 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
     print_report(report, config)
     print(f"checkpoint: {which}, step {step}; wrote "
           f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
-    if report_pages is not None:
+    if report_pages is not None and processes.is_first():
         index = write_split_report(
             output, title=workdir.resolve().name, scores=output / MAP_FILE,
             videos=data.test, videos_folder=config.data.videos,

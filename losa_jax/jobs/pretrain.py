@@ -35,7 +35,7 @@ from losa_jax.models.weights import (
     convert_backbone,
     save_videomae_safetensors,
 )
-from losa_jax.training import sharding
+from losa_jax.training import processes, sharding
 from losa_jax.training.build import backbone_request
 from losa_jax.training.calibrate import calibrate
 from losa_jax.training.checkpoint import (
@@ -63,6 +63,11 @@ def ensure_backbone(config: Any) -> None:
       InputError: the config names a backbone that does not exist and has no
         recipe to make one.
     """
+    with processes.first_goes_first("backbone"):
+        _ensure_backbone(config)
+
+
+def _ensure_backbone(config: Any) -> None:
     if config.synthetic.folder:
         render(config, "untrimmed")
     checkpoint = config.backbone.checkpoint
@@ -119,8 +124,9 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     data = load_data(config, workdir)
     cache = FrameCache(config.data.frame_cache_gib)
     cache.admit(data.train, "training clips")
-    devices = math.gcd(jax.device_count(), settings.batch_clips)
-    mesh = sharding.make_mesh((devices, 1, 1), jax.devices()[:devices])
+    # One process does it, others of the run wait: see ensure_backbone.
+    devices = math.gcd(jax.local_device_count(), settings.batch_clips)
+    mesh = sharding.make_mesh((devices, 1, 1), jax.local_devices()[:devices])
     size = config.augment.size
     spec = VitSpec(
         **backbone_size(**backbone_request(config.backbone)),
@@ -136,7 +142,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
 
     # --- The last checkpoint, or a measured start --------------------------
     batches = iter(_clips(config, data, cache))
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, alone=processes.count() > 1)
     params = jax.jit(lambda: parameters(
         VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
     facts = _facts(config, data)

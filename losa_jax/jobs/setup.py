@@ -30,6 +30,7 @@ from losa_jax.data.pipeline import FeatureStore, WindowReader
 from losa_jax.data.source import SourceVideo, video_grid
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
+from losa_jax.training import processes
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.stored_videos import StoredVideos
@@ -64,12 +65,14 @@ class DataSet:
 
 
 def start_log(workdir: Path) -> None:
-    """Makes the folder and adds to its log."""
+    """Makes the folder; the run's first process adds to its log."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be made a folder "
                          f"({error})") from error
+    if not processes.is_first():
+        return
     handler = logging.FileHandler(workdir / "log.txt")
     handler.setFormatter(logging.Formatter(
         "%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -204,10 +207,12 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
         return store.check(annotated, data.on_broken_video)
     if stored is not None:
         return stored.check(annotated, data.on_broken_video, data.on_outside)
-    return check_videos(
-        annotated, Path(data.videos), on_broken_video=data.on_broken_video,
-        check=data.check, cache_path=workdir / "probed_videos.json",
-        progress=True, on_outside=data.on_outside)
+    with processes.first_goes_first("probe"):
+        return check_videos(
+            annotated, Path(data.videos),
+            on_broken_video=data.on_broken_video, check=data.check,
+            cache_path=workdir / "probed_videos.json", progress=True,
+            on_outside=data.on_outside)
 
 
 def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
@@ -300,8 +305,9 @@ def print_read_ahead(config: Any, videos: Sequence[SourceVideo],
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Whole or not at all, by the first process of the run."""
+    if processes.is_first():
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

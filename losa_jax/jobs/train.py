@@ -46,7 +46,8 @@ from losa_jax.jobs.setup import (
 )
 from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import build, sharding
+from losa_jax.training import build, processes, sharding
+from losa_jax.training.batches import local_rows, put_batch
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
     BEST,
@@ -62,7 +63,6 @@ from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
     fresh_state,
-    place,
     run_facts,
 )
 from losa_jax.training.state import (
@@ -123,22 +123,24 @@ def train(config: Any, workdir: Path) -> MapReport:
                                len(data.class_names)),
         donate_argnums=0,
         # As the state comes in: else the second step is compiled anew.
-        out_shardings=(sharding.of_leaves(state), None))
-    broken = BrokenVideos(workdir / BROKEN_FILE)
+        out_shardings=(sharding.of_leaves(state),
+                       sharding.replicated(mesh)))
+    broken = BrokenVideos(
+        workdir / BROKEN_FILE if processes.is_first() else None)
     for video in data.broken:
         broken.add(video.video_id, video.reason, BEFORE)
     evaluator = Evaluator(config, data, model, mesh, cache, broken)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
+    batch_windows = config.train.batch_windows
     batches = Feed(
         iter(train_dataset(
             TrainWindows(data.train, data.class_names, config, cache=cache),
-            num_windows, seed=config.seed,
-            batch_windows=config.train.batch_windows,
+            num_windows, seed=config.seed, batch_windows=batch_windows,
+            rows=local_rows(mesh, batch_windows),
             **readers(config, cache))),
-        lambda batch: sharding.put(
-            batch, sharding.batch_shardings(batch, mesh)), clock, broken)
+        lambda batch: put_batch(batch, mesh, batch_windows), clock, broken)
     checkpoints = Checkpoints(workdir)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
@@ -151,7 +153,8 @@ def train(config: Any, workdir: Path) -> MapReport:
               f"{total_steps}")
     elif config.adapter.standardise_last:
         statistics = measure_statistics(config, data, model, mesh, cache)
-        state = place(state.replace(statistics=statistics), mesh)
+        state = state.replace(statistics=sharding.put(
+            statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
     store_config(config, workdir)
 
@@ -175,7 +178,8 @@ def train(config: Any, workdir: Path) -> MapReport:
         if advice := clock.advice(config):
             bar.write(advice)
 
-    with (MetricWriter(workdir, step) as writer, StopSignal() as stop,
+    with (MetricWriter(workdir, step) as writer,
+          StopSignal(in_step=True) as stop,
           contextlib.closing(batches)):
         clock.restart()
         while step < total_steps:
@@ -202,12 +206,13 @@ def train(config: Any, workdir: Path) -> MapReport:
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "
                           f"{source_of_classes(config)})")
-                if report.average_map > best_map:
-                    best_map = report.average_map
+                average_map = processes.from_first(report.average_map)
+                if average_map > best_map:
+                    best_map = average_map
                     save(BEST, None)
                 clock.restart()
             due = epoch % config.train.checkpoint_every_epochs == 0
-            came = stop.came
+            came = stop.after(step)
             if (epoch_ends and due) or step == total_steps or came:
                 flush()
                 save(LAST, batches)
@@ -257,7 +262,10 @@ def _write_metrics(pending, writer: MetricWriter,
         values = {name: float(value)
                   for name, value in jax.device_get(metrics).items()}
         if not all(map(math.isfinite, values.values())):
-            names = [videos[n % len(videos)].video_id for n in numbers]
+            # A window may have been read by several processes.
+            names = dict.fromkeys(
+                videos[n % len(videos)].video_id for some in
+                processes.gather(numbers.tolist()) for n in some)
             writer.write(step, values)
             bar.close()
             bad = ", ".join(f"{name}={value}" for name, value
@@ -303,14 +311,15 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     dataset = train_dataset(
         transform, len(data.train), seed=config.seed,
         batch_windows=batch_windows, num_epochs=1,
-        **readers(config, cache))
-    moments = jax.jit(make_moments_step(model.encode, model.tubelet))
+        rows=local_rows(mesh, batch_windows), **readers(config, cache))
+    moments = jax.jit(make_moments_step(model.encode, model.tubelet),
+                      out_shardings=sharding.replicated(mesh))
     sums = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=len(data.train) // batch_windows,
                       desc="feature statistics", unit="batch", leave=False):
         inputs = {**encoder_inputs(batch),
                   "valid_samples": batch["valid_samples"]}
-        inputs = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
+        inputs = put_batch(inputs, mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64: the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)

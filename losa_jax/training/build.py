@@ -172,7 +172,9 @@ def _imported_head(head: Any, fresh: Tree, mesh: Mesh) -> Tree:
             f"config.head.checkpoint={head.checkpoint} does not fit the "
             f"config's head in {len(wanted)} parameters:\n  "
             + "\n  ".join(wrong[:8]) + f"\nIt is {facts['settings']}")
-    return jax.device_put(nest(flat), sharding.replicated(mesh))
+    tree = nest(flat)
+    return sharding.put(tree, jax.tree.map(
+        lambda leaf: sharding.replicated(mesh), tree))
 
 
 def build_train_step(config: Any, model: Model,

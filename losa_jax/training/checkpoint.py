@@ -13,6 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from losa_jax.errors import InputError
+from losa_jax.training import bucket
 from losa_jax.training.state import TrainState
 
 LAST, BEST = "last", "best"
@@ -29,13 +30,29 @@ class Position(Protocol):
 class Checkpoints:
     """The two folders of a work directory, checkpoints/last and /best."""
 
-    def __init__(self, workdir: Path, keep_last: int = 2):
-        root = workdir.absolute() / "checkpoints"
+    def __init__(self, workdir: Path, keep_last: int = 2, *,
+                 alone: bool = False):
+        """
+        Args:
+          workdir: of the run; the same folder to all its processes.
+          keep_last: how many of the last ones stay.
+          alone: this process saves without the run's others.
+        """
+        together = ocp.options.MultiprocessingOptions(
+            active_processes={jax.process_index()},
+            primary_host=jax.process_index(),
+            barrier_sync_key_prefix="alone",
+        ) if alone else ocp.options.MultiprocessingOptions()
+        self._workdir = workdir
+        root = bucket.checkpoints_folder(workdir)
+        if alone:  # Orbax makes folders only for all processes together
+            for name in (LAST, BEST):
+                (root / name).mkdir(parents=True, exist_ok=True)
         self._managers = {
             name: ocp.CheckpointManager(
                 root / name, options=ocp.CheckpointManagerOptions(
                     max_to_keep=keep, enable_async_checkpointing=False,
-                    create=True))
+                    create=not alone, multiprocessing_options=together))
             for name, keep in ((LAST, keep_last), (BEST, 1))}
 
     def latest_step(self, which: str = LAST) -> int | None:
@@ -46,6 +63,8 @@ class Checkpoints:
              facts: dict[str, Any],
              iterator: Position | None = None) -> None:
         """Writes to a temporary name and renames when everything is there."""
+        # First, so that no restored step lacks its metrics.
+        bucket.copy_back(self._workdir)
         items = {"state": ocp.args.StandardSave(state),
                  "facts": ocp.args.JsonSave(facts)}
         if iterator is not None:

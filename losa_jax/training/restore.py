@@ -60,7 +60,11 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
                 lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
                 model.trained)), mesh, abstract=True)
     else:
-        state = place(create(model.trained), mesh)
+        # In one program: outside of one, an array that other processes
+        # hold a part of cannot be touched.
+        shardings = sharding.parameter_shardings(
+            jax.eval_shape(create, model.trained), mesh)
+        state = jax.jit(create, out_shardings=shardings)(model.trained)
     return state, transformation
 
 
@@ -127,12 +131,6 @@ def load_run(config: Any, workdir: Path, mesh: Mesh) -> Run:
     state, which = restore_run(config, workdir, which, model, mesh,
                                class_names)
     return Run(model, state, class_names, which)
-
-
-def place(state: TrainState, mesh: Mesh) -> TrainState:
-    """Every leaf of the state on the mesh, large ones over `fsdp`."""
-    return jax.tree.map(jax.device_put, state,
-                        sharding.parameter_shardings(state, mesh))
 
 
 def run_facts(config: Any, class_names: Sequence[str], model: Model

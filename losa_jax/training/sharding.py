@@ -156,5 +156,12 @@ def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Host arrays onto the mesh."""
-    return jax.tree.map(jax.device_put, tree, shardings)
+    """Host arrays onto the mesh; every process has the whole of each."""
+    def place(leaf, sharding):
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(place, tree, shardings)

@@ -11,13 +11,16 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from losa_jax.training import processes
+
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class MetricWriter:
-    """Appends {"step": ..., name: value, ...} lines."""
+    """Appends {"step": ..., name: value, ...} lines, by the run's first
+    process; does nothing in the others."""
 
     def __init__(self, workdir: Path, first_step: int):
         """
@@ -27,6 +30,9 @@ class MetricWriter:
             a run that died after its last checkpoint; they are dropped, so
             that the trace is that of an unbroken run.
         """
+        self._writes = processes.is_first()
+        if not self._writes:
+            return
         self._path = workdir / METRICS_FILE
         _drop_lines_after(self._path, first_step)
         self._file = self._path.open("a")
@@ -37,6 +43,8 @@ class MetricWriter:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line and one point a value; NaN becomes null."""
+        if not self._writes:
+            return
         clean = {name: value if math.isfinite(value) else None
                  for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **clean}) + "\n")
@@ -45,6 +53,8 @@ class MetricWriter:
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
+        if not self._writes:
+            return
         self._file.close()
         self._events.close()
 

@@ -1,5 +1,7 @@
 """Checkpoints come back as they were, and a repeated one replaces the old."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -49,6 +51,37 @@ def test_only_the_newest_are_kept(checkpoints, tiny_model, tmp_path):
         checkpoints.save(LAST, step, tiny_model().state, {})
     kept = {p.name for p in (tmp_path / "checkpoints/last").iterdir()}
     assert kept == {"2", "3"} and checkpoints.latest_step() == 3
+
+
+def test_a_half_written_checkpoint_is_never_picked(checkpoints, tiny_model,
+                                                   tmp_path):
+    """What a kill in the middle of a save leaves lies under another name."""
+    state = tiny_model().state
+    folder = tmp_path / "checkpoints/last"
+    checkpoints.save(LAST, 4, _at(state, 4), {})
+    seen = []
+    real = os.rename
+
+    def killed(source, target, **rest):
+        seen.append((str(source), str(target)))
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(LAST, 5, _at(state, 5), {})
+    assert os.rename is real and seen
+    assert (folder / "4").is_dir() and not (folder / "5").exists()
+    left = [path.name for path in folder.iterdir() if path.name != "4"]
+    assert left and all("5" in name for name in left)
+
+    after = Checkpoints(tmp_path)
+    assert after.latest_step() == 4
+    got, _ = after.restore(LAST, abstract_state(state))
+    assert int(got.step) == 4
+    after.save(LAST, 5, _at(state, 5), {})
+    assert after.latest_step() == 5
+    after.close()
 
 
 def test_nothing_to_restore_is_said(checkpoints, tiny_model):

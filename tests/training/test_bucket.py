@@ -1,0 +1,65 @@
+"""A work directory in a bucket, played by memory: nothing of it is lost."""
+
+import fsspec
+import pytest
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
+
+from losa_jax.errors import InputError
+from losa_jax.training import bucket
+
+
+class _Bucket(MemoryFileSystem):
+    protocol = "gcs"
+    store: dict = {}
+    pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs://"))
+
+
+@pytest.fixture
+def files(monkeypatch):
+    """The bucket's objects."""
+    for name, found in (("gcs", _Bucket), ("gs", _Bucket)):
+        fsspec.register_implementation(name, found, clobber=True)
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    _Bucket.store.clear()
+    yield _Bucket.store
+    backend.fsspec_backend._get_filesystem.cache_clear()
+
+
+def test_a_run_that_lost_its_machine_finds_its_files(files):
+    first = bucket.local_folder("gs://data/runs/a")
+    (first / "tensorboard").mkdir()
+    (first / "tensorboard/events").write_bytes(b"\0\1")
+    with (first / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1}\n')
+    bucket.copy_back(first)
+    assert files["/data/runs/a/tensorboard/events"].getvalue() == b"\0\1"
+    with (first / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2}\n')
+    bucket.copy_back(first)
+    checkpoints = bucket.checkpoints_folder(first)
+    assert str(checkpoints) == "gs://data/runs/a/checkpoints"
+    (checkpoints / "last").mkdir(parents=True)
+    (checkpoints / "last/large").write_bytes(b"x")
+
+    second = bucket.local_folder("gs://data/runs/a")
+    assert second != first
+    assert (second / "metrics.jsonl").read_text().count("step") == 2
+    assert (second / "tensorboard/events").read_bytes() == b"\0\1"
+    # They stay where they are.
+    assert not (second / "checkpoints").exists()
+
+
+def test_a_folder_on_disk_is_itself(tmp_path):
+    assert bucket.local_folder(str(tmp_path)) == tmp_path
+    assert bucket.checkpoints_folder(tmp_path) == tmp_path / "checkpoints"
+    bucket.copy_back(tmp_path)
+
+
+def test_what_is_no_bucket_is_said():
+    with pytest.raises(InputError, match="--workdir=ftp://x/y"):
+        bucket.local_folder("ftp://x/y")

@@ -1,0 +1,96 @@
+"""Processes find each other, agree, and end together."""
+
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from losa_jax.errors import InputError
+from losa_jax.training import batches, processes, sharding
+
+_PROGRAM = """
+import sys
+from losa_jax.training import processes
+number, port, fails = map(int, sys.argv[1:4])
+processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
+                process_id=number)
+assert (processes.count(), processes.index()) == (2, number)
+assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
+    {"mine": [0]}, {"mine": [1] * 41}]
+assert processes.from_first(0.1 + number) == 0.1
+with processes.first_goes_first("write"):
+    with open(sys.argv[4], "a") as file:
+        file.write(str(number))
+if fails and number == 1:
+    processes.fail(1, "video_7 is broken")
+processes.barrier("others wait here")
+processes.finish()
+"""
+
+
+def _run_two(fails, folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, str(number), str(port), str(fails),
+         str(folder / "order")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for number in range(2)]
+    outputs = [one.communicate(timeout=100)[0] for one in started]
+    return [one.returncode for one in started], outputs
+
+
+def test_two_processes_agree_and_fail_together(tmp_path):
+    codes, outputs = _run_two(1, tmp_path)
+    assert codes == [1, 1], outputs
+    assert (tmp_path / "order").read_text() == "01"
+    assert ("process 0 ends because process 1 ended: video_7 is broken"
+            in outputs[0])
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (dict(coordinator="host:1"), "give --coordinator=HOST:PORT, --num"),
+    (dict(coordinator="host", num_processes=2, process_id=0), "HOST:PORT"),
+    (dict(coordinator="host:1", num_processes=2, process_id=2),
+     "from 0 to --num_processes - 1 = 1"),
+    (dict(distributed="off", process_id=0), "--distributed=off"),
+])
+def test_half_given_flags_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        processes.start(**wrong)
+    assert processes.count() == 1
+
+
+@pytest.mark.parametrize("environment, several", [
+    ({}, False),
+    # A batch script itself, outside of srun: one process.
+    ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, False),
+    ({"SLURM_STEP_NUM_TASKS": "8"}, True),
+    ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+    ({"TPU_WORKER_HOSTNAMES": "t-0,t-1"}, True),
+    ({"MEGASCALE_NUM_SLICES": "2"}, True),
+    ({"OMPI_COMM_WORLD_SIZE": "4"}, True),
+])
+def test_what_environments_say(environment, several):
+    assert processes.environment_names_several(environment) == several
+
+
+def test_one_process_needs_no_others():
+    assert processes.gather({"a": 1}) == [{"a": 1}]
+    assert processes.is_first() and not processes.asked_to_stop()
+    processes.barrier("nobody else")
+    processes.finish()
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 1), (1, 8, 1), (4, 1, 2)])
+def test_a_batch_from_all_rows_is_the_batch(shape):
+    mesh = sharding.make_mesh(shape)
+    batch = {"frames": np.arange(4 * 16).reshape(4, 16),
+             "labels": np.arange(4)}
+    assert batches.local_rows(mesh, 4) == (0, 1, 2, 3)
+    placed = batches.put_batch(batch, mesh, 4)
+    for name, array in batch.items():
+        np.testing.assert_array_equal(placed[name], array)

@@ -27,11 +27,13 @@ _WORKDIR = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "With --mode=cache: only say what would be written.")
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8.")
+    "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8 (v4, "
+    "v5e, v5p, v6e) or h100:8 (h100, a100; h100:4x8 for four hosts).")
 _JSON = flags.DEFINE_string(
     "json", "", "With --mode=plan: a file for its numbers.")
 _PLAN_SWEEP = flags.DEFINE_bool(
-    "plan_sweep", False, "With --mode=plan: try meshes and chunk_clips.")
+    "plan_sweep", False, "With --mode=plan: try meshes, chunk_clips, batches "
+    "and recomputing, and recommend one.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
@@ -53,7 +55,8 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
-    from losa_jax.jobs.plan import plan, sweep_plans
+    from losa_jax.jobs.plan import plan
+    from losa_jax.jobs.plan_sweep import sweep_plans
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
@@ -64,11 +67,9 @@ def run(argv: list[str]) -> int:
     def plan_config(config, workdir):
         if not _TOPOLOGY.value:
             raise InputError("--mode=plan needs --topology, as v5e:4x8")
-        if _PLAN_SWEEP.value:
-            sweep_plans(config, _TOPOLOGY.value)
-        else:
-            plan(config, _TOPOLOGY.value,
-                 output=Path(_JSON.value) if _JSON.value else None)
+        job = sweep_plans if _PLAN_SWEEP.value else plan
+        job(config, _TOPOLOGY.value,
+            output=Path(_JSON.value) if _JSON.value else None)
 
     jobs = {"train": train, "pretrain": pretrain, "eval": evaluate,
             "cache": cache_features, "check_data": check_data,

@@ -26,11 +26,7 @@ from losa_jax.detection.metrics import (
     evaluate_map,
     format_map_table,
 )
-from losa_jax.detection.postprocess import (
-    Candidates,
-    decode_with_points,
-    suppress_rows,
-)
+from losa_jax.detection.postprocess import Candidates, suppress_rows
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import (
@@ -43,6 +39,7 @@ from losa_jax.jobs.setup import (
 )
 from losa_jax.training import build, sharding
 from losa_jax.training.cached import open_store
+from losa_jax.training.candidates import make_candidates_step
 from losa_jax.training.checkpoint import (
     BEST,
     LAST,
@@ -51,7 +48,6 @@ from losa_jax.training.checkpoint import (
     same_facts,
 )
 from losa_jax.training.restore import MODEL_FACTS, fresh_state, run_facts
-from losa_jax.training.step import make_predict_step
 
 logger = logging.getLogger(__name__)
 
@@ -71,35 +67,7 @@ class Evaluator:
             settings.video_scores, data.label_names,
             [video.video_id for video in data.test]
         ) if settings.video_scores else None
-        predict = make_predict_step(model.encode, model.detector)
-
-        def candidates(parameters, statistics, frozen, batch):
-            output = predict(parameters, statistics, frozen, batch)
-            points = model.points_of(num_samples(batch))
-            level_sizes = None
-            if settings.top_k_per_level:
-                level_sizes = np.unique(points.stride, return_counts=True)[1]
-
-            def decode(logits, offsets, valid):
-                found, point = decode_with_points(
-                    logits, offsets, points, valid,
-                    score_threshold=settings.score_threshold,
-                    top_k=settings.top_k, level_sizes=level_sizes,
-                    min_length_tokens=settings.min_length_tokens)
-                every = (jax.nn.sigmoid(logits)[point]
-                         if settings.keep_all_scores else None)
-                return found, every
-
-            return jax.vmap(decode)(output.class_logits, output.offsets,
-                                    output.valid)
-
-        def num_samples(batch):
-            if "frames" in batch:
-                return batch["frames"].shape[1]
-            _, clips, steps, _ = batch["last"].shape
-            return clips * steps * model.tubelet
-
-        self._candidates = jax.jit(candidates)
+        self._candidates = jax.jit(make_candidates_step(config, model))
 
     def run(self, parameters: Any, statistics: Any
             ) -> tuple[MapReport, dict[str, list[Detection]]]:

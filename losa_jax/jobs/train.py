@@ -113,12 +113,8 @@ def train(config: Any, workdir: Path) -> MapReport:
                            "frozen": model.frozen}))
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
           f"{total_steps} steps of {config.train.batch_windows} windows")
-    train_step = jax.jit(
-        build.build_train_step(config, model, optimizer,
-                               len(data.class_names)),
-        donate_argnums=0,
-        # As the state comes in: else the second step is compiled anew.
-        out_shardings=(sharding.of_leaves(state), None))
+    train_step = build.jit_train_step(config, model, optimizer,
+                                      len(data.class_names), state)
     evaluator = Evaluator(config, data, model, mesh, cache)
 
     # --- This run's last checkpoint, or a fresh start ----------------------

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.models.actionformer import ActionFormer
@@ -67,7 +68,8 @@ def encode_windows(backbone: VisionTransformer,
                    tap_grid: tuple[int, int] | None,
                    chunk_clips: int, tap_norm: bool = True,
                    dtype: jnp.dtype = jnp.float32,
-                   shards: int = 1, clip_sharding=None) -> WindowFeatures:
+                   shards: int = 1, clip_sharding: NamedSharding | None = None
+                   ) -> WindowFeatures:
     """Frozen features of windows, a chunk of clips at a time.
 
     The backbone sees each clip alone, so its memory is bounded by
@@ -92,7 +94,7 @@ def encode_windows(backbone: VisionTransformer,
     def encode(chunk_of_clips):
         return backbone.features(chunk_of_clips, tap_layers=tap_layers,
                                  tap_grid=tap_grid, tap_norm=tap_norm,
-                                 dtype=dtype)
+                                 dtype=dtype, place=clip_place(clip_sharding))
 
     features = jax.lax.map(encode, clips)
     last = rearrange(features.last, "i (d j) u c -> (d i j) u c", d=shards)
@@ -105,21 +107,31 @@ def encode_windows(backbone: VisionTransformer,
 
 
 def chunks_of(clips: Float[Array, "m ..."], chunk_clips: int, shards: int,
-              clip_sharding=None) -> Float[Array, "i n ..."]:
+              clip_sharding: NamedSharding | None = None
+              ) -> Float[Array, "i n ..."]:
     """Clips in chunks, for a scan; arguments as `encode_windows`.
 
     Each device keeps its own clips: chunk i takes the i-th chunk of every
     device, so the scan over chunks moves nothing.
     """
     per_shard = clips.shape[0] // shards
-    chunk = _largest_divisor(per_shard, chunk_clips or per_shard)
+    chunk = largest_divisor(per_shard, chunk_clips or per_shard)
     clips = rearrange(clips, "(d i j) ... -> i (d j) ...", d=shards, j=chunk)
     if clip_sharding is None:
         return clips
     return jax.lax.with_sharding_constraint(clips, clip_sharding)
 
 
-def _largest_divisor(number: int, limit: int) -> int:
+def clip_place(clip_sharding: NamedSharding | None) -> NamedSharding | None:
+    """Where the clips of one chunk lie, from where all chunks do."""
+    if clip_sharding is None:
+        return None
+    return NamedSharding(clip_sharding.mesh,
+                         PartitionSpec(*clip_sharding.spec[1:]))
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is no larger than the limit."""
     return next(d for d in range(min(number, limit), 0, -1)
                 if number % d == 0)
 

@@ -189,6 +189,22 @@ def build_train_step(config: Any, model: Model,
         EmaSettings(config.train.ema_decay, config.train.ema_warmup))
 
 
+def jit_train_step(config: Any, model: Model,
+                   optimizer: optax.GradientTransformation, num_classes: int,
+                   state: Any) -> Any:
+    """`build_train_step` compiled as a run uses it.
+
+    Args:
+      state: the run's, or its description: it tells where arrays lie.
+    """
+    return jax.jit(
+        build_train_step(config, model, optimizer, num_classes),
+        # The new state takes the old one's room.
+        donate_argnums=0,
+        # As the state comes in: else the second step is compiled anew.
+        out_shardings=(sharding.of_leaves(state), None))
+
+
 def backbone_request(backbone: Any) -> dict[str, Any]:
     """The name and sizes that the config asks of a backbone."""
     return {key: backbone[key] for key in (

@@ -20,7 +20,11 @@ from jaxtyping import Array, Bool, Float
 from losa_jax.models.adatad import TemporalAdapter
 from losa_jax.models.detector import WindowFeatures, chunks_of, clip_place
 from losa_jax.models.tree import Template, Tree, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.vit import (
+    VisionTransformer,
+    VitSpec,
+    block_on_place,
+)
 
 KINDS = ("tia", "full")
 
@@ -164,7 +168,8 @@ class TunedBackbone:
 
         def step(x, inputs):
             block, adapter, rate, block_key = inputs
-            x = block(x, rate, block_key, place)
+            x = block_on_place(block, x, place, drop_rate=rate,
+                               key=block_key)
             if adapter is not None:
                 window = rearrange(x, "(b n) (u s) c -> b (n u) s c", b=b,
                                    u=u)

@@ -24,6 +24,10 @@ from losa_jax.training.topology import Chip
 USUAL_SHARE = 0.4
 # Buffers that are listed where a program does not fit.
 MAX_BUFFERS = 6
+# Without a GPU to try tile sizes on, Triton's products cannot be chosen: the
+# library's are taken. Memory is the same, but for their small workspaces.
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False,
+               "xla_gpu_autotune_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,8 @@ def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int) -> Need:
     flops = matmul_flops(traced.jaxpr) / num_devices
     started = time.perf_counter()
     try:
-        compiled = traced.lower().compile()
+        compiled = traced.lower().compile(
+            compiler_options=None if chip.gpu is None else GPU_OPTIONS)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

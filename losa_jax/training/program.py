@@ -137,26 +137,35 @@ class Program:
     def collectives(self) -> dict[str, Collective]:
         """By kind; empty for a program that exchanges nothing."""
         sizes: dict[str, list[tuple[int, int, int]]] = {}
-        for body, times in self.runs.items():
-            for one in self._bodies.get(body, ()):
-                kind = _COLLECTIVE.fullmatch(one.opcode)
-                if kind is None:
-                    continue
-                known = self._by_name[body]
-                given = [size for name in one.operands if name in known
-                         for size in _sizes(known[name].shape)]
-                result = _sizes(one.shape)
-                taken = sum(result)
-                # Where it only starts here, its operands come first.
-                if kind[2] and kind[1] != "all-reduce":
-                    taken -= sum(given)
-                sizes.setdefault(kind[1], []).append(
-                    (times, max(sum(given), taken), max(given + result)))
+        for kind, starts, times, given, result in self._exchanges():
+            operands, results = _sizes(given), _sizes(result)
+            taken = sum(results)
+            # Where it only starts here, its operands come first.
+            if starts and kind != "all-reduce":
+                taken -= sum(operands)
+            sizes.setdefault(kind, []).append(
+                (times, max(sum(operands), taken), max(operands + results)))
         return {kind: Collective(
             sum(times for times, _, _ in found),
             sum(times * size for times, size, _ in found),
             max(largest for _, _, largest in found))
             for kind, found in sorted(sizes.items())}
+
+    def exchanged_arrays(self) -> set[str]:
+        """Every array in a collective, as "bf16[8,128]"."""
+        return {f"{element}[{shape}]"
+                for *_, given, result in self._exchanges()
+                for element, shape, _ in _SHAPE.findall(given + result)}
+
+    def _exchanges(self):
+        """(kind, whether it only starts, runs, operands, result) of each."""
+        for body, times in self.runs.items():
+            known = self._by_name.get(body, {})
+            for one in known.values():
+                if kind := _COLLECTIVE.fullmatch(one.opcode):
+                    given = " ".join(known[name].shape for name
+                                     in one.operands if name in known)
+                    yield kind[1], bool(kind[2]), times, given, one.shape
 
     def memory_traffic(self) -> int:
         """Bytes to and from the device's memory.

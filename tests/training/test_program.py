@@ -91,11 +91,14 @@ def test_exchanges_of_a_real_program():
     assert program.unknown_loops == 0
     total = sum(one.count for one in found.values())
     assert total >= 5 and total % 5 == 0
+    assert not any(name.startswith("f32[5,")
+                   for name in program.exchanged_arrays())
     assert max(one.largest_bytes for one in found.values()) <= 16 * 64 * 4
 
 
 def test_none_without_sharding():
-    compiled = jax.jit(lambda a: a @ a).lower(jnp.ones((8, 8))).compile()
+    x = jnp.ones((8, 8))
+    compiled = jax.jit(lambda a, b: a @ b).lower(x, x).compile()
     program = Program(compiled.as_text())
     assert program.collectives() == {}
     # Two operands and a result.

@@ -36,6 +36,36 @@ def matmul_flops(jaxpr: Any) -> int:
     return total
 
 
+def largest_arrays(jaxpr: Any, count: int) -> list[tuple[int, str]]:
+    """(bytes, what it is) of the largest results of a traced program.
+
+    Whole arrays, before they are spread over devices and before the compiler
+    fuses: what a loop stacks up for its gradient stands out here.
+    """
+    found: dict[str, int] = {}
+
+    def visit(jaxpr):
+        for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+            inner = _inner(equation)
+            for variable in equation.outvars:
+                shape = getattr(variable.aval, "shape", None)
+                dtype = getattr(variable.aval, "dtype", None)
+                if shape is not None and hasattr(dtype, "itemsize"):
+                    sides = ",".join(map(str, shape))
+                    name = f"{dtype.name}[{sides}]"
+                    found.setdefault(
+                        name + f" {equation.primitive.name}",
+                        math.prod(shape) * dtype.itemsize)
+            for one in inner:
+                visit(one)
+
+    visit(jaxpr)
+    by_shape: dict[str, tuple[int, str]] = {}
+    for name, size in found.items():
+        by_shape.setdefault(name.split()[0], (size, name))
+    return sorted(by_shape.values(), reverse=True)[:count]
+
+
 def _inner(equation: Any) -> list[Any]:
     found = []
     for value in equation.params.values():

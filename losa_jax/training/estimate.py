@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from losa_jax.training.cost import matmul_flops
+from losa_jax.training.cost import largest_arrays, matmul_flops
 from losa_jax.training.program import Collective, Program
 from losa_jax.training.topology import Chip
 
@@ -44,7 +44,9 @@ class Need:
       compute_seconds, memory_seconds, link_seconds: each at the data sheet's
         figures.
       best_seconds, cautious_seconds: see the module.
-      largest: the largest buffers, where it does not fit.
+      largest: the largest buffers, where it does not fit; those of the
+        program before it was compiled, evenly spread, where the compiler
+        names none.
       why_not: the compiler's words, where it ran out of memory.
       compile_seconds: how long it took to find out.
     """
@@ -83,9 +85,11 @@ def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int) -> Need:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        largest = _compilers_buffers(str(error)) or [
+            f"{size / num_devices / 2**20:,.0f} MiB  {name} / {num_devices}"
+            for size, name in largest_arrays(traced.jaxpr, MAX_BUFFERS)]
         return Need(False, flops, time.perf_counter() - started,
-                    largest=tuple(_compilers_buffers(str(error))),
-                    why_not=_first_line(str(error)))
+                    largest=tuple(largest), why_not=_first_line(str(error)))
     seconds = time.perf_counter() - started
     memory = compiled.memory_analysis()
     peak = peak_bytes(memory)

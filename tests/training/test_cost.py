@@ -8,7 +8,11 @@ from flax import nnx
 from losa_jax.models.tree import Template
 from losa_jax.models.vit import VisionTransformer, VitSpec
 from losa_jax.models.vit_sizes import SIZES
-from losa_jax.training.cost import matmul_flops, traced_flops
+from losa_jax.training.cost import (
+    largest_arrays,
+    matmul_flops,
+    traced_flops,
+)
 
 
 def test_products_by_hand():
@@ -51,6 +55,18 @@ def test_convolutions_and_branches():
         x.sum() > 0, lambda x: x @ x.T, lambda x: x @ x[:1].T * jnp.ones(8),
         x))(jnp.ones((8, 5)))
     assert matmul_flops(branch) == 2 * 8 * 8 * 5
+
+
+def test_what_a_loop_stacks_up_is_the_largest():
+    def f(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.sin(x @ w), None), x,
+                            weights)[0].sum()
+
+    traced = jax.make_jaxpr(jax.grad(f, 1))(jnp.ones((8, 16)),
+                                            jnp.ones((12, 16, 16)))
+    (size, name), (second, _) = largest_arrays(traced, 2)
+    assert size == 12 * 16 * 16 * 4 and name.startswith("float32[12,16,16]")
+    assert second == 12 * 8 * 16 * 4
 
 
 def test_a_transformer_against_a_hand_count():

@@ -55,7 +55,7 @@ def test_too_large_says_what_is_large():
 
 
 def test_the_compilers_own_refusal():
-    def refuse():
+    def refuse(**_):
         raise jax.errors.JaxRuntimeError(OUT_OF_MEMORY)
 
     traced = types.SimpleNamespace(
@@ -69,8 +69,20 @@ def test_the_compilers_own_refusal():
     assert "dot_general" in need.largest[0]
 
 
+def test_a_refusal_that_names_no_buffers():
+    def refuse(**_):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM")
+
+    traced = types.SimpleNamespace(
+        jaxpr=_traced(1024).jaxpr,
+        lower=lambda: types.SimpleNamespace(compile=refuse))
+    need = estimate(traced, CHIP, 2)
+    assert need.largest == ("2 MiB  float32[1024,1024] dot_general / 2",)
+
+
 def test_other_failures_are_not_hidden():
-    def fail():
+    def fail(**_):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
     traced = types.SimpleNamespace(

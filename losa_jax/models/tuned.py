@@ -18,7 +18,12 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.adatad import TemporalAdapter
-from losa_jax.models.detector import WindowFeatures, chunks_of, clip_place
+from losa_jax.models.detector import (
+    WindowFeatures,
+    chunks_of,
+    clip_place,
+    from_chunks,
+)
 from losa_jax.models.tree import Template, Tree, parameters
 from losa_jax.models.vit import (
     VisionTransformer,
@@ -109,7 +114,8 @@ class TunedBackbone:
 
     def __call__(self, frozen: Tree, trained: Tree, frames: Array,
                  valid: Bool[Array, "b n u"], key: Array | None, *,
-                 chunk_clips: int, dtype: jnp.dtype, shards: int = 1,
+                 chunk_clips: int, dtype: jnp.dtype,
+                 shards: tuple[int, int] = (1, 1),
                  clip_sharding: NamedSharding | None = None
                  ) -> WindowFeatures:
         """As `encode_windows`, without taps.
@@ -136,7 +142,9 @@ class TunedBackbone:
             x = rearrange(tokens, "m u h w c -> m (u h w) c")
         else:
             backbone = self._lower.bind(lower)
-            chunks = chunks_of(clips, chunk_clips, shards, clip_sharding)
+            chunks = chunks_of(
+                rearrange(clips, "(b n) ... -> b n ...", b=b), chunk_clips,
+                shards, clip_sharding)
 
             def below(chunk):
                 tokens = backbone.embed(chunk, dtype)
@@ -144,8 +152,9 @@ class TunedBackbone:
                     rearrange(tokens, "m u h w c -> m (u h w) c"),
                     place=place)[0]
 
-            x = rearrange(jax.lax.map(below, chunks),
-                          "i (d j) t c -> (d i j) t c", d=shards)
+            x = rearrange(
+                from_chunks(jax.lax.map(below, chunks), b, shards),
+                "b n t c -> (b n) t c")
             x = jax.lax.stop_gradient(x)
         x = self._run_upper(upper, trained, x, valid, key, place)
         pooled = x.reshape(b, -1, self.spec.clip_tokens,

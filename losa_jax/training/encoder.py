@@ -107,7 +107,8 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     return Encoder(frozen, {}, encode)
 
 
-def clip_placement(config: Any, mesh: Mesh) -> tuple[int, NamedSharding]:
+def clip_placement(config: Any, mesh: Mesh
+                   ) -> tuple[tuple[int, int], NamedSharding]:
     """`sharding.clip_placement` of a config's windows."""
     return sharding.clip_placement(mesh, len(timeline.clip_edges(
         config.window.frames, config.window.clip_frames)))

@@ -119,15 +119,16 @@ def batch_shardings(batch: dict[str, Any], mesh: Mesh
 
 
 def clip_placement(mesh: Mesh, window_clips: int
-                   ) -> tuple[int, NamedSharding]:
-    """(devices that the clips of a batch spread over, where they lie).
+                   ) -> tuple[tuple[int, int], NamedSharding]:
+    """((parts of the windows, of a window's clips), where the clips lie).
 
     The latter is of clips in chunks, [chunks, clips, ...]: see
     `encode_windows`.
     """
-    axes = ("data", *clip_axes(mesh, window_clips))
-    return (math.prod(mesh.shape[axis] for axis in axes),
-            NamedSharding(mesh, PartitionSpec(None, axes)))
+    axes = clip_axes(mesh, window_clips)
+    parts = math.prod(mesh.shape[axis] for axis in axes)
+    return ((mesh.shape["data"], parts),
+            NamedSharding(mesh, PartitionSpec(None, ("data", *axes))))
 
 
 def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,

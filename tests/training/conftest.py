@@ -50,7 +50,7 @@ def _tiny(mesh=None):
                         tubelet=2, rngs=nnx.Rngs(1))
 
     # Windows of 32 frames are eight clips.
-    shards, place = ((1, None) if mesh is None
+    shards, place = (((1, 1), None) if mesh is None
                      else sharding.clip_placement(mesh, 8))
 
     def encode(frozen, trained, inputs, valid_samples, key):

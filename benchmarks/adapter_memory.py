@@ -18,7 +18,7 @@ import jax
 from configs import thumos
 from losa_jax.training import sharding
 from losa_jax.training.build import KINDS
-from losa_jax.training.describe import lower_steps
+from losa_jax.training.describe import trace_steps
 from losa_jax.training.topology import describe_devices
 
 # "full-stored" is without activation checkpointing.
@@ -48,16 +48,16 @@ def _row(backbone: str, variant: str, frames: int, mesh) -> str:
     config.backbone.name = backbone
     config.window.frames = frames
     config.window.tokens = frames
-    config.train.batch_windows = 1
+    config.train.batch_windows = config.evaluate.batch_windows = 1
     kind, _, stored = variant.partition("-")
     config.adapter.kind = kind
     config.adapter.checkpoint_blocks = not stored
     started = time.perf_counter()
-    lowered = lower_steps(config, 20, mesh)
+    steps = trace_steps(config, 20, mesh)
     cells = []
-    for program in (lowered.train_step, lowered.forward):
+    for program in (steps.train, steps.evaluate):
         try:
-            cells.append(program.compile().memory_analysis())
+            cells.append(program.lower().compile().memory_analysis())
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -72,7 +72,7 @@ def _row(backbone: str, variant: str, frames: int, mesh) -> str:
         return "out of memory" if value is None else f"{value:.2f}"
 
     ratio = None if None in (step, forward) else step / forward
-    return (f"| {backbone} | {variant} | {lowered.trained_count / 1e6:.1f} M "
+    return (f"| {backbone} | {variant} | {steps.trained_count / 1e6:.1f} M "
             f"| {show(step)} | {show(forward)} | "
             f"{'' if ratio is None else f'{ratio:.2f}'} | {show(peak)} | "
             f"{seconds:.0f} |")

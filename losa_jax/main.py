@@ -35,11 +35,13 @@ _TRANSCODE = flags.DEFINE_string(
     "transcode", "", "With --mode=check_data: a folder for small copies of "
     "the videos, quick to read in training (config.transcode).")
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8.")
+    "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8 (v4, "
+    "v5e, v5p, v6e) or h100:8 (h100, a100; h100:4x8 for four hosts).")
 _JSON = flags.DEFINE_string(
     "json", "", "With --mode=plan: a file for its numbers.")
 _PLAN_SWEEP = flags.DEFINE_bool(
-    "plan_sweep", False, "With --mode=plan: try meshes and chunk_clips.")
+    "plan_sweep", False, "With --mode=plan: try meshes, chunk_clips, batches "
+    "and recomputing, and recommend one.")
 _REPORT = flags.DEFINE_bool(
     "report", False, "With --mode=eval: pages of videos and of the split, "
     "in WORKDIR/report.")
@@ -93,7 +95,8 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.evaluate import evaluate
     from losa_jax.jobs.export import export
     from losa_jax.jobs.extract import extract
-    from losa_jax.jobs.plan import plan, sweep_plans
+    from losa_jax.jobs.plan import plan
+    from losa_jax.jobs.plan_sweep import sweep_plans
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
@@ -114,11 +117,9 @@ def run(argv: list[str]) -> int:
     def plan_config(config, workdir):
         if not _TOPOLOGY.value:
             raise InputError("--mode=plan needs --topology, as v5e:4x8")
-        if _PLAN_SWEEP.value:
-            sweep_plans(config, _TOPOLOGY.value)
-        else:
-            plan(config, _TOPOLOGY.value,
-                 output=Path(_JSON.value) if _JSON.value else None)
+        job = sweep_plans if _PLAN_SWEEP.value else plan
+        job(config, _TOPOLOGY.value,
+            output=Path(_JSON.value) if _JSON.value else None)
 
     def check(config, workdir):
         check_data(config, workdir)

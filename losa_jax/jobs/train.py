@@ -118,13 +118,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     print_read_ahead(config, data.train, cache)
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
           f"{total_steps} steps of {config.train.batch_windows} windows")
-    train_step = jax.jit(
-        build.build_train_step(config, model, optimizer,
-                               len(data.class_names)),
-        donate_argnums=0,
-        # As the state comes in: else the second step is compiled anew.
-        out_shardings=(sharding.of_leaves(state),
-                       sharding.replicated(mesh)))
+    train_step = build.jit_train_step(config, model, optimizer,
+                                      len(data.class_names), state, mesh)
     broken = BrokenVideos(
         workdir / BROKEN_FILE if processes.is_first() else None)
     for video in data.broken:

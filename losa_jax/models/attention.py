@@ -4,7 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float
+
+from losa_jax.models.flash_attention import can_flash, flash_attention
 
 # Queries that one CPU block handles: its scores (224 x keys) then stay in
 # the cache. Measured best for 1568 tokens (shared/reference/jax_stack.md).
@@ -17,7 +20,9 @@ def attention(query: Float[Array, "b q heads d"],
               key: Float[Array, "b t heads d"],
               value: Float[Array, "b t heads d"],
               mask: Bool[Array, "b #heads #q t"] | None = None,
-              scale: float | None = None) -> Float[Array, "b q heads d"]:
+              scale: float | None = None,
+              place: NamedSharding | None = None
+              ) -> Float[Array, "b q heads d"]:
     """Scaled dot-product attention with float32 softmax.
 
     Args:
@@ -25,8 +30,12 @@ def attention(query: Float[Array, "b q heads d"],
       mask: True where a query may look; a query that may look nowhere gets
         a mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
+      place: how the first axis is spread over devices, where that is known:
+        a TPU's flash kernel needs it.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if mask is None and can_flash(query, key, place):
+        return flash_attention(query, key, value, scale, place)
 
     def on_cpu(query, key, value, mask):
         return _cpu_attention(query, key, value, mask, scale)

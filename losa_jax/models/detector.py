@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.models.actionformer import ActionFormer
@@ -67,7 +68,9 @@ def encode_windows(backbone: VisionTransformer,
                    tap_grid: tuple[int, int] | None,
                    chunk_clips: int, tap_norm: bool = True,
                    dtype: jnp.dtype = jnp.float32,
-                   shards: int = 1, clip_sharding=None) -> WindowFeatures:
+                   shards: tuple[int, int] = (1, 1),
+                   clip_sharding: NamedSharding | None = None
+                   ) -> WindowFeatures:
     """Frozen features of windows, a chunk of clips at a time.
 
     The backbone sees each clip alone, so its memory is bounded by
@@ -80,46 +83,72 @@ def encode_windows(backbone: VisionTransformer,
       tap_layers, tap_grid, tap_norm: see `VisionTransformer.features`.
       chunk_clips: clips that one device has in flight; 0 takes all.
       dtype: compute dtype of the blocks.
-      shards: devices over which the clips are spread.
+      shards: parts that the windows, and the clips of a window, are in.
       clip_sharding: of an array whose second axis counts clips (the first
         counts chunks); None leaves it to the compiler.
     """
     b = frames.shape[0]
-    clips = rearrange(frames, "b (n f) H W c -> (b n) f H W c",
+    clips = rearrange(frames, "b (n f) H W c -> b n f H W c",
                       f=backbone.spec.clip_frames)
     clips = chunks_of(clips, chunk_clips, shards, clip_sharding)
 
     def encode(chunk_of_clips):
         return backbone.features(chunk_of_clips, tap_layers=tap_layers,
                                  tap_grid=tap_grid, tap_norm=tap_norm,
-                                 dtype=dtype)
+                                 dtype=dtype, place=clip_place(clip_sharding))
 
     features = jax.lax.map(encode, clips)
-    last = rearrange(features.last, "i (d j) u c -> (d i j) u c", d=shards)
-    taps = rearrange(features.taps,
-                     "i k (d j) u h w c -> k (d i j) u h w c", d=shards)
-    return WindowFeatures(
-        jax.lax.stop_gradient(rearrange(last, "(b n) u c -> b n u c", b=b)),
-        jax.lax.stop_gradient(
-            rearrange(taps, "k (b n) ... -> k b n ...", b=b)))
+    last = from_chunks(features.last, b, shards)
+    taps = jax.vmap(lambda tap: from_chunks(tap, b, shards), in_axes=1)(
+        features.taps)
+    return WindowFeatures(jax.lax.stop_gradient(last),
+                          jax.lax.stop_gradient(taps))
 
 
-def chunks_of(clips: Float[Array, "m ..."], chunk_clips: int, shards: int,
-              clip_sharding=None) -> Float[Array, "i n ..."]:
+def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
+              shards: tuple[int, int],
+              clip_sharding: NamedSharding | None = None
+              ) -> Float[Array, "i m ..."]:
     """Clips in chunks, for a scan; arguments as `encode_windows`.
 
-    Each device keeps its own clips: chunk i takes the i-th chunk of every
-    device, so the scan over chunks moves nothing.
+    Each device keeps its own clips, whatever windows they are of: chunk i
+    takes the i-th chunk of every device, so the scan over chunks moves
+    nothing.
     """
-    per_shard = clips.shape[0] // shards
-    chunk = _largest_divisor(per_shard, chunk_clips or per_shard)
-    clips = rearrange(clips, "(d i j) ... -> i (d j) ...", d=shards, j=chunk)
+    windows, parts = shards
+    clips = rearrange(clips, "(D p) (C q) ... -> D C p q ...", D=windows,
+                      C=parts)
+    own = clips.shape[2] * clips.shape[3]
+    chunk = largest_divisor(own, chunk_clips or own)
+    clips = clips.reshape(windows * parts, own // chunk, chunk,
+                          *clips.shape[4:])
+    clips = rearrange(clips, "d i j ... -> i (d j) ...")
     if clip_sharding is None:
         return clips
     return jax.lax.with_sharding_constraint(clips, clip_sharding)
 
 
-def _largest_divisor(number: int, limit: int) -> int:
+def from_chunks(x: Float[Array, "i m ..."], num_windows: int,
+                shards: tuple[int, int]) -> Float[Array, "b n ..."]:
+    """The way back from `chunks_of`, for what was made of each clip."""
+    windows, parts = shards
+    x = rearrange(x, "i (D C j) ... -> D C i j ...", D=windows, C=parts)
+    p = num_windows // windows
+    own = x.shape[2] * x.shape[3]
+    x = x.reshape(windows, parts, p, own // p, *x.shape[4:])
+    return rearrange(x, "D C p q ... -> (D p) (C q) ...")
+
+
+def clip_place(clip_sharding: NamedSharding | None) -> NamedSharding | None:
+    """Where the clips of one chunk lie, from where all chunks do."""
+    if clip_sharding is None:
+        return None
+    return NamedSharding(clip_sharding.mesh,
+                         PartitionSpec(*clip_sharding.spec[1:]))
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is no larger than the limit."""
     return next(d for d in range(min(number, limit), 0, -1)
                 if number % d == 0)
 

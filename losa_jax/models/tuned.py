@@ -14,12 +14,22 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.adatad import TemporalAdapter
-from losa_jax.models.detector import WindowFeatures, chunks_of
+from losa_jax.models.detector import (
+    WindowFeatures,
+    chunks_of,
+    clip_place,
+    from_chunks,
+)
 from losa_jax.models.tree import Template, Tree, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.vit import (
+    VisionTransformer,
+    VitSpec,
+    block_on_place,
+)
 
 KINDS = ("tia", "full")
 
@@ -104,8 +114,10 @@ class TunedBackbone:
 
     def __call__(self, frozen: Tree, trained: Tree, frames: Array,
                  valid: Bool[Array, "b n u"], key: Array | None, *,
-                 chunk_clips: int, dtype: jnp.dtype, shards: int = 1,
-                 clip_sharding=None) -> WindowFeatures:
+                 chunk_clips: int, dtype: jnp.dtype,
+                 shards: tuple[int, int] = (1, 1),
+                 clip_sharding: NamedSharding | None = None
+                 ) -> WindowFeatures:
         """As `encode_windows`, without taps.
 
         Args:
@@ -117,7 +129,7 @@ class TunedBackbone:
           chunk_clips, dtype, shards, clip_sharding: see `encode_windows`;
             only blocks below the tuned ones run in chunks.
         """
-        b = frames.shape[0]
+        b, place = frames.shape[0], clip_place(clip_sharding)
         both = {**frozen, **trained}
         embedding = {name: both[name] for name in ("patch_embed", "pos_embed")
                      if name in both}
@@ -130,17 +142,21 @@ class TunedBackbone:
             x = rearrange(tokens, "m u h w c -> m (u h w) c")
         else:
             backbone = self._lower.bind(lower)
-            chunks = chunks_of(clips, chunk_clips, shards, clip_sharding)
+            chunks = chunks_of(
+                rearrange(clips, "(b n) ... -> b n ...", b=b), chunk_clips,
+                shards, clip_sharding)
 
             def below(chunk):
                 tokens = backbone.embed(chunk, dtype)
                 return backbone.run_blocks(
-                    rearrange(tokens, "m u h w c -> m (u h w) c"))[0]
+                    rearrange(tokens, "m u h w c -> m (u h w) c"),
+                    place=place)[0]
 
-            x = rearrange(jax.lax.map(below, chunks),
-                          "i (d j) t c -> (d i j) t c", d=shards)
+            x = rearrange(
+                from_chunks(jax.lax.map(below, chunks), b, shards),
+                "b n t c -> (b n) t c")
             x = jax.lax.stop_gradient(x)
-        x = self._run_upper(upper, trained, x, valid, key)
+        x = self._run_upper(upper, trained, x, valid, key, place)
         pooled = x.reshape(b, -1, self.spec.clip_tokens,
                            x.shape[1] // self.spec.clip_tokens, x.shape[2])
         last = pooled.astype(jnp.float32).mean(axis=3)
@@ -148,7 +164,8 @@ class TunedBackbone:
             (0, *last.shape[:3], 0, 0, self.spec.width), dtype))
 
     def _run_upper(self, upper: VisionTransformer, trained: Tree, x: Array,
-                   valid: Array, key: Array | None) -> Float[Array, "m t c"]:
+                   valid: Array, key: Array | None,
+                   place: NamedSharding | None) -> Float[Array, "m t c"]:
         count = self.tuned.top_blocks
         numbers = self._below + jnp.arange(count)
         rates = self.tuned.drop_path * numbers / max(self.spec.depth - 1, 1)
@@ -160,7 +177,8 @@ class TunedBackbone:
 
         def step(x, inputs):
             block, adapter, rate, block_key = inputs
-            x = block(x, rate, block_key)
+            x = block_on_place(block, x, place, drop_rate=rate,
+                               key=block_key)
             if adapter is not None:
                 window = rearrange(x, "(b n) (u s) c -> b (n u) s c", b=b,
                                    u=u)

@@ -12,13 +12,14 @@ GELU, layer norms with epsilon 1e-6.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from losa_jax.models.attention import attention
@@ -146,7 +147,9 @@ class Attention(nnx.Module):
         self.proj = Linear(c, c, gain=GAIN_OUT, rngs=rngs)
         self.heads = spec.heads
 
-    def __call__(self, x: Float[Array, "n t c"]) -> Float[Array, "n t c"]:
+    def __call__(self, x: Float[Array, "n t c"],
+                 place: NamedSharding | None = None
+                 ) -> Float[Array, "n t c"]:
         bias = jnp.concatenate([
             self.q_bias[...], jnp.zeros_like(self.q_bias[...]),
             self.v_bias[...]])
@@ -161,7 +164,7 @@ class Attention(nnx.Module):
             query = _unit_length(query) * factor[:, None].astype(x.dtype)
             key = _unit_length(key)
             scale = 1.0
-        out = attention(query, key, value, scale=scale)
+        out = attention(query, key, value, scale=scale, place=place)
         return self.proj(rearrange(out, "n t heads d -> n t (heads d)"))
 
 
@@ -194,11 +197,13 @@ class Block(nnx.Module):
         self.gamma_2 = nnx.Param(scale) if spec.layer_scale else None
 
     def __call__(self, x: Float[Array, "n t c"],
-                 drop_rate: float | Array = 0.0, key: Array | None = None
+                 drop_rate: float | Array = 0.0, key: Array | None = None,
+                 place: NamedSharding | None = None
                  ) -> Float[Array, "n t c"]:
-        """`drop_rate` of each branch and clip; key None drops nothing."""
+        """`drop_rate` of each branch and clip; key None drops nothing.
+        `place`: how clips are spread, see `attention`."""
         keys = (None, None) if key is None else jax.random.split(key)
-        a = self.attn(self.norm1(x))
+        a = self.attn(self.norm1(x), place)
         if self.gamma_1 is not None:
             a = a * self.gamma_1[...].astype(a.dtype)
         x = x + drop_path(a, drop_rate, keys[0])
@@ -206,6 +211,21 @@ class Block(nnx.Module):
         if self.gamma_2 is not None:
             m = m * self.gamma_2[...].astype(m.dtype)
         return x + drop_path(m, drop_rate, keys[1])
+
+
+def block_on_place(block: Block, x: Float[Array, "n t c"],
+                   place: NamedSharding | None, **settings: Any
+                   ) -> Float[Array, "n t c"]:
+    """A block whose parameters are gathered for it, and only for it.
+
+    Left alone, the compiler rather moves the clips' activations, hundreds of
+    times the weights, to where slices of the weights lie.
+    """
+    if place is not None:
+        whole = NamedSharding(place.mesh, PartitionSpec())
+        block = jax.lax.with_sharding_constraint(block, whole)
+        x = jax.lax.with_sharding_constraint(x, place)
+    return block(x, place=place, **settings)
 
 
 class PatchEmbed(nnx.Module):
@@ -291,7 +311,8 @@ class VisionTransformer(nnx.Module):
     def features(self, clips: Array, *, tap_layers: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True,
-                 dtype: jnp.dtype = jnp.float32) -> ClipFeatures:
+                 dtype: jnp.dtype = jnp.float32,
+                 place: NamedSharding | None = None) -> ClipFeatures:
         """Spatial mean of the last block, and the taps on their way.
 
         Args:
@@ -301,6 +322,7 @@ class VisionTransformer(nnx.Module):
             moment it is produced; None keeps every patch.
           tap_norm: standardise each tapped token over channels first.
           dtype: compute dtype of the blocks.
+          place: how the clips are spread over devices, if that is known.
         """
         tokens = self.embed(clips, dtype)
         n, u, h, w, c = tokens.shape
@@ -310,7 +332,7 @@ class VisionTransformer(nnx.Module):
             return shape_tap(x, tap_grid, tap_norm, self.spec.norm_epsilon)
 
         x, taps = self.run_blocks(tokens.reshape(n, u * h * w, c),
-                                  tap_layers, tap)
+                                  tap_layers, tap, place)
         pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
         if taps is None:
             taps = jnp.zeros((0, n, u, 0, 0, c), dtype)
@@ -318,7 +340,8 @@ class VisionTransformer(nnx.Module):
 
     def run_blocks(self, x: Float[Array, "n t c"],
                    tap_layers: tuple[int, ...] = (),
-                   tap: Callable[[Array], Array] = lambda x: x
+                   tap: Callable[[Array], Array] = lambda x: x,
+                   place: NamedSharding | None = None
                    ) -> tuple[Float[Array, "n t c"], Array | None]:
         """All blocks, in one scan.
 
@@ -326,6 +349,7 @@ class VisionTransformer(nnx.Module):
           x: tokens.
           tap_layers: ascending block numbers whose output is wanted.
           tap: what is kept of such an output, computed on its way.
+          place: how the clips are spread over devices, if that is known.
 
         Returns:
           The last block's output, and [k, ...] the taps; None without.
@@ -333,7 +357,10 @@ class VisionTransformer(nnx.Module):
         # A gradient computes each block again instead of storing what is
         # inside: on CPU a quarter faster too (214 to 157 ms a step of
         # --mode=pretrain).
-        run = jax.checkpoint(lambda block, x: block(x), prevent_cse=False)
+        def run_block(block, x):
+            return block_on_place(block, x, place)
+
+        run = jax.checkpoint(run_block, prevent_cse=False)
         if not tap_layers:
             return jax.lax.scan(lambda x, block: (run(block, x), None), x,
                                 self.blocks)

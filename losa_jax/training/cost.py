@@ -1,38 +1,13 @@
-"""What a function costs, told from its program: FLOPs and collectives.
+"""FLOPs of a function, told from its traced program.
 
 XLA's own cost analysis counts the body of a scan once; here bodies are
 multiplied out, so numbers are those of a whole run of the function.
 """
 
 import math
-import re
-from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
-
-# Bytes of an element by XLA's names.
-_ELEMENT_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2,
-                  "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8,
-                  "f64": 8}
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all",
-               "collective-permute")
-_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
-
-
-class Collective(NamedTuple):
-    """Collectives of one kind in a compiled program, loops counted once.
-
-    Attributes:
-      count: instructions.
-      output_bytes: of their results on one device, all together.
-      largest_bytes: of the largest result.
-    """
-
-    count: int
-    output_bytes: int
-    largest_bytes: int
 
 
 def matmul_flops(jaxpr: Any) -> int:
@@ -61,6 +36,36 @@ def matmul_flops(jaxpr: Any) -> int:
     return total
 
 
+def largest_arrays(jaxpr: Any, count: int) -> list[tuple[int, str]]:
+    """(bytes, what it is) of the largest results of a traced program.
+
+    Whole arrays, before they are spread over devices and before the compiler
+    fuses: what a loop stacks up for its gradient stands out here.
+    """
+    found: dict[str, int] = {}
+
+    def visit(jaxpr):
+        for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+            inner = _inner(equation)
+            for variable in equation.outvars:
+                shape = getattr(variable.aval, "shape", None)
+                dtype = getattr(variable.aval, "dtype", None)
+                if shape is not None and hasattr(dtype, "itemsize"):
+                    sides = ",".join(map(str, shape))
+                    name = f"{dtype.name}[{sides}]"
+                    found.setdefault(
+                        name + f" {equation.primitive.name}",
+                        math.prod(shape) * dtype.itemsize)
+            for one in inner:
+                visit(one)
+
+    visit(jaxpr)
+    by_shape: dict[str, tuple[int, str]] = {}
+    for name, size in found.items():
+        by_shape.setdefault(name.split()[0], (size, name))
+    return sorted(by_shape.values(), reverse=True)[:count]
+
+
 def _inner(equation: Any) -> list[Any]:
     found = []
     for value in equation.params.values():
@@ -83,33 +88,6 @@ def _conv_flops(equation: Any) -> int:
     outputs = kernel[numbers.rhs_spec[0]]
     return (2 * math.prod(equation.outvars[0].aval.shape)
             * math.prod(kernel) // outputs)
-
-
-def collectives(program: str) -> dict[str, Collective]:
-    """Collectives of a compiled program, by kind.
-
-    Args:
-      program: `compiled.as_text()`.
-    """
-    counts: Counter[str] = Counter()
-    sizes: dict[str, list[int]] = {}
-    for line in program.splitlines():
-        found = re.search(r"= (.+?) (" + "|".join(COLLECTIVES)
-                          + r")(?:-start)?\(", line)
-        if found is None:
-            continue
-        counts[found[2]] += 1
-        # An asynchronous one gives (operand, result): the result counts.
-        shapes = [_bytes(kind, shape) for kind, shape
-                  in _SHAPE.findall(found[1]) if kind in _ELEMENT_BYTES]
-        sizes.setdefault(found[2], []).append(max(shapes, default=0))
-    return {kind: Collective(count, sum(sizes[kind]), max(sizes[kind]))
-            for kind, count in counts.items()}
-
-
-def _bytes(kind: str, shape: str) -> int:
-    sides = [int(side) for side in shape.split(",") if side]
-    return _ELEMENT_BYTES[kind] * int(np.prod(sides, dtype=np.int64))
 
 
 def traced_flops(function: Any, *arguments: Any) -> int:

@@ -11,38 +11,33 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from losa_jax.training import build, sharding
-from losa_jax.training.cost import matmul_flops
 from losa_jax.training.restore import fresh_state
 from losa_jax.training.state import tree_size
-from losa_jax.training.step import make_predict_step
+from losa_jax.training.step import make_candidates_step
 
 # The schedule's length changes no shape.
 _STEPS_PER_EPOCH = 100
 
 
-class Lowered(NamedTuple):
-    """The two functions of a run, ready to compile.
+class Steps(NamedTuple):
+    """The two functions of a run, ready to lower and compile.
 
     Attributes:
-      train_step: the update.
-      forward: the prediction of the same number of windows.
+      train: the update of train.batch_windows windows.
+      evaluate: the candidates of evaluate.batch_windows windows.
       trained_count: trained numbers.
       frozen_count: frozen numbers.
-      train_flops, forward_flops: of the whole program, all devices, matrix
-        products alone (`cost.matmul_flops`).
     """
 
-    train_step: jax.stages.Lowered
-    forward: jax.stages.Lowered
+    train: jax.stages.Traced
+    evaluate: jax.stages.Traced
     trained_count: int
     frozen_count: int
-    train_flops: int
-    forward_flops: int
 
 
-def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
-                max_actions: int = 64) -> Lowered:
-    """Lowers train and predict step for the devices of the mesh.
+def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
+                max_actions: int = 64) -> Steps:
+    """Traces train and evaluation step for the devices of the mesh.
 
     Args:
       config: with a backbone's name or sizes; its checkpoint is not read.
@@ -55,29 +50,33 @@ def lower_steps(config: Any, num_classes: int, mesh: Mesh, *,
     """
     model = build.describe_model(config, num_classes, mesh)
     state, optimizer = fresh_state(config, model, mesh, _STEPS_PER_EPOCH)
-    b, size = config.train.batch_windows, config.augment.size
-    shapes = {
-        "frames": ((b, config.window.frames, size, size, 3), jnp.uint8),
-        "valid_samples": ((b,), jnp.int32),
-        "segments": ((b, max_actions, 2), jnp.float32),
-        "labels": ((b, max_actions), jnp.int32),
-        "action_valid": ((b, max_actions), jnp.bool_),
-    }
-    places = sharding.batch_shardings(shapes, mesh)
-    batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=places[name])
-             for name, (shape, dtype) in shapes.items()}
+    size = config.augment.size
+
+    def described(batch_windows, names):
+        b = batch_windows
+        shapes = {
+            "frames": ((b, config.window.frames, size, size, 3), jnp.uint8),
+            "valid_samples": ((b,), jnp.int32),
+            "segments": ((b, max_actions, 2), jnp.float32),
+            "labels": ((b, max_actions), jnp.int32),
+            "action_valid": ((b, max_actions), jnp.bool_),
+        }
+        batch = {name: jax.ShapeDtypeStruct(*shapes[name])
+                 for name in names or shapes}
+        places = sharding.batch_shardings(batch, mesh)
+        return {name: leaf.update(sharding=places[name])
+                for name, leaf in batch.items()}
+
     key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype,
-                               sharding=sharding.replicated(mesh))
-    train_step = jax.jit(
-        build.build_train_step(config, model, optimizer, num_classes),
-        donate_argnums=0,
-        out_shardings=(sharding.of_leaves(state), None)
-    ).trace(state, model.frozen, batch, key)
-    forward = jax.jit(make_predict_step(model.encode, model.detector)).trace(
-        state.trained, state.statistics, model.frozen,
-        {name: batch[name] for name in ("frames", "valid_samples")})
-    return Lowered(train_step.lower(), forward.lower(),
-                   tree_size(state.trained), tree_size(model.frozen),
-                   matmul_flops(train_step.jaxpr),
-                   matmul_flops(forward.jaxpr))
+    key = key.update(sharding=sharding.replicated(mesh))
+    train = build.jit_train_step(
+        config, model, optimizer, num_classes, state, mesh).trace(
+            state, model.frozen, described(config.train.batch_windows, ()),
+            key)
+    evaluate = jax.jit(make_candidates_step(
+        model.encode, model.detector, model.points_of, model.tubelet,
+        config.evaluate), out_shardings=sharding.replicated(mesh)).trace(
+        state.ema, state.statistics, model.frozen, described(
+            config.evaluate.batch_windows, ("frames", "valid_samples")))
+    return Steps(train, evaluate, tree_size(state.trained),
+                 tree_size(model.frozen))

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
+from losa_jax import timeline
 from losa_jax.errors import InputError
 from losa_jax.models import tuned
 from losa_jax.models.detector import (
@@ -78,6 +79,7 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype),
                                      abstract=abstract)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    shards, place = clip_placement(config, mesh)
     tap_norm = config.adapter.kind != "ladder"
     grid = tap_grid(config, spec) or None
 
@@ -100,10 +102,16 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
             template.bind(frozen), inputs["frames"], tap_layers=tap_layers,
             tap_grid=grid, tap_norm=tap_norm,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
-            shards=mesh.shape["data"] * mesh.shape["clip"],
-            clip_sharding=sharding.clip_chunk_sharding(mesh))
+            shards=shards, clip_sharding=place)
 
     return Encoder(frozen, {}, encode)
+
+
+def clip_placement(config: Any, mesh: Mesh
+                   ) -> tuple[tuple[int, int], NamedSharding]:
+    """`sharding.clip_placement` of a config's windows."""
+    return sharding.clip_placement(mesh, len(timeline.clip_edges(
+        config.window.frames, config.window.clip_frames)))
 
 
 def feature_encoder() -> Encoder:
@@ -141,6 +149,7 @@ def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     frozen = sharding.read_onto_mesh(
         nest(frozen_flat), mesh, frozen_dtype(dtype), abstract=abstract)
     backbone = tuned.TunedBackbone(spec, settings)
+    shards, place = clip_placement(config, mesh)
     if settings.kind == "tia":
         trained = sharding.make_on_mesh(
             lambda: backbone.fresh_adapters(config.seed), mesh,
@@ -161,8 +170,7 @@ def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
         return backbone(
             frozen, trained["backbone"], frames, valid, key,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
-            shards=mesh.shape["data"] * mesh.shape["clip"],
-            clip_sharding=sharding.clip_chunk_sharding(mesh))
+            shards=shards, clip_sharding=place)
 
     return Encoder(frozen, trained, encode)
 

@@ -2,7 +2,8 @@
 
 Axes: `data` (windows), `clip` (clips inside a window: the frozen backbone
 sees each alone, so they spread without communication) and `fsdp` (shards of
-parameters). The result does not depend on the mesh.
+parameters, gathered block by block; clips spread over it as well, so that no
+device repeats another's work). The result does not depend on the mesh.
 """
 
 import math
@@ -89,17 +90,45 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(sharding, tree)
 
 
+def clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
+    """Axes that a window's clips (or frames) lie on, behind `data`.
+
+    `fsdp` is one of them unless the count does not divide among it: then its
+    devices compute the same.
+    """
+    whole = mesh.shape["clip"] * mesh.shape["fsdp"]
+    return ("clip", "fsdp") if count % whole == 0 else ("clip",)
+
+
 def batch_shardings(batch: dict[str, Any], mesh: Mesh
                     ) -> dict[str, NamedSharding]:
-    """Windows over `data`; the frames of a window also over `clip`."""
-    return {name: NamedSharding(
-        mesh, PartitionSpec("data", "clip") if name == "frames"
-        else PartitionSpec("data")) for name in batch}
+    """Windows over `data`; the frames of a window as its clips lie.
+
+    Args:
+      batch: arrays, or their shapes; None for those of any size.
+    """
+    def spec(name, value):
+        if name != "frames":
+            return PartitionSpec("data")
+        shape = getattr(value, "shape", None)
+        axes = ("clip",) if shape is None else clip_axes(mesh, shape[1])
+        return PartitionSpec("data", axes)
+
+    return {name: NamedSharding(mesh, spec(name, value))
+            for name, value in batch.items()}
 
 
-def clip_chunk_sharding(mesh: Mesh) -> NamedSharding:
-    """Of clips in chunks, [chunks, clips, ...]: see `encode_windows`."""
-    return NamedSharding(mesh, PartitionSpec(None, ("data", "clip")))
+def clip_placement(mesh: Mesh, window_clips: int
+                   ) -> tuple[tuple[int, int], NamedSharding]:
+    """((parts of the windows, of a window's clips), where the clips lie).
+
+    The latter is of clips in chunks, [chunks, clips, ...]: see
+    `encode_windows`.
+    """
+    axes = clip_axes(mesh, window_clips)
+    parts = math.prod(mesh.shape[axis] for axis in axes)
+    return ((mesh.shape["data"], parts),
+            NamedSharding(mesh, PartitionSpec(None, ("data", *axes))))
 
 
 def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,

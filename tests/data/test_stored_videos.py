@@ -47,12 +47,11 @@ def _batches(config, workdir):
     reader = FrameCache(0.0)
     train = pipeline.train_dataset(
         pipeline.TrainWindows(data.train, data.class_names, config,
-                              pipeline.BrokenVideos(), cache=reader),
+                              cache=reader),
         len(data.train), seed=3,
         batch_windows=2, num_threads=2, num_epochs=2)
     test, _ = pipeline.test_dataset(
-        pipeline.TestWindows(data.test, config, pipeline.BrokenVideos(),
-                             cache=reader),
+        pipeline.TestWindows(data.test, config, cache=reader),
         batch_windows=2, num_threads=2)
     return data, [*train, *test]
 

@@ -64,8 +64,7 @@ def test_frames_are_those_of_the_evaluation(videos, config, sampling, fps):
     sources = [SourceVideo(one.video_id, one.info,
                            video_grid(one.info, other.window), ())
                for one in videos]
-    reader = pipeline.TestWindows(sources, other, pipeline.BrokenVideos(),
-                                  cache=FrameCache(0))
+    reader = pipeline.TestWindows(sources, other, cache=FrameCache(0))
     left = dict(enumerate(reader.items))
     ends = []
     for item in stream.stream_windows(sources, other, num_threads=2):

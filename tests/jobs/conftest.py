@@ -11,7 +11,7 @@ from losa_jax.models import weight_rules, weights
 from losa_jax.models.vit import VitSpec
 from losa_jax.training import build, sharding
 from losa_jax.training.checkpoint import BEST, Checkpoints
-from losa_jax.training.restore import fresh_state, place, run_facts
+from losa_jax.training.restore import fresh_state, run_facts
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +62,14 @@ def fake_run(config, tmp_path_factory):
         return np.asarray(leaf) + rng.normal(0, 0.2, leaf.shape).astype(
             leaf.dtype)
 
+    places = sharding.of_leaves(state)
     state = state.replace(
         step=np.int32(7), ema=jax.tree.map(shaken, state.ema),
         statistics=jax.tree.map(
             lambda leaf: np.abs(shaken(leaf)) + np.float32(0.1),
             state.statistics))
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(BEST, 7, place(state, mesh), {
+    checkpoints.save(BEST, 7, sharding.put(state, places), {
         **run_facts(config, names, model), "best_map": 0.5, "epoch": 1})
     checkpoints.close()
     return workdir

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from configs.common import get_config
 from losa_jax import timeline
 from losa_jax.data.annotations import Action
 from losa_jax.data.source import SourceVideo
@@ -39,7 +40,7 @@ def report(tmp_path_factory):
         for number, name in enumerate(truth)]
     result = evaluate_map(truth, found, class_names=CLASSES,
                           tiou_thresholds=(0.5, 0.75))
-    write_results(folder, result, found, {})
+    write_results(folder, result, found, {}, get_config())
     (folder / "thresholds.json").write_text(json.dumps(
         {"jump": {"score": 0.5}, "run": {"score": 0.5}}))
     index = write_split_report(

@@ -40,7 +40,7 @@ def _encode(backbone, frames, **changes):
 
 
 @pytest.mark.parametrize("chunk_clips", [1, 2, 3, 8])
-@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("shards", [(1, 1), (1, 2), (2, 2)])
 def test_chunks_and_shards_change_nothing(backbone, chunk_clips, shards):
     frames = _frames()
     whole = _encode(backbone, frames)

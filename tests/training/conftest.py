@@ -49,14 +49,15 @@ def _tiny(mesh=None):
         return Detector(adapter, head, samples_per_token=1,
                         tubelet=2, rngs=nnx.Rngs(1))
 
-    shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["clip"]
+    # Windows of 32 frames are eight clips.
+    shards, place = (((1, 1), None) if mesh is None
+                     else sharding.clip_placement(mesh, 8))
 
     def encode(frozen, trained, inputs, valid_samples, key):
         return encode_windows(
             backbone.bind(frozen), inputs["frames"], tap_layers=(1, 2),
             tap_grid=(2, 2), chunk_clips=2, shards=shards,
-            clip_sharding=None if mesh is None
-            else sharding.clip_chunk_sharding(mesh))
+            clip_sharding=place)
 
     trained = jax.jit(lambda: parameters(build()))()
     transformation = optimizer.make_optimizer(

@@ -1,15 +1,18 @@
-"""FLOPs by hand, collectives of a program that has them."""
+"""FLOPs by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from losa_jax.models.tree import Template
 from losa_jax.models.vit import VisionTransformer, VitSpec
 from losa_jax.models.vit_sizes import SIZES
-from losa_jax.training.cost import collectives, matmul_flops, traced_flops
+from losa_jax.training.cost import (
+    largest_arrays,
+    matmul_flops,
+    traced_flops,
+)
 
 
 def test_products_by_hand():
@@ -54,24 +57,16 @@ def test_convolutions_and_branches():
     assert matmul_flops(branch) == 2 * 8 * 8 * 5
 
 
-def test_collectives_of_a_sharded_product():
-    mesh = Mesh(np.array(jax.devices()[:8]).reshape(8), ("x",))
-    rows = NamedSharding(mesh, PartitionSpec(None, "x"))
-    columns = NamedSharding(mesh, PartitionSpec("x", None))
-    compiled = jax.jit(
-        lambda a, b: a @ b,
-        out_shardings=NamedSharding(mesh, PartitionSpec())).lower(
-        jax.ShapeDtypeStruct((16, 64), jnp.float32, sharding=rows),
-        jax.ShapeDtypeStruct((64, 32), jnp.float32, sharding=columns)
-    ).compile()
-    found = collectives(compiled.as_text())
-    assert set(found) == {"all-reduce"}
-    assert found["all-reduce"].largest_bytes == 16 * 32 * 4
+def test_what_a_loop_stacks_up_is_the_largest():
+    def f(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.sin(x @ w), None), x,
+                            weights)[0].sum()
 
-
-def test_none_without_sharding():
-    compiled = jax.jit(lambda a: a @ a).lower(jnp.ones((8, 8))).compile()
-    assert collectives(compiled.as_text()) == {}
+    traced = jax.make_jaxpr(jax.grad(f, 1))(jnp.ones((8, 16)),
+                                            jnp.ones((12, 16, 16)))
+    (size, name), (second, _) = largest_arrays(traced, 2)
+    assert size == 12 * 16 * 16 * 4 and name.startswith("float32[12,16,16]")
+    assert second == 12 * 8 * 16 * 4
 
 
 def test_a_transformer_against_a_hand_count():

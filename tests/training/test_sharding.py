@@ -1,17 +1,22 @@
 """The result does not depend on the mesh: eight host devices against one."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
 
 from losa_jax.errors import InputError
 from losa_jax.training import sharding
+from losa_jax.training.program import Program
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 1), (1, 8, 1), (1, 1, 8),
                                    (2, 2, 2)])
 def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, tiny_batch,
-                                          run_key):
+                                          run_key, monkeypatch):
+    # Else nothing of so small a model would be spread over fsdp.
+    monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 2**10)
     single = tiny_model()
     want_state, want = single.step(
         single.state, single.frozen, tiny_batch, run_key)
@@ -24,7 +29,8 @@ def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, tiny_batch,
                           sharding.parameter_shardings(model.frozen, mesh))
     batch = sharding.put(tiny_batch,
                          sharding.batch_shardings(tiny_batch, mesh))
-    got_state, got = model.step(state, frozen, batch, run_key)
+    compiled = model.step.lower(state, frozen, batch, run_key).compile()
+    got_state, got = compiled(state, frozen, batch, run_key)
     assert float(got["loss"]) == pytest.approx(float(want["loss"]), rel=1e-5)
     assert float(got["gradient_norm"]) == pytest.approx(
         float(want["gradient_norm"]), rel=1e-5)
@@ -32,6 +38,22 @@ def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, tiny_batch,
                             jax.tree.leaves(want_state.trained),
                             strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)
+    _crosses_only_what_is_small(Program(compiled.as_text()), frozen)
+
+
+def _crosses_only_what_is_small(program, frozen):
+    """Devices exchange neither pixels nor taps; of the backbone, weights."""
+    arrays = program.exchanged_arrays()
+    assert arrays  # gradients at least
+    assert not any(array.startswith("u8") for array in arrays), arrays
+    # Of 2 taps, 2 windows, 8 clips, 2 steps, 2 x 2 cells and 64 channels.
+    taps = 2 * 2 * 8 * 2 * 4 * 64
+    weights = {leaf.size for leaf in jax.tree.leaves(frozen)}
+    for array in arrays:
+        sides = array[array.index("[") + 1:-1].split(",")
+        size = math.prod(int(side) for side in sides if side)
+        # Half of them, gathered over one axis, would be too many too.
+        assert size < taps / 2 or size in weights or 3 * size in weights, array
 
 
 def test_large_parameters_are_spread_over_fsdp():

@@ -22,8 +22,9 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.attention import attention
 from losa_jax.models.layers import DepthwiseConv
+from losa_jax.models.taps import pool_grid
 from losa_jax.models.time_attention import TimeAttention
-from losa_jax.models.vit import LayerNorm, Linear, Mlp, pool_grid
+from losa_jax.models.vit import LayerNorm, Linear, Mlp
 
 NORM_EPSILON = 1e-6
 MOST_UNROLLED = 4

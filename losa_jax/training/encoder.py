@@ -22,8 +22,9 @@ from losa_jax.models.detector import (
     encode_windows,
     valid_steps,
 )
+from losa_jax.models.taps import shape_tap
 from losa_jax.models.tree import Template, Tree, nest
-from losa_jax.models.vit import VisionTransformer, VitSpec, shape_tap
+from losa_jax.models.vit import VisionTransformer, VitSpec
 from losa_jax.training import sharding
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

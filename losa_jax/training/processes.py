@@ -32,6 +32,7 @@ _ENDED, _STOP = "losa_jax/ended", "losa_jax/stop"
 _HEARING_MS = 5000
 # An agreed stop ends everywhere by itself, when everything is written.
 _GRACE_SECONDS = 10
+_LAST_SECONDS = 2
 EXIT_INTERRUPTED, EXIT_LOST = 75, 76
 # How jax says that it does not reach another process.
 _LOSSES = ("Gloo", "NCCL", "UNAVAILABLE", "Connection reset",
@@ -284,6 +285,9 @@ def _watch() -> None:
         _client.key_value_set(f"losa_jax/heard/{_index}", "")
     if ended["status"] == EXIT_INTERRUPTED:
         time.sleep(_GRACE_SECONDS)
+    elif is_first():
+        # The coordinator last: jax aborts those who lose it on their way out.
+        time.sleep(_LAST_SECONDS)
     print(f"process {_index} ends because process {ended['process']} ended: "
           f"{ended['message']}", file=sys.stderr)
     _leave(ended["status"])

@@ -10,12 +10,12 @@ from flax import nnx
 
 from losa_jax.models import weight_rules, weights
 from losa_jax.models.positions import bicubic_matrix, sincos_table
+from losa_jax.models.taps import pool_grid
 from losa_jax.models.tree import Template, nest
 from losa_jax.models.vit import (
     PatchEmbed,
     VisionTransformer,
     VitSpec,
-    pool_grid,
 )
 
 # Stated for values of order 1; the fixtures' largest are 2 to 8.

@@ -31,6 +31,7 @@ from losa_jax.models.detector import (
 from losa_jax.models.head_layers import HeadSpec
 from losa_jax.models.head_rules import from_public
 from losa_jax.models.tree import Template, nest
+from losa_jax.training.build import CPU_OPTIONS
 from losa_jax.training.optimizer import make_optimizer
 from losa_jax.training.state import create_state
 from losa_jax.training.step import (
@@ -284,7 +285,7 @@ def _our_step(model, channels, features, segments, labels):
     step = jax.jit(make_train_step(
         encode, template, optimizer, _points(),
         LossSettings(CLASSES, 1.5, 0.0, 1.0, 0.9), EmaSettings(0.999, False)),
-        donate_argnums=0)
+        donate_argnums=0, compiler_options=CPU_OPTIONS)
     state = create_state(trained, optimizer, 100.0, FeatureStatistics(
         jnp.zeros(channels), jnp.ones(channels)))
     batch = {"last": features[:, :, None], "segments": segments,

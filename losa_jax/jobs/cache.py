@@ -105,11 +105,11 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
             writer = ShardWriter(folder, number)
             try:
                 for video in shards[number]:
-                    if stop.came:
+                    if came := stop.came:
                         processes.ask_to_stop()
-                    if stop.came or processes.asked_to_stop():
+                    if came or processes.asked_to_stop():
                         raise Interrupted(
-                            f"stopped by {stop.came or 'SIGTERM'}, whole "
+                            f"stopped by {came or 'SIGTERM'}, whole "
                             "shards stay: start the same command again to "
                             "go on")
                     arrays = _encode_views(

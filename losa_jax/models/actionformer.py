@@ -28,6 +28,7 @@ from losa_jax.models.layers import (
     DepthwiseConv,
     drop_path,
     dropout,
+    gelu,
     max_pool_half,
 )
 from losa_jax.models.vit import LayerNorm
@@ -107,7 +108,7 @@ class TransformerBlock(nnx.Module):
         valid = valid[:, ::self.stride]
         keep = valid[..., None].astype(x.dtype)
         x = skip * keep + self._branch(a, self.attn_scale, keys[1])
-        hidden = jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False)
+        hidden = gelu(self.fc1(self.norm2(x)))
         hidden = dropout(hidden, self.spec.dropout, keys[2])
         m = dropout(self.fc2(hidden), self.spec.dropout, keys[3]) * keep
         return x + self._branch(m, self.mlp_scale, keys[4]), valid

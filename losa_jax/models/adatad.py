@@ -18,7 +18,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.layers import DepthwiseConv
+from losa_jax.models.layers import DepthwiseConv, gelu
 from losa_jax.models.vit import Linear
 
 
@@ -61,7 +61,7 @@ class TemporalAdapter(nnx.Module):
                ) -> Float[Array, "b t s d"]:
         """h + conv(h), zero padded at both ends of what is valid."""
         keep = valid[:, :, None, None].astype(x.dtype)
-        h = jax.nn.gelu(self.down(x), approximate=False) * keep
+        h = gelu(self.down(x)) * keep
         return h + self.pointwise(self.mixer(h))
 
     def raised(self, hidden: Float[Array, "*n d"]) -> Float[Array, "*n c"]:

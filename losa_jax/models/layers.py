@@ -33,6 +33,17 @@ def flat_product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"],
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def gelu(x: Array) -> Array:
+    """The exact GELU, by the error function as torch has it.
+
+    jax.nn.gelu takes erfc, an exponential and a choice of polynomials more:
+    with its gradient 1.6 times as long on CPU (4608 x 2048 numbers).
+    """
+    if x.dtype != jnp.float32:  # 1 + erf would lose its few digits
+        return jax.nn.gelu(x, approximate=False)
+    return 0.5 * x * (1 + jax.lax.erf(math.sqrt(0.5) * x))
+
+
 class MaskedConv(nnx.Module):
     """Convolution along time, zeroed at invalid tokens.
 

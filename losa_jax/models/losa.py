@@ -21,7 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.attention import attention
-from losa_jax.models.layers import DepthwiseConv
+from losa_jax.models.layers import DepthwiseConv, gelu
 from losa_jax.models.taps import pool_grid
 from losa_jax.models.time_attention import TimeAttention
 from losa_jax.models.vit import LayerNorm, Linear, Mlp
@@ -95,7 +95,7 @@ class SpatialConv(nnx.Module):
         padded = jnp.pad(tap, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
         x = sum(padded[:, :, i:i + h, j:j + w] * kernel[i, j]
                 for i in range(3) for j in range(3))
-        x = jax.nn.gelu(self.down(x), approximate=False)
+        x = gelu(self.down(x))
         return pool_grid(x, self.grid)
 
 
@@ -172,7 +172,7 @@ class LongRangeAdapter(nnx.Module):
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
         x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
-        x = jax.nn.gelu(self.down(x), approximate=False) * keep
+        x = gelu(self.down(x)) * keep
         if self.attention is None:
             x = x + self.pointwise(self.mixer(x))
         else:

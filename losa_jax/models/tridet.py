@@ -29,7 +29,12 @@ from losa_jax.models.head_layers import (
     masked,
     of_level,
 )
-from losa_jax.models.layers import DepthwiseConv, drop_path, max_pool_half
+from losa_jax.models.layers import (
+    DepthwiseConv,
+    drop_path,
+    gelu,
+    max_pool_half,
+)
 from losa_jax.models.vit import LayerNorm
 
 NUM_GROUPS = 16
@@ -111,8 +116,7 @@ class SgpBlock(nnx.Module):
                + (self.convw(y) + self.convkw(y)) * self.psi(y) + y)
         x = x * keep + self._branch(masked(out, valid, self.spec),
                                     self.out_scale, keys[0])
-        hidden = jax.nn.gelu(self.fc1(self.group_norm(x, weight)),
-                             approximate=False)
+        hidden = gelu(self.fc1(self.group_norm(x, weight)))
         m = masked(self.fc2(hidden), valid, self.spec)
         return x + self._branch(m, self.mlp_scale, keys[1]), valid
 

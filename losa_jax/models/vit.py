@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from losa_jax.models.attention import attention
-from losa_jax.models.layers import drop_path, flat_product
+from losa_jax.models.layers import drop_path, flat_product, gelu
 from losa_jax.models.patch_filters import cosine_filters
 from losa_jax.models.positions import resize_grid, sincos_table
 from losa_jax.models.taps import shape_tap, standardise
@@ -173,7 +173,7 @@ class Mlp(nnx.Module):
         self.fc2 = Linear(hidden, width, gain=GAIN_OUT, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class Block(nnx.Module):

@@ -248,7 +248,9 @@ def fail(status: int, message: str) -> None:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error means that another process is gone."""
-    return _count > 1 and isinstance(error, jax.errors.JaxRuntimeError) and (
+    # Some come as ValueError with the same words.
+    kinds = jax.errors.JaxRuntimeError, ValueError
+    return _count > 1 and isinstance(error, kinds) and (
         any(word in str(error) for word in _LOSSES))
 
 

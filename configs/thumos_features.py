@@ -9,7 +9,7 @@ Variants: configs/thumos_features.py:NAME with NAME one of
     i3d_tridet   TriDet on them
     videomaev2   ActionFormer on VideoMAEv2 or InternVideo ones (1408)
     videomaev2_tridet   TriDet on them
-Hardware: one GPU or TPU; on CPU 1.5 times the time of a torch model
+Hardware: one GPU or TPU; on CPU 1.05 times the time of a torch model
 (benchmarks/head_speed.py). Result NOT measured here: no features at hand.
 Published average mAP (tIoU 0.3 to 0.7): ActionFormer 66.8 and TriDet 69.3
 with I3D, ActionFormer 69.6 with VideoMAEv2 ViT-g.

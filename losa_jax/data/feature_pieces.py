@@ -88,7 +88,7 @@ def _views(video: SourceVideo, samples: np.ndarray, size: int, resize: str
     """What testing sees of each sample, uint8 [size, size, 3]."""
     frames = video.grid.frame_indices(samples)
     shown = view = None
-    for frame in iterate_frames(video.path, frames, info=video.info):
+    for frame in iterate_frames(video.open(), frames, info=video.info):
         if frame is not shown:  # one picture may serve several samples
             shown = frame
             view = augment.test_view(frame[None], size, resize)[0]
@@ -130,8 +130,10 @@ def window_pieces(video: SourceVideo, window: Any, *, tubelet: int,
     reader = FrameCache(0)
     for first in range(0, len(items), batch_windows):
         numbers = range(first, min(first + batch_windows, len(items)))
-        frames = [augment.test_view(reader.read_window(video, items[number]),
-                                    size, resize) for number in numbers]
+        frames = [reader.read_window(
+            video, items[number],
+            lambda picture, _: augment.test_picture(picture, size, resize),
+            size) for number in numbers]
         frames += frames[-1:] * (batch_windows - len(frames))
         valid = np.zeros(batch_windows, np.int32)
         valid[:len(numbers)] = [items[number].valid_samples

@@ -18,6 +18,7 @@ from losa_jax.data.check import (
     compare,
     report_broken,
 )
+from losa_jax.data.video import VideoDecodeError
 from losa_jax.data.video_file import EncodedVideo
 from losa_jax.data.video_index import (
     find_data_set,
@@ -55,6 +56,10 @@ class StoredVideos:
             if self._builder.info.splits[split].num_examples != len(entries):
                 raise InputError(f"{self.path}: {split} has another number "
                                  "of records than of videos: build it anew")
+
+    def __reduce__(self) -> tuple:
+        # For worker processes: each opens the set itself.
+        return StoredVideos, (self.path,)
 
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str,
               on_outside: str = "error"
@@ -96,7 +101,7 @@ class StoredVideos:
         """The bytes of an embedded video.
 
         Raises:
-          InputError: the record is damaged.
+          VideoDecodeError: the record is damaged.
         """
         split, number, _ = self._places[video_id]
         name = f"{self.path}: {video_id}"
@@ -107,9 +112,11 @@ class StoredVideos:
                         split)
                 record = self._sources[split][number]
         except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise InputError(f"{name}: cannot be read ({error}): build the "
-                             "data set anew") from error
+            raise VideoDecodeError(
+                f"{name}: cannot be read ({error}): build the data set anew"
+            ) from error
         if record["video_id"] != video_id.encode():
-            raise InputError(f"{name}: record {number} of {split} is of "
-                             "another video: build the data set anew")
+            raise VideoDecodeError(
+                f"{name}: record {number} of {split} is of another video: "
+                "build the data set anew")
         return EncodedVideo(name, record["video"])

@@ -41,7 +41,7 @@ def sample_views(video: SourceVideo, config: Any, threads: int = 1
     indices = video.grid.frame_indices(np.arange(video.grid.num_samples))
     settings = config.augment
     last = view = None
-    for frame in iterate_frames(video.path, indices, info=video.info,
+    for frame in iterate_frames(video.open(), indices, info=video.info,
                                 threads=threads):
         if frame is not last:  # one picture may serve several samples
             last = frame

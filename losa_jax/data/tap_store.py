@@ -33,7 +33,7 @@ from losa_jax.data.windows import Window
 from losa_jax.errors import InputError
 
 INDEX_FILE = "cache.json"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 Video = TypeVar("Video", SourceVideo, AnnotatedVideo)
 
 _DTYPES = {"F32": np.float32, "F16": np.float16,

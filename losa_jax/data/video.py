@@ -140,9 +140,15 @@ def iterate_frames(path: str | Path | EncodedVideo,
         raise ValueError("frame_indices fall")
     _refuse_outside(wanted, path, info)
     size = height or info.height, width or info.width
-    for pixels, shown in _shown(path, info, wanted, size, threads=threads):
-        for _ in range(shown):
-            yield pixels
+    try:
+        for pixels, shown in _shown(path, info, wanted, size,
+                                    threads=threads):
+            for _ in range(shown):
+                yield pixels
+    except VideoDecodeError:
+        raise
+    except InputError as error:  # deleted or replaced since it was probed
+        raise VideoDecodeError(str(error)) from error
 
 
 def _probed(path: str | Path | EncodedVideo, info: VideoInfo | None

@@ -74,7 +74,7 @@ def merge_windows(found: Sequence[WindowFinds], class_names: Sequence[str],
     every: list[dict[str, float] | None] = [None] * len(left.rows)
     if found[0].class_scores is not None:
         rows = np.concatenate([part.class_scores for part in found])
-        every = [dict(zip(class_names, row, strict=True))
+        every = [dict(zip(class_names, row.tolist(), strict=True))
                  for row in rows[left.rows]]
     return [
         Detection(float(start), float(end), class_names[label], float(score),

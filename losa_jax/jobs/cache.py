@@ -207,12 +207,15 @@ def _clips(video: SourceVideo, config: Any, view: int
     for first in range(0, total, many):
         valid = min(many, total - first)
         length = -(-valid // clip) * clip
-        frames = reader.read_window(video, Window(first, length, valid))
+        window = Window(first, length, valid)
         if view == 0:
-            shown = augment.test_view(frames, settings.size,
-                                      settings.test_resize)
+            shown = reader.read_window(
+                video, window, lambda picture, _: augment.test_picture(
+                    picture, settings.size, settings.test_resize),
+                settings.size)
             yield from np.split(shown, length // clip)
             continue
+        frames = reader.read_window(video, window)
         for index, part in enumerate(np.split(frames, length // clip)):
             number = first // clip + index if settings.per == "clip" else 0
             rng = np.random.default_rng(

@@ -16,6 +16,7 @@ from jax import export as jax_export
 from losa_jax.errors import InputError
 from losa_jax.jobs.localizer import read_thresholds
 from losa_jax.jobs.setup import start_log
+from losa_jax.models.attention import portable
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.tree import flatten, nest
 from losa_jax.training import sharding
@@ -109,13 +110,14 @@ def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
 
     size = config.augment.size
     batch, = jax_export.symbolic_shape("b")
-    exported = jax_export.export(
-        jax.jit(all_windows), platforms=platforms)(
-            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype), weights),
-            jax.ShapeDtypeStruct((batch, config.window.frames, size, size, 3),
-                                 np.uint8),
-            jax.ShapeDtypeStruct((batch,), np.int32))
+    with portable():
+        exported = jax_export.export(
+            jax.jit(all_windows), platforms=platforms)(
+                jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype), weights),
+                jax.ShapeDtypeStruct(
+                    (batch, config.window.frames, size, size, 3), np.uint8),
+                jax.ShapeDtypeStruct((batch,), np.int32))
     return bytes(exported.serialize())
 
 

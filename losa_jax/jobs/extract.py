@@ -38,7 +38,7 @@ from losa_jax.errors import InputError
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import start_log
 from losa_jax.jobs.stop import Interrupted, StopSignal
-from losa_jax.training import sharding
+from losa_jax.training import processes, sharding
 from losa_jax.training.extractor import (
     Extractor,
     clip_extractor,
@@ -254,10 +254,12 @@ def _run(videos: Sequence[SourceVideo], folder: Path, source: Extractor,
                 del begun[name]
                 if piece.error is None:
                     _save(folder / f"{name}.npy", one.rows, dtype)
-            if stop.came:
+            if came := stop.came:
+                processes.ask_to_stop()
+            if came or processes.asked_to_stop():
                 raise Interrupted(
-                    f"stopped by {stop.came}, whole files stay: start the "
-                    "same command again to go on")
+                    f"stopped by {came or 'SIGTERM'}, whole files stay: "
+                    "start the same command again to go on")
     return failed
 
 

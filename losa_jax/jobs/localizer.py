@@ -262,6 +262,8 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
     config.head.checkpoint, head_start = "", config.head.checkpoint
     config.data.cache = ""
     class_names = saved_class_names(workdir, which)
+    # The devices here, not those of the training.
+    config.mesh.data = config.mesh.clip = config.mesh.fsdp = 0
     mesh = build.build_mesh(config)
     model = build.build_model(config, len(class_names), mesh)
     config.head.checkpoint = head_start

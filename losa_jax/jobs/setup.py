@@ -289,8 +289,7 @@ def readers(config: Any, reader: WindowReader) -> dict[str, int]:
     return {"num_threads": data.num_threads, "worker_processes": workers}
 
 
-def print_read_ahead(config: Any, videos: Sequence[SourceVideo],
-                     reader: WindowReader) -> None:
+def print_read_ahead(config: Any, reader: WindowReader) -> None:
     """How many windows are in memory at once, and how much they take."""
     if not isinstance(reader, FrameCache):
         return

@@ -115,7 +115,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     state, optimizer = fresh_state(config, model, mesh, steps_per_epoch)
     print(parameter_table({"trained": state.trained,
                            "frozen": model.frozen}))
-    print_read_ahead(config, data.train, cache)
+    print_read_ahead(config, cache)
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
           f"{total_steps} steps of {config.train.batch_windows} windows")
     train_step = build.jit_train_step(config, model, optimizer,
@@ -210,6 +210,9 @@ def train(config: Any, workdir: Path) -> MapReport:
             came = stop.after(step)
             if (epoch_ends and due) or step == total_steps or came:
                 flush()
+                if processes.count() > 1:
+                    for entries in processes.gather(broken.entries):
+                        broken.absorb(entries)
                 save(LAST, batches)
             if came and step < total_steps:
                 raise Interrupted(

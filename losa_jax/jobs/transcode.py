@@ -7,12 +7,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from losa_jax.data.annotations import load_annotations
 from losa_jax.data.check import REPORT, check_videos
 from losa_jax.data.transcode import PARTIAL, transcode_video
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import blocked_videos, write_json
+from losa_jax.jobs.setup import blocked_videos, read_annotations, write_json
 from losa_jax.jobs.stop import Interrupted, StopSignal
 
 SETTINGS_FILE = "transcode.json"
@@ -32,6 +31,10 @@ def transcode(config: Any, workdir: Path, folder: Path) -> int:
         others are done first.
       Interrupted: a signal came; whole copies stay.
     """
+    if config.data.tfds or not config.data.videos:
+        raise InputError("--transcode copies a folder of videos: set "
+                         "--config.data.videos=FOLDER, and no data.tfds "
+                         "(build that of the copies)")
     settings = copy_settings(config)
     _claim(folder, Path(config.data.videos), settings)
     infos = _readable(config, workdir)
@@ -111,7 +114,7 @@ def _claim(folder: Path, videos: Path, settings: dict[str, Any]) -> None:
 
 def _readable(config: Any, workdir: Path) -> dict[str, VideoInfo]:
     data = config.data
-    annotations = load_annotations(data.annotations, on_outside="keep")
+    annotations = read_annotations(config, None, "keep")
     blocked = blocked_videos(data.block_list)
     chosen = [video for subset in dict.fromkeys(
         (data.train_subset, data.test_subset))

@@ -1,6 +1,8 @@
 """Softmax attention, one interface, the path that suits the device."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from losa_jax.models.flash_attention import can_flash, flash_attention
 CPU_QUERY_BLOCK = 224
 # Below this many scores a head, blocks cost more than they save.
 CPU_BLOCK_FROM_SCORES = 256 * 256
+_is_portable = False
 
 
 def attention(query: Float[Array, "b q heads d"],
@@ -34,7 +37,7 @@ def attention(query: Float[Array, "b q heads d"],
         a TPU's flash kernel needs it.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if mask is None and can_flash(query, key, place):
+    if mask is None and not _is_portable and can_flash(query, key, place):
         return flash_attention(query, key, value, scale, place)
 
     def on_cpu(query, key, value, mask):
@@ -52,6 +55,18 @@ def attention(query: Float[Array, "b q heads d"],
                                       default=elsewhere)
 
 
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """What is traced in here uses no kernel of one kind of device, so that
+    one program can be made for several kinds and kept for later versions."""
+    global _is_portable
+    before, _is_portable = _is_portable, True
+    try:
+        yield
+    finally:
+        _is_portable = before
+
+
 def _cudnn_can(query: Array, mask: Array | None) -> bool:
     """Whether cuDNN's flash kernel, which stores no scores, takes this.
 
@@ -60,7 +75,8 @@ def _cudnn_can(query: Array, mask: Array | None) -> bool:
     Not run here: no GPU was at hand.
     """
     d = query.shape[-1]
-    if mask is not None or query.dtype.itemsize != 2 or d > 128 or d % 8:
+    if (_is_portable or mask is not None or query.dtype.itemsize != 2
+            or d > 128 or d % 8):
         return False
     device = jax.devices()[0]
     return device.platform == "gpu" and (

@@ -43,6 +43,7 @@ _watcher: threading.Thread
 _count, _index = 1, 0
 # A barrier's name serves once; all processes pass them in one order.
 _barriers = itertools.count()
+_going_first = False
 
 
 class NotTogether(Exception):
@@ -168,10 +169,21 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def first_goes_first(name: str) -> Iterator[None]:
-    """The first process does it alone; then the others, who find it done."""
+    """The first process does it alone; then the others, who find it done.
+
+    Inside of another one nobody waits: the others are not there.
+    """
+    global _going_first
+    if _going_first:
+        yield
+        return
     if not is_first():
         barrier(name)
-    yield
+    _going_first = True
+    try:
+        yield
+    finally:
+        _going_first = False
     if is_first():
         barrier(name)
 

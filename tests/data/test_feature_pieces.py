@@ -86,7 +86,7 @@ def test_clips_are_the_frames_they_should_be(decoded, frames, stride,
 def test_tokens_come_from_the_window_that_holds_them_best(monkeypatch):
     monkeypatch.setattr(
         feature_pieces.FrameCache, "read_window",
-        lambda self, video, window: np.repeat(window.frame_indices(
+        lambda self, video, window, view, size: np.repeat(window.frame_indices(
             video.grid), 8 * 8 * 3).reshape(-1, 8, 8, 3).astype(np.uint8))
 
     class Section:

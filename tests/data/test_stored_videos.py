@@ -1,5 +1,6 @@
 """Training from a TFDS data set is training from the folder."""
 
+import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -10,12 +11,13 @@ from configs import custom
 from losa_jax.data import build, pipeline
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.stored_videos import StoredVideos
-from losa_jax.data.video import read_frames
+from losa_jax.data.video import VideoDecodeError, read_frames
 from losa_jax.data.video_file import EncodedVideo
 from losa_jax.data.video_probe import probe_video
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
+from losa_jax.jobs.transcode import transcode
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -70,6 +72,29 @@ def test_batches_are_those_of_the_folder(sets, tmp_path, kind):
         assert one.keys() == other.keys()
         for key, array in one.items():
             np.testing.assert_array_equal(array, other[key], key)
+
+
+def test_worker_processes_open_the_set_themselves(sets, tmp_path):
+    data = load_data(_config(tfds=str(sets / "embed")), tmp_path)
+    video = data.train[0]
+    sent = pickle.loads(pickle.dumps(video))
+    assert sent.open().content == video.open().content
+
+
+def test_a_damaged_record_is_a_video_that_cannot_be_decoded(sets, tmp_path):
+    video = load_data(_config(tfds=str(sets / "embed")), tmp_path).train[0]
+    other = next(name for name in video.stored._places
+                 if name != video.video_id)
+    video.stored._places[video.video_id] = video.stored._places[other]
+    with pytest.raises(VideoDecodeError, match="of another video"):
+        video.open()
+
+
+def test_copies_are_made_of_folders_only(sets, tmp_path):
+    with pytest.raises(InputError, match="copies a folder of videos"):
+        transcode(_config(tfds=str(sets / "embed")), tmp_path,
+                  tmp_path / "copies")
+    assert not (tmp_path / "copies").exists()
 
 
 @pytest.mark.shared

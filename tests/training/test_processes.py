@@ -20,7 +20,8 @@ assert (processes.count(), processes.index()) == (2, number)
 assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
     {"mine": [0]}, {"mine": [1] * 41}]
 assert processes.from_first(0.1 + number) == 0.1
-with processes.first_goes_first("write"):
+with processes.first_goes_first("write"), (
+        processes.first_goes_first("inside, where the others are not")):
     with open(sys.argv[4], "a") as file:
         file.write(str(number))
 if fails and number == 1:

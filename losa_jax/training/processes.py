@@ -32,7 +32,8 @@ _ENDED, _STOP = "losa_jax/ended", "losa_jax/stop"
 _HEARING_MS = 5000
 # An agreed stop ends everywhere by itself, when everything is written.
 _GRACE_SECONDS = 10
-_LAST_SECONDS = 2
+# Between saying that one leaves and being gone.
+_EXIT_SECONDS = 0.5
 EXIT_INTERRUPTED, EXIT_LOST = 75, 76
 # How jax says that it does not reach another process.
 _LOSSES = ("Gloo", "NCCL", "UNAVAILABLE", "Connection reset",
@@ -249,6 +250,8 @@ def fail(status: int, message: str) -> None:
     if _client is None:
         return
     with contextlib.suppress(Exception):  # the others may be gone
+        _client.key_value_set(f"losa_jax/heard/{_index}", "",
+                              allow_overwrite=True)
         _client.key_value_set(_ENDED, json.dumps(
             {"process": _index, "status": status, "message": message}))
         for other in range(_count):
@@ -279,7 +282,23 @@ def _leave(status: int) -> None:
     with contextlib.suppress(ValueError, OSError):
         sys.stdout.flush()
         sys.stderr.flush()
+    if _client is not None:
+        _be_last_if_first()
     os._exit(status)
+
+
+def _be_last_if_first() -> None:
+    """The coordinator leaves last: jax aborts those who lose it."""
+    if not is_first():
+        with contextlib.suppress(Exception):  # it may be gone itself
+            _client.key_value_set(f"losa_jax/gone/{_index}", "",
+                                  allow_overwrite=True)
+        return
+    for other in range(1, _count):
+        with contextlib.suppress(Exception):
+            _client.blocking_key_value_get(f"losa_jax/gone/{other}",
+                                           1000 * _GRACE_SECONDS)
+    time.sleep(_EXIT_SECONDS)
 
 
 def _watch() -> None:
@@ -296,12 +315,10 @@ def _watch() -> None:
     if ended["process"] == _index or ended["status"] == 0:
         return
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _client.key_value_set(f"losa_jax/heard/{_index}", "")
+        _client.key_value_set(f"losa_jax/heard/{_index}", "",
+                              allow_overwrite=True)
     if ended["status"] == EXIT_INTERRUPTED:
         time.sleep(_GRACE_SECONDS)
-    elif is_first():
-        # The coordinator last: jax aborts those who lose it on their way out.
-        time.sleep(_LAST_SECONDS)
     print(f"process {_index} ends because process {ended['process']} ended: "
           f"{ended['message']}", file=sys.stderr)
     _leave(ended["status"])

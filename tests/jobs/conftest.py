@@ -40,6 +40,7 @@ def config(tmp_path_factory):
     config.head.width = 16
     config.head.num_levels = 2
     config.adapter.num_taps = 1
+    config.adapter.tap_grid = (2, 2)
     config.adapter.width = 8
     config.train.epochs = config.train.schedule_epochs = 3
     config.train.evaluate_from_epoch = 1

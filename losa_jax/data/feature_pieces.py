@@ -16,7 +16,8 @@ import numpy as np
 from losa_jax.data import augment, windows
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.video import VideoDecodeError, iterate_frames
+from losa_jax.data.stream import iterate_views
+from losa_jax.data.video import VideoDecodeError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def clip_pieces(video: SourceVideo, *, clip_frames: int, stride_frames: int,
     count = num_clips(video.grid.num_samples, clip_frames, stride_frames)
     starts = stride_frames * np.arange(count)
     samples = np.unique(starts[:, None] + np.arange(clip_frames))
-    views = _views(video, samples, size, resize)
+    views = iterate_views(video, samples, size, resize)
     held: deque[np.ndarray] = deque()
     first_held = 0
     for first in range(0, count, batch_clips):
@@ -81,18 +82,6 @@ def clip_pieces(video: SourceVideo, *, clip_frames: int, stride_frames: int,
         yield Piece(video, {"clips": block[full - first_held]},
                     np.arange(len(rows)), rows,
                     is_last=first + batch_clips >= count)
-
-
-def _views(video: SourceVideo, samples: np.ndarray, size: int, resize: str
-           ) -> Iterator[np.ndarray]:
-    """What testing sees of each sample, uint8 [size, size, 3]."""
-    frames = video.grid.frame_indices(samples)
-    shown = view = None
-    for frame in iterate_frames(video.open(), frames, info=video.info):
-        if frame is not shown:  # one picture may serve several samples
-            shown = frame
-            view = augment.test_view(frame[None], size, resize)[0]
-        yield view
 
 
 def num_tokens(num_samples: int, tubelet: int) -> int:

@@ -38,15 +38,31 @@ def sample_views(video: SourceVideo, config: Any, threads: int = 1
     Raises:
       VideoDecodeError: when a frame is due that cannot be decoded.
     """
-    indices = video.grid.frame_indices(np.arange(video.grid.num_samples))
     settings = config.augment
+    return iterate_views(video, np.arange(video.grid.num_samples),
+                         settings.size, settings.test_resize, threads)
+
+
+def iterate_views(video: SourceVideo, samples: np.ndarray, size: int,
+                  resize: str, threads: int = 1) -> Iterator[np.ndarray]:
+    """What testing sees of samples, uint8 [size, size, 3].
+
+    Args:
+      video: probed.
+      samples: [f] of the video's grid, never falling.
+      size, resize: see `augment.test_picture`.
+      threads: of the decoder.
+
+    Raises:
+      VideoDecodeError: when a frame is due that cannot be decoded.
+    """
+    indices = video.grid.frame_indices(samples)
     last = view = None
     for frame in iterate_frames(video.open(), indices, info=video.info,
                                 threads=threads):
         if frame is not last:  # one picture may serve several samples
             last = frame
-            view = augment.test_view(frame[None], settings.size,
-                                     settings.test_resize)[0]
+            view = augment.test_picture(frame, size, resize)
         yield view
 
 

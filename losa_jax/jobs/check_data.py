@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from losa_jax import timeline
 from losa_jax.data.annotation_faults import find_faults
 from losa_jax.data.annotations import AnnotatedVideo
 from losa_jax.data.check import (
@@ -20,6 +19,7 @@ from losa_jax.data.check import (
     check_videos,
     end_seconds,
 )
+from losa_jax.data.source import video_grid
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.jobs.setup import (
     open_stored,
@@ -120,10 +120,7 @@ def look_at(video: AnnotatedVideo, info: VideoInfo, config: Any
             found.append(finding(kind, f"the annotation says {said:.6g}, "
                                  f"the file has {real:.6g}"))
     window = config.window
-    grid = timeline.sample_grid(
-        info.fps, info.frame_count, sampling=window.sampling,
-        frame_stride=window.frame_stride, sample_fps=window.sample_fps,
-        window_samples=window.frames)
+    grid = video_grid(info, window)
     if grid.num_samples < window.clip_frames:
         found.append(finding(
             "short", f"{grid.num_samples} samples, a clip has "

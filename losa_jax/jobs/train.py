@@ -12,7 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data.broken import BEFORE, BROKEN_FILE, BrokenVideos
+from losa_jax.data.broken import (
+    BEFORE,
+    BROKEN_FILE,
+    TRAINING,
+    BrokenVideos,
+)
 from losa_jax.data.pipeline import (
     TrainWindows,
     WindowReader,
@@ -147,7 +152,8 @@ def train(config: Any, workdir: Path) -> MapReport:
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
     elif config.adapter.standardise_last:
-        statistics = measure_statistics(config, data, model, mesh, cache)
+        statistics = measure_statistics(config, data, model, mesh, cache,
+                                        broken)
         state = state.replace(statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
@@ -297,7 +303,7 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
-                       mesh: Mesh, cache: WindowReader
+                       mesh: Mesh, cache: WindowReader, broken: BrokenVideos
                        ) -> FeatureStatistics:
     """Channel mean and deviation of the backbone's last features.
 
@@ -315,6 +321,7 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     sums = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=len(data.train) // batch_windows,
                       desc="feature statistics", unit="batch", leave=False):
+        broken.collect(batch, TRAINING)
         inputs = {**encoder_inputs(batch),
                   "valid_samples": batch["valid_samples"]}
         inputs = put_batch(inputs, mesh, batch_windows)

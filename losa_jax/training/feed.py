@@ -18,6 +18,7 @@ import numpy as np
 
 from losa_jax.data.batches import Batch, BatchIterator
 from losa_jax.data.broken import TRAINING, BrokenVideos
+from losa_jax.training.cached import CACHED_KINDS
 
 # Of an example, what stays on the host.
 HOST_KEYS = ("video_number", "window_number", "decoded_frames")
@@ -74,8 +75,9 @@ class DataClock:
                 f"raise --config.data.num_threads={data.num_threads} to the "
                 "number of cores, or --config.data.frame_cache_gib="
                 f"{data.frame_cache_gib:g} until the set fits; smaller "
-                "videos (--mode=check_data --transcode=DIR); features "
-                "(--mode=cache)")
+                "videos (--mode=check_data --transcode=DIR)")
+            if config.adapter.kind in CACHED_KINDS:
+                remedy += "; features (--mode=cache)"
         return (f"{100 * share:.0f} % of the time goes into waiting for "
                 f"data: {remedy}")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from losa_jax import timeline
-from losa_jax.data import feature_pieces
+from losa_jax.data import feature_pieces, stream
 from losa_jax.data.feature_pieces import (
     clip_pieces,
     ending_in_errors,
@@ -40,7 +40,7 @@ def decoded(monkeypatch):
     """Pictures that are their own frame number; returns what was decoded."""
     asked = []
 
-    def iterate(path, frame_indices, *, info):
+    def iterate(path, frame_indices, *, info, threads):
         assert np.all(np.diff(frame_indices) >= 0)
         picture = np.zeros((VIDEOS, VIDEOS, 3), np.uint8)
         for i, frame_index in enumerate(frame_indices):
@@ -49,7 +49,7 @@ def decoded(monkeypatch):
                 picture = np.full_like(picture, frame_index)
             yield picture
 
-    monkeypatch.setattr(feature_pieces, "iterate_frames", iterate)
+    monkeypatch.setattr(stream, "iterate_frames", iterate)
     return asked
 
 

@@ -70,4 +70,9 @@ def test_shares_rates_and_advice(monkeypatch):
     interval(10.0, 6.0)
     said = clock.advice(config)
     assert said.startswith("40 % of the time") and "num_threads" in said
+    assert "--mode=cache" in said
     assert clock.advice(config) == ""  # once a run
+    config.adapter.kind = "tia"  # whose features change
+    again = DataClock()
+    again._all_seconds, again._all_waited = 10.0, 9.0
+    assert "--mode=cache" not in again.advice(config)

@@ -321,6 +321,15 @@ def test_a_backbone_that_is_gone_is_named(workdir):
         door.load(workdir, backbone="nowhere")
 
 
+def test_the_devices_of_the_training_need_not_be_here(workdir, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    settings["mesh"].update(data=3, clip=5, fsdp=7)
+    write_json(copy / "config.json", settings)
+    assert door.load(copy).class_names
+
+
 def test_a_run_on_files_of_features_is_refused(workdir, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)

@@ -39,8 +39,8 @@ def read_database(source: str | Path) -> dict[str, Any]:
     path, info = Path(first), Path(second) if second else None
     for one in (path, info):
         if one is not None and not one.exists():
-            raise InputError(f"{one}: no such annotation file; set "
-                             "--config.data.annotations=FILE.json")
+            raise InputError(f"{one}: no such annotation file: check the "
+                             "path, which counts from the current folder")
     if path.is_dir():
         if video_index.is_data_set(path):
             return video_index.database(

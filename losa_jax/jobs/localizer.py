@@ -239,6 +239,7 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
       InputError: no run, or one that cannot read videos.
     """
     # Here, not above: an exported folder runs without code of the model.
+    from losa_jax.models.weights import FACTS_FILE
     from losa_jax.training import build, sharding
     from losa_jax.training.checkpoint import BEST, LAST
     from losa_jax.training.restore import restore_run
@@ -258,6 +259,11 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
         config.data.num_threads = num_threads
     if backbone:
         config.backbone.checkpoint = backbone
+    if not (Path(config.backbone.checkpoint) / FACTS_FILE).is_file():
+        raise InputError(
+            f"{workdir}: the backbone that it was trained with is not in "
+            f"{config.backbone.checkpoint} (counted from the current "
+            "folder): name its folder with --backbone=FOLDER")
     # The head's start and the cache served the training only.
     config.head.checkpoint, head_start = "", config.head.checkpoint
     config.data.cache = ""

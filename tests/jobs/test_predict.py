@@ -317,7 +317,7 @@ def test_wrong_use_is_explained(arguments, status, message, tmp_path,
 
 
 def test_a_backbone_that_is_gone_is_named(workdir):
-    with pytest.raises(InputError, match="nowhere"):
+    with pytest.raises(InputError, match="nowhere.*--backbone=FOLDER"):
         door.load(workdir, backbone="nowhere")
 
 

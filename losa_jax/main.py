@@ -101,6 +101,10 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
     from losa_jax.jobs.transcode import transcode
+    from losa_jax.training.compile_cache import use_compile_cache
+
+    if _MODE.value != "plan":
+        use_compile_cache()
 
     def pretrain_alone(config, workdir):
         with processes.first_goes_first("pretrain"):

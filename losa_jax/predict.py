@@ -95,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
     from absl import logging as absl_logging
 
     from losa_jax.jobs.stop import Interrupted
+    from losa_jax.training.compile_cache import use_compile_cache
 
+    use_compile_cache()
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step
     failures: dict[str, str] = {}
     try:

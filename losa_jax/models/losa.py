@@ -268,6 +268,11 @@ class Losa(nnx.Module):
         # Few taps are unrolled: XLA's CPU runs what is inside a loop on one
         # thread.
         unroll = self.spec.num_taps <= MOST_UNROLLED
+        if not unroll:
+            # Else the nine shifted copies of every tap that the spatial
+            # convolution multiplies would wait for the gradient: seven times
+            # the memory, and twice the time on processors.
+            add_tap = jax.checkpoint(add_tap, prevent_cse=False)
         total, _ = jax.lax.scan(add_tap, start, (self.taps, taps),
                                 unroll=unroll)
         return total

@@ -185,8 +185,9 @@ def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
     """Where a video ends for its actions: as annotated if the file agrees
     within `DISAGREEMENT`, for both are rounded, else where the file ends."""
     said, real = video.duration_seconds, info.duration_seconds
-    agrees = said is not None and abs(said - real) <= DISAGREEMENT * real
-    return said if agrees else real
+    if said is not None and abs(said - real) <= DISAGREEMENT * real:
+        return said
+    return real
 
 
 def compare(video: AnnotatedVideo, info: VideoInfo,

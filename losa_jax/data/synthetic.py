@@ -183,7 +183,7 @@ def _run_workers(
                  json.dumps(parameters), str(worker_index),
                  str(num_workers)],
                 cwd=root))
-        statuses = [None]
+        statuses: list[int | None] = [None]
         # One worker that failed is reason to stop the others: they would
         # only hide its message.
         while None in statuses and not any(statuses):
@@ -226,9 +226,10 @@ def _check_folder(folder: Path, parameters: dict) -> None:
     for path in found:
         try:
             document = json.loads(path.read_text())
-            held = {key: document[key] for key in wanted}
-            # Sets rendered before there was such a subset.
-            held["parameters"] = {"num_validation": 0, **held["parameters"]}
+            held: object = {
+                "version": document["version"],
+                # Sets rendered before there was such a subset.
+                "parameters": {"num_validation": 0, **document["parameters"]}}
         except (ValueError, KeyError, TypeError, AttributeError):
             held = "a file of another kind"
         if held != wanted:

@@ -320,7 +320,7 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
     """Predictions of known videos and classes, by group, best first."""
     class_index = {name: k for k, name in enumerate(class_names)}
     video_index = {video: index for index, video in enumerate(ground_truth)}
-    groups, values, total = [], [], 0
+    groups, rows, total = [], [], 0
     for video, detections in predictions.items():
         total += len(detections)
         if video not in video_index:
@@ -332,18 +332,19 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
             k = class_index.get(label)
             if k is not None:
                 groups.append(first_group + k)
-                values.append((start, end, score))
+                rows.append((start, end, score))
     group = np.asarray(groups, np.int64)
-    values = np.asarray(values, np.float64).reshape(-1, 3)
+    values = np.asarray(rows, np.float64).reshape(-1, 3)
     if rules.ties == "file":
         ranking = np.arange(len(values))
     elif rules.ties == "stable":
         ranking = np.argsort(-values[:, 2], kind="stable")
     else:  # class by class, as the kits sort
         labels = group % len(class_names)
-        rows = [np.flatnonzero(labels == k) for k in range(len(class_names))]
+        of_class = [np.flatnonzero(labels == k)
+                    for k in range(len(class_names))]
         ranking = np.concatenate([
-            one[np.argsort(values[one, 2])[::-1]] for one in rows])
+            one[np.argsort(values[one, 2])[::-1]] for one in of_class])
     order = ranking[np.argsort(group[ranking], kind="stable")]
     row_of_input = np.empty_like(order)
     row_of_input[order] = np.arange(len(order))
@@ -388,14 +389,14 @@ def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     true = np.zeros((len(thresholds), len(iou)), bool)
     for index, threshold in enumerate(thresholds):
         free = np.where(iou >= threshold, iou, -1.0)
-        matches = (free >= 0).any(axis=1)
+        matches = np.any(free >= 0, axis=1)
         row = 0
         while matches[row:].any():
             row += int(np.argmax(matches[row:]))
             true[index, row] = True
             free[:, np.argmax(free[row])] = -1.0
             row += 1
-            matches[row:] = (free[row:] >= 0).any(axis=1)
+            matches[row:] = np.any(free[row:] >= 0, axis=1)
     return true
 
 

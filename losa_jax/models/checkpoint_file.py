@@ -215,8 +215,9 @@ def _unwrap(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a "
                          "state dict")
-    tensors = {str(name): value for name, value in content.items()
-               if isinstance(value, LazyTensor)}
+    tensors: dict[str, Tensor] = {
+        str(name): value for name, value in content.items()
+        if isinstance(value, LazyTensor)}
     if not tensors:
         raise InputError(f"{path}: no tensors in it; keys: "
                          f"{', '.join(map(str, list(content)[:8]))}")

@@ -168,6 +168,7 @@ class Detector(nnx.Module):
           tubelet: samples that one backbone token stands for.
           resample: from its tokens to level 0, see `resize_time`.
         """
+        self.adapter: Ladder | Losa | None
         if adapter is None:
             self.adapter = None
         elif isinstance(adapter, LadderSpec):

@@ -66,7 +66,8 @@ def split_backbone(flat: dict[str, Any], spec: VitSpec, tuned: TunedSpec
     are not used and left out.
     """
     below = spec.depth - tuned.top_blocks
-    frozen, trained = {}, {}
+    frozen: dict[str, Any] = {}
+    trained: dict[str, Any] = {}
     for name, array in flat.items():
         root, _, rest = name.partition("/")
         if root == "blocks":
@@ -131,8 +132,9 @@ class TunedBackbone:
         """
         b, place = frames.shape[0], clip_place(clip_sharding)
         both = {**frozen, **trained}
-        embedding = {name: both[name] for name in ("patch_embed", "pos_embed")
-                     if name in both}
+        embedding: dict[str, Any] = {
+            name: both[name] for name in ("patch_embed", "pos_embed")
+            if name in both}
         lower = {**embedding, "blocks": both["lower"]} if self._below else None
         upper = self._upper.bind({**embedding, "blocks": both["upper"]})
         clips = rearrange(frames, "b (n f) H W c -> (b n) f H W c",

@@ -292,7 +292,8 @@ class VisionTransformer(nnx.Module):
         """
         spec = self.spec
         tokens = self.patch_tokens(clips, dtype)
-        grid = tokens.shape[2:4]
+        _, _, height, width, _ = tokens.shape
+        grid = height, width
         if spec.positions == "learned":
             positions = resize_grid(self.pos_embed[...], grid)
         else:

@@ -4,6 +4,8 @@ Sizes of VideoMAE and VideoMAEv2 (their model definitions; ViT-g's hidden
 layers are 48 / 11 of its width, its patches 14 pixels).
 """
 
+from typing import Any
+
 from losa_jax.errors import InputError
 from losa_jax.models.vit import VitSpec
 
@@ -21,7 +23,7 @@ HEADS_OF_WIDTH = {size["width"]: size["heads"] for size in SIZES.values()}
 
 def backbone_size(name: str = "", *, width: int = 0, depth: int = 0,
                   heads: int = 0, mlp_width: int = 0, patch: int = 0
-                  ) -> dict[str, int]:
+                  ) -> dict[str, Any]:
     """Keyword arguments of `VitSpec`.
 
     Args:

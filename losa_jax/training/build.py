@@ -121,7 +121,8 @@ def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
               fingerprint: str, num_classes: int, mesh: Mesh, *,
               abstract: bool) -> Model:
     check_window(config, spec)
-    tap_layers, adapter = (), None
+    tap_layers: tuple[int, ...] = ()
+    adapter = None
     if spec is not None:
         tap_layers = choose_tap_layers(config.adapter, spec.depth)
         adapter = adapter_spec(config, spec, tap_layers)
@@ -352,10 +353,11 @@ def head_spec(head: Any, in_width: int, num_classes: int,
         raise InputError(f"config.head.width={head.width} does not divide "
                          f"into the {NUM_GROUPS} groups of TriDet's norm")
     names = {field.name for field in dataclasses.fields(HeadSpec)}
-    return HeadSpec(
-        in_width=in_width, num_classes=num_classes, max_tokens=window_tokens,
-        **{key: tuple(value) if isinstance(value, (tuple, list)) else value
-           for key, value in head.items() if key in names})
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, (tuple, list)) else value
+        for key, value in head.items() if key in names}
+    return HeadSpec(in_width=in_width, num_classes=num_classes,
+                    max_tokens=window_tokens, **settings)
 
 
 def regression_ranges(head: Any) -> tuple[tuple[float, float], ...]:

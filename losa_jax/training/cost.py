@@ -50,7 +50,8 @@ def largest_arrays(jaxpr: Any, count: int) -> list[tuple[int, str]]:
             for variable in equation.outvars:
                 shape = getattr(variable.aval, "shape", None)
                 dtype = getattr(variable.aval, "dtype", None)
-                if shape is not None and hasattr(dtype, "itemsize"):
+                if shape is not None and dtype is not None and hasattr(
+                        dtype, "itemsize"):
                     sides = ",".join(map(str, shape))
                     name = f"{dtype.name}[{sides}]"
                     found.setdefault(

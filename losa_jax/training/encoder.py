@@ -32,7 +32,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # (frozen, trained, inputs, valid_samples, key) to the windows' features;
 # `inputs` as `encoder_inputs` gives them, `trained` is the whole trained
 # tree, key None means evaluation.
-Encode = Callable[[Tree, Tree, dict, jax.Array, jax.Array | None],
+Encode = Callable[[Tree, Tree, dict, jax.Array | None, jax.Array | None],
                   WindowFeatures]
 
 
@@ -126,16 +126,18 @@ def feature_encoder() -> Encoder:
     return Encoder({}, {}, encode)
 
 
-def tap_grid(config: Any, spec: VitSpec) -> tuple[int, ...]:
+def tap_grid(config: Any, spec: VitSpec) -> tuple[int, int] | tuple[()]:
     """Rows and columns of the taps; () keeps every patch.
 
     The ladder reads them as the blocks give them; no grid is finer than the
     patches are.
     """
+    asked = tuple(config.adapter.tap_grid)
+    if not asked or config.adapter.kind == "ladder":
+        return ()
     patches = config.augment.size // spec.patch
-    grid = tuple(min(side, patches) for side in config.adapter.tap_grid)
-    whole = config.adapter.kind == "ladder" or grid == (patches, patches)
-    return () if whole else grid
+    rows, columns = (min(side, patches) for side in asked)
+    return () if rows == columns == patches else (rows, columns)
 
 
 def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],

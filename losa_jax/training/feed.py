@@ -121,6 +121,7 @@ class Feed:
         """(what stays on the host, what the step reads)."""
         self.fetch()
         held, self._held = self._held, None
+        assert held is not None  # `fetch` raises where there is none
         self._given += 1
         return held
 

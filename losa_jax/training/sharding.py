@@ -82,7 +82,7 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
         axes = sorted(range(len(leaf.shape)), key=lambda i: -leaf.shape[i])
         for axis in axes:
             if leaf.shape[axis] % size == 0:
-                spec = [None] * len(leaf.shape)
+                spec: list[str | None] = [None] * len(leaf.shape)
                 spec[axis] = "fsdp"
                 return NamedSharding(mesh, PartitionSpec(*spec))
         return replicated(mesh)

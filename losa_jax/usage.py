@@ -95,8 +95,9 @@ def _help(overview: str, sections: Mapping[str, str]) -> str:
         lines += ["", f"{title}:"]
         for name in names.split():
             lines += _flag_lines(name)
-    lines += ["", *textwrap.wrap("Recipes: " + " ".join(recipes.names()),
-                                 _WIDTH, subsequent_indent=" " * 9),
+    lines += ["", f"Recipes, in {recipes.shipped_folder()}:",
+              *textwrap.wrap(" ".join(recipes.names()), _WIDTH,
+                             initial_indent="  ", subsequent_indent="  "),
               "--helpfull lists every flag, those of the libraries too."]
     return "\n".join(lines)
 

@@ -42,9 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     from losa_jax.jobs.sweep_table import make_table
 
     try:
-        variants = [
-            *(read_variants(Path(recipes.find(arguments.variants)))
-              if arguments.variants else []), *map(parse_variant, arguments.vary)]
+        variants = [*map(parse_variant, arguments.vary)]
+        if arguments.variants:
+            variants[:0] = read_variants(
+                Path(recipes.find(arguments.variants)))
         if not variants:
             raise InputError("no variants: give --variants=FILE or --vary")
         folders = run_all(variants, arguments.seeds,

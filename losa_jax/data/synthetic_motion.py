@@ -84,9 +84,9 @@ def plan_untrimmed(rng: np.random.Generator) -> Plan:
     while True:
         low, high = np.log(_ACTION_SECONDS)
         lengths = np.exp(rng.uniform(low, high, int(rng.integers(3, 7))))
-        labelled = lengths.sum()
-        seconds = np.clip(
-            labelled / rng.uniform(*_LABELLED_SHARE), *_VIDEO_SECONDS)
+        labelled = float(lengths.sum())
+        seconds = float(np.clip(
+            labelled / rng.uniform(*_LABELLED_SHARE), *_VIDEO_SECONDS))
         seconds = round(seconds * fps) / fps
         spare = seconds - labelled - (len(lengths) + 1) * _GAP_SECONDS
         if labelled < seconds / 2 and spare > 0:

@@ -6,8 +6,8 @@ order of the mapping, then the order of its list) ranks first. Public kits
 use numpy's unstable sort, whose order of equal scores depends on the
 processor: where many scores are equal, expect their mAP to differ from ours
 by some tenths of a percent (on one public file they give 33.41, 33.47 or
-33.14 on three kinds of processor, we 33.15 on every one). `ACTIVITYNET_KIT`
-does as they do.
+33.14 on three kinds of processor, we 33.15 on every one).
+`Rules("numpy", "false")` does as they do.
 """
 
 import dataclasses
@@ -29,7 +29,8 @@ class Rules:
 
     Attributes:
       ties: "stable", or "numpy": equal scores in the order of its unstable
-        sort, as ActivityNet's kit.
+        sort, as ActivityNet's kit. "file" keeps the order given, whatever
+        the scores.
       unknown_videos: predictions in videos that are not in the ground truth
         are left out ("drop"), or are false ("false"), as in ActivityNet's
         kit.
@@ -40,7 +41,6 @@ class Rules:
 
 
 OURS = Rules()
-ACTIVITYNET_KIT = Rules("numpy", "false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
       class_names: all classes; predictions of other labels are left out and
         counted.
       tiou_thresholds: temporal IoU that counts as found, inclusive.
-      rules: `ACTIVITYNET_KIT` gives that kit's numbers.
+      rules: `Rules("numpy", "false")` gives that kit's numbers.
 
     Raises:
       InputError: no action at all, or a ground-truth label that is not in

@@ -1,6 +1,6 @@
 """From logits to a short list of detections: decoding, NMS, voting.
 
-`decode_candidates` runs inside the jitted forward. `suppress` runs on the
+`decode_with_points` runs inside the jitted forward. `suppress` runs on the
 host, once a video, when the candidates of all its windows are together; it
 hands `soft_nms` or `hard_nms` arrays of a few fixed sizes.
 
@@ -46,11 +46,6 @@ class Candidates(NamedTuple):
     scores: Float[Array, "*b m"]
     labels: Int[Array, "*b m"]
     alive: Bool[Array, "*b m"]
-
-
-def decode_candidates(*arrays: Any, **settings: Any) -> Candidates:
-    """The candidates of `decode_with_points`."""
-    return decode_with_points(*arrays, **settings)[0]
 
 
 def decode_with_points(class_logits: Float[Array, "p k"],

@@ -5,6 +5,7 @@ token coordinate i * s of the head's finest grid. Joining the levels gives
 the axis p that logits, offsets and targets share.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ def level_points(num_tokens: int, strides: Sequence[int],
     if uneven:
         raise InputError(
             f"{num_tokens} tokens do not divide by the pyramid strides "
-            f"{uneven}: choose a multiple of {int(np.lcm.reduce(strides))}")
+            f"{uneven}: choose a multiple of {math.lcm(*strides)}")
     levels = []
     for stride, (range_min, range_max) in zip(strides, regression_ranges,
                                               strict=True):

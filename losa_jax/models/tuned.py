@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.adatad import TemporalAdapter
@@ -115,7 +116,7 @@ class TunedBackbone:
 
     def __call__(self, frozen: Tree, trained: Tree, frames: Array,
                  valid: Bool[Array, "b n u"], key: Array | None, *,
-                 chunk_clips: int, dtype: jnp.dtype,
+                 chunk_clips: int, dtype: DTypeLike,
                  shards: tuple[int, int] = (1, 1),
                  clip_sharding: NamedSharding | None = None
                  ) -> WindowFeatures:

@@ -7,8 +7,6 @@ multiplied out, so numbers are those of a whole run of the function.
 import math
 from typing import Any
 
-import jax
-
 
 def matmul_flops(jaxpr: Any) -> int:
     """FLOPs of all matrix products and convolutions, 2 a multiply-add.
@@ -89,8 +87,3 @@ def _conv_flops(equation: Any) -> int:
     outputs = kernel[numbers.rhs_spec[0]]
     return (2 * math.prod(equation.outvars[0].aval.shape)
             * math.prod(kernel) // outputs)
-
-
-def traced_flops(function: Any, *arguments: Any) -> int:
-    """`matmul_flops` of a function of described or real arrays."""
-    return matmul_flops(jax.make_jaxpr(function)(*arguments))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
 
 from losa_jax import timeline
 from losa_jax.errors import InputError
@@ -195,7 +196,7 @@ def tuned_spec(adapter: Any, spec: VitSpec) -> tuned.TunedSpec:
         checkpoint_blocks=adapter.checkpoint_blocks)
 
 
-def compute_dtype(name: str) -> jnp.dtype:
+def compute_dtype(name: str) -> DTypeLike:
     """The dtype that config.backbone.dtype names."""
     if name not in DTYPES:
         raise InputError(f"config.backbone.dtype={name!r}: choose one of "
@@ -203,6 +204,6 @@ def compute_dtype(name: str) -> jnp.dtype:
     return DTYPES[name]
 
 
-def frozen_dtype(dtype: jnp.dtype) -> Callable[[Any], Any]:
+def frozen_dtype(dtype: DTypeLike) -> Callable[[Any], Any]:
     """What a frozen parameter is kept in, for `sharding.read_onto_mesh`."""
     return lambda leaf: dtype if leaf.ndim > 2 else jnp.float32

@@ -11,7 +11,7 @@ import pytest
 
 from losa_jax.detection import postprocess
 from losa_jax.detection.postprocess import (
-    decode_candidates,
+    decode_with_points,
     hard_nms,
     soft_nms,
     suppress,
@@ -23,6 +23,10 @@ from tests.detection.same_list import assert_same_list, stored_list
 # A level of four points and one of two.
 POINTS = level_points(4, (1, 2), ((0, 4), (4, 10000)))
 LEVEL_SIZES = (4, 2)
+
+
+def decode_candidates(*arrays, **settings):
+    return decode_with_points(*arrays, **settings)[0]
 
 
 def logit(probability):

@@ -206,6 +206,7 @@ def _set_up_logging() -> None:
 
 
 def main() -> None:
+    """The command line."""
     app.run(lambda argv: sys.exit(run(argv)),
             flags_parser=lambda argv: usage.parse(argv, __doc__ or "", HELP))
 

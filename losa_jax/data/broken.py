@@ -65,11 +65,13 @@ class BrokenVideos:
 
     @property
     def reasons(self) -> dict[str, str]:
+        """{video id: what is wrong with it}."""
         return {name: entry["reason"]
                 for name, entry in self._entries.items()}
 
     @property
     def redrawn_windows(self) -> int:
+        """Training windows that made room for another one, in all."""
         return sum(entry["redrawn_windows"]
                    for entry in self._entries.values())
 

@@ -68,6 +68,7 @@ class GrowingFile:
         return data
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -174,6 +175,7 @@ class LiveVideo:
                                  self._settings.test_resize)[0]
 
     def close(self) -> None:
+        """Closes the source."""
         self._closing.close()
 
 

@@ -30,6 +30,7 @@ class SourceVideo:
 
     @property
     def path(self) -> Path:
+        """The file, or where its record says that it lay."""
         return Path(self.info.path)
 
     def open(self) -> Path | EncodedVideo:

@@ -114,6 +114,7 @@ class Localizer:
             else threshold)]
 
     def threshold_of(self, label: str) -> float:
+        """Score from which a detection of a class is shown."""
         return self.thresholds.get(label, DEFAULT_THRESHOLD)
 
     def many(self, videos: Sequence[SourceVideo], *,

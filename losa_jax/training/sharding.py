@@ -69,6 +69,7 @@ def of_leaves(tree: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 

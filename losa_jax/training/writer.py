@@ -53,6 +53,7 @@ class MetricWriter:
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Closes the files."""
         if not self._writes:
             return
         self._file.close()

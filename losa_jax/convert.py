@@ -147,7 +147,12 @@ def _convert_head(arguments: argparse.Namespace,
         "absolute_positions (--public_config=FILE.yaml tells them)")
     if arguments.public_config is not None:
         public = _read_yaml(arguments.public_config)
-        settings, untold = settings | head_config.head_settings(public), ""
+        try:
+            told = head_config.head_settings(public)
+        except InputError as error:
+            raise InputError(f"--public_config={arguments.public_config}: "
+                             f"{error}") from error
+        settings, untold = settings | told, ""
     print(f"wrote {arguments.output}: {settings['kind']} of {count:,} "
           f"parameters ({taken}), {settings['in_width']} channels, "
           f"{settings['num_classes']} classes. To use it:")
@@ -168,7 +173,8 @@ def _read_yaml(path: Path) -> dict:
         raise InputError(f"--public_config={path}: cannot be read ({error})"
                          ) from error
     if not isinstance(content, dict):
-        raise InputError(f"--public_config={path}: holds no settings")
+        raise InputError(f"--public_config={path}: holds no settings; give "
+                         "the YAML file that the head was trained with")
     return content
 
 
@@ -217,7 +223,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     if set(source) != set(written) or largest != 0.0:
         raise InputError(f"{arguments.output} does not hold what "
                          f"{arguments.checkpoint} does: largest difference "
-                         f"{largest}")
+                         f"{largest}; delete it and convert again")
     print(f"verified: {len(written)} tensors equal")
     try:
         import torch  # noqa: F401 - only whether it is there

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from losa_jax import recipes
 
 EXIT_INPUT, EXIT_USAGE = 1, 2
 _WIDTH = 79
+# Tuples of names, not of numbers.
+_OF_NAMES = ("cache_subsets", "platforms")
 
 
 def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
@@ -49,10 +52,24 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
     except (SyntaxError, ImportError) as error:
         _stop(f"--config: the recipe is no Python that runs here: {error}",
               EXIT_INPUT)
-    if flags.FLAGS["config"].value is None:
+    config = flags.FLAGS["config"].value
+    if config is None:
         _stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
               "--help", EXIT_USAGE)
+    if isinstance(config, ConfigDict):  # not where the file is missing
+        _check_tuples(config)
     return rest
+
+
+def _check_tuples(config: ConfigDict, prefix: str = "--config.") -> None:
+    """ml_collections looks at the type of a value, not of what is in it."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            _check_tuples(value, f"{prefix}{key}.")
+        elif isinstance(value, tuple) and key not in _OF_NAMES and any(
+                not isinstance(one, (int, float)) for one in value):
+            _stop(f"{prefix}{key}={value}: give numbers, as '(1,2)' (the "
+                  "quotes are for the shell)", EXIT_INPUT)
 
 
 def _cause(error: Exception) -> str:

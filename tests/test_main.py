@@ -19,6 +19,8 @@ def _run(*flags):
      "the recipe has no 'nms'"),
     (["--config=configs/custom.py", "--config.train.epochs=many"],
      "--config.train.epochs=many: "),
+    (["--config=configs/custom.py", "--config.adapter.tap_layers=7,8"],
+     "--config.adapter.tap_layers=('7,8',): give numbers"),
     (["--config=README.md"], "the recipe is no Python"),
     (["--config=configs/thumos.py:xl"], "the variants are g1536"),
     (["--config=configs/nope.py"], "configs/nope.py"),

@@ -169,7 +169,8 @@ def find_file(video_id: str, folder: Path,
     """
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
-        raise InputError(f"video id {video_id!r} is no plain file name")
+        raise InputError(f"video id {video_id!r} is no plain file name: "
+                         "rename the video in the annotations")
     # ActivityNet's videos circulate with "v_" before their id.
     found = files.get(video_id) or files.get(f"v_{video_id}", [])
     if not found:

@@ -198,10 +198,10 @@ def _run_workers(
             worker.terminate()
             worker.wait()
     if missing:
-        raise RuntimeError(
+        raise InputError(
             f"a rendering process failed (its own message is above); "
-            f"{len(missing)} videos are missing in {folder}. Run again to go "
-            f"on where it stopped")
+            f"{len(missing)} videos are missing in {folder}. Start the same "
+            "command again to go on where it stopped")
 
 
 def _check_parameters(parameters: dict) -> None:
@@ -209,13 +209,14 @@ def _check_parameters(parameters: dict) -> None:
     for name, lowest in (("num_training", 0), ("num_testing", 0),
                          ("num_validation", 0), ("seed", 0), ("size", 32)):
         if parameters[name] < lowest:
-            problems.append(f"{name} = {parameters[name]}: give {lowest} or "
+            problems.append(f"{name}={parameters[name]}: give {lowest} or "
                             "more")
     if parameters["size"] % 2:
-        problems.append(f"size = {parameters['size']}: H.264 needs an even "
+        problems.append(f"size={parameters['size']}: H.264 needs an even "
                         "number")
     if problems:
-        raise InputError("synthetic data set: " + "; ".join(problems))
+        raise InputError("; ".join(
+            f"config.synthetic.{problem}" for problem in problems))
 
 
 def _check_folder(folder: Path, parameters: dict) -> None:
@@ -235,11 +236,11 @@ def _check_folder(folder: Path, parameters: dict) -> None:
         if held != wanted:
             raise InputError(
                 f"{path} holds {held}, asked for {wanted}: delete the folder "
-                "or choose another")
+                "or choose another --config.synthetic.folder")
     if not found and folder.exists() and any(folder.iterdir()):
         raise InputError(
             f"{folder} is not empty and holds no synthetic set: choose "
-            "another folder")
+            "another --config.synthetic.folder")
 
 
 def _list_videos(parameters: dict) -> list[tuple[str, str, int]]:

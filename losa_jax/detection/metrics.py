@@ -287,8 +287,9 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
     unknown = sorted({label for annotations in ground_truth.values()
                       for _, _, label in annotations} - set(class_index))
     if unknown:
-        raise InputError(f"the ground truth has labels that are no class: "
-                         f"{', '.join(unknown)}; add them to the class list")
+        raise InputError("the annotations have labels that are no class: "
+                         f"{', '.join(unknown)}; add them to the file of "
+                         "class names")
     groups, segments, num_left_out = [], [], 0
     for video, annotations in enumerate(ground_truth.values()):
         kept: dict[int, list[tuple[float, float]]] = {}
@@ -305,7 +306,9 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
             groups += [video * len(class_names) + k] * len(kept[k])
             segments += kept[k]
     if not groups:
-        raise InputError("the ground truth has no actions to score against")
+        raise InputError("the annotations of this subset have no actions of "
+                         "these classes to score against: is it another "
+                         "subset?")
     group = np.asarray(groups)
     return _Rows(group, group % len(class_names),
                  np.asarray(segments, np.float64), np.empty(0),

@@ -68,14 +68,16 @@ def level_points(num_tokens: int, strides: Sequence[int],
     """
     if len(strides) != len(regression_ranges):
         raise InputError(
-            f"{len(strides)} pyramid strides {tuple(strides)} but "
-            f"{len(regression_ranges)} regression ranges: give one range a "
-            "level")
+            f"{len(regression_ranges)} regression ranges for "
+            f"config.head.num_levels={len(strides)}: give one a level "
+            "(config.head.regression_edges)")
     uneven = [stride for stride in strides if num_tokens % stride]
     if uneven:
         raise InputError(
-            f"{num_tokens} tokens do not divide by the pyramid strides "
-            f"{uneven}: choose a multiple of {math.lcm(*strides)}")
+            f"a window of {num_tokens} tokens (config.window.tokens) does not "
+            f"divide by the strides {uneven} of config.head.num_levels="
+            f"{len(strides)} levels: choose a multiple of "
+            f"{math.lcm(*strides)}")
     levels = []
     for stride, (range_min, range_max) in zip(strides, regression_ranges,
                                               strict=True):

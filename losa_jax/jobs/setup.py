@@ -70,7 +70,7 @@ def start_log(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be made a folder "
-                         f"({error})") from error
+                         f"({error}): choose another") from error
     if not processes.is_first():
         return
     handler = logging.FileHandler(workdir / "log.txt")

@@ -117,7 +117,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     if steps_per_epoch == 0:
         raise InputError(
             f"{num_windows} training windows are fewer than "
-            f"config.train.batch_windows={config.train.batch_windows}")
+            f"config.train.batch_windows={config.train.batch_windows}: give "
+            "fewer, or more of config.window.per_video")
     total_steps = config.train.epochs * steps_per_epoch
 
     # --- Model, optimizer, functions --------------------------------------

@@ -148,7 +148,7 @@ def load_torch_zip(path: str | Path) -> Any:
                                  "supported; save it again on a common PC")
             description = archive.read(described[0])
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError(f"{path}: no such file: check the path") from error
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         hint = _not_a_zip_hint(path)
         raise InputError(f"{path}: {hint}") from error

@@ -257,7 +257,8 @@ def check_window(config: Any, spec: VitSpec | None) -> None:
         raise InputError(
             f"config.window.tokens={window.tokens} is no multiple of "
             f"{stride}, the stride of the last of "
-            f"config.head.num_levels={config.head.num_levels} levels")
+            f"config.head.num_levels={config.head.num_levels} levels: take "
+            f"{-(-window.tokens // stride) * stride}")
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}")

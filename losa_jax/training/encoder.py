@@ -132,10 +132,16 @@ def tap_grid(config: Any, spec: VitSpec) -> tuple[int, int] | tuple[()]:
 
     The ladder reads them as the blocks give them; no grid is finer than the
     patches are.
+
+    Raises:
+      InputError: config.adapter.tap_grid is no grid.
     """
     asked = tuple(config.adapter.tap_grid)
     if not asked or config.adapter.kind == "ladder":
         return ()
+    if len(asked) != 2 or min(asked) < 1:
+        raise InputError(f"config.adapter.tap_grid={asked}: give rows and "
+                         "columns, as '(4,4)', or '()' for every patch")
     patches = config.augment.size // spec.patch
     rows, columns = (min(side, patches) for side in asked)
     return () if rows == columns == patches else (rows, columns)
@@ -188,7 +194,7 @@ def tuned_spec(adapter: Any, spec: VitSpec) -> tuned.TunedSpec:
     top = adapter.top_blocks or spec.depth
     if not 1 <= top <= spec.depth:
         raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
-                         f"{spec.depth} blocks")
+                         f"{spec.depth} blocks; 0 is all of them")
     return tuned.TunedSpec(
         kind=adapter.kind, top_blocks=top,
         width=adapter.width or spec.width // 4, kernel=adapter.long_kernel,

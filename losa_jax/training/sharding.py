@@ -50,7 +50,8 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
         raise InputError(f"config.train.batch_windows={batch_windows} does "
                          f"not divide by config.mesh.data={data}")
     if window_clips % clip:
-        raise InputError(f"{window_clips} clips a window do not divide by "
+        raise InputError(f"{window_clips} clips a window (config.window."
+                         "frames / clip_frames) do not divide by "
                          f"config.mesh.clip={clip}")
     return data, clip, fsdp
 

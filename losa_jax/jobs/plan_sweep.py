@@ -48,7 +48,8 @@ def sweep_plans(config: Any, topology: str, *,
     choices = list(_choices(config, len(devices), chunks, batches))
     if not choices:
         raise InputError(f"no mesh of {len(devices)} devices divides the "
-                         "batch's windows and clips")
+                         "batch's windows and clips: give another "
+                         "config.train.batch_windows or --topology")
     found = [(one, make_plan(one, topology, chip, devices,
                              with_evaluation=False))
              for one in tqdm(choices, desc="compiling", unit="plan",

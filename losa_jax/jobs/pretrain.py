@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data import synthetic
+from losa_jax.data.batches import Batches
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
     TestWindows,
@@ -159,7 +161,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
                                            batches)
         same_facts(saved, facts, tuple(facts), workdir,
                    f"delete {workdir}")
-        start = checkpoints.latest_step()
+        start = checkpoints.latest_step() or 0
         print(f"resumed pre-training in {workdir} at step {start} of "
               f"{settings.steps}")
     store_config(asked, workdir)
@@ -239,7 +241,7 @@ def _facts(config: Any, data: DataSet) -> dict[str, Any]:
         "class_names": list(data.class_names)})
 
 
-def _clips(config: Any, data: DataSet, cache: FrameCache):
+def _clips(config: Any, data: DataSet, cache: FrameCache) -> Batches:
     transform = TrainWindows(data.train, data.class_names, config,
                              cache=cache)
     return train_dataset(
@@ -265,7 +267,7 @@ def _clip_config(config: Any, folder: Path) -> Any:
 
 
 def _test_accuracy(config: Any, data: DataSet, template: Template,
-                   params: Any, mesh) -> float:
+                   params: Any, mesh: Mesh) -> float:
     windows = TestWindows(data.test, config, cache=FrameCache(0))
     classify = jax.jit(lambda params, frames: template.bind(params).classify(
         frames).argmax(-1))

@@ -70,7 +70,7 @@ def start_log(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be made a folder "
-                         f"({error})") from error
+                         f"({error}): choose another") from error
     if not processes.is_first():
         return
     handler = logging.FileHandler(workdir / "log.txt")
@@ -170,15 +170,15 @@ def read_annotations(config: Any, stored: "StoredVideos | None",
       InputError: neither is given, or names every wrong entry.
     """
     data = config.data
-    if not data.annotations and stored is None:
-        raise InputError("config.data.annotations is empty: set "
-                         "--config.data.annotations=FILE.json")
     class_names = (load_class_names(data.class_names)
                    if data.class_names else None)
     if data.annotations:
         return load_annotations(
             data.annotations, class_names=class_names, on_outside=on_outside,
             durations=durations)
+    if stored is None:
+        raise InputError("config.data.annotations is empty: set "
+                         "--config.data.annotations=FILE.json")
     return load_annotations(
         stored.path, class_names=class_names or stored.class_names,
         on_outside=on_outside, durations=durations)

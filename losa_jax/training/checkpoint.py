@@ -129,6 +129,7 @@ class Checkpoints:
             facts=ocp.args.JsonRestore()))["facts"]
 
     def close(self) -> None:
+        """Waits for what is being written."""
         for manager in self._managers.values():
             manager.close()
 

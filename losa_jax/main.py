@@ -176,8 +176,8 @@ def _config_path() -> str:
 
 def _set_up_logging() -> None:
     """Our warnings to the console, all of ours to the run's log.txt."""
-    # Orbax tells every step of a save otherwise.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax tells every step of a save otherwise, and each error thrice.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

@@ -75,12 +75,15 @@ def copy_back(workdir: Path) -> None:
     if workdir not in _remote or not processes.is_first():
         return
     for path in sorted(workdir.rglob("*")):
-        facts = path.stat()
-        state = (facts.st_size, facts.st_mtime_ns)
-        if not path.is_file() or _copied.get(path) == state:
+        # The run goes on meanwhile: it may have renamed a temporary file.
+        if path.suffix == ".tmp" or not path.is_file():
             continue
         target = _remote[workdir] / path.relative_to(workdir).as_posix()
         try:
+            facts = path.stat()
+            state = (facts.st_size, facts.st_mtime_ns)
+            if _copied.get(path) == state:
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             epath.Path(path).copy(target, overwrite=True)
         except Exception as error:  # of several libraries, of many kinds

@@ -42,6 +42,9 @@ _JSON = flags.DEFINE_string(
 _PLAN_SWEEP = flags.DEFINE_bool(
     "plan_sweep", False, "With --mode=plan: try meshes, chunk_clips, batches "
     "and recomputing, and recommend one.")
+_SWEEP_MINUTES = flags.DEFINE_float(
+    "plan_sweep_minutes", 0.0, "With --plan_sweep: begin no other choice "
+    "after so long, the promising ones come first; 0: all.", lower_bound=0.0)
 _REPORT = flags.DEFINE_bool(
     "report", False, "With --mode=eval: pages of videos and of the split, "
     "in WORKDIR/report.")
@@ -117,9 +120,12 @@ def run(argv: list[str]) -> int:
     def plan_config(config, workdir):
         if not _TOPOLOGY.value:
             raise InputError("--mode=plan needs --topology, as v5e:4x8")
-        job = sweep_plans if _PLAN_SWEEP.value else plan
-        job(config, _TOPOLOGY.value,
-            output=Path(_JSON.value) if _JSON.value else None)
+        output = Path(_JSON.value) if _JSON.value else None
+        if _PLAN_SWEEP.value:
+            sweep_plans(config, _TOPOLOGY.value, output=output,
+                        max_minutes=_SWEEP_MINUTES.value)
+        else:
+            plan(config, _TOPOLOGY.value, output=output)
 
     def check(config, workdir):
         check_data(config, workdir)

@@ -67,6 +67,21 @@ def checkpoints_folder(workdir: Path) -> Path:
     return workdir.absolute() / CHECKPOINTS
 
 
+def fetch(workdir: Path, name: str) -> None:
+    """A file of the bucket into the twin of a process that is not the first.
+
+    That it is not there, or cannot be read, costs time at most.
+    """
+    if workdir not in _remote or processes.is_first():
+        return
+    try:
+        source = _remote[workdir] / name
+        if source.exists():
+            source.copy(workdir / name, overwrite=True)
+    except Exception as error:  # of several libraries, of many kinds
+        logger.warning("%s was not read: %s", source, error)
+
+
 def copy_back(workdir: Path) -> None:
     """What changed in a twin, to its bucket; by the run's first process.
 

@@ -70,6 +70,9 @@ _JSON = flags.DEFINE_string(
 _PLAN_SWEEP = flags.DEFINE_bool(
     "plan_sweep", False, "With --mode=plan: try meshes, chunk_clips, batches "
     "and recomputing, and recommend one.")
+_SWEEP_MINUTES = flags.DEFINE_float(
+    "plan_sweep_minutes", 0.0, "With --plan_sweep: begin no other choice "
+    "after so long, the promising ones come first; 0: all.", lower_bound=0.0)
 _REPORT = flags.DEFINE_bool(
     "report", False, "With --mode=eval: pages of videos and of the split, "
     "in WORKDIR/report.")
@@ -156,9 +159,12 @@ def run(argv: list[str]) -> int:
     def plan_config(config: ConfigDict, workdir: Path) -> None:
         if not _TOPOLOGY.value:
             raise InputError("--mode=plan needs --topology, as v5e:4x8")
-        job = sweep_plans if _PLAN_SWEEP.value else plan
-        job(config, _TOPOLOGY.value,
-            output=Path(_JSON.value) if _JSON.value else None)
+        output = Path(_JSON.value) if _JSON.value else None
+        if _PLAN_SWEEP.value:
+            sweep_plans(config, _TOPOLOGY.value, output=output,
+                        max_minutes=_SWEEP_MINUTES.value)
+        else:
+            plan(config, _TOPOLOGY.value, output=output)
 
     def check(config: ConfigDict, workdir: Path) -> None:
         check_data(config, workdir)
@@ -198,8 +204,8 @@ def run(argv: list[str]) -> int:
 
 def _set_up_logging() -> None:
     """Our warnings to the console, all of ours to the run's log.txt."""
-    # Orbax tells every step of a save otherwise.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax tells every step of a save otherwise, and each error thrice.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

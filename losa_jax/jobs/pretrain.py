@@ -144,7 +144,8 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
 
     # --- The last checkpoint, or a measured start --------------------------
     batches = iter(_clips(config, data, cache))
-    checkpoints = Checkpoints(workdir, alone=processes.count() > 1)
+    checkpoints = Checkpoints(workdir, alone=processes.count() > 1,
+                              only_writer=True)
     params = jax.jit(lambda: parameters(
         VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
     facts = _facts(config, data)
@@ -183,10 +184,12 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
         return (optax.apply_updates(params, updates), moments), loss, accuracy
 
     # --- The loop -----------------------------------------------------------
-    with MetricWriter(workdir, start) as writer, StopSignal() as stop:
+    with (MetricWriter(workdir, start) as writer, StopSignal() as stop,
+          checkpoints.awaited()):
         bar = tqdm(range(start + 1, settings.steps + 1), desc="pre-training",
                    unit="step", initial=start, total=settings.steps)
         for step in bar:
+            checkpoints.check()
             batch = next(batches)
             inputs = {"frames": batch["frames"],
                       "labels": batch["labels"][:, 0]}

@@ -148,7 +148,7 @@ def train(config: Any, workdir: Path) -> MapReport:
             rows=local_rows(mesh, batch_windows),
             **readers(config, cache))),
         lambda batch: put_batch(batch, mesh, batch_windows), clock, broken)
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, only_writer=True)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
         state, saved = checkpoints.restore(
@@ -188,9 +188,10 @@ def train(config: Any, workdir: Path) -> MapReport:
 
     with (MetricWriter(workdir, step) as writer,
           StopSignal(in_step=True) as stop,
-          contextlib.closing(batches)):
+          contextlib.closing(batches), checkpoints.awaited()):
         clock.restart()
         while step < total_steps:
+            checkpoints.check()
             facts_of_batch, batch = batches.next()
             if step == first_step:
                 write_cost(workdir, state, model, train_step.lower(

@@ -18,11 +18,10 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from losa_jax import timeline
 from losa_jax.data import augment
-from losa_jax.data.video import upright_rgb
+from losa_jax.data.picture import upright_rgb
 from losa_jax.data.video_file import (
     decode_packets,
     error_reason,

@@ -133,7 +133,7 @@ def test_an_address(path, config):
                 connection.sendall(path.read_bytes())
 
         found = _when_listening(
-            config, "tcp://127.0.0.1:%d" % server.getsockname()[1], send)
+            config, f"tcp://127.0.0.1:{server.getsockname()[1]}", send)
     np.testing.assert_array_equal(found, _expected(path, config))
 
 
@@ -151,7 +151,7 @@ def test_datagrams_end_with_silence(path, config):
                 sender.sendto(content[start:start + 1316], address)
                 threading.Event().wait(0.001)
 
-    found = _when_listening(config, "udp://127.0.0.1:%d" % address[1], send)
+    found = _when_listening(config, f"udp://127.0.0.1:{address[1]}", send)
     expected = _expected(path, config)
     assert len(expected) - 3 <= len(found) <= len(expected)
     np.testing.assert_array_equal(found[:-1], expected[:len(found) - 1])
@@ -161,7 +161,7 @@ def test_an_address_that_stays_silent(config, monkeypatch):
     monkeypatch.setattr(live, "_OPENING_SECONDS", 0.2)
     with (socket.create_server(("127.0.0.1", 0)) as server,
           pytest.raises(InputError, match="nothing came.*--idle_seconds")):
-        _samples("tcp://127.0.0.1:%d" % server.getsockname()[1], config,
+        _samples(f"tcp://127.0.0.1:{server.getsockname()[1]}", config,
                  idle_seconds=0.2)
 
 

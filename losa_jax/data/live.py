@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.video.frame import VideoFrame
 
 from losa_jax import timeline
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 STDIN = "-"
 # A stream's frame count: more than any will have.
 ENDLESS = 2 ** 53
+# At least so long an address is waited for: a camera may have to wake up.
+_OPENING_SECONDS = 30.0
 # How often a file is looked at that may have grown.
 _LOOK_SECONDS = 0.2
 
@@ -87,7 +89,8 @@ class LiveVideo:
           source: "-", a device (/dev/video0), an address (rtsp://...), or a
             file.
           config: the whole config (sections `window`, `augment`).
-          idle_seconds: see `GrowingFile`.
+          idle_seconds: see `GrowingFile`; an address that is silent for so
+            long is at its end too.
 
         Raises:
           InputError: it cannot be opened, or does not tell its rate.
@@ -161,6 +164,9 @@ class LiveVideo:
         except FFmpegError as error:
             if last == -math.inf:
                 raise _unreadable(self.name, error) from error
+            if isinstance(error, ExitError):
+                logger.info("%s: nothing more came", self.name)
+                return
             logger.warning("%s: broke off after %.1f s (%s)", self.name,
                            self.seconds, error_reason(error))
 
@@ -185,7 +191,12 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
         target = sys.stdin.buffer
     elif source.startswith("/dev/video"):
         options = {"format": "v4l2"}
-    elif "://" not in source:
+    elif "://" in source:
+        # Else a datagram stream has no end, and one that hangs hears no
+        # signal.
+        options = {"timeout": (max(_OPENING_SECONDS, idle_seconds),
+                               max(_LOOK_SECONDS, idle_seconds))}
+    else:
         path = Path(source)
         if not path.is_file():
             raise InputError(f"{source}: no such file: check the path")
@@ -199,7 +210,14 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
 
 
 def _unreadable(source: str, error: Exception) -> InputError:
+    reason = error_reason(error)
+    if "://" in source:
+        if isinstance(error, ExitError):
+            reason = "nothing came"
+        return InputError(
+            f"{source}: cannot be read as it comes ({reason}): check the "
+            "address and its sender; --idle_seconds waits longer")
     return InputError(
-        f"{source}: cannot be read as it comes ({error_reason(error)}): give "
+        f"{source}: cannot be read as it comes ({reason}): give "
         "a stream, or a container that can be read from front to back "
         "(MPEG-TS, Matroska, fragmented MP4)")

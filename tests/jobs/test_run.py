@@ -30,8 +30,20 @@ class _Died(Exception):
 def test_a_run_that_dies_goes_on_as_if_it_had_not(
         config, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
+    real_run, evaluated = train_job.Evaluator.run, []
+
+    def run(evaluator, parameters, statistics):
+        evaluated.append(jax.tree.map(np.array, parameters))
+        return real_run(evaluator, parameters, statistics)
+
+    monkeypatch.setattr(train_job.Evaluator, "run", run)
     report = train_job.train(config, whole)
     assert len(_trace(whole)) == 6 + 3
+    # After each of three epochs of two steps what the best checkpoint's
+    # evaluation uses is used: the moving average.
+    best = json.loads((whole / "map.json").read_text())["step"] // 2 - 1
+    jax.tree.map(np.testing.assert_array_equal, evaluated[best],
+                 evaluated[3])
 
     # Dies in the third epoch, after metrics that no checkpoint holds.
     real_write, count = train_job._write_metrics, [0]

@@ -33,7 +33,6 @@ POSTPROCESS = "losa_jax/detection/postprocess.py"
 METRICS = "losa_jax/detection/metrics.py"
 LOSA, LAYERS = "losa_jax/models/losa.py", "losa_jax/models/layers.py"
 VIT, DETECTOR = "losa_jax/models/vit.py", "losa_jax/models/detector.py"
-ACTIONFORMER = "losa_jax/models/actionformer.py"
 STEP, TRAIN = "losa_jax/training/step.py", "losa_jax/jobs/train.py"
 PIPELINE, EVALUATE = "losa_jax/data/pipeline.py", "losa_jax/jobs/evaluate.py"
 OPTIMIZER = "losa_jax/training/optimizer.py"
@@ -121,7 +120,7 @@ FAULTS = (
     Fault("resized positions have rows and columns swapped",
           "losa_jax/models/positions.py",
           '"uhwc,gh,fw->ugfc"', '"uhwc,fh,gw->ugfc"',
-          ("tests/models/test_vit.py",)),
+          ("tests/models/test_positions.py", "tests/models/test_vit.py")),
     Fault("taps are kept one slot late", VIT,
           "np.searchsorted(tap_layers, numbers)",
           'np.searchsorted(tap_layers, numbers, side="right")',
@@ -156,11 +155,11 @@ FAULTS = (
     Fault("max-pooling pads with zeros", LAYERS,
           "padded = jnp.pad(x, pads, constant_values=-jnp.inf)",
           "padded = jnp.pad(x, pads)", ("tests/models/test_layers.py",)),
-    Fault("padding enters the head's attention", ACTIONFORMER,
-          'y = getattr(self, f"{name}_conv")(x) * keep',
-          'y = getattr(self, f"{name}_conv")(x)',
-          ("tests/models/test_actionformer.py",
-           "tests/models/test_head_parity.py")),
+    Fault("the head's attention looks at padding",
+          "losa_jax/models/band_attention.py",
+          "mask = seen[:, :, None, None, :] & (np.abs(distance) <= reach)",
+          "mask = (np.abs(distance) <= reach)[None, None, None]",
+          ("tests/models/test_band_attention.py",)),
     Fault("boundary heads train the pyramid", "losa_jax/models/tridet.py",
           "fixed = jax.lax.stop_gradient(tokens)", "fixed = tokens",
           ("tests/models/test_tridet.py",)),

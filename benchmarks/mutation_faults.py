@@ -178,9 +178,7 @@ FAULTS = (
           "deviation = np.sqrt(np.maximum(squares / count - mean ** 2, "
           "1e-12))",
           "deviation = np.maximum(squares / count - mean ** 2, 1e-12)",
-          ("tests/jobs/test_cache.py::"
-           "test_training_from_cache_is_training_from_video",
-           *TEST_STEP)),
+          ("tests/jobs/test_train.py",)),
     Fault("weight decay pulls norms and gates too", OPTIMIZER,
           'path.rsplit("/", 1)[-1] == "kernel"',
           'path.rsplit("/", 1)[-1] != "bias"', TEST_OPTIMIZER),

@@ -26,13 +26,11 @@ class Steps(NamedTuple):
       train: the update of train.batch_windows windows.
       evaluate: the candidates of evaluate.batch_windows windows.
       trained_count: trained numbers.
-      frozen_count: frozen numbers.
     """
 
     train: jax.stages.Traced
     evaluate: jax.stages.Traced
     trained_count: int
-    frozen_count: int
 
 
 def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
@@ -78,5 +76,4 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
         config.evaluate), out_shardings=sharding.replicated(mesh)).trace(
         state.ema, state.statistics, model.frozen, described(
             config.evaluate.batch_windows, ("frames", "valid_samples")))
-    return Steps(train, evaluate, tree_size(state.trained),
-                 tree_size(model.frozen))
+    return Steps(train, evaluate, tree_size(state.trained))

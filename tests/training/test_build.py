@@ -11,6 +11,7 @@ from losa_jax.training.build import (
     check_backbone,
     choose_tap_layers,
 )
+from losa_jax.training.encoder import tap_grid
 
 
 def test_a_backbone_of_another_name_is_refused():
@@ -59,3 +60,15 @@ def test_taps_that_are_no_blocks_are_refused(layers):
     adapter.tap_layers = layers
     with pytest.raises(InputError, match=r"must ascend.*0 \.\. 11"):
         choose_tap_layers(adapter, 12)
+
+
+def test_a_grid_of_taps_has_rows_and_columns():
+    config, spec = custom.get_config(), VitSpec(**SIZES["vit_s"])
+    config.adapter.tap_grid = (4, 9)
+    assert tap_grid(config, spec) == (4, 7)  # no finer than 112 / 16 patches
+    config.adapter.tap_grid = ()
+    assert tap_grid(config, spec) == ()
+    for wrong in ((4,), (2, 2, 2), (0, 4)):
+        config.adapter.tap_grid = wrong
+        with pytest.raises(InputError, match="give rows and columns"):
+            tap_grid(config, spec)

@@ -81,12 +81,14 @@ class ClassMatches(NamedTuple):
     """What the predictions of one class found.
 
     Attributes:
+      label: number of the class.
       video: [m] number of each prediction's video, best score first.
       scores: [m].
       hits: bool [thresholds, m].
       actions_per_video: [videos]
     """
 
+    label: int
     video: np.ndarray
     scores: np.ndarray
     hits: np.ndarray
@@ -189,7 +191,7 @@ def match_predictions(ground_truth: Mapping[str, Sequence[Annotation]],
     for k in np.unique(actions.label):
         rows = found.ranking[ranked_labels == k]
         matches.append(ClassMatches(
-            found.group[rows] // num_classes, found.scores[rows],
+            int(k), found.group[rows] // num_classes, found.scores[rows],
             true[:, rows],
             np.bincount(actions.group[actions.label == k] // num_classes,
                         minlength=len(ground_truth))))

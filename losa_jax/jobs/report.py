@@ -166,11 +166,12 @@ def _rank(video: SourceVideo, truth: Sequence[Annotation],
             if row.score >= least.get(row.label, 0.0)]
     hits, score = 0, None
     if labels:
-        score = evaluate_map({name: truth}, {name: found},
+        scored = [action for action in truth if action[2] in present]
+        score = evaluate_map({name: scored}, {name: found},
                              class_names=labels,
                              tiou_thresholds=tiou_thresholds).average_map
         hits = sum(int(np.sum(one.hits)) for one in match_predictions(
-            {name: truth}, {name: kept}, class_names=labels,
+            {name: scored}, {name: kept}, class_names=labels,
             tiou_thresholds=(_HIT_IOU,)))
     return RankedVideo(name, video.info.duration_seconds, len(truth),
                        len(found), score, hits, len(kept) - hits, None)

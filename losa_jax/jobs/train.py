@@ -316,20 +316,22 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
                        ) -> FeatureStatistics:
     """Channel mean and deviation of the backbone's last features.
 
-    Over one window of each training video, without augmentation.
+    Over one window of each training video, without augmentation; the first
+    videos fill up the last batch.
     """
     transform = TrainWindows(data.train, data.class_names, config,
                              cache=cache, augmented=False)
     batch_windows = config.train.batch_windows
+    num_batches = -(-len(data.train) // batch_windows)
     dataset = train_dataset(
-        transform, len(data.train), seed=config.seed,
+        transform, num_batches * batch_windows, seed=config.seed,
         batch_windows=batch_windows, num_epochs=1,
         rows=local_rows(mesh, batch_windows), **readers(config, cache))
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
                       out_shardings=sharding.replicated(mesh))
     sums: list[Any] = [0.0, 0.0, 0.0]
-    for batch in tqdm(dataset, total=len(data.train) // batch_windows,
-                      desc="feature statistics", unit="batch", leave=False):
+    for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
+                      unit="batch", leave=False):
         broken.collect(batch, TRAINING)
         inputs = {**encoder_inputs(batch),
                   "valid_samples": batch["valid_samples"]}

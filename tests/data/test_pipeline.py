@@ -103,6 +103,20 @@ def test_processes_and_restarts_read_the_same_row(videos, config):
            for one, other in zip(*halves, strict=True)], whole)
 
 
+def test_every_epoch_has_all_videos_in_an_order_of_its_own():
+    def order(seed):
+        batches = iter(train_dataset(
+            lambda index, rng: {"number": np.int32(index)}, 12, seed=seed,
+            batch_windows=3, num_threads=1))
+        rows = np.concatenate([next(batches)["number"] for _ in range(12)])
+        batches.close()
+        return rows.reshape(3, 12)
+
+    epochs = order(1)
+    np.testing.assert_array_equal(np.sort(epochs), [range(12)] * 3)
+    assert len({tuple(epoch) for epoch in (*epochs, *order(2))}) == 6
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_read_the_same_row(videos, config, workers):
     flags.FLAGS.mark_as_parsed()  # Grain asks one; main's are parsed

@@ -64,12 +64,23 @@ def test_a_run_that_dies_goes_on_as_if_it_had_not(
         config, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     steps = _WatchedSteps(monkeypatch)
+    real_run, evaluated = train_job.Evaluator.run, []
+
+    def run(evaluator, parameters, statistics):
+        evaluated.append(jax.tree.map(np.array, parameters))
+        return real_run(evaluator, parameters, statistics)
+
+    monkeypatch.setattr(train_job.Evaluator, "run", run)
     report = train_job.train(config, whole)
     assert len(_trace(whole)) == 6 + 3
     # Three epochs of two steps, logged at their ends: nothing is asked of
     # the device between, and all steps are one program.
     assert steps.asked == {(1, 2), (2, 2), (3, 4), (4, 4), (5, 6), (6, 6)}
     assert [step._cache_size() for step in steps.compiled] == [1]
+    # Each of them was judged by what the best checkpoint is judged by.
+    best = json.loads((whole / "map.json").read_text())["step"] // 2 - 1
+    jax.tree.map(np.testing.assert_array_equal, evaluated[best],
+                 evaluated[3])
     monkeypatch.undo()
 
     # Dies in the third epoch, after metrics that no checkpoint holds.

@@ -8,13 +8,12 @@ that are not installed are left out.
 
 import argparse
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 
+from benchmarks.figures import interleaved, rates_table
 from configs import common
 from losa_jax.data import augment
 
@@ -29,14 +28,10 @@ def main() -> None:
     frames = np.random.default_rng(0).integers(
         0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     contestants = {**_ours(frames), **_pillow(frames), **_torch(frames)}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(arguments.rounds):
-        for name, run in contestants.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    for name, found in seconds.items():
-        print(f"{name:44s} {FRAMES / statistics.median(found):8.0f} frames/s")
+    seconds = interleaved(contestants, arguments.rounds)
+    print(rates_table({name: [FRAMES / time for time in found]
+                       for name, found in seconds.items()}, "frames/s",
+                      against="ours: crop, resize, flip"))
 
 
 def _cut(frame: np.ndarray) -> np.ndarray:

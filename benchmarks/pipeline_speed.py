@@ -17,7 +17,6 @@ Afterwards `--windows` windows are read and resident memory is watched.
 """
 
 import argparse
-import statistics
 import tempfile
 import threading
 import time
@@ -30,6 +29,7 @@ import numpy as np
 import psutil
 from av.video.reformatter import VideoReformatter
 
+from benchmarks.figures import rates_table
 from benchmarks.video_readers import READERS, torch_frames_per_second
 from configs import common
 from losa_jax import timeline
@@ -99,13 +99,8 @@ def _compare(path: Path, arguments: argparse.Namespace) -> None:
     for _ in range(arguments.rounds):
         for name, measure in contestants.items():
             rates[name].append(measure())
-    ours = statistics.median(rates["pipeline"])
-    print(f"frames a second, medians of {arguments.rounds} (smallest .. "
-          f"largest), {arguments.threads} threads or workers, {path.name}:")
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        print(f"  {name:28s} {middle:7.0f} ({min(found):.0f} .. "
-              f"{max(found):.0f})   pipeline / this {ours / middle:.2f}")
+    print(f"{arguments.threads} threads or workers, {path.name}\n")
+    print(rates_table(rates, "frames/s", against="pipeline") + "\n")
 
 
 def _batches(path: Path, threads: int):

@@ -150,12 +150,13 @@ def measure(benchmark: Benchmark, is_quick: bool) -> tuple[str, bool]:
         printed = (error.stdout or b"").decode(errors="replace")
     seconds = time.perf_counter() - started
     others = (other_work() - busy) / seconds
+    beside = ("not known" if math.isnan(others)
+              else f"{max(others, 0.0):.1f} cores")
     lines = [f"`python {' '.join(command)}`"
              + (" (quick)" if is_quick else ""), "",
              f"- {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, "
              f"revision {revision()}, {seconds:.0f} s, other work: "
-             + ("not known" if math.isnan(others) else
-                f"{max(others, 0.0):.1f} cores"), f"- {machine()}; {versions()}", ""]
+             f"{beside}", f"- {machine()}; {versions()}", ""]
     if status:
         last = (errors.strip() or printed.strip() or "no output"
                 ).splitlines()[-1]

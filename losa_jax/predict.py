@@ -95,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
     from absl import logging as absl_logging
 
     from losa_jax.jobs.stop import Interrupted
+    from losa_jax.training.compile_cache import use_compile_cache
 
+    use_compile_cache()
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step
     failures: dict[str, str] = {}
     try:
@@ -125,7 +127,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _predict(arguments: argparse.Namespace, localizer: "Localizer"
              ) -> dict[str, str]:
-    from losa_jax.jobs.predict import Settings, predict
+    from losa_jax.jobs.predict import predict
+    from losa_jax.jobs.predicted import Settings
 
     return predict(arguments.sources, localizer, Settings(
         arguments.output or Path("predictions"), arguments.threshold,

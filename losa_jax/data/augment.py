@@ -117,7 +117,8 @@ class TrainView:
 def train_view(frames: np.ndarray, rng: np.random.Generator,
                augment: Any) -> np.ndarray:
     """A `TrainView` of frames, uint8 [f, H, W, 3] to [f, size, size, 3]."""
-    view = TrainView(*frames.shape[1:3], rng, augment)
+    _, height, width, _ = frames.shape
+    view = TrainView(height, width, rng, augment)
     return view.finish(np.stack([view.picture(frame) for frame in frames]))
 
 

@@ -8,7 +8,7 @@ time; memory does not grow with its length.
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,7 @@ def window_pieces(video: SourceVideo, window: Any, *, tubelet: int,
 
 
 def ending_in_errors(video: SourceVideo, pieces: Iterator[Piece]
-                     ) -> Iterator[Piece]:
+                     ) -> Generator[Piece]:
     """The pieces; instead of an error, a last piece that names it."""
     try:
         yield from pieces

@@ -68,6 +68,7 @@ class GrowingFile:
         return data
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -105,7 +106,8 @@ class LiveVideo:
                              or self._stream.guessed_rate or 0)
             if not self.fps:
                 raise InputError(f"{source}: does not tell how many frames "
-                                 "a second it has")
+                                 "a second it has: give a file or stream "
+                                 "that does, as MPEG-TS or Matroska")
             self._closing = closing.pop_all()
         window = config.window
         self.grid = timeline.sample_grid(
@@ -174,6 +176,7 @@ class LiveVideo:
                                  self._settings.test_resize)[0]
 
     def close(self) -> None:
+        """Closes the source."""
         self._closing.close()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from losa_jax.data import augment, windows
 from losa_jax.data.batches import Batches, ReadAhead
-from losa_jax.data.broken import pack_faults
+from losa_jax.data.broken import Example, pack_faults
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.source import SourceVideo
@@ -43,8 +43,7 @@ class TrainWindows:
         self._max_actions = max(
             1, max((len(video.actions) for video in videos), default=1))
 
-    def __call__(self, index: int, rng: np.random.Generator
-                 ) -> dict[str, np.ndarray]:
+    def __call__(self, index: int, rng: np.random.Generator) -> Example:
         # With "skip" a video that fails makes room for the next one: never
         # an endless retry, never a window of zeros.
         faults: list[tuple[str, str]] = []
@@ -63,7 +62,7 @@ class TrainWindows:
             f"at their disk first ({faults[-1][1]})")
 
     def _example(self, number: int, video: SourceVideo,
-                 rng: np.random.Generator) -> dict[str, np.ndarray]:
+                 rng: np.random.Generator) -> Example:
         config = self._config.window
         ratio = tuple(config.short_crop_ratio) or None
         window = windows.train_window(
@@ -85,7 +84,7 @@ class TrainWindows:
         }
 
     def _inputs(self, video: SourceVideo, window: windows.Window,
-                rng: np.random.Generator) -> dict[str, np.ndarray]:
+                rng: np.random.Generator) -> Example:
         """What the encoder reads: frames, or features of the test view."""
         if isinstance(self._cache, TapStore):
             views = self._cache.num_views(video) if self._augmented else 1
@@ -96,26 +95,25 @@ class TrainWindows:
         settings = self._config.augment
         if not self._augmented:
             return read_test_frames(self._cache, video, window, settings)
-        clip = (self._config.window.clip_frames if settings.per == "clip"
-                else window.num_samples)
-        views = [augment.TrainView(video.info.height, video.info.width, rng,
+        clip: int = (self._config.window.clip_frames
+                     if settings.per == "clip" else window.num_samples)
+        draws = [augment.TrainView(video.info.height, video.info.width, rng,
                                    settings)
                  for _ in range(window.num_samples // clip)]
         frames, decoded = self._cache.read_counted(
             video, window,
-            lambda picture, place: views[place // clip].picture(picture),
+            lambda picture, place: draws[place // clip].picture(picture),
             settings.size)
-        for view, part in zip(views, np.split(frames, len(views)),
+        for draw, part in zip(draws, np.split(frames, len(draws)),
                               strict=True):
-            finished = view.finish(part)
+            finished = draw.finish(part)
             if finished is not part:  # a window is large to copy in vain
                 part[:] = finished
         return {"frames": frames, "decoded_frames": np.int32(decoded)}
 
 
 def read_test_frames(reader: FrameCache, video: SourceVideo,
-                     window: windows.Window, settings: Any
-                     ) -> dict[str, np.ndarray]:
+                     window: windows.Window, settings: Any) -> Example:
     """Frames as testing sees them.
 
     Args:
@@ -146,7 +144,7 @@ class TestWindows:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __call__(self, index: int) -> dict[str, np.ndarray]:
+    def __call__(self, index: int) -> Example:
         """Input of window `index`; -1 - index is padding of its shape.
 
         A window that cannot be decoded and may be skipped is padding too,
@@ -155,6 +153,7 @@ class TestWindows:
         number, window = self.items[index if index >= 0 else -1 - index]
         video = self._videos[number]
         faults: list[tuple[str, str]] = []
+        inputs: Example | None
         if not isinstance(self._cache, FrameCache):
             inputs = self._cache.read_window(video, window)
         else:

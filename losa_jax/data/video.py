@@ -15,7 +15,7 @@ B-frames in AVI files); there frame i is the i-th picture decoded.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ class _SkippedTooMuch(Exception):
 
 
 def read_frames(path: str | Path | EncodedVideo,
-                frame_indices: Sequence[int], *,
+                frame_indices: Sequence[int] | np.ndarray, *,
                 height: int | None = None, width: int | None = None,
                 info: VideoInfo | None = None, view: View | None = None
                 ) -> np.ndarray:
@@ -114,7 +114,7 @@ def read_frames(path: str | Path | EncodedVideo,
 
 
 def iterate_frames(path: str | Path | EncodedVideo,
-                   frame_indices: Sequence[int], *,
+                   frame_indices: Sequence[int] | np.ndarray, *,
                    height: int | None = None, width: int | None = None,
                    info: VideoInfo | None = None, threads: int = 1
                    ) -> Iterator[np.ndarray]:
@@ -223,7 +223,7 @@ def upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
 
 
 def _counted_pictures(path: Path | EncodedVideo, threads: int
-                      ) -> Iterator[tuple[float, VideoFrame]]:
+                      ) -> Generator[tuple[float, VideoFrame]]:
     """(number, picture) from the start."""
     with open_video(path, threads) as (container, stream):
         yield from enumerate(decode_packets(container.demux(stream)))
@@ -231,7 +231,7 @@ def _counted_pictures(path: Path | EncodedVideo, threads: int
 
 def _timed_pictures(path: Path | EncodedVideo, moments: np.ndarray,
                     threads: int, skip: bool
-                    ) -> Iterator[tuple[float, VideoFrame]]:
+                    ) -> Generator[tuple[float, VideoFrame]]:
     """(time stamp in seconds, picture), from one shown by the first moment
     on.
 
@@ -241,13 +241,19 @@ def _timed_pictures(path: Path | EncodedVideo, moments: np.ndarray,
     """
     with open_video(path, threads) as (container, stream):
         pictures = _decode_from(container, stream, moments, skip)
-        for picture in pictures or ():
+        if pictures is not None:
+            yield from _with_seconds(pictures, stream)
+            return
+    with open_video(path, threads) as (container, stream):
+        yield from _with_seconds(
+            decode_packets(container.demux(stream)), stream)
+
+
+def _with_seconds(pictures: Iterable[VideoFrame], stream: VideoStream
+                  ) -> Iterator[tuple[float, VideoFrame]]:
+    for picture in pictures:
+        if picture.pts is not None:
             yield stamp_seconds(picture.pts, stream), picture
-    if pictures is None:
-        with open_video(path, threads) as (container, stream):
-            for picture in decode_packets(container.demux(stream)):
-                if picture.pts is not None:
-                    yield stamp_seconds(picture.pts, stream), picture
 
 
 def _decode_from(container: InputContainer, stream: VideoStream,
@@ -275,7 +281,8 @@ def _decode_from(container: InputContainer, stream: VideoStream,
                 first = next(pictures, None)
                 # A seek may land late, and some key frames only begin a
                 # gradual refresh.
-                if first is not None and first.pts <= latest:
+                if (first is not None and first.pts is not None
+                        and first.pts <= latest):
                     return itertools.chain([first], pictures)
             goal = key.dts - 1
         except FFmpegError:
@@ -296,7 +303,7 @@ def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
     last = max(needed, default=0)
     for packet in itertools.chain(ahead, packets):
         # What follows the last one tells that it is not the file's last.
-        is_idle = due and packet.size and (
+        is_idle = due and packet.size and packet.pts is not None and (
             packet.pts < last and packet.pts not in needed)
         stream.codec_context.skip_frame = "NONREF" if is_idle else "DEFAULT"
         for picture in packet.decode():
@@ -322,7 +329,8 @@ def _needed_stamps(packets: Iterator[Packet], stream: VideoStream,
             return ahead, set()
         if packet.dts > last:  # and so is when those to come are shown
             break
-    stamps = sorted(packet.pts for packet in ahead if packet.size)
+    stamps = sorted(packet.pts for packet in ahead
+                    if packet.size and packet.pts is not None)
     seconds = [stamp_seconds(stamp, stream) for stamp in stamps]
     shown = np.searchsorted(seconds, moments, side="right") - 1
     if shown[0] < 0:  # this was no key frame to start from

@@ -57,7 +57,7 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
         _refuse_no_file(path)
     try:
         # A title may be in any encoding and must not stop us.
-        container = av.open(file, metadata_errors="ignore")
+        container = av.open(file, "r", metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a readable video "
                          f"({error_reason(error)}): {MEND}") from error
@@ -111,6 +111,7 @@ def quarter_turns(picture: VideoFrame) -> int:
 
 def stamp_seconds(stamp: int, stream: VideoStream) -> float:
     """A time stamp on the clock of the file."""
+    assert stream.time_base is not None  # only before a file is read
     return float(stamp * stream.time_base)
 
 

@@ -108,9 +108,9 @@ class Evaluator:
                     batch.pop("window_number"), batch["valid_samples"],
                     strict=True)
                 if number >= 0 and not valid}
-            batch = put_batch(batch, self._mesh, batch_windows)
             rows = jax.device_get(self._candidates(
-                parameters, statistics, self._model.frozen, batch))
+                parameters, statistics, self._model.frozen,
+                put_batch(batch, self._mesh, batch_windows)))
             for row, number in enumerate(numbers):
                 if number < 0:  # padding
                     continue

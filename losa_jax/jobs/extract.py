@@ -36,7 +36,7 @@ from losa_jax.data.source import SourceVideo, video_grid
 from losa_jax.data.stream import read_ahead
 from losa_jax.errors import InputError
 from losa_jax.jobs.pretrain import ensure_backbone
-from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.setup import PROBED_FILE, start_log
 from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.training import processes, sharding
 from losa_jax.training.extractor import (
@@ -138,7 +138,7 @@ def _videos(config: Any, workdir: Path
     annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
     infos, lost = check_videos(
         annotated, folder, on_broken_video=config.data.on_broken_video,
-        check=config.data.check, cache_path=workdir / "probed_videos.json",
+        check=config.data.check, cache_path=workdir / PROBED_FILE,
         num_threads=config.data.num_threads)
     settings = config.extract
     videos = []

@@ -61,6 +61,7 @@ class Asked:
 
     @property
     def is_copy(self) -> bool:
+        """Whether the file only stands for its source, which was "-"."""
         return self.source != str(self.path)
 
 

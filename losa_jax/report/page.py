@@ -128,7 +128,8 @@ def read_video_page(path: Path) -> VideoPage:
       InputError: no such page.
     """
     try:
-        data = json.loads(_DATA.search(path.read_text("utf-8"))[1])
+        found = _DATA.search(path.read_text("utf-8"))
+        data = json.loads(found[1] if found else "")
         poster = data["poster"]
         return VideoPage(
             path, data["title"], data["duration"], tuple(data["labels"]),

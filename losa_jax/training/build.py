@@ -122,7 +122,8 @@ def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
               fingerprint: str, num_classes: int, mesh: Mesh, *,
               abstract: bool) -> Model:
     check_window(config, spec)
-    tap_layers, adapter = (), None
+    tap_layers: tuple[int, ...] = ()
+    adapter = None
     if spec is not None:
         tap_layers = choose_tap_layers(config.adapter, spec.depth)
         adapter = adapter_spec(config, spec, tap_layers)
@@ -272,7 +273,8 @@ def check_window(config: Any, spec: VitSpec | None) -> None:
         raise InputError(
             f"config.window.tokens={window.tokens} is no multiple of "
             f"{stride}, the stride of the last of "
-            f"config.head.num_levels={config.head.num_levels} levels")
+            f"config.head.num_levels={config.head.num_levels} levels: take "
+            f"{-(-window.tokens // stride) * stride}")
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}")
@@ -368,10 +370,11 @@ def head_spec(head: Any, in_width: int, num_classes: int,
         raise InputError(f"config.head.width={head.width} does not divide "
                          f"into the {NUM_GROUPS} groups of TriDet's norm")
     names = {field.name for field in dataclasses.fields(HeadSpec)}
-    return HeadSpec(
-        in_width=in_width, num_classes=num_classes, max_tokens=window_tokens,
-        **{key: tuple(value) if isinstance(value, (tuple, list)) else value
-           for key, value in head.items() if key in names})
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, (tuple, list)) else value
+        for key, value in head.items() if key in names}
+    return HeadSpec(in_width=in_width, num_classes=num_classes,
+                    max_tokens=window_tokens, **settings)
 
 
 def regression_ranges(head: Any) -> tuple[tuple[float, float], ...]:

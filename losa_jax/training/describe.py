@@ -25,13 +25,11 @@ class Steps(NamedTuple):
       train: the update of train.batch_windows windows.
       evaluate: the candidates of evaluate.batch_windows windows.
       trained_count: trained numbers.
-      frozen_count: frozen numbers.
     """
 
     train: jax.stages.Traced
     evaluate: jax.stages.Traced
     trained_count: int
-    frozen_count: int
 
 
 def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
@@ -75,5 +73,4 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
     evaluate = build.jit_candidates_step(config, model, mesh).trace(
         state.ema, state.statistics, model.frozen, described(
             config.evaluate.batch_windows, ("frames", "valid_samples")))
-    return Steps(train, evaluate, tree_size(state.trained),
-                 tree_size(model.frozen))
+    return Steps(train, evaluate, tree_size(state.trained))

@@ -7,6 +7,7 @@ from losa_jax.errors import InputError
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import SIZES
 from losa_jax.training.build import adapter_spec, check_backbone
+from losa_jax.training.encoder import tap_grid
 
 
 def test_a_backbone_of_another_name_is_refused():
@@ -38,3 +39,15 @@ def test_the_ladder_is_a_quarter_as_wide():
     config.adapter.kind = "ladder"
     spec = adapter_spec(config, VitSpec(**SIZES["vit_b"]), (6, 11))
     assert (spec.in_width, spec.width, spec.num_taps) == (768, 192, 2)
+
+
+def test_a_grid_of_taps_has_rows_and_columns():
+    config, spec = custom.get_config(), VitSpec(**SIZES["vit_s"])
+    config.adapter.tap_grid = (4, 9)
+    assert tap_grid(config, spec) == (4, 7)  # no finer than 112 / 16 patches
+    config.adapter.tap_grid = ()
+    assert tap_grid(config, spec) == ()
+    for wrong in ((4,), (2, 2, 2), (0, 4)):
+        config.adapter.tap_grid = wrong
+        with pytest.raises(InputError, match="give rows and columns"):
+            tap_grid(config, spec)

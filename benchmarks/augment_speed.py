@@ -13,14 +13,13 @@ cut of the picture before it lost half of its colour.
 import argparse
 import importlib.util
 import os
-import statistics
-import time
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
+from benchmarks.figures import interleaved, rates_table
 from configs import common
 from losa_jax.data import augment
 from losa_jax.data.picture import Picture, upright_rgb
@@ -44,14 +43,10 @@ def main() -> None:
         format="yuv420p") for frame in frames]
     contestants = {**_ours(frames), **_pillow(frames), **_torch(frames),
                    **_albumentations(frames), **_decoded(stored)}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(arguments.rounds):
-        for name, run in contestants.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    for name, found in seconds.items():
-        print(f"{name:44s} {FRAMES / statistics.median(found):8.0f} frames/s")
+    seconds = interleaved(contestants, arguments.rounds)
+    print(rates_table({name: [FRAMES / time for time in found]
+                       for name, found in seconds.items()}, "frames/s",
+                      against="ours: crop, resize, flip"))
     truth = np.stack([Picture(frame).cut(*BOX, SIZE) for frame in frames])
     for name, run in _decoded(stored).items():
         difference = np.abs(np.stack(run()).astype(np.int16) - truth).mean()

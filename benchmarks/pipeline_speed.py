@@ -19,7 +19,6 @@ the libraries of FFmpeg 4 to 8 (Debian: ffmpeg).
 """
 
 import argparse
-import statistics
 import tempfile
 import threading
 import time
@@ -32,6 +31,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from benchmarks.figures import rates_table
 from benchmarks.video_readers import torch_frames_per_second, usable_readers
 from configs import common
 from losa_jax import timeline
@@ -103,13 +103,8 @@ def _compare(path: Path, arguments: argparse.Namespace) -> None:
     for _ in range(arguments.rounds):
         for name, measure in contestants.items():
             rates[name].append(measure())
-    ours = statistics.median(rates["pipeline"])
-    print(f"frames a second, medians of {arguments.rounds} (smallest .. "
-          f"largest), {arguments.threads} threads or workers, {path.name}:")
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        print(f"  {name:30s} {middle:7.0f} ({min(found):.0f} .. "
-              f"{max(found):.0f})   pipeline / this {ours / middle:.2f}")
+    print(f"{arguments.threads} threads or workers, {path.name}\n")
+    print(rates_table(rates, "frames/s", against="pipeline") + "\n")
 
 
 def window_batches(path: Path, frames: int, threads: int,

@@ -248,7 +248,6 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
     from losa_jax.training import build, sharding
     from losa_jax.training.checkpoint import BEST, LAST
     from losa_jax.training.restore import restore_run
-    from losa_jax.training.step import make_candidates_step
 
     config = read_config(workdir)
     if which not in (BEST, LAST):
@@ -281,9 +280,7 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
     state, which = restore_run(config, workdir, which, model, mesh,
                                class_names)
     parameters, statistics = state.ema, state.statistics
-    step = jax.jit(make_candidates_step(
-        model.encode, model.detector, model.points_of, model.tubelet,
-        config.evaluate))
+    step = build.jit_candidates_step(config, model, mesh)
 
     def predict_windows(frames, valid_samples):
         batch = {"frames": frames, "valid_samples": valid_samples}

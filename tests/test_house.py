@@ -11,7 +11,8 @@ from configs import common
 ROOT = Path(__file__).parent.parent / "losa_jax"
 # Floors from the ground up; a module may import its own floor's package and
 # everything below.
-FLOORS = [{"errors", "recipes", "usage"}, {"timeline", "models", "report"},
+FLOORS = [{"errors", "recipes", "usage", "whole_file"},
+          {"timeline", "models", "report"},
           {"data", "detection"}, {"training"}, {"jobs"},
           {"main", "convert", "predict", "score", "sweep"}]
 # Same floor, but strangers to each other.

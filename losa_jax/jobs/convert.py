@@ -13,6 +13,7 @@ from losa_jax.models.checkpoint_file import open_checkpoint
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import SIZES, size_name
 from losa_jax.models.weight_rules import Tensor
+from losa_jax.whole_file import written_whole
 
 # Of features in float32, relative to the largest value.
 FEATURE_TOLERANCE = 1e-4
@@ -250,8 +251,7 @@ def to_torch(directory: Path, output: Path) -> None:
                     array.view(np.int16)).view(torch.bfloat16)
             else:
                 state[name] = torch.from_numpy(array)
-        temporary = output.with_name(output.name + ".tmp")
-        torch.save({"module": state, "losa_jax": weights.untold_facts(spec)},
-                   temporary)
-        temporary.replace(output)
+        with written_whole(output) as temporary:
+            torch.save({"module": state,
+                        "losa_jax": weights.untold_facts(spec)}, temporary)
     print(f"wrote {output}: VideoMAEv2's layout")

@@ -27,6 +27,7 @@ from losa_jax.models.checkpoint_file import (
 )
 from losa_jax.models.vit import IMAGENET_MEAN, IMAGENET_STD, VitSpec
 from losa_jax.models.weight_rules import RULES, Tensor
+from losa_jax.whole_file import written_whole
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"
 FORMAT_VERSION = 1
@@ -326,10 +327,9 @@ def save_videomae_safetensors(path: str | Path, spec: VitSpec,
     metadata.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(to_videomae(spec, params), temporary,
-              metadata={"losa_jax": untold_facts(spec)})
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        save_file(to_videomae(spec, params), temporary,
+                  metadata={"losa_jax": untold_facts(spec)})
 
 
 def untold_facts(spec: VitSpec) -> str:

@@ -220,11 +220,11 @@ def _verify(request: Request, output: Path) -> None:
                          "checkpoint")
 
 
-def to_torch(directory: Path, output: Path) -> None:
+def to_torch(folder: Path, output: Path) -> None:
     """A converted backbone in VideoMAEv2's layout.
 
     Args:
-      directory: of the backbone.
+      folder: of the backbone.
       output: a new file, .safetensors, or .pth where torch is installed.
 
     Raises:
@@ -232,7 +232,7 @@ def to_torch(directory: Path, output: Path) -> None:
     """
     if output.exists():
         raise InputError(f"{output} exists: choose another --output")
-    spec, params, _ = weights.load_backbone(directory)
+    spec, params, _ = weights.load_backbone(folder)
     if output.suffix == ".safetensors":
         weights.save_videomae_safetensors(output, spec, params)
     else:

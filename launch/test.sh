@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fresh machine -> virtual environment -> lint and tests.
+# Fresh machine -> virtual environment -> lint, types and tests.
 #
 #   bash launch/test.sh [arguments for pytest]
 #
@@ -12,5 +12,6 @@ cd "$(dirname "$0")/.."
 make_environment ".[dev${LOSA_EXTRAS:+,$LOSA_EXTRAS}]"
 
 ruff check .
+mypy
 # Two workers: a test compiles on one core much of the time.
 python -m pytest -n 2 "$@"

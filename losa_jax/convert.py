@@ -26,8 +26,10 @@ import yaml
 
 from losa_jax.errors import InputError
 from losa_jax.models import head_config, head_file, weight_rules, weights
+from losa_jax.models.checkpoint_file import open_checkpoint
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import SIZES, size_name
+from losa_jax.models.weight_rules import Tensor
 
 # Of features in float32, relative to the largest value.
 FEATURE_TOLERANCE = 1e-4
@@ -59,9 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.to == "torch":
             _to_torch(arguments.checkpoint, arguments.output)
-        elif head_file.open_head_tensors(
-                arguments.checkpoint, ema=not arguments.no_ema) is not None:
-            _convert_head(arguments)
+        elif head := head_file.open_head_tensors(
+                arguments.checkpoint, ema=not arguments.no_ema):
+            _convert_head(arguments, head)
         elif arguments.inspect:
             _inspect(arguments)
         else:
@@ -101,7 +103,7 @@ def _describe(spec: VitSpec) -> str:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    checkpoint = weights.open_checkpoint(arguments.checkpoint)
+    checkpoint = open_checkpoint(arguments.checkpoint)
     width = max(map(len, checkpoint.tensors))
     for name, tensor in checkpoint.tensors.items():
         print(f"{name:<{width}}  {tensor.dtype.name:<9} "
@@ -125,9 +127,9 @@ def _inspect(arguments: argparse.Namespace) -> None:
     _print_doubts(spec)
 
 
-def _convert_head(arguments: argparse.Namespace) -> None:
-    tensors, taken = head_file.open_head_tensors(
-        arguments.checkpoint, ema=not arguments.no_ema)
+def _convert_head(arguments: argparse.Namespace,
+                  head: tuple[dict[str, Tensor], str]) -> None:
+    tensors, taken = head
     if arguments.inspect:
         width = max(map(len, tensors))
         for name, tensor in tensors.items():
@@ -145,7 +147,12 @@ def _convert_head(arguments: argparse.Namespace) -> None:
         "absolute_positions (--public_config=FILE.yaml tells them)")
     if arguments.public_config is not None:
         public = _read_yaml(arguments.public_config)
-        settings, untold = settings | head_config.head_settings(public), ""
+        try:
+            told = head_config.head_settings(public)
+        except InputError as error:
+            raise InputError(f"--public_config={arguments.public_config}: "
+                             f"{error}") from error
+        settings, untold = settings | told, ""
     print(f"wrote {arguments.output}: {settings['kind']} of {count:,} "
           f"parameters ({taken}), {settings['in_width']} channels, "
           f"{settings['num_classes']} classes. To use it:")
@@ -166,7 +173,8 @@ def _read_yaml(path: Path) -> dict:
         raise InputError(f"--public_config={path}: cannot be read ({error})"
                          ) from error
     if not isinstance(content, dict):
-        raise InputError(f"--public_config={path}: holds no settings")
+        raise InputError(f"--public_config={path}: holds no settings; give "
+                         "the YAML file that the head was trained with")
     return content
 
 
@@ -184,7 +192,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     spec = weights.convert_backbone(
         arguments.checkpoint, arguments.output, dtype=arguments.dtype,
         **_spec_options(arguments))
-    for note in weights.open_checkpoint(arguments.checkpoint).notes:
+    for note in open_checkpoint(arguments.checkpoint).notes:
         print(f"note: {note}")
     arrays = arguments.output / weights.ARRAYS_FILE
     count = sum(int(np.prod(shape)) for shape in
@@ -199,7 +207,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     """Every tensor of the source against what the folder now holds."""
     spec, params, _ = weights.load_backbone(arguments.output)
-    source = weights.open_checkpoint(arguments.checkpoint).tensors
+    source = open_checkpoint(arguments.checkpoint).tensors
     written = weight_rules.expected_source(spec)
     largest = 0.0
     for name, (rule, block, _) in written.items():
@@ -215,7 +223,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     if set(source) != set(written) or largest != 0.0:
         raise InputError(f"{arguments.output} does not hold what "
                          f"{arguments.checkpoint} does: largest difference "
-                         f"{largest}")
+                         f"{largest}; delete it and convert again")
     print(f"verified: {len(written)} tensors equal")
     try:
         import torch  # noqa: F401 - only whether it is there

@@ -1,4 +1,20 @@
-"""The main door: python -m losa_jax.main --config=configs/x.py --workdir=DIR
+r"""Temporal action localization: what a recipe asks for.
+
+usage: python -m losa_jax.main --config=RECIPE[:VARIANT] [--workdir=DIR]
+           [--mode=MODE] [--config.SECTION.KEY=VALUE ...]
+
+    python -m losa_jax.main --config=configs/quick.py
+    python -m losa_jax.main --config=configs/thumos.py:s --workdir=runs/s \
+        --config.data.annotations=thumos14.json --config.data.videos=videos \
+        --config.backbone.checkpoint=backbones/vit_small
+    python -m losa_jax.main --config=configs/thumos.py:s --workdir=runs/s \
+        ...the same --config flags... --mode=eval --report
+
+Modes: train (the default; evaluates on the way and resumes), pretrain (the
+tiny backbone of configs/quick.py), eval, cache (features of the frozen
+backbone), extract (features as .npy files), export (a folder for
+losa_jax.predict), check_data (what is wrong with videos and annotations),
+plan (memory and time on chips that are not here).
 
 Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
 stopped by a signal with everything saved, start again to go on; 76 another
@@ -12,19 +28,31 @@ from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from losa_jax import recipes, usage
 from losa_jax.errors import InputError
+from losa_jax.usage import EXIT_INPUT, EXIT_USAGE
 
 MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
          "check_data", "plan")
 # What several processes can do together.
 SHARED_MODES = ("train", "pretrain", "eval", "cache", "extract")
-EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
+# Flags of one mode alone.
+GOES_WITH = {"dry_run": "cache", "transcode": "check_data",
+             "topology": "plan", "json": "plan", "plan_sweep": "plan",
+             "report": "eval", "report_videos": "eval"}
+HELP = {
+    "What to do": "config workdir mode",
+    "With one mode": " ".join(GOES_WITH),
+    "Several processes": "distributed coordinator num_processes process_id",
+}
+EXIT_INTERRUPTED = 75
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, e.g. configs/quick.py or configs/thumos.py:s; "
-    "any key of it can be set with --config.section.key=value.",
+    "any key of it can be set with --config.section.key=value "
+    "(configs/common.py explains each).",
     lock_config=True)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics, predictions; "
@@ -42,6 +70,9 @@ _JSON = flags.DEFINE_string(
 _PLAN_SWEEP = flags.DEFINE_bool(
     "plan_sweep", False, "With --mode=plan: try meshes, chunk_clips, batches "
     "and recomputing, and recommend one.")
+_SWEEP_MINUTES = flags.DEFINE_float(
+    "plan_sweep_minutes", 0.0, "With --plan_sweep: begin no other choice "
+    "after so long, the promising ones come first; 0: all.", lower_bound=0.0)
 _REPORT = flags.DEFINE_bool(
     "report", False, "With --mode=eval: pages of videos and of the split, "
     "in WORKDIR/report.")
@@ -66,13 +97,20 @@ def run(argv: list[str]) -> int:
     if len(argv) > 1:
         print(f"unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
         return EXIT_USAGE
+    for name, mode in GOES_WITH.items():
+        flag = flags.FLAGS[name]
+        if flag.value != flag.default and _MODE.value != mode:
+            print(f"--{name} goes with --mode={mode}", file=sys.stderr)
+            return EXIT_USAGE
     _set_up_logging()
     try:
         config = _CONFIG.value
         folder = _WORKDIR.value or f"runs/{config.name}"
     except OSError:  # ml_collections reports a missing file only here
-        print(f"error: --config={_config_path()}: no "
-              "such file (the path counts from the current folder)",
+        typed = config_flags.get_config_filename(flags.FLAGS["config"])
+        print(f"error: --config={typed}: no "
+              "such file (the path counts from the current folder); the "
+              f"package has {' '.join(recipes.names())}",
               file=sys.stderr)
         return EXIT_INPUT
     # Imported late, so that --help does not wait for jax.
@@ -101,27 +139,34 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
     from losa_jax.jobs.transcode import transcode
+    from losa_jax.training.compile_cache import use_compile_cache
 
-    def pretrain_alone(config, workdir):
+    if _MODE.value != "plan":
+        use_compile_cache()
+
+    def pretrain_alone(config: ConfigDict, workdir: Path) -> None:
         with processes.first_goes_first("pretrain"):
             if processes.is_first():
                 pretrain(config, workdir)
 
-    def cache_features(config, workdir):
+    def cache_features(config: ConfigDict, workdir: Path) -> None:
         cache(config, workdir, dry_run=_DRY_RUN.value)
 
-    def evaluate_run(config, workdir):
+    def evaluate_run(config: ConfigDict, workdir: Path) -> None:
         evaluate(config, workdir, report_pages=(
             _REPORT_VIDEOS.value if _REPORT.value else None))
 
-    def plan_config(config, workdir):
+    def plan_config(config: ConfigDict, workdir: Path) -> None:
         if not _TOPOLOGY.value:
             raise InputError("--mode=plan needs --topology, as v5e:4x8")
-        job = sweep_plans if _PLAN_SWEEP.value else plan
-        job(config, _TOPOLOGY.value,
-            output=Path(_JSON.value) if _JSON.value else None)
+        output = Path(_JSON.value) if _JSON.value else None
+        if _PLAN_SWEEP.value:
+            sweep_plans(config, _TOPOLOGY.value, output=output,
+                        max_minutes=_SWEEP_MINUTES.value)
+        else:
+            plan(config, _TOPOLOGY.value, output=output)
 
-    def check(config, workdir):
+    def check(config: ConfigDict, workdir: Path) -> None:
         check_data(config, workdir)
         if _TRANSCODE.value:
             transcode(config, workdir, Path(_TRANSCODE.value))
@@ -129,16 +174,6 @@ def run(argv: list[str]) -> int:
     jobs = {"train": train, "pretrain": pretrain_alone, "eval": evaluate_run,
             "cache": cache_features, "extract": extract,
             "export": export, "check_data": check, "plan": plan_config}
-    if _REPORT.value and _MODE.value != "eval":
-        print("--report goes with --mode=eval (python -m losa_jax.report "
-              "WORKDIR shows a training run)", file=sys.stderr)
-        return EXIT_USAGE
-    if _DRY_RUN.value and _MODE.value != "cache":
-        print("--dry_run goes with --mode=cache", file=sys.stderr)
-        return EXIT_USAGE
-    if _TRANSCODE.value and _MODE.value != "check_data":
-        print("--transcode goes with --mode=check_data", file=sys.stderr)
-        return EXIT_USAGE
     status, message, workdir = 0, "", None
     try:
         workdir = bucket.local_folder(folder)
@@ -167,17 +202,10 @@ def run(argv: list[str]) -> int:
     return status
 
 
-def _config_path() -> str:
-    """The value of --config as it was typed."""
-    typed = [argument for argument in sys.argv
-             if argument.lstrip("-").startswith("config=")]
-    return typed[-1].partition("=")[2] if typed else ""
-
-
 def _set_up_logging() -> None:
     """Our warnings to the console, all of ours to the run's log.txt."""
-    # Orbax tells every step of a save otherwise.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax tells every step of a save otherwise, and each error thrice.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -188,24 +216,9 @@ def _set_up_logging() -> None:
 
 
 def main() -> None:
-    flags.mark_flag_as_required("config")
-    app.run(lambda argv: sys.exit(run(argv)), flags_parser=_parse_flags)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser; a wrong key or config is one line, not a traceback."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.UnrecognizedFlagError as error:
-        print(f"error: {error}; see --help", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
-    except (flags.Error, AttributeError, ValueError, OSError) as error:
-        # ml_collections puts a whole traceback into its message; the cause
-        # stands in its last lines.
-        text = str(error).replace("\\n", " ").split("Traceback")[-1]
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        print(f"error: --config: {' '.join(lines[-3:])}", file=sys.stderr)
-        sys.exit(EXIT_INPUT)
+    """The command line."""
+    app.run(lambda argv: sys.exit(run(argv)),
+            flags_parser=lambda argv: usage.parse(argv, __doc__ or "", HELP))
 
 
 if __name__ == "__main__":

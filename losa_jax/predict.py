@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--live", action="store_true", help="lines of JSON "
                         "as detections become final")
     parser.add_argument("--idle_seconds", type=float, default=10.0,
-                        help="--live: when a file that does not grow is done")
+                        help="--live: silence after which a file or an "
+                        "address is at its end")
     arguments = parser.parse_args(argv)
     if arguments.live and (len(arguments.sources) > 1 or arguments.report
                            or arguments.top_k):
@@ -95,7 +96,9 @@ def main(argv: list[str] | None = None) -> int:
     from absl import logging as absl_logging
 
     from losa_jax.jobs.stop import Interrupted
+    from losa_jax.training.compile_cache import use_compile_cache
 
+    use_compile_cache()
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step
     failures: dict[str, str] = {}
     try:
@@ -125,7 +128,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _predict(arguments: argparse.Namespace, localizer: "Localizer"
              ) -> dict[str, str]:
-    from losa_jax.jobs.predict import Settings, predict
+    from losa_jax.jobs.predict import predict
+    from losa_jax.jobs.predicted import Settings
 
     return predict(arguments.sources, localizer, Settings(
         arguments.output or Path("predictions"), arguments.threshold,

@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from losa_jax import recipes
 from losa_jax.errors import InputError
 
 
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--variants", type=Path)
+    parser.add_argument("--variants", default="", metavar="FILE")
     parser.add_argument("--vary", action="append", default=[])
     parser.add_argument("--seeds", type=_seeds, default=(0, 1, 2))
     parser.add_argument("--test_subset", default="", help="scored once, with "
@@ -41,9 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     from losa_jax.jobs.sweep_table import make_table
 
     try:
-        variants = [
-            *(read_variants(arguments.variants) if arguments.variants
-              else []), *map(parse_variant, arguments.vary)]
+        variants = [*map(parse_variant, arguments.vary)]
+        if arguments.variants:
+            variants[:0] = read_variants(
+                Path(recipes.find(arguments.variants)))
         if not variants:
             raise InputError("no variants: give --variants=FILE or --vary")
         folders = run_all(variants, arguments.seeds,

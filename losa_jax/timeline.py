@@ -57,6 +57,7 @@ class SampleGrid:
 
     @property
     def duration_seconds(self) -> float:
+        """Of the whole video."""
         return self.frame_count / self.fps
 
     @property

@@ -1,7 +1,10 @@
 """What every test needs: CPU, eight virtual devices, the shared folder."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 # Before anything imports jax: a real accelerator on the machine must not
 # change the results, and sharding tests need several devices.
@@ -14,6 +17,14 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_optimization_level=0"
     + " --xla_llvm_disable_expensive_passes=true"
 )
+# Many tests compile the same program, some in processes of their own: the
+# workers of one session share what they compiled.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(
+        prefix="losa_tests_compiled_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"],
+                    ignore_errors=True)
 
 import pytest  # noqa: E402
 

@@ -1,14 +1,18 @@
-"""The arrows of the house: each floor stands only on those below."""
+"""The house: each floor stands only on those below, and what is said of it."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from configs import common
+from losa_jax.models.head_layers import HeadSpec
+
 ROOT = Path(__file__).parent.parent / "losa_jax"
 # Floors from the ground up; a module may import its own floor's package and
 # everything below.
-FLOORS = [{"errors"}, {"timeline", "models", "report"},
+FLOORS = [{"errors", "recipes", "usage"}, {"timeline", "models", "report"},
           {"data", "detection"}, {"training"}, {"jobs"},
           {"main", "convert", "predict", "score", "sweep"}]
 # Same floor, but strangers to each other.
@@ -62,3 +66,66 @@ def test_files_stay_short():
     long = {str(path): count for path in FILES
             if (count := len(path.read_text().splitlines())) > MAX_LINES}
     assert long == {}
+
+
+def _public(tree):
+    """(name, node) of functions, classes and their methods."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not (
+                node.name.startswith("_")):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from ((f"{node.name}.{name}", method)
+                            for name, method in _public(node))
+
+
+def _is_bare(function):
+    """Of a protocol, or `pass`: there is nothing to say."""
+    return len(function.body) == 1 and (
+        isinstance(function.body[0], ast.Pass)
+        or ast.unparse(function.body[0]) == "...")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(
+    p.relative_to(ROOT)))
+def test_what_is_public_is_typed_and_documented(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    for name, node in _public(tree):
+        if isinstance(node, ast.ClassDef):
+            assert ast.get_docstring(node), name
+            continue
+        assert ast.get_docstring(node) or _is_bare(node), name
+        arguments = [*node.args.posonlyargs, *node.args.args,
+                     *node.args.kwonlyargs]
+        untyped = [one.arg for one in arguments if one.annotation is None
+                   and one.arg not in ("self", "cls")]
+        assert node.returns is not None and not untyped, name
+
+
+def test_every_key_of_the_recipes_is_read():
+    read = set(HeadSpec.__dataclass_fields__)
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                read.add(node.attr)
+            elif isinstance(node, ast.Constant):
+                read.add(node.value)
+    keys = {key for section in common.get_config().to_dict().values()
+            if isinstance(section, dict) for key in section}
+    assert len(keys) > 150 and keys <= read, keys - read
+
+
+def test_a_wheel_holds_all_that_git_does():
+    project = tomllib.loads(
+        (ROOT.parent / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {name: ROOT.parent / project["package-dir"].get(
+        name, name.replace(".", "/")) for name in project["packages"]}
+    assert set(folders.values()) == {
+        path.parent for path in FILES} | {ROOT.parent / "configs"}
+    for name, folder in folders.items():
+        kinds = project["package-data"].get(name, ())
+        shipped = {path for kind in ("*.py", *kinds)
+                   for path in folder.glob(kind)}
+        assert shipped == {path for path in folder.iterdir()
+                           if path.is_file()}

@@ -15,6 +15,13 @@ def _run(*flags):
 @pytest.mark.parametrize("flags, message", [
     (["--config=configs/custom.py", "--config.adapter.knd=losa"],
      'Did you mean "kind"'),
+    (["--config=configs/custom.py", "--config.nms.sigma=1"],
+     "the recipe has no 'nms'"),
+    (["--config=configs/custom.py", "--config.train.epochs=many"],
+     "--config.train.epochs=many: "),
+    (["--config=configs/custom.py", "--config.adapter.tap_layers=a,b"],
+     "--config.adapter.tap_layers=('a,b',): give numbers"),
+    (["--config=README.md"], "the recipe is no Python"),
     (["--config=configs/thumos.py:xl"], "the variants are g1536"),
     (["--config=configs/nope.py"], "configs/nope.py"),
     (["--config=configs/custom.py", "--workdir={folder}"],
@@ -25,3 +32,16 @@ def test_wrong_use_is_explained(flags, message, tmp_path):
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flags, message", [
+    ([], "--config=RECIPE is needed"),
+    (["--config=configs/custom.py", "--mode=fly"], "--mode=fly: "),
+    (["--config=configs/custom.py", "--wrkdir=x"], "workdir"),
+    (["--config=configs/custom.py", "--report"],
+     "--report goes with --mode=eval"),
+])
+def test_wrong_flags_are_usage(flags, message):
+    done = _run(*flags)
+    assert done.returncode == 2 and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

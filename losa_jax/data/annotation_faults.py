@@ -18,7 +18,7 @@ another (by more than 1 %) or the annotations say none.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from losa_jax.data.annotations import (
@@ -86,7 +86,8 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
             for kind, entries in found.items()]
 
 
-def _overlapping(actions: Iterable[Action]):
+def _overlapping(actions: Iterable[Action]
+                 ) -> Iterator[tuple[Action, Action]]:
     """Pairs that share time, or begin and end together."""
     running: list[Action] = []
     for action in sorted(actions):

@@ -95,7 +95,8 @@ def _flat_entry(entry: dict[str, Any]) -> dict[str, Any]:
     """THUMOS files with `frames` beside `duration` say the rate by both."""
     entry = dict(entry)
     duration, frames = entry.get("duration"), entry.get("frames")
-    if "fps" not in entry and duration and frames:
+    if "fps" not in entry and duration and frames and all(
+            isinstance(one, (int, float)) for one in (duration, frames)):
         entry["fps"] = frames / duration
     return entry
 
@@ -113,18 +114,33 @@ def _read_table(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
+def _numbers(path: Path, number: int, row: dict[str, str], *names: str
+             ) -> list[float]:
+    """Fields of a row (counted from 0, below the head) as numbers."""
+    try:
+        return [float(row[name]) for name in names]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}, row {number + 2}: "
+            f"{', '.join(f'{name}={row[name]!r}' for name in names)}: "
+            "numbers are needed") from error
+
+
 def _bmn(content: Any, info: Path) -> dict[str, Any]:
     """BMN's JSON says no subset: the table does."""
     database: dict[str, Any] = {}
-    for row in _read_table(info, ("video", "subset", "seconds", "fps")):
+    for number, row in enumerate(_read_table(
+            info, ("video", "subset", "seconds", "fps"))):
         name = row["video"]
-        entry = content.get(name)
+        entry = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entry, dict):
-            raise InputError(f"{info}: {name} is not among the annotations")
+            raise InputError(f"{info}: {name} is not among the annotations: "
+                             "give the two files of one data set")
+        seconds, fps = _numbers(info, number, row, "seconds", "fps")
         database[name.removeprefix(YOUTUBE_PREFIX)] = {
             "subset": row["subset"],
-            "duration": entry.get("duration_second", float(row["seconds"])),
-            "fps": float(row["fps"]),
+            "duration": entry.get("duration_second", seconds),
+            "fps": fps,
             "annotations": entry.get("annotations", [])}
     return database
 
@@ -137,8 +153,12 @@ def _afsd(path: Path, info: Path | None) -> dict[str, Any]:
     subset = next((name for key, name in _THUMOS_SUBSETS.items()
                    if path.name.lower().startswith(key)), "test")
     database: dict[str, Any] = {}
-    for row in _read_table(info, ("video", "fps", "count")):
-        fps, count = float(row["fps"]), float(row["count"])
+    for number, row in enumerate(_read_table(
+            info, ("video", "fps", "count"))):
+        fps, count = _numbers(info, number, row, "fps", "count")
+        if fps <= 0:
+            raise InputError(f"{info}, row {number + 2}: fps={fps:g}: give "
+                             "the frames a second")
         database[row["video"]] = {
             "subset": subset, "fps": fps, "duration": count / fps,
             "annotations": []}
@@ -146,10 +166,11 @@ def _afsd(path: Path, info: Path | None) -> dict[str, Any]:
             path, ("video", "type", "start", "end"))):
         if row["video"] not in database:
             raise InputError(f"{path}, row {number + 2}: {row['video']} is "
-                             f"not in {info}")
+                             f"not in {info}: give the two files of one "
+                             "subset")
         database[row["video"]]["annotations"].append({
             "label": row["type"],
-            "segment": [float(row["start"]), float(row["end"])]})
+            "segment": _numbers(path, number, row, "start", "end")})
     return database
 
 

@@ -83,7 +83,8 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file (class names, one a line)")
+        raise InputError(f"{path}: no such file of class names, one a line: "
+                         "check the path")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -90,6 +90,7 @@ class BatchIterator(Iterator[Batch]):
         return {"next_index": self._next}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on with the batch that `get_state` told of."""
         self.close()
         self._next = int(state["next_index"])
 

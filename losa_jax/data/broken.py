@@ -7,7 +7,7 @@ alike, and only what a run has used is counted, however far it reads ahead.
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 BROKEN_FILE = "broken_videos.json"
+Example = Mapping[str, np.ndarray | np.generic]
 # Of an example: faults met while it was made, as JSON.
 FAULT_BYTES = 2048
 _REASON_CHARACTERS = 400
 BEFORE, TRAINING, EVALUATION = "before the run", "training", "evaluation"
 
 
-def pack_faults(faults: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
+def pack_faults(faults: Sequence[tuple[str, str]]) -> Example:
     """An example's part that tells of faults.
 
     Args:
@@ -64,11 +65,13 @@ class BrokenVideos:
 
     @property
     def reasons(self) -> dict[str, str]:
+        """{video id: what is wrong with it}."""
         return {name: entry["reason"]
                 for name, entry in self._entries.items()}
 
     @property
     def redrawn_windows(self) -> int:
+        """Training windows that made room for another one, in all."""
         return sum(entry["redrawn_windows"]
                    for entry in self._entries.values())
 

@@ -308,15 +308,15 @@ def build_with_beam(plan: Plan, runner: str, options: list[str]) -> None:
     report_broken(lost, sum(len(shard.videos) for shard in plan.shards),
                   plan.on_broken_video, bool(splits),
                   flag="--on_broken_video")
-    entries = {split: [entry for shard in shards for entry in shard]
-               for split, shards in splits.items()}
+    of_split = {split: [entry for shard in shards for entry in shard]
+                for split, shards in splits.items()}
     builder = _builder(plan, plan.index(
-        entries, {one.video_id: one.reason for one in lost}), splits,
+        of_split, {one.video_id: one.reason for one in lost}), splits,
         plan.output)
     _run(builder, plan, tfds.download.DownloadConfig(
         beam_runner=runner, beam_options=PipelineOptions(options)))
     shutil.rmtree(plan.parts, ignore_errors=True)
-    _tell(plan, entries)
+    _tell(plan, of_split)
 
 
 def _tell(plan: Plan, entries: dict[str, list[Any]]) -> None:

@@ -169,7 +169,8 @@ def find_file(video_id: str, folder: Path,
     """
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
-        raise InputError(f"video id {video_id!r} is no plain file name")
+        raise InputError(f"video id {video_id!r} is no plain file name: "
+                         "rename the video in the annotations")
     # ActivityNet's videos circulate with "v_" before their id.
     found = files.get(video_id) or files.get(f"v_{video_id}", [])
     if not found:
@@ -185,8 +186,9 @@ def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
     """Where a video ends for its actions: as annotated if the file agrees
     within `DISAGREEMENT`, for both are rounded, else where the file ends."""
     said, real = video.duration_seconds, info.duration_seconds
-    agrees = said is not None and abs(said - real) <= DISAGREEMENT * real
-    return said if agrees else real
+    if said is not None and abs(said - real) <= DISAGREEMENT * real:
+        return said
+    return real
 
 
 def compare(video: AnnotatedVideo, info: VideoInfo,

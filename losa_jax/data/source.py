@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from losa_jax import timeline
 from losa_jax.data.annotations import Action
-from losa_jax.data.video import VideoInfo
 from losa_jax.data.video_file import EncodedVideo
+from losa_jax.data.video_probe import VideoInfo
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.stored_videos import StoredVideos
@@ -30,6 +30,7 @@ class SourceVideo:
 
     @property
     def path(self) -> Path:
+        """The file, or where its record says that it lay."""
         return Path(self.info.path)
 
     def open(self) -> Path | EncodedVideo:

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def iterate_views(video: SourceVideo, samples: np.ndarray, size: int,
       VideoDecodeError: when a frame is due that cannot be decoded.
     """
     indices = video.grid.frame_indices(samples)
-    last = view = None
+    last: np.ndarray | None = None
     for frame in iterate_frames(video.open(), indices, info=video.info,
                                 threads=threads):
         if frame is not last:  # one picture may serve several samples
@@ -67,7 +67,7 @@ def iterate_views(video: SourceVideo, samples: np.ndarray, size: int,
 
 
 def sliding_windows(samples: Iterable[np.ndarray], window: Any
-                    ) -> Iterator[tuple[Window, np.ndarray]]:
+                    ) -> Generator[tuple[Window, np.ndarray]]:
     """The windows of `windows.test_windows`, before the end is known.
 
     Args:
@@ -128,7 +128,7 @@ class VideoEnd:
 
 def stream_windows(videos: Sequence[SourceVideo], config: Any, *,
                    num_threads: int, queue_windows: int = 2
-                   ) -> Iterator[VideoWindow | VideoEnd]:
+                   ) -> Generator[VideoWindow | VideoEnd]:
     """Windows of many videos as they are decoded, each video in order.
 
     Args:
@@ -144,7 +144,7 @@ def stream_windows(videos: Sequence[SourceVideo], config: Any, *,
     readers = max(1, min(num_threads, len(videos)))
     decoder_threads = max(1, num_threads // readers)
 
-    def read(number: int) -> Iterator[VideoWindow | VideoEnd]:
+    def read(number: int) -> Generator[VideoWindow | VideoEnd]:
         samples = sample_views(videos[number], config, decoder_threads)
         try:
             for window, frames in sliding_windows(samples, config.window):
@@ -158,10 +158,10 @@ def stream_windows(videos: Sequence[SourceVideo], config: Any, *,
                       num_threads=readers, queue_size=queue_windows)
 
 
-def read_ahead(sources: Sequence[Iterator[Any]], *, num_threads: int,
+def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
                queue_size: int,
                stopped: Callable[[], bool] = lambda: False
-               ) -> Iterator[Any]:
+               ) -> Generator[Any]:
     """Items of several iterators, each in order, read by other threads.
 
     Args:
@@ -177,7 +177,7 @@ def read_ahead(sources: Sequence[Iterator[Any]], *, num_threads: int,
     lock, stop = threading.Lock(), threading.Event()
     ready: queue.Queue = queue.Queue(queue_size)
 
-    def put(item) -> None:
+    def put(item: Any) -> None:
         while not stop.is_set():
             try:
                 return ready.put(item, timeout=_PATIENCE_SECONDS)

@@ -183,7 +183,7 @@ def _run_workers(
                  json.dumps(parameters), str(worker_index),
                  str(num_workers)],
                 cwd=root))
-        statuses = [None]
+        statuses: list[int | None] = [None]
         # One worker that failed is reason to stop the others: they would
         # only hide its message.
         while None in statuses and not any(statuses):
@@ -198,10 +198,10 @@ def _run_workers(
             worker.terminate()
             worker.wait()
     if missing:
-        raise RuntimeError(
+        raise InputError(
             f"a rendering process failed (its own message is above); "
-            f"{len(missing)} videos are missing in {folder}. Run again to go "
-            f"on where it stopped")
+            f"{len(missing)} videos are missing in {folder}. Start the same "
+            "command again to go on where it stopped")
 
 
 def _check_parameters(parameters: dict) -> None:
@@ -209,13 +209,14 @@ def _check_parameters(parameters: dict) -> None:
     for name, lowest in (("num_training", 0), ("num_testing", 0),
                          ("num_validation", 0), ("seed", 0), ("size", 32)):
         if parameters[name] < lowest:
-            problems.append(f"{name} = {parameters[name]}: give {lowest} or "
+            problems.append(f"{name}={parameters[name]}: give {lowest} or "
                             "more")
     if parameters["size"] % 2:
-        problems.append(f"size = {parameters['size']}: H.264 needs an even "
+        problems.append(f"size={parameters['size']}: H.264 needs an even "
                         "number")
     if problems:
-        raise InputError("synthetic data set: " + "; ".join(problems))
+        raise InputError("; ".join(
+            f"config.synthetic.{problem}" for problem in problems))
 
 
 def _check_folder(folder: Path, parameters: dict) -> None:
@@ -226,19 +227,20 @@ def _check_folder(folder: Path, parameters: dict) -> None:
     for path in found:
         try:
             document = json.loads(path.read_text())
-            held = {key: document[key] for key in wanted}
-            # Sets rendered before there was such a subset.
-            held["parameters"] = {"num_validation": 0, **held["parameters"]}
+            held: object = {
+                "version": document["version"],
+                # Sets rendered before there was such a subset.
+                "parameters": {"num_validation": 0, **document["parameters"]}}
         except (ValueError, KeyError, TypeError, AttributeError):
             held = "a file of another kind"
         if held != wanted:
             raise InputError(
                 f"{path} holds {held}, asked for {wanted}: delete the folder "
-                "or choose another")
+                "or choose another --config.synthetic.folder")
     if not found and folder.exists() and any(folder.iterdir()):
         raise InputError(
             f"{folder} is not empty and holds no synthetic set: choose "
-            "another folder")
+            "another --config.synthetic.folder")
 
 
 def _list_videos(parameters: dict) -> list[tuple[str, str, int]]:

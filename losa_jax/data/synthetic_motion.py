@@ -82,10 +82,11 @@ def plan_untrimmed(rng: np.random.Generator) -> Plan:
     """Draws what happens in an untrimmed video."""
     fps = int(rng.choice(FRAME_RATES))
     while True:
-        lengths = _log_uniform(rng, _ACTION_SECONDS, rng.integers(3, 7))
-        labelled = lengths.sum()
-        seconds = np.clip(
-            labelled / rng.uniform(*_LABELLED_SHARE), *_VIDEO_SECONDS)
+        low, high = np.log(_ACTION_SECONDS)
+        lengths = np.exp(rng.uniform(low, high, int(rng.integers(3, 7))))
+        labelled = float(lengths.sum())
+        seconds = float(np.clip(
+            labelled / rng.uniform(*_LABELLED_SHARE), *_VIDEO_SECONDS))
         seconds = round(seconds * fps) / fps
         spare = seconds - labelled - (len(lengths) + 1) * _GAP_SECONDS
         if labelled < seconds / 2 and spare > 0:
@@ -340,8 +341,7 @@ def _ramp(u: np.ndarray) -> np.ndarray:
 
 
 def _log_uniform(
-    rng: np.random.Generator, bounds: tuple[float, float],
-    count: int | None = None,
-) -> float | np.ndarray:
-    """A value, or [count] of them, even on a logarithmic scale."""
-    return np.exp(rng.uniform(*np.log(bounds), count))
+    rng: np.random.Generator, bounds: tuple[float, float]
+) -> float:
+    """A value, even on a logarithmic scale."""
+    return float(np.exp(rng.uniform(*np.log(bounds))))

@@ -73,7 +73,7 @@ def render_frames(
     for frame_index in range(len(poses)):
         shift = np.array([[1, 0, offsets[frame_index, 0]],
                           [0, 1, offsets[frame_index, 1]]])
-        picture = cv2.warpAffine(
+        picture: np.ndarray = cv2.warpAffine(
             background, shift, (size, size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         for small, radius, path in distractors:
@@ -216,8 +216,8 @@ def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
     reach = np.ones(points)
     if kind == "star":
         reach = np.tile([1.0, rng.uniform(0.45, 0.6)], points)
-    angle = rng.uniform(0, 2 * np.pi)
-    angle = angle + 2 * np.pi * np.arange(len(reach)) / len(reach)
+    turn = rng.uniform(0, 2 * np.pi)
+    angle = turn + 2 * np.pi * np.arange(len(reach)) / len(reach)
     corners = reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
     following = np.roll(corners, -1, axis=0)
     area = 0.5 * np.sum(corners[:, 0] * following[:, 1]

@@ -182,7 +182,7 @@ def _known(number: float | None) -> float:
 def _content(path: Path, num_bytes: int) -> bytes:
     if num_bytes > MAX_EMBEDDED_BYTES:
         raise InputError(f"{path}: {num_bytes / 2**30:.1f} GiB are too many "
-                         "for one record (2): build with --paths")
+                         "for one record (2 at most): build with --paths")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -17,8 +17,6 @@ UCF101_NUMBERS = dict(zip(CLASS_NAMES, (
     7, 9, 12, 21, 22, 23, 24, 26, 31, 33, 36, 40, 45, 51, 68, 79, 85, 92,
     93, 97), strict=True))
 TIOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-# The challenge's own evaluation stops here.
-CHALLENGE_TIOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 # Most videos have 30 frames a second. A file that circulates divides the
 # frames of these by 30 too: {video: (frames a second, seconds)}.

@@ -57,7 +57,7 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
         _refuse_no_file(path)
     try:
         # A title may be in any encoding and must not stop us.
-        container = av.open(file, metadata_errors="ignore")
+        container = av.open(file, "r", metadata_errors="ignore")
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a readable video "
                          f"({error_reason(error)}): {MEND}") from error
@@ -111,7 +111,10 @@ def quarter_turns(picture: VideoFrame) -> int:
 
 def stamp_seconds(stamp: int, stream: VideoStream) -> float:
     """A time stamp on the clock of the file."""
-    return float(stamp * stream.time_base)
+    base = stream.time_base
+    assert base is not None  # only before a file is read
+    # Whole numbers round once, as Fraction does at twenty times the price.
+    return stamp * base.numerator / base.denominator
 
 
 def decode_packets(packets: Iterable[Packet]) -> Iterator[VideoFrame]:

@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
@@ -77,7 +77,7 @@ class VideoInfo:
 class _Pictures(NamedTuple):
     """The pictures of a file on its own clock, in seconds."""
 
-    count: int
+    num_pictures: int
     first_seconds: float
     last_seconds: float | None
     end_seconds: float
@@ -94,7 +94,7 @@ class _Promise(NamedTuple):
 
 
 def probe_video(path: str | Path,
-                check: Literal["none", "ends", "full"] = "ends"
+                check: str = "ends"
                 ) -> VideoInfo:
     """Finds out what a video file holds and whether it can be read.
 
@@ -140,8 +140,8 @@ def probe_video(path: str | Path,
     return VideoInfo(
         path=path,
         fps=fps,
-        frame_count=pictures.count,
-        duration_seconds=pictures.count / fps,
+        frame_count=pictures.num_pictures,
+        duration_seconds=pictures.num_pictures / fps,
         height=first.width if is_turned else first.height,
         width=first.height if is_turned else first.width,
         first_seconds=pictures.first_seconds,
@@ -197,7 +197,9 @@ def _promise(container: InputContainer, stream: VideoStream) -> _Promise:
     shown = stream.frames
     if shown and _is_mp4(container):  # an edit list may hide some
         shown = sum(not entry.is_discard for entry in stream.index_entries)
-    is_alone = len(container.streams) == 1
+    # Sound may last longer. Other pictures do not, and damage may double the
+    # video's own entry.
+    is_alone = all(each.type == "video" for each in container.streams)
     return _Promise(stream.frames, shown, (container.duration or 0)
                     / av.time_base if is_alone else 0.0)
 
@@ -205,7 +207,7 @@ def _promise(container: InputContainer, stream: VideoStream) -> _Promise:
 def _tell_doubts(path: Path, pictures: _Pictures, promise: _Promise,
                  header_rate: float) -> None:
     """Warns where pictures may be missing, or be there twice."""
-    count, doubt = pictures.count, ""
+    count, doubt = pictures.num_pictures, ""
     length = pictures.end_seconds - pictures.first_seconds
     if promise.shown:
         if count != promise.shown:
@@ -237,9 +239,15 @@ def _is_avi(container: InputContainer) -> bool:
     return container.format.name == "avi"
 
 
-def _is_rising(stamps: Sequence[int | None]) -> bool:
-    return None not in stamps and all(
-        before < after for before, after in itertools.pairwise(stamps))
+def _add(stamps: list[int], stamp: int | None) -> bool:
+    """Whether there was a stamp to add."""
+    if stamp is not None:
+        stamps.append(stamp)
+    return stamp is not None
+
+
+def _is_rising(stamps: Sequence[int]) -> bool:
+    return all(before < after for before, after in itertools.pairwise(stamps))
 
 
 def _header_rate(stream: VideoStream) -> float:
@@ -248,9 +256,10 @@ def _header_rate(stream: VideoStream) -> float:
 
 def _end_seconds(last: Packet | VideoFrame, rate: float) -> float:
     """When the last packet or picture ends; its length may be unknown."""
-    length = last.duration * float(last.time_base) if last.duration else (
+    unit = float(last.time_base or 0)
+    length = last.duration * unit if last.duration else (
         1 / rate if rate else 0.0)
-    return last.pts * float(last.time_base) + length
+    return (last.pts or 0) * unit + length
 
 
 def _pictures_by_header(container: InputContainer, stream: VideoStream,
@@ -260,10 +269,10 @@ def _pictures_by_header(container: InputContainer, stream: VideoStream,
     else:
         shown_seconds = (container.duration or 0) / av.time_base
     count = stream.frames or round(shown_seconds * _header_rate(stream))
-    is_timed = first.pts is not None and not _is_avi(container)
-    start = stamp_seconds(first.pts, stream) if is_timed else 0.0
-    return _Pictures(max(1, count), start, None, start + shown_seconds,
-                     is_timed)
+    if first.pts is None or _is_avi(container):
+        return _Pictures(max(1, count), 0.0, None, shown_seconds, False)
+    start = stamp_seconds(first.pts, stream)
+    return _Pictures(max(1, count), start, None, start + shown_seconds, True)
 
 
 def _pictures_by_packets(path: Path, first: VideoFrame) -> _Pictures | None:
@@ -339,18 +348,21 @@ def _last_stamp(path: Path, container: InputContainer, stream: VideoStream,
 
     None if the pictures are not those that the packets promise.
     """
-    promised, decoded = [], []
+    promised: list[int] = []
+    decoded: list[int] = []
+    is_timed = True
     try:
         container.seek(key, stream=stream)
         for packet in container.demux(stream):
             if packet.size and not packet.is_discard:
-                promised.append(packet.pts)
-            decoded += [picture.pts for picture in packet.decode()]
+                is_timed &= _add(promised, packet.pts)
+            for picture in packet.decode():
+                is_timed &= _add(decoded, picture.pts)
     except FFmpegError as error:
         raise InputError(
             f"{path}: the end of the video cannot be decoded "
             f"({error_reason(error)}): {MEND}") from error
-    if not promised or None in promised + decoded:
+    if not promised or not is_timed:
         return None
     # Pictures from before a key frame may lean on others not decoded.
     due = sorted(stamp for stamp in promised if stamp >= promised[0])
@@ -359,7 +371,8 @@ def _last_stamp(path: Path, container: InputContainer, stream: VideoStream,
 
 
 def _pictures_by_decoding(path: Path) -> _Pictures:
-    stamps = []
+    stamps: list[int] = []
+    num_pictures = 0
     end_seconds = reached_seconds = 0.0
     with open_video(path) as (container, stream):
         rate = _header_rate(stream)
@@ -370,18 +383,18 @@ def _pictures_by_decoding(path: Path) -> _Pictures:
                                           _end_seconds(packet, rate))
                 if packet.stream is not stream:
                     continue
-                for picture in packet.decode():
-                    stamps.append(picture.pts)
-                    if picture.pts is not None:
+                for picture in decode_packets([packet]):
+                    num_pictures += 1
+                    if _add(stamps, picture.pts):
                         end_seconds = _end_seconds(picture, rate)
         except FFmpegError as error:
             raise InputError(
-                f"{path}: the video cannot be decoded after {len(stamps)} "
+                f"{path}: the video cannot be decoded after {num_pictures} "
                 f"pictures ({error_reason(error)}): {MEND}") from error
         _refuse_lost_seconds(path, container, stream, reached_seconds)
-        if not _is_rising(stamps):
-            return _Pictures(len(stamps), 0.0, None, 0.0, False)
-        return _Pictures(len(stamps), stamp_seconds(stamps[0], stream),
+        if len(stamps) < num_pictures or not _is_rising(stamps):
+            return _Pictures(num_pictures, 0.0, None, 0.0, False)
+        return _Pictures(num_pictures, stamp_seconds(stamps[0], stream),
                          stamp_seconds(stamps[-1], stream), end_seconds, True)
 
 
@@ -392,9 +405,9 @@ def _choose_rate(path: Path, pictures: _Pictures,
     if header_rate:
         expected = shown_seconds * header_rate
         if (not pictures.is_timed
-                or abs(expected - pictures.count) < _RATE_SLACK_FRAMES):
+                or abs(expected - pictures.num_pictures) < _RATE_SLACK_FRAMES):
             return header_rate
     if shown_seconds <= 0:
         raise InputError(f"{path}: neither the header nor the pictures tell "
                          "how many frames a second: encode it anew")
-    return pictures.count / shown_seconds
+    return pictures.num_pictures / shown_seconds

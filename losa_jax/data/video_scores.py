@@ -44,7 +44,8 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
     if strangers:
         raise InputError(
             f"{path}: {len(strangers)} classes are not among the data set's "
-            f"{len(known)}: {', '.join(strangers[:5])}")
+            f"{len(known)}: {', '.join(strangers[:5])}; give scores of this "
+            "data set's classes")
     found = {}
     missing = []
     for video_id in video_ids:
@@ -56,7 +57,8 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
     if missing:
         raise InputError(f"{path}: no scores of {len(missing)} of "
                          f"{len(video_ids)} videos: "
-                         f"{', '.join(missing[:5])}")
+                         f"{', '.join(missing[:5])}; add them, or leave "
+                         "these videos out with config.data.block_list")
     return found
 
 

@@ -31,6 +31,7 @@ class Interval(NamedTuple):
     high: float
 
     def excludes_zero(self) -> bool:
+        """Whether all of it lies on one side of zero."""
         return self.low > 0 or self.high < 0
 
 

@@ -13,7 +13,7 @@ A prediction, best score first, is at a threshold a
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,10 @@ BACKGROUND_IOU = 0.1
 # The profile looks at the best 1 G to 10 G predictions, G actions in all.
 RANKS = tuple(range(1, 11))
 NUM_BINS = 5
+
+
+Truth = Mapping[str, Sequence[Annotation]]
+Found = Mapping[str, Sequence[Detection]]
 
 
 class Bin(NamedTuple):
@@ -69,17 +73,19 @@ class Diagnosis:
     missed: float
 
 
+_Place = tuple[str, int]  # video, number of its action
+
+
 class _Matched(NamedTuple):
     """Kinds of predictions and who found which action, best score first."""
 
     kind: list[str]
     video: list[str]
     place: list[int]  # in the video's list of predictions
-    action: list[tuple[str, int] | None]  # (video, number) that was found
+    action: list[_Place | None]  # that was found
 
 
-def diagnose(ground_truth: Mapping[str, Sequence[Annotation]],
-             predictions: Mapping[str, Sequence[Detection]], *,
+def diagnose(ground_truth: Truth, predictions: Found, *,
              class_names: Sequence[str], tiou_thresholds: Sequence[float],
              durations: Mapping[str, float], tiou_threshold: float = 0.5
              ) -> Diagnosis:
@@ -103,7 +109,7 @@ def diagnose(ground_truth: Mapping[str, Sequence[Annotation]],
             shares.append(float((best == kind).mean()) if best.size else 0.0)
         profile[kind] = shares
 
-    def score(truth, found) -> float:
+    def score(truth: Truth, found: Found) -> float:
         return evaluate_map(truth, found, class_names=class_names,
                             tiou_thresholds=tiou_thresholds).average_map
 
@@ -120,7 +126,8 @@ def diagnose(ground_truth: Mapping[str, Sequence[Annotation]],
                      1 - len(found) / max(num_actions, 1))
 
 
-def _match(ground_truth, predictions, threshold: float) -> _Matched:
+def _match(ground_truth: Truth, predictions: Found, threshold: float
+           ) -> _Matched:
     rows = sorted(
         ((found.score, video, place) for video, list_ in predictions.items()
          if video in ground_truth for place, found in enumerate(list_)),
@@ -163,7 +170,8 @@ def _kind(iou: np.ndarray, same: np.ndarray, threshold: float, video: str,
     return "background", None
 
 
-def _overlaps(actions, found) -> np.ndarray:
+def _overlaps(actions: Sequence[Annotation], found: Sequence[Detection]
+              ) -> np.ndarray:
     """IoU [predictions, actions]."""
     one = np.array([(row.start_seconds, row.end_seconds) for row in found]
                    ).reshape(-1, 2)
@@ -175,7 +183,7 @@ def _overlaps(actions, found) -> np.ndarray:
     return shared / np.maximum(union, 1e-12)
 
 
-def _without(predictions, matched: _Matched, error: str):
+def _without(predictions: Found, matched: _Matched, error: str) -> Found:
     """All predictions but those that made this error."""
     wrong: dict[str, set[int]] = {}
     for kind, video, place in zip(matched.kind, matched.video, matched.place,
@@ -187,8 +195,8 @@ def _without(predictions, matched: _Matched, error: str):
             for video, rows in predictions.items()}
 
 
-def _measures(ground_truth, durations
-              ) -> dict[str, dict[tuple[str, int], float]]:
+def _measures(ground_truth: Truth, durations: Mapping[str, float]
+              ) -> dict[str, dict[_Place, float]]:
     length, coverage, count = {}, {}, {}
     for video, actions in ground_truth.items():
         for number, (start, end, _) in enumerate(actions):
@@ -200,8 +208,9 @@ def _measures(ground_truth, durations
             "actions_in_video": count}
 
 
-def _bins(measure, ground_truth, predictions, matched: _Matched, found, score
-          ) -> list[Bin]:
+def _bins(measure: Mapping[_Place, float], ground_truth: Truth,
+          predictions: Found, matched: _Matched, found: set[_Place],
+          score: Callable[[Truth, Found], float]) -> list[Bin]:
     if not measure:
         return []
     values = np.array(list(measure.values()))

@@ -148,6 +148,7 @@ def detection_loss(class_logits: Float[Array, "b p k"],
     regression = jnp.sum(
         jnp.where(positive, distance, 0.0)) / normalizer
 
+    weight: jax.Array | float
     if regression_weight < 0:
         weight = jax.lax.stop_gradient(
             classification

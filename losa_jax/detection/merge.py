@@ -39,13 +39,13 @@ def finds_in_seconds(candidates: Candidates, class_scores: np.ndarray | None,
       first_sample: where the window starts.
       samples_per_token: samples that a token of the head stands for.
     """
+    segments, scores, labels, alive = map(np.asarray, candidates)
     seconds = np.asarray(timeline.seconds_from_tokens(
-        candidates.segments, grid, first_sample, samples_per_token),
-        np.float32)
+        segments, grid, first_sample, samples_per_token), np.float32)
     # Cutting to the video can leave nothing of a segment.
-    real = candidates.alive & (seconds[:, 1] > seconds[:, 0])
+    real = alive & (seconds[:, 1] > seconds[:, 0])
     return WindowFinds(
-        seconds[real], candidates.scores[real], candidates.labels[real],
+        seconds[real], scores[real], labels[real],
         None if class_scores is None else class_scores[real])
 
 

@@ -6,8 +6,8 @@ order of the mapping, then the order of its list) ranks first. Public kits
 use numpy's unstable sort, whose order of equal scores depends on the
 processor: where many scores are equal, expect their mAP to differ from ours
 by some tenths of a percent (on one public file they give 33.41, 33.47 or
-33.14 on three kinds of processor, we 33.15 on every one). `ACTIVITYNET_KIT`
-does as they do.
+33.14 on three kinds of processor, we 33.15 on every one).
+`Rules("numpy", "false")` does as they do.
 """
 
 import dataclasses
@@ -29,7 +29,8 @@ class Rules:
 
     Attributes:
       ties: "stable", or "numpy": equal scores in the order of its unstable
-        sort, as ActivityNet's kit.
+        sort, as ActivityNet's kit. "file" keeps the order given, whatever
+        the scores.
       unknown_videos: predictions in videos that are not in the ground truth
         are left out ("drop"), or are false ("false"), as in ActivityNet's
         kit.
@@ -40,7 +41,6 @@ class Rules:
 
 
 OURS = Rules()
-ACTIVITYNET_KIT = Rules("numpy", "false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +81,14 @@ class ClassMatches(NamedTuple):
     """What the predictions of one class found.
 
     Attributes:
+      label: number of the class.
       video: [m] number of each prediction's video, best score first.
       scores: [m].
       hits: bool [thresholds, m].
       actions_per_video: [videos]
     """
 
+    label: int
     video: np.ndarray
     scores: np.ndarray
     hits: np.ndarray
@@ -136,7 +138,7 @@ def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
       class_names: all classes; predictions of other labels are left out and
         counted.
       tiou_thresholds: temporal IoU that counts as found, inclusive.
-      rules: `ACTIVITYNET_KIT` gives that kit's numbers.
+      rules: `Rules("numpy", "false")` gives that kit's numbers.
 
     Raises:
       InputError: no action at all, or a ground-truth label that is not in
@@ -189,7 +191,7 @@ def match_predictions(ground_truth: Mapping[str, Sequence[Annotation]],
     for k in np.unique(actions.label):
         rows = found.ranking[ranked_labels == k]
         matches.append(ClassMatches(
-            found.group[rows] // num_classes, found.scores[rows],
+            int(k), found.group[rows] // num_classes, found.scores[rows],
             true[:, rows],
             np.bincount(actions.group[actions.label == k] // num_classes,
                         minlength=len(ground_truth))))
@@ -287,8 +289,9 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
     unknown = sorted({label for annotations in ground_truth.values()
                       for _, _, label in annotations} - set(class_index))
     if unknown:
-        raise InputError(f"the ground truth has labels that are no class: "
-                         f"{', '.join(unknown)}; add them to the class list")
+        raise InputError("the annotations have labels that are no class: "
+                         f"{', '.join(unknown)}; add them to the file of "
+                         "class names")
     groups, segments, num_left_out = [], [], 0
     for video, annotations in enumerate(ground_truth.values()):
         kept: dict[int, list[tuple[float, float]]] = {}
@@ -305,7 +308,9 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
             groups += [video * len(class_names) + k] * len(kept[k])
             segments += kept[k]
     if not groups:
-        raise InputError("the ground truth has no actions to score against")
+        raise InputError("the annotations of this subset have no actions of "
+                         "these classes to score against: is it another "
+                         "subset?")
     group = np.asarray(groups)
     return _Rows(group, group % len(class_names),
                  np.asarray(segments, np.float64), np.empty(0),
@@ -320,7 +325,7 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
     """Predictions of known videos and classes, by group, best first."""
     class_index = {name: k for k, name in enumerate(class_names)}
     video_index = {video: index for index, video in enumerate(ground_truth)}
-    groups, values, total = [], [], 0
+    groups, rows, total = [], [], 0
     for video, detections in predictions.items():
         total += len(detections)
         if video not in video_index:
@@ -332,18 +337,19 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
             k = class_index.get(label)
             if k is not None:
                 groups.append(first_group + k)
-                values.append((start, end, score))
+                rows.append((start, end, score))
     group = np.asarray(groups, np.int64)
-    values = np.asarray(values, np.float64).reshape(-1, 3)
+    values = np.asarray(rows, np.float64).reshape(-1, 3)
     if rules.ties == "file":
         ranking = np.arange(len(values))
     elif rules.ties == "stable":
         ranking = np.argsort(-values[:, 2], kind="stable")
     else:  # class by class, as the kits sort
         labels = group % len(class_names)
-        rows = [np.flatnonzero(labels == k) for k in range(len(class_names))]
+        of_class = [np.flatnonzero(labels == k)
+                    for k in range(len(class_names))]
         ranking = np.concatenate([
-            one[np.argsort(values[one, 2])[::-1]] for one in rows])
+            one[np.argsort(values[one, 2])[::-1]] for one in of_class])
     order = ranking[np.argsort(group[ranking], kind="stable")]
     row_of_input = np.empty_like(order)
     row_of_input[order] = np.arange(len(order))
@@ -388,14 +394,14 @@ def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     true = np.zeros((len(thresholds), len(iou)), bool)
     for index, threshold in enumerate(thresholds):
         free = np.where(iou >= threshold, iou, -1.0)
-        matches = (free >= 0).any(axis=1)
+        matches = np.any(free >= 0, axis=1)
         row = 0
         while matches[row:].any():
             row += int(np.argmax(matches[row:]))
             true[index, row] = True
             free[:, np.argmax(free[row])] = -1.0
             row += 1
-            matches[row:] = (free[row:] >= 0).any(axis=1)
+            matches[row:] = np.any(free[row:] >= 0, axis=1)
     return true
 
 

@@ -1,6 +1,6 @@
 """From logits to a short list of detections: decoding, NMS, voting.
 
-`decode_candidates` runs inside the jitted forward. `suppress` runs on the
+`decode_with_points` runs inside the jitted forward. `suppress` runs on the
 host, once a video, when the candidates of all its windows are together; it
 hands `soft_nms` or `hard_nms` arrays of a few fixed sizes.
 
@@ -48,17 +48,12 @@ class Candidates(NamedTuple):
     alive: Bool[Array, "*b m"]
 
 
-def decode_candidates(*arrays: Any, **settings: Any) -> Candidates:
-    """The candidates of `decode_with_points`."""
-    return decode_with_points(*arrays, **settings)[0]
-
-
 def decode_with_points(class_logits: Float[Array, "p k"],
                        offsets: (Float[Array, "p 2"]
                                  | Float[Array, "p k 2"]),
                        points: Points, valid: Bool[Array, "p"], *,
                        score_threshold: float, top_k: int,
-                       level_sizes: Sequence[int] | None,
+                       level_sizes: Sequence[int] | np.ndarray | None,
                        min_length_tokens: float
                        ) -> tuple[Candidates, Int[Array, "m"]]:
     """The best (point, class) pairs of one window as segments; vmap over b.
@@ -114,12 +109,12 @@ class Kept(NamedTuple):
     """What NMS left, in the order picked: by descending score.
 
     Attributes:
-      index: [max_kept] row of the input; 0 where not valid.
+      row: [max_kept] of the input; 0 where not valid.
       score: [max_kept] as it was when picked; 0 where not valid.
       valid: [max_kept] False behind the last pick.
     """
 
-    index: Int[Array, "*g max_kept"]
+    row: Int[Array, "*g max_kept"]
     score: Float[Array, "*g max_kept"]
     valid: Bool[Array, "*g max_kept"]
 
@@ -305,8 +300,8 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
             for i, part, pick in zip(open_groups, parts, picks, strict=True):
                 if len(part) == len(groups[i]) or _is_final(
                         pick, scores[part].min(), max_kept):
-                    kept[i] = (part[pick.index[pick.valid]],
-                               pick.score[pick.valid])
+                    kept[i] = (part[pick.row[pick.valid]],
+                               np.asarray(pick.score[pick.valid]))
             looked_at *= 4
     # In the groups' order, which decides between equal scores.
     rows = np.concatenate([np.empty(0, np.int64),
@@ -371,17 +366,12 @@ def _run_groups(run: Callable[..., Kept], segments: np.ndarray,
             alive[i, :len(groups[member])] = True
         results[bucket] = run(segments[rows], scores[rows], alive,
                               max_kept=min(max_kept, bucket))
-    found: list[Kept | None] = [None] * len(groups)
+    found: dict[int, Kept] = {}
     for bucket, members in buckets.items():
         together = [np.asarray(part) for part in results[bucket]]
         for i, member in enumerate(members):
             found[member] = Kept(*(part[i] for part in together))
-    return found
-
-
-def _bucket(count: int, smallest: int = 1) -> int:
-    """The next power of two."""
-    return max(smallest, 1 << (count - 1).bit_length())
+    return [found[i] for i in range(len(groups))]
 
 
 def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,

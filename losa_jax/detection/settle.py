@@ -16,6 +16,9 @@ from losa_jax.detection.merge import WindowFinds
 from losa_jax.detection.postprocess import LENGTH_EPSILON, suppress_rows, vote
 from losa_jax.detection.predictions import Detection
 
+# Segments [m, 2], scores [m] and, of candidates and picks, labels [m].
+Rows = tuple[np.ndarray, ...]
+
 
 class Settling:
     """Candidates that wait, and the last picks that are final."""
@@ -39,14 +42,14 @@ class Settling:
 
     def add(self, finds: WindowFinds) -> None:
         """Takes the candidates of the next window."""
-        rows = (finds.segments, finds.scores, finds.labels)
+        rows: Rows = (finds.segments, finds.scores, finds.labels)
         self._voters = _joined(self._voters, rows[:2])
         rows = self._after(self._picked, rows, None)
         self._waiting = _joined(self._waiting, rows)
 
     def cut(self, duration_seconds: float) -> None:
         """Cuts what waits to the length of the video, now that it is known."""
-        def cut(rows):
+        def cut(rows: Rows) -> Rows:
             segments = np.minimum(rows[0], np.float32(duration_seconds))
             real = segments[:, 1] > segments[:, 0]
             return tuple(part[real] for part in (segments, *rows[1:]))
@@ -101,7 +104,8 @@ class Settling:
                 places, *picked[1:], strict=True)]
         return sorted(found, key=lambda one: one[:2])
 
-    def _after(self, picked, rows, turn: np.ndarray | None):
+    def _after(self, picked: Rows, rows: Rows, turn: np.ndarray | None
+               ) -> Rows:
         """Candidates as picks leave them.
 
         Args:
@@ -138,11 +142,11 @@ def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return intersection / (length[0][:, None] + length[1] - intersection)
 
 
-def _no_rows():
+def _no_rows() -> Rows:
     return (np.zeros((0, 2), np.float32), np.zeros(0, np.float32),
             np.zeros(0, np.int64))
 
 
-def _joined(first, second):
+def _joined(first: Rows, second: Rows) -> Rows:
     return tuple(np.concatenate(pair)
                  for pair in zip(first, second, strict=True))

@@ -5,6 +5,7 @@ token coordinate i * s of the head's finest grid. Joining the levels gives
 the axis p that logits, offsets and targets share.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,14 +68,16 @@ def level_points(num_tokens: int, strides: Sequence[int],
     """
     if len(strides) != len(regression_ranges):
         raise InputError(
-            f"{len(strides)} pyramid strides {tuple(strides)} but "
-            f"{len(regression_ranges)} regression ranges: give one range a "
-            "level")
+            f"{len(regression_ranges)} regression ranges for "
+            f"config.head.num_levels={len(strides)}: give one a level "
+            "(config.head.regression_edges)")
     uneven = [stride for stride in strides if num_tokens % stride]
     if uneven:
         raise InputError(
-            f"{num_tokens} tokens do not divide by the pyramid strides "
-            f"{uneven}: choose a multiple of {int(np.lcm.reduce(strides))}")
+            f"a window of {num_tokens} tokens (config.window.tokens) does not "
+            f"divide by the strides {uneven} of config.head.num_levels="
+            f"{len(strides)} levels: choose a multiple of "
+            f"{math.lcm(*strides)}")
     levels = []
     for stride, (range_min, range_max) in zip(strides, regression_ranges,
                                               strict=True):

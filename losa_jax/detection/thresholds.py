@@ -29,13 +29,9 @@ def best_f1_thresholds(ground_truth: Mapping[str, Sequence[Annotation]],
     """
     found = {name: {"score": DEFAULT_THRESHOLD, "f1": 0.0, "precision": 0.0,
                     "recall": 0.0} for name in class_names}
-    present = [name for name in class_names if any(
-        label == name for actions in ground_truth.values()
-        for *_, label in actions)]
-    matches = match_predictions(
-        ground_truth, predictions, class_names=class_names,
-        tiou_thresholds=(tiou_threshold,))
-    for name, one in zip(present, matches, strict=True):
+    for one in match_predictions(
+            ground_truth, predictions, class_names=class_names,
+            tiou_thresholds=(tiou_threshold,)):
         hits = np.cumsum(one.hits[0])
         if not hits.size or not hits[-1]:
             continue
@@ -45,7 +41,7 @@ def best_f1_thresholds(ground_truth: Mapping[str, Sequence[Annotation]],
         # Equal scores stay or go together.
         ends = np.append(one.scores[1:] < one.scores[:-1], True)
         best = int(np.argmax(np.where(ends, f1, -1.0)))
-        found[name] = {
+        found[class_names[one.label]] = {
             "score": float(one.scores[best]), "f1": float(f1[best]),
             "precision": float(hits[best] / kept[best]),
             "recall": float(hits[best] / actions)}

@@ -65,7 +65,9 @@ def evaluate_thumos(ground_truth: Mapping[str, Sequence[Annotation]],
             precision[k] = _precision(scores, hits, counts,
                                       actions_per_class[k], shape[1])
     if not actions_per_class.any():
-        raise InputError("the ground truth has no actions to score against")
+        raise InputError("the annotations of this subset have no actions of "
+                         "these classes to score against: is it another "
+                         "subset?")
     means = precision[actions_per_class > 0].mean(axis=0)
     known = set(class_names)
     dropped = sum(

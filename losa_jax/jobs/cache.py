@@ -8,12 +8,13 @@ no backbone. Interrupted runs go on with the first shard that is not whole.
 import itertools
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data import augment
@@ -77,8 +78,9 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     name = "raw_taps" if is_raw else "taps"
     dtype = cache_dtype(config)
     views = 1 + config.data.cache_copies
-    clip_bytes = views * _clip_bytes(model, config.augment.size, mesh.size,
-                                     dtype)
+    clip_bytes = views * _clip_bytes(
+        model, config.window.clip_frames, config.augment.size, mesh.size,
+        dtype)
     sizes = {video.video_id: _num_clips(video, config) * clip_bytes
              for video in videos}
     shards = split_shards(videos, sizes, SHARD_BYTES)
@@ -145,9 +147,9 @@ def _num_clips(video: SourceVideo, config: Any) -> int:
     return -(-video.grid.num_samples // config.window.clip_frames)
 
 
-def _clip_bytes(model: build.Model, size: int, num_devices: int,
-                dtype: np.dtype) -> int:
-    shape = (num_devices, model.spec.clip_frames, size, size, 3)
+def _clip_bytes(model: build.Model, clip_frames: int, size: int,
+                num_devices: int, dtype: np.dtype) -> int:
+    shape = (num_devices, clip_frames, size, size, 3)
     features = jax.eval_shape(
         lambda frozen, frames: model.encode(
             frozen, {}, {"frames": frames}, None, None),
@@ -158,15 +160,15 @@ def _clip_bytes(model: build.Model, size: int, num_devices: int,
 
 def _encode_views(video: SourceVideo, config: Any, name: str,
                   dtype: np.dtype,
-                  encode: Callable[[Iterator[np.ndarray]], WindowFeatures]
+                  encode: Callable[[Iterator[np.ndarray]],
+                                   tuple[np.ndarray, np.ndarray]]
                   ) -> list[dict[str, np.ndarray]] | None:
     """`last` and taps of every view; None if the video may be skipped."""
     views = []
     try:
         for view in range(1 + config.data.cache_copies):
-            features = encode(_clips(video, config, view))
-            views.append({"last": features.last,
-                          name: features.taps.astype(dtype)})
+            last, taps = encode(_clips(video, config, view))
+            views.append({"last": last, name: taps.astype(dtype)})
     except VideoDecodeError as error:
         if config.data.on_broken_video != "skip":
             raise
@@ -175,22 +177,23 @@ def _encode_views(video: SourceVideo, config: Any, name: str,
     return views
 
 
-def _encode(clips: Iterator[np.ndarray], encode, model: build.Model, mesh,
-            bar: tqdm) -> WindowFeatures:
+def _encode(clips: Iterator[np.ndarray],
+            encode: Callable[[Any, jax.Array], WindowFeatures],
+            model: build.Model, mesh: Mesh, bar: tqdm
+            ) -> tuple[np.ndarray, np.ndarray]:
     """Of all clips of a video: `last` [n, u, c] and `taps` [k, n, ...]."""
     batch_clips = CLIPS_A_DEVICE * mesh.size
     last, taps = [], []
     for batch in _batches(clips, batch_clips):
         count = len(batch)
-        frames = np.stack(batch + batch[-1:] * (batch_clips - count))
-        frames = sharding.put(
-            {"frames": frames},
-            sharding.batch_shardings({"frames": frames}, mesh))["frames"]
-        features = jax.device_get(encode(model.frozen, frames))
+        frames = {"frames": np.stack(
+            batch + batch[-1:] * (batch_clips - count))}
+        put = sharding.put(frames, sharding.batch_shardings(frames, mesh))
+        features = jax.device_get(encode(model.frozen, put["frames"]))
         last.append(features.last[:count, 0])
         taps.append(features.taps[:, :count, 0])
         bar.update(count)
-    return WindowFeatures(np.concatenate(last), np.concatenate(taps, 1))
+    return np.concatenate(last), np.concatenate(taps, 1)
 
 
 def _clips(video: SourceVideo, config: Any, view: int
@@ -210,9 +213,8 @@ def _clips(video: SourceVideo, config: Any, view: int
         window = Window(first, length, valid)
         if view == 0:
             shown = reader.read_window(
-                video, window, lambda picture, _: augment.test_picture(
-                    picture, settings.size, settings.test_resize),
-                settings.size)
+                video, window, augment.as_tested(
+                    settings.size, settings.test_resize), settings.size)
             yield from np.split(shown, length // clip)
             continue
         frames = reader.read_window(video, window)
@@ -225,6 +227,6 @@ def _clips(video: SourceVideo, config: Any, view: int
 
 
 def _batches(items: Iterator[np.ndarray], size: int
-             ) -> Iterator[Sequence[np.ndarray]]:
+             ) -> Iterator[list[np.ndarray]]:
     while batch := list(itertools.islice(items, size)):
         yield batch

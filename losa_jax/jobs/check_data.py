@@ -22,6 +22,7 @@ from losa_jax.data.check import (
 from losa_jax.data.source import video_grid
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.jobs.setup import (
+    PROBED_FILE,
     open_stored,
     read_annotations,
     start_log,
@@ -83,7 +84,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
         else:
             found, broken = check_videos(
                 chosen, Path(data.videos), on_broken_video=REPORT,
-                check=data.check, cache_path=workdir / "probed_videos.json",
+                check=data.check, cache_path=workdir / PROBED_FILE,
                 num_threads=data.num_threads, progress=True)
         infos |= found
         findings += [Finding(one.video_id, subset, UNREADABLE, one.reason)

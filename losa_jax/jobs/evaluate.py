@@ -47,12 +47,11 @@ from losa_jax.jobs.setup import (
     window_reader,
     write_json,
 )
-from losa_jax.training import bucket, build, processes, sharding
+from losa_jax.training import bucket, build, processes
 from losa_jax.training.batches import local_rows, put_batch
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import BEST, LAST
 from losa_jax.training.restore import fresh_state, restore_run
-from losa_jax.training.step import make_candidates_step
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +74,7 @@ class Evaluator:
             settings.video_scores, data.label_names,
             [video.video_id for video in data.test]
         ) if settings.video_scores else None
-        self._candidates = jax.jit(make_candidates_step(
-            model.encode, model.detector, model.points_of, model.tubelet,
-            settings), out_shardings=sharding.replicated(mesh))
+        self._candidates = build.jit_candidates_step(config, model, mesh)
 
     def run(self, parameters: Any, statistics: Any
             ) -> tuple[MapReport, dict[str, list[Detection]]]:
@@ -111,9 +108,9 @@ class Evaluator:
                     batch.pop("window_number"), batch["valid_samples"],
                     strict=True)
                 if number >= 0 and not valid}
-            batch = put_batch(batch, self._mesh, batch_windows)
             rows = jax.device_get(self._candidates(
-                parameters, statistics, self._model.frozen, batch))
+                parameters, statistics, self._model.frozen,
+                put_batch(batch, self._mesh, batch_windows)))
             for row, number in enumerate(numbers):
                 if number < 0:  # padding
                     continue

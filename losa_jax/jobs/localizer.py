@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from losa_jax.data.source import SourceVideo, video_grid
-from losa_jax.data.stream import VideoEnd, stream_windows
+from losa_jax.data.stream import VideoEnd, VideoWindow, stream_windows
 from losa_jax.data.video_probe import probe_video
+from losa_jax.data.windows import Window
 from losa_jax.detection.merge import (
     WindowFinds,
     finds_in_seconds,
@@ -31,13 +32,14 @@ from losa_jax.detection.predictions import Detection
 from losa_jax.detection.thresholds import DEFAULT_THRESHOLD
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import CONFIG_FILE, THRESHOLDS_FILE
+from losa_jax.timeline import SampleGrid
 from losa_jax.training.exported import load_exported
 
 # (frames uint8 [b, f, size, size, 3], valid_samples int32 [b]) to candidates
 # [b, m] in tokens of their window, and the scores of all classes [b, m, k]
 # or None; b is `Localizer.batch_windows`.
 PredictWindows = Callable[[np.ndarray, np.ndarray],
-                          tuple[Candidates, np.ndarray | None]]
+                          tuple[Candidates, jax.Array | None]]
 
 
 class VideoResult(NamedTuple):
@@ -112,12 +114,13 @@ class Localizer:
             else threshold)]
 
     def threshold_of(self, label: str) -> float:
+        """Score from which a detection of a class is shown."""
         return self.thresholds.get(label, DEFAULT_THRESHOLD)
 
     def many(self, videos: Sequence[SourceVideo], *,
              top_k: int | None = None,
              on_windows: Callable[[int], object] = lambda count: None
-             ) -> Iterator[VideoResult]:
+             ) -> Generator[VideoResult]:
         """Results of videos as they are done; windows of several share a
         batch.
 
@@ -128,7 +131,7 @@ class Localizer:
         """
         found: list[list[WindowFinds]] = [[] for _ in videos]
         ended: list[VideoEnd] = []
-        waiting = []
+        waiting: list[VideoWindow] = []
 
         def predict_waiting() -> None:
             for item, finds in zip(waiting, self._finds(waiting, videos),
@@ -164,7 +167,8 @@ class Localizer:
             predict_waiting()
         yield from done()
 
-    def _finds(self, waiting, videos: Sequence[SourceVideo]
+    def _finds(self, waiting: Sequence[VideoWindow],
+               videos: Sequence[SourceVideo]
                ) -> Iterator[WindowFinds]:
         """Of windows that may be fewer than a batch."""
         return self.find([item.window for item in waiting],
@@ -172,7 +176,8 @@ class Localizer:
                          [videos[item.video_number].grid
                           for item in waiting])
 
-    def find(self, windows, frames, grids) -> Iterator[WindowFinds]:
+    def find(self, windows: Sequence[Window], frames: Sequence[np.ndarray],
+             grids: Sequence[SampleGrid]) -> Iterator[WindowFinds]:
         """What is in some windows, at most `batch_windows` of them.
 
         Args:
@@ -243,7 +248,6 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
     from losa_jax.training import build, sharding
     from losa_jax.training.checkpoint import BEST, LAST
     from losa_jax.training.restore import restore_run
-    from losa_jax.training.step import make_candidates_step
 
     config = read_config(workdir)
     if which not in (BEST, LAST):
@@ -276,9 +280,7 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
     state, which = restore_run(config, workdir, which, model, mesh,
                                class_names)
     parameters, statistics = state.ema, state.statistics
-    step = jax.jit(make_candidates_step(
-        model.encode, model.detector, model.points_of, model.tubelet,
-        config.evaluate))
+    step = build.jit_candidates_step(config, model, mesh)
 
     def predict_windows(frames, valid_samples):
         batch = {"frames": frames, "valid_samples": valid_samples}
@@ -358,4 +360,4 @@ def identity_of(config: ConfigDict, class_names: Sequence[str],
 
 
 def _checksum(leaf: jax.Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(leaf))
+    return zlib.crc32(np.ascontiguousarray(leaf).data)

@@ -129,12 +129,13 @@ def format_plan(config: Any, found: Plan) -> str:
 
 
 def _need_lines(need: Need) -> list[str]:
-    if need.peak_bytes is None:
+    sizes = need.argument_bytes, need.temporary_bytes, need.peak_bytes
+    gib = [size / _GIB for size in sizes if size is not None]
+    if len(gib) < len(sizes):
         lines = [f"  out of memory: {need.why_not}"]
     else:
-        lines = [f"  memory: arguments {need.argument_bytes / _GIB:.2f} GiB, "
-                 f"temporary {need.temporary_bytes / _GIB:.2f}, peak "
-                 f"{need.peak_bytes / _GIB:.2f}"
+        lines = [f"  memory: arguments {gib[0]:.2f} GiB, temporary "
+                 f"{gib[1]:.2f}, peak {gib[2]:.2f}"
                  + ("" if need.fits else ": more than it has")]
     if need.largest:
         lines += ["  largest buffers:",
@@ -143,7 +144,7 @@ def _need_lines(need: Need) -> list[str]:
     if need.peak_bytes is None:
         return lines
     lines[-1] += f", {need.memory_traffic / 1e9:.3g} GB to and from memory"
-    lines += [f"  {kind}: {one.count} of together "
+    lines += [f"  {kind}: {one.num_calls} of together "
               f"{one.total_bytes / 2**20:,.1f} MiB, largest "
               f"{one.largest_bytes / 2**20:,.1f} MiB"
               for kind, one in need.collectives.items()]

@@ -1,6 +1,7 @@
 """--mode=plan --plan_sweep: which mesh, chunk, batch for these chips?"""
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,20 @@ _GIB = 2**30
 def sweep_plans(config: Any, topology: str, *,
                 chunks: tuple[int, ...] = CHUNKS,
                 batches: tuple[int, ...] = BATCHES,
+                max_minutes: float = 0.0,
                 output: Path | None = None) -> list[tuple[Any, Plan]]:
-    """Compiles the train step of every choice, prints a table, best first.
+    """Compiles the train step of choices, prints a table, best first.
 
     A choice is a mesh, backbone.chunk_clips, train.batch_windows, and where
     the backbone has gradients adapter.checkpoint_blocks. Best is what fits,
     has the config's own batch (another one is another recipe), and takes the
-    least time by the cautious roofline; then memory decides.
+    least time by the cautious roofline; then memory decides. Of a mesh and a
+    batch the quickest comes first (nothing recomputed, many clips at once):
+    once it fits, what would only save memory is left out.
+
+    Args:
+      max_minutes: no choice is begun later, the promising ones come first;
+        0 for all. The first is always tried.
 
     Returns:
       (config, plan) of each choice in the table's order.
@@ -45,14 +53,32 @@ def sweep_plans(config: Any, topology: str, *,
       InputError: no mesh fits the config.
     """
     chip, devices = describe_devices(topology)
-    choices = list(_choices(config, len(devices), chunks, batches))
-    if not choices:
+    groups = list(_groups(config, len(devices), chunks, batches))
+    count = sum(map(len, groups))
+    if not count:
         raise InputError(f"no mesh of {len(devices)} devices divides the "
-                         "batch's windows and clips")
-    found = [(one, make_plan(one, topology, chip, devices,
-                             with_evaluation=False))
-             for one in tqdm(choices, desc="compiling", unit="plan",
-                             leave=False)]
+                         "batch's windows and clips: give another "
+                         "config.train.batch_windows or --topology")
+    found: list[tuple[Any, Plan]] = []
+    needless, untried = 0, 0
+    started = time.monotonic()
+    with tqdm(total=count, desc="compiling", unit="plan",
+              leave=False) as bar:
+        for group in groups:
+            for place, one in enumerate(group):
+                seconds = time.monotonic() - started
+                if found and 0 < 60 * max_minutes <= seconds:
+                    untried += len(group) - place
+                    break
+                plan = make_plan(one, topology, chip, devices,
+                                 with_evaluation=False)
+                found.append((one, plan))
+                bar.update()
+                if plan.fits:
+                    needless += len(group) - place - 1
+                    bar.update(len(group) - place - 1)
+                    break
+    minutes = (time.monotonic() - started) / 60
     own = config.train.batch_windows
 
     def rank(pair):
@@ -64,6 +90,9 @@ def sweep_plans(config: Any, topology: str, *,
 
     found.sort(key=rank)
     print("\n".join(_table(found)))
+    print(f"{len(found)} of {count} choices compiled in {minutes:.1f} min; "
+          f"{needless} would only save memory where the quicker one fits"
+          + (f"; {untried} not tried for lack of time" if untried else ""))
     print(_recommendation(*found[0], own))
     if output is not None:
         write_json(output, [
@@ -72,40 +101,45 @@ def sweep_plans(config: Any, topology: str, *,
     return found
 
 
-def _choices(config: Any, count: int, chunks: tuple[int, ...],
-             batches: tuple[int, ...]) -> Iterator[Any]:
-    """Copies of the config; none stands for the same program as another."""
+def _groups(config: Any, count: int, chunks: tuple[int, ...],
+            batches: tuple[int, ...]) -> Iterator[list[Any]]:
+    """Copies of the config, of one mesh and batch each, quickest first.
+
+    None stands for the same program as another.
+    """
     tuned = config.adapter.kind in TUNED_KINDS
     # Together: one batch decides which meshes there are.
     for factor in batches:
-        for remat in ((True, False) if tuned
-                      else (config.adapter.checkpoint_blocks,)):
-            batch = factor * config.train.batch_windows
-            for data, clip, fsdp in meshes(config, count, factor):
-                seen = set()
-                for chunk in chunks:
-                    clips = batch // data * window_clips(config) // clip
-                    if window_clips(config) % (clip * fsdp) == 0:
-                        clips //= fsdp
-                    chunk = largest_divisor(clips, chunk or clips)
-                    if chunk in seen:
-                        continue
-                    seen.add(chunk)
-                    one = config.copy_and_resolve_references()
-                    one.mesh.data, one.mesh.clip = data, clip
-                    one.mesh.fsdp = fsdp
-                    one.backbone.chunk_clips = chunk
-                    one.train.batch_windows = batch
-                    one.evaluate.batch_windows *= factor
-                    one.adapter.checkpoint_blocks = remat
-                    yield one
+        batch = factor * config.train.batch_windows
+        for data, clip, fsdp in meshes(config, count, factor):
+            clips = batch // data * window_clips(config) // clip
+            if window_clips(config) % (clip * fsdp) == 0:
+                clips //= fsdp
+            sizes = sorted({largest_divisor(clips, chunk or clips)
+                            for chunk in chunks}, reverse=True)
+            # What is stored for the gradient is that of all chunks.
+            tries = ([(False, sizes[0]), *((True, size) for size in sizes)]
+                     if tuned else
+                     [(config.adapter.checkpoint_blocks, size)
+                      for size in sizes])
+            group = []
+            for remat, chunk in tries:
+                one = config.copy_and_resolve_references()
+                one.mesh.data, one.mesh.clip, one.mesh.fsdp = data, clip, fsdp
+                one.backbone.chunk_clips = chunk
+                one.train.batch_windows = batch
+                one.evaluate.batch_windows *= factor
+                one.adapter.checkpoint_blocks = remat
+                group.append(one)
+            yield group
 
 
 def meshes(config: Any, count: int, factor: int = 1
            ) -> list[tuple[int, int, int]]:
     """Every way to spread the devices that leaves none with work twice.
 
-    Where there is none, those with the fewest devices on `fsdp`.
+    Where there is none, those with the fewest devices on `fsdp`. Promising
+    ones first: many windows at once, and all clips on one axis.
     """
     clips, batch = window_clips(config), factor * shared_batch(config)
     possible = [(data, clip, count // (data * clip))
@@ -115,7 +149,8 @@ def meshes(config: Any, count: int, factor: int = 1
                 and clips % clip == 0]
     useful = [mesh for mesh in possible if clips % (mesh[1] * mesh[2]) == 0]
     fewest = min((mesh[2] for mesh in possible), default=0)
-    return useful or [mesh for mesh in possible if mesh[2] == fewest]
+    found = useful or [mesh for mesh in possible if mesh[2] == fewest]
+    return sorted(found, key=lambda mesh: (-mesh[0], min(mesh[1:]), -mesh[2]))
 
 
 def _settings(config: Any) -> list[tuple[str, Any]]:

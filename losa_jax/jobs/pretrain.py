@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data import synthetic
+from losa_jax.data.batches import Batches
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import (
     TestWindows,
@@ -142,7 +144,8 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
 
     # --- The last checkpoint, or a measured start --------------------------
     batches = iter(_clips(config, data, cache))
-    checkpoints = Checkpoints(workdir, alone=processes.count() > 1)
+    checkpoints = Checkpoints(workdir, alone=processes.count() > 1,
+                              only_writer=True)
     params = jax.jit(lambda: parameters(
         VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
     facts = _facts(config, data)
@@ -159,7 +162,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
                                            batches)
         same_facts(saved, facts, tuple(facts), workdir,
                    f"delete {workdir}")
-        start = checkpoints.latest_step()
+        start = checkpoints.latest_step() or 0
         print(f"resumed pre-training in {workdir} at step {start} of "
               f"{settings.steps}")
     store_config(asked, workdir)
@@ -181,10 +184,12 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
         return (optax.apply_updates(params, updates), moments), loss, accuracy
 
     # --- The loop -----------------------------------------------------------
-    with MetricWriter(workdir, start) as writer, StopSignal() as stop:
+    with (MetricWriter(workdir, start) as writer, StopSignal() as stop,
+          checkpoints.awaited()):
         bar = tqdm(range(start + 1, settings.steps + 1), desc="pre-training",
                    unit="step", initial=start, total=settings.steps)
         for step in bar:
+            checkpoints.check()
             batch = next(batches)
             inputs = {"frames": batch["frames"],
                       "labels": batch["labels"][:, 0]}
@@ -239,7 +244,7 @@ def _facts(config: Any, data: DataSet) -> dict[str, Any]:
         "class_names": list(data.class_names)})
 
 
-def _clips(config: Any, data: DataSet, cache: FrameCache):
+def _clips(config: Any, data: DataSet, cache: FrameCache) -> Batches:
     transform = TrainWindows(data.train, data.class_names, config,
                              cache=cache)
     return train_dataset(
@@ -265,7 +270,7 @@ def _clip_config(config: Any, folder: Path) -> Any:
 
 
 def _test_accuracy(config: Any, data: DataSet, template: Template,
-                   params: Any, mesh) -> float:
+                   params: Any, mesh: Mesh) -> float:
     windows = TestWindows(data.test, config, cache=FrameCache(0))
     classify = jax.jit(lambda params, frames: template.bind(params).classify(
         frames).argmax(-1))

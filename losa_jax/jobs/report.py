@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from losa_jax.data.check import find_file, video_files
 from losa_jax.data.source import SourceVideo
-from losa_jax.detection.diagnosis import diagnose
+from losa_jax.detection.diagnosis import Found, Truth, diagnose
 from losa_jax.detection.metrics import (
-    SAME_ACTION_SECONDS,
     Annotation,
     evaluate_map,
     match_predictions,
@@ -27,6 +26,7 @@ from losa_jax.report.dashboard import (
     write_split_dashboard,
 )
 from losa_jax.report.page import read_video_page, write_video_page
+from losa_jax.timeline import SAME_ACTION_SECONDS
 
 REPORT_FOLDER, INDEX_FILE = "report", "index.html"
 # For the counts of found and false.
@@ -123,8 +123,8 @@ def _write_page(page: Path, path: Path | None, video: SourceVideo,
         thresholds=least, max_thumbnails=_MAX_THUMBNAILS)
 
 
-def _thresholds(path: Path, truth, predictions, class_names: Sequence[str]
-                ) -> dict[str, float]:
+def _thresholds(path: Path, truth: Truth, predictions: Found,
+                class_names: Sequence[str]) -> dict[str, float]:
     try:
         known = json.loads(path.read_text())
     except FileNotFoundError:
@@ -144,7 +144,8 @@ def _paths(videos: Sequence[SourceVideo], folder: str
     paths: dict[str, Path | None] = {}
     for video in videos:
         path: Path | None = video.path
-        if path.suffix in (".npy", ".npz") or not path.is_file():
+        is_features = path is None or path.suffix in (".npy", ".npz")
+        if path is None or is_features or not path.is_file():
             try:
                 path = find_file(video.video_id, Path(folder), files)
             except InputError:
@@ -165,11 +166,12 @@ def _rank(video: SourceVideo, truth: Sequence[Annotation],
             if row.score >= least.get(row.label, 0.0)]
     hits, score = 0, None
     if labels:
-        score = evaluate_map({name: truth}, {name: found},
+        scored = [action for action in truth if action[2] in present]
+        score = evaluate_map({name: scored}, {name: found},
                              class_names=labels,
                              tiou_thresholds=tiou_thresholds).average_map
         hits = sum(int(np.sum(one.hits)) for one in match_predictions(
-            {name: truth}, {name: kept}, class_names=labels,
+            {name: scored}, {name: kept}, class_names=labels,
             tiou_thresholds=(_HIT_IOU,)))
     return RankedVideo(name, video.info.duration_seconds, len(truth),
                        len(found), score, hits, len(kept) - hits, None)

@@ -202,7 +202,7 @@ def _content(report: MapReport, recall: np.ndarray | None) -> dict[str, Any]:
     for key, value in content.items():
         if isinstance(value, np.ndarray):
             content[key] = json.loads(json.dumps(
-                np.where(np.isnan(value), None, value).tolist()))
+                np.where(np.isnan(value), np.array(None), value).tolist()))
     content["recall"] = None if recall is None else {
         f"{multiple}x": row.tolist() for multiple, row in zip(
             RECALL_MULTIPLES, recall, strict=True)}

@@ -30,7 +30,7 @@ from losa_jax.data.pipeline import FeatureStore, WindowReader
 from losa_jax.data.source import SourceVideo, video_grid
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
-from losa_jax.training import processes
+from losa_jax.training import bucket, processes
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.stored_videos import StoredVideos
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 PREDICTIONS_FILE = "predictions.json"
+PROBED_FILE = "probed_videos.json"
 # Each class's score of best F1 on the data that a run was evaluated on.
 THRESHOLDS_FILE = "thresholds.json"
 # The one class of data.class_agnostic.
@@ -70,7 +71,7 @@ def start_log(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be made a folder "
-                         f"({error})") from error
+                         f"({error}): choose another") from error
     if not processes.is_first():
         return
     handler = logging.FileHandler(workdir / "log.txt")
@@ -170,15 +171,15 @@ def read_annotations(config: Any, stored: "StoredVideos | None",
       InputError: neither is given, or names every wrong entry.
     """
     data = config.data
-    if not data.annotations and stored is None:
-        raise InputError("config.data.annotations is empty: set "
-                         "--config.data.annotations=FILE.json")
     class_names = (load_class_names(data.class_names)
                    if data.class_names else None)
     if data.annotations:
         return load_annotations(
             data.annotations, class_names=class_names, on_outside=on_outside,
             durations=durations)
+    if stored is None:
+        raise InputError("config.data.annotations is empty: set "
+                         "--config.data.annotations=FILE.json")
     return load_annotations(
         stored.path, class_names=class_names or stored.class_names,
         on_outside=on_outside, durations=durations)
@@ -208,11 +209,15 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
     if stored is not None:
         return stored.check(annotated, data.on_broken_video, data.on_outside)
     with processes.first_goes_first("probe"):
-        return check_videos(
+        # What the first one has found, the others need not find again.
+        bucket.fetch(workdir, PROBED_FILE)
+        found = check_videos(
             annotated, Path(data.videos),
             on_broken_video=data.on_broken_video, check=data.check,
-            cache_path=workdir / "probed_videos.json", progress=True,
+            cache_path=workdir / PROBED_FILE, progress=True,
             on_outside=data.on_outside)
+        bucket.copy_back(workdir)
+    return found
 
 
 def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,

@@ -38,11 +38,11 @@ class StopSignal:
             return "SIGTERM" if processes.stop_reached(step) else ""
         return self.came
 
-    def _note(self, number: int, _frame) -> None:
+    def _note(self, number: int, _frame: object) -> None:
         if self.came:  # a second one means it
             raise KeyboardInterrupt
         self.came = signal.Signals(number).name
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)

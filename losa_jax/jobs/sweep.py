@@ -40,6 +40,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
+        """The name as a folder's."""
         return re.sub(r"[^A-Za-z0-9._=-]+", "_", self.name)
 
 

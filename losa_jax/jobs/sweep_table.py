@@ -15,8 +15,8 @@ from losa_jax.detection.bootstrap import (
     map_draws,
 )
 from losa_jax.detection.predictions import read_predictions
-from losa_jax.jobs.evaluate import MAP_FILE, PREDICTIONS_FILE
-from losa_jax.jobs.setup import CONFIG_FILE
+from losa_jax.jobs.evaluate import MAP_FILE
+from losa_jax.jobs.setup import CONFIG_FILE, PREDICTIONS_FILE
 from losa_jax.jobs.train import COST_FILE
 from losa_jax.training.writer import METRICS_FILE
 

@@ -1,8 +1,10 @@
 """--mode=train: read from top to bottom, this is what a run does."""
 
 import contextlib
+import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,6 @@ from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
     MAP_FILE,
-    PREDICTIONS_FILE,
     Evaluator,
     ground_truth,
     print_report,
@@ -39,6 +40,7 @@ from losa_jax.jobs.evaluate import (
 )
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import (
+    PREDICTIONS_FILE,
     THRESHOLDS_FILE,
     DataSet,
     load_data,
@@ -58,6 +60,7 @@ from losa_jax.training.checkpoint import (
     BEST,
     LAST,
     Checkpoints,
+    Position,
     abstract_state,
     same_facts,
 )
@@ -79,6 +82,9 @@ from losa_jax.training.step import make_moments_step
 from losa_jax.training.writer import MetricWriter
 
 COST_FILE = "cost.json"
+# Steps that the device has not been asked about yet: number, metrics,
+# numbers of the batch's videos.
+_Pending = tuple[int, dict[str, jax.Array], np.ndarray]
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +117,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     if steps_per_epoch == 0:
         raise InputError(
             f"{num_windows} training windows are fewer than "
-            f"config.train.batch_windows={config.train.batch_windows}")
+            f"config.train.batch_windows={config.train.batch_windows}: give "
+            "fewer, or more of config.window.per_video")
     total_steps = config.train.epochs * steps_per_epoch
 
     # --- Model, optimizer, functions --------------------------------------
@@ -141,7 +148,7 @@ def train(config: Any, workdir: Path) -> MapReport:
             rows=local_rows(mesh, batch_windows),
             **readers(config, cache))),
         lambda batch: put_batch(batch, mesh, batch_windows), clock, broken)
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, only_writer=True)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
         state, saved = checkpoints.restore(
@@ -154,7 +161,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     elif config.adapter.standardise_last:
         statistics = measure_statistics(config, data, model, mesh, cache,
                                         broken)
-        state = state.replace(statistics=sharding.put(
+        state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
     store_config(config, workdir)
@@ -165,10 +172,10 @@ def train(config: Any, workdir: Path) -> MapReport:
         round(config.train.warmup_epochs * steps_per_epoch),
         config.train.schedule_epochs * steps_per_epoch)
     key = jax.random.key(config.seed)
-    pending: list[tuple[int, dict, np.ndarray]] = []
+    pending: list[_Pending] = []
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
 
-    def save(which: str, iterator) -> None:
+    def save(which: str, iterator: Position | None) -> None:
         saved = {**facts, "best_map": None if math.isinf(best_map)
                  else best_map, "epoch": step // steps_per_epoch}
         checkpoints.save(which, step, state, saved, iterator)
@@ -181,9 +188,10 @@ def train(config: Any, workdir: Path) -> MapReport:
 
     with (MetricWriter(workdir, step) as writer,
           StopSignal(in_step=True) as stop,
-          contextlib.closing(batches)):
+          contextlib.closing(batches), checkpoints.awaited()):
         clock.restart()
         while step < total_steps:
+            checkpoints.check()
             facts_of_batch, batch = batches.next()
             if step == first_step:
                 write_cost(workdir, state, model, train_step.lower(
@@ -252,9 +260,9 @@ def _is_due(settings: Any, epoch: int) -> bool:
             and epoch % settings.evaluate_every_epochs == 0)
 
 
-def _write_metrics(pending, writer: MetricWriter,
-                   videos: tuple[SourceVideo, ...], bar: tqdm, schedule,
-                   clock: DataClock) -> None:
+def _write_metrics(pending: list[_Pending], writer: MetricWriter,
+                   videos: tuple[SourceVideo, ...], bar: tqdm,
+                   schedule: Callable[[int], Any], clock: DataClock) -> None:
     """Fetches the steps since the last log: the only wait for the device.
 
     What the device does only counts once its results are here.
@@ -298,8 +306,9 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
     write_json(workdir / COST_FILE, {
         "trained_parameters": tree_size(state.trained),
         "frozen_parameters": tree_size(model.frozen),
-        "step_argument_bytes": memory.argument_size_in_bytes,
-        "step_temporary_bytes": memory.temp_size_in_bytes})
+        # Some backends do not tell.
+        "step_argument_bytes": memory and memory.argument_size_in_bytes,
+        "step_temporary_bytes": memory and memory.temp_size_in_bytes})
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
@@ -307,20 +316,22 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
                        ) -> FeatureStatistics:
     """Channel mean and deviation of the backbone's last features.
 
-    Over one window of each training video, without augmentation.
+    Over one window of each training video, without augmentation; the first
+    videos fill up the last batch.
     """
     transform = TrainWindows(data.train, data.class_names, config,
                              cache=cache, augmented=False)
     batch_windows = config.train.batch_windows
+    num_batches = -(-len(data.train) // batch_windows)
     dataset = train_dataset(
-        transform, len(data.train), seed=config.seed,
+        transform, num_batches * batch_windows, seed=config.seed,
         batch_windows=batch_windows, num_epochs=1,
         rows=local_rows(mesh, batch_windows), **readers(config, cache))
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
                       out_shardings=sharding.replicated(mesh))
-    sums = [0.0, 0.0, 0.0]
-    for batch in tqdm(dataset, total=len(data.train) // batch_windows,
-                      desc="feature statistics", unit="batch", leave=False):
+    sums: list[Any] = [0.0, 0.0, 0.0]
+    for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
+                      unit="batch", leave=False):
         broken.collect(batch, TRAINING)
         inputs = {**encoder_inputs(batch),
                   "valid_samples": batch["valid_samples"]}

@@ -11,7 +11,12 @@ from losa_jax.data.check import REPORT, check_videos
 from losa_jax.data.transcode import PARTIAL, transcode_video
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import blocked_videos, read_annotations, write_json
+from losa_jax.jobs.setup import (
+    PROBED_FILE,
+    blocked_videos,
+    read_annotations,
+    write_json,
+)
 from losa_jax.jobs.stop import Interrupted, StopSignal
 
 SETTINGS_FILE = "transcode.json"
@@ -122,7 +127,7 @@ def _readable(config: Any, workdir: Path) -> dict[str, VideoInfo]:
         if video.video_id not in blocked]
     infos, _ = check_videos(
         chosen, Path(data.videos), on_broken_video=REPORT, check=data.check,
-        cache_path=workdir / "probed_videos.json",
+        cache_path=workdir / PROBED_FILE,
         num_threads=data.num_threads)
     return infos
 

@@ -37,7 +37,8 @@ def attention(query: Float[Array, "b q heads d"],
         a TPU's flash kernel needs it.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if mask is None and not _is_portable and can_flash(query, key, place):
+    if mask is None and not _is_portable and place is not None and (
+            can_flash(query, key, place)):
         return flash_attention(query, key, value, scale, place)
 
     def on_cpu(query, key, value, mask):

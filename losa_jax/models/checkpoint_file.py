@@ -105,7 +105,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
-            raise InputError(f"{file}: no such file")
+            raise InputError(f"{file}: no such file: check the path")
         if file.suffix == ".safetensors":
             part, metadata = open_safetensors(file)
             if "losa_jax" in metadata:
@@ -117,7 +117,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
                 hints, changes = _own_facts(file, content["losa_jax"])
             part = _unwrap(content, file, notes)
         if twice := sorted(set(tensors) & set(part)):
-            raise InputError(f"{file}: {twice[0]} is in an earlier part too")
+            raise InputError(f"{file}: {twice[0]} is in an earlier part too: "
+                             "fetch all parts again")
         tensors |= part
     titles = {id(tensor): name for name, tensor in tensors.items()}
     tensors = _strip_prefixes(tensors, notes)
@@ -149,7 +150,8 @@ def _own_facts(path: Path, text: str) -> tuple[dict, dict]:
         hints["image_size"] = tuple(hints["image_size"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: its metadata losa_jax is damaged "
-                         f"({error!r})") from error
+                         f"({error!r}); convert the checkpoint again"
+                         ) from error
     return hints, {name: hints.pop(name) for name in _EPSILONS
                    if name in hints}
 
@@ -172,11 +174,11 @@ def _weight_files(path: Path, notes: list[str]) -> list[Path]:
                 index.read_text())["weight_map"].values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index}: not an index of weight files "
-                             f"({error!r})") from error
+                             f"({error!r}); fetch it again") from error
         outside = [part for part in parts if Path(part).name != part]
         if not parts or outside:
             raise InputError(f"{index}: names no file, or one outside the "
-                             f"folder: {outside}")
+                             f"folder: {outside}; fetch it again")
         notes.append(f"{len(parts)} weight files")
         return [path / part for part in parts]
     return [path / "model.safetensors"]
@@ -195,7 +197,9 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
                 dtype = names.get(part.get_dtype())
                 if dtype is None:
                     raise InputError(f"{path}: tensor {name} has type "
-                                     f"{part.get_dtype()}, not supported")
+                                     f"{part.get_dtype()}, not supported: "
+                                     "save it as float32, float16 or "
+                                     "bfloat16")
                 tensors[name] = _SafeTensor(
                     path, name, tuple(part.get_shape()), np.dtype(dtype))
     except SafetensorError as error:
@@ -214,9 +218,10 @@ def _unwrap(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
         content = content[key]
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a "
-                         "state dict")
-    tensors = {str(name): value for name, value in content.items()
-               if isinstance(value, LazyTensor)}
+                         "state dict: save the model's state dict alone")
+    tensors: dict[str, Tensor] = {
+        str(name): value for name, value in content.items()
+        if isinstance(value, LazyTensor)}
     if not tensors:
         raise InputError(f"{path}: no tensors in it; keys: "
                          f"{', '.join(map(str, list(content)[:8]))}")
@@ -330,7 +335,9 @@ def _hugging_face_facts(path: Path) -> tuple[dict, dict]:
         epsilon = facts["layer_norm_eps"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the config of a VideoMAE model "
-                         f"({error!r})") from error
+                         f"({error!r}); give its .safetensors file itself, "
+                         "with --heads, --frames and --image_size"
+                         ) from error
     # fc_norm is built with torch's default there, whatever the config says.
     mean_pooling = facts.get("use_mean_pooling", True)
     return hints, {"norm_epsilon": epsilon,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.models.actionformer import ActionFormer
@@ -67,7 +68,7 @@ def encode_windows(backbone: VisionTransformer,
                    tap_layers: tuple[int, ...],
                    tap_grid: tuple[int, int] | None,
                    chunk_clips: int, tap_norm: bool = True,
-                   dtype: jnp.dtype = jnp.float32,
+                   dtype: DTypeLike = jnp.float32,
                    shards: tuple[int, int] = (1, 1),
                    clip_sharding: NamedSharding | None = None
                    ) -> WindowFeatures:
@@ -168,6 +169,7 @@ class Detector(nnx.Module):
           tubelet: samples that one backbone token stands for.
           resample: from its tokens to level 0, see `resize_time`.
         """
+        self.adapter: Ladder | Losa | None
         if adapter is None:
             self.adapter = None
         elif isinstance(adapter, LadderSpec):

@@ -22,14 +22,16 @@ MIN_TOKENS = 512
 MAX_KEYS, MAX_QUERIES = 2048, 512
 
 
-def can_flash(query: Array, key: Array, place: NamedSharding | None) -> bool:
+def can_flash(query: Array, key: Array, place: NamedSharding) -> bool:
     """Whether the kernel takes this and is worth it.
 
-    Not without a place (the kernel must be told how arrays lie), not for
-    float32 (who asks for it wants its products exact), not for heads above
-    128 channels, not for short sequences.
+    Not for float32 (who asks for it wants its products exact), not for heads
+    above 128 channels, not for short sequences.
+
+    Args:
+      place: how the first axis is spread.
     """
-    if place is None or place.mesh.devices.flat[0].platform != "tpu":
+    if place.mesh.devices.flat[0].platform != "tpu":
         return False
     return (query.dtype == jnp.bfloat16 and query.shape[-1] <= TILE
             and min(query.shape[1], key.shape[1]) >= MIN_TOKENS)

@@ -97,25 +97,3 @@ def _check(model: Mapping[str, Any], kind: str) -> None:
 
 def _per_level(value: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
-
-
-def padded_length(settings: Mapping[str, Any], length: int) -> int:
-    """Tokens that the public code pads a test video to.
-
-    Args:
-      settings: of `head_settings`.
-      length: real tokens.
-    """
-    if length <= settings["max_tokens"]:
-        return settings["max_tokens"]
-    levels = settings["num_levels"]
-    windows = settings.get("attention_window", settings.get("sgp_window"))
-    windows = windows * levels if len(windows) == 1 else windows
-    unit = 1
-    for level, window in enumerate(windows):
-        span = 1
-        if window > 1:
-            span = (2 * (window // 2) if settings["kind"] == "actionformer"
-                    else window)
-        unit = max(unit, 2 ** level * span)
-    return -(-length // unit) * unit

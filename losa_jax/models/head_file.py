@@ -100,7 +100,8 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
     wrong = [name for name, array in flat.items()
              if not np.isfinite(array).all()]
     if wrong:
-        raise InputError(f"{source}: not finite: {', '.join(wrong[:8])}")
+        raise InputError(f"{source}: not finite: {', '.join(wrong[:8])}; "
+                         "take the checkpoint of another epoch")
     facts = {"format_version": FORMAT_VERSION, "source": Path(source).name,
              "taken": taken,
              "settings": {**infer_settings(flat), "opentad": any(

@@ -98,6 +98,7 @@ class HeadSpec:
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """Tokens of the finest level that one of each level's spans."""
         return tuple(2 ** level for level in range(self.num_levels))
 
     @property

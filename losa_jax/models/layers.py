@@ -89,7 +89,9 @@ class DepthwiseConv(nnx.Module):
         """x must be zero at invalid tokens; the output is not masked."""
         kernel = self.kernel[...].astype(x.dtype)
         shifted = neighbours(x, kernel.shape[0], self.stride)
-        y = sum(part * kernel[i] for i, part in enumerate(shifted))
+        y = shifted[0] * kernel[0]
+        for i, part in enumerate(shifted[1:], 1):
+            y = y + part * kernel[i]
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

@@ -13,6 +13,8 @@ width, d adapter width, t = n u tokens of the window.
 """
 
 import dataclasses
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -93,9 +95,9 @@ class SpatialConv(nnx.Module):
         kernel = self.kernel[...].astype(tap.dtype)
         h, w = tap.shape[2:4]
         padded = jnp.pad(tap, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-        x = sum(padded[:, :, i:i + h, j:j + w] * kernel[i, j]
-                for i in range(3) for j in range(3))
-        x = gelu(self.down(x))
+        parts = [padded[:, :, i:i + h, j:j + w] * kernel[i, j]
+                 for i in range(3) for j in range(3)]
+        x = gelu(self.down(functools.reduce(operator.add, parts)))
         return pool_grid(x, self.grid)
 
 
@@ -158,6 +160,7 @@ class LongRangeAdapter(nnx.Module):
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d = spec.width
         self.down = Linear(spec.in_width, d, rngs=rngs)
+        self.attention: TimeAttention | None
         if spec.long_mixer == "attention":
             self.attention = TimeAttention(
                 d, spec.attention_heads, spec.long_key_pool, rngs=rngs)
@@ -195,12 +198,12 @@ class TapAdapters(nnx.Module):
 
     def __call__(self, tap: Array, last: Array, valid: Array
                  ) -> Float[Array, "b t c"]:
-        out = 0.0
-        if self.short is not None:
-            out = out + self.short_gate(self.short(tap, last, valid))
-        if self.long is not None:
-            out = out + self.long_gate(self.long(tap, valid))
-        return out
+        parts = []
+        if self.short is not None and self.short_gate is not None:
+            parts.append(self.short_gate(self.short(tap, last, valid)))
+        if self.long is not None and self.long_gate is not None:
+            parts.append(self.long_gate(self.long(tap, valid)))
+        return functools.reduce(operator.add, parts)
 
 
 class GatedUp(nnx.Module):
@@ -268,6 +271,11 @@ class Losa(nnx.Module):
         # Few taps are unrolled: XLA's CPU runs what is inside a loop on one
         # thread.
         unroll = self.spec.num_taps <= MOST_UNROLLED
+        if not unroll:
+            # Else the nine shifted copies of every tap that the spatial
+            # convolution multiplies would wait for the gradient: seven times
+            # the memory, and twice the time on processors.
+            add_tap = jax.checkpoint(add_tap, prevent_cse=False)
         total, _ = jax.lax.scan(add_tap, start, (self.taps, taps),
                                 unroll=unroll)
         return total

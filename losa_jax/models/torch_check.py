@@ -91,9 +91,9 @@ def compare_tokens(spec: VitSpec, tensors: Mapping[str, Tensor],
         flat |= {name: array[i:i + 1] for name, array in params.items()
                  if name.startswith("blocks/")}
         ours = run(_float32_tree(flat), ours)
-    theirs = theirs.numpy()
-    return Difference(float(np.abs(theirs - np.asarray(ours)).max()),
-                      float(np.abs(theirs).max()), clip.shape[2:4])
+    expected = theirs.numpy()
+    return Difference(float(np.abs(expected - np.asarray(ours)).max()),
+                      float(np.abs(expected).max()), clip.shape[2:4])
 
 
 def as_torch(arrays: Mapping[str, np.ndarray]) -> State:

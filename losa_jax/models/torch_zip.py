@@ -87,20 +87,20 @@ class _UnknownType(type):
     class by `cls(...)` (comes here).
     """
 
+    full_name = ""
+    path: Path | None = None
+
     def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
         if cls.full_name not in _INERT_CALLS:
             raise InputError(
                 f"{cls.path}: its pickle asks to call {cls.full_name}, which "
                 "could run code: refused. If you trust the file, load it "
                 "with torch and save its state dict alone")
-        return cls.__new__(cls)
+        return super().__call__()
 
 
 class Unknown(metaclass=_UnknownType):
     """Stands for an object of a class that this reader does not know."""
-
-    full_name = ""
-    path: Path | None = None
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> "Unknown":
         return object.__new__(cls)
@@ -148,7 +148,7 @@ def load_torch_zip(path: str | Path) -> Any:
                                  "supported; save it again on a common PC")
             description = archive.read(described[0])
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError(f"{path}: no such file: check the path") from error
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         hint = _not_a_zip_hint(path)
         raise InputError(f"{path}: {hint}") from error

@@ -228,6 +228,8 @@ def decode_bins(level: TridentLevel) -> Float[Array, "b t k 2"]:
         weights = jax.nn.softmax(around + own[:, :, None, :], axis=-1)
         return weights @ jnp.asarray(distances, jnp.float32)
 
+    if level.start_logits is None or level.end_logits is None:
+        raise ValueError("a head without boundary heads has no bins")
     left = expected(level.start_logits, (bins, 0), offsets[..., :bins + 1],
                     bins - steps)
     right = expected(level.end_logits, (0, bins), offsets[..., bins + 1:],

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.adatad import TemporalAdapter
@@ -66,7 +67,8 @@ def split_backbone(flat: dict[str, Any], spec: VitSpec, tuned: TunedSpec
     are not used and left out.
     """
     below = spec.depth - tuned.top_blocks
-    frozen, trained = {}, {}
+    frozen: dict[str, Any] = {}
+    trained: dict[str, Any] = {}
     for name, array in flat.items():
         root, _, rest = name.partition("/")
         if root == "blocks":
@@ -114,7 +116,7 @@ class TunedBackbone:
 
     def __call__(self, frozen: Tree, trained: Tree, frames: Array,
                  valid: Bool[Array, "b n u"], key: Array | None, *,
-                 chunk_clips: int, dtype: jnp.dtype,
+                 chunk_clips: int, dtype: DTypeLike,
                  shards: tuple[int, int] = (1, 1),
                  clip_sharding: NamedSharding | None = None
                  ) -> WindowFeatures:
@@ -131,8 +133,9 @@ class TunedBackbone:
         """
         b, place = frames.shape[0], clip_place(clip_sharding)
         both = {**frozen, **trained}
-        embedding = {name: both[name] for name in ("patch_embed", "pos_embed")
-                     if name in both}
+        embedding: dict[str, Any] = {
+            name: both[name] for name in ("patch_embed", "pos_embed")
+            if name in both}
         lower = {**embedding, "blocks": both["lower"]} if self._below else None
         upper = self._upper.bind({**embedding, "blocks": both["upper"]})
         clips = rearrange(frames, "b (n f) H W c -> (b n) f H W c",

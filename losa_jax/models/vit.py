@@ -20,6 +20,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from losa_jax.models.attention import attention
@@ -268,7 +269,7 @@ class VisionTransformer(nnx.Module):
         if spec.num_classes:
             self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
 
-    def patch_tokens(self, clips: Array, dtype: jnp.dtype = jnp.float32
+    def patch_tokens(self, clips: Array, dtype: DTypeLike = jnp.float32
                      ) -> Float[Array, "n u h w c"]:
         """As `embed`, before positions are added."""
         if clips.shape[1] != self.spec.clip_frames:
@@ -279,7 +280,7 @@ class VisionTransformer(nnx.Module):
         pixels = (clips.astype(jnp.float32) - mean) / std
         return self.patch_embed(pixels.astype(dtype))
 
-    def embed(self, clips: Array, dtype: jnp.dtype = jnp.float32
+    def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
               ) -> Float[Array, "n u h w c"]:
         """Normalised pixels to tokens with positions.
 
@@ -292,7 +293,8 @@ class VisionTransformer(nnx.Module):
         """
         spec = self.spec
         tokens = self.patch_tokens(clips, dtype)
-        grid = tokens.shape[2:4]
+        _, _, height, width, _ = tokens.shape
+        grid = height, width
         if spec.positions == "learned":
             positions = resize_grid(self.pos_embed[...], grid)
         else:
@@ -303,7 +305,7 @@ class VisionTransformer(nnx.Module):
     def features(self, clips: Array, *, tap_layers: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True,
-                 dtype: jnp.dtype = jnp.float32,
+                 dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> ClipFeatures:
         """Spatial mean of the last block, and the taps on their way.
 
@@ -377,12 +379,12 @@ class VisionTransformer(nnx.Module):
             self.blocks, jnp.asarray(slots),
             jnp.asarray(np.isin(numbers, tap_layers))))[0]
 
-    def classify(self, clips: Array, dtype: jnp.dtype = jnp.float32
+    def classify(self, clips: Array, dtype: DTypeLike = jnp.float32
                  ) -> Float[Array, "n k"]:
         """Class logits of whole clips."""
         return self.classifier(self.clip_features(clips, dtype))
 
-    def clip_features(self, clips: Array, dtype: jnp.dtype = jnp.float32
+    def clip_features(self, clips: Array, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:
         """One vector a clip: what the classifier reads."""
         x = self.embed(clips, dtype)
@@ -400,7 +402,7 @@ class VisionTransformer(nnx.Module):
             return self.norm(tokens)[:, 0]
         return self._normed_mean(tokens)
 
-    def mean_features(self, clips: Array, dtype: jnp.dtype = jnp.float32
+    def mean_features(self, clips: Array, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:
         """One vector a clip: the mean of all its tokens, final norm done.
 

@@ -4,6 +4,8 @@ Sizes of VideoMAE and VideoMAEv2 (their model definitions; ViT-g's hidden
 layers are 48 / 11 of its width, its patches 14 pixels).
 """
 
+from typing import Any
+
 from losa_jax.errors import InputError
 from losa_jax.models.vit import VitSpec
 
@@ -21,7 +23,7 @@ HEADS_OF_WIDTH = {size["width"]: size["heads"] for size in SIZES.values()}
 
 def backbone_size(name: str = "", *, width: int = 0, depth: int = 0,
                   heads: int = 0, mlp_width: int = 0, patch: int = 0
-                  ) -> dict[str, int]:
+                  ) -> dict[str, Any]:
     """Keyword arguments of `VitSpec`.
 
     Args:
@@ -33,18 +35,18 @@ def backbone_size(name: str = "", *, width: int = 0, depth: int = 0,
       InputError: an unknown name, or a size without name lacks a number.
     """
     if name and name not in SIZES:
-        raise InputError(f"backbone {name!r}: choose one of "
+        raise InputError(f"config.backbone.name={name!r}: choose one of "
                          f"{', '.join(SIZES)}, or '' and sizes of your own")
     given = dict(zip(_FIELDS, (width, depth, heads, mlp_width, patch),
                      strict=True))
     size = {**SIZES.get(name, {"mlp_width": 4 * width, "patch": 16}),
             **{field: value for field, value in given.items() if value}}
     if missing := [field for field in _FIELDS if not size.get(field)]:
-        raise InputError(f"a backbone without a name needs its "
+        raise InputError("config.backbone without a name needs its "
                          f"{', '.join(missing)}")
     if size["width"] % size["heads"]:
-        raise InputError(f"a backbone's width of {size['width']} does not "
-                         f"divide by its {size['heads']} heads")
+        raise InputError(f"config.backbone.width={size['width']} does not "
+                         f"divide by config.backbone.heads={size['heads']}")
     return size
 
 

@@ -97,8 +97,11 @@ OPENTAD_NAMES = (
 class Tensor(Protocol):
     """A tensor of some file: its shape is known before it is read."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
     def read(self) -> np.ndarray: ...
 
@@ -186,9 +189,10 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
     # Where it is missing or misshapen, that is reported; go on with VideoMAE's.
     tubelet, patch = 2, 16
     kernel = tensors.get("patch_embed.proj.weight")
-    shows_patch = kernel is not None and len(kernel.shape) == 5 and (
-        0 not in kernel.shape)
-    if shows_patch:
+    shows_patch = False
+    if kernel is not None and len(kernel.shape) == 5 and (
+            0 not in kernel.shape):
+        shows_patch = True
         tubelet, patch = kernel.shape[2:4]
     heads = heads or (votes["heads"].most_common(1) or [(None, 0)])[0][0]
     if heads is None:
@@ -256,8 +260,8 @@ def _size_votes(tensors: Mapping[str, Tensor]) -> dict[str, Counter]:
     A vote, so that one missing, extra or misshapen tensor is reported as
     that and does not change what the checkpoint is taken for.
     """
-    votes = {key: Counter() for key in ("width", "mlp_width", "depth",
-                                        "gamma", "attn.scale", "heads")}
+    votes: dict[str, Counter] = {key: Counter() for key in (
+        "width", "mlp_width", "depth", "gamma", "attn.scale", "heads")}
     last: dict[str, int] = {}
     for name, tensor in tensors.items():
         if not (found := re.fullmatch(r"blocks\.(\d+)\.(.+)", name)):

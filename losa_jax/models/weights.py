@@ -186,10 +186,9 @@ def _misfits(checkpoint: Checkpoint, spec: VitSpec) -> list[str]:
             third = (shape[0] // 3, *shape[1:])
             parts_seen.update(parts)
             for part in parts:
-                found = part in tensors and tuple(tensors[part].shape)
                 if part not in tensors:
                     missing.append(f"missing: {name_of(part)} {third}")
-                elif found != third:
+                elif (found := tuple(tensors[part].shape)) != third:
                     odd.append(f"wrong shape: {name_of(part)} is {found}, "
                                f"should be {third}")
         else:

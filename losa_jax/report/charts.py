@@ -6,7 +6,7 @@ keep theirs on a phone. Numbers stand beside the picture, as text.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from losa_jax.report.document import escape
 
@@ -102,7 +102,8 @@ def line_chart(title: str, series: Sequence[Thinned], *, place: int,
             f'<ul class="keys">{legend}</ul></figure>')
 
 
-def _line(series: Thinned, index: int, across, up) -> str:
+def _line(series: Thinned, index: int, across: Callable[[float], float],
+          up: Callable[[float], float]) -> str:
     points = series.points
     line = " ".join(f"{across(x):.1f},{up(mean):.1f}"
                     for x, mean, *_ in points)

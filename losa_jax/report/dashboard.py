@@ -139,14 +139,14 @@ def _diagnosis(found: Mapping[str, Any]) -> str:
 def _videos(videos: Sequence[RankedVideo], folder: Path) -> list[str]:
     scored = sorted((video for video in videos
                      if video.average_map is not None),
-                    key=lambda video: -video.average_map)
-    paged = [video for video in scored if video.page is not None]
+                    key=lambda video: -(video.average_map or 0.0))
+    paged = [video.page for video in scored if video.page is not None]
     parts = []
     shown = min(NUM_SHOWN, len(paged) // 2)
     if shown:
         for title, some in (("Best videos", paged[:shown]),
                             ("Worst videos", paged[:-shown - 1:-1])):
-            cards = "".join(video_card(video.page, folder) for video in some)
+            cards = "".join(video_card(page, folder) for page in some)
             parts.append(f'<h2 class="part">{title}</h2>'
                          f'<ul class="videos">{cards}</ul>')
     rows = "".join(_row(video, folder) for video in [

@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot, ticker  # noqa: E402 - backend comes first
+from matplotlib.figure import Figure  # noqa: E402
 
 # Distinct for most colour-blind readers (Okabe and Ito).
 COLOURS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
@@ -103,6 +104,6 @@ def _clock(seconds: float) -> str:
             else f"{minutes}:{seconds:02}")
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)

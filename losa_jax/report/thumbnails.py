@@ -70,8 +70,9 @@ class _Pictures:
         if upcoming is None or upcoming.time is None:
             return self._shown or upcoming
         if goal - upcoming.time > _SEEK_BEYOND_SECONDS:
-            self._container.seek(int(goal / self._stream.time_base),
-                                 stream=self._stream)
+            self._container.seek(
+                int(goal / (self._stream.time_base or 1)),
+                stream=self._stream)
             self._decoded = self._container.decode(self._stream)
             self._next = next(self._decoded, None)
         # Half a frame's grace: a moment on a boundary is the later picture.
@@ -85,12 +86,12 @@ def _jpeg(picture: VideoFrame) -> bytes:
     height, width = picture.height, picture.width
     scale = min(WIDTH_PIXELS / width, MAX_HEIGHT_PIXELS / height, 1.0)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    pixels = picture.to_ndarray(format="bgr24")
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    pixels = np.ascontiguousarray(
+    pixels = cv2.resize(picture.to_ndarray(format="bgr24"), size,
+                        interpolation=cv2.INTER_AREA)
+    upright = np.ascontiguousarray(
         np.rot90(pixels, round(picture.rotation / 90)))
     done, encoded = cv2.imencode(
-        ".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        ".jpg", upright, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise ValueError("a picture that JPEG cannot hold")
     return encoded.tobytes()

@@ -13,7 +13,7 @@ def local_rows(mesh: Mesh, batch_windows: int) -> tuple[int, ...]:
     rows = NamedSharding(
         mesh, PartitionSpec("data")).addressable_devices_indices_map(
         (batch_windows,))
-    return tuple(sorted({row for (part,) in rows.values()
+    return tuple(sorted({row for part, in filter(None, rows.values())
                          for row in range(*part.indices(batch_windows))}))
 
 

@@ -67,6 +67,21 @@ def checkpoints_folder(workdir: Path) -> Path:
     return workdir.absolute() / CHECKPOINTS
 
 
+def fetch(workdir: Path, name: str) -> None:
+    """A file of the bucket into the twin of a process that is not the first.
+
+    That it is not there, or cannot be read, costs time at most.
+    """
+    if workdir not in _remote or processes.is_first():
+        return
+    try:
+        source = _remote[workdir] / name
+        if source.exists():
+            source.copy(workdir / name, overwrite=True)
+    except Exception as error:  # of several libraries, of many kinds
+        logger.warning("%s was not read: %s", source, error)
+
+
 def copy_back(workdir: Path) -> None:
     """What changed in a twin, to its bucket; by the run's first process.
 
@@ -75,12 +90,15 @@ def copy_back(workdir: Path) -> None:
     if workdir not in _remote or not processes.is_first():
         return
     for path in sorted(workdir.rglob("*")):
-        facts = path.stat()
-        state = (facts.st_size, facts.st_mtime_ns)
-        if not path.is_file() or _copied.get(path) == state:
+        # The run goes on meanwhile: it may have renamed a temporary file.
+        if path.suffix == ".tmp" or not path.is_file():
             continue
         target = _remote[workdir] / path.relative_to(workdir).as_posix()
         try:
+            facts = path.stat()
+            state = (facts.st_size, facts.st_mtime_ns)
+            if _copied.get(path) == state:
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             epath.Path(path).copy(target, overwrite=True)
         except Exception as error:  # of several libraries, of many kinds

@@ -40,6 +40,7 @@ from losa_jax.training.encoder import (
 from losa_jax.training.step import (
     EmaSettings,
     LossSettings,
+    make_candidates_step,
     make_train_step,
 )
 
@@ -121,7 +122,8 @@ def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
               fingerprint: str, num_classes: int, mesh: Mesh, *,
               abstract: bool) -> Model:
     check_window(config, spec)
-    tap_layers, adapter = (), None
+    tap_layers: tuple[int, ...] = ()
+    adapter = None
     if spec is not None:
         tap_layers = choose_tap_layers(config.adapter, spec.depth)
         adapter = adapter_spec(config, spec, tap_layers)
@@ -206,14 +208,29 @@ def jit_train_step(config: Any, model: Model,
       state: the run's, or its description: it tells where arrays lie.
       mesh: of real devices or of a topology description.
     """
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
         build_train_step(config, model, optimizer, num_classes),
         # The new state takes the old one's room.
         donate_argnums=0,
         # As the state comes in: else the second step is compiled anew.
         out_shardings=(sharding.of_leaves(state), sharding.replicated(mesh)),
-        compiler_options=CPU_OPTIONS if is_cpu else None)
+        compiler_options=compiler_options(mesh))
+
+
+def jit_candidates_step(config: Any, model: Model, mesh: Mesh) -> Any:
+    """`make_candidates_step` compiled as evaluation and prediction use it:
+    (parameters, statistics, frozen, batch) to the best candidates."""
+    return jax.jit(
+        make_candidates_step(model.encode, model.detector, model.points_of,
+                             model.tubelet, config.evaluate),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=compiler_options(mesh))
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """What the steps of a run are compiled with on these devices."""
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    return CPU_OPTIONS if is_cpu else None
 
 
 def backbone_request(backbone: Any) -> dict[str, Any]:
@@ -256,7 +273,8 @@ def check_window(config: Any, spec: VitSpec | None) -> None:
         raise InputError(
             f"config.window.tokens={window.tokens} is no multiple of "
             f"{stride}, the stride of the last of "
-            f"config.head.num_levels={config.head.num_levels} levels")
+            f"config.head.num_levels={config.head.num_levels} levels: take "
+            f"{-(-window.tokens // stride) * stride}")
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}")
@@ -352,10 +370,11 @@ def head_spec(head: Any, in_width: int, num_classes: int,
         raise InputError(f"config.head.width={head.width} does not divide "
                          f"into the {NUM_GROUPS} groups of TriDet's norm")
     names = {field.name for field in dataclasses.fields(HeadSpec)}
-    return HeadSpec(
-        in_width=in_width, num_classes=num_classes, max_tokens=window_tokens,
-        **{key: tuple(value) if isinstance(value, (tuple, list)) else value
-           for key, value in head.items() if key in names})
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, (tuple, list)) else value
+        for key, value in head.items() if key in names}
+    return HeadSpec(in_width=in_width, num_classes=num_classes,
+                    max_tokens=window_tokens, **settings)
 
 
 def regression_ranges(head: Any) -> tuple[tuple[float, float], ...]:

@@ -3,9 +3,16 @@
 A checkpoint holds the train state, the data iterator's position and a small
 JSON of facts (classes, mAP, configuration). The frozen backbone is never
 saved: it never changes, its folder and checksum are among the facts.
+
+Saves are copied to host memory and written in the background, while the
+training goes on. What is not whole has a temporary name and is never read.
 """
 
+import contextlib
 import json
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from losa_jax.errors import InputError
-from losa_jax.training import bucket
+from losa_jax.training import bucket, processes
 from losa_jax.training.state import TrainState
 
 LAST, BEST = "last", "best"
@@ -27,58 +34,168 @@ class Position(Protocol):
     def set_state(self, state: dict[str, Any]) -> None: ...
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which asks jax about preemption with each step it saves.
+
+    jax agrees on a step to stop at by the last one that each process asked
+    about (`processes.stop_reached`). A save that ends in the background would
+    ask about a step long passed, and the processes could stop at different
+    ones.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The two folders of a work directory, checkpoints/last and /best."""
 
     def __init__(self, workdir: Path, keep_last: int = 2, *,
-                 alone: bool = False):
+                 alone: bool = False, only_writer: bool = False):
         """
         Args:
           workdir: of the run; the same folder to all its processes.
           keep_last: how many of the last ones stay.
           alone: this process saves without the run's others.
+          only_writer: nobody else saves here now: what saves that were
+            killed have left is removed.
         """
-        together = ocp.options.MultiprocessingOptions(
-            active_processes={jax.process_index()},
-            primary_host=jax.process_index(),
-            barrier_sync_key_prefix="alone",
-        ) if alone else ocp.options.MultiprocessingOptions()
-        self._workdir = workdir
+        self._workdir, self._alone = workdir, alone
+        self._steps: dict[str, int] = {}
+        self._failures: dict[str, BaseException] = {}
         root = bucket.checkpoints_folder(workdir)
         if alone:  # Orbax makes folders only for all processes together
             for name in (LAST, BEST):
                 (root / name).mkdir(parents=True, exist_ok=True)
         self._managers = {
-            name: ocp.CheckpointManager(
-                root / name, options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep, enable_async_checkpointing=False,
-                    create=not alone, multiprocessing_options=together))
-            for name, keep in ((LAST, keep_last), (BEST, 1))}
+            name: _Manager(root / name, options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, create=not alone,
+                cleanup_tmp_directories=only_writer,
+                async_options=ocp.AsyncOptions(
+                    barrier_sync_fn=self._barrier(name),
+                    post_finalization_callback=before,
+                    create_directories_asynchronously=False),
+                multiprocessing_options=self._processes(name)))
+            for name, keep, before in (
+                (LAST, keep_last, self._before_last), (BEST, 1, None))}
+
+    def _processes(self, which: str) -> ocp.options.MultiprocessingOptions:
+        """Who saves. Both kinds may be written at once: each has names of
+        its own for where the processes wait for each other."""
+        if not self._alone:
+            return ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=which)
+        return ocp.options.MultiprocessingOptions(
+            active_processes={jax.process_index()},
+            primary_host=jax.process_index(),
+            barrier_sync_key_prefix=f"alone_{which}")
+
+    def _barrier(self, which: str) -> ocp.multihost.BarrierSyncFn:
+        """Where the threads that write wait for each other.
+
+        A thread whose write has failed comes here too, on its way out; the
+        others, who wait for it elsewhere, would not come for 20 minutes.
+        """
+        wait = ocp.multihost.get_barrier_sync_fn(
+            processes=self._processes(which).active_processes)
+
+        def barrier(*, key: str, timeout_ms: int) -> None:
+            failure = sys.exception()
+            if failure is not None and (
+                    threading.current_thread()
+                    is not threading.main_thread()):
+                self._failures[which] = failure
+                raise failure
+            wait(key=key, timeout_ms=timeout_ms)
+
+        return barrier
+
+    def _before_last(self) -> None:
+        """Before LAST gets its name, by the process that gives it.
+
+        No restored step lacks its metrics, and none knows of a best
+        checkpoint that is not there.
+        """
+        bucket.copy_back(self._workdir)
+        self._managers[BEST].wait_until_finished()
 
     def latest_step(self, which: str = LAST) -> int | None:
         """Step of the newest whole checkpoint, None if there is none."""
+        self.wait()
         return self._managers[which].latest_step()
 
     def save(self, which: str, step: int, state: TrainState,
              facts: dict[str, Any],
              iterator: Position | None = None) -> None:
-        """Writes to a temporary name and renames when everything is there."""
-        # First, so that no restored step lacks its metrics.
-        bucket.copy_back(self._workdir)
+        """Copies to host memory; files are written in the background.
+
+        The caller may donate the state at once. The files have a temporary
+        name until everything is there; LAST gets its name after BEST. Waits
+        for the save before of the same kind.
+
+        Raises:
+          InputError: this save cannot begin, or the one before failed.
+        """
         items = {"state": ocp.args.StandardSave(state),
                  "facts": ocp.args.JsonSave(facts)}
         if iterator is not None:
             # The same in every process, and for any number of them.
             items["data"] = ocp.args.JsonSave(iterator.get_state())
         manager = self._managers[which]
-        # A run that died between saving best and last does some epochs
-        # again. Orbax skips a step that is not newer than its newest, and
-        # says nothing.
-        for stale in manager.all_steps():
-            if stale >= step:
-                manager.delete(stale)
-        manager.save(step, args=ocp.args.Composite(**items))
-        manager.wait_until_finished()
+        with self._told(which):
+            manager.wait_until_finished()
+        self._steps[which] = step
+        with self._told(which):
+            # A run that died between saving best and last does some epochs
+            # again. Orbax skips a step that is not newer than its newest,
+            # and says nothing.
+            for stale in manager.all_steps():
+                if stale >= step:
+                    manager.delete(stale)
+            manager.save(step, args=ocp.args.Composite(**items))
+
+    def check(self) -> None:
+        """Raises InputError where a save in the background has failed."""
+        for which, failure in self._failures.items():
+            with self._told(which):
+                raise failure
+
+    def wait(self) -> None:
+        """Until everything saved is whole.
+
+        Raises:
+          InputError: a save failed.
+        """
+        for which in (BEST, LAST):
+            with self._told(which):
+                self._managers[which].wait_until_finished()
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """At its end, an error included, nothing is still being written."""
+        try:
+            yield
+        except BaseException as error:
+            # A lost process would be waited for.
+            if not processes.is_loss(error):
+                self.wait()
+            raise
+        self.wait()
+
+    @contextlib.contextmanager
+    def _told(self, which: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            cause = error.__cause__ or error
+            if processes.is_loss(cause):
+                raise cause from None
+            folder = self._managers[which].directory
+            raise InputError(
+                f"checkpoint {folder}/{self._steps.get(which)} could not be "
+                f"written ({error}). Is there room, and may this account "
+                "write there? Start the same command again to go on from "
+                "the last one that is whole") from error
 
     def restore(self, which: str, abstract_state: TrainState,
                 iterator: Position | None = None
@@ -93,8 +210,7 @@ class Checkpoints:
         Raises:
           InputError: there is none, or it does not fit the model.
         """
-        manager = self._managers[which]
-        step = manager.latest_step()
+        manager, step = self._managers[which], self.latest_step(which)
         if step is None:
             raise InputError(f"no checkpoint under {manager.directory}: "
                              "train first (--mode=train)")
@@ -120,8 +236,7 @@ class Checkpoints:
         Raises:
           InputError: there is none.
         """
-        manager = self._managers[which]
-        step = manager.latest_step()
+        manager, step = self._managers[which], self.latest_step(which)
         if step is None:
             raise InputError(f"no checkpoint under {manager.directory}: "
                              "train first (--mode=train)")
@@ -129,6 +244,8 @@ class Checkpoints:
             facts=ocp.args.JsonRestore()))["facts"]
 
     def close(self) -> None:
+        """Waits for what is being written."""
+        self.wait()
         for manager in self._managers.values():
             manager.close()
 

@@ -7,8 +7,6 @@ multiplied out, so numbers are those of a whole run of the function.
 import math
 from typing import Any
 
-import jax
-
 
 def matmul_flops(jaxpr: Any) -> int:
     """FLOPs of all matrix products and convolutions, 2 a multiply-add.
@@ -50,7 +48,8 @@ def largest_arrays(jaxpr: Any, count: int) -> list[tuple[int, str]]:
             for variable in equation.outvars:
                 shape = getattr(variable.aval, "shape", None)
                 dtype = getattr(variable.aval, "dtype", None)
-                if shape is not None and hasattr(dtype, "itemsize"):
+                if shape is not None and dtype is not None and hasattr(
+                        dtype, "itemsize"):
                     sides = ",".join(map(str, shape))
                     name = f"{dtype.name}[{sides}]"
                     found.setdefault(
@@ -88,8 +87,3 @@ def _conv_flops(equation: Any) -> int:
     outputs = kernel[numbers.rhs_spec[0]]
     return (2 * math.prod(equation.outvars[0].aval.shape)
             * math.prod(kernel) // outputs)
-
-
-def traced_flops(function: Any, *arguments: Any) -> int:
-    """`matmul_flops` of a function of described or real arrays."""
-    return matmul_flops(jax.make_jaxpr(function)(*arguments))

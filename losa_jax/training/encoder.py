@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
 
 from losa_jax import timeline
 from losa_jax.errors import InputError
@@ -32,7 +33,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # (frozen, trained, inputs, valid_samples, key) to the windows' features;
 # `inputs` as `encoder_inputs` gives them, `trained` is the whole trained
 # tree, key None means evaluation.
-Encode = Callable[[Tree, Tree, dict, jax.Array, jax.Array | None],
+Encode = Callable[[Tree, Tree, dict, jax.Array | None, jax.Array | None],
                   WindowFeatures]
 
 
@@ -126,16 +127,24 @@ def feature_encoder() -> Encoder:
     return Encoder({}, {}, encode)
 
 
-def tap_grid(config: Any, spec: VitSpec) -> tuple[int, ...]:
+def tap_grid(config: Any, spec: VitSpec) -> tuple[int, int] | tuple[()]:
     """Rows and columns of the taps; () keeps every patch.
 
     The ladder reads them as the blocks give them; no grid is finer than the
     patches are.
+
+    Raises:
+      InputError: config.adapter.tap_grid is no grid.
     """
+    asked = tuple(config.adapter.tap_grid)
+    if not asked or config.adapter.kind == "ladder":
+        return ()
+    if len(asked) != 2 or min(asked) < 1:
+        raise InputError(f"config.adapter.tap_grid={asked}: give rows and "
+                         "columns, as '(4,4)', or '()' for every patch")
     patches = config.augment.size // spec.patch
-    grid = tuple(min(side, patches) for side in config.adapter.tap_grid)
-    whole = config.adapter.kind == "ladder" or grid == (patches, patches)
-    return () if whole else grid
+    rows, columns = (min(side, patches) for side in asked)
+    return () if rows == columns == patches else (rows, columns)
 
 
 def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
@@ -185,7 +194,7 @@ def tuned_spec(adapter: Any, spec: VitSpec) -> tuned.TunedSpec:
     top = adapter.top_blocks or spec.depth
     if not 1 <= top <= spec.depth:
         raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
-                         f"{spec.depth} blocks")
+                         f"{spec.depth} blocks; 0 is all of them")
     return tuned.TunedSpec(
         kind=adapter.kind, top_blocks=top,
         width=adapter.width or spec.width // 4, kernel=adapter.long_kernel,
@@ -193,7 +202,7 @@ def tuned_spec(adapter: Any, spec: VitSpec) -> tuned.TunedSpec:
         checkpoint_blocks=adapter.checkpoint_blocks)
 
 
-def compute_dtype(name: str) -> jnp.dtype:
+def compute_dtype(name: str) -> DTypeLike:
     """The dtype that config.backbone.dtype names."""
     if name not in DTYPES:
         raise InputError(f"config.backbone.dtype={name!r}: choose one of "
@@ -201,6 +210,6 @@ def compute_dtype(name: str) -> jnp.dtype:
     return DTYPES[name]
 
 
-def frozen_dtype(dtype: jnp.dtype) -> Callable[[Any], Any]:
+def frozen_dtype(dtype: DTypeLike) -> Callable[[Any], Any]:
     """What a frozen parameter is kept in, for `sharding.read_onto_mesh`."""
     return lambda leaf: dtype if leaf.ndim > 2 else jnp.float32

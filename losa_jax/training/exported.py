@@ -92,7 +92,8 @@ def write_exported(folder: Path, program: bytes,
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.",
                                           dir=folder.parent))
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error})") from error
+        raise InputError(f"{folder}: cannot be made ({error}): choose "
+                         "another --config.export.folder") from error
     try:
         save_file({name: np.ascontiguousarray(array)
                    for name, array in weights.items()},

@@ -105,8 +105,9 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
         "pixels": pixel_facts("imagenet")}
     if run is not None:
         model, state = run.model, run.state
+        assert model.spec is not None  # files of features were refused
         spec, encode, detector = model.spec, model.encode, model.detector
-        arrays = state.ema, state.statistics, model.frozen
+        arrays: tuple = state.ema, state.statistics, model.frozen
         facts["pooling"] += "; standardised, adapters added"
         facts["backbone"] = {"fingerprint": model.fingerprint,
                              "dtype": config.backbone.dtype}

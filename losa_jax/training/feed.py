@@ -42,6 +42,7 @@ class DataClock:
 
     def add(self, waited_seconds: float, decoded_frames: int,
             redrawn_windows: int) -> None:
+        """Counts one batch."""
         self._waited += waited_seconds
         self._decoded += decoded_frames
         self._redrawn += redrawn_windows
@@ -121,6 +122,7 @@ class Feed:
         """(what stays on the host, what the step reads)."""
         self.fetch()
         held, self._held = self._held, None
+        assert held is not None  # `fetch` raises where there is none
         self._given += 1
         return held
 
@@ -129,8 +131,10 @@ class Feed:
         return {"next_index": self._given}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on with the batch that `get_state` told of."""
         self._batches.set_state(state)
         self._given, self._held = int(state["next_index"]), None
 
     def close(self) -> None:
+        """Ends the reading."""
         self._batches.close()

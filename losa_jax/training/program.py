@@ -35,12 +35,12 @@ class Collective(NamedTuple):
     """Collectives of one kind, on one device, over a whole run.
 
     Attributes:
-      count: how many run.
+      num_calls: how many run.
       total_bytes: the larger of operand and result, all together.
       largest_bytes: of the largest array.
     """
 
-    count: int
+    num_calls: int
     total_bytes: int
     largest_bytes: int
 
@@ -122,7 +122,10 @@ class Program:
         limit = condition.get(root.operands[1])
         if limit is not None and limit.opcode == "get-tuple-element":
             # Carried through the loop unchanged.
-            place = int(re.search(r"index=(\d+)", limit.rest)[1])
+            found = re.search(r"index=(\d+)", limit.rest)
+            if found is None:
+                return None
+            place = int(found[1])
             outside = self._by_name[body]
             start = outside.get(loop.operands[0])
             if start is None or start.opcode != "tuple":

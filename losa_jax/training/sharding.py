@@ -50,7 +50,8 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
         raise InputError(f"config.train.batch_windows={batch_windows} does "
                          f"not divide by config.mesh.data={data}")
     if window_clips % clip:
-        raise InputError(f"{window_clips} clips a window do not divide by "
+        raise InputError(f"{window_clips} clips a window (config.window."
+                         "frames / clip_frames) do not divide by "
                          f"config.mesh.clip={clip}")
     return data, clip, fsdp
 
@@ -69,6 +70,7 @@ def of_leaves(tree: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -82,7 +84,7 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
         axes = sorted(range(len(leaf.shape)), key=lambda i: -leaf.shape[i])
         for axis in axes:
             if leaf.shape[axis] % size == 0:
-                spec = [None] * len(leaf.shape)
+                spec: list[str | None] = [None] * len(leaf.shape)
                 spec[axis] = "fsdp"
                 return NamedSharding(mesh, PartitionSpec(*spec))
         return replicated(mesh)

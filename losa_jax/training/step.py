@@ -6,6 +6,7 @@ is trained, windows are encoded before the gradient is taken, so no
 activation of it is stored.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from losa_jax.detection.losses import detection_loss
 from losa_jax.detection.postprocess import decode_with_points
 from losa_jax.detection.targets import Points, assign_targets
 from losa_jax.models.detector import DetectorOutput
-from losa_jax.models.tree import Template
+from losa_jax.models.tree import Template, Tree
 from losa_jax.training.encoder import Encode, encoder_inputs
 from losa_jax.training.state import TrainState
 
@@ -64,7 +65,9 @@ def make_train_step(encode: Encode, detector: Template,
     action_valid bool [b, n]. `key` seeds the run; each step folds its number
     in, so a resumed run draws what an unbroken one would.
     """
-    def train_step(state: TrainState, frozen, batch, key):
+    def train_step(state: TrainState, frozen: Tree,
+                   batch: dict[str, jax.Array], key: jax.Array
+                   ) -> tuple[TrainState, dict[str, jax.Array]]:
         step_key = jax.random.fold_in(key, state.step)
 
         def encoded(trained):
@@ -97,8 +100,9 @@ def make_train_step(encode: Encode, detector: Template,
         updates, optimizer_state = optimizer.update(
             gradients, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
-        new_state = state.replace(
-            step=state.step + 1, trained=trained, optimizer=optimizer_state,
+        new_state = dataclasses.replace(
+            state, step=state.step + 1, trained=trained,
+            optimizer=optimizer_state,
             ema=_moving_average(state.ema, trained, state.step, ema),
             normalizer=parts.normalizer)
         metrics = {
@@ -113,7 +117,8 @@ def make_train_step(encode: Encode, detector: Template,
     return train_step
 
 
-def _moving_average(ema, trained, step, settings: EmaSettings):
+def _moving_average(ema: Tree, trained: Tree, step: jax.Array,
+                    settings: EmaSettings) -> Tree:
     decay = jnp.float32(settings.decay)
     if settings.warmup:
         decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
@@ -180,7 +185,9 @@ def make_candidates_step(encode: Encode, detector: Template,
     return candidates_step
 
 
-def make_moments_step(encode: Encode, tubelet: int):
+def make_moments_step(
+    encode: Encode, tubelet: int
+) -> Callable[[Tree, Tree, dict[str, jax.Array]], tuple[jax.Array, ...]]:
     """Sums over the valid tokens of a batch, for `FeatureStatistics`.
 
     Returns:

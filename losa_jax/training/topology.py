@@ -100,9 +100,10 @@ def describe_devices(text: str) -> tuple[Chip, list[Any]]:
     chip = CHIPS[name]
     if name == "cpu":
         return chip, _processors(text, math.prod(sides))
+    gpu = chip.gpu
     try:
-        topology = (_tpu(text, name, math.prod(sides)) if chip.gpu is None
-                    else _gpus(text, name, chip, sides))
+        topology = (_tpu(text, name, math.prod(sides)) if gpu is None
+                    else _gpus(text, name, chip, gpu, sides))
     except InputError:
         raise
     except Exception as error:  # the compilers' own, of several kinds
@@ -143,20 +144,20 @@ def _tpu(text: str, name: str, count: int) -> Any:
                                         **extra)
 
 
-def _gpus(text: str, name: str, chip: Chip, sides: tuple[int, ...]) -> Any:
+def _gpus(text: str, name: str, chip: Chip, gpu: Gpu, sides: tuple[int, ...]
+          ) -> Any:
     """GPUs of one or more hosts; the CUDA plugin compiles without a GPU."""
     if len(sides) > 2:
         raise InputError(f"--topology={text}: GPUs are {name}:GPUS of one "
                          f"host or {name}:HOSTSxGPUS")
     hosts, gpus = (1, *sides)[-2:]
     return topologies.get_topology_desc(
-        platform="cuda", topology_name=name, target_config=_target(chip),
+        platform="cuda", topology_name=name, target_config=_target(chip, gpu),
         topology=f"1x{hosts}x{gpus}")
 
 
-def _target(chip: Chip) -> str:
+def _target(chip: Chip, gpu: Gpu) -> str:
     """A GPU as XLA's text proto GpuTargetConfigProto says it."""
-    gpu = chip.gpu
     major, minor = gpu.compute_capability
     facts = {
         "threads_per_block_limit": 1024, "threads_per_warp": 32,

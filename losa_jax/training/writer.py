@@ -53,6 +53,7 @@ class MetricWriter:
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Closes the files."""
         if not self._writes:
             return
         self._file.close()
@@ -61,7 +62,7 @@ class MetricWriter:
     def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

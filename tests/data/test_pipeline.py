@@ -30,7 +30,7 @@ from losa_jax.data.pipeline import (
     test_dataset as evaluation_dataset,
 )
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.video import VideoDecodeError, read_frames
+from losa_jax.data.video import VideoDecodeError, visit_pictures
 from losa_jax.data.video_probe import probe_video
 from losa_jax.data.windows import train_window
 
@@ -103,6 +103,20 @@ def test_processes_and_restarts_read_the_same_row(videos, config):
            for one, other in zip(*halves, strict=True)], whole)
 
 
+def test_every_epoch_has_all_videos_in_an_order_of_its_own():
+    def order(seed):
+        batches = iter(train_dataset(
+            lambda index, rng: {"number": np.int32(index)}, 12, seed=seed,
+            batch_windows=3, num_threads=1))
+        rows = np.concatenate([next(batches)["number"] for _ in range(12)])
+        batches.close()
+        return rows.reshape(3, 12)
+
+    epochs = order(1)
+    np.testing.assert_array_equal(np.sort(epochs), [range(12)] * 3)
+    assert len({tuple(epoch) for epoch in (*epochs, *order(2))}) == 6
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_read_the_same_row(videos, config, workers):
     flags.FLAGS.mark_as_parsed()  # Grain asks one; main's are parsed
@@ -121,14 +135,19 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
         window = train_window(
             video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),
             min_action_kept=config.window.min_action_kept)
-        frames = read_frames(video.path, window.frame_indices(video.grid))
+        pictures = {}
+        visit_pictures(
+            video.path, window.frame_indices(video.grid),
+            lambda picture, place, pictures=pictures: pictures.update(
+                {place: picture.kept()}), info=video.info)
         views = [augment.TrainView(32, 32, rng, settings)
                  for _ in range(clips)]
-        want = np.concatenate([
-            view.finish(np.stack([view.picture(frame) for frame in part]))
-            for view, part in zip(views, np.split(frames, clips),
-                                  strict=True)])
-        np.testing.assert_array_equal(got, want)
+        want = np.empty_like(got)
+        for place in range(16):
+            views[place * clips // 16].picture(pictures[place], want[place])
+        np.testing.assert_array_equal(got, np.concatenate([
+            view.finish(part) for view, part
+            in zip(views, np.split(want, clips), strict=True)]))
 
 
 def test_a_video_that_is_gone_makes_room_for_the_next(

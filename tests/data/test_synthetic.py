@@ -375,7 +375,7 @@ def test_wrong_parameters_are_named_together(tmp_path):
 
 def test_a_failed_worker_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="3 videos are missing"):
+    with pytest.raises(InputError, match="3 videos are missing"):
         synthetic.render_trimmed_set(tmp_path / "set", **_SMALL)
     assert not (tmp_path / "set/annotations.json").exists()
 

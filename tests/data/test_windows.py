@@ -67,6 +67,22 @@ def test_train_windows_keep_an_action_and_stay_inside():
     assert len(starts) > 10
 
 
+def test_one_of_several_actions_is_enough():
+    grid = _grid(1000)
+    actions = (Action(10.0, 13.0, "jump"), Action(80.0, 83.0, "jump"))
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(30):
+        window = windows.train_window(grid, actions, 64, rng,
+                                      crop_ratio=None, min_action_kept=1.0)
+        first, last = window.first_sample, window.first_sample + 64
+        whole = [first <= begin and begin + 30 <= last
+                 for begin in (100, 800)]
+        assert any(whole)
+        seen.add(whole.index(True))
+    assert seen == {0, 1}
+
+
 def test_short_videos_are_cropped_by_the_ratio():
     rng = np.random.default_rng(0)
     lengths = [windows.train_window(

@@ -11,7 +11,7 @@ import pytest
 
 from losa_jax.detection import postprocess
 from losa_jax.detection.postprocess import (
-    decode_candidates,
+    decode_with_points,
     hard_nms,
     soft_nms,
     suppress,
@@ -23,6 +23,10 @@ from tests.detection.same_list import assert_same_list, stored_list
 # A level of four points and one of two.
 POINTS = level_points(4, (1, 2), ((0, 4), (4, 10000)))
 LEVEL_SIZES = (4, 2)
+
+
+def decode_candidates(*arrays, **settings):
+    return decode_with_points(*arrays, **settings)[0]
 
 
 def logit(probability):
@@ -180,10 +184,10 @@ def test_nms_against_loops(max_kept, min_score):
         np.testing.assert_array_equal(
             ours.valid, np.arange(max_kept) < count)
         np.testing.assert_array_equal(
-            ours.index[:count], living[[row for row, _ in expected]])
+            ours.row[:count], living[[row for row, _ in expected]])
         np.testing.assert_allclose(
             ours.score[:count], [score for _, score in expected], rtol=1e-4)
-        assert not np.asarray(ours.index[count:]).any()
+        assert not np.asarray(ours.row[count:]).any()
         assert not np.asarray(ours.score[count:]).any()
 
 
@@ -192,7 +196,7 @@ def test_soft_nms_by_hand():
     kept = soft_nms(segments, np.array([0.9, 0.8, 0.5], np.float32),
                     np.ones(3, bool), sigma=0.5, min_score=0.0, max_kept=3)
     # Overlap 1/3: 0.8 exp(-2/9) = 0.640 stays ahead of 0.5.
-    np.testing.assert_array_equal(kept.index, [0, 1, 2])
+    np.testing.assert_array_equal(kept.row, [0, 1, 2])
     np.testing.assert_allclose(kept.score, [0.9, 0.8 * math.exp(-2 / 9),
                                             0.5], rtol=1e-5)
 
@@ -216,7 +220,7 @@ def test_hard_nms_threshold_is_inclusive():
                             np.ones(2, bool), min_score=0.0, max_kept=2)
     kept = run(iou_threshold=0.5)
     assert np.asarray(kept.valid).tolist() == [True, False]
-    assert int(kept.index[0]) == 1
+    assert int(kept.row[0]) == 1
     assert run(iou_threshold=0.501).valid.all()
 
 
@@ -233,7 +237,7 @@ def test_equal_scores_go_by_index():
     kept = soft_nms(segments, np.array([1, 2, 2, 1, 2, 1], np.float32),
                     np.array([1, 0, 1, 1, 1, 1], bool), sigma=0.5,
                     min_score=0.0, max_kept=6)
-    assert np.asarray(kept.index)[np.asarray(kept.valid)].tolist() == [
+    assert np.asarray(kept.row)[np.asarray(kept.valid)].tolist() == [
         2, 4, 0, 3, 5]
 
 
@@ -256,7 +260,7 @@ def test_nms_runs_over_a_batch():
         jnp.stack([scores for _, scores in both]), alive)
     for b, (segments, scores) in enumerate(both):
         one = run(segments, scores, alive[b])
-        np.testing.assert_array_equal(batch.index[b], one.index)
+        np.testing.assert_array_equal(batch.row[b], one.row)
         np.testing.assert_array_equal(batch.valid[b], one.valid)
         np.testing.assert_allclose(batch.score[b], one.score, rtol=1e-5)
     counts = np.asarray(batch.valid).sum(axis=1)

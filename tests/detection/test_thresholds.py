@@ -32,3 +32,13 @@ def test_a_class_without_hits_has_the_default():
     found = _run((0, 1, "jump", 0.9), (0, 1, "swim", 0.9))
     assert found["jump"]["score"] == 0.5 and found["jump"]["f1"] == 0
     assert found["swim"]["score"] == 0.5
+
+
+def test_a_class_of_actions_that_are_none():
+    """Annotations as short as this are left out of every score."""
+    found = best_f1_thresholds(
+        {"a": [(0, 0.0005, "jump"), (0, 1, "run")]},
+        {"a": [Detection(0, 1, "run", 0.7), Detection(0, 1, "jump", 0.9)]},
+        class_names=("jump", "run"))
+    assert (found["jump"]["score"], found["jump"]["f1"]) == (0.5, 0)
+    assert (found["run"]["score"], found["run"]["f1"]) == (0.7, 1)

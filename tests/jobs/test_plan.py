@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import types
 
 import jax
 import numpy as np
@@ -10,11 +11,19 @@ import pytest
 
 from configs import thumos
 from losa_jax.errors import InputError
-from losa_jax.jobs.plan import DEFAULT_CLASSES, format_plan, make_plan, plan
+from losa_jax.jobs import plan_sweep
+from losa_jax.jobs.plan import (
+    DEFAULT_CLASSES,
+    Plan,
+    format_plan,
+    make_plan,
+    plan,
+)
 from losa_jax.jobs.plan_sweep import meshes, sweep_plans
 from losa_jax.training import build, sharding
 from losa_jax.training.cost import matmul_flops
 from losa_jax.training.describe import trace_steps
+from losa_jax.training.estimate import Need
 from losa_jax.training.restore import fresh_state
 from losa_jax.training.topology import (
     CHIPS,
@@ -132,7 +141,7 @@ def test_flops_of_a_step_by_hand():
 
 def test_meshes_leave_no_device_with_work_twice(config):
     # Two windows of four clips on eight devices.
-    assert meshes(config, 8) == [(2, 1, 4), (2, 2, 2), (2, 4, 1)]
+    assert meshes(config, 8) == [(2, 1, 4), (2, 4, 1), (2, 2, 2)]
     assert meshes(config, 16) == [(2, 4, 2)]
 
 
@@ -146,6 +155,59 @@ def test_a_sweep_recommends_a_mesh(config, capsys):
     assert [one.mesh for _, one in found] == [
         {"data": 1, "clip": 1, "fsdp": 1}]
     assert "recommended: --config.mesh.data=1" in capsys.readouterr().out
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A sweep whose programs fit below `room` clips at once, in no time."""
+    told = types.SimpleNamespace(room=100, tried=[], seconds=0.0)
+    monkeypatch.setattr(plan_sweep, "time", types.SimpleNamespace(
+        monotonic=lambda: told.seconds))
+    monkeypatch.setattr(plan_sweep, "describe_devices",
+                        lambda _: (CHIPS["v5e"], [None] * 4))
+
+    def make_plan(config, topology, *_, **__):
+        mesh = {axis: config.mesh[axis] for axis in sharding.AXES}
+        chunk, remat = (config.backbone.chunk_clips,
+                        config.adapter.checkpoint_blocks)
+        told.tried.append((tuple(mesh.values()), chunk, remat))
+        told.seconds += 60
+        # Gathering costs a little.
+        seconds = 1.0 + 0.1 * (mesh["fsdp"] - 1)
+        need = Need(chunk < told.room, 1.0, 1.0, 1, 1, 2,
+                    best_seconds=seconds, cautious_seconds=seconds)
+        return Plan(topology, mesh, 2.0, need.fits, need, None)
+
+    monkeypatch.setattr(plan_sweep, "make_plan", make_plan)
+    return told
+
+
+def test_a_sweep_leaves_out_what_only_saves_memory(config, pretended, capsys):
+    found = sweep_plans(config, "v5e:2x2", batches=(1,))
+    # Two windows of four clips on four chips; quickest first, all fit.
+    assert [mesh for mesh, *_ in pretended.tried] == [
+        (2, 1, 2), (2, 2, 1), (1, 1, 4), (1, 4, 1), (1, 2, 2)]
+    assert all(chunk == 2 for _, chunk, _ in pretended.tried)
+    assert found[0][1].mesh == {"data": 2, "clip": 2, "fsdp": 1}
+    assert ("5 of 10 choices compiled in 5.0 min; 5 would only save memory"
+            in capsys.readouterr().out)
+
+    pretended.room, pretended.tried = 2, []
+    found = sweep_plans(config, "v5e:2x2", batches=(1,))
+    assert len(found) == 10 and found[0][0].backbone.chunk_clips == 1
+
+
+def test_a_sweep_ends_in_time(config, pretended, capsys):
+    config = config.copy_and_resolve_references()
+    config.adapter.kind = "full"
+    pretended.room = 0  # nothing fits
+    found = sweep_plans(config, "v5e:2x2", batches=(1,), max_minutes=2.5)
+    assert [(chunk, remat) for _, chunk, remat in pretended.tried] == [
+        (2, False), (2, True), (1, True)]
+    assert not any(one.fits for _, one in found)
+    said = capsys.readouterr().out
+    assert "3 of 15 choices compiled in 3.0 min; 0 would only" in said
+    assert "12 not tried for lack of time" in said and "nothing fits" in said
 
 
 @pytest.mark.libtpu

@@ -13,7 +13,7 @@ from losa_jax.data.video import VideoInfo
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.predictions import Detection
 from losa_jax.jobs.evaluate import write_results
-from losa_jax.jobs.report import _with_page, write_split_report
+from losa_jax.jobs.report import _rank, _with_page, write_split_report
 from losa_jax.report.dashboard import RankedVideo
 from losa_jax.report.page import read_video_page
 
@@ -95,3 +95,13 @@ def test_of_many_videos_the_worst_and_the_best_have_pages():
     # No more than there are with actions, none of them twice.
     assert _with_page(ranked[:2], 1) == [0]
     assert _with_page(ranked[1:4], 2) == [3 - 1, 2 - 1]
+
+
+def test_actions_too_short_to_be_scored_are_no_classes_of_a_video():
+    video = SourceVideo("short", VideoInfo("-", 25.0, 250, 10.0, 0, 0),
+                        timeline.SampleGrid(25.0, 250, 1.0), ())
+    ranked = _rank(video, [(0.0, 0.0005, "jump"), (1.0, 2.0, "run")],
+                   [Detection(1.0, 2.0, "run", 0.7),
+                    Detection(3.0, 4.0, "jump", 0.9)], CLASSES, (0.5,), {})
+    # The prediction of a class that the video has not is false, not lost.
+    assert (ranked.average_map, ranked.found, ranked.false) == (1.0, 1, 1)

@@ -27,11 +27,61 @@ class _Died(Exception):
     pass
 
 
+class _WatchedSteps:
+    """Train steps that note how many had been started when the host asked
+    for a metric of one."""
+
+    def __init__(self, monkeypatch):
+        self.started, self.asked, self.compiled = 0, set(), []
+        real = build.jit_train_step
+        watched = self
+
+        class Metric:
+            def __init__(self, value, step):
+                self.value, self.step = value, step
+
+            def __array__(self, *_, **__):
+                watched.asked.add((self.step, watched.started))
+                return np.asarray(self.value)
+
+        def jit_train_step(*arguments):
+            step = real(*arguments)
+            watched.compiled.append(step)
+
+            def run(*inputs):
+                state, metrics = step(*inputs)
+                watched.started += 1
+                return state, {name: Metric(value, watched.started)
+                               for name, value in metrics.items()}
+
+            run.lower = step.lower
+            return run
+
+        monkeypatch.setattr(build, "jit_train_step", jit_train_step)
+
+
 def test_a_run_that_dies_goes_on_as_if_it_had_not(
         config, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
+    steps = _WatchedSteps(monkeypatch)
+    real_run, evaluated = train_job.Evaluator.run, []
+
+    def run(evaluator, parameters, statistics):
+        evaluated.append(jax.tree.map(np.array, parameters))
+        return real_run(evaluator, parameters, statistics)
+
+    monkeypatch.setattr(train_job.Evaluator, "run", run)
     report = train_job.train(config, whole)
     assert len(_trace(whole)) == 6 + 3
+    # Three epochs of two steps, logged at their ends: nothing is asked of
+    # the device between, and all steps are one program.
+    assert steps.asked == {(1, 2), (2, 2), (3, 4), (4, 4), (5, 6), (6, 6)}
+    assert [step._cache_size() for step in steps.compiled] == [1]
+    # Each of them was judged by what the best checkpoint is judged by.
+    best = json.loads((whole / "map.json").read_text())["step"] // 2 - 1
+    jax.tree.map(np.testing.assert_array_equal, evaluated[best],
+                 evaluated[3])
+    monkeypatch.undo()
 
     # Dies in the third epoch, after metrics that no checkpoint holds.
     real_write, count = train_job._write_metrics, [0]

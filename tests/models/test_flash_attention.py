@@ -69,7 +69,6 @@ def test_where_it_applies():
     assert can_flash(long, long, place("tpu"))
     assert not can_flash(long, long, place("cpu"))
     assert not can_flash(long, long, place("cuda"))
-    assert not can_flash(long, long, None)
     short, exact = tokens(128), tokens(1568, dtype=jnp.float32)
     assert not can_flash(short, short, place("tpu"))
     assert not can_flash(exact, exact, place("tpu"))

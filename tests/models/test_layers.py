@@ -43,6 +43,9 @@ def test_max_pool_takes_three_every_second_token():
     x = jnp.asarray([[[1.0], [5.0], [2.0], [-3.0], [-4.0], [-9.0]]])
     got = layers.max_pool_half(x)
     np.testing.assert_array_equal(got[0, :, 0], [5.0, 5.0, -3.0])
+    # What is before the first token is no candidate.
+    np.testing.assert_array_equal(layers.max_pool_half(x - 9)[0, :, 0],
+                                  [-4.0, -4.0, -12.0])
 
 
 def test_drop_path_keeps_the_mean_and_whole_samples():

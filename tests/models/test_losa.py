@@ -161,3 +161,21 @@ def test_short_range_tells_where_only_with_a_convolution(pool, tells):
                    for tap in (taps[0], moved))
     same = np.allclose(here, there, atol=1e-5)
     assert same != tells
+
+
+def test_the_gradient_keeps_no_copies_of_many_taps():
+    """Its memory is bounded by one tap's copies (16 times the taps else)."""
+    spec = _spec(in_width=64, num_taps=8, tap_grid=(4, 4))
+    template = Template(lambda: Losa(spec, rngs=nnx.Rngs(0)))
+    tree = jax.eval_shape(lambda: parameters(Losa(spec, rngs=nnx.Rngs(0))))
+    last = jax.ShapeDtypeStruct((1, 16, 4, 64), np.float32)
+    taps = jax.ShapeDtypeStruct((8, 1, 16, 4, 4, 4, 64), np.float32)
+    valid = jax.ShapeDtypeStruct((1, 16, 4), bool)
+
+    def loss(parameters, last, taps, valid):
+        return jnp.square(template.bind(parameters)(last, taps, valid)).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(
+        tree, last, taps, valid).compile()
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    assert temporary < 2.5 * np.prod(taps.shape) * 4

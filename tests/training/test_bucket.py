@@ -54,10 +54,27 @@ def test_a_run_that_lost_its_machine_finds_its_files(files):
     assert not (second / "checkpoints").exists()
 
 
+def test_another_process_fetches_what_the_first_has_found(
+        files, monkeypatch):
+    first = bucket.local_folder("gs://data/runs/b")
+    (first / "probed.json").write_text("{}")
+    (first / "half.json.tmp").write_text("{")
+    bucket.copy_back(first)
+    bucket.fetch(first, "probed.json")  # has it
+    monkeypatch.setattr(bucket.processes, "is_first", lambda: False)
+    other = bucket.local_folder("gs://data/runs/b")
+    assert other != first and not list(other.iterdir())
+    bucket.fetch(other, "probed.json")
+    bucket.fetch(other, "nothing.json")
+    bucket.fetch(other, "half.json.tmp")
+    assert [path.name for path in other.iterdir()] == ["probed.json"]
+
+
 def test_a_folder_on_disk_is_itself(tmp_path):
     assert bucket.local_folder(str(tmp_path)) == tmp_path
     assert bucket.checkpoints_folder(tmp_path) == tmp_path / "checkpoints"
     bucket.copy_back(tmp_path)
+    bucket.fetch(tmp_path, "probed.json")
 
 
 def test_what_is_no_bucket_is_said():

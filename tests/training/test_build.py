@@ -6,7 +6,12 @@ from configs import custom, thumos
 from losa_jax.errors import InputError
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import SIZES
-from losa_jax.training.build import adapter_spec, check_backbone
+from losa_jax.training.build import (
+    adapter_spec,
+    check_backbone,
+    choose_tap_layers,
+)
+from losa_jax.training.encoder import tap_grid
 
 
 def test_a_backbone_of_another_name_is_refused():
@@ -38,3 +43,32 @@ def test_the_ladder_is_a_quarter_as_wide():
     config.adapter.kind = "ladder"
     spec = adapter_spec(config, VitSpec(**SIZES["vit_b"]), (6, 11))
     assert (spec.in_width, spec.width, spec.num_taps) == (768, 192, 2)
+
+
+@pytest.mark.parametrize("depth, num_taps, layers", [
+    (12, 0, (6, 7, 8, 9, 10, 11)), (12, 1, (11,)), (12, 3, (7, 9, 11)),
+    (40, 4, (24, 29, 34, 39)), (3, 0, (2,))])
+def test_taps_are_spread_over_the_last_half(depth, num_taps, layers):
+    adapter = custom.get_config().adapter
+    adapter.tap_layers, adapter.num_taps = (), num_taps
+    assert choose_tap_layers(adapter, depth) == layers
+
+
+@pytest.mark.parametrize("layers", [(3, 12), (-1, 3), (5, 3), (3, 3)])
+def test_taps_that_are_no_blocks_are_refused(layers):
+    adapter = custom.get_config().adapter
+    adapter.tap_layers = layers
+    with pytest.raises(InputError, match=r"must ascend.*0 \.\. 11"):
+        choose_tap_layers(adapter, 12)
+
+
+def test_a_grid_of_taps_has_rows_and_columns():
+    config, spec = custom.get_config(), VitSpec(**SIZES["vit_s"])
+    config.adapter.tap_grid = (4, 9)
+    assert tap_grid(config, spec) == (4, 7)  # no finer than 112 / 16 patches
+    config.adapter.tap_grid = ()
+    assert tap_grid(config, spec) == ()
+    for wrong in ((4,), (2, 2, 2), (0, 4)):
+        config.adapter.tap_grid = wrong
+        with pytest.raises(InputError, match="give rows and columns"):
+            tap_grid(config, spec)

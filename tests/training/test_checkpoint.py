@@ -1,6 +1,11 @@
 """Checkpoints come back as they were, and a repeated one replaces the old."""
 
+import contextlib
+import errno
 import os
+import threading
+import time
+import types
 
 import jax
 import numpy as np
@@ -20,7 +25,8 @@ from losa_jax.training.checkpoint import (
 def checkpoints(tmp_path):
     with_folder = Checkpoints(tmp_path)
     yield with_folder
-    with_folder.close()
+    with contextlib.suppress(InputError):  # told already
+        with_folder.close()
 
 
 def _at(state, step):
@@ -49,38 +55,99 @@ def test_best_is_what_was_saved_last(checkpoints, tiny_model, first, second):
 def test_only_the_newest_are_kept(checkpoints, tiny_model, tmp_path):
     for step in (1, 2, 3):
         checkpoints.save(LAST, step, tiny_model().state, {})
+    checkpoints.wait()
     kept = {p.name for p in (tmp_path / "checkpoints/last").iterdir()}
     assert kept == {"2", "3"} and checkpoints.latest_step() == 3
 
 
-def test_a_half_written_checkpoint_is_never_picked(checkpoints, tiny_model,
-                                                   tmp_path):
-    """What a kill in the middle of a save leaves lies under another name."""
-    state = tiny_model().state
-    folder = tmp_path / "checkpoints/last"
-    checkpoints.save(LAST, 4, _at(state, 4), {})
-    seen = []
+@pytest.fixture
+def renames(monkeypatch):
+    """Checkpoints that got their names, in order; whose folder's name is in
+    `held` waits for `go`, and fails where `error` is set."""
+    found = types.SimpleNamespace(done=[], held="", go=threading.Event(),
+                                  error=None)
     real = os.rename
 
-    def killed(source, target, **rest):
-        seen.append((str(source), str(target)))
-        raise KeyboardInterrupt
+    def rename(source, target, **rest):
+        if found.held and found.held in str(target):
+            assert found.go.wait(60)
+            if found.error is not None:
+                raise found.error
+        found.done.append("/".join(str(target).split("/")[-2:]))
+        return real(source, target, **rest)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "rename", killed)
-        with pytest.raises(KeyboardInterrupt):
-            checkpoints.save(LAST, 5, _at(state, 5), {})
-    assert os.rename is real and seen
-    assert (folder / "4").is_dir() and not (folder / "5").exists()
-    left = [path.name for path in folder.iterdir() if path.name != "4"]
-    assert left and all("5" in name for name in left)
+    monkeypatch.setattr(os, "rename", rename)
+    yield found
+    found.go.set()
 
+
+def test_a_half_written_checkpoint_is_never_picked(
+        checkpoints, tiny_model, tmp_path, renames):
+    """Nor does the training wait for it, or spoil what is being written."""
+    state = _at(tiny_model().state, 4)
+    checkpoints.save(LAST, 4, state, {})
+    assert checkpoints.latest_step() == 4  # waits
+    state = _at(jax.tree.map(jax.numpy.copy, state), 5)
+    want = jax.tree.map(np.array, state)
+    renames.held = "last/5"
+    checkpoints.save(LAST, 5, state, {})
+    spoiled = jax.jit(
+        lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree),
+        donate_argnums=0)(state)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    checkpoints.check()
+    # What a kill would leave now lies under another name.
     after = Checkpoints(tmp_path)
     assert after.latest_step() == 4
-    got, _ = after.restore(LAST, abstract_state(state))
-    assert int(got.step) == 4
-    after.save(LAST, 5, _at(state, 5), {})
-    assert after.latest_step() == 5
+    assert any("5.orbax" in path.name
+               for path in (tmp_path / "checkpoints/last").iterdir())
+    renames.go.set()
+    checkpoints.wait()
+    after = Checkpoints(tmp_path)
+    got, _ = after.restore(LAST, abstract_state(spoiled))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    after.close()
+
+
+def test_the_last_one_is_whole_after_the_best_it_knows_of(
+        checkpoints, tiny_model, renames):
+    state = tiny_model().state
+    renames.held = "best/3"
+    checkpoints.save(BEST, 3, state, {})
+    checkpoints.save(LAST, 3, state, {})
+    time.sleep(0.3)
+    assert renames.done == []
+    renames.go.set()
+    checkpoints.wait()
+    assert [name for name in renames.done if "/3" in name] == [
+        "best/3", "last/3"]
+
+
+def test_a_write_that_fails_is_told(checkpoints, tiny_model, tmp_path,
+                                    renames):
+    state = tiny_model().state
+    checkpoints.save(LAST, 1, state, {})
+    checkpoints.wait()
+    renames.held = "last/2"
+    renames.error = OSError(errno.ENOSPC, "No space left on device")
+    checkpoints.save(LAST, 2, state, {})
+    checkpoints.check()
+    renames.go.set()
+    message = "(?s)last/2 could not be written .*No space left.*whole"
+    with pytest.raises(InputError, match=message):
+        for _ in range(600):  # as steps go by
+            checkpoints.check()
+            time.sleep(0.1)
+    with pytest.raises(InputError, match=message), checkpoints.awaited():
+        pass
+    renames.held = ""
+    left = tmp_path / "checkpoints/last"
+    assert len(list(left.glob("2.orbax*"))) == 1
+    after = Checkpoints(tmp_path, only_writer=True)
+    assert after.latest_step() == 1
+    after.save(LAST, 3, state, {})
+    assert after.latest_step() == 3
+    assert not list(left.glob("2.orbax*"))
     after.close()
 
 

@@ -1,5 +1,6 @@
 """Processes find each other, agree, and end together."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from losa_jax.errors import InputError
 from losa_jax.training import batches, processes, sharding
 
 _PROGRAM = """
-import sys
+import pathlib, sys
 from losa_jax.training import processes
+folder = pathlib.Path(sys.argv[4])
 number, port, fails = map(int, sys.argv[1:4])
 processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
                 process_id=number)
@@ -22,10 +24,30 @@ assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
 assert processes.from_first(0.1 + number) == 0.1
 with processes.first_goes_first("write"), (
         processes.first_goes_first("inside, where the others are not")):
-    with open(sys.argv[4], "a") as file:
+    with open(folder / "order", "a") as file:
         file.write(str(number))
-if fails and number == 1:
-    processes.fail(1, "video_7 is broken")
+
+import os, time
+import jax, numpy as np
+from losa_jax.training import checkpoint, sharding
+from losa_jax.errors import InputError
+mesh = sharding.make_mesh((jax.device_count(), 1, 1))
+state = sharding.put({"a": np.arange(4.0)}, {"a": sharding.replicated(mesh)})
+checkpoints = checkpoint.Checkpoints(folder, only_writer=True)
+checkpoints.save("best", 1, state, {"number": 0})
+checkpoints.save("last", 1, state, {"number": 0})
+assert checkpoints.latest_step() == 1
+if fails and number == 0:
+    def rename(*_, **__):
+        raise OSError("no room")
+    os.rename = rename
+checkpoints.save("last", 2, state, {})
+try:
+    for _ in range(100 * (number == 0)):
+        checkpoints.check()
+        time.sleep(0.1)
+except InputError as error:
+    processes.fail(1, str(error))
 processes.barrier("others wait here")
 processes.finish()
 """
@@ -37,7 +59,7 @@ def _run_two(fails, folder):
         port = free.getsockname()[1]
     started = [subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, str(number), str(port), str(fails),
-         str(folder / "order")],
+         str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for number in range(2)]
     outputs = [one.communicate(timeout=100)[0] for one in started]
@@ -45,11 +67,15 @@ def _run_two(fails, folder):
 
 
 def test_two_processes_agree_and_fail_together(tmp_path):
+    """The reason: a checkpoint that one of them cannot write, for whom the
+    other one's thread would wait 20 minutes."""
     codes, outputs = _run_two(1, tmp_path)
     assert codes == [1, 1], outputs
     assert (tmp_path / "order").read_text() == "01"
-    assert ("process 0 ends because process 1 ended: video_7 is broken"
-            in outputs[0])
+    assert re.search("process 1 ends because process 0 ended: checkpoint "
+                     ".*/last/2 could not be written .no room", outputs[1])
+    kept = {path.name for path in (tmp_path / "checkpoints/last").glob("?")}
+    assert kept == {"1"}
 
 
 @pytest.mark.parametrize("wrong, message", [

@@ -40,6 +40,29 @@ def test_a_step_depends_on_its_number_not_on_history(
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+def test_steps_draw_anew(tiny_model, tiny_batch, run_key):
+    """Of drop path: all else is as it was."""
+    model = tiny_model()
+    losses = {float(model.step(
+        model.state.replace(step=np.int32(number)), model.frozen, tiny_batch,
+        run_key)[1]["loss"]) for number in range(6)}
+    assert len(losses) > 1
+
+
+def test_the_average_takes_in_the_step_just_made(
+        tiny_model, tiny_batch, run_key):
+    model = tiny_model()
+    after, _ = model.step(model.state, model.frozen, tiny_batch, run_key)
+    # (1 + 0) / (10 + 0) of the old.
+    jax.tree.map(
+        lambda old, new, mean: np.testing.assert_allclose(
+            mean, 0.1 * old + 0.9 * new, rtol=1e-5, atol=1e-6),
+        model.state.ema, after.trained, after.ema)
+    assert any(np.abs(old - new).max() > 1e-3 for old, new in zip(
+        jax.tree.leaves(model.state.ema), jax.tree.leaves(after.trained),
+        strict=True))
+
+
 def test_normalizer_follows_the_positive_points(
         tiny_model, tiny_batch, run_key):
     model = tiny_model()

@@ -1,0 +1,243 @@
+"""The deliberate faults of benchmarks/mutation_check.py.
+
+Slips that a tired engineer makes: they run, most train, and the numbers come
+out a little worse. Chosen over the whole core from the code, not from the
+tests.
+"""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One slip.
+
+    Attributes:
+      what: it is, in a few words.
+      path: of the file in the repository.
+      text: stands there exactly once.
+      slip: stands in its place.
+      tests: files, or tests of files, that should see it.
+    """
+
+    what: str
+    path: str
+    text: str
+    slip: str
+    tests: tuple[str, ...]
+
+
+TIMELINE, WINDOWS = "losa_jax/timeline.py", "losa_jax/data/windows.py"
+TARGETS = "losa_jax/detection/targets.py"
+LOSSES = "losa_jax/detection/losses.py"
+POSTPROCESS = "losa_jax/detection/postprocess.py"
+METRICS = "losa_jax/detection/metrics.py"
+LOSA, LAYERS = "losa_jax/models/losa.py", "losa_jax/models/layers.py"
+VIT, DETECTOR = "losa_jax/models/vit.py", "losa_jax/models/detector.py"
+STEP, TRAIN = "losa_jax/training/step.py", "losa_jax/jobs/train.py"
+PIPELINE, EVALUATE = "losa_jax/data/pipeline.py", "losa_jax/jobs/evaluate.py"
+OPTIMIZER = "losa_jax/training/optimizer.py"
+
+TEST_TARGETS = ("tests/detection/test_targets.py",)
+TEST_LOSSES = ("tests/detection/test_losses.py",)
+TEST_NMS = ("tests/detection/test_postprocess.py",)
+TEST_METRICS = ("tests/detection/test_metrics.py",)
+TEST_LOSA = ("tests/models/test_losa.py",)
+TEST_STEP = ("tests/training/test_step.py",)
+TEST_OPTIMIZER = ("tests/training/test_optimizer.py",)
+TEST_PIPELINE = ("tests/data/test_pipeline.py",)
+GOES_ON = ("tests/jobs/test_run.py::"
+           "test_a_run_that_dies_goes_on_as_if_it_had_not",)
+AS_EVALUATED = ("tests/jobs/test_predict.py::test_as_the_evaluation",)
+
+FAULTS = (
+    # --- Clocks and windows -----------------------------------------------
+    Fault("tokens stand half a token late", TIMELINE,
+          "return samples / samples_per_token - 0.5",
+          "return samples / samples_per_token",
+          ("tests/test_timeline.py", "tests/data/test_windows.py")),
+    Fault("a sample shows its first frame, not its middle", TIMELINE,
+          "middle = (np.asarray(sample_index) + 0.5)",
+          "middle = np.asarray(sample_index)", ("tests/test_timeline.py",)),
+    Fault("features stand half a stride late", TIMELINE,
+          "offset_frames=(clip_frames - stride_frames) / 2",
+          "offset_frames=clip_frames / 2",
+          ("tests/test_timeline.py", "tests/data/test_feature_files.py",
+           "tests/data/test_feature_pieces.py")),
+    Fault("the tail of a video is in no test window", WINDOWS,
+          "[*range(0, last, step), last]", "[*range(0, last + 1, step)]",
+          ("tests/data/test_windows.py",)),
+    Fault("a crop must keep every action, not one", WINDOWS,
+          "or max(kept) >= min_action_kept",
+          "or min(kept) >= min_action_kept", ("tests/data/test_windows.py",)),
+    Fault("labels count from 1", WINDOWS,
+          "class_names.index(action.label)",
+          "class_names.index(action.label) + 1",
+          ("tests/data/test_windows.py",)),
+    # --- Pictures and batches ---------------------------------------------
+    Fault("blue and red change places", "losa_jax/data/video.py",
+          'height=height, format="rgb24"', 'height=height, format="bgr24"',
+          ("tests/data/test_video.py",)),
+    Fault("a random crop's height forgets the aspect",
+          "losa_jax/data/augment.py",
+          "box_height = round(math.sqrt(target / aspect))",
+          "box_height = round(math.sqrt(target))",
+          ("tests/data/test_augment.py",)),
+    Fault("every epoch has the first one's order", PIPELINE,
+          ".repeat(num_epochs)",
+          ".repeat(num_epochs, reseed_each_epoch=False)", TEST_PIPELINE),
+    Fault("processes read rows of each other's batches", PIPELINE,
+          "self._items[batch * self._batch_windows + self._rows[row]]",
+          "self._items[batch * len(self._rows) + self._rows[row]]",
+          TEST_PIPELINE),
+    # --- Targets and losses -----------------------------------------------
+    Fault("the centre radius counts tokens, not strides", TARGETS,
+          "reach = center_radius * stride", "reach = center_radius",
+          TEST_TARGETS),
+    Fault("a level's range ends before its end", TARGETS,
+          "(farther <= range_max)", "(farther < range_max)", TEST_TARGETS),
+    Fault("distance-IoU adds the centres it should subtract", LOSSES,
+          "- (target_right - target_left))",
+          "+ (target_right - target_left))", TEST_LOSSES),
+    Fault("the focal loss's alpha weighs the other side", LOSSES,
+          "side = alpha * targets + (1 - alpha) * (1 - targets)",
+          "side = (1 - alpha) * targets + alpha * (1 - targets)",
+          TEST_LOSSES),
+    Fault("padding counts in the regression loss", LOSSES,
+          "positive = targets.positive & valid", "positive = targets.positive",
+          TEST_LOSSES),
+    Fault("losses are divided by the batch's own positives", LOSSES,
+          "normalizer = update_normalizer(normalizer, num_positive, "
+          "momentum)", "normalizer = jnp.maximum(num_positive, 1.0)",
+          TEST_LOSSES),
+    Fault("a gradient goes through the automatic weight", LOSSES,
+          "weight = jax.lax.stop_gradient(\n            classification",
+          "weight = (\n            classification", TEST_LOSSES),
+    # --- Backbone and adapters --------------------------------------------
+    Fault("pixels of a tubelet are read columns first", VIT,
+          '"n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)"',
+          '"n (t u) (h p) (w q) rgb -> (n t h w) (u q p rgb)"',
+          ("tests/models/test_vit.py",)),
+    Fault("resized positions have rows and columns swapped",
+          "losa_jax/models/positions.py",
+          '"uhwc,gh,fw->ugfc"', '"uhwc,fh,gw->ugfc"',
+          ("tests/models/test_positions.py", "tests/models/test_vit.py")),
+    Fault("taps are kept one slot late", VIT,
+          "np.searchsorted(tap_layers, numbers)",
+          'np.searchsorted(tap_layers, numbers, side="right")',
+          ("tests/models/test_vit.py",)),
+    Fault("the chosen taps stop before the last block",
+          "losa_jax/training/build.py",
+          "tuple(depth - 1 - round((count - 1 - i) * half / count)",
+          "tuple(depth - 1 - round((count - i) * half / count)",
+          ("tests/training/test_build.py",)),
+    Fault("padding enters the long-range convolution", LOSA,
+          "x = gelu(self.down(x)) * keep", "x = gelu(self.down(x))",
+          TEST_LOSA),
+    Fault("short-range attention looks at padding", LOSA,
+          "mask=mask[:, None, None, :])", "mask=None)", TEST_LOSA),
+    Fault("what adapters add is not zero at step 0", LOSA,
+          'start = Linear if spec.gates == "tanh" else zero_linear',
+          "start = Linear", TEST_LOSA),
+    Fault("pooled keys stand at their first token",
+          "losa_jax/models/time_attention.py",
+          "(np.arange(key.shape[1]) + 0.5) * self.key_pool - 0.5",
+          "np.arange(key.shape[1]) * self.key_pool",
+          ("tests/models/test_time_attention.py",)),
+    # --- Heads ------------------------------------------------------------
+    Fault("a token after the last real sample is real", DETECTOR,
+          "first_sample[None, :] < valid_samples[:, None]",
+          "first_sample[None, :] <= valid_samples[:, None]",
+          ("tests/models/test_detector.py",)),
+    Fault("resampling in time aligns the corners", LAYERS,
+          "centre = (np.arange(length) + 0.5) * old / length - 0.5",
+          "centre = np.arange(length) * (old - 1) / max(length - 1, 1)",
+          ("tests/models/test_layers.py",)),
+    Fault("max-pooling pads with zeros", LAYERS,
+          "padded = jnp.pad(x, pads, constant_values=-jnp.inf)",
+          "padded = jnp.pad(x, pads)", ("tests/models/test_layers.py",)),
+    Fault("the head's attention looks at padding",
+          "losa_jax/models/band_attention.py",
+          "mask = seen[:, :, None, None, :] & (np.abs(distance) <= reach)",
+          "mask = (np.abs(distance) <= reach)[None, None, None]",
+          ("tests/models/test_band_attention.py",)),
+    Fault("boundary heads train the pyramid", "losa_jax/models/tridet.py",
+          "fixed = jax.lax.stop_gradient(tokens)", "fixed = tokens",
+          ("tests/models/test_tridet.py",)),
+    # --- The update -------------------------------------------------------
+    Fault("the moving average follows a step late", STEP,
+          "ema=_moving_average(state.ema, trained, state.step, ema)",
+          "ema=_moving_average(state.ema, state.trained, state.step, ema)",
+          TEST_STEP),
+    Fault("every step draws the same dropout", STEP,
+          "step_key = jax.random.fold_in(key, state.step)", "step_key = key",
+          TEST_STEP),
+    Fault("padding counts in the feature statistics", STEP,
+          "x = last.reshape(b, n * u, c) * valid[..., None]",
+          "x = last.reshape(b, n * u, c)", TEST_STEP),
+    Fault("features are divided by the variance", TRAIN,
+          "deviation = np.sqrt(np.maximum(squares / count - mean ** 2, "
+          "1e-12))",
+          "deviation = np.maximum(squares / count - mean ** 2, 1e-12)",
+          ("tests/jobs/test_train.py",)),
+    Fault("weight decay pulls norms and gates too", OPTIMIZER,
+          'path.rsplit("/", 1)[-1] == "kernel"',
+          'path.rsplit("/", 1)[-1] != "bias"', TEST_OPTIMIZER),
+    Fault("the warm-up is a step too long", OPTIMIZER,
+          "max(warmup_steps - 1, 1)", "max(warmup_steps, 1)",
+          TEST_OPTIMIZER),
+    Fault("a resumed run starts with a fresh optimizer", TRAIN,
+          "        state, saved = checkpoints.restore(\n"
+          "            LAST, abstract_state(state), batches)\n",
+          "        fresh = state.optimizer\n"
+          "        state, saved = checkpoints.restore(\n"
+          "            LAST, abstract_state(state), batches)\n"
+          "        state = state.replace(optimizer=fresh)\n", GOES_ON),
+    Fault("a checkpoint counts the batch that was read ahead",
+          "losa_jax/training/feed.py",
+          'return {"next_index": self._given}',
+          'return {"next_index": self._given + (self._held is not None)}',
+          ("tests/training/test_feed.py",)),
+    # --- From logits to detections ----------------------------------------
+    Fault("start and end distances change places", POSTPROCESS,
+          "segments = jnp.stack([time - distance[:, 0], "
+          "time + distance[:, 1]], -1)",
+          "segments = jnp.stack([time - distance[:, 1], "
+          "time + distance[:, 0]], -1)", TEST_NMS),
+    Fault("soft-NMS decays by the overlap, not its square", POSTPROCESS,
+          "jnp.exp(-overlap * overlap / sigma)",
+          "jnp.exp(-overlap / sigma)", TEST_NMS),
+    Fault("ActionFormer's votes do not weigh by overlap", POSTPROCESS,
+          "weight = weight * iou", "weight = weight * 1", TEST_NMS),
+    Fault("windows are merged as if they began with the video", EVALUATE,
+          "window.first_sample, samples_per_token))",
+          "0, samples_per_token))", AS_EVALUATED),
+    Fault("padded windows count as videos that failed", EVALUATE,
+          "if number >= 0 and not valid}", "if not valid}",
+          (*AS_EVALUATED, *GOES_ON)),
+    Fault("evaluation on the way uses the raw parameters", TRAIN,
+          "evaluator.run(state.ema, state.statistics)",
+          "evaluator.run(state.trained, state.statistics)", GOES_ON),
+    # --- Scores -----------------------------------------------------------
+    Fault("an IoU equal to the threshold is not enough", METRICS,
+          "free = np.where(iou >= threshold, iou, -1.0)",
+          "free = np.where(iou > threshold, iou, -1.0)", TEST_METRICS),
+    Fault("an action can be found twice", METRICS,
+          "            free[:, np.argmax(free[row])] = -1.0\n", "",
+          TEST_METRICS),
+    Fault("precision is not interpolated", METRICS,
+          "(best * hits).sum(axis=1)", "(precision * hits).sum(axis=1)",
+          TEST_METRICS),
+    Fault("videos without predictions do not count", METRICS,
+          "    actions = _ground_truth_rows(ground_truth, class_names)\n"
+          "    found = _prediction_rows(ground_truth, predictions, "
+          "class_names, rules)\n",
+          "    ground_truth = {video: actions for video, actions in "
+          "ground_truth.items() if predictions.get(video)}\n"
+          "    actions = _ground_truth_rows(ground_truth, class_names)\n"
+          "    found = _prediction_rows(ground_truth, predictions, "
+          "class_names, rules)\n", TEST_METRICS),
+    Fault("what touches an ambiguous segment is false",
+          "losa_jax/detection/thumos_protocol.py",
+          "counts.append(hit | ~near)", "counts.append(hit | True)",
+          ("tests/test_score.py",)),
+)

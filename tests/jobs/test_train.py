@@ -1,0 +1,46 @@
+"""Parts of a training run, without running one."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from configs import thumos_features
+from losa_jax.data.annotations import AnnotatedVideo
+from losa_jax.data.broken import BrokenVideos
+from losa_jax.data.feature_files import FeatureFiles, FeatureSettings
+from losa_jax.data.source import SourceVideo
+from losa_jax.jobs.train import measure_statistics
+from losa_jax.training import sharding
+from losa_jax.training.encoder import feature_encoder
+
+
+@pytest.mark.parametrize("lengths", [(16, 9, 16, 5), (16,)])
+def test_statistics_are_of_every_training_video(lengths, tmp_path):
+    """Of one video in batches of two as well."""
+    rng = np.random.default_rng(0)
+    features = [rng.normal((3, -1), (0.5, 4), (length, 2)).astype(np.float32)
+                for length in lengths]
+    store = FeatureFiles(FeatureSettings(str(tmp_path), 1.0, 1.0, 2))
+    videos = []
+    for number, part in enumerate(features):
+        np.save(tmp_path / f"v{number}.npy", part)
+        video = AnnotatedVideo(f"v{number}", "training", float(len(part)),
+                               1.0, ())
+        info = store.check([video], "stop")[0][video.video_id]
+        videos.append(SourceVideo(video.video_id, info, store.grid(info), ()))
+    config = thumos_features.get_config()
+    config.window.frames = config.window.tokens = 16
+    config.window.short_crop_ratio = ()
+    config.train.batch_windows = 2
+    encoder = feature_encoder()
+    measured = measure_statistics(
+        config, types.SimpleNamespace(train=videos, class_names=()),
+        types.SimpleNamespace(encode=encoder.encode, frozen=encoder.frozen,
+                              trained=encoder.trained, tubelet=1),
+        sharding.make_mesh((1, 1, 1), jax.devices()[:1]), store,
+        BrokenVideos())
+    rows = np.concatenate(features)
+    np.testing.assert_allclose(measured.mean, rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(measured.deviation, rows.std(0), rtol=1e-5)

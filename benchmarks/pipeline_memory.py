@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 from absl import flags
 
+from benchmarks.figures import table
 from benchmarks.pipeline_speed import render, window_batches
 
 EVERY = 100
@@ -32,15 +33,17 @@ def main() -> None:
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask
     with tempfile.TemporaryDirectory() as scratch:
         path = render(Path(scratch) / "v.mp4", gop=30)
+        rows = []
         for threads, workers in ((2, 0), (1, 2)):
             resident = _watch(path, arguments, threads, workers)
             late = resident[len(resident) // 4:]
             slope = np.polyfit(np.arange(len(late)), late, 1)[0]
-            print(f"{threads} threads, {workers} worker processes, MiB every "
-                  f"{EVERY} windows: "
-                  + " ".join(f"{size:.0f}" for size in resident)
-                  + f"\n  slope {slope * 1000 / EVERY:+.2f} MiB in 1,000 "
-                  "windows", flush=True)
+            rows.append((threads, workers,
+                         " ".join(f"{size:.0f}" for size in resident),
+                         f"{slope * 1000 / EVERY:+.2f}"))
+        print(table(["threads", "worker processes",
+                     f"MiB every {EVERY} windows",
+                     "slope, MiB in 1,000 windows"], rows))
 
 
 def _watch(path: Path, arguments: argparse.Namespace, threads: int,

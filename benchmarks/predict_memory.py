@@ -18,6 +18,7 @@ import av
 import numpy as np
 
 from benchmarks.convert_memory import peak_gib
+from benchmarks.figures import table
 
 SIZE = 64
 
@@ -61,16 +62,18 @@ def main() -> None:
             from benchmarks.random_run import write_random_run
 
             checkpoint = write_random_run(folder / "random")
-        peaks = []
+        peaks: list[float] = []
+        rows = []
         for number, minutes in enumerate(lengths):
             video = render(folder / f"{number}.mp4", minutes, arguments.fps)
             peak, seconds = peak_gib([
                 sys.executable, "-m", "losa_jax.predict", str(video),
                 f"--checkpoint={checkpoint}", f"--output={folder / 'out'}"])
             peaks.append(peak)
-            print(f"{minutes:g} minutes: peak resident {1024 * peak:,.0f} "
-                  f"MiB, {peak / peaks[0]:.2f} of the first, {seconds:.0f} "
-                  "s", flush=True)
+            rows.append((f"{minutes:g}", f"{1024 * peak:,.0f}",
+                         f"{peak / peaks[0]:.2f}", f"{seconds:.0f}"))
+        print("\n" + table(["minutes of video", "peak resident MiB",
+                            "ratio to the first", "seconds"], rows))
 
 
 if __name__ == "__main__":

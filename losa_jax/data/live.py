@@ -117,7 +117,6 @@ class LiveVideo:
 
         A stream that breaks off ends there: what was seen counts.
         """
-        reformatter = VideoReformatter()
         first = current = view = None
         index, moment, since = 0, self._moment(0), 0.0
         for seconds, picture in self._pictures():
@@ -125,7 +124,7 @@ class LiveVideo:
             # `current` is on screen until this one comes.
             while current is not None and moment < seconds - first:
                 if view is None:
-                    view = self._view(current, reformatter)
+                    view = self._view(current)
                 yield view
                 index += 1
                 moment = self._moment(index)
@@ -137,7 +136,7 @@ class LiveVideo:
         whole = timeline.SampleGrid(self.fps, frame_count,
                                     self.grid.frames_per_sample)
         for _ in range(index, whole.num_samples):
-            view = self._view(current, reformatter) if view is None else view
+            view = self._view(current) if view is None else view
             yield view
 
     def _moment(self, sample_index: int) -> float:
@@ -163,12 +162,11 @@ class LiveVideo:
             logger.warning("%s: broke off after %.1f s (%s)", self.name,
                            self.seconds, error_reason(error))
 
-    def _view(self, picture: VideoFrame, reformatter: VideoReformatter
-              ) -> np.ndarray:
+    def _view(self, picture: VideoFrame) -> np.ndarray:
         height, width = picture.height, picture.width
         if quarter_turns(picture) % 2:
             height, width = width, height
-        pixels = upright_rgb(picture, reformatter, height, width)
+        pixels = upright_rgb(picture, height, width)
         return augment.test_view(pixels[None], self._settings.size,
                                  self._settings.test_resize)[0]
 

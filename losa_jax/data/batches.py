@@ -136,7 +136,9 @@ class BatchIterator(Iterator[Batch]):
 def _end_with_parent(worker: int, num_workers: int) -> None:
     """In a worker: a parent that was killed cannot end it any more."""
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # this is a worker
+        parent.join()
         os._exit(1)
     threading.Thread(target=watch, daemon=True, name="watch-parent").start()
 

@@ -70,9 +70,9 @@ class VideoFinds:
         if not self._fields[0]:
             return []
         segments, scores, labels, class_scores = self._fields
-        whole = WindowFinds(*map(_taken, (segments, scores, labels)),
-                            _taken(class_scores) if class_scores else None)
-        return [whole]
+        return [WindowFinds(
+            _taken(segments), _taken(scores), _taken(labels),
+            _taken(class_scores) if class_scores else None)]
 
 
 def _taken(parts: list[np.ndarray]) -> np.ndarray:

@@ -69,7 +69,7 @@ def level_points(num_tokens: int, strides: Sequence[int],
     if len(strides) != len(regression_ranges):
         raise InputError(
             f"{len(regression_ranges)} regression ranges for "
-            f"config.head.num_levels={len(strides)}: give one a level "
+            f"config.head.num_levels={len(strides)}: give one range a level "
             "(config.head.regression_edges)")
     uneven = [stride for stride in strides if num_tokens % stride]
     if uneven:

@@ -369,7 +369,7 @@ def test_wrong_parameters_are_named_together(tmp_path):
     with pytest.raises(InputError) as error:
         synthetic.render_trimmed_set(
             tmp_path, num_training=-1, seed=-2, size=31)
-    for name in ("num_training = -1", "seed = -2", "size = 31", "even"):
+    for name in ("num_training=-1", "seed=-2", "size=31", "even"):
         assert name in str(error.value)
 
 

@@ -47,7 +47,6 @@ TEST_OPTIMIZER = ("tests/training/test_optimizer.py",)
 TEST_PIPELINE = ("tests/data/test_pipeline.py",)
 GOES_ON = ("tests/jobs/test_run.py::"
            "test_a_run_that_dies_goes_on_as_if_it_had_not",)
-AS_EVALUATED = ("tests/jobs/test_predict.py::test_as_the_evaluation",)
 
 FAULTS = (
     # --- Clocks and windows -----------------------------------------------
@@ -210,10 +209,10 @@ FAULTS = (
           "weight = weight * iou", "weight = weight * 1", TEST_NMS),
     Fault("windows are merged as if they began with the video", EVALUATE,
           "window.first_sample, samples_per_token))",
-          "0, samples_per_token))", AS_EVALUATED),
+          "0, samples_per_token))", ("tests/jobs/test_evaluate.py",)),
     Fault("padded windows count as videos that failed", EVALUATE,
           "if number >= 0 and not valid}", "if not valid}",
-          (*AS_EVALUATED, *GOES_ON)),
+          ("tests/jobs/test_evaluate.py",)),
     Fault("evaluation on the way uses the raw parameters", TRAIN,
           "evaluator.run(state.ema, state.statistics)",
           "evaluator.run(state.trained, state.statistics)", GOES_ON),

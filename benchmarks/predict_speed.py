@@ -47,7 +47,9 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=6,
                         help="blocks of the random model's backbone")
     parser.add_argument("--videos", type=Path, help="folder; default: four "
-                        "rendered ones of 50 s, 320 x 240")
+                        "rendered ones, 320 x 240, 30 frames a second")
+    parser.add_argument("--seconds", type=int, default=120,
+                        help="of a rendered video")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -62,7 +64,8 @@ def _compare(arguments: argparse.Namespace, scratch: Path) -> None:
 
         checkpoint = write_random_run(scratch / "random",
                                       depth=arguments.depth)
-    folder = arguments.videos or _rendered(scratch / "videos")
+    folder = arguments.videos or _rendered(scratch / "videos",
+                                           arguments.seconds)
     localizer = door.load(checkpoint, num_threads=arguments.threads)
     videos = [localizer.probe(path) for path in sorted(folder.iterdir())]
     windows = [len(TestWindows([video], localizer.config,
@@ -98,9 +101,9 @@ def _compare(arguments: argparse.Namespace, scratch: Path) -> None:
           f"{(middle['Grain'] + middle['step']) / middle['predict']:.2f}")
 
 
-def _rendered(folder: Path) -> Path:
+def _rendered(folder: Path, seconds: int) -> Path:
     folder.mkdir()
-    first = render(folder / "0.mp4", gop=30)
+    first = render(folder / "0.mp4", gop=30, frames=30 * seconds)
     for number in range(1, 4):
         shutil.copy(first, folder / f"{number}.mp4")
     return folder

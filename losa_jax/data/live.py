@@ -23,6 +23,7 @@ from losa_jax import timeline
 from losa_jax.data import augment
 from losa_jax.data.picture import upright_rgb
 from losa_jax.data.video_file import (
+    BYTES_ONLY,
     decode_packets,
     error_reason,
     moving_pictures,
@@ -188,7 +189,7 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
     options: dict[str, Any] = {}
     target: Any = source
     if source == STDIN:
-        target = sys.stdin.buffer
+        target, options = sys.stdin.buffer, {"options": BYTES_ONLY}
     elif source.startswith("/dev/video"):
         options = {"format": "v4l2"}
     elif "://" in source:
@@ -201,6 +202,7 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
         if not path.is_file():
             raise InputError(f"{source}: no such file: check the path")
         target = GrowingFile(path, idle_seconds)
+        options = {"options": BYTES_ONLY}
         closing.callback(target.close)
     try:
         return closing.enter_context(

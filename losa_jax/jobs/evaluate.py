@@ -24,7 +24,7 @@ from losa_jax.data.pipeline import (
 from losa_jax.data.video_scores import load_video_scores
 from losa_jax.detection.fusion import fuse, rescore
 from losa_jax.detection.merge import (
-    WindowFinds,
+    VideoFinds,
     finds_in_seconds,
     merge_windows,
 )
@@ -94,9 +94,8 @@ class Evaluator:
         samples_per_token = (self._config.window.frames
                              / self._config.window.tokens)
         # Every process predicts all windows and merges its share of videos.
-        found: dict[int, list[WindowFinds]] = {
-            number: [] for number in range(
-                processes.index(), len(self._data.test), processes.count())}
+        found = {number: VideoFinds() for number in range(
+            processes.index(), len(self._data.test), processes.count())}
         for batch, numbers in zip(
                 tqdm(dataset, total=len(numbers_of), desc="evaluating",
                      unit="batch", leave=False), numbers_of, strict=True):
@@ -118,7 +117,7 @@ class Evaluator:
                 if video_number in found:
                     candidates, scores = jax.tree.map(
                         lambda leaf, row=row: leaf[row], rows)
-                    found[video_number].append(finds_in_seconds(
+                    found[video_number].add(finds_in_seconds(
                         candidates, scores,
                         self._data.test[video_number].grid,
                         window.first_sample, samples_per_token))
@@ -126,7 +125,7 @@ class Evaluator:
         for number, finds in found.items():
             video_id = self._data.test[number].video_id
             merged[video_id] = self._classified(video_id, merge_windows(
-                finds, self._data.class_names, self._config.evaluate))
+                finds.take(), self._data.class_names, self._config.evaluate))
         predictions, failed = self._gather(merged, failed)
         report = self._score(predictions, failed)
         return report, predictions

@@ -1,7 +1,10 @@
 """The row of batches: the same however it is read, and without bad videos."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -78,9 +81,15 @@ def _batches(videos, config, count=4, *, start=0, rows=None, workers=0,
         len(videos), seed=3, batch_windows=2, num_threads=threads,
         worker_processes=workers, rows=rows))
     batches.set_state({"next_index": start})
-    found = [next(batches) for _ in range(count)]
+    found = [next(batches)]
+    for worker in multiprocessing.active_children():
+        # Ctrl-C in a terminal reaches them too; they must go on.
+        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    found += [next(batches) for _ in range(count - 1)]
     assert batches.get_state() == {"next_index": start + count}
     batches.close()
+    assert not multiprocessing.active_children()
     return found
 
 

@@ -53,14 +53,15 @@ def test_the_average_takes_in_the_step_just_made(
         tiny_model, tiny_batch, run_key):
     model = tiny_model()
     after, _ = model.step(model.state, model.frozen, tiny_batch, run_key)
+    before, new, mean = jax.device_get(
+        (model.state.ema, after.trained, after.ema))
     # (1 + 0) / (10 + 0) of the old.
     jax.tree.map(
-        lambda old, new, mean: np.testing.assert_allclose(
-            mean, 0.1 * old + 0.9 * new, rtol=1e-5, atol=1e-6),
-        model.state.ema, after.trained, after.ema)
-    assert any(np.abs(old - new).max() > 1e-3 for old, new in zip(
-        jax.tree.leaves(model.state.ema), jax.tree.leaves(after.trained),
-        strict=True))
+        lambda before, new, mean: np.testing.assert_allclose(
+            mean, 0.1 * before + 0.9 * new, rtol=1e-5, atol=1e-6),
+        before, new, mean)
+    assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(
+        jax.tree.leaves(before), jax.tree.leaves(new), strict=True))
 
 
 def test_normalizer_follows_the_positive_points(

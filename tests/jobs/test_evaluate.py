@@ -1,0 +1,64 @@
+"""From windows to a mAP, with a model that sees what is in the features."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from configs import thumos_features
+from losa_jax.data.annotations import Action, AnnotatedVideo
+from losa_jax.data.broken import BrokenVideos
+from losa_jax.data.feature_files import FeatureFiles, FeatureSettings
+from losa_jax.data.source import SourceVideo
+from losa_jax.detection.postprocess import Candidates
+from losa_jax.jobs.evaluate import Evaluator
+from losa_jax.training import sharding
+
+
+def _finds_marked_tokens(parameters, statistics, frozen, batch):
+    """One candidate a window: from the first marked token to the last."""
+    marked = np.asarray(batch["last"])[:, :, 0, 1] > 0
+    first = marked.argmax(1)
+    last = marked.shape[1] - 1 - marked[:, ::-1].argmax(1)
+    # A token's coordinate is its middle.
+    segments = np.stack([first - 0.5, last + 0.5], 1).astype(np.float32)
+    alive = marked.any(1, keepdims=True)
+    return Candidates(segments[:, None], 0.9 * alive.astype(np.float32),
+                      np.zeros(alive.shape, np.int32), alive), None
+
+
+@pytest.mark.parametrize("batch_windows", [1, 2, 8])
+def test_every_window_of_every_video_counts(batch_windows, tmp_path):
+    """Whatever pads the last batch."""
+    store = FeatureFiles(FeatureSettings(str(tmp_path), 1.0, 1.0, 2))
+    videos = []
+    for number, (length, start, end) in enumerate(
+            [(20, 17, 19), (5, 1, 3), (11, 4, 7), (8, 0, 8)]):
+        features = np.ones((length, 2), np.float32)
+        features[:, 1] = 0
+        features[start:end, 1] = 1
+        np.save(tmp_path / f"v{number}.npy", features)
+        action = Action(float(start), float(end), "jump")
+        video = AnnotatedVideo(f"v{number}", "testing", float(length), 1.0,
+                               (action,))
+        info = store.check([video], "stop")[0][video.video_id]
+        videos.append(SourceVideo(video.video_id, info, store.grid(info),
+                                  (action,)))
+    config = thumos_features.get_config()
+    config.window.frames = config.window.tokens = 8
+    config.window.overlap, config.window.test_whole = 0.0, False
+    config.evaluate.batch_windows = batch_windows
+    config.evaluate.tiou_thresholds = (0.99,)
+    data = types.SimpleNamespace(test=videos, class_names=("jump",),
+                                 label_names=("jump",))
+    model = types.SimpleNamespace(encode=None, detector=None, points_of=None,
+                                  tubelet=1, frozen={})
+    evaluator = Evaluator(
+        config, data, model, sharding.make_mesh((1, 1, 1), jax.devices()[:1]),
+        store, BrokenVideos())
+    evaluator._candidates = _finds_marked_tokens
+    report, predictions = evaluator.run({}, None)
+    # Windows: 3 + 1 + 2 + 1.
+    assert [len(found) for found in predictions.values()] == [1, 1, 2, 1]
+    assert (report.num_videos, report.average_map) == (4, 1.0)

@@ -40,7 +40,8 @@ TITLE = """# Benchmark results
 Written by `python -m benchmarks.run_all`, not by hand; each file in
 `benchmarks/` says what it measures. Medians come with the smallest and the
 largest; a ratio is the median of the rounds' ratios. "Other work" is how many
-cores were busy with other processes, on average, while a benchmark ran.
+cores were busy with other processes, on average, while a benchmark ran: where
+that is a core or more, ratios between programs of several threads say little.
 """
 SKIPPED = "skipped:"
 _FAILED = "**FAILED**"

@@ -12,6 +12,7 @@ skipped and says so.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -21,6 +22,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -38,7 +40,8 @@ TITLE = """# Benchmark results
 Written by `python -m benchmarks.run_all`, not by hand; each file in
 `benchmarks/` says what it measures. Medians come with the smallest and the
 largest; a ratio is the median of the rounds' ratios. "Other work" is how many
-cores were busy with other processes, on average, while a benchmark ran.
+cores were busy with other processes, on average, while a benchmark ran: where
+that is a core or more, ratios between programs of several threads say little.
 """
 SKIPPED = "skipped:"
 _FAILED = "**FAILED**"
@@ -105,6 +108,8 @@ def main() -> int:
     if unknown := sorted(set(wanted) - set(names)):
         parser.error(f"--only={','.join(unknown)}: the benchmarks are "
                      f"{', '.join(names)}")
+    # Not to leave a benchmark behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     failed = run([benchmark for benchmark in BENCHMARKS
                   if benchmark.name in wanted], arguments.output,
                  is_quick=arguments.quick)
@@ -143,14 +148,7 @@ def measure(benchmark: Benchmark, is_quick: bool) -> tuple[str, bool]:
         return f"{SKIPPED} needs {', '.join(missing)}", True
     command = benchmark.command(is_quick)
     busy, started = other_work(), time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, capture_output=True,
-            text=True, errors="replace", timeout=LIMIT_SECONDS, check=False)
-        status, printed, errors = done.returncode, done.stdout, done.stderr
-    except subprocess.TimeoutExpired as error:
-        status, errors = "timeout", f"took more than {LIMIT_SECONDS} s"
-        printed = (error.stdout or b"").decode(errors="replace")
+    status, printed, errors = _run_alone([sys.executable, *command])
     seconds = time.perf_counter() - started
     others = (other_work() - busy) / seconds
     beside = ("not known" if math.isnan(others)
@@ -165,6 +163,24 @@ def measure(benchmark: Benchmark, is_quick: bool) -> tuple[str, bool]:
                 ).splitlines()[-1]
         lines += [f"{_FAILED}, exit status {status}: `{last}`", ""]
     return "\n".join([*lines, as_markdown(printed)]).strip(), not status
+
+
+def _run_alone(command: list[str]) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of a command whose own processes end
+    with it, however it ends: they would spoil the next one's times."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, errors="replace",
+                          start_new_session=True) as process:
+        try:
+            printed, errors = process.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            printed, errors = process.communicate()
+            errors += f"\ntook more than {LIMIT_SECONDS} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, printed, errors
 
 
 def as_markdown(printed: str) -> str:

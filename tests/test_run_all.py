@@ -54,6 +54,29 @@ def test_missing_package_skips():
     assert ok and text == "skipped: needs no_such_package"
 
 
+def test_one_that_hangs_is_ended_with_all_it_started(tmp_path, monkeypatch):
+    (tmp_path / "hangs.py").write_text(
+        "import subprocess, sys\n"
+        "print('started', flush=True)\n"
+        "child = subprocess.Popen([sys.executable, '-c', "
+        "'import time; time.sleep(60)'])\n"
+        "open(sys.argv[1], 'w').write(str(child.pid))\n"
+        "child.wait()\n")
+    monkeypatch.setattr(run_all, "LIMIT_SECONDS", 2)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    text, ok = run_all.measure(Benchmark(
+        "hangs", (str(tmp_path / "pid"),), package=""), False)
+    assert not ok
+    assert "took more than 2 s`" in text and text.endswith("started")
+    child = int((tmp_path / "pid").read_text())
+    # Ended: gone, or waiting for its new parent to notice.
+    try:
+        state = open(f"/proc/{child}/stat").read().rpartition(")")[2].split()
+        assert state[0] == "Z"
+    except FileNotFoundError:
+        pass
+
+
 def test_tables_stay_tables_and_headings_are_none():
     printed = "two\nlines\n| a | b |\n| --- | --- |\n| 1 | 2 |\n## odd\n"
     markdown = run_all.as_markdown(printed)

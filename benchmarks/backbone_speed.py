@@ -9,14 +9,13 @@ favour either. Prints medians and the ratio.
 """
 
 import argparse
-import statistics
-import time
 
 import jax
 import numpy as np
 import torch
 from flax import nnx
 
+from benchmarks.figures import interleaved, times_table, use_cores
 from losa_jax.models import torch_check, weights
 from losa_jax.models.tree import Template, flatten
 from losa_jax.models.vit import (
@@ -35,6 +34,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    use_cores(arguments.threads)
     torch.set_num_threads(arguments.threads)
 
     spec = VitSpec(**backbone_size(arguments.backbone),
@@ -71,24 +71,14 @@ def main() -> None:
         got = np.asarray(ours(on_device, clip))
         print(f"largest difference {np.abs(got - want).max():.2g}, largest "
               f"value {np.abs(want).max():.3g}")
-        seconds = {"torch": [], "losa_jax": []}
-        for _ in range(arguments.rounds):
-            start = time.perf_counter()
-            theirs(clip)
-            middle = time.perf_counter()
-            jax.block_until_ready(ours(on_device, clip))
-            seconds["torch"].append(middle - start)
-            seconds["losa_jax"].append(time.perf_counter() - middle)
-    for name, times in seconds.items():
-        print(f"{name:<9} median {statistics.median(times):.3f} s, "
-              f"{min(times):.3f} to {max(times):.3f}")
-    ratios = [ours / theirs for ours, theirs in zip(
-        seconds["losa_jax"], seconds["torch"], strict=True)]
+        seconds = interleaved({
+            "torch": lambda: theirs(clip),
+            "ours": lambda: jax.block_until_ready(ours(on_device, clip))},
+            arguments.rounds)
     print(f"{arguments.backbone}, one clip of {spec.clip_frames} x "
-          f"{arguments.size} x {arguments.size}, float32, torch "
-          f"{torch.__version__} with {arguments.threads} threads, jax "
-          f"{jax.__version__}: median ratio ours / torch "
-          f"{statistics.median(ratios):.2f}")
+          f"{arguments.size} x {arguments.size}, float32, "
+          f"{arguments.threads} threads\n")
+    print(times_table(seconds, against="torch"))
 
 
 if __name__ == "__main__":

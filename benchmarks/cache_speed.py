@@ -1,8 +1,10 @@
 """An epoch from cached features against one from the videos.
 
+    python -m benchmarks.cache_speed --gestures
     python -m benchmarks.cache_speed --config=configs/custom.py
         --cache=FOLDER --config.data.annotations=... (as a run's flags)
 
+The first takes the gestures and the ViT-S of the folder LOSA_SHARED.
 Both train the same settings, one after the other in turns, each as a run of
 its own; the first log interval of each (compilation, first decode) does not
 count. Pixel augmentation is on for the videos, as a user would have it.
@@ -11,32 +13,45 @@ Prints medians of seconds a step and their ratio.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROUNDS = 2
+from benchmarks.figures import times_table
+
+GESTURES, WEIGHTS = "data/gestures", "data/weights/vit_small_patch14_dinov2.pth"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--config", default="configs/custom.py")
+    parser.add_argument("--cache", type=Path,
+                        help="default: made in a temporary folder")
+    parser.add_argument("--gestures", action="store_true")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--epochs_from_video", type=int, default=2)
     parser.add_argument("--epochs_from_cache", type=int, default=10)
     arguments, flags = parser.parse_known_args()
     flags = [f"--config={arguments.config}", *flags,
              "--config.train.log_every_steps=4",
              "--config.data.frame_cache_gib=0.0"]
-    cached = [f"--config.data.cache={arguments.cache}",
-              "--config.window.align_to_clips=True"]
     with tempfile.TemporaryDirectory() as scratch:
-        if not (arguments.cache / "cache.json").exists():
+        if arguments.gestures:
+            shared = os.environ.get("LOSA_SHARED", "")
+            if not shared:
+                print("skipped: LOSA_SHARED is not set")
+                return
+            flags += _gestures(Path(shared), Path(scratch))
+        cache = arguments.cache or Path(scratch) / "cache"
+        cached = [f"--config.data.cache={cache}",
+                  "--config.window.align_to_clips=True"]
+        if not (cache / "cache.json").exists():
             _run([*flags, *cached, "--mode=cache"], Path(scratch) / "make")
         seconds: dict[str, list[float]] = {"video": [], "cache": []}
-        for number in range(ROUNDS):
+        for number in range(arguments.rounds):
             for name, more, epochs in (
                     ("video", [], arguments.epochs_from_video),
                     ("cache", cached, arguments.epochs_from_cache)):
@@ -44,12 +59,25 @@ def main() -> None:
                 _run([*flags, *more, f"--config.train.epochs={epochs}"],
                      folder)
                 seconds[name] += _steps(folder)
-    video, cache = (statistics.median(seconds[name])
-                    for name in ("video", "cache"))
-    print(f"seconds a step: from the videos {video:.3f} "
-          f"({min(seconds['video']):.3f} .. {max(seconds['video']):.3f}), "
-          f"from cached features {cache:.3f} ({min(seconds['cache']):.3f} .. "
-          f"{max(seconds['cache']):.3f}): {video / cache:.1f} times faster")
+    # Log intervals, not the rounds' pairs: no ratio of each.
+    video, cache = map(statistics.median, seconds.values())
+    print(times_table({"from the videos": seconds["video"],
+                       "from cached features": seconds["cache"]},
+                      what="a training step"))
+    print(f"\n{video / cache:.1f} times faster from cached features")
+
+
+def _gestures(shared: Path, scratch: Path) -> list[str]:
+    """Flags of a run on the gestures, with a backbone converted here."""
+    backbone = scratch / "backbone"
+    subprocess.run([sys.executable, "-m", "losa_jax.convert",
+                    str(shared / WEIGHTS), f"--output={backbone}"],
+                   check=True, stdout=subprocess.DEVNULL)
+    data = shared / GESTURES
+    return [f"--config.data.annotations={data}/gestures.json",
+            f"--config.data.videos={data}/videos",
+            f"--config.backbone.checkpoint={backbone}",
+            "--config.augment.size=84"]
 
 
 def _run(flags: list[str], folder: Path) -> None:

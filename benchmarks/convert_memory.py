@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.figures import table
 from losa_jax.models import weight_rules, weights
 from losa_jax.models.vit import VitSpec
 from losa_jax.models.vit_sizes import SIZES, backbone_size
@@ -65,7 +66,7 @@ def peak_gib(command: list[str]) -> tuple[float, float]:
       RuntimeError: it failed.
     """
     start = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{command} ended with status {status}")
@@ -87,13 +88,14 @@ def main() -> None:
               f"bound {1.3 * gib + 1:.2f} GiB", flush=True)
         convert = [sys.executable, "-m", "losa_jax.convert", str(source),
                    f"--output={output}"]
+        rows = []
         for name, command in (
                 ("convert", convert),
                 ("convert --verify", [*convert, "--verify"]),
                 ("load in bfloat16", [sys.executable, "-c", LOAD, output])):
             peak, seconds = peak_gib(command)
-            print(f"{name}: peak resident {peak:.2f} GiB, {seconds:.0f} s",
-                  flush=True)
+            rows.append((name, f"{peak:.2f}", f"{seconds:.0f}"))
+    print("\n" + table(["what", "peak resident GiB", "seconds"], rows))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ is given the targets. Interleaved; prints medians and the ratio.
 """
 
 import argparse
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +20,7 @@ from flax import nnx
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.figures import interleaved, times_table, use_cores
 from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.models.detector import (
     Detector,
@@ -73,7 +72,9 @@ class Conv(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, stride: int):
+    """To a band of `window` tokens; 1 or less is everything."""
+
+    def __init__(self, stride: int, window: int):
         super().__init__()
         for name in ("query", "key", "value"):
             self.add_module(f"{name}_conv", Conv(
@@ -81,7 +82,7 @@ class Attention(nn.Module):
             self.add_module(f"{name}_norm", ChannelNorm(WIDTH))
             self.add_module(name, nn.Conv1d(WIDTH, WIDTH, 1))
         self.proj = nn.Conv1d(WIDTH, WIDTH, 1)
-        self.reach = WINDOW // 2
+        self.reach = window // 2
 
     def forward(self, x):
         def project(name):
@@ -90,7 +91,14 @@ class Attention(nn.Module):
             return y.unflatten(1, (HEADS, -1)).transpose(2, 3)
 
         query, key, value = map(project, ("query", "key", "value"))
-        b, h, t, d = query.shape
+        if self.reach <= 0:
+            out = functional.scaled_dot_product_attention(query, key, value)
+        else:
+            out = self._in_band(query, key, value)
+        return self.proj(out.transpose(2, 3).flatten(1, 2))
+
+    def _in_band(self, query, key, value):
+        t = query.shape[2]
         chunk = self.reach
         pad = -t % chunk
 
@@ -107,8 +115,7 @@ class Attention(nn.Module):
         mask = (distance.abs() <= self.reach)[None] & real[:, None]
         out = functional.scaled_dot_product_attention(
             chunks, around(key), around(value), attn_mask=mask)
-        out = out.flatten(2, 3)[:, :, :t].transpose(2, 3).flatten(1, 2)
-        return self.proj(out)
+        return out.flatten(2, 3)[:, :, :t]
 
 
 class Scale(nn.Module):
@@ -118,11 +125,11 @@ class Scale(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, stride: int):
+    def __init__(self, stride: int, window: int):
         super().__init__()
         self.stride = stride
         self.ln1, self.ln2 = ChannelNorm(WIDTH), ChannelNorm(WIDTH)
-        self.attn = Attention(stride)
+        self.attn = Attention(stride, window)
         self.mlp = nn.Sequential(
             nn.Conv1d(WIDTH, 4 * WIDTH, 1), nn.GELU(), nn.Identity(),
             nn.Conv1d(4 * WIDTH, WIDTH, 1))
@@ -154,14 +161,15 @@ class Output(nn.Module):
 class TorchActionFormer(nn.Module):
     """Windows without padding: no mask changes anything."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, window: int = WINDOW):
         super().__init__()
         self.backbone = nn.ModuleDict({
             "embd": nn.ModuleList([Conv(channels, WIDTH), Conv(WIDTH, WIDTH)]),
             "embd_norm": nn.ModuleList([ChannelNorm(WIDTH)
                                         for _ in range(2)]),
-            "stem": nn.ModuleList([Block(1) for _ in range(2)]),
-            "branch": nn.ModuleList([Block(2) for _ in range(LEVELS - 1)])})
+            "stem": nn.ModuleList([Block(1, window) for _ in range(2)]),
+            "branch": nn.ModuleList([Block(2, window)
+                                     for _ in range(LEVELS - 1)])})
         self.neck = nn.ModuleDict({"fpn_norms": nn.ModuleList(
             [ChannelNorm(WIDTH) for _ in range(LEVELS)])})
         self.cls_head = Output(CLASSES, "cls_head", -4.59512)
@@ -212,6 +220,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=1408)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    use_cores(2)
     torch.set_num_threads(2)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -228,17 +237,10 @@ def main() -> None:
     one, two = ours(), theirs()
     print(f"first loss: ours {one:.5f}, torch {two:.5f}")
     assert abs(one - two) < 1e-3 * two
-    times: dict[str, list[float]] = {"ours": [], "torch": []}
-    for _ in range(arguments.rounds):
-        for name, function in (("ours", ours), ("torch", theirs)):
-            started = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - started)
-    mine, other = (statistics.median(times[name]) for name in times)
-    print(f"step: ours {mine:.2f} s ({min(times['ours']):.2f} .. "
-          f"{max(times['ours']):.2f}), torch {other:.2f} s "
-          f"({min(times['torch']):.2f} .. {max(times['torch']):.2f}), ratio "
-          f"{mine / other:.2f}")
+    seconds = interleaved({"ours": ours, "torch": theirs}, arguments.rounds)
+    print(f"{BATCH} windows of {TOKENS} features of {arguments.channels} "
+          "channels\n")
+    print(times_table(seconds, against="torch", what="train step"))
 
 
 def _points():

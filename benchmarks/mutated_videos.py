@@ -32,6 +32,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.figures import table
 from losa_jax.data.video import read_frames
 from losa_jax.data.video_probe import probe_video
 from losa_jax.errors import InputError
@@ -78,10 +79,12 @@ def main() -> None:
                     arguments.keep.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path, arguments.keep)
             path.unlink()
-    print(", ".join(f"{outcome} {count:,}"
-                    for outcome, count in counts.most_common()))
-    for (kind, outcome), count in sorted(by_kind.items()):
-        print(f"  {kind:16s} {outcome:12s} {count:,}")
+    outcomes = [outcome for outcome, _ in counts.most_common()]
+    kinds = sorted({kind for kind, _ in by_kind})
+    print(table(["damage", *outcomes], [
+        *((kind, *(by_kind[kind, outcome] for outcome in outcomes))
+          for kind in kinds),
+        ("all", *(counts[outcome] for outcome in outcomes))]))
     sys.exit(bool(set(counts) - set(FINE)))
 
 

@@ -1,26 +1,26 @@
 """Soft-NMS: ours, jitted, against a plain C++ loop, in one run.
 
-    python -m benchmarks.nms_speed
+    python -m benchmarks.nms_speed [--rounds=15]
 
 20 classes, 2,000 and 20,000 candidates, up to 200 kept a class (as
 ActionFormer) and 2,000 (as AdaTAD). The loop is compiled here with -O3 and
 one thread, as the public extension. Both give the same picks, or this stops.
 """
 
+import argparse
 import ctypes
 import statistics
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.figures import interleaved, ratio, table
 from losa_jax.detection.postprocess import suppress
 
 CLASSES = 20
 SIGMA, MIN_SCORE = 0.5, 0.001
-REPEATS = 15
 _LOOP = r"""
 #include <algorithm>
 #include <cmath>
@@ -104,16 +104,18 @@ def make_candidates(count: int) -> tuple[np.ndarray, ...]:
 
 
 def main() -> None:
-    print("| candidates | kept | ours ms | C++ ms | ratio |\n"
-          "| --- | --- | --- | --- | --- |")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         loop = build_loop(Path(folder))
-        for count in (2_000, 20_000):
-            for most in (200, 2_000):
-                _compare(loop, count, most)
+        rows = [_compare(loop, count, most, rounds)
+                for count in (2_000, 20_000) for most in (200, 2_000)]
+    print(table(["candidates", "kept", "ours ms", "C++ ms", "ratio to C++"],
+                rows))
 
 
-def _compare(loop, count: int, most: int) -> None:
+def _compare(loop, count: int, most: int, rounds: int) -> list[str]:
     candidates = make_candidates(count)
 
     def ours():
@@ -127,15 +129,11 @@ def _compare(loop, count: int, most: int) -> None:
     one, two = ours(), theirs()
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_allclose(one[1], two[1], rtol=1e-4)
-    times: dict[str, list[float]] = {"ours": [], "C++": []}
-    for _ in range(REPEATS):  # interleaved: both see the same machine
-        for name, function in (("ours", ours), ("C++", theirs)):
-            started = time.perf_counter()
-            function()
-            times[name].append(1e3 * (time.perf_counter() - started))
-    mine, other = (statistics.median(times[name]) for name in times)
-    print(f"| {count:,} | {most:,} | {mine:.1f} | {other:.1f} | "
-          f"{mine / other:.2f} |", flush=True)
+    seconds = interleaved({"ours": ours, "C++": theirs}, rounds)
+    cells = [f"{1e3 * statistics.median(found):.1f} ({1e3 * min(found):.1f} "
+             f".. {1e3 * max(found):.1f})" for found in seconds.values()]
+    return [f"{count:,}", f"{most:,}", *cells,
+            f"{ratio(seconds['ours'], seconds['C++']):.2f}"]
 
 
 if __name__ == "__main__":

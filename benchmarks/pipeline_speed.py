@@ -1,38 +1,41 @@
 """Windows of frames against the bare decoder and other readers.
 
-    python -m benchmarks.pipeline_speed [--windows=2000] [--rounds=3]
+    python -m benchmarks.pipeline_speed [--rounds=3] [--seconds=4]
 
 Windows of 16 x 16 frames, 160 pixels, from an H.264 video of 320 x 240: what
 training reads (random crop and flip of config.augment, batches of two),
 interleaved in one run with
 
-- the bare decoder: PyAV decodes the same video from its first frame to its
-  last into RGB of its own size, in as many threads, nothing else;
-- decoding alone, without colours, the same way;
+- bare decoders: PyAV decodes the same video from its first frame to its last
+  in as many threads of this process, without seeking, cutting or batches;
+  into RGB of 160 x 160 (FFmpeg scales while it converts), into RGB of the
+  video's own size, and without colours at all;
 - decord, torchcodec and OpenCV, those of them that are installed, in a plain
   torch DataLoader with worker processes: the same windows, the same crop.
 
-Afterwards `--windows` windows are read and resident memory is watched.
-`--video=FILE` takes another video; else a moving texture is rendered.
+`--video=FILE` takes another video; else a moving texture is rendered. What
+torchcodec needs: `pip install torchcodec==0.12.0` (the last without CUDA) and
+the libraries of FFmpeg 4 to 8 (Debian: ffmpeg).
 """
 
 import argparse
-import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
-import psutil
 from av.video.reformatter import VideoReformatter
 
-from benchmarks.video_readers import READERS, torch_frames_per_second
+from benchmarks.figures import rates_table
+from benchmarks.video_readers import torch_frames_per_second, usable_readers
 from configs import common
 from losa_jax import timeline
+from losa_jax.data.batches import BatchIterator
 from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import TrainWindows, train_dataset
 from losa_jax.data.source import SourceVideo
@@ -45,7 +48,6 @@ SIZE = 160
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--windows", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -56,7 +58,6 @@ def main() -> None:
         path = arguments.video or render(Path(scratch) / "v.mp4",
                                          arguments.gop)
         _compare(path, arguments)
-        _watch_memory(path, arguments)
 
 
 def render(path: Path, gop: int, frames: int = 1500) -> Path:
@@ -88,29 +89,29 @@ def render(path: Path, gop: int, frames: int = 1500) -> Path:
 def _compare(path: Path, arguments: argparse.Namespace) -> None:
     contestants: dict[str, Callable[[], float]] = {
         "pipeline": lambda: _pipeline(path, arguments),
-        "bare decoder": lambda: _bare(path, arguments, convert=True),
-        "decoding alone": lambda: _bare(path, arguments, convert=False)}
-    for name in READERS:
+        "bare decoder, RGB of 160": lambda: _bare(
+            path, arguments, format="rgb24", height=SIZE, width=SIZE),
+        "bare decoder, RGB of own size": lambda: _bare(
+            path, arguments, format="rgb24"),
+        "bare decoder, no RGB": lambda: _bare(path, arguments)}
+    for name, read in usable_readers(path).items():
         contestants[f"{name} in a DataLoader"] = (
-            lambda name=name: torch_frames_per_second(
-                name, path, frames=FRAMES, size=SIZE,
+            lambda read=read: torch_frames_per_second(
+                read, path, frames=FRAMES, size=SIZE,
                 workers=arguments.threads, seconds=arguments.seconds))
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(arguments.rounds):
         for name, measure in contestants.items():
             rates[name].append(measure())
-    ours = statistics.median(rates["pipeline"])
-    print(f"frames a second, medians of {arguments.rounds} (smallest .. "
-          f"largest), {arguments.threads} threads or workers, {path.name}:")
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        print(f"  {name:28s} {middle:7.0f} ({min(found):.0f} .. "
-              f"{max(found):.0f})   pipeline / this {ours / middle:.2f}")
+    print(f"{arguments.threads} threads or workers, {path.name}\n")
+    print(rates_table(rates, "frames/s", against="pipeline") + "\n")
 
 
-def _batches(path: Path, threads: int):
+def window_batches(path: Path, frames: int, threads: int,
+                   workers: int = 0) -> BatchIterator:
+    """Training's batches of two windows of a video, 160 pixels."""
     config = common.get_config()
-    config.window.frames = config.window.tokens = FRAMES
+    config.window.frames = config.window.tokens = frames
     config.window.frame_stride = 1
     config.augment.size = SIZE
     config.augment.colour_jitter = 0.0
@@ -119,12 +120,12 @@ def _batches(path: Path, threads: int):
                                 sampling="stride", frame_stride=1)
     videos = [SourceVideo("v", info, grid, ())]
     return iter(train_dataset(
-        TrainWindows(videos, ["x"], config, cache=FrameCache(0)), 64, seed=0,
-        batch_windows=2, num_threads=threads))
+        TrainWindows(videos, ["x"], config, cache=FrameCache(0)), 1, seed=0,
+        batch_windows=2, num_threads=threads, worker_processes=workers))
 
 
 def _pipeline(path: Path, arguments: argparse.Namespace) -> float:
-    batches = _batches(path, arguments.threads)
+    batches = window_batches(path, FRAMES, arguments.threads)
     for _ in range(2):  # what was made ahead before the clock starts
         next(batches)
     started, count = time.perf_counter(), 0
@@ -135,8 +136,8 @@ def _pipeline(path: Path, arguments: argparse.Namespace) -> float:
     return rate
 
 
-def _bare(path: Path, arguments: argparse.Namespace, *, convert: bool
-          ) -> float:
+def _bare(path: Path, arguments: argparse.Namespace, **rgb: Any) -> float:
+    """Frames a second; `rgb` is what FFmpeg makes of them."""
     counts = [0] * arguments.threads
     until = time.perf_counter() + arguments.seconds
 
@@ -145,10 +146,10 @@ def _bare(path: Path, arguments: argparse.Namespace, *, convert: bool
         while time.perf_counter() < until:
             with open_video(path) as (container, stream):
                 for picture in container.decode(stream):
-                    if convert:
+                    if rgb:
                         reformatter.reformat(
-                            picture, format="rgb24", interpolation="BILINEAR",
-                            threads=1).to_ndarray()
+                            picture, interpolation="BILINEAR", threads=1,
+                            **rgb).to_ndarray()
                     counts[number] += 1
                     if time.perf_counter() > until:
                         break
@@ -160,20 +161,6 @@ def _bare(path: Path, arguments: argparse.Namespace, *, convert: bool
     for thread in threads:
         thread.join()
     return sum(counts) / arguments.seconds
-
-
-def _watch_memory(path: Path, arguments: argparse.Namespace) -> None:
-    process = psutil.Process()
-    batches = _batches(path, arguments.threads)
-    resident: list[float] = []
-    every = max(1, arguments.windows // 40)
-    for number in range(arguments.windows // 2):
-        next(batches)
-        if number % every == 0:
-            resident.append(process.memory_info().rss / 2**20)
-    batches.close()
-    print(f"resident MiB while {arguments.windows} windows were read: "
-          + " ".join(f"{size:.0f}" for size in resident))
 
 
 if __name__ == "__main__":

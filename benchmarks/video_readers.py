@@ -35,12 +35,26 @@ def _opencv(path: str, first: int, count: int) -> np.ndarray:
 
 
 Read = Callable[[str, int, int], np.ndarray]
-_ALL: dict[str, tuple[str, Read]] = {
-    "decord": ("decord", _decord), "torchcodec": ("torchcodec", _torchcodec),
-    "OpenCV": ("cv2", _opencv)}
-READERS = {name: read for name, (module, read) in _ALL.items()
-           if importlib.util.find_spec(module)
-           and importlib.util.find_spec("torch")}
+READERS: dict[str, Read] = {"decord": _decord, "torchcodec": _torchcodec,
+                            "OpenCV": _opencv}
+
+
+def usable_readers(path: Path) -> dict[str, Read]:
+    """Those that read the video here; says why others do not."""
+    if not importlib.util.find_spec("torch"):
+        print("no other readers: torch is not installed")
+        return {}
+    usable = {}
+    for name, read in READERS.items():
+        try:
+            read(str(path), 0, 1)
+        # A library that is there may lack FFmpeg's own libraries.
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            print(f"left out {name}: {reason}")
+        else:
+            usable[name] = read
+    return usable
 
 
 class _Windows:
@@ -51,6 +65,8 @@ class _Windows:
         self._frames, self._size = frames, size
         capture = cv2.VideoCapture(self._path)
         self._count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self._width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         capture.release()
 
     def __len__(self) -> int:
@@ -62,21 +78,22 @@ class _Windows:
         rng = np.random.default_rng(index)
         first = int(rng.integers(self._count - self._frames))
         frames = self._read(self._path, first, self._frames)
-        side = int(rng.integers(90, 240))
-        top, left = rng.integers(0, 240 - side + 1), rng.integers(
-            0, 320 - side + 1)
+        short = min(self._height, self._width)
+        side = int(rng.integers(3 * short // 8, short + 1))
+        top = int(rng.integers(0, self._height - side + 1))
+        left = int(rng.integers(0, self._width - side + 1))
         size = (self._size, self._size)
         return torch.from_numpy(np.stack([cv2.resize(
             frame[top:top + side, left:left + side], size)
             for frame in frames]))
 
 
-def torch_frames_per_second(name: str, path: Path, *, frames: int, size: int,
+def torch_frames_per_second(read: Read, path: Path, *, frames: int, size: int,
                             workers: int, seconds: float) -> float:
     """Frames a second of random windows in batches of two."""
     from torch.utils.data import DataLoader
     loader = iter(DataLoader(
-        _Windows(READERS[name], path, frames, size), batch_size=2,
+        _Windows(read, path, frames, size), batch_size=2,
         num_workers=workers, multiprocessing_context="spawn"))
     for _ in range(workers + 1):
         next(loader)

@@ -117,8 +117,10 @@ ensure_slice() {
 
 # The tracked files of this folder, with changes that are not committed.
 set_up() {
-  local archive=/tmp/losa_jax.$NAME.tar.gz setup
-  run bash -c "git ls-files -z | tar --null --files-from=- -czf $archive" &&
+  local archive=/tmp/losa_jax.$NAME.tar.gz pack setup
+  printf -v pack 'git ls-files -z | tar --null --files-from=- -czf %q' \
+    "$archive"
+  run bash -c "$pack" &&
     run "${vm[@]}" scp "$archive" "$NAME:losa_jax.tar.gz" "${where[@]}" \
       --worker=all || return
   # Images have Python 3.10.

@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--live", action="store_true", help="lines of JSON "
                         "as detections become final")
     parser.add_argument("--idle_seconds", type=float, default=10.0,
-                        help="--live: when a file that does not grow is done")
+                        help="--live: silence after which a file or an "
+                        "address is at its end")
     arguments = parser.parse_args(argv)
     if arguments.live and (len(arguments.sources) > 1 or arguments.report
                            or arguments.top_k):

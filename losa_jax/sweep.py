@@ -7,7 +7,10 @@
 --variants names a file with one `name: section.key=value ...` a line;
 --vary='name: section.key=value' gives one more. Further --config.... flags
 hold for all runs. Finished runs are not run again; the table stands in
-WORKDIR/table.md. Exit status as losa_jax.main's; 1 if a run failed.
+WORKDIR/table.md.
+
+Exit status: 0 done; 1 wrong input, or a run failed; 2 usage; 75 stopped by a
+signal, start again to go on.
 """
 
 import argparse

@@ -23,6 +23,10 @@ def source(tmp_path):
     return path
 
 
+def test_the_door_offers_every_dtype():
+    assert set(convert.DTYPES) == set(weights.DTYPES)
+
+
 def test_convert_and_verify(source, tmp_path, capsys):
     out = tmp_path / "out"
     assert convert.main([str(source), f"--output={out}", "--verify"]) == 0

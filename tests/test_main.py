@@ -45,3 +45,18 @@ def test_wrong_flags_are_usage(flags, message):
     done = _run(*flags)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_of_no_door_waits_for_jax():
+    code = """
+import contextlib, importlib, io, sys
+for door in ("convert", "predict", "score", "sweep", "report.__main__",
+             "data.build"):
+    said = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+        importlib.import_module(f"losa_jax.{door}").main(["--help"])
+    assert said.getvalue().startswith("usage: python -m losa_jax."), door
+    assert "Exit status: 0 " in said.getvalue(), door
+assert "jax" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -6,11 +6,13 @@ on the device, where it is free.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 
+from losa_jax.data.picture import CUT_STEP, Picture, resize_picture
 from losa_jax.data.random_operations import random_operations
 from losa_jax.errors import InputError
 
@@ -21,19 +23,9 @@ cv2.setNumThreads(1)
 TEST_RESIZES = ("short_crop", "squash")
 
 
-def resize_picture(picture: np.ndarray, height: int, width: int
-                   ) -> np.ndarray:
-    """uint8 [H, W, 3] to [height, width, 3].
-
-    Bilinear, as the published recipes; the mean over the area below half
-    the size, where bilinear would jump over pixels. (The mean takes five
-    times as long: benchmarks/augment_speed.py.)
-    """
-    if picture.shape[:2] == (height, width):
-        return picture
-    shrinks = 2 * height < picture.shape[0] or 2 * width < picture.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(picture, (width, height), interpolation=method)
+# Writes what is to be seen of a picture at place i of a window into
+# uint8 [size, size, 3].
+View = Callable[[Picture, int, np.ndarray], None]
 
 
 def test_picture(picture: np.ndarray, size: int, resize: str) -> np.ndarray:
@@ -65,6 +57,13 @@ def test_view(frames: np.ndarray, size: int, resize: str) -> np.ndarray:
     return np.stack([test_picture(frame, size, resize) for frame in frames])
 
 
+def as_tested(size: int, resize: str) -> View:
+    """`test_picture` as a view."""
+    def view(picture: Picture, place: int, out: np.ndarray) -> None:
+        out[:] = test_picture(picture.rgb(), size, resize)
+    return view
+
+
 class TrainView:
     """A random view, the same for all frames it is shown.
 
@@ -81,29 +80,33 @@ class TrainView:
           augment: the config section `augment`.
         """
         self._settings = augment
-        self._box = random_resized_crop(
-            height, width, rng, tuple(augment.crop_area),
-            tuple(augment.crop_ratio)) if augment.random_crop else None
+        self._box = None
+        if augment.random_crop:
+            self._box = _on_pixels_of_colour(random_resized_crop(
+                height, width, rng, tuple(augment.crop_area),
+                tuple(augment.crop_ratio)))
         self._flips = rng.random() < augment.flip_probability
         self._operations = random_operations(
             rng, augment.random_operations, augment.operation_magnitude,
             augment.size)
         self._rng = rng
 
-    def picture(self, picture: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] to [size, size, 3]."""
-        size = self._settings.size
+    def picture(self, picture: Picture, out: np.ndarray) -> None:
+        """Writes it into `out`, uint8 [size, size, 3]."""
+        size, is_done = self._settings.size, False
         if self._box is not None:
-            top, left, height, width = self._box
-            picture = resize_picture(
-                picture[top:top + height, left:left + width], size, size)
+            is_done = not (self._flips or self._operations)
+            pixels = picture.cut(*self._box, size, out if is_done else None)
         else:
-            picture = test_picture(picture, size, self._settings.test_resize)
+            pixels = test_picture(picture.rgb(), size,
+                                  self._settings.test_resize)
         if self._flips:
-            picture = cv2.flip(picture, 1)
+            is_done = not self._operations
+            pixels = cv2.flip(pixels, 1, dst=out if is_done else None)
         for operation in self._operations:
-            picture = operation(picture)
-        return picture
+            pixels = operation(pixels)
+        if not is_done:
+            out[:] = pixels
 
     def finish(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [f, size, size, 3], all frames of the view."""
@@ -119,7 +122,10 @@ def train_view(frames: np.ndarray, rng: np.random.Generator,
     """A `TrainView` of frames, uint8 [f, H, W, 3] to [f, size, size, 3]."""
     _, height, width, _ = frames.shape
     view = TrainView(height, width, rng, augment)
-    return view.finish(np.stack([view.picture(frame) for frame in frames]))
+    views = np.empty((len(frames), augment.size, augment.size, 3), np.uint8)
+    for frame, out in zip(frames, views, strict=True):
+        view.picture(Picture(frame), out)
+    return view.finish(views)
 
 
 def random_resized_crop(height: int, width: int, rng: np.random.Generator,
@@ -142,6 +148,16 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
             left = int(rng.integers(0, width - box_width + 1))
             return top, left, box_height, box_width
     return 0, 0, height, width
+
+
+def _on_pixels_of_colour(box: tuple[int, int, int, int]
+                         ) -> tuple[int, int, int, int]:
+    """The box (top, left, height, width) moved by a pixel at most: see
+    `Picture.cut`."""
+    top, left, height, width = box
+    return (top - top % CUT_STEP, left - left % CUT_STEP,
+            max(CUT_STEP, height - height % CUT_STEP),
+            max(CUT_STEP, width - width % CUT_STEP))
 
 
 def jitter_colour(frames: np.ndarray, rng: np.random.Generator,

@@ -9,9 +9,15 @@ whose own state depends on the number of workers. Every batch can be made
 alone, so a run goes on with any number of threads, workers or processes.
 """
 
+import contextlib
 import dataclasses
 import gc
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -75,10 +81,9 @@ class BatchIterator(Iterator[Batch]):
         return self
 
     def __next__(self) -> Batch:
-        if self._source is None:
-            self._source = self._start()
         try:
-            batch = next(self._source)
+            batch = self._first() if self._source is None else next(
+                self._source)
         except BaseException:
             self.close()
             raise
@@ -105,6 +110,14 @@ class BatchIterator(Iterator[Batch]):
             # when they run as late as the interpreter's exit.
             gc.collect()
 
+    def _first(self) -> Batch:
+        if not self._read_ahead.worker_processes:
+            self._source = self._start()
+            return next(self._source)
+        with _signals_kept_from_children():
+            self._source = self._start()
+            return next(self._source)  # which starts them
+
     def _start(self) -> grain.DatasetIterator:
         dataset = self._dataset[self._next:] if self._next else self._dataset
         # Grain's default is 16 threads and 500 elements in memory.
@@ -113,6 +126,34 @@ class BatchIterator(Iterator[Batch]):
             prefetch_buffer_size=self._read_ahead.buffer_batches))
         workers = self._read_ahead.worker_processes
         if workers:
-            batches = batches.mp_prefetch(grain.MultiprocessingOptions(
-                num_workers=workers, per_worker_buffer_size=1))
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(
+                    num_workers=workers, per_worker_buffer_size=1),
+                worker_init_fn=_end_with_parent)
         return iter(batches)
+
+
+def _end_with_parent(worker: int, num_workers: int) -> None:
+    """In a worker: a parent that was killed cannot end it any more."""
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # this is a worker
+        parent.join()
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True, name="watch-parent").start()
+
+
+@contextlib.contextmanager
+def _signals_kept_from_children() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal, and preemption often does
+    too. Workers that are started in here never see it: who started them ends
+    them, after what it still has to read. Here it is seen a little later.
+    """
+    # Python's helper process lets signals through again where it is started.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

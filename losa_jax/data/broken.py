@@ -6,11 +6,12 @@ alike, and only what a run has used is counted, however far it reads ahead.
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from losa_jax.whole_file import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,6 @@ class BrokenVideos:
     def _write(self) -> None:
         if self._path is None:
             return
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text(json.dumps(
-            {"videos": self.entries}, indent=1) + "\n")
-        os.replace(temporary, self._path)
+        with written_whole(self._path) as temporary:
+            temporary.write_text(json.dumps(
+                {"videos": self.entries}, indent=1) + "\n")

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import os
-import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from losa_jax.data.annotations import AnnotatedVideo
 from losa_jax.data.video_probe import CHECKS, VideoInfo, probe_video
 from losa_jax.errors import InputError
+from losa_jax.whole_file import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -245,8 +245,5 @@ def _from_cache(cache: dict, key: str) -> VideoInfo | None:
 def _save_cache(path: Path | None, cache: dict) -> None:
     if path is None:
         return
-    # Several processes may share the folder.
-    temporary = path.with_name(
-        f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(cache))
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(cache))

@@ -116,13 +116,11 @@ def window_pieces(video: SourceVideo, window: Any, *, tubelet: int,
     distance = np.abs(tokens[:, None] - firsts - (length - 1) / 2)
     inside = (tokens[:, None] >= firsts) & (tokens[:, None] < firsts + length)
     owner = np.where(inside, distance, np.inf).argmin(axis=1)
-    reader = FrameCache(0)
+    reader, view = FrameCache(0), augment.as_tested(size, resize)
     for first in range(0, len(items), batch_windows):
         numbers = range(first, min(first + batch_windows, len(items)))
-        frames = [reader.read_window(
-            video, items[number],
-            lambda picture, _: augment.test_picture(picture, size, resize),
-            size) for number in numbers]
+        frames = [reader.read_window(video, items[number], view, size)
+                  for number in numbers]
         frames += frames[-1:] * (batch_windows - len(frames))
         valid = np.zeros(batch_windows, np.int32)
         valid[:len(numbers)] = [items[number].valid_samples

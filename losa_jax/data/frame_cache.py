@@ -12,15 +12,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from losa_jax.data.augment import View
+from losa_jax.data.picture import Picture
 from losa_jax.data.source import SourceVideo
-from losa_jax.data.video import VideoDecodeError, View, read_frames
+from losa_jax.data.video import VideoDecodeError, visit_pictures
 from losa_jax.data.windows import Window
 
 logger = logging.getLogger(__name__)
 
 
 def set_bytes(videos: Sequence[SourceVideo]) -> int:
-    """Memory that all samples of these videos take, decoded as they are."""
+    """Memory that all samples of these videos take, decoded, at most: half
+    where colour is stored at half the size."""
     return sum(3 * video.info.height * video.info.width
                * len(_sampled_frames(video)) for video in videos)
 
@@ -42,7 +45,7 @@ class FrameCache:
         """
         self._left = budget_gib * 2**30
         self._admitted: dict[str, threading.Lock] = {}
-        self._frames: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}
+        self._pictures: dict[str, dict[int, Picture] | None] = {}
 
     def __reduce__(self):
         # A worker process reads for itself and keeps nothing.
@@ -66,8 +69,8 @@ class FrameCache:
         self._left -= size
         self._admitted.update(
             {str(video.path): threading.Lock() for video in new})
-        logger.info("%s: decoded frames stay in memory, %.2f GiB", name,
-                    size / 2**30)
+        logger.info("%s: decoded frames stay in memory, at most %.2f GiB",
+                    name, size / 2**30)
         return True
 
     def read_window(self, video: SourceVideo, window: Window,
@@ -76,50 +79,67 @@ class FrameCache:
         """Decoded frames of a window, uint8 [f, H, W, 3]; padding repeats.
 
         Args:
-          view: makes a picture [H, W, 3] into that at place i of the f.
-          size: side of what `view` makes.
+          view: what of a picture is returned; None: all of it.
+          size: side in pixels of what `view` writes.
 
         Raises:
           VideoDecodeError: a frame of the window cannot be decoded.
         """
-        return self.read_counted(video, window, view, size)[0]
+        height, width = ((size, size) if view is not None and size else
+                         (video.info.height, video.info.width))
+        frames = np.empty((window.num_samples, height, width, 3), np.uint8)
+        self.read_into(frames, video, window, view or _whole)
+        return frames
 
-    def read_counted(self, video: SourceVideo, window: Window,
-                     view: View | None = None, size: int | None = None
-                     ) -> tuple[np.ndarray, int]:
-        """`read_window`, and how many frames were decoded for it."""
+    def read_into(self, frames: np.ndarray, video: SourceVideo,
+                  window: Window, view: View) -> int:
+        """`read_window` into memory that is there already.
+
+        Args:
+          frames: uint8 [f, size, size, 3].
+
+        Returns:
+          how many frames were decoded for it.
+        """
         wanted = window.frame_indices(video.grid)
-        kept, decoded = self._kept_frames(video)
+        kept, decoded = self._kept_pictures(video)
         if kept is None:
-            frames = read_frames(video.open(), wanted, info=video.info,
-                                 view=view, height=size, width=size)
-            return frames, decoded + len(np.unique(wanted))
-        unique, frames = kept
-        rows = np.searchsorted(unique, wanted)
-        if view is None:
-            return frames[rows], decoded
-        return np.stack([view(frames[row], place)
-                         for place, row in enumerate(rows)]), decoded
+            visit_pictures(
+                video.open(), wanted,
+                lambda picture, place: view(picture, place, frames[place]),
+                info=video.info)
+            return decoded + len(np.unique(wanted))
+        for place, frame_index in enumerate(wanted.tolist()):
+            view(kept[frame_index], place, frames[place])
+        return decoded
 
-    def _kept_frames(self, video: SourceVideo
-                     ) -> tuple[tuple[np.ndarray, np.ndarray] | None, int]:
-        """(frame indices, pictures) of an admitted video that is whole, and
+    def _kept_pictures(self, video: SourceVideo
+                       ) -> tuple[dict[int, Picture] | None, int]:
+        """Pictures of an admitted video that is whole, by frame index, and
         how many frames this call decoded."""
         key = str(video.path)
         if key not in self._admitted:
             return None, 0
         decoded = 0
         with self._admitted[key]:
-            if key not in self._frames:
-                unique = _sampled_frames(video)
+            if key not in self._pictures:
+                indices = _sampled_frames(video).tolist()
+                pictures: dict[int, Picture] = {}
                 try:
-                    frames = read_frames(video.open(), unique.tolist(),
-                                         info=video.info)
+                    visit_pictures(
+                        video.open(), indices,
+                        lambda picture, place: pictures.__setitem__(
+                            indices[place], picture.kept()),
+                        info=video.info)
                 except VideoDecodeError:
                     # Damaged somewhere: whether a window of it can be read
                     # must not depend on this cache.
-                    self._frames[key] = None
+                    self._pictures[key] = None
                 else:
-                    self._frames[key] = (unique, frames)
-                    decoded = len(unique)
-            return self._frames[key], decoded
+                    self._pictures[key] = pictures
+                    decoded = len(indices)
+            return self._pictures[key], decoded
+
+
+def _whole(picture: Picture, place: int, out: np.ndarray) -> None:
+    out[:] = picture.rgb()

@@ -16,14 +16,14 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from losa_jax import timeline
 from losa_jax.data import augment
-from losa_jax.data.video import upright_rgb
+from losa_jax.data.picture import upright_rgb
 from losa_jax.data.video_file import (
+    BYTES_ONLY,
     decode_packets,
     error_reason,
     moving_pictures,
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 STDIN = "-"
 # A stream's frame count: more than any will have.
 ENDLESS = 2 ** 53
+# At least so long an address is waited for: a camera may have to wake up.
+_OPENING_SECONDS = 30.0
 # How often a file is looked at that may have grown.
 _LOOK_SECONDS = 0.2
 
@@ -88,7 +90,8 @@ class LiveVideo:
           source: "-", a device (/dev/video0), an address (rtsp://...), or a
             file.
           config: the whole config (sections `window`, `augment`).
-          idle_seconds: see `GrowingFile`.
+          idle_seconds: see `GrowingFile`; an address that is silent for so
+            long is at its end too.
 
         Raises:
           InputError: it cannot be opened, or does not tell its rate.
@@ -120,7 +123,6 @@ class LiveVideo:
 
         A stream that breaks off ends there: what was seen counts.
         """
-        reformatter = VideoReformatter()
         first = current = view = None
         index, moment, since = 0, self._moment(0), 0.0
         for seconds, picture in self._pictures():
@@ -128,7 +130,7 @@ class LiveVideo:
             # `current` is on screen until this one comes.
             while current is not None and moment < seconds - first:
                 if view is None:
-                    view = self._view(current, reformatter)
+                    view = self._view(current)
                 yield view
                 index += 1
                 moment = self._moment(index)
@@ -140,7 +142,7 @@ class LiveVideo:
         whole = timeline.SampleGrid(self.fps, frame_count,
                                     self.grid.frames_per_sample)
         for _ in range(index, whole.num_samples):
-            view = self._view(current, reformatter) if view is None else view
+            view = self._view(current) if view is None else view
             yield view
 
     def _moment(self, sample_index: int) -> float:
@@ -163,15 +165,17 @@ class LiveVideo:
         except FFmpegError as error:
             if last == -math.inf:
                 raise _unreadable(self.name, error) from error
+            if isinstance(error, ExitError):
+                logger.info("%s: nothing more came", self.name)
+                return
             logger.warning("%s: broke off after %.1f s (%s)", self.name,
                            self.seconds, error_reason(error))
 
-    def _view(self, picture: VideoFrame, reformatter: VideoReformatter
-              ) -> np.ndarray:
+    def _view(self, picture: VideoFrame) -> np.ndarray:
         height, width = picture.height, picture.width
         if quarter_turns(picture) % 2:
             height, width = width, height
-        pixels = upright_rgb(picture, reformatter, height, width)
+        pixels = upright_rgb(picture, height, width)
         return augment.test_view(pixels[None], self._settings.size,
                                  self._settings.test_resize)[0]
 
@@ -185,14 +189,20 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
     options: dict[str, Any] = {}
     target: Any = source
     if source == STDIN:
-        target = sys.stdin.buffer
+        target, options = sys.stdin.buffer, {"options": BYTES_ONLY}
     elif source.startswith("/dev/video"):
         options = {"format": "v4l2"}
-    elif "://" not in source:
+    elif "://" in source:
+        # Else a datagram stream has no end, and one that hangs hears no
+        # signal.
+        options = {"timeout": (max(_OPENING_SECONDS, idle_seconds),
+                               max(_LOOK_SECONDS, idle_seconds))}
+    else:
         path = Path(source)
         if not path.is_file():
             raise InputError(f"{source}: no such file: check the path")
         target = GrowingFile(path, idle_seconds)
+        options = {"options": BYTES_ONLY}
         closing.callback(target.close)
     try:
         return closing.enter_context(
@@ -202,7 +212,14 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
 
 
 def _unreadable(source: str, error: Exception) -> InputError:
+    reason = error_reason(error)
+    if "://" in source:
+        if isinstance(error, ExitError):
+            reason = "nothing came"
+        return InputError(
+            f"{source}: cannot be read as it comes ({reason}): check the "
+            "address and its sender; --idle_seconds waits longer")
     return InputError(
-        f"{source}: cannot be read as it comes ({error_reason(error)}): give "
+        f"{source}: cannot be read as it comes ({reason}): give "
         "a stream, or a container that can be read from front to back "
         "(MPEG-TS, Matroska, fragmented MP4)")

@@ -1,5 +1,10 @@
-"""Windows of videos as training and testing examples, and their row."""
+"""Windows of videos as training and testing examples, and their row.
 
+The frames of a batch are written where they stay: a window of THUMOS takes
+118 MB, too much to be copied into its batch.
+"""
+
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +12,7 @@ import grain
 import numpy as np
 
 from losa_jax.data import augment, windows
-from losa_jax.data.batches import Batches, ReadAhead
+from losa_jax.data.batches import Batch, Batches, ReadAhead
 from losa_jax.data.broken import Example, pack_faults
 from losa_jax.data.feature_files import FeatureFiles
 from losa_jax.data.frame_cache import FrameCache
@@ -18,6 +23,10 @@ from losa_jax.data.video import VideoDecodeError
 # What windows are read from: features, or decoded frames.
 FeatureStore = TapStore | FeatureFiles
 WindowReader = FeatureStore | FrameCache
+
+
+# A video's number, and what draws its window and view.
+Draw = tuple[int, np.random.Generator]
 
 
 class TrainWindows:
@@ -43,7 +52,24 @@ class TrainWindows:
         self._max_actions = max(
             1, max((len(video.actions) for video in videos), default=1))
 
-    def __call__(self, index: int, rng: np.random.Generator) -> Example:
+    def batch(self, draws: Sequence[Draw]) -> Batch:
+        """Examples, stacked."""
+        frames = None
+        if isinstance(self._cache, FrameCache):
+            frames = _no_frames(len(draws), self._config.window.frames,
+                                self._config)
+        return _stacked([
+            self(index, rng, None if frames is None else frames[row])
+            for row, (index, rng) in enumerate(draws)], frames)
+
+    def __call__(self, index: int, rng: np.random.Generator,
+                 frames: np.ndarray | None = None) -> Example:
+        """One example.
+
+        Args:
+          frames: uint8 [f, size, size, 3], where its frames are written;
+            None makes new memory.
+        """
         # With "skip" a video that fails makes room for the next one: never
         # an endless retry, never a window of zeros.
         faults: list[tuple[str, str]] = []
@@ -51,7 +77,7 @@ class TrainWindows:
             number = (int(index) + attempt) % len(self._videos)
             video = self._videos[number]
             try:
-                return {**self._example(number, video, rng),
+                return {**self._example(number, video, rng, frames),
                         **pack_faults(faults)}
             except VideoDecodeError as error:
                 if self._config.data.on_broken_video != "skip":
@@ -62,7 +88,8 @@ class TrainWindows:
             f"at their disk first ({faults[-1][1]})")
 
     def _example(self, number: int, video: SourceVideo,
-                 rng: np.random.Generator) -> Example:
+                 rng: np.random.Generator, frames: np.ndarray | None
+                 ) -> Example:
         config = self._config.window
         ratio = tuple(config.short_crop_ratio) or None
         window = windows.train_window(
@@ -75,7 +102,7 @@ class TrainWindows:
             min_action_kept=config.min_action_kept,
             max_actions=self._max_actions)
         return {
-            **self._inputs(video, window, rng),
+            **self._inputs(video, window, rng, frames),
             "valid_samples": np.int32(window.valid_samples),
             "segments": segments,
             "labels": labels,
@@ -84,7 +111,8 @@ class TrainWindows:
         }
 
     def _inputs(self, video: SourceVideo, window: windows.Window,
-                rng: np.random.Generator) -> Example:
+                rng: np.random.Generator, frames: np.ndarray | None
+                ) -> Example:
         """What the encoder reads: frames, or features of the test view."""
         if isinstance(self._cache, TapStore):
             views = self._cache.num_views(video) if self._augmented else 1
@@ -93,17 +121,19 @@ class TrainWindows:
         if isinstance(self._cache, FeatureFiles):
             return self._cache.read_window(video, window)
         settings = self._config.augment
+        if frames is None:
+            (frames,) = _no_frames(1, window.num_samples, self._config)
         if not self._augmented:
-            return read_test_frames(self._cache, video, window, settings)
+            return _test_inputs(frames, self._cache, video, window, settings)
         clip: int = (self._config.window.clip_frames
                      if settings.per == "clip" else window.num_samples)
         draws = [augment.TrainView(video.info.height, video.info.width, rng,
                                    settings)
                  for _ in range(window.num_samples // clip)]
-        frames, decoded = self._cache.read_counted(
-            video, window,
-            lambda picture, place: draws[place // clip].picture(picture),
-            settings.size)
+        decoded = self._cache.read_into(
+            frames, video, window,
+            lambda picture, place, out: draws[place // clip].picture(
+                picture, out))
         for draw, part in zip(draws, np.split(frames, len(draws)),
                               strict=True):
             finished = draw.finish(part)
@@ -112,17 +142,30 @@ class TrainWindows:
         return {"frames": frames, "decoded_frames": np.int32(decoded)}
 
 
-def read_test_frames(reader: FrameCache, video: SourceVideo,
-                     window: windows.Window, settings: Any) -> Example:
-    """Frames as testing sees them.
+def _test_inputs(frames: np.ndarray, reader: FrameCache, video: SourceVideo,
+                 window: windows.Window, settings: Any) -> Example:
+    """Frames as testing sees them, written into `frames`.
 
     Args:
       settings: the config section `augment`.
     """
-    frames, decoded = reader.read_counted(
-        video, window, lambda picture, _: augment.test_picture(
-            picture, settings.size, settings.test_resize), settings.size)
+    decoded = reader.read_into(frames, video, window, augment.as_tested(
+        settings.size, settings.test_resize))
     return {"frames": frames, "decoded_frames": np.int32(decoded)}
+
+
+def _no_frames(windows: int, samples: int, config: Any) -> np.ndarray:
+    """Memory for uint8 [windows, samples, size, size, 3]."""
+    size = config.augment.size
+    return np.empty((windows, samples, size, size, 3), np.uint8)
+
+
+def _stacked(examples: Sequence[Example],
+             frames: np.ndarray | None) -> Batch:
+    """A batch of examples whose frames, if any, lie in `frames`."""
+    return {name: (frames if name == "frames" and frames is not None
+                   else np.stack([example[name] for example in examples]))
+            for name in examples[0]}
 
 
 def clip_alignment(window: Any) -> int:
@@ -144,32 +187,49 @@ class TestWindows:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __call__(self, index: int) -> Example:
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Windows of one length, stacked."""
+        frames = None
+        if isinstance(self._cache, FrameCache):
+            frames = _no_frames(len(indices), self._window(
+                indices[0])[1].num_samples, self._config)
+        return _stacked([
+            self(index, None if frames is None else frames[row])
+            for row, index in enumerate(indices)], frames)
+
+    def _window(self, index: int) -> tuple[int, windows.Window]:
+        return self.items[index if index >= 0 else -1 - index]
+
+    def __call__(self, index: int, frames: np.ndarray | None = None
+                 ) -> Example:
         """Input of window `index`; -1 - index is padding of its shape.
 
         A window that cannot be decoded and may be skipped is padding too,
         and tells of its fault.
+
+        Args:
+          frames: as for `TrainWindows`.
         """
-        number, window = self.items[index if index >= 0 else -1 - index]
+        number, window = self._window(index)
         video = self._videos[number]
         faults: list[tuple[str, str]] = []
         inputs: Example | None
         if not isinstance(self._cache, FrameCache):
             inputs = self._cache.read_window(video, window)
         else:
+            if frames is None:
+                (frames,) = _no_frames(1, window.num_samples, self._config)
             try:
-                inputs = None if index < 0 else read_test_frames(
-                    self._cache, video, window, self._config.augment)
+                inputs = None if index < 0 else _test_inputs(
+                    frames, self._cache, video, window, self._config.augment)
             except VideoDecodeError as error:
                 if self._config.data.on_broken_video != "skip":
                     raise
                 faults.append((video.video_id, str(error)))
                 inputs = None
             if inputs is None:
-                size = self._config.augment.size
-                inputs = {"frames": np.zeros(
-                    (window.num_samples, size, size, 3), np.uint8),
-                    "decoded_frames": np.int32(0)}
+                frames[:] = 0
+                inputs = {"frames": frames, "decoded_frames": np.int32(0)}
         is_real = index >= 0 and not faults
         return {**inputs, **pack_faults(faults),
                 "valid_samples": np.int32(
@@ -195,11 +255,15 @@ def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
     dataset = (
         grain.MapDataset.source(_Numbers(num_videos))
         .seed(seed).shuffle().repeat(num_epochs)
-        .random_map(transform))
+        .random_map(_draw))
     dataset = grain.MapDataset.source(
-        _Rows(dataset, rows, batch_windows)).batch(
-            len(rows), drop_remainder=True)
+        _Rows(dataset, rows, batch_windows)).map(transform.batch)
     return Batches(dataset, ReadAhead(num_threads, worker_processes))
+
+
+def _draw(index: int, rng: np.random.Generator) -> Draw:
+    # Grain takes its generator back as soon as this returns.
+    return index, copy.deepcopy(rng)
 
 
 def _test_windows(video: SourceVideo, config: Any) -> list[windows.Window]:
@@ -240,7 +304,7 @@ def test_dataset(transform: TestWindows, *, batch_windows: int,
     rows = tuple(range(batch_windows)) if rows is None else tuple(rows)
     dataset = (
         grain.MapDataset.source(_Rows(numbers, rows, batch_windows))
-        .map(transform).batch(len(rows), drop_remainder=True))
+        .map(transform.batch))
     return (Batches(dataset, ReadAhead(num_threads, worker_processes)),
             [numbers[first:first + batch_windows]
              for first in range(0, len(numbers), batch_windows)])
@@ -260,7 +324,7 @@ class _Numbers:
 
 
 class _Rows:
-    """Some rows of each whole batch of a sequence, one after the other."""
+    """Some rows of each whole batch of a sequence."""
 
     def __init__(self, items: Sequence[Any], rows: tuple[int, ...],
                  batch_windows: int):
@@ -268,8 +332,8 @@ class _Rows:
         self._batch_windows = batch_windows
 
     def __len__(self) -> int:
-        return len(self._items) // self._batch_windows * len(self._rows)
+        return len(self._items) // self._batch_windows
 
-    def __getitem__(self, index: int) -> Any:
-        batch, row = divmod(int(index), len(self._rows))
-        return self._items[batch * self._batch_windows + self._rows[row]]
+    def __getitem__(self, index: int) -> list[Any]:
+        first = int(index) * self._batch_windows
+        return [self._items[first + row] for row in self._rows]

@@ -4,8 +4,9 @@ Facts and annotations come from its index; the bytes of a video are read by
 `tfds.data_source` when one of its windows is decoded.
 """
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,29 @@ from losa_jax.data.video_index import (
 from losa_jax.data.video_probe import VideoInfo
 from losa_jax.errors import InputError
 
+FEATURES_FILE = "features.json"
+
+
+def _refuse_foreign_classes(path: Path) -> None:
+    """TFDS imports the module of every class that this file names."""
+    def names(node: Any) -> Iterator[str]:
+        for key, value in node.items() if isinstance(node, dict) else (
+                enumerate(node) if isinstance(node, list) else ()):
+            if key == "pythonClassName":
+                yield str(value)
+            else:
+                yield from names(value)
+
+    try:
+        foreign = [name for name in names(json.loads(path.read_bytes()))
+                   if not name.startswith("tensorflow_datasets.")]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): build the data "
+                         "set anew") from error
+    if foreign:
+        raise InputError(f"{path} asks for code of {', '.join(foreign)}: "
+                         "refused; get the data set from its makers")
+
 
 class StoredVideos:
     """The videos of a data set."""
@@ -38,7 +62,7 @@ class StoredVideos:
           folder: --output of `losa_jax.data.build`, or the set in it.
 
         Raises:
-          InputError: no finished data set.
+          InputError: no finished data set, or one that could run code.
         """
         self.path = find_data_set(folder)
         index = read_index(self.path)
@@ -49,6 +73,7 @@ class StoredVideos:
             entry["video_id"]: (split, number, entry)
             for split, entries in index["videos"].items()
             for number, entry in enumerate(entries)}
+        _refuse_foreign_classes(self.path / FEATURES_FILE)
         self._builder = tfds.builder_from_directory(self.path)
         self._sources: dict[str, Any] = {}
         self._lock = threading.Lock()

@@ -13,6 +13,7 @@ Time stamps that do not increase in order of display are useless (packed
 B-frames in AVI files); there frame i is the i-th picture decoded.
 """
 
+import collections
 import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,16 +24,15 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from losa_jax.data.picture import Picture, is_planar, upright_rgb
 from losa_jax.data.video_file import (
     MEND,
     EncodedVideo,
     decode_packets,
     error_reason,
     open_video,
-    quarter_turns,
     stamp_seconds,
 )
 from losa_jax.data.video_probe import VideoInfo, probe_video
@@ -40,10 +40,6 @@ from losa_jax.errors import InputError
 
 # Seeks to ever earlier key frames before decoding from the start.
 _SEEK_TRIES = 3
-
-
-# What becomes of a picture [H, W, 3] at one place of the frames asked for.
-View = Callable[[np.ndarray, int], np.ndarray]
 
 
 class VideoDecodeError(InputError):
@@ -57,8 +53,7 @@ class _SkippedTooMuch(Exception):
 def read_frames(path: str | Path | EncodedVideo,
                 frame_indices: Sequence[int] | np.ndarray, *,
                 height: int | None = None, width: int | None = None,
-                info: VideoInfo | None = None, view: View | None = None
-                ) -> np.ndarray:
+                info: VideoInfo | None = None) -> np.ndarray:
     """Decodes frames of a video, exactly and upright, in one pass.
 
     Args:
@@ -67,9 +62,6 @@ def read_frames(path: str | Path | EncodedVideo,
         order, repeats allowed.
       height, width: size of the pictures returned; None keeps the file's.
       info: what `probe_video` said of the file; None probes it now.
-      view: makes a picture into what is returned at place i of the f, so
-        that no window is ever in memory at the file's own size; with it,
-        `height` and `width` are the size of what it makes.
 
     Returns:
       uint8 [f, H, W, 3], RGB.
@@ -81,36 +73,76 @@ def read_frames(path: str | Path | EncodedVideo,
       InputError: without `info`, the file is missing or no video.
     """
     path, info = _probed(path, info)
-    indices = np.asarray(frame_indices, np.int64)
-    wanted, place_of = np.unique(indices, return_inverse=True)
-    _refuse_outside(wanted, path, info)
-    frames = np.empty(
-        (len(indices), height or info.height, width or info.width, 3),
-        np.uint8)
-    if not wanted.size:
-        return frames
-    # places[i] are those of frames that show wanted[i].
-    places = np.split(np.argsort(place_of, kind="stable"),
-                      np.cumsum(np.bincount(place_of))[:-1])
-    stored = ((info.height, info.width) if view is not None
-              else frames.shape[1:3])
+    size = height or info.height, width or info.width
+    frames = np.empty((len(frame_indices), *size, 3), np.uint8)
 
-    def fill(skip: bool) -> None:
+    def write(frame: VideoFrame, places: np.ndarray) -> None:
+        frames[places] = upright_rgb(frame, *size)
+
+    _visit(path, frame_indices, info, write)
+    return frames
+
+
+def visit_pictures(path: str | Path | EncodedVideo,
+                   frame_indices: Sequence[int] | np.ndarray,
+                   visit: Callable[[Picture, int], None], *,
+                   info: VideoInfo | None = None) -> None:
+    """`read_frames` that shows each picture as soon as it is decoded, so
+    that no window is ever in memory at the file's own size.
+
+    Args:
+      path, frame_indices, info: as `read_frames`.
+      visit: called with the picture of each frame and the frame's place
+        among the f. The picture is good until it returns (or `kept`). In
+        rare files some are shown twice.
+
+    Raises:
+      as `read_frames`.
+    """
+    path, info = _probed(path, info)
+
+    def show(frame: VideoFrame, places: np.ndarray) -> None:
+        # A picture may change its size in the middle of a file.
+        as_stored = is_planar(frame) and (
+            (frame.height, frame.width) == (info.height, info.width))
+        picture = Picture(frame if as_stored
+                          else upright_rgb(frame, info.height, info.width))
+        for place in places:
+            visit(picture, int(place))
+
+    _visit(path, frame_indices, info, show)
+
+
+def _visit(path: Path | EncodedVideo,
+           frame_indices: Sequence[int] | np.ndarray, info: VideoInfo,
+           visit: Callable[[VideoFrame, np.ndarray], None]) -> None:
+    """Shows each picture and the places of the frames that show it."""
+    wanted, place_of = np.unique(np.asarray(frame_indices, np.int64),
+                                 return_inverse=True)
+    _refuse_outside(wanted, path, info)
+    if not wanted.size:
+        return
+    # Those of wanted[i] are places[first[i]:first[i + 1]].
+    places = np.argsort(place_of, kind="stable")
+    first = [0, *np.cumsum(np.bincount(place_of)).tolist()]
+
+    def show(skip: bool) -> None:
         done = 0
-        for pixels, shown in _shown(path, info, wanted, stored, skip=skip):
-            for place in np.concatenate(places[done:done + shown]):
-                frames[place] = pixels if view is None else view(pixels, place)
+        for frame, shown in _shown(path, info, wanted, skip=skip):
+            try:
+                visit(frame, places[first[done]:first[done + shown]])
+            except FFmpegError as error:  # cannot be turned into RGB
+                raise _lost_frame(path, info, wanted[done], error) from error
             done += shown
 
     try:
-        fill(skip=info.is_timed)
+        show(skip=info.is_timed)
     except _SkippedTooMuch:
-        fill(skip=False)
+        show(skip=False)
     except VideoDecodeError:
         raise
     except InputError as error:  # deleted or replaced since it was probed
         raise VideoDecodeError(str(error)) from error
-    return frames
 
 
 def iterate_frames(path: str | Path | EncodedVideo,
@@ -140,11 +172,16 @@ def iterate_frames(path: str | Path | EncodedVideo,
         raise ValueError("frame_indices fall")
     _refuse_outside(wanted, path, info)
     size = height or info.height, width or info.width
+    done = 0
     try:
-        for pixels, shown in _shown(path, info, wanted, size,
-                                    threads=threads):
+        for frame, shown in _shown(path, info, wanted, threads=threads):
+            try:
+                pixels = upright_rgb(frame, *size)
+            except FFmpegError as error:
+                raise _lost_frame(path, info, wanted[done], error) from error
             for _ in range(shown):
                 yield pixels
+            done += shown
     except VideoDecodeError:
         raise
     except InputError as error:  # deleted or replaced since it was probed
@@ -170,13 +207,12 @@ def _refuse_outside(rising: np.ndarray, path: Path | EncodedVideo,
 
 
 def _shown(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
-           size: tuple[int, int], *, threads: int = 1, skip: bool = False
-           ) -> Iterator[tuple[np.ndarray, int]]:
-    """One pass over the file: (pixels, how many of `wanted` they are next).
+           *, threads: int = 1, skip: bool = False
+           ) -> Iterator[tuple[VideoFrame, int]]:
+    """One pass over the file: (picture, how many of `wanted` show it next).
 
     Args:
       wanted: [f] frames that never fall.
-      size: height and width of the upright pictures.
       skip: see `_timed_pictures`; not with threads.
     """
     if info.is_timed:
@@ -188,12 +224,10 @@ def _shown(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
         last_moment = info.frame_count - 1
         pictures = _counted_pictures(path, threads)
     done = 0
-    # One for all frames: each holds buffers of some megabytes.
-    reformatter = VideoReformatter()
     with contextlib.closing(pictures):
         try:
             for picture, shown in _shown_at(pictures, moments, last_moment):
-                yield upright_rgb(picture, reformatter, *size), shown
+                yield picture, shown
                 done += shown
         except FFmpegError as error:
             raise _lost_frame(path, info, wanted[done], error) from error
@@ -207,19 +241,6 @@ def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
         f"{path}: frame {frame_index} of {info.frame_count} (at "
         f"{(frame_index + 0.5) / info.fps:.2f} s) cannot be decoded "
         f"({error_reason(reason)}): {MEND}")
-
-
-def upright_rgb(picture: VideoFrame, reformatter: VideoReformatter,
-                height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3] of a decoded picture."""
-    turns = quarter_turns(picture)
-    if turns % 2:
-        height, width = width, height
-    scaled = reformatter.reformat(
-        picture, width=width, height=height, format="rgb24",
-        interpolation="BILINEAR", threads=1)
-    # OpenCV takes no pictures that are read backwards.
-    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
 
 
 def _counted_pictures(path: Path | EncodedVideo, threads: int
@@ -241,19 +262,17 @@ def _timed_pictures(path: Path | EncodedVideo, moments: np.ndarray,
     """
     with open_video(path, threads) as (container, stream):
         pictures = _decode_from(container, stream, moments, skip)
-        if pictures is not None:
-            yield from _with_seconds(pictures, stream)
-            return
-    with open_video(path, threads) as (container, stream):
-        yield from _with_seconds(
-            decode_packets(container.demux(stream)), stream)
-
-
-def _with_seconds(pictures: Iterable[VideoFrame], stream: VideoStream
-                  ) -> Iterator[tuple[float, VideoFrame]]:
-    for picture in pictures:
-        if picture.pts is not None:
-            yield stamp_seconds(picture.pts, stream), picture
+        base = stream.time_base
+        assert base is not None  # only before a file is read
+        for picture in pictures or ():
+            if picture.pts is not None:
+                yield (picture.pts * base.numerator / base.denominator,
+                       picture)
+    if pictures is None:
+        with open_video(path, threads) as (container, stream):
+            for picture in decode_packets(container.demux(stream)):
+                if picture.pts is not None:
+                    yield stamp_seconds(picture.pts, stream), picture
 
 
 def _decode_from(container: InputContainer, stream: VideoStream,
@@ -299,19 +318,23 @@ def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
     `skip_frame` packet by packet.
     """
     ahead, needed = _needed_stamps(packets, stream, moments)
-    due = sorted(needed)
+    due = collections.deque(sorted(needed))
     last = max(needed, default=0)
+    decoder, skips = stream.codec_context, False
+    decoder.skip_frame = "DEFAULT"  # an earlier try may have left it
     for packet in itertools.chain(ahead, packets):
         # What follows the last one tells that it is not the file's last.
-        is_idle = due and packet.size and packet.pts is not None and (
+        is_idle = bool(due) and packet.size > 0 and packet.pts is not None and (
             packet.pts < last and packet.pts not in needed)
-        stream.codec_context.skip_frame = "NONREF" if is_idle else "DEFAULT"
+        if is_idle != skips:
+            decoder.skip_frame = "NONREF" if is_idle else "DEFAULT"
+            skips = is_idle
         for picture in packet.decode():
-            if picture.pts is not None and due:
+            if due and picture.pts is not None:
                 if picture.pts > due[0]:
                     raise _SkippedTooMuch
                 if picture.pts == due[0]:
-                    del due[0]
+                    due.popleft()
             yield picture
 
 
@@ -349,17 +372,19 @@ def _shown_at(pictures: Iterable[tuple[float, VideoFrame]],
       last_moment: from when the last picture of the file is shown: if the
         pictures end earlier, some are lost. None: not known.
     """
-    done = 0
+    left = collections.deque(moments.tolist())
     current, since = None, -np.inf
     for start, picture in pictures:
         if current is not None:
-            shown = int(np.searchsorted(moments, start)) - done
-            if shown > 0:
+            shown = 0
+            while left and left[0] < start:
+                left.popleft()
+                shown += 1
+            if shown:
                 yield current, shown
-                done += shown
-            if done == len(moments):
+            if not left:
                 return
         current, since = picture, start
     is_whole = last_moment is None or since >= last_moment
     if current is not None and is_whole:
-        yield current, len(moments) - done
+        yield current, len(left)

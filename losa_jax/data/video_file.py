@@ -38,6 +38,13 @@ class EncodedVideo:
         return self.name
 
 
+# A "video" may be a playlist, or the description of a stream that FFmpeg
+# would then wait for on the network. What lies in memory may open nothing,
+# a file may name other files.
+BYTES_ONLY = {"protocol_whitelist": "none"}
+FILES_ONLY = {"protocol_whitelist": "file"}
+
+
 @contextlib.contextmanager
 def open_video(path: Path | EncodedVideo, threads: int = 1
                ) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -57,7 +64,10 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
         _refuse_no_file(path)
     try:
         # A title may be in any encoding and must not stop us.
-        container = av.open(file, "r", metadata_errors="ignore")
+        container = av.open(
+            file, "r", metadata_errors="ignore", options=(
+                BYTES_ONLY if isinstance(path, EncodedVideo)
+                else FILES_ONLY))
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a readable video "
                          f"({error_reason(error)}): {MEND}") from error
@@ -111,8 +121,10 @@ def quarter_turns(picture: VideoFrame) -> int:
 
 def stamp_seconds(stamp: int, stream: VideoStream) -> float:
     """A time stamp on the clock of the file."""
-    assert stream.time_base is not None  # only before a file is read
-    return float(stamp * stream.time_base)
+    base = stream.time_base
+    assert base is not None  # only before a file is read
+    # Whole numbers round once, as Fraction does at twenty times the price.
+    return stamp * base.numerator / base.denominator
 
 
 def decode_packets(packets: Iterable[Packet]) -> Iterator[VideoFrame]:

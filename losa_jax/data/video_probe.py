@@ -197,7 +197,9 @@ def _promise(container: InputContainer, stream: VideoStream) -> _Promise:
     shown = stream.frames
     if shown and _is_mp4(container):  # an edit list may hide some
         shown = sum(not entry.is_discard for entry in stream.index_entries)
-    is_alone = len(container.streams) == 1
+    # Sound may last longer. Other pictures do not, and damage may double the
+    # video's own entry.
+    is_alone = all(each.type == "video" for each in container.streams)
     return _Promise(stream.frames, shown, (container.duration or 0)
                     / av.time_base if is_alone else 0.0)
 

@@ -49,6 +49,43 @@ def finds_in_seconds(candidates: Candidates, class_scores: np.ndarray | None,
         None if class_scores is None else class_scores[real])
 
 
+class VideoFinds:
+    """What was found in the windows of one video, as they come.
+
+    A video of hours has millions of candidates, so they are put together
+    without having them all twice.
+    """
+
+    def __init__(self) -> None:
+        self._fields: tuple[list[np.ndarray], ...] = ([], [], [], [])
+
+    def add(self, finds: WindowFinds) -> None:
+        """Takes those of the next window."""
+        for field, part in zip(self._fields, finds, strict=True):
+            if part is not None:
+                field.append(part)
+
+    def take(self) -> list[WindowFinds]:
+        """All of them, as `merge_windows` takes them; none are left here."""
+        if not self._fields[0]:
+            return []
+        segments, scores, labels, class_scores = self._fields
+        return [WindowFinds(
+            _taken(segments), _taken(scores), _taken(labels),
+            _taken(class_scores) if class_scores else None)]
+
+
+def _taken(parts: list[np.ndarray]) -> np.ndarray:
+    """All in one; the parts are let go at once."""
+    whole = _joined(parts)
+    parts.clear()
+    return whole
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def merge_windows(found: Sequence[WindowFinds], class_names: Sequence[str],
                   settings: Any, *, max_kept: int | None = None
                   ) -> list[Detection]:
@@ -62,8 +99,9 @@ def merge_windows(found: Sequence[WindowFinds], class_names: Sequence[str],
     """
     if not found:
         return []
-    segments, scores, labels = (
-        np.concatenate([part[i] for part in found]) for i in range(3))
+    segments = _joined([part.segments for part in found])
+    scores = _joined([part.scores for part in found])
+    labels = _joined([part.labels for part in found])
     left = suppress_rows(
         segments, scores, labels, num_classes=len(class_names),
         method=settings.nms, multiclass=settings.nms_per_class,
@@ -73,7 +111,8 @@ def merge_windows(found: Sequence[WindowFinds], class_names: Sequence[str],
         voting_threshold=settings.voting_threshold, voting=settings.voting)
     every: list[dict[str, float] | None] = [None] * len(left.rows)
     if found[0].class_scores is not None:
-        rows = np.concatenate([part.class_scores for part in found])
+        rows = _joined([part.class_scores for part in found
+                        if part.class_scores is not None])
         every = [dict(zip(class_names, row.tolist(), strict=True))
                  for row in rows[left.rows]]
     return [

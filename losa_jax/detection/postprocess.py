@@ -28,6 +28,9 @@ SMALLEST_BUCKET = 64
 # picked changes nothing: if the last of `max_kept` picks scores above all
 # that were left aside, those need no look. A video of hours has millions.
 FIRST_CANDIDATES = 2 ** 13
+# Rows that NMS runs on at a time, groups side by side; a larger group runs
+# alone.
+MOST_ROWS = 2 ** 20
 # Kept segments that vote at a time, and pairs with candidates in memory.
 VOTING_BLOCK, VOTING_PAIRS = 256, 2 ** 22
 
@@ -354,23 +357,29 @@ def _run_groups(run: Callable[..., Kept], segments: np.ndarray,
     Sizes and numbers of groups are powers of two, so that few shapes are
     ever compiled.
     """
-    buckets: dict[int, list[int]] = {}
+    by_size: dict[int, list[int]] = {}
     for i, rows in enumerate(groups):
-        buckets.setdefault(_bucket(len(rows), SMALLEST_BUCKET), []).append(i)
-    results = {}  # all are started before the first is waited for
-    for bucket, members in buckets.items():
-        rows = np.zeros((_bucket(len(members)), bucket), np.int64)
-        alive = np.zeros(rows.shape, bool)
-        for i, member in enumerate(members):
-            rows[i, :len(groups[member])] = groups[member]
-            alive[i, :len(groups[member])] = True
-        results[bucket] = run(segments[rows], scores[rows], alive,
-                              max_kept=min(max_kept, bucket))
+        by_size.setdefault(_bucket(len(rows), SMALLEST_BUCKET), []).append(i)
+    started: list[tuple[list[int], Kept]] = []
+    for size, members in by_size.items():
+        together = max(1, MOST_ROWS // size)
+        for first in range(0, len(members), together):
+            some = members[first:first + together]
+            rows = np.zeros((_bucket(len(some)), size), np.int64)
+            alive = np.zeros(rows.shape, bool)
+            for i, member in enumerate(some):
+                rows[i, :len(groups[member])] = groups[member]
+                alive[i, :len(groups[member])] = True
+            kept = run(segments[rows], scores[rows], alive,
+                       max_kept=min(max_kept, size))
+            # Small ones run side by side.
+            started.append((some, kept if 2 * rows.size < MOST_ROWS
+                            else jax.block_until_ready(kept)))
     found: dict[int, Kept] = {}
-    for bucket, members in buckets.items():
-        together = [np.asarray(part) for part in results[bucket]]
-        for i, member in enumerate(members):
-            found[member] = Kept(*(part[i] for part in together))
+    for some, kept in started:
+        parts = [np.asarray(part) for part in kept]
+        for i, member in enumerate(some):
+            found[member] = Kept(*(part[i] for part in parts))
     return [found[i] for i in range(len(groups))]
 
 

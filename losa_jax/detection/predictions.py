@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from losa_jax.errors import InputError
+from losa_jax.whole_file import written_whole
 
 # Wrong entries listed in one message; the rest is counted.
 MAX_REPORTED = 10
@@ -54,16 +55,11 @@ def write_predictions(path: str | os.PathLike,
         video: [_entry(detection) for detection in detections]
         for video, detections in predictions.items()}
     _parse(results, f"cannot write {path}")
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"version": version, "results": results,
-                       "external_data": dict(external_data or {})}, file,
-                      allow_nan=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(pathlib.Path(path)) as temporary, open(
+            temporary, "w", encoding="utf-8") as file:
+        json.dump({"version": version, "results": results,
+                   "external_data": dict(external_data or {})}, file,
+                  allow_nan=False)
 
 
 def _entry(detection: Detection) -> dict[str, Any]:

@@ -213,9 +213,8 @@ def _clips(video: SourceVideo, config: Any, view: int
         window = Window(first, length, valid)
         if view == 0:
             shown = reader.read_window(
-                video, window, lambda picture, _: augment.test_picture(
-                    picture, settings.size, settings.test_resize),
-                settings.size)
+                video, window, augment.as_tested(
+                    settings.size, settings.test_resize), settings.size)
             yield from np.split(shown, length // clip)
             continue
         frames = reader.read_window(video, window)

@@ -24,7 +24,7 @@ from losa_jax.data.pipeline import (
 from losa_jax.data.video_scores import load_video_scores
 from losa_jax.detection.fusion import fuse, rescore
 from losa_jax.detection.merge import (
-    WindowFinds,
+    VideoFinds,
     finds_in_seconds,
     merge_windows,
 )
@@ -47,12 +47,11 @@ from losa_jax.jobs.setup import (
     window_reader,
     write_json,
 )
-from losa_jax.training import bucket, build, processes, sharding
+from losa_jax.training import bucket, build, processes
 from losa_jax.training.batches import local_rows, put_batch
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import BEST, LAST
 from losa_jax.training.restore import fresh_state, restore_run
-from losa_jax.training.step import make_candidates_step
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +74,7 @@ class Evaluator:
             settings.video_scores, data.label_names,
             [video.video_id for video in data.test]
         ) if settings.video_scores else None
-        self._candidates = jax.jit(make_candidates_step(
-            model.encode, model.detector, model.points_of, model.tubelet,
-            settings), out_shardings=sharding.replicated(mesh))
+        self._candidates = build.jit_candidates_step(config, model, mesh)
 
     def run(self, parameters: Any, statistics: Any
             ) -> tuple[MapReport, dict[str, list[Detection]]]:
@@ -97,9 +94,8 @@ class Evaluator:
         samples_per_token = (self._config.window.frames
                              / self._config.window.tokens)
         # Every process predicts all windows and merges its share of videos.
-        found: dict[int, list[WindowFinds]] = {
-            number: [] for number in range(
-                processes.index(), len(self._data.test), processes.count())}
+        found = {number: VideoFinds() for number in range(
+            processes.index(), len(self._data.test), processes.count())}
         for batch, numbers in zip(
                 tqdm(dataset, total=len(numbers_of), desc="evaluating",
                      unit="batch", leave=False), numbers_of, strict=True):
@@ -121,7 +117,7 @@ class Evaluator:
                 if video_number in found:
                     candidates, scores = jax.tree.map(
                         lambda leaf, row=row: leaf[row], rows)
-                    found[video_number].append(finds_in_seconds(
+                    found[video_number].add(finds_in_seconds(
                         candidates, scores,
                         self._data.test[video_number].grid,
                         window.first_sample, samples_per_token))
@@ -129,7 +125,7 @@ class Evaluator:
         for number, finds in found.items():
             video_id = self._data.test[number].video_id
             merged[video_id] = self._classified(video_id, merge_windows(
-                finds, self._data.class_names, self._config.evaluate))
+                finds.take(), self._data.class_names, self._config.evaluate))
         predictions, failed = self._gather(merged, failed)
         report = self._score(predictions, failed)
         return report, predictions

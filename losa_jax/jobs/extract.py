@@ -22,7 +22,13 @@ from tqdm import tqdm
 
 from losa_jax import timeline
 from losa_jax.data.annotations import AnnotatedVideo
-from losa_jax.data.check import check_videos, video_ids
+from losa_jax.data.check import (
+    REPORT,
+    BrokenVideo,
+    check_videos,
+    report_broken,
+    video_ids,
+)
 from losa_jax.data.feature_pieces import (
     Piece,
     clip_pieces,
@@ -96,14 +102,20 @@ def extract(config: Any, workdir: Path) -> None:
     todo = [video for video in videos if not _is_whole(
         folder / f"{video.video_id}.npy",
         (lengths[video.video_id], source.width), dtype)]
-    if len(todo) < len(videos):
-        print(f"{len(videos) - len(todo)} of {len(videos)} videos are there "
-              "already")
+    there, count = map(sum, zip(*processes.gather(
+        [len(videos) - len(todo), len(videos)]), strict=True))
+    if there:
+        print(f"{there} of {count} videos are there already")
     failed = _run(todo, folder, source, pieces_of, lengths, dtype, config)
     if failed:
         broken |= failed
         write(broken=broken)
-    _report(videos, broken, folder, facts)
+    processes.barrier("extracted")
+    names = [video.video_id for video in videos]
+    parts = processes.gather([names, broken])
+    _report([name for part, _ in parts for name in part],
+            {name: part[name] for _, part in parts for name in part},
+            folder, facts)
 
 
 def _check(config: Any) -> None:
@@ -122,6 +134,10 @@ def _check(config: Any) -> None:
         if settings[key] not in known:
             raise InputError(f"config.extract.{key}={settings[key]!r}: "
                              f"choose one of {', '.join(known)}")
+    if config.data.on_broken_video not in ("stop", "skip"):
+        raise InputError(f"config.data.on_broken_video="
+                         f"{config.data.on_broken_video!r}: choose stop or "
+                         "skip")
     if settings.stride_frames < 1:
         raise InputError(f"config.extract.stride_frames="
                          f"{settings.stride_frames}: give 1 or more")
@@ -137,9 +153,20 @@ def _videos(config: Any, workdir: Path
     mine = names[jax.process_index()::jax.process_count()]
     annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
     infos, lost = check_videos(
-        annotated, folder, on_broken_video=config.data.on_broken_video,
+        annotated, folder, on_broken_video=REPORT,
         check=config.data.check, cache_path=workdir / PROBED_FILE,
         num_threads=config.data.num_threads)
+    # Those of all processes in one message; if it stops the first process,
+    # the others end with it.
+    processes.barrier("probed")
+    every = [BrokenVideo(name, folder / name, reason)
+             for part in processes.gather(
+                 [(video.video_id, video.reason) for video in lost])
+             for name, reason in part]
+    if processes.is_first():
+        report_broken(every, len(names), config.data.on_broken_video,
+                      len(every) < len(names))
+    processes.barrier("reported")
     settings = config.extract
     videos = []
     for name, info in infos.items():
@@ -297,12 +324,17 @@ def _save(path: Path, rows: np.ndarray, dtype: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _report(videos: Sequence[SourceVideo], broken: dict[str, str],
+def _report(names: Sequence[str], broken: dict[str, str],
             folder: Path, facts: dict[str, Any]) -> None:
-    done = sum(video.video_id not in broken for video in videos)
+    """What all processes did.
+
+    Args:
+      names: of the videos that were begun.
+      broken: reason of each that was left out.
+    """
+    done = sum(name not in broken for name in names)
     print(f"{done} videos, [time, {facts['width']}] {facts['dtype']}, in "
-          f"{folder}; how they were made: "
-          f"{record_path(folder, jax.process_index())}")
+          f"{folder}; how they were made: {record_path(folder)}")
     print("to train on them: --config=configs/thumos_features.py "
           f"--config.features.folder={folder} " + " ".join(
               f"--config.features.{name}={facts[name]}" for name in

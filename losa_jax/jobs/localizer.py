@@ -23,6 +23,7 @@ from losa_jax.data.stream import VideoEnd, VideoWindow, stream_windows
 from losa_jax.data.video_probe import probe_video
 from losa_jax.data.windows import Window
 from losa_jax.detection.merge import (
+    VideoFinds,
     WindowFinds,
     finds_in_seconds,
     merge_windows,
@@ -129,25 +130,42 @@ class Localizer:
           top_k: as in `__call__`.
           on_windows: told how many windows were predicted since last.
         """
-        found: list[list[WindowFinds]] = [[] for _ in videos]
+        found = [VideoFinds() for _ in videos]
         ended: list[VideoEnd] = []
         waiting: list[VideoWindow] = []
+        # The device works on one batch while the next is read and what came
+        # before is merged.
+        running: list[tuple[int, Window]] = []
+        rows: Any = None
 
-        def predict_waiting() -> None:
-            for item, finds in zip(waiting, self._finds(waiting, videos),
-                                   strict=True):
-                found[item.video_number].append(finds)
-            on_windows(len(waiting))
+        def take_running() -> None:
+            for (number, _), finds in zip(running, self._finish(
+                    [window for _, window in running],
+                    [videos[number].grid for number, _ in running], rows),
+                    strict=True):
+                found[number].add(finds)
+            on_windows(len(running))
+            running.clear()
+
+        def start_waiting() -> None:
+            nonlocal rows
+            started = self._start([item.window for item in waiting],
+                                  [item.frames for item in waiting])
+            if running:
+                take_running()
+            rows = started
+            running.extend((item.video_number, item.window)
+                           for item in waiting)
             waiting.clear()
 
         def done() -> Iterator[VideoResult]:
-            held = {item.video_number for item in waiting}
+            held = {item.video_number for item in waiting} | {
+                number for number, _ in running}
             for end in [e for e in ended if e.video_number not in held]:
                 ended.remove(end)
-                number = end.video_number
-                finds, found[number] = found[number], []
+                finds = found[end.video_number].take()
                 yield VideoResult(
-                    videos[number],
+                    videos[end.video_number],
                     [] if end.error else merge_windows(
                         finds, self.class_names, self.config.evaluate,
                         max_kept=top_k), end.error)
@@ -161,20 +179,14 @@ class Localizer:
                 else:
                     waiting.append(item)
                     if len(waiting) == self.batch_windows:
-                        predict_waiting()
+                        start_waiting()
                 yield from done()
         if waiting:
-            predict_waiting()
+            start_waiting()
+            yield from done()
+        if running:
+            take_running()
         yield from done()
-
-    def _finds(self, waiting: Sequence[VideoWindow],
-               videos: Sequence[SourceVideo]
-               ) -> Iterator[WindowFinds]:
-        """Of windows that may be fewer than a batch."""
-        return self.find([item.window for item in waiting],
-                         [item.frames for item in waiting],
-                         [videos[item.video_number].grid
-                          for item in waiting])
 
     def find(self, windows: Sequence[Window], frames: Sequence[np.ndarray],
              grids: Sequence[SampleGrid]) -> Iterator[WindowFinds]:
@@ -185,11 +197,22 @@ class Localizer:
           frames: uint8 [f, size, size, 3] of each.
           grids: of each one's video.
         """
+        return self._finish(windows, grids, self._start(windows, frames))
+
+    def _start(self, windows: Sequence[Window],
+               frames: Sequence[np.ndarray]) -> Any:
+        """Sets the device to work on windows, at most a batch of them."""
         padding = self.batch_windows - len(windows)
         valid = np.array([window.valid_samples for window in windows]
                          + [0] * padding, np.int32)
         stack = np.stack([*frames, *[np.zeros_like(frames[0])] * padding])
-        rows = jax.device_get(self.predict_windows(stack, valid))
+        return self.predict_windows(stack, valid)
+
+    def _finish(self, windows: Sequence[Window],
+                grids: Sequence[SampleGrid], rows: Any
+                ) -> Iterator[WindowFinds]:
+        """Waits for what `_start` set going."""
+        rows = jax.device_get(rows)
         settings = self.config.window
         for row, (window, grid) in enumerate(zip(windows, grids,
                                                  strict=True)):
@@ -248,7 +271,6 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
     from losa_jax.training import build, sharding
     from losa_jax.training.checkpoint import BEST, LAST
     from losa_jax.training.restore import restore_run
-    from losa_jax.training.step import make_candidates_step
 
     config = read_config(workdir)
     if which not in (BEST, LAST):
@@ -281,9 +303,7 @@ def from_workdir(workdir: Path, *, which: str = "best", backbone: str = "",
     state, which = restore_run(config, workdir, which, model, mesh,
                                class_names)
     parameters, statistics = state.ema, state.statistics
-    step = jax.jit(make_candidates_step(
-        model.encode, model.detector, model.points_of, model.tubelet,
-        config.evaluate))
+    step = build.jit_candidates_step(config, model, mesh)
 
     def predict_windows(frames, valid_samples):
         batch = {"frames": frames, "valid_samples": valid_samples}

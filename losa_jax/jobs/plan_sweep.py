@@ -59,7 +59,8 @@ def sweep_plans(config: Any, topology: str, *,
         raise InputError(f"no mesh of {len(devices)} devices divides the "
                          "batch's windows and clips: give another "
                          "config.train.batch_windows or --topology")
-    found, needless, untried = [], 0, 0
+    found: list[tuple[Any, Plan]] = []
+    needless, untried = 0, 0
     started = time.monotonic()
     with tqdm(total=count, desc="compiling", unit="plan",
               leave=False) as bar:

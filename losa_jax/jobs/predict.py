@@ -194,9 +194,13 @@ def _predict_all(readable: Sequence[tuple[Asked, SourceVideo]],
 
         def write(one: Asked, result: VideoResult) -> None:
             shown = done.add(one, result.video, result.detections)
+            # All that are kept are shown: more would be.
+            is_full = len(shown) == (
+                settings.top_k or localizer.config.evaluate.max_detections)
             bar.write(f"{one.source}: {len(shown)} found in "
-                      f"{result.video.info.duration_seconds:.1f} s",
-                      file=sys.stdout)
+                      f"{result.video.info.duration_seconds:.1f} s" + (
+                          ", as many as are kept: --top_k=N keeps more"
+                          if is_full else ""), file=sys.stdout)
 
         with contextlib.closing(localizer.many(
                 videos, top_k=settings.top_k,

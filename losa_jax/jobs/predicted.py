@@ -24,8 +24,8 @@ from losa_jax.report.plots import plot_timeline
 
 INDEX_FILE = "index.html"
 # A page has a slider for the score: it also gets what scores somewhat less
-# than what is shown at first.
-PAGE_SHARE = 0.5
+# than what is shown at first, and the best few however weak they are.
+PAGE_SHARE, PAGE_LEAST = 0.5, 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +148,9 @@ class Predicted:
             predictions=[
                 {"segment": [found.start_seconds, found.end_seconds],
                  "label": found.label, "score": found.score}
-                for found in detections
-                if found.score >= PAGE_SHARE * shown_from[found.label]],
+                for rank, found in enumerate(detections)
+                if rank < PAGE_LEAST
+                or found.score >= PAGE_SHARE * shown_from[found.label]],
             thresholds=shown_from)
 
     def write(self, asked: Sequence[Asked],

@@ -118,18 +118,18 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
     return facts
 
 
-def load_head(directory: str | Path) -> tuple[dict[str, np.ndarray],
-                                              dict[str, Any]]:
+def load_head(folder: str | Path
+              ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Flat parameters and facts of a converted head."""
-    directory = Path(directory)
+    folder = Path(folder)
     try:
-        facts = json.loads((directory / FACTS_FILE).read_text())
-        flat = load_file(directory / ARRAYS_FILE)
+        facts = json.loads((folder / FACTS_FILE).read_text())
+        flat = load_file(folder / ARRAYS_FILE)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"config.head.checkpoint={directory} is no converted head "
+            f"config.head.checkpoint={folder} is no converted head "
             f"({error}): make it with `python -m losa_jax.convert CHECKPOINT "
-            f"--output={directory}`") from error
+            f"--output={folder}`") from error
     return flat, facts
 
 

@@ -27,6 +27,7 @@ from losa_jax.models.checkpoint_file import (
 )
 from losa_jax.models.vit import IMAGENET_MEAN, IMAGENET_STD, VitSpec
 from losa_jax.models.weight_rules import RULES, Tensor
+from losa_jax.whole_file import written_whole
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"
 FORMAT_VERSION = 1
@@ -255,20 +256,20 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: VitSpec,
     return digest.hexdigest()
 
 
-def load_backbone(directory: str | Path
+def load_backbone(folder: str | Path
                   ) -> tuple[VitSpec, dict[str, np.ndarray], BackboneInfo]:
     """A converted backbone: what it is, flat parameters, where from.
 
     Raises:
       InputError: not such a folder, or its arrays do not fit its spec.
     """
-    directory = Path(directory)
-    facts_path = directory / FACTS_FILE
+    folder = Path(folder)
+    facts_path = folder / FACTS_FILE
     if not facts_path.is_file():
         raise InputError(
-            f"{directory}: no converted backbone (no {FACTS_FILE}); make one "
+            f"{folder}: no converted backbone (no {FACTS_FILE}); make one "
             f"with `python -m losa_jax.convert CHECKPOINT "
-            f"--output={directory}`")
+            f"--output={folder}`")
     try:
         facts = json.loads(facts_path.read_text())
         version = facts["format_version"]
@@ -282,14 +283,14 @@ def load_backbone(directory: str | Path
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{facts_path}: damaged ({error!r}); convert the "
                          "checkpoint again") from error
-    tensors, _ = open_safetensors(directory / ARRAYS_FILE)
+    tensors, _ = open_safetensors(folder / ARRAYS_FILE)
     expected = weight_rules.expected_shapes(spec)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         names = sorted(set(found.items()) ^ set(expected.items()))
-        raise InputError(f"{directory}: arrays do not fit {FACTS_FILE}: "
+        raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
                          f"{names[:5]}; convert the checkpoint again")
-    return spec, _memory_mapped(directory / ARRAYS_FILE), info
+    return spec, _memory_mapped(folder / ARRAYS_FILE), info
 
 
 def _memory_mapped(path: Path) -> dict[str, np.ndarray]:
@@ -326,10 +327,9 @@ def save_videomae_safetensors(path: str | Path, spec: VitSpec,
     metadata.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(to_videomae(spec, params), temporary,
-              metadata={"losa_jax": untold_facts(spec)})
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        save_file(to_videomae(spec, params), temporary,
+                  metadata={"losa_jax": untold_facts(spec)})
 
 
 def untold_facts(spec: VitSpec) -> str:

@@ -10,12 +10,13 @@ import base64
 import hashlib
 import html
 import json
-import os
 import string
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from losa_jax.whole_file import written_whole
 
 _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
            "img-src data:; media-src 'self' file: data:; base-uri 'none'; "
@@ -64,13 +65,9 @@ def make_document(template: str, *, title: str, styles: Sequence[str],
 def write_page(path: Path, text: str) -> None:
     """Whole or not at all; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
         # A lone surrogate of an odd file name must not stop the page.
         temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -50,7 +50,7 @@ class VideoPage:
       duration_seconds: of the video.
       labels: classes of its page, in its order.
       segments: (start_seconds, end_seconds, number of the class, score) of
-        its detections.
+        its detections; where it has thresholds, of those that reach theirs.
       num_actions: of the ground truth; None where it is not known.
       poster: data URI of a picture, or empty.
       note: a short remark, such as its mAP; or empty.
@@ -111,7 +111,7 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
     write_page(output, make_document(
         "video.html", title=title, styles=_STYLES, scripts=_SCRIPTS,
         content={"facts": _facts(found, actions, labels, duration_seconds,
-                                 fps),
+                                 fps, thresholds or {}),
                  "player": _player(video, source, title),
                  "table": _table(found, actions)},
         data={"title": title, "duration": duration_seconds, "fps": fps,
@@ -131,9 +131,11 @@ def read_video_page(path: Path) -> VideoPage:
         found = _DATA.search(path.read_text("utf-8"))
         data = json.loads(found[1] if found else "")
         poster = data["poster"]
+        least = data["thresholds"] or [0.0] * len(data["labels"])
         return VideoPage(
             path, data["title"], data["duration"], tuple(data["labels"]),
-            tuple(tuple(row[:4]) for row in data["predictions"]),
+            tuple(tuple(row[:4]) for row in data["predictions"]
+                  if row[3] >= least[row[2]]),
             None if data["truth"] is None else len(data["truth"]),
             data["pictures"][poster] if poster >= 0 else "")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -232,10 +234,13 @@ def _player(video: Path | None, source: str, title: str) -> str:
 
 
 def _facts(found: Sequence[tuple], actions: Sequence[tuple] | None,
-           labels: Sequence[str], duration_seconds: float, fps: float
-           ) -> str:
+           labels: Sequence[str], duration_seconds: float, fps: float,
+           thresholds: Mapping[str, float]) -> str:
+    strong = sum(row[3] >= thresholds.get(row[2], 0.0) for row in found)
+    weaker = len(found) - strong
     facts = [clock(duration_seconds), f"{fps:.4g} fps",
-             _count(len(found), "detection"),
+             _count(strong, "detection")
+             + (f" and {weaker:,} weaker" if weaker else ""),
              f"{len(labels)} class{'' if len(labels) == 1 else 'es'}"]
     if actions is not None:
         facts.append(f"{_count(len(actions), 'action')} annotated")
@@ -273,7 +278,8 @@ def write_folder_page(output: Path, pages: Sequence[VideoPage], *,
     """
     cards = "".join(video_card(page, output.parent) for page in pages)
     lost = "".join(
-        f"<li><strong>{escape(name)}</strong> {escape(reason)}</li>"
+        f"<li><strong>{escape(name)}</strong> "
+        f"{escape(reason.removeprefix(f'{name}: '))}</li>"
         for name, reason in (broken or {}).items())
     total = sum(page.duration_seconds for page in pages)
     facts = [_count(len(pages), "video"), clock(total),

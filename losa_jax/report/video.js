@@ -106,7 +106,8 @@ function drawList() {
   });
   if (!lines.length) {
     lines.push(make("li", "empty", predictions.length
-      ? "No detection has such a score." : "Nothing was found."));
+      ? "No detection reaches the score: move the slider to see weaker ones."
+      : "Nothing was found."));
   }
   if (shown.length > MOST_LISTED) {
     lines.push(make("li", "empty", `${shown.length - MOST_LISTED} more: ` +

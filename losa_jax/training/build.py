@@ -40,6 +40,7 @@ from losa_jax.training.encoder import (
 from losa_jax.training.step import (
     EmaSettings,
     LossSettings,
+    make_candidates_step,
     make_train_step,
 )
 
@@ -207,14 +208,29 @@ def jit_train_step(config: Any, model: Model,
       state: the run's, or its description: it tells where arrays lie.
       mesh: of real devices or of a topology description.
     """
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
         build_train_step(config, model, optimizer, num_classes),
         # The new state takes the old one's room.
         donate_argnums=0,
         # As the state comes in: else the second step is compiled anew.
         out_shardings=(sharding.of_leaves(state), sharding.replicated(mesh)),
-        compiler_options=CPU_OPTIONS if is_cpu else None)
+        compiler_options=compiler_options(mesh))
+
+
+def jit_candidates_step(config: Any, model: Model, mesh: Mesh) -> Any:
+    """`make_candidates_step` compiled as evaluation and prediction use it:
+    (parameters, statistics, frozen, batch) to the best candidates."""
+    return jax.jit(
+        make_candidates_step(model.encode, model.detector, model.points_of,
+                             model.tubelet, config.evaluate),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=compiler_options(mesh))
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """What the steps of a run are compiled with on these devices."""
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    return CPU_OPTIONS if is_cpu else None
 
 
 def backbone_request(backbone: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def use_compile_cache() -> Path | None:
     if wanted == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return None
     root = Path(wanted) if wanted else _default_folder()
     folder = root / _machine()

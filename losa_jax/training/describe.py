@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from losa_jax.training import build, sharding
 from losa_jax.training.restore import fresh_state
 from losa_jax.training.state import tree_size
-from losa_jax.training.step import make_candidates_step
 
 # The schedule's length changes no shape.
 _STEPS_PER_EPOCH = 100
@@ -71,9 +70,7 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
         config, model, optimizer, num_classes, state, mesh).trace(
             state, model.frozen, described(config.train.batch_windows, ()),
             key)
-    evaluate = jax.jit(make_candidates_step(
-        model.encode, model.detector, model.points_of, model.tubelet,
-        config.evaluate), out_shardings=sharding.replicated(mesh)).trace(
+    evaluate = build.jit_candidates_step(config, model, mesh).trace(
         state.ema, state.statistics, model.frozen, described(
             config.evaluate.batch_windows, ("frames", "valid_samples")))
     return Steps(train, evaluate, tree_size(state.trained))

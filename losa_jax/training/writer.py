@@ -6,12 +6,12 @@ TensorBoard files are written by tensorboardX, which needs no TensorFlow.
 import json
 import logging
 import math
-import os
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
 from losa_jax.training import processes
+from losa_jax.whole_file import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,5 @@ def _drop_lines_after(path: Path, step: int) -> None:
         except (ValueError, KeyError):
             # A kill in the middle of a write leaves half a line.
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept))

@@ -43,6 +43,19 @@ def test_windows_are_the_same_from_memory(videos):
                 frames, fresh.read_window(video, window))
 
 
+def test_cuts_are_the_same_from_memory(videos):
+    kept, fresh = FrameCache(1.0), FrameCache(0.0)
+    kept.admit(videos, "set")
+
+    def view(picture, place, out):
+        out[:] = picture.cut(2, 4 + 2 * (place % 5), 20, 18, 12)
+
+    for window in _windows(videos[0]):
+        np.testing.assert_array_equal(
+            kept.read_window(videos[0], window, view, 12),
+            fresh.read_window(videos[0], window, view, 12))
+
+
 def test_an_admitted_video_is_decoded_once(videos, monkeypatch):
     calls = []
 
@@ -50,8 +63,8 @@ def test_an_admitted_video_is_decoded_once(videos, monkeypatch):
         calls.append(path)
         return read(path, *rest, **names)
 
-    read = frame_cache.read_frames
-    monkeypatch.setattr(frame_cache, "read_frames", counted)
+    read = frame_cache.visit_pictures
+    monkeypatch.setattr(frame_cache, "visit_pictures", counted)
     cache = FrameCache(1.0)
     cache.admit(videos, "set")
     cache.admit(videos, "set again")
@@ -85,15 +98,15 @@ def test_what_it_gave_can_be_changed(videos):
 
 def test_a_damaged_video_is_read_as_without_the_cache(videos, monkeypatch):
     """The windows before the damage stay readable, others name the video."""
-    video, read, calls = videos[0], frame_cache.read_frames, []
+    video, read, calls = videos[0], frame_cache.visit_pictures, []
 
-    def damaged(path, indices, **names):
+    def damaged(path, indices, visit, **names):
         calls.append(len(indices))
         if max(indices) > 30:
             raise VideoDecodeError(f"{path}: frame 31 cannot be decoded")
-        return read(path, indices, **names)
+        read(path, indices, visit, **names)
 
-    monkeypatch.setattr(frame_cache, "read_frames", damaged)
+    monkeypatch.setattr(frame_cache, "visit_pictures", damaged)
     cache = FrameCache(1.0)
     cache.admit(videos, "set")
     good = Window(0, 8, 8)

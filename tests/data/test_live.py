@@ -1,6 +1,7 @@
 """A stream without an end gives the samples of the file."""
 
 import io
+import socket
 import sys
 import threading
 import types
@@ -112,6 +113,56 @@ def test_a_file_that_grows(path, config, tmp_path, monkeypatch):
     found, _ = _samples(growing, config, idle_seconds=0.7)
     writer.join()
     np.testing.assert_array_equal(found, _expected(path, config))
+
+
+def _when_listening(config, source, send):
+    """Samples of an address, sent to by a thread as soon as it is open."""
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        return _samples(source, config, idle_seconds=0.4)[0]
+    finally:
+        sender.join()
+
+
+def test_an_address(path, config):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def send():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(path.read_bytes())
+
+        found = _when_listening(
+            config, f"tcp://127.0.0.1:{server.getsockname()[1]}", send)
+    np.testing.assert_array_equal(found, _expected(path, config))
+
+
+def test_datagrams_end_with_silence(path, config):
+    """They have no sign for the end, and the decoder may wait for more."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = probe.getsockname()
+
+    def send():
+        threading.Event().wait(0.3)
+        content = path.read_bytes()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for start in range(0, len(content), 1316):
+                sender.sendto(content[start:start + 1316], address)
+                threading.Event().wait(0.001)
+
+    found = _when_listening(config, f"udp://127.0.0.1:{address[1]}", send)
+    expected = _expected(path, config)
+    assert len(expected) - 3 <= len(found) <= len(expected)
+    np.testing.assert_array_equal(found[:-1], expected[:len(found) - 1])
+
+
+def test_an_address_that_stays_silent(config, monkeypatch):
+    monkeypatch.setattr(live, "_OPENING_SECONDS", 0.2)
+    with (socket.create_server(("127.0.0.1", 0)) as server,
+          pytest.raises(InputError, match="nothing came.*--idle_seconds")):
+        _samples(f"tcp://127.0.0.1:{server.getsockname()[1]}", config,
+                 idle_seconds=0.2)
 
 
 def test_what_needs_seeking_is_refused(mp4, config, tmp_path):

@@ -113,6 +113,19 @@ def test_bytes_decode_as_the_file(shared_dir, name):
         read_frames(cut, chosen, info=info)
 
 
+def test_a_set_that_names_code_is_refused(sets, tmp_path):
+    shutil.copytree(sets / "paths", tmp_path / "set")
+    features, = tmp_path.rglob("features.json")
+    text = features.read_text()
+    # JSON may write a letter as a number.
+    features.write_text(text.replace(
+        '"tensorflow_datasets.core.features.text_feature.Text"',
+        r'"evil\u002eThing"').replace("pythonClass", r"python\u0043lass"))
+    assert features.read_text() != text
+    with pytest.raises(InputError, match=r"asks for code of evil\.Thing"):
+        StoredVideos(tmp_path / "set")
+
+
 def test_a_file_that_changed_is_no_longer_the_one(sets, tmp_path):
     shutil.copytree(sets / "videos", tmp_path / "videos")
     assert build.main([

@@ -249,6 +249,24 @@ def test_a_sound_file_raises_no_doubt(rendered, caplog, monkeypatch):
     assert _warnings(rendered[0], caplog, monkeypatch)[1] == []
 
 
+def test_a_track_that_is_there_twice_does_not_hide_a_lost_start(
+        folder, caplog, monkeypatch):
+    """As a lost piece of a Matroska file may leave its tracks."""
+    path = folder / "twice.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
+        for number in range(20, 60):
+            frame = av.VideoFrame.from_ndarray(_picture(number), "rgb24")
+            frame.pts = number
+            container.mux(streams[0].encode(frame))
+        container.mux(streams[0].encode())
+    info, (said,) = _warnings(path, caplog, monkeypatch)
+    assert info.frame_count == 40
+    assert "they last 1.600 s, its header says 2.400 s" in said
+
+
 def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
     """Matroska says nothing of how many pictures there should be."""
     whole = _render(folder / "unbroken.mkv", frames=60)

@@ -18,6 +18,7 @@ from losa_jax.jobs.stop import Interrupted
 from losa_jax.jobs.train import train
 from losa_jax.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from losa_jax.models.weights import load_backbone
+from losa_jax.training import processes
 from losa_jax.training.cached import open_feature_files
 from losa_jax.training.restore import load_run
 
@@ -175,14 +176,30 @@ def test_an_extraction_goes_on_where_it_stopped(
 
 
 def test_processes_share_the_videos(config, videos, extracted, tmp_path,
-                                    monkeypatch):
+                                    monkeypatch, capsys):
+    """One after the other; the first one tells of all."""
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    for name in ("zy", "zz"):  # one for each process
+        (folder / f"{name}.mp4").touch()
     one = _to(config, tmp_path / "out")
-    one.data.videos = str(videos)
+    one.data.videos = str(folder)
+    one.data.on_broken_video = "skip"
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    for number in (0, 1):
+    said = []
+    for number in (1, 0):
         monkeypatch.setattr(jax, "process_index", lambda n=number: n)
+        monkeypatch.setattr(processes, "is_first", lambda n=number: n == 0)
+        monkeypatch.setattr(processes, "gather", lambda value, n=number: (
+            [value, said.pop(0)] if n == 0 else said.append(value) or [
+                value]))
+        capsys.readouterr()
         extract(one, tmp_path / "log")
-        assert len([*(tmp_path / "out").glob("*.npy")]) == number + 1
+        assert len([*(tmp_path / "out").glob("*.npy")]) == 2 - number
+    shown = capsys.readouterr().out
+    assert said == [] and shown.startswith("2 videos, [time, 16]")
+    assert "2 videos were skipped" in shown
+    assert "zy: " in shown and "zz: " in shown
     assert len(read_record(tmp_path / "out").videos) == 2
     for path in (tmp_path / "out").glob("*.npy"):
         assert path.read_bytes() == (extracted / path.name).read_bytes()

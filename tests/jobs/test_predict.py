@@ -228,7 +228,8 @@ def test_broken_ones_are_listed_and_the_others_done(
     (folder / "text.mp4").write_text("no video")
     output = tmp_path / "out"
     command = [str(folder), str(tmp_path / "none.mp4"),
-               f"--checkpoint={workdir}", f"--output={output}"]
+               f"--checkpoint={workdir}", f"--output={output}",
+               "--threshold=0", "--top_k=5"]
     assert door.main(command) == 1
     shown = capsys.readouterr()
     for name, reason in (("empty.mp4", "the file is empty"),
@@ -237,6 +238,7 @@ def test_broken_ones_are_listed_and_the_others_done(
         assert f"{name}: {reason}" in shown.err
     assert "3 could not be read" in shown.err and "notes" not in shown.err
     assert "2 of 4 videos done" in shown.out
+    assert shown.out.count("as many as are kept: --top_k=N keeps more") == 2
     assert len(json.loads((output / "failures.json").read_text())) == 3
     assert set(read_predictions(output / "predictions.json")) == {
         "videos_good.mp4", "deep_good.mp4"}
@@ -246,6 +248,25 @@ def test_broken_ones_are_listed_and_the_others_done(
     assert door.main([str(folder), *command[2:]]) == 0
     assert not (output / "failures.json").exists()
     assert asked == 2 * [(str(workdir),)]
+
+
+@pytest.mark.shared
+def test_real_broken_ones(shared_dir, model, videos, tmp_path):
+    broken = ("audio_only", "text_not_video", "truncated_faststart",
+              "truncated_no_faststart", "zero_bytes")
+    folder, output = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(videos[0], folder)
+    for name in broken:
+        shutil.copy(shared_dir / f"data/odd_videos/{name}.mp4", folder)
+    failures = predict([str(folder)], model, Settings(output))
+    assert list(failures) == [str(folder / f"{name}.mp4")
+                              for name in broken]
+    for path, reason in failures.items():
+        assert reason.startswith(path) and len(reason) > len(path) + 20
+    assert json.loads((output / "failures.json").read_text()) == failures
+    assert list(read_predictions(output / "predictions.json")) == [
+        videos[0].stem]
 
 
 def test_standard_input_is_the_file(model, videos, expected, tmp_path,

@@ -103,6 +103,24 @@ def test_what_was_written_is_read_again(video, tmp_path):
         read_video_page(tmp_path / "other.html")
 
 
+def test_what_is_below_its_threshold_does_not_count(tmp_path):
+    path = tmp_path / "page.html"
+    write_video_page(
+        path, None, title="one", duration_seconds=SECONDS, fps=FPS,
+        predictions=[{"segment": [4.0, 5.0], "label": "b", "score": 0.9},
+                     {"segment": [1.0, 2.0], "label": "a", "score": 0.3},
+                     {"segment": [1.0, 2.0], "label": "b", "score": 0.3}],
+        thresholds={"a": 0.3, "b": 0.5})
+    assert "<li>2 detections and 1 weaker</li>" in path.read_text()
+    page = read_video_page(path)
+    assert page.segments == ((1.0, 2.0, 0, 0.3), (4.0, 5.0, 1, 0.9))
+    write_folder_page(tmp_path / "index.html", [page], title="all",
+                      broken={"x/cut.mp4": "x/cut.mp4: is cut"})
+    text = (tmp_path / "index.html").read_text()
+    assert "<li>2 detections</li>" in text
+    assert "<strong>x/cut.mp4</strong> is cut</li>" in text
+
+
 def test_thumbnails_show_their_moments(video, tmp_path):
     moments = [5.5, 0.0, 2.5, 2.6, 99.0]
     greys = [_grey(uri)[0] for uri in read_thumbnails(video, moments)]

@@ -1,0 +1,79 @@
+"""Backbones, batches and steps that need no data: made-up numbers."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from losa_jax.models.tree import flatten, parameters
+from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.weights import (
+    convert_backbone,
+    save_videomae_safetensors,
+)
+from losa_jax.training import build, sharding
+from losa_jax.training.restore import fresh_state
+
+STEPS_PER_EPOCH = 100
+
+
+class Step(NamedTuple):
+    """A train step as a run has it, and what it takes.
+
+    Attributes:
+      model: see `build.Model`.
+      state: step 0.
+      run: jitted, (state, frozen, batch, key) to (state, metrics); it gives
+        the old state's room away.
+      batch: of `make_batch`.
+      key: of the run.
+      mesh: one device.
+    """
+
+    model: build.Model
+    state: Any
+    run: jax.stages.Wrapped
+    batch: dict[str, jax.Array]
+    key: jax.Array
+    mesh: Mesh
+
+
+def make_backbone(folder: Path, spec: VitSpec) -> dict[str, np.ndarray]:
+    """A fresh one, converted into the folder; its flat parameters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    params = {name: np.asarray(leaf) for name, leaf in flatten(parameters(
+        VisionTransformer(spec, rngs=nnx.Rngs(0)))).items()}
+    source = folder.with_suffix(".safetensors")
+    save_videomae_safetensors(source, spec, params)
+    convert_backbone(source, folder)
+    source.unlink()
+    return params
+
+
+def make_step(config: Any, num_classes: int) -> Step:
+    """The train step of a config with a converted backbone."""
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    model = build.build_model(config, num_classes, mesh)
+    state, optimizer = fresh_state(config, model, mesh, STEPS_PER_EPOCH)
+    step = build.jit_train_step(config, model, optimizer, num_classes, state,
+                                mesh)
+    batch = make_batch(config, num_classes, np.random.default_rng(0))
+    return Step(model, state, step, batch, jax.random.key(0), mesh)
+
+
+def make_batch(config: Any, num_classes: int, rng: np.random.Generator,
+               num_actions: int = 8) -> dict[str, jax.Array]:
+    """Windows of noise without padding, with actions."""
+    b, frames = config.train.batch_windows, config.window.frames
+    tokens, size = config.window.tokens, config.augment.size
+    starts = rng.uniform(0, 0.7 * tokens, (b, num_actions))
+    ends = np.minimum(starts + rng.lognormal(1.5, 1.0, starts.shape), tokens)
+    return jax.device_put({
+        "frames": rng.integers(0, 256, (b, frames, size, size, 3), np.uint8),
+        "valid_samples": np.full(b, frames, np.int32),
+        "segments": np.stack([starts, ends], -1).astype(np.float32),
+        "labels": rng.integers(0, num_classes, starts.shape).astype(np.int32),
+        "action_valid": np.ones(starts.shape, bool)})

@@ -1,0 +1,153 @@
+"""Frames a second of `predict` against its parts, each run alone.
+
+    python -m benchmarks.predict_speed [--checkpoint=WORKDIR] [--rounds=3]
+        [--videos=FOLDER]
+
+Interleaved, on the same videos, with the same threads:
+
+- predict: `losa_jax.jobs.predict.predict`, from files to files;
+- windows: what it reads (`stream_windows`), without a model;
+- Grain: the pipeline of training and evaluation over the same test windows,
+  which decodes what windows share once for each of them;
+- step: the jitted model alone, on windows that are there already.
+
+What `predict` can reach is the slower of `windows` and `step` where they
+have processors of their own (an accelerator), and their sum in time where
+they share them (a CPU). Prints frames a second, those of the videos that
+were read, and the ratios. Without --checkpoint the model is a random one.
+"""
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.pipeline_speed import render
+from losa_jax import predict as door
+from losa_jax.data.frame_cache import FrameCache
+from losa_jax.data.pipeline import TestWindows, test_dataset
+from losa_jax.data.source import SourceVideo
+from losa_jax.data.stream import VideoWindow, stream_windows
+from losa_jax.jobs.localizer import Localizer
+from losa_jax.jobs.predict import predict
+from losa_jax.jobs.predicted import Settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--depth", type=int, default=6,
+                        help="blocks of the random model's backbone")
+    parser.add_argument("--videos", type=Path, help="folder; default: four "
+                        "rendered ones, 320 x 240, 30 frames a second")
+    parser.add_argument("--seconds", type=int, default=120,
+                        help="of a rendered video")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        _compare(arguments, Path(scratch))
+
+
+def _compare(arguments: argparse.Namespace, scratch: Path) -> None:
+    checkpoint = arguments.checkpoint
+    if checkpoint is None:
+        from benchmarks.random_run import write_random_run
+
+        checkpoint = write_random_run(scratch / "random",
+                                      depth=arguments.depth)
+    folder = arguments.videos or _rendered(scratch / "videos",
+                                           arguments.seconds)
+    localizer = door.load(checkpoint, num_threads=arguments.threads)
+    videos = [localizer.probe(path) for path in sorted(folder.iterdir())]
+    windows = [len(TestWindows([video], localizer.config,
+                               cache=FrameCache(0)).items)
+               for video in videos]
+    frames = sum(video.info.frame_count for video in videos)
+    contestants: dict[str, Callable[[], object]] = {
+        "predict": lambda: _predict(folder, localizer, scratch),
+        "windows": lambda: _windows(videos, localizer),
+        "Grain": lambda: _grain(videos, localizer),
+        "step": lambda: _step(sum(windows), localizer)}
+    contestants["predict"]()  # compiles
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(arguments.rounds):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    middle = {name: statistics.median(one) for name, one in seconds.items()}
+    print(f"{len(videos)} videos, {frames:,} frames, {sum(windows)} windows; "
+          f"{arguments.threads} threads, {localizer.batch_windows} windows "
+          f"at once, on {jax.devices()[0].platform}; frames a second, "
+          f"medians of {arguments.rounds} (smallest .. largest):")
+    for name, found in seconds.items():
+        print(f"  {name:8s} {frames / middle[name]:8,.0f} "
+              f"({frames / max(found):,.0f} .. {frames / min(found):,.0f})")
+    apart = max(middle["windows"], middle["step"])
+    print(f"predict / its slower part {apart / middle['predict']:.2f}; "
+          "/ both parts one after the other "
+          f"{(middle['windows'] + middle['step']) / middle['predict']:.2f}; "
+          f"/ Grain {middle['Grain'] / middle['predict']:.2f}; / Grain and "
+          "step one after the other "
+          f"{(middle['Grain'] + middle['step']) / middle['predict']:.2f}")
+
+
+def _rendered(folder: Path, seconds: int) -> Path:
+    folder.mkdir()
+    first = render(folder / "0.mp4", gop=30, frames=30 * seconds)
+    for number in range(1, 4):
+        shutil.copy(first, folder / f"{number}.mp4")
+    return folder
+
+
+def _predict(folder: Path, localizer: Localizer, scratch: Path) -> None:
+    output = scratch / "predicted"
+    shutil.rmtree(output, ignore_errors=True)
+    failures = predict([str(folder)], localizer, Settings(output))
+    if failures:
+        raise SystemExit(f"some videos cannot be read: {failures}")
+
+
+def _windows(videos: Sequence[SourceVideo], localizer: Localizer) -> None:
+    for item in stream_windows(
+            videos, localizer.config,
+            num_threads=localizer.config.data.num_threads):
+        if isinstance(item, VideoWindow):
+            _touch(item.frames)
+
+
+def _grain(videos: Sequence[SourceVideo], localizer: Localizer) -> None:
+    config = localizer.config
+    batches, _ = test_dataset(
+        TestWindows(videos, config, cache=FrameCache(0)),
+        batch_windows=config.evaluate.batch_windows,
+        num_threads=config.data.num_threads)
+    for batch in batches:
+        _touch(batch["frames"])
+
+
+def _step(num_windows: int, localizer: Localizer) -> None:
+    config, batch = localizer.config, localizer.batch_windows
+    size = config.augment.size
+    frames = np.zeros((batch, config.window.frames, size, size, 3), np.uint8)
+    valid = np.full(batch, config.window.frames, np.int32)
+    for _ in range(-(-num_windows // batch)):
+        jax.device_get(localizer.predict_windows(frames, valid))
+
+
+def _touch(frames: np.ndarray) -> None:
+    if frames.dtype != np.uint8:
+        raise TypeError(f"frames are {frames.dtype}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A finished run of random parameters, for benchmarks of `predict`.
+
+The embedded default's network (configs/quick.py) that has learned nothing:
+as fast and as large as a trained one. Its scores all lie near each other and
+above the threshold, so every candidate goes to NMS: the worst case.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from configs import quick
+from losa_jax.jobs.setup import store_config
+from losa_jax.models import weight_rules, weights
+from losa_jax.models.vit import VitSpec
+from losa_jax.training import build, sharding
+from losa_jax.training.checkpoint import BEST, Checkpoints
+from losa_jax.training.restore import fresh_state, run_facts
+
+NUM_CLASSES = 8
+
+
+def write_random_run(folder: Path, *, depth: int = 6) -> Path:
+    """Writes backbone and run; returns the work directory.
+
+    Args:
+      folder: is made.
+      depth: blocks of the backbone; fewer make a faster model.
+    """
+    config = quick.get_config()
+    config.backbone.depth = depth
+    config.adapter.num_taps = min(config.adapter.num_taps, depth)
+    config.backbone.checkpoint = str(_write_backbone(folder, config))
+    workdir = folder / "run"
+    workdir.mkdir()
+    names = [f"class_{number}" for number in range(NUM_CLASSES)]
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    model = build.build_model(config, NUM_CLASSES, mesh)
+    state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(BEST, 1, state, {
+        **run_facts(config, names, model), "best_map": 0.0})
+    checkpoints.close()
+    store_config(config, workdir)
+    return workdir
+
+
+def _write_backbone(folder: Path, config: Any) -> Path:
+    settings = config.backbone
+    spec = VitSpec(width=settings.width, depth=settings.depth,
+                   heads=settings.heads, mlp_width=4 * settings.width,
+                   patch=16, image_size=(config.augment.size,) * 2)
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "backbone.safetensors"
+    weights.save_videomae_safetensors(path, spec, {
+        name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape
+        in weight_rules.expected_shapes(spec).items()})
+    weights.convert_backbone(path, folder / "backbone")
+    return folder / "backbone"

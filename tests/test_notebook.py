@@ -1,0 +1,61 @@
+"""The notebook for newcomers runs from top to bottom."""
+
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "examples/quickstart.ipynb"
+MAX_BYTES = 200_000
+
+
+def _outputs(notebook):
+    """What cells printed, and the kinds of pictures that they showed."""
+    text, pictures = "", []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            text += output.get("text", "")
+            pictures += [kind for kind in output.get("data", ())
+                         if kind.startswith("image/")]
+    return text, pictures
+
+
+def _check(notebook):
+    text, pictures = _outputs(notebook)
+    assert pictures == ["image/png"] * 2
+    score, = re.findall(r"average mAP (\d+\.\d)", text)
+    assert 0 <= float(score) <= 100
+    truth, found = text.split("what happens:")[1].split("what was found")
+    row = r"^ +(\d+\.\d) \.\. +(\d+\.\d) s  (\w+)"
+    assert 3 <= len(re.findall(row, truth, re.M)) <= 6
+    found = re.findall(row, found, re.M)
+    assert len(found) == 8
+    assert all(float(start) < float(end) for start, end, _ in found)
+
+
+def test_the_notebook_is_sound_and_small():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert NOTEBOOK.stat().st_size < MAX_BYTES
+    assert not [output for cell in notebook.cells
+                for output in cell.get("outputs", ())
+                if output.output_type == "error"]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    # One device and XLA's own settings, as where a newcomer runs it.
+    env = {name: value for name, value in os.environ.items()
+           if name != "XLA_FLAGS"}
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3",
+        resources={"metadata": {"path": str(NOTEBOOK.parent)}},
+    ).execute(env={**env, "TMPDIR": str(tmp_path), "TQDM_DISABLE": "1"})
+    _check(notebook)

@@ -45,7 +45,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--depth", type=int, default=6,
-                        help="blocks of the random model's backbone")
+                        help="blocks of the random model's backbone, at "
+                        "least 2")
     parser.add_argument("--videos", type=Path, help="folder; default: four "
                         "rendered ones, 320 x 240, 30 frames a second")
     parser.add_argument("--seconds", type=int, default=120,

@@ -27,11 +27,12 @@ def write_random_run(folder: Path, *, depth: int = 6) -> Path:
 
     Args:
       folder: is made.
-      depth: blocks of the backbone; fewer make a faster model.
+      depth: blocks of the backbone, at least 2; fewer make a faster model.
     """
     config = quick.get_config()
     config.backbone.depth = depth
-    config.adapter.num_taps = min(config.adapter.num_taps, depth)
+    # Taps come from the last half.
+    config.adapter.num_taps = min(config.adapter.num_taps, depth // 2)
     config.backbone.checkpoint = str(_write_backbone(folder, config))
     workdir = folder / "run"
     workdir.mkdir()

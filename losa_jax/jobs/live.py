@@ -88,6 +88,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                 place.first_sample + place.valid_samples)) - bar.n)
         settling.cut(video.seconds)
         count += write(settling.settle(math.inf))
+        bar.set_postfix_str(f"{count} found")
     return count
 
 

@@ -352,7 +352,8 @@ def get_config() -> ConfigDict:
         video_scores_fusion="sqrt",  # sqrt, product
     ))
     config.mesh = ConfigDict(dict(
-        # Devices along each axis; 0 lets the program choose.
+        # Devices along each axis; 0 lets the program choose: windows over
+        # `data`, their clips and the parameters over `fsdp`.
         data=0,
         clip=0,
         fsdp=0,

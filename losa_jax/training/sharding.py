@@ -26,8 +26,11 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
                data: int, clip: int, fsdp: int) -> tuple[int, int, int]:
     """Sizes of the mesh axes; 0 in the config lets this choose.
 
-    `data` takes as many devices as the batch divides among, `clip` as many
-    of the rest as the window's clips divide among, `fsdp` what is left.
+    `data` takes as many devices as the batch divides among. `fsdp` takes the
+    rest where the window's clips divide among them: clips spread over it as
+    over `clip`, and parameters too, so that a chip's share of all memory
+    falls with the number of chips. Else `clip` takes as many as the clips
+    divide among, `fsdp` what is left.
 
     Raises:
       InputError: the sizes do not multiply to the number of devices, or the
@@ -39,6 +42,8 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
     if clip == 0:
         free = num_devices // (data * max(fsdp, 1))
         clip = math.gcd(window_clips, free)
+        if fsdp == 0 and clip == free:
+            clip = 1
     if fsdp == 0:
         fsdp = max(1, num_devices // (data * clip))
     if data * clip * fsdp != num_devices:

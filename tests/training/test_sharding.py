@@ -114,8 +114,8 @@ def test_large_parameters_are_spread_over_fsdp():
 
 
 @pytest.mark.parametrize("devices, batch, clips, want", [
-    (1, 2, 16, (1, 1, 1)), (8, 2, 16, (2, 4, 1)), (8, 16, 48, (8, 1, 1)),
-    (32, 2, 48, (2, 16, 1)), (8, 1, 6, (1, 2, 4)),
+    (1, 2, 16, (1, 1, 1)), (8, 2, 16, (2, 1, 4)), (8, 16, 48, (8, 1, 1)),
+    (32, 2, 48, (2, 1, 16)), (8, 1, 6, (1, 2, 4)),
 ])
 def test_axes_are_chosen(devices, batch, clips, want):
     assert sharding.mesh_shape(devices, batch, clips, data=0, clip=0,

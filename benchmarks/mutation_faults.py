@@ -73,7 +73,7 @@ FAULTS = (
           "class_names.index(action.label) + 1",
           ("tests/data/test_windows.py",)),
     # --- Pictures and batches ---------------------------------------------
-    Fault("blue and red change places", "losa_jax/data/video.py",
+    Fault("blue and red change places", "losa_jax/data/picture.py",
           'height=height, format="rgb24"', 'height=height, format="bgr24"',
           ("tests/data/test_video.py",)),
     Fault("a random crop's height forgets the aspect",
@@ -85,8 +85,8 @@ FAULTS = (
           ".repeat(num_epochs)",
           ".repeat(num_epochs, reseed_each_epoch=False)", TEST_PIPELINE),
     Fault("processes read rows of each other's batches", PIPELINE,
-          "self._items[batch * self._batch_windows + self._rows[row]]",
-          "self._items[batch * len(self._rows) + self._rows[row]]",
+          "first = int(index) * self._batch_windows",
+          "first = int(index) * len(self._rows)",
           TEST_PIPELINE),
     # --- Targets and losses -----------------------------------------------
     Fault("the centre radius counts tokens, not strides", TARGETS,

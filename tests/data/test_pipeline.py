@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -114,9 +115,10 @@ def test_processes_and_restarts_read_the_same_row(videos, config):
 
 def test_every_epoch_has_all_videos_in_an_order_of_its_own():
     def order(seed):
-        batches = iter(train_dataset(
-            lambda index, rng: {"number": np.int32(index)}, 12, seed=seed,
-            batch_windows=3, num_threads=1))
+        numbers = types.SimpleNamespace(batch=lambda draws: {
+            "number": np.array([index for index, _ in draws])})
+        batches = iter(train_dataset(numbers, 12, seed=seed, batch_windows=3,
+                                     num_threads=1))
         rows = np.concatenate([next(batches)["number"] for _ in range(12)])
         batches.close()
         return rows.reshape(3, 12)

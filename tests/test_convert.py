@@ -108,7 +108,7 @@ def test_errors_have_a_status_and_no_traceback(tmp_path, capsys):
     missing = tmp_path / "nothing.pth"
     assert convert.main([str(missing), f"--output={tmp_path / 'o'}"]) == 1
     captured = capsys.readouterr()
-    assert captured.err == f"error: {missing}: no such file\n"
+    assert captured.err == f"error: {missing}: no such file: check the path\n"
     with pytest.raises(SystemExit) as caught:
         convert.main([str(missing)])
     assert caught.value.code == 2

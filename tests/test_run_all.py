@@ -1,5 +1,7 @@
 """The file that all benchmarks end up in."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import run_all
@@ -71,8 +73,8 @@ def test_one_that_hangs_is_ended_with_all_it_started(tmp_path, monkeypatch):
     child = int((tmp_path / "pid").read_text())
     # Ended: gone, or waiting for its new parent to notice.
     try:
-        state = open(f"/proc/{child}/stat").read().rpartition(")")[2].split()
-        assert state[0] == "Z"
+        stat = Path(f"/proc/{child}/stat").read_text()
+        assert stat.rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         pass
 

@@ -41,6 +41,7 @@ SHARED_MODES = ("train", "pretrain", "eval", "cache", "extract")
 # Flags of one mode alone.
 GOES_WITH = {"dry_run": "cache", "transcode": "check_data",
              "topology": "plan", "json": "plan", "plan_sweep": "plan",
+             "plan_sweep_minutes": "plan",
              "report": "eval", "report_videos": "eval"}
 HELP = {
     "What to do": "config workdir mode",

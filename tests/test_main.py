@@ -1,9 +1,13 @@
 """The main door: wrong flags and input are one message and a status."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
 def _run(*flags):
@@ -40,11 +44,21 @@ def test_wrong_use_is_explained(flags, message, tmp_path):
     (["--config=configs/custom.py", "--wrkdir=x"], "workdir"),
     (["--config=configs/custom.py", "--report"],
      "--report goes with --mode=eval"),
+    (["--config=configs/custom.py", "--plan_sweep_minutes=2"],
+     "--plan_sweep_minutes goes with --mode=plan"),
 ])
 def test_wrong_flags_are_usage(flags, message):
     done = _run(*flags)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_shows_every_flag_of_ours():
+    source = (ROOT / "losa_jax/main.py").read_text()
+    names = re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)
+    said = _run("--help").stdout
+    assert "mode" in names and "config" in names
+    assert [name for name in names if f"  --{name}" not in said] == []
 
 
 def test_help_of_no_door_waits_for_jax():

@@ -30,15 +30,15 @@ def use_compile_cache() -> Path | None:
         return None
     if jax.config.values["jax_compilation_cache_dir"]:
         return None
-    root = Path(wanted) if wanted else _default_folder()
-    folder = root / _machine()
     try:
+        root = Path(wanted) if wanted else _default_folder()
+        folder = root / _machine()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter: no home folder
         _log.warning(
-            "compiled programs cannot be kept in %s (%s): every start "
-            "compiles anew; LOSA_COMPILE_CACHE=FOLDER names another place, "
-            "LOSA_COMPILE_CACHE=off does without", folder, error.strerror)
+            "compiled programs cannot be kept (%s): every start compiles "
+            "anew; LOSA_COMPILE_CACHE=FOLDER names another place, "
+            "LOSA_COMPILE_CACHE=off does without", error)
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs",

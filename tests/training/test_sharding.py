@@ -31,7 +31,9 @@ def eight_windows():
                                    (2, 2, 2)])
 def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, eight_windows,
                                           run_key, monkeypatch):
-    """1e-5 of the norm of each tensor: gradients and parameters.
+    """1e-5 of each tensor's largest number for gradients, of its norm for
+    parameters, and each of these to 1e-5 and 2e-5, as Adam makes a step of
+    any size out of a gradient that is nearly zero.
 
     Softmax does not see what is added to all keys alike, so the gradient of
     their biases is zero, and what is computed of it rounding: nothing can be
@@ -59,6 +61,17 @@ def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, eight_windows,
     batch = sharding.put(eight_windows,
                          sharding.batch_shardings(eight_windows, mesh))
     compiled = model.step.lower(state, frozen, batch, run_key).compile()
+    num_windows, crossing = 8, compiled
+    if shape == (1, 8, 1):
+        # With eight windows and none over `data` one tap at a time is
+        # gathered. No mesh that is chosen has this shape; with two windows
+        # nothing is.
+        two = {name: value[:2] for name, value in eight_windows.items()}
+        num_windows, crossing = 2, model.step.lower(
+            state, frozen, sharding.put(
+                two, sharding.batch_shardings(two, mesh)), run_key).compile()
+    _crosses_only_what_is_small(Program(crossing.as_text()), frozen,
+                                num_windows)
     got_state, got = compiled(state, frozen, batch, run_key)
     assert float(got["loss"]) == pytest.approx(float(want["loss"]), rel=1e-5)
     assert float(got["gradient_norm"]) == pytest.approx(
@@ -71,22 +84,23 @@ def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, eight_windows,
         name for name in want_gradients if name.endswith("keys")
         or name.startswith("['head']")
         and name.endswith(("['key']['bias']", "['key_norm']['bias']"))}
-    for ours, theirs in (
-            (_gradients(got_state), want_gradients),
-            *((_named(getattr(got_state, tree)),
-               _named(getattr(want_state, tree)))
-              for tree in ("trained", "ema"))):
-        off = {name: np.linalg.norm(ours[name] - leaf) / np.linalg.norm(leaf)
-               for name, leaf in theirs.items() if name not in idle}
-        assert max(off.values()) <= 1e-5, sorted(
-            off.items(), key=lambda one: one[1])[-5:]
+    got_gradients = _gradients(got_state)
+    for name in want_gradients.keys() - idle:
+        want_one = want_gradients[name]
+        np.testing.assert_allclose(
+            got_gradients[name], want_one, rtol=1e-5,
+            atol=1e-5 * np.abs(want_one).max(), err_msg=name)
+    for tree in ("trained", "ema"):
+        ours, theirs = (_named(getattr(state, tree))
+                        for state in (got_state, want_state))
+        for name in theirs.keys() - idle:
+            off = np.linalg.norm(ours[name] - theirs[name])
+            assert off <= 1e-5 * np.linalg.norm(theirs[name]), name
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5,
+                                       atol=2e-5, err_msg=name)
     for name in idle:
         moved_by = _named(got_state.trained)[name] - _named(moved)[name]
         assert np.abs(moved_by).max() < 1e-4
-    if shape != (1, 8, 1):
-        # There, with eight windows and none over `data`, one tap at a time
-        # is gathered: the mesh that is chosen never has such a shape.
-        _crosses_only_what_is_small(Program(compiled.as_text()), frozen)
 
 
 def _named(tree):
@@ -104,13 +118,13 @@ def _gradients(state):
     return _named(optax.tree.get(state.optimizer, "mu"))
 
 
-def _crosses_only_what_is_small(program, frozen):
+def _crosses_only_what_is_small(program, frozen, num_windows):
     """Devices exchange neither pixels nor taps; of the backbone, weights."""
     arrays = program.exchanged_arrays()
     assert arrays  # gradients at least
     assert not any(array.startswith("u8") for array in arrays), arrays
-    # Of 2 taps, 8 windows, 8 clips, 2 steps, 2 x 2 cells and 64 channels.
-    taps = 2 * 8 * 8 * 2 * 4 * 64
+    # Of 2 taps, 8 clips, 2 steps, 2 x 2 cells and 64 channels.
+    taps = 2 * num_windows * 8 * 2 * 4 * 64
     weights = {leaf.size for leaf in jax.tree.leaves(frozen)}
     for array in arrays:
         sides = array[array.index("[") + 1:-1].split(",")

@@ -62,9 +62,9 @@ def _run(folder, variant, workdir, *more):
         "features.width": WIDTH, "window.frames": 256, "window.tokens": 256,
         "head.width": 64, "head.num_levels": 4, "head.sgp_mlp_width": 128,
         "train.learning_rate": 2e-3, "train.ema_decay": 0.98,
-        "train.epochs": 100, "train.schedule_epochs": 100,
-        "train.evaluate_from_epoch": 100, "train.warmup_epochs": 5.0,
-        "train.checkpoint_every_epochs": 100,
+        "train.epochs": 60, "train.schedule_epochs": 60,
+        "train.evaluate_from_epoch": 60, "train.warmup_epochs": 3.0,
+        "train.checkpoint_every_epochs": 60,
         "loss.initial_normalizer": 20.0}
     environment = {name: value for name, value in os.environ.items()
                    if name != "XLA_FLAGS"}

@@ -16,6 +16,7 @@ import time
 import jax
 
 from configs import thumos
+from losa_jax.models.tuned import KINDS as TUNED
 from losa_jax.training import sharding
 from losa_jax.training.build import KINDS
 from losa_jax.training.describe import trace_steps
@@ -23,6 +24,7 @@ from losa_jax.training.topology import describe_devices
 
 # "full-stored" is without activation checkpointing.
 VARIANTS = (*KINDS, "full-stored")
+CHUNK_CLIPS = 8
 
 
 def main() -> None:
@@ -46,6 +48,7 @@ def main() -> None:
 def _row(backbone: str, variant: str, frames: int, mesh) -> str:
     config = thumos.get_config("b")
     config.backbone.name = backbone
+    config.backbone.chunk_clips = CHUNK_CLIPS
     config.window.frames = frames
     config.window.tokens = frames
     config.train.batch_windows = config.evaluate.batch_windows = 1
@@ -55,7 +58,9 @@ def _row(backbone: str, variant: str, frames: int, mesh) -> str:
     started = time.perf_counter()
     steps = trace_steps(config, 20, mesh)
     cells = []
-    for program in (steps.train, steps.evaluate):
+    # With gradients in the backbone the forward pass says nothing.
+    programs = [steps.train] + [steps.evaluate] * (kind not in TUNED)
+    for program in programs:
         try:
             cells.append(program.lower().compile().memory_analysis())
         except jax.errors.JaxRuntimeError as error:
@@ -63,19 +68,15 @@ def _row(backbone: str, variant: str, frames: int, mesh) -> str:
                 raise
             cells.append(None)
     seconds = time.perf_counter() - started
-    step, forward = (None if cell is None else
-                     cell.temp_size_in_bytes / 2**30 for cell in cells)
-    peak = None if cells[0] is None else (
-        cells[0].peak_memory_in_bytes / 2**30)
-
-    def show(value):
-        return "out of memory" if value is None else f"{value:.2f}"
-
-    ratio = None if None in (step, forward) else step / forward
+    sizes = ["out of memory" if cell is None else
+             f"{cell.temp_size_in_bytes / 2**30:.2f}" for cell in cells]
+    forward = sizes[1] if len(sizes) > 1 else ""
+    ratio = ("" if None in cells or not forward else
+             f"{cells[0].temp_size_in_bytes / cells[1].temp_size_in_bytes:.2f}")
+    peak = ("" if cells[0] is None else
+            f"{cells[0].peak_memory_in_bytes / 2**30:.2f}")
     return (f"| {backbone} | {variant} | {steps.trained_count / 1e6:.1f} M "
-            f"| {show(step)} | {show(forward)} | "
-            f"{'' if ratio is None else f'{ratio:.2f}'} | {show(peak)} | "
-            f"{seconds:.0f} |")
+            f"| {sizes[0]} | {forward} | {ratio} | {peak} | {seconds:.0f} |")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from losa_jax.models.detector import (
 from losa_jax.models.head_layers import HeadSpec
 from losa_jax.models.head_rules import from_public
 from losa_jax.models.tree import Template, nest
-from losa_jax.training.build import CPU_OPTIONS
+from losa_jax.training.compiler import CPU_OPTIONS
 from losa_jax.training.optimizer import make_optimizer
 from losa_jax.training.state import create_state
 from losa_jax.training.step import (

@@ -40,6 +40,9 @@ def get_config(variant: str = "g1536") -> ConfigDict:
         config.window.frames = 1536
         config.window.frame_stride = 2
         config.augment.size = 224
+        # From v5e:4x4 on all of a chip's 12 clips at once, so that twice the
+        # chips need half the memory each (docs/planning.md).
+        config.backbone.chunk_clips = 16
     # AdaTAD's learning rates: adapters twice the head's for S and g at 1536.
     if variant in ("s", "g1536"):
         config.adapter.learning_rate_factor = 2.0

@@ -53,10 +53,10 @@ from losa_jax.data.check import (
     video_files,
 )
 from losa_jax.data.tap_store import split_shards
+from losa_jax.data.tfds_builder import BUILDERS
 from losa_jax.data.video_probe import CHECKS
 from losa_jax.errors import InputError
 
-KINDS = ("thumos14", "activitynet", "custom")
 SHARD_MIB = 256
 # Records of paths alone are small; shards are there to probe side by side.
 PATHS_FACTOR = 16
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m losa_jax.data.build", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=KINDS)
+    parser.add_argument("name", choices=tuple(BUILDERS))
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--annotations", required=True)
     parser.add_argument("--output", type=Path, required=True)

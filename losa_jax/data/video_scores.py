@@ -10,6 +10,7 @@ ActivityNet's ids may have "v_" before them.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
       video_ids: every one must be in the file.
 
     Raises:
-      InputError: unreadable, other classes, or videos without scores.
+      InputError: unreadable, other classes, videos without scores, or
+        scores that are no probabilities (negative, or not finite).
     """
     path = Path(path)
     if path.suffix == ".npy":
@@ -54,6 +56,15 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
             missing.append(video_id)
         else:
             found[video_id] = scores
+            # They are multiplied with the head's, or a root is taken.
+            wrong = {name: score for name, score in scores.items()
+                     if not 0 <= score < math.inf}
+            if wrong:
+                name, score = next(iter(wrong.items()))
+                raise InputError(
+                    f"{path}: video {video_id!r}, class {name!r}: the score "
+                    f"{score} is not a number from 0 up; give probabilities, "
+                    "not logits or their logarithms")
     if missing:
         raise InputError(f"{path}: no scores of {len(missing)} of "
                          f"{len(video_ids)} videos: "

@@ -35,6 +35,7 @@ from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import WindowFeatures
 from losa_jax.training import build, processes, sharding
 from losa_jax.training.cached import cache_dtype, cache_facts
+from losa_jax.training.compiler import compiler_options
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} shards are there already")
     encode = jax.jit(lambda frozen, frames: model.encode(
-        frozen, {}, {"frames": frames}, None, None))
+        frozen, {}, {"frames": frames}, None, None),
+        compiler_options=compiler_options(mesh))
     bar = tqdm(total=views * sum(_num_clips(video, config) for number in todo
                                  for video in shards[number]),
                desc="caching features", unit="clip")

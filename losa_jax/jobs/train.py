@@ -64,6 +64,7 @@ from losa_jax.training.checkpoint import (
     abstract_state,
     same_facts,
 )
+from losa_jax.training.compiler import compiler_options
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.feed import DataClock, Feed
 from losa_jax.training.gauges import gate_gauges, memory_gauges
@@ -328,7 +329,8 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
         batch_windows=batch_windows, num_epochs=1,
         rows=local_rows(mesh, batch_windows), **readers(config, cache))
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
-                      out_shardings=sharding.replicated(mesh))
+                      out_shardings=sharding.replicated(mesh),
+                      compiler_options=compiler_options(mesh))
     sums: list[Any] = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
                       unit="batch", leave=False):

@@ -30,6 +30,7 @@ from losa_jax.models.vit_sizes import backbone_size
 from losa_jax.models.weight_rules import expected_shapes
 from losa_jax.models.weights import load_backbone
 from losa_jax.training import sharding
+from losa_jax.training.compiler import compiler_options
 from losa_jax.training.encoder import (
     Encode,
     feature_encoder,
@@ -48,12 +49,6 @@ KINDS = ("none", "losa", "ladder", *tuned.KINDS)
 RESAMPLES = ("linear", "area")
 # Beyond any window: the last level's regression range is open.
 OPEN_RANGE = 10000.0
-
-# XLA's library kernels for reductions on the CPU take no part in fusions and
-# want their operands spelled out: a layer norm and its gradient took 1.4 to
-# 2.6 times as long (4608 and 9072 rows of 512). Matrix products stay there.
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type":
-               "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,12 +220,6 @@ def jit_candidates_step(config: Any, model: Model, mesh: Mesh) -> Any:
                              model.tubelet, config.evaluate),
         out_shardings=sharding.replicated(mesh),
         compiler_options=compiler_options(mesh))
-
-
-def compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """What the steps of a run are compiled with on these devices."""
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
-    return CPU_OPTIONS if is_cpu else None
 
 
 def backbone_request(backbone: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from safetensors.numpy import save_file
 
 from losa_jax.detection.postprocess import Candidates
 from losa_jax.errors import InputError
+from losa_jax.training.compiler import compiler_options
 
 FORMAT = "losa_jax export"
 FORMAT_VERSION = 1
@@ -165,7 +166,7 @@ def load_exported(folder: str | Path) -> ExportedModel:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder / WEIGHTS_FILE}: cannot be read ({error})"
                          ": copy the folder again") from error
-    run = jax.jit(program.call)
+    run = jax.jit(program.call, compiler_options=compiler_options())
 
     def predict_windows(frames, valid_samples):
         rows = run(weights, frames, np.asarray(valid_samples, np.int32))

@@ -1,6 +1,7 @@
 """Encoders that turn pieces of videos into rows of features."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from losa_jax.models.vit import (
 )
 from losa_jax.models.weights import load_backbone
 from losa_jax.training import build, sharding
+from losa_jax.training.compiler import compiler_options
 from losa_jax.training.encoder import (
     compute_dtype,
     frozen_dtype,
@@ -70,7 +72,7 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def encode(frozen, clips):
         if normalisation == "zero_one":
             # What the backbone will take off again.
@@ -124,7 +126,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
                              "source": info.source,
                              "dtype": config.backbone.dtype}
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def rows(parameters, statistics, frozen, batch):
         valid = batch["valid_samples"]
         features = encode(frozen, parameters, {"frames": batch["frames"]},

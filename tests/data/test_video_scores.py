@@ -36,6 +36,9 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
     ({"results": {"v2": [0.2]}, "class": ["run"]}, "no scores of 1 of 1"),
     ({"results": {"v1": [0.2, 0.3]}, "class": ["run"]}, "not in a layout"),
     ({"v1": {"class": "run"}}, "not in a layout"),
+    ({"v1": {"class": "run", "score": -2.3}}, "'v1'.*'run'.*-2.3"),
+    ({"v1": {"class": "run", "score": float("nan")}}, "nan is not"),
+    ({"v1": {"class": "run", "score": float("inf")}}, "inf is not"),
     ([], "no video-level scores")])
 def test_refusals(tmp_path, content, message):
     path = tmp_path / "scores.json"

@@ -72,6 +72,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("losa_speed", (), ("--rounds=3",), ("torch", "transformers")),
+    Benchmark("losa_parts", (), ("--rounds=3",), ("torch", "transformers")),
     Benchmark("backbone_speed", (), ("--backbone=vit_s", "--rounds=3"),
               ("torch",)),
     Benchmark("head_speed", (), ("--rounds=2",), ("torch",)),

@@ -32,6 +32,7 @@ from ml_collections import ConfigDict, config_flags
 
 from losa_jax import recipes, usage
 from losa_jax.errors import InputError
+from losa_jax.freed_memory import keep_freed_memory
 from losa_jax.usage import EXIT_INPUT, EXIT_USAGE
 
 MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
@@ -114,6 +115,7 @@ def run(argv: list[str]) -> int:
               f"package has {' '.join(recipes.names())}",
               file=sys.stderr)
         return EXIT_INPUT
+    keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
     from losa_jax.training import bucket, processes
     if _MODE.value in SHARED_MODES:

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losa_jax.errors import InputError
+from losa_jax.freed_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from losa_jax.jobs.localizer import Localizer
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
                            or arguments.top_k):
         parser.error("--live takes one source, and neither --top_k nor "
                      "--report: there is no whole video to choose from")
+    keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
     from absl import logging as absl_logging
 

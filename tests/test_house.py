@@ -11,7 +11,7 @@ from configs import common
 ROOT = Path(__file__).parent.parent / "losa_jax"
 # Floors from the ground up; a module may import its own floor's package and
 # everything below.
-FLOORS = [{"errors", "recipes", "usage", "whole_file"},
+FLOORS = [{"errors", "freed_memory", "recipes", "usage", "whole_file"},
           {"timeline", "models", "report"},
           {"data", "detection"}, {"training"}, {"jobs"},
           {"main", "convert", "predict", "score", "sweep"}]

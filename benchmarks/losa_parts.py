@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from benchmarks.figures import interleaved, table, use_cores
 from benchmarks.losa_speed import Pair, make_config
+from losa_jax.freed_memory import keep_freed_memory
 from losa_jax.models.attention import attention
 from losa_jax.models.layers import gelu
 from losa_jax.models.vit import LayerNorm
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     use_cores(arguments.threads)
+    keep_freed_memory()  # as `main` does; torch has it too
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     pair = Pair(make_config("vit_s", arguments.clips))

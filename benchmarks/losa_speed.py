@@ -25,6 +25,7 @@ from benchmarks.losa_torch import TorchLosa, load
 from benchmarks.made_up import make_backbone, make_step
 from configs import thumos
 from losa_jax.detection.targets import assign_targets
+from losa_jax.freed_memory import keep_freed_memory
 from losa_jax.models.head_rules import from_public
 from losa_jax.models.tree import flatten, nest
 from losa_jax.models.vit import VitSpec
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     use_cores(arguments.threads)
+    keep_freed_memory()  # as `main` does; torch has it too
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
 

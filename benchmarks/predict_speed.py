@@ -34,6 +34,7 @@ from losa_jax.data.frame_cache import FrameCache
 from losa_jax.data.pipeline import TestWindows, test_dataset
 from losa_jax.data.source import SourceVideo
 from losa_jax.data.stream import VideoWindow, stream_windows
+from losa_jax.freed_memory import keep_freed_memory
 from losa_jax.jobs.localizer import Localizer
 from losa_jax.jobs.predict import predict
 from losa_jax.jobs.predicted import Settings
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does
     with tempfile.TemporaryDirectory() as scratch:
         _compare(arguments, Path(scratch))
 

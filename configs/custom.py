@@ -41,6 +41,8 @@ def get_config() -> ConfigDict:
     config.train.learning_rate = 1e-3
     config.train.ema_decay = 0.99
     config.train.ema_warmup = True
+    # Epochs of tens of videos are short, and a save takes seconds on a CPU.
+    config.train.checkpoint_every_epochs = 5
     config.train.evaluate_every_epochs = 5
     config.train.evaluate_from_epoch = 10
     config.evaluate.nms_sigma = 0.5

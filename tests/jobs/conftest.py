@@ -43,6 +43,7 @@ def config(tmp_path_factory):
     config.adapter.tap_grid = (2, 2)
     config.adapter.width = 8
     config.train.epochs = config.train.schedule_epochs = 3
+    config.train.checkpoint_every_epochs = 2
     config.train.evaluate_from_epoch = 1
     config.train.evaluate_every_epochs = 1
     return config

@@ -36,6 +36,32 @@ def test_the_long_case_is_blocked():
     assert 10 * 10 <= module.CPU_BLOCK_FROM_SCORES < 300 * 300
 
 
+def test_scores_beyond_an_exponential_in_blocks():
+    rng = np.random.default_rng(2)
+    query, key, value = rng.normal(size=(3, 1, 300, 1, 8)).astype(np.float32)
+    # Scores of some hundreds: exp of them alone is infinite.
+    got = jax.jit(module.attention)(query * 200, key, value)
+    np.testing.assert_allclose(got, _loop(query * 200, key, value), atol=1e-3)
+
+
+def test_gradient_in_blocks():
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(3, 1, 300, 1, 8)).astype(np.float32)
+    wanted = rng.normal(size=inputs.shape[1:]).astype(np.float32)
+
+    def plain(query, key, value):
+        scores = jnp.einsum("bqhd,bthd->bhqt", query, key) * 8 ** -0.5
+        return jnp.einsum("bhqt,bthd->bqhd", jax.nn.softmax(scores), value)
+
+    def gradient(attend):
+        return jax.jit(jax.grad(lambda *x: (attend(*x) * wanted).sum(),
+                                argnums=(0, 1, 2)))(*inputs)
+
+    for got, want in zip(gradient(module.attention), gradient(plain),
+                         strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-6)
+
+
 def test_mask_and_scale():
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(3, 2, 9, 2, 4)).astype(np.float32)

@@ -145,7 +145,8 @@ def load_annotations(path: str | Path, *,
                if any("outside" in line or "is empty" in line
                       for line in problems) else ""))
     if not videos:
-        raise InputError(f"{path}: no videos under \"database\"")
+        raise InputError(f"{path}: no videos under \"database\"; the format is "
+                         "in README, \"Your own videos\"")
     return Annotations(path, videos, names)
 
 

@@ -228,7 +228,7 @@ def load_features(path: Path, settings: FeatureSettings) -> np.ndarray:
         raise InputError(f"{path.name} has the shape {content.shape}, not "
                          f"(time, {settings.width}){hint}")
     if not len(content):
-        raise InputError(f"{path.name} holds no features")
+        raise InputError(f"{path.name} holds no features: extract it again")
     return content
 
 

@@ -99,7 +99,8 @@ class LiveVideo:
         if config.window.sampling == "resize":
             raise InputError(
                 "this run looks at whole videos at once (config.window."
-                "sampling=resize): it cannot be used on one without an end")
+                "sampling=resize), and this one has no end: take a run "
+                "with config.window.sampling=stride or fps")
         self.name = source
         self._settings = config.augment
         with contextlib.ExitStack() as closing:

@@ -79,7 +79,8 @@ def _json(path: Path) -> dict[str, dict[str, float]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: no video-level scores in it")
+        raise InputError(f"{path}: no video-level scores in it; the layouts "
+                         "are in losa_jax/data/video_scores.py")
     try:
         if "results" in content and "class" in content:
             names = content["class"]

@@ -309,8 +309,9 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
             segments += kept[k]
     if not groups:
         raise InputError("the annotations of this subset have no actions of "
-                         "these classes to score against: is it another "
-                         "subset?")
+                         "these classes to score against: name the "
+                         "subset that has them (--subset, "
+                         "config.data.test_subset)")
     group = np.asarray(groups)
     return _Rows(group, group % len(class_names),
                  np.asarray(segments, np.float64), np.empty(0),

@@ -66,8 +66,9 @@ def evaluate_thumos(ground_truth: Mapping[str, Sequence[Annotation]],
                                       actions_per_class[k], shape[1])
     if not actions_per_class.any():
         raise InputError("the annotations of this subset have no actions of "
-                         "these classes to score against: is it another "
-                         "subset?")
+                         "these classes to score against: name the "
+                         "subset that has them (--subset, "
+                         "config.data.test_subset)")
     means = precision[actions_per_class > 0].mean(axis=0)
     known = set(class_names)
     dropped = sum(

@@ -92,7 +92,8 @@ def _check(model: Mapping[str, Any], kind: str) -> None:
         wrong.append(f"fpn_start_level={model['fpn_start_level']}")
     if wrong:
         raise InputError("these options of the public code are not built: "
-                         + ", ".join(wrong))
+                         + ", ".join(wrong) + "; convert a head that was "
+                         "trained without them, or train one here")
 
 
 def _per_level(value: int | Sequence[int]) -> tuple[int, ...]:

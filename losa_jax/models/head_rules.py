@@ -141,7 +141,8 @@ def from_public(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise InputError(
             "this is no head of ActionFormer, TriDet or OpenTAD's copies of "
             f"them: {len(unknown)} tensors are in no rule: "
-            f"{', '.join(unknown[:8])}")
+            f"{', '.join(unknown[:8])}. Give a checkpoint that one of these "
+            "programs wrote")
     flat["reg_scale"] = np.asarray([scales[i] for i in sorted(scales)],
                                    np.float32)
     return flat

@@ -181,7 +181,8 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
     votes = _size_votes(tensors)
     if not (votes["width"] and votes["mlp_width"] and votes["depth"]):
         some = ", ".join(list(tensors)[:5])
-        raise InputError(f"no VideoMAE encoder; the file begins with {some}")
+        raise InputError(f"no VideoMAE encoder; the file begins with {some}: "
+                         "give a checkpoint of VideoMAE or VideoMAEv2")
     width, mlp_width, shown_depth = (
         votes[key].most_common(1)[0][0]
         for key in ("width", "mlp_width", "depth"))

@@ -211,8 +211,8 @@ def get_config() -> ConfigDict:
         # every patch, as the ladder always does. On configs/quick.py:ablation
         # (4, 4) gave 97.8 mAP, (2, 2) 86.1 (validation, one seed).
         tap_grid=(4, 4),
-        # 0: a sixth of the backbone's in multiples of 8; ladder and tia: a
-        # quarter.
+        # 0: a sixth of the backbone's in multiples of 32 (below width 384: of
+        # 8); ladder and tia: a quarter.
         width=0,
         short_grid=2,
         ranges="both",  # short, long, both

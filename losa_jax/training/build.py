@@ -311,7 +311,10 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
         return LadderSpec(
             in_width=spec.width, width=adapter.width or spec.width // 4,
             num_taps=len(tap_layers), kernel=adapter.long_kernel)
-    width = adapter.width or max(8, round(spec.width / 6 / 8) * 8)
+    # Multiples of 32 let up to 32 devices share a large backbone's adapters
+    # (sharding.parameter_shardings): 232 of ViT-g would stay whole on each.
+    unit = 32 if spec.width >= 384 else 8
+    width = adapter.width or max(8, round(spec.width / 6 / unit) * unit)
     if width % adapter.attention_heads:
         raise InputError(
             f"config.adapter.width={width} does not divide by "

@@ -45,6 +45,15 @@ def test_the_ladder_is_a_quarter_as_wide():
     assert (spec.in_width, spec.width, spec.num_taps) == (768, 192, 2)
 
 
+@pytest.mark.parametrize("backbone, width", [
+    ("vit_s", 64), ("vit_b", 128), ("vit_l", 160), ("vit_h", 224),
+    ("vit_g", 224)])
+def test_losa_is_a_sixth_as_wide_and_divides_among_devices(backbone, width):
+    config = custom.get_config()
+    spec = adapter_spec(config, VitSpec(**SIZES[backbone]), (6, 11))
+    assert spec.width == width
+
+
 @pytest.mark.parametrize("depth, num_taps, layers", [
     (12, 0, (6, 7, 8, 9, 10, 11)), (12, 1, (11,)), (12, 3, (7, 9, 11)),
     (40, 4, (24, 29, 34, 39)), (3, 0, (2,))])

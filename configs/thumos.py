@@ -8,9 +8,9 @@ Variants: configs/thumos.py:NAME with NAME one of
     g1536  ViT-g, 1536 frames at 224 px (the default; the paper's backbone)
     g768   ViT-g, 768 frames at 160 px
     s, b, l, h   768 frames at 160 px
-Hardware: g1536 with chunk_clips=8 needs 1.3 GiB a chip on v5e:4x4 and at most
-26 GiB on one H100, by --mode=plan; the others are smaller. Time, memory and
-result were NOT measured here. Published (avg mAP, tIoU 0.3 to 0.7): LoSA with
+Hardware: g1536 needs 1.9 GiB a chip on v5e:4x4 and at most 11 GiB on one H100,
+by --mode=plan; the others are smaller. Time, memory and result were NOT
+measured here. Published (avg mAP, tIoU 0.3 to 0.7): LoSA with
 ViT-g 71.0; head only on the same features 69.6; AdaTAD's side ladder 74.65.
 Recipe: AdaTAD's end-to-end one (shared/reference/heads_and_recipes.md, D4).
 """

@@ -11,9 +11,11 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.flash_attention import can_flash, flash_attention
 
-# Queries that one CPU block handles: its scores (224 x keys) then stay in
-# the cache. Measured best for 1568 tokens (shared/reference/jax_stack.md).
-CPU_QUERY_BLOCK = 224
+# Queries that one CPU block handles at most: the products want many, the
+# scores want to stay in the last level of cache. On two EPYC cores 800 tokens
+# in one block take 48 ms, in blocks of 200 54; 1568 tokens in blocks of 784
+# 198, of 392 189, of 224 199, in one 207 (two threads, 24 heads).
+CPU_QUERY_BLOCK = 800
 # Below this many scores a head, blocks cost more than they save.
 CPU_BLOCK_FROM_SCORES = 256 * 256
 _is_portable = False
@@ -99,6 +101,8 @@ def _cpu_attention(query, key, value, mask, scale):
     block = -(-q // num_blocks)
 
     def one_head(operands):
+        if num_blocks == 1:
+            return _attend_late(*operands)
         head_query, head_key, head_value = operands
         padding = num_blocks * block - q
         rows = jnp.pad(head_query, ((0, padding), (0, 0)))

@@ -23,7 +23,7 @@ def _loop(query, key, value, mask=None, scale=None):
     return out
 
 
-@pytest.mark.parametrize("tokens", [10, 300, 517])
+@pytest.mark.parametrize("tokens", [10, 300, 901])
 def test_plain_and_blocked_paths(tokens):
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(3, 2, tokens, 2, 8)).astype(np.float32)
@@ -32,13 +32,15 @@ def test_plain_and_blocked_paths(tokens):
 
 
 def test_the_long_case_is_blocked():
-    # 300 x 300 scores are above the limit, so the test above sees both.
+    # 300 x 300 scores are above the limit, 901 queries take two blocks, the
+    # last of them not full: the test above sees all.
     assert 10 * 10 <= module.CPU_BLOCK_FROM_SCORES < 300 * 300
+    assert 901 / 2 < module.CPU_QUERY_BLOCK < 901
 
 
 def test_scores_beyond_an_exponential_in_blocks():
     rng = np.random.default_rng(2)
-    query, key, value = rng.normal(size=(3, 1, 300, 1, 8)).astype(np.float32)
+    query, key, value = rng.normal(size=(3, 1, 901, 1, 8)).astype(np.float32)
     # Scores of some hundreds: exp of them alone is infinite.
     got = jax.jit(module.attention)(query * 200, key, value)
     np.testing.assert_allclose(got, _loop(query * 200, key, value), atol=1e-3)
@@ -46,7 +48,7 @@ def test_scores_beyond_an_exponential_in_blocks():
 
 def test_gradient_in_blocks():
     rng = np.random.default_rng(3)
-    inputs = rng.normal(size=(3, 1, 300, 1, 8)).astype(np.float32)
+    inputs = rng.normal(size=(3, 1, 901, 1, 8)).astype(np.float32)
     wanted = rng.normal(size=inputs.shape[1:]).astype(np.float32)
 
     def plain(query, key, value):

@@ -38,7 +38,10 @@ def config(tmp_path_factory):
     config.augment.size = 32
     config.window.frames = config.window.tokens = 64
     config.head.width = 16
+    # Small programs: these tests compile more than they compute.
     config.head.num_levels = 2
+    config.head.num_stem_blocks = config.head.num_embedding_convs = 1
+    config.head.head_layers = 1
     config.adapter.num_taps = 1
     config.adapter.tap_grid = (2, 2)
     config.adapter.width = 8

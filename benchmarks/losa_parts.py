@@ -2,11 +2,12 @@
 
     python -m benchmarks.losa_parts [--clips=4] [--rounds=5]
 
-Parts of LoSA (ViT-S unless --backbone says so), interleaved, 2 threads,
-float32; a row holds all calls of a part in one pass (12 blocks). Parts run
-alone here: their sum need not be the whole.
+Parts of LoSA ViT-S, interleaved, 2 threads, float32; a row holds all calls of
+a part in one pass (12 blocks). Parts run alone here: their sum need not be
+the whole.
 """
 
+import argparse
 import statistics
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.figures import interleaved, table
-from benchmarks.losa_speed import Pair, make_config, parse_arguments
+from benchmarks.losa_speed import Pair, make_config, use_threads
 from losa_jax.models.attention import attention
 from losa_jax.models.layers import gelu
 from losa_jax.models.vit import LayerNorm
@@ -25,8 +26,13 @@ from losa_jax.training.compiler import compiler_options
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, rounds=5)
-    pair = Pair(make_config(arguments.backbone, arguments.clips))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    use_threads(arguments.threads)
+    pair = Pair(make_config("vit_s", arguments.clips))
     parts = {"train step": (pair.our_step, pair.torch_step),
              "inference": (pair.our_inference, pair.torch_inference),
              "backbone": _backbones(pair), **_layers(pair)}

@@ -36,24 +36,22 @@ from losa_jax.training import build, sharding
 CLASSES = 20
 
 
-def parse_arguments(description: str | None, rounds: int
-                    ) -> argparse.Namespace:
-    """The command line's; threads, memory and seed of both are set."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--backbone", default="vit_s")
-    parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=rounds)
-    arguments = parser.parse_args()
-    use_cores(arguments.threads)
+def use_threads(count: int) -> None:
+    """The same cores, memory and seed for both; before any program runs."""
+    use_cores(count)
     keep_freed_memory()  # as `main` does; torch has it too
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(count)
     torch.manual_seed(0)
-    return arguments
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__, rounds=7)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="vit_s")
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    use_threads(arguments.threads)
     config = make_config(arguments.backbone, arguments.clips)
     pair = Pair(config)
     one, two = pair.our_step(), pair.torch_step()

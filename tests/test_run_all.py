@@ -1,5 +1,6 @@
 """The file that all benchmarks end up in."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,12 @@ def test_tables_say_medians_spreads_and_ratios():
 def test_exponents():
     assert exponent((1, 2, 4), (3, 12, 48)) == pytest.approx(2)
     assert exponent((1, 10), (5, 5)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("benchmark", run_all.BENCHMARKS,
+                         ids=lambda benchmark: benchmark.name)
+def test_every_benchmark_knows_the_flags_that_it_is_given(benchmark):
+    source = Path(run_all.__file__).with_name(f"{benchmark.name}.py")
+    known = re.findall(r'add_argument\(\s*"(--\w+)"', source.read_text())
+    for argument in (*benchmark.arguments, *benchmark.quick):
+        assert argument.split("=")[0] in known

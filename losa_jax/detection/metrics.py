@@ -41,6 +41,9 @@ class Rules:
 
 
 OURS = Rules()
+NO_ACTIONS = ("the annotations of this subset have no actions of these classes "
+              "to score against: name the subset that has them (--subset, "
+              "config.data.test_subset)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,10 +311,7 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
             groups += [video * len(class_names) + k] * len(kept[k])
             segments += kept[k]
     if not groups:
-        raise InputError("the annotations of this subset have no actions of "
-                         "these classes to score against: name the "
-                         "subset that has them (--subset, "
-                         "config.data.test_subset)")
+        raise InputError(NO_ACTIONS)
     group = np.asarray(groups)
     return _Rows(group, group % len(class_names),
                  np.asarray(segments, np.float64), np.empty(0),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from losa_jax.detection.metrics import Annotation, MapReport
+from losa_jax.detection.metrics import NO_ACTIONS, Annotation, MapReport
 from losa_jax.detection.predictions import Detection
 from losa_jax.errors import InputError
 
@@ -65,10 +65,7 @@ def evaluate_thumos(ground_truth: Mapping[str, Sequence[Annotation]],
             precision[k] = _precision(scores, hits, counts,
                                       actions_per_class[k], shape[1])
     if not actions_per_class.any():
-        raise InputError("the annotations of this subset have no actions of "
-                         "these classes to score against: name the "
-                         "subset that has them (--subset, "
-                         "config.data.test_subset)")
+        raise InputError(NO_ACTIONS)
     means = precision[actions_per_class > 0].mean(axis=0)
     known = set(class_names)
     dropped = sum(

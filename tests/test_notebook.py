@@ -1,6 +1,5 @@
 """The notebook for newcomers runs from top to bottom."""
 
-import os
 import re
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def test_the_notebook_is_stored_with_what_it_showed():
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path):
+def test_the_notebook_runs(tmp_path, one_device):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -59,12 +58,8 @@ def test_the_notebook_runs(tmp_path):
                                  "schedule_epochs = 2"),
                                 ("from_epoch = 8", "from_epoch = 2")):
                 cell.source = cell.source.replace(long, short)
-    # One device, as where a newcomer runs it.
-    flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split()
-                     if "device_count" not in flag)
     NotebookClient(
         notebook, timeout=300, kernel_name="python3",
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
-    ).execute(env={**os.environ, "XLA_FLAGS": flags, "TMPDIR": str(tmp_path),
-                   "TQDM_DISABLE": "1"})
+    ).execute(env={**one_device, "TMPDIR": str(tmp_path), "TQDM_DISABLE": "1"})
     _check(notebook)

@@ -10,6 +10,7 @@ training goes on. What is not whole has a temporary name and is never read.
 
 import contextlib
 import json
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,12 +26,23 @@ from losa_jax.training.state import TrainState
 
 LAST, BEST = "last", "best"
 
-# Of an array that all devices hold, Orbax lets each write a slice, and
-# compiles a program for each form of slice: with eight devices 10 s for a
-# state of small arrays, against half a second where one device writes them.
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(
-        min_slice_bytes_for_replica_parallel=2 ** 20), override=True)
+
+def _let_one_device_write_small_arrays() -> None:
+    """Of an array that all devices hold, Orbax lets each write a slice.
+
+    It compiles a program for each form of slice: with eight devices 10 s for
+    a state of small arrays, against half a second where one writes them.
+    """
+    # Orbax warns of what it is asked to do.
+    absl, level = logging.getLogger("absl"), logging.getLogger("absl").level
+    absl.setLevel(logging.ERROR)
+    ocp.type_handlers.register_type_handler(
+        jax.Array, ocp.type_handlers.ArrayHandler(
+            min_slice_bytes_for_replica_parallel=2 ** 20), override=True)
+    absl.setLevel(level)
+
+
+_let_one_device_write_small_arrays()
 
 
 class Position(Protocol):

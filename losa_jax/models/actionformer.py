@@ -151,9 +151,9 @@ class ActionFormer(nnx.Module):
           the points of all levels joined, level 0 first.
         """
         levels = self.neck(self.pyramid(x, valid, key))
-        logits = [self.cls(x, valid) for x, valid in levels]
         scales = self.reg_scale[...]
-        offsets = [jax.nn.relu(scales[level] * self.reg(x, valid))
-                   for level, (x, valid) in enumerate(levels)]
-        return (jnp.concatenate(logits, 1), jnp.concatenate(offsets, 1),
+        offsets = [jax.nn.relu(scales[level] * offset)
+                   for level, offset in enumerate(self.reg(levels))]
+        return (jnp.concatenate(self.cls(levels), 1),
+                jnp.concatenate(offsets, 1),
                 jnp.concatenate([valid for _, valid in levels], 1))

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from losa_jax.models.flash_attention import can_flash, flash_attention
 CPU_QUERY_BLOCK = 800
 # Below this many scores a head, blocks cost more than they save.
 CPU_BLOCK_FROM_SCORES = 256 * 256
+# More scores a head than these are computed anew for the gradient: kept, those
+# of a window of 768 tokens outweigh all else that a head keeps.
+KEPT_SCORES = 256 * 256
 _is_portable = False
 
 
@@ -54,8 +57,12 @@ def attention(query: Float[Array, "b q heads d"],
     # By name: one program may be made for several kinds of devices.
     if _cudnn_can(query, mask):
         paths["cuda"] = functools.partial(elsewhere, kernel="cudnn")
-    return jax.lax.platform_dependent(query, key, value, mask, **paths,
-                                      default=elsewhere)
+    attend: Callable[..., Array] = functools.partial(
+        jax.lax.platform_dependent, **paths, default=elsewhere)
+    # A backbone's blocks, which have no mask, are made anew as a whole.
+    if mask is not None and query.shape[1] * key.shape[1] > KEPT_SCORES:
+        attend = jax.checkpoint(attend)
+    return attend(query, key, value, mask)
 
 
 @contextlib.contextmanager

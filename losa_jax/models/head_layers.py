@@ -10,6 +10,7 @@ leaves that out, for checkpoints that were trained without.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -268,7 +269,12 @@ class Neck(nnx.Module):
 
 
 class OutputHead(nnx.Module):
-    """Convolutions shared by all levels, then the prediction."""
+    """Convolutions shared by all levels, then the prediction.
+
+    The levels lie behind each other on one time axis, as many zeros between
+    two as a filter reaches: one product a layer instead of one a layer and
+    level, and the numbers that each level alone would have.
+    """
 
     def __init__(self, spec: HeadSpec, outputs: int, rngs: nnx.Rngs, *,
                  prior: float = 0.5, kernel_size: int = 0):
@@ -287,11 +293,28 @@ class OutputHead(nnx.Module):
         self.out = MaskedConv(
             width if spec.head_layers > 1 else in_width, outputs, kernel_size,
             bias_value=-math.log((1 - prior) / prior), rngs=rngs)
+        self.gap = kernel_size // 2
         self.spec = spec
 
-    def __call__(self, x: Array, valid: Array) -> Array:
+    def __call__(self, levels: list[Level]) -> list[Float[Array, "b t k"]]:
+        """Predictions of every level, whose tokens are [b, t, c]."""
+        lengths = [x.shape[1] for x, _ in levels]
+        starts = itertools.accumulate(
+            (length + self.gap for length in lengths), initial=0)
+        x = self._joined([x for x, _ in levels])
+        valid = self._joined([valid for _, valid in levels])
+        inside = self._joined([jnp.ones((1, length, 1), bool)
+                               for length in lengths])
         for conv in self.convs:
-            x = conv(x, valid)
+            x = conv(x, valid) * inside.astype(x.dtype)
         if self.spec.opentad and self.spec.reference_masking:
             valid = jnp.ones_like(valid)  # OpenTAD leaves predictions as is
-        return self.out(x, valid)
+        y = self.out(x, valid)
+        return [y[:, start:start + length] for start, length
+                in zip(starts, lengths, strict=False)]
+
+    def _joined(self, parts: list[Array]) -> Array:
+        """Along time, with zeros (False) behind each."""
+        pads = [(0, 0), (0, self.gap), (0, 0)]
+        return jnp.concatenate([jnp.pad(part, pads[:part.ndim])
+                                for part in parts], axis=1)

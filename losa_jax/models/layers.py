@@ -63,13 +63,18 @@ class MaskedConv(nnx.Module):
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
                  ) -> Float[Array, "b s d"]:
         """x must be zero at invalid tokens; s = t / stride."""
-        kernel = self.kernel[...].astype(x.dtype)
         # One matrix product over the joined neighbours: on CPU faster than
-        # XLA's convolution, on TPU the same.
-        columns = jnp.concatenate(
-            neighbours(x, kernel.shape[0], self.stride), axis=-1)
-        y = flat_product(columns, kernel.reshape(-1, kernel.shape[-1]),
-                         self.bias)
+        # XLA's convolution, on TPU the same. The gradient joins them anew:
+        # kept, they would take a filter's length times the memory of x.
+        @jax.checkpoint
+        def joined_product(x, kernel, bias):
+            columns = jnp.concatenate(
+                neighbours(x, kernel.shape[0], self.stride), axis=-1)
+            return flat_product(
+                columns, kernel.reshape(-1, kernel.shape[-1]), bias)
+
+        y = joined_product(x, self.kernel[...].astype(x.dtype),
+                           None if self.bias is None else self.bias[...])
         return y * valid[:, ::self.stride, None].astype(x.dtype)
 
 

@@ -10,6 +10,7 @@ The published THUMOS recipe starts every convolution of the block at zero
 and stay zero: what it trains is norm, residual and MLP (trap E1).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -192,20 +193,19 @@ class TriDet(nnx.Module):
     def levels(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                key: Array | None = None) -> list[TridentLevel]:
         """What the output heads say, before bins become distances."""
-        outputs = []
-        scales = self.reg_scale[...]
         levels = self.neck(self.pyramid(x, valid, key))
-        for level, (tokens, level_valid) in enumerate(levels):
-            start = end = None
-            if self.spec.trident:
-                fixed = jax.lax.stop_gradient(tokens)
-                start = self.start(fixed, level_valid)
-                end = self.end(fixed, level_valid)
-            outputs.append(TridentLevel(
-                self.cls(tokens, level_valid),
-                jax.nn.relu(scales[level] * self.reg(tokens, level_valid)),
-                start, end, level_valid))
-        return outputs
+        logits, offsets = self.cls(levels), self.reg(levels)
+        starts: Sequence[Array | None] = [None] * len(levels)
+        ends = starts
+        if self.spec.trident:
+            fixed = [(jax.lax.stop_gradient(tokens), level_valid)
+                     for tokens, level_valid in levels]
+            starts, ends = self.start(fixed), self.end(fixed)
+        scales = self.reg_scale[...]
+        return [TridentLevel(
+            logits[level], jax.nn.relu(scales[level] * offsets[level]),
+            starts[level], ends[level], level_valid)
+            for level, (_, level_valid) in enumerate(levels)]
 
 
 def decode_bins(level: TridentLevel) -> Float[Array, "b t k 2"]:

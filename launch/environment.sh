@@ -1,8 +1,8 @@
 # Sourced by the other scripts: finds Python, makes and activates .venv.
 # shellcheck shell=bash
 
-# The newest Python >= 3.11 that can make virtual environments; LOSA_PYTHON
-# overrules the search.
+# A Python >= 3.11 that can make virtual environments, the one tested most
+# first; LOSA_PYTHON overrules the search.
 find_python() {
   local candidate
   for candidate in ${LOSA_PYTHON:-} python3.11 python3.12 python3.13 python3; do

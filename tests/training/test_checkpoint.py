@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from losa_jax.errors import InputError
+from losa_jax.training import sharding
 from losa_jax.training.checkpoint import (
     BEST,
     LAST,
@@ -39,6 +40,21 @@ def test_round_trip_is_exact(checkpoints, tiny_model):
     got, facts = checkpoints.restore(LAST, abstract_state(state))
     assert facts == {"best_map": 0.25, "names": ["a"]}
     jax.tree.map(np.testing.assert_array_equal, got, state)
+
+
+def test_arrays_on_all_devices_are_saved_without_compiling(
+        checkpoints, tmp_path, caplog):
+    mesh = sharding.make_mesh((8, 1, 1))
+    arrays = jax.device_put(
+        {size: np.arange(size, dtype=np.float32) for size in (8, 16, 24)},
+        sharding.replicated(mesh))
+    jax.block_until_ready(arrays)
+    with jax.log_compiles(True):
+        checkpoints.save(LAST, 1, arrays, {})
+        checkpoints.wait()
+    assert "Compiling" not in caplog.text
+    got, _ = checkpoints.restore(LAST, abstract_state(arrays))
+    jax.tree.map(np.testing.assert_array_equal, got, arrays)
 
 
 @pytest.mark.parametrize("first, second", [(4, 4), (6, 4), (4, 6)])

@@ -160,7 +160,8 @@ FAULTS = (
           "mask = (np.abs(distance) <= reach)[None, None, None]",
           ("tests/models/test_band_attention.py",)),
     Fault("boundary heads train the pyramid", "losa_jax/models/tridet.py",
-          "fixed = jax.lax.stop_gradient(tokens)", "fixed = tokens",
+          "fixed = [(jax.lax.stop_gradient(tokens), level_valid)",
+          "fixed = [(tokens, level_valid)",
           ("tests/models/test_tridet.py",)),
     # --- The update -------------------------------------------------------
     Fault("the moving average follows a step late", STEP,

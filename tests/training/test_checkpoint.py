@@ -43,7 +43,7 @@ def test_round_trip_is_exact(checkpoints, tiny_model):
 
 
 def test_arrays_on_all_devices_are_saved_without_compiling(
-        checkpoints, tmp_path, caplog):
+        checkpoints, caplog):
     mesh = sharding.make_mesh((8, 1, 1))
     arrays = jax.device_put(
         {size: np.arange(size, dtype=np.float32) for size in (8, 16, 24)},

@@ -240,4 +240,14 @@ FAULTS = (
           "losa_jax/detection/thumos_protocol.py",
           "counts.append(hit | ~near)", "counts.append(hit | True)",
           ("tests/test_score.py",)),
+    # --- Written since ----------------------------------------------------
+    Fault("levels of the pyramid run into each other",
+          "losa_jax/models/head_layers.py", "self.gap = kernel_size // 2",
+          "self.gap = 0", ("tests/models/test_head_layers.py",)),
+    Fault("a filter's gradient is laid upside down", LOSA,
+          "steps = steps.reshape(9, -1, x.shape[-1])[::-1]",
+          "steps = steps.reshape(9, -1, x.shape[-1])", TEST_LOSA),
+    Fault("a convolution's gradient looks the wrong way", LAYERS,
+          "return neighbours(y, k, before=(k - 1) // 2)[::-1]",
+          "return neighbours(y, k)", ("tests/models/test_layers.py",)),
 )

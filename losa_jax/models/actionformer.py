@@ -23,6 +23,7 @@ from losa_jax.models.head_layers import (
     Pyramid,
     masked,
     of_level,
+    run_block,
 )
 from losa_jax.models.layers import (
     DepthwiseConv,
@@ -152,8 +153,8 @@ class ActionFormer(nnx.Module):
         """
         levels = self.neck(self.pyramid(x, valid, key))
         scales = self.reg_scale[...]
-        offsets = [jax.nn.relu(scales[level] * offset)
-                   for level, offset in enumerate(self.reg(levels))]
-        return (jnp.concatenate(self.cls(levels), 1),
+        offsets = [jax.nn.relu(scales[level] * offset) for level, offset
+                   in enumerate(run_block(self.reg, self.spec, levels))]
+        return (jnp.concatenate(run_block(self.cls, self.spec, levels), 1),
                 jnp.concatenate(offsets, 1),
                 jnp.concatenate([valid for _, valid in levels], 1))

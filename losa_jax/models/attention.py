@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,9 @@ CPU_QUERY_BLOCK = 800
 # Below this many scores a head, blocks cost more than they save.
 CPU_BLOCK_FROM_SCORES = 256 * 256
 # More scores a head than these are computed anew for the gradient: kept, those
-# of a window of 768 tokens outweigh all else that a head keeps.
-KEPT_SCORES = 256 * 256
+# of a window of 768 tokens outweigh all else that a head keeps. (A backbone's
+# blocks, which have no mask, are made anew as a whole.)
+KEPT_SCORES = 512 * 512
 _is_portable = False
 
 
@@ -46,8 +47,11 @@ def attention(query: Float[Array, "b q heads d"],
             can_flash(query, key, place)):
         return flash_attention(query, key, value, scale, place)
 
+    forgets = mask is not None and (
+        query.shape[1] * key.shape[1] > KEPT_SCORES)
+
     def on_cpu(query, key, value, mask):
-        return _cpu_attention(query, key, value, mask, scale)
+        return _cpu_attention(query, key, value, mask, scale, forgets)
 
     def elsewhere(query, key, value, mask, kernel=None):
         return jax.nn.dot_product_attention(
@@ -57,12 +61,9 @@ def attention(query: Float[Array, "b q heads d"],
     # By name: one program may be made for several kinds of devices.
     if _cudnn_can(query, mask):
         paths["cuda"] = functools.partial(elsewhere, kernel="cudnn")
-    attend: Callable[..., Array] = functools.partial(
-        jax.lax.platform_dependent, **paths, default=elsewhere)
-    # A backbone's blocks, which have no mask, are made anew as a whole.
-    if mask is not None and query.shape[1] * key.shape[1] > KEPT_SCORES:
-        attend = jax.checkpoint(attend)
-    return attend(query, key, value, mask)
+    return jax.lax.platform_dependent(
+        query, key, value, mask, **paths,
+        default=jax.checkpoint(elsewhere) if forgets else elsewhere)
 
 
 @contextlib.contextmanager
@@ -93,7 +94,7 @@ def _cudnn_can(query: Array, mask: Array | None) -> bool:
         float(getattr(device, "compute_capability", 0)) >= 8.0)
 
 
-def _cpu_attention(query, key, value, mask, scale):
+def _cpu_attention(query, key, value, mask, scale, forgets):
     """Heads first, and in blocks of queries when the scores are many."""
     # XLA's CPU matmul wants the batch axes in front: 1.6 x faster.
     query = jnp.swapaxes(query * scale, 1, 2)
@@ -101,47 +102,67 @@ def _cpu_attention(query, key, value, mask, scale):
     value = jnp.swapaxes(value, 1, 2)
     b, heads, q, d = query.shape
     t = key.shape[2]
-    if mask is not None or q * t <= CPU_BLOCK_FROM_SCORES:
+    if q * t <= CPU_BLOCK_FROM_SCORES:
         return jnp.swapaxes(_attend(query, key, value, mask), 1, 2)
 
     num_blocks = -(-q // CPU_QUERY_BLOCK)
     block = -(-q // num_blocks)
+    padding = num_blocks * block - q
 
     def one_head(operands):
         if num_blocks == 1:
             return _attend_late(*operands)
-        head_query, head_key, head_value = operands
-        padding = num_blocks * block - q
-        rows = jnp.pad(head_query, ((0, padding), (0, 0)))
+        head_query, head_key, head_value, *masks = operands
+        rows = [_blocks(head_query, num_blocks, padding)]
+        for head_mask in masks:
+            rows.append(_blocks(jnp.broadcast_to(head_mask, (q, t)),
+                                num_blocks, padding))
         out = jax.lax.map(
-            lambda row: _attend_late(row, head_key, head_value),
-            rows.reshape(num_blocks, block, d))
+            lambda row: _attend_late(row[0], head_key, head_value, *row[1:]),
+            tuple(rows))
         return out.reshape(num_blocks * block, d)[:q]
 
-    flat = [x.reshape(b * heads, x.shape[2], d) for x in (query, key, value)]
+    if forgets:
+        # In the loop over heads: XLA's CPU forgets the order outside of
+        # loops and would make the scores anew as soon as it can, for nothing.
+        one_head = jax.checkpoint(one_head, prevent_cse=False)
+    flat = [x.reshape(b * heads, *x.shape[2:]) for x in (query, key, value)]
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (b, heads, *mask.shape[2:]))
+        flat.append(mask.reshape(b * heads, *mask.shape[2:]))
     out = jax.lax.map(one_head, tuple(flat))
     return jnp.swapaxes(out.reshape(b, heads, q, d), 1, 2)
 
 
+def _blocks(rows: Array, num_blocks: int, padding: int) -> Array:
+    """[q, ...] to [num_blocks, block, ...]; False or zero at the end."""
+    return jnp.pad(rows, ((0, padding), (0, 0))).reshape(
+        num_blocks, -1, rows.shape[-1])
+
+
 def _attend(query, key, value, mask):
     """Attention over the last two axes, heads first."""
-    scores = jnp.einsum("...qd,...td->...qt", query, key,
-                        preferred_element_type=jnp.float32)
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("...qt,...td->...qd", weights, value)
+    weights = jax.nn.softmax(_scores(query, key, mask), axis=-1)
+    return jnp.einsum("...qt,...td->...qd", weights.astype(value.dtype),
+                      value)
 
 
-def _attend_late(query, key, value):
-    """As `_attend` without a mask; what is divided by the sum of the weights
-    is the result, not the weights: a pass less over the scores, a tenth of
-    the time for 800 tokens."""
-    scores = jnp.einsum("...qd,...td->...qt", query, key,
-                        preferred_element_type=jnp.float32)
+def _attend_late(query, key, value, mask=None):
+    """As `_attend`; what is divided by the sum of the weights is the result,
+    not the weights: a pass less over the scores, a tenth of the time for 800
+    tokens."""
+    scores = _scores(query, key, mask)
     # Any constant gives the same result, so it has no gradient.
     largest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - largest)
     out = jnp.einsum("...qt,...td->...qd", weights.astype(value.dtype), value,
                      preferred_element_type=jnp.float32)
     return (out / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
+
+
+def _scores(query, key, mask):
+    scores = jnp.einsum("...qd,...td->...qt", query, key,
+                        preferred_element_type=jnp.float32)
+    if mask is None:
+        return scores
+    return jnp.where(mask, scores, jnp.finfo(jnp.float32).min)

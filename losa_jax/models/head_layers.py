@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from losa_jax.models.layers import (
     torch_uniform,
 )
 from losa_jax.models.positions import sincos_table
+from losa_jax.models.recompute import recomputed
 from losa_jax.models.vit import LayerNorm
 
 NORM_EPSILON = 1e-5
@@ -56,6 +58,8 @@ class HeadSpec:
       input_noise: deviation of noise on the input while training (TriDet).
       max_tokens: longer inputs stretch the table of absolute positions.
       reference_masking: see the module.
+      recompute: what happens inside blocks and outputs is made anew for the
+        gradient: a forward pass more, the memory of one block.
       sgp_window, sgp_k, sgp_mlp_width, downsample, sgp_init_deviation,
       trident, num_bins, boundary_kernel: see `tridet`.
     """
@@ -88,6 +92,7 @@ class HeadSpec:
     input_dropout: float = 0.0
     input_noise: float = 0.0
     reference_masking: bool = False
+    recompute: bool = False
     sgp_window: tuple[int, ...] = (1,)
     sgp_k: float = 5.0
     sgp_mlp_width: int = 768
@@ -119,6 +124,11 @@ def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
     """Zero at padding, unless the reference leaves it as it is."""
     return x if spec.reference_masking else x * valid[..., None].astype(
         x.dtype)
+
+
+def run_block(block: nnx.Module, spec: HeadSpec, *inputs: Any) -> Any:
+    """block(*inputs), remembered for the gradient as the spec says."""
+    return recomputed(block, *inputs) if spec.recompute else block(*inputs)
 
 
 class Pointwise(nnx.Module):
@@ -186,15 +196,15 @@ class Pyramid(nnx.Module):
                 else list(jax.random.split(key, num_blocks + 1)))
         x = masked(disturb(x, spec, keys.pop()), valid, spec)
         for conv in self.embedding:
-            x = conv(x, valid)
+            x = run_block(conv, spec, x, valid)
         if spec.absolute_positions:
             table = position_table(spec, x.shape[1])
             x = x + table * valid[..., None].astype(x.dtype)
         for block in self.stem:
-            x, valid = block(x, valid, keys.pop())
+            x, valid = run_block(block, spec, x, valid, keys.pop())
         levels = [(x, valid)]
         for block in self.branch:
-            x, valid = block(x, valid, keys.pop())
+            x, valid = run_block(block, spec, x, valid, keys.pop())
             levels.append((x, valid))
         return levels
 

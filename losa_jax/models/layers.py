@@ -4,7 +4,9 @@ Everything here keeps the rule that padding never leaks: what a layer gives
 at a valid token is the same whatever follows the last one.
 """
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -48,34 +50,63 @@ class MaskedConv(nnx.Module):
     """Convolution along time, zeroed at invalid tokens.
 
     Source: ActionFormer's masked convolution (MIT): zero padding, output
-    times mask, mask taken at every stride-th token.
+    times mask.
     """
 
     def __init__(self, in_width: int, out_width: int, kernel_size: int, *,
-                 stride: int = 1, bias: bool = True,
-                 bias_value: float = 0.0, rngs: nnx.Rngs):
+                 bias: bool = True, bias_value: float = 0.0, rngs: nnx.Rngs):
         shape = (kernel_size, in_width, out_width)
         self.kernel = nnx.Param(torch_uniform(rngs.params(), shape))
         self.bias = (nnx.Param(jnp.full(out_width, bias_value))
                      if bias else None)
-        self.stride = stride
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
-                 ) -> Float[Array, "b s d"]:
-        """x must be zero at invalid tokens; s = t / stride."""
-        # One matrix product over the joined neighbours: on CPU faster than
-        # XLA's convolution, on TPU the same. The gradient joins them anew:
-        # kept, they would take a filter's length times the memory of x.
-        @jax.checkpoint
-        def joined_product(x, kernel, bias):
-            columns = jnp.concatenate(
-                neighbours(x, kernel.shape[0], self.stride), axis=-1)
-            return flat_product(
-                columns, kernel.reshape(-1, kernel.shape[-1]), bias)
+                 ) -> Float[Array, "b t d"]:
+        """x must be zero at invalid tokens."""
+        y = convolve(x, self.kernel[...].astype(x.dtype))
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)
+        return y * valid[..., None].astype(x.dtype)
 
-        y = joined_product(x, self.kernel[...].astype(x.dtype),
-                           None if self.bias is None else self.bias[...])
-        return y * valid[:, ::self.stride, None].astype(x.dtype)
+
+@jax.custom_vjp
+def convolve(x: Float[Array, "b t c"], kernel: Float[Array, "k c d"]
+             ) -> Float[Array, "b t d"]:
+    """Zero-padded convolution: one matrix product over joined neighbours.
+
+    On CPU that is faster than XLA's convolution, on TPU the same. Its own
+    gradient keeps x alone, where the joined neighbours would be k times as
+    much; to join them anew is of no use on CPU, where XLA forgets the order
+    and does so right away.
+    """
+    k, c, d = kernel.shape
+    joined = jnp.concatenate(neighbours(x, k), axis=-1)
+    return flat_product(joined, kernel.reshape(k * c, d))
+
+
+def _convolve_forward(x, kernel):
+    return convolve(x, kernel), (x, kernel)
+
+
+def _convolve_backward(kept, gradient):
+    """Token t gave to as many before and behind it as it read. Without a
+    transposed copy of the kernel: such copies would be made first of all and
+    lie beside whatever else the program does."""
+    x, kernel = kept
+    k, c, d = kernel.shape
+
+    def given(y: Array) -> list[Array]:
+        return neighbours(y, k, before=(k - 1) // 2)[::-1]
+
+    spread = flat_product(gradient, kernel.reshape(k * c, d).T)
+    to_x = functools.reduce(operator.add, (
+        given(part)[i] for i, part in enumerate(jnp.split(spread, k, axis=-1))))
+    rows = x.reshape(-1, c).T
+    return to_x, jnp.stack([rows @ part.reshape(-1, d)
+                            for part in given(gradient)])
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 class DepthwiseConv(nnx.Module):
@@ -100,9 +131,15 @@ class DepthwiseConv(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-def neighbours(x: Array, kernel_size: int, stride: int = 1) -> list[Array]:
-    """Zero-padded shifts of x along axis 1, one a kernel position."""
-    left = kernel_size // 2
+def neighbours(x: Array, kernel_size: int, stride: int = 1,
+               before: int | None = None) -> list[Array]:
+    """Zero-padded shifts of x along axis 1, one a kernel position.
+
+    Args:
+      before: positions in front of a token's own; None is
+        kernel_size // 2.
+    """
+    left = kernel_size // 2 if before is None else before
     pads = [(0, 0)] * x.ndim
     pads[1] = (left, kernel_size - 1 - left)
     padded = jnp.pad(x, pads)

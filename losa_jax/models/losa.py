@@ -14,7 +14,9 @@ width, d adapter width, t = n u tokens of the window.
 
 import dataclasses
 import functools
+import itertools
 import operator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -92,13 +94,45 @@ class SpatialConv(nnx.Module):
 
     def __call__(self, tap: Float[Array, "m u h w c"]
                  ) -> Float[Array, "m u s1 s2 d"]:
-        kernel = self.kernel[...].astype(tap.dtype)
-        h, w = tap.shape[2:4]
-        padded = jnp.pad(tap, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-        parts = [padded[:, :, i:i + h, j:j + w] * kernel[i, j]
-                 for i in range(3) for j in range(3)]
-        x = gelu(self.down(functools.reduce(operator.add, parts)))
-        return pool_grid(x, self.grid)
+        filtered = filter_grid(tap, self.kernel[...].astype(tap.dtype))
+        return pool_grid(gelu(self.down(filtered)), self.grid)
+
+
+@jax.custom_vjp
+def filter_grid(x: Float[Array, "m u h w c"], kernel: Float[Array, "3 3 c"]
+                ) -> Float[Array, "m u h w c"]:
+    """One 3 x 3 filter a channel, zero padded.
+
+    Its own gradient keeps x alone, not its nine shifted copies, and sums the
+    filter's in two stages: XLA's CPU would write down all nine products
+    first.
+    """
+    return functools.reduce(operator.add, (
+        part * kernel[i, j] for (i, j), part in _shifted(x)))
+
+
+def _shifted(x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
+    h, w = x.shape[2:4]
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in itertools.product(range(3), range(3)):
+        yield (i, j), padded[:, :, i:i + h, j:j + w]
+
+
+def _filter_grid_backward(kept, gradient):
+    x, kernel = kept
+    # Shifted is the gradient, the other way: x's own shifts, with two uses
+    # each, would be written down too.
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    steps = jnp.stack([(x * part).sum((2, 3), dtype=exact)
+                       for _, part in _shifted(gradient)])
+    steps = steps.reshape(9, -1, x.shape[-1])[::-1]
+    to_kernel = jnp.einsum("knc,n->kc", steps, jnp.ones(steps.shape[1], exact))
+    return (filter_grid(gradient, kernel[::-1, ::-1]),
+            to_kernel.reshape(kernel.shape).astype(kernel.dtype))
+
+
+filter_grid.defvjp(lambda x, kernel: (filter_grid(x, kernel), (x, kernel)),
+                   _filter_grid_backward)
 
 
 class ShortRangeAdapter(nnx.Module):
@@ -272,9 +306,8 @@ class Losa(nnx.Module):
         # thread.
         unroll = self.spec.num_taps <= MOST_UNROLLED
         if not unroll:
-            # Else the nine shifted copies of every tap that the spatial
-            # convolution multiplies would wait for the gradient: seven times
-            # the memory, and twice the time on processors.
+            # Else all that every tap's adapters compute on the way would wait
+            # for the gradient.
             add_tap = jax.checkpoint(add_tap, prevent_cse=False)
         total, _ = jax.lax.scan(add_tap, start, (self.taps, taps),
                                 unroll=unroll)

@@ -29,6 +29,7 @@ from losa_jax.models.head_layers import (
     Pyramid,
     masked,
     of_level,
+    run_block,
 )
 from losa_jax.models.layers import (
     DepthwiseConv,
@@ -194,13 +195,15 @@ class TriDet(nnx.Module):
                key: Array | None = None) -> list[TridentLevel]:
         """What the output heads say, before bins become distances."""
         levels = self.neck(self.pyramid(x, valid, key))
-        logits, offsets = self.cls(levels), self.reg(levels)
+        logits, offsets = (run_block(output, self.spec, levels)
+                           for output in (self.cls, self.reg))
         starts: Sequence[Array | None] = [None] * len(levels)
         ends = starts
         if self.spec.trident:
             fixed = [(jax.lax.stop_gradient(tokens), level_valid)
                      for tokens, level_valid in levels]
-            starts, ends = self.start(fixed), self.end(fixed)
+            starts, ends = (run_block(output, self.spec, fixed)
+                            for output in (self.start, self.end))
         scales = self.reg_scale[...]
         return [TridentLevel(
             logits[level], jax.nn.relu(scales[level] * offsets[level]),

@@ -125,7 +125,11 @@ def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
     width = config.features.width if spec is None else spec.width
     tubelet = 1 if spec is None else spec.tubelet
     samples_per_token = config.window.frames / config.window.tokens
-    head = head_spec(config.head, width, num_classes, config.window.tokens)
+    head = dataclasses.replace(
+        head_spec(config.head, width, num_classes, config.window.tokens),
+        # Beside a backbone that runs, the time is small and the memory is
+        # not; from its stored features the head is all there is.
+        recompute=spec is not None and not config.data.cache)
 
     def build() -> Detector:
         return Detector(

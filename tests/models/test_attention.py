@@ -46,29 +46,40 @@ def test_scores_beyond_an_exponential_in_blocks():
     np.testing.assert_allclose(got, _loop(query * 200, key, value), atol=1e-3)
 
 
-def test_gradient_in_blocks():
+# One mask for all queries and heads, as a padded window's, and one for each.
+@pytest.mark.parametrize("mask_shape", [None, (2, 1, 1, 901), (2, 1, 901, 901),
+                                        (2, 2, 901, 901)])
+def test_gradient_in_blocks(mask_shape):
     rng = np.random.default_rng(3)
-    inputs = rng.normal(size=(3, 1, 901, 1, 8)).astype(np.float32)
+    inputs = rng.normal(size=(3, 2, 901, 2, 8)).astype(np.float32)
     wanted = rng.normal(size=inputs.shape[1:]).astype(np.float32)
+    mask = None if mask_shape is None else jnp.asarray(
+        rng.random(mask_shape) < 0.5)
 
     def plain(query, key, value):
         scores = jnp.einsum("bqhd,bthd->bhqt", query, key) * 8 ** -0.5
+        if mask is not None:
+            scores = jnp.where(mask, scores, -jnp.inf)
         return jnp.einsum("bhqt,bthd->bqhd", jax.nn.softmax(scores), value)
 
     def gradient(attend):
         return jax.jit(jax.grad(lambda *x: (attend(*x) * wanted).sum(),
                                 argnums=(0, 1, 2)))(*inputs)
 
-    for got, want in zip(gradient(module.attention), gradient(plain),
+    def ours(query, key, value):
+        return module.attention(query, key, value, mask)
+
+    for got, want in zip(gradient(ours), gradient(plain),
                          strict=True):
         np.testing.assert_allclose(got, want, atol=2e-6)
 
 
-def test_mask_and_scale():
+@pytest.mark.parametrize("tokens", [9, 300, 901])
+def test_mask_and_scale(tokens):
     rng = np.random.default_rng(1)
-    inputs = rng.normal(size=(3, 2, 9, 2, 4)).astype(np.float32)
-    mask = rng.random((2, 1, 9, 9)) < 0.5
-    mask |= np.eye(9, dtype=bool)
+    inputs = rng.normal(size=(3, 2, tokens, 2, 4)).astype(np.float32)
+    mask = rng.random((2, 1, tokens, tokens)) < 0.5
+    mask |= np.eye(tokens, dtype=bool)
     got = module.attention(*map(jnp.asarray, inputs),
                            mask=jnp.asarray(mask), scale=0.3)
     np.testing.assert_allclose(got, _loop(*inputs, mask, 0.3), atol=2e-6)

@@ -106,38 +106,43 @@ def _cpu_attention(query, key, value, mask, scale, forgets):
         return jnp.swapaxes(_attend(query, key, value, mask), 1, 2)
 
     num_blocks = -(-q // CPU_QUERY_BLOCK)
-    block = -(-q // num_blocks)
-    padding = num_blocks * block - q
+    padding = -q % num_blocks
 
     def one_head(operands):
         if num_blocks == 1:
             return _attend_late(*operands)
         head_query, head_key, head_value, *masks = operands
-        rows = [_blocks(head_query, num_blocks, padding)]
-        for head_mask in masks:
-            rows.append(_blocks(jnp.broadcast_to(head_mask, (q, t)),
-                                num_blocks, padding))
+        rows = [head_query, *(jnp.broadcast_to(head_mask, (b, q, t))
+                              for head_mask in masks)]
         out = jax.lax.map(
             lambda row: _attend_late(row[0], head_key, head_value, *row[1:]),
-            tuple(rows))
-        return out.reshape(num_blocks * block, d)[:q]
+            tuple(_blocks(part, num_blocks, padding) for part in rows))
+        out = jnp.moveaxis(out, 0, -3)
+        return out.reshape(*out.shape[:-3], -1, d)[..., :q, :]
 
+    if mask is None:
+        flat = [x.reshape(b * heads, *x.shape[2:])
+                for x in (query, key, value)]
+        out = jax.lax.map(one_head, tuple(flat)).reshape(b, heads, q, d)
+        return jnp.swapaxes(out, 1, 2)
+    # Windows stay an axis: they may lie on several devices.
     if forgets:
         # In the loop over heads: XLA's CPU forgets the order outside of
         # loops and would make the scores anew as soon as it can, for nothing.
         one_head = jax.checkpoint(one_head, prevent_cse=False)
-    flat = [x.reshape(b * heads, *x.shape[2:]) for x in (query, key, value)]
-    if mask is not None:
-        mask = jnp.broadcast_to(mask, (b, heads, *mask.shape[2:]))
-        flat.append(mask.reshape(b * heads, *mask.shape[2:]))
-    out = jax.lax.map(one_head, tuple(flat))
-    return jnp.swapaxes(out.reshape(b, heads, q, d), 1, 2)
+    mask = jnp.broadcast_to(mask, (b, heads, *mask.shape[2:]))
+    out = jax.lax.map(one_head, tuple(
+        jnp.swapaxes(x, 0, 1) for x in (query, key, value, mask)))
+    return jnp.transpose(out, (1, 2, 0, 3))
 
 
-def _blocks(rows: Array, num_blocks: int, padding: int) -> Array:
-    """[q, ...] to [num_blocks, block, ...]; False or zero at the end."""
-    return jnp.pad(rows, ((0, padding), (0, 0))).reshape(
-        num_blocks, -1, rows.shape[-1])
+def _blocks(rows: Float[Array, "*n q d"], num_blocks: int, padding: int
+            ) -> Float[Array, "blocks *n p d"]:
+    """Rows in blocks; False or zero at the end of the last."""
+    ends = [(0, 0)] * (rows.ndim - 2) + [(0, padding), (0, 0)]
+    rows = jnp.pad(rows, ends)
+    rows = rows.reshape(*rows.shape[:-2], num_blocks, -1, rows.shape[-1])
+    return jnp.moveaxis(rows, -3, 0)
 
 
 def _attend(query, key, value, mask):

@@ -126,7 +126,8 @@ def _filter_grid_backward(kept, gradient):
     steps = jnp.stack([(x * part).sum((2, 3), dtype=exact)
                        for _, part in _shifted(gradient)])
     steps = steps.reshape(9, -1, x.shape[-1])[::-1]
-    to_kernel = jnp.einsum("knc,n->kc", steps, jnp.ones(steps.shape[1], exact))
+    to_kernel = jnp.einsum("knc,n->kc", steps, jnp.ones(steps.shape[1], exact),
+                           precision=jax.lax.Precision.HIGHEST)
     return (filter_grid(gradient, kernel[::-1, ::-1]),
             to_kernel.reshape(kernel.shape).astype(kernel.dtype))
 

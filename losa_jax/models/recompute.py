@@ -17,6 +17,9 @@ from jaxtyping import Array
 def recomputed(module: nnx.Module, *inputs: Any) -> Any:
     """module(*inputs), of which only the inputs are kept for the gradient.
 
+    What depends on nothing but keys (the masks of dropout) may be kept too:
+    the compiler is free to compute it early. Only reverse-mode gradients.
+
     Args:
       module: without state that changes; its parameters get gradients.
       inputs: pytrees of arrays, keys or None.
@@ -40,7 +43,7 @@ def recomputed(module: nnx.Module, *inputs: Any) -> Any:
 
 
 def _after(gradient: Any, inputs: Any) -> Any:
-    """The same inputs, not there before the gradient is."""
+    """The same inputs, their numbers not there before the gradient is."""
     first = next(leaf for leaf in jax.tree.leaves(gradient)
                  if jnp.issubdtype(leaf.dtype, jnp.inexact))
 

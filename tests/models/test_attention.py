@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from losa_jax.models import attention as module
 
@@ -83,3 +84,17 @@ def test_mask_and_scale(tokens):
     got = module.attention(*map(jnp.asarray, inputs),
                            mask=jnp.asarray(mask), scale=0.3)
     np.testing.assert_allclose(got, _loop(*inputs, mask, 0.3), atol=2e-6)
+
+
+def test_masked_windows_stay_on_their_devices():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+    place = NamedSharding(mesh, PartitionSpec("data"))
+    inputs = [jax.ShapeDtypeStruct((4, 901, 2, 8), np.float32, sharding=place)
+              ] * 3
+    mask = jax.ShapeDtypeStruct((4, 1, 1, 901), bool, sharding=place)
+
+    def loss(query, key, value, mask):
+        return module.attention(query, key, value, mask).sum()
+
+    program = jax.jit(jax.grad(loss)).lower(*inputs, mask).compile()
+    assert "all-gather" not in program.as_text()

@@ -43,7 +43,7 @@ def _tiny(mesh=None):
                        tap_grid=(2, 2), attention_heads=2)
     head = HeadSpec(in_width=64, num_classes=3, width=16, num_levels=2,
                     num_stem_blocks=1, num_embedding_convs=1, head_layers=2,
-                    attention_window=(5,), max_tokens=32)
+                    attention_window=(5,), max_tokens=32, recompute=True)
 
     def build():
         return Detector(adapter, head, samples_per_token=1,

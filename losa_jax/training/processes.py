@@ -45,6 +45,8 @@ _count, _index = 1, 0
 # A barrier's name serves once; all processes pass them in one order.
 _barriers = itertools.count()
 _going_first = False
+# Two threads may hear of a loss, one speaks.
+_saying = threading.Lock()
 
 
 class NotTogether(Exception):
@@ -270,11 +272,21 @@ def is_loss(error: BaseException) -> bool:
 
 
 def leave_lost(error: BaseException) -> None:
-    """Ends this process because another one is gone; does not return."""
+    """Ends this process because another one is gone, and the others, who may
+    wait for it where they cannot notice; does not return."""
+    reason = str(error).splitlines()[0]
+    with contextlib.suppress(Exception):  # the first who notices says so
+        _client.key_value_set(_ENDED, json.dumps(
+            {"process": _index, "status": EXIT_LOST, "message": reason}))
+    _say_lost(reason)
+
+
+def _say_lost(reason: str) -> None:
+    if not _saying.acquire(blocking=False):
+        threading.Event().wait()  # the other thread ends the process
     print(f"process {_index} of {_count} ends: another process was lost "
-          f"({str(error).splitlines()[0]}). Start all of them again, with "
-          "as many as there are: the run goes on from its last checkpoint",
-          file=sys.stderr)
+          f"({reason}). Start all of them again, with as many as there are: "
+          "the run goes on from its last checkpoint", file=sys.stderr)
     _leave(EXIT_LOST)
 
 
@@ -314,6 +326,8 @@ def _watch() -> None:
     ended = json.loads(text)
     if ended["process"] == _index or ended["status"] == 0:
         return
+    if ended["status"] == EXIT_LOST:
+        _say_lost(ended["message"])
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         _client.key_value_set(f"losa_jax/heard/{_index}", "",
                               allow_overwrite=True)

@@ -53,12 +53,25 @@ processes.finish()
 """
 
 
-def _run_two(fails, folder):
+_LOST = """
+import sys, threading
+from losa_jax.training import processes
+number, port = map(int, sys.argv[1:3])
+processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
+                process_id=number)
+processes.barrier("both are here")
+if number == 1:
+    processes.leave_lost(RuntimeError("Gloo: somebody is gone"))
+threading.Event().wait()  # in a collective that never ends
+"""
+
+
+def _run_two(fails, folder, program=_PROGRAM):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(number), str(port), str(fails),
+        [sys.executable, "-c", program, str(number), str(port), str(fails),
          str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for number in range(2)]
@@ -76,6 +89,15 @@ def test_two_processes_agree_and_fail_together(tmp_path):
                      ".*/last/2 could not be written .no room", outputs[1])
     kept = {path.name for path in (tmp_path / "checkpoints/last").glob("?")}
     assert kept == {"1"}
+
+
+def test_who_notices_a_loss_tells_those_who_cannot(tmp_path):
+    codes, outputs = _run_two(0, tmp_path, _LOST)
+    assert codes == [processes.EXIT_LOST] * 2, outputs
+    for number, output in enumerate(outputs):
+        assert output.count(
+            f"process {number} of 2 ends: another process was lost (Gloo: "
+            "somebody is gone)") == 1, output
 
 
 @pytest.mark.parametrize("wrong, message", [

@@ -110,7 +110,8 @@ def test_a_half_written_checkpoint_is_never_picked(
     spoiled = jax.jit(
         lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree),
         donate_argnums=0)(state)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    # On a CPU jax copies, and does not donate, what the writer still looks at.
+    jax.tree.map(lambda leaf: leaf.delete(), state)
     checkpoints.check()
     # What a kill would leave now lies under another name.
     after = Checkpoints(tmp_path)

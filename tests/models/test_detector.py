@@ -70,7 +70,7 @@ def test_no_gradient_enters_the_backbone(backbone):
         features = _encode(template.bind(tree), _frames())
         return features.last.sum() + features.taps.sum()
 
-    for leaf in jax.tree.leaves(jax.grad(total)(tree)):
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(total))(tree)):
         np.testing.assert_array_equal(leaf, 0)
 
 
@@ -130,7 +130,7 @@ def test_outputs_do_not_depend_on_the_pad_length(backbone, tokens):
         model.window_tokens = head_tokens
         if head_tokens != length:
             continue
-        output = model(features, _statistics(), jnp.asarray([6]))
+        output = jax.jit(model)(features, _statistics(), jnp.asarray([6]))
         valid = np.asarray(output.valid[0])
         results.append((np.asarray(output.class_logits[0])[valid],
                         np.asarray(output.offsets[0])[valid]))

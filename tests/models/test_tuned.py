@@ -32,8 +32,9 @@ def _encode(spec, tuned, flat, frames, valid, trained=None, key=None,
     if trained is None:
         trained = (backbone.fresh_adapters(0) if tuned.kind == "tia"
                    else nest(own))
-    return backbone(nest(frozen), trained, frames, valid, key,
-                    chunk_clips=chunk_clips, dtype=jnp.float32).last
+    return jax.jit(lambda *inputs: backbone(
+        *inputs, chunk_clips=chunk_clips, dtype=jnp.float32).last)(
+            nest(frozen), trained, frames, valid, key)
 
 
 def _frames(spec=SPEC, clips=3):
@@ -103,7 +104,8 @@ def test_adapters_equal_opentad_with_their_gradients(shared_dir, name):
             out, (videos, facts["total_frames"], spec.width), "linear")
         return jnp.square(resized).mean(), out
 
-    (value, out), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+    (value, out), gradients = jax.jit(
+        jax.value_and_grad(loss, has_aux=True))(trained)
     want = data["out/pooled"].transpose(0, 2, 1)
     np.testing.assert_allclose(out, want, rtol=0,
                                atol=TOLERANCE * max(1, np.abs(want).max()))

@@ -88,12 +88,17 @@ def test_one_step_equals_the_public_run(shared_dir):
         lambda step: settings["learning_rate"], params,
         weight_decay=settings["weight_decay"],
         gradient_clip=settings["clip_grad_l2norm"], rate_factors={})
-    norm = optax.tree.norm(gradients)
+
+    @jax.jit
+    def step(params, gradients):
+        updates, _ = transformation.update(
+            gradients, transformation.init(params), params)
+        return (optax.apply_updates(params, updates),
+                optax.tree.norm(gradients))
+
+    after, norm = step(params, gradients)
     assert float(norm) == pytest.approx(
         float(data["step/grad_norm_before_clip"]), rel=1e-5)
-    updates, _ = transformation.update(
-        gradients, transformation.init(params), params)
-    after = optax.apply_updates(params, updates)
     stored = [key for key in data if key.startswith("param_after/")]
     assert stored
     for key in stored:

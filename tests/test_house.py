@@ -1,6 +1,8 @@
 """The house: each floor stands only on those below, and what is said of it."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -60,6 +62,18 @@ def test_no_torch_but_in_convert(path):
     torch = [name for name in _imports(path) if name.split(".")[0] in (
         "torch", "tensorflow") or name.endswith(".torch_check")]
     assert not torch or path.name in ("convert.py", "torch_check.py")
+
+
+def test_no_job_imports_torch():
+    """Nor through a package: where torch is installed, it stays out."""
+    jobs = [f"losa_jax.jobs.{path.stem}" for path in FILES
+            if path.parent.name == "jobs" and path.stem != "__init__"]
+    assert "losa_jax.jobs.train" in jobs
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, {', '.join(jobs)}\n"
+         "print(sorted({'torch', 'tensorflow'} & set(sys.modules)))"],
+        cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "[]\n", found
 
 
 def test_files_stay_short():

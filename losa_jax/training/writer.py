@@ -3,15 +3,37 @@
 TensorBoard files are written by tensorboardX, which needs no TensorFlow.
 """
 
+import contextlib
 import json
 import logging
 import math
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-from tensorboardX import SummaryWriter
 
 from losa_jax.training import processes
 from losa_jax.whole_file import written_whole
+
+
+@contextlib.contextmanager
+def _torch_hidden() -> Iterator[None]:
+    """An import of torch in here finds nothing, unless it is there already.
+
+    tensorboardX imports torch wherever it is installed, for arrays that a run
+    never gives it: three seconds and 200 MB of every start.
+    """
+    hides = "torch" not in sys.modules
+    if hides:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hides:
+            del sys.modules["torch"]
+
+
+with _torch_hidden():
+    from tensorboardX import SummaryWriter
 
 logger = logging.getLogger(__name__)
 

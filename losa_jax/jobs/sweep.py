@@ -45,7 +45,7 @@ class Variant:
 
 
 def parse_variant(line: str) -> Variant:
-    """"name: key=value key=value" (values without spaces).
+    """"name: key=value key=value" (values without spaces, or none).
 
     Raises:
       InputError: it is not of this form.
@@ -53,7 +53,7 @@ def parse_variant(line: str) -> Variant:
     name, colon, rest = line.partition(":")
     overrides = tuple(rest.split())
     wrong = [part for part in overrides
-             if not re.fullmatch(r"[\w.]+=\S+", part)]
+             if not re.fullmatch(r"[\w.]+=\S*", part)]
     if not name.strip() or not colon or wrong:
         raise InputError(f"variant {line!r}: write `name: section.key=value "
                          "section.key=value`, values without spaces"

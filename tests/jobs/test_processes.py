@@ -37,7 +37,7 @@ def environment(tmp_path_factory):
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
-def _flags(config):
+def flags_of(config):
     """What the command line must say to make quick.py this config."""
     plain = quick.get_config().to_dict()
     return ["--config=configs/quick.py", *(
@@ -50,7 +50,7 @@ def _flags(config):
 def _start(config, environment, workdir, count, **extra):
     return subprocess.Popen(
         ["bash", str(ROOT / "launch/local_processes.sh"), str(count),
-         *_flags(config), f"--workdir={workdir}"],
+         *flags_of(config), f"--workdir={workdir}"],
         env={**environment, **extra}, cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

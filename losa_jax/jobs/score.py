@@ -26,7 +26,6 @@ from losa_jax.detection.predictions import Detection, read_submission
 from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import blocked_videos, write_json
-from losa_jax.report.plots import plot_bars, plot_profile
 
 RECALL_MULTIPLES = (1, 5)
 # Videos left out, by name.
@@ -121,6 +120,9 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
 
 def write_diagnosis(folder: Path, found: Diagnosis) -> None:
     """diagnosis.txt, diagnosis.json and pictures; the tables are printed."""
+    # Imported late: every run stands on this file, few draw.
+    from losa_jax.report.plots import plot_bars, plot_profile
+
     folder.mkdir(parents=True, exist_ok=True)
     text = format_diagnosis(found)
     print(f"\n{text}\nwrote {folder}")

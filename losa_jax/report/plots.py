@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot, ticker  # noqa: E402 - backend comes first
-from matplotlib.figure import Figure  # noqa: E402
+# Without pyplot, whose one backend is the caller's: a notebook's stays.
+from matplotlib import ticker
+from matplotlib.figure import Figure
 
 # Distinct for most colour-blind readers (Okabe and Ito).
 COLOURS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
@@ -23,7 +21,8 @@ MAX_TICKS = 12
 def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
                  title: str) -> None:
     """Stacked shares of the kinds of predictions by rank."""
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4))
+    axes = figure.subplots()
     ranks = range(1, 1 + len(next(iter(profile.values()))))
     bottom = [0.0] * len(ranks)
     for (kind, shares), colour in zip(profile.items(), COLOURS, strict=True):
@@ -42,7 +41,8 @@ def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
 def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
               label: str) -> None:
     """One bar a name, its number above it."""
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4))
+    axes = figure.subplots()
     bars = axes.bar([name.replace("_", " ") for name in values],
                     list(values.values()), color=COLOURS[1])
     axes.bar_label(bars, fmt="%.1f")
@@ -63,8 +63,8 @@ def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
       title, duration_seconds: of the video.
     """
     labels = sorted({row["label"] for row in rows})
-    figure, axes = pyplot.subplots(
-        figsize=(12, 1.4 + 0.42 * max(1, len(labels))))
+    figure = Figure(figsize=(12, 1.4 + 0.42 * max(1, len(labels))))
+    axes = figure.subplots()
     for height, label in enumerate(labels):
         colour = COLOURS[height % len(COLOURS)]
         for row in rows:
@@ -106,4 +106,3 @@ def _clock(seconds: float) -> str:
 
 def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)

@@ -1,6 +1,7 @@
 """What every test needs: CPU, eight virtual devices, the shared folder."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -34,6 +35,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
                     ignore_errors=True)
 
 import pytest  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """As main.py does: tracing is faster by a fourth."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -80,9 +80,11 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not JSON: line {error.lineno}, column "
-                         f"{error.colno}: {error.msg}") from error
+                         f"{error.colno}: {error.msg}; correct it there"
+                         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error})") from error
+        raise InputError(f"{path}: not a text file ({error}): save it as "
+                         "UTF-8") from error
 
 
 def _is_flat(content: Any) -> bool:
@@ -181,7 +183,7 @@ def _thumos_text(folder: Path) -> dict[str, Any]:
                    if re.fullmatch(r".+_(val|test)\.txt", path.name))
     if not files:
         raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
-                         "in it")
+                         "in it: name the folder of THUMOS' annotations")
     for path in files:
         label, _, key = path.stem.rpartition("_")
         for video_id, start, end in _read_lines(path):

@@ -88,7 +88,8 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error})") from error
+        raise InputError(f"{path}: not a text file ({error}): save it as "
+                         "UTF-8") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: needs different class names, one a line; "

@@ -151,7 +151,8 @@ def make_plan(name: str, videos: Path, annotations: str, output: Path, *,
         annotations, on_outside="keep",
         class_names=load_class_names(class_names) if class_names else known)
     if not videos.is_dir():
-        raise InputError(f"--videos={videos} is no folder")
+        raise InputError(f"--videos={videos} is no folder: name that of the "
+                         "video files")
     if shard_mib <= 0:
         raise InputError(f"--shard_mib={shard_mib}: give more than 0")
     files = video_files(videos)
@@ -171,7 +172,7 @@ def make_plan(name: str, videos: Path, annotations: str, output: Path, *,
                              f"{', '.join(present)}")
         if not split.replace("_", "").isalnum():
             raise InputError(f"{annotations}: subset {split!r}: TFDS takes "
-                             "letters, digits and _ only")
+                             "letters, digits and _ only; rename it there")
         shards += [
             Shard(split, number, tuple(chosen),
                   sum(sizes[video.video_id] for video in chosen))

@@ -78,7 +78,7 @@ class FeatureFiles:
                                  "the features were made with")
         if not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "
-                             "no folder")
+                             "no folder: name that of the feature files")
         self._settings, self._resized_to = settings, resized_to
         self._budget = int(cache_gib * 2**30)
         self._kept: dict[str, np.ndarray] = {}

@@ -100,7 +100,8 @@ def read_submission(path: str | os.PathLike
         raise InputError(f"{path}: cannot be read ({error.strerror})"
                          ) from error
     except ValueError as error:  # not UTF-8, or not JSON
-        raise InputError(f"{path}: not a JSON file ({error})") from error
+        raise InputError(f"{path}: not a JSON file ({error}): give detections "
+                         "in the ActivityNet submission format") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise InputError(

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from losa_jax import timeline
 from losa_jax.data.annotations import AnnotatedVideo
 from losa_jax.data.check import (
+    EXTENSIONS,
     REPORT,
     BrokenVideo,
     check_videos,
@@ -149,7 +150,8 @@ def _videos(config: Any, workdir: Path
     folder = Path(config.data.videos)
     names = video_ids(folder)
     if not names:
-        raise InputError(f"config.data.videos={folder}: no videos in it")
+        raise InputError(f"config.data.videos={folder}: no videos in it: "
+                         f"name a folder of {', '.join(EXTENSIONS)} files")
     mine = names[jax.process_index()::jax.process_count()]
     annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
     infos, lost = check_videos(

@@ -108,8 +108,8 @@ def _claim(folder: Path, videos: Path, settings: dict[str, Any]) -> None:
             write_json(path, settings)
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"--transcode={folder}: cannot be used "
-                         f"({error})") from error
+        raise InputError(f"--transcode={folder}: cannot be used ({error}): "
+                         "choose another folder") from error
     if found != settings:
         raise InputError(f"{folder} holds copies made with {found}, the "
                          f"config asks for {settings}: choose another folder")

@@ -224,7 +224,8 @@ def _unwrap(content: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
         if isinstance(value, LazyTensor)}
     if not tensors:
         raise InputError(f"{path}: no tensors in it; keys: "
-                         f"{', '.join(map(str, list(content)[:8]))}")
+                         f"{', '.join(map(str, list(content)[:8]))}; save the "
+                         "model's state dict alone")
     return tensors
 
 

@@ -88,7 +88,8 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
     found = open_head_tensors(source, ema=ema)
     if found is None:
         raise InputError(f"{source}: no head of ActionFormer, TriDet or "
-                         "OpenTAD in it")
+                         "OpenTAD in it: give a checkpoint that one of them "
+                         "wrote")
     if output.exists() and not (output / FACTS_FILE).is_file() and (
             not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is no converted head: choose "

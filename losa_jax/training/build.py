@@ -256,7 +256,7 @@ def check_window(config: Any, spec: VitSpec | None) -> None:
         raise InputError(
             f"config.window.clip_frames={window.clip_frames}, but the "
             f"backbone {config.backbone.checkpoint} reads clips of "
-            f"{spec.clip_frames} frames")
+            f"{spec.clip_frames} frames: set it to that")
     timeline.clip_edges(window.frames, window.clip_frames)
     if window.resample not in RESAMPLES:
         raise InputError(f"config.window.resample={window.resample!r}: "
@@ -270,7 +270,8 @@ def check_window(config: Any, spec: VitSpec | None) -> None:
             f"{-(-window.tokens // stride) * stride}")
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
-                         f"is below the backbone's patch of {spec.patch}")
+                         f"is below the backbone's patch of {spec.patch}: "
+                         "give that or more")
 
 
 def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
@@ -291,7 +292,7 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
     count = adapter.num_taps or half
     if not 1 <= count <= half:
         raise InputError(f"config.adapter.num_taps={count}: the last half of "
-                         f"the backbone has {half} blocks")
+                         f"the backbone has {half} blocks: give at most that")
     return tuple(depth - 1 - round((count - 1 - i) * half / count)
                  for i in range(count))
 

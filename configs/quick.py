@@ -8,8 +8,8 @@ or, step by step,
 Hardware: two CPU cores, 2 GiB. Renders untrimmed H.264 videos and trimmed
 clips (1 minute), trains a tiny video transformer by clip classification (3
 minutes), freezes it, and trains LoSA adapters and an ActionFormer head beside
-it (6 minutes). Result: average mAP 84.5 to 94.3 with seed 0, by how the
-processor rounds (README).
+it (6 minutes). Result: average mAP 94.6 with seed 0 (README); another
+processor rounds otherwise.
 """
 
 from ml_collections import ConfigDict

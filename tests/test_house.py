@@ -1,6 +1,7 @@
 """The house: each floor stands only on those below, and what is said of it."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -64,15 +65,19 @@ def test_no_torch_but_in_convert(path):
     assert not torch or path.name in ("convert.py", "torch_check.py")
 
 
+@pytest.mark.torch
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None,
+                    reason="torch is not installed, so nothing imports it")
 def test_no_job_imports_torch():
-    """Nor through a package: where torch is installed, it stays out."""
+    """Nor through a package; nor pyplot, which would choose a backend."""
     jobs = [f"losa_jax.jobs.{path.stem}" for path in FILES
             if path.parent.name == "jobs" and path.stem != "__init__"]
     assert "losa_jax.jobs.train" in jobs
     found = subprocess.run(
         [sys.executable, "-c", f"import sys, {', '.join(jobs)}\n"
-         "print(sorted({'torch', 'tensorflow'} & set(sys.modules)))"],
-        cwd=ROOT, capture_output=True, text=True)
+         "print(sorted({'torch', 'tensorflow', 'matplotlib.pyplot'}"
+         " & set(sys.modules)))"],
+        cwd=ROOT.parent, capture_output=True, text=True)
     assert found.stdout == "[]\n", found
 
 

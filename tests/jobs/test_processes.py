@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import quick
+from tests.jobs.flags import flags_of
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent
@@ -35,16 +35,6 @@ def environment(tmp_path_factory):
     return {**os.environ,
             "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("jax")),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-
-
-def flags_of(config):
-    """What the command line must say to make quick.py this config."""
-    plain = quick.get_config().to_dict()
-    return ["--config=configs/quick.py", *(
-        f"--config.{section}.{key}={value}"
-        for section, values in config.to_dict().items()
-        if isinstance(values, dict) for key, value in values.items()
-        if plain[section][key] != value)]
 
 
 def _start(config, environment, workdir, count, **extra):

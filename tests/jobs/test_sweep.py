@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from configs import quick
 from losa_jax import sweep
 from losa_jax.errors import InputError
 from losa_jax.jobs.stop import Interrupted
 from losa_jax.jobs.sweep import Variant, parse_variant, read_variants, run_all
 from losa_jax.jobs.sweep_table import make_table
-from tests.jobs.test_processes import flags_of
+from tests.jobs.flags import flags_of
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -63,9 +66,8 @@ def test_a_file_of_variants(tmp_path):
 
 
 def test_every_shipped_variant_is_of_the_config():
-    from configs import quick
     known = quick.get_config("ablation")
-    for variant in read_variants(Path("configs/kinds.txt")):
+    for variant in read_variants(ROOT / "configs/kinds.txt"):
         for override in variant.overrides:
             section, key = override.partition("=")[0].split(".")
             assert key in known[section], override

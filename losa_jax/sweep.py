@@ -69,7 +69,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write numbers with commas, as 0,1,2") from error
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def test_the_table_by_hand(tmp_path):
 
 @pytest.mark.parametrize("flags, message", [
     (["--vary=one:", "--lr=3"], "not known: --lr=3"),
-    (["--vary=one:", "--seeds=a"], "--seeds"),
+    (["--vary=one:", "--seeds=a"], "--seeds: 'a': write numbers"),
     (["--variants=configs/kinds.txt", "--workdir"], "--workdir")])
 def test_wrong_use(flags, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -16,11 +16,11 @@ import time
 import jax
 
 from configs import thumos
-from losa_jax.models.tuned import KINDS as TUNED
-from losa_jax.training import sharding
+from losa_jax.distributed import sharding
+from losa_jax.models.adapters.inside_backbone import KINDS as TUNED
+from losa_jax.planning.abstract_steps import trace_steps
+from losa_jax.planning.topology import describe_devices
 from losa_jax.training.build import KINDS
-from losa_jax.training.describe import trace_steps
-from losa_jax.training.topology import describe_devices
 
 # "full-stored" is without activation checkpointing.
 VARIANTS = (*KINDS, "full-stored")

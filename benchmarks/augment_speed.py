@@ -21,8 +21,8 @@ from av.video.frame import VideoFrame
 
 from benchmarks.figures import interleaved, rates_table
 from configs import common
-from losa_jax.data import augment
-from losa_jax.data.picture import Picture, upright_rgb
+from losa_jax.data.video.frame import Picture, upright_rgb
+from losa_jax.data.windows import augment
 
 FRAMES, HEIGHT, WIDTH, SIZE = 256, 240, 320, 160
 BOX = (20, 30, 200, 260)  # top, left, height, width

@@ -16,15 +16,15 @@ import torch
 from flax import nnx
 
 from benchmarks.figures import interleaved, times_table, use_cores
-from losa_jax.models import torch_check, weights
-from losa_jax.models.tree import Template, flatten
-from losa_jax.models.vit import (
+from losa_jax.models.backbones.sizes import SIZES, backbone_size
+from losa_jax.models.backbones.videomae import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     VisionTransformer,
     VitSpec,
 )
-from losa_jax.models.vit_sizes import SIZES, backbone_size
+from losa_jax.models.ops.params import Template, flatten
+from losa_jax.weights import backbones, torch_check
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
         clip).last)
     on_device = jax.device_put(params)
 
-    state = torch_check.as_torch(weights.to_videomae(spec, flatten(params)))
+    state = torch_check.as_torch(backbones.to_videomae(spec, flatten(params)))
     blocks = [{name.removeprefix(f"blocks.{i}."): tensor
                for name, tensor in state.items()
                if name.startswith(f"blocks.{i}.")}

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import table
-from losa_jax.models import weight_rules, weights
-from losa_jax.models.vit import VitSpec
-from losa_jax.models.vit_sizes import SIZES, backbone_size
+from losa_jax.models.backbones.sizes import SIZES, backbone_size
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.weights import backbones, videomae
 
 LOAD = """
 import sys
@@ -41,7 +41,7 @@ jax.block_until_ready(tree)
 def write_checkpoint(path: Path, spec: VitSpec, dtype: np.dtype) -> None:
     """Random numbers in VideoMAEv2's layout, tensor by tensor."""
     rng = np.random.default_rng(0)
-    expected = weight_rules.expected_source(spec)
+    expected = videomae.expected_source(spec)
     header, offset = {}, 0
     for name, (_, _, shape) in expected.items():
         size = int(np.prod(shape)) * dtype.itemsize
@@ -76,13 +76,13 @@ def peak_gib(command: list[str]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", choices=sorted(SIZES), default="vit_g")
-    parser.add_argument("--dtype", choices=sorted(weights.DTYPES),
+    parser.add_argument("--dtype", choices=sorted(backbones.DTYPES),
                         default="float16")
     arguments = parser.parse_args()
     spec = VitSpec(**backbone_size(arguments.backbone), num_classes=710)
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "made_up.safetensors", f"{folder}/out"
-        write_checkpoint(source, spec, weights.DTYPES[arguments.dtype])
+        write_checkpoint(source, spec, backbones.DTYPES[arguments.dtype])
         gib = source.stat().st_size / 2**30
         print(f"{arguments.backbone}, {arguments.dtype}: {gib:.2f} GiB, "
               f"bound {1.3 * gib + 1:.2f} GiB", flush=True)

@@ -27,10 +27,8 @@ from losa_jax.models.detector import (
     FeatureStatistics,
     WindowFeatures,
 )
-from losa_jax.models.head_layers import HeadSpec
-from losa_jax.models.head_rules import from_public
-from losa_jax.models.tree import Template, nest
-from losa_jax.training.compiler import CPU_OPTIONS
+from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.ops.params import Template, nest
 from losa_jax.training.optimizer import make_optimizer
 from losa_jax.training.state import create_state
 from losa_jax.training.step import (
@@ -38,6 +36,8 @@ from losa_jax.training.step import (
     LossSettings,
     make_train_step,
 )
+from losa_jax.utils.xla_options import CPU_OPTIONS
+from losa_jax.weights.head_names import from_public
 
 WIDTH, CLASSES, LEVELS, WINDOW, HEADS = 512, 20, 6, 19, 4
 TOKENS, BATCH, ACTIONS = 2304, 2, 16

@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from benchmarks.figures import interleaved, table
 from benchmarks.losa_speed import Pair, make_config, use_threads
-from losa_jax.models.attention import attention
-from losa_jax.models.layers import gelu
-from losa_jax.models.vit import LayerNorm
-from losa_jax.training.compiler import compiler_options
+from losa_jax.models.backbones.videomae import LayerNorm
+from losa_jax.models.ops.attention import attention
+from losa_jax.models.ops.layers import gelu
+from losa_jax.utils.xla_options import compiler_options
 
 
 def main() -> None:

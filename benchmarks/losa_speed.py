@@ -25,13 +25,14 @@ from benchmarks.losa_torch import TorchLosa, load
 from benchmarks.made_up import make_backbone, make_step
 from configs import thumos
 from losa_jax.detection.targets import assign_targets
-from losa_jax.freed_memory import keep_freed_memory
-from losa_jax.models.head_rules import from_public
-from losa_jax.models.tree import flatten, nest
-from losa_jax.models.vit import VitSpec
-from losa_jax.models.vit_sizes import backbone_size
-from losa_jax.models.weights import to_videomae
-from losa_jax.training import build, sharding
+from losa_jax.distributed import sharding
+from losa_jax.models.backbones.sizes import backbone_size
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.ops.params import flatten, nest
+from losa_jax.training import build
+from losa_jax.utils.malloc import keep_freed_memory
+from losa_jax.weights.backbones import to_videomae
+from losa_jax.weights.head_names import from_public
 
 CLASSES = 20
 

@@ -16,8 +16,12 @@ from torch.nn import functional
 from transformers import VideoMAEConfig, VideoMAEModel
 
 from benchmarks.head_speed import TorchActionFormer
-from losa_jax.models.losa import NORM_EPSILON, LosaSpec
-from losa_jax.models.vit import IMAGENET_MEAN, IMAGENET_STD, VitSpec
+from losa_jax.models.adapters.losa import NORM_EPSILON, LosaSpec
+from losa_jax.models.backbones.videomae import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VitSpec,
+)
 
 
 class Backbone(nn.Module):

@@ -8,14 +8,15 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from losa_jax.models.tree import flatten, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
-from losa_jax.models.weights import (
+from losa_jax.distributed import sharding
+from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.ops.params import flatten, parameters
+from losa_jax.training import build
+from losa_jax.training.restore import fresh_state
+from losa_jax.weights.backbones import (
     convert_backbone,
     save_videomae_safetensors,
 )
-from losa_jax.training import build, sharding
-from losa_jax.training.restore import fresh_state
 
 STEPS_PER_EPOCH = 100
 

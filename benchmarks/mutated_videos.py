@@ -33,8 +33,8 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.figures import table
-from losa_jax.data.video import read_frames
-from losa_jax.data.video_probe import probe_video
+from losa_jax.data.video.decode import read_frames
+from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError
 
 FRAMES = 60

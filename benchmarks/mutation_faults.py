@@ -26,25 +26,30 @@ class Fault(NamedTuple):
     tests: tuple[str, ...]
 
 
-TIMELINE, WINDOWS = "losa_jax/timeline.py", "losa_jax/data/windows.py"
+TIMELINE, WINDOWS = "losa_jax/timeline.py", "losa_jax/data/windows/sampling.py"
 TARGETS = "losa_jax/detection/targets.py"
 LOSSES = "losa_jax/detection/losses.py"
-POSTPROCESS = "losa_jax/detection/postprocess.py"
+POSTPROCESS = "losa_jax/detection/nms.py"
 METRICS = "losa_jax/detection/metrics.py"
-LOSA, LAYERS = "losa_jax/models/losa.py", "losa_jax/models/layers.py"
-VIT, DETECTOR = "losa_jax/models/vit.py", "losa_jax/models/detector.py"
+LOSA = "losa_jax/models/adapters/losa.py"
+LAYERS = "losa_jax/models/ops/layers.py"
+VIT = "losa_jax/models/backbones/videomae.py"
+DETECTOR = "losa_jax/models/detector.py"
 STEP, TRAIN = "losa_jax/training/step.py", "losa_jax/jobs/train.py"
-PIPELINE, EVALUATE = "losa_jax/data/pipeline.py", "losa_jax/jobs/evaluate.py"
+PIPELINE = "losa_jax/data/windows/examples.py"
+EVALUATE = "losa_jax/jobs/evaluate.py"
 OPTIMIZER = "losa_jax/training/optimizer.py"
 
+TEST_VIT = ("tests/models/backbones/test_videomae.py",)
+TEST_WINDOWS = ("tests/data/windows/test_sampling.py",)
 TEST_TARGETS = ("tests/detection/test_targets.py",)
 TEST_LOSSES = ("tests/detection/test_losses.py",)
-TEST_NMS = ("tests/detection/test_postprocess.py",)
+TEST_NMS = ("tests/detection/test_nms.py",)
 TEST_METRICS = ("tests/detection/test_metrics.py",)
-TEST_LOSA = ("tests/models/test_losa.py",)
+TEST_LOSA = ("tests/models/adapters/test_losa.py",)
 TEST_STEP = ("tests/training/test_step.py",)
 TEST_OPTIMIZER = ("tests/training/test_optimizer.py",)
-TEST_PIPELINE = ("tests/data/test_pipeline.py",)
+TEST_PIPELINE = ("tests/data/windows/test_examples.py",)
 GOES_ON = ("tests/jobs/test_run.py::"
            "test_a_run_that_dies_goes_on_as_if_it_had_not",)
 
@@ -53,34 +58,34 @@ FAULTS = (
     Fault("tokens stand half a token late", TIMELINE,
           "return samples / samples_per_token - 0.5",
           "return samples / samples_per_token",
-          ("tests/test_timeline.py", "tests/data/test_windows.py")),
+          ("tests/test_timeline.py", "tests/data/windows/test_sampling.py")),
     Fault("a sample shows its first frame, not its middle", TIMELINE,
           "middle = (np.asarray(sample_index) + 0.5)",
           "middle = np.asarray(sample_index)", ("tests/test_timeline.py",)),
     Fault("features stand half a stride late", TIMELINE,
           "offset_frames=(clip_frames - stride_frames) / 2",
           "offset_frames=clip_frames / 2",
-          ("tests/test_timeline.py", "tests/data/test_feature_files.py",
-           "tests/data/test_feature_pieces.py")),
+          ("tests/test_timeline.py", "tests/data/features/test_files.py",
+           "tests/data/windows/test_pieces.py")),
     Fault("the tail of a video is in no test window", WINDOWS,
           "[*range(0, last, step), last]", "[*range(0, last + 1, step)]",
-          ("tests/data/test_windows.py",)),
+          TEST_WINDOWS),
     Fault("a crop must keep every action, not one", WINDOWS,
           "or max(kept) >= min_action_kept",
-          "or min(kept) >= min_action_kept", ("tests/data/test_windows.py",)),
+          "or min(kept) >= min_action_kept", TEST_WINDOWS),
     Fault("labels count from 1", WINDOWS,
           "class_names.index(action.label)",
           "class_names.index(action.label) + 1",
-          ("tests/data/test_windows.py",)),
+          TEST_WINDOWS),
     # --- Pictures and batches ---------------------------------------------
-    Fault("blue and red change places", "losa_jax/data/picture.py",
+    Fault("blue and red change places", "losa_jax/data/video/frame.py",
           'height=height, format="rgb24"', 'height=height, format="bgr24"',
-          ("tests/data/test_video.py",)),
+          ("tests/data/video/test_decode.py",)),
     Fault("a random crop's height forgets the aspect",
-          "losa_jax/data/augment.py",
+          "losa_jax/data/windows/augment.py",
           "box_height = round(math.sqrt(target / aspect))",
           "box_height = round(math.sqrt(target))",
-          ("tests/data/test_augment.py",)),
+          ("tests/data/windows/test_augment.py",)),
     Fault("every epoch has the first one's order", PIPELINE,
           ".repeat(num_epochs)",
           ".repeat(num_epochs, reseed_each_epoch=False)", TEST_PIPELINE),
@@ -115,15 +120,15 @@ FAULTS = (
     Fault("pixels of a tubelet are read columns first", VIT,
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)"',
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u q p rgb)"',
-          ("tests/models/test_vit.py",)),
+          TEST_VIT),
     Fault("resized positions have rows and columns swapped",
-          "losa_jax/models/positions.py",
+          "losa_jax/models/ops/positions.py",
           '"uhwc,gh,fw->ugfc"', '"uhwc,fh,gw->ugfc"',
-          ("tests/models/test_positions.py", "tests/models/test_vit.py")),
+          ("tests/models/ops/test_positions.py", *TEST_VIT)),
     Fault("taps are kept one slot late", VIT,
           "np.searchsorted(tap_layers, numbers)",
           'np.searchsorted(tap_layers, numbers, side="right")',
-          ("tests/models/test_vit.py",)),
+          TEST_VIT),
     Fault("the chosen taps stop before the last block",
           "losa_jax/training/build.py",
           "tuple(depth - 1 - round((count - 1 - i) * half / count)",
@@ -138,10 +143,10 @@ FAULTS = (
           'start = Linear if spec.gates == "tanh" else zero_linear',
           "start = Linear", TEST_LOSA),
     Fault("pooled keys stand at their first token",
-          "losa_jax/models/time_attention.py",
+          "losa_jax/models/ops/time_attention.py",
           "(np.arange(key.shape[1]) + 0.5) * self.key_pool - 0.5",
           "np.arange(key.shape[1]) * self.key_pool",
-          ("tests/models/test_time_attention.py",)),
+          ("tests/models/ops/test_time_attention.py",)),
     # --- Heads ------------------------------------------------------------
     Fault("a token after the last real sample is real", DETECTOR,
           "first_sample[None, :] < valid_samples[:, None]",
@@ -150,19 +155,19 @@ FAULTS = (
     Fault("resampling in time aligns the corners", LAYERS,
           "centre = (np.arange(length) + 0.5) * old / length - 0.5",
           "centre = np.arange(length) * (old - 1) / max(length - 1, 1)",
-          ("tests/models/test_layers.py",)),
+          ("tests/models/ops/test_layers.py",)),
     Fault("max-pooling pads with zeros", LAYERS,
           "padded = jnp.pad(x, pads, constant_values=-jnp.inf)",
-          "padded = jnp.pad(x, pads)", ("tests/models/test_layers.py",)),
+          "padded = jnp.pad(x, pads)", ("tests/models/ops/test_layers.py",)),
     Fault("the head's attention looks at padding",
-          "losa_jax/models/band_attention.py",
+          "losa_jax/models/ops/band_attention.py",
           "mask = seen[:, :, None, None, :] & (np.abs(distance) <= reach)",
           "mask = (np.abs(distance) <= reach)[None, None, None]",
-          ("tests/models/test_band_attention.py",)),
-    Fault("boundary heads train the pyramid", "losa_jax/models/tridet.py",
+          ("tests/models/ops/test_band_attention.py",)),
+    Fault("boundary heads train the pyramid", "losa_jax/models/heads/tridet.py",
           "fixed = [(jax.lax.stop_gradient(tokens), level_valid)",
           "fixed = [(tokens, level_valid)",
-          ("tests/models/test_tridet.py",)),
+          ("tests/models/heads/test_tridet.py",)),
     # --- The update -------------------------------------------------------
     Fault("the moving average follows a step late", STEP,
           "ema=_moving_average(state.ema, trained, state.step, ema)",
@@ -193,10 +198,10 @@ FAULTS = (
           "            LAST, abstract_state(state), batches)\n"
           "        state = state.replace(optimizer=fresh)\n", GOES_ON),
     Fault("a checkpoint counts the batch that was read ahead",
-          "losa_jax/training/feed.py",
+          "losa_jax/training/device_prefetch.py",
           'return {"next_index": self._given}',
           'return {"next_index": self._given + (self._held is not None)}',
-          ("tests/training/test_feed.py",)),
+          ("tests/training/test_device_prefetch.py",)),
     # --- From logits to detections ----------------------------------------
     Fault("start and end distances change places", POSTPROCESS,
           "segments = jnp.stack([time - distance[:, 0], "
@@ -242,12 +247,12 @@ FAULTS = (
           ("tests/test_score.py",)),
     # --- Written since ----------------------------------------------------
     Fault("levels of the pyramid run into each other",
-          "losa_jax/models/head_layers.py", "self.gap = kernel_size // 2",
-          "self.gap = 0", ("tests/models/test_head_layers.py",)),
+          "losa_jax/models/heads/layers.py", "self.gap = kernel_size // 2",
+          "self.gap = 0", ("tests/models/heads/test_layers.py",)),
     Fault("a filter's gradient is laid upside down", LOSA,
           "steps = steps.reshape(9, -1, x.shape[-1])[::-1]",
           "steps = steps.reshape(9, -1, x.shape[-1])", TEST_LOSA),
     Fault("a convolution's gradient looks the wrong way", LAYERS,
           "return neighbours(y, k, before=(k - 1) // 2)[::-1]",
-          "return neighbours(y, k)", ("tests/models/test_layers.py",)),
+          "return neighbours(y, k)", ("tests/models/ops/test_layers.py",)),
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import interleaved, ratio, table
-from losa_jax.detection.postprocess import suppress
+from losa_jax.detection.nms import suppress
 
 CLASSES = 20
 SIGMA, MIN_SCORE = 0.5, 0.001

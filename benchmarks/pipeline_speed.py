@@ -35,12 +35,12 @@ from benchmarks.figures import rates_table
 from benchmarks.video_readers import torch_frames_per_second, usable_readers
 from configs import common
 from losa_jax import timeline
-from losa_jax.data.batches import BatchIterator
-from losa_jax.data.frame_cache import FrameCache
-from losa_jax.data.pipeline import TrainWindows, train_dataset
-from losa_jax.data.source import SourceVideo
-from losa_jax.data.video_file import open_video
-from losa_jax.data.video_probe import probe_video
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.video.container import open_video
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.video.probe import probe_video
+from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.loader import BatchIterator
 
 FRAMES = 256
 SIZE = 160

@@ -30,14 +30,14 @@ import numpy as np
 
 from benchmarks.pipeline_speed import render
 from losa_jax import predict as door
-from losa_jax.data.frame_cache import FrameCache
-from losa_jax.data.pipeline import TestWindows, test_dataset
-from losa_jax.data.source import SourceVideo
-from losa_jax.data.stream import VideoWindow, stream_windows
-from losa_jax.freed_memory import keep_freed_memory
-from losa_jax.jobs.localizer import Localizer
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.windows.examples import TestWindows, test_dataset
+from losa_jax.data.windows.stream import VideoWindow, stream_windows
+from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.predict import predict
 from losa_jax.jobs.predicted import Settings
+from losa_jax.utils.malloc import keep_freed_memory
 
 
 def main() -> None:

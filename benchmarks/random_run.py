@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 from configs import quick
+from losa_jax.distributed import sharding
 from losa_jax.jobs.setup import store_config
-from losa_jax.models import weight_rules, weights
-from losa_jax.models.vit import VitSpec
-from losa_jax.training import build, sharding
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
+from losa_jax.weights import backbones, videomae
 
 NUM_CLASSES = 8
 
@@ -56,8 +57,8 @@ def _write_backbone(folder: Path, config: Any) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "backbone.safetensors"
-    weights.save_videomae_safetensors(path, spec, {
+    backbones.save_videomae_safetensors(path, spec, {
         name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape
-        in weight_rules.expected_shapes(spec).items()})
-    weights.convert_backbone(path, folder / "backbone")
+        in videomae.expected_shapes(spec).items()})
+    backbones.convert_backbone(path, folder / "backbone")
     return folder / "backbone"

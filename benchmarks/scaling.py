@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.figures import interleaved, table
 from benchmarks.made_up import Step, make_backbone, make_step
 from configs import quick
-from losa_jax.models.vit import VitSpec
+from losa_jax.models.backbones.videomae import VitSpec
 
 CLASSES, DEPTH = 12, 6
 SERIES = {"clips": (1, 2, 4, 8, 16), "taps": (1, 2, 3, 6),

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.figures import times_table
 from benchmarks.made_up import make_backbone
-from losa_jax.data import synthetic
-from losa_jax.models.vit import VitSpec
+from losa_jax.data.synthetic import data_set
+from losa_jax.models.backbones.videomae import VitSpec
 
 VARIABLE = "LOSA_COMPILE_CACHE"
 LIMIT_SECONDS = 600
@@ -53,7 +53,7 @@ def main() -> None:
 def make_set(folder: Path) -> list[str]:
     """The flags of a small run: ViT of width 96 and depth 6, LoSA, one
     epoch of two steps, nothing else to do."""
-    synthetic.render_untrimmed_set(folder / "videos", num_training=4,
+    data_set.render_untrimmed_set(folder / "videos", num_training=4,
                                    num_testing=2, size=64, progress=False)
     spec = VitSpec(width=96, depth=6, heads=4, mlp_width=384,
                    image_size=(64, 64))

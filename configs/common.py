@@ -163,8 +163,8 @@ def get_config() -> ConfigDict:
         colour_jitter=0.5,
         # The hue turns by up to this share of a circle.
         hue_jitter=0.0,
-        # RandAugment (data/random_operations.py): so many operations, at a
-        # magnitude of 10. AdaTAD: 2 and 9.
+        # RandAugment (data/windows/random_operations.py): so many operations,
+        # at a magnitude of 10. AdaTAD: 2 and 9.
         random_operations=0,
         operation_magnitude=9.0,
         # One draw for all frames of a "window" or of each "clip".
@@ -344,9 +344,10 @@ def get_config() -> ConfigDict:
         voting="actionformer",
         # predictions.json holds the scores of all classes of a segment.
         keep_all_scores=False,
-        # Scores of whole videos by a classifier (data/video_scores.py): a
-        # class-agnostic proposal stands for the best video_scores_top of
-        # them, other detections are weighed by the score of their class.
+        # Scores of whole videos by a classifier (see
+        # data/annotations/video_scores.py): a class-agnostic proposal stands
+        # for the best video_scores_top of them, other detections are weighed
+        # by the score of their class.
         video_scores="",
         video_scores_top=2,
         video_scores_fusion="sqrt",  # sqrt, product

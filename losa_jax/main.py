@@ -31,10 +31,10 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from losa_jax import recipes, usage
 from losa_jax.errors import InputError
-from losa_jax.freed_memory import keep_freed_memory
-from losa_jax.usage import EXIT_INPUT, EXIT_USAGE
+from losa_jax.utils import recipes, usage
+from losa_jax.utils.malloc import keep_freed_memory
+from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
 MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
          "check_data", "plan")
@@ -118,7 +118,7 @@ def run(argv: list[str]) -> int:
         return EXIT_INPUT
     keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
-    from losa_jax.training import bucket, processes
+    from losa_jax.distributed import processes, remote_workdir
     if _MODE.value in SHARED_MODES:
         try:
             processes.start(
@@ -135,6 +135,7 @@ def run(argv: list[str]) -> int:
     # What imports make stays to the end: looked through for garbage again and
     # again, it was a fourth of the time of tracing a step.
     gc.disable()
+    from losa_jax.distributed.stop_signal import Interrupted
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
@@ -143,10 +144,9 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.plan import plan
     from losa_jax.jobs.plan_sweep import sweep_plans
     from losa_jax.jobs.pretrain import pretrain
-    from losa_jax.jobs.stop import Interrupted
     from losa_jax.jobs.train import train
     from losa_jax.jobs.transcode import transcode
-    from losa_jax.training.compile_cache import use_compile_cache
+    from losa_jax.utils.compile_cache import use_compile_cache
     gc.freeze()
     gc.enable()
 
@@ -185,7 +185,7 @@ def run(argv: list[str]) -> int:
             "export": export, "check_data": check, "plan": plan_config}
     status, message, workdir = 0, "", None
     try:
-        workdir = bucket.local_folder(folder)
+        workdir = remote_workdir.local_folder(folder)
         jobs[_MODE.value](config, workdir)
     except InputError as error:
         status, message = EXIT_INPUT, f"error: {error}"
@@ -202,7 +202,7 @@ def run(argv: list[str]) -> int:
         traceback.print_exc()
         status, message = EXIT_INPUT, repr(error)
     if workdir is not None:
-        bucket.copy_back(workdir)
+        remote_workdir.copy_back(workdir)
         if "://" in folder:
             print(f"copied from {workdir} to {folder}")
     if status:

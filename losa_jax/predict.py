@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losa_jax.errors import InputError
-from losa_jax.freed_memory import keep_freed_memory
+from losa_jax.utils.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
-    from losa_jax.jobs.localizer import Localizer
+    from losa_jax.inference.localizer import Localizer
 
 
 def load(folder: str | Path, **settings: Any) -> "Localizer":
@@ -47,14 +47,14 @@ def load(folder: str | Path, **settings: Any) -> "Localizer":
 
     Args:
       folder: work directory of the run, or what --mode=export made of it.
-      **settings: of `losa_jax.jobs.localizer.from_workdir`.
+      **settings: of `losa_jax.inference.localizer.from_workdir`.
 
     Raises:
       InputError: no finished run.
     """
     # Imported late, so that --help does not wait for jax.
-    from losa_jax.jobs.localizer import from_exported, from_workdir
-    from losa_jax.training.exported import is_exported
+    from losa_jax.inference.exported import is_exported
+    from losa_jax.inference.localizer import from_exported, from_workdir
 
     load_from = from_exported if is_exported(folder) else from_workdir
     return load_from(Path(folder), **settings)
@@ -97,8 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     # Imported late, so that --help does not wait for jax.
     from absl import logging as absl_logging
 
-    from losa_jax.jobs.stop import Interrupted
-    from losa_jax.training.compile_cache import use_compile_cache
+    from losa_jax.distributed.stop_signal import Interrupted
+    from losa_jax.utils.compile_cache import use_compile_cache
 
     use_compile_cache()
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step

@@ -6,7 +6,7 @@
         [--diagnose=DIR] [--classifier=NAME]
 
 PREDICTIONS.json is in the ActivityNet submission format. --annotations takes
-any layout of losa_jax/data/annotation_formats.py; of two files, with a comma
+any layout of losa_jax/data/annotations/formats.py; of two files, with a comma
 between. --videos names the videos that count: a THUMOS protocol, or a file of
 ids to leave out, one a line.
 

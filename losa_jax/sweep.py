@@ -17,8 +17,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from losa_jax import recipes
 from losa_jax.errors import InputError
+from losa_jax.utils import recipes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"not known: {' '.join(wrong)} (settings of the config "
                      "are --config.section.key=value)")
     # Imported late, so that --help does not wait for jax.
-    from losa_jax.jobs.stop import Interrupted
+    from losa_jax.distributed.stop_signal import Interrupted
     from losa_jax.jobs.sweep import parse_variant, read_variants, run_all
     from losa_jax.jobs.sweep_table import make_table
 

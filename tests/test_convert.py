@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from losa_jax import convert
-from losa_jax.models import weight_rules, weights
-from losa_jax.models.vit import VitSpec
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.weights import backbones, videomae
 
 SPEC = VitSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
                clip_frames=4, image_size=(8, 8), num_classes=2)
@@ -17,14 +17,14 @@ SPEC = VitSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
 def source(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "tiny.safetensors"
-    weights.save_videomae_safetensors(path, SPEC, {
+    backbones.save_videomae_safetensors(path, SPEC, {
         name: rng.normal(size=shape).astype(np.float32) for name, shape in
-        weight_rules.expected_shapes(SPEC).items()})
+        videomae.expected_shapes(SPEC).items()})
     return path
 
 
 def test_the_door_offers_every_dtype():
-    assert set(convert.DTYPES) == set(weights.DTYPES)
+    assert set(convert.DTYPES) == set(backbones.DTYPES)
 
 
 def test_convert_and_verify(source, tmp_path, capsys):
@@ -33,7 +33,7 @@ def test_convert_and_verify(source, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "2 blocks of width 12, 3 heads" in text
     assert "tensors equal" in text
-    assert weights.load_backbone(out)[0] == SPEC
+    assert backbones.load_backbone(out)[0] == SPEC
 
 
 @pytest.mark.torch
@@ -46,9 +46,9 @@ def test_verify_compares_features_with_torch(tmp_path, capsys, options):
     spec = VitSpec(**{**vars(SPEC), **options})
     rng = np.random.default_rng(0)
     path = tmp_path / "tiny.safetensors"
-    weights.save_videomae_safetensors(path, spec, {
+    backbones.save_videomae_safetensors(path, spec, {
         name: rng.normal(size=shape, scale=0.3).astype(np.float32)
-        for name, shape in weight_rules.expected_shapes(spec).items()})
+        for name, shape in videomae.expected_shapes(spec).items()})
     out = tmp_path / "out"
     assert convert.main([str(path), f"--output={out}", "--verify"]) == 0
     found = re.search(r"largest difference ([0-9.e-]+), largest value "
@@ -60,14 +60,14 @@ def test_verify_compares_features_with_torch(tmp_path, capsys, options):
 def test_verify_finds_a_model_that_computes_otherwise(
         source, tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
-    from losa_jax.models import torch_check
+    from losa_jax.weights import torch_check
     monkeypatch.setattr(torch_check, "MAX_LOGIT_SCALE", -5.0)
     spec = VitSpec(**{**vars(SPEC), "cosine_attention": True})
     rng = np.random.default_rng(0)
     path = tmp_path / "cosine.safetensors"
-    weights.save_videomae_safetensors(path, spec, {
+    backbones.save_videomae_safetensors(path, spec, {
         name: rng.normal(size=shape, scale=0.3).astype(np.float32)
-        for name, shape in weight_rules.expected_shapes(spec).items()})
+        for name, shape in videomae.expected_shapes(spec).items()})
     out = tmp_path / "out"
     assert convert.main([str(path), f"--output={out}", "--verify"]) == 1
     assert "differ from torch's" in capsys.readouterr().err
@@ -98,7 +98,7 @@ def test_back_to_pth(source, tmp_path):
     assert state["head.weight"].dtype == torch.bfloat16
     assert convert.main([str(back), f"--output={tmp_path / 'again'}",
                          "--heads=3", "--frames=4", "--image_size=8,8"]) == 0
-    first, second = (weights.load_backbone(tmp_path / name)[1]
+    first, second = (backbones.load_backbone(tmp_path / name)[1]
                      for name in ("out", "again"))
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])

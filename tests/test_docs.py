@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from configs import common, custom
 from losa_jax import main
-from losa_jax.models.vit import VitSpec
-from losa_jax.models.vit_sizes import SIZES
+from losa_jax.models.backbones.sizes import SIZES
+from losa_jax.models.backbones.videomae import VitSpec
 from losa_jax.training.build import (
     adapter_spec,
     choose_tap_layers,

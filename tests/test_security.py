@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from losa_jax import score
-from losa_jax.data.video_file import EncodedVideo, open_video
+from losa_jax.data.video.container import EncodedVideo, open_video
 from losa_jax.errors import InputError
 
 FILES = sorted((Path(__file__).parent.parent / "losa_jax").rglob("*.py"))
@@ -23,7 +23,7 @@ FORBIDDEN = {"eval", "exec", "compile", "os.system", "os.popen",
 def test_nothing_runs_what_it_reads(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ClassDef):
-            # Its `find_class` refuses all names: models/torch_zip.py.
+            # Its `find_class` refuses all names: weights/torch_pickle.py.
             bases = {ast.unparse(base) for base in node.bases}
             assert "pickle.Unpickler" not in bases or (
                 path.name == "torch_zip.py")

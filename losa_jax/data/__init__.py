@@ -1,1 +1,1 @@
-"""From files to batches. Knows nothing of models."""
+"""Everything from files to batches: annotations, videos, features, windows."""

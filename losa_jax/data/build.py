@@ -33,9 +33,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from losa_jax.data import activitynet, thumos
-from losa_jax.data.annotations import load_annotations, load_class_names
-from losa_jax.data.build_shards import (
+from losa_jax.data.annotations import activitynet, thumos
+from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.features.tap_cache import split_shards
+from losa_jax.data.tfds.builder import BUILDERS
+from losa_jax.data.tfds.shards import (
     Plan,
     Shard,
     build_shard,
@@ -46,15 +48,13 @@ from losa_jax.data.build_shards import (
     same_plan,
     start,
 )
-from losa_jax.data.check import (
+from losa_jax.data.video.check import (
     BrokenVideo,
     find_file,
     report_broken,
     video_files,
 )
-from losa_jax.data.tap_store import split_shards
-from losa_jax.data.tfds_builder import BUILDERS
-from losa_jax.data.video_probe import CHECKS
+from losa_jax.data.video.probe import CHECKS
 from losa_jax.errors import InputError
 
 SHARD_MIB = 256

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.detection.postprocess import Candidates, suppress_rows
+from losa_jax.detection.nms import Candidates, suppress_rows
 from losa_jax.detection.predictions import Detection
 
 

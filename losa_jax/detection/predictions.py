@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from losa_jax.errors import InputError
-from losa_jax.whole_file import written_whole
+from losa_jax.utils.atomic_write import written_whole
 
 # Wrong entries listed in one message; the rest is counted.
 MAX_REPORTED = 10

@@ -17,25 +17,26 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data import augment
-from losa_jax.data.frame_cache import FrameCache
-from losa_jax.data.source import SourceVideo
-from losa_jax.data.tap_store import (
+from losa_jax.data.features.tap_cache import (
     ShardWriter,
     is_written,
     split_shards,
     write_index,
 )
-from losa_jax.data.video import VideoDecodeError
-from losa_jax.data.windows import Window
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.video.decode import VideoDecodeError
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.windows import augment
+from losa_jax.data.windows.sampling import Window
+from losa_jax.distributed import processes, sharding
+from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import load_data, start_log
-from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import WindowFeatures
-from losa_jax.training import build, processes, sharding
+from losa_jax.training import build
 from losa_jax.training.cached import cache_dtype, cache_facts
-from losa_jax.training.compiler import compiler_options
+from losa_jax.utils.xla_options import compiler_options
 
 logger = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from losa_jax.data.annotation_faults import find_faults
-from losa_jax.data.annotations import AnnotatedVideo
-from losa_jax.data.check import (
+from losa_jax.data.annotations.lint import find_faults
+from losa_jax.data.annotations.load import AnnotatedVideo
+from losa_jax.data.records import video_grid
+from losa_jax.data.video.check import (
     DISAGREEMENT,
     REPORT,
     check_videos,
     end_seconds,
 )
-from losa_jax.data.source import video_grid
-from losa_jax.data.video_probe import VideoInfo
+from losa_jax.data.video.probe import VideoInfo
 from losa_jax.jobs.setup import (
     PROBED_FILE,
     open_stored,

@@ -8,12 +8,12 @@ import numpy as np
 import yaml
 
 from losa_jax.errors import InputError
-from losa_jax.models import head_config, head_file, weight_rules, weights
-from losa_jax.models.checkpoint_file import open_checkpoint
-from losa_jax.models.vit import VitSpec
-from losa_jax.models.vit_sizes import SIZES, size_name
-from losa_jax.models.weight_rules import Tensor
-from losa_jax.whole_file import written_whole
+from losa_jax.models.backbones.sizes import SIZES, size_name
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.utils.atomic_write import written_whole
+from losa_jax.weights import backbones, head_config, heads, videomae
+from losa_jax.weights.checkpoint_file import open_checkpoint
+from losa_jax.weights.videomae import Tensor
 
 # Of features in float32, relative to the largest value.
 FEATURE_TOLERANCE = 1e-4
@@ -50,7 +50,7 @@ def convert(request: Request) -> None:
     Raises:
       InputError: it is neither, or its tensors do not find their place.
     """
-    head = head_file.open_head_tensors(request.checkpoint, ema=request.ema)
+    head = heads.open_head_tensors(request.checkpoint, ema=request.ema)
     if head is not None:
         _convert_head(request, head)
     elif request.output is None:
@@ -89,7 +89,7 @@ def _inspect(request: Request) -> None:
     kinds = ", ".join(sorted({tensor.dtype.name for tensor in tensors}))
     print(f"{len(checkpoint.tensors)} tensors, {count:,} numbers, {kinds}")
     try:
-        spec = weights.checkpoint_spec(checkpoint, **_spec_options(request))
+        spec = backbones.checkpoint_spec(checkpoint, **_spec_options(request))
     except InputError as error:
         print(f"what it is: {checkpoint.layout} names; {error}")
         return
@@ -112,9 +112,9 @@ def _convert_head(request: Request,
         print(f"what it is: a detection head, {len(tensors)} tensors of "
               f"{taken}")
         return
-    facts = head_file.convert_head(request.checkpoint, request.output,
+    facts = heads.convert_head(request.checkpoint, request.output,
                                    ema=request.ema)
-    flat, _ = head_file.load_head(request.output)
+    flat, _ = heads.load_head(request.output)
     count = sum(array.size for array in flat.values())
     settings, untold = facts["settings"], (
         "\nand what no tensor tells: attention_heads, attention_window, "
@@ -163,14 +163,14 @@ def _print_doubts(spec: VitSpec) -> None:
 
 
 def _convert(request: Request, output: Path) -> None:
-    spec = weights.convert_backbone(
+    spec = backbones.convert_backbone(
         request.checkpoint, output, dtype=request.dtype,
         **_spec_options(request))
     for note in open_checkpoint(request.checkpoint).notes:
         print(f"note: {note}")
-    arrays = output / weights.ARRAYS_FILE
+    arrays = output / backbones.ARRAYS_FILE
     count = sum(int(np.prod(shape)) for shape in
-                weight_rules.expected_shapes(spec).values())
+                videomae.expected_shapes(spec).values())
     print(f"wrote {output}: {_describe(spec)}; {count:,} "
           f"parameters, {arrays.stat().st_size / 2**20:.1f} MiB")
     _print_doubts(spec)
@@ -180,16 +180,16 @@ def _convert(request: Request, output: Path) -> None:
 
 def _verify(request: Request, output: Path) -> None:
     """Every tensor of the source against what the folder now holds."""
-    spec, params, _ = weights.load_backbone(output)
+    spec, params, _ = backbones.load_backbone(output)
     source = open_checkpoint(request.checkpoint).tensors
-    written = weight_rules.expected_source(spec)
+    written = videomae.expected_source(spec)
     largest = 0.0
     for name, (rule, block, _) in written.items():
         if name not in source:
             continue
         array = params[rule.ours] if block is None else (
             params[rule.ours][block])
-        array = weight_rules.to_source(array, rule.layout, spec)
+        array = videomae.to_source(array, rule.layout, spec)
         original = source[name].read().astype(array.dtype)
         difference = np.abs(original.astype(np.float64)
                             - array.astype(np.float64)).max(initial=0.0)
@@ -204,7 +204,7 @@ def _verify(request: Request, output: Path) -> None:
     except ImportError:
         print("features not compared: torch is not installed")
         return
-    from losa_jax.models.torch_check import compare_tokens
+    from losa_jax.weights.torch_check import compare_tokens
     found = compare_tokens(spec, source, params)
     print("tokens of a random clip after the last block, at "
           f"{found.image_size[0]} x {found.image_size[1]}, "
@@ -232,9 +232,9 @@ def to_torch(folder: Path, output: Path) -> None:
     """
     if output.exists():
         raise InputError(f"{output} exists: choose another --output")
-    spec, params, _ = weights.load_backbone(folder)
+    spec, params, _ = backbones.load_backbone(folder)
     if output.suffix == ".safetensors":
-        weights.save_videomae_safetensors(output, spec, params)
+        backbones.save_videomae_safetensors(output, spec, params)
     else:
         try:
             import torch
@@ -244,7 +244,7 @@ def to_torch(folder: Path, output: Path) -> None:
                 "torch); or give a name that ends in .safetensors"
             ) from error
         state = {}
-        for name, array in weights.to_videomae(spec, params).items():
+        for name, array in backbones.to_videomae(spec, params).items():
             array = np.array(array, order="C")  # the file's is read-only
             if array.dtype.name == "bfloat16":
                 state[name] = torch.from_numpy(
@@ -253,5 +253,5 @@ def to_torch(folder: Path, output: Path) -> None:
                 state[name] = torch.from_numpy(array)
         with written_whole(output) as temporary:
             torch.save({"module": state,
-                        "losa_jax": weights.untold_facts(spec)}, temporary)
+                        "losa_jax": backbones.untold_facts(spec)}, temporary)
     print(f"wrote {output}: VideoMAEv2's layout")

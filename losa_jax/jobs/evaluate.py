@@ -10,18 +10,18 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data.broken import (
+from losa_jax.data.annotations.video_scores import load_video_scores
+from losa_jax.data.windows.examples import (
+    TestWindows,
+    WindowReader,
+    test_dataset,
+)
+from losa_jax.data.windows.skipped_videos import (
     BEFORE,
     BROKEN_FILE,
     EVALUATION,
     BrokenVideos,
 )
-from losa_jax.data.pipeline import (
-    TestWindows,
-    WindowReader,
-    test_dataset,
-)
-from losa_jax.data.video_scores import load_video_scores
 from losa_jax.detection.fusion import fuse, rescore
 from losa_jax.detection.merge import (
     VideoFinds,
@@ -34,6 +34,8 @@ from losa_jax.detection.metrics import (
     format_map_table,
 )
 from losa_jax.detection.predictions import Detection, write_predictions
+from losa_jax.distributed import processes, remote_workdir
+from losa_jax.distributed.global_batch import local_rows, put_batch
 from losa_jax.errors import InputError
 from losa_jax.jobs.report import write_split_report
 from losa_jax.jobs.setup import (
@@ -47,8 +49,7 @@ from losa_jax.jobs.setup import (
     window_reader,
     write_json,
 )
-from losa_jax.training import bucket, build, processes
-from losa_jax.training.batches import local_rows, put_batch
+from losa_jax.training import build
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import BEST, LAST
 from losa_jax.training.restore import fresh_state, restore_run
@@ -251,7 +252,7 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
                          f"{BEST} or {LAST}")
     imported = bool(config.head.checkpoint) and (
         config.adapter.kind == "none") and not config.adapter.standardise_last
-    has_run = bucket.checkpoints_folder(workdir).is_dir()
+    has_run = remote_workdir.checkpoints_folder(workdir).is_dir()
     if not has_run and not imported:
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "

@@ -1,6 +1,6 @@
 """--mode=export: a finished run as one folder that needs nothing else.
 
-What is in it and why: losa_jax/training/exported.py. `predict` takes the
+What is in it and why: losa_jax/inference/exported.py. `predict` takes the
 folder in place of a work directory.
 """
 
@@ -13,18 +13,18 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.jobs.localizer import read_thresholds
-from losa_jax.jobs.setup import start_log
-from losa_jax.models.attention import portable
-from losa_jax.models.detector import FeatureStatistics
-from losa_jax.models.tree import flatten, nest
-from losa_jax.training import sharding
-from losa_jax.training.exported import (
+from losa_jax.inference.exported import (
     PLATFORMS,
     refuse_others,
     write_exported,
 )
+from losa_jax.inference.localizer import read_thresholds
+from losa_jax.jobs.setup import start_log
+from losa_jax.models.detector import FeatureStatistics
+from losa_jax.models.ops.attention import portable
+from losa_jax.models.ops.params import flatten, nest
 from losa_jax.training.restore import Run, load_run, plain
 from losa_jax.training.step import make_candidates_step
 

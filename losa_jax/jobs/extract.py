@@ -1,7 +1,7 @@
 """--mode=extract: features of a folder of videos, one .npy file each.
 
 In the layout that ActionFormer, OpenTAD and our own config.features read,
-[time, width], with a record (data/feature_record.py) of how they were made.
+[time, width], with a record (data/features/record.py) of how they were made.
 Every process takes its share of the videos and spreads clips or windows over
 its devices. A file has its name only when it is whole; the same command again
 goes on with those that are missing.
@@ -21,8 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from losa_jax import timeline
-from losa_jax.data.annotations import AnnotatedVideo
-from losa_jax.data.check import (
+from losa_jax.data.annotations.load import AnnotatedVideo
+from losa_jax.data.features.record import record_path, write_record
+from losa_jax.data.records import SourceVideo, video_grid
+from losa_jax.data.video.check import (
     EXTENSIONS,
     REPORT,
     BrokenVideo,
@@ -30,7 +32,7 @@ from losa_jax.data.check import (
     report_broken,
     video_ids,
 )
-from losa_jax.data.feature_pieces import (
+from losa_jax.data.windows.pieces import (
     Piece,
     clip_pieces,
     ending_in_errors,
@@ -38,19 +40,17 @@ from losa_jax.data.feature_pieces import (
     num_tokens,
     window_pieces,
 )
-from losa_jax.data.feature_record import record_path, write_record
-from losa_jax.data.source import SourceVideo, video_grid
-from losa_jax.data.stream import read_ahead
+from losa_jax.data.windows.stream import read_ahead
+from losa_jax.distributed import processes, sharding
+from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
-from losa_jax.jobs.pretrain import ensure_backbone
-from losa_jax.jobs.setup import PROBED_FILE, start_log
-from losa_jax.jobs.stop import Interrupted, StopSignal
-from losa_jax.training import processes, sharding
-from losa_jax.training.extractor import (
+from losa_jax.inference.extractor import (
     Extractor,
     clip_extractor,
     token_extractor,
 )
+from losa_jax.jobs.pretrain import ensure_backbone
+from losa_jax.jobs.setup import PROBED_FILE, start_log
 from losa_jax.training.restore import load_run
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from losa_jax import timeline
-from losa_jax.data.live import ENDLESS, LiveVideo
-from losa_jax.data.stream import read_ahead, sliding_windows
+from losa_jax.data.windows.live import ENDLESS, LiveVideo
+from losa_jax.data.windows.stream import read_ahead, sliding_windows
+from losa_jax.detection.online_nms import Settling
 from losa_jax.detection.predictions import Detection
-from losa_jax.detection.settle import Settling
-from losa_jax.jobs.localizer import Localizer
-from losa_jax.jobs.stop import StopSignal
+from losa_jax.distributed.stop_signal import StopSignal
+from losa_jax.inference.localizer import Localizer
 
 LINES_FILE = "live.jsonl"
 # Of a tenth of a second, see `read_ahead`.

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax import timeline
-from losa_jax.data.annotations import load_class_names
+from losa_jax.data.annotations.load import load_class_names
+from losa_jax.distributed import sharding
 from losa_jax.jobs.setup import write_json
-from losa_jax.training import sharding
-from losa_jax.training.describe import trace_steps
-from losa_jax.training.estimate import USUAL_SHARE, Need, estimate
-from losa_jax.training.topology import Chip, describe_devices
+from losa_jax.planning.abstract_steps import trace_steps
+from losa_jax.planning.estimate import USUAL_SHARE, Need, estimate
+from losa_jax.planning.topology import Chip, describe_devices
 
 # Where the config names no classes: THUMOS' number.
 DEFAULT_CLASSES = 20

@@ -17,9 +17,9 @@ from losa_jax.jobs.plan import (
     window_clips,
 )
 from losa_jax.jobs.setup import write_json
+from losa_jax.models.adapters.inside_backbone import KINDS as TUNED_KINDS
 from losa_jax.models.detector import largest_divisor
-from losa_jax.models.tuned import KINDS as TUNED_KINDS
-from losa_jax.training.topology import describe_devices
+from losa_jax.planning.topology import describe_devices
 
 # Clips in flight on a device; 0 is all of its clips.
 CHUNKS = (1, 4, 16, 0)

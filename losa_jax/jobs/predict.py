@@ -16,12 +16,13 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from losa_jax.data.check import EXTENSIONS
-from losa_jax.data.pipeline import clip_alignment
-from losa_jax.data.source import SourceVideo
-from losa_jax.data.windows import test_windows
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.video.check import EXTENSIONS
+from losa_jax.data.windows.examples import clip_alignment
+from losa_jax.data.windows.sampling import test_windows
+from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
-from losa_jax.jobs.localizer import Localizer, VideoResult
+from losa_jax.inference.localizer import Localizer, VideoResult
 from losa_jax.jobs.predicted import (
     INDEX_FILE,
     Asked,
@@ -29,7 +30,6 @@ from losa_jax.jobs.predicted import (
     Settings,
 )
 from losa_jax.jobs.setup import PREDICTIONS_FILE, write_json
-from losa_jax.jobs.stop import Interrupted, StopSignal
 
 STDIN = "-"
 FAILURES_FILE = "failures.json"

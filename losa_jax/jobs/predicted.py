@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax import timeline
-from losa_jax.data.source import SourceVideo
+from losa_jax.data.records import SourceVideo
 from losa_jax.detection.predictions import Detection, write_predictions
 from losa_jax.errors import InputError
-from losa_jax.jobs.localizer import Localizer
+from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.setup import PREDICTIONS_FILE, write_json, write_text
 from losa_jax.report import files
 from losa_jax.report.plots import plot_timeline

@@ -18,26 +18,22 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data import synthetic
-from losa_jax.data.batches import Batches
-from losa_jax.data.frame_cache import FrameCache
-from losa_jax.data.pipeline import (
+from losa_jax.data.synthetic import data_set
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.windows.examples import (
     TestWindows,
     TrainWindows,
     test_dataset,
     train_dataset,
 )
+from losa_jax.data.windows.loader import Batches
+from losa_jax.distributed import processes, sharding
+from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
-from losa_jax.jobs.stop import Interrupted, StopSignal
-from losa_jax.models.tree import Template, flatten, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
-from losa_jax.models.vit_sizes import backbone_size
-from losa_jax.models.weights import (
-    convert_backbone,
-    save_videomae_safetensors,
-)
-from losa_jax.training import processes, sharding
+from losa_jax.models.backbones.sizes import backbone_size
+from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.ops.params import Template, flatten, parameters
 from losa_jax.training.build import backbone_request
 from losa_jax.training.calibrate import calibrate
 from losa_jax.training.checkpoint import (
@@ -46,9 +42,13 @@ from losa_jax.training.checkpoint import (
     abstract_state,
     same_facts,
 )
+from losa_jax.training.metric_writer import MetricWriter
 from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from losa_jax.training.restore import plain
-from losa_jax.training.writer import MetricWriter
+from losa_jax.weights.backbones import (
+    convert_backbone,
+    save_videomae_safetensors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,13 @@ def render(config: Any, kind: str) -> Path:
     settings = config.synthetic
     folder = Path(settings.folder) / kind
     if kind == "untrimmed":
-        synthetic.render_untrimmed_set(
+        data_set.render_untrimmed_set(
             folder, num_training=settings.num_training,
             num_testing=settings.num_testing,
             num_validation=settings.num_validation, seed=settings.seed,
             size=settings.size)
     else:
-        synthetic.render_trimmed_set(
+        data_set.render_trimmed_set(
             folder, num_training=settings.num_trimmed_training,
             num_testing=settings.num_trimmed_testing, seed=settings.seed,
             size=settings.size)
@@ -233,12 +233,12 @@ def _facts(config: Any, data: DataSet) -> dict[str, Any]:
     settings = config.pretrain.to_dict()
     for name in ("log_every", "checkpoint_every"):
         del settings[name]
-    synthetic = {name: config.synthetic[name] for name in (
+    rendered = {name: config.synthetic[name] for name in (
         "num_trimmed_training", "seed", "size")}
     return plain({
         "pretrain": settings,
         "backbone": backbone_request(config.backbone),
-        "seed": config.seed, "synthetic": synthetic,
+        "seed": config.seed, "synthetic": rendered,
         "window": config.window.to_dict(),
         "augment": config.augment.to_dict(),
         "class_names": list(data.class_names)})

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.check import find_file, video_files
-from losa_jax.data.source import SourceVideo
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.video.check import find_file, video_files
 from losa_jax.detection.diagnosis import Found, Truth, diagnose
 from losa_jax.detection.metrics import (
     Annotation,

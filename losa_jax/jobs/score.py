@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.data.annotation_faults import find_faults, summarise
-from losa_jax.data.annotation_formats import read_ambiguous
-from losa_jax.data.annotations import load_annotations, load_class_names
+from losa_jax.data.annotations.formats import read_ambiguous
+from losa_jax.data.annotations.lint import find_faults, summarise
+from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.detection.diagnosis import (
     Diagnosis,
     diagnose,

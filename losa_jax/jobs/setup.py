@@ -8,32 +8,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losa_jax.data import thumos
-from losa_jax.data.annotation_faults import (
+from losa_jax.data.annotations import thumos
+from losa_jax.data.annotations.lint import (
     WRONG_DURATION,
     find_faults,
     summarise,
 )
-from losa_jax.data.annotations import (
+from losa_jax.data.annotations.load import (
     ON_OUTSIDE,
     AnnotatedVideo,
     Annotations,
     load_annotations,
     load_class_names,
 )
-from losa_jax.data.batches import ReadAhead
-from losa_jax.data.check import BrokenVideo, check_videos, end_seconds
-from losa_jax.data.feature_files import FeatureFiles
-from losa_jax.data.frame_cache import FrameCache
-from losa_jax.data.pipeline import FeatureStore, WindowReader
-from losa_jax.data.source import SourceVideo, video_grid
-from losa_jax.data.video_probe import VideoInfo
+from losa_jax.data.features.files import FeatureFiles
+from losa_jax.data.records import SourceVideo, video_grid
+from losa_jax.data.video.check import BrokenVideo, check_videos, end_seconds
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.video.probe import VideoInfo
+from losa_jax.data.windows.examples import FeatureStore, WindowReader
+from losa_jax.data.windows.loader import ReadAhead
+from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
-from losa_jax.training import bucket, processes
-from losa_jax.whole_file import written_whole
+from losa_jax.utils.atomic_write import written_whole
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
-    from losa_jax.data.stored_videos import StoredVideos
+    from losa_jax.data.tfds.reader import StoredVideos
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def open_stored(config: Any) -> "StoredVideos | None":
     if config.data.videos:
         raise InputError("config.data.tfds and config.data.videos are both "
                          "set: which of them holds the videos?")
-    from losa_jax.data.stored_videos import StoredVideos
+    from losa_jax.data.tfds.reader import StoredVideos
     return StoredVideos(config.data.tfds)
 
 
@@ -210,13 +210,13 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
         return stored.check(annotated, data.on_broken_video, data.on_outside)
     with processes.first_goes_first("probe"):
         # What the first one has found, the others need not find again.
-        bucket.fetch(workdir, PROBED_FILE)
+        remote_workdir.fetch(workdir, PROBED_FILE)
         found = check_videos(
             annotated, Path(data.videos),
             on_broken_video=data.on_broken_video, check=data.check,
             cache_path=workdir / PROBED_FILE, progress=True,
             on_outside=data.on_outside)
-        bucket.copy_back(workdir)
+        remote_workdir.copy_back(workdir)
     return found
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import write_json
-from losa_jax.jobs.stop import Interrupted
 
 # Beside a run's own files: what was run, written when it is through.
 DONE_FILE = "sweep.json"

@@ -14,20 +14,23 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data.broken import (
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.windows.examples import (
+    TrainWindows,
+    WindowReader,
+    train_dataset,
+)
+from losa_jax.data.windows.skipped_videos import (
     BEFORE,
     BROKEN_FILE,
     TRAINING,
     BrokenVideos,
 )
-from losa_jax.data.pipeline import (
-    TrainWindows,
-    WindowReader,
-    train_dataset,
-)
-from losa_jax.data.source import SourceVideo
 from losa_jax.detection.metrics import MapReport
 from losa_jax.detection.thresholds import best_f1_thresholds
+from losa_jax.distributed import processes, sharding
+from losa_jax.distributed.global_batch import local_rows, put_batch
+from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
     MAP_FILE,
@@ -51,10 +54,8 @@ from losa_jax.jobs.setup import (
     window_reader,
     write_json,
 )
-from losa_jax.jobs.stop import Interrupted, StopSignal
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import build, processes, sharding
-from losa_jax.training.batches import local_rows, put_batch
+from losa_jax.training import build
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
     BEST,
@@ -64,10 +65,10 @@ from losa_jax.training.checkpoint import (
     abstract_state,
     same_facts,
 )
-from losa_jax.training.compiler import compiler_options
+from losa_jax.training.device_prefetch import DataClock, Feed
+from losa_jax.training.diagnostics import gate_gauges, memory_gauges
 from losa_jax.training.encoder import encoder_inputs
-from losa_jax.training.feed import DataClock, Feed
-from losa_jax.training.gauges import gate_gauges, memory_gauges
+from losa_jax.training.metric_writer import MetricWriter
 from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
@@ -80,7 +81,7 @@ from losa_jax.training.state import (
     tree_size,
 )
 from losa_jax.training.step import make_moments_step
-from losa_jax.training.writer import MetricWriter
+from losa_jax.utils.xla_options import compiler_options
 
 COST_FILE = "cost.json"
 # Steps that the device has not been asked about yet: number, metrics,

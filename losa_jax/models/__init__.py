@@ -1,1 +1,1 @@
-"""Arrays in, arrays out. Knows nothing of files, except `weights`."""
+"""Arrays in, arrays out: no files, no configuration."""

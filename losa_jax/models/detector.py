@@ -14,13 +14,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from losa_jax.models.actionformer import ActionFormer
-from losa_jax.models.adatad import Ladder, LadderSpec
-from losa_jax.models.head_layers import HeadSpec
-from losa_jax.models.layers import resize_time
-from losa_jax.models.losa import Losa, LosaSpec
-from losa_jax.models.tridet import TriDet
-from losa_jax.models.vit import VisionTransformer
+from losa_jax.models.adapters.ladder import Ladder, LadderSpec
+from losa_jax.models.adapters.losa import Losa, LosaSpec
+from losa_jax.models.backbones.videomae import VisionTransformer
+from losa_jax.models.heads.actionformer import ActionFormer
+from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.heads.tridet import TriDet
+from losa_jax.models.ops.layers import resize_time
 
 HEADS = {"actionformer": ActionFormer, "tridet": TriDet}
 

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from losa_jax.whole_file import written_whole
+from losa_jax.utils.atomic_write import written_whole
 
 _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
            "img-src data:; media-src 'self' file: data:; base-uri 'none'; "

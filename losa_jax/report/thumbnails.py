@@ -2,7 +2,7 @@
 
 For people to look at: a picture may be some frames off where time stamps are
 broken, and a moment that cannot be decoded has none. (Exact frames, for
-models, are read by `losa_jax.data.video`.)
+models, are read by `losa_jax.data.video.decode`.)
 """
 
 import logging

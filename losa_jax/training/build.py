@@ -17,20 +17,22 @@ from jax.sharding import Mesh
 
 from losa_jax import timeline
 from losa_jax.detection.targets import Points, level_points
+from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.models import losa, tuned
-from losa_jax.models.adatad import LadderSpec
+from losa_jax.models.adapters import inside_backbone, losa
+from losa_jax.models.adapters.ladder import LadderSpec
+from losa_jax.models.backbones.sizes import backbone_size
+from losa_jax.models.backbones.videomae import VitSpec
 from losa_jax.models.detector import HEADS, Detector
-from losa_jax.models.head_file import load_head
-from losa_jax.models.head_layers import HeadSpec
-from losa_jax.models.tree import Template, Tree, flatten, nest, parameters
-from losa_jax.models.tridet import NUM_GROUPS
-from losa_jax.models.vit import VitSpec
-from losa_jax.models.vit_sizes import backbone_size
-from losa_jax.models.weight_rules import expected_shapes
-from losa_jax.models.weights import load_backbone
-from losa_jax.training import sharding
-from losa_jax.training.compiler import compiler_options
+from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.heads.tridet import NUM_GROUPS
+from losa_jax.models.ops.params import (
+    Template,
+    Tree,
+    flatten,
+    nest,
+    parameters,
+)
 from losa_jax.training.encoder import (
     Encode,
     feature_encoder,
@@ -44,8 +46,12 @@ from losa_jax.training.step import (
     make_candidates_step,
     make_train_step,
 )
+from losa_jax.utils.xla_options import compiler_options
+from losa_jax.weights.backbones import load_backbone
+from losa_jax.weights.heads import load_head
+from losa_jax.weights.videomae import expected_shapes
 
-KINDS = ("none", "losa", "ladder", *tuned.KINDS)
+KINDS = ("none", "losa", "ladder", *inside_backbone.KINDS)
 RESAMPLES = ("linear", "area")
 # Beyond any window: the last level's regression range is open.
 OPEN_RANGE = 10000.0
@@ -141,7 +147,7 @@ def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
                                     abstract=abstract)
     if spec is None:
         encoder = feature_encoder()
-    elif config.adapter.kind in tuned.KINDS:
+    elif config.adapter.kind in inside_backbone.KINDS:
         encoder = tuned_encoder(config, spec, flat, mesh, abstract=abstract)
         trained["backbone"] = encoder.trained
     else:
@@ -310,7 +316,7 @@ def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
         if value not in known:
             raise InputError(f"config.adapter.{key}={value!r}: choose one of "
                              f"{', '.join(known)}")
-    if adapter.kind in ("none", *tuned.KINDS):
+    if adapter.kind in ("none", *inside_backbone.KINDS):
         return None
     if adapter.kind == "ladder":
         return LadderSpec(

@@ -6,13 +6,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from losa_jax.data.feature_files import FeatureFiles, FeatureSettings
-from losa_jax.data.tap_store import TapStore, stored_facts
+from losa_jax.data.features.files import FeatureFiles, FeatureSettings
+from losa_jax.data.features.tap_cache import TapStore, stored_facts
 from losa_jax.errors import InputError
-from losa_jax.models.weights import load_backbone
 from losa_jax.training.build import choose_tap_layers
 from losa_jax.training.encoder import tap_grid
 from losa_jax.training.restore import plain
+from losa_jax.weights.backbones import load_backbone
 
 TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
               "float16": jnp.float16}

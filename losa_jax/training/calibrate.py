@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from losa_jax.models.tree import Template, Tree
+from losa_jax.models.ops.params import Template, Tree
 
 # Deviation of a patch channel; positions have 0.7.
 PATCH_DEVIATION = 1.25

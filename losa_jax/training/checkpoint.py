@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import jax
 import orbax.checkpoint as ocp
 
+from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
-from losa_jax.training import bucket, processes
 from losa_jax.training.state import TrainState
 
 LAST, BEST = "last", "best"
@@ -82,7 +82,7 @@ class Checkpoints:
         self._workdir, self._alone = workdir, alone
         self._steps: dict[str, int] = {}
         self._failures: dict[str, BaseException] = {}
-        root = bucket.checkpoints_folder(workdir)
+        root = remote_workdir.checkpoints_folder(workdir)
         if alone:  # Orbax makes folders only for all processes together
             for name in (LAST, BEST):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class Checkpoints:
         No restored step lacks its metrics, and none knows of a best
         checkpoint that is not there.
         """
-        bucket.copy_back(self._workdir)
+        remote_workdir.copy_back(self._workdir)
         self._managers[BEST].wait_until_finished()
 
     def latest_step(self, which: str = LAST) -> int | None:

@@ -16,17 +16,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from losa_jax import timeline
+from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.models import tuned
+from losa_jax.models.adapters import inside_backbone
+from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
 from losa_jax.models.detector import (
     WindowFeatures,
     encode_windows,
     valid_steps,
 )
-from losa_jax.models.taps import shape_tap
-from losa_jax.models.tree import Template, Tree, nest
-from losa_jax.models.vit import VisionTransformer, VitSpec
-from losa_jax.training import sharding
+from losa_jax.models.ops.params import Template, Tree, nest
+from losa_jax.models.ops.taps import shape_tap
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -155,10 +155,11 @@ def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     """
     dtype = compute_dtype(config.backbone.dtype)
     settings = tuned_spec(config.adapter, spec)
-    frozen_flat, trained_flat = tuned.split_backbone(flat, spec, settings)
+    frozen_flat, trained_flat = inside_backbone.split_backbone(
+        flat, spec, settings)
     frozen = sharding.read_onto_mesh(
         nest(frozen_flat), mesh, frozen_dtype(dtype), abstract=abstract)
-    backbone = tuned.TunedBackbone(spec, settings)
+    backbone = inside_backbone.TunedBackbone(spec, settings)
     shards, place = clip_placement(config, mesh)
     if settings.kind == "tia":
         trained = sharding.make_on_mesh(
@@ -185,7 +186,7 @@ def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     return Encoder(frozen, trained, encode)
 
 
-def tuned_spec(adapter: Any, spec: VitSpec) -> tuned.TunedSpec:
+def tuned_spec(adapter: Any, spec: VitSpec) -> inside_backbone.TunedSpec:
     """How the backbone is tuned.
 
     Raises:
@@ -195,7 +196,7 @@ def tuned_spec(adapter: Any, spec: VitSpec) -> tuned.TunedSpec:
     if not 1 <= top <= spec.depth:
         raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
                          f"{spec.depth} blocks; 0 is all of them")
-    return tuned.TunedSpec(
+    return inside_backbone.TunedSpec(
         kind=adapter.kind, top_blocks=top,
         width=adapter.width or spec.width // 4, kernel=adapter.long_kernel,
         drop_path=adapter.drop_path,

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from losa_jax.distributed import remote_workdir, sharding
 from losa_jax.errors import InputError
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import bucket, optimizer, sharding
+from losa_jax.training import optimizer
 from losa_jax.training.build import Model, build_model
 from losa_jax.training.checkpoint import (
     BEST,
@@ -117,7 +118,7 @@ def load_run(config: Any, workdir: Path, mesh: Mesh) -> Run:
     if which not in (BEST, LAST):
         raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
                          f"{BEST} or {LAST}")
-    if not bucket.checkpoints_folder(workdir).is_dir():
+    if not remote_workdir.checkpoints_folder(workdir).is_dir():
         raise InputError(f"--workdir={workdir} holds no run: name the "
                          "folder of a run, or train first (--mode=train)")
     checkpoints = Checkpoints(workdir)

@@ -16,10 +16,10 @@ import numpy as np
 import optax
 
 from losa_jax.detection.losses import detection_loss
-from losa_jax.detection.postprocess import decode_with_points
+from losa_jax.detection.nms import decode_with_points
 from losa_jax.detection.targets import Points, assign_targets
 from losa_jax.models.detector import DetectorOutput
-from losa_jax.models.tree import Template, Tree
+from losa_jax.models.ops.params import Template, Tree
 from losa_jax.training.encoder import Encode, encoder_inputs
 from losa_jax.training.state import TrainState
 

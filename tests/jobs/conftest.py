@@ -5,28 +5,29 @@ import numpy as np
 import pytest
 
 from configs import quick
-from losa_jax.data import synthetic
-from losa_jax.data.annotations import load_annotations
-from losa_jax.models import weight_rules, weights
-from losa_jax.models.vit import VitSpec
-from losa_jax.training import build, sharding
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.synthetic import data_set
+from losa_jax.distributed import sharding
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
+from losa_jax.weights import backbones, videomae
 
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory):
     """quick.py on six videos and a random backbone."""
     folder = tmp_path_factory.mktemp("data")
-    synthetic.render_untrimmed_set(folder / "videos", num_training=4,
+    data_set.render_untrimmed_set(folder / "videos", num_training=4,
                                    num_testing=2, size=32, progress=False)
     spec = VitSpec(width=16, depth=2, heads=2, mlp_width=32, patch=16,
                    image_size=(32, 32))
     rng = np.random.default_rng(0)
-    weights.save_videomae_safetensors(folder / "tiny.safetensors", spec, {
+    backbones.save_videomae_safetensors(folder / "tiny.safetensors", spec, {
         name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape
-        in weight_rules.expected_shapes(spec).items()})
-    weights.convert_backbone(folder / "tiny.safetensors", folder / "tiny")
+        in videomae.expected_shapes(spec).items()})
+    backbones.convert_backbone(folder / "tiny.safetensors", folder / "tiny")
     config = quick.get_config()
     config.synthetic.folder = ""
     config.pretrain.steps = 0

@@ -6,16 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from losa_jax.data import augment, tap_store
-from losa_jax.data.frame_cache import FrameCache
-from losa_jax.data.pipeline import TrainWindows
-from losa_jax.data.windows import Window
+from losa_jax.data.features import tap_cache
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.windows import augment
+from losa_jax.data.windows.examples import TrainWindows
+from losa_jax.data.windows.sampling import Window
+from losa_jax.distributed import sharding
+from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.setup import load_data
-from losa_jax.jobs.stop import Interrupted
-from losa_jax.training import build, sharding
+from losa_jax.training import build
 from losa_jax.training.cached import open_store
 
 pytestmark = pytest.mark.slow
@@ -140,7 +142,7 @@ def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
     assert "2 shards are there already" in capsys.readouterr().out
 
     # A flipped byte is found when its video is read.
-    path = tap_store.shard_path(tmp_path / "new", 3, "arrayrecord")
+    path = tap_cache.shard_path(tmp_path / "new", 3, "arrayrecord")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

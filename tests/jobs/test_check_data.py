@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from losa_jax.data.annotations import Action, AnnotatedVideo
-from losa_jax.data.video_probe import VideoInfo
+from losa_jax.data.annotations.load import Action, AnnotatedVideo
+from losa_jax.data.video.probe import VideoInfo
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data, propose
 from losa_jax.jobs.setup import load_data

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.annotations import Action, AnnotatedVideo
-from losa_jax.data.broken import BrokenVideos
-from losa_jax.data.feature_files import FeatureFiles, FeatureSettings
-from losa_jax.data.source import SourceVideo
-from losa_jax.detection.postprocess import Candidates
+from losa_jax.data.annotations.load import Action, AnnotatedVideo
+from losa_jax.data.features.files import FeatureFiles, FeatureSettings
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.windows.skipped_videos import BrokenVideos
+from losa_jax.detection.nms import Candidates
+from losa_jax.distributed import sharding
 from losa_jax.jobs.evaluate import Evaluator
-from losa_jax.training import sharding
 
 
 def _finds_marked_tokens(parameters, statistics, frozen, batch):

@@ -13,10 +13,10 @@ import pytest
 
 from losa_jax import predict
 from losa_jax.errors import InputError
+from losa_jax.inference import exported
+from losa_jax.inference.exported import is_exported, load_exported
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.export import export
-from losa_jax.training import exported
-from losa_jax.training.exported import is_exported, load_exported
 
 pytestmark = pytest.mark.slow
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data import augment
-from losa_jax.data.feature_record import read_record
-from losa_jax.data.video import probe_video, read_frames
+from losa_jax.data.features.record import read_record
+from losa_jax.data.video.decode import probe_video, read_frames
+from losa_jax.data.windows import augment
+from losa_jax.distributed import processes
+from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import extract as extract_job
 from losa_jax.jobs.extract import extract
-from losa_jax.jobs.stop import Interrupted
 from losa_jax.jobs.train import train
-from losa_jax.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from losa_jax.models.weights import load_backbone
-from losa_jax.training import processes
+from losa_jax.models.backbones.videomae import IMAGENET_MEAN, IMAGENET_STD
 from losa_jax.training.cached import open_feature_files
 from losa_jax.training.restore import load_run
+from losa_jax.weights.backbones import load_backbone
 
 pytestmark = pytest.mark.slow
 

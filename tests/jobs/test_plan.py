@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import thumos
+from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.jobs import plan_sweep
 from losa_jax.jobs.plan import (
@@ -20,16 +21,12 @@ from losa_jax.jobs.plan import (
     plan,
 )
 from losa_jax.jobs.plan_sweep import meshes, sweep_plans
-from losa_jax.training import build, sharding
-from losa_jax.training.cost import matmul_flops
-from losa_jax.training.describe import trace_steps
-from losa_jax.training.estimate import Need
+from losa_jax.planning.abstract_steps import trace_steps
+from losa_jax.planning.cost import matmul_flops
+from losa_jax.planning.estimate import Need
+from losa_jax.planning.topology import CHIPS, describe_devices, parse_topology
+from losa_jax.training import build
 from losa_jax.training.restore import fresh_state
-from losa_jax.training.topology import (
-    CHIPS,
-    describe_devices,
-    parse_topology,
-)
 
 
 def test_topologies():

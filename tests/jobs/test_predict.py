@@ -17,14 +17,14 @@ import pytest
 
 from losa_jax import predict as door
 from losa_jax.detection.predictions import read_predictions
+from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
-from losa_jax.jobs import localizer as seam
+from losa_jax.inference import localizer as seam
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import find_videos, predict
 from losa_jax.jobs.predicted import Settings
 from losa_jax.jobs.setup import load_data, store_config, write_json
-from losa_jax.jobs.stop import Interrupted
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from configs import quick
+from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import pretrain as pretrain_job
-from losa_jax.jobs.stop import Interrupted
-from losa_jax.models.weights import load_backbone
+from losa_jax.weights.backbones import load_backbone
 
 pytestmark = pytest.mark.slow
 

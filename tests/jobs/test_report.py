@@ -7,9 +7,9 @@ import pytest
 
 from configs.common import get_config
 from losa_jax import timeline
-from losa_jax.data.annotations import Action
-from losa_jax.data.source import SourceVideo
-from losa_jax.data.video import VideoInfo
+from losa_jax.data.annotations.load import Action
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.video.decode import VideoInfo
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.predictions import Detection
 from losa_jax.jobs.evaluate import write_results

@@ -11,8 +11,8 @@ import pytest
 
 from configs import quick
 from losa_jax import sweep
+from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
-from losa_jax.jobs.stop import Interrupted
 from losa_jax.jobs.sweep import Variant, parse_variant, read_variants, run_all
 from losa_jax.jobs.sweep_table import make_table
 from tests.jobs.flags import flags_of

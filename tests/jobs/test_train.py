@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.annotations import AnnotatedVideo
-from losa_jax.data.broken import BrokenVideos
-from losa_jax.data.feature_files import FeatureFiles, FeatureSettings
-from losa_jax.data.source import SourceVideo
+from losa_jax.data.annotations.load import AnnotatedVideo
+from losa_jax.data.features.files import FeatureFiles, FeatureSettings
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.windows.skipped_videos import BrokenVideos
+from losa_jax.distributed import sharding
 from losa_jax.jobs.train import measure_statistics
-from losa_jax.training import sharding
 from losa_jax.training.encoder import feature_encoder
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from losa_jax.models.adapters.losa import LosaSpec
+from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
 from losa_jax.models.detector import (
     Detector,
     FeatureStatistics,
@@ -14,10 +16,8 @@ from losa_jax.models.detector import (
     resize_valid_time,
     valid_steps,
 )
-from losa_jax.models.head_layers import HeadSpec
-from losa_jax.models.losa import LosaSpec
-from losa_jax.models.tree import Template, flatten, nest, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.ops.params import Template, flatten, nest, parameters
 
 SPEC = VitSpec(width=24, depth=4, heads=2, mlp_width=48, patch=8,
                clip_frames=4, image_size=(16, 16))

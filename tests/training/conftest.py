@@ -13,16 +13,17 @@ import pytest
 from flax import nnx
 
 from losa_jax.detection.targets import level_points
+from losa_jax.distributed import sharding
+from losa_jax.models.adapters.losa import LosaSpec
+from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
 from losa_jax.models.detector import (
     Detector,
     FeatureStatistics,
     encode_windows,
 )
-from losa_jax.models.head_layers import HeadSpec
-from losa_jax.models.losa import LosaSpec
-from losa_jax.models.tree import Template, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
-from losa_jax.training import optimizer, sharding
+from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.ops.params import Template, parameters
+from losa_jax.training import optimizer
 from losa_jax.training.state import create_state
 from losa_jax.training.step import (
     EmaSettings,

@@ -4,8 +4,8 @@ import pytest
 
 from configs import custom, thumos
 from losa_jax.errors import InputError
-from losa_jax.models.vit import VitSpec
-from losa_jax.models.vit_sizes import SIZES
+from losa_jax.models.backbones.sizes import SIZES
+from losa_jax.models.backbones.videomae import VitSpec
 from losa_jax.training.build import (
     adapter_spec,
     check_backbone,

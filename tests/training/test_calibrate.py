@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.tree import Template, parameters
-from losa_jax.models.vit import VisionTransformer, VitSpec
+from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.ops.params import Template, parameters
 from losa_jax.training.calibrate import PATCH_DEVIATION, calibrate
 
 SPEC = VitSpec(width=16, depth=2, heads=2, mlp_width=32, patch=8,

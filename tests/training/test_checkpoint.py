@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.training import sharding
 from losa_jax.training.checkpoint import (
     BEST,
     LAST,

@@ -1,0 +1,1 @@
+"""Annotation files of every layout, checked and made into one."""

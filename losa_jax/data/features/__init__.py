@@ -1,0 +1,1 @@
+"""Features in files: of other tools, and cached ones of our backbones."""

@@ -1,0 +1,257 @@
+"""What a synthetic video looks like, and the H.264 file it is kept in.
+
+Nothing here knows of classes: the pictures are drawn from a random stream of
+their own, so shape, colour, texture, background and distractors cannot tell
+what the main object does. Lengths are written for a picture of `STAGE` pixels
+and scaled to the size asked for.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from losa_jax.data.synthetic.motion import STAGE
+
+# Backgrounds are darker than objects (luma of 255), so that an object shows
+# over every background; hue and texture stay free.
+_BACKGROUND_LUMA = (20.0, 100.0)
+_OBJECT_LUMA = (140.0, 240.0)
+_LUMA = np.array([0.299, 0.587, 0.114])
+# A sprite is a square of 3.5 radii: a triangle of a disc's area reaches
+# 1.41 radii, and the blurred edge must fade inside.
+_SPRITE_RADII = 3.5
+_SHAPES = (("polygon", 3), ("polygon", 4), ("polygon", 5), ("polygon", 40),
+           ("star", 4), ("star", 5), ("star", 6))
+
+
+def render_frames(
+    rng: np.random.Generator,
+    poses: np.ndarray,
+    visible: np.ndarray,
+    fps: int,
+    size: int,
+) -> Iterator[np.ndarray]:
+    """Draws a scene and yields its frames.
+
+    Args:
+      rng: source of everything but the main object's motion.
+      poses: [f, 3] x, y (stage pixels, y down) and log radius of the main
+        object.
+      visible: [f] opacity of the main object, 0 to 1.
+      fps: frames per second.
+      size: width and height of the picture in pixels.
+
+    Yields:
+      uint8 [size, size, 3], RGB.
+    """
+    scale = size / STAGE
+    seconds = np.arange(len(poses)) / fps
+    background = _draw_background(rng, size)
+    offsets = _drift(rng, seconds, scale) % (2 * size)
+    gain = 1 + rng.uniform(0, 0.12) * _wave(rng, seconds, (0.02, 0.15))
+    distractors = [
+        (_draw_sprite(rng, size), rng.uniform(2.4, 3.6) * scale,
+         _wander(rng, seconds) * scale)
+        for _ in range(rng.integers(1, 3))
+    ]
+    sprite = _draw_sprite(rng, size)
+    # The object is never quite still: a slow sway of about half a pixel.
+    sway = np.stack(
+        [0.6 * _wave(rng, seconds, (0.05, 0.3)) for _ in range(2)], axis=1)
+    places = (poses[:, :2] + sway) * scale
+    radii = np.exp(poses[:, 2]) * scale
+    noise = rng.normal(
+        0, rng.uniform(1, 4), (size + 64, size + 64, 3)).astype(np.float32)
+    corners = rng.integers(0, 64, (len(poses), 2))
+
+    for frame_index in range(len(poses)):
+        shift = np.array([[1, 0, offsets[frame_index, 0]],
+                          [0, 1, offsets[frame_index, 1]]])
+        picture: np.ndarray = cv2.warpAffine(
+            background, shift, (size, size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        for small, radius, path in distractors:
+            picture = _paste(picture, small, path[frame_index], radius, 1.0)
+        if visible[frame_index] > 0:
+            picture = _paste(picture, sprite, places[frame_index],
+                             radii[frame_index], visible[frame_index])
+        picture *= np.float32(gain[frame_index])
+        # One sheet of noise seen through a jumping hole: as good as fresh
+        # noise to the eye, and much cheaper.
+        top, left = corners[frame_index]
+        picture += noise[top:top + size, left:left + size]
+        yield np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def encode_video(
+    path: Path, frames: Iterable[np.ndarray], fps: int, size: int
+) -> None:
+    """Writes frames as constant-rate H.264 in MP4, whole or not at all.
+
+    Args:
+      path: the file to write; its folder exists.
+      frames: uint8 [size, size, 3], RGB.
+      fps: frames per second.
+      size: width and height in pixels, even.
+    """
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        # The same pictures must give the same file. One thread: else it
+        # depends on the machine's cores. No macroblock tree: x264's vector
+        # code for it reads memory nobody wrote (six results in 200 tries).
+        stream = container.add_stream("libx264", rate=fps, options={
+            "crf": "22", "preset": "veryfast", "g": "30", "threads": "1",
+            "x264-params": "mbtree=0"})
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for frame_index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = frame_index
+            frame.time_base = Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    temporary.write_bytes(buffer.getvalue())
+    os.replace(temporary, path)
+
+
+def _wave(
+    rng: np.random.Generator, seconds: np.ndarray, hertz: tuple[float, float]
+) -> np.ndarray:
+    """A slow random signal in -1..1: two sine waves. Returns [f]."""
+    frequency = rng.uniform(*hertz, 2)
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    angle = 2 * np.pi * frequency * seconds[:, None] + phase
+    return np.sin(angle).mean(axis=1)
+
+
+def _drift(
+    rng: np.random.Generator, seconds: np.ndarray, scale: float
+) -> np.ndarray:
+    """Where the background has drifted to. Returns [f, 2] in pixels."""
+    angle = rng.uniform(0, 2 * np.pi)
+    speed = rng.uniform(0, 4) * scale
+    start = rng.uniform(0, 2 * STAGE, 2) * scale
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    return start + speed * seconds[:, None] * direction
+
+
+def _wander(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+    """A distractor's path over the whole stage. Returns [f, 2]."""
+    return np.stack([
+        rng.uniform(0.2, 0.8) * STAGE
+        + rng.uniform(4, 24) * _wave(rng, seconds, (0.03, 0.5))
+        for _ in range(2)], axis=1)
+
+
+def _draw_colour(
+    rng: np.random.Generator, luma: tuple[float, float]
+) -> np.ndarray:
+    """A random RGB colour whose brightness lies in a range. Returns [3]."""
+    while True:
+        colour = rng.uniform(0, 255, 3)
+        if luma[0] <= colour @ _LUMA <= luma[1]:
+            return colour
+
+
+def _draw_pattern(
+    rng: np.random.Generator, side: int, waves: tuple[int, int]
+) -> np.ndarray:
+    """A random texture that repeats without a seam.
+
+    Args:
+      rng: source of the kind and the shape of the texture.
+      side: width and height in pixels.
+      waves: lowest and highest number of periods along a side.
+
+    Returns:
+      float [side, side], 0 to 1.
+    """
+    kind = rng.choice(["noise", "grating", "checker"])
+    if kind == "noise":
+        frequency = np.fft.fftfreq(side) * side
+        distance = np.hypot(frequency[:, None], frequency)
+        spectrum = np.fft.fft2(rng.normal(size=(side, side)))
+        spectrum *= np.exp(-(distance / rng.uniform(*waves)) ** 2)
+        spectrum[0, 0] = 0
+        value = np.fft.ifft2(spectrum).real
+        return np.clip(0.5 + 0.25 * value / value.std(), 0, 1)
+    # Whole numbers of periods along both sides, or the tile shows a seam.
+    along, across = rng.integers(waves[0], waves[1] + 1, 2)
+    across *= rng.choice([-1, 1])
+    turn = 2 * np.pi * np.arange(side) / side
+    first = np.sin(along * turn[:, None] + across * turn)
+    if kind == "grating":
+        return 0.5 + 0.5 * first
+    second = np.sin(across * turn[:, None] - along * turn)
+    return 0.5 + 0.5 * np.tanh(4 * first * second)
+
+
+def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A tile of twice the picture's size, continued far enough to be seen
+    through a picture-sized hole from anywhere. Returns [h, w, 3] float32."""
+    side = 2 * size
+    value = 0.7 * _draw_pattern(rng, side, (2, 7))
+    value += 0.3 * _draw_pattern(rng, side, (4, 16))
+    dark, light = (_draw_colour(rng, _BACKGROUND_LUMA) for _ in range(2))
+    tile = dark + (light - dark) * value[..., None]
+    return np.pad(
+        tile.astype(np.float32), ((0, size + 2), (0, size + 2), (0, 0)),
+        mode="wrap")
+
+
+def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A soft-edged textured shape of radius size / 4 in the middle of a
+    square. Returns [h, w, 4] float32: RGB times opacity, and opacity."""
+    radius = size / 4
+    side = round(_SPRITE_RADII * radius)
+    fine = 4  # drawn four times as large, then averaged: smooth edges
+    kind, points = _SHAPES[rng.integers(len(_SHAPES))]
+    reach = np.ones(points)
+    if kind == "star":
+        reach = np.tile([1.0, rng.uniform(0.45, 0.6)], points)
+    turn = rng.uniform(0, 2 * np.pi)
+    angle = turn + 2 * np.pi * np.arange(len(reach)) / len(reach)
+    corners = reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    following = np.roll(corners, -1, axis=0)
+    area = 0.5 * np.sum(corners[:, 0] * following[:, 1]
+                        - corners[:, 1] * following[:, 0])
+    # Shapes of one radius have one area, or a triangle would look smaller
+    # than a disc. 2.6 lies between a square's and a disc's.
+    corners *= np.sqrt(2.6 / area) * radius
+    mask = np.zeros((side * fine, side * fine), np.float32)
+    cv2.fillPoly(
+        mask, [np.round((corners + side / 2) * fine).astype(np.int32)], 1.0)
+    opacity = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
+    opacity = cv2.GaussianBlur(opacity, (0, 0), 0.06 * radius)
+    value = _draw_pattern(rng, side, (2, 4))[..., None]
+    first, second = (_draw_colour(rng, _OBJECT_LUMA) for _ in range(2))
+    colour = first + (second - first) * value
+    return np.concatenate(
+        [colour * opacity[..., None], opacity[..., None]],
+        axis=2).astype(np.float32)
+
+
+def _paste(
+    picture: np.ndarray,
+    sprite: np.ndarray,
+    place: np.ndarray,
+    radius: float,
+    opacity: float,
+) -> np.ndarray:
+    """Lays a sprite over a picture [h, w, 3], its middle at `place` [2]."""
+    height, width = picture.shape[:2]
+    side = sprite.shape[0]
+    zoom = radius * _SPRITE_RADII / side
+    middle = (side - 1) / 2
+    placing = np.array([[zoom, 0, place[0] - zoom * middle],
+                        [0, zoom, place[1] - zoom * middle]])
+    layer = cv2.warpAffine(sprite, placing, (width, height)) * np.float32(
+        opacity)
+    return picture * (1 - layer[..., 3:]) + layer[..., :3]

@@ -1,0 +1,1 @@
+"""Video files: opened, probed and decoded."""

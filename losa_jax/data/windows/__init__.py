@@ -1,0 +1,1 @@
+"""Which samples of a video, augmented and in batches."""

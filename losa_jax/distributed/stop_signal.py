@@ -1,0 +1,48 @@
+"""How a job is stopped from outside without losing anything."""
+
+import signal
+
+from losa_jax.distributed import processes
+
+
+class Interrupted(Exception):
+    """Stopped by a signal with everything saved; start again to go on."""
+
+
+class StopSignal:
+    """Notes SIGTERM (preemption) and SIGINT for the loop to act on.
+
+    In a run of several processes a loop that all go through in step asks
+    `after(step)`: they stop together, whichever the signal came to.
+    """
+
+    def __init__(self, *, in_step: bool = False):
+        self._in_step = in_step and processes.count() > 1
+
+    def __enter__(self) -> "StopSignal":
+        self.came = ""
+        self._old = {}
+        if self._in_step:
+            # jax notes SIGTERM itself, and tells the other processes.
+            self._old[signal.SIGINT] = signal.signal(
+                signal.SIGINT, lambda *_: signal.raise_signal(
+                    signal.SIGTERM))
+            return self
+        self._old = {number: signal.signal(number, self._note)
+                     for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def after(self, step: int) -> str:
+        """The signal to act on after this step; "" for none."""
+        if self._in_step:
+            return "SIGTERM" if processes.stop_reached(step) else ""
+        return self.came
+
+    def _note(self, number: int, _frame: object) -> None:
+        if self.came:  # a second one means it
+            raise KeyboardInterrupt
+        self.came = signal.Signals(number).name
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""A trained model on windows and on whole videos."""

@@ -1,0 +1,162 @@
+"""Encoders that turn pieces of videos into rows of features."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from losa_jax.distributed import sharding
+from losa_jax.errors import InputError
+from losa_jax.models.backbones.videomae import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VisionTransformer,
+    VitSpec,
+)
+from losa_jax.models.ops.params import Template, Tree, flatten, nest
+from losa_jax.training import build
+from losa_jax.training.encoder import (
+    compute_dtype,
+    frozen_dtype,
+    frozen_encoder,
+)
+from losa_jax.training.restore import Run
+from losa_jax.utils.xla_options import compiler_options
+from losa_jax.weights.backbones import load_backbone
+
+NORMALISATIONS = ("imagenet", "zero_one")
+POOLED = {"norm": "final norm of every token, then their mean",
+          "fc_norm": "mean of all tokens, then the final norm",
+          "none": "mean of all tokens; the weights have no final norm"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """How pieces become features, and what is worth knowing of that.
+
+    Attributes:
+      spec: of the backbone.
+      width: channels.
+      encode: inputs of a piece to its rows, [m, width].
+      facts: for the record.
+    """
+
+    spec: VitSpec
+    width: int
+    encode: Callable[[Mapping[str, np.ndarray]], jax.Array]
+    facts: dict[str, Any]
+
+
+def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
+    """A vector a clip, by the backbone alone.
+
+    Raises:
+      InputError: a key that does not fit the backbone.
+    """
+    normalisation = config.extract.normalisation
+    if normalisation not in NORMALISATIONS:
+        raise InputError(
+            f"config.extract.normalisation={normalisation!r}: choose one of "
+            f"{', '.join(NORMALISATIONS)}")
+    spec, flat, info = load_backbone(Path(config.backbone.checkpoint))
+    build.check_backbone(config.backbone, spec)
+    dtype = compute_dtype(config.backbone.dtype)
+    frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
+    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+
+    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
+    def encode(frozen, clips):
+        if normalisation == "zero_one":
+            # What the backbone will take off again.
+            clips = (clips.astype(jnp.float32) / 255
+                     * jnp.asarray(IMAGENET_STD) + jnp.asarray(IMAGENET_MEAN))
+        return template.bind(frozen).mean_features(clips, dtype)
+
+    clips_apart = NamedSharding(mesh, PartitionSpec("data"))
+
+    def encode_piece(inputs):
+        return encode(frozen, jax.device_put(inputs["clips"], clips_apart))
+
+    return Extractor(spec, spec.width, encode_piece, {
+        "pooling": POOLED[spec.final_norm],
+        "pixels": pixel_facts(normalisation),
+        "backbone": {"fingerprint": info.fingerprint, "source": info.source,
+                     "dtype": config.backbone.dtype}})
+
+
+def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
+    """A vector a token of the windows of a run.
+
+    Args:
+      run: gives what its head reads, standardised and with adapters; None
+        the spatial mean of the backbone's last block.
+
+    Raises:
+      InputError: a key that does not fit the backbone.
+    """
+    facts: dict[str, Any] = {
+        "pooling": "mean of the patches of each token, no final norm",
+        "pixels": pixel_facts("imagenet")}
+    if run is not None:
+        model, state = run.model, run.state
+        assert model.spec is not None  # files of features were refused
+        spec, encode, detector = model.spec, model.encode, model.detector
+        arrays: tuple = state.ema, state.statistics, model.frozen
+        facts["pooling"] += "; standardised, adapters added"
+        facts["backbone"] = {"fingerprint": model.fingerprint,
+                             "dtype": config.backbone.dtype}
+        facts["run"] = {"kind": config.adapter.kind, "step": int(state.step),
+                        "fingerprint": tree_fingerprint(state.ema)}
+    else:
+        spec, flat, info = load_backbone(Path(config.backbone.checkpoint))
+        build.check_backbone(config.backbone, spec)
+        build.check_window(config, spec)
+        encoder = frozen_encoder(config, spec, flat, (), mesh)
+        encode, detector = encoder.encode, None
+        arrays = {}, None, encoder.frozen
+        facts["backbone"] = {"fingerprint": info.fingerprint,
+                             "source": info.source,
+                             "dtype": config.backbone.dtype}
+
+    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
+    def rows(parameters, statistics, frozen, batch):
+        valid = batch["valid_samples"]
+        features = encode(frozen, parameters, {"frames": batch["frames"]},
+                          valid, None)
+        if detector is None:
+            return rearrange(features.last, "b n u c -> (b n u) c")
+        x, _ = detector.bind(parameters).fused(features, statistics, valid)
+        return rearrange(x, "b t c -> (b t) c")
+
+    def encode_piece(inputs):
+        batch = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
+        return rows(*arrays, batch)
+
+    return Extractor(spec, spec.width, encode_piece, facts)
+
+
+def pixel_facts(normalisation: str) -> dict[str, Any]:
+    """What becomes of a pixel of 0 .. 255."""
+    if normalisation == "zero_one":
+        return {"normalisation": "pixel / 255"}
+    return {"normalisation": "(pixel - mean) / std",
+            "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+
+
+def tree_fingerprint(tree: Tree) -> str:
+    """SHA-256 of names and numbers, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(flatten(tree).items()):
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Adapters beside the frozen backbone, and inside it."""

@@ -1,0 +1,315 @@
+"""LoSA: long- and short-range adapters beside a frozen backbone.
+
+After Gupta et al., WACV 2025 (arXiv 2404.01282), whose code is not public.
+Theirs: adapters read intermediate layers in parallel to the backbone, one
+kind inside a clip (spatial convolution, then cross-attention), one kind over
+the whole window, and a gated fusion adds them to the last layer's features.
+The rest is our reconstruction (shared/design/losa.md): the residual path
+from the tap's own tokens, the depthwise convolution as long-range mixer, and
+up-projections that start at zero, so that step 0 is the head-only model.
+
+Sizes: b windows, n clips, u tubelet steps a clip, h w tap grid, c backbone
+width, d adapter width, t = n u tokens of the window.
+"""
+
+import dataclasses
+import functools
+import itertools
+import operator
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from losa_jax.models.backbones.videomae import LayerNorm, Linear, Mlp
+from losa_jax.models.ops.attention import attention
+from losa_jax.models.ops.layers import DepthwiseConv, gelu
+from losa_jax.models.ops.taps import pool_grid
+from losa_jax.models.ops.time_attention import TimeAttention
+
+NORM_EPSILON = 1e-6
+MOST_UNROLLED = 4
+GATES = ("none", "tanh", "sigmoid")
+RANGES = ("short", "long", "both")
+SHORT_POOLS = ("conv", "mean")
+LONG_MIXERS = ("conv", "attention")
+
+
+@dataclasses.dataclass(frozen=True)
+class LosaSpec:
+    """The keys of the config section `adapter` that the model needs.
+
+    Attributes:
+      in_width: c, of the backbone.
+      width: d, of the adapters.
+      num_taps: tapped layers.
+      clip_tokens: u, temporal tokens of a clip.
+      tap_grid: rows and columns of a tap, as the backbone gives it.
+      short_grid: s, side of the short-range feature map.
+      ranges: "short", "long" or "both".
+      gates: "none" (per-channel factors that start at one), "sigmoid"
+        (start at half), both with up-projections that start at zero; or
+        "tanh" (start at zero, with ordinary up-projections).
+      long_kernel: length of the long-range depthwise convolution in tokens.
+      long_mixer: "conv", depthwise along the window, or "attention" over
+        all of it.
+      long_key_pool: tokens averaged into one key of that attention.
+      attention_heads: of either attention.
+      tap_residual: keep the tap's own token beside the cross-attention.
+      short_pool: how the s x s map of a step becomes its token: "conv", a
+        convolution as large as the map, which can tell where something is,
+        or "mean".
+    """
+
+    in_width: int
+    width: int
+    num_taps: int
+    clip_tokens: int
+    tap_grid: tuple[int, int]
+    short_grid: int = 2
+    ranges: str = "both"
+    gates: str = "none"
+    long_kernel: int = 3
+    long_mixer: str = "conv"
+    long_key_pool: int = 1
+    attention_heads: int = 4
+    mlp_ratio: float = 2.0
+    tap_residual: bool = True
+    short_pool: str = "conv"
+
+
+class SpatialConv(nnx.Module):
+    """Depthwise 3 x 3 over patches, pointwise c to d, pooled to s x s."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        # A centre one: the tap passes through unchanged at first.
+        kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
+        self.kernel = nnx.Param(kernel)
+        self.down = Linear(spec.in_width, spec.width, rngs=rngs)
+        self.grid = (min(spec.short_grid, spec.tap_grid[0]),
+                     min(spec.short_grid, spec.tap_grid[1]))
+
+    def __call__(self, tap: Float[Array, "m u h w c"]
+                 ) -> Float[Array, "m u s1 s2 d"]:
+        filtered = filter_grid(tap, self.kernel[...].astype(tap.dtype))
+        return pool_grid(gelu(self.down(filtered)), self.grid)
+
+
+@jax.custom_vjp
+def filter_grid(x: Float[Array, "m u h w c"], kernel: Float[Array, "3 3 c"]
+                ) -> Float[Array, "m u h w c"]:
+    """One 3 x 3 filter a channel, zero padded.
+
+    Its own gradient keeps x alone, not its nine shifted copies, and sums the
+    filter's in two stages: XLA's CPU would write down all nine products
+    first.
+    """
+    return functools.reduce(operator.add, (
+        part * kernel[i, j] for (i, j), part in _shifted(x)))
+
+
+def _shifted(x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
+    h, w = x.shape[2:4]
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in itertools.product(range(3), range(3)):
+        yield (i, j), padded[:, :, i:i + h, j:j + w]
+
+
+def _filter_grid_backward(kept, gradient):
+    x, kernel = kept
+    # Shifted is the gradient, the other way: x's own shifts, with two uses
+    # each, would be written down too.
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    steps = jnp.stack([(x * part).sum((2, 3), dtype=exact)
+                       for _, part in _shifted(gradient)])
+    steps = steps.reshape(9, -1, x.shape[-1])[::-1]
+    to_kernel = jnp.einsum("knc,n->kc", steps, jnp.ones(steps.shape[1], exact),
+                           precision=jax.lax.Precision.HIGHEST)
+    return (filter_grid(gradient, kernel[::-1, ::-1]),
+            to_kernel.reshape(kernel.shape).astype(kernel.dtype))
+
+
+filter_grid.defvjp(lambda x, kernel: (filter_grid(x, kernel), (x, kernel)),
+                   _filter_grid_backward)
+
+
+class ShortRangeAdapter(nnx.Module):
+    """One tap, one clip at a time: [b, n, u, h, w, c] to [b, t, d]."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        d, u = spec.width, spec.clip_tokens
+        self.spatial = SpatialConv(spec, rngs)
+        grid = self.spatial.grid
+        cells = grid[0] * grid[1]
+        self.pool = (Linear(cells * d, d, rngs=rngs)
+                     if spec.short_pool == "conv" else None)
+        # Attention alone cannot tell when in the clip a token happens.
+        init = nnx.initializers.normal(0.02)
+        self.key_positions = nnx.Param(
+            init(rngs.params(), (u, cells, d)))
+        self.query_positions = nnx.Param(init(rngs.params(), (u, d)))
+        self.query_norm = LayerNorm(d, NORM_EPSILON)
+        self.key_norm = LayerNorm(d, NORM_EPSILON)
+        self.from_last = Linear(spec.in_width, d, rngs=rngs)
+        self.query = Linear(d, d, rngs=rngs)
+        self.key_value = Linear(d, 2 * d, rngs=rngs)
+        self.out = zero_linear(d, d, rngs)
+        self.mlp_norm = LayerNorm(d, NORM_EPSILON)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+        self.heads = spec.attention_heads
+        self.tap_residual = spec.tap_residual
+
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 last: Float[Array, "b n u c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+        b, n, u = valid.shape
+        x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
+        x = rearrange(x, "m u h w d -> m u (h w) d")
+        own = (x.mean(axis=2) if self.pool is None else
+               self.pool(rearrange(x, "m u s d -> m u (s d)")))
+        steps = rearrange(last, "b n u c -> (b n) u c").astype(x.dtype)
+        query = self.query_norm(own + self.from_last(steps))
+        query = self.query(query + self.query_positions[...].astype(x.dtype))
+        tokens = self.key_norm(x) + self.key_positions[...].astype(x.dtype)
+        key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
+        # A key is masked where its step is padding.
+        cells = x.shape[2]
+        mask = jnp.repeat(valid.reshape(b * n, u), cells, axis=1)
+        attended = attention(
+            rearrange(query, "m u (e d) -> m u e d", e=self.heads),
+            rearrange(key, "m u s (e d) -> m (u s) e d", e=self.heads),
+            rearrange(value, "m u s (e d) -> m (u s) e d", e=self.heads),
+            mask=mask[:, None, None, :])
+        attended = self.out(rearrange(attended, "m u e d -> m u (e d)"))
+        y = attended + own if self.tap_residual else attended
+        y = y + self.mlp(self.mlp_norm(y))
+        return rearrange(y, "(b n) u d -> b (n u) d", b=b)
+
+
+class LongRangeAdapter(nnx.Module):
+    """One tap over the whole window: [b, n, u, h, w, c] to [b, t, d]."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        d = spec.width
+        self.down = Linear(spec.in_width, d, rngs=rngs)
+        self.attention: TimeAttention | None
+        if spec.long_mixer == "attention":
+            self.attention = TimeAttention(
+                d, spec.attention_heads, spec.long_key_pool, rngs=rngs)
+        else:
+            self.attention = None
+            self.mixer = DepthwiseConv(d, spec.long_kernel, rngs=rngs)
+            self.pointwise = Linear(d, d, rngs=rngs)
+        self.mlp_norm = LayerNorm(d, NORM_EPSILON)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+        x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
+        keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
+        x = gelu(self.down(x)) * keep
+        if self.attention is None:
+            x = x + self.pointwise(self.mixer(x))
+        else:
+            x = x + self.attention(x, rearrange(valid, "b n u -> b (n u)"))
+        x = x + self.mlp(self.mlp_norm(x))
+        return x.mean(axis=2)
+
+
+class TapAdapters(nnx.Module):
+    """What one tap adds to the last layer's features."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        self.spec = spec
+        has_short = spec.ranges in ("short", "both")
+        has_long = spec.ranges in ("long", "both")
+        self.short = ShortRangeAdapter(spec, rngs) if has_short else None
+        self.long = LongRangeAdapter(spec, rngs) if has_long else None
+        self.short_gate = GatedUp(spec, rngs) if has_short else None
+        self.long_gate = GatedUp(spec, rngs) if has_long else None
+
+    def __call__(self, tap: Array, last: Array, valid: Array
+                 ) -> Float[Array, "b t c"]:
+        parts = []
+        if self.short is not None and self.short_gate is not None:
+            parts.append(self.short_gate(self.short(tap, last, valid)))
+        if self.long is not None and self.long_gate is not None:
+            parts.append(self.long_gate(self.long(tap, valid)))
+        return functools.reduce(operator.add, parts)
+
+
+class GatedUp(nnx.Module):
+    """gate * Up(x), exactly zero at step 0."""
+
+    def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        # tanh gates are zero themselves; the others need a zero map.
+        start = Linear if spec.gates == "tanh" else zero_linear
+        self.up = start(spec.width, spec.in_width, rngs=rngs)
+        value = 1.0 if spec.gates == "none" else 0.0
+        self.gate = nnx.Param(jnp.full(spec.in_width, value))
+        self.form = spec.gates
+
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t c"]:
+        gate = self.gate[...]
+        if self.form == "tanh":
+            gate = jnp.tanh(gate)
+        elif self.form == "sigmoid":
+            gate = jax.nn.sigmoid(gate)
+        return self.up(x) * gate.astype(x.dtype)
+
+
+def zero_linear(in_width: int, out_width: int, rngs: nnx.Rngs) -> Linear:
+    """A linear map that starts as the zero map."""
+    linear = Linear(in_width, out_width, rngs=rngs)
+    linear.kernel[...] = jnp.zeros((in_width, out_width))
+    return linear
+
+
+class Losa(nnx.Module):
+    """All taps' adapters and their gated fusion.
+
+    The adapters of all taps are stacked and scanned: compile time does not
+    grow with their number, and their sum is accumulated as they go.
+    """
+
+    def __init__(self, spec: LosaSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        self.taps = nnx.vmap(
+            lambda key: TapAdapters(spec, nnx.Rngs(params=key))
+        )(jax.random.split(rngs.params(), spec.num_taps))
+
+    def __call__(self, last: Float[Array, "b n u c"],
+                 taps: Float[Array, "k b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
+        """Fused features of the window.
+
+        Args:
+          last: standardised spatial mean of the last block's output.
+          taps: tapped layers, standardised; no gradient flows into them.
+          valid: real tokens.
+
+        Returns:
+          features at the backbone's temporal tokens, equal to `last` at the
+          first step of training.
+        """
+        taps = jax.lax.stop_gradient(taps)
+        start = rearrange(last, "b n u c -> b (n u) c")
+
+        def add_tap(total, inputs):
+            adapters, tap = inputs
+            added = adapters(tap, last, valid)
+            return total + added.astype(total.dtype), None
+
+        # Few taps are unrolled: XLA's CPU runs what is inside a loop on one
+        # thread.
+        unroll = self.spec.num_taps <= MOST_UNROLLED
+        if not unroll:
+            # Else all that every tap's adapters compute on the way would wait
+            # for the gradient.
+            add_tap = jax.checkpoint(add_tap, prevent_cse=False)
+        total, _ = jax.lax.scan(add_tap, start, (self.taps, taps),
+                                unroll=unroll)
+        return total

@@ -1,0 +1,422 @@
+"""The VideoMAE / VideoMAEv2 video transformer, frozen below the adapters.
+
+Input contract: clips of `clip_frames` RGB frames, uint8 or float 0..255,
+normalised here with the pixel mean and deviation of the weights. Each clip
+is seen alone. Blocks are stacked on a leading axis and run in a scan, so
+compile time does not grow with depth.
+
+Source: VideoMAEv2 (MIT), facts in shared/reference/heads_and_recipes.md E16:
+tubelets of 2 frames, pre-norm blocks, biases on query and value only, exact
+GELU, layer norms with epsilon 1e-6.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from losa_jax.models.backbones.patch_filters import cosine_filters
+from losa_jax.models.ops.attention import attention
+from losa_jax.models.ops.layers import drop_path, flat_product, gelu
+from losa_jax.models.ops.positions import resize_grid, sincos_table
+from losa_jax.models.ops.taps import shape_tap, standardise
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+# VideoMAEv2's cosine attention: exp(4.6052) = 100.
+MAX_LOGIT_SCALE = 4.6052
+# How a block starts where it is trained from scratch: loud into the softmax
+# and the GELU, quiet onto the residual stream. Measured on --mode=pretrain.
+GAIN_INTO = 2 ** 0.5
+GAIN_OUT = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class VitSpec:
+    """What a checkpoint is; enough to build the model that it fits.
+
+    Attributes:
+      image_size: height and width in pixels that the position table is for;
+        other sizes resample the table.
+      positions: "sincos" (computed, in no checkpoint) or "learned".
+      final_norm: "norm" (all tokens), "fc_norm" (after their mean) or "none".
+      final_norm_epsilon: 1e-6 for VideoMAEv2, 1e-5 for Hugging Face fc_norm.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    patch: int = 16
+    tubelet: int = 2
+    clip_frames: int = 16
+    image_size: tuple[int, int] = (224, 224)
+    positions: str = "sincos"
+    layer_scale: bool = False
+    cosine_attention: bool = False
+    final_norm: str = "fc_norm"
+    num_classes: int = 0
+    norm_epsilon: float = 1e-6
+    final_norm_epsilon: float = 1e-6
+
+    @property
+    def clip_tokens(self) -> int:
+        """Temporal tokens of a clip."""
+        return self.clip_frames // self.tubelet
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of the position table, rows and columns."""
+        return (self.image_size[0] // self.patch,
+                self.image_size[1] // self.patch)
+
+
+class ClipFeatures(NamedTuple):
+    """What the frozen backbone gives for n clips.
+
+    Attributes:
+      last: [n, u, c], spatial mean of the last block's output.
+      taps: [k, n, u, g, g, c], the tapped blocks' outputs on the tap grid.
+    """
+
+    last: Array
+    taps: Array
+
+
+class Linear(nnx.Module):
+    """y = x @ kernel + bias; kernel [in, out].
+
+    Starts with outputs of variance `gain`^2 for inputs of variance one. The
+    0.02 that ViT recipes use suits widths of about a thousand: at a width of
+    96 it leaves every layer almost linear, and a small transformer that
+    learns from scratch stays at chance for hundreds of steps.
+    """
+
+    def __init__(self, in_width: int, out_width: int, *, bias: bool = True,
+                 gain: float = 1.0, rngs: nnx.Rngs):
+        init = nnx.initializers.variance_scaling(
+            gain ** 2, "fan_in", "truncated_normal")
+        self.kernel = nnx.Param(init(rngs.params(), (in_width, out_width)))
+        self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
+
+    def __call__(self, x: Array) -> Array:
+        return flat_product(x, self.kernel[...], self.bias)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over channels with float32 statistics."""
+
+    def __init__(self, width: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Array) -> Array:
+        # One axis of rows: see `flat_product`.
+        y = standardise(x.reshape(-1, x.shape[-1]), self.epsilon)
+        y = y * self.scale[...] + self.bias[...]
+        return y.astype(x.dtype).reshape(x.shape)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention; the key has no bias (E16)."""
+
+    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+        c = spec.width
+        self.qkv = Linear(c, 3 * c, bias=False, gain=GAIN_INTO, rngs=rngs)
+        self.q_bias = nnx.Param(jnp.zeros(c))
+        self.v_bias = nnx.Param(jnp.zeros(c))
+        self.logit_scale = nnx.Param(
+            jnp.full(spec.heads, np.log(10.0))
+        ) if spec.cosine_attention else None
+        self.proj = Linear(c, c, gain=GAIN_OUT, rngs=rngs)
+        self.heads = spec.heads
+
+    def __call__(self, x: Float[Array, "n t c"],
+                 place: NamedSharding | None = None
+                 ) -> Float[Array, "n t c"]:
+        bias = jnp.concatenate([
+            self.q_bias[...], jnp.zeros_like(self.q_bias[...]),
+            self.v_bias[...]])
+        qkv = self.qkv(x) + bias.astype(x.dtype)
+        query, key, value = rearrange(
+            qkv, "n t (three heads d) -> three n t heads d", three=3,
+            heads=self.heads)
+        scale = None
+        if self.logit_scale is not None:
+            factor = jnp.exp(jnp.minimum(self.logit_scale[...],
+                                         MAX_LOGIT_SCALE))
+            query = _unit_length(query) * factor[:, None].astype(x.dtype)
+            key = _unit_length(key)
+            scale = 1.0
+        out = attention(query, key, value, scale=scale, place=place)
+        return self.proj(rearrange(out, "n t heads d -> n t (heads d)"))
+
+
+def _unit_length(x: Array) -> Array:
+    norm = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
+    return x / jnp.maximum(norm, 1e-12).astype(x.dtype)
+
+
+class Mlp(nnx.Module):
+    """Two layers with exact GELU between."""
+
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+        self.fc1 = Linear(width, hidden, gain=GAIN_INTO, rngs=rngs)
+        self.fc2 = Linear(hidden, width, gain=GAIN_OUT, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.fc2(gelu(self.fc1(x)))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block, optionally with LayerScale."""
+
+    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+        self.norm1 = LayerNorm(spec.width, spec.norm_epsilon)
+        self.attn = Attention(spec, rngs)
+        self.norm2 = LayerNorm(spec.width, spec.norm_epsilon)
+        self.mlp = Mlp(spec.width, spec.mlp_width, rngs)
+        scale = jnp.full(spec.width, 0.1)
+        self.gamma_1 = nnx.Param(scale) if spec.layer_scale else None
+        self.gamma_2 = nnx.Param(scale) if spec.layer_scale else None
+
+    def __call__(self, x: Float[Array, "n t c"],
+                 drop_rate: float | Array = 0.0, key: Array | None = None,
+                 place: NamedSharding | None = None
+                 ) -> Float[Array, "n t c"]:
+        """`drop_rate` of each branch and clip; key None drops nothing.
+        `place`: how clips are spread, see `attention`."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        a = self.attn(self.norm1(x), place)
+        if self.gamma_1 is not None:
+            a = a * self.gamma_1[...].astype(a.dtype)
+        x = x + drop_path(a, drop_rate, keys[0])
+        m = self.mlp(self.norm2(x))
+        if self.gamma_2 is not None:
+            m = m * self.gamma_2[...].astype(m.dtype)
+        return x + drop_path(m, drop_rate, keys[1])
+
+
+def block_on_place(block: Block, x: Float[Array, "n t c"],
+                   place: NamedSharding | None, **settings: Any
+                   ) -> Float[Array, "n t c"]:
+    """A block whose parameters are gathered for it, and only for it.
+
+    Left alone, the compiler rather moves the clips' activations, hundreds of
+    times the weights, to where slices of the weights lie.
+    """
+    if place is not None:
+        whole = NamedSharding(place.mesh, PartitionSpec())
+        block = jax.lax.with_sharding_constraint(block, whole)
+        x = jax.lax.with_sharding_constraint(x, place)
+    return block(x, place=place, **settings)
+
+
+class PatchEmbed(nnx.Module):
+    """Tubelets of pixels to tokens: a convolution that does not overlap."""
+
+    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+        shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
+        filters = cosine_filters(spec.tubelet, spec.patch, spec.width)
+        init = nnx.initializers.truncated_normal(0.02)
+        self.kernel = nnx.Param(init(rngs.params(), shape).at[
+            ..., :filters.shape[-1]].set(filters))
+        self.bias = nnx.Param(jnp.zeros(spec.width))
+
+    def __call__(self, clips: Float[Array, "n f H W 3"]
+                 ) -> Float[Array, "n u h w c"]:
+        """Pixels that no whole patch covers are left out."""
+        kernel = self.kernel[...].astype(clips.dtype)
+        u, p, q, _, c = kernel.shape
+        rows, columns = clips.shape[2] // p, clips.shape[3] // q
+        # As a matrix product: on CPU 1.2 to 1.7 times faster than XLA's
+        # convolution, its gradient up to four times.
+        pixels = rearrange(
+            clips[:, :, :rows * p, :columns * q],
+            "n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)",
+            u=u, p=p, q=q)
+        tokens = (pixels @ kernel.reshape(-1, c)).reshape(
+            clips.shape[0], -1, rows, columns, c)
+        return tokens + self.bias[...].astype(clips.dtype)
+
+
+class VisionTransformer(nnx.Module):
+    """The backbone. Its parameter paths are the converter's interface."""
+
+    def __init__(self, spec: VitSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        self.patch_embed = PatchEmbed(spec, rngs)
+        if spec.positions == "learned":
+            init = nnx.initializers.normal(0.02)
+            shape = (spec.clip_tokens, *spec.grid, spec.width)
+            self.pos_embed = nnx.Param(init(rngs.params(), shape))
+        self.blocks = nnx.vmap(
+            lambda key: Block(spec, nnx.Rngs(params=key))
+        )(jax.random.split(rngs.params(), spec.depth))
+        if spec.final_norm == "norm":
+            self.norm = LayerNorm(spec.width, spec.final_norm_epsilon)
+        elif spec.final_norm == "fc_norm":
+            self.fc_norm = LayerNorm(spec.width, spec.final_norm_epsilon)
+        if spec.num_classes:
+            self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
+
+    def patch_tokens(self, clips: Array, dtype: DTypeLike = jnp.float32
+                     ) -> Float[Array, "n u h w c"]:
+        """As `embed`, before positions are added."""
+        if clips.shape[1] != self.spec.clip_frames:
+            raise ValueError(f"clips of {clips.shape[1]} frames; the weights "
+                             f"are for {self.spec.clip_frames}")
+        mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
+        std = jnp.asarray(IMAGENET_STD, jnp.float32)
+        pixels = (clips.astype(jnp.float32) - mean) / std
+        return self.patch_embed(pixels.astype(dtype))
+
+    def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
+              ) -> Float[Array, "n u h w c"]:
+        """Normalised pixels to tokens with positions.
+
+        Args:
+          clips: [n, f, H, W, 3], RGB 0..255, uint8 or float.
+          dtype: compute dtype.
+
+        Raises:
+          ValueError: the clips have another number of frames than the spec.
+        """
+        spec = self.spec
+        tokens = self.patch_tokens(clips, dtype)
+        _, _, height, width, _ = tokens.shape
+        grid = height, width
+        if spec.positions == "learned":
+            positions = resize_grid(self.pos_embed[...], grid)
+        else:
+            table = sincos_table(spec.clip_tokens, *spec.grid, spec.width)
+            positions = resize_grid(jnp.asarray(table), grid)
+        return tokens + positions.astype(dtype)
+
+    def features(self, clips: Array, *, tap_layers: tuple[int, ...] = (),
+                 tap_grid: tuple[int, int] | None = None,
+                 tap_norm: bool = True,
+                 dtype: DTypeLike = jnp.float32,
+                 place: NamedSharding | None = None) -> ClipFeatures:
+        """Spatial mean of the last block, and the taps on their way.
+
+        Args:
+          clips: [n, f, H, W, 3], RGB 0..255.
+          tap_layers: ascending block numbers whose output is kept.
+          tap_grid: average-pool each tap to this many rows and columns the
+            moment it is produced; None keeps every patch.
+          tap_norm: standardise each tapped token over channels first.
+          dtype: compute dtype of the blocks.
+          place: how the clips are spread over devices, if that is known.
+        """
+        tokens = self.embed(clips, dtype)
+        n, u, h, w, c = tokens.shape
+
+        def tap(x):
+            x = x.reshape(n, u, h, w, c)
+            return shape_tap(x, tap_grid, tap_norm, self.spec.norm_epsilon)
+
+        x, taps = self.run_blocks(tokens.reshape(n, u * h * w, c),
+                                  tap_layers, tap, place)
+        pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
+        if taps is None:
+            taps = jnp.zeros((0, n, u, 0, 0, c), dtype)
+        return ClipFeatures(pooled, taps)
+
+    def run_blocks(self, x: Float[Array, "n t c"],
+                   tap_layers: tuple[int, ...] = (),
+                   tap: Callable[[Array], Array] = lambda x: x,
+                   place: NamedSharding | None = None
+                   ) -> tuple[Float[Array, "n t c"], Array | None]:
+        """All blocks, in one scan.
+
+        Args:
+          x: tokens.
+          tap_layers: ascending block numbers whose output is wanted.
+          tap: what is kept of such an output, computed on its way.
+          place: how the clips are spread over devices, if that is known.
+
+        Returns:
+          The last block's output, and [k, ...] the taps; None without.
+        """
+        # A gradient computes each block again instead of storing what is
+        # inside: on CPU a quarter faster too (214 to 157 ms a step of
+        # --mode=pretrain).
+        def run_block(block, x):
+            return block_on_place(block, x, place)
+
+        run = jax.checkpoint(run_block, prevent_cse=False)
+        if not tap_layers:
+            return jax.lax.scan(lambda x, block: (run(block, x), None), x,
+                                self.blocks)
+        # Over the stacked blocks as they lie: cutting the stack at the taps
+        # would copy the weights.
+        numbers = np.arange(self.spec.depth)
+        slots = np.minimum(np.searchsorted(tap_layers, numbers),
+                           len(tap_layers) - 1)
+        kept = jax.eval_shape(tap, x)
+        taps = jnp.zeros((len(tap_layers), *kept.shape), kept.dtype)
+
+        def step(carry, inputs):
+            x, taps = carry
+            block, slot, is_tapped = inputs
+            x = run(block, x)
+            kept = jax.lax.dynamic_index_in_dim(taps, slot, 0, False)
+            kept = jax.lax.cond(is_tapped, tap, lambda x: kept, x)
+            taps = jax.lax.dynamic_update_index_in_dim(taps, kept, slot, 0)
+            return (x, taps), None
+
+        return jax.lax.scan(step, (x, taps), (
+            self.blocks, jnp.asarray(slots),
+            jnp.asarray(np.isin(numbers, tap_layers))))[0]
+
+    def classify(self, clips: Array, dtype: DTypeLike = jnp.float32
+                 ) -> Float[Array, "n k"]:
+        """Class logits of whole clips."""
+        return self.classifier(self.clip_features(clips, dtype))
+
+    def clip_features(self, clips: Array, dtype: DTypeLike = jnp.float32
+                      ) -> Float[Array, "n c"]:
+        """One vector a clip: what the classifier reads."""
+        x = self.embed(clips, dtype)
+        x, _ = self.run_blocks(x.reshape(x.shape[0], -1, x.shape[-1]))
+        return self.pooled_features(x)
+
+    def pooled_features(self, tokens: Float[Array, "n t c"]
+                        ) -> Float[Array, "n c"]:
+        """Of all tokens: their mean, or the first one.
+
+        VideoMAEv2 without mean pooling norms all tokens and takes the first.
+        """
+        tokens = tokens.astype(jnp.float32)
+        if self.spec.final_norm == "norm":
+            return self.norm(tokens)[:, 0]
+        return self._normed_mean(tokens)
+
+    def mean_features(self, clips: Array, dtype: DTypeLike = jnp.float32
+                      ) -> Float[Array, "n c"]:
+        """One vector a clip: the mean of all its tokens, final norm done.
+
+        What feature files hold. VideoMAEv2's extraction, whose weights have
+        `fc_norm`: the norm of the mean. A `norm` is of every token.
+        """
+        x = self.embed(clips, dtype)
+        x, _ = self.run_blocks(x.reshape(x.shape[0], -1, x.shape[-1]))
+        x = x.astype(jnp.float32)
+        if self.spec.final_norm == "norm":
+            return self.norm(x).mean(axis=1)
+        return self._normed_mean(x)
+
+    def _normed_mean(self, tokens: Float[Array, "n t c"]
+                     ) -> Float[Array, "n c"]:
+        mean = tokens.mean(axis=1)
+        return self.fc_norm(mean) if self.spec.final_norm == "fc_norm" else mean

@@ -1,0 +1,1 @@
+"""Detection heads: outputs, targets, loss and decoding."""

@@ -1,0 +1,160 @@
+"""ActionFormer: a transformer pyramid that classifies every moment.
+
+Source: Zhang et al., ECCV 2022, and its public code (MIT); exact numbers in
+shared/reference/heads_and_recipes.md, D1. What differs is said in
+`head_layers`.
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from losa_jax.models.backbones.videomae import LayerNorm
+from losa_jax.models.heads.layers import (
+    NORM_EPSILON,
+    RESIDUAL_SCALE,
+    HeadSpec,
+    Neck,
+    OutputHead,
+    Pointwise,
+    Pyramid,
+    masked,
+    of_level,
+    run_block,
+)
+from losa_jax.models.ops.attention import attention
+from losa_jax.models.ops.band_attention import band_attention
+from losa_jax.models.ops.layers import (
+    DepthwiseConv,
+    drop_path,
+    dropout,
+    gelu,
+    max_pool_half,
+)
+
+
+class LocalAttention(nnx.Module):
+    """Multi-head attention of each token to a band around it.
+
+    Query, key and value pass a depthwise convolution and a norm first.
+    """
+
+    def __init__(self, spec: HeadSpec, window: int, stride: int,
+                 rngs: nnx.Rngs):
+        width, heads = spec.width, spec.attention_heads
+        self.heads, self.window, self.stride = heads, window, stride
+        for name in ("query", "key", "value"):
+            setattr(self, f"{name}_conv", DepthwiseConv(
+                width, 3, stride=stride, rngs=rngs))
+            setattr(self, f"{name}_norm", LayerNorm(width, NORM_EPSILON))
+            setattr(self, name, Pointwise(width, width, rngs))
+        self.proj = Pointwise(width, width, rngs)
+        # One number a head and distance, added to the scores.
+        init = nnx.initializers.truncated_normal((2 / width) ** 0.5)
+        shape = (heads, 2 * (window // 2) + 1)
+        self.relative = (nnx.Param(init(rngs.params(), shape))
+                         if spec.relative_positions and window > 1 else None)
+
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 dropout_rate: float, drop_key: Array | None
+                 ) -> Float[Array, "b s c"]:
+        out_valid = valid[:, ::self.stride]
+        keep = out_valid[..., None].astype(x.dtype)
+
+        def project(name: str) -> Array:
+            y = getattr(self, f"{name}_conv")(x) * keep
+            y = getattr(self, name)(getattr(self, f"{name}_norm")(y))
+            return rearrange(y, "b t (heads d) -> b t heads d",
+                             heads=self.heads)
+
+        query, key, value = map(project, ("query", "key", "value"))
+        if self.window > 1:
+            bias = None if self.relative is None else self.relative[...]
+            out = band_attention(query, key, value, out_valid,
+                                 self.window // 2, bias)
+        else:
+            out = attention(query, key, value,
+                            mask=out_valid[:, None, None, :])
+        out = self.proj(rearrange(out, "b t heads d -> b t (heads d)"))
+        return dropout(out, dropout_rate, drop_key) * keep
+
+
+class TransformerBlock(nnx.Module):
+    """Pre-norm block; with stride 2 it halves the time axis."""
+
+    def __init__(self, spec: HeadSpec, window: int, stride: int,
+                 rngs: nnx.Rngs):
+        c = spec.width
+        self.norm1 = LayerNorm(c, NORM_EPSILON)
+        self.attn = LocalAttention(spec, window, stride, rngs)
+        self.norm2 = LayerNorm(c, NORM_EPSILON)
+        self.fc1 = Pointwise(c, 4 * c, rngs)
+        self.fc2 = Pointwise(4 * c, c, rngs)
+        # The learned scales exist only together with drop path (D1).
+        scaled = spec.drop_path > 0
+        scale = jnp.full(c, RESIDUAL_SCALE)
+        self.attn_scale = nnx.Param(scale) if scaled else None
+        self.mlp_scale = nnx.Param(scale) if scaled else None
+        self.stride = stride
+        self.spec = spec
+
+    def __call__(self, x: Array, valid: Array, key: Array | None
+                 ) -> tuple[Array, Array]:
+        keys = [None] * 5 if key is None else jax.random.split(key, 5)
+        normed = masked(self.norm1(x), valid, self.spec)
+        a = self.attn(normed, valid, self.spec.dropout, keys[0])
+        skip = max_pool_half(x) if self.stride == 2 else x
+        valid = valid[:, ::self.stride]
+        keep = valid[..., None].astype(x.dtype)
+        x = skip * keep + self._branch(a, self.attn_scale, keys[1])
+        hidden = gelu(self.fc1(self.norm2(x)))
+        hidden = dropout(hidden, self.spec.dropout, keys[2])
+        m = dropout(self.fc2(hidden), self.spec.dropout, keys[3]) * keep
+        return x + self._branch(m, self.mlp_scale, keys[4]), valid
+
+    def _branch(self, branch: Array, scale: nnx.Param | None,
+                key: Array | None) -> Array:
+        if scale is not None:
+            branch = branch * scale[...].astype(branch.dtype)
+        return drop_path(branch, self.spec.drop_path, key)
+
+
+class ActionFormer(nnx.Module):
+    """Features of a window to class logits and offsets at every point."""
+
+    def __init__(self, spec: HeadSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        self.pyramid = Pyramid(
+            spec, lambda level, stride: TransformerBlock(
+                spec, of_level(spec.attention_window, level), stride, rngs),
+            rngs)
+        self.neck = Neck(spec, rngs)
+        self.cls = OutputHead(spec, spec.num_classes, rngs,
+                              prior=spec.prior_probability)
+        self.reg = OutputHead(spec, 2, rngs)
+        self.reg_scale = nnx.Param(jnp.ones(spec.num_levels))
+
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None = None
+                 ) -> tuple[Float[Array, "b p k"], Float[Array, "b p 2"],
+                            Bool[Array, "b p"]]:
+        """Logits, offsets (in strides) and validity at all points.
+
+        Args:
+          x: features on the level-0 grid; t divides by the last stride.
+          valid: real tokens.
+          key: for drop path, dropout and noise; None means evaluation.
+
+        Returns:
+          class logits, non-negative (start, end) distances, and the mask of
+          the points of all levels joined, level 0 first.
+        """
+        levels = self.neck(self.pyramid(x, valid, key))
+        scales = self.reg_scale[...]
+        offsets = [jax.nn.relu(scales[level] * offset) for level, offset
+                   in enumerate(run_block(self.reg, self.spec, levels))]
+        return (jnp.concatenate(run_block(self.cls, self.spec, levels), 1),
+                jnp.concatenate(offsets, 1),
+                jnp.concatenate([valid for _, valid in levels], 1))

@@ -1,0 +1,330 @@
+"""What the detection heads share: sizes, embedding, pyramid, neck, outputs.
+
+Source: ActionFormer (Zhang et al., ECCV 2022) and TriDet (Shi et al., CVPR
+2023), public code (MIT); exact numbers in
+shared/reference/heads_and_recipes.md, D1 to D3.
+Differs from both: tokens are masked again after each norm and activation, so
+a norm's bias in the padding cannot reach the last real steps through the
+next convolution (trap E2; OpenTAD masks again too). `reference_masking`
+leaves that out, for checkpoints that were trained without.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from losa_jax.models.backbones.videomae import LayerNorm
+from losa_jax.models.ops.layers import (
+    DepthwiseConv,
+    MaskedConv,
+    flat_product,
+    resize_time,
+    torch_uniform,
+)
+from losa_jax.models.ops.positions import sincos_table
+from losa_jax.models.ops.remat import recomputed
+
+NORM_EPSILON = 1e-5
+OPENTAD_EPSILON = 1e-6  # of norms behind convolutions
+# ActionFormer: the residual scale that comes with drop path starts here.
+RESIDUAL_SCALE = 1e-4
+
+Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSpec:
+    """Sizes and options of a head; the keys of the config section `head`.
+
+    Attributes:
+      kind: "actionformer" or "tridet".
+      neck: "identity" or "fpn"; neck_width and head_width 0 mean `width`.
+      attention_window: tokens that a token sees, itself in the middle; one
+        number for all levels, or one a level; 1 or less is everything.
+      embedding_norm, neck_norm, head_norm: without, convolutions have
+        biases.
+      opentad: as OpenTAD's copies of the heads where they differ: epsilon
+        1e-6 behind convolutions, which are masked after the activation
+        whatever `reference_masking` says, and boundary heads (TriDet) that
+        start without the prior.
+      input_dropout: of whole channels of the input (OpenTAD).
+      input_noise: deviation of noise on the input while training (TriDet).
+      max_tokens: longer inputs stretch the table of absolute positions.
+      reference_masking: see the module.
+      recompute: what happens inside blocks and outputs is made anew for the
+        gradient: a forward pass more, the memory of one block.
+      sgp_window, sgp_k, sgp_mlp_width, downsample, sgp_init_deviation,
+      trident, num_bins, boundary_kernel: see `tridet`.
+    """
+
+    in_width: int
+    num_classes: int
+    kind: str = "actionformer"
+    width: int = 512
+    num_levels: int = 6
+    num_embedding_convs: int = 2
+    embedding_kernel: int = 3
+    embedding_norm: bool = True
+    num_stem_blocks: int = 2
+    neck: str = "identity"
+    neck_width: int = 0
+    neck_norm: bool = True
+    attention_heads: int = 4
+    attention_window: tuple[int, ...] = (19,)
+    absolute_positions: bool = False
+    relative_positions: bool = False
+    head_layers: int = 3
+    head_kernel: int = 3
+    head_width: int = 0
+    head_norm: bool = True
+    opentad: bool = False
+    prior_probability: float = 0.01
+    max_tokens: int = 2304
+    drop_path: float = 0.1
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    input_noise: float = 0.0
+    reference_masking: bool = False
+    recompute: bool = False
+    sgp_window: tuple[int, ...] = (1,)
+    sgp_k: float = 5.0
+    sgp_mlp_width: int = 768
+    sgp_init_deviation: float = 0.0
+    downsample: str = "max"
+    trident: bool = True
+    num_bins: int = 16
+    boundary_kernel: int = 3
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Tokens of the finest level that one of each level's spans."""
+        return tuple(2 ** level for level in range(self.num_levels))
+
+    @property
+    def level_widths(self) -> tuple[int, int]:
+        """Channels between neck and outputs, and inside the outputs."""
+        neck = self.neck_width if self.neck == "fpn" else self.width
+        return neck or self.width, self.head_width or self.width
+
+
+def of_level(values: tuple[int, ...], level: int) -> int:
+    """One value for all levels, or one a level."""
+    return values[level] if len(values) > 1 else values[0]
+
+
+def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+           spec: HeadSpec) -> Float[Array, "b t c"]:
+    """Zero at padding, unless the reference leaves it as it is."""
+    return x if spec.reference_masking else x * valid[..., None].astype(
+        x.dtype)
+
+
+def run_block(block: nnx.Module, spec: HeadSpec, *inputs: Any) -> Any:
+    """block(*inputs), remembered for the gradient as the spec says."""
+    return recomputed(block, *inputs) if spec.recompute else block(*inputs)
+
+
+class Pointwise(nnx.Module):
+    """A linear map with torch's default start and a zero bias."""
+
+    def __init__(self, in_width: int, out_width: int, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(
+            torch_uniform(rngs.params(), (in_width, out_width)))
+        self.bias = nnx.Param(jnp.zeros(out_width))
+
+    def __call__(self, x: Array) -> Array:
+        return flat_product(x, self.kernel[...], self.bias)
+
+
+class ConvNormRelu(nnx.Module):
+    """Masked convolution, layer norm, ReLU, masked again."""
+
+    def __init__(self, spec: HeadSpec, in_width: int, out_width: int,
+                 kernel_size: int, has_norm: bool, rngs: nnx.Rngs):
+        self.conv = MaskedConv(in_width, out_width, kernel_size,
+                               bias=not has_norm, rngs=rngs)
+        epsilon = OPENTAD_EPSILON if spec.opentad else NORM_EPSILON
+        self.norm = LayerNorm(out_width, epsilon) if has_norm else None
+        self.spec = spec
+
+    def __call__(self, x: Array, valid: Array) -> Array:
+        y = self.conv(x, valid)
+        y = jax.nn.relu(y if self.norm is None else self.norm(y))
+        if self.spec.opentad:
+            return y * valid[..., None].astype(y.dtype)
+        return masked(y, valid, self.spec)
+
+
+class Pyramid(nnx.Module):
+    """Features to the tokens of all levels: embedding, stem, branch."""
+
+    def __init__(self, spec: HeadSpec,
+                 make_block: Callable[[int, int], nnx.Module],
+                 rngs: nnx.Rngs):
+        """
+        Args:
+          make_block: (level, stride) to a block (x, valid, key) -> (x,
+            valid).
+        """
+        self.spec = spec
+        self.embedding = nnx.List([
+            ConvNormRelu(spec, spec.in_width if i == 0 else spec.width,
+                         spec.width, spec.embedding_kernel,
+                         spec.embedding_norm, rngs)
+            for i in range(spec.num_embedding_convs)])
+        self.stem = nnx.List([make_block(0, 1)
+                              for _ in range(spec.num_stem_blocks)])
+        self.branch = nnx.List([make_block(level, 2)
+                                for level in range(1, spec.num_levels)])
+
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None) -> list[Level]:
+        """Tokens and validity of every level, the finest first."""
+        spec = self.spec
+        if x.shape[1] % spec.strides[-1]:
+            raise ValueError(f"{x.shape[1]} tokens do not divide by the last "
+                             f"level's stride {spec.strides[-1]}")
+        num_blocks = len(self.stem) + len(self.branch)
+        keys = ([None] * (num_blocks + 1) if key is None
+                else list(jax.random.split(key, num_blocks + 1)))
+        x = masked(disturb(x, spec, keys.pop()), valid, spec)
+        for conv in self.embedding:
+            x = run_block(conv, spec, x, valid)
+        if spec.absolute_positions:
+            table = position_table(spec, x.shape[1])
+            x = x + table * valid[..., None].astype(x.dtype)
+        for block in self.stem:
+            x, valid = run_block(block, spec, x, valid, keys.pop())
+        levels = [(x, valid)]
+        for block in self.branch:
+            x, valid = run_block(block, spec, x, valid, keys.pop())
+            levels.append((x, valid))
+        return levels
+
+
+def disturb(x: Float[Array, "b t c"], spec: HeadSpec, key: Array | None
+            ) -> Float[Array, "b t c"]:
+    """Noise and channel dropout on the input, while training."""
+    if key is None or not (spec.input_noise or spec.input_dropout):
+        return x
+    noise_key, drop_key = jax.random.split(key)
+    if spec.input_noise:
+        x = x + spec.input_noise * jax.random.normal(noise_key, x.shape,
+                                                     x.dtype)
+    if spec.input_dropout:
+        keep = 1 - spec.input_dropout
+        kept = jax.random.bernoulli(drop_key, keep,
+                                    (x.shape[0], 1, x.shape[2]))
+        x = jnp.where(kept, x / keep, 0.0).astype(x.dtype)
+    return x
+
+
+def position_table(spec: HeadSpec, length: int) -> Float[Array, "1 t c"]:
+    """ActionFormer's sinusoids over sqrt(c); stretched for longer inputs."""
+    table = jnp.asarray(sincos_table(spec.max_tokens, 1, 1, spec.width))
+    table = table[None, :, 0, 0] / math.sqrt(spec.width)
+    if length > spec.max_tokens:
+        return resize_time(table, length)
+    return table[:, :length]
+
+
+class Neck(nnx.Module):
+    """Between pyramid and outputs: a norm a level, or a feature pyramid.
+
+    "fpn": lateral 1x1 convolutions, sums from coarse to fine by doubling, a
+    depthwise convolution, a norm.
+    """
+
+    def __init__(self, spec: HeadSpec, rngs: nnx.Rngs):
+        width, _ = spec.level_widths
+        levels = range(spec.num_levels)
+        self.spec = spec
+        self.is_fpn = spec.neck == "fpn"
+        if self.is_fpn:
+            has_bias = not spec.neck_norm
+            self.lateral = nnx.List([
+                MaskedConv(spec.width, width, 1, bias=has_bias, rngs=rngs)
+                for _ in levels])
+            self.smooth = nnx.List([
+                DepthwiseConv(width, 3, bias=has_bias, rngs=rngs)
+                for _ in levels])
+        self.norms = (nnx.List([LayerNorm(width, NORM_EPSILON)
+                                for _ in levels])
+                      if spec.neck_norm else None)
+
+    def __call__(self, levels: list[Level]) -> list[Level]:
+        features = [x for x, _ in levels]
+        valids = [valid for _, valid in levels]
+        if self.is_fpn:
+            features = [lateral(x, valid) for lateral, (x, valid) in zip(
+                self.lateral, levels, strict=True)]
+            for level in range(len(levels) - 1, 0, -1):
+                features[level - 1] += jnp.repeat(features[level], 2, axis=1)
+            features = [
+                smooth(x) * valid[..., None].astype(x.dtype)
+                for smooth, x, valid in zip(self.smooth, features, valids,
+                                            strict=True)]
+        if self.norms is not None:
+            features = [norm(x) for norm, x in zip(self.norms, features,
+                                                   strict=True)]
+        return [(masked(x, valid, self.spec), valid)
+                for x, valid in zip(features, valids, strict=True)]
+
+
+class OutputHead(nnx.Module):
+    """Convolutions shared by all levels, then the prediction.
+
+    The levels lie behind each other on one time axis, as many zeros between
+    two as a filter reaches: one product a layer instead of one a layer and
+    level, and the numbers that each level alone would have.
+    """
+
+    def __init__(self, spec: HeadSpec, outputs: int, rngs: nnx.Rngs, *,
+                 prior: float = 0.5, kernel_size: int = 0):
+        """
+        Args:
+          prior: probability that the bias starts at.
+          kernel_size: 0 is spec.head_kernel.
+        """
+        kernel_size = kernel_size or spec.head_kernel
+        in_width, width = spec.level_widths
+        self.convs = nnx.List([
+            ConvNormRelu(spec, in_width if i == 0 else width, width,
+                         kernel_size, spec.head_norm, rngs)
+            for i in range(spec.head_layers - 1)])
+        # ActionFormer: prior 0.01 gives the bias -4.595.
+        self.out = MaskedConv(
+            width if spec.head_layers > 1 else in_width, outputs, kernel_size,
+            bias_value=-math.log((1 - prior) / prior), rngs=rngs)
+        self.gap = kernel_size // 2
+        self.spec = spec
+
+    def __call__(self, levels: list[Level]) -> list[Float[Array, "b t k"]]:
+        """Predictions of every level, whose tokens are [b, t, c]."""
+        lengths = [x.shape[1] for x, _ in levels]
+        starts = itertools.accumulate(
+            (length + self.gap for length in lengths), initial=0)
+        x = self._joined([x for x, _ in levels])
+        valid = self._joined([valid for _, valid in levels])
+        inside = self._joined([jnp.ones((1, length, 1), bool)
+                               for length in lengths])
+        for conv in self.convs:
+            x = conv(x, valid) * inside.astype(x.dtype)
+        if self.spec.opentad and self.spec.reference_masking:
+            valid = jnp.ones_like(valid)  # OpenTAD leaves predictions as is
+        y = self.out(x, valid)
+        return [y[:, start:start + length] for start, length
+                in zip(starts, lengths, strict=False)]
+
+    def _joined(self, parts: list[Array]) -> Array:
+        """Along time, with zeros (False) behind each."""
+        pads = [(0, 0), (0, self.gap), (0, 0)]
+        return jnp.concatenate([jnp.pad(part, pads[:part.ndim])
+                                for part in parts], axis=1)

@@ -1,0 +1,240 @@
+"""TriDet: scalable-granularity blocks and boundaries as distributions.
+
+Source: Shi et al., CVPR 2023, and its public code (MIT); exact numbers in
+shared/reference/heads_and_recipes.md, D2. What differs from it: see
+`head_layers`, and here the mean and the group norm run over real tokens
+alone, so that outputs do not depend on the padding (trap E2).
+
+The published THUMOS recipe starts every convolution of the block at zero
+(`sgp_init_deviation` 0), where all their gradients are products with zero
+and stay zero: what it trains is norm, residual and MLP (trap E1).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from losa_jax.models.backbones.videomae import LayerNorm
+from losa_jax.models.heads.layers import (
+    NORM_EPSILON,
+    RESIDUAL_SCALE,
+    HeadSpec,
+    Neck,
+    OutputHead,
+    Pointwise,
+    Pyramid,
+    masked,
+    of_level,
+    run_block,
+)
+from losa_jax.models.ops.layers import (
+    DepthwiseConv,
+    drop_path,
+    gelu,
+    max_pool_half,
+)
+
+NUM_GROUPS = 16
+
+
+class GroupNorm(nnx.Module):
+    """Statistics over all valid tokens and the channels of a group."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "b t c"], weight: Float[Array, "b t"]
+                 ) -> Float[Array, "b t c"]:
+        b, t, c = x.shape
+        grouped = x.astype(jnp.float32).reshape(b, t, NUM_GROUPS, -1)
+        per_group = c // NUM_GROUPS
+        count = jnp.maximum(weight.sum(1), 1) * per_group
+        weight = weight[:, :, None, None]
+        mean = (grouped * weight).sum((1, 3)) / count[:, None]
+        centred = grouped - mean[:, None, :, None]
+        variance = (jnp.square(centred) * weight).sum((1, 3)) / count[:, None]
+        y = centred * jax.lax.rsqrt(variance + NORM_EPSILON)[:, None, :, None]
+        y = y.reshape(b, t, c) * self.scale[...] + self.bias[...]
+        return y.astype(x.dtype)
+
+
+class SgpBlock(nnx.Module):
+    """Instant-level and window-level branches instead of attention."""
+
+    def __init__(self, spec: HeadSpec, window: int, stride: int,
+                 rngs: nnx.Rngs):
+        c = spec.width
+        wide = round((window + 1) * spec.sgp_k)  # half to even
+        wide += 1 - wide % 2
+
+        def depthwise(size: int) -> DepthwiseConv:
+            conv = DepthwiseConv(c, size, bias=True, rngs=rngs)
+            conv.kernel[...] = spec.sgp_init_deviation * jax.random.normal(
+                rngs.params(), (size, c))
+            return conv
+
+        self.norm = LayerNorm(c, NORM_EPSILON)
+        self.psi, self.convw = depthwise(window), depthwise(window)
+        self.convkw = depthwise(wide)
+        self.fc, self.global_fc = depthwise(1), depthwise(1)
+        self.group_norm = GroupNorm(c)
+        self.fc1 = Pointwise(c, spec.sgp_mlp_width, rngs)
+        self.fc2 = Pointwise(spec.sgp_mlp_width, c, rngs)
+        # Stem blocks have neither drop path nor its scale.
+        scaled = stride == 2 and spec.drop_path > 0
+        scale = jnp.full(c, RESIDUAL_SCALE)
+        self.out_scale = nnx.Param(scale) if scaled else None
+        self.mlp_scale = nnx.Param(scale) if scaled else None
+        self.down = (Pointwise(c, c, rngs)
+                     if stride == 2 and spec.downsample == "avg" else None)
+        self.stride = stride
+        self.spec = spec
+
+    def __call__(self, x: Array, valid: Array, key: Array | None
+                 ) -> tuple[Array, Array]:
+        keys = (None, None) if key is None else jax.random.split(key)
+        if self.down is not None:
+            # Averages real tokens alone, as a mask of the second of a pair.
+            x = self.down(self._average_pairs(x, valid))
+        elif self.stride == 2:
+            x = max_pool_half(x)
+        valid = valid[:, ::self.stride]
+        keep = valid[..., None].astype(x.dtype)
+        # What statistics count: the reference counts padding too.
+        weight = (jnp.ones_like(keep[..., 0])
+                  if self.spec.reference_masking else keep[..., 0])
+
+        y = masked(self.norm(x), valid, self.spec)
+        total = jnp.maximum(weight.sum(1), 1)[:, None, None]
+        mean = (y * weight[..., None]).sum(1, keepdims=True) / total
+        phi = jax.nn.relu(self.global_fc(mean))
+        out = (self.fc(y) * phi
+               + (self.convw(y) + self.convkw(y)) * self.psi(y) + y)
+        x = x * keep + self._branch(masked(out, valid, self.spec),
+                                    self.out_scale, keys[0])
+        hidden = gelu(self.fc1(self.group_norm(x, weight)))
+        m = masked(self.fc2(hidden), valid, self.spec)
+        return x + self._branch(m, self.mlp_scale, keys[1]), valid
+
+    def _average_pairs(self, x: Array, valid: Array) -> Array:
+        weight = (jnp.ones_like(valid) if self.spec.reference_masking
+                  else valid).astype(x.dtype)[..., None]
+        b, t, c = x.shape
+        pairs = (x * weight).reshape(b, t // 2, 2, c).sum(2)
+        count = weight.reshape(b, t // 2, 2, 1).sum(2)
+        return pairs / jnp.maximum(count, 1)
+
+    def _branch(self, branch: Array, scale: nnx.Param | None,
+                key: Array | None) -> Array:
+        if scale is None:
+            return branch
+        return drop_path(branch * scale[...].astype(branch.dtype),
+                         self.spec.drop_path, key)
+
+
+class TridentLevel(NamedTuple):
+    """Raw outputs of one level.
+
+    Attributes:
+      class_logits: [b, t, k].
+      offsets: [b, t, 2 (bins + 1)], first half for the start; [b, t, 2]
+        without the trident.
+      start_logits, end_logits: [b, t, k]; None without the trident.
+      valid: [b, t].
+    """
+
+    class_logits: Array
+    offsets: Array
+    start_logits: Array | None
+    end_logits: Array | None
+    valid: Array
+
+
+class TriDet(nnx.Module):
+    """Features of a window to class logits and offsets at every point."""
+
+    def __init__(self, spec: HeadSpec, *, rngs: nnx.Rngs):
+        self.spec = spec
+        self.pyramid = Pyramid(
+            spec, lambda level, stride: SgpBlock(
+                spec, of_level(spec.sgp_window, level) if level else 1,
+                stride, rngs), rngs)
+        self.neck = Neck(spec, rngs)
+        prior = spec.prior_probability
+        self.cls = OutputHead(spec, spec.num_classes, rngs, prior=prior)
+        outputs = 2 * (spec.num_bins + 1) if spec.trident else 2
+        self.reg = OutputHead(spec, outputs, rngs)
+        self.reg_scale = nnx.Param(jnp.ones(spec.num_levels))
+        if spec.trident:
+            boundary = 0.5 if spec.opentad else prior
+            self.start, self.end = (
+                OutputHead(spec, spec.num_classes, rngs, prior=boundary,
+                           kernel_size=spec.boundary_kernel)
+                for _ in range(2))
+
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None = None
+                 ) -> tuple[Float[Array, "b p k"],
+                            Float[Array, "b p k 2"] | Float[Array, "b p 2"],
+                            Bool[Array, "b p"]]:
+        """As `ActionFormer`; with the trident every class has offsets."""
+        levels = self.levels(x, valid, key)
+        offsets = [decode_bins(level) if self.spec.trident else level.offsets
+                   for level in levels]
+        return (jnp.concatenate([level.class_logits for level in levels], 1),
+                jnp.concatenate(offsets, 1),
+                jnp.concatenate([level.valid for level in levels], 1))
+
+    def levels(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+               key: Array | None = None) -> list[TridentLevel]:
+        """What the output heads say, before bins become distances."""
+        levels = self.neck(self.pyramid(x, valid, key))
+        logits, offsets = (run_block(output, self.spec, levels)
+                           for output in (self.cls, self.reg))
+        starts: Sequence[Array | None] = [None] * len(levels)
+        ends = starts
+        if self.spec.trident:
+            fixed = [(jax.lax.stop_gradient(tokens), level_valid)
+                     for tokens, level_valid in levels]
+            starts, ends = (run_block(output, self.spec, fixed)
+                            for output in (self.start, self.end))
+        scales = self.reg_scale[...]
+        return [TridentLevel(
+            logits[level], jax.nn.relu(scales[level] * offsets[level]),
+            starts[level], ends[level], level_valid)
+            for level, (_, level_valid) in enumerate(levels)]
+
+
+def decode_bins(level: TridentLevel) -> Float[Array, "b t k 2"]:
+    """Expected distances to start and end, in strides.
+
+    The start is a distribution over the point and the `bins` points before
+    it: the boundary logits there plus the point's own offsets, softmax.
+    """
+    bins = level.offsets.shape[-1] // 2 - 1
+    offsets = level.offsets.astype(jnp.float32)
+    steps = np.arange(bins + 1)
+
+    def expected(logits: Array, pads: tuple[int, int], own: Array,
+                 distances: np.ndarray) -> Array:
+        t = logits.shape[1]
+        padded = jnp.pad(logits.astype(jnp.float32),
+                         ((0, 0), pads, (0, 0)))
+        around = jnp.stack([jax.lax.slice_in_dim(padded, i, i + t, axis=1)
+                            for i in range(bins + 1)], axis=-1)
+        weights = jax.nn.softmax(around + own[:, :, None, :], axis=-1)
+        return weights @ jnp.asarray(distances, jnp.float32)
+
+    if level.start_logits is None or level.end_logits is None:
+        raise ValueError("a head without boundary heads has no bins")
+    left = expected(level.start_logits, (bins, 0), offsets[..., :bins + 1],
+                    bins - steps)
+    right = expected(level.end_logits, (0, bins), offsets[..., bins + 1:],
+                     steps)
+    return jnp.stack([left, right], axis=-1)

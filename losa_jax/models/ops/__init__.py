@@ -1,0 +1,1 @@
+"""Layers and functions that backbones, adapters and heads are made of."""

@@ -1,0 +1,1 @@
+"""Checkpoints in and out, one module a family with one table of names."""

@@ -1,0 +1,145 @@
+"""The faults of annotation files are found and named, the real ones too."""
+
+import logging
+from collections import Counter
+
+import pytest
+
+from losa_jax.data.annotations import lint as faults
+from losa_jax.data.annotations import thumos
+from losa_jax.data.annotations.lint import find_faults, summarise
+from losa_jax.data.annotations.load import (
+    Action,
+    AnnotatedVideo,
+    load_annotations,
+)
+
+
+def _video(*actions, duration=10.0, fps=20.0):
+    return AnnotatedVideo("v", "test", duration, fps,
+                          tuple(Action(*action) for action in actions))
+
+
+def _kinds(*actions, **changes):
+    return {fault.kind: fault.detail
+            for fault in find_faults(_video(*actions, **changes))}
+
+
+def test_each_fault_by_hand():
+    assert _kinds((1, 2, "hop"), (2, 3, "hop"), (1, 3, "run")) == {}
+    assert _kinds((9, 10.04, "hop")) == {}
+    assert _kinds((9, 11, "hop"), (-1, 2, "run")) == {
+        faults.OUTSIDE: "hop [9, 11] of 10.00 s, and 1 more"}
+    assert _kinds((9, 11, "hop"), duration=None) == {}
+    assert _kinds((3, 3, "hop")) == {faults.EMPTY: "hop [3, 3]"}
+    assert _kinds((3, 3.04, "hop")) == {faults.SHORT: "hop [3, 3.04]"}
+    assert _kinds((3, 3.04, "hop"), fps=30.0) == {}
+    assert _kinds((1, 2, "hop"), (1.0005, 2, "hop"), (5, 6, "hop")) == {
+        faults.TWICE: "hop [1, 2]"}
+    assert _kinds((1, 3, "hop"), (1.1, 3.05, "hop")) == {
+        faults.NEARLY_TWICE: "hop [1, 3] and hop [1.1, 3.05]"}
+    assert _kinds((1, 3, "hop"), (1, 3, "run"), (4, 5, "run"),
+                  (4, 5, "hop")) == {faults.TWO_LABELS: "2 x hop and run"}
+
+
+def test_the_length_of_the_file_comes_first():
+    video = _video((9, 11, "hop"))
+    assert find_faults(video, 12.0) == []
+    assert [one.kind for one in find_faults(video, 8.0)] == [faults.OUTSIDE]
+
+
+def test_a_summary_names_some():
+    found = [faults.Fault(f"v{i}", faults.EMPTY, "") for i in range(3)]
+    assert summarise(found, most=2) == [
+        "empty actions: 3 videos (v0, v1, ...)"]
+    assert summarise(found[:1]) == ["empty actions: 1 videos (v0)"]
+
+
+PAST_THE_END = {"video_test_0000270": 22, "video_test_0000814": 3,
+                "video_test_0001081": 1, "video_validation_0000364": 2,
+                "video_validation_0000856": 2}
+
+
+def _by_kind(annotations, subsets):
+    found = [fault for subset in subsets
+             for video in annotations.subset(subset)
+             for fault in find_faults(video)]
+    return {kind: {fault.video_id: fault.detail for fault in found
+                   if fault.kind == kind}
+            for kind in {fault.kind for fault in found}}
+
+
+@pytest.mark.shared
+def test_thumos(shared_dir, caplog):
+    path = shared_dir / "data/thumos14/thumos14.json"
+    kept = load_annotations(path, on_outside="keep")
+    found = _by_kind(kept, ("validation", "test"))
+    assert set(found) == {faults.OUTSIDE, faults.TWO_LABELS}
+    assert set(found[faults.OUTSIDE]) == set(PAST_THE_END)
+    assert found[faults.OUTSIDE]["video_test_0001081"].endswith(
+        "of 117.24 s")
+    # Every CliffDiving is Diving too.
+    doubled = Counter()
+    for detail in found[faults.TWO_LABELS].values():
+        for part in detail.split(", "):
+            count, pair = part.split(" x ")
+            doubled[pair] += int(count)
+    cliff = sum(action.label == "CliffDiving" for video in
+                kept.videos.values() for action in video.actions)
+    assert doubled == {"CliffDiving and Diving": cliff,
+                       "Shotput and ThrowDiscus": 1}
+    assert cliff == 360
+    # "clip" names each, and drops those that begin behind the end.
+    clipped = load_annotations(path, on_outside="clip")
+    named = Counter(record.message.split(",")[0]
+                    for record in caplog.records)
+    assert named == PAST_THE_END
+    for name, number in PAST_THE_END.items():
+        assert (len(kept.videos[name].actions)
+                - len(clipped.videos[name].actions)) == number
+
+
+@pytest.mark.shared
+def test_thumos_with_wrong_durations(shared_dir, caplog):
+    folder = shared_dir / "data/thumos14"
+    right = load_annotations(folder / "thumos14.json", on_outside="keep")
+    wrong = load_annotations(folder / "thumos14_wrong_durations.json",
+                             on_outside="keep")
+    found = _by_kind(wrong, ("validation", "test"))
+    assert set(found[faults.WRONG_DURATION]) == set(thumos.SLOW_VIDEOS)
+    # Put right, no action of these videos is lost.
+    assert set(found[faults.OUTSIDE]) == set(PAST_THE_END)
+    for name, video in wrong.videos.items():
+        assert video.duration_seconds == pytest.approx(
+            right.videos[name].duration_seconds, rel=0.015)
+    assert {name: (right.videos[name].fps, right.videos[name]
+                   .duration_seconds) for name in thumos.SLOW_VIDEOS
+            } == thumos.SLOW_VIDEOS
+    caplog.set_level(logging.WARNING)
+    caplog.clear()
+    load_annotations(folder / "thumos14_wrong_durations.json",
+                     on_outside="clip")
+    assert {record.message.split(",")[0] for record in caplog.records
+            } == set(PAST_THE_END)
+
+
+@pytest.mark.shared
+def test_activitynet(shared_dir):
+    folder = shared_dir / "data/activitynet"
+    source = (f"{folder / 'anet_anno_action.json'},"
+              f"{folder / 'video_info_new.csv'}")
+    subsets = ("training", "validation", "testing")
+    kept = load_annotations(source, on_outside="keep")
+    found = _by_kind(kept, subsets)
+    assert {kind: len(videos) for kind, videos in found.items()} == {
+        faults.OUTSIDE: 3, faults.EMPTY: 12, faults.SHORT: 59,
+        faults.TWICE: 26, faults.NEARLY_TWICE: 6}
+    assert set(found[faults.OUTSIDE]) == {"m--b-Ltjm_Y", "TmA7xnrULME",
+                                          "0QDPpdms08g"}
+    assert "8JKK6JayDeA" in found[faults.TWICE]
+    # With empty ones dropped it can be trained on.
+    clipped = load_annotations(source, on_outside="clip")
+    assert clipped.class_names == kept.class_names
+    assert all(action.end_seconds > action.start_seconds
+               for video in clipped.videos.values()
+               for action in video.actions)

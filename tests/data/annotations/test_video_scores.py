@@ -1,0 +1,66 @@
+"""Layouts of video-level scores, and what does not fit."""
+
+import json
+
+import numpy as np
+import pytest
+
+from losa_jax.data.annotations import activitynet, thumos
+from losa_jax.data.annotations.video_scores import load_video_scores
+from losa_jax.errors import InputError
+
+
+def test_both_json_layouts(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({"results": {"v1": [0.2, 0.8]},
+                                "class": ["jump", "run"]}))
+    want = {"v1": {"jump": 0.2, "run": 0.8}}
+    assert load_video_scores(path, ("run", "jump"), ["v1"]) == want
+    path.write_text(json.dumps({"v_v1": {"class": "run", "score": 0.8}}))
+    assert load_video_scores(path, ("run",), ["v1"]) == {"v1": {"run": 0.8}}
+
+
+def test_untrimmednets_rows_are_video_numbers(tmp_path):
+    scores = np.zeros((5, 101))
+    scores[3, 92] = 0.7  # ThrowDiscus is UCF101's 93rd class
+    np.save(tmp_path / "scores.npy", scores)
+    found = load_video_scores(tmp_path / "scores.npy", thumos.CLASS_NAMES,
+                              ["video_test_0000004"])
+    scores = found["video_test_0000004"]
+    assert scores["ThrowDiscus"] == pytest.approx(0.7)
+    assert sum(scores.values()) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("content, message", [
+    ({"results": {"v1": [0.2]}, "class": ["swim"]}, "not among.*swim"),
+    ({"results": {"v2": [0.2]}, "class": ["run"]}, "no scores of 1 of 1"),
+    ({"results": {"v1": [0.2, 0.3]}, "class": ["run"]}, "not in a layout"),
+    ({"v1": {"class": "run"}}, "not in a layout"),
+    ({"v1": {"class": "run", "score": -2.3}}, "'v1'.*'run'.*-2.3"),
+    ({"v1": {"class": "run", "score": float("nan")}}, "nan is not"),
+    ({"v1": {"class": "run", "score": float("inf")}}, "inf is not"),
+    ([], "no video-level scores")])
+def test_refusals(tmp_path, content, message):
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        load_video_scores(path, ("run",), ["v1"])
+    np.save(tmp_path / "scores.npy", np.zeros((3, 7)))
+    with pytest.raises(InputError, match=r"shape \(3, 7\)"):
+        load_video_scores(tmp_path / "scores.npy", ("run",), ["v1"])
+
+
+@pytest.mark.shared
+def test_the_public_files(shared_dir):
+    folder = shared_dir / "data"
+    found = load_video_scores(
+        folder / "activitynet/video_level_top1_scores.json",
+        activitynet.class_names(), ["wONwHYy59Tc"])
+    assert list(found["wONwHYy59Tc"]) == ["Blow-drying hair"]
+    found = load_video_scores(
+        folder / "thumos14/untrimmednet_test_scores.npy",
+        thumos.CLASS_NAMES, ["video_test_0000004"])
+    # Its annotations are of cricket.
+    best = max(found["video_test_0000004"],
+               key=found["video_test_0000004"].get)
+    assert best.startswith("Cricket")

@@ -1,0 +1,231 @@
+"""Data sets are whole or unfinished, and the same however they are built."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow_datasets as tfds
+
+from losa_jax.data import build
+from losa_jax.data.annotations.data_set_index import find_data_set, read_index
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.tfds import builder, shards
+from losa_jax.errors import InputError
+from tests.data.tiny_set import SUBSETS, make_tiny_set, write_video
+
+# Each video is a shard.
+SMALL = "--shard_mib=0.001"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_tiny_set(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "out"
+    assert _build(folder, output) == 0
+    return output
+
+
+def _build(folder, output, *more, name="custom"):
+    return build.main([name, f"--videos={folder / 'videos'}",
+                       f"--annotations={folder / 'annotations.json'}",
+                       f"--output={output}", SMALL, *more])
+
+
+def _files(output):
+    return {str(path.relative_to(output)):
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(output.rglob("*")) if path.is_file()}
+
+
+def test_a_record_holds_the_file_and_all_that_is_known(folder, whole):
+    for split, count in SUBSETS.items():
+        source = tfds.data_source("custom", split=split, data_dir=whole)
+        assert len(source) == count
+        for number, record in enumerate(source):
+            name = f"{split}.{number}"
+            frames = 40 + number
+            file = folder / f"videos/{name}.mp4"
+            assert record["video_id"].decode() == name
+            assert record["video"] == file.read_bytes()
+            assert record["path"].decode() == file.name
+            assert (record["frame_count"], record["fps"], record["height"],
+                    record["is_timed"]) == (frames, 25.0, 32, True)
+            # To the last bit, and as they stand in the file.
+            assert record["duration_seconds"] == frames / 25
+            actions = record["actions"]
+            assert [float(x) for x in actions["start_seconds"]] == [0.1, 1.0]
+            assert [float(x) for x in actions["end_seconds"]] == [
+                1 / 3, frames / 25 + 0.3]
+            assert actions["label"] == [0, 1]
+    builder = tfds.builder("custom", data_dir=whole)
+    assert builder.info.features["actions"]["label"].names == ["hop", "run"]
+    assert "tensorflow" not in sys.modules
+
+
+def test_built_twice_in_one_go_or_in_parts_it_is_the_same(
+        folder, whole, tmp_path, capsys):
+    parts = tmp_path / "parts"
+    assert _build(folder, parts, "--shard=1/2") == 0
+    assert "3 of 6 shards are still to be built" in capsys.readouterr().out
+    with pytest.raises(InputError, match="is not finished"):
+        find_data_set(parts)
+    assert _build(folder, parts, "--shard=0/2") == 0
+    assert _files(parts) == _files(whole)
+    assert len([name for name in _files(whole) if "array_record-" in name]
+               ) == 6
+    # As one run of TFDS's builder over all shards, which Beam does.
+    index = read_index(find_data_set(whole))
+    shards = {split: [[entry] for entry in entries]
+              for split, entries in index["videos"].items()}
+    builder.Custom(
+        index=index, shards=shards, folder=folder / "videos",
+        data_dir=tmp_path / "once").download_and_prepare(
+            download_dir=tmp_path / "downloads")
+    assert _files(tmp_path / "once") == _files(whole)
+    before = _files(whole)
+    assert _build(folder, whole) == 0
+    assert "is there already" in capsys.readouterr().out
+    assert _files(whole) == before
+
+
+def test_an_interrupted_build_goes_on(folder, whole, tmp_path, capsys,
+                                      monkeypatch):
+    calls, real = [], builder.examples
+
+    def dies(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(builder, "examples", dies)
+    assert _build(folder, tmp_path / "out") == 75
+    assert "start the same command again" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is not finished"):
+        find_data_set(tmp_path / "out")
+    # What a killed process leaves of the shard that it was at.
+    left = (tmp_path / "out/custom/1.0.0.parts/training-00002/custom"
+            / "1.0.0.incompleteABC")
+    left.mkdir(parents=True)
+    (left / "custom-training.array_record-00000-of-00001").write_text("x")
+    assert _build(folder, tmp_path / "out") == 0
+    assert "2 there already" in capsys.readouterr().out
+    assert len(calls) == 3 + 4  # no shard twice
+    assert _files(tmp_path / "out") == _files(whole)
+
+
+def test_a_kill_while_it_is_put_together_loses_nothing(
+        folder, whole, tmp_path, monkeypatch):
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "_link", dies)
+    assert _build(folder, tmp_path / "out") == 75
+    with pytest.raises(InputError, match="is not finished"):
+        find_data_set(tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(
+        OSError("no links here")))  # then it copies
+    assert _build(folder, tmp_path / "out") == 0
+    assert _files(tmp_path / "out") == _files(whole)
+
+
+def test_other_videos_do_not_mix(folder, whole, tmp_path, capsys):
+    other = make_tiny_set(tmp_path)
+    write_video(other / "videos/training.1.mp4", seed=99, frames=60)
+    before = _files(whole)
+    assert _build(other, whole) == 1
+    assert "data set of other videos" in capsys.readouterr().err
+    assert _files(whole) == before
+    assert _build(folder, tmp_path / "out", "--shard=0/2") == 0
+    assert _build(other, tmp_path / "out") == 1
+    assert "unfinished build of other videos" in capsys.readouterr().err
+
+
+def test_broken_videos_are_all_named_or_left_out(tmp_path, capsys):
+    folder = make_tiny_set(tmp_path)
+    (folder / "videos/testing.0.mp4").write_text("no video")
+    (folder / "videos/training.2.mp4").unlink()
+    assert _build(folder, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "2 of 6 videos are missing or broken" in said
+    assert "testing.0: " in said and "training.2: no file" in said
+    assert "leave them out with --on_broken_video=skip" in said
+    assert _build(folder, tmp_path / "skipped",
+                  "--on_broken_video=skip") == 0
+    index = read_index(find_data_set(tmp_path / "skipped"))
+    assert {split: len(found) for split, found in index["videos"].items()
+            } == {"training": 3, "testing": 1}
+    assert set(index["left_out"]) == {"training.2", "testing.0"}
+    source = tfds.data_source("custom", split="training",
+                              data_dir=tmp_path / "skipped")
+    assert [one["video_id"].decode()[-1] for one in source] == ["0", "1", "3"]
+
+
+def test_one_subset_of_two(folder, tmp_path):
+    assert _build(folder, tmp_path / "out", "--subsets=Testing") == 0
+    assert list(read_index(find_data_set(tmp_path / "out"))["videos"]) == [
+        "testing"]
+
+
+def test_annotations_are_read_back_from_the_set(folder, whole):
+    want = load_annotations(folder / "annotations.json", on_outside="keep")
+    got = load_annotations(whole, on_outside="keep")
+    assert (got.videos, got.class_names) == (want.videos, want.class_names)
+    with pytest.raises(InputError, match="6 wrong entries"):
+        load_annotations(whole)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--shard=2/2"], "write i/n"), (["--shard=x"], "write i/n"),
+    (["--shard_mib=0"], "--shard_mib=0.0: give more"),
+    (["--videos=/nowhere"], "--videos=/nowhere is no folder"),
+    (["--annotations=/nowhere"], "no such annotation file"),
+    (["--subsets=train"], "has no 'train' but training, testing"),
+    (["--class_names=/nowhere"], "no such file")])
+def test_refusals(folder, tmp_path, capsys, flags, message):
+    assert _build(folder, tmp_path / "out", *flags) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_public_sets_know_their_classes(folder, tmp_path, capsys):
+    assert _build(folder, tmp_path / "out", name="thumos14") == 1
+    assert "label 'hop' is in no class list" in capsys.readouterr().err
+
+
+@pytest.mark.shared
+def test_gestures_killed_half_way(shared_dir, tmp_path):
+    """SIGKILL in the middle; then again, to the bytes of an unbroken run."""
+    data = shared_dir / "data/gestures"
+
+    def command(output):
+        return [sys.executable, "-m", "losa_jax.data.build", "custom",
+                f"--videos={data / 'videos'}", "--shard_mib=0.25",
+                f"--annotations={data / 'gestures.json'}",
+                f"--output={output}"]
+
+    killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
+    process = subprocess.Popen(command(killed), stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)
+    parts = killed / "custom/1.0.0.parts"
+    until = time.monotonic() + 60
+    while len(list(parts.glob("training-*/custom/1.0.0"))) < 4:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    with pytest.raises(InputError, match="is not finished"):
+        find_data_set(killed)
+    for output in (killed, unbroken):
+        assert build.main(command(output)[3:]) == 0
+    assert _files(killed) == _files(unbroken)
+    assert len(read_index(find_data_set(killed))["videos"]["training"]) == 24

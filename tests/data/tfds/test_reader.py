@@ -1,0 +1,170 @@
+"""Training from a TFDS data set is training from the folder."""
+
+import pickle
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from configs import custom
+from losa_jax.data import build
+from losa_jax.data.tfds.reader import StoredVideos
+from losa_jax.data.video.container import EncodedVideo
+from losa_jax.data.video.decode import VideoDecodeError, read_frames
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.video.probe import probe_video
+from losa_jax.data.windows import examples
+from losa_jax.errors import InputError
+from losa_jax.jobs.check_data import check_data
+from losa_jax.jobs.setup import load_data
+from losa_jax.jobs.transcode import transcode
+from tests.data.tiny_set import make_tiny_set
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """The folder, and data sets that embed it and name its paths."""
+    folder = make_tiny_set(tmp_path_factory.mktemp("tiny"))
+    for kind in ("embed", "paths"):
+        assert build.main([
+            "custom", f"--videos={folder / 'videos'}", f"--{kind}",
+            f"--annotations={folder / 'annotations.json'}",
+            f"--output={folder / kind}"]) == 0
+    return folder
+
+
+def _config(**data):
+    config = custom.get_config()
+    config.data.on_outside = "clip"
+    config.data.update(data)
+    config.window.frames = config.window.tokens = 16
+    config.window.sample_fps = 25.0
+    config.augment.size = 24
+    return config
+
+
+def _batches(config, workdir):
+    workdir.mkdir(exist_ok=True)
+    data = load_data(config, workdir)
+    reader = FrameCache(0.0)
+    train = examples.train_dataset(
+        examples.TrainWindows(data.train, data.class_names, config,
+                              cache=reader),
+        len(data.train), seed=3,
+        batch_windows=2, num_threads=2, num_epochs=2)
+    test, _ = examples.test_dataset(
+        examples.TestWindows(data.test, config, cache=reader),
+        batch_windows=2, num_threads=2)
+    return data, [*train, *test]
+
+
+@pytest.mark.parametrize("kind", ["embed", "paths"])
+def test_batches_are_those_of_the_folder(sets, tmp_path, kind):
+    folder, want = _batches(_config(
+        annotations=str(sets / "annotations.json"),
+        videos=str(sets / "videos")), tmp_path / "one")
+    data, got = _batches(_config(tfds=str(sets / kind)), tmp_path / "two")
+    assert data.class_names == folder.class_names
+    assert all((video.stored is None) == (kind == "paths")
+               for video in data.train + data.test)
+    assert len(got) == len(want) > 4
+    for one, other in zip(got, want, strict=True):
+        assert one.keys() == other.keys()
+        for key, array in one.items():
+            np.testing.assert_array_equal(array, other[key], key)
+
+
+def test_worker_processes_open_the_set_themselves(sets, tmp_path):
+    data = load_data(_config(tfds=str(sets / "embed")), tmp_path)
+    video = data.train[0]
+    sent = pickle.loads(pickle.dumps(video))
+    assert sent.open().content == video.open().content
+
+
+def test_a_damaged_record_is_a_video_that_cannot_be_decoded(sets, tmp_path):
+    video = load_data(_config(tfds=str(sets / "embed")), tmp_path).train[0]
+    other = next(name for name in video.stored._places
+                 if name != video.video_id)
+    video.stored._places[video.video_id] = video.stored._places[other]
+    with pytest.raises(VideoDecodeError, match="of another video"):
+        video.open()
+
+
+def test_copies_are_made_of_folders_only(sets, tmp_path):
+    with pytest.raises(InputError, match="copies a folder of videos"):
+        transcode(_config(tfds=str(sets / "embed")), tmp_path,
+                  tmp_path / "copies")
+    assert not (tmp_path / "copies").exists()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [
+    "bframes_start_offset.mp4", "flipping_a_pancake.mkv", "vp9.webm",
+    "v_SoccerJuggling_g23_c01.avi", "portrait_rotated.mp4"])
+def test_bytes_decode_as_the_file(shared_dir, name):
+    path = shared_dir / "data/odd_videos" / name
+    info = probe_video(path, check="none")
+    chosen = [0, info.frame_count // 2]
+    stored = EncodedVideo("set: video", path.read_bytes())
+    np.testing.assert_array_equal(read_frames(stored, chosen, info=info),
+                                  read_frames(path, chosen, info=info))
+    cut = EncodedVideo("set: video", b"no video")
+    with pytest.raises(InputError, match="set: video: not a readable video"):
+        read_frames(cut, chosen, info=info)
+
+
+def test_a_set_that_names_code_is_refused(sets, tmp_path):
+    shutil.copytree(sets / "paths", tmp_path / "set")
+    features, = tmp_path.rglob("features.json")
+    text = features.read_text()
+    # JSON may write a letter as a number.
+    features.write_text(text.replace(
+        '"tensorflow_datasets.core.features.text_feature.Text"',
+        r'"evil\u002eThing"').replace("pythonClass", r"python\u0043lass"))
+    assert features.read_text() != text
+    with pytest.raises(InputError, match=r"asks for code of evil\.Thing"):
+        StoredVideos(tmp_path / "set")
+
+
+def test_a_file_that_changed_is_no_longer_the_one(sets, tmp_path):
+    shutil.copytree(sets / "videos", tmp_path / "videos")
+    assert build.main([
+        "custom", f"--videos={tmp_path / 'videos'}", "--paths",
+        f"--annotations={sets / 'annotations.json'}",
+        f"--output={tmp_path / 'out'}"]) == 0
+    (tmp_path / "videos/training.0.mp4").unlink()
+    (tmp_path / "videos/testing.1.mp4").write_bytes(b"another")
+    config = _config(tfds=str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"training.0.mp4: is gone"):
+        load_data(config, tmp_path)
+    config.data.on_broken_video = "skip"
+    data = load_data(config, tmp_path)
+    assert (len(data.train), len(data.test)) == (3, 1)
+    assert "is another file now" in data.broken[1].reason
+
+
+def test_check_data_reads_the_set(sets, tmp_path, capsys):
+    findings = check_data(_config(tfds=str(sets / "embed")), tmp_path)
+    assert {one.kind for one in findings} == {"actions outside"}
+    assert "6 of 6 videos can be read" in capsys.readouterr().out
+
+
+def test_damage_and_wrong_settings_are_named(sets, tmp_path):
+    config = _config(tfds=str(sets / "embed"), videos=str(sets / "videos"))
+    with pytest.raises(InputError, match="are both set"):
+        load_data(config, tmp_path)
+    with pytest.raises(InputError, match="no data set of"):
+        StoredVideos(tmp_path)
+    shutil.copytree(sets / "embed", tmp_path / "copy")
+    stored = StoredVideos(tmp_path / "copy")
+    unknown = SimpleNamespace(video_id="stranger")
+    with pytest.raises(InputError, match="stranger: is not in"):
+        stored.check([unknown], "stop")
+    for path in stored.path.glob("*training*record*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 4] ^= 255
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="training.* cannot be read"):
+        for number in range(4):
+            stored.read(f"training.{number}")

@@ -1,0 +1,222 @@
+"""Missing, broken and contradicting videos are found before training."""
+
+import json
+import logging
+import os
+import shutil
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from losa_jax.data.annotations.load import (
+    Action,
+    AnnotatedVideo,
+    load_annotations,
+)
+from losa_jax.data.video import check
+from losa_jax.data.video.check import BrokenVideo, check_videos
+from losa_jax.errors import InputError
+
+
+def _annotated(video_id, duration=2.0, fps=25.0, starts=(0.5,)):
+    actions = tuple(Action(start, start + 0.4, "jump") for start in starts)
+    return AnnotatedVideo(video_id, "training", duration, fps, actions)
+
+
+@pytest.fixture(scope="module")
+def video_file(tmp_path_factory):
+    """2 seconds at 25 frames a second, 32 x 32 pixels."""
+    path = tmp_path_factory.mktemp("video") / "video.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(25))
+        stream.height = stream.width = 32
+        stream.pix_fmt = "yuv420p"
+        for level in range(50):
+            pixels = np.full((32, 32, 3), level * 5, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, video_file):
+    """Two good videos and a broken one."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    shutil.copy(video_file, folder / "a.mp4")
+    shutil.copy(video_file, folder / "b.v2.MP4")
+    (folder / "broken.mkv").write_text("no video")
+    return folder
+
+
+def test_good_videos(folder):
+    infos, broken = check_videos(
+        [_annotated("a"), _annotated("b.v2", None, None)], folder,
+        progress=False)
+    assert broken == []
+    assert list(infos) == ["a", "b.v2"]
+    assert infos["b.v2"].path == folder / "b.v2.MP4"
+    assert {(info.frame_count, info.fps) for info in infos.values()} == {
+        (50, 25.0)}
+
+
+def test_stop_lists_everything_and_the_remedy(folder):
+    with pytest.raises(InputError) as caught:
+        check_videos([_annotated("gone"), _annotated("a"),
+                      _annotated("broken")], folder, progress=False)
+    report = str(caught.value)
+    assert "2 of 3 videos are missing or broken" in report
+    assert "gone: no file gone{.mp4,.mkv,.webm,.avi,.mov,.m4v} in " in (
+        report)
+    assert "broken.mkv: not a readable video" in report
+    assert "--config.data.on_broken_video=skip" in report
+
+
+def test_skip_leaves_out_and_warns(folder, caplog):
+    infos, broken = check_videos(
+        [_annotated("gone"), _annotated("a"), _annotated("broken")], folder,
+        on_broken_video="skip", progress=False)
+    assert list(infos) == ["a"]
+    assert [item.video_id for item in broken] == ["gone", "broken"]
+    assert isinstance(broken[0], BrokenVideo)
+    assert "no file gone" in broken[0].reason
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "skipped gone", "skipped broken"]
+
+
+def test_skip_needs_something_left(folder):
+    with pytest.raises(InputError, match="1 of 1 videos are missing"):
+        check_videos([_annotated("gone")], folder, on_broken_video="skip",
+                     progress=False)
+
+
+def test_two_files_of_one_video(folder, video_file):
+    shutil.copy(video_file, folder / "a.avi")
+    with pytest.raises(InputError, match=r"several files: a\.avi, a\.mp4"):
+        check_videos([_annotated("a")], folder, progress=False)
+
+
+def test_names_differ_in_case_as_ids_do(folder, video_file):
+    """YouTube's ids do: dQw and DqW are two videos."""
+    shutil.copy(video_file, folder / "A.mp4")
+    infos, _ = check_videos([_annotated("a"), _annotated("A")], folder,
+                            progress=False)
+    assert {name: info.path.name for name, info in infos.items()} == {
+        "a": "a.mp4", "A": "A.mp4"}
+
+
+def test_ids_stay_inside_the_folder(folder, video_file):
+    shutil.copy(video_file, folder.parent / "outside.mp4")
+    with pytest.raises(InputError, match="is no plain file name"):
+        check_videos([_annotated("../outside")], folder, progress=False)
+
+
+def test_contradictions_are_warned_of(folder, caplog):
+    caplog.set_level(logging.WARNING)
+    # Beyond one hundredth: 2.03 against 2.0; within: 25.2 against 25.
+    check_videos([_annotated("a", 2.03, 25.2), _annotated("b.v2", 2.01, 30)],
+                 folder, progress=False)
+    assert sorted(record.message.split(";")[0] for record in caplog.records
+                  ) == [
+        "a: the annotation says duration 2.03, the file has 2",
+        "b.v2: the annotation says fps 30, the file has 25"]
+
+
+def test_actions_behind_the_end(folder):
+    """2.0 s is the end; an action that starts at 1.9 is still in it."""
+    check_videos([_annotated("a", starts=(1.9,))], folder, progress=False)
+    videos = [_annotated("a", starts=(0.1, 2.0)), _annotated("b.v2")]
+    with pytest.raises(InputError, match="lasts 2.000 s, but an action "
+                                         "'jump' starts at 2 s"):
+        check_videos(videos, folder, progress=False)
+    infos, broken = check_videos(videos, folder, on_broken_video="skip",
+                                 progress=False)
+    assert list(infos) == ["b.v2"]
+    assert [item.video_id for item in broken] == ["a"]
+
+
+def test_a_second_start_reads_the_cache(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "probed.json"
+    videos = [_annotated("a"), _annotated("b.v2")]
+    probed = []
+    real = check.probe_video
+
+    def counted(path, check):
+        probed.append((path.name, check))
+        return real(path, check=check)
+
+    monkeypatch.setattr(check, "probe_video", counted)
+    first = check_videos(videos, folder, cache_path=cache, progress=False)
+    assert sorted(probed) == [("a.mp4", "ends"), ("b.v2.MP4", "ends")]
+    assert check_videos(videos, folder, cache_path=cache, progress=False
+                        ) == first
+    assert len(probed) == 2
+    # Another file under the same name, or a stricter look, is no hit.
+    os.utime(folder / "a.mp4", ns=(1, 1))
+    check_videos(videos, folder, cache_path=cache, progress=False)
+    assert probed[2:] == [("a.mp4", "ends")]
+    check_videos(videos[:1], folder, check="full", cache_path=cache,
+                 progress=False)
+    assert probed[3:] == [("a.mp4", "full")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "probed.json", "videos"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_cache_is_replaced(folder, tmp_path, text):
+    cache = tmp_path / "probed.json"
+    cache.write_text(text)
+    infos, _ = check_videos([_annotated("a")], folder, cache_path=cache,
+                            progress=False)
+    assert infos["a"].frame_count == 50
+    assert len(json.loads(cache.read_text())) == 1
+
+
+def test_what_was_probed_is_kept_when_it_stops(folder, tmp_path,
+                                               monkeypatch):
+    cache = tmp_path / "probed.json"
+    with pytest.raises(InputError):
+        check_videos([_annotated("a"), _annotated("gone")], folder,
+                     cache_path=cache, progress=False)
+    assert len(json.loads(cache.read_text())) == 1
+    real = check.probe_video
+
+    def interrupted(path, check):
+        if path.name.startswith("b"):
+            raise KeyboardInterrupt
+        return real(path, check=check)
+
+    monkeypatch.setattr(check, "probe_video", interrupted)
+    cache.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        check_videos([_annotated("a"), _annotated("b.v2")], folder,
+                     cache_path=cache, progress=False)
+    assert len(json.loads(cache.read_text())) == 1
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"on_broken_video": "ask"}, "on_broken_video='ask'"),
+    ({"check": "all"}, "check='all'"),
+])
+def test_unknown_settings(folder, changes, message):
+    with pytest.raises(InputError, match=message):
+        check_videos([_annotated("a")], folder, progress=False, **changes)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(InputError, match="no such folder of videos"):
+        check_videos([_annotated("a")], tmp_path / "none", progress=False)
+
+
+@pytest.mark.shared
+def test_gestures_agree_with_their_annotations(shared_dir, caplog):
+    folder = shared_dir / "data/gestures"
+    videos = load_annotations(folder / "gestures.json").subset("testing")
+    infos, broken = check_videos(videos, folder / "videos", progress=False)
+    assert (len(infos), broken, caplog.records) == (12, [], [])
+    for video in videos:
+        assert infos[video.video_id].duration_seconds == pytest.approx(
+            video.duration_seconds, abs=1e-6)

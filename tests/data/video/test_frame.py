@@ -1,0 +1,90 @@
+"""Cuts of stored planes against cuts of RGB."""
+
+import cv2
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+
+from losa_jax.data.video.frame import Picture, is_planar, upright_rgb
+
+
+def _pixels(height=48, width=64):
+    rng = np.random.default_rng(0)
+    return cv2.resize(rng.integers(0, 256, (4, 5, 3)).astype(np.uint8),
+                      (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _frame(pixel_format, height=48, width=64):
+    frame = VideoFrame.from_ndarray(_pixels(height, width), "rgb24")
+    return frame.reformat(format=pixel_format)
+
+
+def _error(got, want):
+    return np.abs(got.astype(int) - want).mean()
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv444p", "yuvj444p"])
+@pytest.mark.parametrize("colours", [
+    (Colorspace.ITU601, ColorRange.MPEG), (Colorspace.ITU709, ColorRange.MPEG),
+    (Colorspace.ITU709, ColorRange.JPEG), (2, ColorRange.UNSPECIFIED)])
+def test_colours_are_those_of_ffmpeg(pixel_format, colours):
+    frame = _frame(pixel_format)
+    frame.colorspace, frame.color_range = colours
+    assert is_planar(frame)
+    picture, rgb = Picture(frame), upright_rgb(frame, 48, 64)
+    np.testing.assert_array_equal(picture.rgb(), rgb)
+    np.testing.assert_allclose(picture.cut(6, 10, 30, 30, 30).astype(int),
+                               rgb[6:36, 10:40], atol=1)
+    for box in ((0, 0, 48, 64, 32), (8, 20, 22, 34, 40), (0, 0, 48, 64, 20)):
+        np.testing.assert_allclose(picture.cut(*box).astype(int),
+                                   Picture(rgb).cut(*box), atol=4)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuvj420p"])
+def test_a_cut_of_planes_is_nearer_to_the_truth_than_one_of_rgb(pixel_format):
+    frame = _frame(pixel_format)
+    picture, rgb = Picture(frame), upright_rgb(frame, 48, 64)
+    out = np.zeros((40, 40, 3), np.uint8)
+    for box in ((0, 0, 48, 64), (8, 20, 22, 34), (2, 0, 40, 40)):
+        want = Picture(_pixels()).cut(*box, 40)
+        got = picture.cut(*box, 40)
+        assert _error(got, want) < min(2, _error(Picture(rgb).cut(*box, 40),
+                                                 want))
+        np.testing.assert_array_equal(picture.kept().cut(*box, 40), got)
+        assert picture.cut(*box, 40, out) is out
+        np.testing.assert_array_equal(out, got)
+
+
+def test_what_is_kept_does_not_change_with_its_source():
+    frame = _frame("yuv420p")
+    kept = Picture(frame).kept()
+    before = kept.rgb().copy()
+    for plane in frame.planes:
+        np.frombuffer(plane, np.uint8)[:] = 0
+    np.testing.assert_array_equal(kept.rgb(), before)
+    assert (Picture(frame).rgb() != before).any()
+
+
+def test_odd_sizes_lose_nothing():
+    """An even picture without its last row and column, as players cut it."""
+    frame = VideoFrame(63, 47, "yuv420p")
+    for plane, source in zip(frame.planes, _frame("yuv420p").planes,
+                             strict=True):
+        stored = np.frombuffer(source, np.uint8).reshape(source.height, -1)
+        target = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)
+        target[:, :plane.width] = stored[:plane.height, :plane.width]
+    picture = Picture(frame)
+    assert (picture.height, picture.width) == (47, 63)
+    np.testing.assert_array_equal(picture.kept().rgb(), picture.rgb())
+    for box in ((2, 2, 44, 60, 44), (0, 0, 46, 62, 70)):
+        assert _error(picture.cut(*box),
+                      Picture(_pixels()[:47, :63]).cut(*box)) < 2
+
+
+def test_other_formats_are_turned_into_rgb_first():
+    for name in ("nv12", "yuv420p10le", "gray", "gbrp", "yuv411p"):
+        assert not is_planar(_frame(name))
+    frame = _frame("yuv420p")
+    frame.colorspace = Colorspace.BT2020
+    assert not is_planar(frame)

@@ -1,0 +1,119 @@
+"""Windows from memory are the windows from the file."""
+
+import numpy as np
+import pytest
+
+from losa_jax import timeline
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.synthetic import data_set
+from losa_jax.data.video import frame_cache
+from losa_jax.data.video.decode import VideoDecodeError
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.video.probe import probe_video
+from losa_jax.data.windows.sampling import Window
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = data_set.render_trimmed_set(
+        tmp_path_factory.mktemp("cache") / "set", num_training=2,
+        num_testing=0, size=32, progress=False)
+    found = []
+    for path in sorted((folder / "videos").glob("*.mp4")):
+        info = probe_video(path)
+        grid = timeline.sample_grid(info.fps, info.frame_count,
+                                    sampling="fps", sample_fps=10.0)
+        found.append(SourceVideo(path.stem, info, grid, ()))
+    return found
+
+
+def _windows(video):
+    total = video.grid.num_samples
+    return [Window(0, 16, 16), Window(3, 16, min(16, total - 3)),
+            Window(0, 64, total)]
+
+
+def test_windows_are_the_same_from_memory(videos):
+    kept, fresh = FrameCache(1.0), FrameCache(0.0)
+    assert kept.admit(videos, "set") and not fresh.admit(videos, "set")
+    for video in videos:
+        for window in _windows(video):
+            frames = kept.read_window(video, window)
+            assert frames.shape == (window.num_samples, 32, 32, 3)
+            np.testing.assert_array_equal(
+                frames, fresh.read_window(video, window))
+
+
+def test_cuts_are_the_same_from_memory(videos):
+    kept, fresh = FrameCache(1.0), FrameCache(0.0)
+    kept.admit(videos, "set")
+
+    def view(picture, place, out):
+        out[:] = picture.cut(2, 4 + 2 * (place % 5), 20, 18, 12)
+
+    for window in _windows(videos[0]):
+        np.testing.assert_array_equal(
+            kept.read_window(videos[0], window, view, 12),
+            fresh.read_window(videos[0], window, view, 12))
+
+
+def test_an_admitted_video_is_decoded_once(videos, monkeypatch):
+    calls = []
+
+    def counted(path, *rest, **names):
+        calls.append(path)
+        return read(path, *rest, **names)
+
+    read = frame_cache.visit_pictures
+    monkeypatch.setattr(frame_cache, "visit_pictures", counted)
+    cache = FrameCache(1.0)
+    cache.admit(videos, "set")
+    cache.admit(videos, "set again")
+    for _ in range(2):
+        for window in _windows(videos[0]):
+            cache.read_window(videos[0], window)
+    assert calls == [videos[0].path]
+
+
+def test_a_set_stays_out_as_a_whole_and_sets_share_the_budget(videos):
+    one, both = (frame_cache.set_bytes(v) for v in (videos[:1], videos))
+    # Samples of a clip of 2 to 2.5 s at 10 a second, RGB.
+    assert one == 3 * 32 * 32 * videos[0].grid.num_samples
+    almost = FrameCache((both - 1) / 2**30)
+    assert not almost.admit(videos, "both")
+    assert almost.admit(videos[:1], "first")
+    assert not almost.admit(videos[1:], "second")
+    exact = FrameCache(both / 2**30)
+    assert exact.admit(videos[:1], "first") and exact.admit(videos, "both")
+
+
+def test_what_it_gave_can_be_changed(videos):
+    cache = FrameCache(1.0)
+    cache.admit(videos, "set")
+    window = Window(0, 16, 16)
+    first = cache.read_window(videos[0], window)
+    copy = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(cache.read_window(videos[0], window), copy)
+
+
+def test_a_damaged_video_is_read_as_without_the_cache(videos, monkeypatch):
+    """The windows before the damage stay readable, others name the video."""
+    video, read, calls = videos[0], frame_cache.visit_pictures, []
+
+    def damaged(path, indices, visit, **names):
+        calls.append(len(indices))
+        if max(indices) > 30:
+            raise VideoDecodeError(f"{path}: frame 31 cannot be decoded")
+        read(path, indices, visit, **names)
+
+    monkeypatch.setattr(frame_cache, "visit_pictures", damaged)
+    cache = FrameCache(1.0)
+    cache.admit(videos, "set")
+    good = Window(0, 8, 8)
+    for _ in range(2):
+        assert cache.read_window(video, good).shape == (8, 32, 32, 3)
+        with pytest.raises(VideoDecodeError, match=video.path.name):
+            cache.read_window(video, Window(8, 16, 8))
+    # The whole video was tried once.
+    assert len(calls) == 1 + 4 and max(calls) == calls[0]

@@ -1,0 +1,221 @@
+"""The row of batches: the same however it is read, and without bad videos."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import types
+
+import numpy as np
+import pytest
+from absl import flags
+
+from configs import common
+from losa_jax import timeline
+from losa_jax.data.annotations.load import Action
+from losa_jax.data.records import SourceVideo
+from losa_jax.data.synthetic import data_set
+from losa_jax.data.video.decode import VideoDecodeError, visit_pictures
+from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.video.probe import probe_video
+from losa_jax.data.windows import augment
+from losa_jax.data.windows.examples import TestWindows as EvaluationWindows
+from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.examples import test_dataset as evaluation_dataset
+from losa_jax.data.windows.sampling import train_window
+from losa_jax.data.windows.skipped_videos import (
+    EVALUATION,
+    FAULT_BYTES,
+    TRAINING,
+    BrokenVideos,
+    pack_faults,
+)
+
+NUM_VIDEOS = 5
+
+
+def _videos(folder):
+    found = []
+    for path in sorted(folder.glob("*.mp4")):
+        info = probe_video(path)
+        grid = timeline.sample_grid(info.fps, info.frame_count,
+                                    sampling="stride", frame_stride=2)
+        found.append(SourceVideo(path.stem, info, grid,
+                                 (Action(0.2, 1.5, "move"),)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = data_set.render_trimmed_set(
+        tmp_path_factory.mktemp("row") / "set", num_training=NUM_VIDEOS,
+        num_testing=0, size=32, progress=False)
+    return folder / "videos"
+
+
+@pytest.fixture(scope="module")
+def videos(folder):
+    return _videos(folder)
+
+
+@pytest.fixture
+def config():
+    config = common.get_config()
+    config.window.frames = config.window.tokens = 16
+    config.window.clip_frames = 8
+    config.augment.size = 16
+    config.augment.random_operations = 2
+    return config
+
+
+def _batches(videos, config, count=4, *, start=0, rows=None, workers=0,
+             threads=2):
+    batches = iter(train_dataset(
+        TrainWindows(videos, ["move"], config, cache=FrameCache(0)),
+        len(videos), seed=3, batch_windows=2, num_threads=threads,
+        worker_processes=workers, rows=rows))
+    batches.set_state({"next_index": start})
+    found = [next(batches)]
+    for worker in multiprocessing.active_children():
+        # Ctrl-C in a terminal reaches them too; they must go on.
+        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    found += [next(batches) for _ in range(count - 1)]
+    assert batches.get_state() == {"next_index": start + count}
+    batches.close()
+    assert not multiprocessing.active_children()
+    return found
+
+
+def _same(ones, others):
+    for one, other in zip(ones, others, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], name)
+
+
+def test_processes_and_restarts_read_the_same_row(videos, config):
+    whole = _batches(videos, config)
+    assert whole[0]["frames"].shape == (2, 16, 16, 16, 3)
+    # Another epoch and another window look otherwise.
+    assert len({batch["frames"].tobytes() for batch in whole}) == 4
+    _same(_batches(videos, config, threads=1), whole)
+    _same(_batches(videos, config, 2, start=2), whole[2:])
+    halves = [_batches(videos, config, rows=(row,)) for row in (0, 1)]
+    _same([{name: np.concatenate([one[name], other[name]]) for name in one}
+           for one, other in zip(*halves, strict=True)], whole)
+
+
+def test_every_epoch_has_all_videos_in_an_order_of_its_own():
+    def order(seed):
+        numbers = types.SimpleNamespace(batch=lambda draws: {
+            "number": np.array([index for index, _ in draws])})
+        batches = iter(train_dataset(numbers, 12, seed=seed, batch_windows=3,
+                                     num_threads=1))
+        rows = np.concatenate([next(batches)["number"] for _ in range(12)])
+        batches.close()
+        return rows.reshape(3, 12)
+
+    epochs = order(1)
+    np.testing.assert_array_equal(np.sort(epochs), [range(12)] * 3)
+    assert len({tuple(epoch) for epoch in (*epochs, *order(2))}) == 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_read_the_same_row(videos, config, workers):
+    flags.FLAGS.mark_as_parsed()  # Grain asks one; main's are parsed
+    whole = _batches(videos, config, 5)
+    _same(_batches(videos, config, 3, start=2, workers=workers), whole[2:])
+
+
+def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
+    video, settings = videos[0], config.augment
+    for per, clips in (("window", 1), ("clip", 2)):
+        config.augment.per = per
+        windows = TrainWindows([video], ["move"], config,
+                               cache=FrameCache(0))
+        got = windows(0, np.random.default_rng(5))["frames"]
+        rng = np.random.default_rng(5)
+        window = train_window(
+            video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),
+            min_action_kept=config.window.min_action_kept)
+        pictures = {}
+        visit_pictures(
+            video.path, window.frame_indices(video.grid),
+            lambda picture, place, pictures=pictures: pictures.update(
+                {place: picture.kept()}), info=video.info)
+        views = [augment.TrainView(32, 32, rng, settings)
+                 for _ in range(clips)]
+        want = np.empty_like(got)
+        for place in range(16):
+            views[place * clips // 16].picture(pictures[place], want[place])
+        np.testing.assert_array_equal(got, np.concatenate([
+            view.finish(part) for view, part
+            in zip(views, np.split(want, clips), strict=True)]))
+
+
+def test_a_video_that_is_gone_makes_room_for_the_next(
+        folder, config, tmp_path):
+    for path in folder.glob("*.mp4"):
+        shutil.copy(path, tmp_path)
+    videos = _videos(tmp_path)
+    whole = _batches(videos, config, 5)
+    gone = videos[2]
+    gone.path.unlink()
+    with pytest.raises(VideoDecodeError, match=gone.path.name):
+        _batches(videos, config, 5)
+    config.data.on_broken_video = "skip"
+    broken = BrokenVideos(tmp_path / "broken_videos.json")
+    batches = _batches(videos, config, 5)
+    _same(_batches(videos, config, 5), batches)
+    redrawn = [broken.collect(batch, TRAINING, step) for step, batch
+               in enumerate(batches, start=1)]
+    # Two epochs: it was met twice.
+    assert sum(redrawn) == 2
+    for before, after in zip(whole, batches, strict=True):
+        for row, number in enumerate(before["video_number"]):
+            if number == 2:
+                assert after["video_number"][row] == 3
+                assert after["frames"][row].any()
+                assert after["action_valid"][row].any()
+            else:
+                np.testing.assert_array_equal(after["frames"][row],
+                                              before["frames"][row])
+    # The file, and that steps done again after a restart count once.
+    steps = [step + 1 for step, count in enumerate(redrawn) if count]
+    again = BrokenVideos(tmp_path / "broken_videos.json")
+    again.collect(_batches(videos, config, 1, start=steps[0] - 1)[0],
+                  TRAINING, steps[0])
+    (entry,) = json.loads(
+        (tmp_path / "broken_videos.json").read_text())["videos"]
+    assert (entry["video_id"], entry["steps"]) == (gone.video_id, steps)
+    assert "cannot be opened" in entry["reason"]
+    assert again.redrawn_windows == 2
+    assert f"{gone.video_id} (training): " in again.report()
+
+    # Evaluation pads its windows and tells.
+    windows = EvaluationWindows(videos, config, cache=FrameCache(0))
+    dataset, _ = evaluation_dataset(windows, batch_windows=2, num_threads=1)
+    lost = set()
+    for batch in dataset:
+        again.collect(batch, EVALUATION)
+        lost |= {windows.items[number][0] for number, valid in zip(
+            batch["window_number"], batch["valid_samples"], strict=True)
+            if number >= 0 and not valid}
+    assert lost == {2}
+
+    # Nothing left to read is an end, not a search without one.
+    for video in videos:
+        video.path.unlink(missing_ok=True)
+    with pytest.raises(VideoDecodeError, match="none of 5 training videos"):
+        _batches(videos, config, 1)
+
+
+def test_many_faults_of_one_window_fit_and_are_counted():
+    packed = pack_faults([(f"video_{n}", "ö" * 900) for n in range(9)])
+    assert packed["faults"].shape == (FAULT_BYTES,)
+    broken = BrokenVideos()
+    batch = {name: np.stack([value]) for name, value in packed.items()}
+    assert broken.collect(batch, TRAINING, 1) == 9 and not batch
+    assert "video_0" in broken.reasons

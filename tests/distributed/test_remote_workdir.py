@@ -1,0 +1,83 @@
+"""A work directory in a bucket, played by memory: nothing of it is lost."""
+
+import fsspec
+import pytest
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
+
+from losa_jax.distributed import remote_workdir
+from losa_jax.errors import InputError
+
+
+class _Bucket(MemoryFileSystem):
+    protocol = "gcs"
+    store: dict = {}
+    pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs://"))
+
+
+@pytest.fixture
+def files(monkeypatch):
+    """The bucket's objects."""
+    for name, found in (("gcs", _Bucket), ("gs", _Bucket)):
+        fsspec.register_implementation(name, found, clobber=True)
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    _Bucket.store.clear()
+    yield _Bucket.store
+    backend.fsspec_backend._get_filesystem.cache_clear()
+
+
+def test_a_run_that_lost_its_machine_finds_its_files(files):
+    first = remote_workdir.local_folder("gs://data/runs/a")
+    (first / "tensorboard").mkdir()
+    (first / "tensorboard/events").write_bytes(b"\0\1")
+    with (first / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1}\n')
+    remote_workdir.copy_back(first)
+    assert files["/data/runs/a/tensorboard/events"].getvalue() == b"\0\1"
+    with (first / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2}\n')
+    remote_workdir.copy_back(first)
+    checkpoints = remote_workdir.checkpoints_folder(first)
+    assert str(checkpoints) == "gs://data/runs/a/checkpoints"
+    (checkpoints / "last").mkdir(parents=True)
+    (checkpoints / "last/large").write_bytes(b"x")
+
+    second = remote_workdir.local_folder("gs://data/runs/a")
+    assert second != first
+    assert (second / "metrics.jsonl").read_text().count("step") == 2
+    assert (second / "tensorboard/events").read_bytes() == b"\0\1"
+    # They stay where they are.
+    assert not (second / "checkpoints").exists()
+
+
+def test_another_process_fetches_what_the_first_has_found(
+        files, monkeypatch):
+    first = remote_workdir.local_folder("gs://data/runs/b")
+    (first / "probed.json").write_text("{}")
+    (first / "half.json.tmp").write_text("{")
+    remote_workdir.copy_back(first)
+    remote_workdir.fetch(first, "probed.json")  # has it
+    monkeypatch.setattr(remote_workdir.processes, "is_first", lambda: False)
+    other = remote_workdir.local_folder("gs://data/runs/b")
+    assert other != first and not list(other.iterdir())
+    remote_workdir.fetch(other, "probed.json")
+    remote_workdir.fetch(other, "nothing.json")
+    remote_workdir.fetch(other, "half.json.tmp")
+    assert [path.name for path in other.iterdir()] == ["probed.json"]
+
+
+def test_a_folder_on_disk_is_itself(tmp_path):
+    assert remote_workdir.local_folder(str(tmp_path)) == tmp_path
+    assert remote_workdir.checkpoints_folder(
+        tmp_path) == tmp_path / "checkpoints"
+    remote_workdir.copy_back(tmp_path)
+    remote_workdir.fetch(tmp_path, "probed.json")
+
+
+def test_what_is_no_bucket_is_said():
+    with pytest.raises(InputError, match="--workdir=ftp://x/y"):
+        remote_workdir.local_folder("ftp://x/y")

@@ -1,0 +1,185 @@
+"""The result does not depend on the mesh: eight host devices against one."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from losa_jax.distributed import sharding
+from losa_jax.errors import InputError
+from losa_jax.planning.program import Program
+
+
+@pytest.fixture(scope="module")
+def eight_windows():
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(0, 20, (8, 2, 1)).astype(np.float32)
+    lengths = rng.uniform(3, 9, (8, 2, 1)).astype(np.float32)
+    return {
+        "frames": rng.integers(0, 256, (8, 32, 16, 16, 3), np.uint8),
+        "valid_samples": np.tile(np.array([32, 21], np.int32), 4),
+        "segments": np.concatenate([starts, starts + lengths], -1),
+        "labels": rng.integers(0, 3, (8, 2)).astype(np.int32),
+        "action_valid": np.tile([[True, True], [True, False]], (4, 1)),
+    }
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (1, 1, 8),
+                                   (2, 2, 2)])
+def test_a_step_is_the_same_on_every_mesh(shape, tiny_model, eight_windows,
+                                          run_key, monkeypatch):
+    """1e-5 of each tensor's largest number for gradients, of its norm for
+    parameters, and each of these to 1e-5 and 2e-5, as Adam makes a step of
+    any size out of a gradient that is nearly zero.
+
+    Softmax does not see what is added to all keys alike, so the gradient of
+    their biases is zero, and what is computed of it rounding: nothing can be
+    the same there, and these alone must be that small. Adam makes
+    of it what it makes of any gradient, up to its epsilon (1e-8): no hundredth
+    of the step that others make.
+    """
+    # Else nothing of so small a model would be spread over fsdp.
+    monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 2**10)
+    single = tiny_model()
+    # Up-projections start at zero, and nothing behind them has a gradient.
+    rng = np.random.default_rng(5)
+    moved = jax.tree.map(
+        lambda leaf: np.asarray(leaf + 0.02 * rng.normal(size=leaf.shape),
+                                leaf.dtype), single.state.trained)
+    start = dataclasses.replace(single.state, trained=moved, ema=moved)
+
+    mesh = sharding.make_mesh(shape)
+    model = tiny_model(mesh)
+    state = sharding.put(start, sharding.parameter_shardings(start, mesh))
+    want_state, want = single.step(start, single.frozen, eight_windows,
+                                   run_key)
+    frozen = sharding.put(model.frozen,
+                          sharding.parameter_shardings(model.frozen, mesh))
+    batch = sharding.put(eight_windows,
+                         sharding.batch_shardings(eight_windows, mesh))
+    compiled = model.step.lower(state, frozen, batch, run_key).compile()
+    num_windows, crossing = 8, compiled
+    if shape == (1, 8, 1):
+        # With eight windows and none over `data` one tap at a time is
+        # gathered. No mesh that is chosen has this shape; with two windows
+        # nothing is.
+        two = {name: value[:2] for name, value in eight_windows.items()}
+        num_windows, crossing = 2, model.step.lower(
+            state, frozen, sharding.put(
+                two, sharding.batch_shardings(two, mesh)), run_key).compile()
+    _crosses_only_what_is_small(Program(crossing.as_text()), frozen,
+                                num_windows)
+    got_state, got = compiled(state, frozen, batch, run_key)
+    assert float(got["loss"]) == pytest.approx(float(want["loss"]), rel=1e-5)
+    assert float(got["gradient_norm"]) == pytest.approx(
+        float(want["gradient_norm"]), rel=1e-5)
+    want_gradients = _gradients(want_state)
+    largest = max(np.abs(leaf).max() for leaf in want_gradients.values())
+    idle = {name for name, leaf in want_gradients.items()
+            if np.abs(leaf).max() < 1e-9 * largest}
+    assert idle == {
+        name for name in want_gradients if name.endswith("keys")
+        or name.startswith("['head']")
+        and name.endswith(("['key']['bias']", "['key_norm']['bias']"))}
+    got_gradients = _gradients(got_state)
+    for name in want_gradients.keys() - idle:
+        want_one = want_gradients[name]
+        np.testing.assert_allclose(
+            got_gradients[name], want_one, rtol=1e-5,
+            atol=1e-5 * np.abs(want_one).max(), err_msg=name)
+    for tree in ("trained", "ema"):
+        ours, theirs = (_named(getattr(state, tree))
+                        for state in (got_state, want_state))
+        for name in theirs.keys() - idle:
+            off = np.linalg.norm(ours[name] - theirs[name])
+            assert off <= 1e-5 * np.linalg.norm(theirs[name]), name
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5,
+                                       atol=2e-5, err_msg=name)
+    for name in idle:
+        moved_by = _named(got_state.trained)[name] - _named(moved)[name]
+        assert np.abs(moved_by).max() < 1e-4
+
+
+def _named(tree):
+    named = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf
+             in jax.tree_util.tree_leaves_with_path(tree)}
+    for name in [name for name in named if "['key_value']['bias']" in name]:
+        bias = named.pop(name)
+        named[f"{name} keys"], named[f"{name} values"] = np.split(
+            bias, 2, axis=-1)
+    return named
+
+
+def _gradients(state):
+    """Of the first step: Adam's first moment is a tenth of them."""
+    return _named(optax.tree.get(state.optimizer, "mu"))
+
+
+def _crosses_only_what_is_small(program, frozen, num_windows):
+    """Devices exchange neither pixels nor taps; of the backbone, weights."""
+    arrays = program.exchanged_arrays()
+    assert arrays  # gradients at least
+    assert not any(array.startswith("u8") for array in arrays), arrays
+    # Of 2 taps, 8 clips, 2 steps, 2 x 2 cells and 64 channels.
+    taps = 2 * num_windows * 8 * 2 * 4 * 64
+    weights = {leaf.size for leaf in jax.tree.leaves(frozen)}
+    for array in arrays:
+        sides = array[array.index("[") + 1:-1].split(",")
+        size = math.prod(int(side) for side in sides if side)
+        # Half of them, gathered over one axis, would be too many too.
+        assert size < taps / 2 or size in weights or 3 * size in weights, array
+
+
+def test_large_parameters_are_spread_over_fsdp():
+    mesh = sharding.make_mesh((1, 1, 8))
+    tree = {"large": np.zeros((3, 512, 128)), "small": np.zeros((8, 8)),
+            "odd": np.zeros((513, 129))}
+    specs = sharding.parameter_shardings(tree, mesh)
+    assert tuple(specs["large"].spec) == (None, "fsdp", None)
+    assert tuple(specs["small"].spec) == ()
+    assert tuple(specs["odd"].spec) == ()
+    placed = sharding.put(tree, specs)
+    assert placed["large"].addressable_shards[0].data.shape == (3, 64, 128)
+
+
+@pytest.mark.parametrize("devices, batch, clips, want", [
+    (1, 2, 16, (1, 1, 1)), (8, 2, 16, (2, 1, 4)), (8, 16, 48, (8, 1, 1)),
+    (32, 2, 48, (2, 1, 16)), (8, 1, 6, (1, 2, 4)),
+])
+def test_axes_are_chosen(devices, batch, clips, want):
+    assert sharding.mesh_shape(devices, batch, clips, data=0, clip=0,
+                               fsdp=0) == want
+
+
+def test_wrong_axes_are_refused():
+    with pytest.raises(InputError, match="is 6 devices, there are 8"):
+        sharding.mesh_shape(8, 2, 16, data=2, clip=3, fsdp=1)
+    with pytest.raises(InputError, match="batch_windows=2 does not divide"):
+        sharding.mesh_shape(8, 2, 16, data=8, clip=1, fsdp=1)
+    with pytest.raises(InputError, match="6 clips a window"):
+        sharding.mesh_shape(8, 2, 6, data=1, clip=8, fsdp=1)
+
+
+def test_each_device_reads_only_its_slice(tmp_path):
+    """Slices, cast one by one: the whole is never in host memory twice."""
+    whole = np.arange(8 * 1024 * 64, dtype=np.float32).reshape(
+        8, 1024, 64) % 2048
+    read = []
+
+    class Watched:
+        shape, ndim, dtype = whole.shape, whole.ndim, whole.dtype
+
+        def __getitem__(self, index):
+            read.append(whole[index].size)
+            return whole[index]
+
+    mesh = sharding.make_mesh((1, 1, 8))
+    tree = {"kernel": Watched()}
+    placed = sharding.read_onto_mesh(
+        tree, mesh, lambda leaf: np.float16)["kernel"]
+    assert placed.dtype == np.float16
+    assert max(read) == whole.size // 8
+    np.testing.assert_array_equal(placed, whole.astype(np.float16))

@@ -1,0 +1,215 @@
+"""The promises of the adapters: step 0, padding, ranges, gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from losa_jax.models.adapters.losa import (
+    Losa,
+    LosaSpec,
+    ShortRangeAdapter,
+    filter_grid,
+)
+from losa_jax.models.ops.params import Template, flatten, nest, parameters
+
+
+def _spec(**changes):
+    values = dict(in_width=12, width=8, num_taps=2, clip_tokens=4,
+                  tap_grid=(3, 3), attention_heads=2)
+    return LosaSpec(**{**values, **changes})
+
+
+def _inputs(clips=3, b=2):
+    rng = np.random.default_rng(0)
+    last = rng.normal(size=(b, clips, 4, 12)).astype(np.float32)
+    taps = rng.normal(size=(2, b, clips, 4, 3, 3, 12)).astype(np.float32)
+    return last, taps, np.ones((b, clips, 4), bool)
+
+
+def _perturbed(spec, dtype=np.float32):
+    flat = flatten(parameters(Losa(spec, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(1)
+    tree = nest({name: (leaf + 0.3 * rng.normal(size=leaf.shape)).astype(
+        dtype) for name, leaf in flat.items()})
+    return Template(lambda: Losa(spec, rngs=nnx.Rngs(0))).bind(tree)
+
+
+def test_long_range_attention_sees_the_whole_window():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="long", long_mixer="attention"))
+    before = model(last, taps, valid)
+    changed = taps.copy()
+    changed[:, :, 1, 0] += np.linspace(0, 3, 12)
+    moved = np.abs(np.asarray(model(last, changed, valid) - before))
+    assert (moved.max((0, 2)) > 1e-6).all()
+
+
+@pytest.mark.parametrize("gates", ["none", "tanh", "sigmoid"])
+@pytest.mark.parametrize("ranges", ["short", "long", "both"])
+def test_step_zero_is_exactly_the_last_layer(gates, ranges):
+    last, taps, valid = _inputs()
+    model = Losa(_spec(gates=gates, ranges=ranges), rngs=nnx.Rngs(0))
+    out = model(last, taps, valid)
+    np.testing.assert_array_equal(out, last.reshape(2, 12, 12))
+
+
+@pytest.mark.parametrize("gates", ["none", "tanh", "sigmoid"])
+def test_every_adapter_starts_to_learn(gates):
+    """The zero start must not be a fixed point: after one step of gradient
+    descent every up-projection or gate has moved, and then everything has a
+    gradient."""
+    last, taps, valid = _inputs()
+    spec = _spec(gates=gates)
+    template = Template(lambda: Losa(spec, rngs=nnx.Rngs(0)))
+    tree = parameters(Losa(spec, rngs=nnx.Rngs(0)))
+    target = np.random.default_rng(2).normal(size=(2, 12, 12))
+
+    @jax.jit
+    def gradient(tree):
+        return jax.grad(lambda tree: jnp.mean(
+            (template.bind(tree)(last, taps, valid) - target) ** 2))(tree)
+
+    for _ in range(4):
+        tree = jax.tree.map(lambda p, g: p - 0.5 * g, tree, gradient(tree))
+    dead = [name for name, leaf in flatten(gradient(tree)).items()
+            if not np.abs(leaf).max() > 0]
+    assert dead == []
+
+
+def test_no_gradient_into_the_taps():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec())
+    gradient = jax.grad(lambda taps: model(last, taps, valid).sum())(taps)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_short_range_stays_in_its_clip():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="short"))
+    before = model(last, taps, valid)
+    changed = taps.copy()
+    changed[:, :, 1] += 1.0
+    after = model(last, changed, valid)
+    moved = np.abs(np.asarray(after - before)).max(-1).reshape(2, 3, 4)
+    assert (moved[:, 1] > 0).all()
+    assert (moved[:, [0, 2]] == 0).all()
+
+
+@pytest.mark.parametrize("kernel, reach", [(3, 1), (7, 3)])
+def test_long_range_crosses_clips_by_its_kernel(kernel, reach):
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="long", long_kernel=kernel))
+    before = model(last, taps, valid)
+    changed = taps.copy()
+    changed[:, :, 1, 0] += 1.0  # token 4: the first of the second clip
+    after = model(last, changed, valid)
+    moved = np.abs(np.asarray(after - before)).max((0, 2)) > 0
+    np.testing.assert_array_equal(np.flatnonzero(moved),
+                                  np.arange(4 - reach, 4 + reach + 1))
+
+
+@pytest.mark.parametrize("changes", [
+    {"ranges": "short"}, {"ranges": "long"}, {"ranges": "both"},
+    {"long_mixer": "attention"},
+    {"long_mixer": "attention", "long_key_pool": 4}])
+def test_padding_never_leaks(changes):
+    """In float64: other lengths of window are other matrix products, whose
+    rounding in float32 is as large as a small leak."""
+    last, taps, _ = _inputs(clips=4, b=1)
+    real = 6  # the second clip is half padding
+    outputs = []
+    with jax.enable_x64(True):
+        model = _perturbed(_spec(**changes), np.float64)
+        for clips, junk in ((2, 0.0), (2, 5.0), (4, 3.0)):
+            valid = np.arange(clips * 4).reshape(1, clips, 4) < real
+            some_last = np.where(valid[..., None], last[:, :clips], 0.0)
+            some_taps = np.where(valid[None, ..., None, None, None],
+                                 taps[:, :, :clips], junk)
+            out = model(some_last.astype(np.float64),
+                        some_taps.astype(np.float64), valid)
+            assert out.dtype == np.float64
+            outputs.append(np.asarray(out)[:, :real])
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(outputs[2], outputs[0], rtol=0, atol=1e-6)
+
+
+def test_taps_add_up():
+    """Two taps give what each alone gives, summed: one number by hand."""
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec())
+    both = model(last, taps, valid) - last.reshape(2, 12, 12)
+    single = sum(
+        jax.tree.map(lambda leaf, i=i: leaf[i], model.taps)(
+            taps[i], last, valid) for i in range(2))
+    np.testing.assert_allclose(both, single, atol=1e-5)
+
+
+def test_without_tap_residual_attention_alone_carries_the_tap():
+    last, taps, valid = _inputs()
+    with_residual = Losa(_spec(ranges="short"), rngs=nnx.Rngs(0))
+    without = Losa(_spec(ranges="short", tap_residual=False),
+                   rngs=nnx.Rngs(0))
+    one = jax.tree.map(lambda leaf: leaf[0], with_residual.taps).short
+    other = jax.tree.map(lambda leaf: leaf[0], without.taps).short
+    assert float(jnp.abs(one(taps[0], last, valid)).max()) > 0
+    # The zero-initialised output projection makes it the MLP of zero.
+    np.testing.assert_array_equal(other(taps[0], last, valid), 0.0)
+
+
+@pytest.mark.parametrize("pool, tells", [("conv", True), ("mean", False)])
+def test_short_range_tells_where_only_with_a_convolution(pool, tells):
+    """The cross-attention starts silent, so only the pool is left."""
+    spec = _spec(short_grid=3, short_pool=pool)
+    adapter = ShortRangeAdapter(spec, nnx.Rngs(0))
+    last, taps, valid = _inputs()
+    # A kernel that sees no neighbours: cells can change places freely.
+    moved = taps[0][..., ::-1, :, :]
+    here, there = (np.asarray(adapter(tap, last, valid))
+                   for tap in (taps[0], moved))
+    same = np.allclose(here, there, atol=1e-5)
+    assert same != tells
+
+
+def test_the_gradient_keeps_no_copies_of_many_taps():
+    """Its memory is bounded by one tap's copies (16 times the taps else)."""
+    spec = _spec(in_width=64, num_taps=8, tap_grid=(4, 4))
+    template = Template(lambda: Losa(spec, rngs=nnx.Rngs(0)))
+    tree = jax.eval_shape(lambda: parameters(Losa(spec, rngs=nnx.Rngs(0))))
+    last = jax.ShapeDtypeStruct((1, 16, 4, 64), np.float32)
+    taps = jax.ShapeDtypeStruct((8, 1, 16, 4, 4, 4, 64), np.float32)
+    valid = jax.ShapeDtypeStruct((1, 16, 4), bool)
+
+    def loss(parameters, last, taps, valid):
+        return jnp.square(template.bind(parameters)(last, taps, valid)).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(
+        tree, last, taps, valid).compile()
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    assert temporary < 2.5 * np.prod(taps.shape) * 4
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4)])
+def test_filter_of_a_grid_and_its_gradients_by_loops(grid):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, kernel, weights = (
+            jnp.asarray(rng.normal(size=shape))
+            for shape in [(2, 2, *grid, 3), (3, 3, 3), (2, 2, *grid, 3)])
+        got = filter_grid(x, kernel)
+        gradients = jax.grad(
+            lambda x, kernel: (filter_grid(x, kernel) * weights).sum(),
+            argnums=(0, 1))(x, kernel)
+        want, to_x, to_kernel = (np.zeros(array.shape)
+                                 for array in (x, x, kernel))
+        for h, w, i, j in np.ndindex(*grid, 3, 3):
+            row, column = h + i - 1, w + j - 1
+            if 0 <= row < grid[0] and 0 <= column < grid[1]:
+                seen, from_here = x[:, :, row, column], weights[:, :, h, w]
+                want[:, :, h, w] += seen * kernel[i, j]
+                to_x[:, :, row, column] += from_here * kernel[i, j]
+                to_kernel[i, j] += (seen * from_here).sum((0, 1))
+        np.testing.assert_allclose(got, want, atol=1e-12)
+        np.testing.assert_allclose(gradients[0], to_x, atol=1e-12)
+        np.testing.assert_allclose(gradients[1], to_kernel, atol=1e-12)

@@ -1,0 +1,101 @@
+"""ActionFormer's own promises; test_head_parity.py has the public numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from losa_jax.models.heads.actionformer import ActionFormer
+from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.ops.params import Template, flatten, nest, parameters
+
+
+@pytest.mark.parametrize("spec, count", [
+    (HeadSpec(2048, 20), 29_251_612),
+    (HeadSpec(1408, 20), 28_268_572),
+    (HeadSpec(512, 1, width=256, absolute_positions=True, max_tokens=192,
+              attention_window=(7, 7, 7, 7, 7, -1)), 6_943_497),
+])
+def test_parameter_counts_of_the_published_recipes(spec, count):
+    template = Template(lambda: ActionFormer(spec, rngs=nnx.Rngs(0)))
+    assert sum(int(np.prod(leaf.shape))
+               for leaf in flatten(template.shapes).values()) == count
+
+
+def _small(**changes):
+    values = dict(in_width=6, num_classes=3, width=16, num_levels=3,
+                  attention_window=(5,), max_tokens=64)
+    return HeadSpec(**{**values, **changes})
+
+
+def _perturbed(spec):
+    """Random parameters everywhere: zeros would hide a leak."""
+    module = ActionFormer(spec, rngs=nnx.Rngs(0))
+    flat = flatten(parameters(module))
+    rng = np.random.default_rng(0)
+    return nest({name: leaf + 0.2 * rng.normal(size=leaf.shape).astype(
+        np.float32) for name, leaf in flat.items()})
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"attention_window": (-1,)}, {"absolute_positions": True},
+    {"relative_positions": True, "neck": "fpn", "neck_width": 8,
+     "embedding_kernel": 5, "head_kernel": 1, "embedding_norm": False,
+     "head_norm": False, "neck_norm": False, "opentad": True}])
+def test_padding_never_leaks(changes):
+    """In float64: windows of other lengths round otherwise in float32."""
+    spec = _small(**changes)
+    tree = jax.tree.map(np.float64, _perturbed(spec))
+    template = Template(lambda: ActionFormer(spec, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1, 32, 6))
+    outputs = []
+    run = jax.jit(lambda tree, *inputs: template.bind(tree)(*inputs))
+    for length in (24, 32, 64):
+        padded = np.full((1, length, 6), 7.0)
+        padded[:, :21] = x[:, :21]
+        valid = np.arange(length)[None] < 21
+        with jax.enable_x64(True):
+            logits, offsets, mask = map(np.asarray, run(tree, padded, valid))
+        assert logits.dtype == offsets.dtype == np.float64
+        outputs.append((logits[mask], offsets[mask]))
+        assert mask.sum() == 21 + 11 + 6
+        np.testing.assert_array_equal(logits[~mask], 0.0)
+    for logits, offsets in outputs[1:]:
+        np.testing.assert_allclose(logits, outputs[0][0], atol=2e-6)
+        np.testing.assert_allclose(offsets, outputs[0][1], atol=2e-6)
+
+
+def test_local_attention_reaches_only_its_window():
+    spec = _small(num_levels=1, num_stem_blocks=1, num_embedding_convs=1,
+                  head_layers=1)
+    tree = _perturbed(spec)
+    template = Template(lambda: ActionFormer(spec, rngs=nnx.Rngs(0)))
+    valid = jnp.ones((1, 64), bool)
+
+    def logit(x):
+        return template.bind(tree)(x, valid)[0][0, 30, 0]
+
+    gradient = jax.jit(jax.grad(logit))(jnp.ones((1, 64, 6)))[0]
+    reached = np.flatnonzero(np.abs(gradient).sum(-1))
+    # head conv 1 + attention 2 + its convs 1 + embedding 1, on each side
+    assert reached.min() == 25 and reached.max() == 35
+
+
+def test_drop_path_acts_only_in_training():
+    spec = _small(drop_path=0.5)
+    template = Template(lambda: ActionFormer(spec, rngs=nnx.Rngs(0)))
+    tree = _perturbed(spec)
+    x, valid = jnp.ones((4, 32, 6)), jnp.ones((4, 32), bool)
+    model = jax.jit(template.bind(tree))
+    still = np.asarray(model(x, valid)[0])
+    np.testing.assert_array_equal(still[0], still[1])
+    moved = np.asarray(model(x, valid, jax.random.key(0))[0])
+    assert np.abs(moved[0] - moved[1]).max() > 1e-3
+
+
+def test_tokens_must_divide_by_the_last_stride():
+    model = ActionFormer(_small(), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="30 tokens"):
+        model(jnp.zeros((1, 30, 6)), jnp.ones((1, 30), bool))

@@ -1,0 +1,78 @@
+"""A batch ahead, a position that is the step's, and what waiting costs."""
+
+import time
+
+import numpy as np
+import pytest
+
+from configs import common
+from losa_jax.data.windows.skipped_videos import BrokenVideos, pack_faults
+from losa_jax.training.device_prefetch import DataClock, Feed
+
+
+class _Batches:
+    """Batches 0, 1, 2, ... of one window."""
+
+    def __init__(self, seconds=0.0):
+        self.position, self._seconds = 0, seconds
+
+    def __next__(self):
+        time.sleep(self._seconds)
+        number, self.position = self.position, self.position + 1
+        faults = [("gone", "cannot be opened")] if number == 1 else []
+        packed = {name: np.stack([value])
+                  for name, value in pack_faults(faults).items()}
+        return {"frames": np.array([number]), "video_number": np.array([7]),
+                "decoded_frames": np.array([30]), **packed}
+
+    def set_state(self, state):
+        self.position = state["next_index"]
+
+
+def test_the_next_batch_is_on_its_way_and_not_yet_counted():
+    batches, put, clock = _Batches(), [], DataClock()
+    broken = BrokenVideos()
+    feed = Feed(batches, lambda batch: put.append(batch) or batch, clock,
+                broken)
+    host, batch = feed.next()
+    assert set(batch) == {"frames"} and host["video_number"] == [7]
+    feed.fetch()
+    feed.fetch()  # one is enough
+    assert (len(put), batches.position) == (2, 2)
+    assert feed.get_state() == {"next_index": 1}
+    assert feed.next()[1]["frames"] == [1] and len(put) == 2
+    found = clock.metrics(2)
+    assert found["redrawn_windows"] == 1
+    assert broken.reasons == {"gone": "cannot be opened"}
+    feed.fetch()
+    feed.set_state({"next_index": 9})
+    assert feed.next()[1]["frames"] == [9]
+    assert feed.get_state() == {"next_index": 10}
+
+
+def test_shares_rates_and_advice(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("losa_jax.training.device_prefetch.time.perf_counter",
+                        lambda: now[0])
+    config, clock = common.get_config(), DataClock()
+
+    def interval(seconds, waited):
+        clock.add(waited, 600, 0)
+        now[0] += seconds
+        return clock.metrics(5)
+
+    found = interval(20.0, 19.0)  # the first one compiles: no advice
+    assert found == {"seconds_per_step": 4.0, "data_wait_share": 0.95,
+                     "decoded_frames_per_second": pytest.approx(30)}
+    assert clock.advice(config) == ""
+    interval(10.0, 2.0)
+    assert clock.advice(config) == ""
+    interval(10.0, 6.0)
+    said = clock.advice(config)
+    assert said.startswith("40 % of the time") and "num_threads" in said
+    assert "--mode=cache" in said
+    assert clock.advice(config) == ""  # once a run
+    config.adapter.kind = "tia"  # whose features change
+    again = DataClock()
+    again._all_seconds, again._all_waited = 10.0, 9.0
+    assert "--mode=cache" not in again.advice(config)

@@ -1,0 +1,70 @@
+"""A recipe is found from any folder, in a checkout and installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(params=["checkout", "installed"])
+def package(request, tmp_path):
+    """The folder to import from, laid out as a checkout or as a wheel."""
+    if request.param == "checkout":
+        return ROOT
+    site = tmp_path / "site"
+    shutil.copytree(ROOT / "configs", site / "losa_jax/shipped/configs")
+    for name in ("__init__", "errors", "main", "recipes", "usage"):
+        shutil.copy(ROOT / f"losa_jax/{name}.py", site / "losa_jax")
+    return site
+
+
+@pytest.fixture
+def run(package, tmp_path):
+    """The main door from another folder."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+
+    def run(*flags):
+        return subprocess.run(
+            [sys.executable, "-m", "losa_jax.main", *flags], cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(package)},
+            capture_output=True, text=True, timeout=60)
+
+    run.folder = folder
+    return run
+
+
+# A wrong key is told once the recipe was read, before jax is imported.
+WRONG = "--config.adapter.knd=losa"
+
+
+def test_recipe_of_the_package(run):
+    done = run("--config=configs/thumos.py:xl")
+    assert "the variants are g1536" in done.stderr
+    done = run("--config", "configs/quick.py:ablation", WRONG)
+    assert done.returncode == 1 and 'Did you mean "kind"' in done.stderr
+
+
+def test_own_recipe_starts_from_the_package(run):
+    (run.folder / "configs").mkdir()
+    (run.folder / "configs/thumos.py").write_text(
+        "from configs import common\n"
+        "def get_config():\n"
+        "    config = common.get_config()\n"
+        "    raise ValueError(f'mine, {config.adapter.kind}')\n")
+    done = run("--config=configs/thumos.py")
+    assert done.stderr == "error: --config: mine, losa\n"
+
+
+def test_help_is_about_the_product(run):
+    done = run("--help")
+    assert done.returncode == 0 and not done.stderr
+    for word in ("--config=", "--mode", "check_data", "configs/thumos.py"):
+        assert word in done.stdout
+    assert "absl" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 80 + len(str(run.folder))

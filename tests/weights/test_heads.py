@@ -1,0 +1,280 @@
+"""ActionFormer and TriDet against numbers of the public code.
+
+Whole training steps and detections: targets and masks equal, activations and
+losses within 2e-5 of the largest value, gradients within 1e-4.
+"""
+
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from losa_jax.detection.losses import detection_loss
+from losa_jax.detection.nms import decode_with_points, suppress
+from losa_jax.detection.targets import assign_targets, level_points
+from losa_jax.models.detector import HEADS
+from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.ops.params import Template, flatten, nest
+from losa_jax.training.optimizer import make_optimizer
+from losa_jax.weights.head_config import head_settings
+from losa_jax.weights.head_names import from_public
+from tests.detection.same_list import assert_same_list, stored_list
+
+pytestmark = pytest.mark.shared
+ACTIVATIONS, GRADIENTS = 2e-5, 1e-4
+
+
+@pytest.fixture(scope="module", params=["actionformer_tiny", "tridet_tiny"])
+def case(request, shared_dir):
+    folder = shared_dir / "data/parity"
+    data = np.load(folder / f"{request.param}.npz")
+    config = json.loads((folder / f"{request.param}_config.json").read_text())
+    settings = head_settings(config)
+    spec = HeadSpec(**settings, reference_masking=True)
+    template = Template(lambda: HEADS[spec.kind](spec, rngs=nnx.Rngs(0)))
+    tree = nest(from_public({
+        key.removeprefix("param/"): data[key] for key in data
+        if key.startswith("param/")}))
+    assert ({name: leaf.shape for name, leaf in flatten(tree).items()}
+            == {name: leaf.shape for name, leaf
+                in flatten(template.shapes).items()})
+    return types.SimpleNamespace(data=data, config=config, spec=spec,
+                                 settings=settings, template=template,
+                                 tree=tree)
+
+
+def _points(case, tokens):
+    return level_points(tokens, case.spec.strides,
+                        case.config["model"]["regression_range"])
+
+
+def _batch(case):
+    data, tokens = case.data, case.spec.max_tokens
+    count = sum(key.endswith("/feats") and key.startswith("in/")
+                for key in data)
+    x = np.zeros((count, tokens, case.spec.in_width), np.float32)
+    valid = np.zeros((count, tokens), bool)
+    most = max(len(data[f"in/{i}/labels"]) for i in range(count))
+    segments = np.zeros((count, most, 2), np.float32)
+    labels = np.zeros((count, most), np.int32)
+    action_valid = np.zeros((count, most), bool)
+    for i in range(count):
+        features = data[f"in/{i}/feats"].T
+        x[i, :len(features)], valid[i, :len(features)] = features, True
+        number = len(data[f"in/{i}/labels"])
+        segments[i, :number] = data[f"in/{i}/segments"]
+        labels[i, :number] = data[f"in/{i}/labels"]
+        action_valid[i, :number] = True
+    return x, valid, segments, labels, action_valid
+
+
+def _targets(case, segments, labels, action_valid):
+    train = case.config["train_cfg"]
+    radius = (train["center_sample_radius"]
+              if train["center_sample"] == "radius" else None)
+    points = _points(case, case.spec.max_tokens)
+    return jax.vmap(lambda *one: assign_targets(
+        points, *one, num_classes=case.spec.num_classes,
+        center_radius=radius))(segments, labels, action_valid)
+
+
+def _loss(case, tree, x, valid, targets, normalizer):
+    train = case.config["train_cfg"]
+    logits, offsets, point_valid = case.template.bind(tree)(x, valid)
+    total, parts = detection_loss(
+        logits, offsets, targets, point_valid, normalizer,
+        label_smoothing=train["label_smoothing"],
+        regression_weight=train["loss_weight"],
+        iou_power=case.config["model"].get("iou_weight_power", 0.0))
+    return total, (parts, logits, offsets, point_valid)
+
+
+def _joined(data, prefix, levels, axis=1):
+    return np.concatenate([data[f"{prefix}/{i}"] for i in range(levels)],
+                          axis)
+
+
+def _close(got, want, tolerance):
+    np.testing.assert_allclose(got, want, rtol=0,
+                               atol=tolerance * np.abs(want).max())
+
+
+def test_levels_of_pyramid_and_neck(case):
+    x, valid, *_ = _batch(case)
+
+    def run(tree, x, valid):
+        head = case.template.bind(tree)
+        levels = head.pyramid(x, valid, None)
+        return levels, head.neck(levels)
+
+    levels, neck = jax.jit(run)(case.tree, x, valid)
+    for i, ((one, mask), (two, _)) in enumerate(zip(levels, neck,
+                                                    strict=True)):
+        np.testing.assert_array_equal(mask,
+                                      case.data[f"train/fpn_masks/{i}"])
+        _close(np.swapaxes(one, 1, 2), case.data[f"train/backbone_feats/{i}"],
+               ACTIVATIONS)
+        _close(np.swapaxes(two, 1, 2), case.data[f"train/neck_feats/{i}"],
+               ACTIVATIONS)
+
+
+def test_raw_outputs_of_the_trident(case):
+    if case.spec.kind != "tridet":
+        pytest.skip("ActionFormer has no boundary heads")
+    x, valid, *_ = _batch(case)
+    levels = jax.jit(lambda tree, x, valid: case.template.bind(tree).levels(
+        x, valid))(case.tree, x, valid)
+    for i, level in enumerate(levels):
+        for name, got in (
+                ("out_cls_logits", level.class_logits),
+                ("out_offsets", level.offsets),
+                ("out_start_logits", np.swapaxes(level.start_logits, 1, 2)),
+                ("out_end_logits", np.swapaxes(level.end_logits, 1, 2))):
+            _close(got, case.data[f"train/{name}/{i}"], ACTIVATIONS)
+
+
+def test_a_training_step(case):
+    data, count = case.data, case.spec.num_levels
+    x, valid, *actions = _batch(case)
+    targets = _targets(case, *actions)
+    for i in range(len(x)):
+        np.testing.assert_array_equal(targets.classes[i],
+                                      data[f"train/gt_cls_labels/{i}"])
+        rows = np.asarray(targets.positive[i])
+        _close(targets.offsets[i][rows], data[f"train/gt_offsets/{i}"][rows],
+               1e-6)
+
+    @jax.jit
+    def step(tree, x, normalizer):
+        return jax.value_and_grad(
+            lambda tree, x: _loss(case, tree, x, valid, targets, normalizer),
+            argnums=(0, 1), has_aux=True)(tree, x)
+
+    before = float(data["loss/normalizer_before"])
+    (total, (parts, logits, offsets, mask)), (gradient, input_gradient) = (
+        step(case.tree, x, before))
+    np.testing.assert_array_equal(mask & targets.positive,
+                                  data["train/pos_mask"])
+    assert mask.sum() == data["loss/num_valid"]
+    assert parts.num_positive == data["loss/num_pos"]
+    _close(logits, _joined(data, "train/out_cls_logits", count), ACTIVATIONS)
+    decoded = ("train/decoded_offsets" if "train/decoded_offsets" in data
+               else "train/out_offsets")
+    want = (data[decoded] if decoded in data
+            else _joined(data, decoded, count))
+    _close(offsets, want, ACTIVATIONS)
+    for name, got in (("cls_loss", parts.classification),
+                      ("reg_loss", parts.regression),
+                      ("final_loss", total),
+                      ("normalizer_after", parts.normalizer)):
+        _close(np.asarray(got), data[f"loss/{name}"], ACTIVATIONS)
+
+    _close(np.swapaxes(input_gradient, 1, 2), data["grad_in"], GRADIENTS)
+    wanted = flatten(nest(from_public({
+        **{key.removeprefix("param/"): np.zeros_like(data[key])
+           for key in data if key.startswith("param/")},
+        **{key.removeprefix("grad/"): data[key] for key in data
+           if key.startswith("grad/")}})))
+    largest = max(np.abs(leaf).max() for leaf in wanted.values())
+    for name, got in flatten(gradient).items():
+        # The softmax does not see a bias of all keys: rounding alone.
+        np.testing.assert_allclose(
+            got, wanted[name], rtol=0, err_msg=name,
+            atol=GRADIENTS * np.abs(wanted[name]).max() + 1e-6 * largest)
+    norm = float(jax.jit(optax.tree.norm)(gradient))
+    assert norm == pytest.approx(float(data["grad_norm"]), rel=1e-4)
+
+    # One optimizer step.
+    options = case.config["optimizer"]
+    optimizer = make_optimizer(
+        lambda step: options["learning_rate"], case.tree,
+        weight_decay=options["weight_decay"],
+        gradient_clip=options["clip_grad_l2norm"], rate_factors={})
+
+    @jax.jit
+    def updated(tree, gradient):
+        updates, _ = optimizer.update(gradient, optimizer.init(tree), tree)
+        return optax.apply_updates(tree, updates)
+
+    after = updated(case.tree, gradient)
+    # Adam divides by the gradient's own size: where that is rounding, the
+    # step's sign is too; compared where it is not.
+    stored = {key.removeprefix("param_after/"): data[key] for key in data
+              if key.startswith("param_after/")}
+    public = {key.removeprefix("param/"): data[key] for key in data
+              if key.startswith("param/")}
+    want_after = flatten(nest(from_public({**public, **stored})))
+    touched = [name for name, leaf in want_after.items()
+               if np.abs(leaf - flatten(case.tree)[name]).max() > 0]
+    assert touched
+    for name in touched:
+        np.testing.assert_allclose(flatten(after)[name], want_after[name],
+                                   atol=2e-6, rtol=0)
+    (total, (parts, *_)), _ = step(after, x, parts.normalizer)
+    for name, got in (("cls_loss", parts.classification),
+                      ("reg_loss", parts.regression),
+                      ("final_loss", total),
+                      ("normalizer_after", parts.normalizer)):
+        _close(np.asarray(got), data[f"step2/{name}"], ACTIVATIONS)
+
+
+@pytest.mark.parametrize("which", ["infer", "infer_long"])
+def test_detections(case, which):
+    data, settings = case.data, case.config["test_cfg"]
+    if f"{which}/padded_length" not in data:
+        pytest.skip("the public code has no longer video here")
+    source = (f"in/{int(data['infer/video'])}" if which == "infer"
+              else "infer_long/in")
+    features = data[f"{source}/feats"].T
+    tokens = int(data[f"{which}/padded_length"])
+    x = np.zeros((1, tokens, features.shape[1]), np.float32)
+    x[0, :len(features)] = features
+    valid = np.arange(tokens)[None] < len(features)
+    logits, offsets, mask = jax.jit(
+        lambda tree, x, valid: case.template.bind(tree)(x, valid))(
+        case.tree, x, valid)
+    _close(logits[0], _joined(data, f"{which}/out_cls_logits",
+                              case.spec.num_levels, 0), ACTIVATIONS)
+    found, _ = decode_with_points(
+        logits[0], offsets[0], _points(case, tokens), mask[0],
+        score_threshold=settings["pre_nms_thresh"],
+        top_k=settings["pre_nms_topk"],
+        level_sizes=[tokens // stride for stride in case.spec.strides],
+        min_length_tokens=settings["duration_thresh"])
+    alive = np.asarray(found.alive)
+    rows = tuple(np.asarray(part)[alive] for part in (
+        found.segments, found.scores, found.labels))
+    before = stored_list(data, f"{which}/prenms")
+    # Level after level, by descending score: the very order of the file.
+    np.testing.assert_allclose(rows[0], before["segments"], rtol=1e-5,
+                               atol=1e-4)
+    np.testing.assert_allclose(rows[1], before["scores"], rtol=2e-5)
+    np.testing.assert_array_equal(rows[2], before["labels"])
+    kept = suppress(
+        *rows, num_classes=case.spec.num_classes,
+        method=settings["nms_method"],
+        multiclass=settings["multiclass_nms"], sigma=settings["nms_sigma"],
+        iou_threshold=settings["iou_threshold"],
+        min_score=settings["min_score"], max_kept=settings["max_seg_num"],
+        voting_threshold=settings["voting_thresh"],
+        voting="tridet" if case.spec.kind == "tridet" else "actionformer")
+    assert_same_list(kept, stored_list(data, f"{which}/nms"))
+    fps, duration, stride, frames = data[f"{source}/meta"]
+    seconds = np.clip((kept[0] * stride + 0.5 * frames) / fps, 0, duration)
+    assert_same_list((seconds, *kept[1:]),
+                     stored_list(data, f"{which}/final"),
+                     tolerance=0.02 * stride / fps)
+
+
+def test_targets_use_the_same_points(case):
+    for i, stride in enumerate(case.spec.strides):
+        points = _points(case, case.spec.max_tokens)
+        rows = np.flatnonzero(points.stride == stride)
+        want = case.data[f"train/points/{i}"]
+        got = np.stack([jnp.asarray(part)[rows] for part in points], 1)
+        np.testing.assert_array_equal(got, want)

@@ -1,0 +1,265 @@
+"""Checkpoints that wear other names, or have lost something."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from losa_jax import convert
+from losa_jax.errors import InputError
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.weights import backbones
+from losa_jax.weights.checkpoint_file import open_checkpoint
+from tests.models.test_checkpoint_file import SPEC, _convert, _state
+
+
+def _lines(error):
+    return [line.strip() for line in str(error.value).splitlines()
+            if line.startswith("  ")]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "encoder.", "model.",
+                                    "module.model.", "backbone."])
+def test_a_stray_tensor_does_not_hide_the_prefix(tmp_path, prefix):
+    state = {prefix + name: array for name, array in _state().items()}
+    assert _convert(tmp_path, state)[0] == SPEC
+    state["stray"] = np.zeros(3, np.float32)
+    del state[f"{prefix}fc_norm.bias"]
+    with pytest.raises(InputError) as caught:
+        _convert(tmp_path, state)
+    assert _lines(caught) == ["missing: fc_norm.bias (12,)",
+                              "unexpected: stray (3,)"]
+
+
+def test_faults_carry_the_names_of_the_file(tmp_path):
+    state = {f"module.{name}": array for name, array in _state().items()}
+    state["module.blocks.1.norm1.bias"] = np.zeros(11, np.float32)
+    del state["module.blocks.2.mlp.fc1.weight"]
+    with pytest.raises(InputError) as caught:
+        _convert(tmp_path, state)
+    assert _lines(caught) == [
+        "missing: blocks.2.mlp.fc1.weight (in the file: "
+        "module.blocks.2.mlp.fc1.weight) (48, 12)".replace("48", "20"),
+        "wrong shape: blocks.1.norm1.bias (in the file: "
+        "module.blocks.1.norm1.bias) is (11,), should be (12,)"]
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    state = _state()
+    state |= {f"module.{name}": array for name, array in state.items()}
+    with pytest.raises(InputError, match="are both"):
+        _convert(tmp_path, state)
+
+
+def test_cosine_attention_tells_the_heads(tmp_path):
+    spec = VitSpec(**{**vars(SPEC), "cosine_attention": True, "heads": 3})
+    path = tmp_path / "source.safetensors"
+    save_file(_state(spec), path)
+    found = backbones.convert_backbone(path, tmp_path / "out", clip_frames=4,
+                                     image_size=(8, 8))
+    assert found == spec
+
+
+def test_learned_positions_tell_the_frames(tmp_path):
+    spec = VitSpec(**{**vars(SPEC), "positions": "learned",
+                      "image_size": (8, 12)})
+    path = tmp_path / "source.safetensors"
+    save_file(_state(spec), path)
+    found = backbones.convert_backbone(path, tmp_path / "out", heads=2,
+                                     image_size=(8, 12))
+    assert found == spec
+
+
+def test_an_odd_position_table_is_one_fault_among_others(tmp_path):
+    state = _state()
+    state["pos_embed"] = np.zeros((1, 7, 12), np.float32)
+    state["head.bias"][0] = np.nan
+    with pytest.raises(InputError) as caught:
+        path = tmp_path / "source.safetensors"
+        save_file(state, path)
+        backbones.convert_backbone(path, tmp_path / "out", heads=2)
+    assert len(_lines(caught)) == 2
+    assert _lines(caught)[0].startswith("wrong shape: pos_embed is (1, 7, ")
+
+
+@pytest.mark.parametrize("shape, blamed", [
+    ((12, 5), "head.weight"), ((), "head.weight")])
+def test_a_misshapen_classifier_is_named(tmp_path, shape, blamed):
+    state = _state()
+    state["head.weight"] = np.zeros(shape, np.float32)
+    with pytest.raises(InputError) as caught:
+        _convert(tmp_path, state)
+    [line] = _lines(caught)
+    assert line.startswith(f"wrong shape: {blamed} is {shape}, should be "
+                           "(5, 12)")
+
+
+def test_a_stray_gamma_is_unexpected(tmp_path):
+    state = _state()
+    state["blocks.0.gamma_1"] = np.zeros(12, np.float32)
+    with pytest.raises(InputError) as caught:
+        _convert(tmp_path, state)
+    assert _lines(caught) == ["unexpected: blocks.0.gamma_1 (12,)"]
+
+
+def test_a_classifier_without_its_norm_misses_it(tmp_path):
+    state = _state()
+    del state["fc_norm.weight"], state["fc_norm.bias"]
+    with pytest.raises(InputError) as caught:
+        _convert(tmp_path, state)
+    assert [line.split(" (")[0] for line in _lines(caught)] == [
+        "missing: fc_norm.weight", "missing: fc_norm.bias"]
+
+
+@pytest.fixture
+def hugging_face(shared_dir, tmp_path):
+    from safetensors.numpy import load_file
+
+    source = shared_dir / "data/parity/hf_videomae_tiny"
+    facts = json.loads((source / "config.json").read_text())
+    state = load_file(source / "model.safetensors")
+    folder = tmp_path / "hf"
+    folder.mkdir()
+
+    def write(**changes):
+        (folder / "config.json").write_text(json.dumps({**facts, **changes}))
+        save_file(state, folder / "model.safetensors")
+        return folder
+
+    [prefix] = {name.removesuffix("query.weight") for name in state
+                if name.endswith("layer.0.attention.attention.query.weight")}
+    return write, state, prefix
+
+
+@pytest.mark.shared
+def test_hugging_face_attention_of_unequal_parts(hugging_face, tmp_path):
+    write, state, prefix = hugging_face
+    width = state[f"{prefix}query.weight"].shape[1]
+    state[f"{prefix}query.weight"] = np.zeros((width - 1, width), np.float32)
+    state[f"{prefix}key.weight"] = np.zeros((width + 1, width), np.float32)
+    with pytest.raises(InputError) as caught:
+        backbones.convert_backbone(write(), tmp_path / "out")
+    assert len(_lines(caught)) == 2
+    assert f"(in the file: {prefix}query.weight)" in _lines(caught)[0]
+
+
+@pytest.mark.shared
+def test_a_lost_query_is_called_by_its_name(hugging_face, tmp_path):
+    write, state, prefix = hugging_face
+    del state[f"{prefix}query.weight"]
+    with pytest.raises(InputError) as caught:
+        backbones.convert_backbone(write(), tmp_path / "out")
+    [line] = _lines(caught)
+    assert line.startswith("missing: ") and f"{prefix}query.weight" in line
+
+
+@pytest.mark.shared
+def test_a_zero_key_bias_is_dropped_and_another_refused(hugging_face,
+                                                        tmp_path):
+    write, state, prefix = hugging_face
+    width = len(state[f"{prefix}query.weight"])
+    state[f"{prefix}key.bias"] = np.zeros(width, np.float32)
+    folder = write()
+    backbones.convert_backbone(folder, tmp_path / "out")
+    assert any("is zero" in note for note in open_checkpoint(folder).notes)
+    state[f"{prefix}key.bias"][0] = 1
+    with pytest.raises(InputError, match="unexpected: .*key.bias"):
+        backbones.convert_backbone(write(), tmp_path / "out")
+
+
+@pytest.mark.shared
+def test_both_kinds_of_query_bias_are_refused(hugging_face, tmp_path):
+    write, state, prefix = hugging_face
+    width = len(state[f"{prefix}query.weight"])
+    for name in ("q_bias", "query.bias"):
+        state[prefix + name] = np.ones(width, np.float32)
+    with pytest.raises(InputError, match="are both blocks.0.attn.q_bias"):
+        backbones.convert_backbone(write(), tmp_path / "out")
+
+
+@pytest.mark.shared
+def test_hugging_face_sizes_and_activations(hugging_face, tmp_path):
+    write, _, _ = hugging_face
+    size = json.loads((write() / "config.json").read_text())["image_size"]
+    spec = backbones.convert_backbone(write(image_size=[size, size]),
+                                    tmp_path / "out")
+    assert spec.image_size == (size, size)
+    with pytest.raises(InputError, match="hidden_act='relu'"):
+        backbones.convert_backbone(write(hidden_act="relu"), tmp_path / "out")
+
+
+def test_inspect_says_what_it_can(tmp_path, capsys):
+    path = tmp_path / "source.safetensors"
+    save_file(_state(), path)
+    assert convert.main([str(path), "--inspect"]) == 0
+    assert "give the number of attention heads" in capsys.readouterr().out
+    assert convert.main([str(path), "--inspect", "--heads=2", "--frames=4",
+                         "--image_size=8,8"]) == 0
+    text = capsys.readouterr().out
+    assert "VideoMAEv2 fine-tuned classifier" in text and "float32" in text
+
+
+def test_odd_commands(tmp_path, capsys):
+    path = tmp_path / "source.safetensors"
+    save_file(_state(), path)
+    options = ["--heads=2", "--frames=4", "--image_size=8,8"]
+    assert convert.main([str(path), f"--output={tmp_path / 'out'}",
+                         *options]) == 0
+    capsys.readouterr()
+    assert convert.main([str(tmp_path / "out"), "--inspect"]) == 1
+    assert "converted already" in capsys.readouterr().err
+    for extra in (["--inspect"], ["--verify", "--output=x"], []):
+        with pytest.raises(SystemExit, match="2"):
+            convert.main([str(tmp_path / "out"), "--to=torch", *extra])
+    bad = tmp_path / "new/dir/out"
+    assert convert.main([str(path), f"--output={bad}"]) == 1
+    assert convert.main([str(path), f"--output={bad}", *options[:1],
+                         "--frames=4", "--image_size=16,16"]) == 0
+
+
+def test_a_failure_leaves_no_folders(tmp_path):
+    state = _state()
+    del state["head.bias"]
+    path = tmp_path / "source.safetensors"
+    save_file(state, path)
+    assert convert.main([str(path), f"--output={tmp_path}/new/dir/out",
+                         "--heads=2"]) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["source.safetensors"]
+
+
+@pytest.mark.torch
+def test_pth_keeps_what_no_tensor_tells(tmp_path):
+    pytest.importorskip("torch")
+    spec = VitSpec(**{**vars(SPEC), "norm_epsilon": 1e-12,
+                      "final_norm_epsilon": 1e-5})
+    path = tmp_path / "source.safetensors"
+    rng = np.random.default_rng(0)
+    from losa_jax.weights.videomae import expected_shapes
+    backbones.save_videomae_safetensors(path, spec, {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in expected_shapes(spec).items()})
+    back = tmp_path / "back.pth"
+    assert convert.main([str(path), f"--output={tmp_path / 'out'}"]) == 0
+    assert convert.main([str(tmp_path / "out"), "--to=torch",
+                         f"--output={back}"]) == 0
+    assert backbones.convert_backbone(back, tmp_path / "again") == spec
+
+
+@pytest.mark.torch
+def test_nested_wrappers(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(array)
+             for name, array in _state().items()}
+    path = tmp_path / "nested.pth"
+    torch.save({"epoch": 3, "state_dict": {"module": state}}, path)
+    spec = backbones.convert_backbone(path, tmp_path / "out", heads=2,
+                                    clip_frames=4, image_size=(8, 8))
+    assert spec == SPEC
+
+
+def test_damaged_metadata_of_ours_is_an_error(tmp_path):
+    path = tmp_path / "source.safetensors"
+    save_file(_state(), path, metadata={"losa_jax": "{}"})
+    with pytest.raises(InputError, match="metadata losa_jax is damaged"):
+        open_checkpoint(path)

@@ -30,7 +30,7 @@ import sys
 import jax, jax.numpy as jnp
 from losa_jax.models.tree import nest
 from losa_jax.models.weights import load_backbone
-from losa_jax.training import sharding
+from losa_jax.distributed import sharding
 spec, flat, _ = load_backbone(sys.argv[1])
 mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
 tree = sharding.read_onto_mesh(nest(flat), mesh, lambda leaf: jnp.bfloat16)

@@ -22,11 +22,8 @@ from torch.nn import functional
 
 from benchmarks.figures import interleaved, times_table, use_cores
 from losa_jax.detection.targets import assign_targets, level_points
-from losa_jax.models.detector import (
-    Detector,
-    FeatureStatistics,
-    WindowFeatures,
-)
+from losa_jax.models.backbones.encode_windows import WindowFeatures
+from losa_jax.models.detector import Detector, FeatureStatistics
 from losa_jax.models.heads.layers import HeadSpec
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.training.optimizer import make_optimizer

@@ -19,9 +19,8 @@ from torch.nn import functional
 
 from benchmarks.figures import interleaved, table
 from benchmarks.losa_speed import Pair, make_config, use_threads
-from losa_jax.models.backbones.videomae import LayerNorm
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.layers import gelu
+from losa_jax.models.ops.layers import LayerNorm, gelu
 from losa_jax.utils.xla_options import compiler_options
 
 

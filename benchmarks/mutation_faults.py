@@ -32,7 +32,7 @@ LOSSES = "losa_jax/detection/losses.py"
 POSTPROCESS = "losa_jax/detection/nms.py"
 METRICS = "losa_jax/detection/metrics.py"
 LOSA = "losa_jax/models/adapters/losa.py"
-LAYERS = "losa_jax/models/ops/layers.py"
+CONV = "losa_jax/models/ops/conv.py"
 VIT = "losa_jax/models/backbones/videomae.py"
 DETECTOR = "losa_jax/models/detector.py"
 STEP, TRAIN = "losa_jax/training/step.py", "losa_jax/jobs/train.py"
@@ -152,13 +152,14 @@ FAULTS = (
           "first_sample[None, :] < valid_samples[:, None]",
           "first_sample[None, :] <= valid_samples[:, None]",
           ("tests/models/test_detector.py",)),
-    Fault("resampling in time aligns the corners", LAYERS,
+    Fault("resampling in time aligns the corners",
+          "losa_jax/models/ops/resample.py",
           "centre = (np.arange(length) + 0.5) * old / length - 0.5",
           "centre = np.arange(length) * (old - 1) / max(length - 1, 1)",
-          ("tests/models/ops/test_layers.py",)),
-    Fault("max-pooling pads with zeros", LAYERS,
+          ("tests/models/ops/test_resample.py",)),
+    Fault("max-pooling pads with zeros", CONV,
           "padded = jnp.pad(x, pads, constant_values=-jnp.inf)",
-          "padded = jnp.pad(x, pads)", ("tests/models/ops/test_layers.py",)),
+          "padded = jnp.pad(x, pads)", ("tests/models/ops/test_conv.py",)),
     Fault("the head's attention looks at padding",
           "losa_jax/models/ops/band_attention.py",
           "mask = seen[:, :, None, None, :] & (np.abs(distance) <= reach)",
@@ -252,7 +253,7 @@ FAULTS = (
     Fault("a filter's gradient is laid upside down", LOSA,
           "steps = steps.reshape(9, -1, x.shape[-1])[::-1]",
           "steps = steps.reshape(9, -1, x.shape[-1])", TEST_LOSA),
-    Fault("a convolution's gradient looks the wrong way", LAYERS,
+    Fault("a convolution's gradient looks the wrong way", CONV,
           "return neighbours(y, k, before=(k - 1) // 2)[::-1]",
-          "return neighbours(y, k)", ("tests/models/ops/test_layers.py",)),
+          "return neighbours(y, k)", ("tests/models/ops/test_conv.py",)),
 )

@@ -35,7 +35,7 @@ from benchmarks.figures import rates_table
 from benchmarks.video_readers import torch_frames_per_second, usable_readers
 from configs import common
 from losa_jax import timeline
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video
 from losa_jax.data.video.container import open_video
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
@@ -118,7 +118,7 @@ def window_batches(path: Path, frames: int, threads: int,
     info = probe_video(path)
     grid = timeline.sample_grid(info.fps, info.frame_count,
                                 sampling="stride", frame_stride=1)
-    videos = [SourceVideo("v", info, grid, ())]
+    videos = [Video("v", info, grid, ())]
     return iter(train_dataset(
         TrainWindows(videos, ["x"], config, cache=FrameCache(0)), 1, seed=0,
         batch_windows=2, num_threads=threads, worker_processes=workers))

@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks.pipeline_speed import render
 from losa_jax import predict as door
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows.examples import TestWindows, test_dataset
 from losa_jax.data.windows.stream import VideoWindow, stream_windows
@@ -120,7 +120,7 @@ def _predict(folder: Path, localizer: Localizer, scratch: Path) -> None:
         raise SystemExit(f"some videos cannot be read: {failures}")
 
 
-def _windows(videos: Sequence[SourceVideo], localizer: Localizer) -> None:
+def _windows(videos: Sequence[Video], localizer: Localizer) -> None:
     for item in stream_windows(
             videos, localizer.config,
             num_threads=localizer.config.data.num_threads):
@@ -128,7 +128,7 @@ def _windows(videos: Sequence[SourceVideo], localizer: Localizer) -> None:
             _touch(item.frames)
 
 
-def _grain(videos: Sequence[SourceVideo], localizer: Localizer) -> None:
+def _grain(videos: Sequence[Video], localizer: Localizer) -> None:
     config = localizer.config
     batches, _ = test_dataset(
         TestWindows(videos, config, cache=FrameCache(0)),

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.figures import table
 from losa_jax.detection.metrics import evaluate_map
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 VIDEOS, ACTIONS = 211, 3329
 CLASSES = tuple(f"class_{number:02d}" for number in range(20))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from losa_jax import score
-from losa_jax.data.video.container import EncodedVideo, open_video
+from losa_jax.data.records import EncodedVideo
+from losa_jax.data.video.container import open_video
 from losa_jax.errors import InputError
 
 FILES = sorted((Path(__file__).parent.parent / "losa_jax").rglob("*.py"))
@@ -26,7 +27,7 @@ def test_nothing_runs_what_it_reads(path):
             # Its `find_class` refuses all names: weights/torch_pickle.py.
             bases = {ast.unparse(base) for base in node.bases}
             assert "pickle.Unpickler" not in bases or (
-                path.name == "torch_zip.py")
+                path.name == "torch_pickle.py")
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)

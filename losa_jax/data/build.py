@@ -36,6 +36,7 @@ from tqdm import tqdm
 from losa_jax.data.annotations import activitynet, thumos
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.features.tap_cache import split_shards
+from losa_jax.data.records import BrokenVideo
 from losa_jax.data.tfds.builder import BUILDERS
 from losa_jax.data.tfds.shards import (
     Plan,
@@ -48,12 +49,7 @@ from losa_jax.data.tfds.shards import (
     same_plan,
     start,
 )
-from losa_jax.data.video.check import (
-    BrokenVideo,
-    find_file,
-    report_broken,
-    video_files,
-)
+from losa_jax.data.video.check import find_file, report_broken, video_files
 from losa_jax.data.video.probe import CHECKS
 from losa_jax.errors import InputError
 

@@ -18,7 +18,7 @@ from losa_jax.detection.metrics import (
     ClassMatches,
     match_predictions,
 )
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 # Draws whose sums are held in memory at once.
 _CHUNK = 64

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losa_jax.detection.metrics import Annotation, evaluate_map
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 TRUE = "true"
 ERRORS = ("double", "wrong_label", "localisation", "confusion", "background")

@@ -7,7 +7,7 @@ each of the video's best classes.
 
 from collections.abc import Mapping, Sequence
 
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 
 # "sqrt" is ActionFormer's, "product" OpenTAD's for CUHK's file: one order.

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.detection.nms import Candidates, suppress_rows
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.nms import suppress_rows
+from losa_jax.detection.segments import Candidates, Detection
 
 
 class WindowFinds(NamedTuple):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.timeline import SAME_ACTION_SECONDS
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from losa_jax.detection.merge import WindowFinds
 from losa_jax.detection.nms import LENGTH_EPSILON, suppress_rows, vote
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 # Segments [m, 2], scores [m] and, of candidates and picks, labels [m].
 Rows = tuple[np.ndarray, ...]

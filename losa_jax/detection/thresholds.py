@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from losa_jax.detection.metrics import Annotation, match_predictions
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 # Without actions to choose by.
 DEFAULT_THRESHOLD = 0.5

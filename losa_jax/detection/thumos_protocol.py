@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from losa_jax.detection.metrics import NO_ACTIONS, Annotation, MapReport
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 
 # The class of segments that nobody could tell apart.

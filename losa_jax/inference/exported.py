@@ -30,7 +30,7 @@ from jax import export as jax_export
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from losa_jax.detection.nms import Candidates
+from losa_jax.detection.segments import Candidates
 from losa_jax.errors import InputError
 from losa_jax.utils.xla_options import compiler_options
 

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from losa_jax.data.records import SourceVideo, video_grid
+from losa_jax.data.records import Video, Window
 from losa_jax.data.video.probe import probe_video
-from losa_jax.data.windows.sampling import Window
+from losa_jax.data.windows.sampling import video_grid
 from losa_jax.data.windows.stream import VideoEnd, VideoWindow, stream_windows
 from losa_jax.detection.merge import (
     VideoFinds,
@@ -28,13 +28,12 @@ from losa_jax.detection.merge import (
     finds_in_seconds,
     merge_windows,
 )
-from losa_jax.detection.nms import Candidates
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Candidates, Detection
 from losa_jax.detection.thresholds import DEFAULT_THRESHOLD
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import load_exported
-from losa_jax.jobs.setup import CONFIG_FILE, THRESHOLDS_FILE
 from losa_jax.timeline import SampleGrid
+from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
 
 # (frames uint8 [b, f, size, size, 3], valid_samples int32 [b]) to candidates
 # [b, m] in tokens of their window, and the scores of all classes [b, m, k]
@@ -52,7 +51,7 @@ class VideoResult(NamedTuple):
       error: why there are none, where the video could not be read.
     """
 
-    video: SourceVideo
+    video: Video
     detections: list[Detection]
     error: InputError | None = None
 
@@ -96,7 +95,7 @@ class Localizer:
             raise result.error
         return self.shown(result.detections, threshold)
 
-    def probe(self, path: str | Path, video_id: str = "") -> SourceVideo:
+    def probe(self, path: str | Path, video_id: str = "") -> Video:
         """A file as `many` takes it.
 
         Raises:
@@ -104,7 +103,7 @@ class Localizer:
         """
         path = Path(path)
         info = probe_video(path, check=self.config.data.check)
-        return SourceVideo(video_id or path.stem, info,
+        return Video(video_id or path.stem, info,
                            video_grid(info, self.config.window), ())
 
     def shown(self, detections: Sequence[Detection],
@@ -118,7 +117,7 @@ class Localizer:
         """Score from which a detection of a class is shown."""
         return self.thresholds.get(label, DEFAULT_THRESHOLD)
 
-    def many(self, videos: Sequence[SourceVideo], *,
+    def many(self, videos: Sequence[Video], *,
              top_k: int | None = None,
              on_windows: Callable[[int], object] = lambda count: None
              ) -> Generator[VideoResult]:

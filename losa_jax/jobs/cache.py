@@ -23,17 +23,16 @@ from losa_jax.data.features.tap_cache import (
     split_shards,
     write_index,
 )
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video, Window
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment
-from losa_jax.data.windows.sampling import Window
 from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import load_data, start_log
-from losa_jax.models.detector import WindowFeatures
+from losa_jax.models.backbones.encode_windows import WindowFeatures
 from losa_jax.training import build
 from losa_jax.training.cached import cache_dtype, cache_facts
 from losa_jax.utils.xla_options import compiler_options
@@ -132,11 +131,11 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                 writer.abandon()
 
 
-def _videos(config: Any, workdir: Path) -> tuple[list[SourceVideo], int]:
+def _videos(config: Any, workdir: Path) -> tuple[list[Video], int]:
     """The videos of all subsets to cover, and the number of classes."""
     names = tuple(config.data.cache_subsets) or (
         config.data.train_subset, config.data.test_subset)
-    videos: dict[str, SourceVideo] = {}
+    videos: dict[str, Video] = {}
     num_classes = 0
     for name in names:
         config.data.test_subset = name
@@ -146,7 +145,7 @@ def _videos(config: Any, workdir: Path) -> tuple[list[SourceVideo], int]:
     return list(videos.values()), num_classes
 
 
-def _num_clips(video: SourceVideo, config: Any) -> int:
+def _num_clips(video: Video, config: Any) -> int:
     return -(-video.grid.num_samples // config.window.clip_frames)
 
 
@@ -161,7 +160,7 @@ def _clip_bytes(model: build.Model, clip_frames: int, size: int,
             + features.taps.size * dtype.itemsize) // num_devices
 
 
-def _encode_views(video: SourceVideo, config: Any, name: str,
+def _encode_views(video: Video, config: Any, name: str,
                   dtype: np.dtype,
                   encode: Callable[[Iterator[np.ndarray]],
                                    tuple[np.ndarray, np.ndarray]]
@@ -199,7 +198,7 @@ def _encode(clips: Iterator[np.ndarray],
     return np.concatenate(last), np.concatenate(taps, 1)
 
 
-def _clips(video: SourceVideo, config: Any, view: int
+def _clips(video: Video, config: Any, view: int
            ) -> Iterator[np.ndarray]:
     """The video's clips, uint8 [f, size, size, 3].
 

@@ -12,22 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax.data.annotations.lint import find_faults
-from losa_jax.data.annotations.load import AnnotatedVideo
-from losa_jax.data.records import video_grid
+from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.check import (
     DISAGREEMENT,
     REPORT,
     check_videos,
     end_seconds,
 )
-from losa_jax.data.video.probe import VideoInfo
+from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs.setup import (
-    PROBED_FILE,
     open_stored,
     read_annotations,
     start_log,
     write_json,
 )
+from losa_jax.utils.run_files import PROBED_FILE
 
 REPORT_FILE = "check_data.json"
 BLOCK_LIST_FILE = "block_list.txt"

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data.annotations.video_scores import load_video_scores
+from losa_jax.data.predictions import write_predictions
 from losa_jax.data.windows.examples import (
     TestWindows,
     WindowReader,
@@ -18,7 +19,6 @@ from losa_jax.data.windows.examples import (
 )
 from losa_jax.data.windows.skipped_videos import (
     BEFORE,
-    BROKEN_FILE,
     EVALUATION,
     BrokenVideos,
 )
@@ -33,15 +33,13 @@ from losa_jax.detection.metrics import (
     evaluate_map,
     format_map_table,
 )
-from losa_jax.detection.predictions import Detection, write_predictions
+from losa_jax.detection.segments import Detection
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.distributed.global_batch import local_rows, put_batch
 from losa_jax.errors import InputError
 from losa_jax.jobs.report import write_split_report
 from losa_jax.jobs.setup import (
     ANY_CLASS,
-    PREDICTIONS_FILE,
-    THRESHOLDS_FILE,
     DataSet,
     load_data,
     readers,
@@ -53,10 +51,14 @@ from losa_jax.training import build
 from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import BEST, LAST
 from losa_jax.training.restore import fresh_state, restore_run
+from losa_jax.utils.run_files import (
+    BROKEN_FILE,
+    MAP_FILE,
+    PREDICTIONS_FILE,
+    THRESHOLDS_FILE,
+)
 
 logger = logging.getLogger(__name__)
-
-MAP_FILE = "map.json"
 
 
 class Evaluator:

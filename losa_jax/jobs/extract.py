@@ -21,13 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 from losa_jax import timeline
-from losa_jax.data.annotations.load import AnnotatedVideo
 from losa_jax.data.features.record import record_path, write_record
-from losa_jax.data.records import SourceVideo, video_grid
+from losa_jax.data.records import AnnotatedVideo, BrokenVideo, Video
 from losa_jax.data.video.check import (
     EXTENSIONS,
     REPORT,
-    BrokenVideo,
     check_videos,
     report_broken,
     video_ids,
@@ -40,6 +38,7 @@ from losa_jax.data.windows.pieces import (
     num_tokens,
     window_pieces,
 )
+from losa_jax.data.windows.sampling import video_grid
 from losa_jax.data.windows.stream import read_ahead
 from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
@@ -50,8 +49,9 @@ from losa_jax.inference.extractor import (
     token_extractor,
 )
 from losa_jax.jobs.pretrain import ensure_backbone
-from losa_jax.jobs.setup import PROBED_FILE, start_log
+from losa_jax.jobs.setup import start_log
 from losa_jax.training.restore import load_run
+from losa_jax.utils.run_files import PROBED_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _check(config: Any) -> None:
 
 
 def _videos(config: Any, workdir: Path
-            ) -> tuple[list[SourceVideo], dict[str, str]]:
+            ) -> tuple[list[Video], dict[str, str]]:
     """This process's videos of the folder, and those left out."""
     folder = Path(config.data.videos)
     names = video_ids(folder)
@@ -179,11 +179,11 @@ def _videos(config: Any, workdir: Path
                                         sample_fps=settings.fps)
         else:
             grid = video_grid(info, config.window)
-        videos.append(SourceVideo(name, info, grid, ()))
+        videos.append(Video(name, info, grid, ()))
     return videos, {video.video_id: video.reason for video in lost}
 
 
-Source = tuple[Extractor, Callable[[SourceVideo], Iterator[Piece]],
+Source = tuple[Extractor, Callable[[Video], Iterator[Piece]],
                dict[str, Any]]
 
 
@@ -221,7 +221,7 @@ def _tokens(config: Any, workdir: Path, mesh: Any) -> Source:
         "clock": "frames of the file" if by_stride else "samples"}
 
 
-def _length(video: SourceVideo, config: Any, source: Extractor) -> int:
+def _length(video: Video, config: Any, source: Extractor) -> int:
     samples = video.grid.num_samples
     if config.extract.what == "clips":
         return num_clips(samples, source.spec.clip_frames,
@@ -229,7 +229,7 @@ def _length(video: SourceVideo, config: Any, source: Extractor) -> int:
     return num_tokens(samples, source.spec.tubelet)
 
 
-def _clock_of(video: SourceVideo, facts: dict[str, Any]) -> dict[str, Any]:
+def _clock_of(video: Video, facts: dict[str, Any]) -> dict[str, Any]:
     """Ticks a second of the clock in which stride and clip are counted."""
     info = video.info
     if facts["clock"] == "frames of the file":
@@ -247,8 +247,8 @@ class _Begun:
     num_frames: int = 0
 
 
-def _run(videos: Sequence[SourceVideo], folder: Path, source: Extractor,
-         pieces_of: Callable[[SourceVideo], Iterator[Piece]],
+def _run(videos: Sequence[Video], folder: Path, source: Extractor,
+         pieces_of: Callable[[Video], Iterator[Piece]],
          lengths: dict[str, int], dtype: Any, config: Any
          ) -> dict[str, str]:
     """Encodes and writes; returns what may be skipped and why."""

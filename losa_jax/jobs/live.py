@@ -14,7 +14,7 @@ from losa_jax import timeline
 from losa_jax.data.windows.live import ENDLESS, LiveVideo
 from losa_jax.data.windows.stream import read_ahead, sliding_windows
 from losa_jax.detection.online_nms import Settling
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.inference.localizer import Localizer
 

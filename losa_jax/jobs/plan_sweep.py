@@ -18,7 +18,7 @@ from losa_jax.jobs.plan import (
 )
 from losa_jax.jobs.setup import write_json
 from losa_jax.models.adapters.inside_backbone import KINDS as TUNED_KINDS
-from losa_jax.models.detector import largest_divisor
+from losa_jax.models.backbones.encode_windows import largest_divisor
 from losa_jax.planning.topology import describe_devices
 
 # Clips in flight on a device; 0 is all of its clips.

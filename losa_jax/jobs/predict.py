@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video
 from losa_jax.data.video.check import EXTENSIONS
 from losa_jax.data.windows.examples import clip_alignment
 from losa_jax.data.windows.sampling import test_windows
@@ -29,7 +29,8 @@ from losa_jax.jobs.predicted import (
     Predicted,
     Settings,
 )
-from losa_jax.jobs.setup import PREDICTIONS_FILE, write_json
+from losa_jax.jobs.setup import write_json
+from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 STDIN = "-"
 FAILURES_FILE = "failures.json"
@@ -148,9 +149,9 @@ def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
 
 def _probe(asked: Sequence[Asked], localizer: Localizer,
            failures: dict[str, str], stop: StopSignal
-           ) -> list[tuple[Asked, SourceVideo]]:
+           ) -> list[tuple[Asked, Video]]:
     """The readable ones; the others' reasons go to `failures`."""
-    def probe(one: Asked) -> SourceVideo | InputError:
+    def probe(one: Asked) -> Video | InputError:
         try:
             return localizer.probe(one.path, one.video_id)
         except InputError as error:
@@ -172,7 +173,7 @@ def _probe(asked: Sequence[Asked], localizer: Localizer,
     return readable
 
 
-def _predict_all(readable: Sequence[tuple[Asked, SourceVideo]],
+def _predict_all(readable: Sequence[tuple[Asked, Video]],
                  localizer: Localizer, settings: Settings, done: Predicted,
                  failures: dict[str, str], stop: StopSignal) -> None:
     window = localizer.config.window

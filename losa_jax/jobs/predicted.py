@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax import timeline
-from losa_jax.data.records import SourceVideo
-from losa_jax.detection.predictions import Detection, write_predictions
+from losa_jax.data.predictions import write_predictions
+from losa_jax.data.records import Video
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
-from losa_jax.jobs.setup import PREDICTIONS_FILE, write_json, write_text
+from losa_jax.jobs.setup import write_json
 from losa_jax.report import files
 from losa_jax.report.plots import plot_timeline
+from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 INDEX_FILE = "index.html"
 # A page has a slider for the score: it also gets what scores somewhat less
@@ -101,7 +104,7 @@ class Predicted:
                          found)
         return one.video_id in self.results
 
-    def add(self, one: Asked, video: SourceVideo,
+    def add(self, one: Asked, video: Video,
             detections: Sequence[Detection]) -> list[dict[str, Any]]:
         """Writes the files of a video; returns what is shown of it."""
         info, video_id = video.info, one.video_id
@@ -137,7 +140,7 @@ class Predicted:
         self.results[video_id] = list(detections)
         return rows
 
-    def _write_page(self, media: Path | None, video: SourceVideo,
+    def _write_page(self, media: Path | None, video: Video,
                     detections: Sequence[Detection]) -> None:
         from losa_jax.report.page import write_video_page
 
@@ -198,7 +201,7 @@ class Predicted:
                 "file_modified_ns": facts.st_mtime_ns}
 
 
-def as_row(found: Detection, video: SourceVideo) -> dict[str, Any]:
+def as_row(found: Detection, video: Video) -> dict[str, Any]:
     """A detection as `losa_jax.report.files` takes it."""
     first, last = timeline.frame_span(
         found.start_seconds, found.end_seconds, video.info.fps,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video
 from losa_jax.data.video.check import find_file, video_files
 from losa_jax.detection.diagnosis import Found, Truth, diagnose
 from losa_jax.detection.metrics import (
@@ -16,7 +16,7 @@ from losa_jax.detection.metrics import (
     evaluate_map,
     match_predictions,
 )
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import write_diagnosis
@@ -36,7 +36,7 @@ _MAX_DETECTIONS, _MAX_THUMBNAILS = 400, 60
 
 
 def write_split_report(folder: Path, *, title: str, scores: Path,
-                       videos: Sequence[SourceVideo], videos_folder: str,
+                       videos: Sequence[Video], videos_folder: str,
                        truth: Mapping[str, Sequence[Annotation]],
                        predictions: Mapping[str, Sequence[Detection]],
                        class_names: Sequence[str], thresholds: Path,
@@ -108,7 +108,7 @@ def _with_page(ranked: Sequence[RankedVideo], most: int) -> list[int]:
     return list(dict.fromkeys(chosen))
 
 
-def _write_page(page: Path, path: Path | None, video: SourceVideo,
+def _write_page(page: Path, path: Path | None, video: Video,
                 truth: Sequence[Annotation], found: Sequence[Detection],
                 least: Mapping[str, float]) -> None:
     best = sorted(found, key=lambda row: -row.score)[:_MAX_DETECTIONS]
@@ -136,7 +136,7 @@ def _thresholds(path: Path, truth: Truth, predictions: Found,
     return {name: one["score"] for name, one in known.items()}
 
 
-def _paths(videos: Sequence[SourceVideo], folder: str
+def _paths(videos: Sequence[Video], folder: str
            ) -> dict[str, Path | None]:
     """Files to play; None where only features are there."""
     is_there = bool(folder) and Path(folder).is_dir()
@@ -154,7 +154,7 @@ def _paths(videos: Sequence[SourceVideo], folder: str
     return paths
 
 
-def _rank(video: SourceVideo, truth: Sequence[Annotation],
+def _rank(video: Video, truth: Sequence[Annotation],
           found: Sequence[Detection], class_names: Sequence[str],
           tiou_thresholds: Sequence[float], least: Mapping[str, float]
           ) -> RankedVideo:

@@ -10,6 +10,7 @@ import numpy as np
 from losa_jax.data.annotations.formats import read_ambiguous
 from losa_jax.data.annotations.lint import find_faults, summarise
 from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.predictions import read_submission
 from losa_jax.detection.diagnosis import (
     Diagnosis,
     diagnose,
@@ -22,7 +23,7 @@ from losa_jax.detection.metrics import (
     format_map_table,
     recall_at,
 )
-from losa_jax.detection.predictions import Detection, read_submission
+from losa_jax.detection.segments import Detection
 from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import blocked_videos, write_json

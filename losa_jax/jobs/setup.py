@@ -1,6 +1,7 @@
 """What every job does first: folder, log, data."""
 
 import dataclasses
+import functools
 import json
 import logging
 import sys
@@ -16,32 +17,32 @@ from losa_jax.data.annotations.lint import (
 )
 from losa_jax.data.annotations.load import (
     ON_OUTSIDE,
-    AnnotatedVideo,
-    Annotations,
     load_annotations,
     load_class_names,
 )
 from losa_jax.data.features.files import FeatureFiles
-from losa_jax.data.records import SourceVideo, video_grid
-from losa_jax.data.video.check import BrokenVideo, check_videos, end_seconds
+from losa_jax.data.records import (
+    AnnotatedVideo,
+    Annotations,
+    BrokenVideo,
+    Video,
+    VideoInfo,
+)
+from losa_jax.data.video.check import check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.video.probe import VideoInfo
 from losa_jax.data.windows.examples import FeatureStore, WindowReader
 from losa_jax.data.windows.loader import ReadAhead
+from losa_jax.data.windows.sampling import video_grid
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import written_whole
+from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.run_files import CONFIG_FILE, PROBED_FILE
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds.reader import StoredVideos
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
-PREDICTIONS_FILE = "predictions.json"
-PROBED_FILE = "probed_videos.json"
-# Each class's score of best F1 on the data that a run was evaluated on.
-THRESHOLDS_FILE = "thresholds.json"
 # The one class of data.class_agnostic.
 ANY_CLASS = "action"
 
@@ -60,8 +61,8 @@ class DataSet:
 
     class_names: tuple[str, ...]
     label_names: tuple[str, ...]
-    train: tuple[SourceVideo, ...]
-    test: tuple[SourceVideo, ...]
+    train: tuple[Video, ...]
+    test: tuple[Video, ...]
     broken: tuple[BrokenVideo, ...]
 
 
@@ -222,12 +223,13 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
 
 def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
             store: FeatureStore | None, stored: "StoredVideos | None"
-            ) -> SourceVideo:
+            ) -> Video:
     grid = (store.grid(info) if isinstance(store, FeatureFiles)
             else video_grid(info, config.window))
-    embeds = store is None and stored is not None and stored.embedded
-    return SourceVideo(video.video_id, info, grid, video.actions,
-                       stored if embeds else None)
+    read_encoded = None
+    if store is None and stored is not None and stored.embedded:
+        read_encoded = functools.partial(stored.read, video.video_id)
+    return Video(video.video_id, info, grid, video.actions, read_encoded)
 
 
 def _log_faults(videos: Sequence[AnnotatedVideo],
@@ -262,7 +264,7 @@ def blocked_videos(block_list: str) -> dict[str, str]:
 
 
 def window_reader(config: Any, store: FeatureStore | None,
-                  sets: Mapping[str, Sequence[SourceVideo]]
+                  sets: Mapping[str, Sequence[Video]]
                   ) -> WindowReader:
     """What windows are read from: cached features, or decoded frames.
 
@@ -314,7 +316,3 @@ def write_json(path: Path, content: Any) -> None:
         write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")

@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.bootstrap import (
     Interval,
     draw_videos,
     interval,
     map_draws,
 )
-from losa_jax.detection.predictions import read_predictions
-from losa_jax.jobs.evaluate import MAP_FILE
-from losa_jax.jobs.setup import CONFIG_FILE, PREDICTIONS_FILE
-from losa_jax.jobs.train import COST_FILE
-from losa_jax.training.metric_writer import METRICS_FILE
+from losa_jax.utils.run_files import (
+    CONFIG_FILE,
+    COST_FILE,
+    MAP_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+)
 
 NUM_DRAWS = 1000
 

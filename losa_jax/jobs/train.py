@@ -14,18 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video
 from losa_jax.data.windows.examples import (
     TrainWindows,
     WindowReader,
     train_dataset,
 )
-from losa_jax.data.windows.skipped_videos import (
-    BEFORE,
-    BROKEN_FILE,
-    TRAINING,
-    BrokenVideos,
-)
+from losa_jax.data.windows.skipped_videos import BEFORE, TRAINING, BrokenVideos
 from losa_jax.detection.metrics import MapReport
 from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.distributed import processes, sharding
@@ -33,7 +28,6 @@ from losa_jax.distributed.global_batch import local_rows, put_batch
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
-    MAP_FILE,
     Evaluator,
     ground_truth,
     print_report,
@@ -43,8 +37,6 @@ from losa_jax.jobs.evaluate import (
 )
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import (
-    PREDICTIONS_FILE,
-    THRESHOLDS_FILE,
     DataSet,
     load_data,
     print_read_ahead,
@@ -81,9 +73,15 @@ from losa_jax.training.state import (
     tree_size,
 )
 from losa_jax.training.step import make_moments_step
+from losa_jax.utils.run_files import (
+    BROKEN_FILE,
+    COST_FILE,
+    MAP_FILE,
+    PREDICTIONS_FILE,
+    THRESHOLDS_FILE,
+)
 from losa_jax.utils.xla_options import compiler_options
 
-COST_FILE = "cost.json"
 # Steps that the device has not been asked about yet: number, metrics,
 # numbers of the batch's videos.
 _Pending = tuple[int, dict[str, jax.Array], np.ndarray]
@@ -263,7 +261,7 @@ def _is_due(settings: Any, epoch: int) -> bool:
 
 
 def _write_metrics(pending: list[_Pending], writer: MetricWriter,
-                   videos: tuple[SourceVideo, ...], bar: tqdm,
+                   videos: tuple[Video, ...], bar: tqdm,
                    schedule: Callable[[int], Any], clock: DataClock) -> None:
     """Fetches the steps since the last log: the only wait for the device.
 

@@ -7,17 +7,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.check import REPORT, check_videos
-from losa_jax.data.video.probe import VideoInfo
 from losa_jax.data.video.transcode import PARTIAL, transcode_video
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import (
-    PROBED_FILE,
-    blocked_videos,
-    read_annotations,
-    write_json,
-)
+from losa_jax.jobs.setup import blocked_videos, read_annotations, write_json
+from losa_jax.utils.run_files import PROBED_FILE
 
 SETTINGS_FILE = "transcode.json"
 # Of augment.size: recipes resize to this and crop.

@@ -23,7 +23,6 @@ from losa_jax.report.tables import map_table, tiles
 METRICS_FILE, PAGE_FILE = "metrics.jsonl", "training.html"
 
 
-
 class _Chart(NamedTuple):
     """Metrics that share a chart.
 

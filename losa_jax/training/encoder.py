@@ -19,12 +19,12 @@ from losa_jax import timeline
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.models.adapters import inside_backbone
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
-from losa_jax.models.detector import (
+from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
     encode_windows,
-    valid_steps,
 )
+from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.detector import valid_steps
 from losa_jax.models.ops.params import Template, Tree, nest
 from losa_jax.models.ops.taps import shape_tap
 

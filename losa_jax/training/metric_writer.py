@@ -13,6 +13,7 @@ from pathlib import Path
 
 from losa_jax.distributed import processes
 from losa_jax.utils.atomic_write import written_whole
+from losa_jax.utils.run_files import METRICS_FILE
 
 
 @contextlib.contextmanager
@@ -36,8 +37,6 @@ with _torch_hidden():
     from tensorboardX import SummaryWriter
 
 logger = logging.getLogger(__name__)
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class MetricWriter:

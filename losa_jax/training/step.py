@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from losa_jax.detection.decode import decode_with_points
 from losa_jax.detection.losses import detection_loss
-from losa_jax.detection.nms import decode_with_points
 from losa_jax.detection.targets import Points, assign_targets
 from losa_jax.models.detector import DetectorOutput
 from losa_jax.models.ops.params import Template, Tree

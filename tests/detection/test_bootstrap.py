@@ -5,7 +5,7 @@ import pytest
 
 from losa_jax.detection import bootstrap
 from losa_jax.detection.metrics import evaluate_map
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 CLASSES = ("run", "jump", "swim")
 THRESHOLDS = (0.3, 0.5, 0.7)

@@ -3,7 +3,7 @@
 import pytest
 
 from losa_jax.detection.diagnosis import diagnose, format_diagnosis
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 TRUTH = {"a": [(0.0, 10.0, "run"), (20.0, 30.0, "jump")],
          "b": [(0.0, 1.0, "run"), (5.0, 6.0, "run")]}

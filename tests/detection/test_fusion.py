@@ -3,7 +3,7 @@
 import pytest
 
 from losa_jax.detection.fusion import fuse, rescore
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 
 PROPOSALS = [Detection(0, 1, "action", 0.81), Detection(2, 3, "action", 0.25)]

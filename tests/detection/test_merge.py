@@ -7,7 +7,7 @@ import pytest
 
 from configs import common
 from losa_jax.detection.merge import VideoFinds, WindowFinds, merge_windows
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 
 CLASSES = ("jump", "run")
 

@@ -9,12 +9,13 @@ import time
 import numpy as np
 import pytest
 
+from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.metrics import (
     evaluate_map,
     format_map_table,
     recall_at,
 )
-from losa_jax.detection.predictions import Detection, read_predictions
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 
 
@@ -281,7 +282,9 @@ def test_many_predictions_take_seconds():
 # without actions. numpy's order is that of the processor: the quoted average
 # 33.415 is AVX-512's, AVX2 gives 33.472 and neither 33.141.
 
+
 ORDER_OF_THE_FIGURES = ("58467eedce91c2b9", "c0dade0647638d08")
+
 
 def with_distinct_scores(predictions, group_of):
     """Replaces scores by ranks within a group, ties broken by numpy.

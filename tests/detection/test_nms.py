@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 
 from losa_jax.detection import nms
-from losa_jax.detection.nms import (
-    decode_with_points,
-    hard_nms,
-    soft_nms,
-    suppress,
-    vote,
-)
+from losa_jax.detection.decode import decode_with_points
+from losa_jax.detection.nms import hard_nms, soft_nms, suppress, vote
 from losa_jax.detection.targets import level_points
 from tests.detection.same_list import assert_same_list, stored_list
 

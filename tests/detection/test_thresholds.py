@@ -2,7 +2,7 @@
 
 import pytest
 
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.detection.thresholds import best_f1_thresholds
 
 TRUTH = {"a": [(0, 1, "run"), (5, 6, "run"), (8, 9, "jump")],

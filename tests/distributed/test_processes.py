@@ -13,7 +13,7 @@ from losa_jax.errors import InputError
 
 _PROGRAM = """
 import pathlib, sys
-from losa_jax.training import processes
+from losa_jax.distributed import processes
 folder = pathlib.Path(sys.argv[4])
 number, port, fails = map(int, sys.argv[1:4])
 processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
@@ -29,7 +29,8 @@ with processes.first_goes_first("write"), (
 
 import os, time
 import jax, numpy as np
-from losa_jax.training import checkpoint, sharding
+from losa_jax.distributed import sharding
+from losa_jax.training import checkpoint
 from losa_jax.errors import InputError
 mesh = sharding.make_mesh((jax.device_count(), 1, 1))
 state = sharding.put({"a": np.arange(4.0)}, {"a": sharding.replicated(mesh)})
@@ -55,7 +56,7 @@ processes.finish()
 
 _LOST = """
 import sys, threading
-from losa_jax.training import processes
+from losa_jax.distributed import processes
 number, port = map(int, sys.argv[1:3])
 processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
                 process_id=number)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from losa_jax.data.features import tap_cache
+from losa_jax.data.records import Window
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.examples import TrainWindows
-from losa_jax.data.windows.sampling import Window
 from losa_jax.distributed import sharding
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError

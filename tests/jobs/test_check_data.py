@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from losa_jax.data.annotations.load import Action, AnnotatedVideo
-from losa_jax.data.video.probe import VideoInfo
+from losa_jax.data.records import Action, AnnotatedVideo, VideoInfo
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data, propose
 from losa_jax.jobs.setup import load_data

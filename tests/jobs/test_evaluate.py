@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.annotations.load import Action, AnnotatedVideo
 from losa_jax.data.features.files import FeatureFiles, FeatureSettings
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Action, AnnotatedVideo, Video
 from losa_jax.data.windows.skipped_videos import BrokenVideos
-from losa_jax.detection.nms import Candidates
+from losa_jax.detection.segments import Candidates
 from losa_jax.distributed import sharding
 from losa_jax.jobs.evaluate import Evaluator
 
@@ -43,7 +42,7 @@ def test_every_window_of_every_video_counts(batch_windows, tmp_path):
         video = AnnotatedVideo(f"v{number}", "testing", float(length), 1.0,
                                (action,))
         info = store.check([video], "stop")[0][video.video_id]
-        videos.append(SourceVideo(video.video_id, info, store.grid(info),
+        videos.append(Video(video.video_id, info, store.grid(info),
                                   (action,)))
     config = thumos_features.get_config()
     config.window.frames = config.window.tokens = 8

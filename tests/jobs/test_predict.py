@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from losa_jax import predict as door
-from losa_jax.detection.predictions import read_predictions
+from losa_jax.data.predictions import read_predictions
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.inference import localizer as seam

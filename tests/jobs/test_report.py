@@ -7,11 +7,10 @@ import pytest
 
 from configs.common import get_config
 from losa_jax import timeline
-from losa_jax.data.annotations.load import Action
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Action, Video
 from losa_jax.data.video.decode import VideoInfo
 from losa_jax.detection.metrics import evaluate_map
-from losa_jax.detection.predictions import Detection
+from losa_jax.detection.segments import Detection
 from losa_jax.jobs.evaluate import write_results
 from losa_jax.jobs.report import _rank, _with_page, write_split_report
 from losa_jax.report.dashboard import RankedVideo
@@ -33,7 +32,7 @@ def report(tmp_path_factory):
              "odd/../<b>": [Detection(1.0, 2.0, "jump", 0.7),
                             Detection(8.0, 9.0, "jump", 0.95)],
              "empty": [Detection(0.0, 1.0, "run", 0.6)]}
-    videos = [SourceVideo(
+    videos = [Video(
         name, VideoInfo(folder / f"{number}.npy", 25.0, 250, 10.0, 0, 0),
         timeline.SampleGrid(25.0, 250, 1.0),
         tuple(Action(*action) for action in truth[name]))
@@ -98,7 +97,7 @@ def test_of_many_videos_the_worst_and_the_best_have_pages():
 
 
 def test_actions_too_short_to_be_scored_are_no_classes_of_a_video():
-    video = SourceVideo("short", VideoInfo("-", 25.0, 250, 10.0, 0, 0),
+    video = Video("short", VideoInfo("-", 25.0, 250, 10.0, 0, 0),
                         timeline.SampleGrid(25.0, 250, 1.0), ())
     ranked = _rank(video, [(0.0, 0.0005, "jump"), (1.0, 2.0, "run")],
                    [Detection(1.0, 2.0, "run", 0.7),

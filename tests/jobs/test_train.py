@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.annotations.load import AnnotatedVideo
 from losa_jax.data.features.files import FeatureFiles, FeatureSettings
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import AnnotatedVideo, Video
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.distributed import sharding
 from losa_jax.jobs.train import measure_statistics
@@ -29,7 +28,7 @@ def test_statistics_are_of_every_training_video(lengths, tmp_path):
         video = AnnotatedVideo(f"v{number}", "training", float(len(part)),
                                1.0, ())
         info = store.check([video], "stop")[0][video.video_id]
-        videos.append(SourceVideo(video.video_id, info, store.grid(info), ()))
+        videos.append(Video(video.video_id, info, store.grid(info), ()))
     config = thumos_features.get_config()
     config.window.frames = config.window.tokens = 16
     config.window.short_crop_ratio = ()

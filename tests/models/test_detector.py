@@ -7,12 +7,14 @@ import pytest
 from flax import nnx
 
 from losa_jax.models.adapters.losa import LosaSpec
+from losa_jax.models.backbones.encode_windows import (
+    WindowFeatures,
+    encode_windows,
+)
 from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
 from losa_jax.models.detector import (
     Detector,
     FeatureStatistics,
-    WindowFeatures,
-    encode_windows,
     resize_valid_time,
     valid_steps,
 )

@@ -15,12 +15,9 @@ from flax import nnx
 from losa_jax.detection.targets import level_points
 from losa_jax.distributed import sharding
 from losa_jax.models.adapters.losa import LosaSpec
+from losa_jax.models.backbones.encode_windows import encode_windows
 from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
-from losa_jax.models.detector import (
-    Detector,
-    FeatureStatistics,
-    encode_windows,
-)
+from losa_jax.models.detector import Detector, FeatureStatistics
 from losa_jax.models.heads.layers import HeadSpec
 from losa_jax.models.ops.params import Template, parameters
 from losa_jax.training import optimizer

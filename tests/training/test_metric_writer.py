@@ -2,7 +2,8 @@
 
 import json
 
-from losa_jax.training.metric_writer import METRICS_FILE, MetricWriter
+from losa_jax.training.metric_writer import MetricWriter
+from losa_jax.utils.run_files import METRICS_FILE
 
 
 def _lines(folder):

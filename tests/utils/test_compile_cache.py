@@ -8,7 +8,7 @@ import pytest
 
 _PROGRAM = """
 import jax
-from losa_jax.training import compile_cache
+from losa_jax.utils import compile_cache
 compile_cache._MIN_COMPILE_SECONDS = 0.0
 print(compile_cache.use_compile_cache())
 jax.jit(lambda x: x * 3 + 1)(2.0).block_until_ready()

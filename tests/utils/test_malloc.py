@@ -11,7 +11,7 @@ _PROGRAM = """
 import resource
 import threading
 import numpy as np
-from losa_jax.freed_memory import keep_freed_memory
+from losa_jax.utils.malloc import keep_freed_memory
 
 print(keep_freed_memory())
 

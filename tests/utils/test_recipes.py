@@ -18,8 +18,11 @@ def package(request, tmp_path):
         return ROOT
     site = tmp_path / "site"
     shutil.copytree(ROOT / "configs", site / "losa_jax/shipped/configs")
-    for name in ("__init__", "errors", "main", "recipes", "usage"):
-        shutil.copy(ROOT / f"losa_jax/{name}.py", site / "losa_jax")
+    (site / "losa_jax/utils").mkdir()
+    for name in ("__init__", "errors", "main", "utils/__init__",
+                 "utils/recipes", "utils/usage"):
+        shutil.copy(ROOT / f"losa_jax/{name}.py",
+                    site / f"losa_jax/{name}.py")
     return site
 
 

@@ -14,8 +14,9 @@ import optax
 import pytest
 from flax import nnx
 
+from losa_jax.detection.decode import decode_with_points
 from losa_jax.detection.losses import detection_loss
-from losa_jax.detection.nms import decode_with_points, suppress
+from losa_jax.detection.nms import suppress
 from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.models.detector import HEADS
 from losa_jax.models.heads.layers import HeadSpec

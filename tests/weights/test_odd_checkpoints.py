@@ -11,7 +11,7 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VitSpec
 from losa_jax.weights import backbones
 from losa_jax.weights.checkpoint_file import open_checkpoint
-from tests.models.test_checkpoint_file import SPEC, _convert, _state
+from tests.weights.test_checkpoint_file import SPEC, _convert, _state
 
 
 def _lines(error):

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losa_jax.data.video.probe import VideoInfo
+from losa_jax.data.records import VideoInfo
 from losa_jax.errors import InputError
 
 if TYPE_CHECKING:  # which reads annotations from here
-    from losa_jax.data.annotations.load import AnnotatedVideo
+    from losa_jax.data.records import AnnotatedVideo
 
 FORMAT_VERSION = 1
 INDEX_FILE = "metadata.json"  # TFDS's name

@@ -21,11 +21,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from losa_jax.data.annotations.load import (
-    Action,
-    AnnotatedVideo,
-    outside_slack_seconds,
-)
+from losa_jax.data.annotations.load import outside_slack_seconds
+from losa_jax.data.records import Action, AnnotatedVideo
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
 OUTSIDE = "actions outside"

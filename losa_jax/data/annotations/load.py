@@ -9,7 +9,6 @@
 problems of a file are collected and reported at once.
 """
 
-import dataclasses
 import difflib
 import logging
 import math
@@ -17,10 +16,11 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from losa_jax.data.annotations import thumos
 from losa_jax.data.annotations.formats import read_database
+from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -33,46 +33,6 @@ OUTSIDE_TOLERANCE_SECONDS = 0.05
 OUTSIDE_TOLERANCE_SHARE = 0.001
 # Durations that agree within this share are one.
 _SAME_DURATION = 0.01
-
-
-class Action(NamedTuple):
-    """One annotated action."""
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-
-
-@dataclasses.dataclass(frozen=True)
-class AnnotatedVideo:
-    """What the file says of a video; the video itself may say otherwise."""
-
-    video_id: str
-    subset: str
-    duration_seconds: float | None
-    fps: float | None
-    actions: tuple[Action, ...]
-    # What of it was put right while reading; "" for nothing.
-    correction: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Annotations:
-    """A whole file.
-
-    Attributes:
-      class_names: in label order: the given list, else by `label_id` where
-        every action has one, else sorted.
-    """
-
-    path: Path
-    videos: dict[str, AnnotatedVideo]
-    class_names: tuple[str, ...]
-
-    def subset(self, name: str) -> tuple[AnnotatedVideo, ...]:
-        """Videos of a subset (case does not matter), in file order."""
-        return tuple(video for video in self.videos.values()
-                     if video.subset == name.lower())
 
 
 def load_class_names(path: str | Path) -> tuple[str, ...]:

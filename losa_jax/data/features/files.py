@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.annotations.load import AnnotatedVideo
 from losa_jax.data.features.record import FeatureRecord, read_record
-from losa_jax.data.records import SourceVideo
-from losa_jax.data.video.check import BrokenVideo, report_broken
-from losa_jax.data.video.probe import VideoInfo
-from losa_jax.data.windows.sampling import Window
+from losa_jax.data.records import (
+    AnnotatedVideo,
+    BrokenVideo,
+    Video,
+    VideoInfo,
+    Window,
+)
+from losa_jax.data.video.check import report_broken
 from losa_jax.errors import InputError
 
 SUFFIXES = (".npy", ".npz")
@@ -145,7 +148,7 @@ class FeatureFiles:
             clip_frames=self._settings.clip_frames,
             resized_to=self._resized_to)
 
-    def read_window(self, video: SourceVideo, window: Window
+    def read_window(self, video: Video, window: Window
                     ) -> dict[str, np.ndarray]:
         """`last` float32 [t, 1, c], zero behind the window's real samples."""
         features = self._read(video.path)

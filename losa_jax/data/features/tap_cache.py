@@ -25,16 +25,19 @@ from array_record.python import array_record_module
 from safetensors import deserialize
 from safetensors.numpy import save
 
-from losa_jax.data.annotations.load import AnnotatedVideo
-from losa_jax.data.records import SourceVideo
-from losa_jax.data.video.check import BrokenVideo, report_broken
-from losa_jax.data.video.probe import VideoInfo
-from losa_jax.data.windows.sampling import Window
+from losa_jax.data.records import (
+    AnnotatedVideo,
+    BrokenVideo,
+    Video,
+    VideoInfo,
+    Window,
+)
+from losa_jax.data.video.check import report_broken
 from losa_jax.errors import InputError
 
 INDEX_FILE = "cache.json"
 FORMAT_VERSION = 4
-Video = TypeVar("Video", SourceVideo, AnnotatedVideo)
+_AnyVideo = TypeVar("_AnyVideo", Video, AnnotatedVideo)
 
 _DTYPES = {"F32": np.float32, "F16": np.float16,
            "BF16": ml_dtypes.bfloat16}
@@ -93,7 +96,7 @@ class ShardWriter:
         self._videos: dict[str, dict] = {}
         self._num_records = 0
 
-    def add(self, video: SourceVideo,
+    def add(self, video: Video,
             views: Sequence[Mapping[str, np.ndarray]]) -> None:
         """One video's features, the plain view first."""
         checksums = []
@@ -183,11 +186,11 @@ class TapStore:
         report_broken(lost, len(videos), on_broken_video, bool(infos))
         return infos, lost
 
-    def num_views(self, video: SourceVideo) -> int:
+    def num_views(self, video: Video) -> int:
         """Of the video, with the plain one."""
         return len(self._places[video.video_id][1]["crc32"])
 
-    def read_window(self, video: SourceVideo, window: Window, view: int = 0
+    def read_window(self, video: Video, window: Window, view: int = 0
                     ) -> dict[str, np.ndarray]:
         """`last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c].
 
@@ -266,10 +269,10 @@ def _write_whole(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def split_shards(videos: Sequence[Video], bytes_of: Mapping[str, float],
-                 shard_bytes: float) -> list[list[Video]]:
+def split_shards(videos: Sequence[_AnyVideo], bytes_of: Mapping[str, float],
+                 shard_bytes: float) -> list[list[_AnyVideo]]:
     """Videos in order, in shards of about this size."""
-    shards: list[list[Video]] = []
+    shards: list[list[_AnyVideo]] = []
     size = shard_bytes
     for video in videos:
         if size >= shard_bytes:

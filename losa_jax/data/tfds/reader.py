@@ -17,16 +17,14 @@ from losa_jax.data.annotations.data_set_index import (
     probed_info,
     read_index,
 )
-from losa_jax.data.annotations.load import AnnotatedVideo
-from losa_jax.data.video.check import (
-    REPORT,
+from losa_jax.data.records import (
+    AnnotatedVideo,
     BrokenVideo,
-    compare,
-    report_broken,
+    EncodedVideo,
+    VideoInfo,
 )
-from losa_jax.data.video.container import EncodedVideo
+from losa_jax.data.video.check import REPORT, compare, report_broken
 from losa_jax.data.video.decode import VideoDecodeError
-from losa_jax.data.video.probe import VideoInfo
 from losa_jax.errors import InputError
 
 FEATURES_FILE = "features.json"

@@ -25,14 +25,9 @@ from losa_jax.data.annotations.data_set_index import (
     make_entry,
     read_index,
 )
-from losa_jax.data.annotations.load import AnnotatedVideo
+from losa_jax.data.records import AnnotatedVideo, BrokenVideo
 from losa_jax.data.tfds.builder import BUILDERS, FILE_FORMAT
-from losa_jax.data.video.check import (
-    REPORT,
-    BrokenVideo,
-    check_videos,
-    report_broken,
-)
+from losa_jax.data.video.check import REPORT, check_videos, report_broken
 from losa_jax.errors import InputError
 
 PLAN_FILE = "plan.json"

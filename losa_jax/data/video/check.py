@@ -7,12 +7,11 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
-from losa_jax.data.annotations.load import AnnotatedVideo
-from losa_jax.data.video.probe import CHECKS, VideoInfo, probe_video
+from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
+from losa_jax.data.video.probe import CHECKS, probe_video
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import written_whole
 
@@ -25,14 +24,6 @@ DISAGREEMENT = 0.01
 MAX_REPORTED = 20
 # For a job that tells of broken videos itself.
 REPORT = "report"
-
-
-class BrokenVideo(NamedTuple):
-    """A video that cannot be used, and why."""
-
-    video_id: str
-    path: Path
-    reason: str
 
 
 def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,

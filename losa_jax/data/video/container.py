@@ -1,7 +1,6 @@
 """Opening a video file, and the small facts about its pictures."""
 
 import contextlib
-import dataclasses
 import io
 import os
 import stat
@@ -16,26 +15,11 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from losa_jax.data.records import EncodedVideo
 from losa_jax.errors import InputError
 
 # What to do with a damaged file; ends the messages about one.
 MEND = "copy it again from its source or encode it anew"
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedVideo:
-    """The bytes of a video file that lies inside another file.
-
-    Attributes:
-      name: for messages.
-      content: as they were in the video's own file.
-    """
-
-    name: str
-    content: bytes
-
-    def __str__(self) -> str:
-        return self.name
 
 
 # A "video" may be a playlist, or the description of a stream that FFmpeg

@@ -26,16 +26,16 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from losa_jax.data.records import EncodedVideo, VideoInfo
 from losa_jax.data.video.container import (
     MEND,
-    EncodedVideo,
     decode_packets,
     error_reason,
     open_video,
     stamp_seconds,
 )
 from losa_jax.data.video.frame import Picture, is_planar, upright_rgb
-from losa_jax.data.video.probe import VideoInfo, probe_video
+from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError
 
 # Seeks to ever earlier key frames before decoding from the start.

@@ -9,6 +9,7 @@ not repeated (benchmarks/augment_speed.py measures both).
 
 import functools
 import threading
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -116,6 +117,11 @@ class Picture:
                                  strict=True):
             _pixels(target)[:] = _pixels(plane)
         return Picture(copy)
+
+
+# Writes what is to be seen of a picture at place i of a window into
+# uint8 [size, size, 3].
+View = Callable[[Picture, int, np.ndarray], None]
 
 
 def is_planar(frame: VideoFrame) -> bool:

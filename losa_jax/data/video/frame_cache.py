@@ -12,23 +12,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video, Window
 from losa_jax.data.video.decode import VideoDecodeError, visit_pictures
-from losa_jax.data.video.frame import Picture
-from losa_jax.data.windows.augment import View
-from losa_jax.data.windows.sampling import Window
+from losa_jax.data.video.frame import Picture, View
 
 logger = logging.getLogger(__name__)
 
 
-def set_bytes(videos: Sequence[SourceVideo]) -> int:
+def set_bytes(videos: Sequence[Video]) -> int:
     """Memory that all samples of these videos take, decoded, at most: half
     where colour is stored at half the size."""
     return sum(3 * video.info.height * video.info.width
                * len(_sampled_frames(video)) for video in videos)
 
 
-def _sampled_frames(video: SourceVideo) -> np.ndarray:
+def _sampled_frames(video: Video) -> np.ndarray:
     """Frames that the video's samples show, rising."""
     samples = np.arange(video.grid.num_samples)
     return np.unique(video.grid.frame_indices(samples))
@@ -51,7 +49,7 @@ class FrameCache:
         # A worker process reads for itself and keeps nothing.
         return FrameCache, (0.0,)
 
-    def admit(self, videos: Sequence[SourceVideo], name: str) -> bool:
+    def admit(self, videos: Sequence[Video], name: str) -> bool:
         """Keeps these videos from their first reading on, if all fit.
 
         Args:
@@ -73,7 +71,7 @@ class FrameCache:
                     name, size / 2**30)
         return True
 
-    def read_window(self, video: SourceVideo, window: Window,
+    def read_window(self, video: Video, window: Window,
                     view: View | None = None, size: int | None = None
                     ) -> np.ndarray:
         """Decoded frames of a window, uint8 [f, H, W, 3]; padding repeats.
@@ -91,7 +89,7 @@ class FrameCache:
         self.read_into(frames, video, window, view or _whole)
         return frames
 
-    def read_into(self, frames: np.ndarray, video: SourceVideo,
+    def read_into(self, frames: np.ndarray, video: Video,
                   window: Window, view: View) -> int:
         """`read_window` into memory that is there already.
 
@@ -113,7 +111,7 @@ class FrameCache:
             view(kept[frame_index], place, frames[place])
         return decoded
 
-    def _kept_pictures(self, video: SourceVideo
+    def _kept_pictures(self, video: Video
                        ) -> tuple[dict[int, Picture] | None, int]:
         """Pictures of an admitted video that is whole, by frame index, and
         how many frames this call decoded."""

@@ -6,7 +6,6 @@ at the price of a look at both ends where that is safe, else by decoding.
 The time model is that of `losa_jax.data.video.decode`.
 """
 
-import dataclasses
 import itertools
 import logging
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
     MEND,
     decode_packets,
@@ -46,32 +46,6 @@ _LOST_SHARE = 0.1
 _RATE_SLACK_FRAMES = 0.25
 # A video alone in its file ends when the header says, within this.
 _END_SLACK_FRAMES = 0.75
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoInfo:
-    """What `probe_video` found in a file.
-
-    Attributes:
-      path: the file.
-      fps: frames a second of the grid (see `losa_jax.data.video.decode`).
-      frame_count: frames of the grid, as many as the file has pictures.
-      duration_seconds: frame_count / fps.
-      height, width: pixels of the upright picture.
-      first_seconds: time stamp of the first picture.
-      last_seconds: time stamp of the last picture; None if not looked at.
-      is_timed: False if frames are found by counting, not by time stamps.
-    """
-
-    path: Path
-    fps: float
-    frame_count: int
-    duration_seconds: float
-    height: int
-    width: int
-    first_seconds: float = 0.0
-    last_seconds: float | None = None
-    is_timed: bool = True
 
 
 class _Pictures(NamedTuple):

@@ -14,9 +14,10 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
+from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import error_reason
 from losa_jax.data.video.decode import iterate_frames
-from losa_jax.data.video.probe import VideoInfo, probe_video
+from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError
 
 # While it is written; never taken for a video.

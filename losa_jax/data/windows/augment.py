@@ -6,13 +6,12 @@ on the device, where it is free.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 
-from losa_jax.data.video.frame import CUT_STEP, Picture, resize_picture
+from losa_jax.data.video.frame import CUT_STEP, Picture, View, resize_picture
 from losa_jax.data.windows.random_operations import random_operations
 from losa_jax.errors import InputError
 
@@ -21,11 +20,6 @@ from losa_jax.errors import InputError
 cv2.setNumThreads(1)
 
 TEST_RESIZES = ("short_crop", "squash")
-
-
-# Writes what is to be seen of a picture at place i of a window into
-# uint8 [size, size, 3].
-View = Callable[[Picture, int, np.ndarray], None]
 
 
 def test_picture(picture: np.ndarray, size: int, resize: str) -> np.ndarray:

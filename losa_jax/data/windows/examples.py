@@ -13,7 +13,7 @@ import numpy as np
 
 from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapStore
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video, Window
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment, sampling
@@ -32,7 +32,7 @@ Draw = tuple[int, np.random.Generator]
 class TrainWindows:
     """A video's number and a random generator to one training example."""
 
-    def __init__(self, videos: Sequence[SourceVideo],
+    def __init__(self, videos: Sequence[Video],
                  class_names: Sequence[str], config: Any, *,
                  cache: WindowReader, augmented: bool = True):
         """
@@ -87,7 +87,7 @@ class TrainWindows:
             f"none of {len(self._videos)} training videos can be read: look "
             f"at their disk first ({faults[-1][1]})")
 
-    def _example(self, number: int, video: SourceVideo,
+    def _example(self, number: int, video: Video,
                  rng: np.random.Generator, frames: np.ndarray | None
                  ) -> Example:
         config = self._config.window
@@ -110,7 +110,7 @@ class TrainWindows:
             "video_number": np.int32(number),
         }
 
-    def _inputs(self, video: SourceVideo, window: sampling.Window,
+    def _inputs(self, video: Video, window: Window,
                 rng: np.random.Generator, frames: np.ndarray | None
                 ) -> Example:
         """What the encoder reads: frames, or features of the test view."""
@@ -142,8 +142,8 @@ class TrainWindows:
         return {"frames": frames, "decoded_frames": np.int32(decoded)}
 
 
-def _test_inputs(frames: np.ndarray, reader: FrameCache, video: SourceVideo,
-                 window: sampling.Window, settings: Any) -> Example:
+def _test_inputs(frames: np.ndarray, reader: FrameCache, video: Video,
+                 window: Window, settings: Any) -> Example:
     """Frames as testing sees them, written into `frames`.
 
     Args:
@@ -157,7 +157,7 @@ def _test_inputs(frames: np.ndarray, reader: FrameCache, video: SourceVideo,
 def _no_frames(windows: int, samples: int, config: Any) -> np.ndarray:
     """Memory for uint8 [windows, samples, size, size, 3]."""
     size = config.augment.size
-    return np.empty((sampling, samples, size, size, 3), np.uint8)
+    return np.empty((windows, samples, size, size, 3), np.uint8)
 
 
 def _stacked(examples: Sequence[Example],
@@ -176,7 +176,7 @@ def clip_alignment(window: Any) -> int:
 class TestWindows:
     """The number of a test window to its frames."""
 
-    def __init__(self, videos: Sequence[SourceVideo], config: Any, *,
+    def __init__(self, videos: Sequence[Video], config: Any, *,
                  cache: WindowReader):
         self._videos = videos
         self._config = config
@@ -197,7 +197,7 @@ class TestWindows:
             self(index, None if frames is None else frames[row])
             for row, index in enumerate(indices)], frames)
 
-    def _window(self, index: int) -> tuple[int, sampling.Window]:
+    def _window(self, index: int) -> tuple[int, Window]:
         return self.items[index if index >= 0 else -1 - index]
 
     def __call__(self, index: int, frames: np.ndarray | None = None
@@ -266,7 +266,7 @@ def _draw(index: int, rng: np.random.Generator) -> Draw:
     return index, copy.deepcopy(rng)
 
 
-def _test_windows(video: SourceVideo, config: Any) -> list[sampling.Window]:
+def _test_windows(video: Video, config: Any) -> list[Window]:
     settings = config.window
     if not settings.test_whole:
         return sampling.test_windows(
@@ -277,7 +277,7 @@ def _test_windows(video: SourceVideo, config: Any) -> list[sampling.Window]:
     unit = -(-settings.frames // 4 // stride) * stride
     total = video.grid.num_samples
     length = max(settings.frames, -(-total // unit) * unit)
-    return [sampling.Window(0, length, total)]
+    return [Window(0, length, total)]
 
 
 def test_dataset(transform: TestWindows, *, batch_windows: int,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment, sampling
@@ -33,7 +33,7 @@ class Piece:
       error: why the video ends here; there are no inputs then.
     """
 
-    video: SourceVideo
+    video: Video
     inputs: dict[str, np.ndarray]
     take: np.ndarray
     put: np.ndarray
@@ -47,7 +47,7 @@ def num_clips(num_samples: int, clip_frames: int, stride_frames: int) -> int:
     return max(1, (num_samples - clip_frames) // stride_frames + 1)
 
 
-def clip_pieces(video: SourceVideo, *, clip_frames: int, stride_frames: int,
+def clip_pieces(video: Video, *, clip_frames: int, stride_frames: int,
                 batch_clips: int, size: int, resize: str
                 ) -> Iterator[Piece]:
     """A video's clips, `clips` uint8 [batch_clips, f, size, size, 3].
@@ -89,7 +89,7 @@ def num_tokens(num_samples: int, tubelet: int) -> int:
     return -(-num_samples // tubelet)
 
 
-def window_pieces(video: SourceVideo, window: Any, *, tubelet: int,
+def window_pieces(video: Video, window: Any, *, tubelet: int,
                   batch_windows: int, size: int, resize: str
                   ) -> Iterator[Piece]:
     """A video's test windows: `frames` uint8 [b, f, size, size, 3] and
@@ -134,7 +134,7 @@ def window_pieces(video: SourceVideo, window: Any, *, tubelet: int,
                     is_last=numbers[-1] == len(items) - 1)
 
 
-def ending_in_errors(video: SourceVideo, pieces: Iterator[Piece]
+def ending_in_errors(video: Video, pieces: Iterator[Piece]
                      ) -> Generator[Piece]:
     """The pieces; instead of an error, a last piece that names it."""
     try:

@@ -4,38 +4,25 @@ Pure numpy, nothing is decoded here. A window is a stretch of samples
 (`losa_jax.timeline`); actions come along in tokens of the head's grid.
 """
 
-import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.annotations.load import Action
+from losa_jax.data.records import Action, VideoInfo, Window
 from losa_jax.errors import InputError
 
 # ActionFormer tries as often to find a crop that keeps an action.
 MAX_CROP_TRIES = 200
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """A stretch of one video.
-
-    Attributes:
-      first_sample: where it starts on the video's sample grid.
-      num_samples: its length with padding, the same for every window.
-      valid_samples: real samples at its start; the rest is padding.
-    """
-
-    first_sample: int
-    num_samples: int
-    valid_samples: int
-
-    def frame_indices(self, grid: timeline.SampleGrid) -> np.ndarray:
-        """Frames to decode, int64 [f]; padding repeats the last real one."""
-        offsets = np.minimum(np.arange(self.num_samples),
-                             self.valid_samples - 1)
-        return grid.frame_indices(self.first_sample + offsets)
+def video_grid(info: VideoInfo, window: Any) -> timeline.SampleGrid:
+    """The samples of a video under the config section `window`."""
+    return timeline.sample_grid(
+        info.fps, info.frame_count, sampling=window.sampling,
+        frame_stride=window.frame_stride, sample_fps=window.sample_fps,
+        window_samples=window.frames)
 
 
 def test_windows(grid: timeline.SampleGrid, window_samples: int,

@@ -15,7 +15,6 @@ from losa_jax.utils.atomic_write import written_whole
 
 logger = logging.getLogger(__name__)
 
-BROKEN_FILE = "broken_videos.json"
 Example = Mapping[str, np.ndarray | np.generic]
 # Of an example: faults met while it was made, as JSON.
 FAULT_BYTES = 2048

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video, Window
 from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.examples import clip_alignment
-from losa_jax.data.windows.sampling import Window, last_start, window_step
+from losa_jax.data.windows.sampling import last_start, window_step
 from losa_jax.errors import InputError
 
 # How often who waits looks whether there is still something to wait for.
@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 0.1
 _FINISHED = object()
 
 
-def sample_views(video: SourceVideo, config: Any, threads: int = 1
+def sample_views(video: Video, config: Any, threads: int = 1
                  ) -> Iterator[np.ndarray]:
     """Every sample of a video as testing sees it, uint8 [size, size, 3].
 
@@ -43,7 +43,7 @@ def sample_views(video: SourceVideo, config: Any, threads: int = 1
                          settings.size, settings.test_resize, threads)
 
 
-def iterate_views(video: SourceVideo, samples: np.ndarray, size: int,
+def iterate_views(video: Video, samples: np.ndarray, size: int,
                   resize: str, threads: int = 1) -> Iterator[np.ndarray]:
     """What testing sees of samples, uint8 [size, size, 3].
 
@@ -126,7 +126,7 @@ class VideoEnd:
     error: InputError | None = None
 
 
-def stream_windows(videos: Sequence[SourceVideo], config: Any, *,
+def stream_windows(videos: Sequence[Video], config: Any, *,
                    num_threads: int, queue_windows: int = 2
                    ) -> Generator[VideoWindow | VideoEnd]:
     """Windows of many videos as they are decoded, each video in order.

@@ -19,16 +19,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.adapters.ladder import TemporalAdapter
-from losa_jax.models.backbones.videomae import (
-    VisionTransformer,
-    VitSpec,
-    block_on_place,
-)
-from losa_jax.models.detector import (
+from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
     chunks_of,
     clip_place,
     from_chunks,
+)
+from losa_jax.models.backbones.videomae import (
+    VisionTransformer,
+    VitSpec,
+    block_on_place,
 )
 from losa_jax.models.ops.params import Template, Tree, parameters
 

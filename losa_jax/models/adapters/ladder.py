@@ -18,8 +18,8 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.backbones.videomae import Linear
-from losa_jax.models.ops.layers import DepthwiseConv, gelu
+from losa_jax.models.ops.conv import DepthwiseConv
+from losa_jax.models.ops.layers import Linear, gelu
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,9 +24,9 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.backbones.videomae import LayerNorm, Linear, Mlp
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.layers import DepthwiseConv, gelu
+from losa_jax.models.ops.conv import DepthwiseConv
+from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, gelu, zero_linear
 from losa_jax.models.ops.taps import pool_grid
 from losa_jax.models.ops.time_attention import TimeAttention
 
@@ -259,13 +259,6 @@ class GatedUp(nnx.Module):
         elif self.form == "sigmoid":
             gate = jax.nn.sigmoid(gate)
         return self.up(x) * gate.astype(x.dtype)
-
-
-def zero_linear(in_width: int, out_width: int, rngs: nnx.Rngs) -> Linear:
-    """A linear map that starts as the zero map."""
-    linear = Linear(in_width, out_width, rngs=rngs)
-    linear.kernel[...] = jnp.zeros((in_width, out_width))
-    return linear
 
 
 class Losa(nnx.Module):

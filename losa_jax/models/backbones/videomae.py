@@ -12,7 +12,7 @@ GELU, layer norms with epsilon 1e-6.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +23,24 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from losa_jax.models.backbones.base import ClipFeatures
 from losa_jax.models.backbones.patch_filters import cosine_filters
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.layers import drop_path, flat_product, gelu
+from losa_jax.models.ops.layers import (
+    GAIN_INTO,
+    GAIN_OUT,
+    LayerNorm,
+    Linear,
+    Mlp,
+    drop_path,
+)
 from losa_jax.models.ops.positions import resize_grid, sincos_table
-from losa_jax.models.ops.taps import shape_tap, standardise
+from losa_jax.models.ops.taps import shape_tap
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 # VideoMAEv2's cosine attention: exp(4.6052) = 100.
 MAX_LOGIT_SCALE = 4.6052
-# How a block starts where it is trained from scratch: loud into the softmax
-# and the GELU, quiet onto the residual stream. Measured on --mode=pretrain.
-GAIN_INTO = 2 ** 0.5
-GAIN_OUT = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,53 +83,6 @@ class VitSpec:
                 self.image_size[1] // self.patch)
 
 
-class ClipFeatures(NamedTuple):
-    """What the frozen backbone gives for n clips.
-
-    Attributes:
-      last: [n, u, c], spatial mean of the last block's output.
-      taps: [k, n, u, g, g, c], the tapped blocks' outputs on the tap grid.
-    """
-
-    last: Array
-    taps: Array
-
-
-class Linear(nnx.Module):
-    """y = x @ kernel + bias; kernel [in, out].
-
-    Starts with outputs of variance `gain`^2 for inputs of variance one. The
-    0.02 that ViT recipes use suits widths of about a thousand: at a width of
-    96 it leaves every layer almost linear, and a small transformer that
-    learns from scratch stays at chance for hundreds of steps.
-    """
-
-    def __init__(self, in_width: int, out_width: int, *, bias: bool = True,
-                 gain: float = 1.0, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(
-            gain ** 2, "fan_in", "truncated_normal")
-        self.kernel = nnx.Param(init(rngs.params(), (in_width, out_width)))
-        self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
-
-    def __call__(self, x: Array) -> Array:
-        return flat_product(x, self.kernel[...], self.bias)
-
-
-class LayerNorm(nnx.Module):
-    """Layer norm over channels with float32 statistics."""
-
-    def __init__(self, width: int, epsilon: float):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
-        self.epsilon = epsilon
-
-    def __call__(self, x: Array) -> Array:
-        # One axis of rows: see `flat_product`.
-        y = standardise(x.reshape(-1, x.shape[-1]), self.epsilon)
-        y = y * self.scale[...] + self.bias[...]
-        return y.astype(x.dtype).reshape(x.shape)
-
-
 class Attention(nnx.Module):
     """Multi-head self-attention; the key has no bias (E16)."""
 
@@ -164,17 +121,6 @@ class Attention(nnx.Module):
 def _unit_length(x: Array) -> Array:
     norm = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
     return x / jnp.maximum(norm, 1e-12).astype(x.dtype)
-
-
-class Mlp(nnx.Module):
-    """Two layers with exact GELU between."""
-
-    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, hidden, gain=GAIN_INTO, rngs=rngs)
-        self.fc2 = Linear(hidden, width, gain=GAIN_OUT, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.fc2(gelu(self.fc1(x)))
 
 
 class Block(nnx.Module):

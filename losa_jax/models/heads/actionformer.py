@@ -11,7 +11,6 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.backbones.videomae import LayerNorm
 from losa_jax.models.heads.layers import (
     NORM_EPSILON,
     RESIDUAL_SCALE,
@@ -26,13 +25,8 @@ from losa_jax.models.heads.layers import (
 )
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.band_attention import band_attention
-from losa_jax.models.ops.layers import (
-    DepthwiseConv,
-    drop_path,
-    dropout,
-    gelu,
-    max_pool_half,
-)
+from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
+from losa_jax.models.ops.layers import LayerNorm, drop_path, dropout, gelu
 
 
 class LocalAttention(nnx.Module):

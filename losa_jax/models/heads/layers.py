@@ -20,16 +20,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.backbones.videomae import LayerNorm
-from losa_jax.models.ops.layers import (
-    DepthwiseConv,
-    MaskedConv,
-    flat_product,
-    resize_time,
-    torch_uniform,
-)
+from losa_jax.models.ops.conv import DepthwiseConv, MaskedConv
+from losa_jax.models.ops.layers import LayerNorm, flat_product, torch_uniform
 from losa_jax.models.ops.positions import sincos_table
 from losa_jax.models.ops.remat import recomputed
+from losa_jax.models.ops.resample import resize_time
 
 NORM_EPSILON = 1e-5
 OPENTAD_EPSILON = 1e-6  # of norms behind convolutions

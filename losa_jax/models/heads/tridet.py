@@ -19,7 +19,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.backbones.videomae import LayerNorm
 from losa_jax.models.heads.layers import (
     NORM_EPSILON,
     RESIDUAL_SCALE,
@@ -32,12 +31,8 @@ from losa_jax.models.heads.layers import (
     of_level,
     run_block,
 )
-from losa_jax.models.ops.layers import (
-    DepthwiseConv,
-    drop_path,
-    gelu,
-    max_pool_half,
-)
+from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
+from losa_jax.models.ops.layers import LayerNorm, drop_path, gelu
 
 NUM_GROUPS = 16
 

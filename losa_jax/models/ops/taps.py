@@ -1,19 +1,10 @@
 """What adapters read of a block's output: standardised, pooled."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from losa_jax.models.ops.layers import pool_matrix
-
-
-def standardise(x: Array, epsilon: float) -> Array:
-    """Zero mean and unit variance over channels, in float32."""
-    x = x.astype(jnp.float32)
-    mean = x.mean(axis=-1, keepdims=True)
-    centred = x - mean
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon)
+from losa_jax.models.ops.layers import standardise
+from losa_jax.models.ops.resample import pool_matrix
 
 
 def shape_tap(x: Float[Array, "n u h w c"], grid: tuple[int, int] | None,

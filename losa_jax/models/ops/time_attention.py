@@ -10,8 +10,8 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.backbones.videomae import LayerNorm, Linear
 from losa_jax.models.ops.attention import attention
+from losa_jax.models.ops.layers import LayerNorm, Linear
 
 ROTARY_BASE = 10000.0
 

@@ -8,11 +8,8 @@ import pytest
 from losa_jax.data.annotations import lint as faults
 from losa_jax.data.annotations import thumos
 from losa_jax.data.annotations.lint import find_faults, summarise
-from losa_jax.data.annotations.load import (
-    Action,
-    AnnotatedVideo,
-    load_annotations,
-)
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.records import Action, AnnotatedVideo
 
 
 def _video(*actions, duration=10.0, fps=20.0):

@@ -4,11 +4,8 @@ import json
 
 import pytest
 
-from losa_jax.data.annotations.load import (
-    Action,
-    load_annotations,
-    load_class_names,
-)
+from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.records import Action
 from losa_jax.errors import InputError
 
 

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 
 from losa_jax import timeline
-from losa_jax.data.annotations.load import Action, AnnotatedVideo
 from losa_jax.data.features.files import (
     FeatureFiles,
     FeatureSettings,
     resize_linearly,
 )
-from losa_jax.data.records import SourceVideo
-from losa_jax.data.windows.sampling import Window
+from losa_jax.data.records import Action, AnnotatedVideo, Video, Window
 from losa_jax.errors import InputError
 
 
@@ -57,7 +55,7 @@ def test_upsampled_times_are_those_of_actionformer(folder):
     np.testing.assert_allclose(seconds,
                                (np.array([0, 100]) * stride + stride / 2)
                                / 30)
-    window = store.read_window(SourceVideo("v1", info, grid, ()),
+    window = store.read_window(Video("v1", info, grid, ()),
                                Window(0, 192, 192))
     assert window["last"].shape == (192, 1, 3)
 
@@ -65,7 +63,7 @@ def test_upsampled_times_are_those_of_actionformer(folder):
 def test_a_window_is_padded_with_zeros(folder):
     store = FeatureFiles(_settings(folder))
     info = store.check([_video()], "stop")[0]["v1"]
-    video = SourceVideo("v1", info, store.grid(info), ())
+    video = Video("v1", info, store.grid(info), ())
     window = store.read_window(video, Window(70, 4, 2))["last"]
     np.testing.assert_array_equal(window[:2, 0, 0], [210, 213])
     np.testing.assert_array_equal(window[2:], 0)

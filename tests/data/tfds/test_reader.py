@@ -9,8 +9,8 @@ import pytest
 
 from configs import custom
 from losa_jax.data import build
+from losa_jax.data.records import EncodedVideo
 from losa_jax.data.tfds.reader import StoredVideos
-from losa_jax.data.video.container import EncodedVideo
 from losa_jax.data.video.decode import VideoDecodeError, read_frames
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
@@ -66,7 +66,7 @@ def test_batches_are_those_of_the_folder(sets, tmp_path, kind):
         videos=str(sets / "videos")), tmp_path / "one")
     data, got = _batches(_config(tfds=str(sets / kind)), tmp_path / "two")
     assert data.class_names == folder.class_names
-    assert all((video.stored is None) == (kind == "paths")
+    assert all((video.read_encoded is None) == (kind == "paths")
                for video in data.train + data.test)
     assert len(got) == len(want) > 4
     for one, other in zip(got, want, strict=True):
@@ -84,9 +84,9 @@ def test_worker_processes_open_the_set_themselves(sets, tmp_path):
 
 def test_a_damaged_record_is_a_video_that_cannot_be_decoded(sets, tmp_path):
     video = load_data(_config(tfds=str(sets / "embed")), tmp_path).train[0]
-    other = next(name for name in video.stored._places
-                 if name != video.video_id)
-    video.stored._places[video.video_id] = video.stored._places[other]
+    places = video.read_encoded.func.__self__._places
+    other = next(name for name in places if name != video.video_id)
+    places[video.video_id] = places[other]
     with pytest.raises(VideoDecodeError, match="of another video"):
         video.open()
 

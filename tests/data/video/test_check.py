@@ -10,13 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from losa_jax.data.annotations.load import (
-    Action,
-    AnnotatedVideo,
-    load_annotations,
-)
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.records import Action, AnnotatedVideo, BrokenVideo
 from losa_jax.data.video import check
-from losa_jax.data.video.check import BrokenVideo, check_videos
+from losa_jax.data.video.check import check_videos
 from losa_jax.errors import InputError
 
 

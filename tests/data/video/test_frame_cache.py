@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from losa_jax import timeline
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video, Window
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video import frame_cache
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
-from losa_jax.data.windows.sampling import Window
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def videos(tmp_path_factory):
         info = probe_video(path)
         grid = timeline.sample_grid(info.fps, info.frame_count,
                                     sampling="fps", sample_fps=10.0)
-        found.append(SourceVideo(path.stem, info, grid, ()))
+        found.append(Video(path.stem, info, grid, ()))
     return found
 
 

@@ -13,8 +13,7 @@ from absl import flags
 
 from configs import common
 from losa_jax import timeline
-from losa_jax.data.annotations.load import Action
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Action, Video
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.decode import VideoDecodeError, visit_pictures
 from losa_jax.data.video.frame_cache import FrameCache
@@ -41,7 +40,7 @@ def _videos(folder):
         info = probe_video(path)
         grid = timeline.sample_grid(info.fps, info.frame_count,
                                     sampling="stride", frame_stride=2)
-        found.append(SourceVideo(path.stem, info, grid,
+        found.append(Video(path.stem, info, grid,
                                  (Action(0.2, 1.5, "move"),)))
     return found
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from configs import quick
-from losa_jax.data.records import SourceVideo, video_grid
+from losa_jax.data.records import Video
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.decode import probe_video
 from losa_jax.data.windows import live
 from losa_jax.data.windows.live import GrowingFile, LiveVideo
+from losa_jax.data.windows.sampling import video_grid
 from losa_jax.data.windows.stream import sample_views
 from losa_jax.errors import InputError
 
@@ -51,7 +52,7 @@ def path(mp4):
 
 def _expected(path, config):
     info = probe_video(path)
-    return list(sample_views(SourceVideo(
+    return list(sample_views(Video(
         "a", info, video_grid(info, config.window), ()), config))
 
 

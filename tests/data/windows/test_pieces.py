@@ -12,10 +12,9 @@ from losa_jax.data.features.record import (
     record_path,
     write_record,
 )
-from losa_jax.data.records import SourceVideo
+from losa_jax.data.records import Video, VideoInfo
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.video.probe import VideoInfo
 from losa_jax.data.windows import stream
 from losa_jax.data.windows.pieces import (
     clip_pieces,
@@ -33,7 +32,7 @@ def _video(frame_count, fps=30.0, **sampling):
                      VIDEOS, VIDEOS)
     grid = timeline.sample_grid(fps, frame_count,
                                 **{"sampling": "stride", **sampling})
-    return SourceVideo("v", info, grid, ())
+    return Video("v", info, grid, ())
 
 
 @pytest.fixture

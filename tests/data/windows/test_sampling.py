@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from losa_jax import timeline
-from losa_jax.data.annotations.load import Action
+from losa_jax.data.records import Action, Window
 from losa_jax.data.windows import sampling
 from losa_jax.errors import InputError
 
@@ -39,7 +39,7 @@ def test_last_test_window_ends_with_the_video():
 
 
 def test_padding_repeats_the_last_real_frame():
-    window = sampling.Window(first_sample=0, num_samples=8, valid_samples=5)
+    window = Window(first_sample=0, num_samples=8, valid_samples=5)
     np.testing.assert_array_equal(window.frame_indices(_grid(5)),
                                   [0, 1, 2, 3, 4, 4, 4, 4])
 
@@ -92,12 +92,12 @@ def test_short_videos_are_cropped_by_the_ratio():
     assert len(set(lengths)) > 5
     whole = sampling.train_window(_grid(50), (), 64, rng, crop_ratio=None,
                                  min_action_kept=0.75)
-    assert whole == sampling.Window(0, 64, 50)
+    assert whole == Window(0, 64, 50)
 
 
 def test_actions_are_cut_or_dropped_in_tokens():
     grid = _grid(200)  # 10 samples a second
-    window = sampling.Window(first_sample=40, num_samples=64, valid_samples=60)
+    window = Window(first_sample=40, num_samples=64, valid_samples=60)
     actions = (
         Action(5.0, 6.0, "b"),    # samples 50 to 60: whole
         Action(9.5, 11.0, "a"),   # a third inside: dropped

@@ -7,12 +7,13 @@ import pytest
 
 from configs import quick
 from losa_jax import timeline
-from losa_jax.data.records import SourceVideo, video_grid
+from losa_jax.data.records import Video
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video import decode
 from losa_jax.data.video.decode import probe_video
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import examples, sampling, stream
+from losa_jax.data.windows.sampling import video_grid
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def videos(config, tmp_path_factory):
     found = []
     for path in sorted((folder / "videos").glob("*.mp4")):
         info = probe_video(path)
-        found.append(SourceVideo(path.stem, info,
+        found.append(Video(path.stem, info,
                                  video_grid(info, config.window), ()))
     return found
 
@@ -63,7 +64,7 @@ def test_no_samples_are_no_windows(config):
 def test_frames_are_those_of_the_evaluation(videos, config, sampling, fps):
     other = config.copy_and_resolve_references()
     other.window.sampling, other.window.sample_fps = sampling, fps
-    sources = [SourceVideo(one.video_id, one.info,
+    sources = [Video(one.video_id, one.info,
                            video_grid(one.info, other.window), ())
                for one in videos]
     reader = examples.TestWindows(sources, other, cache=FrameCache(0))
@@ -108,7 +109,7 @@ def test_a_damaged_video_ends_with_its_reason(videos, config, tmp_path):
     damaged.write_bytes(content[:middle] + bytes(len(content) - middle))
     info = videos[0].info.__class__(**{
         **vars(videos[0].info), "path": damaged})
-    sources = [SourceVideo("damaged", info, videos[0].grid, ()), videos[1]]
+    sources = [Video("damaged", info, videos[0].grid, ()), videos[1]]
     items = list(stream.stream_windows(sources, config, num_threads=1))
     ends = {item.video_number: item.error for item in items
             if isinstance(item, stream.VideoEnd)}

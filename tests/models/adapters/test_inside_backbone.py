@@ -16,8 +16,14 @@ from losa_jax.models.adapters.inside_backbone import (
 from losa_jax.models.backbones.videomae import VitSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.weights import videomae
-from tests.models.test_adatad import _NAMES
-from tests.models.test_vit import TOLERANCE, _Array, _load, _model, _pixels
+from tests.models.adapters.test_ladder import _NAMES
+from tests.models.backbones.test_videomae import (
+    TOLERANCE,
+    _Array,
+    _load,
+    _model,
+    _pixels,
+)
 
 SPEC = VitSpec(width=16, depth=4, heads=2, mlp_width=32, patch=8,
                clip_frames=4, image_size=(16, 16), final_norm="none")

@@ -1,69 +1,11 @@
-"""Masked layers against plain numpy loops."""
+"""Dropout of branches and of numbers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from losa_jax.models.ops import layers
-
-
-def test_masked_conv_is_a_zero_padded_convolution_times_mask():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 8, 3)).astype(np.float32)
-    valid = np.arange(8)[None] < np.array([[8], [5]])
-    x = x * valid[..., None]
-    conv = layers.MaskedConv(3, 4, 3, rngs=nnx.Rngs(0))
-    conv.bias[...] = jnp.arange(4.0)
-    kernel = np.asarray(conv.kernel[...])
-    want = np.zeros((2, 8, 4))
-    for b in range(2):
-        for t in range(8):
-            want[b, t] = np.arange(4)
-            for k in range(3):
-                if 0 <= t + k - 1 < 8:
-                    want[b, t] += x[b, t + k - 1] @ kernel[k]
-    want = want * valid[..., None]
-    np.testing.assert_allclose(conv(x, jnp.asarray(valid)), want, atol=1e-5)
-
-
-@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
-def test_gradient_of_a_convolution_by_finite_differences(kernel_size):
-    rng = np.random.default_rng(kernel_size)
-    with jax.enable_x64(True):
-        x, kernel, weights = (jnp.asarray(rng.normal(size=shape)) for shape in
-                              [(2, 7, 3), (kernel_size, 3, 4), (2, 7, 4)])
-        loss = lambda x, kernel: (  # noqa: E731
-            layers.convolve(x, kernel) * weights).sum()
-        gradients = jax.grad(loss, argnums=(0, 1))(x, kernel)
-        # The loss is linear in each: any step is exact.
-        for argument, gradient in enumerate(gradients):
-            for place in np.ndindex(gradient.shape):
-                inputs = [x, kernel]
-                inputs[argument] = inputs[argument].at[place].add(1.0)
-                difference = loss(*inputs) - loss(x, kernel)
-                assert gradient[place] == pytest.approx(float(difference),
-                                                        abs=1e-10)
-
-
-def test_depthwise_conv_leaves_space_alone():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(1, 6, 2, 3)).astype(np.float32)
-    conv = layers.DepthwiseConv(3, 5, rngs=nnx.Rngs(0))
-    kernel = np.asarray(conv.kernel[...])
-    padded = np.pad(x, ((0, 0), (2, 2), (0, 0), (0, 0)))
-    want = sum(padded[:, k:k + 6] * kernel[k] for k in range(5))
-    np.testing.assert_allclose(conv(jnp.asarray(x)), want, atol=1e-6)
-
-
-def test_max_pool_takes_three_every_second_token():
-    x = jnp.asarray([[[1.0], [5.0], [2.0], [-3.0], [-4.0], [-9.0]]])
-    got = layers.max_pool_half(x)
-    np.testing.assert_array_equal(got[0, :, 0], [5.0, 5.0, -3.0])
-    # What is before the first token is no candidate.
-    np.testing.assert_array_equal(layers.max_pool_half(x - 9)[0, :, 0],
-                                  [-4.0, -4.0, -12.0])
 
 
 def test_drop_path_keeps_the_mean_and_whole_samples():
@@ -81,26 +23,3 @@ def test_dropout_is_off_without_a_key():
     np.testing.assert_array_equal(layers.dropout(x, 0.5, None), x)
     y = layers.dropout(x, 0.5, jax.random.key(0))
     assert float((y == 0).mean()) == pytest.approx(0.5, abs=0.05)
-
-
-def test_area_resampling_by_hand():
-    x = jnp.asarray([[[1.0], [3.0], [5.0], [8.0]]])
-    shorter = layers.resize_time(x, 2, "area")[0, :, 0]
-    np.testing.assert_allclose(shorter, [2.0, 6.5])
-    longer = layers.resize_time(x, 8, "area")[0, :, 0]
-    np.testing.assert_allclose(longer, [1, 1, 3, 3, 5, 5, 8, 8])
-    # 4 into 3: cells share the tokens at their borders.
-    uneven = layers.resize_time(x, 3, "area")[0, :, 0]
-    np.testing.assert_allclose(uneven, [2.0, 4.0, 6.5])
-
-
-def test_resize_time_matches_numpy_interpolation():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 7, 3)).astype(np.float32)
-    for length in (3, 7, 14, 20):
-        got = layers.resize_time(jnp.asarray(x), length)
-        at = (np.arange(length) + 0.5) * 7 / length - 0.5
-        for b in range(2):
-            for c in range(3):
-                want = np.interp(at, np.arange(7), x[b, :, c])
-                np.testing.assert_allclose(got[b, :, c], want, atol=1e-5)

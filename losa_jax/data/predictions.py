@@ -11,27 +11,14 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import written_whole
 
 # Wrong entries listed in one message; the rest is counted.
 MAX_REPORTED = 10
-
-
-class Detection(NamedTuple):
-    """One action found in a video.
-
-    `class_scores`, of all classes, are written as "class_scores" and not
-    read back.
-    """
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-    score: float
-    class_scores: Mapping[str, float] | None = None
 
 
 def write_predictions(path: str | os.PathLike,

@@ -5,11 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from losa_jax.detection.predictions import (
-    Detection,
-    read_predictions,
-    write_predictions,
-)
+from losa_jax.data.predictions import read_predictions, write_predictions
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 
 PREDICTIONS = {

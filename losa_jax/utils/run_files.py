@@ -1,0 +1,11 @@
+"""The names of the files in a work directory."""
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+PREDICTIONS_FILE = "predictions.json"
+MAP_FILE = "map.json"
+# Each class's score of best F1 on the data that a run was evaluated on.
+THRESHOLDS_FILE = "thresholds.json"
+COST_FILE = "cost.json"
+PROBED_FILE = "probed_videos.json"
+BROKEN_FILE = "broken_videos.json"

@@ -24,13 +24,15 @@ from benchmarks.figures import interleaved, times_table, use_cores
 from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.models.backbones.encode_windows import WindowFeatures
 from losa_jax.models.detector import Detector, FeatureStatistics
-from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.heads.actionformer import (
+    ActionFormer,
+    ActionFormerSpec,
+)
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.training.optimizer import make_optimizer
 from losa_jax.training.state import create_state
 from losa_jax.training.step import (
     EmaSettings,
-    LossSettings,
     make_train_step,
 )
 from losa_jax.utils.xla_options import CPU_OPTIONS
@@ -268,9 +270,10 @@ def _torch_step(model, features, segments, labels):
 
 def _our_step(model, channels, features, segments, labels):
     # The scales of drop path are there, but it drops nothing: torch has none.
-    spec = HeadSpec(channels, CLASSES, drop_path=1e-9)
+    spec = ActionFormerSpec(channels, CLASSES, drop_path=1e-9)
     template = Template(lambda: Detector(
-        None, spec, samples_per_token=1, tubelet=1, rngs=nnx.Rngs(0)))
+        None, ActionFormer(spec, rngs=nnx.Rngs(0)), samples_per_token=1,
+        tubelet=1))
     flat = from_public({name: tensor.detach().numpy() for name, tensor
                         in model.state_dict().items()})
     trained = {"head": jax.tree.map(jnp.array, nest(flat))}
@@ -282,8 +285,7 @@ def _our_step(model, channels, features, segments, labels):
         return WindowFeatures(last, jnp.zeros((0, *last.shape[:3], 0, 0, 1)))
 
     step = jax.jit(make_train_step(
-        encode, template, optimizer, _points(),
-        LossSettings(CLASSES, 1.5, 0.0, 1.0, 0.9), EmaSettings(0.999, False)),
+        encode, template, optimizer, EmaSettings(0.999, False)),
         donate_argnums=0, compiler_options=CPU_OPTIONS)
     state = create_state(trained, optimizer, 100.0, FeatureStatistics(
         jnp.zeros(channels), jnp.ones(channels)))

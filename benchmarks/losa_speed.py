@@ -24,7 +24,7 @@ from benchmarks.head_speed import torch_loss
 from benchmarks.losa_torch import TorchLosa, load
 from benchmarks.made_up import make_backbone, make_step
 from configs import thumos
-from losa_jax.detection.targets import assign_targets
+from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.distributed import sharding
 from losa_jax.models.backbones.sizes import backbone_size
 from losa_jax.models.backbones.videomae import VitSpec
@@ -103,7 +103,8 @@ class Pair:
             params = make_backbone(Path(folder) / "backbone", spec)
             made = make_step(config, CLASSES)
             model = self.model = made.model
-            adapter = build.adapter_spec(config, spec, model.tap_layers)
+            adapter = build.make_adapter_spec(
+                config, spec, model.tap_layers)
             self.torch_model = TorchLosa(spec, adapter, model.tap_layers,
                                          config.window.tokens)
             # The up-projections start at zero: then adapters do nothing.
@@ -125,7 +126,7 @@ class Pair:
             self.frozen = jax.block_until_ready(
                 jax.tree.map(jnp.copy, model.frozen))
         self.step, self.batch, self.key = made.run, made.batch, made.key
-        self.candidates = build.jit_candidates_step(config, model, made.mesh)
+        self.predict = build.jit_predict_step(config, model, made.mesh)
         # What inference reads: the train step gives its own state away.
         self.fixed = jax.tree.map(jnp.copy, (self.state.ema,
                                              self.state.statistics))
@@ -138,14 +139,16 @@ class Pair:
         return float(metrics["loss"])
 
     def our_inference(self):
-        return jax.block_until_ready(self.candidates(
+        return jax.block_until_ready(self.predict(
             *self.fixed, self.frozen, {
                 name: self.batch[name] for name in ("frames",
                                                     "valid_samples")}))
 
     def _prepare_torch(self, model) -> None:
         config, train = self.config, self.config.train
-        points = model.points_of(config.window.frames)
+        spec = model.detector.bind(self.state.trained).head.spec
+        points = level_points(config.window.tokens, spec.strides,
+                              spec.regression_ranges)
         self.time = torch.from_numpy(points.time)
         self.stride = torch.from_numpy(points.stride)
         self.frames = torch.from_numpy(np.array(self.batch["frames"][0]))

@@ -59,8 +59,7 @@ def make_step(config: Any, num_classes: int) -> Step:
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     model = build.build_model(config, num_classes, mesh)
     state, optimizer = fresh_state(config, model, mesh, STEPS_PER_EPOCH)
-    step = build.jit_train_step(config, model, optimizer, num_classes, state,
-                                mesh)
+    step = build.jit_train_step(config, model, optimizer, state, mesh)
     batch = make_batch(config, num_classes, np.random.default_rng(0))
     return Step(model, state, step, batch, jax.random.key(0), mesh)
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import interleaved, ratio, table
-from losa_jax.detection.nms import suppress
+from losa_jax.detection.nms import NmsSettings, suppress
+from losa_jax.detection.segments import Segments
 
 CLASSES = 20
 SIGMA, MIN_SCORE = 0.5, 0.001
@@ -119,9 +120,10 @@ def _compare(loop, count: int, most: int, rounds: int) -> list[str]:
     candidates = make_candidates(count)
 
     def ours():
-        return suppress(*candidates, num_classes=CLASSES, method="soft",
-                        multiclass=True, sigma=SIGMA, iou_threshold=0.1,
-                        min_score=MIN_SCORE, max_kept=most)
+        left, _ = suppress(
+            Segments(*candidates, np.ones(count, bool)), CLASSES, NmsSettings(
+                sigma=SIGMA, min_score=MIN_SCORE, max_kept=most))
+        return left[:3]
 
     def theirs():
         return loop(*candidates, most)

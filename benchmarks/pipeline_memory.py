@@ -3,10 +3,8 @@
     python -m benchmarks.pipeline_memory [--windows=2000] [--frames=32]
 
 Windows of 32 frames, 160 pixels, from an H.264 video of 320 x 240, in batches
-of two: once with two threads, once with two worker processes of one thread
-each. Prints resident memory (of this process and its workers together) every
-100 windows and, for all but the first quarter of them, the slope of the
-straight line through it.
+of two, by two threads. Prints resident memory every 100 windows and, for all
+but the first quarter of them, the slope of the straight line through it.
 """
 
 import argparse
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from absl import flags
 
 from benchmarks.figures import table
 from benchmarks.pipeline_speed import render, window_batches
@@ -30,43 +27,26 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.windows < 4 * EVERY:
         parser.error(f"--windows must be at least {4 * EVERY}")
-    flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask
     with tempfile.TemporaryDirectory() as scratch:
         path = render(Path(scratch) / "v.mp4", gop=30)
-        rows = []
-        for threads, workers in ((2, 0), (1, 2)):
-            resident = _watch(path, arguments, threads, workers)
-            late = resident[len(resident) // 4:]
-            slope = np.polyfit(np.arange(len(late)), late, 1)[0]
-            rows.append((threads, workers,
-                         " ".join(f"{size:.0f}" for size in resident),
-                         f"{slope * 1000 / EVERY:+.2f}"))
-        print(table(["threads", "worker processes",
-                     f"MiB every {EVERY} windows",
-                     "slope, MiB in 1,000 windows"], rows))
+        resident = _watch(path, arguments)
+        late = resident[len(resident) // 4:]
+        slope = np.polyfit(np.arange(len(late)), late, 1)[0]
+        print(table([f"MiB every {EVERY} windows",
+                     "slope, MiB in 1,000 windows"],
+                    [(" ".join(f"{size:.0f}" for size in resident),
+                      f"{slope * 1000 / EVERY:+.2f}")]))
 
 
-def _watch(path: Path, arguments: argparse.Namespace, threads: int,
-           workers: int) -> list[float]:
-    batches = window_batches(path, arguments.frames, threads, workers)
+def _watch(path: Path, arguments: argparse.Namespace) -> list[float]:
+    batches = window_batches(path, arguments.frames, threads=2)
     resident = []
     for number in range(0, arguments.windows, 2):
         next(batches)
         if number % EVERY == 0:
-            resident.append(_resident_mib())
+            resident.append(psutil.Process().memory_info().rss / 2**20)
     batches.close()
     return resident
-
-
-def _resident_mib() -> float:
-    process = psutil.Process()
-    found = 0
-    for each in (process, *process.children(recursive=True)):
-        try:
-            found += each.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return found / 2**20
 
 
 if __name__ == "__main__":

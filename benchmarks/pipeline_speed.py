@@ -37,10 +37,10 @@ from configs import common
 from losa_jax import timeline
 from losa_jax.data.records import Video
 from losa_jax.data.video.container import open_video
-from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
 from losa_jax.data.windows.loader import BatchIterator
+from losa_jax.data.windows.readers import FrameReader
 
 FRAMES = 256
 SIZE = 160
@@ -107,8 +107,7 @@ def _compare(path: Path, arguments: argparse.Namespace) -> None:
     print(rates_table(rates, "frames/s", against="pipeline") + "\n")
 
 
-def window_batches(path: Path, frames: int, threads: int,
-                   workers: int = 0) -> BatchIterator:
+def window_batches(path: Path, frames: int, threads: int) -> BatchIterator:
     """Training's batches of two windows of a video, 160 pixels."""
     config = common.get_config()
     config.window.frames = config.window.tokens = frames
@@ -120,8 +119,8 @@ def window_batches(path: Path, frames: int, threads: int,
                                 sampling="stride", frame_stride=1)
     videos = [Video("v", info, grid, ())]
     return iter(train_dataset(
-        TrainWindows(videos, ["x"], config, cache=FrameCache(0)), 1, seed=0,
-        batch_windows=2, num_threads=threads, worker_processes=workers))
+        TrainWindows(videos, ["x"], config, reader=FrameReader(config)), 1,
+        seed=0, batch_windows=2, num_threads=threads))
 
 
 def _pipeline(path: Path, arguments: argparse.Namespace) -> float:

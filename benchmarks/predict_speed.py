@@ -6,9 +6,9 @@
 Interleaved, on the same videos, with the same threads:
 
 - predict: `losa_jax.jobs.predict.predict`, from files to files;
-- windows: what it reads (`stream_windows`), without a model;
-- Grain: the pipeline of training and evaluation over the same test windows,
-  which decodes what windows share once for each of them;
+- windows: what it reads (`WindowStream`), without a model;
+- Grain: the pipeline of training over as many windows, not augmented, which
+  decodes what windows share once for each of them;
 - step: the jitted model alone, on windows that are there already.
 
 What `predict` can reach is the slower of `windows` and `step` where they
@@ -29,11 +29,12 @@ import jax
 import numpy as np
 
 from benchmarks.pipeline_speed import render
-from losa_jax import predict as door
 from losa_jax.data.records import Video
-from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.examples import TestWindows, test_dataset
-from losa_jax.data.windows.stream import VideoWindow, stream_windows
+from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.readers import FrameReader, test_rows
+from losa_jax.data.windows.sampling import test_windows_of
+from losa_jax.data.windows.stream import WindowStream
+from losa_jax.inference.load import load
 from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.predict import predict
 from losa_jax.jobs.predicted import Settings
@@ -69,16 +70,15 @@ def _compare(arguments: argparse.Namespace, scratch: Path) -> None:
                                       depth=arguments.depth)
     folder = arguments.videos or _rendered(scratch / "videos",
                                            arguments.seconds)
-    localizer = door.load(checkpoint, num_threads=arguments.threads)
+    localizer = load(checkpoint, num_threads=arguments.threads)
     videos = [localizer.probe(path) for path in sorted(folder.iterdir())]
-    windows = [len(TestWindows([video], localizer.config,
-                               cache=FrameCache(0)).items)
+    windows = [len(test_windows_of(video, localizer.config))
                for video in videos]
     frames = sum(video.info.frame_count for video in videos)
     contestants: dict[str, Callable[[], object]] = {
         "predict": lambda: _predict(folder, localizer, scratch),
         "windows": lambda: _windows(videos, localizer),
-        "Grain": lambda: _grain(videos, localizer),
+        "Grain": lambda: _grain(videos, sum(windows), localizer),
         "step": lambda: _step(sum(windows), localizer)}
     contestants["predict"]()  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -121,21 +121,27 @@ def _predict(folder: Path, localizer: Localizer, scratch: Path) -> None:
 
 
 def _windows(videos: Sequence[Video], localizer: Localizer) -> None:
-    for item in stream_windows(
-            videos, localizer.config,
-            num_threads=localizer.config.data.num_threads):
-        if isinstance(item, VideoWindow):
-            _touch(item.frames)
+    reader = FrameReader(localizer.config)
+    for batch in WindowStream(
+            range(len(videos)), test_rows(reader, videos),
+            batch_windows=localizer.batch_windows,
+            num_threads=reader.stream_threads):
+        if batch.inputs:
+            _touch(batch.inputs["frames"])
 
 
-def _grain(videos: Sequence[Video], localizer: Localizer) -> None:
+def _grain(videos: Sequence[Video], num_windows: int, localizer: Localizer
+           ) -> None:
+    """As many windows by the training pipeline, without augmentation."""
     config = localizer.config
-    batches, _ = test_dataset(
-        TestWindows(videos, config, cache=FrameCache(0)),
-        batch_windows=config.evaluate.batch_windows,
-        num_threads=config.data.num_threads)
-    for batch in batches:
-        _touch(batch["frames"])
+    batch_windows = config.evaluate.batch_windows
+    batches = iter(train_dataset(
+        TrainWindows(videos, (), config, reader=FrameReader(config),
+                     augmented=False), len(videos), seed=0,
+        batch_windows=batch_windows, num_threads=config.data.num_threads))
+    for _ in range(-(-num_windows // batch_windows)):
+        _touch(next(batches)["frames"])
+    batches.close()
 
 
 def _step(num_windows: int, localizer: Localizer) -> None:
@@ -144,7 +150,8 @@ def _step(num_windows: int, localizer: Localizer) -> None:
     frames = np.zeros((batch, config.window.frames, size, size, 3), np.uint8)
     valid = np.full(batch, config.window.frames, np.int32)
     for _ in range(-(-num_windows // batch)):
-        jax.device_get(localizer.predict_windows(frames, valid))
+        jax.device_get(localizer.predict_windows(
+            {"frames": frames, "valid_samples": valid}))
 
 
 def _touch(frames: np.ndarray) -> None:

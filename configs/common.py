@@ -40,10 +40,8 @@ def get_config() -> ConfigDict:
         # Segments that reach outside their video or are empty: "error", or
         # "clip" cuts them and drops what nothing is left of.
         on_outside="error",
-        # Threads that decode, of this process or of each worker process.
+        # Threads that decode.
         num_threads=2,
-        # 0: threads alone, which were faster wherever it was measured.
-        worker_processes=0,
         # Memory for decoded samples, in the files' own size: the training
         # set, then the testing set, is decoded once a run instead of once an
         # epoch where all of it fits into what is left. 0 keeps nothing.

@@ -19,7 +19,7 @@ that comes can change it.
 
 In Python:
 
-    model = losa_jax.predict.load(WORKDIR)
+    model = losa_jax.load(WORKDIR)
     detections = model("video.mp4")
 
 Exit status: 0 done; 1 the input is wrong, or some videos could not be read;
@@ -29,35 +29,13 @@ Exit status: 0 done; 1 the input is wrong, or some videos could not be read;
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from losa_jax.errors import InputError
 from losa_jax.utils.malloc import keep_freed_memory
 
 if TYPE_CHECKING:
     from losa_jax.inference.localizer import Localizer
-
-
-def load(folder: str | Path, **settings: Any) -> "Localizer":
-    """The model of a finished run, ready for any video.
-
-    >>> model = load("runs/quick")
-    >>> for found in model("video.mp4"):
-    ...     print(found.label, found.start_seconds, found.end_seconds)
-
-    Args:
-      folder: work directory of the run, or what --mode=export made of it.
-      **settings: of `losa_jax.inference.localizer.from_workdir`.
-
-    Raises:
-      InputError: no finished run.
-    """
-    # Imported late, so that --help does not wait for jax.
-    from losa_jax.inference.exported import is_exported
-    from losa_jax.inference.localizer import from_exported, from_workdir
-
-    load_from = from_exported if is_exported(folder) else from_workdir
-    return load_from(Path(folder), **settings)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     from absl import logging as absl_logging
 
     from losa_jax.distributed.stop_signal import Interrupted
+    from losa_jax.inference.load import load
     from losa_jax.utils.compile_cache import use_compile_cache
 
     use_compile_cache()

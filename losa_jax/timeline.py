@@ -88,7 +88,8 @@ class SampleGrid:
         frames = np.asarray(seconds) * self.fps - self.offset_frames
         return frames / self.frames_per_sample
 
-    def seconds_from_samples(self, samples: np.ndarray) -> np.ndarray:
+    def seconds_from_samples(self, samples: np.ndarray | float
+                             ) -> np.ndarray:
         """The inverse of `samples_from_seconds`."""
         frames = np.asarray(samples) * self.frames_per_sample
         return (frames + self.offset_frames) / self.fps

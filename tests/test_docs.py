@@ -18,9 +18,9 @@ from losa_jax import main
 from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VitSpec
 from losa_jax.training.build import (
-    adapter_spec,
     choose_tap_layers,
-    head_spec,
+    make_adapter_spec,
+    make_head_spec,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -184,8 +184,8 @@ def test_every_ablation_makes_another_model(section, key, value):
 
     def built():
         taps = choose_tap_layers(config.adapter, spec.depth)
-        return (taps, adapter_spec(config, spec, taps),
-                head_spec(config.head, spec.width, 3, config.window.tokens))
+        return (taps, make_adapter_spec(config, spec, taps),
+                make_head_spec(config, in_width=spec.width, num_classes=3))
 
     usual, old = built(), config[section][key]
     config[section][key] = (value if isinstance(old, str)

@@ -1,24 +1,41 @@
 """From a head's outputs at its points to the best segments of a window."""
 
-from collections.abc import Sequence
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from losa_jax.detection.segments import Candidates
+from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Points
 
 
-def decode_with_points(class_logits: Float[Array, "p k"],
-                       offsets: (Float[Array, "p 2"]
-                                 | Float[Array, "p k 2"]),
-                       points: Points, valid: Bool[Array, "p"], *,
-                       score_threshold: float, top_k: int,
-                       level_sizes: Sequence[int] | np.ndarray | None,
-                       min_length_tokens: float
-                       ) -> tuple[Candidates, Int[Array, "m"]]:
+@dataclasses.dataclass(frozen=True)
+class DecodeSettings:
+    """Which segments of a window are kept for NMS.
+
+    Attributes:
+      score_threshold: scores must lie above it.
+      top_k: how many (point, class) pairs to keep at most.
+      top_k_per_level: keep `top_k` on every level (ActionFormer), not of all
+        levels together (OpenTAD).
+      min_length_tokens: segments must be longer; a negative value lets
+        empty ones through (OpenTAD has no such threshold).
+      keep_all_scores: keep the scores of all classes of each segment.
+    """
+
+    score_threshold: float = 0.001
+    top_k: int = 2000
+    top_k_per_level: bool = False
+    min_length_tokens: float = 0.05
+    keep_all_scores: bool = False
+
+
+def decode(class_logits: Float[Array, "p k"],
+           offsets: Float[Array, "p 2"] | Float[Array, "p k 2"],
+           points: Points, valid: Bool[Array, "p"],
+           settings: DecodeSettings) -> Segments:
     """The best (point, class) pairs of one window as segments; vmap over b.
 
     Args:
@@ -27,30 +44,27 @@ def decode_with_points(class_logits: Float[Array, "p k"],
         class has its own (TriDet).
       points: of the pyramid.
       valid: False on padding, which scores 0.
-      score_threshold: pairs must lie above it.
-      top_k: how many pairs to keep at most.
-      level_sizes: points of each level, to keep `top_k` on every level
-        (ActionFormer); None keeps `top_k` of all levels together (OpenTAD).
-      min_length_tokens: segments must be longer; a negative value lets
-        empty ones through (OpenTAD has no such threshold).
+      settings: which to keep.
 
     Returns:
-      Candidates with m = the sum over levels of min(top_k, pairs), level
-      after level, within a level by descending score; and the point of
-      each.
+      m = the sum over levels of min(top_k, pairs) rows in tokens, level
+      after level, within a level by descending score.
     """
     num_classes = class_logits.shape[-1]
     offsets = jnp.asarray(offsets, jnp.float32)
     scores = jnp.where(valid[:, None],
                        jax.nn.sigmoid(class_logits.astype(jnp.float32)), 0.0)
-    scores = jnp.where(scores > score_threshold, scores, 0.0).reshape(-1)
+    scores = jnp.where(scores > settings.score_threshold, scores,
+                       0.0).reshape(-1)
 
-    sizes = [class_logits.shape[0]] if level_sizes is None else level_sizes
+    sizes = [class_logits.shape[0]]
+    if settings.top_k_per_level:
+        sizes = np.unique(points.stride, return_counts=True)[1].tolist()
     pairs, first = [], 0
     for size in sizes:
         count = size * num_classes
         level_scores = jax.lax.slice_in_dim(scores, first, first + count)
-        _, best = jax.lax.top_k(level_scores, min(top_k, count))
+        _, best = jax.lax.top_k(level_scores, min(settings.top_k, count))
         pairs.append(first + best)
         first += count
     pair = jnp.concatenate(pairs)
@@ -63,7 +77,8 @@ def decode_with_points(class_logits: Float[Array, "p k"],
     segments = jnp.stack([time - distance[:, 0], time + distance[:, 1]], -1)
 
     length = segments[:, 1] - segments[:, 0]
-    alive = (scores[pair] > 0) & (length > min_length_tokens)
-    return Candidates(segments, jnp.where(alive, scores[pair], 0.0), label,
-                      alive), point
-
+    is_kept = (scores[pair] > 0) & (length > settings.min_length_tokens)
+    every = (jax.nn.sigmoid(class_logits)[point] if settings.keep_all_scores
+             else None)
+    return Segments(segments, jnp.where(is_kept, scores[pair], 0.0), label,
+                    is_kept, every)

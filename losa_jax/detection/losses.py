@@ -90,14 +90,12 @@ def update_normalizer(normalizer: Float[Array, ""],
 
 
 def detection_loss(class_logits: Float[Array, "b p k"],
-                   offsets: (Float[Array, "b p 2"]
-                             | Float[Array, "b p k 2"]), targets: Targets,
+                   offsets: Float[Array, "b p 2"], targets: Targets,
                    valid: Bool[Array, "b p"], normalizer: Float[Array, ""],
                    *, label_smoothing: float = 0.0,
-                   regression_weight: float = 1.0, momentum: float = 0.9,
-                   iou_power: float = 0.0
+                   regression_weight: float = 1.0, momentum: float = 0.9
                    ) -> tuple[Float[Array, ""], DetectionLosses]:
-    """ActionFormer's or TriDet's training loss over a (global) batch.
+    """ActionFormer's training loss over a (global) batch.
 
     Both parts are sums over points, not means: the running normalizer,
     updated with this batch before it is used, divides them.
@@ -106,8 +104,7 @@ def detection_loss(class_logits: Float[Array, "b p k"],
 
     Args:
       class_logits: before the sigmoid.
-      offsets: distances to start and end, in strides; where every class has
-        its own, those of a positive point's own classes count (TriDet).
+      offsets: distances to start and end, in strides.
       targets: of `assign_targets`, with the batch axis in front.
       valid: False on padding.
       normalizer: after the last batch.
@@ -115,38 +112,71 @@ def detection_loss(class_logits: Float[Array, "b p k"],
       regression_weight: below 0 the regression part is scaled to the size
         of the classification part, with no gradient through the scale.
       momentum: of the normalizer.
-      iou_power: with offsets of every class, the focal loss of a point's own
-        classes is multiplied by IoU to this power, through which the
-        gradient flows (TriDet). Differs from it: IoU is at least
-        `MIN_IOU`, because the slope of x^0.2 at 0 has no end.
 
     Returns:
-      The scalar to minimise, and its parts.
+      The scalar to minimize, and its parts.
     """
-    class_logits = class_logits.astype(jnp.float32)
-    offsets = offsets.astype(jnp.float32)
-    num_classes = class_logits.shape[-1]
+    focal = _smoothed_focal_loss(class_logits, targets, label_smoothing)
     positive = targets.positive & valid
-    num_positive = jnp.sum(positive, dtype=jnp.float32)
-    normalizer = update_normalizer(normalizer, num_positive, momentum)
-
-    smooth = (targets.classes * (1 - label_smoothing)
-              + label_smoothing / (num_classes + 1))
-    focal = sigmoid_focal_loss(class_logits, smooth)
-    targets_offsets = targets.offsets
-    if offsets.ndim == 4:
-        positive = positive[..., None] & (targets.classes > 0)
-        targets_offsets = targets_offsets[:, :, None, :]
-        iou = jnp.maximum(offsets_iou(offsets, targets_offsets), MIN_IOU)
-        focal = jnp.where(positive, focal * iou ** iou_power, focal)
-    classification = jnp.sum(
-        jnp.where(valid[..., None], focal, 0.0)) / normalizer
-
     # The loss of all points, then a mask: at points that do not count it is
     # finite, and so is its gradient, which the mask turns into 0.
-    distance = distance_iou_loss(offsets, targets_offsets)
-    regression = jnp.sum(
-        jnp.where(positive, distance, 0.0)) / normalizer
+    distance = jnp.where(positive, distance_iou_loss(
+        offsets.astype(jnp.float32), targets.offsets), 0.0)
+    return _weighted_sum(focal, distance, positive, valid, normalizer,
+                         regression_weight, momentum)
+
+
+def per_class_detection_loss(
+    class_logits: Float[Array, "b p k"], offsets: Float[Array, "b p k 2"],
+    targets: Targets, valid: Bool[Array, "b p"],
+    normalizer: Float[Array, ""], *, label_smoothing: float = 0.0,
+    regression_weight: float = 1.0, momentum: float = 0.9,
+    iou_power: float = 0.0
+) -> tuple[Float[Array, ""], DetectionLosses]:
+    """TriDet's training loss, where every class has offsets of its own.
+
+    Those of a positive point's own classes count, and the focal loss of these
+    classes is multiplied by IoU^iou_power, through which the gradient flows.
+    Differs from TriDet: IoU is at least `MIN_IOU`, because the slope of
+    x^0.2 at 0 has no end.
+
+    Args:
+      offsets: of every class, in strides.
+      iou_power: see above.
+
+    Others and the result as `detection_loss`.
+    """
+    focal = _smoothed_focal_loss(class_logits, targets, label_smoothing)
+    positive = targets.positive & valid
+    own = positive[..., None] & (targets.classes > 0)
+    offsets = offsets.astype(jnp.float32)
+    wanted = targets.offsets[:, :, None, :]
+    iou = jnp.maximum(offsets_iou(offsets, wanted), MIN_IOU)
+    focal = jnp.where(own, focal * iou ** iou_power, focal)
+    distance = jnp.where(own, distance_iou_loss(offsets, wanted), 0.0)
+    return _weighted_sum(focal, distance, positive, valid, normalizer,
+                         regression_weight, momentum)
+
+
+def _smoothed_focal_loss(class_logits: Float[Array, "b p k"],
+                         targets: Targets, label_smoothing: float
+                         ) -> Float[Array, "b p k"]:
+    smooth = (targets.classes * (1 - label_smoothing)
+              + label_smoothing / (class_logits.shape[-1] + 1))
+    return sigmoid_focal_loss(class_logits.astype(jnp.float32), smooth)
+
+
+def _weighted_sum(focal: Float[Array, "b p k"], distance: Array,
+                  positive: Bool[Array, "b p"], valid: Bool[Array, "b p"],
+                  normalizer: Float[Array, ""], regression_weight: float,
+                  momentum: float
+                  ) -> tuple[Float[Array, ""], DetectionLosses]:
+    """Both parts over the running number of positive points."""
+    num_positive = jnp.sum(positive, dtype=jnp.float32)
+    normalizer = update_normalizer(normalizer, num_positive, momentum)
+    classification = jnp.sum(
+        jnp.where(valid[..., None], focal, 0.0)) / normalizer
+    regression = jnp.sum(distance) / normalizer
 
     weight: jax.Array | float
     if regression_weight < 0:

@@ -1,20 +1,24 @@
-"""From logits to a short list of detections: decoding, NMS, voting.
+"""Non-maximum suppression, soft and hard, and voting.
 
-`decode_with_points` runs inside the jitted forward. `suppress` runs on the
-host, once a video, when the candidates of all its windows are together; it
-hands `soft_nms` or `hard_nms` arrays of a few fixed sizes.
+`suppress` runs on the host, once a video, when the candidates of all its
+windows are together; it hands `soft_nms` or `hard_nms` arrays of a few fixed
+sizes.
 
 Order is stable everywhere: of equal scores the lowest index comes first.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from losa_jax.detection.segments import Segments
+from losa_jax.errors import check_choice
 
 # Added to the lengths (not to the intersection) before an overlap is
 # computed, as ActionFormer's NMS does: empty segments then overlap nothing,
@@ -144,73 +148,70 @@ _jitted_soft_nms = jax.jit(soft_nms, static_argnames="max_kept")
 _jitted_hard_nms = jax.jit(hard_nms, static_argnames="max_kept")
 
 
-class Suppressed(NamedTuple):
-    """What is left of a video's candidates.
+@dataclasses.dataclass(frozen=True)
+class NmsSettings:
+    """How overlapping segments are suppressed.
 
     Attributes:
-      segments: float32 [q, 2].
-      scores: float32 [q].
-      labels: int64 [q].
-      rows: int64 [q], which candidates they are.
-    """
-
-    segments: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
-
-
-def suppress(*candidates: np.ndarray, **settings: Any
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Segments, scores and labels of `suppress_rows`."""
-    left = suppress_rows(*candidates, **settings)
-    return left.segments, left.scores, left.labels
-
-
-def suppress_rows(segments: np.ndarray, scores: np.ndarray,
-                  labels: np.ndarray, *, num_classes: int,
-                  method: Literal["soft", "hard", "none"], multiclass: bool,
-                  sigma: float, iou_threshold: float, min_score: float,
-                  max_kept: int, voting_threshold: float = 0.0,
-                  voting: Literal["actionformer", "tridet"] = "actionformer"
-                  ) -> Suppressed:
-    """NMS over all candidates of one video, on the host.
-
-    Args:
-      segments: [m, 2] start and end, any unit, any m.
-      scores: [m] not negative.
-      labels: [m] class 0 .. num_classes - 1.
-      method: "none" only sorts and cuts.
-      multiclass: every class on its own, else all classes together.
+      method: "soft", "hard", or "none", which only sorts and cuts.
+      per_class: every class on its own, else all classes together.
       sigma: of "soft".
       iou_threshold: of "hard".
       min_score: as in `soft_nms` or `hard_nms`.
       max_kept: rows kept of each class, and then of all.
       voting_threshold: above 0, every kept segment becomes the mean of all
-        candidates that overlap it so much; only without `multiclass`.
-      voting: weight of a vote, score x overlap or score alone.
+        candidates that overlap it so much; only without `per_class`.
+      voting: weight of a vote, score x overlap ("actionformer") or score
+        alone ("tridet").
+    """
+
+    method: str = "soft"
+    per_class: bool = True
+    sigma: float = 0.5
+    iou_threshold: float = 0.1
+    min_score: float = 0.001
+    max_kept: int = 2000
+    voting_threshold: float = 0.0
+    voting: str = "actionformer"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "method", ("soft", "hard", "none"))
+        check_choice(self, "voting", ("actionformer", "tridet"))
+
+
+def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
+             ) -> tuple[Segments, np.ndarray]:
+    """NMS over all candidates of one video, on the host.
+
+    Args:
+      candidates: [m, ...], any unit, any m; all count, `valid` or not.
+      num_classes: labels are 0 .. num_classes - 1.
+      settings: how.
 
     Returns:
-      by descending score, q <= max_kept.
+      by descending score, q <= max_kept rows, and int64 [q], which
+      candidates they are.
     """
-    segments = np.asarray(segments, np.float32).reshape(-1, 2)
-    scores = np.asarray(scores, np.float32)
-    labels = np.asarray(labels)
+    segments = np.asarray(candidates.segments, np.float32).reshape(-1, 2)
+    scores = np.asarray(candidates.scores, np.float32)
+    labels = np.asarray(candidates.labels)
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with "
                          f"{num_classes} classes")
-    if method == "none":
-        best = np.argsort(-scores, kind="stable")[:max_kept]
-        return Suppressed(segments[best], scores[best],
-                          labels[best].astype(np.int64), best)
+    max_kept = settings.max_kept
+    if settings.method == "none":
+        rows = np.argsort(-scores, kind="stable")[:max_kept]
+        return _kept_rows(candidates, rows, segments[rows], scores[rows]), rows
 
-    if method == "soft":
-        run = functools.partial(_jitted_soft_nms, sigma=sigma,
-                                min_score=min_score)
+    run: Callable[..., Kept]
+    if settings.method == "soft":
+        run = functools.partial(_jitted_soft_nms, sigma=settings.sigma,
+                                min_score=settings.min_score)
     else:
-        run = functools.partial(_jitted_hard_nms, min_score=min_score,
-                                iou_threshold=iou_threshold)
-    if multiclass:
+        run = functools.partial(_jitted_hard_nms,
+                                min_score=settings.min_score,
+                                iou_threshold=settings.iou_threshold)
+    if settings.per_class:
         by_class = np.argsort(labels, kind="stable")
         ends = np.cumsum(np.bincount(
             labels.astype(np.int64), minlength=num_classes))
@@ -240,11 +241,21 @@ def suppress_rows(segments: np.ndarray, scores: np.ndarray,
     rows, new_scores = rows[best], new_scores[best]
 
     new_segments = segments[rows]
-    if voting_threshold > 0 and not multiclass:
-        new_segments = vote(new_segments, segments, scores,
-                            threshold=voting_threshold, voting=voting)
-    return Suppressed(new_segments, new_scores,
-                      labels[rows].astype(np.int64), rows)
+    if settings.voting_threshold > 0 and not settings.per_class:
+        new_segments = vote(
+            new_segments, segments, scores, voting=settings.voting,
+            threshold=settings.voting_threshold)
+    return _kept_rows(candidates, rows, new_segments, new_scores), rows
+
+
+def _kept_rows(candidates: Segments, rows: np.ndarray, segments: np.ndarray,
+               scores: np.ndarray) -> Segments:
+    """Candidates that are left, where and how sure NMS says they are."""
+    every = candidates.class_scores
+    return Segments(
+        segments, scores, np.asarray(candidates.labels)[rows].astype(np.int64),
+        np.ones(len(rows), bool),
+        None if every is None else np.asarray(every)[rows])
 
 
 def _best(rows: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
@@ -309,8 +320,7 @@ def _run_groups(run: Callable[..., Kept], segments: np.ndarray,
 
 
 def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
-         threshold: float, voting: Literal["actionformer", "tridet"]
-         ) -> np.ndarray:
+         threshold: float, voting: str) -> np.ndarray:
     """Moves every kept segment to the weighted mean of its supporters.
 
     Args:

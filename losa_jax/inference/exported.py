@@ -4,7 +4,7 @@
                          are cut into windows, checksums of the other files
     weights.safetensors  frozen and trained parameters (moving average)
     program.bin          a `jax.export` program: weights, frames and numbers
-                         of valid samples to candidates
+                         of valid samples to segments
 
 Reading needs no config and no code of the model: the program is the model.
 Its batch is symbolic; weights are an argument, since a program of a gigabyte
@@ -30,7 +30,7 @@ from jax import export as jax_export
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from losa_jax.detection.segments import Candidates
+from losa_jax.detection.segments import Segments
 from losa_jax.errors import InputError
 from losa_jax.utils.xla_options import compiler_options
 
@@ -52,10 +52,9 @@ class ExportedModel:
       settings: config sections `window`, `augment`, `data`, `evaluate`, as
         far as a video's way to detections needs them.
       checksums: of weights and program.
-      predict_windows: (frames uint8 [b, f, size, size, 3], valid_samples
-        int32 [b]) to candidates [b, m] in tokens of their window, and the
-        scores of all classes [b, m, k] or None; any b, each new one is
-        compiled.
+      predict_windows: {"frames": uint8 [b, f, size, size, 3],
+        "valid_samples": int32 [b]} to segments [b, m] in tokens of their
+        window; any b, each new one is compiled.
     """
 
     manifest: dict[str, Any]
@@ -63,8 +62,7 @@ class ExportedModel:
     thresholds: dict[str, float]
     settings: dict[str, Any]
     checksums: tuple[str, ...]
-    predict_windows: Callable[[np.ndarray, np.ndarray],
-                              tuple[Candidates, jax.Array | None]]
+    predict_windows: Callable[[Mapping[str, np.ndarray]], Segments]
 
 
 def is_exported(folder: str | Path) -> bool:
@@ -168,10 +166,11 @@ def load_exported(folder: str | Path) -> ExportedModel:
                          ": copy the folder again") from error
     run = jax.jit(program.call, compiler_options=compiler_options())
 
-    def predict_windows(frames, valid_samples):
-        rows = run(weights, frames, np.asarray(valid_samples, np.int32))
-        return (Candidates(rows["segments"], rows["scores"], rows["labels"],
-                           rows["alive"]), rows.get("class_scores"))
+    def predict_windows(inputs):
+        rows = run(weights, inputs["frames"],
+                   np.asarray(inputs["valid_samples"], np.int32))
+        return Segments(rows["segments"], rows["scores"], rows["labels"],
+                        rows["alive"], rows.get("class_scores"))
 
     return ExportedModel(
         manifest, tuple(manifest["class_names"]), manifest["thresholds"],

@@ -1,9 +1,9 @@
-"""Encoders that turn pieces of videos into rows of features."""
+"""Encoders that turn clips and windows of videos into feature vectors."""
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from losa_jax.data.windows.stream import Inputs
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
+from losa_jax.inference.load import Run
 from losa_jax.models.backbones.videomae import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -29,7 +31,6 @@ from losa_jax.training.encoder import (
     frozen_dtype,
     frozen_encoder,
 )
-from losa_jax.training.restore import Run
 from losa_jax.utils.xla_options import compiler_options
 from losa_jax.weights.backbones import load_backbone
 
@@ -41,18 +42,19 @@ POOLED = {"norm": "final norm of every token, then their mean",
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """How pieces become features, and what is worth knowing of that.
+    """How windows become features, and facts for their record.
 
     Attributes:
       spec: of the backbone.
       width: channels.
-      encode: inputs of a piece to its rows, [m, width].
+      encode: a batch of windows to [b, width] or, a vector a token,
+        [b, t, width].
       facts: for the record.
     """
 
     spec: VitSpec
     width: int
-    encode: Callable[[Mapping[str, np.ndarray]], jax.Array]
+    encode: Callable[[Inputs], jax.Array]
     facts: dict[str, Any]
 
 
@@ -83,10 +85,10 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
 
     clips_apart = NamedSharding(mesh, PartitionSpec("data"))
 
-    def encode_piece(inputs):
-        return encode(frozen, jax.device_put(inputs["clips"], clips_apart))
+    def encode_batch(inputs):
+        return encode(frozen, jax.device_put(inputs["frames"], clips_apart))
 
-    return Extractor(spec, spec.width, encode_piece, {
+    return Extractor(spec, spec.width, encode_batch, {
         "pooling": POOLED[spec.final_norm],
         "pixels": pixel_facts(normalisation),
         "backbone": {"fingerprint": info.fingerprint, "source": info.source,
@@ -133,15 +135,14 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
         features = encode(frozen, parameters, {"frames": batch["frames"]},
                           valid, None)
         if detector is None:
-            return rearrange(features.last, "b n u c -> (b n u) c")
-        x, _ = detector.bind(parameters).fused(features, statistics, valid)
-        return rearrange(x, "b t c -> (b t) c")
+            return rearrange(features.last, "b n u c -> b (n u) c")
+        return detector.bind(parameters).fused(features, statistics, valid)[0]
 
-    def encode_piece(inputs):
+    def encode_batch(inputs):
         batch = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
         return rows(*arrays, batch)
 
-    return Extractor(spec, spec.width, encode_piece, facts)
+    return Extractor(spec, spec.width, encode_batch, facts)
 
 
 def pixel_facts(normalisation: str) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 The backbone never changes, so neither do its features of a clip. Training
 and evaluation with the same --config.data.cache then read no video and run
-no backbone. Interrupted runs go on with the first shard that is not whole.
+no backbone. Interrupted runs continue with the first shard that is not whole.
 """
 
-import itertools
+import contextlib
+import functools
 import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from einops import rearrange
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -23,25 +25,36 @@ from losa_jax.data.features.tap_cache import (
     split_shards,
     write_index,
 )
-from losa_jax.data.records import Video, Window
-from losa_jax.data.video.decode import VideoDecodeError
-from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.records import Video
 from losa_jax.data.windows import augment
+from losa_jax.data.windows.readers import FrameReader
+from losa_jax.data.windows.stream import (
+    Inputs,
+    VideoEnd,
+    WindowRow,
+    WindowStream,
+    sliding_windows,
+)
 from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
+from losa_jax.inference.run_windows import run_windows
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import load_data, start_log
-from losa_jax.models.backbones.encode_windows import WindowFeatures
 from losa_jax.training import build
 from losa_jax.training.cached import cache_dtype, cache_facts
+from losa_jax.training.encoder import Encoder, frozen_encoder
 from losa_jax.utils.xla_options import compiler_options
+from losa_jax.weights.backbones import load_backbone
 
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 * 2**20
 # Clips encoded at once, on each device.
 CLIPS_A_DEVICE = 16
+
+# `last` and the taps of one view of a video, or of one clip.
+Features = dict[str, np.ndarray]
 
 
 def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
@@ -54,181 +67,201 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
       InputError: bad input, a folder of something else, a full disk.
       Interrupted: a signal came; whole shards stay.
     """
-    settings = config.data
-    if not settings.cache:
+    if not config.data.cache:
         raise InputError("--mode=cache needs --config.data.cache=FOLDER")
     if not config.window.align_to_clips:
         raise InputError("--mode=cache needs --config.window.align_to_clips"
                          "=True: else a clip's features depend on where its "
                          "window starts")
-    folder = Path(settings.cache)
+    folder = Path(config.data.cache)
     config = config.copy_and_resolve_references()
     config.data.cache = ""  # this run reads the videos
     start_log(workdir)
     ensure_backbone(config)
-    videos, num_classes = _videos(config, workdir)
+    videos = _videos(config, workdir)
     # Each process runs its own shards on its own devices.
     devices = jax.local_devices()
     mesh = sharding.make_mesh((len(devices), 1, 1), devices)
     facts = cache_facts(config)
-    # A cache of every patch keeps them as the blocks gave them.
-    is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
-    if is_raw:
-        config.adapter.kind = "ladder"  # which reads them so
-    model = build.build_model(config, num_classes, mesh)
-    name = "raw_taps" if is_raw else "taps"
-    dtype = cache_dtype(config)
+    encoder, taps_name = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
-    clip_bytes = views * _clip_bytes(
-        model, config.window.clip_frames, config.augment.size, mesh.size,
-        dtype)
-    sizes = {video.video_id: _num_clips(video, config) * clip_bytes
-             for video in videos}
-    shards = split_shards(videos, sizes, SHARD_BYTES)
-    print(f"{len(videos)} videos, {sum(_num_clips(v, config) for v in videos)}"
+    clip_bytes = views * _clip_bytes(encoder, taps_name, config, mesh)
+    clips = {video.video_id: _num_clips(video, config) for video in videos}
+    shards = split_shards(videos, {
+        name: count * clip_bytes for name, count in clips.items()},
+        SHARD_BYTES)
+    print(f"{len(videos)} videos, {sum(clips.values())}"
           f" clips{f' in {views} views' if views > 1 else ''}: "
-          f"{sum(sizes.values()) / 2**30:.2f} GiB of features in "
-          f"{len(shards)} shards in {folder}")
+          f"{sum(clips.values()) * clip_bytes / 2**30:.2f} GiB of features "
+          f"in {len(shards)} shards in {folder}")
     if dry_run:
         return
     with processes.first_goes_first("index"):
         write_index(folder, facts, len(shards))
     mine = [number for number in range(len(shards))
             if number % processes.count() == processes.index()]
-    todo = [number for number in mine if not is_written(folder, number)]
+    todo = {number: shards[number] for number in mine
+            if not is_written(folder, number)}
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} shards are there already")
-    encode = jax.jit(lambda frozen, frames: model.encode(
-        frozen, {}, {"frames": frames}, None, None),
-        compiler_options=compiler_options(mesh))
-    bar = tqdm(total=views * sum(_num_clips(video, config) for number in todo
-                                 for video in shards[number]),
+    bar = tqdm(total=views * sum(clips[video.video_id]
+                                 for shard in todo.values()
+                                 for video in shard),
                desc="caching features", unit="clip")
-    with StopSignal() as stop, bar:
-        for number in todo:
-            writer = ShardWriter(folder, number)
-            try:
-                for video in shards[number]:
-                    if came := stop.came:
-                        processes.ask_to_stop()
-                    if came or processes.asked_to_stop():
-                        raise Interrupted(
-                            f"stopped by {came or 'SIGTERM'}, whole "
-                            "shards stay: start the same command again to "
-                            "go on")
-                    arrays = _encode_views(
-                        video, config, name, dtype,
-                        lambda clips: _encode(clips, encode, model, mesh, bar))
-                    if arrays is not None:
-                        writer.add(video, arrays)
-                writer.close()
-            except OSError as error:
-                raise InputError(
-                    f"{folder}: cannot be written ({error}): make room and "
-                    "start the same command again, it goes on where it "
-                    "stopped") from error
-            finally:
-                writer.abandon()
+    try:
+        with StopSignal() as stop, bar:
+            _write_shards(todo, folder, config,
+                          _encode_step(encoder, taps_name, config, mesh),
+                          CLIPS_A_DEVICE * mesh.size, stop, bar)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error}): make room and start the "
+            "same command again, it continues where it stopped") from error
 
 
-def _videos(config: Any, workdir: Path) -> tuple[list[Video], int]:
-    """The videos of all subsets to cover, and the number of classes."""
+def _videos(config: Any, workdir: Path) -> list[Video]:
+    """The videos of all subsets to cover."""
     names = tuple(config.data.cache_subsets) or (
         config.data.train_subset, config.data.test_subset)
     videos: dict[str, Video] = {}
-    num_classes = 0
     for name in names:
         config.data.test_subset = name
         data = load_data(config, workdir, subsets=("test",))
-        num_classes = len(data.class_names)
         videos |= {video.video_id: video for video in data.test}
-    return list(videos.values()), num_classes
+    return list(videos.values())
+
+
+def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
+                  ) -> tuple[Encoder, str]:
+    """The frozen encoder, and under which name its taps are stored."""
+    spec, flat, _ = load_backbone(Path(config.backbone.checkpoint))
+    build.check_backbone(config.backbone, spec)
+    build.check_window(config, spec)
+    # A cache of every patch keeps them as the blocks gave them.
+    is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
+    encoder = frozen_encoder(config, spec, flat, tuple(facts["tap_layers"]),
+                             mesh, raw_taps=True if is_raw else None)
+    return encoder, "raw_taps" if is_raw else "taps"
+
+
+def _encode_step(encoder: Encoder, taps_name: str, config: Any, mesh: Mesh
+                 ) -> Callable[[Inputs], dict[str, jax.Array]]:
+    """Windows of one clip to `last` [b, u, c] and taps [b, k, u, h, w, c]."""
+    dtype = cache_dtype(config)
+
+    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
+    def encode(frozen, frames):
+        features = encoder.encode(frozen, {}, {"frames": frames}, None, None)
+        taps = rearrange(features.taps, "k b 1 u h w c -> b k u h w c")
+        return {"last": features.last[:, 0], taps_name: taps.astype(dtype)}
+
+    def step(inputs):
+        frames = {"frames": inputs["frames"]}
+        put = sharding.put(frames, sharding.batch_shardings(frames, mesh))
+        return encode(encoder.frozen, put["frames"])
+
+    return step
 
 
 def _num_clips(video: Video, config: Any) -> int:
     return -(-video.grid.num_samples // config.window.clip_frames)
 
 
-def _clip_bytes(model: build.Model, clip_frames: int, size: int,
-                num_devices: int, dtype: np.dtype) -> int:
-    shape = (num_devices, clip_frames, size, size, 3)
+def _clip_bytes(encoder: Encoder, taps_name: str, config: Any, mesh: Mesh
+                ) -> int:
+    """Of the features of one clip."""
+    size = config.augment.size
     features = jax.eval_shape(
-        lambda frozen, frames: model.encode(
-            frozen, {}, {"frames": frames}, None, None),
-        model.frozen, jax.ShapeDtypeStruct(shape, np.uint8))
-    return (features.last.size * features.last.dtype.itemsize
-            + features.taps.size * dtype.itemsize) // num_devices
+        _encode_step(encoder, taps_name, config, mesh),
+        {"frames": np.broadcast_to(np.zeros((), np.uint8), (
+            mesh.size, config.window.clip_frames, size, size, 3))})
+    return sum(leaf.size * leaf.dtype.itemsize
+               for leaf in features.values()) // mesh.size
 
 
-def _encode_views(video: Video, config: Any, name: str,
-                  dtype: np.dtype,
-                  encode: Callable[[Iterator[np.ndarray]],
-                                   tuple[np.ndarray, np.ndarray]]
-                  ) -> list[dict[str, np.ndarray]] | None:
-    """`last` and taps of every view; None if the video may be skipped."""
-    views = []
+def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
+                  config: Any, step: Callable[[Inputs], Any],
+                  batch_clips: int, stop: StopSignal, bar: tqdm) -> None:
+    """Encodes all videos in one stream; writes each shard when its last
+    video has ended."""
+    videos = [video for shard in todo.values() for video in shard]
+    open_shards = {number: {video.video_id for video in shard}
+                   for number, shard in todo.items()}
+    shard_of = {video.video_id: number for number, shard in todo.items()
+                for video in shard}
+    clips: dict[int, dict[int, list[Features]]] = {}
+    done: dict[str, list[Features]] = {}
+    stream = WindowStream(
+        range(len(videos)), functools.partial(_clips, videos, config),
+        batch_windows=batch_clips, num_threads=config.data.num_threads,
+        queue_windows=2 * batch_clips)
+    with contextlib.closing(iter(stream)) as batches:
+        for item in run_windows(step, batches):
+            if came := stop.came:
+                processes.ask_to_stop()
+            if came or processes.asked_to_stop():
+                raise Interrupted(
+                    f"stopped by {came or 'SIGTERM'}, whole shards stay: "
+                    "start the same command again to go on")
+            if not isinstance(item, VideoEnd):
+                row, features = item
+                clips.setdefault(row.video_number, {}).setdefault(
+                    row.view, []).append(features)
+                bar.update()
+                continue
+            name = videos[item.video_number].video_id
+            views = clips.pop(item.video_number, {})
+            if item.error is None:
+                done[name] = [_joined(parts) for _, parts
+                              in sorted(views.items())]
+            elif config.data.on_broken_video != "skip":
+                raise item.error
+            else:
+                logger.warning("skipped %s: %s", name, item.error)
+            number = shard_of[name]
+            open_shards[number].discard(name)
+            if not open_shards[number]:
+                _write_shard(folder, number, todo[number], done)
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    """Clips of a video: `last` [n, u, c] and taps [k, n, u, h, w, c]."""
+    return {name: np.stack([part[name] for part in parts],
+                           axis=0 if name == "last" else 1)
+            for name in parts[0]}
+
+
+def _write_shard(folder: Path, number: int, videos: Sequence[Video],
+                 done: dict[str, list[Features]]) -> None:
+    """In the order of the shard, whichever video was ready first."""
+    writer = ShardWriter(folder, number)
     try:
-        for view in range(1 + config.data.cache_copies):
-            last, taps = encode(_clips(video, config, view))
-            views.append({"last": last, name: taps.astype(dtype)})
-    except VideoDecodeError as error:
-        if config.data.on_broken_video != "skip":
-            raise
-        logger.warning("skipped %s: %s", video.video_id, error)
-        return None
-    return views
+        for video in videos:
+            if video.video_id in done:
+                writer.add(video, done.pop(video.video_id))
+        writer.close()
+    finally:
+        writer.abandon()
 
 
-def _encode(clips: Iterator[np.ndarray],
-            encode: Callable[[Any, jax.Array], WindowFeatures],
-            model: build.Model, mesh: Mesh, bar: tqdm
-            ) -> tuple[np.ndarray, np.ndarray]:
-    """Of all clips of a video: `last` [n, u, c] and `taps` [k, n, ...]."""
-    batch_clips = CLIPS_A_DEVICE * mesh.size
-    last, taps = [], []
-    for batch in _batches(clips, batch_clips):
-        count = len(batch)
-        frames = {"frames": np.stack(
-            batch + batch[-1:] * (batch_clips - count))}
-        put = sharding.put(frames, sharding.batch_shardings(frames, mesh))
-        features = jax.device_get(encode(model.frozen, put["frames"]))
-        last.append(features.last[:count, 0])
-        taps.append(features.taps[:, :count, 0])
-        bar.update(count)
-    return np.concatenate(last), np.concatenate(taps, 1)
-
-
-def _clips(video: Video, config: Any, view: int
-           ) -> Iterator[np.ndarray]:
-    """The video's clips, uint8 [f, size, size, 3].
+def _clips(videos: Sequence[Video], config: Any, number: int,
+           decoder_threads: int) -> Iterator[tuple[WindowRow, Inputs]]:
+    """The clips of all views of a video, each a window of its own.
 
     View 0 is what testing sees. The others are augmented, each with one draw
     for the whole video, or one a clip (config.augment.per).
     """
-    reader = FrameCache(0)
-    settings = config.augment
-    clip, many = config.window.clip_frames, 8 * config.window.clip_frames
-    total = video.grid.num_samples
-    for first in range(0, total, many):
-        valid = min(many, total - first)
-        length = -(-valid // clip) * clip
-        window = Window(first, length, valid)
-        if view == 0:
-            shown = reader.read_window(
-                video, window, augment.as_tested(
-                    settings.size, settings.test_resize), settings.size)
-            yield from np.split(shown, length // clip)
-            continue
-        frames = reader.read_window(video, window)
-        for index, part in enumerate(np.split(frames, length // clip)):
-            number = first // clip + index if settings.per == "clip" else 0
-            rng = np.random.default_rng(
-                [config.seed, zlib.crc32(video.video_id.encode()), view,
-                 number])
-            yield augment.train_view(part, rng, settings)
-
-
-def _batches(items: Iterator[np.ndarray], size: int
-             ) -> Iterator[list[np.ndarray]]:
-    while batch := list(itertools.islice(items, size)):
-        yield batch
+    reader, video = FrameReader(config), videos[number]
+    settings, clip = config.augment, config.window.clip_frames
+    for view in range(1 + config.data.cache_copies):
+        samples = (reader.full_samples if view else reader.test_samples)(
+            video, decoder_threads)
+        for window, frames in sliding_windows(samples, clip, clip, clip):
+            if view:
+                draw = (window.first_sample // clip
+                        if settings.per == "clip" else 0)
+                rng = np.random.default_rng(
+                    [config.seed, zlib.crc32(video.video_id.encode()), view,
+                     draw])
+                frames = augment.train_view(frames, rng, settings)
+            yield WindowRow(number, window, view), {"frames": frames}

@@ -1,48 +1,46 @@
 """--mode=eval: a finished work directory to mAP and predictions.json."""
 
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data.annotations.video_scores import load_video_scores
 from losa_jax.data.predictions import write_predictions
-from losa_jax.data.windows.examples import (
-    TestWindows,
-    WindowReader,
-    test_dataset,
-)
+from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import (
     BEFORE,
     EVALUATION,
     BrokenVideos,
 )
+from losa_jax.data.windows.stream import Inputs, VideoEnd
 from losa_jax.detection.fusion import fuse, rescore
-from losa_jax.detection.merge import (
-    VideoFinds,
-    finds_in_seconds,
-    merge_windows,
-)
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
     format_map_table,
 )
-from losa_jax.detection.segments import Detection
+from losa_jax.detection.nms import suppress
+from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
-from losa_jax.distributed.global_batch import local_rows, put_batch
+from losa_jax.distributed.global_batch import put_batch
 from losa_jax.errors import InputError
+from losa_jax.inference.run_windows import (
+    VideoSegments,
+    nms_settings,
+    run_windows,
+)
+from losa_jax.inference.spread_windows import SpreadWindows
 from losa_jax.jobs.report import write_split_report
 from losa_jax.jobs.setup import (
     ANY_CLASS,
     DataSet,
     load_data,
-    readers,
     start_log,
     window_reader,
     write_json,
@@ -65,19 +63,23 @@ class Evaluator:
     """Test windows to mAP; compiled once, used after many epochs."""
 
     def __init__(self, config: Any, data: DataSet, model: build.Model,
-                 mesh: Mesh, cache: WindowReader, broken: BrokenVideos):
+                 mesh: Mesh, reader: WindowReader, skipped: BrokenVideos):
         """
         Args:
-          broken: is told of videos that fail to decode.
+          reader: of the windows.
+          skipped: notes videos that fail to decode.
         """
-        self._config, self._data, self._broken = config, data, broken
-        self._model, self._mesh, self._cache = model, mesh, cache
+        self._config, self._data, self._skipped = config, data, skipped
+        self._model, self._mesh = model, mesh
         settings = config.evaluate
         self._video_scores = load_video_scores(
             settings.video_scores, data.label_names,
             [video.video_id for video in data.test]
         ) if settings.video_scores else None
-        self._candidates = build.jit_candidates_step(config, model, mesh)
+        self._nms = nms_settings(settings)
+        self._windows = SpreadWindows(data.test, reader, config, mesh,
+                                      settings.batch_windows)
+        self._predict = build.jit_predict_step(config, model, mesh)
 
     def run(self, parameters: Any, statistics: Any
             ) -> tuple[MapReport, dict[str, list[Detection]]]:
@@ -86,78 +88,73 @@ class Evaluator:
         Videos that fail to decode under data.on_broken_video="skip" are left
         out of the ground truth, with a warning and a count.
         """
+        videos, windows = self._data.test, self._windows
         failed: set[str] = set()
-        windows = TestWindows(self._data.test, self._config,
-                              cache=self._cache)
-        batch_windows = self._config.evaluate.batch_windows
-        dataset, numbers_of = test_dataset(
-            windows, batch_windows=batch_windows,
-            rows=local_rows(self._mesh, batch_windows),
-            **readers(self._config, self._cache))
-        samples_per_token = (self._config.window.frames
-                             / self._config.window.tokens)
-        # Every process predicts all windows and merges its share of videos.
-        found = {number: VideoFinds() for number in range(
-            processes.index(), len(self._data.test), processes.count())}
-        for batch, numbers in zip(
-                tqdm(dataset, total=len(numbers_of), desc="evaluating",
-                     unit="batch", leave=False), numbers_of, strict=True):
-            self._broken.collect(batch, EVALUATION)
-            batch.pop("decoded_frames", None)
-            failed |= {
-                self._data.test[windows.items[number][0]].video_id
-                for number, valid in zip(
-                    batch.pop("window_number"), batch["valid_samples"],
-                    strict=True)
-                if number >= 0 and not valid}
-            rows = jax.device_get(self._candidates(
-                parameters, statistics, self._model.frozen,
-                put_batch(batch, self._mesh, batch_windows)))
-            for row, number in enumerate(numbers):
-                if number < 0:  # padding
+        merged: dict[str, list[Detection]] = {}
+        own = set(windows.own_videos)
+        settings = self._config.window
+        segments = VideoSegments([video.grid for video in videos],
+                                 settings.frames / settings.tokens)
+        bar = tqdm(total=windows.num_batches, desc="evaluating", unit="batch",
+                   leave=False)
+
+        def step(inputs: Inputs) -> Any:
+            bar.update()
+            return self._predict(
+                parameters, statistics, self._model.frozen, put_batch(
+                    inputs, self._mesh, self._config.evaluate.batch_windows))
+
+        with bar, contextlib.closing(iter(windows)) as batches:
+            for item in run_windows(step, batches,
+                                    output_rows=windows.output_rows):
+                if not isinstance(item, VideoEnd):
+                    if item[0].video_number in own:
+                        segments.add(*item)
                     continue
-                video_number, window = windows.items[number]
-                if video_number in found:
-                    candidates, scores = jax.tree.map(
-                        lambda leaf, row=row: leaf[row], rows)
-                    found[video_number].add(finds_in_seconds(
-                        candidates, scores,
-                        self._data.test[video_number].grid,
-                        window.first_sample, samples_per_token))
-        merged = {}
-        for number, finds in found.items():
-            video_id = self._data.test[number].video_id
-            merged[video_id] = self._classified(video_id, merge_windows(
-                finds.take(), self._data.class_names, self._config.evaluate))
+                video_id = videos[item.video_number].video_id
+                found = segments.take(item.video_number)
+                if item.error is not None:
+                    if self._config.data.on_broken_video != "skip":
+                        raise item.error
+                    self._skipped.add(video_id, str(item.error), EVALUATION)
+                    failed.add(video_id)
+                elif item.video_number in own:
+                    merged[video_id] = self._merged(video_id, found)
         predictions, failed = self._gather(merged, failed)
         report = self._score(predictions, failed)
         return report, predictions
+
+    def _merged(self, video_id: str, segments: Segments) -> list[Detection]:
+        """Detections of a video from the segments of all its windows."""
+        names = self._data.class_names
+        left, _ = suppress(segments, len(names), self._nms)
+        return self._classified(video_id, detections(left, names))
 
     def _gather(self, merged: dict[str, list[Detection]], failed: set[str]
                 ) -> tuple[dict[str, list[Detection]], set[str]]:
         """Of all processes: detections in the videos' order, and failures."""
         if processes.count() > 1:
             parts = processes.gather(
-                [merged, sorted(failed), self._broken.entries])
+                [merged, sorted(failed), self._skipped.entries])
             merged = {video_id: [Detection(*row) for row in rows]
                       for part, *_ in parts for video_id, rows in part.items()}
             failed = {video_id for _, part, _ in parts for video_id in part}
             for *_, entries in parts:
-                self._broken.absorb(entries)
+                self._skipped.absorb(entries)
         return {video.video_id: merged[video.video_id]
                 for video in self._data.test
                 if video.video_id not in failed}, failed
 
-    def _classified(self, video_id: str, found: list[Detection]
+    def _classified(self, video_id: str, rows: list[Detection]
                     ) -> list[Detection]:
         """With the scores of an external classifier, where there are any."""
         if self._video_scores is None:
-            return found
+            return rows
         settings = self._config.evaluate
         scores = self._video_scores[video_id]
         if not self._config.data.class_agnostic:
-            return rescore(found, scores, fusion=settings.video_scores_fusion)
-        return fuse(found, scores, top_classes=settings.video_scores_top,
+            return rescore(rows, scores, fusion=settings.video_scores_fusion)
+        return fuse(rows, scores, top_classes=settings.video_scores_top,
                     fusion=settings.video_scores_fusion)
 
     def _score(self, predictions: dict[str, list[Detection]],
@@ -270,7 +267,7 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
     else:
         state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
-    cache = window_reader(config, store, {"testing": data.test})
+    reader = window_reader(config, store, {"testing": data.test})
     output = workdir / config.evaluate.output
     if processes.is_first():
         output.mkdir(exist_ok=True)
@@ -279,7 +276,7 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
     for video in data.broken:
         broken.add(video.video_id, video.reason, BEFORE)
     report, predictions = Evaluator(
-        config, data, model, mesh, cache, broken).run(
+        config, data, model, mesh, reader, broken).run(
             state.ema, state.statistics)
     step = int(state.step)
     write_results(output, report, predictions,

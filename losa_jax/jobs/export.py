@@ -20,13 +20,14 @@ from losa_jax.inference.exported import (
     refuse_others,
     write_exported,
 )
-from losa_jax.inference.localizer import read_thresholds
+from losa_jax.inference.load import Run, load_run, read_thresholds
 from losa_jax.jobs.setup import start_log
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops.attention import portable
 from losa_jax.models.ops.params import flatten, nest
-from losa_jax.training.restore import Run, load_run, plain
-from losa_jax.training.step import make_candidates_step
+from losa_jax.training.build import decode_settings
+from losa_jax.training.restore import plain
+from losa_jax.training.step import make_predict_step
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,6 @@ def export(config: Any, workdir: Path) -> Path:
     if strangers or not platforms:
         raise InputError(f"config.export.platforms={platforms}: choose among "
                          f"{', '.join(PLATFORMS)}")
-    if config.features.folder:
-        raise InputError("a run on files of features has no network that "
-                         "reads videos: there is nothing whole to export")
     folder = Path(config.export.folder or workdir / DEFAULT_FOLDER)
     refuse_others(folder)
     config = config.copy_and_resolve_references()
@@ -55,7 +53,7 @@ def export(config: Any, workdir: Path) -> Path:
     chunk, batch = config.backbone.chunk_clips, config.evaluate.batch_windows
     config.backbone.chunk_clips = max(1, chunk // batch) if chunk else 0
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-    run = load_run(config, workdir, mesh)
+    run = load_run(workdir, config, mesh, which=config.evaluate.checkpoint)
     start_log(workdir)
     weights = {name: np.asarray(jax.device_get(leaf)) for name, leaf
                in flatten(_weights(run)).items()}
@@ -88,19 +86,20 @@ def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
              platforms: tuple[str, ...]) -> bytes:
     """The serialized program, for any number of windows."""
     model = run.model
-    step = make_candidates_step(model.encode, model.detector,
-                                model.points_of, model.tubelet,
-                                config.evaluate)
+    step = make_predict_step(model.encode, model.detector,
+                             decode_settings(config.evaluate))
 
     def one_window(weights, frames, valid_samples):
         tree = nest(weights)
-        found, class_scores = jax.tree.map(lambda leaf: leaf[0], step(
+        found = jax.tree.map(lambda leaf: leaf[0], step(
             tree["trained"], FeatureStatistics(**tree["statistics"]),
             tree.get("frozen", {}),
             {"frames": frames[None], "valid_samples": valid_samples[None]}))
         rows = found._asdict()
-        if class_scores is not None:
-            rows["class_scores"] = class_scores
+        # The format's names, older than the code's.
+        rows["alive"] = rows.pop("valid")
+        if rows["class_scores"] is None:
+            del rows["class_scores"]
         return rows
 
     def all_windows(weights, frames, valid_samples):

@@ -7,22 +7,23 @@ its devices. A file has its name only when it is whole; the same command again
 goes on with those that are missing.
 """
 
+import collections
 import contextlib
-import dataclasses
+import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax import timeline
 from losa_jax.data.features.record import record_path, write_record
-from losa_jax.data.records import AnnotatedVideo, BrokenVideo, Video
+from losa_jax.data.records import AnnotatedVideo, BrokenVideo, Video, Window
 from losa_jax.data.video.check import (
     EXTENSIONS,
     REPORT,
@@ -30,16 +31,21 @@ from losa_jax.data.video.check import (
     report_broken,
     video_ids,
 )
-from losa_jax.data.windows.pieces import (
-    Piece,
-    clip_pieces,
-    ending_in_errors,
+from losa_jax.data.windows.readers import FrameReader
+from losa_jax.data.windows.sampling import (
     num_clips,
-    num_tokens,
-    window_pieces,
+    test_windows,
+    token_windows,
+    video_grid,
+    window_step,
 )
-from losa_jax.data.windows.sampling import video_grid
-from losa_jax.data.windows.stream import read_ahead
+from losa_jax.data.windows.stream import (
+    Inputs,
+    VideoEnd,
+    WindowRow,
+    WindowStream,
+    sliding_windows,
+)
 from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
@@ -48,9 +54,10 @@ from losa_jax.inference.extractor import (
     clip_extractor,
     token_extractor,
 )
+from losa_jax.inference.load import load_run
+from losa_jax.inference.run_windows import run_windows
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import start_log
-from losa_jax.training.restore import load_run
 from losa_jax.utils.run_files import PROBED_FILE
 
 logger = logging.getLogger(__name__)
@@ -59,8 +66,6 @@ WHAT = ("clips", "last", "adapted")
 DTYPES = {"float32": np.float32, "float16": np.float16}
 # Clips encoded at once on each device where backbone.chunk_clips is 0.
 CLIPS_A_DEVICE = 16
-# Pieces that wait decoded.
-PIECES_AHEAD = 2
 
 
 def extract(config: Any, workdir: Path) -> None:
@@ -81,33 +86,31 @@ def extract(config: Any, workdir: Path) -> None:
     devices = jax.local_devices()
     mesh = sharding.make_mesh((len(devices), 1, 1), devices)
     videos, broken = _videos(config, workdir)
-    if settings.what == "clips":
-        source, pieces_of, clock = _clips(config, mesh)
-    else:
-        source, pieces_of, clock = _tokens(config, workdir, mesh)
+    source, rows_of, batch_windows, clock = (
+        _clips(config, mesh) if settings.what == "clips"
+        else _tokens(config, workdir, mesh))
 
     facts = {"what": settings.what, "width": source.width,
              "dtype": settings.dtype, **clock, **source.facts}
     facts["pixels"] = {"size": config.augment.size,
                        "resize": config.augment.test_resize,
                        **facts["pixels"]}
-    lengths = {video.video_id: _length(video, config, source)
-               for video in videos}
+    rows = {video.video_id: rows_of(video) for video in videos}
     folder.mkdir(parents=True, exist_ok=True)
-    write = partial(write_record, folder, facts, {
+    write = functools.partial(write_record, folder, facts, {
         video.video_id: {**_clock_of(video, facts),
-                         "length": lengths[video.video_id]}
+                         "length": rows[video.video_id].length}
         for video in videos}, process_index=jax.process_index())
     write(broken=broken)
     dtype = DTYPES[settings.dtype]
     todo = [video for video in videos if not _is_whole(
         folder / f"{video.video_id}.npy",
-        (lengths[video.video_id], source.width), dtype)]
+        (rows[video.video_id].length, source.width), dtype)]
     there, count = map(sum, zip(*processes.gather(
         [len(videos) - len(todo), len(videos)]), strict=True))
     if there:
         print(f"{there} of {count} videos are there already")
-    failed = _run(todo, folder, source, pieces_of, lengths, dtype, config)
+    failed = _run(todo, rows, folder, source, batch_windows, config)
     if failed:
         broken |= failed
         write(broken=broken)
@@ -183,50 +186,80 @@ def _videos(config: Any, workdir: Path
     return videos, {video.video_id: video.reason for video in lost}
 
 
-Source = tuple[Extractor, Callable[[Video], Iterator[Piece]],
-               dict[str, Any]]
+class Rows(NamedTuple):
+    """How the vectors of a video come about.
+
+    Attributes:
+      length: number of vectors.
+      windows: yields the windows and frames of a video.
+      place: (window, its output) to (rows of the video, their vectors).
+    """
+
+    length: int
+    windows: Callable[[int], Iterator[tuple[Window, np.ndarray]]]
+    place: Callable[[Window, np.ndarray], tuple[Any, np.ndarray]]
 
 
-def _clips(config: Any, mesh: Any) -> Source:
-    settings = config.extract
+# A video to its rows.
+RowsOf = Callable[[Video], Rows]
+
+
+def _clips(config: Any, mesh: Mesh
+           ) -> tuple[Extractor, RowsOf, int, dict[str, Any]]:
+    """A vector a clip: encoder, rows of a video, clips at once, clock."""
+    settings, reader = config.extract, FrameReader(config)
     source = clip_extractor(config, mesh)
-    clip_frames = source.spec.clip_frames
+    clip, stride = source.spec.clip_frames, settings.stride_frames
+
+    def rows_of(video):
+        return Rows(
+            num_clips(video.grid.num_samples, clip, stride),
+            functools.partial(reader.clips, video, clip, stride),
+            lambda window, vector: (window.first_sample // stride, vector))
+
     a_device = config.backbone.chunk_clips or CLIPS_A_DEVICE
-    pieces_of = partial(
-        clip_pieces, clip_frames=clip_frames,
-        stride_frames=settings.stride_frames,
-        batch_clips=a_device * mesh.size, size=config.augment.size,
-        resize=config.augment.test_resize)
-    return source, pieces_of, {
-        "stride_frames": settings.stride_frames, "clip_frames": clip_frames,
+    return source, rows_of, a_device * mesh.size, {
+        "stride_frames": stride, "clip_frames": clip,
         "clock": "resampled" if settings.fps else "frames of the file"}
 
 
-def _tokens(config: Any, workdir: Path, mesh: Any) -> Source:
-    run = (load_run(config, workdir, mesh)
+def _tokens(config: Any, workdir: Path, mesh: Mesh
+            ) -> tuple[Extractor, RowsOf, int, dict[str, Any]]:
+    """A vector a token of the windows of a run; as `_clips`."""
+    run = (load_run(workdir, config, mesh, which=config.evaluate.checkpoint)
            if config.extract.what == "adapted" else None)
     source = token_extractor(config, mesh, run)
-    tubelet = source.spec.tubelet
-    batch = config.evaluate.batch_windows
-    pieces_of = partial(
-        window_pieces, window=config.window, tubelet=tubelet,
-        batch_windows=-(-batch // mesh.size) * mesh.size,
-        size=config.augment.size, resize=config.augment.test_resize)
+    tubelet, settings = source.spec.tubelet, config.window
+    # Clips at the same places in all windows: tokens then share one grid.
+    align = settings.clip_frames
+    reader = FrameReader(config)
+
+    def rows_of(video):
+        places = test_windows(video.grid, settings.frames, settings.overlap,
+                              align=align)
+        number_of = {window.first_sample: number
+                     for number, window in enumerate(places)}
+        owner = token_windows(places, video.grid.num_samples, tubelet)
+
+        def windows(decoder_threads):
+            return sliding_windows(
+                reader.test_samples(video, decoder_threads), settings.frames,
+                window_step(settings.frames, settings.overlap, align), align)
+
+        def place(window, vectors):
+            rows = np.flatnonzero(owner == number_of[window.first_sample])
+            return rows, vectors[rows - window.first_sample // tubelet]
+
+        return Rows(len(owner), windows, place)
+
     # Under a fixed stride samples are frames of the file; else they are a
     # clock of their own, and a token lasts `tubelet` of its ticks.
-    by_stride = config.window.sampling == "stride"
-    stride = tubelet * (config.window.frame_stride if by_stride else 1)
-    return source, pieces_of, {
+    by_stride = settings.sampling == "stride"
+    stride = tubelet * (settings.frame_stride if by_stride else 1)
+    batch = -(-config.evaluate.batch_windows // mesh.size) * mesh.size
+    return source, rows_of, batch, {
         "stride_frames": stride, "clip_frames": stride,
         "clock": "frames of the file" if by_stride else "samples"}
-
-
-def _length(video: Video, config: Any, source: Extractor) -> int:
-    samples = video.grid.num_samples
-    if config.extract.what == "clips":
-        return num_clips(samples, source.spec.clip_frames,
-                         config.extract.stride_frames)
-    return num_tokens(samples, source.spec.tubelet)
 
 
 def _clock_of(video: Video, facts: dict[str, Any]) -> dict[str, Any]:
@@ -238,57 +271,60 @@ def _clock_of(video: Video, facts: dict[str, Any]) -> dict[str, Any]:
     return {"fps": fps, "frame_count": round(info.duration_seconds * fps)}
 
 
-@dataclasses.dataclass
-class _Begun:
-    """A video of which some pieces are encoded; frames as the bar knows."""
-
-    rows: np.ndarray
-    num_rows: int = 0
-    num_frames: int = 0
-
-
-def _run(videos: Sequence[Video], folder: Path, source: Extractor,
-         pieces_of: Callable[[Video], Iterator[Piece]],
-         lengths: dict[str, int], dtype: Any, config: Any
+def _run(videos: Sequence[Video], rows: Mapping[str, Rows], folder: Path,
+         source: Extractor, batch_windows: int, config: Any
          ) -> dict[str, str]:
-    """Encodes and writes; returns what may be skipped and why."""
+    """Encodes and writes; returns what was skipped and why."""
     failed: dict[str, str] = {}
     bar = tqdm(total=sum(video.info.frame_count for video in videos),
                desc="extracting", unit="frame", unit_scale=True)
-    # Several videos are decoded side by side, so their pieces come mixed.
-    begun: dict[str, _Begun] = {}
-    pieces = read_ahead(
-        [ending_in_errors(video, pieces_of(video)) for video in videos],
-        num_threads=config.data.num_threads, queue_size=PIECES_AHEAD)
-    with StopSignal() as stop, bar, contextlib.closing(pieces):
-        for piece in pieces:
-            name = piece.video.video_id
-            one = begun.setdefault(name, _Begun(
-                np.empty((lengths[name], source.width), np.float32)))
-            if piece.error is not None:
-                if config.data.on_broken_video != "skip":
-                    raise piece.error
-                logger.warning("skipped %s: %s", name, piece.error)
-                failed[name] = str(piece.error)
-            else:
-                encoded = np.asarray(source.encode(piece.inputs), np.float32)
-                one.rows[piece.put] = encoded[piece.take]
-                one.num_rows += len(piece.put)
-            frames = piece.video.info.frame_count
-            if not piece.is_last:
-                frames = frames * one.num_rows // lengths[name]
-            bar.update(frames - one.num_frames)
-            one.num_frames = frames
-            if piece.is_last:
-                del begun[name]
-                if piece.error is None:
-                    _save(folder / f"{name}.npy", one.rows, dtype)
+    # Several videos are decoded side by side, so their windows come mixed.
+    begun: dict[int, np.ndarray] = {}
+    counted: collections.Counter[int] = collections.Counter()
+    bar_of: dict[int, int] = {}
+
+    def windows_of(number: int, decoder_threads: int
+                   ) -> Iterator[tuple[WindowRow, Inputs]]:
+        for window, frames in rows[videos[number].video_id].windows(
+                decoder_threads):
+            yield WindowRow(number, window), {"frames": frames}
+
+    stream = WindowStream(
+        range(len(videos)), windows_of, batch_windows=batch_windows,
+        num_threads=config.data.num_threads, queue_windows=2 * batch_windows)
+    with StopSignal() as stop, bar, contextlib.closing(
+            iter(stream)) as batches:
+        for item in run_windows(source.encode, batches):
             if came := stop.came:
                 processes.ask_to_stop()
             if came or processes.asked_to_stop():
                 raise Interrupted(
                     f"stopped by {came or 'SIGTERM'}, whole files stay: "
                     "start the same command again to go on")
+            number = (item if isinstance(item, VideoEnd)
+                      else item[0]).video_number
+            name = videos[number].video_id
+            frames = videos[number].info.frame_count
+            if not isinstance(item, VideoEnd):
+                video = rows[name]
+                if number not in begun:
+                    begun[number] = np.empty((video.length, source.width),
+                                             np.float32)
+                place, vectors = video.place(item[0].window, item[1])
+                begun[number][place] = vectors
+                counted[number] += np.size(place)
+                frames = frames * counted[number] // video.length
+            elif item.error is None:
+                _save(folder / f"{name}.npy", begun.pop(number),
+                      DTYPES[config.extract.dtype])
+            elif config.data.on_broken_video != "skip":
+                raise item.error
+            else:
+                logger.warning("skipped %s: %s", name, item.error)
+                failed[name] = str(item.error)
+                begun.pop(number, None)
+            bar.update(frames - bar_of.get(number, 0))
+            bar_of[number] = frames
     return failed
 
 

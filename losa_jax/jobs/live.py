@@ -12,14 +12,26 @@ from tqdm import tqdm
 
 from losa_jax import timeline
 from losa_jax.data.windows.live import ENDLESS, LiveVideo
-from losa_jax.data.windows.stream import read_ahead, sliding_windows
-from losa_jax.detection.online_nms import Settling
+from losa_jax.data.windows.sampling import clip_alignment, window_step
+from losa_jax.data.windows.stream import (
+    Inputs,
+    VideoEnd,
+    WindowRow,
+    WindowStream,
+    sliding_windows,
+)
+from losa_jax.detection.online_nms import OnlineNms
 from losa_jax.detection.segments import Detection
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.inference.localizer import Localizer
+from losa_jax.inference.run_windows import (
+    VideoSegments,
+    nms_settings,
+    run_windows,
+)
 
 LINES_FILE = "live.jsonl"
-# Of a tenth of a second, see `read_ahead`.
+# Short waits after a signal (see `read_ahead`) until the source is given up.
 PATIENT_WAITS = 30
 
 
@@ -53,12 +65,14 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
         bar = stack.enter_context(tqdm(
             desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen"
             "{postfix}"))
-        length_seconds = float(video.grid.seconds_from_samples(window.frames))
-        settling = Settling(localizer.class_names, config.evaluate,
-                            memory_seconds=length_seconds)
+        online = OnlineNms(
+            localizer.class_names, nms_settings(config.evaluate),
+            memory_seconds=float(
+                video.grid.seconds_from_samples(window.frames)))
+        segments = VideoSegments([video.grid], window.frames / window.tokens)
 
-        def write(found: list[Detection]) -> int:
-            shown = localizer.shown(found, threshold)
+        def write(rows: list[Detection]) -> int:
+            shown = localizer.shown(rows, threshold)
             for detection in shown:
                 first, last = timeline.frame_span(
                     *detection[:2], video.fps, ENDLESS)
@@ -72,23 +86,36 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                     print(text, file=file, flush=True)
             return len(shown)
 
-        samples = _until_stopped(video, stop)
-        items = stack.enter_context(contextlib.closing(read_ahead(
-            [sliding_windows(samples, window)], num_threads=1, queue_size=2,
-            stopped=_Patience(stop).is_over)))
-        for place, frames in items:
-            finds, = localizer.find([place], [frames], [video.grid])
-            settling.add(finds)
+        def windows_of(number: int, decoder_threads: int
+                       ) -> Iterator[tuple[WindowRow, Inputs]]:
+            align = clip_alignment(window)
+            for place, frames in sliding_windows(
+                    _until_stopped(video, stop), window.frames,
+                    window_step(window.frames, window.overlap, align),
+                    align):
+                yield WindowRow(number, place), {"frames": frames}
+
+        batches = stack.enter_context(contextlib.closing(iter(WindowStream(
+            [0], windows_of, batch_windows=localizer.batch_windows,
+            num_threads=1, stopped=_Patience(stop).is_over))))
+        for item in run_windows(localizer.predict_windows, batches,
+                                is_ahead=False):
+            if isinstance(item, VideoEnd):
+                if item.error is not None:
+                    raise item.error
+                continue
+            row, _ = item
+            online.add(segments.in_seconds(*item))
             # Not a step further: the last window is shifted back to end with
             # the video, and nobody knows yet whether it comes next.
-            count += write(settling.settle(float(
-                video.grid.seconds_from_samples(place.first_sample))))
-            bar.set_postfix_str(f"{count} found", refresh=False)
+            count += write(online.final_before(float(
+                video.grid.seconds_from_samples(row.window.first_sample))))
+            bar.set_postfix_str(f"{count} detections", refresh=False)
             bar.update(float(video.grid.seconds_from_samples(
-                place.first_sample + place.valid_samples)) - bar.n)
-        settling.cut(video.seconds)
-        count += write(settling.settle(math.inf))
-        bar.set_postfix_str(f"{count} found")
+                row.window.first_sample + row.window.valid_samples)) - bar.n)
+        online.cut(video.seconds)
+        count += write(online.final_before(math.inf))
+        bar.set_postfix_str(f"{count} detections")
     return count
 
 

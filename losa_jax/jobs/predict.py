@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from losa_jax.data.records import Video
 from losa_jax.data.video.check import EXTENSIONS
-from losa_jax.data.windows.examples import clip_alignment
-from losa_jax.data.windows.sampling import test_windows
+from losa_jax.data.windows.sampling import test_windows_of
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
@@ -176,11 +175,9 @@ def _probe(asked: Sequence[Asked], localizer: Localizer,
 def _predict_all(readable: Sequence[tuple[Asked, Video]],
                  localizer: Localizer, settings: Settings, done: Predicted,
                  failures: dict[str, str], stop: StopSignal) -> None:
-    window = localizer.config.window
     asked = {one.video_id: one for one, _ in readable}
     videos = [video for _, video in readable]
-    total = sum(len(test_windows(video.grid, window.frames, window.overlap,
-                                 clip_alignment(window)))
+    total = sum(len(test_windows_of(video, localizer.config))
                 for video in videos)
     writing: collections.deque[Future] = collections.deque()
     # Pictures and texts are made while the next windows are predicted; left
@@ -198,7 +195,7 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
             # All that are kept are shown: more would be.
             is_full = len(shown) == (
                 settings.top_k or localizer.config.evaluate.max_detections)
-            bar.write(f"{one.source}: {len(shown)} found in "
+            bar.write(f"{one.source}: {len(shown)} actions in "
                       f"{result.video.info.duration_seconds:.1f} s" + (
                           ", as many as are kept: --top_k=N keeps more"
                           if is_full else ""), file=sys.stdout)

@@ -20,16 +20,15 @@ from tqdm import tqdm
 
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.examples import (
-    TestWindows,
-    TrainWindows,
-    test_dataset,
-    train_dataset,
-)
+from losa_jax.data.windows.examples import TrainWindows, train_dataset
 from losa_jax.data.windows.loader import Batches
+from losa_jax.data.windows.readers import FrameReader
+from losa_jax.data.windows.stream import VideoEnd
 from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
+from losa_jax.inference.run_windows import run_windows
+from losa_jax.inference.spread_windows import SpreadWindows
 from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.models.backbones.sizes import backbone_size
 from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
@@ -126,6 +125,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     data = load_data(config, workdir)
     cache = FrameCache(config.data.frame_cache_gib)
     cache.admit(data.train, "training clips")
+    reader = FrameReader(config, cache)
     # One process does it, others of the run wait: see ensure_backbone.
     devices = math.gcd(jax.local_device_count(), settings.batch_clips)
     mesh = sharding.make_mesh((devices, 1, 1), jax.local_devices()[:devices])
@@ -143,7 +143,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
         second_moment_decay=SECOND_MOMENT_DECAY)
 
     # --- The last checkpoint, or a measured start --------------------------
-    batches = iter(_clips(config, data, cache))
+    batches = iter(_clips(config, data, reader))
     checkpoints = Checkpoints(workdir, alone=processes.count() > 1,
                               only_writer=True)
     params = jax.jit(lambda: parameters(
@@ -152,7 +152,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     start = 0
     if checkpoints.latest_step() is None:
         # An iterator of its own: training's begins with its first batch.
-        few = iter(_clips(config, data, cache))
+        few = iter(_clips(config, data, reader))
         params = calibrate(template, params, [
             next(few)["frames"] for _ in range(CALIBRATION_BATCHES)])
     state = jax.device_put((params, optimizer.init(params)),
@@ -244,9 +244,9 @@ def _facts(config: Any, data: DataSet) -> dict[str, Any]:
         "class_names": list(data.class_names)})
 
 
-def _clips(config: Any, data: DataSet, cache: FrameCache) -> Batches:
+def _clips(config: Any, data: DataSet, reader: FrameReader) -> Batches:
     transform = TrainWindows(data.train, data.class_names, config,
-                             cache=cache)
+                             reader=reader)
     return train_dataset(
         transform, len(data.train), seed=config.seed,
         batch_windows=config.pretrain.batch_clips,
@@ -271,25 +271,22 @@ def _clip_config(config: Any, folder: Path) -> Any:
 
 def _test_accuracy(config: Any, data: DataSet, template: Template,
                    params: Any, mesh: Mesh) -> float:
-    windows = TestWindows(data.test, config, cache=FrameCache(0))
     classify = jax.jit(lambda params, frames: template.bind(params).classify(
         frames).argmax(-1))
-    dataset, _ = test_dataset(
-        windows, num_threads=config.data.num_threads,
-        batch_windows=config.pretrain.batch_clips)
-    hits = []
-    for batch in dataset:
-        numbers = batch["window_number"]
-        frames = sharding.put(
-            {"frames": batch["frames"]},
-            sharding.batch_shardings({"frames": None}, mesh))["frames"]
-        predicted = np.asarray(classify(params, frames))
-        for number, label in zip(numbers, predicted, strict=True):
-            if number >= 0:
-                video = data.test[windows.items[number][0]]
-                hits.append(data.class_names[label]
-                            == video.actions[0].label)
-    return float(np.mean(hits))
+    windows = SpreadWindows(data.test, FrameReader(config), config, mesh,
+                            config.pretrain.batch_clips)
+
+    def step(inputs):
+        frames = {"frames": inputs["frames"]}
+        return classify(params, sharding.put(
+            frames, sharding.batch_shardings({"frames": None}, mesh)
+        )["frames"])
+
+    return float(np.mean([
+        data.class_names[int(item[1])]
+        == data.test[item[0].video_number].actions[0].label
+        for item in run_windows(step, windows)
+        if not isinstance(item, VideoEnd)]))
 
 
 def _save(spec: VitSpec, params: Any, output: Path) -> None:

@@ -20,7 +20,6 @@ from losa_jax.data.annotations.load import (
     load_annotations,
     load_class_names,
 )
-from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.records import (
     AnnotatedVideo,
     Annotations,
@@ -30,8 +29,13 @@ from losa_jax.data.records import (
 )
 from losa_jax.data.video.check import check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.examples import FeatureStore, WindowReader
-from losa_jax.data.windows.loader import ReadAhead
+from losa_jax.data.windows.loader import batches_in_memory
+from losa_jax.data.windows.readers import (
+    FeatureReader,
+    FeatureStore,
+    FrameReader,
+    WindowReader,
+)
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
@@ -224,8 +228,7 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
 def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
             store: FeatureStore | None, stored: "StoredVideos | None"
             ) -> Video:
-    grid = (store.grid(info) if isinstance(store, FeatureFiles)
-            else video_grid(info, config.window))
+    grid = (store and store.grid(info)) or video_grid(info, config.window)
     read_encoded = None
     if store is None and stored is not None and stored.embedded:
         read_encoded = functools.partial(stored.read, video.video_id)
@@ -264,48 +267,32 @@ def blocked_videos(block_list: str) -> dict[str, str]:
 
 
 def window_reader(config: Any, store: FeatureStore | None,
-                  sets: Mapping[str, Sequence[Video]]
-                  ) -> WindowReader:
-    """What windows are read from: cached features, or decoded frames.
+                  sets: Mapping[str, Sequence[Video]]) -> WindowReader:
+    """What windows are read from: features, or decoded frames.
 
     Args:
       sets: that are read again and again, by name.
+
+    Raises:
+      InputError: no thread is left to read.
     """
+    if config.data.num_threads < 1:
+        raise InputError(f"config.data.num_threads={config.data.num_threads}"
+                         ": give 1 or more")
     if store is not None:
-        return store
+        return FeatureReader(store, config)
     cache = FrameCache(config.data.frame_cache_gib)
-    if config.data.worker_processes:
-        logger.info("worker processes decode every window anew: "
-                    "data.frame_cache_gib is not used")
-        return cache
     for name, videos in sets.items():
         cache.admit(videos, name)
-    return cache
+    return FrameReader(config, cache)
 
 
-def readers(config: Any, reader: WindowReader) -> dict[str, int]:
-    """Threads and worker processes that make batches."""
-    data = config.data
-    if data.num_threads < 1 or data.worker_processes < 0:
-        raise InputError(
-            f"config.data.num_threads={data.num_threads} must be 1 or more, "
-            f"config.data.worker_processes={data.worker_processes} 0 or more")
-    # Cached features are only copied: no work for another process.
-    workers = (data.worker_processes if isinstance(reader, FrameCache)
-               else 0)
-    return {"num_threads": data.num_threads, "worker_processes": workers}
-
-
-def print_read_ahead(config: Any, reader: WindowReader) -> None:
-    """How many windows are in memory at once, and how much they take."""
-    if not isinstance(reader, FrameCache):
-        return
-    ahead = ReadAhead(**readers(config, reader))
-    windows = ahead.num_batches * config.train.batch_windows
+def print_read_ahead(config: Any) -> None:
+    """How many windows of frames are in memory at once, and their size."""
+    threads = config.data.num_threads
+    windows = batches_in_memory(threads) * config.train.batch_windows
     size = 3 * config.augment.size ** 2 * config.window.frames
-    who = (f"{ahead.worker_processes} worker processes of "
-           if ahead.worker_processes else "") + f"{ahead.num_threads} threads"
-    print(f"data: {who} decode; up to {windows} windows of "
+    print(f"data: {threads} threads decode; up to {windows} windows of "
           f"{size / 2**20:.1f} MiB in memory, {windows * size / 2**30:.2f} "
           "GiB")
 

@@ -15,11 +15,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data.records import Video
-from losa_jax.data.windows.examples import (
-    TrainWindows,
-    WindowReader,
-    train_dataset,
-)
+from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import BEFORE, TRAINING, BrokenVideos
 from losa_jax.detection.metrics import MapReport
 from losa_jax.detection.thresholds import best_f1_thresholds
@@ -40,7 +37,6 @@ from losa_jax.jobs.setup import (
     DataSet,
     load_data,
     print_read_ahead,
-    readers,
     start_log,
     store_config,
     window_reader,
@@ -107,7 +103,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         ensure_backbone(config)
     store = open_store(config)
     data = load_data(config, workdir, store=store)
-    cache = window_reader(config, store, {
+    reader = window_reader(config, store, {
         "training": data.train, "testing": data.test})
     if store is not None:
         print(f"features from {config.data.cache or config.features.folder}:"
@@ -127,26 +123,27 @@ def train(config: Any, workdir: Path) -> MapReport:
     state, optimizer = fresh_state(config, model, mesh, steps_per_epoch)
     print(parameter_table({"trained": state.trained,
                            "frozen": model.frozen}))
-    print_read_ahead(config, cache)
+    if store is None:
+        print_read_ahead(config)
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
           f"{total_steps} steps of {config.train.batch_windows} windows")
-    train_step = build.jit_train_step(config, model, optimizer,
-                                      len(data.class_names), state, mesh)
+    train_step = build.jit_train_step(config, model, optimizer, state, mesh)
     broken = BrokenVideos(
         workdir / BROKEN_FILE if processes.is_first() else None)
     for video in data.broken:
         broken.add(video.video_id, video.reason, BEFORE)
-    evaluator = Evaluator(config, data, model, mesh, cache, broken)
+    evaluator = Evaluator(config, data, model, mesh, reader, broken)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
     batch_windows = config.train.batch_windows
     batches = Feed(
         iter(train_dataset(
-            TrainWindows(data.train, data.class_names, config, cache=cache),
+            TrainWindows(data.train, data.class_names, config,
+                         reader=reader),
             num_windows, seed=config.seed, batch_windows=batch_windows,
             rows=local_rows(mesh, batch_windows),
-            **readers(config, cache))),
+            num_threads=config.data.num_threads)),
         lambda batch: put_batch(batch, mesh, batch_windows), clock, broken)
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map = -math.inf
@@ -159,7 +156,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
     elif config.adapter.standardise_last:
-        statistics = measure_statistics(config, data, model, mesh, cache,
+        statistics = measure_statistics(config, data, model, mesh, reader,
                                         broken)
         state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
@@ -312,7 +309,7 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
-                       mesh: Mesh, cache: WindowReader, broken: BrokenVideos
+                       mesh: Mesh, reader: WindowReader, broken: BrokenVideos
                        ) -> FeatureStatistics:
     """Channel mean and deviation of the backbone's last features.
 
@@ -320,13 +317,14 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     videos fill up the last batch.
     """
     transform = TrainWindows(data.train, data.class_names, config,
-                             cache=cache, augmented=False)
+                             reader=reader, augmented=False)
     batch_windows = config.train.batch_windows
     num_batches = -(-len(data.train) // batch_windows)
     dataset = train_dataset(
         transform, num_batches * batch_windows, seed=config.seed,
         batch_windows=batch_windows, num_epochs=1,
-        rows=local_rows(mesh, batch_windows), **readers(config, cache))
+        rows=local_rows(mesh, batch_windows),
+        num_threads=config.data.num_threads)
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
                       out_shardings=sharding.replicated(mesh),
                       compiler_options=compiler_options(mesh))

@@ -68,10 +68,10 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = key.update(sharding=sharding.replicated(mesh))
     train = build.jit_train_step(
-        config, model, optimizer, num_classes, state, mesh).trace(
+        config, model, optimizer, state, mesh).trace(
             state, model.frozen, described(config.train.batch_windows, ()),
             key)
-    evaluate = build.jit_candidates_step(config, model, mesh).trace(
+    evaluate = build.jit_predict_step(config, model, mesh).trace(
         state.ema, state.statistics, model.frozen, described(
             config.evaluate.batch_windows, ("frames", "valid_samples")))
     return Steps(train, evaluate, tree_size(state.trained))

@@ -1,11 +1,10 @@
-"""From a config to modules, points and the encode function.
+"""From a config to modules and the encode function.
 
 The one place that knows which config key goes into which constructor.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,14 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from losa_jax import timeline
-from losa_jax.detection.targets import Points, level_points
+from losa_jax.detection.decode import DecodeSettings
 from losa_jax.distributed import sharding
-from losa_jax.errors import InputError
-from losa_jax.models.adapters import inside_backbone, losa
-from losa_jax.models.adapters.ladder import LadderSpec
+from losa_jax.errors import InputError, fields_as_keys
+from losa_jax.models.adapters import ADAPTERS, inside_backbone
 from losa_jax.models.backbones.sizes import backbone_size
 from losa_jax.models.backbones.videomae import VitSpec
-from losa_jax.models.detector import HEADS, Detector
-from losa_jax.models.heads.layers import HeadSpec
-from losa_jax.models.heads.tridet import NUM_GROUPS
+from losa_jax.models.detector import Detector
+from losa_jax.models.heads import HEADS
 from losa_jax.models.ops.params import (
     Template,
     Tree,
@@ -42,8 +39,7 @@ from losa_jax.training.encoder import (
 )
 from losa_jax.training.step import (
     EmaSettings,
-    LossSettings,
-    make_candidates_step,
+    make_predict_step,
     make_train_step,
 )
 from losa_jax.utils.xla_options import compiler_options
@@ -51,10 +47,7 @@ from losa_jax.weights.backbones import load_backbone
 from losa_jax.weights.heads import load_head
 from losa_jax.weights.videomae import expected_shapes
 
-KINDS = ("none", "losa", "ladder", *inside_backbone.KINDS)
 RESAMPLES = ("linear", "area")
-# Beyond any window: the last level's regression range is open.
-OPEN_RANGE = 10000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +64,6 @@ class Model:
       trained: its fresh parameters, on the mesh, and under "backbone" those
         of the backbone that are trained.
       encode: windows to features, traceable.
-      points_of: samples of a window to the points of the head's pyramid.
       tap_layers: blocks that the adapters read.
     """
 
@@ -83,7 +75,6 @@ class Model:
     detector: Template
     trained: Tree
     encode: Encode
-    points_of: Callable[[int], Points]
     tap_layers: tuple[int, ...]
 
 
@@ -124,24 +115,27 @@ def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
               abstract: bool) -> Model:
     check_window(config, spec)
     tap_layers: tuple[int, ...] = ()
-    adapter = None
+    adapter_spec = None
     if spec is not None:
+        check_adapter_type(config.adapter)
         tap_layers = choose_tap_layers(config.adapter, spec.depth)
-        adapter = adapter_spec(config, spec, tap_layers)
+        adapter_spec = make_adapter_spec(config, spec, tap_layers)
     width = config.features.width if spec is None else spec.width
     tubelet = 1 if spec is None else spec.tubelet
     samples_per_token = config.window.frames / config.window.tokens
-    head = dataclasses.replace(
-        head_spec(config.head, width, num_classes, config.window.tokens),
+    head_spec = make_head_spec(
+        config, in_width=width, num_classes=num_classes,
         # Beside a backbone that runs, the time is small and the memory is
         # not; from its stored features the head is all there is.
-        recompute=spec is not None and not config.data.cache)
+        remat=spec is not None and not config.data.cache)
 
     def build() -> Detector:
-        return Detector(
-            adapter, head, samples_per_token=samples_per_token,
-            tubelet=tubelet, resample=config.window.resample,
-            rngs=nnx.Rngs(config.seed))
+        rngs = nnx.Rngs(config.seed)
+        adapter = None if adapter_spec is None else (
+            ADAPTERS[config.adapter.kind].module(adapter_spec, rngs=rngs))
+        head = HEADS[config.head.kind].module(head_spec, rngs=rngs)
+        return Detector(adapter, head, samples_per_token=samples_per_token,
+                        tubelet=tubelet, resample=config.window.resample)
 
     trained = sharding.make_on_mesh(lambda: parameters(build()), mesh,
                                     abstract=abstract)
@@ -152,19 +146,14 @@ def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
         trained["backbone"] = encoder.trained
     else:
         encoder = frozen_encoder(
-            config, spec, flat, tap_layers if adapter else (), mesh,
+            config, spec, flat, tap_layers if adapter_spec else (), mesh,
             abstract=abstract)
 
     if config.head.checkpoint and not abstract:
         trained["head"] = _imported_head(config.head, trained["head"], mesh)
 
-    def points_of(num_samples: int) -> Points:
-        return level_points(round(num_samples / samples_per_token),
-                            head.strides, regression_ranges(config.head))
-
     return Model(width, tubelet, spec, encoder.frozen, fingerprint,
-                 Template(build), trained, encoder.encode, points_of,
-                 tap_layers)
+                 Template(build), trained, encoder.encode, tap_layers)
 
 
 def _imported_head(head: Any, fresh: Tree, mesh: Mesh) -> Tree:
@@ -190,46 +179,38 @@ def _imported_head(head: Any, fresh: Tree, mesh: Mesh) -> Tree:
         lambda leaf: sharding.replicated(mesh), tree))
 
 
-def build_train_step(config: Any, model: Model,
-                     optimizer: optax.GradientTransformation,
-                     num_classes: int) -> Callable[..., Any]:
-    """`make_train_step` with the settings of a config."""
-    loss = config.loss
-    return make_train_step(
-        model.encode, model.detector, optimizer,
-        model.points_of(config.window.frames),
-        LossSettings(num_classes, loss.center_radius, loss.label_smoothing,
-                     loss.regression_weight, loss.normalizer_momentum,
-                     loss.iou_power),
-        EmaSettings(config.train.ema_decay, config.train.ema_warmup))
-
-
 def jit_train_step(config: Any, model: Model,
-                   optimizer: optax.GradientTransformation, num_classes: int,
-                   state: Any, mesh: Mesh) -> Any:
-    """`build_train_step` compiled as a run uses it.
+                   optimizer: optax.GradientTransformation, state: Any,
+                   mesh: Mesh) -> Any:
+    """`make_train_step` compiled as a run uses it.
 
     Args:
       state: the run's, or its description: it tells where arrays lie.
       mesh: of real devices or of a topology description.
     """
+    settings = EmaSettings(config.train.ema_decay, config.train.ema_warmup)
     return jax.jit(
-        build_train_step(config, model, optimizer, num_classes),
-        # The new state takes the old one's room.
+        make_train_step(model.encode, model.detector, optimizer, settings),
+        # The new state takes the old one's memory.
         donate_argnums=0,
         # As the state comes in: else the second step is compiled anew.
         out_shardings=(sharding.of_leaves(state), sharding.replicated(mesh)),
         compiler_options=compiler_options(mesh))
 
 
-def jit_candidates_step(config: Any, model: Model, mesh: Mesh) -> Any:
-    """`make_candidates_step` compiled as evaluation and prediction use it:
-    (parameters, statistics, frozen, batch) to the best candidates."""
+def jit_predict_step(config: Any, model: Model, mesh: Mesh) -> Any:
+    """`make_predict_step` compiled as evaluation and prediction use it:
+    (parameters, statistics, frozen, batch) to segments."""
     return jax.jit(
-        make_candidates_step(model.encode, model.detector, model.points_of,
-                             model.tubelet, config.evaluate),
+        make_predict_step(model.encode, model.detector,
+                          decode_settings(config.evaluate)),
         out_shardings=sharding.replicated(mesh),
         compiler_options=compiler_options(mesh))
+
+
+def decode_settings(evaluate: Any) -> DecodeSettings:
+    """Those of the config section `evaluate`."""
+    return _from_sections(DecodeSettings, evaluate)
 
 
 def backbone_request(backbone: Any) -> dict[str, Any]:
@@ -303,93 +284,51 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
                  for i in range(count))
 
 
-def adapter_spec(config: Any, spec: VitSpec, tap_layers: tuple[int, ...]
-                 ) -> losa.LosaSpec | LadderSpec | None:
-    """Sizes of the adapters beside the backbone; None without them."""
+def check_adapter_type(adapter: Any) -> None:
+    """Refuses a config.adapter.kind that nothing is known of."""
+    known = ("none", *ADAPTERS, *inside_backbone.KINDS)
+    if adapter.kind not in known:
+        raise InputError(f"config.adapter.kind={adapter.kind!r}: choose one "
+                         f"of {', '.join(known)}")
+
+
+def make_adapter_spec(config: Any, spec: VitSpec,
+                      tap_layers: tuple[int, ...]) -> Any:
+    """The spec of the adapter beside the backbone; None without one."""
     adapter = config.adapter
-    for key, value, known in (
-            ("kind", adapter.kind, KINDS),
-            ("ranges", adapter.ranges, losa.RANGES),
-            ("gates", adapter.gates, losa.GATES),
-            ("long_mixer", adapter.long_mixer, losa.LONG_MIXERS),
-            ("short_pool", adapter.short_pool, losa.SHORT_POOLS)):
-        if value not in known:
-            raise InputError(f"config.adapter.{key}={value!r}: choose one of "
-                             f"{', '.join(known)}")
-    if adapter.kind in ("none", *inside_backbone.KINDS):
+    if adapter.kind not in ADAPTERS:
         return None
-    if adapter.kind == "ladder":
-        return LadderSpec(
-            in_width=spec.width, width=adapter.width or spec.width // 4,
-            num_taps=len(tap_layers), kernel=adapter.long_kernel)
-    # Multiples of 32 let up to 32 devices share a large backbone's adapters
-    # (sharding.parameter_shardings): 232 of ViT-g would stay whole on each.
-    unit = 32 if spec.width >= 384 else 8
-    width = adapter.width or max(8, round(spec.width / 6 / unit) * unit)
-    if width % adapter.attention_heads:
-        raise InputError(
-            f"config.adapter.width={width} does not divide by "
-            f"config.adapter.attention_heads={adapter.attention_heads}")
-    if adapter.long_mixer == "attention" and (
-            width % (2 * adapter.attention_heads)
-            or adapter.long_key_pool < 1):
-        raise InputError(
-            f"config.adapter.long_mixer=attention: config.adapter.width="
-            f"{width} must divide by 2 x attention_heads="
-            f"{adapter.attention_heads} (rotary positions turn pairs), and "
-            f"long_key_pool={adapter.long_key_pool} be 1 or more")
     patches = config.augment.size // spec.patch
-    grid = tap_grid(config, spec) or (patches, patches)
-    return losa.LosaSpec(
-        in_width=spec.width, width=width, num_taps=len(tap_layers),
-        clip_tokens=spec.clip_tokens, tap_grid=grid,
-        short_grid=adapter.short_grid, ranges=adapter.ranges,
-        gates=adapter.gates, long_kernel=adapter.long_kernel,
-        long_mixer=adapter.long_mixer, long_key_pool=adapter.long_key_pool,
-        attention_heads=adapter.attention_heads,
-        mlp_ratio=adapter.mlp_ratio, tap_residual=adapter.tap_residual,
-        short_pool=adapter.short_pool)
+    with fields_as_keys(ADAPTERS[adapter.kind].spec, "config.adapter"):
+        return _from_sections(
+            ADAPTERS[adapter.kind].spec, adapter, in_width=spec.width,
+            num_taps=len(tap_layers), clip_tokens=spec.clip_tokens,
+            tap_grid=tap_grid(config, spec) or (patches, patches))
 
 
-def head_spec(head: Any, in_width: int, num_classes: int,
-              window_tokens: int) -> HeadSpec:
-    """Sizes of the head: the section `head` is a HeadSpec's fields, but for
-    those that the rest of the config decides."""
-    for key, known in (("kind", HEADS), ("neck", ("identity", "fpn")),
-                       ("downsample", ("max", "avg"))):
-        if head[key] not in known:
-            raise InputError(f"config.head.{key}={head[key]!r}: choose one "
-                             f"of {', '.join(known)}")
-    for key in ("attention_window", "sgp_window"):
-        if len(tuple(head[key])) not in (1, head.num_levels):
-            raise InputError(
-                f"config.head.{key}={tuple(head[key])}: give one number, or "
-                f"one for each of the {head.num_levels} levels")
-    if head.kind == "actionformer" and head.width % head.attention_heads:
-        raise InputError(
-            f"config.head.width={head.width} does not divide by "
-            f"config.head.attention_heads={head.attention_heads}")
-    if head.kind == "tridet" and head.width % NUM_GROUPS:
-        raise InputError(f"config.head.width={head.width} does not divide "
-                         f"into the {NUM_GROUPS} groups of TriDet's norm")
-    names = {field.name for field in dataclasses.fields(HeadSpec)}
-    settings: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, (tuple, list)) else value
-        for key, value in head.items() if key in names}
-    return HeadSpec(in_width=in_width, num_classes=num_classes,
-                    max_tokens=window_tokens, **settings)
+def make_head_spec(config: Any, *, in_width: int, num_classes: int,
+                   remat: bool = False) -> Any:
+    """The spec of the head: keys of the sections `head` and `loss`, and what
+    the rest of the config decides."""
+    kind = config.head.kind
+    if kind not in HEADS:
+        raise InputError(f"config.head.kind={kind!r}: choose one of "
+                         f"{', '.join(HEADS)}")
+    with fields_as_keys(HEADS[kind].spec, "config.head"):
+        return _from_sections(
+            HEADS[kind].spec, config.head, config.loss, in_width=in_width,
+            num_classes=num_classes, max_tokens=config.window.tokens,
+            remat=remat)
 
 
-def regression_ranges(head: Any) -> tuple[tuple[float, float], ...]:
-    """(from, to) distances in tokens of each level, as ActionFormer's."""
-    edges = tuple(head.regression_edges) or tuple(
-        4.0 * 2 ** i for i in range(head.num_levels - 1))
-    if len(edges) != head.num_levels - 1 or list(edges) != sorted(edges):
-        raise InputError(
-            f"config.head.regression_edges={edges}: needs "
-            f"{head.num_levels - 1} ascending numbers, one fewer than levels")
-    bounds = (0.0, *map(float, edges), OPEN_RANGE)
-    return tuple(zip(bounds[:-1], bounds[1:], strict=True))
+def _from_sections(spec: type[Any], *sections: Any, **given: Any) -> Any:
+    """A spec whose fields are given, or else keys of config sections."""
+    names = {field.name for field in dataclasses.fields(spec)}
+    values = {key: tuple(value) if isinstance(value, (tuple, list)) else value
+              for section in reversed(sections)
+              for key, value in section.items() if key in names}
+    return spec(**{**values, **{name: value for name, value in given.items()
+                                if name in names}})
 
 
 def build_mesh(config: Any) -> Mesh:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from losa_jax.data.features.files import FeatureFiles, FeatureSettings
-from losa_jax.data.features.tap_cache import TapStore, stored_facts
+from losa_jax.data.features.tap_cache import TapCache, stored_facts
 from losa_jax.errors import InputError
+from losa_jax.models.adapters import ADAPTERS
 from losa_jax.training.build import choose_tap_layers
 from losa_jax.training.encoder import tap_grid
 from losa_jax.training.restore import plain
@@ -16,11 +17,11 @@ from losa_jax.weights.backbones import load_backbone
 
 TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
               "float16": jnp.float16}
-# Kinds whose features stay the same while they train.
-CACHED_KINDS = ("none", "losa", "ladder")
+# Types of adapters whose features stay the same while they train.
+CACHED_KINDS = ("none", *ADAPTERS)
 
 
-def open_store(config: Any) -> TapStore | FeatureFiles | None:
+def open_store(config: Any) -> TapCache | FeatureFiles | None:
     """The features that take the place of videos; None without any.
 
     Those of config.data.cache, checked, or the files of
@@ -44,7 +45,7 @@ def open_store(config: Any) -> TapStore | FeatureFiles | None:
     elif stored_facts(config.data.cache).get("tap_grid") == []:
         # Every patch, as the blocks gave it, serves any grid.
         facts["tap_grid"] = []
-    return TapStore(config.data.cache, facts, config.window.clip_frames)
+    return TapCache(config.data.cache, facts, config.window.clip_frames)
 
 
 def open_feature_files(config: Any) -> FeatureFiles:

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from losa_jax import timeline
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.models.adapters import inside_backbone
+from losa_jax.models.adapters import ADAPTERS, inside_backbone
 from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
     encode_windows,
@@ -65,6 +65,7 @@ class Encoder:
 
 def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
                    tap_layers: tuple[int, ...], mesh: Mesh, *,
+                   raw_taps: bool | None = None,
                    abstract: bool = False) -> Encoder:
     """For adapters beside the backbone, and for none.
 
@@ -73,6 +74,7 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
       spec, flat: of the converted backbone.
       tap_layers: blocks that the adapters read; () for none.
       mesh: where it lies.
+      raw_taps: give every patch as the blocks do; None asks the adapter.
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = compute_dtype(config.backbone.dtype)
@@ -82,8 +84,9 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
                                      abstract=abstract)
     template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
     shards, place = clip_placement(config, mesh)
-    tap_norm = config.adapter.kind != "ladder"
-    grid = tap_grid(config, spec) or None
+    raw_taps = reads_raw_taps(config) if raw_taps is None else raw_taps
+    tap_norm = not raw_taps
+    grid = None if raw_taps else tap_grid(config, spec) or None
 
     def cached_taps(inputs):
         if "taps" in inputs:
@@ -127,17 +130,22 @@ def feature_encoder() -> Encoder:
     return Encoder({}, {}, encode)
 
 
+def reads_raw_taps(config: Any) -> bool:
+    """Whether the adapter reads every patch as the blocks give it."""
+    adapter = ADAPTERS.get(config.adapter.kind)
+    return adapter is not None and adapter.raw_taps
+
+
 def tap_grid(config: Any, spec: VitSpec) -> tuple[int, int] | tuple[()]:
     """Rows and columns of the taps; () keeps every patch.
 
-    The ladder reads them as the blocks give them; no grid is finer than the
-    patches are.
+    No grid is finer than the patches are.
 
     Raises:
       InputError: config.adapter.tap_grid is no grid.
     """
     asked = tuple(config.adapter.tap_grid)
-    if not asked or config.adapter.kind == "ladder":
+    if not asked or reads_raw_taps(config):
         return ()
     if len(asked) != 2 or min(asked) < 1:
         raise InputError(f"config.adapter.tap_grid={asked}: give rows and "

@@ -10,13 +10,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from losa_jax.distributed import remote_workdir, sharding
-from losa_jax.errors import InputError
+from losa_jax.distributed import sharding
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import optimizer
-from losa_jax.training.build import Model, build_model
+from losa_jax.training.build import Model
 from losa_jax.training.checkpoint import (
-    BEST,
     LAST,
     Checkpoints,
     abstract_state,
@@ -89,49 +87,6 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
     same_facts(facts, run_facts(config, class_names, model), MODEL_FACTS,
                workdir)
     return state, which
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A trained run.
-
-    Attributes:
-      model, state: on the mesh.
-      class_names: in label order.
-      which: checkpoint that it is from, BEST or LAST.
-    """
-
-    model: Model
-    state: TrainState
-    class_names: tuple[str, ...]
-    which: str
-
-
-def load_run(config: Any, workdir: Path, mesh: Mesh) -> Run:
-    """The checkpoint config.evaluate.checkpoint of a work directory, with a
-    backbone that reads videos; needs no data.
-
-    Raises:
-      InputError: there is none, or it is of another config.
-    """
-    which = config.evaluate.checkpoint
-    if which not in (BEST, LAST):
-        raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
-                         f"{BEST} or {LAST}")
-    if not remote_workdir.checkpoints_folder(workdir).is_dir():
-        raise InputError(f"--workdir={workdir} holds no run: name the "
-                         "folder of a run, or train first (--mode=train)")
-    checkpoints = Checkpoints(workdir)
-    saved = which if checkpoints.latest_step(which) is not None else LAST
-    class_names = tuple(checkpoints.facts(saved)["class_names"])
-    checkpoints.close()
-    # The head's start and the cache served the training only.
-    building = config.copy_and_resolve_references()
-    building.head.checkpoint = building.data.cache = ""
-    model = build_model(building, len(class_names), mesh)
-    state, which = restore_run(config, workdir, which, model, mesh,
-                               class_names)
-    return Run(model, state, class_names, which)
 
 
 def run_facts(config: Any, class_names: Sequence[str], model: Model

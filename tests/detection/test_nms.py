@@ -10,27 +10,40 @@ import numpy as np
 import pytest
 
 from losa_jax.detection import nms
-from losa_jax.detection.decode import decode_with_points
-from losa_jax.detection.nms import hard_nms, soft_nms, suppress, vote
+from losa_jax.detection.decode import DecodeSettings, decode
+from losa_jax.detection.nms import NmsSettings, hard_nms, soft_nms, vote
+from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import level_points
+from losa_jax.errors import InputError
 from tests.detection.same_list import assert_same_list, stored_list
 
 # A level of four points and one of two.
 POINTS = level_points(4, (1, 2), ((0, 4), (4, 10000)))
-LEVEL_SIZES = (4, 2)
 
 
-def decode_candidates(*arrays, **settings):
-    return decode_with_points(*arrays, **settings)[0]
+def decode_window(class_logits, offsets, points, valid, **settings):
+    return decode(class_logits, offsets, points, valid,
+                  DecodeSettings(**settings))
+
+
+def suppress(segments, scores, labels, num_classes=3, **settings):
+    """Segments, scores and labels that NMS leaves."""
+    scores = np.asarray(scores, np.float32)
+    left, rows = nms.suppress(
+        Segments(np.asarray(segments), scores, np.asarray(labels),
+                 np.ones(len(scores), bool)), num_classes,
+        NmsSettings(**settings))
+    assert left.valid.all() and len(rows) == len(left.scores)
+    return left[:3]
 
 
 def logit(probability):
     return np.log(probability) - np.log1p(-np.asarray(probability))
 
 
-def alive_rows(candidates):
-    """(start, end, score, label) of the living, in order."""
-    segments, scores, labels, alive = map(np.asarray, candidates)
+def valid_rows(window):
+    """(start, end, score, label) of the valid ones, in order."""
+    segments, scores, labels, alive = map(np.asarray, window[:4])
     return [(*map(float, segments[row]), round(float(scores[row]), 5),
              int(labels[row])) for row in np.flatnonzero(alive)]
 
@@ -45,50 +58,50 @@ def test_decode_by_hand():
                         [0.5, 2]], np.float32)
     valid = np.array([1, 1, 1, 0, 1, 1], bool)
     decode = functools.partial(
-        decode_candidates, logit(probability).astype(np.float32), offsets,
+        decode_window, logit(probability).astype(np.float32), offsets,
         POINTS, valid, score_threshold=0.06, min_length_tokens=0.3)
 
     # Point 2 makes segments of 0.25 tokens: too short. Point 5 stands at
     # token 2 and counts in strides of 2.
     first = [(0.5, 2.0, 0.9, 1), (0.5, 2.0, 0.5, 0)]
     coarse = [(1.0, 6.0, 0.8, 1), (1.0, 6.0, 0.1, 0)]
-    levels = decode(top_k=3, level_sizes=LEVEL_SIZES)
+    levels = decode(top_k=3, top_k_per_level=True)
     assert levels.scores.shape == (6,)
-    assert alive_rows(levels) == first + coarse
+    assert valid_rows(levels) == first + coarse
     # The short one takes a place of the two before it is thrown out.
-    assert alive_rows(decode(top_k=2, level_sizes=LEVEL_SIZES)) == [
+    assert valid_rows(decode(top_k=2, top_k_per_level=True)) == [
         first[0], *coarse]
-    together = decode(top_k=3, level_sizes=None)
+    together = decode(top_k=3, top_k_per_level=False)
     assert together.scores.shape == (3,)
-    assert alive_rows(together) == [first[0], coarse[0]]
-    everything = decode(top_k=100, level_sizes=None)
+    assert valid_rows(together) == [first[0], coarse[0]]
+    everything = decode(top_k=100, top_k_per_level=False)
     assert everything.scores.shape == (12,)
-    assert alive_rows(everything) == [first[0], coarse[0], first[1],
+    assert valid_rows(everything) == [first[0], coarse[0], first[1],
                                       coarse[1]]
     assert not np.asarray(everything.scores)[
-        ~np.asarray(everything.alive)].any()
+        ~np.asarray(everything.valid)].any()
 
 
 def test_decode_thresholds_are_strict():
     logits = np.zeros((6, 1), np.float32)  # score 1/2 exactly
     offsets = np.full((6, 2), 0.5, np.float32)
     offsets[4:] = 0.25  # every segment is exactly 1 token long
-    decode = functools.partial(decode_candidates, logits, offsets, POINTS,
-                               np.ones(6, bool), top_k=9, level_sizes=None)
+    decode = functools.partial(decode_window, logits, offsets, POINTS,
+                               np.ones(6, bool), top_k=9, top_k_per_level=False)
     below = np.nextafter(np.float32(0.5), np.float32(0))
-    assert not decode(score_threshold=0.5, min_length_tokens=0).alive.any()
-    assert decode(score_threshold=below, min_length_tokens=0).alive.all()
-    assert not decode(score_threshold=0, min_length_tokens=1).alive.any()
-    assert decode(score_threshold=0, min_length_tokens=0.999).alive.all()
+    assert not decode(score_threshold=0.5, min_length_tokens=0).valid.any()
+    assert decode(score_threshold=below, min_length_tokens=0).valid.all()
+    assert not decode(score_threshold=0, min_length_tokens=1).valid.any()
+    assert decode(score_threshold=0, min_length_tokens=0.999).valid.all()
 
 
 def test_decode_keeps_empty_segments_on_demand():
     decode = functools.partial(
-        decode_candidates, np.zeros((6, 1), np.float32),
+        decode_window, np.zeros((6, 1), np.float32),
         np.zeros((6, 2), np.float32), POINTS, np.ones(6, bool),
-        score_threshold=0.1, top_k=9, level_sizes=None)
-    assert not decode(min_length_tokens=0).alive.any()
-    assert decode(min_length_tokens=-1).alive.all()
+        score_threshold=0.1, top_k=9, top_k_per_level=False)
+    assert not decode(min_length_tokens=0).valid.any()
+    assert decode(min_length_tokens=-1).valid.all()
 
 
 def test_decode_with_offsets_of_each_class():
@@ -96,11 +109,11 @@ def test_decode_with_offsets_of_each_class():
     probability[5] = [0.1, 0.8]
     offsets = np.zeros((6, 2, 2), np.float32)
     offsets[5] = [[1, 2], [0.5, 0.75]]
-    candidates = decode_candidates(
+    candidates = decode_window(
         logit(probability), offsets, POINTS, np.ones(6, bool),
-        score_threshold=0.06, top_k=12, level_sizes=None,
+        score_threshold=0.06, top_k=12, top_k_per_level=False,
         min_length_tokens=0)
-    assert alive_rows(candidates) == [(1.0, 3.5, 0.8, 1), (0.0, 6.0, 0.1, 0)]
+    assert valid_rows(candidates) == [(1.0, 3.5, 0.8, 1), (0.0, 6.0, 0.1, 0)]
 
 
 def test_decode_runs_jitted_over_a_batch():
@@ -109,8 +122,8 @@ def test_decode_runs_jitted_over_a_batch():
     offsets = rng.exponential(size=(3, 6, 2)).astype(np.float32)
     valid = rng.random((3, 6)) < 0.7
     decode = functools.partial(
-        decode_candidates, points=POINTS, score_threshold=0.3, top_k=3,
-        level_sizes=LEVEL_SIZES, min_length_tokens=0.05)
+        decode_window, points=POINTS, score_threshold=0.3, top_k=3,
+        top_k_per_level=True, min_length_tokens=0.05)
     batch = jax.jit(jax.vmap(
         lambda logits, offsets, valid: decode(
             class_logits=logits, offsets=offsets, valid=valid)))(
@@ -118,7 +131,7 @@ def test_decode_runs_jitted_over_a_batch():
     for b in range(3):
         one = decode(class_logits=logits[b], offsets=offsets[b],
                      valid=valid[b])
-        for ours, theirs in zip(batch, one, strict=True):
+        for ours, theirs in zip(batch[:4], one[:4], strict=True):
             np.testing.assert_allclose(ours[b], theirs, rtol=1e-6)
 
 
@@ -262,7 +275,7 @@ def test_nms_runs_over_a_batch():
     assert counts[0] != counts[1]  # one loop goes on while the other rests
 
 
-OPTIONS = {"num_classes": 3, "method": "soft", "multiclass": True,
+OPTIONS = {"num_classes": 3, "method": "soft", "per_class": True,
            "sigma": 0.5, "iou_threshold": 0.5, "min_score": 0.01,
            "max_kept": 50}
 
@@ -320,7 +333,7 @@ def test_suppress_caps_each_class_before_all():
 def test_suppress_without_classes_carries_labels_along():
     segments = np.array([[0, 2], [0, 2], [5, 6]], np.float32)
     ours = suppress(segments, [0.5, 0.9, 0.7], [2, 1, 0],
-                    **OPTIONS | {"multiclass": False, "method": "hard"})
+                    **OPTIONS | {"per_class": False, "method": "hard"})
     assert ours[2].tolist() == [1, 0]
     np.testing.assert_allclose(ours[1], [0.9, 0.7])
 
@@ -336,11 +349,11 @@ def test_suppress_none_only_sorts_and_cuts():
 
 
 def test_suppress_of_nothing():
-    for multiclass in (True, False):
+    for per_class in (True, False):
         for method in ("soft", "hard", "none"):
             segments, scores, labels = suppress(
                 np.zeros((0, 2)), [], [], **OPTIONS | {
-                    "multiclass": multiclass, "method": method,
+                    "per_class": per_class, "method": method,
                     "voting_threshold": 0.7})
             assert segments.shape == (0, 2)
             assert scores.shape == labels.shape == (0,)
@@ -406,8 +419,25 @@ def test_reference_nms(shared_dir, case):
     assert_same_list(suppress(
         data["in/segments"], data["in/scores"], data["in/labels"],
         num_classes=6, method="soft" if config["use_soft_nms"] else "hard",
-        multiclass=config["multiclass"], sigma=config.get("sigma", 0.5),
+        per_class=config["multiclass"], sigma=config.get("sigma", 0.5),
         iou_threshold=config["iou_threshold"],
         min_score=config["min_score"], max_kept=config["max_seg_num"],
         voting_threshold=config["voting_thresh"],
         voting=config["voting_variant"]), stored_list(data, case))
+
+
+def test_all_scores_of_a_segment_are_kept_on_demand():
+    probability = np.array([[0.2, 0.9], [0.6, 0.3], [0.1, 0.1], [0.1, 0.1],
+                            [0.1, 0.1], [0.1, 0.1]])
+    window = decode_window(logit(probability), np.ones((6, 2)), POINTS,
+                           np.ones(6, bool), top_k=2, score_threshold=0.5,
+                           keep_all_scores=True)
+    np.testing.assert_allclose(window.class_scores, probability[:2],
+                               rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"method": "sotf"}, {"voting": "none"}])
+def test_unknown_settings_are_refused_by_name(wrong):
+    (name, value), = wrong.items()
+    with pytest.raises(InputError, match=f"NmsSettings.{name}='{value}'"):
+        NmsSettings(**wrong)

@@ -11,6 +11,7 @@ from losa_jax.data.records import Window
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.examples import TrainWindows
+from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.distributed import sharding
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
@@ -181,7 +182,8 @@ def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
     # Training draws from all views, measuring and testing take the plain.
     def drawn(augmented):
         windows = TrainWindows(data.train, data.class_names, config,
-                               cache=store, augmented=augmented)
+                               reader=FeatureReader(store, config),
+                               augmented=augmented)
         return {float(windows(0, np.random.default_rng(i))["last"][0].sum())
                 for i in range(12)}
 

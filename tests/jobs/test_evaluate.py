@@ -9,8 +9,9 @@ import pytest
 from configs import thumos_features
 from losa_jax.data.features.files import FeatureFiles, FeatureSettings
 from losa_jax.data.records import Action, AnnotatedVideo, Video
+from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.data.windows.skipped_videos import BrokenVideos
-from losa_jax.detection.segments import Candidates
+from losa_jax.detection.segments import Segments
 from losa_jax.distributed import sharding
 from losa_jax.jobs.evaluate import Evaluator
 
@@ -22,9 +23,9 @@ def _finds_marked_tokens(parameters, statistics, frozen, batch):
     last = marked.shape[1] - 1 - marked[:, ::-1].argmax(1)
     # A token's coordinate is its middle.
     segments = np.stack([first - 0.5, last + 0.5], 1).astype(np.float32)
-    alive = marked.any(1, keepdims=True)
-    return Candidates(segments[:, None], 0.9 * alive.astype(np.float32),
-                      np.zeros(alive.shape, np.int32), alive), None
+    valid = marked.any(1, keepdims=True)
+    return Segments(segments[:, None], 0.9 * valid.astype(np.float32),
+                    np.zeros(valid.shape, np.int32), valid)
 
 
 @pytest.mark.parametrize("batch_windows", [1, 2, 8])
@@ -51,12 +52,11 @@ def test_every_window_of_every_video_counts(batch_windows, tmp_path):
     config.evaluate.tiou_thresholds = (0.99,)
     data = types.SimpleNamespace(test=videos, class_names=("jump",),
                                  label_names=("jump",))
-    model = types.SimpleNamespace(encode=None, detector=None, points_of=None,
-                                  tubelet=1, frozen={})
+    model = types.SimpleNamespace(encode=None, detector=None, frozen={})
     evaluator = Evaluator(
         config, data, model, sharding.make_mesh((1, 1, 1), jax.devices()[:1]),
-        store, BrokenVideos())
-    evaluator._candidates = _finds_marked_tokens
+        FeatureReader(store, config), BrokenVideos())
+    evaluator._predict = _finds_marked_tokens
     report, predictions = evaluator.run({}, None)
     # Windows: 3 + 1 + 2 + 1.
     assert [len(found) for found in predictions.values()] == [1, 1, 2, 1]

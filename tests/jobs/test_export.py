@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from losa_jax import predict
 from losa_jax.errors import InputError
 from losa_jax.inference import exported
 from losa_jax.inference.exported import is_exported, load_exported
@@ -156,7 +155,7 @@ def _flip(path):
 def test_other_checkpoints_are_not_in_a_folder(folder):
     for settings in ({"which": "last"}, {"backbone": "elsewhere"}):
         with pytest.raises(InputError, match="holds one checkpoint"):
-            predict.load(folder, **settings)
+            load(folder, **settings)
 
 
 def test_half_a_folder_never_has_its_name(tmp_path, monkeypatch):

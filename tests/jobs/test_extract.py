@@ -14,12 +14,12 @@ from losa_jax.data.windows import augment
 from losa_jax.distributed import processes
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
+from losa_jax.inference.load import load_run
 from losa_jax.jobs import extract as extract_job
 from losa_jax.jobs.extract import extract
 from losa_jax.jobs.train import train
 from losa_jax.models.backbones.videomae import IMAGENET_MEAN, IMAGENET_STD
 from losa_jax.training.cached import open_feature_files
-from losa_jax.training.restore import load_run
 from losa_jax.weights.backbones import load_backbone
 
 pytestmark = pytest.mark.slow

@@ -1,6 +1,7 @@
 """Videos in, files out: as the evaluation, again and again, in any way."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from losa_jax import predict as door
 from losa_jax.data.predictions import read_predictions
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
-from losa_jax.inference import localizer as seam
+from losa_jax.inference.load import load, read_thresholds
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import find_videos, predict
@@ -75,7 +76,7 @@ def expected(config, workdir):
 
 @pytest.fixture(scope="module")
 def model(workdir):
-    return door.load(workdir)
+    return load(workdir)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_what_is_done_is_not_done_again(output, model, videos, threshold,
                                         tmp_path, monkeypatch):
     again = tmp_path / "out"
     shutil.copytree(output, again)
-    idle = seam.dataclasses.replace(model, predict_windows=_never)
+    idle = dataclasses.replace(model, predict_windows=_never)
     before = (again / "predictions.json").read_text()
     folder = [str(videos[0].parent)]
     predict(folder, idle, Settings(again, threshold))
@@ -161,7 +162,7 @@ def test_what_is_done_is_not_done_again(output, model, videos, threshold,
     (again / f"{videos[0].stem}.json").write_text("{")
     with pytest.raises(AssertionError, match="was done"):
         predict(folder, idle, Settings(again, threshold))
-    other = seam.dataclasses.replace(idle, identity="other")
+    other = dataclasses.replace(idle, identity="other")
     with pytest.raises(AssertionError, match="was done"):
         predict([str(videos[1])], other, Settings(again, threshold))
 
@@ -176,7 +177,7 @@ def test_a_signal_stops_it_with_finished_videos_written(
             os.kill(os.getpid(), signal.SIGTERM)
         return model.predict_windows(*arguments)
 
-    stopped = seam.dataclasses.replace(model,
+    stopped = dataclasses.replace(model,
                                        predict_windows=and_then_a_signal)
     folder = [str(videos[0].parent)]
     with pytest.raises(Interrupted, match="SIGTERM.*start the same command"):
@@ -208,10 +209,10 @@ def test_thresholds_of_the_run(workdir, tmp_path, expected):
     shutil.copytree(workdir, copy)
     label = expected[next(iter(expected))][0].label
     write_json(copy / "thresholds.json", {label: {"score": 0.25}})
-    assert seam.read_thresholds(copy) == {label: 0.25}
+    assert read_thresholds(copy) == {label: 0.25}
     write_json(copy / "thresholds.json", [1])
     with pytest.raises(InputError, match="delete it to use 0.5"):
-        seam.read_thresholds(copy)
+        read_thresholds(copy)
 
 
 def test_broken_ones_are_listed_and_the_others_done(
@@ -339,7 +340,7 @@ def test_wrong_use_is_explained(arguments, status, message, tmp_path,
 
 def test_a_backbone_that_is_gone_is_named(workdir):
     with pytest.raises(InputError, match="nowhere.*--backbone=FOLDER"):
-        door.load(workdir, backbone="nowhere")
+        load(workdir, backbone="nowhere")
 
 
 def test_the_devices_of_the_training_need_not_be_here(workdir, tmp_path):
@@ -348,7 +349,7 @@ def test_the_devices_of_the_training_need_not_be_here(workdir, tmp_path):
     settings = json.loads((copy / "config.json").read_text())
     settings["mesh"].update(data=3, clip=5, fsdp=7)
     write_json(copy / "config.json", settings)
-    assert door.load(copy).class_names
+    assert load(copy).class_names
 
 
 def test_a_run_on_files_of_features_is_refused(workdir, tmp_path):
@@ -358,7 +359,7 @@ def test_a_run_on_files_of_features_is_refused(workdir, tmp_path):
     settings["features"]["folder"] = "features"
     write_json(copy / "config.json", settings)
     with pytest.raises(InputError, match="reads files of features"):
-        door.load(copy)
+        load(copy)
 
 
 def test_a_signal_ends_a_live_video_with_its_last_window(
@@ -371,7 +372,7 @@ def test_a_signal_ends_a_live_video_with_its_last_window(
             os.kill(os.getpid(), signal.SIGINT)
         return model.predict_windows(*arguments)
 
-    stopped = seam.dataclasses.replace(model,
+    stopped = dataclasses.replace(model,
                                        predict_windows=and_then_a_signal)
     before = threading.active_count()
     assert live(str(videos[0]), stopped, threshold=0, idle_seconds=0) > 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.adapters.losa import LosaSpec
+from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
 from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
     encode_windows,
@@ -18,7 +18,10 @@ from losa_jax.models.detector import (
     resize_valid_time,
     valid_steps,
 )
-from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.heads.actionformer import (
+    ActionFormer,
+    ActionFormerSpec,
+)
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
 
 SPEC = VitSpec(width=24, depth=4, heads=2, mlp_width=48, patch=8,
@@ -79,11 +82,18 @@ def test_no_gradient_enters_the_backbone(backbone):
 def _detector(kind="losa", tokens=16):
     adapter = LosaSpec(in_width=24, width=8, num_taps=2, clip_tokens=2,
                        tap_grid=(2, 2), attention_heads=2)
-    head = HeadSpec(in_width=24, num_classes=3, width=16, num_levels=3,
-                    attention_window=(5,), max_tokens=tokens)
-    return lambda: Detector(
-        adapter if kind == "losa" else None, head,
-        samples_per_token=16 / tokens, tubelet=2, rngs=nnx.Rngs(3))
+    head = ActionFormerSpec(in_width=24, num_classes=3, width=16,
+                            num_levels=3, attention_window=(5,),
+                            max_tokens=tokens)
+
+    def build():
+        rngs = nnx.Rngs(3)
+        return Detector(
+            LosaAdapter(adapter, rngs=rngs) if kind == "losa" else None,
+            ActionFormer(head, rngs=rngs), samples_per_token=16 / tokens,
+            tubelet=2)
+
+    return build
 
 
 def _statistics():
@@ -166,11 +176,13 @@ def test_train_memory_is_that_of_the_forward_pass():
             lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
         adapter = LosaSpec(in_width=64, width=8, num_taps=2, clip_tokens=2,
                            tap_grid=(1, 1), attention_heads=2)
-        head = HeadSpec(in_width=64, num_classes=3, width=16, num_levels=2,
-                        attention_window=(5,), max_tokens=64)
+        head = ActionFormerSpec(in_width=64, num_classes=3, width=16,
+                                num_levels=2, attention_window=(5,),
+                                max_tokens=64)
         detector = Template(lambda: Detector(
-            adapter, head, samples_per_token=1, tubelet=2,
-            rngs=nnx.Rngs(0)))
+            LosaAdapter(adapter, rngs=nnx.Rngs(0)),
+            ActionFormer(head, rngs=nnx.Rngs(1)), samples_per_token=1,
+            tubelet=2))
         statistics = FeatureStatistics(jnp.zeros(64), jnp.ones(64))
 
         def loss(trained, frozen, frames):

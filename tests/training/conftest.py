@@ -12,21 +12,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.detection.targets import level_points
 from losa_jax.distributed import sharding
-from losa_jax.models.adapters.losa import LosaSpec
+from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
 from losa_jax.models.backbones.encode_windows import encode_windows
 from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
 from losa_jax.models.detector import Detector, FeatureStatistics
-from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.heads.actionformer import (
+    ActionFormer,
+    ActionFormerSpec,
+)
 from losa_jax.models.ops.params import Template, parameters
 from losa_jax.training import optimizer
 from losa_jax.training.state import create_state
-from losa_jax.training.step import (
-    EmaSettings,
-    LossSettings,
-    make_train_step,
-)
+from losa_jax.training.step import EmaSettings, make_train_step
 
 
 @functools.cache
@@ -39,13 +37,17 @@ def _tiny(mesh=None):
         VisionTransformer(spec, rngs=nnx.Rngs(0))))()
     adapter = LosaSpec(in_width=64, width=8, num_taps=2, clip_tokens=2,
                        tap_grid=(2, 2), attention_heads=2)
-    head = HeadSpec(in_width=64, num_classes=3, width=16, num_levels=2,
-                    num_stem_blocks=1, num_embedding_convs=1, head_layers=2,
-                    attention_window=(5,), max_tokens=32, recompute=True)
+    head = ActionFormerSpec(
+        in_width=64, num_classes=3, width=16, num_levels=2,
+        num_stem_blocks=1, num_embedding_convs=1, head_layers=2,
+        attention_window=(5,), max_tokens=32, remat=True,
+        regression_edges=(6.0,))
 
     def build():
-        return Detector(adapter, head, samples_per_token=1,
-                        tubelet=2, rngs=nnx.Rngs(1))
+        rngs = nnx.Rngs(1)
+        return Detector(LosaAdapter(adapter, rngs=rngs),
+                        ActionFormer(head, rngs=rngs), samples_per_token=1,
+                        tubelet=2)
 
     # Windows of 32 frames are eight clips.
     shards, place = (((1, 1), None) if mesh is None
@@ -61,15 +63,13 @@ def _tiny(mesh=None):
     transformation = optimizer.make_optimizer(
         lambda step: 1e-2, trained, weight_decay=0.05, gradient_clip=1.0,
         rate_factors={"^adapter/": 0.5})
-    points = level_points(32, (1, 2), ((0, 6), (6, 10000)))
-    step = make_train_step(
-        encode, Template(build), transformation, points,
-        LossSettings(3, 1.5, 0.0, 1.0, 0.9), EmaSettings(0.9, True))
+    step = make_train_step(encode, Template(build), transformation,
+                           EmaSettings(0.9, True))
     statistics = FeatureStatistics(jnp.zeros(64), jnp.ones(64))
     state = create_state(trained, transformation, 10.0, statistics)
     return types.SimpleNamespace(
         encode=encode, step=jax.jit(step), state=state, frozen=frozen,
-        detector=Template(build), points=points)
+        detector=Template(build))
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VitSpec
 from losa_jax.training.build import (
-    adapter_spec,
     check_backbone,
     choose_tap_layers,
+    make_adapter_spec,
 )
 from losa_jax.training.encoder import tap_grid
 
@@ -41,7 +41,7 @@ def test_an_unknown_name_is_refused():
 def test_the_ladder_is_a_quarter_as_wide():
     config = custom.get_config()
     config.adapter.kind = "ladder"
-    spec = adapter_spec(config, VitSpec(**SIZES["vit_b"]), (6, 11))
+    spec = make_adapter_spec(config, VitSpec(**SIZES["vit_b"]), (6, 11))
     assert (spec.in_width, spec.width, spec.num_taps) == (768, 192, 2)
 
 
@@ -50,7 +50,7 @@ def test_the_ladder_is_a_quarter_as_wide():
     ("vit_g", 224)])
 def test_losa_is_a_sixth_as_wide_and_divides_among_devices(backbone, width):
     config = custom.get_config()
-    spec = adapter_spec(config, VitSpec(**SIZES[backbone]), (6, 11))
+    spec = make_adapter_spec(config, VitSpec(**SIZES[backbone]), (6, 11))
     assert spec.width == width
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.adapters.losa import Losa, LosaSpec
+from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
 from losa_jax.models.ops.params import parameters
 from losa_jax.training.diagnostics import gate_gauges, memory_gauges
 
@@ -13,7 +13,7 @@ from losa_jax.training.diagnostics import gate_gauges, memory_gauges
 def tree():
     spec = LosaSpec(in_width=4, width=2, num_taps=2, clip_tokens=2,
                     tap_grid=(1, 1), attention_heads=1)
-    return {"losa": parameters(Losa(spec, rngs=nnx.Rngs(0)))}
+    return {"losa": parameters(LosaAdapter(spec, rngs=nnx.Rngs(0)))}
 
 
 def test_a_gate_is_open_or_closed(tree):

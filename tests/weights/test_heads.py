@@ -4,6 +4,7 @@ Whole training steps and detections: targets and masks equal, activations and
 losses within 2e-5 of the largest value, gradients within 1e-4.
 """
 
+import dataclasses
 import json
 import types
 
@@ -14,12 +15,11 @@ import optax
 import pytest
 from flax import nnx
 
-from losa_jax.detection.decode import decode_with_points
-from losa_jax.detection.losses import detection_loss
-from losa_jax.detection.nms import suppress
-from losa_jax.detection.targets import assign_targets, level_points
-from losa_jax.models.detector import HEADS
-from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.detection.decode import DecodeSettings
+from losa_jax.detection.nms import NmsSettings, suppress
+from losa_jax.detection.segments import take
+from losa_jax.detection.targets import level_points
+from losa_jax.models.heads import HEADS, TriDetSpec
 from losa_jax.models.ops.params import Template, flatten, nest
 from losa_jax.training.optimizer import make_optimizer
 from losa_jax.weights.head_config import head_settings
@@ -36,8 +36,22 @@ def case(request, shared_dir):
     data = np.load(folder / f"{request.param}.npz")
     config = json.loads((folder / f"{request.param}_config.json").read_text())
     settings = head_settings(config)
-    spec = HeadSpec(**settings, reference_masking=True)
-    template = Template(lambda: HEADS[spec.kind](spec, rngs=nnx.Rngs(0)))
+    head = HEADS[settings["kind"]]
+    train = config["train_cfg"]
+    edges = [high for _, high in config["model"]["regression_range"][:-1]]
+    fields = {field.name for field in dataclasses.fields(head.spec)}
+    spec = head.spec(**{
+        name: value for name, value in {
+            **settings, "reference_masking": True,
+            "regression_edges": tuple(edges),
+            "center_radius": (train["center_sample_radius"]
+                              if train["center_sample"] == "radius"
+                              else None),
+            "label_smoothing": train["label_smoothing"],
+            "regression_weight": train["loss_weight"],
+            "iou_power": config["model"].get("iou_weight_power", 0.0),
+        }.items() if name in fields})
+    template = Template(lambda: head.module(spec, rngs=nnx.Rngs(0)))
     tree = nest(from_public({
         key.removeprefix("param/"): data[key] for key in data
         if key.startswith("param/")}))
@@ -47,11 +61,6 @@ def case(request, shared_dir):
     return types.SimpleNamespace(data=data, config=config, spec=spec,
                                  settings=settings, template=template,
                                  tree=tree)
-
-
-def _points(case, tokens):
-    return level_points(tokens, case.spec.strides,
-                        case.config["model"]["regression_range"])
 
 
 def _batch(case):
@@ -74,25 +83,12 @@ def _batch(case):
     return x, valid, segments, labels, action_valid
 
 
-def _targets(case, segments, labels, action_valid):
-    train = case.config["train_cfg"]
-    radius = (train["center_sample_radius"]
-              if train["center_sample"] == "radius" else None)
-    points = _points(case, case.spec.max_tokens)
-    return jax.vmap(lambda *one: assign_targets(
-        points, *one, num_classes=case.spec.num_classes,
-        center_radius=radius))(segments, labels, action_valid)
-
-
-def _loss(case, tree, x, valid, targets, normalizer):
-    train = case.config["train_cfg"]
-    logits, offsets, point_valid = case.template.bind(tree)(x, valid)
-    total, parts = detection_loss(
-        logits, offsets, targets, point_valid, normalizer,
-        label_smoothing=train["label_smoothing"],
-        regression_weight=train["loss_weight"],
-        iou_power=case.config["model"].get("iou_weight_power", 0.0))
-    return total, (parts, logits, offsets, point_valid)
+def _loss(case, tree, x, valid, actions, normalizer):
+    head = case.template.bind(tree)
+    outputs = head(x, valid)
+    targets = head.targets(outputs, *actions)
+    loss = head.loss(outputs, targets, normalizer)
+    return loss.total, (loss, outputs, targets)
 
 
 def _joined(data, prefix, levels, axis=1):
@@ -125,7 +121,7 @@ def test_levels_of_pyramid_and_neck(case):
 
 
 def test_raw_outputs_of_the_trident(case):
-    if case.spec.kind != "tridet":
+    if not isinstance(case.spec, TriDetSpec):
         pytest.skip("ActionFormer has no boundary heads")
     x, valid, *_ = _batch(case)
     levels = jax.jit(lambda tree, x, valid: case.template.bind(tree).levels(
@@ -142,37 +138,37 @@ def test_raw_outputs_of_the_trident(case):
 def test_a_training_step(case):
     data, count = case.data, case.spec.num_levels
     x, valid, *actions = _batch(case)
-    targets = _targets(case, *actions)
+
+    @jax.jit
+    def step(tree, x, normalizer):
+        return jax.value_and_grad(
+            lambda tree, x: _loss(case, tree, x, valid, actions, normalizer),
+            argnums=(0, 1), has_aux=True)(tree, x)
+
+    before = float(data["loss/normalizer_before"])
+    (total, (loss, outputs, targets)), (gradient, input_gradient) = (
+        step(case.tree, x, before))
+    logits, offsets, mask = outputs
     for i in range(len(x)):
         np.testing.assert_array_equal(targets.classes[i],
                                       data[f"train/gt_cls_labels/{i}"])
         rows = np.asarray(targets.positive[i])
         _close(targets.offsets[i][rows], data[f"train/gt_offsets/{i}"][rows],
                1e-6)
-
-    @jax.jit
-    def step(tree, x, normalizer):
-        return jax.value_and_grad(
-            lambda tree, x: _loss(case, tree, x, valid, targets, normalizer),
-            argnums=(0, 1), has_aux=True)(tree, x)
-
-    before = float(data["loss/normalizer_before"])
-    (total, (parts, logits, offsets, mask)), (gradient, input_gradient) = (
-        step(case.tree, x, before))
     np.testing.assert_array_equal(mask & targets.positive,
                                   data["train/pos_mask"])
     assert mask.sum() == data["loss/num_valid"]
-    assert parts.num_positive == data["loss/num_pos"]
+    assert loss.metrics["positive_points"] == data["loss/num_pos"]
     _close(logits, _joined(data, "train/out_cls_logits", count), ACTIVATIONS)
     decoded = ("train/decoded_offsets" if "train/decoded_offsets" in data
                else "train/out_offsets")
     want = (data[decoded] if decoded in data
             else _joined(data, decoded, count))
     _close(offsets, want, ACTIVATIONS)
-    for name, got in (("cls_loss", parts.classification),
-                      ("reg_loss", parts.regression),
+    for name, got in (("cls_loss", loss.metrics["classification_loss"]),
+                      ("reg_loss", loss.metrics["regression_loss"]),
                       ("final_loss", total),
-                      ("normalizer_after", parts.normalizer)):
+                      ("normalizer_after", loss.normalizer)):
         _close(np.asarray(got), data[f"loss/{name}"], ACTIVATIONS)
 
     _close(np.swapaxes(input_gradient, 1, 2), data["grad_in"], GRADIENTS)
@@ -216,11 +212,11 @@ def test_a_training_step(case):
     for name in touched:
         np.testing.assert_allclose(flatten(after)[name], want_after[name],
                                    atol=2e-6, rtol=0)
-    (total, (parts, *_)), _ = step(after, x, parts.normalizer)
-    for name, got in (("cls_loss", parts.classification),
-                      ("reg_loss", parts.regression),
+    (total, (loss, *_)), _ = step(after, x, loss.normalizer)
+    for name, got in (("cls_loss", loss.metrics["classification_loss"]),
+                      ("reg_loss", loss.metrics["regression_loss"]),
                       ("final_loss", total),
-                      ("normalizer_after", parts.normalizer)):
+                      ("normalizer_after", loss.normalizer)):
         _close(np.asarray(got), data[f"step2/{name}"], ACTIVATIONS)
 
 
@@ -236,45 +232,47 @@ def test_detections(case, which):
     x = np.zeros((1, tokens, features.shape[1]), np.float32)
     x[0, :len(features)] = features
     valid = np.arange(tokens)[None] < len(features)
-    logits, offsets, mask = jax.jit(
-        lambda tree, x, valid: case.template.bind(tree)(x, valid))(
-        case.tree, x, valid)
-    _close(logits[0], _joined(data, f"{which}/out_cls_logits",
-                              case.spec.num_levels, 0), ACTIVATIONS)
-    found, _ = decode_with_points(
-        logits[0], offsets[0], _points(case, tokens), mask[0],
+    decoding = DecodeSettings(
         score_threshold=settings["pre_nms_thresh"],
-        top_k=settings["pre_nms_topk"],
-        level_sizes=[tokens // stride for stride in case.spec.strides],
+        top_k=settings["pre_nms_topk"], top_k_per_level=True,
         min_length_tokens=settings["duration_thresh"])
-    alive = np.asarray(found.alive)
-    rows = tuple(np.asarray(part)[alive] for part in (
-        found.segments, found.scores, found.labels))
+
+    @jax.jit
+    def run(tree, x, valid):
+        head = case.template.bind(tree)
+        outputs = head(x, valid)
+        return outputs, head.decode(outputs, decoding)
+
+    outputs, window = jax.device_get(run(case.tree, x, valid))
+    _close(outputs.class_logits[0],
+           _joined(data, f"{which}/out_cls_logits", case.spec.num_levels, 0),
+           ACTIVATIONS)
+    window = take(jax.tree.map(lambda leaf: leaf[0], window), window.valid[0])
     before = stored_list(data, f"{which}/prenms")
     # Level after level, by descending score: the very order of the file.
-    np.testing.assert_allclose(rows[0], before["segments"], rtol=1e-5,
+    np.testing.assert_allclose(window.segments, before["segments"], rtol=1e-5,
                                atol=1e-4)
-    np.testing.assert_allclose(rows[1], before["scores"], rtol=2e-5)
-    np.testing.assert_array_equal(rows[2], before["labels"])
-    kept = suppress(
-        *rows, num_classes=case.spec.num_classes,
-        method=settings["nms_method"],
-        multiclass=settings["multiclass_nms"], sigma=settings["nms_sigma"],
-        iou_threshold=settings["iou_threshold"],
+    np.testing.assert_allclose(window.scores, before["scores"], rtol=2e-5)
+    np.testing.assert_array_equal(window.labels, before["labels"])
+    kept, _ = suppress(window, case.spec.num_classes, NmsSettings(
+        method=settings["nms_method"], per_class=settings["multiclass_nms"],
+        sigma=settings["nms_sigma"], iou_threshold=settings["iou_threshold"],
         min_score=settings["min_score"], max_kept=settings["max_seg_num"],
         voting_threshold=settings["voting_thresh"],
-        voting="tridet" if case.spec.kind == "tridet" else "actionformer")
-    assert_same_list(kept, stored_list(data, f"{which}/nms"))
+        voting=("tridet" if isinstance(case.spec, TriDetSpec)
+                else "actionformer")))
+    assert_same_list(kept[:3], stored_list(data, f"{which}/nms"))
     fps, duration, stride, frames = data[f"{source}/meta"]
     seconds = np.clip((kept[0] * stride + 0.5 * frames) / fps, 0, duration)
-    assert_same_list((seconds, *kept[1:]),
+    assert_same_list((seconds, *kept[1:3]),
                      stored_list(data, f"{which}/final"),
                      tolerance=0.02 * stride / fps)
 
 
 def test_targets_use_the_same_points(case):
     for i, stride in enumerate(case.spec.strides):
-        points = _points(case, case.spec.max_tokens)
+        points = level_points(case.spec.max_tokens, case.spec.strides,
+                              case.spec.regression_ranges)
         rows = np.flatnonzero(points.stride == stride)
         want = case.data[f"train/points/{i}"]
         got = np.stack([jnp.asarray(part)[rows] for part in points], 1)

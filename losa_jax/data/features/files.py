@@ -148,7 +148,11 @@ class FeatureFiles:
             clip_frames=self._settings.clip_frames,
             resized_to=self._resized_to)
 
-    def read_window(self, video: Video, window: Window
+    def num_views(self, video: Video) -> int:
+        """One: the files hold no augmented features."""
+        return 1
+
+    def read_window(self, video: Video, window: Window, view: int = 0
                     ) -> dict[str, np.ndarray]:
         """`last` float32 [t, 1, c], zero behind the window's real samples."""
         features = self._read(video.path)

@@ -126,7 +126,7 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-class TapStore:
+class TapCache:
     """Reads windows from a complete folder."""
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any],
@@ -185,6 +185,10 @@ class TapStore:
                                         "not among the cached features"))
         report_broken(lost, len(videos), on_broken_video, bool(infos))
         return infos, lost
+
+    def grid(self, info: VideoInfo) -> None:
+        """None: the samples are those of the video."""
+        return None
 
     def num_views(self, video: Video) -> int:
         """Of the video, with the plain one."""

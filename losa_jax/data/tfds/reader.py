@@ -80,10 +80,6 @@ class StoredVideos:
                 raise InputError(f"{self.path}: {split} has another number "
                                  "of records than of videos: build it anew")
 
-    def __reduce__(self) -> tuple:
-        # For worker processes: each opens the set itself.
-        return StoredVideos, (self.path,)
-
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str,
               on_outside: str = "error"
               ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:

@@ -45,10 +45,6 @@ class FrameCache:
         self._admitted: dict[str, threading.Lock] = {}
         self._pictures: dict[str, dict[int, Picture] | None] = {}
 
-    def __reduce__(self):
-        # A worker process reads for itself and keeps nothing.
-        return FrameCache, (0.0,)
-
     def admit(self, videos: Sequence[Video], name: str) -> bool:
         """Keeps these videos from their first reading on, if all fit.
 
@@ -110,6 +106,11 @@ class FrameCache:
         for place, frame_index in enumerate(wanted.tolist()):
             view(kept[frame_index], place, frames[place])
         return decoded
+
+    def kept_frames(self, video: Video) -> dict[int, Picture] | None:
+        """Decoded frames of an admitted video by frame index; None where it
+        is not kept."""
+        return self._kept_pictures(video)[0]
 
     def _kept_pictures(self, video: Video
                        ) -> tuple[dict[int, Picture] | None, int]:

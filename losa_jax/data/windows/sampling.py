@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.records import Action, VideoInfo, Window
+from losa_jax.data.records import Action, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 
 # ActionFormer tries as often to find a crop that keeps an action.
@@ -49,6 +49,55 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     starts = [*range(0, last, step), last]
     return [Window(start, window_samples,
                    min(window_samples, total - start)) for start in starts]
+
+
+def test_windows_of(video: Video, config: Any) -> list[Window]:
+    """The test windows of a video under a config.
+
+    Args:
+      config: the whole config (sections `window`, `head`).
+    """
+    settings = config.window
+    if not settings.test_whole:
+        return test_windows(video.grid, settings.frames, settings.overlap,
+                            align=clip_alignment(settings))
+    # Few lengths, each of which is compiled once.
+    stride = 2 ** (config.head.num_levels - 1)
+    unit = -(-settings.frames // 4 // stride) * stride
+    total = video.grid.num_samples
+    length = max(settings.frames, -(-total // unit) * unit)
+    return [Window(0, length, total)]
+
+
+def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
+                  ) -> np.ndarray:
+    """Which window each token of a video is taken from, int [tokens].
+
+    Windows overlap; a token is taken from the one in whose middle it lies
+    best, since a window's edges know one side only.
+
+    Args:
+      windows: of the video, starting at whole tokens.
+      num_samples: of the video.
+      tubelet: samples that a token stands for.
+    """
+    length = windows[0].num_samples // tubelet
+    firsts = np.array([window.first_sample // tubelet for window in windows])
+    tokens = np.arange(-(-num_samples // tubelet))
+    distance = np.abs(tokens[:, None] - firsts - (length - 1) / 2)
+    inside = (tokens[:, None] >= firsts) & (tokens[:, None] < firsts + length)
+    return np.where(inside, distance, np.inf).argmin(axis=1)
+
+
+def num_clips(num_samples: int, clip_frames: int, stride_frames: int) -> int:
+    """Clips that lie inside a video, as VideoMAEv2 counts them; at least
+    one, which repeats the last frame of a video that is shorter."""
+    return max(1, (num_samples - clip_frames) // stride_frames + 1)
+
+
+def clip_alignment(window: Any) -> int:
+    """Samples at whose multiples windows start, by the section `window`."""
+    return window.clip_frames if window.align_to_clips else 1
 
 
 def window_step(window_samples: int, overlap: float, align: int = 1) -> int:

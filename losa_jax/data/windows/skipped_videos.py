@@ -1,7 +1,7 @@
 """Videos that fail while a run reads them.
 
-A fault travels in its batch, as bytes: from threads and worker processes
-alike, and only what a run has used is counted, however far it reads ahead.
+A fault travels in its batch, as bytes: only what a run has used is counted,
+however far it reads ahead.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""Windows of whole videos in one pass: nothing is decoded twice.
+"""Windows of whole videos in one pass, in batches: nothing is decoded twice.
 
-A buffer holds one window of pictures as the backbone sees them; the part
-that the next window sees again stays in it. So memory does not grow with the
-length of the video, and there is no seeking.
+A buffer holds one window of frames as the backbone sees them; the part that
+the next window sees again stays in it. So memory does not grow with the
+length of the video, and there is no seeking. Everything that runs a model
+over videos takes its windows from a `WindowStream`.
 """
 
 import collections
@@ -10,75 +11,160 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from losa_jax.data.records import Video, Window
-from losa_jax.data.video.decode import iterate_frames
-from losa_jax.data.windows import augment
-from losa_jax.data.windows.examples import clip_alignment
-from losa_jax.data.windows.sampling import last_start, window_step
+from losa_jax.data.records import Window
+from losa_jax.data.windows.sampling import last_start
 from losa_jax.errors import InputError
 
-# How often who waits looks whether there is still something to wait for.
-_PATIENCE_SECONDS = 0.1
+# How often a thread that waits looks whether there is still something to
+# wait for.
+_POLL_SECONDS = 0.1
 _FINISHED = object()
 
+Inputs = dict[str, np.ndarray]
 
-def sample_views(video: Video, config: Any, threads: int = 1
-                 ) -> Iterator[np.ndarray]:
-    """Every sample of a video as testing sees it, uint8 [size, size, 3].
 
-    Args:
-      video: probed; its actions do not matter.
-      config: the whole config (sections `window`, `augment`).
-      threads: of the decoder.
+class WindowRow(NamedTuple):
+    """Which window a row of a batch is.
 
-    Raises:
-      VideoDecodeError: when a frame is due that cannot be decoded.
+    Attributes:
+      video_number: counts the videos of the stream.
+      window: where it lies.
+      view: 0 is what testing sees; others are augmented.
     """
-    settings = config.augment
-    return iterate_views(video, np.arange(video.grid.num_samples),
-                         settings.size, settings.test_resize, threads)
+
+    video_number: int
+    window: Window
+    view: int = 0
 
 
-def iterate_views(video: Video, samples: np.ndarray, size: int,
-                  resize: str, threads: int = 1) -> Iterator[np.ndarray]:
-    """What testing sees of samples, uint8 [size, size, 3].
+class VideoEnd(NamedTuple):
+    """No more windows of this video; `error` if not all could be read."""
 
-    Args:
-      video: probed.
-      samples: [f] of the video's grid, never falling.
-      size, resize: see `augment.test_picture`.
-      threads: of the decoder.
+    video_number: int
+    error: InputError | None = None
 
-    Raises:
-      VideoDecodeError: when a frame is due that cannot be decoded.
+
+@dataclasses.dataclass(frozen=True)
+class WindowBatch:
+    """Windows that are run at once.
+
+    Attributes:
+      inputs: [b, ...] arrays: "frames" or features, and "valid_samples"
+        int32 [b]; empty where no window was left to run.
+      rows: which windows these are; None for padding, whose valid_samples
+        are 0.
+      ended: videos whose last window is in this batch or was in an earlier
+        one.
     """
-    indices = video.grid.frame_indices(samples)
-    last: np.ndarray | None = None
-    for frame in iterate_frames(video.open(), indices, info=video.info,
-                                threads=threads):
-        if frame is not last:  # one picture may serve several samples
-            last = frame
-            view = augment.test_picture(frame, size, resize)
-        yield view
+
+    inputs: Inputs
+    rows: tuple[WindowRow | None, ...]
+    ended: tuple[VideoEnd, ...]
 
 
-def sliding_windows(samples: Iterable[np.ndarray], window: Any
-                    ) -> Generator[tuple[Window, np.ndarray]]:
-    """The windows of `windows.test_windows`, before the end is known.
+class WindowStream:
+    """Windows of many videos as they are read, each video in order."""
+
+    def __init__(self, video_numbers: Sequence[int],
+                 windows_of: Callable[[int, int], Iterator[
+                     tuple[WindowRow, Any]]], *,
+                 batch_windows: int, num_threads: int,
+                 queue_windows: int = 2,
+                 stopped: Callable[[], bool] = lambda: False):
+        """
+        Args:
+          video_numbers: videos to read, in this order.
+          windows_of: (video number, decoder threads) to its windows and
+            their inputs; an InputError ends the video.
+          batch_windows: rows of a batch.
+          num_threads: videos that are read side by side; of fewer videos
+            each is decoded by several threads.
+          queue_windows: that may wait decoded, over all videos.
+          stopped: asked while waiting; True ends the stream.
+        """
+        self._numbers, self._windows_of = video_numbers, windows_of
+        self._batch_windows, self._stopped = batch_windows, stopped
+        self._readers = max(1, min(num_threads, len(video_numbers)))
+        self._decoder_threads = max(1, num_threads // self._readers)
+        self._queue_windows = queue_windows
+
+    def __iter__(self) -> Generator[WindowBatch]:
+        waiting: list[tuple[WindowRow, Inputs]] = []
+        ended: list[VideoEnd] = []
+
+        def batch() -> WindowBatch:
+            made = _batch(waiting, ended, self._batch_windows)
+            waiting.clear()
+            ended.clear()
+            return made
+
+        # Closed even where the consumer stops in the middle: threads end.
+        items = read_ahead(
+            [self._read(number) for number in self._numbers],
+            num_threads=self._readers, queue_size=self._queue_windows,
+            stopped=self._stopped)
+        try:
+            for item in items:
+                if isinstance(item, VideoEnd):
+                    ended.append(item)
+                    continue
+                if waiting and waiting[0][0].window.num_samples != (
+                        item[0].window.num_samples):
+                    yield batch()  # a batch has windows of one length
+                waiting.append(item)
+                if len(waiting) == self._batch_windows:
+                    yield batch()
+        finally:
+            items.close()
+        if waiting or ended:
+            yield batch()
+
+    def _read(self, number: int) -> Generator[Any]:
+        try:
+            yield from self._windows_of(number, self._decoder_threads)
+        except InputError as error:
+            yield VideoEnd(number, error)
+        else:
+            yield VideoEnd(number)
+
+
+def _batch(items: Sequence[tuple[WindowRow, Inputs]],
+           ended: Sequence[VideoEnd], batch_windows: int) -> WindowBatch:
+    """Inputs of windows, stacked; zeros behind the last."""
+    if not items:
+        return WindowBatch({}, (), tuple(ended))
+    padding = (None,) * (batch_windows - len(items))
+    inputs: Inputs = {}
+    for name, first in items[0][1].items():
+        stacked = np.zeros((batch_windows, *first.shape), first.dtype)
+        for place, (_, arrays) in enumerate(items):
+            stacked[place] = arrays[name]
+        inputs[name] = stacked
+    inputs["valid_samples"] = np.zeros(batch_windows, np.int32)
+    inputs["valid_samples"][:len(items)] = [
+        row.window.valid_samples for row, _ in items]
+    return WindowBatch(inputs, (*(row for row, _ in items), *padding),
+                       tuple(ended))
+
+
+def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
+                    align: int = 1) -> Generator[tuple[Window, np.ndarray]]:
+    """The windows of `sampling.test_windows`, before the end is known.
 
     Args:
-      samples: pictures of one shape, in order.
-      window: the config section `window`.
+      samples: frames of one shape, in order.
+      length: samples of a window.
+      step: from one window to the next.
+      align: the last window, which is shifted back to end with the samples,
+        starts at a multiple of so many.
 
     Yields:
-      (window, its pictures [f, ...]); padding repeats the last real one.
+      (window, its samples [f, ...]); padding repeats the last real one.
     """
-    length, align = window.frames, clip_alignment(window)
-    step = window_step(length, window.overlap, align)
     # All of a full window; and wherever the last one starts, it is in here.
     kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
     total, start, last_given = 0, 0, -1
@@ -93,69 +179,14 @@ def sliding_windows(samples: Iterable[np.ndarray], window: Any
     last = last_start(total, length, align) if total > length else 0
     if last > last_given:
         valid = min(length, total - last)
-        pictures = list(kept)[-valid:]
-        pictures += pictures[-1:] * (length - valid)
-        yield Window(last, length, valid), np.stack(pictures)
+        frames = list(kept)[-valid:]
+        frames += frames[-1:] * (length - valid)
+        yield Window(last, length, valid), np.stack(frames)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Raised:
     error: BaseException
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoWindow:
-    """One window of one of several videos.
-
-    Attributes:
-      video_number: which video.
-      window: where it lies.
-      frames: uint8 [f, size, size, 3].
-    """
-
-    video_number: int
-    window: Window
-    frames: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoEnd:
-    """No more windows of this video; `error` if not all could be read."""
-
-    video_number: int
-    error: InputError | None = None
-
-
-def stream_windows(videos: Sequence[Video], config: Any, *,
-                   num_threads: int, queue_windows: int = 2
-                   ) -> Generator[VideoWindow | VideoEnd]:
-    """Windows of many videos as they are decoded, each video in order.
-
-    Args:
-      videos: to read.
-      config: the whole config.
-      num_threads: videos that are read side by side; of fewer videos each
-        is decoded by several threads.
-      queue_windows: that may wait decoded, over all videos.
-
-    Yields:
-      the windows of a video, then its `VideoEnd`; videos are mixed.
-    """
-    readers = max(1, min(num_threads, len(videos)))
-    decoder_threads = max(1, num_threads // readers)
-
-    def read(number: int) -> Generator[VideoWindow | VideoEnd]:
-        samples = sample_views(videos[number], config, decoder_threads)
-        try:
-            for window, frames in sliding_windows(samples, config.window):
-                yield VideoWindow(number, window, frames)
-        except InputError as error:
-            yield VideoEnd(number, error)
-        else:
-            yield VideoEnd(number)
-
-    return read_ahead([read(number) for number in range(len(videos))],
-                      num_threads=readers, queue_size=queue_windows)
 
 
 def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
@@ -180,7 +211,7 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
     def put(item: Any) -> None:
         while not stop.is_set():
             try:
-                return ready.put(item, timeout=_PATIENCE_SECONDS)
+                return ready.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
 
@@ -207,7 +238,7 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
     try:
         while working and not stopped():
             try:
-                item = ready.get(timeout=_PATIENCE_SECONDS)
+                item = ready.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 continue
             if isinstance(item, _Raised):
@@ -220,4 +251,4 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
         stop.set()
         for thread in threads:
             # One that waits for a camera may wait for ever.
-            thread.join(None if not stopped() else _PATIENCE_SECONDS)
+            thread.join(None if not stopped() else _POLL_SECONDS)

@@ -1,7 +1,7 @@
 """AdaTAD's temporal adapter, and the side ladder made of it.
 
-Source: OpenTAD (Apache-2.0), facts in shared/reference/heads_and_recipes.md
-D4 and shared/data/parity/README.md. Differences: padding is masked before
+Source: AdaTAD (Liu et al., CVPR 2024) in OpenTAD (Apache-2.0). Differences:
+padding is masked before
 the temporal convolution, so that it cannot leak into real tokens; the
 ladder's up-projections act after the spatial mean, which is the same sum,
 since both are linear, and costs h w times less.
@@ -18,6 +18,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from losa_jax.errors import check_at_least
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.layers import Linear, gelu
 
@@ -28,15 +29,20 @@ class LadderSpec:
 
     Attributes:
       in_width: c, of the backbone.
-      width: d, of the adapters.
       num_taps: tapped layers.
-      kernel: length of the temporal convolution in tokens.
+      width: d, of the adapters; 0 is a quarter of `in_width`.
+      long_kernel: length of the temporal convolution in tokens.
     """
 
     in_width: int
-    width: int
     num_taps: int
-    kernel: int = 3
+    width: int = 0
+    long_kernel: int = 3
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_taps", "long_kernel")
+        if not self.width:
+            object.__setattr__(self, "width", self.in_width // 4)
 
 
 class TemporalAdapter(nnx.Module):
@@ -74,20 +80,20 @@ class TemporalAdapter(nnx.Module):
         return self.raised(self.hidden(x, valid))
 
 
-class Ladder(nnx.Module):
+class LadderAdapter(nnx.Module):
     """Adapters beside the frozen backbone, summed onto its last features."""
 
     def __init__(self, spec: LadderSpec, *, rngs: nnx.Rngs):
         self.spec = spec
         self.taps = nnx.vmap(lambda key: TemporalAdapter(
-            spec.in_width, spec.width, kernel=spec.kernel,
+            spec.in_width, spec.width, kernel=spec.long_kernel,
             rngs=nnx.Rngs(params=key))
         )(jax.random.split(rngs.params(), spec.num_taps))
 
     def __call__(self, last: Float[Array, "b n u c"],
                  taps: Float[Array, "k b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Arguments and result as those of `Losa`; taps as the blocks gave
+        """Arguments and result as those of `Adapter`; taps as the blocks gave
         them, not standardised."""
         taps = jax.lax.stop_gradient(taps)
         start = rearrange(last, "b n u c -> b (n u) c")

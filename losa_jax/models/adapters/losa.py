@@ -4,8 +4,8 @@ After Gupta et al., WACV 2025 (arXiv 2404.01282), whose code is not public.
 Theirs: adapters read intermediate layers in parallel to the backbone, one
 kind inside a clip (spatial convolution, then cross-attention), one kind over
 the whole window, and a gated fusion adds them to the last layer's features.
-The rest is our reconstruction (shared/design/losa.md): the residual path
-from the tap's own tokens, the depthwise convolution as long-range mixer, and
+The rest is our reconstruction (docs/method.md): the residual path from the
+tap's own tokens, the depthwise convolution as long-range mixer, and
 up-projections that start at zero, so that step 0 is the head-only model.
 
 Sizes: b windows, n clips, u tubelet steps a clip, h w tap grid, c backbone
@@ -24,6 +24,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from losa_jax.errors import InputError, check_at_least, check_choice
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, gelu, zero_linear
@@ -40,11 +41,12 @@ LONG_MIXERS = ("conv", "attention")
 
 @dataclasses.dataclass(frozen=True)
 class LosaSpec:
-    """The keys of the config section `adapter` that the model needs.
+    """Sizes and options of LoSA's adapters.
 
     Attributes:
       in_width: c, of the backbone.
-      width: d, of the adapters.
+      width: d, of the adapters; 0 is a sixth of `in_width`, in multiples of
+        32 (of 8 below an `in_width` of 384).
       num_taps: tapped layers.
       clip_tokens: u, temporal tokens of a clip.
       tap_grid: rows and columns of a tap, as the backbone gives it.
@@ -65,10 +67,10 @@ class LosaSpec:
     """
 
     in_width: int
-    width: int
     num_taps: int
     clip_tokens: int
     tap_grid: tuple[int, int]
+    width: int = 0
     short_grid: int = 2
     ranges: str = "both"
     gates: str = "none"
@@ -79,6 +81,32 @@ class LosaSpec:
     mlp_ratio: float = 2.0
     tap_residual: bool = True
     short_pool: str = "conv"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "ranges", RANGES)
+        check_choice(self, "gates", GATES)
+        check_choice(self, "long_mixer", LONG_MIXERS)
+        check_choice(self, "short_pool", SHORT_POOLS)
+        check_at_least(self, 1, "num_taps", "short_grid", "long_kernel",
+                       "attention_heads")
+        if not self.width:
+            # Multiples of 32 let up to 32 devices share a large backbone's
+            # adapters: 232 of ViT-g would stay whole on each.
+            unit = 32 if self.in_width >= 384 else 8
+            object.__setattr__(self, "width", max(
+                8, round(self.in_width / 6 / unit) * unit))
+        if self.width % self.attention_heads:
+            raise InputError(
+                f"LosaSpec.width={self.width} does not divide by "
+                f"LosaSpec.attention_heads={self.attention_heads}")
+        if self.long_mixer == "attention" and (
+                self.width % (2 * self.attention_heads)
+                or self.long_key_pool < 1):
+            raise InputError(
+                "LosaSpec.long_mixer=attention: LosaSpec.width="
+                f"{self.width} must divide by 2 x attention_heads="
+                f"{self.attention_heads} (rotary positions rotate pairs), "
+                f"and long_key_pool={self.long_key_pool} be 1 or more")
 
 
 class SpatialConv(nnx.Module):
@@ -261,7 +289,7 @@ class GatedUp(nnx.Module):
         return self.up(x) * gate.astype(x.dtype)
 
 
-class Losa(nnx.Module):
+class LosaAdapter(nnx.Module):
     """All taps' adapters and their gated fusion.
 
     The adapters of all taps are stacked and scanned: compile time does not

@@ -1,1 +1,22 @@
-"""Detection heads: outputs, targets, loss and decoding."""
+"""Detection heads: outputs, targets, loss and decoding.
+
+`HEADS` is the one place that lists them; config.head.kind names one.
+"""
+
+from typing import Any, NamedTuple
+
+from losa_jax.models.heads.actionformer import ActionFormer, ActionFormerSpec
+from losa_jax.models.heads.tridet import TriDet, TriDetSpec
+
+
+class HeadType(NamedTuple):
+    """A head's spec, a frozen dataclass, and its module; see `base.Head`."""
+
+    spec: type[Any]
+    module: type[Any]
+
+
+HEADS = {
+    "actionformer": HeadType(ActionFormerSpec, ActionFormer),
+    "tridet": HeadType(TriDetSpec, TriDet),
+}

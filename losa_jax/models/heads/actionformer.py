@@ -1,20 +1,35 @@
 """ActionFormer: a transformer pyramid that classifies every moment.
 
-Source: Zhang et al., ECCV 2022, and its public code (MIT); exact numbers in
-shared/reference/heads_and_recipes.md, D1. What differs is said in
-`head_layers`.
+Source: Zhang et al., ECCV 2022, and its public code (MIT). What differs is
+said in `layers`.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from losa_jax.detection.decode import DecodeSettings
+from losa_jax.detection.losses import detection_loss
+from losa_jax.detection.segments import Segments
+from losa_jax.detection.targets import Targets
+from losa_jax.errors import InputError
+from losa_jax.models.heads.base import (
+    HeadLoss,
+    HeadOutput,
+    PyramidSpec,
+    check_per_level,
+    head_loss,
+    joined_outputs,
+    pyramid_decode,
+    pyramid_targets,
+)
 from losa_jax.models.heads.layers import (
     NORM_EPSILON,
     RESIDUAL_SCALE,
-    HeadSpec,
     Neck,
     OutputHead,
     Pointwise,
@@ -29,13 +44,40 @@ from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
 from losa_jax.models.ops.layers import LayerNorm, drop_path, dropout, gelu
 
 
+@dataclasses.dataclass(frozen=True)
+class ActionFormerSpec(PyramidSpec):
+    """Sizes and options of ActionFormer.
+
+    Attributes:
+      attention_heads: must divide `width`.
+      attention_window: tokens that a token sees, itself in the middle; one
+        number for all levels, or one a level; 1 or less is everything.
+      relative_positions: a learned number a head and distance is added to
+        the attention scores.
+      dropout: of attention and MLP outputs.
+    """
+
+    attention_heads: int = 4
+    attention_window: tuple[int, ...] = (19,)
+    relative_positions: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_per_level(self, "attention_window")
+        if self.width % self.attention_heads:
+            raise InputError(
+                f"ActionFormerSpec.width={self.width} does not divide by "
+                f"ActionFormerSpec.attention_heads={self.attention_heads}")
+
+
 class LocalAttention(nnx.Module):
     """Multi-head attention of each token to a band around it.
 
     Query, key and value pass a depthwise convolution and a norm first.
     """
 
-    def __init__(self, spec: HeadSpec, window: int, stride: int,
+    def __init__(self, spec: ActionFormerSpec, window: int, stride: int,
                  rngs: nnx.Rngs):
         width, heads = spec.width, spec.attention_heads
         self.heads, self.window, self.stride = heads, window, stride
@@ -78,7 +120,7 @@ class LocalAttention(nnx.Module):
 class TransformerBlock(nnx.Module):
     """Pre-norm block; with stride 2 it halves the time axis."""
 
-    def __init__(self, spec: HeadSpec, window: int, stride: int,
+    def __init__(self, spec: ActionFormerSpec, window: int, stride: int,
                  rngs: nnx.Rngs):
         c = spec.width
         self.norm1 = LayerNorm(c, NORM_EPSILON)
@@ -86,7 +128,7 @@ class TransformerBlock(nnx.Module):
         self.norm2 = LayerNorm(c, NORM_EPSILON)
         self.fc1 = Pointwise(c, 4 * c, rngs)
         self.fc2 = Pointwise(4 * c, c, rngs)
-        # The learned scales exist only together with drop path (D1).
+        # The learned scales exist only together with drop path (public code).
         scaled = spec.drop_path > 0
         scale = jnp.full(c, RESIDUAL_SCALE)
         self.attn_scale = nnx.Param(scale) if scaled else None
@@ -118,7 +160,7 @@ class TransformerBlock(nnx.Module):
 class ActionFormer(nnx.Module):
     """Features of a window to class logits and offsets at every point."""
 
-    def __init__(self, spec: HeadSpec, *, rngs: nnx.Rngs):
+    def __init__(self, spec: ActionFormerSpec, *, rngs: nnx.Rngs):
         self.spec = spec
         self.pyramid = Pyramid(
             spec, lambda level, stride: TransformerBlock(
@@ -131,10 +173,8 @@ class ActionFormer(nnx.Module):
         self.reg_scale = nnx.Param(jnp.ones(spec.num_levels))
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
-                 key: Array | None = None
-                 ) -> tuple[Float[Array, "b p k"], Float[Array, "b p 2"],
-                            Bool[Array, "b p"]]:
-        """Logits, offsets (in strides) and validity at all points.
+                 key: Array | None = None) -> HeadOutput:
+        """Logits, offsets in strides and validity at all points.
 
         Args:
           x: features on the level-0 grid; t divides by the last stride.
@@ -142,13 +182,33 @@ class ActionFormer(nnx.Module):
           key: for drop path, dropout and noise; None means evaluation.
 
         Returns:
-          class logits, non-negative (start, end) distances, and the mask of
           the points of all levels joined, level 0 first.
         """
         levels = self.neck(self.pyramid(x, valid, key))
         scales = self.reg_scale[...]
         offsets = [jax.nn.relu(scales[level] * offset) for level, offset
                    in enumerate(run_block(self.reg, self.spec, levels))]
-        return (jnp.concatenate(run_block(self.cls, self.spec, levels), 1),
-                jnp.concatenate(offsets, 1),
-                jnp.concatenate([valid for _, valid in levels], 1))
+        return joined_outputs(run_block(self.cls, self.spec, levels), offsets,
+                              [valid for _, valid in levels])
+
+    def targets(self, outputs: HeadOutput, segments: Float[Array, "b n 2"],
+                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
+                ) -> Targets:
+        """See `Head.targets`."""
+        return pyramid_targets(self.spec, outputs, segments, labels,
+                               action_valid)
+
+    def loss(self, outputs: HeadOutput, targets: Targets,
+             normalizer: Float[Array, ""]) -> HeadLoss:
+        """Focal and distance-IoU loss over the global batch."""
+        spec = self.spec
+        return head_loss(*detection_loss(
+            outputs.class_logits, outputs.offsets, targets, outputs.valid,
+            normalizer, label_smoothing=spec.label_smoothing,
+            regression_weight=spec.regression_weight,
+            momentum=spec.normalizer_momentum))
+
+    def decode(self, outputs: HeadOutput, settings: DecodeSettings
+               ) -> Segments:
+        """See `Head.decode`."""
+        return pyramid_decode(self.spec, outputs, settings)

@@ -1,15 +1,13 @@
-"""What the detection heads share: sizes, embedding, pyramid, neck, outputs.
+"""Layers that pyramid heads share: embedding, pyramid, neck, outputs.
 
 Source: ActionFormer (Zhang et al., ECCV 2022) and TriDet (Shi et al., CVPR
-2023), public code (MIT); exact numbers in
-shared/reference/heads_and_recipes.md, D1 to D3.
+2023), public code (MIT).
 Differs from both: tokens are masked again after each norm and activation, so
 a norm's bias in the padding cannot reach the last real steps through the
-next convolution (trap E2; OpenTAD masks again too). `reference_masking`
-leaves that out, for checkpoints that were trained without.
+next convolution (OpenTAD masks again too). `reference_masking` leaves that
+out, for checkpoints that were trained without.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from losa_jax.models.heads.base import PyramidSpec
 from losa_jax.models.ops.conv import DepthwiseConv, MaskedConv
 from losa_jax.models.ops.layers import LayerNorm, flat_product, torch_uniform
 from losa_jax.models.ops.positions import sincos_table
@@ -34,96 +33,21 @@ RESIDUAL_SCALE = 1e-4
 Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadSpec:
-    """Sizes and options of a head; the keys of the config section `head`.
-
-    Attributes:
-      kind: "actionformer" or "tridet".
-      neck: "identity" or "fpn"; neck_width and head_width 0 mean `width`.
-      attention_window: tokens that a token sees, itself in the middle; one
-        number for all levels, or one a level; 1 or less is everything.
-      embedding_norm, neck_norm, head_norm: without, convolutions have
-        biases.
-      opentad: as OpenTAD's copies of the heads where they differ: epsilon
-        1e-6 behind convolutions, which are masked after the activation
-        whatever `reference_masking` says, and boundary heads (TriDet) that
-        start without the prior.
-      input_dropout: of whole channels of the input (OpenTAD).
-      input_noise: deviation of noise on the input while training (TriDet).
-      max_tokens: longer inputs stretch the table of absolute positions.
-      reference_masking: see the module.
-      recompute: what happens inside blocks and outputs is made anew for the
-        gradient: a forward pass more, the memory of one block.
-      sgp_window, sgp_k, sgp_mlp_width, downsample, sgp_init_deviation,
-      trident, num_bins, boundary_kernel: see `tridet`.
-    """
-
-    in_width: int
-    num_classes: int
-    kind: str = "actionformer"
-    width: int = 512
-    num_levels: int = 6
-    num_embedding_convs: int = 2
-    embedding_kernel: int = 3
-    embedding_norm: bool = True
-    num_stem_blocks: int = 2
-    neck: str = "identity"
-    neck_width: int = 0
-    neck_norm: bool = True
-    attention_heads: int = 4
-    attention_window: tuple[int, ...] = (19,)
-    absolute_positions: bool = False
-    relative_positions: bool = False
-    head_layers: int = 3
-    head_kernel: int = 3
-    head_width: int = 0
-    head_norm: bool = True
-    opentad: bool = False
-    prior_probability: float = 0.01
-    max_tokens: int = 2304
-    drop_path: float = 0.1
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    input_noise: float = 0.0
-    reference_masking: bool = False
-    recompute: bool = False
-    sgp_window: tuple[int, ...] = (1,)
-    sgp_k: float = 5.0
-    sgp_mlp_width: int = 768
-    sgp_init_deviation: float = 0.0
-    downsample: str = "max"
-    trident: bool = True
-    num_bins: int = 16
-    boundary_kernel: int = 3
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Tokens of the finest level that one of each level's spans."""
-        return tuple(2 ** level for level in range(self.num_levels))
-
-    @property
-    def level_widths(self) -> tuple[int, int]:
-        """Channels between neck and outputs, and inside the outputs."""
-        neck = self.neck_width if self.neck == "fpn" else self.width
-        return neck or self.width, self.head_width or self.width
-
-
 def of_level(values: tuple[int, ...], level: int) -> int:
     """One value for all levels, or one a level."""
     return values[level] if len(values) > 1 else values[0]
 
 
 def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
-           spec: HeadSpec) -> Float[Array, "b t c"]:
+           spec: PyramidSpec) -> Float[Array, "b t c"]:
     """Zero at padding, unless the reference leaves it as it is."""
     return x if spec.reference_masking else x * valid[..., None].astype(
         x.dtype)
 
 
-def run_block(block: nnx.Module, spec: HeadSpec, *inputs: Any) -> Any:
-    """block(*inputs), remembered for the gradient as the spec says."""
-    return recomputed(block, *inputs) if spec.recompute else block(*inputs)
+def run_block(block: nnx.Module, spec: PyramidSpec, *inputs: Any) -> Any:
+    """block(*inputs), rematerialized in the backward pass if so specified."""
+    return recomputed(block, *inputs) if spec.remat else block(*inputs)
 
 
 class Pointwise(nnx.Module):
@@ -141,7 +65,7 @@ class Pointwise(nnx.Module):
 class ConvNormRelu(nnx.Module):
     """Masked convolution, layer norm, ReLU, masked again."""
 
-    def __init__(self, spec: HeadSpec, in_width: int, out_width: int,
+    def __init__(self, spec: PyramidSpec, in_width: int, out_width: int,
                  kernel_size: int, has_norm: bool, rngs: nnx.Rngs):
         self.conv = MaskedConv(in_width, out_width, kernel_size,
                                bias=not has_norm, rngs=rngs)
@@ -160,7 +84,7 @@ class ConvNormRelu(nnx.Module):
 class Pyramid(nnx.Module):
     """Features to the tokens of all levels: embedding, stem, branch."""
 
-    def __init__(self, spec: HeadSpec,
+    def __init__(self, spec: PyramidSpec,
                  make_block: Callable[[int, int], nnx.Module],
                  rngs: nnx.Rngs):
         """
@@ -204,7 +128,7 @@ class Pyramid(nnx.Module):
         return levels
 
 
-def disturb(x: Float[Array, "b t c"], spec: HeadSpec, key: Array | None
+def disturb(x: Float[Array, "b t c"], spec: PyramidSpec, key: Array | None
             ) -> Float[Array, "b t c"]:
     """Noise and channel dropout on the input, while training."""
     if key is None or not (spec.input_noise or spec.input_dropout):
@@ -221,7 +145,7 @@ def disturb(x: Float[Array, "b t c"], spec: HeadSpec, key: Array | None
     return x
 
 
-def position_table(spec: HeadSpec, length: int) -> Float[Array, "1 t c"]:
+def position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
     """ActionFormer's sinusoids over sqrt(c); stretched for longer inputs."""
     table = jnp.asarray(sincos_table(spec.max_tokens, 1, 1, spec.width))
     table = table[None, :, 0, 0] / math.sqrt(spec.width)
@@ -237,7 +161,7 @@ class Neck(nnx.Module):
     depthwise convolution, a norm.
     """
 
-    def __init__(self, spec: HeadSpec, rngs: nnx.Rngs):
+    def __init__(self, spec: PyramidSpec, rngs: nnx.Rngs):
         width, _ = spec.level_widths
         levels = range(spec.num_levels)
         self.spec = spec
@@ -281,7 +205,7 @@ class OutputHead(nnx.Module):
     level, and the numbers that each level alone would have.
     """
 
-    def __init__(self, spec: HeadSpec, outputs: int, rngs: nnx.Rngs, *,
+    def __init__(self, spec: PyramidSpec, outputs: int, rngs: nnx.Rngs, *,
                  prior: float = 0.5, kernel_size: int = 0):
         """
         Args:

@@ -1,15 +1,16 @@
 """TriDet: scalable-granularity blocks and boundaries as distributions.
 
-Source: Shi et al., CVPR 2023, and its public code (MIT); exact numbers in
-shared/reference/heads_and_recipes.md, D2. What differs from it: see
-`head_layers`, and here the mean and the group norm run over real tokens
-alone, so that outputs do not depend on the padding (trap E2).
+Source: Shi et al., CVPR 2023, and its public code (MIT). What differs from
+it: see `layers`, and here the mean and the group norm run over real tokens
+alone, so that outputs do not depend on the padding.
 
 The published THUMOS recipe starts every convolution of the block at zero
 (`sgp_init_deviation` 0), where all their gradients are products with zero
-and stay zero: what it trains is norm, residual and MLP (trap E1).
+and stay zero: what it trains is norm, residual and MLP.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,12 +18,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from losa_jax.detection.decode import DecodeSettings
+from losa_jax.detection.losses import (
+    detection_loss,
+    per_class_detection_loss,
+)
+from losa_jax.detection.segments import Segments
+from losa_jax.detection.targets import Targets
+from losa_jax.errors import InputError, check_choice
+from losa_jax.models.heads.base import (
+    HeadLoss,
+    HeadOutput,
+    PyramidSpec,
+    check_per_level,
+    head_loss,
+    joined_outputs,
+    pyramid_decode,
+    pyramid_targets,
+)
 from losa_jax.models.heads.layers import (
     NORM_EPSILON,
     RESIDUAL_SCALE,
-    HeadSpec,
     Neck,
     OutputHead,
     Pointwise,
@@ -35,6 +53,42 @@ from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
 from losa_jax.models.ops.layers import LayerNorm, drop_path, gelu
 
 NUM_GROUPS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class TriDetSpec(PyramidSpec):
+    """Sizes and options of TriDet.
+
+    Attributes:
+      sgp_window: length w of a block's window-level convolution in tokens;
+        one number for all levels, or one a level.
+      sgp_k: the wide convolution has about (w + 1) k tokens.
+      sgp_mlp_width: hidden channels of a block's MLP.
+      sgp_init_deviation: of the convolutions' initial values, see above.
+      downsample: between levels, "max" or "avg".
+      trident: boundaries as distributions over `num_bins` steps.
+      boundary_kernel: of the boundary heads.
+      iou_power: of the IoU that weighs the class loss of positive points.
+    """
+
+    sgp_window: tuple[int, ...] = (1,)
+    sgp_k: float = 5.0
+    sgp_mlp_width: int = 768
+    sgp_init_deviation: float = 0.0
+    downsample: str = "max"
+    trident: bool = True
+    num_bins: int = 16
+    boundary_kernel: int = 3
+    iou_power: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "downsample", ("max", "avg"))
+        check_per_level(self, "sgp_window")
+        if self.width % NUM_GROUPS:
+            raise InputError(
+                f"TriDetSpec.width={self.width} does not divide into the "
+                f"{NUM_GROUPS} groups of TriDet's norm")
 
 
 class GroupNorm(nnx.Module):
@@ -62,7 +116,7 @@ class GroupNorm(nnx.Module):
 class SgpBlock(nnx.Module):
     """Instant-level and window-level branches instead of attention."""
 
-    def __init__(self, spec: HeadSpec, window: int, stride: int,
+    def __init__(self, spec: TriDetSpec, window: int, stride: int,
                  rngs: nnx.Rngs):
         c = spec.width
         wide = round((window + 1) * spec.sgp_k)  # half to even
@@ -154,7 +208,7 @@ class TridentLevel(NamedTuple):
 class TriDet(nnx.Module):
     """Features of a window to class logits and offsets at every point."""
 
-    def __init__(self, spec: HeadSpec, *, rngs: nnx.Rngs):
+    def __init__(self, spec: TriDetSpec, *, rngs: nnx.Rngs):
         self.spec = spec
         self.pyramid = Pyramid(
             spec, lambda level, stride: SgpBlock(
@@ -174,17 +228,38 @@ class TriDet(nnx.Module):
                 for _ in range(2))
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
-                 key: Array | None = None
-                 ) -> tuple[Float[Array, "b p k"],
-                            Float[Array, "b p k 2"] | Float[Array, "b p 2"],
-                            Bool[Array, "b p"]]:
+                 key: Array | None = None) -> HeadOutput:
         """As `ActionFormer`; with the trident every class has offsets."""
         levels = self.levels(x, valid, key)
         offsets = [decode_bins(level) if self.spec.trident else level.offsets
                    for level in levels]
-        return (jnp.concatenate([level.class_logits for level in levels], 1),
-                jnp.concatenate(offsets, 1),
-                jnp.concatenate([level.valid for level in levels], 1))
+        return joined_outputs([level.class_logits for level in levels],
+                              offsets, [level.valid for level in levels])
+
+    def targets(self, outputs: HeadOutput, segments: Float[Array, "b n 2"],
+                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
+                ) -> Targets:
+        """See `Head.targets`."""
+        return pyramid_targets(self.spec, outputs, segments, labels,
+                               action_valid)
+
+    def loss(self, outputs: HeadOutput, targets: Targets,
+             normalizer: Float[Array, ""]) -> HeadLoss:
+        """ActionFormer's loss; with the trident that of every class."""
+        spec = self.spec
+        loss = (functools.partial(per_class_detection_loss,
+                                  iou_power=spec.iou_power)
+                if spec.trident else detection_loss)
+        return head_loss(*loss(
+            outputs.class_logits, outputs.offsets, targets, outputs.valid,
+            normalizer, label_smoothing=spec.label_smoothing,
+            regression_weight=spec.regression_weight,
+            momentum=spec.normalizer_momentum))
+
+    def decode(self, outputs: HeadOutput, settings: DecodeSettings
+               ) -> Segments:
+        """See `Head.decode`."""
+        return pyramid_decode(self.spec, outputs, settings)
 
     def levels(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                key: Array | None = None) -> list[TridentLevel]:

@@ -1,6 +1,5 @@
 """Training from a TFDS data set is training from the folder."""
 
-import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -12,9 +11,11 @@ from losa_jax.data import build
 from losa_jax.data.records import EncodedVideo
 from losa_jax.data.tfds.reader import StoredVideos
 from losa_jax.data.video.decode import VideoDecodeError, read_frames
-from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import examples
+from losa_jax.data.windows.readers import FrameReader
+from losa_jax.data.windows.readers import test_rows as rows_of_tests
+from losa_jax.data.windows.stream import WindowStream
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
@@ -47,16 +48,16 @@ def _config(**data):
 def _batches(config, workdir):
     workdir.mkdir(exist_ok=True)
     data = load_data(config, workdir)
-    reader = FrameCache(0.0)
+    reader = FrameReader(config)
     train = examples.train_dataset(
         examples.TrainWindows(data.train, data.class_names, config,
-                              cache=reader),
+                              reader=reader),
         len(data.train), seed=3,
         batch_windows=2, num_threads=2, num_epochs=2)
-    test, _ = examples.test_dataset(
-        examples.TestWindows(data.test, config, cache=reader),
-        batch_windows=2, num_threads=2)
-    return data, [*train, *test]
+    test = WindowStream(
+        range(len(data.test)), rows_of_tests(reader, data.test),
+        batch_windows=2, num_threads=1)
+    return data, [*train, *(batch.inputs for batch in test)]
 
 
 @pytest.mark.parametrize("kind", ["embed", "paths"])
@@ -73,13 +74,6 @@ def test_batches_are_those_of_the_folder(sets, tmp_path, kind):
         assert one.keys() == other.keys()
         for key, array in one.items():
             np.testing.assert_array_equal(array, other[key], key)
-
-
-def test_worker_processes_open_the_set_themselves(sets, tmp_path):
-    data = load_data(_config(tfds=str(sets / "embed")), tmp_path)
-    video = data.train[0]
-    sent = pickle.loads(pickle.dumps(video))
-    assert sent.open().content == video.open().content
 
 
 def test_a_damaged_record_is_a_video_that_cannot_be_decoded(sets, tmp_path):

@@ -1,30 +1,23 @@
 """The row of batches: the same however it is read, and without bad videos."""
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import types
 
 import numpy as np
 import pytest
-from absl import flags
 
 from configs import common
 from losa_jax import timeline
 from losa_jax.data.records import Action, Video
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.decode import VideoDecodeError, visit_pictures
-from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import augment
-from losa_jax.data.windows.examples import TestWindows as EvaluationWindows
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
-from losa_jax.data.windows.examples import test_dataset as evaluation_dataset
+from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.sampling import train_window
 from losa_jax.data.windows.skipped_videos import (
-    EVALUATION,
     FAULT_BYTES,
     TRAINING,
     BrokenVideos,
@@ -68,22 +61,18 @@ def config():
     return config
 
 
-def _batches(videos, config, count=4, *, start=0, rows=None, workers=0,
-             threads=2):
+def _windows(videos, config):
+    return TrainWindows(videos, ["move"], config, reader=FrameReader(config))
+
+
+def _batches(videos, config, count=4, *, start=0, rows=None, threads=2):
     batches = iter(train_dataset(
-        TrainWindows(videos, ["move"], config, cache=FrameCache(0)),
-        len(videos), seed=3, batch_windows=2, num_threads=threads,
-        worker_processes=workers, rows=rows))
+        _windows(videos, config), len(videos), seed=3, batch_windows=2,
+        num_threads=threads, rows=rows))
     batches.set_state({"next_index": start})
-    found = [next(batches)]
-    for worker in multiprocessing.active_children():
-        # Ctrl-C in a terminal reaches them too; they must go on.
-        os.kill(worker.pid, signal.SIGINT)
-        os.kill(worker.pid, signal.SIGTERM)
-    found += [next(batches) for _ in range(count - 1)]
+    found = [next(batches) for _ in range(count)]
     assert batches.get_state() == {"next_index": start + count}
     batches.close()
-    assert not multiprocessing.active_children()
     return found
 
 
@@ -121,20 +110,12 @@ def test_every_epoch_has_all_videos_in_an_order_of_its_own():
     assert len({tuple(epoch) for epoch in (*epochs, *order(2))}) == 6
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_worker_processes_read_the_same_row(videos, config, workers):
-    flags.FLAGS.mark_as_parsed()  # Grain asks one; main's are parsed
-    whole = _batches(videos, config, 5)
-    _same(_batches(videos, config, 3, start=2, workers=workers), whole[2:])
-
-
 def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
     video, settings = videos[0], config.augment
     for per, clips in (("window", 1), ("clip", 2)):
         config.augment.per = per
-        windows = TrainWindows([video], ["move"], config,
-                               cache=FrameCache(0))
-        got = windows(0, np.random.default_rng(5))["frames"]
+        got = _windows([video], config)(
+            0, np.random.default_rng(5))["frames"]
         rng = np.random.default_rng(5)
         window = train_window(
             video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),
@@ -192,17 +173,6 @@ def test_a_video_that_is_gone_makes_room_for_the_next(
     assert "cannot be opened" in entry["reason"]
     assert again.redrawn_windows == 2
     assert f"{gone.video_id} (training): " in again.report()
-
-    # Evaluation pads its windows and tells.
-    windows = EvaluationWindows(videos, config, cache=FrameCache(0))
-    dataset, _ = evaluation_dataset(windows, batch_windows=2, num_threads=1)
-    lost = set()
-    for batch in dataset:
-        again.collect(batch, EVALUATION)
-        lost |= {windows.items[number][0] for number, valid in zip(
-            batch["window_number"], batch["valid_samples"], strict=True)
-            if number >= 0 and not valid}
-    assert lost == {2}
 
     # Nothing left to read is an end, not a search without one.
     for video in videos:

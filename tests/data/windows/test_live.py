@@ -16,8 +16,8 @@ from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.decode import probe_video
 from losa_jax.data.windows import live
 from losa_jax.data.windows.live import GrowingFile, LiveVideo
+from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.sampling import video_grid
-from losa_jax.data.windows.stream import sample_views
 from losa_jax.errors import InputError
 
 
@@ -52,8 +52,8 @@ def path(mp4):
 
 def _expected(path, config):
     info = probe_video(path)
-    return list(sample_views(Video(
-        "a", info, video_grid(info, config.window), ()), config))
+    return list(FrameReader(config).test_samples(Video(
+        "a", info, video_grid(info, config.window), ())))
 
 
 def _samples(source, config, **settings):

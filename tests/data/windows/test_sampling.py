@@ -112,3 +112,17 @@ def test_actions_are_cut_or_dropped_in_tokens():
                                atol=1e-6)
     np.testing.assert_array_equal(labels[:2], [1, 0])
     np.testing.assert_array_equal(valid, [True, True, False, False, False])
+
+
+def test_tokens_come_from_the_window_that_holds_them_best():
+    windows = sampling.test_windows(_grid(101), 32, 0.5, align=8)
+    assert [window.first_sample for window in windows] == [
+        0, 16, 32, 48, 64, 72]
+    owner = sampling.token_windows(windows, 101, 2)
+    assert len(owner) == 51
+    # The first half of a window's surplus goes to the one before it.
+    assert owner[[0, 11, 12, 19, 20, 37, 50]].tolist() == [
+        0, 0, 1, 1, 2, 4, 5]
+    for token, number in enumerate(owner):
+        first = windows[number].first_sample // 2
+        assert first <= token < first + 16

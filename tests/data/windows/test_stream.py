@@ -7,13 +7,16 @@ import pytest
 
 from configs import quick
 from losa_jax import timeline
-from losa_jax.data.records import Video
+from losa_jax.data.records import Video, Window
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video import decode
 from losa_jax.data.video.decode import probe_video
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows import examples, sampling, stream
+from losa_jax.data.windows import augment, sampling, stream
+from losa_jax.data.windows.readers import FrameReader
+from losa_jax.data.windows.readers import test_rows as rows_of_tests
 from losa_jax.data.windows.sampling import video_grid
+from losa_jax.data.windows.stream import VideoEnd, WindowStream
 
 
 @pytest.fixture(scope="module")
@@ -37,50 +40,101 @@ def videos(config, tmp_path_factory):
     return found
 
 
+def _stream(videos, config, batch_windows=1, num_threads=2, reader=None):
+    return WindowStream(
+        range(len(videos)),
+        rows_of_tests(reader or FrameReader(config), videos),
+        batch_windows=batch_windows, num_threads=num_threads)
+
+
+def _rows(batches):
+    """(row, frames) of all windows, and the ends, as they come."""
+    rows, ends = [], []
+    for batch in batches:
+        for place, row in enumerate(batch.rows):
+            if row is not None:
+                assert batch.inputs["valid_samples"][place] == (
+                    row.window.valid_samples)
+                rows.append((row, batch.inputs["frames"][place]))
+            else:
+                assert not batch.inputs["valid_samples"][place]
+                assert not batch.inputs["frames"][place].any()
+        ends += batch.ended
+    return rows, ends
+
+
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("total", [1, 15, 63, 64, 65, 100, 127, 128, 1151])
 def test_windows_that_do_not_know_the_end(total, overlap, align, config):
-    window = config.copy_and_resolve_references().window
-    window.frames, window.overlap, window.align_to_clips = 64, overlap, align
+    align = config.window.clip_frames if align else 1
     grid = timeline.sample_grid(10.0, total, sampling="stride",
                                 frame_stride=1)
-    expected = sampling.test_windows(grid, 64, overlap,
-                                    examples.clip_alignment(window))
+    expected = sampling.test_windows(grid, 64, overlap, align)
     found = list(stream.sliding_windows(
-        (np.array([i]) for i in range(total)), window))
+        (np.array([i]) for i in range(total)), 64,
+        sampling.window_step(64, overlap, align), align))
     assert [place for place, _ in found] == expected
     for place, frames in found:
         np.testing.assert_array_equal(frames[:, 0],
                                       place.frame_indices(grid))
 
 
-def test_no_samples_are_no_windows(config):
-    assert list(stream.sliding_windows([], config.window)) == []
+def test_no_samples_are_no_windows():
+    assert list(stream.sliding_windows([], 64, 32)) == []
 
 
-@pytest.mark.parametrize("sampling, fps", [("fps", 10.0), ("fps", 60.0),
-                                           ("resize", 0.0)])
-def test_frames_are_those_of_the_evaluation(videos, config, sampling, fps):
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+@pytest.mark.parametrize("sampling_rule, fps", [
+    ("fps", 10.0), ("fps", 60.0), ("resize", 0.0)])
+def test_frames_are_those_of_windows_read_alone(videos, config, cache_gib,
+                                                sampling_rule, fps):
     other = config.copy_and_resolve_references()
-    other.window.sampling, other.window.sample_fps = sampling, fps
+    other.window.sampling, other.window.sample_fps = sampling_rule, fps
     sources = [Video(one.video_id, one.info,
-                           video_grid(one.info, other.window), ())
+                     video_grid(one.info, other.window), ())
                for one in videos]
-    reader = examples.TestWindows(sources, other, cache=FrameCache(0))
-    left = dict(enumerate(reader.items))
-    ends = []
-    for item in stream.stream_windows(sources, other, num_threads=2):
-        if isinstance(item, stream.VideoEnd):
-            ends.append(item)
-            continue
-        number = next(number for number, (video_number, window)
-                      in left.items() if video_number == item.video_number)
-        assert left.pop(number)[1] == item.window
-        np.testing.assert_array_equal(item.frames, reader(number)["frames"])
+    cache, alone = FrameCache(cache_gib), FrameCache(0.0)
+    cache.admit(sources, "all")
+    rows, ends = _rows(_stream(sources, other, batch_windows=3,
+                               reader=FrameReader(other, cache)))
+    left = {(number, window) for number, video in enumerate(sources)
+            for window in sampling.test_windows_of(video, other)}
+    view = augment.as_tested(other.augment.size, other.augment.test_resize)
+    for row, frames in rows:
+        left.remove((row.video_number, row.window))
+        np.testing.assert_array_equal(frames, alone.read_window(
+            sources[row.video_number], row.window, view, 16))
     assert not left
     assert sorted(end.video_number for end in ends) == [0, 1, 2]
     assert all(end.error is None for end in ends)
+
+
+def test_a_video_ends_behind_its_last_window(videos, config):
+    seen, ended = set(), set()
+    for batch in _stream(videos, config, batch_windows=4):
+        for row in batch.rows:
+            if row is not None:
+                assert row.video_number not in ended
+                seen.add(row.video_number)
+        for end in batch.ended:
+            assert end.video_number in seen
+            ended.add(end.video_number)
+    assert ended == {0, 1, 2}
+
+
+def test_a_batch_has_windows_of_one_length():
+    def windows_of(number, decoder_threads):
+        for length in (4, 4, 4, 8):
+            yield (stream.WindowRow(number, Window(0, length, length)),
+                   {"last": np.ones((length, 2))})
+
+    batches = list(WindowStream([0], windows_of, batch_windows=2,
+                                num_threads=1))
+    assert [(batch.inputs["last"].shape, sum(
+        row is not None for row in batch.rows)) for batch in batches] == [
+        ((2, 4, 2), 2), ((2, 4, 2), 1), ((2, 8, 2), 1)]
+    assert [batch.ended for batch in batches] == [(), (), (VideoEnd(0),)]
 
 
 def test_a_video_is_opened_once_and_read_forward(videos, config,
@@ -96,7 +150,7 @@ def test_a_video_is_opened_once_and_read_forward(videos, config,
     monkeypatch.setattr(decode, "open_video", lambda path, threads: (
         opened.append(path), real_open(path, threads))[1])
     monkeypatch.setattr(decode, "decode_packets", counted)
-    list(stream.stream_windows(videos[:1], config, num_threads=1))
+    list(_stream(videos[:1], config, num_threads=1))
     assert opened == [videos[0].path]
     assert asked == sorted(set(asked))  # half of each window is seen twice
     assert len(asked) == videos[0].info.frame_count
@@ -110,16 +164,14 @@ def test_a_damaged_video_ends_with_its_reason(videos, config, tmp_path):
     info = videos[0].info.__class__(**{
         **vars(videos[0].info), "path": damaged})
     sources = [Video("damaged", info, videos[0].grid, ()), videos[1]]
-    items = list(stream.stream_windows(sources, config, num_threads=1))
-    ends = {item.video_number: item.error for item in items
-            if isinstance(item, stream.VideoEnd)}
-    assert "damaged.mp4" in str(ends[0]) and ends[1] is None
-    assert sum(not isinstance(item, stream.VideoEnd)
-               and item.video_number == 1 for item in items) == len(
+    rows, ends = _rows(_stream(sources, config, num_threads=1))
+    errors = {end.video_number: end.error for end in ends}
+    assert "damaged.mp4" in str(errors[0]) and errors[1] is None
+    assert sum(row.video_number == 1 for row, _ in rows) == len(
         sampling.test_windows(videos[1].grid, 32, 0.5))
 
 
-def test_memory_does_not_grow_with_the_length(config):
+def test_memory_does_not_grow_with_the_length():
     alive, most = set(), [0]
 
     class Sample(np.ndarray):
@@ -133,14 +185,14 @@ def test_memory_does_not_grow_with_the_length(config):
         def __del__(self):
             alive.discard(getattr(self, "number", None))
 
-    for _ in stream.sliding_windows(map(Sample, range(1000)), config.window):
+    for _ in stream.sliding_windows(map(Sample, range(1000)), 32, 16):
         pass
-    assert most[0] <= config.window.frames + 2
+    assert most[0] <= 32 + 2
 
 
 def test_who_stops_early_leaves_no_thread(videos, config):
     before = threading.active_count()
-    items = stream.stream_windows(videos, config, num_threads=2)
+    items = iter(_stream(videos, config))
     next(items)
     assert threading.active_count() > before
     items.close()

@@ -9,7 +9,11 @@ import pytest
 from einops import rearrange
 from flax import nnx
 
-from losa_jax.models.adapters.ladder import Ladder, LadderSpec, TemporalAdapter
+from losa_jax.models.adapters.ladder import (
+    LadderAdapter,
+    LadderSpec,
+    TemporalAdapter,
+)
 from losa_jax.models.ops.params import Template, nest
 
 TOLERANCE = 2e-5
@@ -52,7 +56,7 @@ def test_the_ladder_equals_opentad_with_its_gradients(shared_dir):
         (folder / "adatad_ladder_tiny_config.json").read_text())
     layers = facts["adapter_index"]
     spec = LadderSpec(in_width=48, width=12, num_taps=len(layers))
-    template = Template(lambda: Ladder(spec, rngs=nnx.Rngs(0)))
+    template = Template(lambda: LadderAdapter(spec, rngs=nnx.Rngs(0)))
     params = nest({f"taps/{name}": jnp.asarray(array) for name, array in
                    _stacked(data, "param/", len(layers)).items()})
     blocks = {i: rearrange(jnp.asarray(data[f"out/block{i}"]),
@@ -95,7 +99,7 @@ def test_the_ladder_equals_opentad_with_its_gradients(shared_dir):
 
 def _small():
     spec = LadderSpec(in_width=8, width=4, num_taps=2)
-    ladder = Ladder(spec, rngs=nnx.Rngs(0))
+    ladder = LadderAdapter(spec, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     last = jnp.asarray(rng.normal(size=(1, 3, 2, 8)), jnp.float32)
     taps = jnp.asarray(rng.normal(size=(2, 1, 3, 2, 2, 2, 8)), jnp.float32)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from losa_jax.models.adapters.losa import (
-    Losa,
+    LosaAdapter,
     LosaSpec,
     ShortRangeAdapter,
     filter_grid,
@@ -29,11 +29,11 @@ def _inputs(clips=3, b=2):
 
 
 def _perturbed(spec, dtype=np.float32):
-    flat = flatten(parameters(Losa(spec, rngs=nnx.Rngs(0))))
+    flat = flatten(parameters(LosaAdapter(spec, rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(1)
     tree = nest({name: (leaf + 0.3 * rng.normal(size=leaf.shape)).astype(
         dtype) for name, leaf in flat.items()})
-    return Template(lambda: Losa(spec, rngs=nnx.Rngs(0))).bind(tree)
+    return Template(lambda: LosaAdapter(spec, rngs=nnx.Rngs(0))).bind(tree)
 
 
 def test_long_range_attention_sees_the_whole_window():
@@ -50,7 +50,7 @@ def test_long_range_attention_sees_the_whole_window():
 @pytest.mark.parametrize("ranges", ["short", "long", "both"])
 def test_step_zero_is_exactly_the_last_layer(gates, ranges):
     last, taps, valid = _inputs()
-    model = Losa(_spec(gates=gates, ranges=ranges), rngs=nnx.Rngs(0))
+    model = LosaAdapter(_spec(gates=gates, ranges=ranges), rngs=nnx.Rngs(0))
     out = model(last, taps, valid)
     np.testing.assert_array_equal(out, last.reshape(2, 12, 12))
 
@@ -62,8 +62,8 @@ def test_every_adapter_starts_to_learn(gates):
     gradient."""
     last, taps, valid = _inputs()
     spec = _spec(gates=gates)
-    template = Template(lambda: Losa(spec, rngs=nnx.Rngs(0)))
-    tree = parameters(Losa(spec, rngs=nnx.Rngs(0)))
+    template = Template(lambda: LosaAdapter(spec, rngs=nnx.Rngs(0)))
+    tree = parameters(LosaAdapter(spec, rngs=nnx.Rngs(0)))
     target = np.random.default_rng(2).normal(size=(2, 12, 12))
 
     @jax.jit
@@ -148,8 +148,8 @@ def test_taps_add_up():
 
 def test_without_tap_residual_attention_alone_carries_the_tap():
     last, taps, valid = _inputs()
-    with_residual = Losa(_spec(ranges="short"), rngs=nnx.Rngs(0))
-    without = Losa(_spec(ranges="short", tap_residual=False),
+    with_residual = LosaAdapter(_spec(ranges="short"), rngs=nnx.Rngs(0))
+    without = LosaAdapter(_spec(ranges="short", tap_residual=False),
                    rngs=nnx.Rngs(0))
     one = jax.tree.map(lambda leaf: leaf[0], with_residual.taps).short
     other = jax.tree.map(lambda leaf: leaf[0], without.taps).short
@@ -175,8 +175,9 @@ def test_short_range_tells_where_only_with_a_convolution(pool, tells):
 def test_the_gradient_keeps_no_copies_of_many_taps():
     """Its memory is bounded by one tap's copies (16 times the taps else)."""
     spec = _spec(in_width=64, num_taps=8, tap_grid=(4, 4))
-    template = Template(lambda: Losa(spec, rngs=nnx.Rngs(0)))
-    tree = jax.eval_shape(lambda: parameters(Losa(spec, rngs=nnx.Rngs(0))))
+    template = Template(lambda: LosaAdapter(spec, rngs=nnx.Rngs(0)))
+    tree = jax.eval_shape(
+        lambda: parameters(LosaAdapter(spec, rngs=nnx.Rngs(0))))
     last = jax.ShapeDtypeStruct((1, 16, 4, 64), np.float32)
     taps = jax.ShapeDtypeStruct((8, 1, 16, 4, 4, 4, 64), np.float32)
     valid = jax.ShapeDtypeStruct((1, 16, 4), bool)

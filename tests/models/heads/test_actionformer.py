@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.heads.actionformer import ActionFormer
-from losa_jax.models.heads.layers import HeadSpec
+from losa_jax.models.heads.actionformer import (
+    ActionFormer,
+    ActionFormerSpec,
+)
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
 
 
 @pytest.mark.parametrize("spec, count", [
-    (HeadSpec(2048, 20), 29_251_612),
-    (HeadSpec(1408, 20), 28_268_572),
-    (HeadSpec(512, 1, width=256, absolute_positions=True, max_tokens=192,
-              attention_window=(7, 7, 7, 7, 7, -1)), 6_943_497),
+    (ActionFormerSpec(2048, 20), 29_251_612),
+    (ActionFormerSpec(1408, 20), 28_268_572),
+    (ActionFormerSpec(
+        512, 1, width=256, absolute_positions=True, max_tokens=192,
+        attention_window=(7, 7, 7, 7, 7, -1)), 6_943_497),
 ])
 def test_parameter_counts_of_the_published_recipes(spec, count):
     template = Template(lambda: ActionFormer(spec, rngs=nnx.Rngs(0)))
@@ -26,7 +29,7 @@ def test_parameter_counts_of_the_published_recipes(spec, count):
 def _small(**changes):
     values = dict(in_width=6, num_classes=3, width=16, num_levels=3,
                   attention_window=(5,), max_tokens=64)
-    return HeadSpec(**{**values, **changes})
+    return ActionFormerSpec(**{**values, **changes})
 
 
 def _perturbed(spec):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.heads.layers import HeadSpec, OutputHead
+from losa_jax.models.heads.base import PyramidSpec
+from losa_jax.models.heads.layers import OutputHead
 from losa_jax.models.ops.params import flatten, parameters
 
 
@@ -14,7 +15,7 @@ from losa_jax.models.ops.params import flatten, parameters
     ({"reference_masking": True}, 3), ({"head_norm": False}, 5),
     ({"opentad": True, "reference_masking": True}, 3)])
 def test_levels_together_are_each_alone(changes, kernel_size):
-    spec = HeadSpec(6, 3, width=8, **changes)
+    spec = PyramidSpec(6, 3, width=8, **changes)
     head = OutputHead(spec, 3, nnx.Rngs(0), kernel_size=kernel_size)
     rng = np.random.default_rng(0)
     for leaf in jax.tree.leaves(nnx.state(head, nnx.Param),

@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.heads.layers import HeadSpec
-from losa_jax.models.heads.tridet import TridentLevel, TriDet, decode_bins
+from losa_jax.models.heads.tridet import (
+    TridentLevel,
+    TriDet,
+    TriDetSpec,
+    decode_bins,
+)
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
 
 
 @pytest.mark.parametrize("spec, count", [
-    (HeadSpec(2048, 20, "tridet"), 15_989_604),
-    (HeadSpec(1408, 20, "tridet"), 15_006_564),
-    (HeadSpec(512, 1, "tridet", width=256, head_width=512, sgp_k=1.3,
+    (TriDetSpec(2048, 20), 15_989_604),
+    (TriDetSpec(1408, 20), 15_006_564),
+    (TriDetSpec(512, 1, width=256, head_width=512, sgp_k=1.3,
               sgp_window=(15,), sgp_mlp_width=2048, num_bins=12,
               absolute_positions=True, max_tokens=768), 12_811_555),
 ])
@@ -25,10 +29,10 @@ def test_parameter_counts_of_the_published_recipes(spec, count):
 
 
 def _small(**changes):
-    values = dict(in_width=6, num_classes=3, kind="tridet", width=16,
+    values = dict(in_width=6, num_classes=3, width=16,
                   num_levels=3, sgp_window=(3,), sgp_k=1.5, sgp_mlp_width=24,
                   num_bins=4, sgp_init_deviation=0.2, max_tokens=64)
-    return HeadSpec(**{**values, **changes})
+    return TriDetSpec(**{**values, **changes})
 
 
 def _model(spec):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.heads.actionformer import ActionFormer
-from losa_jax.models.heads.layers import HeadSpec
-from losa_jax.models.heads.tridet import TriDet
+from losa_jax.models.heads.actionformer import ActionFormer, ActionFormerSpec
+from losa_jax.models.heads.tridet import TriDet, TriDetSpec
 from losa_jax.models.ops.params import Template, parameters
 from losa_jax.models.ops.remat import recomputed
 
@@ -65,13 +64,14 @@ def test_memory_is_that_of_one_block():
     assert temporary(recomputed) < 0.5 * kept
 
 
-@pytest.mark.parametrize("head", [ActionFormer, TriDet])
-def test_heads_with_recomputed_blocks(head):
+@pytest.mark.parametrize("head, spec_type, changes", [
+    (ActionFormer, ActionFormerSpec, {"attention_window": (5,)}),
+    (TriDet, TriDetSpec, {"sgp_mlp_width": 24})])
+def test_heads_with_rematerialized_blocks(head, spec_type, changes):
     outputs = []
-    for recompute in (False, True):
-        spec = HeadSpec(8, 3, width=32, num_levels=2, num_stem_blocks=1,
-                        num_embedding_convs=1, attention_window=(5,),
-                        sgp_mlp_width=24, recompute=recompute)
+    for remat in (False, True):
+        spec = spec_type(8, 3, width=32, num_levels=2, num_stem_blocks=1,
+                         num_embedding_convs=1, remat=remat, **changes)
         template = Template(lambda spec=spec: head(spec, rngs=nnx.Rngs(0)))
         trained = parameters(head(spec, rngs=nnx.Rngs(0)))
         x = jax.random.normal(jax.random.key(1), (2, 16, 8))

@@ -1,0 +1,45 @@
+"""The contract of an adapter beside the frozen backbone."""
+
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Array, Bool, Float
+
+
+class Adapter(Protocol):
+    """What the detector calls; the constructor is `(spec, *, rngs)`.
+
+    The spec is a frozen dataclass that checks itself. Its fields `in_width`
+    (channels of the backbone), `num_taps`, `clip_tokens` and `tap_grid` are
+    what the backbone gives; all others are keys of the config section
+    `adapter`.
+    """
+
+    def __call__(self, last: Float[Array, "b n u c"],
+                 taps: Float[Array, "k b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
+        """Features of b windows at their t = n u temporal tokens.
+
+        Args:
+          last: standardized spatial mean of the last block's output; zero
+            where not valid.
+          taps: outputs of the k tapped blocks; the adapter begins with
+            `jax.lax.stop_gradient(taps)`.
+          valid: real tokens; outputs there must not depend on the others.
+
+        Returns:
+          exactly `last` at the first step of training.
+        """
+        ...
+
+
+class AdapterType(NamedTuple):
+    """An adapter's spec and module.
+
+    Attributes:
+      raw_taps: it reads every patch as the blocks give it; else taps are
+        standardized and pooled to `tap_grid`.
+    """
+
+    spec: type[Any]
+    module: type[Any]
+    raw_taps: bool = False

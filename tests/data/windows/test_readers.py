@@ -1,0 +1,69 @@
+"""Frames and clips of videos against frame numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import common
+from losa_jax import timeline
+from losa_jax.data.records import Video, VideoInfo
+from losa_jax.data.windows import readers
+from losa_jax.data.windows.readers import FrameReader
+from losa_jax.data.windows.sampling import num_clips
+
+SIDE = 16  # pixels
+
+
+def _video(frame_count, fps=30.0, **sampling):
+    info = VideoInfo(Path("v.mp4"), fps, frame_count, frame_count / fps,
+                     SIDE, SIDE)
+    grid = timeline.sample_grid(fps, frame_count,
+                                **{"sampling": "stride", **sampling})
+    return Video("v", info, grid, ())
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Frames that are their own number; returns what was decoded."""
+    asked = []
+
+    def iterate(path, frame_indices, *, info, threads):
+        assert np.all(np.diff(frame_indices) >= 0)
+        frame = np.zeros((SIDE, SIDE, 3), np.uint8)
+        for i, frame_index in enumerate(frame_indices):
+            if i == 0 or frame_index != frame_indices[i - 1]:
+                asked.append(int(frame_index))
+                frame = np.full_like(frame, frame_index)
+            yield frame
+
+    monkeypatch.setattr(readers, "iterate_frames", iterate)
+    return asked
+
+
+@pytest.mark.parametrize("frames, stride, sampling, want", [
+    # VideoMAEv2's range(0, frames - 15, stride).
+    (100, 4, {}, [range(i, i + 16) for i in range(0, 85, 4)]),
+    (100, 16, {}, [range(i, i + 16) for i in range(0, 85, 16)]),
+    (100, 40, {}, [range(i, i + 16) for i in range(0, 85, 40)]),
+    (17, 4, {}, [range(16)]),
+    # Shorter than a clip: the last frame again.
+    (10, 4, {}, [[*range(10)] + [9] * 6]),
+    # 15 of 30 a second; sample i shows the frame in its middle.
+    (100, 4, {"sampling": "fps", "sample_fps": 15.0},
+     [range(2 * i + 1, 2 * i + 33, 2) for i in range(0, 35, 4)]),
+])
+def test_clips_are_the_frames_they_should_be(decoded, frames, stride,
+                                             sampling, want):
+    config = common.get_config()
+    config.augment.size, config.augment.test_resize = 8, "squash"
+    video = _video(frames, **sampling)
+    got = list(FrameReader(config).clips(video, 16, stride))
+    assert num_clips(video.grid.num_samples, 16, stride) == len(want)
+    assert [window.first_sample for window, _ in got] == [
+        stride * i for i in range(len(want))]
+    for (_, clip), expected in zip(got, want, strict=True):
+        assert clip.shape == (16, 8, 8, 3)
+        assert clip[:, 0, 0, 0].tolist() == list(expected)
+    # Each frame is decoded once, those that no clip shows never.
+    assert decoded == sorted({frame for clip in want for frame in clip})

@@ -144,8 +144,8 @@ def make_plan(name: str, videos: Path, annotations: str, output: Path, *,
              "activitynet": activitynet.class_names()}.get(name)
     # Segments are kept as they are; data.on_outside treats them when read.
     found = load_annotations(
-        annotations, on_outside="keep",
-        class_names=load_class_names(class_names) if class_names else known)
+        annotations,
+        load_class_names(class_names) if class_names else known)
     if not videos.is_dir():
         raise InputError(f"--videos={videos} is no folder: name that of the "
                          "video files")

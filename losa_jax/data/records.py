@@ -1,7 +1,7 @@
 """What is known of videos and their actions: plain records, no I/O."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,11 +41,14 @@ class Annotations:
     Attributes:
       class_names: in label order: the given list, else by `label_id` where
         every action has one, else sorted.
+      label_ids: what `class_names` were ordered by: the `label_id`, or None,
+        of each action of each video; None for a given list.
     """
 
     path: Path
     videos: dict[str, AnnotatedVideo]
     class_names: tuple[str, ...]
+    label_ids: Mapping[str, tuple[int | None, ...]] | None = None
 
     def subset(self, name: str) -> tuple[AnnotatedVideo, ...]:
         """Videos of a subset (case does not matter), in file order."""

@@ -70,8 +70,8 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     start_log(workdir)
     data = config.data
     stored = open_stored(config)
-    # What reaches outside is a finding here, not the end.
-    annotations = read_annotations(config, stored, "keep")
+    # What reaches outside is reported here, and does not stop the job.
+    annotations = read_annotations(config, stored)
     findings: list[Finding] = []
     infos: dict[str, VideoInfo] = {}
     videos: list[AnnotatedVideo] = []

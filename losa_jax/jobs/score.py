@@ -69,8 +69,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     """
     found, external = read_submission(predictions)
     names = load_class_names(class_names) if class_names else None
-    loaded = load_annotations(annotations, class_names=names,
-                              on_outside="keep")
+    loaded = load_annotations(annotations, names)
     excluded = blocked_videos(videos)
     chosen = loaded.subset(subset)
     if not chosen:

@@ -15,11 +15,8 @@ from losa_jax.data.annotations.lint import (
     find_faults,
     summarise,
 )
-from losa_jax.data.annotations.load import (
-    ON_OUTSIDE,
-    load_annotations,
-    load_class_names,
-)
+from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import clipped_to, refuse_unknown_rule
 from losa_jax.data.records import (
     AnnotatedVideo,
     Annotations,
@@ -114,16 +111,13 @@ def load_data(config: Any, workdir: Path,
     if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
                          "--config.data.videos=FOLDER, or --config.data.tfds")
-    if data.on_outside not in ON_OUTSIDE:
-        raise InputError(f"config.data.on_outside={data.on_outside!r}: choose "
-                         f"one of {', '.join(ON_OUTSIDE)}")
-    # The length of the files decides what is outside, once it is known.
-    raw = read_annotations(config, stored, "keep")
+    refuse_unknown_rule(data.on_outside)
+    as_read = read_annotations(config, stored)
     infos: dict[str, VideoInfo] = {}
     chosen: dict[str, list[str]] = {"train": [], "test": []}
     broken: list[BrokenVideo] = []
     for subset in subsets:
-        annotated = _chosen(config, raw, subset)
+        annotated = _chosen(config, as_read, subset)
         found, lost = _probe(config, annotated, workdir, store, stored)
         infos |= found
         broken += lost
@@ -131,11 +125,11 @@ def load_data(config: Any, workdir: Path,
                           if video.video_id in found]
         logger.info("%s: %d videos, %d broken or missing", data[
             f"{subset}_subset"], len(chosen[subset]), len(lost))
-    _log_faults([raw.videos[video_id] for video_id in infos], infos)
-    annotations = read_annotations(
-        config, stored, data.on_outside,
-        {name: end_seconds(raw.videos[name], info)
-         for name, info in infos.items()})
+    _log_faults([as_read.videos[video_id] for video_id in infos], infos)
+    # The length of the files decides what is outside, now that it is known.
+    annotations = clipped_to(
+        as_read, {name: end_seconds(as_read.videos[name], info)
+                  for name, info in infos.items()}, data.on_outside)
     videos = {subset: tuple(
         _source(config, annotations.videos[name], infos[name], store, stored)
         for name in names) for subset, names in chosen.items()}
@@ -166,9 +160,7 @@ def open_stored(config: Any) -> "StoredVideos | None":
     return StoredVideos(config.data.tfds)
 
 
-def read_annotations(config: Any, stored: "StoredVideos | None",
-                     on_outside: str,
-                     durations: Mapping[str, float] | None = None
+def read_annotations(config: Any, stored: "StoredVideos | None"
                      ) -> Annotations:
     """Of config.data.annotations, else those of the data set.
 
@@ -179,15 +171,11 @@ def read_annotations(config: Any, stored: "StoredVideos | None",
     class_names = (load_class_names(data.class_names)
                    if data.class_names else None)
     if data.annotations:
-        return load_annotations(
-            data.annotations, class_names=class_names, on_outside=on_outside,
-            durations=durations)
+        return load_annotations(data.annotations, class_names)
     if stored is None:
         raise InputError("config.data.annotations is empty: set "
                          "--config.data.annotations=FILE.json")
-    return load_annotations(
-        stored.path, class_names=class_names or stored.class_names,
-        on_outside=on_outside, durations=durations)
+    return load_annotations(stored.path, class_names or stored.class_names)
 
 
 def _chosen(config: Any, annotations: Annotations, key: str

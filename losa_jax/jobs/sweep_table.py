@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.bootstrap import (
     Interval,
@@ -91,9 +92,9 @@ def _draws(run: Path, test_subset: str) -> np.ndarray:
     config = json.loads((run / CONFIG_FILE).read_text())
     data = config["data"]
     names = data["class_names"]
-    annotations = load_annotations(
-        data["annotations"] or data["tfds"], on_outside=data["on_outside"],
-        class_names=load_class_names(names) if names else None)
+    annotations = clipped_to(load_annotations(
+        data["annotations"] or data["tfds"],
+        load_class_names(names) if names else None), {}, data["on_outside"])
     predictions = read_predictions(
         run / ("test" if test_subset else ".") / PREDICTIONS_FILE)
     truth = {

@@ -115,7 +115,7 @@ def _claim(folder: Path, videos: Path, settings: dict[str, Any]) -> None:
 
 def _readable(config: Any, workdir: Path) -> dict[str, VideoInfo]:
     data = config.data
-    annotations = read_annotations(config, None, "keep")
+    annotations = read_annotations(config, None)
     blocked = blocked_videos(data.block_list)
     chosen = [video for subset in dict.fromkeys(
         (data.train_subset, data.test_subset))

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from losa_jax.data.annotations import load
 from losa_jax.data.records import Action, AnnotatedVideo, VideoInfo
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data, propose
@@ -39,9 +40,14 @@ def odd(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_fault_is_named(odd, tmp_path, capsys):
+def test_every_fault_is_named(odd, tmp_path, capsys, monkeypatch):
     config, names = odd
+    parsed = []
+    real = load.read_database
+    monkeypatch.setattr(load, "read_database", lambda path: (
+        parsed.append(str(path)) or real(path)))
     findings = check_data(config, tmp_path / "work")
+    assert parsed == [config.data.annotations]
     kinds = {(one.video_id, one.kind) for one in findings}
     assert kinds == {
         (names[0], "missing or unreadable"),

@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from configs import custom
+from losa_jax.data.annotations import load
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import load_data
 from tests.data.tiny_set import make_tiny_set
@@ -57,6 +58,16 @@ def test_the_file_says_what_is_outside(config, tmp_path, caplog):
     assert sum("training.1" in line and "dropped" in line
                for line in said) == 1
     assert "annotations: actions outside: 1 videos (training.1)" in said
+
+
+def test_the_annotations_are_parsed_once(config, tmp_path, monkeypatch):
+    parsed = []
+    real = load.read_database
+    monkeypatch.setattr(load, "read_database", lambda path: (
+        parsed.append(str(path)) or real(path)))
+    config.data.on_outside = "clip"
+    load_data(config, tmp_path)
+    assert parsed == [config.data.annotations]
 
 
 def test_or_the_run_stops_and_names_it(config, tmp_path):

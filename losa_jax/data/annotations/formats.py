@@ -2,7 +2,7 @@
 
 Each reader gives the "database" object of the ActivityNet layout:
 {video id: {"subset", "duration", "fps", "annotations": [{"label",
-"segment"}]}}; `annotations.load_annotations` checks it.
+"segment"}]}}; `load.load_annotations` checks it.
 
     ActivityNet, ActionFormer, OpenTAD, TadTR   one JSON file
     BMN           anet_anno_action.json,video_info_new.csv

@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from losa_jax.data.annotations.load import outside_slack_seconds
+from losa_jax.data.annotations.outside import outside_slack_seconds
 from losa_jax.data.records import Action, AnnotatedVideo
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
@@ -50,7 +50,7 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
     """All that is odd about a video's actions, a fault a kind.
 
     Args:
-      video: read with on_outside="keep".
+      video: with the segments that the file has.
       duration_seconds: of its file; None takes what the annotations say.
     """
     end = duration_seconds or video.duration_seconds

@@ -1,4 +1,4 @@
-"""The ActivityNet-style annotation file, checked as a whole.
+"""The ActivityNet-style annotation file, read once and checked as a whole.
 
     {"database": {
        "video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,
@@ -10,7 +10,6 @@ problems of a file are collected and reported at once.
 """
 
 import difflib
-import logging
 import math
 import sys
 import unicodedata
@@ -23,14 +22,7 @@ from losa_jax.data.annotations.formats import read_database
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 MAX_REPORTED = 20
-ON_OUTSIDE = ("error", "clip", "keep")
-# Durations in annotation files are rounded: a segment may reach this far
-# past the end (or this share of the duration) and is cut without a word.
-OUTSIDE_TOLERANCE_SECONDS = 0.05
-OUTSIDE_TOLERANCE_SHARE = 0.001
 # Durations that agree within this share are one.
 _SAME_DURATION = 0.01
 
@@ -58,62 +50,60 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def load_annotations(path: str | Path, *,
-                     class_names: Sequence[str] | None = None,
-                     on_outside: str = "error",
-                     durations: Mapping[str, float] | None = None
+def load_annotations(path: str | Path,
+                     class_names: Sequence[str] | None = None
                      ) -> Annotations:
     """Reads and checks a file.
 
+    Segments are as the file has them, even empty ones and those that reach
+    outside their video: `losa_jax.data.annotations.outside.clipped_to`
+    treats them when the length of the videos is known.
+
     Args:
       path: a file, or files, in one of the layouts of
-        `annotation_formats`.
+        `losa_jax.data.annotations.formats`.
       class_names: the classes in label order; None takes the file's own.
-      on_outside: segments that reach outside their video are an "error";
-        "clip" cuts them (and drops those wholly outside, and empty ones)
-        with a warning; "keep" leaves them, and empty ones too, for scoring
-        against what others score against.
-      durations: seconds of the videos' files, where they are known: they
-        count, not the annotated ones.
 
     Raises:
       InputError: names every wrong entry.
     """
     path = Path(path)
-    if on_outside not in ON_OUTSIDE:
-        raise InputError(f"config.data.on_outside={on_outside!r}: choose "
-                         f"one of {', '.join(ON_OUTSIDE)}")
-    database = read_database(path)
     problems: list[str] = []
-    label_ids: dict[str, set] = {}
-    videos = {}
-    for video_id, entry in database.items():
-        video = _read_video(video_id, entry, on_outside, problems, label_ids,
-                            (durations or {}).get(video_id))
+    videos: dict[str, AnnotatedVideo] = {}
+    label_ids: dict[str, tuple[int | None, ...]] = {}
+    for video_id, entry in read_database(path).items():
+        video = _read_video(video_id, entry, label_ids, problems)
         if video is not None:
             videos[video_id] = video
-    names = _class_order(videos, class_names, label_ids, problems)
+    if class_names is None:
+        names = class_order(videos, label_ids, problems)
+    else:
+        names = tuple(class_names)
+        _refuse_other_labels(videos, names, problems)
     if problems:
-        shown = problems[:MAX_REPORTED]
-        more = len(problems) - len(shown)
-        raise InputError(
-            f"{path}: {len(problems)} wrong entries:\n"
-            + "\n".join(f"  {line}" for line in shown)
-            + (f"\n  and {more} more" if more else "")
-            + "\nCorrect the file"
-            + (" (or cut segments to their video, and drop empty ones, with "
-               "--config.data.on_outside=clip)"
-               if any("outside" in line or "is empty" in line
-                      for line in problems) else ""))
+        raise wrong_entries(path, problems)
     if not videos:
         raise InputError(f"{path}: no videos under \"database\"; the format is "
                          "in README, \"Your own videos\"")
-    return Annotations(path, videos, names)
+    return Annotations(path, videos, names,
+                       label_ids if class_names is None else None)
 
 
-def _read_video(video_id: str, entry: Any, on_outside: str,
-                problems: list[str], label_ids: dict[str, set],
-                real_seconds: float | None) -> AnnotatedVideo | None:
+def wrong_entries(path: Path, problems: Sequence[str],
+                  remedy: str = "Correct the file") -> InputError:
+    """The error that lists the problems of a file, one a line."""
+    shown = problems[:MAX_REPORTED]
+    more = len(problems) - len(shown)
+    return InputError(
+        f"{path}: {len(problems)} wrong entries:\n"
+        + "\n".join(f"  {line}" for line in shown)
+        + (f"\n  and {more} more" if more else "") + f"\n{remedy}")
+
+
+def _read_video(video_id: str, entry: Any,
+                label_ids: dict[str, tuple[int | None, ...]],
+                problems: list[str]) -> AnnotatedVideo | None:
+    """A video; the label_id of each of its actions goes into `label_ids`."""
     if not _is_clean(video_id):
         problems.append(f"video id {video_id!r}: empty, or a control "
                         "character in it")
@@ -139,19 +129,19 @@ def _read_video(video_id: str, entry: Any, on_outside: str,
     if not isinstance(annotations, list):
         problems.append(f"{video_id}: \"annotations\" is no list")
         return None
-    actions = []
+    actions, ids = [], []
     for number, annotation in enumerate(annotations):
-        action = _read_action(f"{video_id}, annotation {number}", annotation,
-                              real_seconds or numbers["duration"],
-                              on_outside, problems)
+        where = f"{video_id}, annotation {number}"
+        action = _read_action(where, annotation, problems)
         if action is not None:
-            actions.append(action)
             label_id = annotation.get("label_id")
             if label_id is not None and type(label_id) is not int:
-                problems.append(f"{video_id}, annotation {number}: label_id "
-                                f"{label_id!r} is no whole number")
+                problems.append(f"{where}: label_id {label_id!r} is no whole "
+                                "number")
                 label_id = None
-            label_ids.setdefault(action.label, set()).add(label_id)
+            actions.append(action)
+            ids.append(label_id)
+    label_ids[video_id] = tuple(ids)
     return AnnotatedVideo(video_id, entry["subset"].lower(),
                           numbers["duration"], numbers["fps"],
                           tuple(actions), correction)
@@ -172,12 +162,6 @@ def _put_right(video_id: str, duration: float | None, fps: float | None
     return seconds, rate, correction
 
 
-def outside_slack_seconds(duration_seconds: float) -> float:
-    """How far a segment may reach outside a video without being outside."""
-    return max(OUTSIDE_TOLERANCE_SECONDS,
-               OUTSIDE_TOLERANCE_SHARE * duration_seconds)
-
-
 def _is_clean(text: str) -> bool:
     """Whether untrusted text can be shown, and kept one a line."""
     return bool(text) and not any(
@@ -190,8 +174,8 @@ def _is_positive(value: Any) -> bool:
             and 0 < value <= sys.float_info.max)
 
 
-def _read_action(where: str, annotation: Any, duration: float | None,
-                 on_outside: str, problems: list[str]) -> Action | None:
+def _read_action(where: str, annotation: Any, problems: list[str]
+                 ) -> Action | None:
     try:
         # Some circulating files write the numbers as text.
         start, end = map(float, annotation["segment"])
@@ -206,52 +190,49 @@ def _read_action(where: str, annotation: Any, duration: float | None,
     if not (math.isfinite(start) and math.isfinite(end)):
         problems.append(f"{where}: segment [{start}, {end}] is not finite")
         return None
-    if on_outside == "keep" and end >= start:
-        return Action(start, end, label)
-    if end == start and on_outside == "clip":
-        logger.warning("%s: segment [%s, %s] is empty: dropped", where,
-                       start, end)
+    if end < start:
+        problems.append(f"{where}: segment [{start}, {end}] ends before it "
+                        "starts")
         return None
-    if end <= start:
-        problems.append(f"{where}: segment [{start}, {end}] "
-                        + ("is empty" if end == start
-                           else "ends before it starts"))
-        return None
-    last = math.inf if duration is None else duration
-    slack = 0.0 if duration is None else outside_slack_seconds(duration)
-    if start < -slack or end > last + slack:
-        message = (f"{where}: segment [{start}, {end}] reaches outside the "
-                   f"video, 0 to {last} seconds")
-        if on_outside == "error":
-            problems.append(message)
-            return None
-        logger.warning("%s: %s", message,
-                       "dropped" if start >= last or end <= 0 else "cut")
-    start, end = max(start, 0.0), min(end, last)
-    return Action(start, end, label) if end > start else None
+    return Action(start, end, label)
 
 
-def _class_order(videos: dict[str, AnnotatedVideo],
-                 given: Sequence[str] | None, label_ids: dict[str, set],
-                 problems: list[str]) -> tuple[str, ...]:
-    if given is not None:
-        known = set(given)
-        for video in videos.values():
-            for number, action in enumerate(video.actions):
-                if action.label not in known:
-                    near = difflib.get_close_matches(action.label, given, 1)
-                    problems.append(
-                        f"{video.video_id}, annotation {number}: label "
-                        f"{action.label!r} is in no class list"
-                        + (f"; did you mean {near[0]!r}?" if near else ""))
-        return tuple(given)
-    numbers = {label: ids - {None} for label, ids in label_ids.items()}
+def _refuse_other_labels(videos: Mapping[str, AnnotatedVideo],
+                         names: Sequence[str], problems: list[str]) -> None:
+    known = set(names)
+    for video in videos.values():
+        for number, action in enumerate(video.actions):
+            if action.label not in known:
+                near = difflib.get_close_matches(action.label, names, 1)
+                problems.append(
+                    f"{video.video_id}, annotation {number}: label "
+                    f"{action.label!r} is in no class list"
+                    + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def class_order(videos: Mapping[str, AnnotatedVideo],
+                label_ids: Mapping[str, Sequence[int | None]],
+                problems: list[str]) -> tuple[str, ...]:
+    """The labels of the actions, in the order of their label_id if all have
+    one, else sorted.
+
+    Args:
+      label_ids: of each video's actions.
+      problems: takes those of the label_ids.
+    """
+    ids_of: dict[str, set[int | None]] = {}
+    for video_id, video in videos.items():
+        for action, label_id in zip(video.actions, label_ids[video_id],
+                                    strict=True):
+            ids_of.setdefault(action.label, set()).add(label_id)
+    numbers = {label: {one for one in ids if one is not None}
+               for label, ids in ids_of.items()}
     for label, ids in numbers.items():
         if len(ids) > 1:
             shown = ", ".join(str(label_id) for label_id in sorted(ids))
             problems.append(f"label {label!r} has several label_id: {shown}")
-    if any(len(ids) != 1 or None in ids for ids in label_ids.values()):
-        return tuple(sorted(label_ids))
+    if any(len(ids) != 1 or None in ids for ids in ids_of.values()):
+        return tuple(sorted(ids_of))
     if len(set().union(*numbers.values())) != len(numbers):
         problems.append("several labels share one label_id: give the classes "
                         "with --config.data.class_names=FILE, or correct "

@@ -187,8 +187,8 @@ def compare(video: AnnotatedVideo, info: VideoInfo,
     """Warns where annotation and file disagree.
 
     Args:
-      on_outside: "clip" leaves it to the reading of the annotations to drop
-        what lies behind the end of the file.
+      on_outside: "clip" leaves it to `annotations.outside.clipped_to` to
+        drop what lies behind the end of the file.
 
     Raises:
       InputError: an action starts after the end of the file.

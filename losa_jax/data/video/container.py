@@ -98,6 +98,21 @@ def set_threads(stream: VideoStream, threads: int) -> None:
     stream.codec_context.thread_count = threads
 
 
+def is_mp4(container: InputContainer) -> bool:
+    """Whether the layout is MP4's, which MOV shares."""
+    return "mp4" in container.format.name.split(",")
+
+
+def is_avi(container: InputContainer) -> bool:
+    """Whether the layout is AVI, whose time stamps are made up."""
+    return container.format.name == "avi"
+
+
+def header_rate(stream: VideoStream) -> float:
+    """Frames a second by the header; 0 where it does not say."""
+    return float(stream.average_rate or stream.guessed_rate or 0)
+
+
 def quarter_turns(picture: VideoFrame) -> int:
     """Counterclockwise quarter turns that set a stored picture upright."""
     return round(picture.rotation / 90)

@@ -86,8 +86,7 @@ def test_what_is_none_of_them(tmp_path):
 @pytest.mark.shared
 def test_counts_of_the_public_sets(shared_dir):
     folder = shared_dir / "data"
-    found = load_annotations(folder / "thumos14/thumos14.json",
-                             on_outside="keep")
+    found = load_annotations(folder / "thumos14/thumos14.json")
     assert found.class_names == thumos.CLASS_NAMES
     for subset, videos, actions in (("validation", 200, 3007),
                                     ("test", 212, 3358)):
@@ -103,8 +102,7 @@ def test_counts_of_the_public_sets(shared_dir):
 
     anet = folder / "activitynet"
     found = load_annotations(f"{anet / 'anet_anno_action.json'},"
-                             f"{anet / 'video_info_new.csv'}",
-                             on_outside="keep")
+                             f"{anet / 'video_info_new.csv'}")
     assert found.class_names == activitynet.class_names()
     # What BMN's table still had: the others were taken off the net.
     assert {subset: len(found.subset(subset)) for subset in (

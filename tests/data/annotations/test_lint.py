@@ -9,6 +9,7 @@ from losa_jax.data.annotations import lint as faults
 from losa_jax.data.annotations import thumos
 from losa_jax.data.annotations.lint import find_faults, summarise
 from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.records import Action, AnnotatedVideo
 
 
@@ -69,7 +70,7 @@ def _by_kind(annotations, subsets):
 @pytest.mark.shared
 def test_thumos(shared_dir, caplog):
     path = shared_dir / "data/thumos14/thumos14.json"
-    kept = load_annotations(path, on_outside="keep")
+    kept = load_annotations(path)
     found = _by_kind(kept, ("validation", "test"))
     assert set(found) == {faults.OUTSIDE, faults.TWO_LABELS}
     assert set(found[faults.OUTSIDE]) == set(PAST_THE_END)
@@ -87,7 +88,7 @@ def test_thumos(shared_dir, caplog):
                        "Shotput and ThrowDiscus": 1}
     assert cliff == 360
     # "clip" names each, and drops those that begin behind the end.
-    clipped = load_annotations(path, on_outside="clip")
+    clipped = clipped_to(kept, {}, "clip")
     named = Counter(record.message.split(",")[0]
                     for record in caplog.records)
     assert named == PAST_THE_END
@@ -99,9 +100,8 @@ def test_thumos(shared_dir, caplog):
 @pytest.mark.shared
 def test_thumos_with_wrong_durations(shared_dir, caplog):
     folder = shared_dir / "data/thumos14"
-    right = load_annotations(folder / "thumos14.json", on_outside="keep")
-    wrong = load_annotations(folder / "thumos14_wrong_durations.json",
-                             on_outside="keep")
+    right = load_annotations(folder / "thumos14.json")
+    wrong = load_annotations(folder / "thumos14_wrong_durations.json")
     found = _by_kind(wrong, ("validation", "test"))
     assert set(found[faults.WRONG_DURATION]) == set(thumos.SLOW_VIDEOS)
     # Put right, no action of these videos is lost.
@@ -114,8 +114,7 @@ def test_thumos_with_wrong_durations(shared_dir, caplog):
             } == thumos.SLOW_VIDEOS
     caplog.set_level(logging.WARNING)
     caplog.clear()
-    load_annotations(folder / "thumos14_wrong_durations.json",
-                     on_outside="clip")
+    clipped_to(wrong, {}, "clip")
     assert {record.message.split(",")[0] for record in caplog.records
             } == set(PAST_THE_END)
 
@@ -126,7 +125,7 @@ def test_activitynet(shared_dir):
     source = (f"{folder / 'anet_anno_action.json'},"
               f"{folder / 'video_info_new.csv'}")
     subsets = ("training", "validation", "testing")
-    kept = load_annotations(source, on_outside="keep")
+    kept = load_annotations(source)
     found = _by_kind(kept, subsets)
     assert {kind: len(videos) for kind, videos in found.items()} == {
         faults.OUTSIDE: 3, faults.EMPTY: 12, faults.SHORT: 59,
@@ -135,7 +134,7 @@ def test_activitynet(shared_dir):
                                           "0QDPpdms08g"}
     assert "8JKK6JayDeA" in found[faults.TWICE]
     # With empty ones dropped it can be trained on.
-    clipped = load_annotations(source, on_outside="clip")
+    clipped = clipped_to(kept, {}, "clip")
     assert clipped.class_names == kept.class_names
     assert all(action.end_seconds > action.start_seconds
                for video in clipped.videos.values()

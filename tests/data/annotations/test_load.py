@@ -5,6 +5,7 @@ import json
 import pytest
 
 from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.records import Action
 from losa_jax.errors import InputError
 
@@ -29,9 +30,9 @@ def test_a_good_file(tmp_path):
     annotations = load_annotations(path)
     assert annotations.class_names == ("jump", "run")
     assert [v.video_id for v in annotations.subset("training")] == ["b", "a"]
-    # 10.02 is within rounding of the duration: cut without a word.
+    # As the file has it: what is outside its video is for `clipped_to`.
     assert annotations.videos["a"].actions == (
-        Action(0.0, 1.0, "jump"), Action(9.0, 10.0, "jump"))
+        Action(0.0, 1.0, "jump"), Action(9.0, 10.02, "jump"))
     assert annotations.videos["bare"].duration_seconds is None
     assert annotations.videos["empty"].actions == ()
 
@@ -53,7 +54,7 @@ def test_label_ids_give_the_order(tmp_path):
 
 def test_all_wrong_entries_are_listed(tmp_path):
     path = _write(tmp_path, {
-        "late": _video([(5, 11)]), "turned": _video([(3, 3)]),
+        "turned": _video([(1, 2), (3, 2)]),
         "good": _video(), "nameless": _video(label=""),
         "nan": _video([(float("nan"), 2)]), "homeless": {"duration": 3},
         "short": {**_video(), "annotations": [{"label": "x"}]},
@@ -62,15 +63,13 @@ def test_all_wrong_entries_are_listed(tmp_path):
         load_annotations(path)
     report = str(caught.value)
     for text in (
-            f"{path}: 7 wrong entries",
-            "late, annotation 0: segment [5.0, 11.0] reaches outside the "
-            "video, 0 to 10.0 seconds",
-            "turned, annotation 0: segment [3.0, 3.0] is empty",
+            f"{path}: 6 wrong entries",
+            "turned, annotation 1: segment [3.0, 2.0] ends before it starts",
             "nameless, annotation 0: label ''",
             "nan, annotation 0: segment [nan, 2.0] is not finite",
             "homeless: has no \"subset\"",
             "short, annotation 0: needs \"label\" and \"segment\"",
-            "timeless: duration is -1", "--config.data.on_outside=clip"):
+            "timeless: duration is -1", "\nCorrect the file"):
         assert text in report
     assert "good" not in report
 
@@ -82,30 +81,11 @@ def test_long_reports_are_cut(tmp_path):
     assert "and 30 more" in str(caught.value)
 
 
-def test_outside_segments_can_be_cut(tmp_path, caplog):
-    path = _write(tmp_path, {
-        "a": _video([(5, 11), (12, 13), (-2, 1), (4, 4)])})
-    video = load_annotations(path, on_outside="clip").videos["a"]
-    assert video.actions == (Action(5.0, 10.0, "jump"),
-                             Action(0.0, 1.0, "jump"))
-    assert [record.message.rsplit(": ", 1)[1] for record in caplog.records
-            ] == ["cut", "dropped", "cut", "dropped"]
-
-
-def test_known_lengths_of_files_come_first(tmp_path):
-    path = _write(tmp_path, {"a": _video([(5, 11)]), "b": _video([(5, 9)])})
-    found = load_annotations(path, durations={"a": 12.0})
-    assert found.videos["a"].actions == (Action(5.0, 11.0, "jump"),)
-    assert found.videos["a"].duration_seconds == 10.0
-    with pytest.raises(InputError, match="b, annotation 0.*0 to 8.0 seconds"):
-        load_annotations(path, durations={"a": 12.0, "b": 8.0})
-
-
 def test_unknown_label_names_the_nearest(tmp_path):
     path = _write(tmp_path, {"a": _video(label="Jmup")})
     with pytest.raises(InputError, match="a, annotation 0: label 'Jmup' .* "
                                          "did you mean 'Jump'"):
-        load_annotations(path, class_names=("Run", "Jump"))
+        load_annotations(path, ("Run", "Jump"))
 
 
 @pytest.mark.parametrize("text, message", [
@@ -137,15 +117,15 @@ def test_class_names_file(tmp_path):
 @pytest.mark.shared
 def test_the_real_files(shared_dir, caplog):
     path = shared_dir / "data/gestures/gestures.json"
-    gestures = load_annotations(path)
+    gestures = clipped_to(load_annotations(path), {}, "error")
     names = load_class_names(path.with_name("categories.txt"))
     assert gestures.class_names == names
     assert len(gestures.subset("training")) == 24
     assert len(gestures.subset("testing")) == 12
-    path = shared_dir / "data/thumos14/thumos14.json"
+    as_read = load_annotations(shared_dir / "data/thumos14/thumos14.json")
     with pytest.raises(InputError, match="reaches outside the video"):
-        load_annotations(path)
-    thumos = load_annotations(path, on_outside="clip")
+        clipped_to(as_read, {}, "error")
+    thumos = clipped_to(as_read, {}, "clip")
     assert len(thumos.class_names) == 20
     # Some actions lie wholly behind the end of the circulating file.
     dropped = [record.message for record in caplog.records
@@ -206,6 +186,6 @@ def test_byte_order_marks_are_read_over(tmp_path):
 @pytest.mark.shared
 def test_numbers_written_as_text_in_a_real_file(shared_dir):
     path = shared_dir / "data/thumos14/thumos14_210_test_videos.json"
-    videos = load_annotations(path).subset("test")
+    videos = clipped_to(load_annotations(path), {}, "error").subset("test")
     assert len(videos) == 210
     assert videos[0].actions[0] == Action(18.6, 24.8, "HighJump")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.synthetic import data_set, motion, scene
 from losa_jax.data.synthetic.motion import ACTION_CLASSES, MOTION_CLASSES
 from losa_jax.errors import InputError
@@ -67,8 +68,8 @@ def test_files_hold_what_the_annotations_say(kind, request):
 def test_annotations_can_be_read_and_lie_inside(untrimmed):
     names = load_class_names(untrimmed / "classes.txt")
     assert names == ACTION_CLASSES
-    read = load_annotations(
-        untrimmed / "annotations.json", class_names=names)
+    read = clipped_to(load_annotations(
+        untrimmed / "annotations.json", names), {}, "error")
     assert len(read.subset("training")) == 2
     assert len(read.subset("testing")) == 1
     for entry in _database(untrimmed).values():

@@ -13,5 +13,7 @@ make_environment ".[dev${LOSA_EXTRAS:+,$LOSA_EXTRAS}]"
 
 ruff check .
 mypy
+# Which package may import which: contracts in pyproject.toml.
+lint-imports --no-logo
 # Two workers: a test compiles on one core much of the time.
 python -m pytest -n 2 "$@"

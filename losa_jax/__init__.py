@@ -1,1 +1,61 @@
-"""Temporal action localization in JAX: LoSA adapters beside a frozen ViT."""
+"""Temporal action localization in JAX: LoSA adapters beside a frozen backbone.
+
+The public API is below; everything else is private by convention. Nothing is
+imported before its first use, so `import losa_jax` alone is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from losa_jax.detection.segments import Detection
+    from losa_jax.errors import InputError
+    from losa_jax.inference.evaluate import evaluate
+    from losa_jax.inference.load import load
+    from losa_jax.models.adapters.ladder import LadderAdapter, LadderSpec
+    from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
+    from losa_jax.models.heads.actionformer import (
+        ActionFormer,
+        ActionFormerSpec,
+    )
+    from losa_jax.models.heads.tridet import TriDet, TriDetSpec
+    from losa_jax.weights.backbones import load_backbone
+
+__all__ = [
+    "ActionFormer", "ActionFormerSpec", "Detection", "InputError",
+    "LadderAdapter", "LadderSpec", "LosaAdapter", "LosaSpec", "TriDet",
+    "TriDetSpec", "evaluate", "load", "load_backbone"]
+
+# Where each public name is defined.
+_MODULES = {
+    "ActionFormer": "models.heads.actionformer",
+    "ActionFormerSpec": "models.heads.actionformer",
+    "Detection": "detection.segments",
+    "InputError": "errors",
+    "LadderAdapter": "models.adapters.ladder",
+    "LadderSpec": "models.adapters.ladder",
+    "LosaAdapter": "models.adapters.losa",
+    "LosaSpec": "models.adapters.losa",
+    "TriDet": "models.heads.tridet",
+    "TriDetSpec": "models.heads.tridet",
+    "evaluate": "inference.evaluate",
+    "load": "inference.load",
+    "load_backbone": "weights.backbones",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use (PEP 562)."""
+    if name == "__version__":
+        from importlib import metadata
+        return metadata.version("losa_jax")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'losa_jax' has no attribute {name!r}")
+    module = importlib.import_module(f"losa_jax.{_MODULES[name]}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

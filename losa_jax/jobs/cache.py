@@ -85,7 +85,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     facts = cache_facts(config)
     encoder, taps_name = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
-    clip_bytes = views * _clip_bytes(encoder, taps_name, config, mesh)
+    clip_bytes = views * _clip_bytes(encoder, config, mesh.size)
     clips = {video.video_id: _num_clips(video, config) for video in videos}
     shards = split_shards(videos, {
         name: count * clip_bytes for name, count in clips.items()},
@@ -167,16 +167,18 @@ def _num_clips(video: Video, config: Any) -> int:
     return -(-video.grid.num_samples // config.window.clip_frames)
 
 
-def _clip_bytes(encoder: Encoder, taps_name: str, config: Any, mesh: Mesh
-                ) -> int:
+def _clip_bytes(encoder: Encoder, config: Any, num_devices: int) -> int:
     """Of the features of one clip."""
     size = config.augment.size
     features = jax.eval_shape(
-        _encode_step(encoder, taps_name, config, mesh),
-        {"frames": np.broadcast_to(np.zeros((), np.uint8), (
-            mesh.size, config.window.clip_frames, size, size, 3))})
-    return sum(leaf.size * leaf.dtype.itemsize
-               for leaf in features.values()) // mesh.size
+        lambda frozen, frames: encoder.encode(
+            frozen, {}, {"frames": frames}, None, None),
+        encoder.frozen, jax.ShapeDtypeStruct(
+            (num_devices, config.window.clip_frames, size, size, 3),
+            np.uint8))
+    return (features.last.size * features.last.dtype.itemsize
+            + features.taps.size * cache_dtype(config).itemsize
+            ) // num_devices
 
 
 def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,

@@ -19,13 +19,17 @@ from losa_jax.detection.diagnosis import (
 from losa_jax.detection.metrics import (
     MapReport,
     Rules,
-    evaluate_map,
     format_map_table,
     recall_at,
 )
 from losa_jax.detection.segments import Detection
-from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
+from losa_jax.inference.evaluate import (
+    fit_ids,
+    ground_truth,
+    present_classes,
+    scored,
+)
 from losa_jax.jobs.setup import blocked_videos, write_json
 
 RECALL_MULTIPLES = (1, 5)
@@ -71,32 +75,20 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     names = load_class_names(class_names) if class_names else None
     loaded = load_annotations(annotations, names)
     excluded = blocked_videos(videos)
+    truth = ground_truth(loaded, subset, excluded)
     chosen = loaded.subset(subset)
-    if not chosen:
-        known = sorted({video.subset for video in loaded.videos.values()})
-        raise InputError(f"{annotations}: no video of subset {subset!r}; the "
-                         f"file has {', '.join(known)}")
-    truth = {
-        video.video_id: [(action.start_seconds, action.end_seconds,
-                          action.label) for action in video.actions]
-        for video in chosen if video.video_id not in excluded}
-    found = _fit_ids({video: rows for video, rows in found.items()
-                      if video not in excluded}, truth)
-    present = {label for actions in truth.values() for *_, label in actions}
-    labels = tuple(name for name in loaded.class_names if name in present)
-    if protocol == "thumos":
-        report = evaluate_thumos(
-            truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
-            ambiguous=read_ambiguous(ambiguous) if ambiguous else {})
-        recall = None
-    else:
-        report = evaluate_map(
-            truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
-            rules=Rules(ties, unknown))
-        recall = recall_at(
-            truth, found, class_names=labels,
-            tiou_thresholds=tiou_thresholds, multiples=RECALL_MULTIPLES,
-            rules=Rules(ties, unknown))
+    found = {video: list(rows) for video, rows in fit_ids(
+        {video: rows for video, rows in found.items()
+         if video not in excluded}, truth).items()}
+    labels = present_classes(loaded, truth)
+    rules = Rules(ties, unknown)
+    report = scored(
+        truth, found, labels, protocol=protocol,
+        tiou_thresholds=tiou_thresholds, rules=rules,
+        ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
+    recall = None if protocol == "thumos" else recall_at(
+        truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
+        multiples=RECALL_MULTIPLES, rules=rules)
     print(format_map_table(report))
     for line in summarise(
             fault for video in chosen if video.video_id not in excluded
@@ -139,19 +131,6 @@ def write_diagnosis(folder: Path, found: Diagnosis) -> None:
                        100 * getattr(one, what) for one in bins},
                       folder / f"{what}_by_{name}.png", label="%",
                       title=f"{what} by {name}".replace("_", " "))
-
-
-def _fit_ids(found: dict[str, list[Detection]], truth: dict[str, Any]
-             ) -> dict[str, list[Detection]]:
-    """ActivityNet's ids circulate with and without "v_"."""
-    if any(video in truth for video in found):
-        return found
-    for change in (lambda name: name.removeprefix("v_"),
-                   lambda name: f"v_{name}"):
-        renamed = {change(video): rows for video, rows in found.items()}
-        if any(video in truth for video in renamed):
-            return renamed
-    return found
 
 
 def _print_facts(report: MapReport, recall: np.ndarray | None,

@@ -14,6 +14,7 @@ import pytest
 from losa_jax.errors import InputError
 from losa_jax.inference import exported
 from losa_jax.inference.exported import is_exported, load_exported
+from losa_jax.inference.load import load
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.export import export
 
@@ -103,13 +104,14 @@ def test_any_number_of_windows_and_every_platform(run, folder):
     assert (folder / "program.bin").stat().st_size < 20 * weights
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (3, 64, 32, 32, 3), np.uint8)
-    three, scores = jax.device_get(
-        model.predict_windows(frames, [64, 40, 64]))
-    one, _ = jax.device_get(model.predict_windows(frames[1:2], [40]))
-    assert scores is None and three.alive.sum() > 50
-    for name, array in three._asdict().items():
-        np.testing.assert_allclose(array[1], getattr(one, name)[0],
-                                   atol=1e-5)
+    three = jax.device_get(model.predict_windows(
+        {"frames": frames, "valid_samples": [64, 40, 64]}))
+    one = jax.device_get(model.predict_windows(
+        {"frames": frames[1:2], "valid_samples": [40]}))
+    assert three.class_scores is None and three.valid.sum() > 50
+    for name in ("segments", "scores", "labels", "valid"):
+        np.testing.assert_allclose(getattr(three, name)[1],
+                                   getattr(one, name)[0], atol=1e-5)
 
 
 @pytest.fixture
@@ -184,7 +186,7 @@ def test_half_a_folder_never_has_its_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("key, value, message", [
     ("export.platforms", ("cpu", "rocm"), "choose among cpu, tpu, cuda"),
-    ("features.folder", "somewhere", "no network that reads videos"),
+    ("features.folder", "somewhere", "reads files of features"),
     ("evaluate.checkpoint", "first", "choose best or last"),
 ])
 def test_what_cannot_be_exported(run, tmp_path, key, value, message):

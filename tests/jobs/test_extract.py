@@ -238,7 +238,8 @@ def test_features_with_adapters_are_what_the_head_reads(
     loaded = []
     monkeypatch.setattr(
         extract_job, "load_run",
-        lambda *given: loaded.append(load_run(*given)) or loaded[0])
+        lambda *given, **named: loaded.append(load_run(*given, **named))
+        or loaded[0])
     one = _to(config, tmp_path / "out", what="adapted")
     one.data.videos = str(videos)
     extract(one, fake_run)

@@ -88,8 +88,7 @@ def test_a_run_is_what_was_planned(config, planned):
     mesh = sharding.make_mesh((2, 1, 2), jax.devices()[:4])
     model = build.build_model(config, DEFAULT_CLASSES, mesh)
     state, optimizer = fresh_state(config, model, mesh, 100)
-    step = build.jit_train_step(config, model, optimizer, DEFAULT_CLASSES,
-                                state, mesh)
+    step = build.jit_train_step(config, model, optimizer, state, mesh)
     frames, size = config.window.frames, config.augment.size
     batch = {
         "frames": np.zeros((2, frames, size, size, 3), np.uint8),

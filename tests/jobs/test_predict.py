@@ -20,6 +20,7 @@ from losa_jax import predict as door
 from losa_jax.data.predictions import read_predictions
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
+from losa_jax.inference import load as load_module
 from losa_jax.inference.load import load, read_thresholds
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
@@ -218,7 +219,7 @@ def test_thresholds_of_the_run(workdir, tmp_path, expected):
 def test_broken_ones_are_listed_and_the_others_done(
         workdir, model, videos, tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(door, "load", lambda *names, **settings: (
+    monkeypatch.setattr(load_module, "load", lambda *names, **settings: (
         asked.append(names), model)[1])
     folder = tmp_path / "videos"
     (folder / "deep").mkdir(parents=True)

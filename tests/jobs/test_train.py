@@ -9,6 +9,7 @@ import pytest
 from configs import thumos_features
 from losa_jax.data.features.files import FeatureFiles, FeatureSettings
 from losa_jax.data.records import AnnotatedVideo, Video
+from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.distributed import sharding
 from losa_jax.jobs.train import measure_statistics
@@ -38,8 +39,8 @@ def test_statistics_are_of_every_training_video(lengths, tmp_path):
         config, types.SimpleNamespace(train=videos, class_names=()),
         types.SimpleNamespace(encode=encoder.encode, frozen=encoder.frozen,
                               trained=encoder.trained, tubelet=1),
-        sharding.make_mesh((1, 1, 1), jax.devices()[:1]), store,
-        BrokenVideos())
+        sharding.make_mesh((1, 1, 1), jax.devices()[:1]),
+        FeatureReader(store, config), BrokenVideos())
     rows = np.concatenate(features)
     np.testing.assert_allclose(measured.mean, rows.mean(0), rtol=1e-5)
     np.testing.assert_allclose(measured.deviation, rows.std(0), rtol=1e-5)

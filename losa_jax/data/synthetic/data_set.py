@@ -23,7 +23,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import losa_jax
 from losa_jax.data.synthetic.motion import (
     ACTION_CLASSES,
     MOTION_CLASSES,
@@ -172,7 +171,7 @@ def _run_workers(
     code = ("import sys; "
             "from losa_jax.data.synthetic.data_set import render_share; "
             "render_share(*sys.argv[1:])")
-    root = Path(losa_jax.__file__).parents[1]
+    root = Path(__file__).parents[3]
     bar = tqdm(total=len(paths), initial=len(paths) - len(missing),
                desc=f"rendering {parameters['kind']} videos", unit="video",
                disable=not progress)

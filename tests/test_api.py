@@ -1,0 +1,133 @@
+"""The public API: every line of docs/api.md, on a tiny model."""
+
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import losa_jax
+from losa_jax.data.predictions import write_predictions
+from losa_jax.detection.segments import Detection
+from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.weights import backbones, videomae
+from tests.jobs.conftest import config, fake_run  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+
+
+def _blocks():
+    """The code of the page, one string a block."""
+    text = (ROOT / "docs/api.md").read_text()
+    return [re.sub(r"(?m)^ {4}", "", block) for block
+            in re.findall(r"(?m)(?:^(?: {4}.*)?\n)+", text) if block.strip()]
+
+
+@pytest.fixture
+def folder(config, fake_run, tmp_path, monkeypatch):  # noqa: F811
+    """What the page names, in the current folder."""
+    shutil.copytree(fake_run, tmp_path / "runs/mine")
+    (tmp_path / "runs/mine/config.json").write_text(
+        config.to_json_best_effort())
+    (tmp_path / "runs/mine/thresholds.json").write_text("{}")
+    spec = VitSpec(width=32, depth=12, heads=2, mlp_width=64, patch=16,
+                   image_size=(32, 32))
+    rng = np.random.default_rng(0)
+    backbones.save_videomae_safetensors(tmp_path / "b.safetensors", spec, {
+        name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape
+        in videomae.expected_shapes(spec).items()})
+    backbones.convert_backbone(tmp_path / "b.safetensors",
+                               tmp_path / "backbones/vit_b")
+    video = next(Path(config.data.videos).glob("*.mp4"))
+    shutil.copy(video, tmp_path / "video.mp4")
+    shutil.copy(config.data.annotations, tmp_path / "annotations.json")
+    write_predictions(tmp_path / "predictions.json", {
+        video.stem: [Detection(0.0, 1.0, "clockwise", 0.5)]})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_line_of_the_page_runs(folder, capsys):
+    names = {}
+    assert len(_blocks()) == 3
+    for block in _blocks():
+        exec(compile(block, "docs/api.md", "exec"), names)
+    assert names["features"].last.shape == (2, 8, 32)
+    assert names["features"].taps.shape == (3, 2, 8, 2, 2, 32)
+    # An adapter that was not trained changes nothing.
+    np.testing.assert_array_equal(
+        names["fused"], names["features"].last.reshape(1, 16, 32))
+    assert names["outputs"].class_logits.shape == (1, 16 + 8 + 4, 20)
+    assert names["outputs"].offsets.shape == (1, 28, 2)
+    assert 0 <= names["report"].average_map <= 1
+    lines = capsys.readouterr().out.splitlines()
+    shown = list(names["model"]("video.mp4"))
+    assert len(lines) == len(shown) + 1
+    assert len(names["model"]("video.mp4", threshold=0)) > 10
+
+
+def test_the_import_alone_brings_no_jax():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, losa_jax; print(sorted({'jax', "
+         "'flax', 'numpy', 'av', 'grain'} & set(sys.modules)))"],
+        cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", losa_jax.__all__)
+def test_every_public_name_is_documented(name):
+    value = getattr(losa_jax, name)
+    assert inspect.getdoc(value).splitlines()[0].endswith(".")
+    assert name in dir(losa_jax)
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        losa_jax.lode  # noqa: B018
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"gates": "tnah"}, "LosaSpec.gates='tnah': choose one of none, tanh"),
+    ({"long_mixer": "atention"}, "LosaSpec.long_mixer='atention'"),
+    ({"width": 30}, "width=30 does not divide by LosaSpec.attention_heads"),
+    ({"num_taps": 0}, "LosaSpec.num_taps=0: must be at least 1")])
+def test_an_adapter_that_cannot_learn_is_refused(wrong, message):
+    sizes = {"in_width": 48, "num_taps": 2, "clip_tokens": 8,
+             "tap_grid": (2, 2)}
+    with pytest.raises(losa_jax.InputError, match=message):
+        losa_jax.LosaSpec(**{**sizes, **wrong})
+
+
+@pytest.mark.parametrize("spec, wrong, message", [
+    ("ActionFormerSpec", {"width": 30, "attention_heads": 4},
+     "ActionFormerSpec.width=30"),
+    ("ActionFormerSpec", {"attention_window": (5, 5)},
+     "attention_window=.* one for each of the 6 levels"),
+    ("TriDetSpec", {"downsample": "mean"}, "TriDetSpec.downsample='mean'"),
+    ("TriDetSpec", {"width": 24}, "16 groups"),
+    ("TriDetSpec", {"neck": "fnp"}, "TriDetSpec.neck='fnp'"),
+    ("ActionFormerSpec", {"regression_edges": (8.0, 4.0)}, "ascending")])
+def test_a_head_with_wrong_sizes_is_refused(spec, wrong, message):
+    with pytest.raises(losa_jax.InputError, match=message):
+        getattr(losa_jax, spec)(in_width=8, num_classes=2, **wrong)
+
+
+def test_evaluate_scores_the_subset_of_the_predicted_videos(
+        config, tmp_path):  # noqa: F811
+    annotations = config.data.annotations
+    with pytest.raises(losa_jax.InputError, match="name the subset"):
+        losa_jax.evaluate({"stranger": []}, annotations)
+    with pytest.raises(losa_jax.InputError, match="protocol='coco'"):
+        losa_jax.evaluate({}, annotations, protocol="coco")
+    perfect = {}
+    loaded = losa_jax.inference.evaluate.load_annotations(Path(annotations))
+    for video in loaded.subset("testing"):
+        perfect[video.video_id] = [
+            losa_jax.Detection(*action, 1.0) for action in video.actions]
+    for protocol in ("activitynet", "thumos"):
+        report = losa_jax.evaluate(perfect, annotations, protocol=protocol)
+        assert report.average_map == pytest.approx(1.0)

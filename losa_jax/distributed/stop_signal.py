@@ -38,6 +38,20 @@ class StopSignal:
             return "SIGTERM" if processes.stop_reached(step) else ""
         return self.came
 
+    def raise_if_asked(self, kept: str) -> None:
+        """Raises Interrupted where this or another process of the run is to
+        stop.
+
+        Args:
+          kept: says what stays, as "whole files stay".
+        """
+        if self.came:
+            processes.ask_to_stop()
+        if self.came or processes.asked_to_stop():
+            raise Interrupted(
+                f"stopped by {self.came or 'SIGTERM'}, {kept}: start the "
+                "same command again to go on")
+
     def _note(self, number: int, _frame: object) -> None:
         if self.came:  # a second one means it
             raise KeyboardInterrupt

@@ -36,7 +36,7 @@ from losa_jax.data.windows.stream import (
     sliding_windows,
 )
 from losa_jax.distributed import processes, sharding
-from losa_jax.distributed.stop_signal import Interrupted, StopSignal
+from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import run_windows
 from losa_jax.jobs.pretrain import ensure_backbone
@@ -199,12 +199,7 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
         queue_windows=2 * batch_clips)
     with contextlib.closing(iter(stream)) as batches:
         for item in run_windows(step, batches):
-            if came := stop.came:
-                processes.ask_to_stop()
-            if came or processes.asked_to_stop():
-                raise Interrupted(
-                    f"stopped by {came or 'SIGTERM'}, whole shards stay: "
-                    "start the same command again to go on")
+            stop.raise_if_asked("whole shards stay")
             if not isinstance(item, VideoEnd):
                 row, features = item
                 clips.setdefault(row.video_number, {}).setdefault(

@@ -47,7 +47,7 @@ from losa_jax.data.windows.stream import (
     sliding_windows,
 )
 from losa_jax.distributed import processes, sharding
-from losa_jax.distributed.stop_signal import Interrupted, StopSignal
+from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.extractor import (
     Extractor,
@@ -295,12 +295,7 @@ def _run(videos: Sequence[Video], rows: Mapping[str, Rows], folder: Path,
     with StopSignal() as stop, bar, contextlib.closing(
             iter(stream)) as batches:
         for item in run_windows(source.encode, batches):
-            if came := stop.came:
-                processes.ask_to_stop()
-            if came or processes.asked_to_stop():
-                raise Interrupted(
-                    f"stopped by {came or 'SIGTERM'}, whole files stay: "
-                    "start the same command again to go on")
+            stop.raise_if_asked("whole files stay")
             number = (item if isinstance(item, VideoEnd)
                       else item[0]).video_number
             name = videos[number].video_id

@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from losa_jax.detection.decode import DecodeSettings
 from losa_jax.detection.losses import detection_loss
-from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Targets
 from losa_jax.errors import InputError
 from losa_jax.models.heads.base import (
@@ -191,12 +189,8 @@ class ActionFormer(nnx.Module):
         return joined_outputs(run_block(self.cls, self.spec, levels), offsets,
                               [valid for _, valid in levels])
 
-    def targets(self, outputs: HeadOutput, segments: Float[Array, "b n 2"],
-                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
-                ) -> Targets:
-        """See `Head.targets`."""
-        return pyramid_targets(self.spec, outputs, segments, labels,
-                               action_valid)
+    targets = pyramid_targets
+    decode = pyramid_decode
 
     def loss(self, outputs: HeadOutput, targets: Targets,
              normalizer: Float[Array, ""]) -> HeadLoss:
@@ -207,8 +201,3 @@ class ActionFormer(nnx.Module):
             normalizer, label_smoothing=spec.label_smoothing,
             regression_weight=spec.regression_weight,
             momentum=spec.normalizer_momentum))
-
-    def decode(self, outputs: HeadOutput, settings: DecodeSettings
-               ) -> Segments:
-        """See `Head.decode`."""
-        return pyramid_decode(self.spec, outputs, settings)

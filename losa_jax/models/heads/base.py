@@ -200,20 +200,25 @@ def check_per_level(spec: PyramidSpec, name: str) -> None:
             f"for each of the {spec.num_levels} levels")
 
 
-def pyramid_targets(spec: PyramidSpec, outputs: HeadOutput,
+# Methods of pyramid heads, which name them in their class: `self.spec` is a
+# `PyramidSpec`.
+
+def pyramid_targets(self: Any, outputs: HeadOutput,
                     segments: Float[Array, "b n 2"],
                     labels: Int[Array, "b n"],
                     action_valid: Bool[Array, "b n"]) -> Targets:
-    """ActionFormer's assignment of actions to points, for a batch."""
+    """ActionFormer's assignment of actions (in tokens) to points."""
+    spec: PyramidSpec = self.spec
     points = spec.points(outputs.class_logits.shape[1])
     return jax.vmap(lambda segments, labels, valid: assign_targets(
         points, segments, labels, valid, num_classes=spec.num_classes,
         center_radius=spec.center_radius))(segments, labels, action_valid)
 
 
-def pyramid_decode(spec: PyramidSpec, outputs: HeadOutput,
-                   settings: DecodeSettings) -> Segments:
+def pyramid_decode(self: Any, outputs: HeadOutput, settings: DecodeSettings
+                   ) -> Segments:
     """The best segments of each window, [b, m, ...] in tokens."""
+    spec: PyramidSpec = self.spec
     points = spec.points(outputs.class_logits.shape[1])
     return jax.vmap(lambda logits, offsets, valid: decode(
         logits, offsets, points, valid, settings))(*outputs)

@@ -18,14 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from losa_jax.detection.decode import DecodeSettings
 from losa_jax.detection.losses import (
     detection_loss,
     per_class_detection_loss,
 )
-from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Targets
 from losa_jax.errors import InputError, check_choice
 from losa_jax.models.heads.base import (
@@ -236,12 +234,8 @@ class TriDet(nnx.Module):
         return joined_outputs([level.class_logits for level in levels],
                               offsets, [level.valid for level in levels])
 
-    def targets(self, outputs: HeadOutput, segments: Float[Array, "b n 2"],
-                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
-                ) -> Targets:
-        """See `Head.targets`."""
-        return pyramid_targets(self.spec, outputs, segments, labels,
-                               action_valid)
+    targets = pyramid_targets
+    decode = pyramid_decode
 
     def loss(self, outputs: HeadOutput, targets: Targets,
              normalizer: Float[Array, ""]) -> HeadLoss:
@@ -255,11 +249,6 @@ class TriDet(nnx.Module):
             normalizer, label_smoothing=spec.label_smoothing,
             regression_weight=spec.regression_weight,
             momentum=spec.normalizer_momentum))
-
-    def decode(self, outputs: HeadOutput, settings: DecodeSettings
-               ) -> Segments:
-        """See `Head.decode`."""
-        return pyramid_decode(self.spec, outputs, settings)
 
     def levels(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                key: Array | None = None) -> list[TridentLevel]:

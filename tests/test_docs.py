@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import common, custom
 from losa_jax import main
 from losa_jax.models.backbones.sizes import SIZES
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import (
     adapter_spec,
     choose_tap_layers,
@@ -180,7 +180,7 @@ def test_the_method_page_lists_ablations():
 @pytest.mark.parametrize("section, key, value", _ablations())
 def test_every_ablation_makes_another_model(section, key, value):
     config = custom.get_config()
-    spec = VitSpec(**SIZES["vit_s"])
+    spec = VideoMaeSpec(**SIZES["vit_s"])
 
     def built():
         taps = choose_tap_layers(config.adapter, spec.depth)

@@ -30,9 +30,10 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 MAX_LINES = 250
 CONFIG = common.get_config()
 # Files that contributing.md tells to make.
-TO_BE_MADE = ("plain_head", "linear_adapter", "toyset")
+TO_BE_MADE = ("plain_head", "linear_adapter", "toy", "toyset")
 # What looks like a key of a section.
-NO_KEYS = ("data.build", "features.json", "data.md", "features.md")
+NO_KEYS = ("data.build", "features.json", "data.md", "features.md",
+           "backbone.safetensors", "backbone.json")
 # Ablations of how it is trained, not of the model.
 OF_TRAINING = ("standardise_last", "learning_rate_factor",
                "gate_learning_rate_factor", "weight_decay_factor")

@@ -49,19 +49,19 @@ def requested_family(name: str) -> str:
 
 
 def requested_spec(request: Mapping[str, Any], *, clip_frames: int,
-                   image_size: tuple[int, int], **more: Any) -> Any:
+                   image_size: tuple[int, int]) -> BackboneSpec:
     """The spec of a backbone that is in no checkpoint yet.
 
     Args:
       request: arguments of `backbone_size`.
-      clip_frames, image_size, more: further fields of the spec.
+      clip_frames, image_size: further fields of the spec.
 
     Raises:
       InputError: see `backbone_size`, or the spec refuses itself.
     """
     family = BACKBONES[requested_family(request["name"])]
     return family.spec(**backbone_size(**request), clip_frames=clip_frames,
-                       image_size=image_size, **more)
+                       image_size=image_size)
 
 
 def size_name(spec: BackboneSpec) -> str:

@@ -29,8 +29,8 @@ from losa_jax.weights.table import expected_source
 LOAD = """
 import sys
 import jax, jax.numpy as jnp
-from losa_jax.models.tree import nest
-from losa_jax.models.weights import open_backbone
+from losa_jax.models.ops.params import nest
+from losa_jax.weights.backbones import open_backbone
 from losa_jax.distributed import sharding
 spec, flat, _ = open_backbone(sys.argv[1])
 mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])

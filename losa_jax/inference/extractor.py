@@ -62,7 +62,7 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
         raise InputError(
             f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
             "gives no vector for a whole clip: set "
-            "--config.extract.what=tokens")
+            "--config.extract.what=last")
     dtype = compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)

@@ -38,7 +38,7 @@ and, where needed,
 
     WRAPPERS: tuple[str, ...]
         keys under which the family's files hold the state dict, those to
-        prefer first, in place of `checkpoint_file.WRAPPERS`.
+        prefer first; tried before `checkpoint_file.WRAPPERS`.
     JOINED: dict[str, tuple[str, ...]]
         names of RULES whose tensor some layouts keep in parts, which are
         joined on the first axis; `{i}` counts blocks in all of them.

@@ -93,7 +93,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     for family in BACKBONES:
         module = weights_module(family)
         tensors, keys = file.state_dict(
-            getattr(module, "WRAPPERS", WRAPPERS))
+            (*getattr(module, "WRAPPERS", ()), *WRAPPERS))
         if module.recognizes(tensors):
             return _renamed(file, family, module, tensors, keys)
     tensors, keys = file.state_dict()

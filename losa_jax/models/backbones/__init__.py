@@ -7,6 +7,7 @@ that name.
 
 from flax import nnx
 
+from losa_jax.errors import InputError
 from losa_jax.models.backbones import videomae
 from losa_jax.models.backbones.base import BackboneFamily, BackboneSpec
 from losa_jax.models.ops.params import Template
@@ -18,9 +19,16 @@ BACKBONES = {
 
 
 def family_of(spec: BackboneSpec) -> str:
-    """Returns the name of the family whose spec this is."""
-    return next(name for name, family in BACKBONES.items()
-                if type(spec) is family.spec)
+    """Returns the name of the family whose spec this is.
+
+    Raises:
+      InputError: the table has no such family.
+    """
+    for name, family in BACKBONES.items():
+        if type(spec) is family.spec:
+            return name
+    raise InputError(f"{type(spec).__name__} is the spec of no family in "
+                     "losa_jax.models.backbones.BACKBONES: add its line")
 
 
 def backbone_template(spec: BackboneSpec) -> Template:

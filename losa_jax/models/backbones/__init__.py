@@ -5,6 +5,8 @@ family are read by the module `losa_jax.weights.<family>`, which is opened by
 that name.
 """
 
+from typing import cast
+
 from flax import nnx
 
 from losa_jax.errors import InputError
@@ -34,4 +36,4 @@ def family_of(spec: BackboneSpec) -> str:
 def backbone_template(spec: BackboneSpec) -> Template:
     """Returns the backbone of a spec of any family, without parameters."""
     module = BACKBONES[family_of(spec)].module
-    return Template(lambda: module(spec, rngs=nnx.Rngs(0)))
+    return Template(lambda: cast(nnx.Module, module(spec, rngs=nnx.Rngs(0))))

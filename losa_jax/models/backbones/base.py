@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -151,13 +150,14 @@ class BackboneFamily(NamedTuple):
 
     Attributes:
       spec: frozen dataclass that follows `BackboneSpec`.
-      module: follows `Backbone`, made by `module(spec, rngs=...)`.
+      module: `nnx.Module` that follows `Backbone`, made by
+        `module(spec, rngs=...)`.
       sizes: arguments of `spec` by public name, for config.backbone.name;
         the names are unique among families.
     """
 
-    spec: Callable[..., Any]
-    module: Callable[..., nnx.Module]
+    spec: Callable[..., BackboneSpec]
+    module: Callable[..., Backbone]
     sizes: Mapping[str, Mapping[str, Any]] = {}
 
 

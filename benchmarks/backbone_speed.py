@@ -18,13 +18,12 @@ from flax import nnx
 from benchmarks.figures import interleaved, times_table, use_cores
 from losa_jax.models.backbones.sizes import SIZES, backbone_size
 from losa_jax.models.backbones.videomae import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    VisionTransformer,
-    VitSpec,
+    VideoMae,
+    VideoMaeSpec,
 )
 from losa_jax.models.ops.params import Template, flatten
-from losa_jax.weights import backbones, torch_check
+from losa_jax.weights import torch_check
+from losa_jax.weights.table import source_tensors
 
 
 def main() -> None:
@@ -37,9 +36,9 @@ def main() -> None:
     use_cores(arguments.threads)
     torch.set_num_threads(arguments.threads)
 
-    spec = VitSpec(**backbone_size(arguments.backbone),
-                   image_size=(arguments.size,) * 2, final_norm="none")
-    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    spec = VideoMaeSpec(**backbone_size(arguments.backbone),
+                        image_size=(arguments.size,) * 2, final_norm="none")
+    template = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: rng.normal(scale=0.02, size=leaf.shape).astype(
@@ -50,15 +49,15 @@ def main() -> None:
         clip).last)
     on_device = jax.device_put(params)
 
-    state = torch_check.as_torch(backbones.to_videomae(spec, flatten(params)))
+    state = torch_check.as_torch(source_tensors(spec, flatten(params)))
     blocks = [{name.removeprefix(f"blocks.{i}."): tensor
                for name, tensor in state.items()
                if name.startswith(f"blocks.{i}.")}
               for i in range(spec.depth)]
 
     def theirs(clip: np.ndarray) -> np.ndarray:
-        pixels = (clip - np.array(IMAGENET_MEAN, np.float32)) / np.array(
-            IMAGENET_STD, np.float32)
+        pixels = (clip - np.array(spec.pixel_mean, np.float32)) / np.array(
+            spec.pixel_std, np.float32)
         pixels = torch.from_numpy(
             np.ascontiguousarray(np.moveaxis(pixels, -1, 1), np.float32))
         x = torch_check.embed(state, pixels, spec)

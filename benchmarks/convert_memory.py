@@ -22,26 +22,27 @@ import numpy as np
 
 from benchmarks.figures import table
 from losa_jax.models.backbones.sizes import SIZES, backbone_size
-from losa_jax.models.backbones.videomae import VitSpec
-from losa_jax.weights import backbones, videomae
+from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.weights import backbones
+from losa_jax.weights.table import expected_source
 
 LOAD = """
 import sys
 import jax, jax.numpy as jnp
-from losa_jax.models.tree import nest
-from losa_jax.models.weights import load_backbone
+from losa_jax.models.ops.params import nest
+from losa_jax.weights.backbones import open_backbone
 from losa_jax.distributed import sharding
-spec, flat, _ = load_backbone(sys.argv[1])
+spec, flat, _ = open_backbone(sys.argv[1])
 mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
 tree = sharding.read_onto_mesh(nest(flat), mesh, lambda leaf: jnp.bfloat16)
 jax.block_until_ready(tree)
 """
 
 
-def write_checkpoint(path: Path, spec: VitSpec, dtype: np.dtype) -> None:
+def write_checkpoint(path: Path, spec: VideoMaeSpec, dtype: np.dtype) -> None:
     """Random numbers in VideoMAEv2's layout, tensor by tensor."""
     rng = np.random.default_rng(0)
-    expected = videomae.expected_source(spec)
+    expected = expected_source(spec)
     header, offset = {}, 0
     for name, (_, _, shape) in expected.items():
         size = int(np.prod(shape)) * dtype.itemsize
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(backbones.DTYPES),
                         default="float16")
     arguments = parser.parse_args()
-    spec = VitSpec(**backbone_size(arguments.backbone), num_classes=710)
+    spec = VideoMaeSpec(**backbone_size(arguments.backbone), num_classes=710)
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "made_up.safetensors", f"{folder}/out"
         write_checkpoint(source, spec, backbones.DTYPES[arguments.dtype])

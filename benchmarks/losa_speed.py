@@ -27,12 +27,12 @@ from configs import thumos
 from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.distributed import sharding
 from losa_jax.models.backbones.sizes import backbone_size
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.ops.params import flatten, nest
 from losa_jax.training import build
 from losa_jax.utils.malloc import keep_freed_memory
-from losa_jax.weights.backbones import to_videomae
-from losa_jax.weights.head_names import from_public
+from losa_jax.weights.heads import from_public
+from losa_jax.weights.table import source_tensors
 
 CLASSES = 20
 
@@ -96,8 +96,8 @@ class Pair:
         rng = np.random.default_rng(0)
         self.config = config
         size = config.augment.size
-        spec = VitSpec(**backbone_size(config.backbone.name),
-                       image_size=(size, size), final_norm="none")
+        spec = VideoMaeSpec(**backbone_size(config.backbone.name),
+                            image_size=(size, size), final_norm="none")
         with tempfile.TemporaryDirectory() as folder:
             config.backbone.checkpoint = f"{folder}/backbone"
             params = make_backbone(Path(folder) / "backbone", spec)
@@ -111,7 +111,7 @@ class Pair:
             fresh = {name: np.array(leaf) if np.any(leaf) else rng.normal(
                 scale=0.02, size=leaf.shape).astype(np.float32)
                 for name, leaf in flatten(model.trained["adapter"]).items()}
-            load(self.torch_model, to_videomae(spec, params), fresh)
+            load(self.torch_model, source_tensors(spec, params), fresh)
             head = from_public({
                 name: tensor.detach().numpy() for name, tensor
                 in self.torch_model.head.state_dict().items()})

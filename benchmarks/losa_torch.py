@@ -18,16 +18,14 @@ from transformers import VideoMAEConfig, VideoMAEModel
 from benchmarks.head_speed import TorchActionFormer
 from losa_jax.models.adapters.losa import NORM_EPSILON, LosaSpec
 from losa_jax.models.backbones.videomae import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    VitSpec,
+    VideoMaeSpec,
 )
 
 
 class Backbone(nn.Module):
     """Frames to the last layer's spatial mean and the pooled taps."""
 
-    def __init__(self, spec: VitSpec, tap_layers: tuple[int, ...],
+    def __init__(self, spec: VideoMaeSpec, tap_layers: tuple[int, ...],
                  tap_grid: tuple[int, int]):
         super().__init__()
         self.spec, self.tap_layers, self.tap_grid = spec, tap_layers, tap_grid
@@ -39,8 +37,8 @@ class Backbone(nn.Module):
             intermediate_size=spec.mlp_width,
             layer_norm_eps=spec.norm_epsilon,
             attn_implementation="sdpa")).requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD))
+        self.register_buffer("mean", torch.tensor(spec.pixel_mean))
+        self.register_buffer("std", torch.tensor(spec.pixel_std))
 
     @torch.no_grad()
     def forward(self, frames):
@@ -158,7 +156,7 @@ class TapAdapters(nn.Module):
 class TorchLosa(nn.Module):
     """One window to class logits [1, p, k] and offsets [1, p, 2]."""
 
-    def __init__(self, spec: VitSpec, adapter: LosaSpec,
+    def __init__(self, spec: VideoMaeSpec, adapter: LosaSpec,
                  tap_layers: tuple[int, ...], tokens: int):
         super().__init__()
         self.backbone = Backbone(spec, tap_layers, adapter.tap_grid)

@@ -9,13 +9,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from losa_jax.distributed import sharding
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import flatten, parameters
 from losa_jax.training import build
 from losa_jax.training.restore import fresh_state
 from losa_jax.weights.backbones import (
     convert_backbone,
-    save_videomae_safetensors,
+    save_source,
 )
 
 STEPS_PER_EPOCH = 100
@@ -42,13 +42,13 @@ class Step(NamedTuple):
     mesh: Mesh
 
 
-def make_backbone(folder: Path, spec: VitSpec) -> dict[str, np.ndarray]:
+def make_backbone(folder: Path, spec: VideoMaeSpec) -> dict[str, np.ndarray]:
     """A fresh one, converted into the folder; its flat parameters."""
     folder.mkdir(parents=True, exist_ok=True)
     params = {name: np.asarray(leaf) for name, leaf in flatten(parameters(
-        VisionTransformer(spec, rngs=nnx.Rngs(0)))).items()}
+        VideoMae(spec, rngs=nnx.Rngs(0)))).items()}
     source = folder.with_suffix(".safetensors")
-    save_videomae_safetensors(source, spec, params)
+    save_source(source, spec, params)
     convert_backbone(source, folder)
     source.unlink()
     return params

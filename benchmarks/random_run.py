@@ -14,11 +14,12 @@ import numpy as np
 from configs import quick
 from losa_jax.distributed import sharding
 from losa_jax.jobs.setup import store_config
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
-from losa_jax.weights import backbones, videomae
+from losa_jax.weights import backbones
+from losa_jax.weights.table import expected_shapes
 
 NUM_CLASSES = 8
 
@@ -51,14 +52,14 @@ def write_random_run(folder: Path, *, depth: int = 6) -> Path:
 
 def _write_backbone(folder: Path, config: Any) -> Path:
     settings = config.backbone
-    spec = VitSpec(width=settings.width, depth=settings.depth,
-                   heads=settings.heads, mlp_width=4 * settings.width,
-                   patch=16, image_size=(config.augment.size,) * 2)
+    spec = VideoMaeSpec(width=settings.width, depth=settings.depth,
+                        heads=settings.heads, mlp_width=4 * settings.width,
+                        patch=16, image_size=(config.augment.size,) * 2)
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "backbone.safetensors"
-    backbones.save_videomae_safetensors(path, spec, {
+    backbones.save_source(path, spec, {
         name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape
-        in videomae.expected_shapes(spec).items()})
+        in expected_shapes(spec).items()})
     backbones.convert_backbone(path, folder / "backbone")
     return folder / "backbone"

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.figures import interleaved, table
 from benchmarks.made_up import Step, make_backbone, make_step
 from configs import quick
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 
 CLASSES, DEPTH = 12, 6
 SERIES = {"clips": (1, 2, 4, 8, 16), "taps": (1, 2, 3, 6),
@@ -39,7 +39,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         backbone = Path(folder) / "backbone"
-        make_backbone(backbone, VitSpec(
+        make_backbone(backbone, VideoMaeSpec(
             width=96, depth=DEPTH, heads=4, mlp_width=384,
             image_size=(64, 64)))
         for name in arguments.series.split(","):

@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.figures import times_table
 from benchmarks.made_up import make_backbone
 from losa_jax.data.synthetic import data_set
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 
 VARIABLE = "LOSA_COMPILE_CACHE"
 LIMIT_SECONDS = 600
@@ -55,8 +55,8 @@ def make_set(folder: Path) -> list[str]:
     epoch of two steps, nothing else to do."""
     data_set.render_untrimmed_set(folder / "videos", num_training=4,
                                    num_testing=2, size=64, progress=False)
-    spec = VitSpec(width=96, depth=6, heads=4, mlp_width=384,
-                   image_size=(64, 64))
+    spec = VideoMaeSpec(width=96, depth=6, heads=4, mlp_width=384,
+                        image_size=(64, 64))
     make_backbone(folder / "small", spec)
     return ["--config=configs/quick.py",
             "--config.synthetic.folder=", "--config.pretrain.steps=0",

@@ -7,9 +7,9 @@
     --no_ema             of a head's checkpoint, the weights themselves
     --public_config=FILE   ActionFormer's or TriDet's YAML file, for what no
                          tensor of a head tells
-    --to=torch           the other way: from a converted folder to
-                         VideoMAEv2's layout, .safetensors, or .pth where
-                         torch is installed
+    --to=torch           the other way: from a converted folder to the
+                         layout of the public code, .safetensors, or .pth
+                         where torch is installed
 
 Reads backbones (VideoMAE, VideoMAEv2, Hugging Face, OpenTAD) and heads
 (ActionFormer, TriDet, OpenTAD's copies, with their moving average).

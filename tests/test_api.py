@@ -13,8 +13,8 @@ import pytest
 import losa_jax
 from losa_jax.data.predictions import write_predictions
 from losa_jax.detection.segments import Detection
-from losa_jax.models.backbones.videomae import VitSpec
-from losa_jax.weights import backbones, videomae
+from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.weights import backbones, table
 from tests.jobs.conftest import config, fake_run  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
@@ -34,12 +34,12 @@ def folder(config, fake_run, tmp_path, monkeypatch):  # noqa: F811
     (tmp_path / "runs/mine/config.json").write_text(
         config.to_json_best_effort())
     (tmp_path / "runs/mine/thresholds.json").write_text("{}")
-    spec = VitSpec(width=32, depth=12, heads=2, mlp_width=64, patch=16,
-                   image_size=(32, 32))
+    spec = VideoMaeSpec(width=32, depth=12, heads=2, mlp_width=64, patch=16,
+                        image_size=(32, 32))
     rng = np.random.default_rng(0)
-    backbones.save_videomae_safetensors(tmp_path / "b.safetensors", spec, {
+    backbones.save_source(tmp_path / "b.safetensors", spec, {
         name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape
-        in videomae.expected_shapes(spec).items()})
+        in table.expected_shapes(spec).items()})
     backbones.convert_backbone(tmp_path / "b.safetensors",
                                tmp_path / "backbones/vit_b")
     video = next(Path(config.data.videos).glob("*.mp4"))

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 
 from losa_jax import convert
-from losa_jax.models.backbones.videomae import VitSpec
-from losa_jax.weights import backbones, videomae
+from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.weights import backbones
+from losa_jax.weights.table import expected_shapes
 
-SPEC = VitSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
-               clip_frames=4, image_size=(8, 8), num_classes=2)
+SPEC = VideoMaeSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
+                    clip_frames=4, image_size=(8, 8), num_classes=2)
 
 
 @pytest.fixture
 def source(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "tiny.safetensors"
-    backbones.save_videomae_safetensors(path, SPEC, {
+    backbones.save_source(path, SPEC, {
         name: rng.normal(size=shape).astype(np.float32) for name, shape in
-        videomae.expected_shapes(SPEC).items()})
+        expected_shapes(SPEC).items()})
     return path
 
 
@@ -33,7 +34,7 @@ def test_convert_and_verify(source, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "2 blocks of width 12, 3 heads" in text
     assert "tensors equal" in text
-    assert backbones.load_backbone(out)[0] == SPEC
+    assert backbones.open_backbone(out)[0] == SPEC
 
 
 @pytest.mark.torch
@@ -43,12 +44,12 @@ def test_convert_and_verify(source, tmp_path, capsys):
     {"image_size": (40, 48), "final_norm": "norm"}])
 def test_verify_compares_features_with_torch(tmp_path, capsys, options):
     pytest.importorskip("torch")
-    spec = VitSpec(**{**vars(SPEC), **options})
+    spec = VideoMaeSpec(**{**vars(SPEC), **options})
     rng = np.random.default_rng(0)
     path = tmp_path / "tiny.safetensors"
-    backbones.save_videomae_safetensors(path, spec, {
+    backbones.save_source(path, spec, {
         name: rng.normal(size=shape, scale=0.3).astype(np.float32)
-        for name, shape in videomae.expected_shapes(spec).items()})
+        for name, shape in expected_shapes(spec).items()})
     out = tmp_path / "out"
     assert convert.main([str(path), f"--output={out}", "--verify"]) == 0
     found = re.search(r"largest difference ([0-9.e-]+), largest value "
@@ -62,12 +63,12 @@ def test_verify_finds_a_model_that_computes_otherwise(
     pytest.importorskip("torch")
     from losa_jax.weights import torch_check
     monkeypatch.setattr(torch_check, "MAX_LOGIT_SCALE", -5.0)
-    spec = VitSpec(**{**vars(SPEC), "cosine_attention": True})
+    spec = VideoMaeSpec(**{**vars(SPEC), "cosine_attention": True})
     rng = np.random.default_rng(0)
     path = tmp_path / "cosine.safetensors"
-    backbones.save_videomae_safetensors(path, spec, {
+    backbones.save_source(path, spec, {
         name: rng.normal(size=shape, scale=0.3).astype(np.float32)
-        for name, shape in videomae.expected_shapes(spec).items()})
+        for name, shape in expected_shapes(spec).items()})
     out = tmp_path / "out"
     assert convert.main([str(path), f"--output={out}", "--verify"]) == 1
     assert "differ from torch's" in capsys.readouterr().err
@@ -98,7 +99,7 @@ def test_back_to_pth(source, tmp_path):
     assert state["head.weight"].dtype == torch.bfloat16
     assert convert.main([str(back), f"--output={tmp_path / 'again'}",
                          "--heads=3", "--frames=4", "--image_size=8,8"]) == 0
-    first, second = (backbones.load_backbone(tmp_path / name)[1]
+    first, second = (backbones.open_backbone(tmp_path / name)[1]
                      for name in ("out", "again"))
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import common, custom
 from losa_jax import main
 from losa_jax.models.backbones.sizes import SIZES
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import (
     choose_tap_layers,
     make_adapter_spec,
@@ -30,9 +30,10 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 MAX_LINES = 250
 CONFIG = common.get_config()
 # Files that contributing.md tells to make.
-TO_BE_MADE = ("plain_head", "linear_adapter", "toyset")
+TO_BE_MADE = ("plain_head", "linear_adapter", "toy", "toyset")
 # What looks like a key of a section.
-NO_KEYS = ("data.build", "features.json", "data.md", "features.md")
+NO_KEYS = ("data.build", "features.json", "data.md", "features.md",
+           "backbone.safetensors", "backbone.json")
 # Ablations of how it is trained, not of the model.
 OF_TRAINING = ("standardise_last", "learning_rate_factor",
                "gate_learning_rate_factor", "weight_decay_factor")
@@ -180,7 +181,7 @@ def test_the_method_page_lists_ablations():
 @pytest.mark.parametrize("section, key, value", _ablations())
 def test_every_ablation_makes_another_model(section, key, value):
     config = custom.get_config()
-    spec = VitSpec(**SIZES["vit_s"])
+    spec = VideoMaeSpec(**SIZES["vit_s"])
 
     def built():
         taps = choose_tap_layers(config.adapter, spec.depth)

@@ -4,27 +4,21 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from losa_jax.data.windows.stream import Inputs
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.load import Run
-from losa_jax.models.backbones.videomae import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    VisionTransformer,
-    VitSpec,
-)
-from losa_jax.models.ops.params import Template, Tree, flatten, nest
+from losa_jax.models.backbones import backbone_template, family_of
+from losa_jax.models.backbones.base import BackboneSpec
+from losa_jax.models.ops.params import Tree, flatten, nest
 from losa_jax.training import build
 from losa_jax.training.encoder import (
     compute_dtype,
@@ -32,12 +26,8 @@ from losa_jax.training.encoder import (
     frozen_encoder,
 )
 from losa_jax.utils.xla_options import compiler_options
-from losa_jax.weights.backbones import load_backbone
 
 NORMALISATIONS = ("imagenet", "zero_one")
-POOLED = {"norm": "final norm of every token, then their mean",
-          "fc_norm": "mean of all tokens, then the final norm",
-          "none": "mean of all tokens; the weights have no final norm"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Extractor:
       facts: for the record.
     """
 
-    spec: VitSpec
+    spec: BackboneSpec
     width: int
     encode: Callable[[Inputs], jax.Array]
     facts: dict[str, Any]
@@ -69,18 +59,23 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
         raise InputError(
             f"config.extract.normalisation={normalisation!r}: choose one of "
             f"{', '.join(NORMALISATIONS)}")
-    spec, flat, info = load_backbone(Path(config.backbone.checkpoint))
-    build.check_backbone(config.backbone, spec)
+    spec, flat, info = build.configured_backbone(config)
+    if not spec.clip_pooling:
+        raise InputError(
+            f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
+            "gives no vector for a whole clip: set "
+            "--config.extract.what=last")
     dtype = compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
-    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    template = backbone_template(spec)
 
     @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def encode(frozen, clips):
         if normalisation == "zero_one":
             # What the backbone will take off again.
             clips = (clips.astype(jnp.float32) / 255
-                     * jnp.asarray(IMAGENET_STD) + jnp.asarray(IMAGENET_MEAN))
+                     * jnp.asarray(spec.pixel_std)
+                     + jnp.asarray(spec.pixel_mean))
         return template.bind(frozen).mean_features(clips, dtype)
 
     clips_apart = NamedSharding(mesh, PartitionSpec("data"))
@@ -89,8 +84,8 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
         return encode(frozen, jax.device_put(inputs["frames"], clips_apart))
 
     return Extractor(spec, spec.width, encode_batch, {
-        "pooling": POOLED[spec.final_norm],
-        "pixels": pixel_facts(normalisation),
+        "pooling": spec.clip_pooling,
+        "pixels": pixel_facts(normalisation, spec),
         "backbone": {"fingerprint": info.fingerprint, "source": info.source,
                      "dtype": config.backbone.dtype}})
 
@@ -105,29 +100,30 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     Raises:
       InputError: a key that does not fit the backbone.
     """
-    facts: dict[str, Any] = {
-        "pooling": "mean of the patches of each token, no final norm",
-        "pixels": pixel_facts("imagenet")}
+    facts: dict[str, Any] = {}
     if run is not None:
         model, state = run.model, run.state
         assert model.spec is not None  # files of features were refused
         spec, encode, detector = model.spec, model.encode, model.detector
         arrays: tuple = state.ema, state.statistics, model.frozen
-        facts["pooling"] += "; standardised, adapters added"
+        facts["pooling"] = (spec.last_pooling
+                            + "; standardised, adapters added")
         facts["backbone"] = {"fingerprint": model.fingerprint,
                              "dtype": config.backbone.dtype}
         facts["run"] = {"kind": config.adapter.kind, "step": int(state.step),
                         "fingerprint": tree_fingerprint(state.ema)}
     else:
-        spec, flat, info = load_backbone(Path(config.backbone.checkpoint))
-        build.check_backbone(config.backbone, spec)
+        spec, flat, info = build.configured_backbone(config)
         build.check_window(config, spec)
+        facts["pooling"] = spec.last_pooling
         encoder = frozen_encoder(config, spec, flat, (), mesh)
         encode, detector = encoder.encode, None
         arrays = {}, None, encoder.frozen
         facts["backbone"] = {"fingerprint": info.fingerprint,
                              "source": info.source,
                              "dtype": config.backbone.dtype}
+
+    facts["pixels"] = pixel_facts("imagenet", spec)
 
     @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def rows(parameters, statistics, frozen, batch):
@@ -145,12 +141,12 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     return Extractor(spec, spec.width, encode_batch, facts)
 
 
-def pixel_facts(normalisation: str) -> dict[str, Any]:
+def pixel_facts(normalisation: str, spec: BackboneSpec) -> dict[str, Any]:
     """What becomes of a pixel of 0 .. 255."""
     if normalisation == "zero_one":
         return {"normalisation": "pixel / 255"}
     return {"normalisation": "(pixel - mean) / std",
-            "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+            "mean": list(spec.pixel_mean), "std": list(spec.pixel_std)}
 
 
 def tree_fingerprint(tree: Tree) -> str:

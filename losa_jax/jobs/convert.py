@@ -1,6 +1,7 @@
 """What `python -m losa_jax.convert` does: weights in and out."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,19 @@ import numpy as np
 import yaml
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.sizes import SIZES, size_name
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones import family_of
+from losa_jax.models.backbones.base import BackboneSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.utils.atomic_write import written_whole
-from losa_jax.weights import backbones, head_config, heads, videomae
-from losa_jax.weights.checkpoint_file import open_checkpoint
-from losa_jax.weights.videomae import Tensor
+from losa_jax.weights import backbones, heads
+from losa_jax.weights.checkpoint_file import Tensor
+from losa_jax.weights.recognize import checkpoint_spec, open_checkpoint
+from losa_jax.weights.table import (
+    expected_shapes,
+    expected_source,
+    source_tensors,
+    weights_module,
+)
 
 # Of features in float32, relative to the largest value.
 FEATURE_TOLERANCE = 1e-4
@@ -64,36 +72,21 @@ def _spec_options(request: Request) -> dict[str, Any]:
             "image_size": request.image_size}
 
 
-def _describe(spec: VitSpec) -> str:
-    name = size_name(spec)
-    return ((f"{name.replace('_', '-')}: " if name else "")
-            + f"{spec.depth} blocks of width {spec.width}, {spec.heads} heads, "
-            f"MLP {spec.mlp_width}; patch {spec.patch}, clips of "
-            f"{spec.clip_frames} frames at {spec.image_size[0]} x "
-            f"{spec.image_size[1]}; positions {spec.positions}, final norm "
-            f"{spec.final_norm}, {spec.num_classes} classes"
-            + (", LayerScale" if spec.layer_scale else "")
-            + (", cosine attention" if spec.cosine_attention else ""))
-
-
 def _inspect(request: Request) -> None:
     checkpoint = open_checkpoint(request.checkpoint)
-    width = max(map(len, checkpoint.tensors))
-    for name, tensor in checkpoint.tensors.items():
-        print(f"{name:<{width}}  {tensor.dtype.name:<9} "
-              f"{tuple(tensor.shape)}")
+    _print_tensors(checkpoint.tensors)
     for note in checkpoint.notes:
         print(f"note: {note}")
     tensors = checkpoint.tensors.values()
     count = sum(int(np.prod(tensor.shape)) for tensor in tensors)
-    kinds = ", ".join(sorted({tensor.dtype.name for tensor in tensors}))
-    print(f"{len(checkpoint.tensors)} tensors, {count:,} numbers, {kinds}")
+    dtypes = ", ".join(sorted({tensor.dtype.name for tensor in tensors}))
+    print(f"{len(checkpoint.tensors)} tensors, {count:,} numbers, {dtypes}")
     try:
-        spec = backbones.checkpoint_spec(checkpoint, **_spec_options(request))
+        spec = checkpoint_spec(checkpoint, **_spec_options(request))
     except InputError as error:
         print(f"what it is: {checkpoint.layout} names; {error}")
         return
-    task = ("fine-tuned classifier" if spec.num_classes else
+    task = ("fine-tuned classifier" if getattr(spec, "num_classes", 0) else
             "encoder of a pre-training checkpoint" if any(
                 "pre-training" in note for note in checkpoint.notes)
             else "encoder")
@@ -101,14 +94,22 @@ def _inspect(request: Request) -> None:
     _print_doubts(spec)
 
 
+def _print_tensors(tensors: Mapping[str, Tensor]) -> None:
+    width = max(map(len, tensors))
+    for name, tensor in tensors.items():
+        print(f"{name:<{width}}  {tensor.dtype.name:<9} "
+              f"{tuple(tensor.shape)}")
+
+
+def _describe(spec: BackboneSpec) -> str:
+    return weights_module(family_of(spec)).describe(spec)
+
+
 def _convert_head(request: Request,
                   head: tuple[dict[str, Tensor], str]) -> None:
     tensors, taken = head
     if request.output is None:
-        width = max(map(len, tensors))
-        for name, tensor in tensors.items():
-            print(f"{name:<{width}}  {tensor.dtype.name:<9} "
-                  f"{tuple(tensor.shape)}")
+        _print_tensors(tensors)
         print(f"what it is: a detection head, {len(tensors)} tensors of "
               f"{taken}")
         return
@@ -122,11 +123,11 @@ def _convert_head(request: Request,
     if request.public_config is not None:
         public = _read_yaml(request.public_config)
         try:
-            told = head_config.head_settings(public)
+            settings |= heads.head_settings(public)
         except InputError as error:
             raise InputError(f"--public_config={request.public_config}: "
                              f"{error}") from error
-        settings, untold = settings | told, ""
+        untold = ""
     print(f"wrote {request.output}: {settings['kind']} of {count:,} "
           f"parameters ({taken}), {settings['in_width']} channels, "
           f"{settings['num_classes']} classes. To use it:")
@@ -152,14 +153,10 @@ def _read_yaml(path: Path) -> dict:
     return content
 
 
-def _print_doubts(spec: VitSpec) -> None:
-    """A checkpoint that lost a whole part looks like a smaller model."""
-    for size in SIZES.values():
-        if size["width"] == spec.width and size["depth"] != spec.depth:
-            print(f"note: VideoMAE's models of width {spec.width} have "
-                  f"{size['depth']} blocks; this one has {spec.depth}")
-    if not spec.num_classes:
-        print("note: no classifier in it: features only")
+def _print_doubts(spec: BackboneSpec) -> None:
+    module = weights_module(family_of(spec))
+    for line in module.doubts(spec) if hasattr(module, "doubts") else ():
+        print(f"note: {line}")
 
 
 def _convert(request: Request, output: Path) -> None:
@@ -170,7 +167,7 @@ def _convert(request: Request, output: Path) -> None:
         print(f"note: {note}")
     arrays = output / backbones.ARRAYS_FILE
     count = sum(int(np.prod(shape)) for shape in
-                videomae.expected_shapes(spec).values())
+                expected_shapes(spec).values())
     print(f"wrote {output}: {_describe(spec)}; {count:,} "
           f"parameters, {arrays.stat().st_size / 2**20:.1f} MiB")
     _print_doubts(spec)
@@ -180,16 +177,14 @@ def _convert(request: Request, output: Path) -> None:
 
 def _verify(request: Request, output: Path) -> None:
     """Every tensor of the source against what the folder now holds."""
-    spec, params, _ = backbones.load_backbone(output)
+    spec, params, _ = backbones.open_backbone(output)
     source = open_checkpoint(request.checkpoint).tensors
-    written = videomae.expected_source(spec)
+    written = expected_source(spec)
     largest = 0.0
-    for name, (rule, block, _) in written.items():
+    for name, place in written.items():
         if name not in source:
             continue
-        array = params[rule.ours] if block is None else (
-            params[rule.ours][block])
-        array = videomae.to_source(array, rule.layout, spec)
+        array = place.of(params, spec)
         original = source[name].read().astype(array.dtype)
         difference = np.abs(original.astype(np.float64)
                             - array.astype(np.float64)).max(initial=0.0)
@@ -199,29 +194,32 @@ def _verify(request: Request, output: Path) -> None:
                          f"{request.checkpoint} does: largest difference "
                          f"{largest}; delete it and convert again")
     print(f"verified: {len(written)} tensors equal")
+    if not isinstance(spec, VideoMaeSpec):
+        print("features not compared: torch has no model of this family here")
+        return
     try:
         import torch  # noqa: F401 - only whether it is there
     except ImportError:
         print("features not compared: torch is not installed")
         return
     from losa_jax.weights.torch_check import compare_tokens
-    found = compare_tokens(spec, source, params)
+    compared = compare_tokens(spec, source, params)
     print("tokens of a random clip after the last block, at "
-          f"{found.image_size[0]} x {found.image_size[1]}, "
+          f"{compared.image_size[0]} x {compared.image_size[1]}, "
           "torch on the checkpoint against ours: "
-          f"largest difference {found.largest:.2g}, largest value "
-          f"{found.scale:.3g}")
+          f"largest difference {compared.largest:.2g}, largest value "
+          f"{compared.scale:.3g}")
     limit = FEATURE_TOLERANCE
     if request.dtype in ("float16", "bfloat16"):
         limit = np.inf  # the weights themselves were rounded
-    if not found.largest <= limit * max(1.0, found.scale):
+    if not compared.largest <= limit * max(1.0, compared.scale):
         raise InputError(f"{output}: features differ from torch's "
-                         f"by {found.largest:.2g}; please report this "
+                         f"by {compared.largest:.2g}; please report this "
                          "checkpoint")
 
 
 def to_torch(folder: Path, output: Path) -> None:
-    """A converted backbone in VideoMAEv2's layout.
+    """Writes a converted backbone in the layout of its public checkpoints.
 
     Args:
       folder: of the backbone.
@@ -232,9 +230,9 @@ def to_torch(folder: Path, output: Path) -> None:
     """
     if output.exists():
         raise InputError(f"{output} exists: choose another --output")
-    spec, params, _ = backbones.load_backbone(folder)
+    spec, params, _ = backbones.open_backbone(folder)
     if output.suffix == ".safetensors":
-        backbones.save_videomae_safetensors(output, spec, params)
+        backbones.save_source(output, spec, params)
     else:
         try:
             import torch
@@ -244,7 +242,7 @@ def to_torch(folder: Path, output: Path) -> None:
                 "torch); or give a name that ends in .safetensors"
             ) from error
         state = {}
-        for name, array in backbones.to_videomae(spec, params).items():
+        for name, array in source_tensors(spec, params).items():
             array = np.array(array, order="C")  # the file's is read-only
             if array.dtype.name == "bfloat16":
                 state[name] = torch.from_numpy(
@@ -253,5 +251,6 @@ def to_torch(folder: Path, output: Path) -> None:
                 state[name] = torch.from_numpy(array)
         with written_whole(output) as temporary:
             torch.save({"module": state,
-                        "losa_jax": backbones.untold_facts(spec)}, temporary)
-    print(f"wrote {output}: VideoMAEv2's layout")
+                        "losa_jax": backbones.own_facts(spec)}, temporary)
+    print(f"wrote {output}: the public layout of "
+          f"{weights_module(family_of(spec)).TITLE}")

@@ -30,8 +30,8 @@ from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import run_windows
 from losa_jax.inference.spread_windows import SpreadWindows
 from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
-from losa_jax.models.backbones.sizes import backbone_size
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.backbones.sizes import backbone_size, requested_family
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, flatten, parameters
 from losa_jax.training.build import backbone_request
 from losa_jax.training.calibrate import calibrate
@@ -46,7 +46,7 @@ from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from losa_jax.training.restore import plain
 from losa_jax.weights.backbones import (
     convert_backbone,
-    save_videomae_safetensors,
+    save_source,
 )
 
 logger = logging.getLogger(__name__)
@@ -130,11 +130,14 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     devices = math.gcd(jax.local_device_count(), settings.batch_clips)
     mesh = sharding.make_mesh((devices, 1, 1), jax.local_devices()[:devices])
     size = config.augment.size
-    spec = VitSpec(
+    if requested_family(config.backbone.name) != "videomae":
+        raise InputError(f"config.backbone.name={config.backbone.name}: "
+                         "--mode=pretrain makes a VideoMAE")
+    spec = VideoMaeSpec(
         **backbone_size(**backbone_request(config.backbone)),
         clip_frames=config.window.clip_frames, image_size=(size, size),
         num_classes=len(data.class_names))
-    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    template = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
     schedule = learning_rate_schedule(
         settings.learning_rate, settings.warmup_steps, settings.steps)
     optimizer = make_optimizer(
@@ -147,7 +150,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     checkpoints = Checkpoints(workdir, alone=processes.count() > 1,
                               only_writer=True)
     params = jax.jit(lambda: parameters(
-        VisionTransformer(spec, rngs=nnx.Rngs(config.seed))))()
+        VideoMae(spec, rngs=nnx.Rngs(config.seed))))()
     facts = _facts(config, data)
     start = 0
     if checkpoints.latest_step() is None:
@@ -289,12 +292,12 @@ def _test_accuracy(config: Any, data: DataSet, template: Template,
         if not isinstance(item, VideoEnd)]))
 
 
-def _save(spec: VitSpec, params: Any, output: Path) -> None:
+def _save(spec: VideoMaeSpec, params: Any, output: Path) -> None:
     """VideoMAEv2's layout first, then through the converter like any other."""
     flat = {name: np.asarray(leaf, jnp.float32)
             for name, leaf in flatten(jax.device_get(params)).items()}
     source = output.with_name(output.name + ".safetensors")
     source.parent.mkdir(parents=True, exist_ok=True)
-    save_videomae_safetensors(source, spec, flat)
+    save_source(source, spec, flat)
     convert_backbone(source, output)
     logger.info("wrote %s and %s", source, output)

@@ -19,8 +19,13 @@ from losa_jax.detection.decode import DecodeSettings
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError, fields_as_keys
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
-from losa_jax.models.backbones.sizes import backbone_size
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones import family_of
+from losa_jax.models.backbones.base import BackboneSpec
+from losa_jax.models.backbones.sizes import (
+    backbone_size,
+    requested_family,
+    requested_spec,
+)
 from losa_jax.models.detector import Detector
 from losa_jax.models.heads import HEADS
 from losa_jax.models.ops.params import (
@@ -43,9 +48,9 @@ from losa_jax.training.step import (
     make_train_step,
 )
 from losa_jax.utils.xla_options import compiler_options
-from losa_jax.weights.backbones import load_backbone
+from losa_jax.weights.backbones import BackboneInfo, open_backbone
 from losa_jax.weights.heads import load_head
-from losa_jax.weights.videomae import expected_shapes
+from losa_jax.weights.table import expected_shapes
 
 RESAMPLES = ("linear", "area")
 
@@ -69,7 +74,7 @@ class Model:
 
     width: int
     tubelet: int
-    spec: VitSpec | None
+    spec: BackboneSpec | None
     frozen: Tree
     fingerprint: str
     detector: Template
@@ -88,8 +93,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
     if config.features.folder:
         return _assemble(config, None, {}, "features", num_classes, mesh,
                          abstract=False)
-    spec, flat, info = load_backbone(Path(config.backbone.checkpoint))
-    check_backbone(config.backbone, spec)
+    spec, flat, info = configured_backbone(config)
     return _assemble(config, spec, flat, info.fingerprint, num_classes, mesh,
                      abstract=False)
 
@@ -101,16 +105,16 @@ def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
     compile for any devices, nothing is allocated.
     """
     size = config.augment.size
-    spec = VitSpec(**backbone_size(**backbone_request(config.backbone)),
-                   clip_frames=config.window.clip_frames,
-                   image_size=(size, size))
+    spec = requested_spec(backbone_request(config.backbone),
+                          clip_frames=config.window.clip_frames,
+                          image_size=(size, size))
     # Views of one zero: they can be cut like real arrays.
     flat = {name: np.broadcast_to(np.zeros((), np.float32), shape)
             for name, shape in expected_shapes(spec).items()}
     return _assemble(config, spec, flat, "", num_classes, mesh, abstract=True)
 
 
-def _assemble(config: Any, spec: VitSpec | None, flat: dict[str, Any],
+def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
               fingerprint: str, num_classes: int, mesh: Mesh, *,
               abstract: bool) -> Model:
     check_window(config, spec)
@@ -219,24 +223,52 @@ def backbone_request(backbone: Any) -> dict[str, Any]:
         "name", "width", "depth", "heads", "mlp_width", "patch")}
 
 
-def check_backbone(backbone: Any, spec: VitSpec) -> None:
-    """A checkpoint of another size than the config names is refused."""
+def configured_backbone(config: Any) -> tuple[
+        BackboneSpec, dict[str, np.ndarray], BackboneInfo]:
+    """Returns `open_backbone` of config.backbone, checked.
+
+    A backbone that takes clips of any length has config.window.clip_frames.
+
+    Raises:
+      InputError: a key that does not fit the backbone, or no such backbone.
+    """
+    spec, flat, info = open_backbone(Path(config.backbone.checkpoint))
+    check_backbone(config.backbone, spec)
+    if not spec.has_fixed_frames:
+        clip_frames = config.window.clip_frames
+        try:
+            spec = dataclasses.replace(spec, clip_frames=clip_frames)
+        except InputError as error:
+            raise InputError(f"config.window.clip_frames={clip_frames} does "
+                             f"not fit the backbone: {error}") from error
+    return spec, flat, info
+
+
+def check_backbone(backbone: Any, spec: BackboneSpec) -> None:
+    """Refuses a checkpoint of another size than the config names."""
     asked = backbone_request(backbone)
     wanted = {key: value for key, value in asked.items()
               if value and key != "name"}
     if asked["name"]:
         wanted = backbone_size(**asked)
+        family = requested_family(asked["name"])
+        if family != family_of(spec):
+            raise InputError(
+                f"config.backbone.name={asked['name']} is of {family}, but "
+                f"the backbone in {backbone.checkpoint} is of "
+                f"{family_of(spec)}: give another of the two")
     for key, value in wanted.items():
-        if getattr(spec, key) != value:
+        actual = getattr(spec, key, None)
+        if actual != value:
             raise InputError(
                 f"config.backbone asks for {key}={value} ("
                 f"{asked['name'] or 'without a name'}), but the backbone in "
-                f"{backbone.checkpoint} has {key}={getattr(spec, key)}: give "
+                f"{backbone.checkpoint} has {key}={actual}: give "
                 "another --config.backbone.checkpoint, or --config.backbone."
                 f"{'name' if asked['name'] else key} as it is")
 
 
-def check_window(config: Any, spec: VitSpec | None) -> None:
+def check_window(config: Any, spec: BackboneSpec | None) -> None:
     """Window, clip, pyramid and picture sizes that do not fit are refused."""
     window = config.window
     if spec is not None and window.clip_frames != spec.clip_frames:
@@ -292,7 +324,7 @@ def check_adapter_type(adapter: Any) -> None:
                          f"of {', '.join(known)}")
 
 
-def make_adapter_spec(config: Any, spec: VitSpec,
+def make_adapter_spec(config: Any, spec: BackboneSpec,
                       tap_layers: tuple[int, ...]) -> Any:
     """The spec of the adapter beside the backbone; None without one."""
     adapter = config.adapter

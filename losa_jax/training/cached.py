@@ -13,7 +13,7 @@ from losa_jax.models.adapters import ADAPTERS
 from losa_jax.training.build import choose_tap_layers
 from losa_jax.training.encoder import tap_grid
 from losa_jax.training.restore import plain
-from losa_jax.weights.backbones import load_backbone
+from losa_jax.weights.backbones import open_backbone
 
 TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
               "float16": jnp.float16}
@@ -79,7 +79,7 @@ def cache_facts(config: Any) -> dict[str, Any]:
     if config.data.cache_copies < 0:
         raise InputError(f"config.data.cache_copies="
                          f"{config.data.cache_copies}: give 0 or more")
-    spec, _, info = load_backbone(config.backbone.checkpoint)
+    spec, _, info = open_backbone(config.backbone.checkpoint)
     window, has_taps = config.window, config.adapter.kind != "none"
     copies = config.data.cache_copies
     return plain({

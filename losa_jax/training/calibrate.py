@@ -27,7 +27,7 @@ def calibrate(template: Template, params: Tree,
     """Parameters with the two scales set.
 
     Args:
-      template: of a `VisionTransformer` with a `fc_norm`.
+      template: of a `VideoMae` with a `fc_norm`.
       params: its fresh parameters.
       batches: uint8 [n, f, H, W, 3] each, some hundred clips in all.
 

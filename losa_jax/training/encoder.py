@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
@@ -19,13 +18,15 @@ from losa_jax import timeline
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
+from losa_jax.models.backbones import backbone_template, family_of
+from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
     encode_windows,
 )
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.detector import valid_steps
-from losa_jax.models.ops.params import Template, Tree, nest
+from losa_jax.models.ops.params import Tree, nest
 from losa_jax.models.ops.taps import shape_tap
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -63,7 +64,7 @@ class Encoder:
     encode: Encode
 
 
-def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
+def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
                    tap_layers: tuple[int, ...], mesh: Mesh, *,
                    raw_taps: bool | None = None,
                    abstract: bool = False) -> Encoder:
@@ -82,7 +83,7 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     flat = {} if config.data.cache else flat
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype),
                                      abstract=abstract)
-    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    template = backbone_template(spec)
     shards, place = clip_placement(config, mesh)
     raw_taps = reads_raw_taps(config) if raw_taps is None else raw_taps
     tap_norm = not raw_taps
@@ -104,7 +105,7 @@ def frozen_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
         if "last" in inputs:
             return WindowFeatures(inputs["last"], cached_taps(inputs))
         return encode_windows(
-            template.bind(frozen), inputs["frames"], tap_layers=tap_layers,
+            template.bind(frozen), inputs["frames"], taps=tap_layers,
             tap_grid=grid, tap_norm=tap_norm,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=shards, clip_sharding=place)
@@ -136,7 +137,7 @@ def reads_raw_taps(config: Any) -> bool:
     return adapter is not None and adapter.raw_taps
 
 
-def tap_grid(config: Any, spec: VitSpec) -> tuple[int, int] | tuple[()]:
+def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
     """Rows and columns of the taps; () keeps every patch.
 
     No grid is finer than the patches are.
@@ -155,12 +156,20 @@ def tap_grid(config: Any, spec: VitSpec) -> tuple[int, int] | tuple[()]:
     return () if rows == columns == patches else (rows, columns)
 
 
-def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
+def tuned_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
                   mesh: Mesh, *, abstract: bool = False) -> Encoder:
     """For adapters inside the backbone (`tia`) and for training it (`full`).
 
     Arguments as `frozen_encoder`.
+
+    Raises:
+      InputError: the backbone is no VideoMAE, whose parts these types need.
     """
+    if not isinstance(spec, VideoMaeSpec):
+        raise InputError(
+            f"config.adapter.kind={config.adapter.kind} trains inside a "
+            f"videomae backbone, {config.backbone.checkpoint} is of "
+            f"{family_of(spec)}: choose an adapter beside the backbone")
     dtype = compute_dtype(config.backbone.dtype)
     settings = tuned_spec(config.adapter, spec)
     frozen_flat, trained_flat = inside_backbone.split_backbone(
@@ -194,7 +203,7 @@ def tuned_encoder(config: Any, spec: VitSpec, flat: dict[str, Any],
     return Encoder(frozen, trained, encode)
 
 
-def tuned_spec(adapter: Any, spec: VitSpec) -> inside_backbone.TunedSpec:
+def tuned_spec(adapter: Any, spec: BackboneSpec) -> inside_backbone.TunedSpec:
     """How the backbone is tuned.
 
     Raises:

@@ -16,14 +16,12 @@ import numpy as np
 from flax import nnx
 
 from losa_jax.models.backbones.videomae import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     MAX_LOGIT_SCALE,
-    VisionTransformer,
-    VitSpec,
+    VideoMae,
+    VideoMaeSpec,
 )
 from losa_jax.models.ops.params import Template, nest
-from losa_jax.weights.videomae import Tensor
+from losa_jax.weights.checkpoint_file import Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +46,7 @@ class Difference(NamedTuple):
     image_size: tuple[int, int]
 
 
-def compare_tokens(spec: VitSpec, tensors: Mapping[str, Tensor],
+def compare_tokens(spec: VideoMaeSpec, tensors: Mapping[str, Tensor],
                    params: Mapping[str, np.ndarray],
                    clip: np.ndarray | None = None) -> Difference:
     """Torch on the checkpoint against ours on the converted parameters.
@@ -66,7 +64,7 @@ def compare_tokens(spec: VitSpec, tensors: Mapping[str, Tensor],
                 for side in spec.image_size)
         clip = np.random.default_rng(0).integers(
             0, 256, (1, spec.clip_frames, *size, 3), np.uint8)
-    pixels = (clip - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    pixels = (clip - np.array(spec.pixel_mean)) / np.array(spec.pixel_std)
     pixels = torch.from_numpy(
         np.ascontiguousarray(np.moveaxis(pixels, -1, 1), np.float32))
 
@@ -75,7 +73,7 @@ def compare_tokens(spec: VitSpec, tensors: Mapping[str, Tensor],
                          for name, tensor in tensors.items()
                          if name.startswith(prefix)})
 
-    one_block = Template(lambda: VisionTransformer(
+    one_block = Template(lambda: VideoMae(
         dataclasses.replace(spec, depth=1), rngs=nnx.Rngs(0)))
     run = jax.jit(lambda params, x: one_block.bind(params).run_blocks(x)[0])
     flat = {name: array[:1] if name.startswith("blocks/") else array
@@ -108,7 +106,7 @@ def _float32_tree(flat: Mapping[str, np.ndarray]) -> Any:
                  for name, array in flat.items()})
 
 
-def embed(state: State, pixels: "torch.Tensor", spec: VitSpec
+def embed(state: State, pixels: "torch.Tensor", spec: VideoMaeSpec
           ) -> "torch.Tensor":
     """Tokens with positions.
 
@@ -143,7 +141,8 @@ def embed(state: State, pixels: "torch.Tensor", spec: VitSpec
     return x.flatten(2).transpose(1, 2)
 
 
-def block(state: State, x: "torch.Tensor", spec: VitSpec) -> "torch.Tensor":
+def block(state: State, x: "torch.Tensor", spec: VideoMaeSpec
+          ) -> "torch.Tensor":
     """One transformer block.
 
     Args:

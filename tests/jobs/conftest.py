@@ -8,11 +8,12 @@ from configs import quick
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.synthetic import data_set
 from losa_jax.distributed import sharding
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
-from losa_jax.weights import backbones, videomae
+from losa_jax.weights import backbones
+from losa_jax.weights.table import expected_shapes
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +22,12 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     data_set.render_untrimmed_set(folder / "videos", num_training=4,
                                    num_testing=2, size=32, progress=False)
-    spec = VitSpec(width=16, depth=2, heads=2, mlp_width=32, patch=16,
-                   image_size=(32, 32))
+    spec = VideoMaeSpec(width=16, depth=2, heads=2, mlp_width=32, patch=16,
+                        image_size=(32, 32))
     rng = np.random.default_rng(0)
-    backbones.save_videomae_safetensors(folder / "tiny.safetensors", spec, {
+    backbones.save_source(folder / "tiny.safetensors", spec, {
         name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape
-        in videomae.expected_shapes(spec).items()})
+        in expected_shapes(spec).items()})
     backbones.convert_backbone(folder / "tiny.safetensors", folder / "tiny")
     config = quick.get_config()
     config.synthetic.folder = ""

@@ -18,9 +18,9 @@ from losa_jax.inference.load import load_run
 from losa_jax.jobs import extract as extract_job
 from losa_jax.jobs.extract import extract
 from losa_jax.jobs.train import train
-from losa_jax.models.backbones.videomae import IMAGENET_MEAN, IMAGENET_STD
+from losa_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from losa_jax.training.cached import open_feature_files
-from losa_jax.weights.backbones import load_backbone
+from losa_jax.weights.backbones import open_backbone
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def _numpy_feature(clip, config):
     """A clip's feature by plain numpy, but for the blocks' GELU."""
     from scipy.special import erf
 
-    spec, flat, _ = load_backbone(config.backbone.checkpoint)
+    spec, flat, _ = open_backbone(config.backbone.checkpoint)
     pixels = (clip / 1.0 - IMAGENET_MEAN) / IMAGENET_STD
     u, p, c = spec.tubelet, spec.patch, spec.width
     f, h, w, _ = pixels.shape

@@ -8,7 +8,7 @@ from configs import quick
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import pretrain as pretrain_job
-from losa_jax.weights.backbones import load_backbone
+from losa_jax.weights.backbones import open_backbone
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_a_broken_off_pretraining_goes_on_as_if_it_had_not(
     assert [step for step, _ in one] == [step for step, _ in two] == [
         1, 2, 3, 4, 5, 6]
     assert one == two
-    spec, _, _ = load_backbone(broken.backbone.checkpoint)
+    spec, _, _ = open_backbone(broken.backbone.checkpoint)
     assert (spec.width, spec.depth) == (16, 2)
 
     other = broken.copy_and_resolve_references()

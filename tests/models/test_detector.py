@@ -11,7 +11,7 @@ from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
     encode_windows,
 )
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.detector import (
     Detector,
     FeatureStatistics,
@@ -24,13 +24,13 @@ from losa_jax.models.heads.actionformer import (
 )
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
 
-SPEC = VitSpec(width=24, depth=4, heads=2, mlp_width=48, patch=8,
-               clip_frames=4, image_size=(16, 16))
+SPEC = VideoMaeSpec(width=24, depth=4, heads=2, mlp_width=48, patch=8,
+                    clip_frames=4, image_size=(16, 16))
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    return VisionTransformer(SPEC, rngs=nnx.Rngs(0))
+    return VideoMae(SPEC, rngs=nnx.Rngs(0))
 
 
 def _frames(b=2, f=16):
@@ -39,7 +39,7 @@ def _frames(b=2, f=16):
 
 
 def _encode(backbone, frames, **changes):
-    arguments = dict(tap_layers=(1, 3), tap_grid=(2, 2), chunk_clips=0)
+    arguments = dict(taps=(1, 3), tap_grid=(2, 2), chunk_clips=0)
     return encode_windows(backbone, jnp.asarray(frames),
                           **{**arguments, **changes})
 
@@ -68,7 +68,7 @@ def test_each_clip_is_seen_alone(backbone):
 
 
 def test_no_gradient_enters_the_backbone(backbone):
-    template = Template(lambda: VisionTransformer(SPEC, rngs=nnx.Rngs(0)))
+    template = Template(lambda: VideoMae(SPEC, rngs=nnx.Rngs(0)))
     tree = parameters(backbone)
 
     def total(tree):
@@ -170,10 +170,10 @@ def test_train_memory_is_that_of_the_forward_pass():
     """The claim of the paper, on the compiled program: a deeper frozen
     backbone adds nothing to the temporary memory of a train step."""
     def temporary_bytes(depth, with_gradient):
-        spec = VitSpec(width=64, depth=depth, heads=2, mlp_width=256,
-                       patch=8, clip_frames=4, image_size=(64, 64))
+        spec = VideoMaeSpec(width=64, depth=depth, heads=2, mlp_width=256,
+                            patch=8, clip_frames=4, image_size=(64, 64))
         template = Template(
-            lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+            lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
         adapter = LosaSpec(in_width=64, width=8, num_taps=2, clip_tokens=2,
                            tap_grid=(1, 1), attention_heads=2)
         head = ActionFormerSpec(in_width=64, num_classes=3, width=16,
@@ -188,7 +188,7 @@ def test_train_memory_is_that_of_the_forward_pass():
         def loss(trained, frozen, frames):
             features = encode_windows(
                 template.bind(frozen), frames,
-                tap_layers=(depth - 2, depth - 1), tap_grid=(1, 1),
+                taps=(depth - 2, depth - 1), tap_grid=(1, 1),
                 chunk_clips=16)
             output = detector.bind(trained)(features, statistics,
                                             jnp.asarray([64]))

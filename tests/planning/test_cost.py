@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from losa_jax.models.backbones.sizes import SIZES
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template
 from losa_jax.planning.cost import largest_arrays, matmul_flops
 
@@ -70,8 +70,8 @@ def test_what_a_loop_stacks_up_is_the_largest():
 
 
 def test_a_transformer_against_a_hand_count():
-    spec = VitSpec(**SIZES["vit_s"], image_size=(160, 160))
-    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    spec = VideoMaeSpec(**SIZES["vit_s"], image_size=(160, 160))
+    template = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
     clips = jax.ShapeDtypeStruct((3, 16, 160, 160, 3), np.uint8)
     found = traced_flops(
         lambda tree, clips: template.bind(tree).features(clips).last,

@@ -15,7 +15,7 @@ from flax import nnx
 from losa_jax.distributed import sharding
 from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
 from losa_jax.models.backbones.encode_windows import encode_windows
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.detector import Detector, FeatureStatistics
 from losa_jax.models.heads.actionformer import (
     ActionFormer,
@@ -29,12 +29,12 @@ from losa_jax.training.step import EmaSettings, make_train_step
 
 @functools.cache
 def _tiny(mesh=None):
-    spec = VitSpec(width=64, depth=3, heads=2, mlp_width=128, patch=8,
-                   clip_frames=4, image_size=(16, 16))
-    backbone = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    spec = VideoMaeSpec(width=64, depth=3, heads=2, mlp_width=128, patch=8,
+                        clip_frames=4, image_size=(16, 16))
+    backbone = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
     # Jitted: hundreds of small arrays in one program.
     frozen = jax.jit(lambda: parameters(
-        VisionTransformer(spec, rngs=nnx.Rngs(0))))()
+        VideoMae(spec, rngs=nnx.Rngs(0))))()
     adapter = LosaSpec(in_width=64, width=8, num_taps=2, clip_tokens=2,
                        tap_grid=(2, 2), attention_heads=2)
     head = ActionFormerSpec(
@@ -55,7 +55,7 @@ def _tiny(mesh=None):
 
     def encode(frozen, trained, inputs, valid_samples, key):
         return encode_windows(
-            backbone.bind(frozen), inputs["frames"], tap_layers=(1, 2),
+            backbone.bind(frozen), inputs["frames"], taps=(1, 2),
             tap_grid=(2, 2), chunk_clips=2, shards=shards,
             clip_sharding=place)
 

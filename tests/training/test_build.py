@@ -5,7 +5,7 @@ import pytest
 from configs import custom, thumos
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.sizes import SIZES
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import (
     check_backbone,
     choose_tap_layers,
@@ -16,15 +16,15 @@ from losa_jax.training.encoder import tap_grid
 
 def test_a_backbone_of_another_name_is_refused():
     config = thumos.get_config("b")
-    check_backbone(config.backbone, VitSpec(**SIZES["vit_b"]))
+    check_backbone(config.backbone, VideoMaeSpec(**SIZES["vit_b"]))
     with pytest.raises(InputError, match=(
             r"asks for width=768 \(vit_b\).*has width=384.*backbone\.name")):
-        check_backbone(config.backbone, VitSpec(**SIZES["vit_s"]))
+        check_backbone(config.backbone, VideoMaeSpec(**SIZES["vit_s"]))
 
 
 def test_single_sizes_are_checked_too():
     config = custom.get_config()
-    spec = VitSpec(**{**SIZES["vit_s"], "patch": 14})
+    spec = VideoMaeSpec(**{**SIZES["vit_s"], "patch": 14})
     check_backbone(config.backbone, spec)
     config.backbone.patch = 16
     with pytest.raises(InputError, match="patch=16.*has patch=14"):
@@ -35,13 +35,13 @@ def test_an_unknown_name_is_refused():
     config = custom.get_config()
     config.backbone.name = "vit_giant"
     with pytest.raises(InputError, match="'vit_giant': choose one of vit_s"):
-        check_backbone(config.backbone, VitSpec(**SIZES["vit_g"]))
+        check_backbone(config.backbone, VideoMaeSpec(**SIZES["vit_g"]))
 
 
 def test_the_ladder_is_a_quarter_as_wide():
     config = custom.get_config()
     config.adapter.kind = "ladder"
-    spec = make_adapter_spec(config, VitSpec(**SIZES["vit_b"]), (6, 11))
+    spec = make_adapter_spec(config, VideoMaeSpec(**SIZES["vit_b"]), (6, 11))
     assert (spec.in_width, spec.width, spec.num_taps) == (768, 192, 2)
 
 
@@ -50,7 +50,7 @@ def test_the_ladder_is_a_quarter_as_wide():
     ("vit_g", 224)])
 def test_losa_is_a_sixth_as_wide_and_divides_among_devices(backbone, width):
     config = custom.get_config()
-    spec = make_adapter_spec(config, VitSpec(**SIZES[backbone]), (6, 11))
+    spec = make_adapter_spec(config, VideoMaeSpec(**SIZES[backbone]), (6, 11))
     assert spec.width == width
 
 
@@ -72,7 +72,7 @@ def test_taps_that_are_no_blocks_are_refused(layers):
 
 
 def test_a_grid_of_taps_has_rows_and_columns():
-    config, spec = custom.get_config(), VitSpec(**SIZES["vit_s"])
+    config, spec = custom.get_config(), VideoMaeSpec(**SIZES["vit_s"])
     config.adapter.tap_grid = (4, 9)
     assert tap_grid(config, spec) == (4, 7)  # no finer than 112 / 16 patches
     config.adapter.tap_grid = ()

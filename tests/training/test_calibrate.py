@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.models.backbones.videomae import VisionTransformer, VitSpec
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, parameters
 from losa_jax.training.calibrate import PATCH_DEVIATION, calibrate
 
-SPEC = VitSpec(width=16, depth=2, heads=2, mlp_width=32, patch=8,
-               clip_frames=4, image_size=(16, 16), num_classes=3)
+SPEC = VideoMaeSpec(width=16, depth=2, heads=2, mlp_width=32, patch=8,
+                    clip_frames=4, image_size=(16, 16), num_classes=3)
 
 
 def _build():
-    return VisionTransformer(SPEC, rngs=nnx.Rngs(0))
+    return VideoMae(SPEC, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture(scope="module")

@@ -10,23 +10,25 @@ import pytest
 from safetensors.numpy import save_file
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbones, videomae
+from losa_jax.weights.table import expected_shapes, source_tensors
 from losa_jax.weights.torch_pickle import load_torch_zip
 
-SPEC = VitSpec(width=12, depth=3, heads=2, mlp_width=20, patch=4, tubelet=2,
-               clip_frames=4, image_size=(8, 12), positions="learned",
-               layer_scale=True, cosine_attention=True, num_classes=5)
+SPEC = VideoMaeSpec(
+    width=12, depth=3, heads=2, mlp_width=20, patch=4, tubelet=2,
+    clip_frames=4, image_size=(8, 12), positions="learned",
+    layer_scale=True, cosine_attention=True, num_classes=5)
 
 
 def _params(spec=SPEC, seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return {name: rng.normal(size=shape).astype(dtype) for name, shape in
-            videomae.expected_shapes(spec).items()}
+            expected_shapes(spec).items()}
 
 
 def _source(tmp_path, change=lambda state: None, spec=SPEC):
-    state = backbones.to_videomae(spec, _params(spec))
+    state = source_tensors(spec, _params(spec))
     change(state)
     path = tmp_path / "source.safetensors"
     save_file(state, path)
@@ -41,16 +43,16 @@ def _convert(path, output, **options):
 
 @pytest.mark.parametrize("spec", [
     SPEC,
-    VitSpec(12, 2, 3, 24, patch=4, clip_frames=4, final_norm="norm"),
-    VitSpec(12, 2, 3, 24, patch=4, clip_frames=4, final_norm="none"),
+    VideoMaeSpec(12, 2, 3, 24, patch=4, clip_frames=4, final_norm="norm"),
+    VideoMaeSpec(12, 2, 3, 24, patch=4, clip_frames=4, final_norm="none"),
 ])
 def test_round_trip_is_bit_exact(tmp_path, spec):
     params = _params(spec)
     path = tmp_path / "model.safetensors"
-    backbones.save_videomae_safetensors(path, spec, params)
+    backbones.save_source(path, spec, params)
     # Heads, frames and size come from the file's metadata.
     assert backbones.convert_backbone(path, tmp_path / "out") == spec
-    got_spec, got, info = backbones.load_backbone(tmp_path / "out")
+    got_spec, got, info = backbones.open_backbone(tmp_path / "out")
     assert got_spec == spec and info.source == "model.safetensors"
     assert set(got) == set(params)
     for name, array in params.items():
@@ -60,7 +62,7 @@ def test_round_trip_is_bit_exact(tmp_path, spec):
 def test_layouts_by_hand(tmp_path):
     """torch keeps linear weights (out, in) and convolutions (out, in, t, h,
     w); ours are (in, out) and (t, h, w, in, out)."""
-    state = backbones.to_videomae(SPEC, _params())
+    state = source_tensors(SPEC, _params())
     params = _params()
     np.testing.assert_array_equal(state["blocks.1.mlp.fc1.weight"],
                                   params["blocks/mlp/fc1/kernel"][1].T)
@@ -74,7 +76,7 @@ def test_layouts_by_hand(tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_dtype_is_cast_once(tmp_path, dtype):
     _convert(_source(tmp_path), tmp_path / "out", dtype=dtype)
-    _, got, _ = backbones.load_backbone(tmp_path / "out")
+    _, got, _ = backbones.open_backbone(tmp_path / "out")
     kind = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
     for name, array in _params().items():
         assert got[name].dtype == kind
@@ -120,7 +122,7 @@ def test_only_a_converted_folder_is_replaced(tmp_path):
     assert (precious / "thesis.txt").read_text() == "years of work"
     _convert(path, tmp_path / "out")
     _convert(path, tmp_path / "out", dtype="float16")
-    _, got, _ = backbones.load_backbone(tmp_path / "out")
+    _, got, _ = backbones.open_backbone(tmp_path / "out")
     assert got["patch_embed/bias"].dtype == np.float16
 
 
@@ -134,12 +136,55 @@ def test_damaged_folders_are_refused(tmp_path, damage, message):
     _convert(_source(tmp_path), tmp_path / "out")
     damage(tmp_path / "out")
     with pytest.raises(InputError, match=message):
-        backbones.load_backbone(tmp_path / "out")
+        backbones.open_backbone(tmp_path / "out")
+
+
+def _rewrite_facts(folder, change):
+    path = folder / "backbone.json"
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+
+
+def test_folders_from_before_there_were_families_load(tmp_path):
+    spec = _convert(_source(tmp_path), tmp_path / "out")
+    facts = json.loads((tmp_path / "out/backbone.json").read_text())
+    assert facts["family"] == "videomae" and facts["format_version"] == 1
+    _rewrite_facts(tmp_path / "out", lambda facts: facts.pop("family"))
+    assert backbones.open_backbone(tmp_path / "out")[0] == spec
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"family": "backbones"}, "of the family 'backbones'.*has videomae"),
+    ({"format_version": 2}, "format 2, this program reads 1"),
+    ({"spec": {**vars(SPEC), "positions": "none"}},
+     r"backbone.json: damaged .*VideoMaeSpec.positions='none'"),
+])
+def test_what_is_not_ours_is_refused(tmp_path, change, message):
+    _convert(_source(tmp_path), tmp_path / "out")
+    _rewrite_facts(tmp_path / "out", lambda facts: facts.update(change))
+    with pytest.raises(InputError, match=message):
+        backbones.open_backbone(tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loaded_backbone_gives_features(tmp_path, dtype):
+    spec = _convert(_source(tmp_path), tmp_path / "out")
+    backbone = backbones.load_backbone(tmp_path / "out", dtype=dtype)
+    assert backbone.spec == spec
+    assert backbone.blocks.mlp.fc1.kernel[...].dtype == dtype
+    assert backbone.blocks.norm1.scale[...].dtype == "float32"
+    clips = np.zeros((3, 4, 8, 12, 3), np.uint8)
+    features = backbone.features(clips, taps=(0, 2), dtype=dtype)
+    assert features.last.shape == (3, 2, 12)
+    assert features.last.dtype == "float32"
+    assert features.taps.shape == (2, 3, 2, 2, 3, 12)
+    assert features.taps.dtype == dtype
 
 
 def test_unknown_width_asks_for_heads(tmp_path):
     with pytest.raises(InputError, match="width 12 .*--heads=N"):
-        spec = VitSpec(**{**vars(SPEC), "cosine_attention": False})
+        spec = VideoMaeSpec(**{**vars(SPEC), "cosine_attention": False})
         _convert(_source(tmp_path, spec=spec), tmp_path / "out", heads=None)
 
 
@@ -172,11 +217,11 @@ def test_a_file_of_something_else_is_named(tmp_path):
 def test_torch_files_are_read_without_torch(tmp_path, wrapper):
     torch = pytest.importorskip("torch")
     state = {name: torch.from_numpy(array) for name, array in
-             backbones.to_videomae(SPEC, _params()).items()}
+             source_tensors(SPEC, _params()).items()}
     path = tmp_path / "model.pth"
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
     _convert(path, tmp_path / "out")
-    _, got, _ = backbones.load_backbone(tmp_path / "out")
+    _, got, _ = backbones.open_backbone(tmp_path / "out")
     for name, array in _params().items():
         np.testing.assert_array_equal(got[name], array)
 
@@ -278,7 +323,7 @@ def test_a_truncated_checkpoint_is_refused(shared_dir, tmp_path):
 
 def test_pretraining_decoder_is_dropped_aloud(tmp_path):
     state = {f"encoder.{name}": array for name, array in
-             backbones.to_videomae(SPEC, _params()).items()}
+             source_tensors(SPEC, _params()).items()}
     state["decoder.blocks.0.norm1.weight"] = np.zeros(4, np.float32)
     state["mask_token"] = np.zeros((1, 1, 4), np.float32)
     path = tmp_path / "pretrained.safetensors"
@@ -320,7 +365,7 @@ def test_hugging_face_joins_query_key_and_value(tmp_path):
     save_file(state, folder / "model.safetensors")
     spec = backbones.convert_backbone(folder, tmp_path / "out")
     assert spec.norm_epsilon == 1e-12 and spec.final_norm == "norm"
-    _, got, _ = backbones.load_backbone(tmp_path / "out")
+    _, got, _ = backbones.open_backbone(tmp_path / "out")
     part = "videomae." + base + "attention.attention."
     kernel = got["blocks/attn/qkv/kernel"][0]
     for i, name in enumerate(("query", "key", "value")):

@@ -8,19 +8,20 @@ from safetensors.numpy import save_file
 
 from losa_jax import convert
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.videomae import VitSpec
-from losa_jax.weights import backbones, videomae
-from losa_jax.weights.checkpoint_file import open_checkpoint
+from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.weights import backbones
+from losa_jax.weights.recognize import open_checkpoint
+from losa_jax.weights.table import expected_shapes, source_tensors
 
-SPEC = VitSpec(width=12, depth=3, heads=2, mlp_width=20, patch=4,
-               clip_frames=4, image_size=(8, 8), num_classes=5)
+SPEC = VideoMaeSpec(width=12, depth=3, heads=2, mlp_width=20, patch=4,
+                    clip_frames=4, image_size=(8, 8), num_classes=5)
 
 
 def _state(spec=SPEC):
     rng = np.random.default_rng(0)
-    return backbones.to_videomae(spec, {
+    return source_tensors(spec, {
         name: rng.normal(size=shape).astype(np.float32) for name, shape in
-        videomae.expected_shapes(spec).items()})
+        expected_shapes(spec).items()})
 
 
 def _convert(tmp_path, state, **options):
@@ -28,7 +29,7 @@ def _convert(tmp_path, state, **options):
     save_file(state, path)
     backbones.convert_backbone(path, tmp_path / "out", heads=2, clip_frames=4,
                              image_size=(8, 8), **options)
-    return backbones.load_backbone(tmp_path / "out")
+    return backbones.open_backbone(tmp_path / "out")
 
 
 @pytest.mark.parametrize("missing", [
@@ -62,7 +63,7 @@ def test_a_misshapen_patch_embedding_is_reported(tmp_path):
 
 
 def test_one_missing_gamma_is_missing(tmp_path):
-    spec = VitSpec(**{**vars(SPEC), "layer_scale": True})
+    spec = VideoMaeSpec(**{**vars(SPEC), "layer_scale": True})
     state = _state(spec)
     del state["blocks.0.gamma_1"]
     with pytest.raises(InputError, match=r"1 tensors.*\n.*missing: "
@@ -78,7 +79,7 @@ def test_each_parameter_keeps_its_own_type(tmp_path):
     assert got["blocks/attn/qkv/kernel"].dtype == np.float16
     np.testing.assert_array_equal(got["blocks/norm1/scale"][1],
                                   state["blocks.1.norm1.weight"])
-    back = backbones.to_videomae(SPEC, got)
+    back = source_tensors(SPEC, got)
     for name, array in state.items():
         assert back[name].dtype == array.dtype
         assert back[name].tobytes() == array.tobytes(), name
@@ -163,7 +164,7 @@ def test_a_hugging_face_bin_is_read(hugging_face, tmp_path):
                 for name, array in state.items()},
                folder / "pytorch_model.bin")
     backbones.convert_backbone(folder, tmp_path / "out")
-    _, got, _ = backbones.load_backbone(tmp_path / "out")
+    _, got, _ = backbones.open_backbone(tmp_path / "out")
     np.testing.assert_array_equal(got["classifier/bias"],
                                   state["classifier.bias"])
 
@@ -221,15 +222,16 @@ def test_opentad_names_are_videomaes(tmp_path):
 
 
 def test_epsilons_survive_the_public_layout(tmp_path):
-    spec = VitSpec(**{**vars(SPEC), "norm_epsilon": 1e-12,
+    spec = VideoMaeSpec(**{**vars(SPEC), "norm_epsilon": 1e-12,
                       "final_norm_epsilon": 1e-5})
     rng = np.random.default_rng(0)
     path = tmp_path / "source.safetensors"
-    backbones.save_videomae_safetensors(path, spec, {
+    backbones.save_source(path, spec, {
         name: rng.normal(size=shape).astype(np.float32) for name, shape in
-        videomae.expected_shapes(spec).items()})
-    assert json.loads(json.dumps(open_checkpoint(path).spec_changes)) == {
-        "norm_epsilon": 1e-12, "final_norm_epsilon": 1e-5}
+        expected_shapes(spec).items()})
+    hints = open_checkpoint(path).hints
+    assert hints["norm_epsilon"] == 1e-12
+    assert hints["final_norm_epsilon"] == 1e-5
     assert backbones.convert_backbone(path, tmp_path / "out") == spec
 
 

@@ -8,9 +8,9 @@ from safetensors.numpy import save_file
 
 from losa_jax import convert
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbones
-from losa_jax.weights.checkpoint_file import open_checkpoint
+from losa_jax.weights.recognize import open_checkpoint
 from tests.weights.test_checkpoint_file import SPEC, _convert, _state
 
 
@@ -53,7 +53,7 @@ def test_two_tensors_of_one_name_are_refused(tmp_path):
 
 
 def test_cosine_attention_tells_the_heads(tmp_path):
-    spec = VitSpec(**{**vars(SPEC), "cosine_attention": True, "heads": 3})
+    spec = VideoMaeSpec(**{**vars(SPEC), "cosine_attention": True, "heads": 3})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
     found = backbones.convert_backbone(path, tmp_path / "out", clip_frames=4,
@@ -62,7 +62,7 @@ def test_cosine_attention_tells_the_heads(tmp_path):
 
 
 def test_learned_positions_tell_the_frames(tmp_path):
-    spec = VitSpec(**{**vars(SPEC), "positions": "learned",
+    spec = VideoMaeSpec(**{**vars(SPEC), "positions": "learned",
                       "image_size": (8, 12)})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
@@ -231,12 +231,12 @@ def test_a_failure_leaves_no_folders(tmp_path):
 @pytest.mark.torch
 def test_pth_keeps_what_no_tensor_tells(tmp_path):
     pytest.importorskip("torch")
-    spec = VitSpec(**{**vars(SPEC), "norm_epsilon": 1e-12,
+    spec = VideoMaeSpec(**{**vars(SPEC), "norm_epsilon": 1e-12,
                       "final_norm_epsilon": 1e-5})
     path = tmp_path / "source.safetensors"
     rng = np.random.default_rng(0)
-    from losa_jax.weights.videomae import expected_shapes
-    backbones.save_videomae_safetensors(path, spec, {
+    from losa_jax.weights.table import expected_shapes
+    backbones.save_source(path, spec, {
         name: rng.normal(size=shape).astype(np.float32)
         for name, shape in expected_shapes(spec).items()})
     back = tmp_path / "back.pth"

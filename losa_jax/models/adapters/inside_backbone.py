@@ -2,9 +2,10 @@
 
 `tia` puts AdaTAD's temporal adapter behind each of the top blocks, which
 stay frozen themselves; `full` trains the top blocks, and the embedding too
-when they are all. Blocks below run as for the other kinds: clip by clip,
-nothing stored. Source of `tia`: OpenTAD (Apache-2.0), facts in
-shared/reference/heads_and_recipes.md D4.
+when they are all. Blocks below run as for the other types: clip by clip,
+nothing stored. VideoMAE only: it needs the backbone's parts. Source of `tia`:
+AdaTAD as in OpenTAD, github.com/sming256/OpenTAD (Apache-2.0),
+opentad/models/backbones/vit_adapter.py.
 """
 
 import dataclasses
@@ -26,8 +27,8 @@ from losa_jax.models.backbones.encode_windows import (
     from_chunks,
 )
 from losa_jax.models.backbones.videomae import (
-    VisionTransformer,
-    VitSpec,
+    VideoMae,
+    VideoMaeSpec,
     block_on_place,
 )
 from losa_jax.models.ops.params import Template, Tree, parameters
@@ -58,7 +59,7 @@ class TunedSpec:
     checkpoint_blocks: bool = True
 
 
-def split_backbone(flat: dict[str, Any], spec: VitSpec, tuned: TunedSpec
+def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec, tuned: TunedSpec
                    ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(frozen, trained) flat parameters of a converted backbone.
 
@@ -95,7 +96,7 @@ class BlockAdapters(nnx.Module):
 class TunedBackbone:
     """Encodes windows with gradients into the top of the backbone."""
 
-    def __init__(self, spec: VitSpec, tuned: TunedSpec):
+    def __init__(self, spec: VideoMaeSpec, tuned: TunedSpec):
         self.spec, self.tuned = spec, tuned
         self._below = spec.depth - tuned.top_blocks
         self._lower = self._template(max(self._below, 1))
@@ -107,7 +108,7 @@ class TunedBackbone:
     def _template(self, depth: int) -> Template:
         spec = dataclasses.replace(self.spec, depth=depth, num_classes=0,
                                    final_norm="none")
-        return Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+        return Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
 
     def fresh_adapters(self, seed: int) -> Tree:
         """Parameters of the adapters: they add nothing at first."""
@@ -166,7 +167,7 @@ class TunedBackbone:
         return WindowFeatures(last, jnp.zeros(
             (0, *last.shape[:3], 0, 0, self.spec.width), dtype))
 
-    def _run_upper(self, upper: VisionTransformer, trained: Tree, x: Array,
+    def _run_upper(self, upper: VideoMae, trained: Tree, x: Array,
                    valid: Array, key: Array | None,
                    place: NamedSharding | None) -> Float[Array, "m t c"]:
         count = self.tuned.top_blocks

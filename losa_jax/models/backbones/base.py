@@ -1,17 +1,192 @@
-"""What every frozen backbone gives."""
+"""The contract of a frozen video backbone.
 
-from typing import NamedTuple
+A family of backbones is an `nnx.Module` that follows `Backbone`, made by
+`Module(spec, rngs=...)`, and a frozen dataclass that follows `BackboneSpec`.
+`losa_jax.models.backbones.BACKBONES` lists them. Parameter paths such as
+"blocks/attn/qkv/kernel" are the interface of converted weights and of
+checkpoints of runs: they may not change once weights were converted.
+"""
 
-from jaxtyping import Array
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from losa_jax.errors import InputError, check_at_least
+
+# Red, green, blue on the scale 0..255.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class ClipFeatures(NamedTuple):
-    """What the frozen backbone gives for n clips.
+    """What a frozen backbone gives for n clips.
 
     Attributes:
-      last: [n, u, c], spatial mean of the last block's output.
-      taps: [k, n, u, g, g, c], the tapped blocks' outputs on the tap grid.
+      last: float32 [n, u, c], one vector for each temporal token, as
+        `BackboneSpec.last_pooling` says.
+      taps: [k, n, u, h, w, c], outputs of the tapped blocks on the tap grid.
     """
 
     last: Array
     taps: Array
+
+
+class BackboneSpec(Protocol):
+    """What a checkpoint of any family is: enough to build its model.
+
+    A frozen dataclass that checks itself in `__post_init__` and raises
+    InputError. `backbone.json` stores its fields: numbers, strings, booleans
+    and tuples of them. What is the same for every checkpoint of a family is
+    a class variable or a property instead of a field.
+
+    Attributes:
+      width: channels of every token.
+      depth: blocks, which can be tapped by their numbers from 0.
+      patch: side of a patch in pixels.
+      tubelet: frames of one temporal token.
+      clip_frames: frames of a clip.
+      has_fixed_frames: whether clips of another length are refused. If not,
+        `dataclasses.replace(spec, clip_frames=n)` describes the same
+        parameters, and a run sets it to config.window.clip_frames.
+      image_size: height and width in pixels that the checkpoint was trained
+        with; `features` takes other sizes too.
+      pixel_mean, pixel_std: of red, green and blue on the scale 0..255,
+        which `features` takes off.
+      norm_epsilon: of the norms, and of the standardization of taps.
+      last_pooling: what `ClipFeatures.last` is, in words; stored with
+        extracted features.
+      clip_pooling: likewise of `mean_features`, "" where the module has none.
+      clip_tokens: temporal tokens of a clip of `clip_frames`.
+      grid: rows and columns of patches at `image_size`.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    @property
+    def patch(self) -> int: ...
+
+    @property
+    def tubelet(self) -> int: ...
+
+    @property
+    def clip_frames(self) -> int: ...
+
+    @property
+    def has_fixed_frames(self) -> bool: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]: ...
+
+    @property
+    def pixel_std(self) -> tuple[float, float, float]: ...
+
+    @property
+    def norm_epsilon(self) -> float: ...
+
+    @property
+    def last_pooling(self) -> str: ...
+
+    @property
+    def clip_pooling(self) -> str: ...
+
+    @property
+    def clip_tokens(self) -> int: ...
+
+    @property
+    def grid(self) -> tuple[int, int]: ...
+
+
+class Backbone(Protocol):
+    """A frozen video backbone that sees each clip alone.
+
+    It knows no config and no file. A module may also have
+    `mean_features(clips, dtype) -> float32 [n, c]`, one vector a clip, which
+    extraction of clips writes to feature files. Training inside the backbone
+    (`models/adapters/inside_backbone.py`) uses further parts, which only
+    VideoMAE has.
+    """
+
+    @property
+    def spec(self) -> BackboneSpec: ...
+
+    def features(self, clips: Array, *, taps: tuple[int, ...] = (),
+                 tap_grid: tuple[int, int] | None = None,
+                 tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
+                 place: NamedSharding | None = None) -> ClipFeatures:
+        """Returns the features of clips; traceable.
+
+        Args:
+          clips: uint8 or float [n, f, H, W, 3], RGB 0..255, of
+            `spec.clip_frames` frames.
+          taps: ascending numbers of the blocks whose outputs are wanted.
+          tap_grid: average-pools each tap to this many rows and columns
+            (`models/ops/taps.py`); None keeps every patch.
+          tap_norm: standardizes each tapped token over channels before that.
+          dtype: compute dtype of the blocks, and the dtype of the taps.
+          place: how the clips are spread over devices, if that is known.
+
+        Raises:
+          ValueError: the clips have another number of frames, and
+            `spec.has_fixed_frames`.
+        """
+        ...
+
+
+class BackboneFamily(NamedTuple):
+    """A family of backbones, for the table `BACKBONES`.
+
+    Attributes:
+      spec: frozen dataclass that follows `BackboneSpec`.
+      module: `nnx.Module` that follows `Backbone`, made by
+        `module(spec, rngs=...)`.
+      sizes: arguments of `spec` by public name, for config.backbone.name;
+        the names are unique among families.
+    """
+
+    spec: Callable[..., BackboneSpec]
+    module: Callable[..., Backbone]
+    sizes: Mapping[str, Mapping[str, Any]] = {}
+
+
+def normalized_pixels(clips: Array, spec: BackboneSpec
+                      ) -> Float[Array, "n f H W 3"]:
+    """Clips of 0..255 in float32, less the mean, over the deviation."""
+    mean = jnp.asarray(spec.pixel_mean, jnp.float32)
+    std = jnp.asarray(spec.pixel_std, jnp.float32)
+    return (clips.astype(jnp.float32) - mean) / std
+
+
+def check_sizes(spec: BackboneSpec, *names: str) -> None:
+    """Refuses sizes that no backbone can have, for `__post_init__`.
+
+    Args:
+      spec: of any family.
+      names: further fields that are 1 or more.
+
+    Raises:
+      InputError: a size is below 1, the clip is cut within a tubelet, or the
+        image is smaller than a patch.
+    """
+    check_at_least(spec, 1, "width", "depth", "patch", "tubelet",
+                   "clip_frames", *names)
+    title = type(spec).__name__
+    if spec.clip_frames % spec.tubelet:
+        raise InputError(f"{title}.clip_frames={spec.clip_frames} cannot be "
+                         f"cut into tubelets of {spec.tubelet}: give a "
+                         "multiple")
+    if min(spec.image_size) < spec.patch:
+        raise InputError(f"{title}.image_size={spec.image_size} is below the "
+                         f"patch of {spec.patch} pixels: give that or more")

@@ -9,11 +9,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from losa_jax.models.backbones.videomae import VisionTransformer
+from losa_jax.models.backbones.base import Backbone
 
 
 class WindowFeatures(NamedTuple):
-    """What the frozen backbone says of b windows.
+    """What a frozen backbone gives for b windows.
 
     Attributes:
       last: float32 [b, n, u, c], spatial mean of the last block's output.
@@ -24,9 +24,9 @@ class WindowFeatures(NamedTuple):
     taps: Array
 
 
-def encode_windows(backbone: VisionTransformer,
+def encode_windows(backbone: Backbone,
                    frames: Float[Array, "b f H W 3"], *,
-                   tap_layers: tuple[int, ...],
+                   taps: tuple[int, ...],
                    tap_grid: tuple[int, int] | None,
                    chunk_clips: int, tap_norm: bool = True,
                    dtype: DTypeLike = jnp.float32,
@@ -40,9 +40,9 @@ def encode_windows(backbone: VisionTransformer,
     without communication.
 
     Args:
-      backbone: the frozen transformer; no gradient enters it.
+      backbone: of any family; no gradient enters it.
       frames: uint8 or float RGB, f a multiple of the clip's frames.
-      tap_layers, tap_grid, tap_norm: see `VisionTransformer.features`.
+      taps, tap_grid, tap_norm: see `Backbone.features`.
       chunk_clips: clips that one device has in flight; 0 takes all.
       dtype: compute dtype of the blocks.
       shards: parts that the windows, and the clips of a window, are in.
@@ -55,16 +55,16 @@ def encode_windows(backbone: VisionTransformer,
     clips = chunks_of(clips, chunk_clips, shards, clip_sharding)
 
     def encode(chunk_of_clips):
-        return backbone.features(chunk_of_clips, tap_layers=tap_layers,
+        return backbone.features(chunk_of_clips, taps=taps,
                                  tap_grid=tap_grid, tap_norm=tap_norm,
                                  dtype=dtype, place=clip_place(clip_sharding))
 
     features = jax.lax.map(encode, clips)
     last = from_chunks(features.last, b, shards)
-    taps = jax.vmap(lambda tap: from_chunks(tap, b, shards), in_axes=1)(
+    tapped = jax.vmap(lambda tap: from_chunks(tap, b, shards), in_axes=1)(
         features.taps)
     return WindowFeatures(jax.lax.stop_gradient(last),
-                          jax.lax.stop_gradient(taps))
+                          jax.lax.stop_gradient(tapped))
 
 
 def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,

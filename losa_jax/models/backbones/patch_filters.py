@@ -10,15 +10,15 @@ random filters (chance is 8.3 %), 45 % from these.
 
 import numpy as np
 
-# Brightness, and two colour differences; rows have length one.
-_OPPONENT_COLOURS = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt(
+# Brightness, and two color differences; rows have length one.
+_OPPONENT_COLORS = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt(
     [[3], [2], [6]])
 
 
 def cosine_filters(tubelet: int, patch: int, width: int) -> np.ndarray:
     """Orthonormal low-frequency filters over a tubelet.
 
-    About an eighth of them sees colour, as it is on average over the tubelet;
+    About an eighth of them sees color, as it is on average over the tubelet;
     the rest sees brightness, at each temporal frequency of the tubelet.
 
     Args:
@@ -35,13 +35,13 @@ def cosine_filters(tubelet: int, patch: int, width: int) -> np.ndarray:
                    for rows in range(patch) for columns in range(patch))
     planes = [np.outer(in_space[rows], in_space[columns])
               for _, rows, columns in order]
-    brightness, *colours = _OPPONENT_COLOURS
-    num_colour = width // 8 // 2
-    coloured = [(in_time[0], plane, colour)
-                for plane in planes[:num_colour] for colour in colours]
+    brightness, *colors = _OPPONENT_COLORS
+    num_color = width // 8 // 2
+    colored = [(in_time[0], plane, color)
+                for plane in planes[:num_color] for color in colors]
     bright = [(moment, plane, brightness)
               for plane in planes for moment in in_time]
-    chosen = [*bright[:width - len(coloured)], *coloured]
+    chosen = [*bright[:width - len(colored)], *colored]
     return np.stack([np.einsum("t,hw,c->thwc", *parts) for parts in chosen],
                     axis=-1).astype(np.float32)
 

@@ -1,33 +1,24 @@
-"""The public backbones by name, and any other size.
+"""The public backbones by name, and any other size."""
 
-Sizes of VideoMAE and VideoMAEv2 (their model definitions; ViT-g's hidden
-layers are 48 / 11 of its width, its patches 14 pixels).
-"""
-
+from collections.abc import Mapping
 from typing import Any
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones import BACKBONES, family_of
+from losa_jax.models.backbones.base import BackboneSpec
 
 _FIELDS = ("width", "depth", "heads", "mlp_width", "patch")
-SIZES = {
-    "vit_s": dict(zip(_FIELDS, (384, 12, 6, 1536, 16), strict=True)),
-    "vit_b": dict(zip(_FIELDS, (768, 12, 12, 3072, 16), strict=True)),
-    "vit_l": dict(zip(_FIELDS, (1024, 24, 16, 4096, 16), strict=True)),
-    "vit_h": dict(zip(_FIELDS, (1280, 32, 16, 5120, 16), strict=True)),
-    "vit_g": dict(zip(_FIELDS, (1408, 40, 16, 6144, 14), strict=True)),
-}
-# The number of heads is in no tensor's shape.
-HEADS_OF_WIDTH = {size["width"]: size["heads"] for size in SIZES.values()}
+SIZES = {name: size for family in BACKBONES.values()
+         for name, size in family.sizes.items()}
 
 
 def backbone_size(name: str = "", *, width: int = 0, depth: int = 0,
                   heads: int = 0, mlp_width: int = 0, patch: int = 0
                   ) -> dict[str, Any]:
-    """Keyword arguments of `VitSpec`.
+    """Keyword arguments of a spec.
 
     Args:
-      name: one of `SIZES`, or "" for a size of one's own.
+      name: one of `SIZES`, or "" for a VideoMAE of a size of one's own.
       width, depth, heads, mlp_width, patch: replace what the name says; 0
         keeps it. Without a name `mlp_width` is 4 widths and `patch` 16.
 
@@ -41,19 +32,42 @@ def backbone_size(name: str = "", *, width: int = 0, depth: int = 0,
                      strict=True))
     size = {**SIZES.get(name, {"mlp_width": 4 * width, "patch": 16}),
             **{field: value for field, value in given.items() if value}}
-    if missing := [field for field in _FIELDS if not size.get(field)]:
+    if missing := [field for field in _FIELDS
+                   if not name and not size.get(field)]:
         raise InputError("config.backbone without a name needs its "
                          f"{', '.join(missing)}")
-    if size["width"] % size["heads"]:
+    if size["width"] % size.get("heads", 1):
         raise InputError(f"config.backbone.width={size['width']} does not "
                          f"divide by config.backbone.heads={size['heads']}")
     return size
 
 
-def size_name(spec: VitSpec) -> str:
+def requested_family(name: str) -> str:
+    """The family of a public name; VideoMAE where the name is empty."""
+    return next((family for family, entry in BACKBONES.items()
+                 if name in entry.sizes), "videomae")
+
+
+def requested_spec(request: Mapping[str, Any], *, clip_frames: int,
+                   image_size: tuple[int, int]) -> BackboneSpec:
+    """The spec of a backbone that is in no checkpoint yet.
+
+    Args:
+      request: arguments of `backbone_size`.
+      clip_frames, image_size: further fields of the spec.
+
+    Raises:
+      InputError: see `backbone_size`, or the spec refuses itself.
+    """
+    family = BACKBONES[requested_family(request["name"])]
+    return family.spec(**backbone_size(**request), clip_frames=clip_frames,
+                       image_size=image_size)
+
+
+def size_name(spec: BackboneSpec) -> str:
     """The public name of a size, "" for others; the patch may differ."""
-    fields = _FIELDS[:-1]
-    for name, size in SIZES.items():
-        if all(getattr(spec, field) == size[field] for field in fields):
+    for name, size in BACKBONES[family_of(spec)].sizes.items():
+        if all(getattr(spec, field) == value for field, value in size.items()
+               if field != "patch"):
             return name
     return ""

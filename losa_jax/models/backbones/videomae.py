@@ -1,18 +1,16 @@
 """The VideoMAE / VideoMAEv2 video transformer, frozen below the adapters.
 
-Input contract: clips of `clip_frames` RGB frames, uint8 or float 0..255,
-normalised here with the pixel mean and deviation of the weights. Each clip
-is seen alone. Blocks are stacked on a leading axis and run in a scan, so
-compile time does not grow with depth.
+Blocks are stacked on a leading axis and run in a scan, so compile time does
+not grow with depth.
 
-Source: VideoMAEv2 (MIT), facts in shared/reference/heads_and_recipes.md E16:
-tubelets of 2 frames, pre-norm blocks, biases on query and value only, exact
-GELU, layer norms with epsilon 1e-6.
+Source: the model definition of VideoMAEv2 (github.com/OpenGVLab/VideoMAEv2,
+MIT): tubelets of 2 frames, pre-norm blocks, biases on query and value only,
+exact GELU, layer norms with epsilon 1e-6.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from losa_jax.models.backbones.base import ClipFeatures
+from losa_jax.errors import InputError, check_choice
+from losa_jax.models.backbones.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ClipFeatures,
+    check_sizes,
+    normalized_pixels,
+)
 from losa_jax.models.backbones.patch_filters import cosine_filters
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.layers import (
@@ -37,15 +42,27 @@ from losa_jax.models.ops.layers import (
 from losa_jax.models.ops.positions import resize_grid, sincos_table
 from losa_jax.models.ops.taps import shape_tap
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 # VideoMAEv2's cosine attention: exp(4.6052) = 100.
 MAX_LOGIT_SCALE = 4.6052
+POSITIONS = ("sincos", "learned")
+# What `VideoMae.mean_features` is, by the checkpoint's final norm.
+POOLING = {"norm": "final norm of every token, then their mean",
+           "fc_norm": "mean of all tokens, then the final norm",
+           "none": "mean of all tokens; the weights have no final norm"}
+# VideoMAE's and VideoMAEv2's model definitions; ViT-g's hidden layers are
+# 48 / 11 of its width.
+SIZES = {
+    "vit_s": dict(width=384, depth=12, heads=6, mlp_width=1536, patch=16),
+    "vit_b": dict(width=768, depth=12, heads=12, mlp_width=3072, patch=16),
+    "vit_l": dict(width=1024, depth=24, heads=16, mlp_width=4096, patch=16),
+    "vit_h": dict(width=1280, depth=32, heads=16, mlp_width=5120, patch=16),
+    "vit_g": dict(width=1408, depth=40, heads=16, mlp_width=6144, patch=14),
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class VitSpec:
-    """What a checkpoint is; enough to build the model that it fits.
+class VideoMaeSpec:
+    """What a checkpoint is; see `base.BackboneSpec`.
 
     Attributes:
       image_size: height and width in pixels that the position table is for;
@@ -71,6 +88,26 @@ class VitSpec:
     norm_epsilon: float = 1e-6
     final_norm_epsilon: float = 1e-6
 
+    has_fixed_frames: ClassVar[bool] = True
+    pixel_mean: ClassVar[tuple[float, float, float]] = IMAGENET_MEAN
+    pixel_std: ClassVar[tuple[float, float, float]] = IMAGENET_STD
+    last_pooling: ClassVar[str] = (
+        "mean of the patches of each token, no final norm")
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "heads", "mlp_width")
+        check_choice(self, "positions", POSITIONS)
+        check_choice(self, "final_norm", POOLING)
+        if self.width % self.heads:
+            raise InputError(f"VideoMaeSpec.width={self.width} does not "
+                             f"divide by VideoMaeSpec.heads={self.heads}: "
+                             "give another number of heads")
+
+    @property
+    def clip_pooling(self) -> str:
+        """What `VideoMae.mean_features` is, in words."""
+        return POOLING[self.final_norm]
+
     @property
     def clip_tokens(self) -> int:
         """Temporal tokens of a clip."""
@@ -84,9 +121,9 @@ class VitSpec:
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention; the key has no bias (E16)."""
+    """Multi-head self-attention; the key has no bias."""
 
-    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+    def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         c = spec.width
         self.qkv = Linear(c, 3 * c, bias=False, gain=GAIN_INTO, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(c))
@@ -126,7 +163,7 @@ def _unit_length(x: Array) -> Array:
 class Block(nnx.Module):
     """Pre-norm transformer block, optionally with LayerScale."""
 
-    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+    def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         self.norm1 = LayerNorm(spec.width, spec.norm_epsilon)
         self.attn = Attention(spec, rngs)
         self.norm2 = LayerNorm(spec.width, spec.norm_epsilon)
@@ -170,7 +207,7 @@ def block_on_place(block: Block, x: Float[Array, "n t c"],
 class PatchEmbed(nnx.Module):
     """Tubelets of pixels to tokens: a convolution that does not overlap."""
 
-    def __init__(self, spec: VitSpec, rngs: nnx.Rngs):
+    def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
         filters = cosine_filters(spec.tubelet, spec.patch, spec.width)
         init = nnx.initializers.truncated_normal(0.02)
@@ -195,10 +232,10 @@ class PatchEmbed(nnx.Module):
         return tokens + self.bias[...].astype(clips.dtype)
 
 
-class VisionTransformer(nnx.Module):
-    """The backbone. Its parameter paths are the converter's interface."""
+class VideoMae(nnx.Module):
+    """The backbone, see `base.Backbone`."""
 
-    def __init__(self, spec: VitSpec, *, rngs: nnx.Rngs):
+    def __init__(self, spec: VideoMaeSpec, *, rngs: nnx.Rngs):
         self.spec = spec
         self.patch_embed = PatchEmbed(spec, rngs)
         if spec.positions == "learned":
@@ -221,14 +258,12 @@ class VisionTransformer(nnx.Module):
         if clips.shape[1] != self.spec.clip_frames:
             raise ValueError(f"clips of {clips.shape[1]} frames; the weights "
                              f"are for {self.spec.clip_frames}")
-        mean = jnp.asarray(IMAGENET_MEAN, jnp.float32)
-        std = jnp.asarray(IMAGENET_STD, jnp.float32)
-        pixels = (clips.astype(jnp.float32) - mean) / std
+        pixels = normalized_pixels(clips, self.spec)
         return self.patch_embed(pixels.astype(dtype))
 
     def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
               ) -> Float[Array, "n u h w c"]:
-        """Normalised pixels to tokens with positions.
+        """Normalized pixels to tokens with positions.
 
         Args:
           clips: [n, f, H, W, 3], RGB 0..255, uint8 or float.
@@ -248,21 +283,15 @@ class VisionTransformer(nnx.Module):
             positions = resize_grid(jnp.asarray(table), grid)
         return tokens + positions.astype(dtype)
 
-    def features(self, clips: Array, *, tap_layers: tuple[int, ...] = (),
+    def features(self, clips: Array, *, taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True,
                  dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> ClipFeatures:
-        """Spatial mean of the last block, and the taps on their way.
+        """Returns the spatial mean of the last block, and the taps.
 
-        Args:
-          clips: [n, f, H, W, 3], RGB 0..255.
-          tap_layers: ascending block numbers whose output is kept.
-          tap_grid: average-pool each tap to this many rows and columns the
-            moment it is produced; None keeps every patch.
-          tap_norm: standardise each tapped token over channels first.
-          dtype: compute dtype of the blocks.
-          place: how the clips are spread over devices, if that is known.
+        Arguments, shapes and errors as `base.Backbone.features`; each tap is
+        standardized and pooled the moment its block has run.
         """
         tokens = self.embed(clips, dtype)
         n, u, h, w, c = tokens.shape
@@ -271,12 +300,12 @@ class VisionTransformer(nnx.Module):
             x = x.reshape(n, u, h, w, c)
             return shape_tap(x, tap_grid, tap_norm, self.spec.norm_epsilon)
 
-        x, taps = self.run_blocks(tokens.reshape(n, u * h * w, c),
-                                  tap_layers, tap, place)
+        x, tapped = self.run_blocks(tokens.reshape(n, u * h * w, c), taps,
+                                    tap, place)
         pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
-        if taps is None:
-            taps = jnp.zeros((0, n, u, 0, 0, c), dtype)
-        return ClipFeatures(pooled, taps)
+        if tapped is None:
+            tapped = jnp.zeros((0, n, u, 0, 0, c), dtype)
+        return ClipFeatures(pooled, tapped)
 
     def run_blocks(self, x: Float[Array, "n t c"],
                    tap_layers: tuple[int, ...] = (),
@@ -352,7 +381,7 @@ class VisionTransformer(nnx.Module):
                       ) -> Float[Array, "n c"]:
         """One vector a clip: the mean of all its tokens, final norm done.
 
-        What feature files hold. VideoMAEv2's extraction, whose weights have
+        Feature files hold it. VideoMAEv2's extraction, whose weights have
         `fc_norm`: the norm of the mean. A `norm` is of every token.
         """
         x = self.embed(clips, dtype)

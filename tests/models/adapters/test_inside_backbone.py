@@ -13,9 +13,10 @@ from losa_jax.models.adapters.inside_backbone import (
     TunedSpec,
     split_backbone,
 )
-from losa_jax.models.backbones.videomae import VitSpec
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.weights import videomae
+from losa_jax.weights.table import expected_shapes
 from tests.models.adapters.test_ladder import _NAMES
 from tests.models.backbones.test_videomae import (
     TOLERANCE,
@@ -25,14 +26,14 @@ from tests.models.backbones.test_videomae import (
     _pixels,
 )
 
-SPEC = VitSpec(width=16, depth=4, heads=2, mlp_width=32, patch=8,
-               clip_frames=4, image_size=(16, 16), final_norm="none")
+SPEC = VideoMaeSpec(width=16, depth=4, heads=2, mlp_width=32, patch=8,
+                    clip_frames=4, image_size=(16, 16), final_norm="none")
 
 
 def _flat(spec=SPEC):
     rng = np.random.default_rng(0)
     return {name: rng.normal(size=shape, scale=0.2).astype(np.float32)
-            for name, shape in videomae.expected_shapes(spec).items()}
+            for name, shape in expected_shapes(spec).items()}
 
 
 def _encode(spec, tuned, flat, frames, valid, trained=None, key=None,

@@ -25,12 +25,12 @@ def test_first_filters_are_mean_and_change():
     assert np.sum(change * still) == pytest.approx(0, abs=1e-6)
 
 
-def test_an_eighth_sees_colour_and_not_brightness():
+def test_an_eighth_sees_color_and_not_brightness():
     filters = cosine_filters(2, 8, 64)
-    over_colour = np.abs(filters.sum(axis=3)).max(axis=(0, 1, 2))
-    assert list(over_colour > 1e-6) == [True] * 56 + [False] * 8
+    over_color = np.abs(filters.sum(axis=3)).max(axis=(0, 1, 2))
+    assert list(over_color > 1e-6) == [True] * 56 + [False] * 8
 
 
 def test_a_small_patch_gives_what_it_has():
-    # 2 frames x 4 pixels of brightness, and 2 x 3 coloured ones.
+    # 2 frames x 4 pixels of brightness, and 2 x 3 colored ones.
     assert cosine_filters(2, 2, 48).shape[-1] == 8 + 6

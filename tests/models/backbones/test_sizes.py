@@ -6,8 +6,8 @@ import pytest
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.sizes import SIZES, backbone_size, size_name
-from losa_jax.models.backbones.videomae import VitSpec
-from losa_jax.weights.videomae import expected_shapes
+from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.weights.table import expected_shapes
 
 
 @pytest.mark.parametrize("name, millions", [
@@ -16,14 +16,14 @@ from losa_jax.weights.videomae import expected_shapes
     ("vit_s", 21.9), ("vit_b", 86.2), ("vit_l", 303.9), ("vit_h", 631.7),
     ("vit_g", 1011.6)])
 def test_names_have_the_published_size(name, millions):
-    shapes = expected_shapes(VitSpec(**SIZES[name]))
+    shapes = expected_shapes(VideoMaeSpec(**SIZES[name]))
     count = sum(math.prod(shape) for shape in shapes.values())
     assert count / 1e6 == pytest.approx(millions, rel=0.002)
 
 
 def test_a_name_can_be_changed_in_part():
     assert backbone_size("vit_s", patch=14) == {**SIZES["vit_s"], "patch": 14}
-    spec = VitSpec(**backbone_size("vit_s", patch=14))
+    spec = VideoMaeSpec(**backbone_size("vit_s", patch=14))
     assert size_name(spec) == "vit_s"
 
 
@@ -31,7 +31,7 @@ def test_a_size_of_ones_own():
     size = backbone_size(width=96, depth=6, heads=4)
     assert size == {"width": 96, "depth": 6, "heads": 4, "mlp_width": 384,
                     "patch": 16}
-    assert size_name(VitSpec(**size)) == ""
+    assert size_name(VideoMaeSpec(**size)) == ""
 
 
 @pytest.mark.parametrize("options, message", [

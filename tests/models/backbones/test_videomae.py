@@ -10,13 +10,14 @@ from flax import nnx
 
 from losa_jax.models.backbones.videomae import (
     PatchEmbed,
-    VisionTransformer,
-    VitSpec,
+    VideoMae,
+    VideoMaeSpec,
 )
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.models.ops.positions import bicubic_matrix, sincos_table
 from losa_jax.models.ops.taps import pool_grid
 from losa_jax.weights import backbones, videomae
+from losa_jax.weights.table import expected_shapes
 
 # Stated for values of order 1; the fixtures' largest are 2 to 8.
 TOLERANCE = 2e-5
@@ -35,17 +36,17 @@ class _Array:
 def _load(tensors, **options):
     spec = videomae.infer_spec(tensors, **options)
     return spec, {
-        rule.ours: np.stack([videomae.to_ours(
-            tensors[rule.source.format(i=i)].read(), rule.layout, spec)
+        rule.ours: np.stack([rule.layout.to_ours(
+            tensors[rule.source.format(i=i)].read(), spec)
             for i in range(spec.depth)])
         if "{i}" in rule.source else
-        videomae.to_ours(tensors[rule.source].read(), rule.layout, spec)
+        rule.layout.to_ours(tensors[rule.source].read(), spec)
         for rule in videomae.RULES
-        if rule.ours in videomae.expected_shapes(spec)}
+        if rule.ours in expected_shapes(spec)}
 
 
 def _model(spec, flat):
-    template = Template(lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+    template = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
     return template.bind(nest({k: jnp.asarray(v) for k, v in flat.items()}))
 
 
@@ -62,7 +63,7 @@ def _close(got, want):
 
 def _pixels(clips):
     """The fixtures' inputs are normalised; ours are 0..255."""
-    from losa_jax.models.backbones.videomae import IMAGENET_MEAN, IMAGENET_STD
+    from losa_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
     clips = np.moveaxis(clips, 1, -1)
     return clips * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
 
@@ -97,7 +98,7 @@ def test_a_whole_checkpoint_file_equals_the_public_model(shared_dir,
     folder = shared_dir / "data/parity"
     backbones.convert_backbone(folder / "videomaev2_ckpt_module.pth",
                              tmp_path / "out", heads=4, image_size=(42, 42))
-    spec, flat, _ = backbones.load_backbone(tmp_path / "out")
+    spec, flat, _ = backbones.open_backbone(tmp_path / "out")
     data = np.load(folder / "videomaev2_ckpt_module_expected.npz")
     model = _model(spec, flat)
     clips = jnp.asarray(_pixels(data["in/x"]), jnp.float32)
@@ -113,7 +114,7 @@ def test_a_whole_checkpoint_file_equals_the_public_model(shared_dir,
 def test_a_hugging_face_folder_equals_transformers(shared_dir, tmp_path):
     folder = shared_dir / "data/parity/hf_videomae_tiny"
     backbones.convert_backbone(folder, tmp_path / "out")
-    spec, flat, _ = backbones.load_backbone(tmp_path / "out")
+    spec, flat, _ = backbones.open_backbone(tmp_path / "out")
     data = np.load(folder / "expected.npz")
     model = _model(spec, flat)
     clips = np.moveaxis(data["in/pixel_values"], 1, 2)
@@ -135,13 +136,13 @@ def test_positions_of_another_size_equal_the_public_resize(shared_dir):
     _close(got.reshape(1, -1, 48), data["pos_embed_resized"])
 
 
-SPEC = VitSpec(width=24, depth=4, heads=2, mlp_width=48, patch=8,
-               clip_frames=4, image_size=(16, 24), num_classes=3)
+SPEC = VideoMaeSpec(width=24, depth=4, heads=2, mlp_width=48, patch=8,
+                    clip_frames=4, image_size=(16, 24), num_classes=3)
 
 
 @pytest.fixture(scope="module")
 def small():
-    model = VisionTransformer(SPEC, rngs=nnx.Rngs(0))
+    model = VideoMae(SPEC, rngs=nnx.Rngs(0))
     clips = np.random.default_rng(0).integers(
         0, 256, (2, 4, 16, 24, 3), np.uint8)
     return model, jnp.asarray(clips)
@@ -152,7 +153,7 @@ def small():
 def test_taps_are_the_blocks_asked_for(small, layers):
     model, clips = small
     blocks = np.asarray(_block_outputs(model, clips))
-    got = model.features(clips, tap_layers=layers, tap_norm=False)
+    got = model.features(clips, taps=layers, tap_norm=False)
     for tap, layer in zip(got.taps, layers, strict=True):
         want = blocks[layer].reshape(2, 2, 2, 3, 24)
         np.testing.assert_allclose(tap, want, atol=1e-5)
@@ -169,7 +170,7 @@ def test_taps_are_standardised_then_pooled(small):
     # Three columns in two cells: 0-1 and 1-2 (adaptive average pooling).
     want = np.stack([x[:, :, :, 0:2].mean((2, 3)),
                      x[:, :, :, 1:3].mean((2, 3))], axis=2)[:, :, None]
-    got = model.features(clips, tap_layers=(2,), tap_grid=(1, 2)).taps[0]
+    got = model.features(clips, taps=(2,), tap_grid=(1, 2)).taps[0]
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -183,12 +184,12 @@ def test_pooling_to_one_cell_is_the_mean():
 def test_only_asked_taps_are_stored(small):
     """Compiled memory grows with the taps asked for, not with the depth."""
     def bytes_of(depth, layers):
-        spec = VitSpec(width=64, depth=depth, heads=2, mlp_width=64, patch=8,
-                       clip_frames=4, image_size=(64, 64))
+        spec = VideoMaeSpec(width=64, depth=depth, heads=2, mlp_width=64,
+                            patch=8, clip_frames=4, image_size=(64, 64))
         template = Template(
-            lambda: VisionTransformer(spec, rngs=nnx.Rngs(0)))
+            lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
         return jax.jit(lambda tree, clips: template.bind(tree).features(
-            clips, tap_layers=layers)).lower(
+            clips, taps=layers)).lower(
             template.shapes, jax.ShapeDtypeStruct((4, 4, 64, 64, 3), "uint8")
         ).compile().memory_analysis().temp_size_in_bytes
 
@@ -208,8 +209,8 @@ def test_wrong_clip_length_is_refused(small):
 
 
 def test_patch_embedding_is_a_convolution_that_leaves_a_rest_out():
-    spec = VitSpec(width=12, depth=1, heads=2, mlp_width=8, patch=8,
-                   clip_frames=4, image_size=(16, 24))
+    spec = VideoMaeSpec(width=12, depth=1, heads=2, mlp_width=8, patch=8,
+                        clip_frames=4, image_size=(16, 24))
     embed = PatchEmbed(spec, nnx.Rngs(0))
     rng = np.random.default_rng(0)
     embed.kernel[...] = rng.normal(size=(2, 8, 8, 3, 12))

@@ -1,0 +1,134 @@
+"""A family that is not VideoMAE goes all ways, and is refused by name where
+a way is VideoMAE's alone."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from configs import quick
+from losa_jax import convert
+from losa_jax.distributed import sharding
+from losa_jax.errors import InputError
+from losa_jax.inference.extractor import clip_extractor, token_extractor
+from losa_jax.models.backbones import BACKBONES
+from losa_jax.models.backbones.base import BackboneFamily
+from losa_jax.training import build
+from losa_jax.training.encoder import encoder_inputs
+from losa_jax.weights import backbones
+from losa_jax.weights.recognize import open_checkpoint
+from losa_jax.weights.table import expected_shapes, source_tensors
+from tests import toy_family
+from tests.models.backbones.contract import check_family
+
+SPEC = toy_family.ToySpec(width=16, depth=4)
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "toy", BackboneFamily(
+        toy_family.ToySpec, toy_family.Toy))
+    monkeypatch.setitem(sys.modules, "losa_jax.weights.toy", toy_family)
+
+
+def _state():
+    rng = np.random.default_rng(0)
+    return source_tensors(SPEC, {
+        name: rng.normal(0, 0.2, shape).astype(np.float32)
+        for name, shape in expected_shapes(SPEC).items()})
+
+
+@pytest.fixture
+def config(tmp_path):
+    save_file(_state(), tmp_path / "toy.safetensors")
+    backbones.convert_backbone(tmp_path / "toy.safetensors", tmp_path / "toy")
+    config = quick.get_config()
+    config.backbone.update(checkpoint=str(tmp_path / "toy"), width=16,
+                           depth=4, heads=0)
+    config.augment.size = 16
+    config.window.update(frames=32, tokens=32, clip_frames=8)
+    config.head.update(width=16, num_levels=2, num_stem_blocks=1,
+                       num_embedding_convs=1, head_layers=1)
+    config.adapter.update(width=8, num_taps=2, tap_grid=(1, 2))
+    return config
+
+
+def _mesh():
+    return sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+
+
+def test_the_contract(tmp_path):
+    check_family(SPEC, tmp_path)
+
+
+def test_parts_and_wrappers_of_its_own(tmp_path, capsys):
+    state = {}
+    for name, array in _state().items():
+        first, second = np.split(array, 2) if "both" in name else (array, None)
+        state[f"module.{name.replace('both', 'first')}"] = first.copy()
+        if second is not None:
+            state[f"module.{name.replace('both', 'second')}"] = second.copy()
+    save_file(state, tmp_path / "parts.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "parts.safetensors")
+    assert checkpoint.family == "toy"
+    for name, array in _state().items():
+        np.testing.assert_array_equal(checkpoint.tensors[name].read(), array)
+    command = [str(tmp_path / "parts.safetensors"),
+               f"--output={tmp_path / 'out'}"]
+    assert convert.main([*command, "--verify", "--frames=6"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 blocks of width 16" in shown and "not compared" in shown
+    assert backbones.open_backbone(tmp_path / "out")[0].clip_frames == 6
+    facts = json.loads((tmp_path / "out/backbone.json").read_text())
+    assert facts["family"] == "toy" and facts["pixel_std"] == [255.0] * 3
+    assert convert.main([*command, "--heads=2"]) == 1
+    assert "heads cannot be chosen for Toy" in capsys.readouterr().err
+    del state["module.layers.1.second.weight"]
+    save_file(state, tmp_path / "parts.safetensors")
+    assert convert.main(command) == 1
+    assert ("missing: layers.1.second.weight (in the file: "
+            "module.layers.1.second.weight) (16, 16)"
+            ) in capsys.readouterr().err
+
+
+def test_it_encodes_windows_of_clips_of_another_length(config):
+    model = build.build_model(config, 3, _mesh())
+    assert model.spec.clip_frames == 8 and model.tap_layers == (2, 3)
+    frames = np.random.default_rng(0).integers(
+        0, 256, (2, 32, 16, 16, 3), np.uint8)
+    features = model.encode(model.frozen, model.trained,
+                            encoder_inputs({"frames": frames}), None, None)
+    assert features.last.shape == (2, 4, 4, 16)
+    assert features.taps.shape == (2, 2, 4, 4, 1, 2, 16)
+    backbone = backbones.load_backbone(config.backbone.checkpoint)
+    alone = backbone.features(frames[1, 8:16][None])
+    np.testing.assert_allclose(features.last[1, 1], alone.last[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tia", "full"])
+def test_nothing_trains_inside_it(config, kind):
+    config.adapter.kind = kind
+    with pytest.raises(InputError, match=f"adapter.kind={kind} .* is of toy"):
+        build.build_model(config, 3, _mesh())
+
+
+def test_what_does_not_fit_the_config_is_refused(config):
+    config.window.clip_frames = 1
+    with pytest.raises(InputError, match=(
+            "config.window.clip_frames=1 does not fit the backbone: "
+            "ToySpec.clip_frames=1")):
+        build.build_model(config, 3, _mesh())
+    config.backbone.update(name="vit_s", width=0, depth=0)
+    with pytest.raises(InputError, match="vit_s is of videomae, .* of toy"):
+        build.build_model(config, 3, _mesh())
+
+
+def test_tokens_are_extracted_and_clips_refused(config):
+    with pytest.raises(InputError, match="a toy backbone gives no vector"):
+        clip_extractor(config, _mesh())
+    facts = token_extractor(config, _mesh(), None).facts
+    assert facts["pooling"] == "mean of the patches of each token"
+    assert facts["pixels"]["std"] == [255.0] * 3

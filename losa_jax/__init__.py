@@ -50,7 +50,8 @@ def __getattr__(name: str) -> Any:
         from importlib import metadata
         return metadata.version("losa_jax")
     if name not in _MODULES:
-        raise AttributeError(f"module 'losa_jax' has no attribute {name!r}")
+        raise AttributeError(f"module 'losa_jax' has no attribute {name!r}; "
+                             f"it has {', '.join(__all__)}")
     module = importlib.import_module(f"losa_jax.{_MODULES[name]}")
     value = getattr(module, name)
     globals()[name] = value

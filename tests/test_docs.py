@@ -30,7 +30,7 @@ RECIPES = sorted((ROOT / "configs").glob("*.py"))
 MAX_LINES = 250
 CONFIG = common.get_config()
 # Files that contributing.md tells to make.
-TO_BE_MADE = ("plain_head", "linear_adapter", "toy", "toyset")
+TO_BE_MADE = ("plain", "linear", "toy", "toyset")
 # What looks like a key of a section.
 NO_KEYS = ("data.build", "features.json", "data.md", "features.md",
            "backbone.safetensors", "backbone.json")

@@ -23,7 +23,7 @@ from losa_jax.models.backbones.videomae import (
 )
 from losa_jax.models.ops.params import Template, flatten
 from losa_jax.weights import torch_check
-from losa_jax.weights.table import source_tensors
+from losa_jax.weights.name_table import source_tensors
 
 
 def main() -> None:

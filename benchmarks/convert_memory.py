@@ -23,14 +23,14 @@ import numpy as np
 from benchmarks.figures import table
 from losa_jax.models.backbones.sizes import SIZES, backbone_size
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights import backbones
-from losa_jax.weights.table import expected_source
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import expected_source
 
 LOAD = """
 import sys
 import jax, jax.numpy as jnp
 from losa_jax.models.ops.params import nest
-from losa_jax.weights.backbones import open_backbone
+from losa_jax.weights.backbone_folder import open_backbone
 from losa_jax.distributed import sharding
 spec, flat, _ = open_backbone(sys.argv[1])
 mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
@@ -77,13 +77,13 @@ def peak_gib(command: list[str]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", choices=sorted(SIZES), default="vit_g")
-    parser.add_argument("--dtype", choices=sorted(backbones.DTYPES),
+    parser.add_argument("--dtype", choices=sorted(backbone_folder.DTYPES),
                         default="float16")
     arguments = parser.parse_args()
     spec = VideoMaeSpec(**backbone_size(arguments.backbone), num_classes=710)
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "made_up.safetensors", f"{folder}/out"
-        write_checkpoint(source, spec, backbones.DTYPES[arguments.dtype])
+        write_checkpoint(source, spec, backbone_folder.DTYPES[arguments.dtype])
         gib = source.stat().st_size / 2**30
         print(f"{arguments.backbone}, {arguments.dtype}: {gib:.2f} GiB, "
               f"bound {1.3 * gib + 1:.2f} GiB", flush=True)

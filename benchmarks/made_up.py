@@ -13,10 +13,7 @@ from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import flatten, parameters
 from losa_jax.training import build
 from losa_jax.training.restore import fresh_state
-from losa_jax.weights.backbones import (
-    convert_backbone,
-    save_source,
-)
+from losa_jax.weights.backbone_folder import convert_backbone, save_source
 
 STEPS_PER_EPOCH = 100
 

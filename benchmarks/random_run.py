@@ -18,8 +18,8 @@ from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
-from losa_jax.weights import backbones
-from losa_jax.weights.table import expected_shapes
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import expected_shapes
 
 NUM_CLASSES = 8
 
@@ -58,8 +58,8 @@ def _write_backbone(folder: Path, config: Any) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "backbone.safetensors"
-    backbones.save_source(path, spec, {
+    backbone_folder.save_source(path, spec, {
         name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape
         in expected_shapes(spec).items()})
-    backbones.convert_backbone(path, folder / "backbone")
+    backbone_folder.convert_backbone(path, folder / "backbone")
     return folder / "backbone"

@@ -23,7 +23,7 @@ Recipe: AdaTAD's two (shared/reference/heads_and_recipes.md, D4).
 from ml_collections import ConfigDict
 
 from configs import common
-from losa_jax.data.annotations.activitynet import TIOU_THRESHOLDS
+from losa_jax.data.annotations.activitynet_facts import TIOU_THRESHOLDS
 
 SIZES = ("g768", "g1536", "s", "b", "l", "h")
 PROPOSALS = "_proposals"

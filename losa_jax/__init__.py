@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from losa_jax.detection.segments import Detection
     from losa_jax.errors import InputError
-    from losa_jax.inference.evaluate import evaluate
     from losa_jax.inference.load import load
+    from losa_jax.inference.score_predictions import evaluate
     from losa_jax.models.adapters.ladder import LadderAdapter, LadderSpec
     from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
     from losa_jax.models.heads.actionformer import (
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         ActionFormerSpec,
     )
     from losa_jax.models.heads.tridet import TriDet, TriDetSpec
-    from losa_jax.weights.backbones import load_backbone
+    from losa_jax.weights.backbone_folder import load_backbone
 
 __all__ = [
     "ActionFormer", "ActionFormerSpec", "Detection", "InputError",
@@ -38,9 +38,9 @@ _MODULES = {
     "LosaSpec": "models.adapters.losa",
     "TriDet": "models.heads.tridet",
     "TriDetSpec": "models.heads.tridet",
-    "evaluate": "inference.evaluate",
+    "evaluate": "inference.score_predictions",
     "load": "inference.load",
-    "load_backbone": "weights.backbones",
+    "load_backbone": "weights.backbone_folder",
 }
 
 

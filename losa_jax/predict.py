@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
 def _predict(arguments: argparse.Namespace, localizer: "Localizer"
              ) -> dict[str, str]:
     from losa_jax.jobs.predict import predict
-    from losa_jax.jobs.predicted import Settings
+    from losa_jax.jobs.prediction_files import Settings
 
     return predict(arguments.sources, localizer, Settings(
         arguments.output or Path("predictions"), arguments.threshold,

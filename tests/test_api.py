@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import losa_jax
+from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.predictions import write_predictions
 from losa_jax.detection.segments import Detection
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights import backbones, table
+from losa_jax.weights import backbone_folder, name_table
 from tests.jobs.conftest import config, fake_run  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
@@ -37,10 +38,10 @@ def folder(config, fake_run, tmp_path, monkeypatch):  # noqa: F811
     spec = VideoMaeSpec(width=32, depth=12, heads=2, mlp_width=64, patch=16,
                         image_size=(32, 32))
     rng = np.random.default_rng(0)
-    backbones.save_source(tmp_path / "b.safetensors", spec, {
+    backbone_folder.save_source(tmp_path / "b.safetensors", spec, {
         name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape
-        in table.expected_shapes(spec).items()})
-    backbones.convert_backbone(tmp_path / "b.safetensors",
+        in name_table.expected_shapes(spec).items()})
+    backbone_folder.convert_backbone(tmp_path / "b.safetensors",
                                tmp_path / "backbones/vit_b")
     video = next(Path(config.data.videos).glob("*.mp4"))
     shutil.copy(video, tmp_path / "video.mp4")
@@ -124,7 +125,7 @@ def test_evaluate_scores_the_subset_of_the_predicted_videos(
     with pytest.raises(losa_jax.InputError, match="protocol='coco'"):
         losa_jax.evaluate({}, annotations, protocol="coco")
     perfect = {}
-    loaded = losa_jax.inference.evaluate.load_annotations(Path(annotations))
+    loaded = load_annotations(Path(annotations))
     for video in loaded.subset("testing"):
         perfect[video.video_id] = [
             losa_jax.Detection(*action, 1.0) for action in video.actions]

@@ -7,8 +7,8 @@ import pytest
 
 from losa_jax import convert
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights import backbones
-from losa_jax.weights.table import expected_shapes
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import expected_shapes
 
 SPEC = VideoMaeSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
                     clip_frames=4, image_size=(8, 8), num_classes=2)
@@ -18,14 +18,14 @@ SPEC = VideoMaeSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
 def source(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "tiny.safetensors"
-    backbones.save_source(path, SPEC, {
+    backbone_folder.save_source(path, SPEC, {
         name: rng.normal(size=shape).astype(np.float32) for name, shape in
         expected_shapes(SPEC).items()})
     return path
 
 
 def test_the_door_offers_every_dtype():
-    assert set(convert.DTYPES) == set(backbones.DTYPES)
+    assert set(convert.DTYPES) == set(backbone_folder.DTYPES)
 
 
 def test_convert_and_verify(source, tmp_path, capsys):
@@ -34,7 +34,7 @@ def test_convert_and_verify(source, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "2 blocks of width 12, 3 heads" in text
     assert "tensors equal" in text
-    assert backbones.open_backbone(out)[0] == SPEC
+    assert backbone_folder.open_backbone(out)[0] == SPEC
 
 
 @pytest.mark.torch
@@ -47,7 +47,7 @@ def test_verify_compares_features_with_torch(tmp_path, capsys, options):
     spec = VideoMaeSpec(**{**vars(SPEC), **options})
     rng = np.random.default_rng(0)
     path = tmp_path / "tiny.safetensors"
-    backbones.save_source(path, spec, {
+    backbone_folder.save_source(path, spec, {
         name: rng.normal(size=shape, scale=0.3).astype(np.float32)
         for name, shape in expected_shapes(spec).items()})
     out = tmp_path / "out"
@@ -66,7 +66,7 @@ def test_verify_finds_a_model_that_computes_otherwise(
     spec = VideoMaeSpec(**{**vars(SPEC), "cosine_attention": True})
     rng = np.random.default_rng(0)
     path = tmp_path / "cosine.safetensors"
-    backbones.save_source(path, spec, {
+    backbone_folder.save_source(path, spec, {
         name: rng.normal(size=shape, scale=0.3).astype(np.float32)
         for name, shape in expected_shapes(spec).items()})
     out = tmp_path / "out"
@@ -99,7 +99,7 @@ def test_back_to_pth(source, tmp_path):
     assert state["head.weight"].dtype == torch.bfloat16
     assert convert.main([str(back), f"--output={tmp_path / 'again'}",
                          "--heads=3", "--frames=4", "--image_size=8,8"]) == 0
-    first, second = (backbones.open_backbone(tmp_path / name)[1]
+    first, second = (backbone_folder.open_backbone(tmp_path / name)[1]
                      for name in ("out", "again"))
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])

@@ -19,7 +19,7 @@ from losa_jax.models.backbones.base import (
 )
 from losa_jax.models.ops.layers import Linear
 from losa_jax.models.ops.taps import shape_tap
-from losa_jax.weights.table import LINEAR, SAME, Renamed, Rule, rename
+from losa_jax.weights.name_table import LINEAR, SAME, Renamed, Rule, rename
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from losa_jax.data.annotations import activitynet, thumos
+from losa_jax.data.annotations import activitynet_facts, thumos_facts
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.features.tap_cache import split_shards
 from losa_jax.data.records import BrokenVideo
@@ -140,8 +140,8 @@ def make_plan(name: str, videos: Path, annotations: str, output: Path, *,
     Raises:
       InputError: annotations that are wrong, no folder of videos.
     """
-    known = {"thumos14": thumos.CLASS_NAMES,
-             "activitynet": activitynet.class_names()}.get(name)
+    known = {"thumos14": thumos_facts.CLASS_NAMES,
+             "activitynet": activitynet_facts.class_names()}.get(name)
     # Segments are kept as they are; data.on_outside treats them when read.
     found = load_annotations(
         annotations,

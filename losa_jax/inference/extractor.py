@@ -12,7 +12,7 @@ import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from losa_jax.data.windows.stream import Inputs
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.load import Run

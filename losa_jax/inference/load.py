@@ -150,7 +150,7 @@ def _run_localizer(workdir: Path, config: ConfigDict, which: str
                    ) -> Localizer:
     from losa_jax.distributed import sharding
     from losa_jax.training import build
-    from losa_jax.weights.backbones import FACTS_FILE
+    from losa_jax.weights.backbone_folder import FACTS_FILE
 
     if not config.features.folder and not (
             Path(config.backbone.checkpoint) / FACTS_FILE).is_file():

@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from losa_jax.data.records import Video
 from losa_jax.data.video.probe import probe_video
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader, test_rows
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.data.windows.stream import (
-    Inputs,
     VideoEnd,
     WindowStream,
 )

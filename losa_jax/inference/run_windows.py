@@ -11,8 +11,8 @@ from typing import Any
 import jax
 
 from losa_jax import timeline
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.stream import (
-    Inputs,
     VideoEnd,
     WindowBatch,
     WindowRow,

@@ -14,10 +14,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from losa_jax.data.records import Video
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader, test_rows
 from losa_jax.data.windows.sampling import test_windows_of
 from losa_jax.data.windows.stream import (
-    Inputs,
     WindowBatch,
     WindowRow,
     WindowStream,

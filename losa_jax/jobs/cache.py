@@ -27,9 +27,9 @@ from losa_jax.data.features.tap_cache import (
 )
 from losa_jax.data.records import Video
 from losa_jax.data.windows import augment
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.stream import (
-    Inputs,
     VideoEnd,
     WindowRow,
     WindowStream,
@@ -42,10 +42,10 @@ from losa_jax.inference.run_windows import run_windows
 from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import load_data, start_log
 from losa_jax.training import build
-from losa_jax.training.cached import cache_dtype, cache_facts
 from losa_jax.training.encoder import Encoder, frozen_encoder
+from losa_jax.training.feature_store import cache_dtype, cache_facts
 from losa_jax.utils.xla_options import compiler_options
-from losa_jax.weights.backbones import open_backbone
+from losa_jax.weights.backbone_folder import open_backbone
 
 logger = logging.getLogger(__name__)
 

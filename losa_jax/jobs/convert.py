@@ -13,15 +13,15 @@ from losa_jax.models.backbones import family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.utils.atomic_write import written_whole
-from losa_jax.weights import backbones, heads
+from losa_jax.weights import backbone_folder, head_folder
 from losa_jax.weights.checkpoint_file import Tensor
-from losa_jax.weights.recognize import checkpoint_spec, open_checkpoint
-from losa_jax.weights.table import (
+from losa_jax.weights.name_table import (
     expected_shapes,
     expected_source,
     source_tensors,
     weights_module,
 )
+from losa_jax.weights.open_checkpoint import checkpoint_spec, open_checkpoint
 
 # Of features in float32, relative to the largest value.
 FEATURE_TOLERANCE = 1e-4
@@ -58,7 +58,7 @@ def convert(request: Request) -> None:
     Raises:
       InputError: it is neither, or its tensors do not find their place.
     """
-    head = heads.open_head_tensors(request.checkpoint, ema=request.ema)
+    head = head_folder.open_head_tensors(request.checkpoint, ema=request.ema)
     if head is not None:
         _convert_head(request, head)
     elif request.output is None:
@@ -113,9 +113,9 @@ def _convert_head(request: Request,
         print(f"what it is: a detection head, {len(tensors)} tensors of "
               f"{taken}")
         return
-    facts = heads.convert_head(request.checkpoint, request.output,
+    facts = head_folder.convert_head(request.checkpoint, request.output,
                                    ema=request.ema)
-    flat, _ = heads.load_head(request.output)
+    flat, _ = head_folder.load_head(request.output)
     count = sum(array.size for array in flat.values())
     settings, untold = facts["settings"], (
         "\nand what no tensor tells: attention_heads, attention_window, "
@@ -123,7 +123,7 @@ def _convert_head(request: Request,
     if request.public_config is not None:
         public = _read_yaml(request.public_config)
         try:
-            settings |= heads.head_settings(public)
+            settings |= head_folder.head_settings(public)
         except InputError as error:
             raise InputError(f"--public_config={request.public_config}: "
                              f"{error}") from error
@@ -160,12 +160,12 @@ def _print_doubts(spec: BackboneSpec) -> None:
 
 
 def _convert(request: Request, output: Path) -> None:
-    spec = backbones.convert_backbone(
+    spec = backbone_folder.convert_backbone(
         request.checkpoint, output, dtype=request.dtype,
         **_spec_options(request))
     for note in open_checkpoint(request.checkpoint).notes:
         print(f"note: {note}")
-    arrays = output / backbones.ARRAYS_FILE
+    arrays = output / backbone_folder.ARRAYS_FILE
     count = sum(int(np.prod(shape)) for shape in
                 expected_shapes(spec).values())
     print(f"wrote {output}: {_describe(spec)}; {count:,} "
@@ -177,7 +177,7 @@ def _convert(request: Request, output: Path) -> None:
 
 def _verify(request: Request, output: Path) -> None:
     """Every tensor of the source against what the folder now holds."""
-    spec, params, _ = backbones.open_backbone(output)
+    spec, params, _ = backbone_folder.open_backbone(output)
     source = open_checkpoint(request.checkpoint).tensors
     written = expected_source(spec)
     largest = 0.0
@@ -230,9 +230,9 @@ def to_torch(folder: Path, output: Path) -> None:
     """
     if output.exists():
         raise InputError(f"{output} exists: choose another --output")
-    spec, params, _ = backbones.open_backbone(folder)
+    spec, params, _ = backbone_folder.open_backbone(folder)
     if output.suffix == ".safetensors":
-        backbones.save_source(output, spec, params)
+        backbone_folder.save_source(output, spec, params)
     else:
         try:
             import torch
@@ -251,6 +251,6 @@ def to_torch(folder: Path, output: Path) -> None:
                 state[name] = torch.from_numpy(array)
         with written_whole(output) as temporary:
             torch.save({"module": state,
-                        "losa_jax": backbones.own_facts(spec)}, temporary)
+                        "losa_jax": backbone_folder.own_facts(spec)}, temporary)
     print(f"wrote {output}: the public layout of "
           f"{weights_module(family_of(spec)).TITLE}")

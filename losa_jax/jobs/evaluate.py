@@ -12,14 +12,15 @@ from tqdm import tqdm
 
 from losa_jax.data.annotations.video_scores import load_video_scores
 from losa_jax.data.predictions import write_predictions
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import (
     BEFORE,
     EVALUATION,
     BrokenVideos,
 )
-from losa_jax.data.windows.stream import Inputs, VideoEnd
-from losa_jax.detection.fusion import fuse, rescore
+from losa_jax.data.windows.stream import VideoEnd
+from losa_jax.detection.classifier_scores import fuse, rescore
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
@@ -46,8 +47,8 @@ from losa_jax.jobs.setup import (
     write_json,
 )
 from losa_jax.training import build
-from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import BEST, LAST
+from losa_jax.training.feature_store import open_store
 from losa_jax.training.restore import fresh_state, restore_run
 from losa_jax.utils.run_files import (
     BROKEN_FILE,

@@ -31,6 +31,7 @@ from losa_jax.data.video.check import (
     report_broken,
     video_ids,
 )
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.sampling import (
     num_clips,
@@ -40,7 +41,6 @@ from losa_jax.data.windows.sampling import (
     window_step,
 )
 from losa_jax.data.windows.stream import (
-    Inputs,
     VideoEnd,
     WindowRow,
     WindowStream,

@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from losa_jax import timeline
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.live import ENDLESS, LiveVideo
 from losa_jax.data.windows.sampling import clip_alignment, window_step
 from losa_jax.data.windows.stream import (
-    Inputs,
     VideoEnd,
     WindowRow,
     WindowStream,

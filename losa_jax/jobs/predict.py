@@ -22,7 +22,7 @@ from losa_jax.data.windows.sampling import test_windows_of
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
-from losa_jax.jobs.predicted import (
+from losa_jax.jobs.prediction_files import (
     INDEX_FILE,
     Asked,
     Predicted,

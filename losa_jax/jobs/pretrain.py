@@ -44,10 +44,7 @@ from losa_jax.training.checkpoint import (
 from losa_jax.training.metric_writer import MetricWriter
 from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from losa_jax.training.restore import plain
-from losa_jax.weights.backbones import (
-    convert_backbone,
-    save_source,
-)
+from losa_jax.weights.backbone_folder import convert_backbone, save_source
 
 logger = logging.getLogger(__name__)
 

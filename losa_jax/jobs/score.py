@@ -24,7 +24,7 @@ from losa_jax.detection.metrics import (
 )
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
-from losa_jax.inference.evaluate import (
+from losa_jax.inference.score_predictions import (
     fit_ids,
     ground_truth,
     present_classes,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losa_jax.data.annotations import thumos
+from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.lint import (
     WRONG_DURATION,
     find_faults,
@@ -243,13 +243,13 @@ def blocked_videos(block_list: str) -> dict[str, str]:
     """
     if not block_list:
         return {}
-    if block_list in thumos.EXCLUDED:
-        return thumos.EXCLUDED[block_list]
+    if block_list in thumos_facts.EXCLUDED:
+        return thumos_facts.EXCLUDED[block_list]
     path = Path(block_list)
     if not path.is_file():
         raise InputError(f"{block_list}: neither a file of ids to leave out, "
                          f"one a line, nor one of "
-                         f"{', '.join(thumos.EXCLUDED)}")
+                         f"{', '.join(thumos_facts.EXCLUDED)}")
     return {line.split()[0]: f"is named in {path.name}"
             for line in path.read_text().splitlines() if line.strip()}
 

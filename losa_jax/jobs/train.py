@@ -44,7 +44,6 @@ from losa_jax.jobs.setup import (
 )
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import build
-from losa_jax.training.cached import open_store
 from losa_jax.training.checkpoint import (
     BEST,
     LAST,
@@ -56,6 +55,7 @@ from losa_jax.training.checkpoint import (
 from losa_jax.training.device_prefetch import DataClock, Feed
 from losa_jax.training.diagnostics import gate_gauges, memory_gauges
 from losa_jax.training.encoder import encoder_inputs
+from losa_jax.training.feature_store import open_store
 from losa_jax.training.metric_writer import MetricWriter
 from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (

@@ -48,9 +48,9 @@ from losa_jax.training.step import (
     make_train_step,
 )
 from losa_jax.utils.xla_options import compiler_options
-from losa_jax.weights.backbones import BackboneInfo, open_backbone
-from losa_jax.weights.heads import load_head
-from losa_jax.weights.table import expected_shapes
+from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
+from losa_jax.weights.head_folder import load_head
+from losa_jax.weights.name_table import expected_shapes
 
 RESAMPLES = ("linear", "area")
 

@@ -16,12 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from losa_jax.data.windows.loader import Batch, BatchIterator
+from losa_jax.data.windows.batch import HOST_KEYS, Batch
+from losa_jax.data.windows.loader import BatchIterator
 from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
-from losa_jax.training.cached import CACHED_KINDS
+from losa_jax.training.feature_store import CACHED_KINDS
 
-# Of an example, what stays on the host.
-HOST_KEYS = ("video_number", "window_number", "decoded_frames")
 # From this share of waiting on, the run says what would help.
 BOTTLENECK_SHARE = 0.3
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from losa_jax import timeline
+from losa_jax.data.windows.batch import INPUT_KEYS
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
@@ -38,14 +39,9 @@ Encode = Callable[[Tree, Tree, dict, jax.Array | None, jax.Array | None],
                   WindowFeatures]
 
 
-# Names of cached features in a batch.
-CACHED = ("last", "taps", "raw_taps")
-
-
 def encoder_inputs(batch: dict) -> dict:
     """Of a batch, what the encoder reads: frames or cached features."""
-    return {name: batch[name] for name in ("frames", *CACHED)
-            if name in batch}
+    return {name: batch[name] for name in INPUT_KEYS if name in batch}
 
 
 @dataclasses.dataclass(frozen=True)

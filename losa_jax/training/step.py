@@ -1,9 +1,9 @@
-"""One update, and one prediction: the two jitted functions of a run.
+"""Makes the train step, the predict step and the moments step of a run.
 
-Gradients, optimizer state and moving average exist for the trained tree
-alone; the frozen backbone is another argument. Where nothing of the backbone
-is trained, windows are encoded before the gradient is taken, so no
-activation of it is stored.
+`build` jits the first two. Gradients, optimizer state and moving average exist
+for the trained tree alone; the frozen backbone is another argument. Where
+nothing of the backbone is trained, windows are encoded before the gradient is
+taken, so no activation of it is stored.
 """
 
 import dataclasses
@@ -43,10 +43,8 @@ def make_train_step(encode: Encode, detector: Template,
       optimizer: for the trained tree.
       ema: settings.
 
-    The batch holds frames uint8 [b, f, H, W, 3] (or cached `last` and
-    `taps`), valid_samples int32 [b],
-    segments float32 [b, n, 2] in tokens, labels int32 [b, n] and
-    action_valid bool [b, n]. `key` seeds the run; each step folds its number
+    The batch is a training batch of `losa_jax.data.windows.batch`, without
+    what stays on the host. `key` seeds the run; each step folds its number
     in, so a resumed run draws what an unbroken one would.
     """
     def train_step(state: TrainState, frozen: Tree,

@@ -1,19 +1,27 @@
-"""Checkpoints in and out: one module a family, with one table of names.
+"""Checkpoints in and out: one module a family maps its names to ours.
 
-`checkpoint_file` opens files to unread tensors, `recognize` asks which family
-they are of, `table` has what a table is made of, and `backbones` writes and
-opens folders of our format; none of them knows a family. `heads` does the
-same for heads.
+    videomae                 `RULES`: names of VideoMAE's tensors, and ours
+    actionformer, tridet     `RULES` of a head, beside `SHARED_RULES` of
+                             `head_name_table`
+    name_table, head_name_table
+                             what these tables are made of
+    checkpoint_file, torch_pickle
+                             files to unread tensors
+    open_checkpoint          a backbone's checkpoint: which family it is of,
+                             its tensors by the names of the table
+    backbone_folder, head_folder
+                             converts to a folder of our format, and loads it
+    torch_check              compares with torch (optional)
 
-A family of backbones, named `<family>` in
-`losa_jax.models.backbones.BACKBONES`, has the module
+What a head's module has is in `head_name_table`. A family of backbones, named
+`<family>` in `losa_jax.models.backbones.BACKBONES`, has the module
 `losa_jax.weights.<family>`, which is opened by that name and has
 
     TITLE: str
         the family's name for people.
-    RULES: tuple[table.Rule, ...]
+    RULES: tuple[name_table.Rule, ...]
         one line a parameter: the name in the checkpoint, the path of our
-        parameter, and the layout, one of `table`'s or of the module's own.
+        parameter, and the layout, one of `name_table`'s or of the module's own.
         Parameters that a spec does not have are left out.
     HINTS: tuple[str, ...]
         fields of the spec that tensors may not tell. `infer_spec` takes them
@@ -23,7 +31,7 @@ A family of backbones, named `<family>` in
         whether a checkpoint is of the family, by its tensors' names as in
         the file. Also for one that lacks a tensor, but never for a
         checkpoint of another family.
-    rename_tensors(tensors, config) -> table.Renamed
+    rename_tensors(tensors, config) -> name_table.Renamed
         the tensors by the names of RULES, without prefixes and without what
         is not the encoder's, which is noted. `config` is the path where
         Hugging Face has its config.json; it need not exist.

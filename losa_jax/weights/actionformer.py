@@ -1,7 +1,8 @@
-"""ActionFormer's head: its table of names, and its public configuration.
+"""ActionFormer's head: its part of the table of names, and its public
+configuration. The names that TriDet shares are `SHARED_RULES`.
 
 Names of the public code (github.com/happyharrycn/actionformer_release) and
-of its copy in OpenTAD (github.com/sming256/OpenTAD). See `head_table` for
+of its copy in OpenTAD (github.com/sming256/OpenTAD). See `head_name_table` for
 what each name here is for.
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.weights.head_table import (
+from losa_jax.weights.head_name_table import (
     BLOCK,
     NORM,
     PLACE,

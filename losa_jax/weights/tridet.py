@@ -1,7 +1,8 @@
-"""TriDet's head: its table of names, and its public configuration.
+"""TriDet's head: its part of the table of names, and its public
+configuration. The names that ActionFormer shares are `SHARED_RULES`.
 
 Names of the public code (github.com/dingfengshi/TriDet) and of its copy in
-OpenTAD (github.com/sming256/OpenTAD). See `head_table` for what each name
+OpenTAD (github.com/sming256/OpenTAD). See `head_name_table` for what each name
 here is for.
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.weights.head_table import (
+from losa_jax.weights.head_name_table import (
     BLOCK,
     NORM,
     PLACE,

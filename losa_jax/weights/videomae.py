@@ -17,7 +17,7 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones.sizes import size_name
 from losa_jax.models.backbones.videomae import SIZES, VideoMaeSpec
 from losa_jax.weights.checkpoint_file import Tensor
-from losa_jax.weights.table import (
+from losa_jax.weights.name_table import (
     CONV,
     LINEAR,
     SAME,

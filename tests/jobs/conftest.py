@@ -12,8 +12,8 @@ from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
-from losa_jax.weights import backbones
-from losa_jax.weights.table import expected_shapes
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import expected_shapes
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +25,11 @@ def config(tmp_path_factory):
     spec = VideoMaeSpec(width=16, depth=2, heads=2, mlp_width=32, patch=16,
                         image_size=(32, 32))
     rng = np.random.default_rng(0)
-    backbones.save_source(folder / "tiny.safetensors", spec, {
+    backbone_folder.save_source(folder / "tiny.safetensors", spec, {
         name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape
         in expected_shapes(spec).items()})
-    backbones.convert_backbone(folder / "tiny.safetensors", folder / "tiny")
+    backbone_folder.convert_backbone(folder / "tiny.safetensors",
+                                     folder / "tiny")
     config = quick.get_config()
     config.synthetic.folder = ""
     config.pretrain.steps = 0

@@ -19,7 +19,7 @@ from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.setup import load_data
 from losa_jax.training import build
-from losa_jax.training.cached import open_store
+from losa_jax.training.feature_store import open_store
 
 pytestmark = pytest.mark.slow
 

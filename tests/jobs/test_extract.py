@@ -19,8 +19,8 @@ from losa_jax.jobs import extract as extract_job
 from losa_jax.jobs.extract import extract
 from losa_jax.jobs.train import train
 from losa_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from losa_jax.training.cached import open_feature_files
-from losa_jax.weights.backbones import open_backbone
+from losa_jax.training.feature_store import open_feature_files
+from losa_jax.weights.backbone_folder import open_backbone
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from losa_jax import convert
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.train import train
-from losa_jax.weights.heads import convert_head, load_head
+from losa_jax.weights.head_folder import convert_head, load_head
 
 WIDTH = 16
 

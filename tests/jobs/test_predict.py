@@ -25,7 +25,7 @@ from losa_jax.inference.load import load, read_thresholds
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import find_videos, predict
-from losa_jax.jobs.predicted import Settings
+from losa_jax.jobs.prediction_files import Settings
 from losa_jax.jobs.setup import load_data, store_config, write_json
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST, Checkpoints

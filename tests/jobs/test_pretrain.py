@@ -8,7 +8,7 @@ from configs import quick
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import pretrain as pretrain_job
-from losa_jax.weights.backbones import open_backbone
+from losa_jax.weights.backbone_folder import open_backbone
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 from losa_jax import convert
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights import backbones
-from losa_jax.weights.recognize import open_checkpoint
-from losa_jax.weights.table import expected_shapes, source_tensors
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import expected_shapes, source_tensors
+from losa_jax.weights.open_checkpoint import open_checkpoint
 
 SPEC = VideoMaeSpec(width=12, depth=3, heads=2, mlp_width=20, patch=4,
                     clip_frames=4, image_size=(8, 8), num_classes=5)
@@ -27,9 +27,10 @@ def _state(spec=SPEC):
 def _convert(tmp_path, state, **options):
     path = tmp_path / "source.safetensors"
     save_file(state, path)
-    backbones.convert_backbone(path, tmp_path / "out", heads=2, clip_frames=4,
-                             image_size=(8, 8), **options)
-    return backbones.open_backbone(tmp_path / "out")
+    backbone_folder.convert_backbone(
+        path, tmp_path / "out", heads=2, clip_frames=4, image_size=(8, 8),
+        **options)
+    return backbone_folder.open_backbone(tmp_path / "out")
 
 
 @pytest.mark.parametrize("missing", [
@@ -128,7 +129,7 @@ def test_a_hugging_face_pretraining_folder_loses_its_decoder(
     state["decoder.norm.weight"] = np.zeros(4, np.float32)
     state["mask_token"] = np.zeros((1, 1, 4), np.float32)
     save_file(state, folder / "model.safetensors")
-    spec = backbones.convert_backbone(folder, tmp_path / "out")
+    spec = backbone_folder.convert_backbone(folder, tmp_path / "out")
     assert (spec.depth, spec.heads) == (2, 4)
 
 
@@ -138,12 +139,12 @@ def test_a_hugging_face_file_brings_its_config(hugging_face, tmp_path):
     folder, state = hugging_face
     path = folder / "model.safetensors"
     save_file(state, path)
-    spec = backbones.convert_backbone(path, tmp_path / "out")
-    assert spec == backbones.convert_backbone(folder, tmp_path / "again")
+    spec = backbone_folder.convert_backbone(path, tmp_path / "out")
+    assert spec == backbone_folder.convert_backbone(folder, tmp_path / "again")
     assert spec.final_norm_epsilon == 1e-5
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match="config.json"):
-        backbones.convert_backbone(path, tmp_path / "out")
+        backbone_folder.convert_backbone(path, tmp_path / "out")
 
 
 @pytest.mark.shared
@@ -152,7 +153,7 @@ def test_a_lost_last_layer_is_missing(hugging_face, tmp_path):
     save_file({name: array for name, array in state.items()
                if ".layer.1." not in name}, folder / "model.safetensors")
     with pytest.raises(InputError, match="missing: blocks.1.norm1.weight"):
-        backbones.convert_backbone(folder, tmp_path / "out")
+        backbone_folder.convert_backbone(folder, tmp_path / "out")
 
 
 @pytest.mark.shared
@@ -163,8 +164,8 @@ def test_a_hugging_face_bin_is_read(hugging_face, tmp_path):
     torch.save({name: torch.from_numpy(array)
                 for name, array in state.items()},
                folder / "pytorch_model.bin")
-    backbones.convert_backbone(folder, tmp_path / "out")
-    _, got, _ = backbones.open_backbone(tmp_path / "out")
+    backbone_folder.convert_backbone(folder, tmp_path / "out")
+    _, got, _ = backbone_folder.open_backbone(tmp_path / "out")
     np.testing.assert_array_equal(got["classifier/bias"],
                                   state["classifier.bias"])
 
@@ -184,13 +185,14 @@ def test_a_hugging_face_folder_in_parts(hugging_face, tmp_path, lost):
     if lost:
         (folder / lost).unlink()
         with pytest.raises(InputError, match=f"{lost}: no such file"):
-            backbones.convert_backbone(folder, tmp_path / "out")
+            backbone_folder.convert_backbone(folder, tmp_path / "out")
         return
-    backbones.convert_backbone(folder, tmp_path / "parts")
+    backbone_folder.convert_backbone(folder, tmp_path / "parts")
     save_file(state, folder / "model.safetensors")
-    backbones.convert_backbone(folder, tmp_path / "whole")
-    first, second = ((tmp_path / name / backbones.ARRAYS_FILE).read_bytes()
-                     for name in ("parts", "whole"))
+    backbone_folder.convert_backbone(folder, tmp_path / "whole")
+    first, second = (
+        (tmp_path / name / backbone_folder.ARRAYS_FILE).read_bytes()
+        for name in ("parts", "whole"))
     assert first == second
 
 
@@ -208,7 +210,7 @@ def test_opentad_names_are_videomaes(tmp_path):
     """mmaction2's classifier checkpoints: backbone.* beside cls_head.*."""
     state = _state()
     _convert(tmp_path, state)
-    want = (tmp_path / "out" / backbones.ARRAYS_FILE).read_bytes()
+    want = (tmp_path / "out" / backbone_folder.ARRAYS_FILE).read_bytes()
     renamed = {}
     for name, array in state.items():
         name = (name.replace("patch_embed.proj.", "patch_embed.projection.")
@@ -218,7 +220,7 @@ def test_opentad_names_are_videomaes(tmp_path):
             name.replace("head.", "cls_head.fc_cls."))
         renamed[name] = array
     assert _convert(tmp_path, renamed)[0] == SPEC
-    assert (tmp_path / "out" / backbones.ARRAYS_FILE).read_bytes() == want
+    assert (tmp_path / "out" / backbone_folder.ARRAYS_FILE).read_bytes() == want
 
 
 def test_epsilons_survive_the_public_layout(tmp_path):
@@ -226,13 +228,13 @@ def test_epsilons_survive_the_public_layout(tmp_path):
                       "final_norm_epsilon": 1e-5})
     rng = np.random.default_rng(0)
     path = tmp_path / "source.safetensors"
-    backbones.save_source(path, spec, {
+    backbone_folder.save_source(path, spec, {
         name: rng.normal(size=shape).astype(np.float32) for name, shape in
         expected_shapes(spec).items()})
     hints = open_checkpoint(path).hints
     assert hints["norm_epsilon"] == 1e-12
     assert hints["final_norm_epsilon"] == 1e-5
-    assert backbones.convert_backbone(path, tmp_path / "out") == spec
+    assert backbone_folder.convert_backbone(path, tmp_path / "out") == spec
 
 
 @pytest.mark.parametrize("options, message", [

@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 from losa_jax import convert
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights import backbones
-from losa_jax.weights.recognize import open_checkpoint
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.open_checkpoint import open_checkpoint
 from tests.weights.test_checkpoint_file import SPEC, _convert, _state
 
 
@@ -56,8 +56,8 @@ def test_cosine_attention_tells_the_heads(tmp_path):
     spec = VideoMaeSpec(**{**vars(SPEC), "cosine_attention": True, "heads": 3})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
-    found = backbones.convert_backbone(path, tmp_path / "out", clip_frames=4,
-                                     image_size=(8, 8))
+    found = backbone_folder.convert_backbone(
+        path, tmp_path / "out", clip_frames=4, image_size=(8, 8))
     assert found == spec
 
 
@@ -66,7 +66,7 @@ def test_learned_positions_tell_the_frames(tmp_path):
                       "image_size": (8, 12)})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
-    found = backbones.convert_backbone(path, tmp_path / "out", heads=2,
+    found = backbone_folder.convert_backbone(path, tmp_path / "out", heads=2,
                                      image_size=(8, 12))
     assert found == spec
 
@@ -78,7 +78,7 @@ def test_an_odd_position_table_is_one_fault_among_others(tmp_path):
     with pytest.raises(InputError) as caught:
         path = tmp_path / "source.safetensors"
         save_file(state, path)
-        backbones.convert_backbone(path, tmp_path / "out", heads=2)
+        backbone_folder.convert_backbone(path, tmp_path / "out", heads=2)
     assert len(_lines(caught)) == 2
     assert _lines(caught)[0].startswith("wrong shape: pos_embed is (1, 7, ")
 
@@ -139,7 +139,7 @@ def test_hugging_face_attention_of_unequal_parts(hugging_face, tmp_path):
     state[f"{prefix}query.weight"] = np.zeros((width - 1, width), np.float32)
     state[f"{prefix}key.weight"] = np.zeros((width + 1, width), np.float32)
     with pytest.raises(InputError) as caught:
-        backbones.convert_backbone(write(), tmp_path / "out")
+        backbone_folder.convert_backbone(write(), tmp_path / "out")
     assert len(_lines(caught)) == 2
     assert f"(in the file: {prefix}query.weight)" in _lines(caught)[0]
 
@@ -149,7 +149,7 @@ def test_a_lost_query_is_called_by_its_name(hugging_face, tmp_path):
     write, state, prefix = hugging_face
     del state[f"{prefix}query.weight"]
     with pytest.raises(InputError) as caught:
-        backbones.convert_backbone(write(), tmp_path / "out")
+        backbone_folder.convert_backbone(write(), tmp_path / "out")
     [line] = _lines(caught)
     assert line.startswith("missing: ") and f"{prefix}query.weight" in line
 
@@ -161,11 +161,11 @@ def test_a_zero_key_bias_is_dropped_and_another_refused(hugging_face,
     width = len(state[f"{prefix}query.weight"])
     state[f"{prefix}key.bias"] = np.zeros(width, np.float32)
     folder = write()
-    backbones.convert_backbone(folder, tmp_path / "out")
+    backbone_folder.convert_backbone(folder, tmp_path / "out")
     assert any("is zero" in note for note in open_checkpoint(folder).notes)
     state[f"{prefix}key.bias"][0] = 1
     with pytest.raises(InputError, match="unexpected: .*key.bias"):
-        backbones.convert_backbone(write(), tmp_path / "out")
+        backbone_folder.convert_backbone(write(), tmp_path / "out")
 
 
 @pytest.mark.shared
@@ -175,18 +175,19 @@ def test_both_kinds_of_query_bias_are_refused(hugging_face, tmp_path):
     for name in ("q_bias", "query.bias"):
         state[prefix + name] = np.ones(width, np.float32)
     with pytest.raises(InputError, match="are both blocks.0.attn.q_bias"):
-        backbones.convert_backbone(write(), tmp_path / "out")
+        backbone_folder.convert_backbone(write(), tmp_path / "out")
 
 
 @pytest.mark.shared
 def test_hugging_face_sizes_and_activations(hugging_face, tmp_path):
     write, _, _ = hugging_face
     size = json.loads((write() / "config.json").read_text())["image_size"]
-    spec = backbones.convert_backbone(write(image_size=[size, size]),
+    spec = backbone_folder.convert_backbone(write(image_size=[size, size]),
                                     tmp_path / "out")
     assert spec.image_size == (size, size)
     with pytest.raises(InputError, match="hidden_act='relu'"):
-        backbones.convert_backbone(write(hidden_act="relu"), tmp_path / "out")
+        backbone_folder.convert_backbone(write(hidden_act="relu"),
+                                         tmp_path / "out")
 
 
 def test_inspect_says_what_it_can(tmp_path, capsys):
@@ -235,15 +236,15 @@ def test_pth_keeps_what_no_tensor_tells(tmp_path):
                       "final_norm_epsilon": 1e-5})
     path = tmp_path / "source.safetensors"
     rng = np.random.default_rng(0)
-    from losa_jax.weights.table import expected_shapes
-    backbones.save_source(path, spec, {
+    from losa_jax.weights.name_table import expected_shapes
+    backbone_folder.save_source(path, spec, {
         name: rng.normal(size=shape).astype(np.float32)
         for name, shape in expected_shapes(spec).items()})
     back = tmp_path / "back.pth"
     assert convert.main([str(path), f"--output={tmp_path / 'out'}"]) == 0
     assert convert.main([str(tmp_path / "out"), "--to=torch",
                          f"--output={back}"]) == 0
-    assert backbones.convert_backbone(back, tmp_path / "again") == spec
+    assert backbone_folder.convert_backbone(back, tmp_path / "again") == spec
 
 
 @pytest.mark.torch
@@ -253,7 +254,7 @@ def test_nested_wrappers(tmp_path):
              for name, array in _state().items()}
     path = tmp_path / "nested.pth"
     torch.save({"epoch": 3, "state_dict": {"module": state}}, path)
-    spec = backbones.convert_backbone(path, tmp_path / "out", heads=2,
+    spec = backbone_folder.convert_backbone(path, tmp_path / "out", heads=2,
                                     clip_frames=4, image_size=(8, 8))
     assert spec == SPEC
 

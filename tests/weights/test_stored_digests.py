@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from losa_jax.weights import backbones
+from losa_jax.weights import backbone_folder
 
 BLOCK = {
     "norm1.weight": (12,), "norm1.bias": (12,), "attn.qkv.weight": (36, 12),
@@ -98,8 +98,8 @@ def _hugging_face(folder):
 ])
 def test_backbones(tmp_path, write, digest):
     source, options = write(tmp_path)
-    backbones.convert_backbone(source, tmp_path / "out", **options)
-    content = (tmp_path / "out" / backbones.ARRAYS_FILE).read_bytes()
+    backbone_folder.convert_backbone(source, tmp_path / "out", **options)
+    content = (tmp_path / "out" / backbone_folder.ARRAYS_FILE).read_bytes()
     facts = json.loads((tmp_path / "out" / "backbone.json").read_text())
     assert facts["sha256"] == hashlib.sha256(content).hexdigest()
     assert facts["sha256"] == digest
@@ -113,7 +113,7 @@ def test_backbones(tmp_path, write, digest):
      "cc86f75f2572e330be38acd1b652d49abee484c42a0490ea0be686120dd7872f"),
 ])
 def test_heads(shared_dir, name, digest):
-    from losa_jax.weights.heads import from_public
+    from losa_jax.weights.head_folder import from_public
 
     with np.load(shared_dir / f"data/parity/{name}.npz") as data:
         flat = from_public({key.removeprefix("param/"): data[key]

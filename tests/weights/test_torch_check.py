@@ -5,15 +5,15 @@ import pytest
 
 from losa_jax.data.video.decode import read_frames
 from losa_jax.data.windows.augment import test_view as view
-from losa_jax.weights import backbones
-from losa_jax.weights.recognize import open_checkpoint
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.open_checkpoint import open_checkpoint
 
 
 @pytest.fixture(scope="module")
 def real_backbone(shared_dir, tmp_path_factory):
     source = shared_dir / "data/weights/vit_small_patch14_dinov2.pth"
     output = tmp_path_factory.mktemp("dino") / "out"
-    backbones.convert_backbone(source, output, dtype="float32")
+    backbone_folder.convert_backbone(source, output, dtype="float32")
     return source, output
 
 
@@ -25,7 +25,7 @@ def test_features_of_a_real_clip(shared_dir, real_backbone, size):
     from losa_jax.weights.torch_check import compare_tokens
 
     source, output = real_backbone
-    spec, params, _ = backbones.open_backbone(output)
+    spec, params, _ = backbone_folder.open_backbone(output)
     video = sorted((shared_dir / "data/gestures/videos").glob("*.mp4"))[0]
     clip = view(read_frames(video, range(20, 52, 2)), size, "squash")[None]
     assert clip.shape == (1, 16, size, size, 3) and np.ptp(clip) > 100

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.annotations import thumos
+from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.formats import read_database
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError
@@ -151,14 +151,14 @@ def _put_right(video_id: str, duration: float | None, fps: float | None
                ) -> tuple[float | None, float | None, str]:
     """Duration, rate, and what was wrong with them: 30 frames a second taken
     for a THUMOS-14 video of fewer."""
-    rate, seconds = thumos.SLOW_VIDEOS.get(video_id, (0.0, 0.0))
-    wrong = seconds * rate / thumos.USUAL_FPS
+    rate, seconds = thumos_facts.SLOW_VIDEOS.get(video_id, (0.0, 0.0))
+    wrong = seconds * rate / thumos_facts.USUAL_FPS
     if not rate or duration is None or (
             abs(duration - wrong) > _SAME_DURATION * wrong):
         return duration, fps, ""
-    correction = (f"{duration:.2f} s is the length at {thumos.USUAL_FPS:g} "
-                  f"frames a second; the video has {rate:g}: {seconds:.2f} s "
-                  "is taken")
+    correction = (f"{duration:.2f} s is the length at "
+                  f"{thumos_facts.USUAL_FPS:g} frames a second; the "
+                  f"video has {rate:g}: {seconds:.2f} s is taken")
     return seconds, rate, correction
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.data.annotations import thumos
+from losa_jax.data.annotations import thumos_facts
 from losa_jax.errors import InputError
 
 
@@ -105,5 +105,5 @@ def _untrimmednet(path: Path) -> dict[str, dict[str, float]]:
     return {
         f"video_test_{row + 1:07d}": {
             name: float(values[number - 1])
-            for name, number in thumos.UCF101_NUMBERS.items()}
+            for name, number in thumos_facts.UCF101_NUMBERS.items()}
         for row, values in enumerate(scores)}

@@ -25,7 +25,7 @@ from losa_jax.data.video.container import (
     quarter_turns,
     stamp_seconds,
 )
-from losa_jax.data.video.reading import Frames, Reading
+from losa_jax.data.video.packet_scan import Frames, Reading
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)

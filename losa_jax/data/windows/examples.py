@@ -14,9 +14,10 @@ import numpy as np
 from losa_jax.data.records import Video
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows import sampling
-from losa_jax.data.windows.loader import Batch, Batches
+from losa_jax.data.windows.batch import Batch, Example
+from losa_jax.data.windows.loader import Batches
 from losa_jax.data.windows.readers import WindowReader
-from losa_jax.data.windows.skipped_videos import Example, pack_faults
+from losa_jax.data.windows.skipped_videos import pack_faults
 
 # A video's number, and what draws its window and view.
 Draw = tuple[int, np.random.Generator]
@@ -49,10 +50,7 @@ class TrainWindows:
         """Examples, stacked.
 
         Returns:
-          "frames" uint8 [b, f, size, size, 3] or features, "valid_samples"
-          int32 [b], "segments" float32 [b, n, 2] in tokens, "labels" int32
-          [b, n], "action_valid" bool [b, n], "video_number" int32 [b]; and
-          of the skipped videos, "faults" and "redrawn".
+          a training batch, see `batch`.
         """
         frames = self._reader.allocate(len(draws), self._config.window.frames)
         examples = [

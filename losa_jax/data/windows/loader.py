@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import grain
-import numpy as np
 
-Batch = dict[str, np.ndarray]
+from losa_jax.data.windows.batch import Batch
 
 
 def buffer_batches(num_threads: int) -> int:

@@ -18,15 +18,14 @@ from losa_jax.data.records import Video, Window
 from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment
+from losa_jax.data.windows.batch import Example, Inputs
 from losa_jax.data.windows.sampling import (
     clip_alignment,
     num_clips,
     test_windows_of,
     window_step,
 )
-from losa_jax.data.windows.skipped_videos import Example
 from losa_jax.data.windows.stream import (
-    Inputs,
     WindowRow,
     sliding_windows,
 )

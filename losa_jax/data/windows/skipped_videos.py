@@ -6,16 +6,16 @@ however far it reads ahead.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from losa_jax.data.windows.batch import Example
 from losa_jax.utils.atomic_write import written_whole
 
 logger = logging.getLogger(__name__)
 
-Example = Mapping[str, np.ndarray | np.generic]
 # Of an example: faults met while it was made, as JSON.
 FAULT_BYTES = 2048
 _REASON_CHARACTERS = 400

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax.data.records import Window
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.sampling import last_start
 from losa_jax.errors import InputError
 
@@ -23,8 +24,6 @@ from losa_jax.errors import InputError
 # wait for.
 _POLL_SECONDS = 0.1
 _FINISHED = object()
-
-Inputs = dict[str, np.ndarray]
 
 
 class WindowRow(NamedTuple):
@@ -53,8 +52,7 @@ class WindowBatch:
     """Windows that are run at once.
 
     Attributes:
-      inputs: [b, ...] arrays: "frames" or features, and "valid_samples"
-        int32 [b]; empty where no window was left to run.
+      inputs: [b, ...], see `batch`; empty where no window was left to run.
       rows: which windows these are; None for padding, whose valid_samples
         are 0.
       ended: videos whose last window is in this batch or was in an earlier

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from losa_jax.data.annotations import activitynet, thumos
+from losa_jax.data.annotations import activitynet_facts, thumos_facts
 from losa_jax.data.annotations.formats import read_ambiguous, read_database
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.errors import InputError
@@ -87,23 +87,23 @@ def test_what_is_none_of_them(tmp_path):
 def test_counts_of_the_public_sets(shared_dir):
     folder = shared_dir / "data"
     found = load_annotations(folder / "thumos14/thumos14.json")
-    assert found.class_names == thumos.CLASS_NAMES
+    assert found.class_names == thumos_facts.CLASS_NAMES
     for subset, videos, actions in (("validation", 200, 3007),
                                     ("test", 212, 3358)):
         chosen = found.subset(subset)
         assert len(chosen) == videos
         assert sum(len(video.actions) for video in chosen) == actions
     left = [video for video in found.subset("test")
-            if video.video_id not in thumos.EXCLUDED["thumos_211"]]
+            if video.video_id not in thumos_facts.EXCLUDED["thumos_211"]]
     assert len(left) == 211
     assert sum(len(video.actions) for video in left) == 3329
-    assert sum(video.video_id not in thumos.EXCLUDED["thumos_210"]
+    assert sum(video.video_id not in thumos_facts.EXCLUDED["thumos_210"]
                for video in found.subset("test")) == 210
 
     anet = folder / "activitynet"
     found = load_annotations(f"{anet / 'anet_anno_action.json'},"
                              f"{anet / 'video_info_new.csv'}")
-    assert found.class_names == activitynet.class_names()
+    assert found.class_names == activitynet_facts.class_names()
     # What BMN's table still had: the others were taken off the net.
     assert {subset: len(found.subset(subset)) for subset in (
         "training", "validation", "testing")} == {

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from losa_jax.data.annotations import lint as faults
-from losa_jax.data.annotations import thumos
+from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.lint import find_faults, summarise
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.annotations.outside import clipped_to
@@ -103,15 +103,15 @@ def test_thumos_with_wrong_durations(shared_dir, caplog):
     right = load_annotations(folder / "thumos14.json")
     wrong = load_annotations(folder / "thumos14_wrong_durations.json")
     found = _by_kind(wrong, ("validation", "test"))
-    assert set(found[faults.WRONG_DURATION]) == set(thumos.SLOW_VIDEOS)
+    assert set(found[faults.WRONG_DURATION]) == set(thumos_facts.SLOW_VIDEOS)
     # Put right, no action of these videos is lost.
     assert set(found[faults.OUTSIDE]) == set(PAST_THE_END)
     for name, video in wrong.videos.items():
         assert video.duration_seconds == pytest.approx(
             right.videos[name].duration_seconds, rel=0.015)
     assert {name: (right.videos[name].fps, right.videos[name]
-                   .duration_seconds) for name in thumos.SLOW_VIDEOS
-            } == thumos.SLOW_VIDEOS
+                   .duration_seconds) for name in thumos_facts.SLOW_VIDEOS
+            } == thumos_facts.SLOW_VIDEOS
     caplog.set_level(logging.WARNING)
     caplog.clear()
     clipped_to(wrong, {}, "clip")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from losa_jax.data.annotations import activitynet, thumos
+from losa_jax.data.annotations import activitynet_facts, thumos_facts
 from losa_jax.data.annotations.video_scores import load_video_scores
 from losa_jax.errors import InputError
 
@@ -24,7 +24,7 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
     scores = np.zeros((5, 101))
     scores[3, 92] = 0.7  # ThrowDiscus is UCF101's 93rd class
     np.save(tmp_path / "scores.npy", scores)
-    found = load_video_scores(tmp_path / "scores.npy", thumos.CLASS_NAMES,
+    found = load_video_scores(tmp_path / "scores.npy", thumos_facts.CLASS_NAMES,
                               ["video_test_0000004"])
     scores = found["video_test_0000004"]
     assert scores["ThrowDiscus"] == pytest.approx(0.7)
@@ -55,11 +55,11 @@ def test_the_public_files(shared_dir):
     folder = shared_dir / "data"
     found = load_video_scores(
         folder / "activitynet/video_level_top1_scores.json",
-        activitynet.class_names(), ["wONwHYy59Tc"])
+        activitynet_facts.class_names(), ["wONwHYy59Tc"])
     assert list(found["wONwHYy59Tc"]) == ["Blow-drying hair"]
     found = load_video_scores(
         folder / "thumos14/untrimmednet_test_scores.npy",
-        thumos.CLASS_NAMES, ["video_test_0000004"])
+        thumos_facts.CLASS_NAMES, ["video_test_0000004"])
     # Its annotations are of cricket.
     best = max(found["video_test_0000004"],
                key=found["video_test_0000004"].get)

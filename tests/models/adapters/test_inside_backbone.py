@@ -16,7 +16,7 @@ from losa_jax.models.adapters.inside_backbone import (
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.weights import videomae
-from losa_jax.weights.table import expected_shapes
+from losa_jax.weights.name_table import expected_shapes
 from tests.models.adapters.test_ladder import _NAMES
 from tests.models.backbones.test_videomae import (
     TOLERANCE,

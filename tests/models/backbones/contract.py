@@ -8,13 +8,13 @@ import pytest
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, family_of
-from losa_jax.weights import backbones
-from losa_jax.weights.recognize import open_checkpoint
-from losa_jax.weights.table import (
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import (
     expected_shapes,
     expected_source,
     weights_module,
 )
+from losa_jax.weights.open_checkpoint import open_checkpoint
 
 
 def check_family(spec, folder):
@@ -30,7 +30,7 @@ def check_family(spec, folder):
               for name, shape in expected_shapes(spec).items()}
     _check_spec(spec)
     _check_weights(spec, params, folder)
-    backbone = backbones.load_backbone(folder / "converted")
+    backbone = backbone_folder.load_backbone(folder / "converted")
     assert backbone.spec == spec
     _check_features(spec, backbone, rng)
 
@@ -53,14 +53,15 @@ def _check_weights(spec, params, folder):
     assert {place.rule.ours for place in places} == set(params), (
         "each parameter needs a line in RULES")
     source = folder / "source.safetensors"
-    backbones.save_source(source, spec, params)
+    backbone_folder.save_source(source, spec, params)
     checkpoint = open_checkpoint(source)
     for name in BACKBONES:
         assert weights_module(name).recognizes(checkpoint.tensors) == (
             name == family_of(spec)), name
     assert checkpoint.family == family_of(spec)
-    assert backbones.convert_backbone(source, folder / "converted") == spec
-    got_spec, got, _ = backbones.open_backbone(folder / "converted")
+    assert spec == backbone_folder.convert_backbone(source,
+                                                    folder / "converted")
+    got_spec, got, _ = backbone_folder.open_backbone(folder / "converted")
     assert got_spec == spec and set(got) == set(params)
     for name, array in params.items():
         assert got[name].tobytes() == array.tobytes(), name

@@ -5,7 +5,7 @@ import pytest
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights.table import weights_module
+from losa_jax.weights.name_table import weights_module
 from tests.models.backbones.contract import check_family
 
 TINY = dict(width=24, depth=3, heads=2, mlp_width=40, patch=8, clip_frames=4,

@@ -18,9 +18,9 @@ from losa_jax.models.backbones import BACKBONES
 from losa_jax.models.backbones.base import BackboneFamily
 from losa_jax.training import build
 from losa_jax.training.encoder import encoder_inputs
-from losa_jax.weights import backbones
-from losa_jax.weights.recognize import open_checkpoint
-from losa_jax.weights.table import expected_shapes, source_tensors
+from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import expected_shapes, source_tensors
+from losa_jax.weights.open_checkpoint import open_checkpoint
 from tests import toy_family
 from tests.models.backbones.contract import check_family
 
@@ -44,7 +44,8 @@ def _state():
 @pytest.fixture
 def config(tmp_path):
     save_file(_state(), tmp_path / "toy.safetensors")
-    backbones.convert_backbone(tmp_path / "toy.safetensors", tmp_path / "toy")
+    backbone_folder.convert_backbone(tmp_path / "toy.safetensors",
+                                     tmp_path / "toy")
     config = quick.get_config()
     config.backbone.update(checkpoint=str(tmp_path / "toy"), width=16,
                            depth=4, heads=0)
@@ -81,7 +82,7 @@ def test_parts_and_wrappers_of_its_own(tmp_path, capsys):
     assert convert.main([*command, "--verify", "--frames=6"]) == 0
     shown = capsys.readouterr().out
     assert "4 blocks of width 16" in shown and "not compared" in shown
-    assert backbones.open_backbone(tmp_path / "out")[0].clip_frames == 6
+    assert backbone_folder.open_backbone(tmp_path / "out")[0].clip_frames == 6
     facts = json.loads((tmp_path / "out/backbone.json").read_text())
     assert facts["family"] == "toy" and facts["pixel_std"] == [255.0] * 3
     assert convert.main([*command, "--heads=2"]) == 1
@@ -103,7 +104,7 @@ def test_it_encodes_windows_of_clips_of_another_length(config):
                             encoder_inputs({"frames": frames}), None, None)
     assert features.last.shape == (2, 4, 4, 16)
     assert features.taps.shape == (2, 2, 4, 4, 1, 2, 16)
-    backbone = backbones.load_backbone(config.backbone.checkpoint)
+    backbone = backbone_folder.load_backbone(config.backbone.checkpoint)
     alone = backbone.features(frames[1, 8:16][None])
     np.testing.assert_allclose(features.last[1, 1], alone.last[0], atol=1e-5)
 

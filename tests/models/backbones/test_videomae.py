@@ -16,8 +16,8 @@ from losa_jax.models.backbones.videomae import (
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.models.ops.positions import bicubic_matrix, sincos_table
 from losa_jax.models.ops.taps import pool_grid
-from losa_jax.weights import backbones, videomae
-from losa_jax.weights.table import expected_shapes
+from losa_jax.weights import backbone_folder, videomae
+from losa_jax.weights.name_table import expected_shapes
 
 # Stated for values of order 1; the fixtures' largest are 2 to 8.
 TOLERANCE = 2e-5
@@ -96,9 +96,9 @@ def test_every_block_equals_the_public_model(shared_dir, name):
 def test_a_whole_checkpoint_file_equals_the_public_model(shared_dir,
                                                          tmp_path):
     folder = shared_dir / "data/parity"
-    backbones.convert_backbone(folder / "videomaev2_ckpt_module.pth",
+    backbone_folder.convert_backbone(folder / "videomaev2_ckpt_module.pth",
                              tmp_path / "out", heads=4, image_size=(42, 42))
-    spec, flat, _ = backbones.open_backbone(tmp_path / "out")
+    spec, flat, _ = backbone_folder.open_backbone(tmp_path / "out")
     data = np.load(folder / "videomaev2_ckpt_module_expected.npz")
     model = _model(spec, flat)
     clips = jnp.asarray(_pixels(data["in/x"]), jnp.float32)
@@ -113,8 +113,8 @@ def test_a_whole_checkpoint_file_equals_the_public_model(shared_dir,
 @pytest.mark.shared
 def test_a_hugging_face_folder_equals_transformers(shared_dir, tmp_path):
     folder = shared_dir / "data/parity/hf_videomae_tiny"
-    backbones.convert_backbone(folder, tmp_path / "out")
-    spec, flat, _ = backbones.open_backbone(tmp_path / "out")
+    backbone_folder.convert_backbone(folder, tmp_path / "out")
+    spec, flat, _ = backbone_folder.open_backbone(tmp_path / "out")
     data = np.load(folder / "expected.npz")
     model = _model(spec, flat)
     clips = np.moveaxis(data["in/pixel_values"], 1, 2)

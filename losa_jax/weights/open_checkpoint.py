@@ -1,5 +1,5 @@
-"""Public checkpoints of backbones: of which family one is, and as its table
-names the tensors."""
+"""Opens a public checkpoint of a backbone: finds its family and gives its
+tensors the names of the family's table."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from losa_jax.weights.checkpoint_file import (
     Tensor,
     open_file,
 )
-from losa_jax.weights.table import expected_source, weights_module
+from losa_jax.weights.name_table import expected_source, weights_module
 
 _BLOCK = r"(\d+)"
 

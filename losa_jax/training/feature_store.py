@@ -13,7 +13,7 @@ from losa_jax.models.adapters import ADAPTERS
 from losa_jax.training.build import choose_tap_layers
 from losa_jax.training.encoder import tap_grid
 from losa_jax.training.restore import plain
-from losa_jax.weights.backbones import open_backbone
+from losa_jax.weights.backbone_folder import open_backbone
 
 TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
               "float16": jnp.float16}

@@ -31,18 +31,18 @@ from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.utils.atomic_write import written_whole
 from losa_jax.weights.checkpoint_file import Tensor, open_safetensors
-from losa_jax.weights.recognize import (
-    Checkpoint,
-    checkpoint_spec,
-    misfits,
-    open_checkpoint,
-)
-from losa_jax.weights.table import (
+from losa_jax.weights.name_table import (
     Place,
     expected_shapes,
     expected_source,
     source_tensors,
     weights_module,
+)
+from losa_jax.weights.open_checkpoint import (
+    Checkpoint,
+    checkpoint_spec,
+    misfits,
+    open_checkpoint,
 )
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"

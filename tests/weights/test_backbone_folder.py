@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights import backbones, videomae
-from losa_jax.weights.table import expected_shapes, source_tensors
+from losa_jax.weights import backbone_folder, videomae
+from losa_jax.weights.name_table import expected_shapes, source_tensors
 from losa_jax.weights.torch_pickle import load_torch_zip
 
 SPEC = VideoMaeSpec(
@@ -36,7 +36,7 @@ def _source(tmp_path, change=lambda state: None, spec=SPEC):
 
 
 def _convert(path, output, **options):
-    return backbones.convert_backbone(
+    return backbone_folder.convert_backbone(
         path, output, **{"heads": 2, "clip_frames": 4,
                          "image_size": (8, 12), **options})
 
@@ -49,10 +49,10 @@ def _convert(path, output, **options):
 def test_round_trip_is_bit_exact(tmp_path, spec):
     params = _params(spec)
     path = tmp_path / "model.safetensors"
-    backbones.save_source(path, spec, params)
+    backbone_folder.save_source(path, spec, params)
     # Heads, frames and size come from the file's metadata.
-    assert backbones.convert_backbone(path, tmp_path / "out") == spec
-    got_spec, got, info = backbones.open_backbone(tmp_path / "out")
+    assert backbone_folder.convert_backbone(path, tmp_path / "out") == spec
+    got_spec, got, info = backbone_folder.open_backbone(tmp_path / "out")
     assert got_spec == spec and info.source == "model.safetensors"
     assert set(got) == set(params)
     for name, array in params.items():
@@ -76,7 +76,7 @@ def test_layouts_by_hand(tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_dtype_is_cast_once(tmp_path, dtype):
     _convert(_source(tmp_path), tmp_path / "out", dtype=dtype)
-    _, got, _ = backbones.open_backbone(tmp_path / "out")
+    _, got, _ = backbone_folder.open_backbone(tmp_path / "out")
     kind = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
     for name, array in _params().items():
         assert got[name].dtype == kind
@@ -122,7 +122,7 @@ def test_only_a_converted_folder_is_replaced(tmp_path):
     assert (precious / "thesis.txt").read_text() == "years of work"
     _convert(path, tmp_path / "out")
     _convert(path, tmp_path / "out", dtype="float16")
-    _, got, _ = backbones.open_backbone(tmp_path / "out")
+    _, got, _ = backbone_folder.open_backbone(tmp_path / "out")
     assert got["patch_embed/bias"].dtype == np.float16
 
 
@@ -136,7 +136,7 @@ def test_damaged_folders_are_refused(tmp_path, damage, message):
     _convert(_source(tmp_path), tmp_path / "out")
     damage(tmp_path / "out")
     with pytest.raises(InputError, match=message):
-        backbones.open_backbone(tmp_path / "out")
+        backbone_folder.open_backbone(tmp_path / "out")
 
 
 def _rewrite_facts(folder, change):
@@ -151,7 +151,7 @@ def test_folders_from_before_there_were_families_load(tmp_path):
     facts = json.loads((tmp_path / "out/backbone.json").read_text())
     assert facts["family"] == "videomae" and facts["format_version"] == 1
     _rewrite_facts(tmp_path / "out", lambda facts: facts.pop("family"))
-    assert backbones.open_backbone(tmp_path / "out")[0] == spec
+    assert backbone_folder.open_backbone(tmp_path / "out")[0] == spec
 
 
 @pytest.mark.parametrize("change, message", [
@@ -164,13 +164,13 @@ def test_what_is_not_ours_is_refused(tmp_path, change, message):
     _convert(_source(tmp_path), tmp_path / "out")
     _rewrite_facts(tmp_path / "out", lambda facts: facts.update(change))
     with pytest.raises(InputError, match=message):
-        backbones.open_backbone(tmp_path / "out")
+        backbone_folder.open_backbone(tmp_path / "out")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_loaded_backbone_gives_features(tmp_path, dtype):
     spec = _convert(_source(tmp_path), tmp_path / "out")
-    backbone = backbones.load_backbone(tmp_path / "out", dtype=dtype)
+    backbone = backbone_folder.load_backbone(tmp_path / "out", dtype=dtype)
     assert backbone.spec == spec
     assert backbone.blocks.mlp.fc1.kernel[...].dtype == dtype
     assert backbone.blocks.norm1.scale[...].dtype == "float32"
@@ -221,7 +221,7 @@ def test_torch_files_are_read_without_torch(tmp_path, wrapper):
     path = tmp_path / "model.pth"
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
     _convert(path, tmp_path / "out")
-    _, got, _ = backbones.open_backbone(tmp_path / "out")
+    _, got, _ = backbone_folder.open_backbone(tmp_path / "out")
     for name, array in _params().items():
         np.testing.assert_array_equal(got[name], array)
 
@@ -317,7 +317,7 @@ def test_a_truncated_checkpoint_is_refused(shared_dir, tmp_path):
     path = tmp_path / "cut.pth"
     path.write_bytes(whole[:len(whole) // 2])
     with pytest.raises(InputError, match="cut short or damaged"):
-        backbones.convert_backbone(path, tmp_path / "out")
+        backbone_folder.convert_backbone(path, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["cut.pth"]
 
 
@@ -328,7 +328,7 @@ def test_pretraining_decoder_is_dropped_aloud(tmp_path):
     state["mask_token"] = np.zeros((1, 1, 4), np.float32)
     path = tmp_path / "pretrained.safetensors"
     save_file(state, path)
-    checkpoint = backbones.open_checkpoint(path)
+    checkpoint = backbone_folder.open_checkpoint(path)
     assert any("2 tensors of its decoder" in n for n in checkpoint.notes)
     assert _convert(path, tmp_path / "out") == SPEC
 
@@ -363,9 +363,9 @@ def test_hugging_face_joins_query_key_and_value(tmp_path):
     state = {f"videomae.{name}": rng.normal(size=shape).astype(np.float32)
              for name, shape in shapes.items()}
     save_file(state, folder / "model.safetensors")
-    spec = backbones.convert_backbone(folder, tmp_path / "out")
+    spec = backbone_folder.convert_backbone(folder, tmp_path / "out")
     assert spec.norm_epsilon == 1e-12 and spec.final_norm == "norm"
-    _, got, _ = backbones.open_backbone(tmp_path / "out")
+    _, got, _ = backbone_folder.open_backbone(tmp_path / "out")
     part = "videomae." + base + "attention.attention."
     kernel = got["blocks/attn/qkv/kernel"][0]
     for i, name in enumerate(("query", "key", "value")):

@@ -1,4 +1,4 @@
-"""Public checkpoints of heads, in and on our disk.
+"""Converts a public checkpoint of a head to a folder of ours, and loads it.
 
 A converted head is a folder of `head.safetensors` (flat parameters by our
 names) and `head.json` (what it is).
@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 from losa_jax.errors import InputError
 from losa_jax.weights import actionformer, tridet
 from losa_jax.weights.checkpoint_file import Tensor, open_file
-from losa_jax.weights.head_table import apply_rules
+from losa_jax.weights.head_name_table import apply_rules
 
-HEADS = {"actionformer": actionformer, "tridet": tridet}
+HEAD_MODULES = {"actionformer": actionformer, "tridet": tridet}
 ARRAYS_FILE = "head.safetensors"
 FACTS_FILE = "head.json"
 FORMAT_VERSION = 1
@@ -79,8 +79,8 @@ def from_public(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _head_of(names: Iterable[str]) -> ModuleType:
     names = tuple(names)
-    return next((head for head in HEADS.values() if head.recognizes(names)),
-                actionformer)
+    return next((module for module in HEAD_MODULES.values()
+                 if module.recognizes(names)), actionformer)
 
 
 def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       InputError: another model, or an option that ours does not have.
     """
-    names = {head.MODEL_NAME: head for head in HEADS.values()}
+    names = {head.MODEL_NAME: head for head in HEAD_MODULES.values()}
     name = public.get("model_name", actionformer.MODEL_NAME)
     if name not in names:
         raise InputError(f"model_name {name!r}: known are "

@@ -2,7 +2,7 @@
 
 import pytest
 
-from losa_jax.detection.fusion import fuse, rescore
+from losa_jax.detection.classifier_scores import fuse, rescore
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 

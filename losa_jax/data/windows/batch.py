@@ -1,0 +1,47 @@
+"""What a batch holds: names, shapes and dtypes of its arrays.
+
+Sizes: b windows of f samples (frames as the backbone sees them) of S x S
+pixels; n clips of u temporal tokens; k tapped blocks with h x w patches; c
+channels; a actions, the most that a training video has.
+
+Inputs of the model, from one of three sources:
+
+    frames          uint8 [b, f, S, S, 3]     RGB, 0..255; from videos
+    last            [b, n, u, c]              from the cache, in its dtype:
+    taps            [b, k, n, u, h, w, c]     the backbone's features
+                                              (`raw_taps` with every patch)
+    last            float32 [b, t, 1, c]      from feature files
+
+and always
+
+    valid_samples   int32 [b]                 real samples, the first ones; 0
+                                              in a row that fills up a batch
+
+A training batch also has
+
+    segments        float32 [b, a, 2]         start and end of the actions, in
+                                              tokens of the head
+    labels          int32 [b, a]
+    action_valid    bool [b, a]
+    video_number    int32 [b]                 place in the training set
+    decoded_frames  int32 [b]                 from videos only
+    faults          uint8 [b, 2048]           see `skipped_videos`
+    redrawn         int32 [b]
+
+of which the last four stay on the host. Models have the taps' axis first, as
+[k, b, n, u, h, w, c].
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+# What a batch has for the model, `valid_samples` included.
+Inputs = dict[str, np.ndarray]
+# One window of a training batch, without the first axis.
+Example = Mapping[str, np.ndarray | np.generic]
+
+INPUT_KEYS = ("frames", "last", "taps", "raw_taps")
+# What `skipped_videos` does not take out of a batch and no device needs.
+HOST_KEYS = ("video_number", "decoded_frames")

@@ -45,7 +45,6 @@ from losa_jax.training import build
 from losa_jax.training.encoder import Encoder, frozen_encoder
 from losa_jax.training.feature_store import cache_dtype, cache_facts
 from losa_jax.utils.xla_options import compiler_options
-from losa_jax.weights.backbone_folder import open_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +133,7 @@ def _videos(config: Any, workdir: Path) -> list[Video]:
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
                   ) -> tuple[Encoder, str]:
     """The frozen encoder, and under which name its taps are stored."""
-    spec, flat, _ = open_backbone(Path(config.backbone.checkpoint))
-    build.check_backbone(config.backbone, spec)
+    spec, flat, _ = build.configured_backbone(config)
     build.check_window(config, spec)
     # A cache of every patch keeps them as the blocks gave them.
     is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]

@@ -1,4 +1,4 @@
-"""The only place that turns seconds into frames into samples into tokens.
+"""Converts the times of actions: seconds, frames, samples, tokens.
 
 Four clocks run along one video:
 

@@ -1,4 +1,7 @@
-"""ActionFormer's losses: focal for classes, distance-IoU for boundaries."""
+"""Losses of pyramid heads: focal for classes, distance-IoU for boundaries.
+
+`detection_loss` is ActionFormer's, `per_class_detection_loss` TriDet's.
+"""
 
 from typing import NamedTuple
 

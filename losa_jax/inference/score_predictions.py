@@ -1,4 +1,7 @@
-"""Predictions against annotations: mAP by the protocol of a data set."""
+"""Scores predictions against annotations: mAP by a data set's protocol.
+
+No model runs here; the job that runs one is `losa_jax.jobs.evaluate`.
+"""
 
 import os
 from collections.abc import Callable, Mapping, Sequence

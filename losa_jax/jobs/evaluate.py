@@ -166,12 +166,12 @@ class Evaluator:
                 "mAP: %s", len(failed), len(self._data.test),
                 ", ".join(sorted(failed)))
         return evaluate_map(
-            ground_truth(self._data, predictions), predictions,
+            testing_truth(self._data, predictions), predictions,
             class_names=scored_classes(self._data, predictions),
             tiou_thresholds=tuple(self._config.evaluate.tiou_thresholds))
 
 
-def ground_truth(data: DataSet, predictions: dict[str, list[Detection]]
+def testing_truth(data: DataSet, predictions: dict[str, list[Detection]]
                  ) -> dict[str, list[tuple[float, float, str]]]:
     """Actions of the testing videos that have predictions.
 
@@ -289,7 +289,7 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
         index = write_split_report(
             output, title=workdir.resolve().name, scores=output / MAP_FILE,
             videos=data.test, videos_folder=config.data.videos,
-            truth=ground_truth(data, predictions), predictions=predictions,
+            truth=testing_truth(data, predictions), predictions=predictions,
             class_names=scored_classes(data, predictions),
             thresholds=workdir / THRESHOLDS_FILE, max_pages=report_pages,
             facts=[f"recipe {config.name}",

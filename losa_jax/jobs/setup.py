@@ -1,4 +1,4 @@
-"""What every job does first: folder, log, data."""
+"""What a job of a config does first: folder, log, data."""
 
 import dataclasses
 import functools

@@ -26,10 +26,10 @@ from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
     Evaluator,
-    ground_truth,
     print_report,
     scored_classes,
     source_of_classes,
+    testing_truth,
     write_results,
 )
 from losa_jax.jobs.pretrain import ensure_backbone
@@ -239,7 +239,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     write_results(workdir, report, predictions,
                   {"checkpoint": BEST, "step": best_step}, config)
     write_json(workdir / THRESHOLDS_FILE, best_f1_thresholds(
-        ground_truth(data, predictions), predictions,
+        testing_truth(data, predictions), predictions,
         class_names=scored_classes(data, predictions)))
     checkpoints.close()
     print_report(report, config)

@@ -1,4 +1,4 @@
-"""Everything that is trained: adapter, fusion and head in one module.
+"""Adapter and head in one module: backbone features to head outputs.
 
 The frozen backbone is another module with a parameter tree of its own;
 `backbones.encode_windows` runs it clip by clip.

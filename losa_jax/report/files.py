@@ -1,4 +1,4 @@
-"""Detections of one video as the files that people and programs open.
+"""Detections of one video as text: CSV, SubRip, WebVTT, ELAN.
 
 Pure functions: rows in, text out. A row is a dictionary with "label",
 "score", "start_seconds", "end_seconds", "start_frame" and "end_frame" (one

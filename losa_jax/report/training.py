@@ -19,8 +19,9 @@ from losa_jax.report.charts import (
 )
 from losa_jax.report.document import escape, make_document, write_page
 from losa_jax.report.tables import map_table, tiles
+from losa_jax.utils.run_files import METRICS_FILE
 
-METRICS_FILE, PAGE_FILE = "metrics.jsonl", "training.html"
+PAGE_FILE = "training.html"
 
 
 class _Chart(NamedTuple):

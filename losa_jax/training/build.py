@@ -1,6 +1,6 @@
-"""From a config to modules and the encode function.
+"""Makes the network of a config: specs, modules, jitted steps.
 
-The one place that knows which config key goes into which constructor.
+`encoder` does the part of the backbone; `restore` makes the optimizer.
 """
 
 import dataclasses

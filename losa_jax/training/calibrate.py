@@ -1,4 +1,4 @@
-"""A start for training a transformer from scratch, measured on real clips.
+"""Sets the first scales of a transformer that is trained from scratch.
 
 Two scales that random numbers get wrong. Patch channels: high frequencies of
 real pictures are faint, so each channel is brought to the same strength. The

@@ -1,4 +1,4 @@
-"""Which cached features fit a run."""
+"""Opens the features that a run reads in place of videos, if they fit."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and what it prints of it."""
+"""The training state, and the table of parameters that a run prints."""
 
 from typing import Any
 

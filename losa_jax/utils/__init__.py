@@ -1,1 +1,1 @@
-"""Helpers that know nothing of the subject."""
+"""Helpers of jobs: atomic writes, names of files, compiled programs."""

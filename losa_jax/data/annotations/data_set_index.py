@@ -112,6 +112,6 @@ def read_index(data_set: Path) -> dict[str, Any]:
 
 
 def database(index: Mapping[str, Any]) -> dict[str, Any]:
-    """The annotations, in the layout of `annotation_formats`."""
+    """The annotations, in the layout of `formats`."""
     return {entry["video_id"]: entry["annotated"]
             for entries in index["videos"].values() for entry in entries}

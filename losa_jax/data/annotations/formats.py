@@ -8,10 +8,11 @@ Each reader gives the "database" object of the ActivityNet layout:
     BMN           anet_anno_action.json,video_info_new.csv
     AFSD          val_Annotation.csv,val_video_info.csv
     THUMOS-14     the folder of <Class>_val.txt or <Class>_test.txt
-    flat JSON     {video id: {"duration", "annotations", ...}}
+    flat JSON     {video id: {"subset", "duration", "annotations", ...}}
     TFDS          the folder that `losa_jax.data.build` wrote
 
-Two files are given with a comma between them.
+Two files are given with a comma between them. A new layout is a reader here
+and a branch of `read_database`.
 """
 
 import csv

@@ -1,4 +1,6 @@
-"""The ActivityNet-style annotation file, read once and checked as a whole.
+"""Annotations of any layout of `formats`, read once and checked as a whole.
+
+They come as ActivityNet's JSON or are made into it:
 
     {"database": {
        "video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,

@@ -3,7 +3,7 @@
 *Untrimmed* videos for localization, and *trimmed* clips of single motions for
 pre-training a small backbone. In both, one object moves over a textured
 background among smaller ones, and classes differ only in how it moves over
-time (`synthetic_motion`); what it looks like (`synthetic_scene`) is drawn
+time (`motion`); what it looks like (`scene`) is drawn
 from another random stream.
 
 Mirroring a picture, or playing it backwards, turns one class into another:

@@ -1,4 +1,6 @@
-"""The backbone with gradients in it: what LoSA is compared with.
+"""Adapters inside the backbone (AdaTAD), and fine-tuning of its blocks.
+
+The gradient goes through the backbone: what LoSA is compared with.
 
 `tia` puts AdaTAD's temporal adapter behind each of the top blocks, which
 stay frozen themselves; `full` trains the top blocks, and the embedding too

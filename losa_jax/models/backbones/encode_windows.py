@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from losa_jax.models.backbones.base import Backbone
 
@@ -25,7 +25,7 @@ class WindowFeatures(NamedTuple):
 
 
 def encode_windows(backbone: Backbone,
-                   frames: Float[Array, "b f H W 3"], *,
+                   frames: Num[Array, "b f H W 3"], *,
                    taps: tuple[int, ...],
                    tap_grid: tuple[int, int] | None,
                    chunk_clips: int, tap_norm: bool = True,

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import losa_jax
-from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.predictions import write_predictions
 from losa_jax.detection.segments import Detection
 from losa_jax.models.backbones.videomae import VideoMaeSpec
@@ -115,20 +114,3 @@ def test_an_adapter_that_cannot_learn_is_refused(wrong, message):
 def test_a_head_with_wrong_sizes_is_refused(spec, wrong, message):
     with pytest.raises(losa_jax.InputError, match=message):
         getattr(losa_jax, spec)(in_width=8, num_classes=2, **wrong)
-
-
-def test_evaluate_scores_the_subset_of_the_predicted_videos(
-        config, tmp_path):  # noqa: F811
-    annotations = config.data.annotations
-    with pytest.raises(losa_jax.InputError, match="name the subset"):
-        losa_jax.evaluate({"stranger": []}, annotations)
-    with pytest.raises(losa_jax.InputError, match="protocol='coco'"):
-        losa_jax.evaluate({}, annotations, protocol="coco")
-    perfect = {}
-    loaded = load_annotations(Path(annotations))
-    for video in loaded.subset("testing"):
-        perfect[video.video_id] = [
-            losa_jax.Detection(*action, 1.0) for action in video.actions]
-    for protocol in ("activitynet", "thumos"):
-        report = losa_jax.evaluate(perfect, annotations, protocol=protocol)
-        assert report.average_map == pytest.approx(1.0)

@@ -88,29 +88,3 @@ def test_every_public_name_is_documented(name):
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         losa_jax.lode  # noqa: B018
-
-
-@pytest.mark.parametrize("wrong, message", [
-    ({"gates": "tnah"}, "LosaSpec.gates='tnah': choose one of none, tanh"),
-    ({"long_mixer": "atention"}, "LosaSpec.long_mixer='atention'"),
-    ({"width": 30}, "width=30 does not divide by LosaSpec.attention_heads"),
-    ({"num_taps": 0}, "LosaSpec.num_taps=0: must be at least 1")])
-def test_an_adapter_that_cannot_learn_is_refused(wrong, message):
-    sizes = {"in_width": 48, "num_taps": 2, "clip_tokens": 8,
-             "tap_grid": (2, 2)}
-    with pytest.raises(losa_jax.InputError, match=message):
-        losa_jax.LosaSpec(**{**sizes, **wrong})
-
-
-@pytest.mark.parametrize("spec, wrong, message", [
-    ("ActionFormerSpec", {"width": 30, "attention_heads": 4},
-     "ActionFormerSpec.width=30"),
-    ("ActionFormerSpec", {"attention_window": (5, 5)},
-     "attention_window=.* one for each of the 6 levels"),
-    ("TriDetSpec", {"downsample": "mean"}, "TriDetSpec.downsample='mean'"),
-    ("TriDetSpec", {"width": 24}, "16 groups"),
-    ("TriDetSpec", {"neck": "fnp"}, "TriDetSpec.neck='fnp'"),
-    ("ActionFormerSpec", {"regression_edges": (8.0, 4.0)}, "ascending")])
-def test_a_head_with_wrong_sizes_is_refused(spec, wrong, message):
-    with pytest.raises(losa_jax.InputError, match=message):
-        getattr(losa_jax, spec)(in_width=8, num_classes=2, **wrong)

@@ -1,6 +1,7 @@
 """From a head's outputs at its points to the best segments of a window."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Points
+from losa_jax.errors import check_between, check_choice, check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +18,17 @@ class DecodeSettings:
     """Which segments of a window are kept for NMS.
 
     Attributes:
-      score_threshold: scores must lie above it.
-      top_k: how many (point, class) pairs to keep at most.
+      score_threshold: scores, 0..1 after the sigmoid, must lie above it.
+      top_k: how many (point, class) pairs of a window to keep at most.
       top_k_per_level: keep `top_k` on every level (ActionFormer), not of all
         levels together (OpenTAD).
-      min_length_tokens: segments must be longer; a negative value lets
-        empty ones through (OpenTAD has no such threshold).
+      min_length_tokens: segments must be longer, in tokens of the finest
+        level; a negative value lets empty ones through (OpenTAD has no such
+        threshold).
       keep_all_scores: keep the scores of all classes of each segment.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     score_threshold: float = 0.001
@@ -30,6 +36,13 @@ class DecodeSettings:
     top_k_per_level: bool = False
     min_length_tokens: float = 0.05
     keep_all_scores: bool = False
+
+    def __post_init__(self) -> None:
+        check_between(self, 0, 1, "score_threshold")
+        check_whole(self, 1, "top_k")
+        check_between(self, -math.inf, math.inf, "min_length_tokens")
+        check_choice(self, "top_k_per_level", (True, False))
+        check_choice(self, "keep_all_scores", (True, False))
 
 
 def decode(class_logits: Float[Array, "p k"],

@@ -9,6 +9,7 @@ Order is stable everywhere: of equal scores the lowest index comes first.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.detection.segments import Segments
-from losa_jax.errors import check_choice
+from losa_jax.errors import check_between, check_choice, check_whole
 
 # Added to the lengths (not to the intersection) before an overlap is
 # computed, as ActionFormer's NMS does: empty segments then overlap nothing,
@@ -155,14 +156,19 @@ class NmsSettings:
     Attributes:
       method: "soft", "hard", or "none", which only sorts and cuts.
       per_class: every class on its own, else all classes together.
-      sigma: of "soft".
-      iou_threshold: of "hard".
-      min_score: as in `soft_nms` or `hard_nms`.
-      max_kept: rows kept of each class, and then of all.
+      sigma: of "soft", above 0: another's score falls by the factor
+        exp(-IoU^2 / sigma).
+      iou_threshold: of "hard", 0..1: others go from this IoU on.
+      min_score: 0..1; "soft" drops what falls below it, "hard" what is not
+        above it.
+      max_kept: rows kept of each class, and then of all; 1 or more.
       voting_threshold: above 0, every kept segment becomes the mean of all
         candidates that overlap it so much; only without `per_class`.
       voting: weight of a vote, score x overlap ("actionformer") or score
         alone ("tridet").
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     method: str = "soft"
@@ -177,6 +183,11 @@ class NmsSettings:
     def __post_init__(self) -> None:
         check_choice(self, "method", ("soft", "hard", "none"))
         check_choice(self, "voting", ("actionformer", "tridet"))
+        check_choice(self, "per_class", (True, False))
+        check_between(self, 0, math.inf, "sigma", without=(0,))
+        check_between(self, 0, 1, "iou_threshold", "min_score",
+                      "voting_threshold")
+        check_whole(self, 1, "max_kept")
 
 
 def suppress(candidates: Segments, num_classes: int, settings: NmsSettings

@@ -102,6 +102,9 @@ def nms_settings(evaluate: Any, max_kept: int | None = None) -> NmsSettings:
       max_kept: in place of its max_detections.
     """
     with fields_as_keys(NmsSettings, "config.evaluate", method="nms",
+                        per_class="nms_per_class", sigma="nms_sigma",
+                        iou_threshold="nms_iou_threshold",
+                        min_score="nms_min_score",
                         max_kept="max_detections"):
         return NmsSettings(
             method=evaluate.nms, per_class=evaluate.nms_per_class,

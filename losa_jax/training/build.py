@@ -214,7 +214,8 @@ def jit_predict_step(config: Any, model: Model, mesh: Mesh) -> Any:
 
 def decode_settings(evaluate: Any) -> DecodeSettings:
     """Those of the config section `evaluate`."""
-    return _from_sections(DecodeSettings, evaluate)
+    with fields_as_keys(DecodeSettings, "config.evaluate"):
+        return _from_sections(DecodeSettings, evaluate)
 
 
 def backbone_request(backbone: Any) -> dict[str, Any]:
@@ -346,7 +347,11 @@ def make_head_spec(config: Any, *, in_width: int, num_classes: int,
     if kind not in HEADS:
         raise InputError(f"config.head.kind={kind!r}: choose one of "
                          f"{', '.join(HEADS)}")
-    with fields_as_keys(HEADS[kind].spec, "config.head"):
+    elsewhere = {name: f"config.loss.{name}" for name in config.loss}
+    with fields_as_keys(
+            HEADS[kind].spec, "config.head", **elsewhere,
+            in_width="config.features.width",
+            max_tokens="config.window.tokens"):
         return _from_sections(
             HEADS[kind].spec, config.head, config.loss, in_width=in_width,
             num_classes=num_classes, max_tokens=config.window.tokens,

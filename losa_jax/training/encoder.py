@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from losa_jax import timeline
 from losa_jax.data.windows.batch import INPUT_KEYS
 from losa_jax.distributed import sharding
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, fields_as_keys
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
@@ -203,17 +203,20 @@ def tuned_spec(adapter: Any, spec: BackboneSpec) -> inside_backbone.TunedSpec:
     """How the backbone is tuned.
 
     Raises:
-      InputError: more blocks to tune than the backbone has.
+      InputError: more blocks to tune than the backbone has, or another
+        value that `TunedSpec` refuses.
     """
     top = adapter.top_blocks or spec.depth
     if not 1 <= top <= spec.depth:
         raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
                          f"{spec.depth} blocks; 0 is all of them")
-    return inside_backbone.TunedSpec(
-        kind=adapter.kind, top_blocks=top,
-        width=adapter.width or spec.width // 4, kernel=adapter.long_kernel,
-        drop_path=adapter.drop_path,
-        checkpoint_blocks=adapter.checkpoint_blocks)
+    with fields_as_keys(inside_backbone.TunedSpec, "config.adapter",
+                        kernel="long_kernel"):
+        return inside_backbone.TunedSpec(
+            kind=adapter.kind, top_blocks=top,
+            width=adapter.width or spec.width // 4,
+            kernel=adapter.long_kernel, drop_path=adapter.drop_path,
+            checkpoint_blocks=adapter.checkpoint_blocks)
 
 
 def compute_dtype(name: str) -> DTypeLike:

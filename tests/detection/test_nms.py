@@ -14,7 +14,6 @@ from losa_jax.detection.decode import DecodeSettings, decode
 from losa_jax.detection.nms import NmsSettings, hard_nms, soft_nms, vote
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import level_points
-from losa_jax.errors import InputError
 from tests.detection.same_list import assert_same_list, stored_list
 
 # A level of four points and one of two.
@@ -434,10 +433,3 @@ def test_all_scores_of_a_segment_are_kept_on_demand():
                            keep_all_scores=True)
     np.testing.assert_allclose(window.class_scores, probability[:2],
                                rtol=1e-5)
-
-
-@pytest.mark.parametrize("wrong", [{"method": "sotf"}, {"voting": "none"}])
-def test_unknown_settings_are_refused_by_name(wrong):
-    (name, value), = wrong.items()
-    with pytest.raises(InputError, match=f"NmsSettings.{name}='{value}'"):
-        NmsSettings(**wrong)

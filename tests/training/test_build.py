@@ -4,14 +4,17 @@ import pytest
 
 from configs import custom, thumos
 from losa_jax.errors import InputError
+from losa_jax.inference.run_windows import nms_settings
 from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import (
     check_backbone,
     choose_tap_layers,
+    decode_settings,
     make_adapter_spec,
+    make_head_spec,
 )
-from losa_jax.training.encoder import tap_grid
+from losa_jax.training.encoder import tap_grid, tuned_spec
 
 
 def test_a_backbone_of_another_name_is_refused():
@@ -81,3 +84,38 @@ def test_a_grid_of_taps_has_rows_and_columns():
         config.adapter.tap_grid = wrong
         with pytest.raises(InputError, match="give rows and columns"):
             tap_grid(config, spec)
+
+
+@pytest.mark.parametrize("key, value, made", [
+    ("head.head_kernel", 2, make_head_spec),
+    ("head.input_noise", -1.0, make_head_spec),
+    ("loss.label_smoothing", 2.0, make_head_spec),
+    ("window.tokens", 0, make_head_spec),
+    ("adapter.long_kernel", 2, make_adapter_spec),
+    ("adapter.mlp_ratio", 0.0, make_adapter_spec),
+    ("adapter.long_kernel", 2, tuned_spec),
+    ("adapter.drop_path", 1.0, tuned_spec),
+    ("evaluate.top_k", 0, decode_settings),
+    ("evaluate.score_threshold", 2.0, decode_settings),
+    ("evaluate.nms", "sotf", nms_settings),
+    ("evaluate.nms_sigma", 0.0, nms_settings),
+    ("evaluate.nms_iou_threshold", 2.0, nms_settings),
+    ("evaluate.nms_min_score", -1.0, nms_settings),
+    ("evaluate.max_detections", 0, nms_settings),
+    ("evaluate.voting_threshold", 2.0, nms_settings)])
+def test_a_value_that_a_spec_refuses_is_named_by_its_key(key, value, made):
+    config = custom.get_config()
+    if made is tuned_spec:
+        config.adapter.kind = "tia"
+    section, name = key.split(".")
+    config[section][name] = value
+    backbone = VideoMaeSpec(**SIZES["vit_s"])
+    with pytest.raises(InputError, match=f"^config.{key}={value!r}: "):
+        if made is make_head_spec:
+            made(config, in_width=384, num_classes=3)
+        elif made is make_adapter_spec:
+            made(config, backbone, (6, 11))
+        elif made is tuned_spec:
+            made(config.adapter, backbone)
+        else:
+            made(config.evaluate)

@@ -21,6 +21,12 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from losa_jax.errors import (
+    check_between,
+    check_choice,
+    check_odd,
+    check_whole,
+)
 from losa_jax.models.adapters.ladder import TemporalAdapter
 from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
@@ -45,12 +51,16 @@ class TunedSpec:
     Attributes:
       kind: "tia" or "full".
       top_blocks: blocks with adapters, or trained ones, counted from the
-        last.
-      width: of the adapters.
-      kernel: of their temporal convolution in tokens.
-      drop_path: of the last block; grows linearly over all blocks.
+        last; 1 or more.
+      width: of the adapters in channels; "full" has none.
+      kernel: of their temporal convolution in tokens; odd.
+      drop_path: share of clips that skip the last block while training,
+        below 1; grows linearly over all blocks.
       checkpoint_blocks: compute each block again in the gradient instead of
         storing what is inside it.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     kind: str
@@ -59,6 +69,14 @@ class TunedSpec:
     kernel: int = 3
     drop_path: float = 0.0
     checkpoint_blocks: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice(self, "kind", KINDS)
+        check_whole(self, 1, "top_blocks")
+        check_whole(self, int(self.kind == "tia"), "width")
+        check_odd(self, "kernel")
+        check_between(self, 0, 1, "drop_path", without=(1,))
+        check_choice(self, "checkpoint_blocks", (True, False))
 
 
 def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec, tuned: TunedSpec

@@ -18,7 +18,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.errors import check_at_least
+from losa_jax.errors import InputError, check_odd, check_whole
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.layers import Linear, gelu
 
@@ -40,8 +40,14 @@ class LadderSpec:
     long_kernel: int = 3
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "num_taps", "long_kernel")
+        check_whole(self, 1, "in_width", "num_taps")
+        check_whole(self, 0, "width")
+        check_odd(self, "long_kernel")
         if not self.width:
+            if self.in_width < 4:
+                raise InputError(
+                    f"LadderSpec.in_width={self.in_width}: a quarter of it "
+                    "is no width of adapters: give LadderSpec.width")
             object.__setattr__(self, "width", self.in_width // 4)
 
 

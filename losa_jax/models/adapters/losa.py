@@ -15,6 +15,7 @@ width, d adapter width, t = n u tokens of the window.
 import dataclasses
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Iterator
 
@@ -24,7 +25,14 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.errors import InputError, check_at_least, check_choice
+from losa_jax.errors import (
+    InputError,
+    check_between,
+    check_choice,
+    check_grid,
+    check_odd,
+    check_whole,
+)
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, gelu, zero_linear
@@ -87,8 +95,13 @@ class LosaSpec:
         check_choice(self, "gates", GATES)
         check_choice(self, "long_mixer", LONG_MIXERS)
         check_choice(self, "short_pool", SHORT_POOLS)
-        check_at_least(self, 1, "num_taps", "short_grid", "long_kernel",
-                       "attention_heads")
+        check_choice(self, "tap_residual", (True, False))
+        check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
+                    "short_grid", "long_key_pool", "attention_heads")
+        check_whole(self, 0, "width")
+        check_odd(self, "long_kernel")
+        check_between(self, 0, math.inf, "mlp_ratio", without=(0,))
+        check_grid(self, "tap_grid")
         if not self.width:
             # Multiples of 32 let up to 32 devices share a large backbone's
             # adapters: 232 of ViT-g would stay whole on each.
@@ -99,14 +112,16 @@ class LosaSpec:
             raise InputError(
                 f"LosaSpec.width={self.width} does not divide by "
                 f"LosaSpec.attention_heads={self.attention_heads}")
+        if int(self.width * self.mlp_ratio) < 1:
+            raise InputError(
+                f"LosaSpec.mlp_ratio={self.mlp_ratio} of LosaSpec.width="
+                f"{self.width} leaves no hidden channel: give more")
         if self.long_mixer == "attention" and (
-                self.width % (2 * self.attention_heads)
-                or self.long_key_pool < 1):
+                self.width % (2 * self.attention_heads)):
             raise InputError(
                 "LosaSpec.long_mixer=attention: LosaSpec.width="
-                f"{self.width} must divide by 2 x attention_heads="
-                f"{self.attention_heads} (rotary positions rotate pairs), "
-                f"and long_key_pool={self.long_key_pool} be 1 or more")
+                f"{self.width} must divide by 2 x LosaSpec.attention_heads="
+                f"{self.attention_heads} (rotary positions rotate pairs)")
 
 
 class SpatialConv(nnx.Module):

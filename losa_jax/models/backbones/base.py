@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from losa_jax.errors import InputError, check_at_least
+from losa_jax.errors import InputError, check_whole
 
 # Red, green, blue on the scale 0..255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -180,8 +180,8 @@ def check_sizes(spec: BackboneSpec, *names: str) -> None:
       InputError: a size is below 1, the clip is cut within a tubelet, or the
         image is smaller than a patch.
     """
-    check_at_least(spec, 1, "width", "depth", "patch", "tubelet",
-                   "clip_frames", *names)
+    check_whole(spec, 1, "width", "depth", "patch", "tubelet",
+                "clip_frames", *names)
     title = type(spec).__name__
     if spec.clip_frames % spec.tubelet:
         raise InputError(f"{title}.clip_frames={spec.clip_frames} cannot be "

@@ -14,7 +14,12 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.detection.losses import detection_loss
 from losa_jax.detection.targets import Targets
-from losa_jax.errors import InputError
+from losa_jax.errors import (
+    InputError,
+    check_between,
+    check_choice,
+    check_whole,
+)
 from losa_jax.models.heads.base import (
     HeadLoss,
     HeadOutput,
@@ -47,12 +52,17 @@ class ActionFormerSpec(PyramidSpec):
     """Sizes and options of ActionFormer.
 
     Attributes:
-      attention_heads: must divide `width`.
-      attention_window: tokens that a token sees, itself in the middle; one
-        number for all levels, or one a level; 1 or less is everything.
+      attention_heads: of each block; must divide `width`.
+      attention_window: tokens of its level that a token sees, itself in the
+        middle: a tuple of one odd number for all levels, or one a level; -1
+        and 1 are everything.
       relative_positions: a learned number a head and distance is added to
         the attention scores.
-      dropout: of attention and MLP outputs.
+      dropout: share of attention and MLP outputs that are zeroed while
+        training, below 1.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     attention_heads: int = 4
@@ -62,7 +72,10 @@ class ActionFormerSpec(PyramidSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_per_level(self, "attention_window")
+        check_whole(self, 1, "attention_heads")
+        check_per_level(self, "attention_window", other=-1)
+        check_choice(self, "relative_positions", (True, False))
+        check_between(self, 0, 1, "dropout", without=(1,))
         if self.width % self.attention_heads:
             raise InputError(
                 f"ActionFormerSpec.width={self.width} does not divide by "

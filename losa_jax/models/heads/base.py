@@ -7,6 +7,8 @@ point of a temporal pyramid, as ActionFormer and TriDet do.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -23,10 +25,18 @@ from losa_jax.detection.targets import (
     assign_targets,
     level_points,
 )
-from losa_jax.errors import InputError, check_at_least, check_choice
+from losa_jax.errors import (
+    InputError,
+    check_between,
+    check_choice,
+    check_odd,
+    check_whole,
+    is_odd,
+)
 
 # Beyond any window: the last level's regression range is open.
 OPEN_RANGE = 10000.0
+_FIELDS_FROM = "Attributes:\n"
 
 
 class HeadLoss(NamedTuple):
@@ -100,24 +110,60 @@ class PyramidSpec:
 
     Attributes:
       in_width: channels of the input.
-      neck: "identity" or "fpn"; neck_width and head_width 0 mean `width`.
-      embedding_norm, neck_norm, head_norm: without, convolutions have
+      num_classes: classes k of actions; each has a logit at every point.
+      width: channels of the pyramid.
+      num_levels: levels of the pyramid, whose points are 1, 2, 4 ... tokens
+        apart: strides of 1 to 2^(num_levels - 1). Inputs have a multiple of
+        the last stride in tokens.
+      num_embedding_convs: convolutions that bring the input to `width`; 0
+        takes it as it is, with `in_width` equal to `width`.
+      embedding_kernel: their length in tokens; odd.
+      embedding_norm, neck_norm, head_norm: a layer norm behind each
+        convolution of the embedding, at each level of the neck, and behind
+        each hidden convolution of the outputs. Convolutions without have
         biases.
+      num_stem_blocks: blocks at the finest level, before the first halving;
+        0 or more.
+      absolute_positions: sinusoids are added behind the embedding.
+      neck: between pyramid and outputs, "identity" or "fpn" (coarse levels
+        are added to finer ones).
+      neck_width: channels of "fpn"; 0 is `width`.
+      head_layers: convolutions of each output, the one that predicts
+        included; 1 or more.
+      head_kernel: their length in tokens of their level; odd.
+      head_width: channels between them; 0 is `width`.
       opentad: as OpenTAD's copies of the heads where they differ: epsilon
         1e-6 behind convolutions, which are masked after the activation
         whatever `reference_masking` says, and boundary heads (TriDet) that
         start without the prior.
-      input_dropout: of whole channels of the input (OpenTAD).
-      input_noise: deviation of noise on the input while training (TriDet).
-      max_tokens: longer inputs stretch the table of absolute positions.
-      reference_masking: leave padding unmasked after norms, see `layers`.
-      remat: rematerialize blocks and outputs in the backward pass: one more
+      prior_probability: score of every class at the start of training, above
+        0 and below 1.
+      max_tokens: length of the table of absolute positions, which longer
+        inputs stretch.
+      drop_path: share of windows for which a block's branch is left out
+        while training, 0 or more and below 1. Above 0, each branch has a
+        learned scale that starts at 1e-4. (TriDet: not in stem blocks.)
+      input_dropout: share of whole channels of the input that are zeroed
+        while training (OpenTAD), below 1.
+      input_noise: standard deviation of noise on the input while training
+        (TriDet).
+      reference_masking: leave padding unmasked after norms as the public
+        codes do, for checkpoints that were trained so.
+      remat: compute blocks and outputs again in the backward pass: one more
         forward pass, the memory of one block.
-      regression_edges: upper ends of the levels' regression ranges in
-        tokens, the last one is open; () doubles from 4.
-      center_radius: in strides, see `assign_targets`.
-      label_smoothing, regression_weight, normalizer_momentum: see
-        `detection_loss`.
+      regression_edges: the longest distance from a point to an end of its
+        action, in tokens, for each level but the last, which has none;
+        num_levels - 1 ascending numbers; () is 4, 8, 16 ...
+      center_radius: points this close to the middle of an action learn it,
+        in strides of their level; None takes all inside it.
+      label_smoothing: e, below 1: classes y become y (1 - e) + e / (k + 1).
+      regression_weight: of the regression loss; below 0 it is scaled to the
+        size of the class loss.
+      normalizer_momentum: 0..1, share that the running number of positive
+        points keeps of itself in each batch.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -145,22 +191,52 @@ class PyramidSpec:
     reference_masking: bool = False
     remat: bool = False
     regression_edges: tuple[float, ...] = ()
-    center_radius: float = 1.5
+    center_radius: float | None = 1.5
     label_smoothing: float = 0.0
     regression_weight: float = 1.0
     normalizer_momentum: float = 0.9
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Fields of this class stand first in a subclass's help, too."""
+        super().__init_subclass__(**keywords)
+        start, shared, rest = (PyramidSpec.__doc__ or "").partition(
+            _FIELDS_FROM)
+        fields = rest.partition("\n\n")[0].rstrip()
+        if cls.__doc__ and shared:
+            cls.__doc__ = cls.__doc__.replace(
+                _FIELDS_FROM, f"{_FIELDS_FROM}{fields}\n", 1)
+
     def __post_init__(self) -> None:
         check_choice(self, "neck", ("identity", "fpn"))
-        check_at_least(self, 1, "in_width", "num_classes", "width",
-                       "num_levels", "head_layers")
+        for name in ("embedding_norm", "absolute_positions", "neck_norm",
+                     "head_norm", "opentad", "reference_masking", "remat"):
+            check_choice(self, name, (True, False))
+        check_whole(self, 1, "in_width", "num_classes", "width",
+                    "num_levels", "head_layers", "max_tokens")
+        check_whole(self, 0, "num_embedding_convs", "num_stem_blocks",
+                    "neck_width", "head_width")
+        check_odd(self, "embedding_kernel", "head_kernel")
+        check_between(self, 0, 1, "drop_path", "input_dropout",
+                      "label_smoothing", without=(1,))
+        check_between(self, 0, 1, "prior_probability", without=(0, 1))
+        check_between(self, 0, 1, "normalizer_momentum")
+        check_between(self, 0, math.inf, "input_noise")
+        check_between(self, -math.inf, math.inf, "regression_weight")
+        if self.center_radius is not None:
+            check_between(self, 0, math.inf, "center_radius", without=(0,))
+        title = type(self).__name__
+        if not self.num_embedding_convs and self.in_width != self.width:
+            raise InputError(
+                f"{title}.num_embedding_convs=0 leaves {title}.in_width="
+                f"{self.in_width} as it is: give {title}.width={self.width} "
+                "the same number, or 1 convolution or more")
         edges = tuple(self.regression_edges)
         if edges and (len(edges) != self.num_levels - 1
-                      or list(edges) != sorted(edges)):
+                      or not _ascend(0, *edges, math.inf)):
             raise InputError(
-                f"{type(self).__name__}.regression_edges={edges}: needs "
-                f"{self.num_levels - 1} ascending numbers, one fewer than "
-                "levels")
+                f"{title}.regression_edges={edges}: needs "
+                f"{self.num_levels - 1} ascending numbers above 0, one fewer "
+                "than levels")
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -191,13 +267,31 @@ class PyramidSpec:
                             self.regression_ranges)
 
 
-def check_per_level(spec: PyramidSpec, name: str) -> None:
-    """Raises InputError unless a field has one value, or one a level."""
+def check_per_level(spec: PyramidSpec, name: str, *, other: int | None = None
+                    ) -> None:
+    """Raises InputError unless a field has odd numbers: one, or one a level.
+
+    Args:
+      spec: whose field it is.
+      name: of the field, a tuple.
+      other: a number that is allowed beside the odd ones.
+    """
     values = getattr(spec, name)
+    title = f"{type(spec).__name__}.{name}={values!r}"
+    if not isinstance(values, (tuple, list)):
+        raise InputError(f"{title}: give a tuple, as ({values},)")
     if len(values) not in (1, spec.num_levels):
+        raise InputError(f"{title}: give one number, or one for each of the "
+                         f"{spec.num_levels} levels")
+    if not all(is_odd(value) or value == other for value in values):
         raise InputError(
-            f"{type(spec).__name__}.{name}={values}: give one number, or one "
-            f"for each of the {spec.num_levels} levels")
+            f"{title}: must be odd, 1 or more"
+            f"{'' if other is None else f', or {other} for everything'}")
+
+
+def _ascend(*numbers: float) -> bool:
+    """Whether each is above the one before; NaN is above nothing."""
+    return all(low < high for low, high in itertools.pairwise(numbers))
 
 
 # Methods of pyramid heads, which name them in their class: `self.spec` is a

@@ -11,6 +11,7 @@ and stay zero: what it trains is norm, residual and MLP.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,13 @@ from losa_jax.detection.losses import (
     per_class_detection_loss,
 )
 from losa_jax.detection.targets import Targets
-from losa_jax.errors import InputError, check_choice
+from losa_jax.errors import (
+    InputError,
+    check_between,
+    check_choice,
+    check_odd,
+    check_whole,
+)
 from losa_jax.models.heads.base import (
     HeadLoss,
     HeadOutput,
@@ -58,15 +65,25 @@ class TriDetSpec(PyramidSpec):
     """Sizes and options of TriDet.
 
     Attributes:
-      sgp_window: length w of a block's window-level convolution in tokens;
-        one number for all levels, or one a level.
-      sgp_k: the wide convolution has about (w + 1) k tokens.
+      sgp_window: length w of a block's window-level convolution in tokens of
+        its level: a tuple of one odd number for all levels, or one a level.
+      sgp_k: the wide convolution has about (w + 1) k tokens; above 0.
       sgp_mlp_width: hidden channels of a block's MLP.
-      sgp_init_deviation: of the convolutions' initial values, see above.
+      sgp_init_deviation: standard deviation of the initial values of a
+        block's convolutions. At 0, the published THUMOS recipe, their
+        gradients are zero and stay so: the rest of a block learns alone.
       downsample: between levels, "max" or "avg".
-      trident: boundaries as distributions over `num_bins` steps.
-      boundary_kernel: of the boundary heads.
-      iou_power: of the IoU that weighs the class loss of positive points.
+      trident: boundaries as distributions over `num_bins` steps, of every
+        class; without, one distance to either end a point.
+      num_bins: strides before (behind) a point that its start (end) may lie
+        at most.
+      boundary_kernel: length of the convolutions that find boundaries, in
+        tokens of their level; odd.
+      iou_power: the class loss of a positive point is multiplied by its IoU
+        to this power, 0 or more (`trident` only).
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     sgp_window: tuple[int, ...] = (1,)
@@ -82,7 +99,12 @@ class TriDetSpec(PyramidSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "downsample", ("max", "avg"))
+        check_choice(self, "trident", (True, False))
         check_per_level(self, "sgp_window")
+        check_whole(self, 1, "sgp_mlp_width", "num_bins")
+        check_odd(self, "boundary_kernel")
+        check_between(self, 0, math.inf, "sgp_k", without=(0,))
+        check_between(self, 0, math.inf, "sgp_init_deviation", "iou_power")
         if self.width % NUM_GROUPS:
             raise InputError(
                 f"TriDetSpec.width={self.width} does not divide into the "

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from losa_jax.errors import InputError
 from losa_jax.models.adapters.inside_backbone import (
     TunedBackbone,
     TunedSpec,
@@ -200,3 +201,17 @@ def test_padding_does_not_reach_valid_tokens():
                     trained)
     np.testing.assert_allclose(first[:, :2], other[:, :2], atol=1e-6)
     assert not np.allclose(first[:, 2], other[:, 2])
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"kind": "tai"}, "TunedSpec.kind='tai': choose one of tia, full"),
+    ({"top_blocks": 0}, "TunedSpec.top_blocks=0"),
+    ({"width": 0}, "TunedSpec.width=0: must be at least 1"),
+    ({"kind": "full", "width": -1}, "TunedSpec.width=-1"),
+    ({"kernel": 4}, "TunedSpec.kernel=4: must be an odd number"),
+    ({"drop_path": 1.0}, "TunedSpec.drop_path=1.0: .* below 1"),
+    ({"drop_path": float("nan")}, "TunedSpec.drop_path=nan"),
+    ({"checkpoint_blocks": "no"}, "TunedSpec.checkpoint_blocks='no'")])
+def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+    with pytest.raises(InputError, match=said):
+        TunedSpec(**{"kind": "tia", "top_blocks": 2, "width": 4, **wrong})

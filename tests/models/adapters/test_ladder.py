@@ -9,6 +9,7 @@ import pytest
 from einops import rearrange
 from flax import nnx
 
+from losa_jax.errors import InputError
 from losa_jax.models.adapters.ladder import (
     LadderAdapter,
     LadderSpec,
@@ -122,3 +123,15 @@ def test_padding_does_not_reach_valid_tokens():
     np.testing.assert_array_equal(first[:, :3], other[:, :3])
     assert float(jnp.abs(first[:, :3] - last.reshape(1, 6, 8)[:, :3]).max()
                  ) > 0.01
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"in_width": 0}, "LadderSpec.in_width=0"),
+    ({"in_width": 3}, "LadderSpec.in_width=3: .* give LadderSpec.width"),
+    ({"num_taps": 0}, "LadderSpec.num_taps=0"),
+    ({"width": -1}, "LadderSpec.width=-1"),
+    ({"long_kernel": 2}, "LadderSpec.long_kernel=2: must be an odd number")])
+def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+    with pytest.raises(InputError, match=said):
+        LadderSpec(**{"in_width": 8, "num_taps": 2, **wrong})
+    assert LadderSpec(in_width=3, num_taps=1, width=1).width == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from losa_jax.errors import InputError
 from losa_jax.models.adapters.losa import (
     LosaAdapter,
     LosaSpec,
@@ -214,3 +215,30 @@ def test_filter_of_a_grid_and_its_gradients_by_loops(grid):
         np.testing.assert_allclose(got, want, atol=1e-12)
         np.testing.assert_allclose(gradients[0], to_x, atol=1e-12)
         np.testing.assert_allclose(gradients[1], to_kernel, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"in_width": 0}, "LosaSpec.in_width=0: must be at least 1"),
+    ({"num_taps": 1.5}, "LosaSpec.num_taps=1.5: .* a whole number"),
+    ({"clip_tokens": 0}, "LosaSpec.clip_tokens=0"),
+    ({"tap_grid": 3}, "LosaSpec.tap_grid=3: give two whole numbers"),
+    ({"tap_grid": (3, 0)}, r"LosaSpec.tap_grid=\(3, 0\)"),
+    ({"tap_grid": (3, 3, 3)}, r"LosaSpec.tap_grid=\(3, 3, 3\)"),
+    ({"width": -8}, "LosaSpec.width=-8"),
+    ({"width": 30, "attention_heads": 4},
+     "LosaSpec.width=30 does not divide by LosaSpec.attention_heads=4"),
+    ({"attention_heads": 0}, "LosaSpec.attention_heads=0"),
+    ({"attention_heads": 8, "long_mixer": "attention"},
+     "must divide by 2 x LosaSpec.attention_heads=8"),
+    ({"short_grid": 0}, "LosaSpec.short_grid=0"),
+    ({"mlp_ratio": 0}, "LosaSpec.mlp_ratio=0: must be above 0"),
+    ({"mlp_ratio": float("nan")}, "LosaSpec.mlp_ratio=nan"),
+    ({"mlp_ratio": 0.1}, "LosaSpec.mlp_ratio=0.1 .* no hidden channel"),
+    ({"long_kernel": 4}, "LosaSpec.long_kernel=4: must be an odd number"),
+    ({"long_key_pool": 0}, "LosaSpec.long_key_pool=0"),
+    ({"tap_residual": "no"}, "LosaSpec.tap_residual='no': .* True, False"),
+    ({"gates": "tnah"}, "LosaSpec.gates='tnah': choose one of none, tanh"),
+    ({"long_mixer": "atention"}, "LosaSpec.long_mixer='atention'")])
+def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+    with pytest.raises(InputError, match=said):
+        _spec(**wrong)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from losa_jax.errors import InputError
 from losa_jax.models.heads.actionformer import (
     ActionFormer,
     ActionFormerSpec,
@@ -102,3 +103,26 @@ def test_tokens_must_divide_by_the_last_stride():
     model = ActionFormer(_small(), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="30 tokens"):
         model(jnp.zeros((1, 30, 6)), jnp.ones((1, 30), bool))
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"width": 30}, "ActionFormerSpec.width=30 does not divide by .*=4"),
+    ({"attention_heads": 0}, "ActionFormerSpec.attention_heads=0"),
+    ({"attention_window": 19},
+     r"ActionFormerSpec.attention_window=19: give a tuple, as \(19,\)"),
+    ({"attention_window": (4,)}, "must be odd, 1 or more, or -1 for every"),
+    ({"attention_window": (0,)}, "must be odd"),
+    ({"attention_window": (5, 5)}, "one for each of the 3 levels"),
+    ({"dropout": 1.0}, "ActionFormerSpec.dropout=1.0: .* below 1"),
+    ({"drop_path": 1.0}, "ActionFormerSpec.drop_path=1.0"),
+    ({"relative_positions": 2}, "ActionFormerSpec.relative_positions=2")])
+def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+    with pytest.raises(InputError, match=said):
+        _small(**wrong)
+
+
+def test_a_pyramid_without_embedding_and_stem_runs():
+    spec = _small(in_width=16, num_embedding_convs=0, num_stem_blocks=0)
+    x = np.random.default_rng(0).normal(size=(1, 8, 16)).astype(np.float32)
+    out = ActionFormer(spec, rngs=nnx.Rngs(0))(x, np.ones((1, 8), bool))
+    assert out.class_logits.shape == (1, 8 + 4 + 2, 3)

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from losa_jax.errors import InputError
+from losa_jax.models.heads.actionformer import ActionFormerSpec
 from losa_jax.models.heads.base import PyramidSpec
 from losa_jax.models.heads.layers import OutputHead
+from losa_jax.models.heads.tridet import TriDetSpec
 from losa_jax.models.ops.params import flatten, parameters
 
 
@@ -35,3 +38,56 @@ def test_levels_together_are_each_alone(changes, kernel_size):
         (alone,) = run([level])
         assert got.shape == (1, level[0].shape[1], 3)
         np.testing.assert_allclose(got, alone, atol=1e-5)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"in_width": 0}, "in_width=0"),
+    ({"num_classes": 0}, "num_classes=0"),
+    ({"num_levels": 1.5}, "num_levels=1.5: .* a whole number"),
+    ({"num_levels": True}, "num_levels=True"),
+    ({"num_embedding_convs": -1}, "num_embedding_convs=-1"),
+    ({"num_embedding_convs": 0}, "num_embedding_convs=0 leaves .*in_width=6"),
+    ({"num_stem_blocks": -1}, "num_stem_blocks=-1: must be at least 0"),
+    ({"embedding_kernel": 2}, "embedding_kernel=2: must be an odd number"),
+    ({"head_kernel": 0}, "head_kernel=0: must be an odd number"),
+    ({"head_width": -1}, "head_width=-1"),
+    ({"neck_width": -1}, "neck_width=-1"),
+    ({"head_norm": "no"}, "head_norm='no'"),
+    ({"prior_probability": 0.0}, "prior_probability=0.0: must be above 0"),
+    ({"prior_probability": 1.0}, "prior_probability=1.0: .* below 1"),
+    ({"max_tokens": 0}, "max_tokens=0"),
+    ({"drop_path": 1.0}, "drop_path=1.0: must be at least 0 and below 1"),
+    ({"input_dropout": -0.1}, "input_dropout=-0.1"),
+    ({"input_dropout": 1}, "input_dropout=1"),
+    ({"input_noise": -1.0}, "input_noise=-1.0: must be at least 0"),
+    ({"input_noise": NAN}, "input_noise=nan"),
+    ({"center_radius": -1.0}, "center_radius=-1.0: must be above 0"),
+    ({"center_radius": NAN}, "center_radius=nan"),
+    ({"label_smoothing": 2.0}, "label_smoothing=2.0"),
+    ({"regression_weight": NAN}, "regression_weight=nan: .* finite number"),
+    ({"normalizer_momentum": 1.1}, "normalizer_momentum=1.1: .* at most 1"),
+    ({"regression_edges": (4.0,)}, "regression_edges=.* 5 ascending numbers"),
+    *(({"num_levels": 3, "regression_edges": edges}, "regression_edges=")
+      for edges in ((8.0, 4.0), (4.0, 4.0), (0.0, 4.0), (-4.0, 4.0),
+                    (4.0, NAN), (NAN, 4.0), (4.0, float("inf"))))])
+def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+    with pytest.raises(InputError, match=f"PyramidSpec.{said}"):
+        PyramidSpec(**{"in_width": 6, "num_classes": 3, "width": 8, **wrong})
+
+
+def test_what_sounds_odd_and_is_none_is_taken():
+    """No embedding, no stem, a loss that weighs itself."""
+    PyramidSpec(8, 3, width=8, num_embedding_convs=0, num_stem_blocks=0,
+                regression_weight=-1.0, center_radius=None, num_levels=2,
+                regression_edges=(5,), normalizer_momentum=1)
+
+
+def test_a_subclass_describes_the_fields_of_both():
+    for spec in (ActionFormerSpec, TriDetSpec):
+        lines = spec.__doc__.splitlines()
+        assert sum(line.strip() == "Attributes:" for line in lines) == 1
+        assert sum(line.strip() == "Raises:" for line in lines) == 1
+        assert "head_layers: " in spec.__doc__

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from losa_jax.errors import InputError
 from losa_jax.models.heads.tridet import (
     TridentLevel,
     TriDet,
@@ -122,3 +123,21 @@ def test_a_start_at_zero_never_learns_the_block():
         moved = any(np.abs(gradient[f"pyramid/stem/0/{name}/kernel"]).max()
                     > 0 for name in ("psi", "convw", "convkw", "fc"))
         assert moved == learns
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"width": 24}, "TriDetSpec.width=24 .* 16 groups"),
+    ({"downsample": "mean"}, "TriDetSpec.downsample='mean'"),
+    ({"sgp_window": (2,)}, "must be odd, 1 or more$"),
+    ({"sgp_window": (-1,)}, "must be odd, 1 or more$"),
+    ({"sgp_window": 3}, r"TriDetSpec.sgp_window=3: give a tuple, as \(3,\)"),
+    ({"sgp_k": 0.0}, "TriDetSpec.sgp_k=0.0: must be above 0"),
+    ({"sgp_mlp_width": 0}, "TriDetSpec.sgp_mlp_width=0"),
+    ({"sgp_init_deviation": -0.1}, "TriDetSpec.sgp_init_deviation=-0.1"),
+    ({"num_bins": 0}, "TriDetSpec.num_bins=0"),
+    ({"boundary_kernel": 2}, "TriDetSpec.boundary_kernel=2"),
+    ({"iou_power": float("nan")}, "TriDetSpec.iou_power=nan"),
+    ({"trident": "yes"}, "TriDetSpec.trident='yes'")])
+def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+    with pytest.raises(InputError, match=said):
+        _small(**wrong)

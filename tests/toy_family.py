@@ -14,7 +14,9 @@ from flax import nnx
 
 from losa_jax.models.backbones.base import (
     ClipFeatures,
+    check_clips,
     check_sizes,
+    check_taps,
     normalized_pixels,
 )
 from losa_jax.models.ops.layers import Linear
@@ -64,6 +66,8 @@ class Toy(nnx.Module):
     def features(self, clips, *, taps=(), tap_grid=None, tap_norm=True,
                  dtype=jnp.float32, place=None):
         spec = self.spec
+        check_clips(clips, spec)
+        check_taps(taps, spec)
         x = self.embed(rearrange(
             normalized_pixels(clips, spec).astype(dtype),
             "n (t u) (h p) (w q) rgb -> n t h w (u p q rgb)",

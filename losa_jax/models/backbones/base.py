@@ -7,7 +7,7 @@ A family of backbones is an `nnx.Module` that follows `Backbone`, made by
 checkpoints of runs: they may not change once weights were converted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from losa_jax.errors import InputError, check_whole
+from losa_jax.errors import InputError, check_grid, check_whole
 
 # Red, green, blue on the scale 0..255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -131,7 +131,8 @@ class Backbone(Protocol):
         Args:
           clips: uint8 or float [n, f, H, W, 3], RGB 0..255, of
             `spec.clip_frames` frames.
-          taps: ascending numbers of the blocks whose outputs are wanted.
+          taps: ascending numbers from 0 of the blocks whose outputs are
+            wanted.
           tap_grid: average-pools each tap to this many rows and columns
             (`models/ops/taps.py`); None keeps every patch.
           tap_norm: standardizes each tapped token over channels before that.
@@ -139,8 +140,8 @@ class Backbone(Protocol):
           place: how the clips are spread over devices, if that is known.
 
         Raises:
-          ValueError: the clips have another number of frames, and
-            `spec.has_fixed_frames`.
+          ValueError: clips or taps that `check_clips` or `check_taps`
+            refuses.
         """
         ...
 
@@ -169,6 +170,43 @@ def normalized_pixels(clips: Array, spec: BackboneSpec
     return (clips.astype(jnp.float32) - mean) / std
 
 
+def check_clips(clips: Array, spec: BackboneSpec) -> None:
+    """Refuses clips that the backbone cannot cut into tokens.
+
+    Raises:
+      ValueError: not [n, f, H, W, 3]; another number of frames, where the
+        spec fixes it, or none of whole tubelets; pictures smaller than a
+        patch.
+    """
+    if len(clips.shape) != 5 or clips.shape[-1] != 3:
+        raise ValueError(f"clips of shape {clips.shape}: must be "
+                         "[n, frames, height, width, 3]")
+    frames, *picture = clips.shape[1:4]
+    if spec.has_fixed_frames and frames != spec.clip_frames:
+        raise ValueError(f"clips of {frames} frames; the weights are for "
+                         f"{spec.clip_frames}")
+    if frames < 1 or frames % spec.tubelet:
+        raise ValueError(f"clips of {frames} frames cannot be cut into "
+                         f"tubelets of {spec.tubelet}")
+    if min(picture) < spec.patch:
+        raise ValueError(f"pictures of {picture[0]} x {picture[1]} pixels are "
+                         f"below the patch of {spec.patch}")
+
+
+def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
+    """Refuses taps that are no blocks, or in another order.
+
+    Raises:
+      ValueError: they do not ascend, or one is below 0 or not below the
+        spec's depth.
+    """
+    if list(taps) != sorted(set(taps)) or any(
+            not 0 <= tap < spec.depth for tap in taps):
+        raise ValueError(f"taps={tuple(taps)}: must ascend and lie within 0 "
+                         f".. {spec.depth - 1}, the backbone's depth of "
+                         f"{spec.depth} blocks")
+
+
 def check_sizes(spec: BackboneSpec, *names: str) -> None:
     """Refuses sizes that no backbone can have, for `__post_init__`.
 
@@ -177,11 +215,12 @@ def check_sizes(spec: BackboneSpec, *names: str) -> None:
       names: further fields that are 1 or more.
 
     Raises:
-      InputError: a size is below 1, the clip is cut within a tubelet, or the
-        image is smaller than a patch.
+      InputError: a size is below 1 or no whole number, the clip is cut within
+        a tubelet, or the image is smaller than a patch.
     """
     check_whole(spec, 1, "width", "depth", "patch", "tubelet",
                 "clip_frames", *names)
+    check_grid(spec, "image_size")
     title = type(spec).__name__
     if spec.clip_frames % spec.tubelet:
         raise InputError(f"{title}.clip_frames={spec.clip_frames} cannot be "

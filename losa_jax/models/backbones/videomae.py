@@ -9,6 +9,7 @@ exact GELU, layer norms with epsilon 1e-6.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,12 +22,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from losa_jax.errors import InputError, check_choice
+from losa_jax.errors import (
+    InputError,
+    check_between,
+    check_choice,
+    check_whole,
+)
 from losa_jax.models.backbones.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ClipFeatures,
+    check_clips,
     check_sizes,
+    check_taps,
     normalized_pixels,
 )
 from losa_jax.models.backbones.patch_filters import cosine_filters
@@ -62,14 +70,29 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class VideoMaeSpec:
-    """What a checkpoint is; see `base.BackboneSpec`.
+    """What a checkpoint of VideoMAE or VideoMAEv2 is.
 
     Attributes:
+      width: channels c of every token.
+      depth: blocks; their numbers count from 0.
+      heads: of the attention; must divide `width`.
+      mlp_width: hidden channels of each block's MLP.
+      patch: side of a patch in pixels.
+      tubelet: frames of one temporal token.
+      clip_frames: frames of a clip, a multiple of `tubelet`.
       image_size: height and width in pixels that the position table is for;
         other sizes resample the table.
       positions: "sincos" (computed, in no checkpoint) or "learned".
+      layer_scale: each branch of a block has a learned scale.
+      cosine_attention: of unit queries and keys, with a learned factor
+        (VideoMAEv2's ViT-g).
       final_norm: "norm" (all tokens), "fc_norm" (after their mean) or "none".
+      num_classes: of the classifier that the checkpoint has; 0 for none.
+      norm_epsilon: of the blocks' norms, and of the standardization of taps.
       final_norm_epsilon: 1e-6 for VideoMAEv2, 1e-5 for Hugging Face fc_norm.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     width: int
@@ -98,6 +121,11 @@ class VideoMaeSpec:
         check_sizes(self, "heads", "mlp_width")
         check_choice(self, "positions", POSITIONS)
         check_choice(self, "final_norm", POOLING)
+        check_choice(self, "layer_scale", (True, False))
+        check_choice(self, "cosine_attention", (True, False))
+        check_whole(self, 0, "num_classes")
+        check_between(self, 0, math.inf, "norm_epsilon", "final_norm_epsilon",
+                      without=(0,))
         if self.width % self.heads:
             raise InputError(f"VideoMaeSpec.width={self.width} does not "
                              f"divide by VideoMaeSpec.heads={self.heads}: "
@@ -233,7 +261,12 @@ class PatchEmbed(nnx.Module):
 
 
 class VideoMae(nnx.Module):
-    """The backbone, see `base.Backbone`."""
+    """The frozen video transformer, which sees each clip alone.
+
+    Args:
+      spec: its sizes, a `VideoMaeSpec`.
+      rngs: `nnx.Rngs` with the stream `params`.
+    """
 
     def __init__(self, spec: VideoMaeSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -255,9 +288,7 @@ class VideoMae(nnx.Module):
     def patch_tokens(self, clips: Array, dtype: DTypeLike = jnp.float32
                      ) -> Float[Array, "n u h w c"]:
         """As `embed`, before positions are added."""
-        if clips.shape[1] != self.spec.clip_frames:
-            raise ValueError(f"clips of {clips.shape[1]} frames; the weights "
-                             f"are for {self.spec.clip_frames}")
+        check_clips(clips, self.spec)
         pixels = normalized_pixels(clips, self.spec)
         return self.patch_embed(pixels.astype(dtype))
 
@@ -270,7 +301,8 @@ class VideoMae(nnx.Module):
           dtype: compute dtype.
 
         Raises:
-          ValueError: the clips have another number of frames than the spec.
+          ValueError: the clips have another number of frames than the spec,
+            or pictures smaller than a patch.
         """
         spec = self.spec
         tokens = self.patch_tokens(clips, dtype)
@@ -290,9 +322,30 @@ class VideoMae(nnx.Module):
                  place: NamedSharding | None = None) -> ClipFeatures:
         """Returns the spatial mean of the last block, and the taps.
 
-        Arguments, shapes and errors as `base.Backbone.features`; each tap is
-        standardized and pooled the moment its block has run.
+        Args:
+          clips: uint8 or float [n, f, H, W, 3], RGB 0..255, of
+            `spec.clip_frames` frames. H and W may differ from
+            `spec.image_size`; pixels that no whole patch covers are left out.
+          taps: ascending numbers of the blocks, 0 .. depth - 1, whose
+            outputs are wanted; () for none.
+          tap_grid: each tap is average-pooled to this many rows and columns;
+            None keeps every patch.
+          tap_norm: each tapped token is standardized over its channels before
+            that (False for `LadderAdapter`).
+          dtype: compute dtype of the blocks, and the dtype of the taps.
+          place: how the clips are spread over devices, if that is known.
+
+        Returns:
+          (last, taps): last float32 [n, u, c], the mean over space of the
+          last block's output at each of the u = f / tubelet temporal tokens,
+          not standardized and without final norm; taps [k, n, u, h, w, c] of
+          `dtype`, [0, n, u, 0, 0, c] without any.
+
+        Raises:
+          ValueError: another number of frames, pictures smaller than a patch,
+            or taps that do not ascend or are no blocks.
         """
+        check_taps(taps, self.spec)
         tokens = self.embed(clips, dtype)
         n, u, h, w, c = tokens.shape
 

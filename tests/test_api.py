@@ -1,5 +1,6 @@
 """The public API: every line of docs/api.md, on a tiny model."""
 
+import dataclasses
 import inspect
 import re
 import shutil
@@ -9,11 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import losa_jax
 from losa_jax.data.predictions import write_predictions
+from losa_jax.detection.decode import DecodeSettings
+from losa_jax.detection.metrics import MapReport
+from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Detection
-from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.inference.localizer import Localizer
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
+from losa_jax.models.heads.base import HeadLoss, HeadOutput
 from losa_jax.weights import backbone_folder, name_table
 from tests.jobs.conftest import config, fake_run  # noqa: F401
 
@@ -63,6 +70,8 @@ def test_every_line_of_the_page_runs(folder, capsys):
         names["fused"], names["features"].last.reshape(1, 16, 32))
     assert names["outputs"].class_logits.shape == (1, 16 + 8 + 4, 20)
     assert names["outputs"].offsets.shape == (1, 28, 2)
+    assert names["segments"].segments.shape == (1, 28 * 20, 2)
+    assert names["segments"].valid.any()
     assert 0 <= names["report"].average_map <= 1
     lines = capsys.readouterr().out.splitlines()
     shown = list(names["model"]("video.mp4"))
@@ -78,11 +87,51 @@ def test_the_import_alone_brings_no_jax():
     assert done.stdout == "[]\n"
 
 
+def _described():
+    """The public names, and what their results are: (name, object)."""
+    found = {name: getattr(losa_jax, name) for name in losa_jax.__all__}
+    return {**found, **{one.__name__: one for one in (
+        Localizer, MapReport, VideoMae, VideoMaeSpec, HeadOutput, HeadLoss,
+        DecodeSettings, NmsSettings)}}
+
+
 @pytest.mark.parametrize("name", losa_jax.__all__)
 def test_every_public_name_is_documented(name):
     value = getattr(losa_jax, name)
     assert inspect.getdoc(value).splitlines()[0].endswith(".")
     assert name in dir(losa_jax)
+
+
+@pytest.mark.parametrize("name", _described())
+def test_help_stands_alone(name):
+    """Fields, arguments and results are said where a reader looks."""
+    value = _described()[name]
+    text = inspect.getdoc(value)
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value)]
+        assert not name.endswith(("Spec", "Settings")) or "Raises:" in text
+    else:
+        fields = getattr(value, "_fields", ())
+    for field in fields:
+        assert re.search(rf"(?m)^ +(\w+, )*{field}(, \w+)*: ", text), field
+    if isinstance(value, type) and issubclass(value, nnx.Module):
+        assert "spec: " in text and "rngs: " in text
+    own = vars(value).items() if isinstance(value, type) else [(name, value)]
+    for key, member in own:
+        if not inspect.isfunction(member) or (
+                key.startswith("_") and key != "__call__"):
+            continue
+        text = inspect.getdoc(member)
+        signature = inspect.signature(member)
+        if signature.return_annotation not in (None, "None"):
+            assert re.search(r"\bReturns\b|^[A-Z][^.]*\.$", text), key
+        for wanted in signature.parameters:
+            # A short helper may name them all in its one sentence.
+            assert wanted == "self" or "Args:" not in text or re.search(
+                rf"(?m)^ +(\w+, )*{wanted}(, \w+)*: ", text), (key, wanted)
+        assert not re.search(r"\b[Ss]ee (above|`)|\b[Aa]s `", text), key
+    assert not re.search(r"\b[Ss]ee (above|`)|\b[Aa]s `",
+                         inspect.getdoc(value))
 
 
 def test_unknown_names_are_attribute_errors():

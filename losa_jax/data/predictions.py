@@ -13,6 +13,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import written_whole
@@ -47,6 +49,34 @@ def write_predictions(path: str | os.PathLike,
         json.dump({"version": version, "results": results,
                    "external_data": dict(external_data or {})}, file,
                   allow_nan=False)
+
+
+def check_predictions(predictions: Mapping[str, Sequence[Detection]],
+                      where: str) -> dict[str, list[Detection]]:
+    """The detections with Python's numbers, without scores of all classes.
+
+    Args:
+      predictions: of each video.
+      where: what begins a message.
+
+    Raises:
+      InputError: entries that `read_predictions` would refuse, by video and
+        place in its list.
+    """
+    return _parse({
+        video: [_checked_entry(row) for row in rows]
+        if isinstance(rows, Sequence) else rows
+        for video, rows in predictions.items()}, where)
+
+
+def _checked_entry(row: Any) -> Any:
+    """As it would stand in the file; as it is where it is no detection."""
+    if not (isinstance(row, tuple) and len(row) in (4, 5)):
+        return row
+    start, end, label, score = (
+        part.item() if isinstance(part, np.generic) else part
+        for part in row[:4])
+    return {"segment": [start, end], "label": label, "score": score}
 
 
 def _entry(detection: Detection) -> dict[str, Any]:

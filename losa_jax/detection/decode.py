@@ -45,6 +45,9 @@ class DecodeSettings:
         check_choice(self, "keep_all_scores", (True, False))
 
 
+DEFAULT_DECODING = DecodeSettings()
+
+
 def decode(class_logits: Float[Array, "p k"],
            offsets: Float[Array, "p 2"] | Float[Array, "p k 2"],
            points: Points, valid: Bool[Array, "p"],

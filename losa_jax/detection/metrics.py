@@ -48,16 +48,19 @@ NO_ACTIONS = ("the annotations of this subset have no actions of these classes "
 
 @dataclasses.dataclass(frozen=True)
 class MapReport:
-    """Average precision of a set of predictions; all shares within 0 .. 1.
+    """Average precision of a set of predictions, as shares 0..1, not percent.
 
     Attributes:
-      class_names: k classes in the order given.
-      tiou_thresholds: temporal IoU that counts as found.
-      average_precision: [k, thresholds]; NaN for a class without actions.
-      map_per_threshold: [thresholds] mean over the classes with actions.
+      class_names: k classes, in the order of all rows below.
+      tiou_thresholds: temporal IoU that counts as found, inclusive, above 0
+        and up to 1.
+      average_precision: float64 [k, thresholds]; NaN for a class without
+        actions.
+      map_per_threshold: float64 [thresholds], mean over the classes with
+        actions.
       average_map: mean over the thresholds.
-      actions_per_class: [k] ground truth that was scored against.
-      predictions_per_class: [k] predictions that were scored.
+      actions_per_class: int64 [k], ground truth that was scored against.
+      predictions_per_class: int64 [k], predictions that were scored.
       num_videos: videos of the ground truth, those without actions too.
       num_actions: sum of `actions_per_class`.
       num_predictions: sum of `predictions_per_class`.

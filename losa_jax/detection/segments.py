@@ -41,7 +41,12 @@ class Detection(NamedTuple):
     """One action that was detected in a video.
 
     Attributes:
-      class_scores: {class: score} of all classes; None where not kept.
+      start_seconds: from the first frame of the video.
+      end_seconds: likewise, after `start_seconds`.
+      label: name of the class.
+      score: 0..1, as NMS left it.
+      class_scores: {class name: score 0..1 before NMS} of all classes; None
+        unless the run had config.evaluate.keep_all_scores.
     """
 
     start_seconds: float

@@ -101,14 +101,23 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
 
     Args:
       folder: work directory of a run, or what --mode=export made of it.
-      which: checkpoint of a run, "best" or "last".
+      which: checkpoint of a run, "best" (by mAP) or "last"; "best" is the
+        last where there is no best yet.
       backbone: folder of the converted backbone, where it is not any more
-        where the run's config.json says.
-      batch_windows, num_threads: in place of config.evaluate.batch_windows
-        and config.data.num_threads; 0 keeps these.
+        where the run's config.json says; "" takes that.
+      batch_windows: windows that run at once, in place of
+        config.evaluate.batch_windows; 0 keeps it.
+      num_threads: that decode, in place of config.data.num_threads; 0 keeps
+        it.
+
+    Returns:
+      a `Localizer`: called with a video's path, it gives a list of
+      `losa_jax.Detection`; `class_names` and `thresholds` say what it knows.
 
     Raises:
-      InputError: no finished run, or one that cannot read videos.
+      InputError: no finished run, one that reads files of features instead
+        of videos, a missing backbone, or `backbone` or `which` given for an
+        exported folder.
     """
     folder = Path(folder)
     if is_exported(folder):

@@ -8,6 +8,7 @@ same for both.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,15 @@ class VideoResult(NamedTuple):
     error: InputError | None = None
 
 
+def _check_limits(threshold: float | None, top_k: int | None) -> None:
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"threshold={threshold}: must be a score within 0 "
+                         "and 1, or None for each class's own")
+    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
+        raise InputError(f"top_k={top_k}: must be 1 or more, or None for "
+                         "config.evaluate.max_detections")
+
+
 @dataclasses.dataclass(frozen=True)
 class Localizer:
     """A model and all that it takes to use it on any video.
@@ -59,10 +69,13 @@ class Localizer:
       config: of the run; sections `window`, `augment` (size, test_resize),
         `data` (check, num_threads) and `evaluate` are used.
       class_names: in label order.
-      thresholds: score from which a detection of a class is worth showing.
+      thresholds: {class name: score 0..1 from which a detection of the class
+        is worth showing}, at which its F1 was best; 0.5 for a class that is
+        not there.
       identity: tells this model and its settings from any other.
       batch_windows: that `predict_windows` takes at once.
-      predict_windows: see `PredictWindows`.
+      predict_windows: {"frames": uint8 [b, f, size, size, 3] RGB,
+        "valid_samples": int32 [b]} to `Segments` in tokens of each window.
     """
 
     config: ConfigDict
@@ -77,21 +90,34 @@ class Localizer:
         """What happens when in a video, by descending score.
 
         Args:
-          video: a file.
-          threshold: lowest score; None takes `thresholds`, 0 keeps all.
-          top_k: detections to keep at most, in place of
+          video: a file that FFmpeg reads.
+          threshold: lowest score shown, 0..1; 0 shows all that is kept. None
+            takes each class's own, 0.5 where the run measured none.
+          top_k: detections that NMS keeps at most, 1 or more, in place of
             config.evaluate.max_detections.
 
+        Returns:
+          detections in seconds from the first frame.
+
         Raises:
-          InputError: the file is missing or no whole video.
+          InputError: the file is missing or no whole video, or `threshold`
+            or `top_k` is none.
         """
+        _check_limits(threshold, top_k)
         result, = self.many([self.probe(video)], top_k=top_k)
         if result.error is not None:
             raise result.error
         return self.shown(result.detections, threshold)
 
     def probe(self, path: str | Path, video_id: str = "") -> Video:
-        """A file as `many` takes it.
+        """What `many` takes of a file.
+
+        Args:
+          path: of the video.
+          video_id: its name in results; "" is the file's without its end.
+
+        Returns:
+          what is known of the video: id, size, frame rate, samples.
 
         Raises:
           InputError: the file is missing or no whole video.
@@ -103,13 +129,25 @@ class Localizer:
 
     def shown(self, detections: Sequence[Detection],
               threshold: float | None = None) -> list[Detection]:
-        """Those whose score reaches the threshold of their class."""
+        """Those whose score reaches the threshold, in the order given.
+
+        Args:
+          detections: in any order.
+          threshold: lowest score shown, 0..1; None takes each class's own.
+
+        Returns:
+          some of the detections.
+
+        Raises:
+          InputError: `threshold` is none.
+        """
+        _check_limits(threshold, None)
         return [found for found in detections if found.score >= (
             self.threshold_of(found.label) if threshold is None
             else threshold)]
 
     def threshold_of(self, label: str) -> float:
-        """Score from which a detection of a class is shown."""
+        """Returns the score from which a class is shown; 0.5 without one."""
         return self.thresholds.get(label, DEFAULT_THRESHOLD)
 
     def many(self, videos: Sequence[Video], *, top_k: int | None = None,
@@ -119,11 +157,20 @@ class Localizer:
         batch.
 
         Args:
-          videos: probed.
-          top_k: as in `__call__`.
+          videos: of `probe`.
+          top_k: detections that NMS keeps at most of each video, 1 or more,
+            in place of config.evaluate.max_detections.
           on_windows: called with the number of windows that were predicted
             since its last call.
+
+        Returns:
+          a generator of `VideoResult`s in the order given; a video that
+          cannot be read to its end has an `error` in place of detections.
+
+        Raises:
+          InputError: `top_k` is none.
         """
+        _check_limits(None, top_k)
         names = self.class_names
         settings = nms_settings(self.config.evaluate, max_kept=top_k)
         segments = self.video_segments(videos)
@@ -144,7 +191,7 @@ class Localizer:
                     [] if item.error else detections(left, names), item.error)
 
     def video_segments(self, videos: Sequence[Video]) -> VideoSegments:
-        """For the outputs of `predict_windows` of these videos."""
+        """Returns what collects the outputs of `predict_windows`."""
         window = self.config.window
         return VideoSegments([video.grid for video in videos],
                              window.frames / window.tokens)

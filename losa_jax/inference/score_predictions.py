@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from losa_jax.data.annotations.load import load_annotations
-from losa_jax.data.predictions import read_predictions
+from losa_jax.data.predictions import check_predictions, read_predictions
 from losa_jax.data.records import Annotations
 from losa_jax.detection.metrics import (
     OURS,
@@ -33,34 +35,42 @@ Predictions = Mapping[str, Sequence[Detection]]
 def evaluate(predictions: str | os.PathLike | Predictions,
              annotations: str | os.PathLike | Annotations, *,
              protocol: str = "activitynet",
-             tiou: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
+             tiou: float | Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
              subset: str | None = None) -> MapReport:
     """Mean average precision of anybody's predictions.
 
     Args:
-      predictions: a file in the ActivityNet submission format, or the
-        detections of each video, in seconds.
-      annotations: a file in any layout that is known, or what
-        `load_annotations` made of it.
+      predictions: a file in the ActivityNet submission format, or {video id:
+        list of `losa_jax.Detection`} in seconds from the first frame. If no
+        id is in the annotations, they are tried without and with "v_" in
+        front.
+      annotations: a file in any layout that docs/data.md lists.
       protocol: "activitynet", or "thumos" as the THUMOS-14 challenge scored.
-      tiou: temporal IoU from which a prediction is right, within 0 .. 1.
-      subset: whose videos are scored, those without predictions too; None:
-        the subset of the predicted videos.
+      tiou: temporal IoU from which a prediction is right, above 0 and up to
+        1: several, or one number.
+      subset: whose videos are scored, those without predictions too, as the
+        annotations name it ("testing"); None: the subset of the predicted
+        videos.
 
     Returns:
-      mAP per threshold, average precision [classes, thresholds] and counts.
+      a `MapReport`: `average_map`, `map_per_threshold` [thresholds] and
+      `average_precision` [classes, thresholds], shares 0..1 and not percent;
+      `class_names`, those with an action in the subset, in label order; and
+      how much was scored and left out.
 
     Raises:
-      InputError: a file that cannot be read, an unknown protocol, or
-        predictions in several subsets where none is named.
+      InputError: a file that cannot be read, a detection with a time or
+        score that is not finite or an end before its start, an unknown
+        protocol or subset, wrong thresholds, or predictions in several
+        subsets where none is named.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol={protocol!r}: choose one of "
                          f"{', '.join(PROTOCOLS)}")
-    if not tiou or not all(0 < value <= 1 for value in tiou):
-        raise InputError(f"tiou={tuple(tiou)}: thresholds lie within 0 and 1")
-    if not isinstance(predictions, Mapping):
-        predictions = read_predictions(predictions)
+    thresholds = _thresholds(tiou)
+    predictions = (check_predictions(predictions, "predictions")
+                   if isinstance(predictions, Mapping)
+                   else read_predictions(predictions))
     if not isinstance(annotations, Annotations):
         annotations = load_annotations(Path(annotations))
     predictions = fit_ids(predictions, annotations.videos)
@@ -68,7 +78,7 @@ def evaluate(predictions: str | os.PathLike | Predictions,
         subset = _subset_of(predictions, annotations)
     truth = ground_truth(annotations, subset)
     return scored(truth, predictions, present_classes(annotations, truth),
-                  protocol=protocol, tiou_thresholds=tiou)
+                  protocol=protocol, tiou_thresholds=thresholds)
 
 
 def scored(truth: Truth, predictions: Predictions,
@@ -130,6 +140,17 @@ def fit_ids(predictions: Predictions, known: Mapping[str, Any]
         if any(video in known for video in renamed):
             return renamed
     return predictions
+
+
+def _thresholds(tiou: float | Sequence[float]) -> list[float]:
+    try:
+        values = np.atleast_1d(np.asarray(tiou, np.float64))
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.ndim > 1 or not values.size or not all(
+            (values > 0) & (values <= 1)):
+        raise InputError(f"tiou={tiou!r}: give numbers above 0 and up to 1")
+    return values.tolist()
 
 
 def _subset_of(predictions: Predictions, annotations: Annotations) -> str:

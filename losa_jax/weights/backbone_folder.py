@@ -71,18 +71,26 @@ class BackboneInfo:
 
 def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
                   ) -> Backbone:
-    """Returns a converted backbone with its parameters on the device.
+    """A converted backbone with its parameters on the device.
 
         backbone = load_backbone("backbones/vit_b")
         features = backbone.features(clips, taps=(7, 9, 11))
 
     Args:
-      folder: see `convert_backbone`.
+      folder: that `python -m losa_jax.convert` wrote, of any family.
       dtype: of the blocks' matrices; norms and biases are float32. The
         compute dtype is an argument of `features`.
 
+    Returns:
+      an `nnx.Module` whose `spec` says `width`, `depth`, `clip_frames`,
+      `patch` and so on. Its `features(clips, taps=())` takes clips uint8 or
+      float [n, f, H, W, 3], RGB 0..255, to `last` float32 [n, u, c], the
+      mean over space of the last block at u temporal tokens, and `taps`
+      [k, n, u, h, w, c], the outputs of the blocks named, standardized over
+      channels unless `tap_norm=False`.
+
     Raises:
-      InputError: see `open_backbone`.
+      InputError: no such folder, or arrays that do not fit its description.
     """
     spec, flat, _ = open_backbone(folder)
     return backbone_template(spec).bind(nest({

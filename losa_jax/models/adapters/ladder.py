@@ -28,10 +28,14 @@ class LadderSpec:
     """The side ladder's sizes.
 
     Attributes:
-      in_width: c, of the backbone.
-      num_taps: tapped layers.
-      width: d, of the adapters; 0 is a quarter of `in_width`.
-      long_kernel: length of the temporal convolution in tokens.
+      in_width: channels c of the backbone.
+      num_taps: tapped blocks k.
+      width: channels d of the adapters; 0 is a quarter of `in_width`, which
+        is then 4 or more.
+      long_kernel: length of the temporal convolution in tokens; odd.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -87,7 +91,12 @@ class TemporalAdapter(nnx.Module):
 
 
 class LadderAdapter(nnx.Module):
-    """Adapters beside the frozen backbone, summed onto its last features."""
+    """AdaTAD's adapters beside the frozen backbone, added to its last features.
+
+    Args:
+      spec: sizes, a `LadderSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
+    """
 
     def __init__(self, spec: LadderSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -99,8 +108,22 @@ class LadderAdapter(nnx.Module):
     def __call__(self, last: Float[Array, "b n u c"],
                  taps: Float[Array, "k b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Arguments and result as those of `Adapter`; taps as the blocks gave
-        them, not standardised."""
+        """Features of windows of n clips, with what every tap adds.
+
+        Args:
+          last: [b, n, u, c] spatial mean of the last block's output at the u
+            temporal tokens of each clip. A run standardizes each channel
+            over the training set first. Zero where not valid.
+          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks as they
+            are, of a backbone's `features(..., tap_norm=False)`, every
+            patch; no gradient flows into them.
+          valid: bool [b, n, u], False on padding, which reaches no real
+            token.
+
+        Returns:
+          [b, t, c] of the dtype of `last`: features at the t = n u temporal
+          tokens, exactly `last` before the first step of training.
+        """
         taps = jax.lax.stop_gradient(taps)
         start = rearrange(last, "b n u c -> b (n u) c")
         step_valid = rearrange(valid, "b n u -> b (n u)")

@@ -52,26 +52,36 @@ class LosaSpec:
     """Sizes and options of LoSA's adapters.
 
     Attributes:
-      in_width: c, of the backbone.
-      width: d, of the adapters; 0 is a sixth of `in_width`, in multiples of
-        32 (of 8 below an `in_width` of 384).
-      num_taps: tapped layers.
-      clip_tokens: u, temporal tokens of a clip.
+      in_width: channels c of the backbone.
+      num_taps: tapped blocks k.
+      clip_tokens: temporal tokens u of a clip.
       tap_grid: rows and columns of a tap, as the backbone gives it.
-      short_grid: s, side of the short-range feature map.
+      width: channels d of the adapters, a multiple of `attention_heads`; 0
+        is a sixth of `in_width`, in multiples of 32 (of 8 below an
+        `in_width` of 384).
+      short_grid: side s of the short-range feature map; at most the tap
+        grid's.
       ranges: "short", "long" or "both".
       gates: "none" (per-channel factors that start at one), "sigmoid"
         (start at half), both with up-projections that start at zero; or
         "tanh" (start at zero, with ordinary up-projections).
-      long_kernel: length of the long-range depthwise convolution in tokens.
+      long_kernel: length of the long-range depthwise convolution in tokens;
+        odd.
       long_mixer: "conv", depthwise along the window, or "attention" over
         all of it.
-      long_key_pool: tokens averaged into one key of that attention.
-      attention_heads: of either attention.
+      long_key_pool: neighboring tokens averaged into one key of that
+        attention; 1 keeps all.
+      attention_heads: of either attention; that over the window needs an
+        even number of channels a head.
+      mlp_ratio: hidden channels of the adapters' MLPs, as a multiple of
+        `width`; above 0.
       tap_residual: keep the tap's own token beside the cross-attention.
       short_pool: how the s x s map of a step becomes its token: "conv", a
         convolution as large as the map, which can tell where something is,
         or "mean".
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -305,10 +315,14 @@ class GatedUp(nnx.Module):
 
 
 class LosaAdapter(nnx.Module):
-    """All taps' adapters and their gated fusion.
+    """All taps' adapters beside the frozen backbone, and their gated fusion.
 
     The adapters of all taps are stacked and scanned: compile time does not
     grow with their number, and their sum is accumulated as they go.
+
+    Args:
+      spec: sizes and options, a `LosaSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
     """
 
     def __init__(self, spec: LosaSpec, *, rngs: nnx.Rngs):
@@ -320,16 +334,21 @@ class LosaAdapter(nnx.Module):
     def __call__(self, last: Float[Array, "b n u c"],
                  taps: Float[Array, "k b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Fused features of the window.
+        """Fused features of windows of n clips.
 
         Args:
-          last: standardised spatial mean of the last block's output.
-          taps: tapped layers, standardised; no gradient flows into them.
-          valid: real tokens.
+          last: [b, n, u, c] spatial mean of the last block's output at the u
+            temporal tokens of each clip. A run standardizes each channel
+            over the training set first. Zero where not valid.
+          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks, each token
+            standardized over its channels, as a backbone's `features` gives
+            them; no gradient flows into them.
+          valid: bool [b, n, u], False on padding, which reaches no real
+            token.
 
         Returns:
-          features at the backbone's temporal tokens, equal to `last` at the
-          first step of training.
+          [b, t, c] of the dtype of `last`: features at the t = n u temporal
+          tokens, exactly `last` before the first step of training.
         """
         taps = jax.lax.stop_gradient(taps)
         start = rearrange(last, "b n u c -> b (n u) c")

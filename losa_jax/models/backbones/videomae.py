@@ -287,14 +287,14 @@ class VideoMae(nnx.Module):
 
     def patch_tokens(self, clips: Array, dtype: DTypeLike = jnp.float32
                      ) -> Float[Array, "n u h w c"]:
-        """As `embed`, before positions are added."""
+        """Returns normalized pixels as tokens, before positions are added."""
         check_clips(clips, self.spec)
         pixels = normalized_pixels(clips, self.spec)
         return self.patch_embed(pixels.astype(dtype))
 
     def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
               ) -> Float[Array, "n u h w c"]:
-        """Normalized pixels to tokens with positions.
+        """Returns normalized pixels as tokens with positions.
 
         Args:
           clips: [n, f, H, W, 3], RGB 0..255, uint8 or float.
@@ -421,7 +421,7 @@ class VideoMae(nnx.Module):
 
     def pooled_features(self, tokens: Float[Array, "n t c"]
                         ) -> Float[Array, "n c"]:
-        """Of all tokens: their mean, or the first one.
+        """Returns of all tokens their mean, or the first one.
 
         VideoMAEv2 without mean pooling norms all tokens and takes the first.
         """
@@ -432,7 +432,7 @@ class VideoMae(nnx.Module):
 
     def mean_features(self, clips: Array, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:
-        """One vector a clip: the mean of all its tokens, final norm done.
+        """Returns one vector a clip: the mean of its tokens, final norm done.
 
         Feature files hold it. VideoMAEv2's extraction, whose weights have
         `fc_norm`: the norm of the mean. A `norm` is of every token.

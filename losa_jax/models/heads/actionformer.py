@@ -169,7 +169,12 @@ class TransformerBlock(nnx.Module):
 
 
 class ActionFormer(nnx.Module):
-    """Features of a window to class logits and offsets at every point."""
+    """ActionFormer: features of a window to classes and distances.
+
+    Args:
+      spec: sizes and options, an `ActionFormerSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
+    """
 
     def __init__(self, spec: ActionFormerSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -185,15 +190,23 @@ class ActionFormer(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                  key: Array | None = None) -> HeadOutput:
-        """Logits, offsets in strides and validity at all points.
+        """Class logits and distances at the points of all levels.
 
         Args:
-          x: features on the level-0 grid; t divides by the last stride.
-          valid: real tokens.
-          key: for drop path, dropout and noise; None means evaluation.
+          x: float [b, t, c], features of b windows at t tokens, zero where
+            not valid; t is a multiple of 2^(num_levels - 1).
+          valid: bool [b, t], real tokens; outputs there do not depend on the
+            others.
+          key: for drop path, dropout and noise in training; None is evaluation.
 
         Returns:
-          the points of all levels joined, level 0 first.
+          (class_logits, offsets, valid) at p = t (2 - 1 / 2^(num_levels - 1))
+          points, the finest level first: float32 [b, p, k] before the
+          sigmoid; float32 [b, p, 2], distances to start and end in
+          strides of the point's level; bool [b, p].
+
+        Raises:
+          ValueError: t is no such multiple.
         """
         levels = self.neck(self.pyramid(x, valid, key))
         scales = self.reg_scale[...]
@@ -207,7 +220,21 @@ class ActionFormer(nnx.Module):
 
     def loss(self, outputs: HeadOutput, targets: Targets,
              normalizer: Float[Array, ""]) -> HeadLoss:
-        """Focal and distance-IoU loss over the global batch."""
+        """Focal and distance-IoU loss over the global batch.
+
+        Args:
+          outputs: of the head.
+          targets: of its method `targets`.
+          normalizer: float32 scalar, the running number of positive points
+            after the last batch (a run starts at config.loss.
+            initial_normalizer, 100). It is updated with this batch, by
+            `normalizer_momentum`, and then divides both sums.
+
+        Returns:
+          (total, normalizer, metrics): the float32 scalar to minimize; the
+          normalizer for the next batch; and, to log, "classification_loss",
+          "regression_loss" and "positive_points".
+        """
         spec = self.spec
         return head_loss(*detection_loss(
             outputs.class_logits, outputs.offsets, targets, outputs.valid,

@@ -16,7 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from losa_jax.detection.decode import DecodeSettings, decode
+from losa_jax.detection.decode import (
+    DEFAULT_DECODING,
+    DecodeSettings,
+    decode,
+)
 from losa_jax.detection.losses import DetectionLosses
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import (
@@ -40,12 +44,15 @@ _FIELDS_FROM = "Attributes:\n"
 
 
 class HeadLoss(NamedTuple):
-    """The loss of a batch and what goes with it.
+    """The loss of a batch and what goes with it; float32 scalars.
 
     Attributes:
-      total: the scalar to minimize.
-      normalizer: the running one after this batch; the next batch gets it.
-      metrics: scalars to log, by name.
+      total: what to minimize.
+      normalizer: the running number of positive points after this batch; the
+        next batch gets it.
+      metrics: to log, by name. Pyramid heads: "classification_loss" and
+        "regression_loss" (over the normalizer, before its weight), and
+        "positive_points" of the batch.
     """
 
     total: Float[Array, ""]
@@ -90,11 +97,15 @@ class Head(Protocol):
 class HeadOutput(NamedTuple):
     """Outputs of a pyramid head at the p points of all levels.
 
+    The finest level comes first: t points one token apart, then t / 2 two
+    apart and so on, p = t (2 - 1 / 2^(num_levels - 1)) in all.
+
     Attributes:
-      class_logits: float32 [b, p, k].
-      offsets: float32 [b, p, 2], distances to start and end in strides;
-        [b, p, k, 2] where every class has its own (TriDet).
-      valid: bool [b, p].
+      class_logits: float32 [b, p, k], before the sigmoid.
+      offsets: float32 [b, p, 2], distances to start and end, 0 or more, in
+        strides of the point's level; [b, p, k, 2] where every class has its
+        own (TriDet with `trident`).
+      valid: bool [b, p], False on padding.
     """
 
     class_logits: Float[Array, "b p k"]
@@ -301,7 +312,20 @@ def pyramid_targets(self: Any, outputs: HeadOutput,
                     segments: Float[Array, "b n 2"],
                     labels: Int[Array, "b n"],
                     action_valid: Bool[Array, "b n"]) -> Targets:
-    """ActionFormer's assignment of actions (in tokens) to points."""
+    """What the outputs should be: ActionFormer's assignment of actions.
+
+    Args:
+      outputs: of the head; only their number of points p is read.
+      segments: float [b, n, 2], start and end of up to n actions a window,
+        in tokens of the finest level; n is 1 or more.
+      labels: int [b, n], class 0 .. k - 1; anything where not valid.
+      action_valid: bool [b, n], False on rows that hold no action.
+
+    Returns:
+      (classes, offsets, positive): float32 [b, p, k] of 0 and 1; float32
+      [b, p, 2], distances to start and end in strides of the point's level;
+      bool [b, p], whether the point has an action.
+    """
     spec: PyramidSpec = self.spec
     points = spec.points(outputs.class_logits.shape[1])
     return jax.vmap(lambda segments, labels, valid: assign_targets(
@@ -309,9 +333,22 @@ def pyramid_targets(self: Any, outputs: HeadOutput,
         center_radius=spec.center_radius))(segments, labels, action_valid)
 
 
-def pyramid_decode(self: Any, outputs: HeadOutput, settings: DecodeSettings
-                   ) -> Segments:
-    """The best segments of each window, [b, m, ...] in tokens."""
+def pyramid_decode(self: Any, outputs: HeadOutput,
+                   settings: DecodeSettings = DEFAULT_DECODING) -> Segments:
+    """The best segments of each window, before NMS.
+
+    Args:
+      outputs: of the head.
+      settings: which are kept; by default up to 2000 of a window whose score
+        is above 0.001 and that are longer than 0.05 tokens.
+
+    Returns:
+      (segments, scores, labels, valid, class_scores): float32 [b, m, 2],
+      start and end in tokens of the finest level, which may lie outside the
+      window; float32 [b, m], 0 where not valid; int32 [b, m], class
+      0 .. k - 1; bool [b, m], False on rows that hold nothing; and None, or
+      [b, m, k] with `keep_all_scores`. m is the smaller of `top_k` and p k.
+    """
     spec: PyramidSpec = self.spec
     points = spec.points(outputs.class_logits.shape[1])
     return jax.vmap(lambda logits, offsets, valid: decode(

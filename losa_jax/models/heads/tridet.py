@@ -226,7 +226,12 @@ class TridentLevel(NamedTuple):
 
 
 class TriDet(nnx.Module):
-    """Features of a window to class logits and offsets at every point."""
+    """TriDet: features of a window to classes and distances.
+
+    Args:
+      spec: sizes and options, a `TriDetSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
+    """
 
     def __init__(self, spec: TriDetSpec, *, rngs: nnx.Rngs):
         self.spec = spec
@@ -249,7 +254,25 @@ class TriDet(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                  key: Array | None = None) -> HeadOutput:
-        """As `ActionFormer`; with the trident every class has offsets."""
+        """Class logits and distances at the points of all levels.
+
+        Args:
+          x: float [b, t, c], features of b windows at t tokens, zero where
+            not valid; t is a multiple of 2^(num_levels - 1).
+          valid: bool [b, t], real tokens; outputs there do not depend on the
+            others.
+          key: for drop path and noise in training; None is evaluation.
+
+        Returns:
+          (class_logits, offsets, valid) at p = t (2 - 1 / 2^(num_levels - 1))
+          points, the finest level first: float32 [b, p, k] before the
+          sigmoid; float32 [b, p, k, 2], for every class, or
+          [b, p, 2] without `trident`, distances to start and end in
+          strides of the point's level; bool [b, p].
+
+        Raises:
+          ValueError: t is no such multiple.
+        """
         levels = self.levels(x, valid, key)
         offsets = [decode_bins(level) if self.spec.trident else level.offsets
                    for level in levels]
@@ -261,7 +284,24 @@ class TriDet(nnx.Module):
 
     def loss(self, outputs: HeadOutput, targets: Targets,
              normalizer: Float[Array, ""]) -> HeadLoss:
-        """ActionFormer's loss; with the trident that of every class."""
+        """Focal and distance-IoU loss over the global batch.
+
+        With `trident`, the offsets of a positive point's own classes count,
+        and their focal loss is multiplied by IoU^`iou_power`.
+
+        Args:
+          outputs: of the head.
+          targets: of its method `targets`.
+          normalizer: float32 scalar, the running number of positive points
+            after the last batch (a run starts at config.loss.
+            initial_normalizer, 100). It is updated with this batch, by
+            `normalizer_momentum`, and then divides both sums.
+
+        Returns:
+          (total, normalizer, metrics): the float32 scalar to minimize; the
+          normalizer for the next batch; and, to log, "classification_loss",
+          "regression_loss" and "positive_points".
+        """
         spec = self.spec
         loss = (functools.partial(per_class_detection_loss,
                                   iou_power=spec.iou_power)
@@ -274,7 +314,11 @@ class TriDet(nnx.Module):
 
     def levels(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                key: Array | None = None) -> list[TridentLevel]:
-        """What the output heads say, before bins become distances."""
+        """Returns what the output heads say, before bins become distances.
+
+        Arguments as those of a call; one `TridentLevel` a level, the finest
+        first.
+        """
         levels = self.neck(self.pyramid(x, valid, key))
         logits, offsets = (run_block(output, self.spec, levels)
                            for output in (self.cls, self.reg))

@@ -215,7 +215,7 @@ def get_config() -> ConfigDict:
         short_grid=2,
         ranges="both",  # short, long, both
         gates="none",  # none, tanh, sigmoid
-        long_kernel=3,  # tokens
+        long_kernel=3,  # tokens, odd
         long_mixer="conv",  # conv, attention
         # attention: neighbouring tokens averaged into one key.
         long_key_pool=1,
@@ -249,7 +249,7 @@ def get_config() -> ConfigDict:
         embedding_norm=True,
         num_stem_blocks=2,
         attention_heads=4,
-        # Tokens; one number for all levels or one a level; -1 is global.
+        # Tokens, odd; one number for all levels or one a level; -1 is global.
         attention_window=(-1,),
         relative_positions=False,
         absolute_positions=False,

@@ -347,7 +347,8 @@ def pyramid_decode(self: Any, outputs: HeadOutput,
       start and end in tokens of the finest level, which may lie outside the
       window; float32 [b, m], 0 where not valid; int32 [b, m], class
       0 .. k - 1; bool [b, m], False on rows that hold nothing; and None, or
-      [b, m, k] with `keep_all_scores`. m is the smaller of `top_k` and p k.
+      [b, m, k] with `keep_all_scores`. m is the smaller of `top_k` and p k,
+      on each level with `top_k_per_level`.
     """
     spec: PyramidSpec = self.spec
     points = spec.points(outputs.class_logits.shape[1])

@@ -8,8 +8,10 @@ from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import (
     check_backbone,
+    check_tokens,
     choose_tap_layers,
     make_adapter_spec,
+    make_head_spec,
 )
 from losa_jax.training.encoder import tap_grid
 
@@ -81,3 +83,14 @@ def test_a_grid_of_taps_has_rows_and_columns():
         config.adapter.tap_grid = wrong
         with pytest.raises(InputError, match="give rows and columns"):
             tap_grid(config, spec)
+
+
+def test_a_head_says_which_windows_fit():
+    config = custom.get_config()
+    config.window.tokens, config.head.num_levels = 48, 6
+    spec = make_head_spec(config, in_width=8, num_classes=2)
+    with pytest.raises(InputError, match="tokens=48 is no multiple of 32"):
+        check_tokens(config, spec)
+    check_tokens(config, object())  # a head without levels
+    config.window.tokens = 64
+    check_tokens(config, spec)

@@ -43,13 +43,15 @@ class OnlineNms:
         self._names, self._settings = class_names, settings
         self._memory_seconds = memory_seconds
         self._open, self._picked = joined([]), joined([])
+        self._votes = settings.voting_threshold > 0 and not settings.per_class
         # As they came, with their own scores: picks may move to their mean.
         self._voters = joined([])
 
     def add(self, window: Segments) -> None:
         """Takes the candidates of the next window, in seconds."""
         window = window._replace(class_scores=None)
-        self._voters = joined([self._voters, window])
+        if self._votes:
+            self._voters = joined([self._voters, window])
         self._open = joined([
             self._open, self._after(self._picked, window, None)])
 
@@ -70,7 +72,9 @@ class OnlineNms:
             end.
         """
         candidates, settings = self._open, self._settings
+        oldest = moment_seconds - self._memory_seconds
         if not len(candidates.scores):
+            self._forget(oldest)
             return []
         # Voting follows below, with the candidates that were final before.
         left, rows = suppress(candidates, len(self._names),
@@ -84,15 +88,19 @@ class OnlineNms:
         turn[rows] = left.scores
         stays = candidates.segments[:, 1] > moment_seconds
         self._open = self._after(picked, take(candidates, stays), turn[stays])
-        oldest = moment_seconds - self._memory_seconds
-        self._picked = _ending_after(joined([self._picked, picked]), oldest)
-        if settings.voting_threshold > 0 and not settings.per_class:
+        self._picked = joined([self._picked, picked])
+        if self._votes:
             picked = picked._replace(segments=vote(
                 picked.segments, self._voters.segments, self._voters.scores,
                 threshold=settings.voting_threshold, voting=settings.voting))
-            self._voters = _ending_after(self._voters, oldest)
+        self._forget(oldest)
         return sorted(detections(picked, self._names),
                       key=lambda one: one[:2])
+
+    def _forget(self, oldest_seconds: float) -> None:
+        """Drops what no later candidate reaches back to."""
+        self._picked = _ending_after(self._picked, oldest_seconds)
+        self._voters = _ending_after(self._voters, oldest_seconds)
 
     def _after(self, picked: Segments, candidates: Segments,
                turn: np.ndarray | None) -> Segments:

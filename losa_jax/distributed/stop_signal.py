@@ -1,8 +1,12 @@
 """How a job is stopped from outside without losing anything."""
 
 import signal
+import time
 
 from losa_jax.distributed import processes
+
+# How often a loop asks whether another process is to stop.
+ASK_SECONDS = 1.0
 
 
 class Interrupted(Exception):
@@ -18,6 +22,7 @@ class StopSignal:
 
     def __init__(self, *, in_step: bool = False):
         self._in_step = in_step and processes.count() > 1
+        self._ask_again = 0.0
 
     def __enter__(self) -> "StopSignal":
         self.came = ""
@@ -47,6 +52,9 @@ class StopSignal:
         """
         if self.came:
             processes.ask_to_stop()
+        elif time.monotonic() < self._ask_again:
+            return
+        self._ask_again = time.monotonic() + ASK_SECONDS
         if self.came or processes.asked_to_stop():
             raise Interrupted(
                 f"stopped by {self.came or 'SIGTERM'}, {kept}: start the "

@@ -1,11 +1,13 @@
 """The test windows of a data set, spread over the processes of a run.
 
 All processes run the same program on the same global batches; each reads the
-windows of the rows that its devices hold.
+windows of the rows that its devices hold. Where the clips of a window are
+spread over processes, all of these read the window and must see the same file.
 """
 
 import collections
 import contextlib
+import functools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
@@ -36,7 +38,8 @@ class SpreadWindows:
     Attributes:
       output_rows: of the global batch, that this process reads.
       own_videos: numbers of the videos whose results this process keeps.
-      num_batches: that the iterator gives; the same in every process.
+      num_batches: of windows, the same in every process; one without
+        windows may follow.
     """
 
     def __init__(self, videos: Sequence[Video], reader: WindowReader,
@@ -47,6 +50,7 @@ class SpreadWindows:
           batch_windows: of a global batch.
         """
         self._windows_of = test_rows(reader, videos)
+        self._empty_window = reader.empty_window
         self._num_threads = reader.stream_threads
         windows = [test_windows_of(video, config) for video in videos]
         self._lengths = [items[0].num_samples for items in windows]
@@ -71,7 +75,9 @@ class SpreadWindows:
                 iter(WindowStream(
                     share, self._windows_of, batch_windows=len(lane.rows),
                     num_threads=max(1, self._num_threads
-                                    // len(self._lanes)))),
+                                    // len(self._lanes)),
+                    # Processes that hold the same rows need one order.
+                    num_readers=None if len(lane.holders) == 1 else 1)),
                 self._plan, self._empty(len(lane.rows)))))
                 for lane, share in self._lanes]
             yield from _joined(sources, [lane.rows for lane, _ in self._lanes],
@@ -79,11 +85,10 @@ class SpreadWindows:
 
     def _empty(self, count: int) -> Callable[[int], Inputs]:
         """Samples of a window to the inputs of so many rows of padding."""
+        @functools.cache
         def make(length: int) -> Inputs:
-            number = self._lengths.index(length)
-            _, example = next(self._windows_of(number, 1))
             inputs = {name: np.zeros((count, *array.shape), array.dtype)
-                      for name, array in example.items()}
+                      for name, array in self._empty_window(length).items()}
             return {**inputs, "valid_samples": np.zeros(count, np.int32)}
 
         return make
@@ -118,6 +123,9 @@ def _planned(source: Generator[WindowBatch], plan: Sequence[tuple[int, int]],
                     inputs = empty(length)
                     rows = (None,) * len(inputs["valid_samples"])
                     yield WindowBatch(inputs, rows, ())
+        if held is not None and held.rows:
+            raise RuntimeError("windows are read that were not planned: "
+                               f"{held.rows}")
         # Videos that ended without a further window.
         yield held or WindowBatch({}, (), ())
 

@@ -183,7 +183,10 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
                   config: Any, step: Callable[[Inputs], Any],
                   batch_clips: int, stop: StopSignal, bar: tqdm) -> None:
     """Encodes all videos in one stream; writes each shard when its last
-    video has ended."""
+    video has ended.
+
+    One video is read at a time: all its features are in memory.
+    """
     videos = [video for shard in todo.values() for video in shard]
     open_shards = {number: {video.video_id for video in shard}
                    for number, shard in todo.items()}
@@ -194,14 +197,17 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
     stream = WindowStream(
         range(len(videos)), functools.partial(_clips, videos, config),
         batch_windows=batch_clips, num_threads=config.data.num_threads,
-        queue_windows=2 * batch_clips)
+        num_readers=1, queue_windows=2 * batch_clips)
     with contextlib.closing(iter(stream)) as batches:
         for item in run_windows(step, batches):
             stop.raise_if_asked("whole shards stay")
             if not isinstance(item, VideoEnd):
                 row, features = item
                 clips.setdefault(row.video_number, {}).setdefault(
-                    row.view, []).append(features)
+                    row.view, []).append(
+                        # A view would keep the output of its whole batch.
+                        {name: np.array(array)
+                         for name, array in features.items()})
                 bar.update()
                 continue
             name = videos[item.video_number].video_id

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from losa_jax.data.annotations.video_scores import load_video_scores
 from losa_jax.data.predictions import write_predictions
+from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import (
@@ -115,7 +116,9 @@ class Evaluator:
                 video_id = videos[item.video_number].video_id
                 found = segments.take(item.video_number)
                 if item.error is not None:
-                    if self._config.data.on_broken_video != "skip":
+                    # Damaged features are not a video that can be skipped.
+                    if (self._config.data.on_broken_video != "skip"
+                            or not isinstance(item.error, VideoDecodeError)):
                         raise item.error
                     self._skipped.add(video_id, str(item.error), EVALUATION)
                     failed.add(video_id)

@@ -23,6 +23,7 @@ from losa_jax.data.windows.stream import (
 from losa_jax.detection.online_nms import OnlineNms
 from losa_jax.detection.segments import Detection
 from losa_jax.distributed.stop_signal import StopSignal
+from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
 from losa_jax.inference.run_windows import (
     VideoSegments,
@@ -41,7 +42,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
 
     Args:
       source: see `LiveVideo`.
-      localizer: the model, best with a batch of one window.
+      localizer: the model, loaded with batch_windows=1.
       output: folder for a file of the lines as well, added to live.jsonl.
       threshold: lowest score written; None takes each class's own.
       idle_seconds: after which a file that does not grow is at its end.
@@ -50,8 +51,12 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
       detections written.
 
     Raises:
-      InputError: the source cannot be read.
+      InputError: the source cannot be read, or windows would wait for others.
     """
+    if localizer.batch_windows != 1:
+        raise InputError(f"batch_windows={localizer.batch_windows}: a live "
+                         "video needs batch_windows=1, so that no window "
+                         "waits for the next one")
     config, count = localizer.config, 0
     window = config.window
     with contextlib.ExitStack() as stack:
@@ -96,7 +101,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                 yield WindowRow(number, place), {"frames": frames}
 
         batches = stack.enter_context(contextlib.closing(iter(WindowStream(
-            [0], windows_of, batch_windows=localizer.batch_windows,
+            [0], windows_of, batch_windows=1,
             num_threads=1, stopped=_Patience(stop).is_over))))
         for item in run_windows(localizer.predict_windows, batches,
                                 is_ahead=False):

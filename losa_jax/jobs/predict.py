@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from losa_jax.data.records import Video
 from losa_jax.data.video.check import EXTENSIONS
-from losa_jax.data.windows.sampling import test_windows_of
+from losa_jax.data.windows.sampling import clip_alignment, test_windows
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
@@ -177,7 +177,9 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
                  failures: dict[str, str], stop: StopSignal) -> None:
     asked = {one.video_id: one for one, _ in readable}
     videos = [video for _, video in readable]
-    total = sum(len(test_windows_of(video, localizer.config))
+    window = localizer.config.window
+    total = sum(len(test_windows(video.grid, window.frames, window.overlap,
+                                 align=clip_alignment(window)))
                 for video in videos)
     writing: collections.deque[Future] = collections.deque()
     # Pictures and texts are made while the next windows are predicted; left

@@ -282,11 +282,15 @@ def _test_accuracy(config: Any, data: DataSet, template: Template,
             frames, sharding.batch_shardings({"frames": None}, mesh)
         )["frames"])
 
-    return float(np.mean([
-        data.class_names[int(item[1])]
-        == data.test[item[0].video_number].actions[0].label
-        for item in run_windows(step, windows)
-        if not isinstance(item, VideoEnd)]))
+    right = []
+    for item in run_windows(step, windows):
+        if not isinstance(item, VideoEnd):
+            row, label = item
+            action, = data.test[row.video_number].actions
+            right.append(data.class_names[int(label)] == action.label)
+        elif item.error is not None:
+            raise item.error
+    return float(np.mean(right))
 
 
 def _save(spec: VideoMaeSpec, params: Any, output: Path) -> None:

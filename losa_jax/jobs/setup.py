@@ -269,6 +269,10 @@ def window_reader(config: Any, store: FeatureStore | None,
                          ": give 1 or more")
     if store is not None:
         return FeatureReader(store, config)
+    if config.window.test_whole:
+        raise InputError("config.window.test_whole=True: a whole video of "
+                         "frames is too large for one window; set it to "
+                         "False, or read features")
     cache = FrameCache(config.data.frame_cache_gib)
     for name, videos in sets.items():
         cache.admit(videos, name)

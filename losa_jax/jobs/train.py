@@ -148,9 +148,9 @@ def train(config: Any, workdir: Path) -> MapReport:
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
+        same_facts(checkpoints.facts(LAST), facts, RUN_FACTS, workdir)
         state, saved = checkpoints.restore(
             LAST, abstract_state(state), batches)
-        same_facts(saved, facts, RUN_FACTS, workdir)
         best_map = -math.inf if saved["best_map"] is None else saved[
             "best_map"]
         print(f"resumed {workdir} at step {int(state.step)} of "

@@ -11,7 +11,9 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from losa_jax.models.adapters.base import Adapter
 from losa_jax.models.backbones.encode_windows import WindowFeatures
+from losa_jax.models.heads.base import Head
 from losa_jax.models.ops.resample import resize_time
 
 
@@ -29,20 +31,19 @@ class FeatureStatistics(NamedTuple):
 class Detector(nnx.Module):
     """Features of the backbone -> adapter -> head."""
 
-    def __init__(self, adapter: nnx.Module | None, head: nnx.Module, *,
+    def __init__(self, adapter: Adapter | None, head: Head, *,
                  samples_per_token: float, tubelet: int,
                  resample: str = "linear"):
         """
         Args:
-          adapter: as `adapters.base.Adapter`; None trains the head only.
-          head: as `heads.base.Head`.
+          adapter: None trains the head only.
+          head: gets the adapter's output on its own tokens.
           samples_per_token: samples that a token of the head's level 0
             stands for.
           tubelet: samples that one backbone token stands for.
           resample: from its tokens to level 0, see `resize_time`.
         """
-        self.adapter: Any = adapter
-        self.head: Any = head
+        self.adapter, self.head = adapter, head
         self.samples_per_token = samples_per_token
         self.tubelet = tubelet
         self.resample = resample
@@ -63,7 +64,8 @@ class Detector(nnx.Module):
         tokens = round(x.shape[1] * self.tubelet / self.samples_per_token)
         valid = valid_steps(valid_samples, tokens, self.samples_per_token)
         x = resize_valid_time(x, step_valid, tokens, self.resample)
-        return self.head(x, valid, key)
+        # Interpolation reaches a token behind the last real one.
+        return self.head(x * valid[..., None].astype(x.dtype), valid, key)
 
     def fused(self, features: WindowFeatures,
               statistics: FeatureStatistics, valid_samples: Int[Array, "b"]

@@ -132,6 +132,7 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
         # Beside a backbone that runs, the time is small and the memory is
         # not; from its stored features the head is all there is.
         remat=spec is not None and not config.data.cache)
+    check_tokens(config, head_spec)
 
     def build() -> Detector:
         rngs = nnx.Rngs(config.seed)
@@ -270,7 +271,7 @@ def check_backbone(backbone: Any, spec: BackboneSpec) -> None:
 
 
 def check_window(config: Any, spec: BackboneSpec | None) -> None:
-    """Window, clip, pyramid and picture sizes that do not fit are refused."""
+    """Window, clip and picture sizes that do not fit are refused."""
     window = config.window
     if spec is not None and window.clip_frames != spec.clip_frames:
         raise InputError(
@@ -281,17 +282,22 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
     if window.resample not in RESAMPLES:
         raise InputError(f"config.window.resample={window.resample!r}: "
                          f"choose one of {', '.join(RESAMPLES)}")
-    stride = 2 ** (config.head.num_levels - 1)
-    if window.tokens % stride:
-        raise InputError(
-            f"config.window.tokens={window.tokens} is no multiple of "
-            f"{stride}, the stride of the last of "
-            f"config.head.num_levels={config.head.num_levels} levels: take "
-            f"{-(-window.tokens // stride) * stride}")
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}: "
                          "give that or more")
+
+
+def check_tokens(config: Any, head_spec: Any) -> None:
+    """Refuses windows that the head's levels do not divide."""
+    tokens = config.window.tokens
+    multiple = getattr(head_spec, "token_multiple", 1)
+    if tokens % multiple:
+        raise InputError(
+            f"config.window.tokens={tokens} is no multiple of {multiple}, the "
+            "stride of the last of config.head.num_levels="
+            f"{config.head.num_levels} levels: take "
+            f"{-(-tokens // multiple) * multiple}")
 
 
 def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:

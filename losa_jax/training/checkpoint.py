@@ -280,12 +280,20 @@ def same_facts(saved: dict[str, Any], now: dict[str, Any],
                keys: tuple[str, ...], workdir: Path,
                other: str = "choose another --workdir") -> None:
     """Raises InputError where a resumed run would be another run."""
-    changed = [
-        f"  {key}: saved {json.dumps(saved.get(key))}, now "
-        f"{json.dumps(now.get(key))}"
-        for key in keys if saved.get(key) != now.get(key)]
+    changed = [line for key in keys
+               for line in _changed(key, saved.get(key), now.get(key))]
     if changed:
         raise InputError(
             f"{workdir} holds a run with other settings:\n"
             + "\n".join(changed)
             + f"\nresume with the same settings, or {other}")
+
+
+def _changed(name: str, saved: Any, now: Any) -> list[str]:
+    """Lines on the entries that differ, in sections of sections."""
+    if isinstance(saved, dict) and isinstance(now, dict):
+        return [line for key in dict.fromkeys((*saved, *now))
+                for line in _changed(f"{name}.{key}", saved.get(key),
+                                     now.get(key))]
+    return [] if saved == now else [
+        f"  {name}: saved {json.dumps(saved)}, now {json.dumps(now)}"]

@@ -82,10 +82,11 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
     fresh, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     checkpoints = Checkpoints(workdir)
     which = which if checkpoints.latest_step(which) is not None else LAST
-    state, facts = checkpoints.restore(which, abstract_state(fresh))
+    # First: the arrays of another model would not fit, without saying why.
+    same_facts(checkpoints.facts(which), run_facts(
+        config, class_names, model), MODEL_FACTS, workdir)
+    state, _ = checkpoints.restore(which, abstract_state(fresh))
     checkpoints.close()
-    same_facts(facts, run_facts(config, class_names, model), MODEL_FACTS,
-               workdir)
     return state, which
 
 

@@ -81,7 +81,7 @@ def make_train_step(encode: Encode, detector: Template,
             optimizer=optimizer_state,
             ema=_moving_average(state.ema, trained, state.step, ema),
             normalizer=loss.normalizer)
-        metrics = {"loss": total, **loss.metrics,
+        metrics = {**loss.metrics, "loss": total,
                    "gradient_norm": optax.tree.norm(gradients)}
         return new_state, metrics
 

@@ -83,6 +83,22 @@ def test_a_late_detection_does_not_repeat_what_was_given():
     assert online.final_before(np.inf) == []
 
 
+@pytest.mark.parametrize("voting_threshold", [0.0, 0.7])
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_memory_does_not_grow_with_the_video(voting_threshold, is_empty):
+    rng = np.random.default_rng(0)
+    online = OnlineNms(NAMES, _settings(
+        per_class=False, voting_threshold=voting_threshold), 10.0)
+    most = []
+    for number in range(60):
+        if not (is_empty and number):
+            online.add(_window(rng, 5.0 * number))
+        online.final_before(5.0 * number)
+        most.append(sum(len(part.scores) for part in (
+            online._open, online._picked, online._voters)))
+    assert max(most[30:]) <= (0 if is_empty else max(most[:30]) + 12)
+
+
 def test_the_end_cuts_what_waits():
     online = OnlineNms(NAMES, _settings(), memory_seconds=10.0)
     online.add(_segments([[2, 9], [7, 9]], [0.5, 0.9], [0, 1]))

@@ -169,16 +169,17 @@ def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
     video, other = data.train[:2]
     window = Window(16, 64, 40)
     assert store.num_views(video) == 3
-    views = [store.read_window(video, window, view) for view in range(3)]
+    views = [next(store.read_windows(video, [window], view))
+             for view in range(3)]
     assert all(view["taps"].dtype == np.float16 for view in views)
-    want = one_view.read_window(video, window)
+    want, = one_view.read_windows(video, [window])
     np.testing.assert_array_equal(views[0]["last"], want["last"])
     np.testing.assert_allclose(views[0]["taps"], want["taps"], atol=2e-3)
     for one, two in ((0, 1), (0, 2), (1, 2)):
         assert np.abs(views[one]["last"] - views[two]["last"]).max() > 1e-3
     # Another video's view is drawn otherwise; padding stays zero.
     assert (views[1]["last"][3:] == 0).all()
-    assert store.read_window(other, window, 2)["last"].any()
+    assert next(store.read_windows(other, [window], 2))["last"].any()
 
     # Training draws from all views, measuring and testing take the plain.
     def drawn(augmented):
@@ -225,7 +226,7 @@ def test_a_cache_of_every_patch_serves_every_grid(
         return np.asarray(model.encode(
             model.frozen, model.trained, batch, None, None).taps)
 
-    got = taps(config, store.read_window(video, window))
+    got = taps(config, *store.read_windows(video, [window]))
     config.data.cache = ""
     frames = augment.test_view(FrameCache(0).read_window(video, window), 32,
                                config.augment.test_resize)
@@ -244,7 +245,8 @@ def test_a_cache_of_one_subset(plain, folder, tmp_path):
     cache_job.cache(config, tmp_path / "log")
     store = open_store(config)
     data = load_data(config, tmp_path / "log", ("test",), store=store)
-    taps = store.read_window(data.test[0], Window(0, 16, 16))["raw_taps"]
+    inputs, = store.read_windows(data.test[0], [Window(0, 16, 16)])
+    taps = inputs["raw_taps"]
     assert (taps.shape, taps.dtype.name) == ((1, 1, 8, 2, 2, 16), "bfloat16")
     with pytest.raises(InputError, match="(?s)4 of 4 .*not among the cached"):
         load_data(config, tmp_path / "log", ("train",), store=store)

@@ -81,6 +81,11 @@ def model(workdir):
 
 
 @pytest.fixture(scope="module")
+def live_model(workdir):
+    return load(workdir, batch_windows=1)
+
+
+@pytest.fixture(scope="module")
 def videos(config, expected):
     return [Path(config.data.videos) / f"{name}.mp4" for name in expected]
 
@@ -179,7 +184,7 @@ def test_a_signal_stops_it_with_finished_videos_written(
         return model.predict_windows(*arguments)
 
     stopped = dataclasses.replace(model,
-                                       predict_windows=and_then_a_signal)
+                                  predict_windows=and_then_a_signal)
     folder = [str(videos[0].parent)]
     with pytest.raises(Interrupted, match="SIGTERM.*start the same command"):
         predict(folder, stopped, Settings(tmp_path))
@@ -287,8 +292,10 @@ def test_standard_input_is_the_file(model, videos, expected, tmp_path,
 
 
 def test_live_gives_lines_of_what_the_file_holds(
-        model, videos, expected, threshold, tmp_path, capsys):
-    count = live(str(videos[0]), model, output=tmp_path,
+        model, live_model, videos, expected, threshold, tmp_path, capsys):
+    with pytest.raises(InputError, match="needs batch_windows=1"):
+        live(str(videos[0]), model)
+    count = live(str(videos[0]), live_model, output=tmp_path,
                  threshold=threshold, idle_seconds=0)
     lines = [json.loads(line) for line
              in capsys.readouterr().out.splitlines()]
@@ -364,17 +371,17 @@ def test_a_run_on_files_of_features_is_refused(workdir, tmp_path):
 
 
 def test_a_signal_ends_a_live_video_with_its_last_window(
-        model, videos, tmp_path, capsys):
+        live_model, videos, tmp_path, capsys):
     calls = []
 
     def and_then_a_signal(*arguments):
         calls.append(arguments)
         if len(calls) == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return model.predict_windows(*arguments)
+        return live_model.predict_windows(*arguments)
 
-    stopped = dataclasses.replace(model,
-                                       predict_windows=and_then_a_signal)
+    stopped = dataclasses.replace(live_model,
+                                  predict_windows=and_then_a_signal)
     before = threading.active_count()
     assert live(str(videos[0]), stopped, threshold=0, idle_seconds=0) > 0
     assert calls and threading.active_count() == before

@@ -8,7 +8,7 @@ import pytest
 from configs import custom
 from losa_jax.data.annotations import load
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import load_data
+from losa_jax.jobs.setup import load_data, window_reader
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -80,3 +80,10 @@ def test_or_the_run_stops_and_names_it(config, tmp_path):
     config.data.on_outside = "ask"
     with pytest.raises(InputError, match="on_outside='ask'"):
         load_data(config, tmp_path)
+
+
+def test_a_whole_video_of_frames_is_no_window(config):
+    config.window.test_whole = True
+    with pytest.raises(InputError, match="config.window.test_whole=True"):
+        window_reader(config, None, {})
+    assert window_reader(config, object(), {})

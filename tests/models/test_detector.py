@@ -152,6 +152,25 @@ def test_outputs_do_not_depend_on_the_pad_length(backbone, tokens):
         np.testing.assert_allclose(offsets, results[0][1], atol=3e-6)
 
 
+class _Input(nnx.Module):
+    """A head whose outputs are what it reads."""
+
+    def __call__(self, x, valid, key=None):
+        return x, valid
+
+
+@pytest.mark.parametrize("samples", [7, 12, 13, 16])
+def test_what_a_head_reads_is_zero_behind_the_window(samples):
+    # 4 backbone tokens of 4 samples to 8 of the head's, of 2 samples.
+    last = jnp.ones((1, 2, 2, 3))
+    detector = Detector(None, _Input(), samples_per_token=2.0, tubelet=4)
+    x, valid = detector(
+        WindowFeatures(last, jnp.zeros((0, 1, 2, 2, 0, 0, 3))),
+        FeatureStatistics(jnp.zeros(3), jnp.ones(3)), jnp.array([samples]))
+    assert x.shape == (1, 8, 3) and int(valid.sum()) == -(-samples // 2)
+    np.testing.assert_array_equal(x[..., 0] != 0, valid)
+
+
 def test_valid_steps_by_hand():
     got = valid_steps(jnp.asarray([0, 1, 4, 5]), 3, 2)
     np.testing.assert_array_equal(got, [

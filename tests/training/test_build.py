@@ -9,6 +9,7 @@ from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import (
     check_backbone,
+    check_tokens,
     choose_tap_layers,
     decode_settings,
     make_adapter_spec,
@@ -119,3 +120,14 @@ def test_a_value_that_a_spec_refuses_is_named_by_its_key(key, value, made):
             made(config.adapter, backbone)
         else:
             made(config.evaluate)
+
+
+def test_a_head_says_which_windows_fit():
+    config = custom.get_config()
+    config.window.tokens, config.head.num_levels = 48, 6
+    spec = make_head_spec(config, in_width=8, num_classes=2)
+    with pytest.raises(InputError, match="tokens=48 is no multiple of 32"):
+        check_tokens(config, spec)
+    check_tokens(config, object())  # a head without levels
+    config.window.tokens = 64
+    check_tokens(config, spec)

@@ -188,3 +188,14 @@ def test_changed_settings_are_listed(tmp_path):
         same_facts(saved, now, ("a", "b"), tmp_path)
     assert "b: saved [1, 2], now [1]" in str(caught.value)
     assert "c:" not in str(caught.value)
+
+
+def test_only_entries_that_differ_are_listed(tmp_path):
+    saved = {"model": {"head": {"kind": "tridet", "width": 8}, "size": 96}}
+    now = {"model": {"head": {"kind": "tridet", "width": 4, "new": [1]},
+                     "size": 96}}
+    with pytest.raises(InputError) as raised:
+        same_facts(saved, now, ("model",), tmp_path)
+    assert [line.strip() for line in str(raised.value).splitlines()[1:-1]] == [
+        "model.head.width: saved 8, now 4",
+        "model.head.new: saved null, now [1]"]

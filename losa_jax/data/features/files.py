@@ -7,7 +7,7 @@ writes beside its files (data/features/record.py): no video is opened.
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,17 +152,23 @@ class FeatureFiles:
         """One: the files hold no augmented features."""
         return 1
 
-    def read_window(self, video: Video, window: Window, view: int = 0
-                    ) -> dict[str, np.ndarray]:
-        """`last` float32 [t, 1, c], zero behind the window's real samples."""
+    def read_windows(self, video: Video, windows: Sequence[Window],
+                     view: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """`last` float32 [t, 1, c], zero behind a window's real samples."""
         features = self._read(video.path)
         if self._resized_to:
             features = resize_linearly(features, self._resized_to)
-        first = window.first_sample
-        part = features[first:first + window.valid_samples]
-        padding = window.num_samples - len(part)
-        part = np.pad(part, ((0, padding), (0, 0)))
-        return {"last": np.asarray(part[:, None], np.float32)}
+        for window in windows:
+            first = window.first_sample
+            part = features[first:first + window.valid_samples]
+            padding = window.num_samples - len(part)
+            part = np.pad(part, ((0, padding), (0, 0)))
+            yield {"last": np.asarray(part[:, None], np.float32)}
+
+    def empty_window(self, num_samples: int) -> dict[str, np.ndarray]:
+        """As `read_windows` gives them, of zeros."""
+        return {"last": np.zeros((num_samples, 1, self._settings.width),
+                                 np.float32)}
 
     def _read(self, path: Path) -> np.ndarray:
         """[t, c]; a memory map where it is not kept in memory."""

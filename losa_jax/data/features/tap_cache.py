@@ -15,7 +15,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -194,25 +194,36 @@ class TapCache:
         """Of the video, with the plain one."""
         return len(self._places[video.video_id][1]["crc32"])
 
-    def read_window(self, video: Video, window: Window, view: int = 0
-                    ) -> dict[str, np.ndarray]:
+    def read_windows(self, video: Video, windows: Sequence[Window],
+                     view: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """`last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c].
 
         Clips that are padding through and through are zero. View 0 is the
         plain one.
 
         Raises:
-          InputError: the record is damaged, or the window does not begin
+          InputError: the record is damaged, or a window does not begin
             with a clip.
         """
-        if window.first_sample % self._clip_samples:
-            raise InputError(
-                f"a window of {video.video_id} begins inside a clip: cached "
-                "features need --config.window.align_to_clips=True")
         arrays = self._read(video.video_id, view)
-        first = window.first_sample // self._clip_samples
-        count = -(-window.valid_samples // self._clip_samples)
-        padding = window.num_samples // self._clip_samples - count
+        for window in windows:
+            if window.first_sample % self._clip_samples:
+                raise InputError(
+                    f"a window of {video.video_id} begins inside a clip: "
+                    "cached features need --config.window.align_to_clips=True")
+            yield self._cut(arrays, window.first_sample // self._clip_samples,
+                            -(-window.valid_samples // self._clip_samples),
+                            window.num_samples)
+
+    def empty_window(self, num_samples: int) -> dict[str, np.ndarray]:
+        """As `read_windows` gives them, of zeros."""
+        return self._cut(self._read(next(iter(self._places)), 0), 0, 0,
+                         num_samples)
+
+    def _cut(self, arrays: Mapping[str, np.ndarray], first: int, count: int,
+             num_samples: int) -> dict[str, np.ndarray]:
+        """Some clips of a video, with padding to a window's length."""
+        padding = num_samples // self._clip_samples - count
 
         def cut(array: np.ndarray, axis: int) -> np.ndarray:
             array = np.take(array, range(first, first + count), axis)

@@ -49,6 +49,10 @@ class WindowReader(Protocol):
         None where windows are features."""
         ...
 
+    def empty_window(self, num_samples: int) -> Inputs:
+        """Inputs of a window, of zeros; nothing is decoded."""
+        ...
+
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
                         augmented: bool = True) -> Example:
@@ -103,6 +107,11 @@ class FrameReader:
         """See `WindowReader.allocate`."""
         size = self._augment.size
         return np.empty((num_windows, num_samples, size, size, 3), np.uint8)
+
+    def empty_window(self, num_samples: int) -> Inputs:
+        """See `WindowReader.empty_window`."""
+        size = self._augment.size
+        return {"frames": np.zeros((num_samples, size, size, 3), np.uint8)}
 
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
@@ -217,6 +226,10 @@ class FeatureReader:
         """See `WindowReader.allocate`."""
         return None
 
+    def empty_window(self, num_samples: int) -> Inputs:
+        """See `WindowReader.empty_window`."""
+        return self._store.empty_window(num_samples)
+
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
                         augmented: bool = True) -> Example:
@@ -224,10 +237,12 @@ class FeatureReader:
         views."""
         views = self._store.num_views(video) if augmented else 1
         view = int(rng.integers(views)) if views > 1 else 0
-        return self._store.read_window(video, window, view)
+        inputs, = self._store.read_windows(video, [window], view)
+        return inputs
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
         """See `WindowReader.test_windows`."""
-        for window in test_windows_of(video, self._config):
-            yield window, self._store.read_window(video, window)
+        windows = test_windows_of(video, self._config)
+        yield from zip(windows, self._store.read_windows(video, windows),
+                       strict=True)

@@ -71,7 +71,7 @@ class WindowStream:
                  windows_of: Callable[[int, int], Iterator[
                      tuple[WindowRow, Any]]], *,
                  batch_windows: int, num_threads: int,
-                 queue_windows: int = 2,
+                 num_readers: int | None = None, queue_windows: int = 2,
                  stopped: Callable[[], bool] = lambda: False):
         """
         Args:
@@ -79,14 +79,16 @@ class WindowStream:
           windows_of: (video number, decoder threads) to its windows and
             their inputs; an InputError ends the video.
           batch_windows: rows of a batch.
-          num_threads: videos that are read side by side; of fewer videos
-            each is decoded by several threads.
+          num_threads: shared by the videos that are read side by side.
+          num_readers: videos that are read side by side; None is one for
+            each thread. With 1 the windows come in the order of the videos.
           queue_windows: that may wait decoded, over all videos.
           stopped: asked while waiting; True ends the stream.
         """
         self._numbers, self._windows_of = video_numbers, windows_of
         self._batch_windows, self._stopped = batch_windows, stopped
-        self._readers = max(1, min(num_threads, len(video_numbers)))
+        self._readers = max(1, min(num_readers or num_threads,
+                                   len(video_numbers)))
         self._decoder_threads = max(1, num_threads // self._readers)
         self._queue_windows = queue_windows
 

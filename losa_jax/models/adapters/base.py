@@ -1,5 +1,6 @@
 """The contract of an adapter beside the frozen backbone."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Bool, Float
@@ -41,5 +42,5 @@ class AdapterType(NamedTuple):
     """
 
     spec: type[Any]
-    module: type[Any]
+    module: Callable[..., Adapter]
     raw_taps: bool = False

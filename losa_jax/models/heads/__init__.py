@@ -3,17 +3,22 @@
 `HEADS` is the one place that lists them; config.head.kind names one.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from losa_jax.models.heads.actionformer import ActionFormer, ActionFormerSpec
+from losa_jax.models.heads.base import Head
 from losa_jax.models.heads.tridet import TriDet, TriDetSpec
 
 
 class HeadType(NamedTuple):
-    """A head's spec, a frozen dataclass, and its module; see `base.Head`."""
+    """A head's spec, a frozen dataclass, and its module.
+
+    `mypy` compares the module with the contract.
+    """
 
     spec: type[Any]
-    module: type[Any]
+    module: Callable[..., Head]
 
 
 HEADS = {

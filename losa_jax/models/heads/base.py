@@ -63,8 +63,9 @@ class HeadLoss(NamedTuple):
 class Head(Protocol):
     """What the train step and prediction call.
 
-    The constructor is `(spec, *, rngs)`. `b` windows have `t` tokens on the
-    head's finest grid and up to `n` actions.
+    The constructor is `(spec, *, rngs)`. Where windows must have a multiple of
+    some number of tokens, the spec has it as `token_multiple`. `b` windows
+    have `t` tokens on the head's finest grid and up to `n` actions.
     """
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
@@ -253,6 +254,11 @@ class PyramidSpec:
     def strides(self) -> tuple[int, ...]:
         """Tokens of the finest level that one of each level's spans."""
         return tuple(2 ** level for level in range(self.num_levels))
+
+    @property
+    def token_multiple(self) -> int:
+        """Windows have a multiple of so many tokens."""
+        return self.strides[-1]
 
     @property
     def level_widths(self) -> tuple[int, int]:

@@ -1,0 +1,37 @@
+"""A job stops at its own signal at once, and soon at another process's."""
+
+import os
+import signal
+
+import pytest
+
+from losa_jax.distributed import processes, stop_signal
+from losa_jax.distributed.stop_signal import Interrupted, StopSignal
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How often the other processes were asked; the clock stands."""
+    calls = []
+    monkeypatch.setattr(processes, "asked_to_stop", lambda: bool(
+        calls.append(1)) or len(calls) > 1)
+    monkeypatch.setattr(stop_signal.time, "monotonic", lambda: 100.0)
+    return calls
+
+
+def test_its_own_signal_is_seen_at_once(asked):
+    with StopSignal() as stop:
+        stop.raise_if_asked("all stays")
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="by SIGTERM, all stays: start"):
+            stop.raise_if_asked("all stays")
+
+
+def test_others_are_asked_once_a_second(asked, monkeypatch):
+    with StopSignal() as stop:
+        for _ in range(50):
+            stop.raise_if_asked("all stays")
+        assert len(asked) == 1
+        monkeypatch.setattr(stop_signal.time, "monotonic", lambda: 101.5)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+            stop.raise_if_asked("all stays")

@@ -21,7 +21,7 @@ def check_choice(spec: object, name: str, known: Iterable[object]) -> None:
 
     The message begins with the spec's class and the field.
     """
-    value = getattr(spec, name)
+    value, known = getattr(spec, name), tuple(known)
     if value not in known:
         raise InputError(f"{type(spec).__name__}.{name}={value!r}: choose one "
                          f"of {', '.join(map(str, known))}")
@@ -53,7 +53,7 @@ def check_grid(spec: object, *names: str) -> None:
     """Raises InputError where one of these is not (rows, columns)."""
     for name in names:
         value = getattr(spec, name)
-        if not (isinstance(value, (tuple, list)) and len(value) == 2 and all(
+        if not (isinstance(value, tuple) and len(value) == 2 and all(
                 _is_whole(side) and side >= 1 for side in value)):
             _refuse(spec, name, "give two whole numbers of 1 or more, as "
                     "(4, 4)")

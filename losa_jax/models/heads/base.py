@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -242,13 +243,13 @@ class PyramidSpec:
                 f"{title}.num_embedding_convs=0 leaves {title}.in_width="
                 f"{self.in_width} as it is: give {title}.width={self.width} "
                 "the same number, or 1 convolution or more")
-        edges = tuple(self.regression_edges)
-        if edges and (len(edges) != self.num_levels - 1
-                      or not _ascend(0, *edges, math.inf)):
+        edges = self.regression_edges
+        if not isinstance(edges, tuple) or edges and (
+                len(edges) != self.num_levels - 1 or not _ascend(edges)):
             raise InputError(
-                f"{title}.regression_edges={edges}: needs "
+                f"{title}.regression_edges={edges!r}: needs a tuple of "
                 f"{self.num_levels - 1} ascending numbers above 0, one fewer "
-                "than levels")
+                "than levels, or ()")
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -295,8 +296,9 @@ def check_per_level(spec: PyramidSpec, name: str, *, other: int | None = None
     """
     values = getattr(spec, name)
     title = f"{type(spec).__name__}.{name}={values!r}"
-    if not isinstance(values, (tuple, list)):
-        raise InputError(f"{title}: give a tuple, as ({values},)")
+    if not isinstance(values, tuple):
+        example = values if is_odd(values) else 1
+        raise InputError(f"{title}: give a tuple, as ({example},)")
     if len(values) not in (1, spec.num_levels):
         raise InputError(f"{title}: give one number, or one for each of the "
                          f"{spec.num_levels} levels")
@@ -306,9 +308,11 @@ def check_per_level(spec: PyramidSpec, name: str, *, other: int | None = None
             f"{'' if other is None else f', or {other} for everything'}")
 
 
-def _ascend(*numbers: float) -> bool:
-    """Whether each is above the one before; NaN is above nothing."""
-    return all(low < high for low, high in itertools.pairwise(numbers))
+def _ascend(edges: tuple[float, ...]) -> bool:
+    """Whether these are finite numbers above 0, each above the one before."""
+    return all(isinstance(edge, Real) for edge in edges) and all(
+        low < high for low, high
+        in itertools.pairwise((0, *edges, math.inf)))
 
 
 # Methods of pyramid heads, which name them in their class: `self.spec` is a

@@ -72,7 +72,8 @@ NAN = float("nan")
     ({"regression_edges": (4.0,)}, "regression_edges=.* 5 ascending numbers"),
     *(({"num_levels": 3, "regression_edges": edges}, "regression_edges=")
       for edges in ((8.0, 4.0), (4.0, 4.0), (0.0, 4.0), (-4.0, 4.0),
-                    (4.0, NAN), (NAN, 4.0), (4.0, float("inf"))))])
+                    (4.0, NAN), (NAN, 4.0), (4.0, float("inf")), ("a", "b"),
+                    [4.0, 8.0], 4.0, None))])
 def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
     with pytest.raises(InputError, match=f"PyramidSpec.{said}"):
         PyramidSpec(**{"in_width": 6, "num_classes": 3, "width": 8, **wrong})

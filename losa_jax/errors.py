@@ -55,8 +55,8 @@ def check_grid(spec: object, *names: str) -> None:
         value = getattr(spec, name)
         if not (isinstance(value, tuple) and len(value) == 2 and all(
                 _is_whole(side) and side >= 1 for side in value)):
-            _refuse(spec, name, "give two whole numbers of 1 or more, as "
-                    "(4, 4)")
+            _refuse(spec, name, "give a tuple of two whole numbers of 1 or "
+                    "more, as (4, 4)")
 
 
 def check_between(spec: object, low: float, high: float, *names: str,

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
-from benchmarks.figures import interleaved, rates_table
+from benchmarks.common.figures import interleaved, rates_table
 from configs import common
 from losa_jax.data.video.frame import Picture, upright_rgb
 from losa_jax.data.windows import augment

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from benchmarks.figures import interleaved, times_table, use_cores
+from benchmarks.common.figures import interleaved, times_table, use_cores
 from losa_jax.models.backbones.sizes import SIZES, backbone_size
 from losa_jax.models.backbones.videomae import (
     VideoMae,

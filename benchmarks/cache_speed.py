@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.figures import times_table
+from benchmarks.common.figures import times_table
 
 GESTURES, WEIGHTS = "data/gestures", "data/weights/vit_small_patch14_dinov2.pth"
 

@@ -20,7 +20,7 @@ from flax import nnx
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.figures import interleaved, times_table, use_cores
+from benchmarks.common.figures import interleaved, times_table, use_cores
 from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.models.backbones.encode_windows import WindowFeatures
 from losa_jax.models.detector import Detector, FeatureStatistics

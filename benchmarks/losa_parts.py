@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.figures import interleaved, table
+from benchmarks.common.figures import interleaved, table
 from benchmarks.losa_speed import Pair, make_config, use_threads
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.layers import LayerNorm, gelu

@@ -4,7 +4,7 @@
 
 Needs the extras `torch` and `bench`. One window of 4 clips of 16 x 160 x
 160, the sizes of configs/thumos.py:s, float32, 2 threads. Ours are the very
-functions of a run; torch's model is `benchmarks.losa_torch`, with the same
+functions of a run; torch's model is `common.losa_torch`, with the same
 weights: predictions and first losses must agree. Ours also assigns the
 targets and takes gradient norms; torch is given the targets. Both keep the
 moving average of the trained parameters; torch's AdamW is its fused one.
@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.figures import interleaved, times_table, use_cores
+from benchmarks.common.figures import interleaved, times_table, use_cores
+from benchmarks.common.losa_torch import TorchLosa, load
+from benchmarks.common.made_up import make_backbone, make_step
 from benchmarks.head_speed import torch_loss
-from benchmarks.losa_torch import TorchLosa, load
-from benchmarks.made_up import make_backbone, make_step
 from configs import thumos
 from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.distributed import sharding

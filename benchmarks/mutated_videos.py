@@ -32,7 +32,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.figures import table
+from benchmarks.common.figures import table
 from losa_jax.data.video.decode import read_frames
 from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError

@@ -4,9 +4,9 @@
         [--results=FILE] [--table=FILE]
 
 Copies the tracked files to a scratch folder, puts one fault of
-benchmarks/mutation_faults.py into the copy, and runs the tests that should
-see it until the first one fails; with --whole, all others too if none does.
-Before, the same tests run on the sound copy, so that a test that fails
+benchmarks/common/mutation_faults.py into the copy, and runs the tests that
+should see it until the first one fails; with --whole, all others too if none
+does. Before, the same tests run on the sound copy, so that a test that fails
 anyway sees nothing; --no_sound leaves that out.
 
 Results are added to --results (JSON), so that a check can be made in parts;
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.mutation_faults import FAULTS, Fault
+from benchmarks.common.mutation_faults import FAULTS, Fault
 
 ROOT = Path(__file__).parent.parent
 # Of the faults, how many the tests must see.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import interleaved, ratio, table
+from benchmarks.common.figures import interleaved, ratio, table
 from losa_jax.detection.nms import NmsSettings, suppress
 from losa_jax.detection.segments import Segments
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.figures import table
+from benchmarks.common.figures import table
 from benchmarks.pipeline_speed import render, window_batches
 
 EVERY = 100

@@ -31,8 +31,11 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from benchmarks.figures import rates_table
-from benchmarks.video_readers import torch_frames_per_second, usable_readers
+from benchmarks.common.figures import rates_table
+from benchmarks.common.video_readers import (
+    torch_frames_per_second,
+    usable_readers,
+)
 from configs import common
 from losa_jax import timeline
 from losa_jax.data.records import Video

@@ -17,8 +17,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.common.figures import table
 from benchmarks.convert_memory import peak_gib
-from benchmarks.figures import table
 
 SIZE = 64
 
@@ -59,7 +59,7 @@ def main() -> None:
         if checkpoint is None:
             # Here, not above: this process is not measured, yet the others
             # must find the machine free.
-            from benchmarks.random_run import write_random_run
+            from benchmarks.common.random_run import write_random_run
 
             checkpoint = write_random_run(folder / "random")
         peaks: list[float] = []

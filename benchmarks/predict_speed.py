@@ -64,7 +64,7 @@ def main() -> None:
 def _compare(arguments: argparse.Namespace, scratch: Path) -> None:
     checkpoint = arguments.checkpoint
     if checkpoint is None:
-        from benchmarks.random_run import write_random_run
+        from benchmarks.common.random_run import write_random_run
 
         checkpoint = write_random_run(scratch / "random",
                                       depth=arguments.depth)

@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.figures import interleaved, table
-from benchmarks.made_up import Step, make_backbone, make_step
+from benchmarks.common.figures import interleaved, table
+from benchmarks.common.made_up import Step, make_backbone, make_step
 from configs import quick
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 

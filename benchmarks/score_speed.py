@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.figures import table
+from benchmarks.common.figures import table
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.segments import Detection
 

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.figures import times_table
-from benchmarks.made_up import make_backbone
+from benchmarks.common.figures import times_table
+from benchmarks.common.made_up import make_backbone
 from losa_jax.data.synthetic import data_set
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from benchmarks.common.mutation_faults import FAULTS
 from benchmarks.mutation_check import markdown, misfit, numbers
-from benchmarks.mutation_faults import FAULTS
 
 
 def test_every_fault_still_fits_the_code():

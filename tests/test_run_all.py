@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run_all
-from benchmarks.figures import rates_table, times_table
+from benchmarks.common.figures import rates_table, times_table
 from benchmarks.run_all import Benchmark
 from benchmarks.scaling import exponent
 

@@ -55,8 +55,8 @@ def test_upsampled_times_are_those_of_actionformer(folder):
     np.testing.assert_allclose(seconds,
                                (np.array([0, 100]) * stride + stride / 2)
                                / 30)
-    window = store.read_window(Video("v1", info, grid, ()),
-                               Window(0, 192, 192))
+    window, = store.read_windows(Video("v1", info, grid, ()),
+                                 [Window(0, 192, 192)])
     assert window["last"].shape == (192, 1, 3)
 
 
@@ -64,9 +64,12 @@ def test_a_window_is_padded_with_zeros(folder):
     store = FeatureFiles(_settings(folder))
     info = store.check([_video()], "stop")[0]["v1"]
     video = Video("v1", info, store.grid(info), ())
-    window = store.read_window(video, Window(70, 4, 2))["last"]
-    np.testing.assert_array_equal(window[:2, 0, 0], [210, 213])
-    np.testing.assert_array_equal(window[2:], 0)
+    first, second = (inputs["last"] for inputs in store.read_windows(
+        video, [Window(70, 4, 2), Window(68, 4, 4)]))
+    np.testing.assert_array_equal(first[:2, 0, 0], [210, 213])
+    np.testing.assert_array_equal(first[2:], 0)
+    np.testing.assert_array_equal(second[2:, 0], first[:2, 0])
+    np.testing.assert_array_equal(store.empty_window(4)["last"], 0 * first)
 
 
 def test_resizing_is_numpys_interpolation():

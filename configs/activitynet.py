@@ -17,7 +17,7 @@ Each video is one window of 192 tokens, however long it is.
 Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were NOT
 measured here. Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and an
 external classifier 38.6.
-Recipe: AdaTAD's two (shared/reference/heads_and_recipes.md, D4).
+Recipe: AdaTAD's two (github.com/sming256/OpenTAD).
 """
 
 from ml_collections import ConfigDict

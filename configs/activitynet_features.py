@@ -13,7 +13,7 @@ hand. Published average mAP (tIoU 0.5 to 0.95) with CUHK's video-level
 classes: ActionFormer 36.6, TriDet 36.8.
 The recipe learns proposals of any class; an external classifier's scores give
 them their classes, and every mAP is that of this classifier too. Recipes:
-shared/reference/heads_and_recipes.md, D1 and D2.
+github.com/happyharrycn/actionformer_release, github.com/dingfengshi/TriDet.
 """
 
 from ml_collections import ConfigDict

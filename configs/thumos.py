@@ -12,7 +12,7 @@ Hardware: g1536 needs 1.9 GiB a chip on v5e:4x4 and at most 11 GiB on one H100,
 by --mode=plan; the others are smaller. Time, memory and result were NOT
 measured here. Published (avg mAP, tIoU 0.3 to 0.7): LoSA with ViT-g 71.0; head
 only on the same features 69.6; AdaTAD's side ladder 74.65.
-Recipe: AdaTAD's end-to-end one (shared/reference/heads_and_recipes.md, D4).
+Recipe: AdaTAD's end-to-end one (github.com/sming256/OpenTAD).
 """
 
 from ml_collections import ConfigDict

@@ -13,10 +13,11 @@ Hardware: one GPU or TPU; on CPU 1.05 times the time of a torch model
 (benchmarks/head_speed.py). Result NOT measured here: no features at hand.
 Published average mAP (tIoU 0.3 to 0.7): ActionFormer 66.8 and TriDet 69.3
 with I3D, ActionFormer 69.6 with VideoMAEv2 ViT-g.
-Recipes: shared/reference/heads_and_recipes.md, D1 and D2. Differs from the
-public code: padding does not leak (head.reference_masking=True lets it), and
-TriDet's blocks do not start at zero, where they never learn
-(head.sgp_init_deviation=0.0 is the published recipe).
+Recipes: github.com/happyharrycn/actionformer_release,
+github.com/dingfengshi/TriDet. Differs from the public code: padding
+does not leak (head.reference_masking=True lets it), and TriDet's blocks do not
+start at zero, where they never learn (head.sgp_init_deviation=0.0 is the
+published recipe).
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
-from typing import NoReturn, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 
 class InputError(Exception):
@@ -99,7 +99,7 @@ def _refuse(spec: object, name: str, rule: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def fields_as_keys(spec: type, section: str, **keys: str) -> Iterator[None]:
+def fields_as_keys(spec: Any, section: str, **keys: str) -> Iterator[None]:
     """Errors of a spec's fields name the keys of the configuration.
 
     Args:

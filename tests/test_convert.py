@@ -1,4 +1,4 @@
-"""The converter's door: what a user types and reads."""
+"""The converter's command line: what a user types and reads."""
 
 import re
 
@@ -24,7 +24,7 @@ def source(tmp_path):
     return path
 
 
-def test_the_door_offers_every_dtype():
+def test_the_command_offers_every_dtype():
     assert set(convert.DTYPES) == set(backbone_folder.DTYPES)
 
 

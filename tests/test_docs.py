@@ -37,7 +37,7 @@ NO_KEYS = ("data.build", "features.json", "data.md", "features.md",
 # Ablations of how it is trained, not of the model.
 OF_TRAINING = ("standardise_last", "learning_rate_factor",
                "gate_learning_rate_factor", "weight_decay_factor")
-# Flags that absl brings to the main door, and those of config_flags.
+# Flags that absl brings to the main command, and those of config_flags.
 GIVEN = {"help", "config"}
 
 

@@ -1,4 +1,4 @@
-"""The main door: wrong flags and input are one message and a status."""
+"""The main command line: wrong flags and input are one message and a status."""
 
 import re
 import subprocess
@@ -61,16 +61,16 @@ def test_help_shows_every_flag_of_ours():
     assert [name for name in names if f"  --{name}" not in said] == []
 
 
-def test_help_of_no_door_waits_for_jax():
+def test_help_of_no_command_waits_for_jax():
     code = """
 import contextlib, importlib, io, sys
-for door in ("convert", "predict", "score", "sweep", "report.__main__",
+for name in ("convert", "predict", "score", "sweep", "report.__main__",
              "data.build"):
     said = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
-        importlib.import_module(f"losa_jax.{door}").main(["--help"])
-    assert said.getvalue().startswith("usage: python -m losa_jax."), door
-    assert "Exit status: 0 " in said.getvalue(), door
+        importlib.import_module(f"losa_jax.{name}").main(["--help"])
+    assert said.getvalue().startswith("usage: python -m losa_jax."), name
+    assert "Exit status: 0 " in said.getvalue(), name
 assert "jax" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

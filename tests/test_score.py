@@ -1,4 +1,4 @@
-"""The scoring door: the known figures, other layouts, every refusal."""
+"""The scoring command: the known figures, other layouts, every refusal."""
 
 import json
 

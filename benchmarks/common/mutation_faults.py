@@ -29,17 +29,17 @@ class Fault(NamedTuple):
 TIMELINE, WINDOWS = "losa_jax/timeline.py", "losa_jax/data/windows/sampling.py"
 TARGETS = "losa_jax/detection/targets.py"
 LOSSES = "losa_jax/detection/losses.py"
-POSTPROCESS = "losa_jax/detection/nms.py"
+NMS = "losa_jax/detection/nms.py"
 METRICS = "losa_jax/detection/metrics.py"
 LOSA = "losa_jax/models/adapters/losa.py"
 CONV = "losa_jax/models/ops/conv.py"
-VIT = "losa_jax/models/backbones/videomae.py"
+BACKBONE = "losa_jax/models/backbones/videomae.py"
 DETECTOR = "losa_jax/models/detector.py"
 STEP, TRAIN = "losa_jax/training/step.py", "losa_jax/jobs/train.py"
-PIPELINE = "losa_jax/data/windows/examples.py"
+EXAMPLES = "losa_jax/data/windows/examples.py"
 OPTIMIZER = "losa_jax/training/optimizer.py"
 
-TEST_VIT = ("tests/models/backbones/test_videomae.py",)
+TEST_BACKBONE = ("tests/models/backbones/test_videomae.py",)
 TEST_WINDOWS = ("tests/data/windows/test_sampling.py",)
 TEST_TARGETS = ("tests/detection/test_targets.py",)
 TEST_LOSSES = ("tests/detection/test_losses.py",)
@@ -48,7 +48,7 @@ TEST_METRICS = ("tests/detection/test_metrics.py",)
 TEST_LOSA = ("tests/models/adapters/test_losa.py",)
 TEST_STEP = ("tests/training/test_step.py",)
 TEST_OPTIMIZER = ("tests/training/test_optimizer.py",)
-TEST_PIPELINE = ("tests/data/windows/test_examples.py",)
+TEST_EXAMPLES = ("tests/data/windows/test_examples.py",)
 GOES_ON = ("tests/jobs/test_run.py::"
            "test_a_run_that_dies_goes_on_as_if_it_had_not",)
 
@@ -84,13 +84,13 @@ FAULTS = (
           "box_height = round(math.sqrt(target / aspect))",
           "box_height = round(math.sqrt(target))",
           ("tests/data/windows/test_augment.py",)),
-    Fault("every epoch has the first one's order", PIPELINE,
+    Fault("every epoch has the first one's order", EXAMPLES,
           ".repeat(num_epochs)",
-          ".repeat(num_epochs, reseed_each_epoch=False)", TEST_PIPELINE),
-    Fault("processes read rows of each other's batches", PIPELINE,
+          ".repeat(num_epochs, reseed_each_epoch=False)", TEST_EXAMPLES),
+    Fault("processes read rows of each other's batches", EXAMPLES,
           "first = int(index) * self._batch_windows",
           "first = int(index) * len(self._rows)",
-          TEST_PIPELINE),
+          TEST_EXAMPLES),
     # --- Targets and losses -----------------------------------------------
     Fault("the centre radius counts tokens, not strides", TARGETS,
           "reach = center_radius * stride", "reach = center_radius",
@@ -115,18 +115,18 @@ FAULTS = (
           "weight = jax.lax.stop_gradient(\n            classification",
           "weight = (\n            classification", TEST_LOSSES),
     # --- Backbone and adapters --------------------------------------------
-    Fault("pixels of a tubelet are read columns first", VIT,
+    Fault("pixels of a tubelet are read columns first", BACKBONE,
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)"',
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u q p rgb)"',
-          TEST_VIT),
+          TEST_BACKBONE),
     Fault("resized positions have rows and columns swapped",
           "losa_jax/models/ops/positions.py",
           '"uhwc,gh,fw->ugfc"', '"uhwc,fh,gw->ugfc"',
-          ("tests/models/ops/test_positions.py", *TEST_VIT)),
-    Fault("taps are kept one slot late", VIT,
+          ("tests/models/ops/test_positions.py", *TEST_BACKBONE)),
+    Fault("taps are kept one slot late", BACKBONE,
           "np.searchsorted(tap_layers, numbers)",
           'np.searchsorted(tap_layers, numbers, side="right")',
-          TEST_VIT),
+          TEST_BACKBONE),
     Fault("the chosen taps stop before the last block",
           "losa_jax/training/build.py",
           "tuple(depth - 1 - round((count - 1 - i) * half / count)",
@@ -208,10 +208,10 @@ FAULTS = (
           "time + distance[:, 1]], -1)",
           "segments = jnp.stack([time - distance[:, 1], "
           "time + distance[:, 0]], -1)", TEST_NMS),
-    Fault("soft-NMS decays by the overlap, not its square", POSTPROCESS,
+    Fault("soft-NMS decays by the overlap, not its square", NMS,
           "jnp.exp(-overlap * overlap / sigma)",
           "jnp.exp(-overlap / sigma)", TEST_NMS),
-    Fault("ActionFormer's votes do not weigh by overlap", POSTPROCESS,
+    Fault("ActionFormer's votes do not weigh by overlap", NMS,
           "weight = weight * iou", "weight = weight * 1", TEST_NMS),
     Fault("windows are merged as if they began with the video",
           "losa_jax/inference/run_windows.py",
@@ -252,9 +252,11 @@ FAULTS = (
     Fault("levels of the pyramid run into each other",
           "losa_jax/models/heads/layers.py", "self.gap = kernel_size // 2",
           "self.gap = 0", ("tests/models/heads/test_layers.py",)),
-    Fault("a filter's gradient is laid upside down", LOSA,
+    Fault("a filter's gradient is laid upside down",
+          "losa_jax/models/ops/grid_filter.py",
           "steps = steps.reshape(9, -1, x.shape[-1])[::-1]",
-          "steps = steps.reshape(9, -1, x.shape[-1])", TEST_LOSA),
+          "steps = steps.reshape(9, -1, x.shape[-1])",
+          ("tests/models/ops/test_grid_filter.py",)),
     Fault("a convolution's gradient looks the wrong way", CONV,
           "return neighbours(y, k, before=(k - 1) // 2)[::-1]",
           "return neighbours(y, k)", ("tests/models/ops/test_conv.py",)),

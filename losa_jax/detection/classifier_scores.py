@@ -1,8 +1,9 @@
 """Class-agnostic proposals x scores of whole videos.
 
-Source: ActionFormer and OpenTAD, ActivityNet recipe
-(shared/reference/heads_and_recipes.md, D1): every proposal stands once for
-each of the video's best classes.
+Source: the ActivityNet recipe of ActionFormer
+(github.com/happyharrycn/actionformer_release) and OpenTAD
+(github.com/sming256/OpenTAD): every proposal stands once for each of the
+video's best classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,5 +56,5 @@ def _fused(one: float, other: float, fusion: str) -> float:
 
 def _check(fusion: str) -> None:
     if fusion not in FUSIONS:
-        raise InputError(f"config.evaluate.video_scores_fusion={fusion!r}: "
+        raise InputError(f"fusion={fusion!r}: "
                          f"choose one of {', '.join(FUSIONS)}")

@@ -42,8 +42,7 @@ class Rules:
 
 OURS = Rules()
 NO_ACTIONS = ("the annotations of this subset have no actions of these classes "
-              "to score against: name the subset that has them (--subset, "
-              "config.data.test_subset)")
+              "to score against: name the subset that has them")
 
 
 @dataclasses.dataclass(frozen=True)

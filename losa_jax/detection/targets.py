@@ -68,15 +68,13 @@ def level_points(num_tokens: int, strides: Sequence[int],
     """
     if len(strides) != len(regression_ranges):
         raise InputError(
-            f"{len(regression_ranges)} regression ranges for "
-            f"config.head.num_levels={len(strides)}: give one range a level "
-            "(config.head.regression_edges)")
+            f"{len(regression_ranges)} regression ranges for {len(strides)} "
+            "levels: give one range a level")
     uneven = [stride for stride in strides if num_tokens % stride]
     if uneven:
         raise InputError(
-            f"a window of {num_tokens} tokens (config.window.tokens) does not "
-            f"divide by the strides {uneven} of config.head.num_levels="
-            f"{len(strides)} levels: choose a multiple of "
+            f"a window of {num_tokens} tokens does not divide by the strides "
+            f"{uneven} of {len(strides)} levels: choose a multiple of "
             f"{math.lcm(*strides)}")
     levels = []
     for stride, (range_min, range_max) in zip(strides, regression_ranges,

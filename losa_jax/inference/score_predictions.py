@@ -68,6 +68,11 @@ def evaluate(predictions: str | os.PathLike | Predictions,
         raise InputError(f"protocol={protocol!r}: choose one of "
                          f"{', '.join(PROTOCOLS)}")
     thresholds = _thresholds(tiou)
+    for name, value, other in (("predictions", predictions, Mapping),
+                               ("annotations", annotations, Annotations)):
+        if not isinstance(value, (str, os.PathLike, other)):
+            raise InputError(f"{name} of type {type(value).__name__}: give a "
+                             f"file, or a {other.__name__}")
     predictions = (check_predictions(predictions, "predictions")
                    if isinstance(predictions, Mapping)
                    else read_predictions(predictions))

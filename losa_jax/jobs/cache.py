@@ -40,7 +40,7 @@ from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import run_windows
 from losa_jax.jobs.pretrain import ensure_backbone
-from losa_jax.jobs.setup import load_data, start_log
+from losa_jax.jobs.setup import load_videos, start_log
 from losa_jax.training import build
 from losa_jax.training.encoder import Encoder, frozen_encoder
 from losa_jax.training.feature_store import cache_dtype, cache_facts
@@ -77,7 +77,9 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     config.data.cache = ""  # this run reads the videos
     start_log(workdir)
     ensure_backbone(config)
-    videos = _videos(config, workdir)
+    videos = load_videos(config, workdir, [
+        ("cache_subsets", name) for name in config.data.cache_subsets] or [
+        (key, config.data[key]) for key in ("train_subset", "test_subset")])
     # Each process runs its own shards on its own devices.
     devices = jax.local_devices()
     mesh = sharding.make_mesh((len(devices), 1, 1), devices)
@@ -116,18 +118,6 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
         raise InputError(
             f"{folder}: cannot be written ({error}): make room and start the "
             "same command again, it continues where it stopped") from error
-
-
-def _videos(config: Any, workdir: Path) -> list[Video]:
-    """The videos of all subsets to cover."""
-    names = tuple(config.data.cache_subsets) or (
-        config.data.train_subset, config.data.test_subset)
-    videos: dict[str, Video] = {}
-    for name in names:
-        config.data.test_subset = name
-        data = load_data(config, workdir, subsets=("test",))
-        videos |= {video.video_id: video for video in data.test}
-    return list(videos.values())
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh

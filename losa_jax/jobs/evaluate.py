@@ -21,7 +21,7 @@ from losa_jax.data.windows.skipped_videos import (
     BrokenVideos,
 )
 from losa_jax.data.windows.stream import VideoEnd
-from losa_jax.detection.classifier_scores import fuse, rescore
+from losa_jax.detection.classifier_scores import FUSIONS, fuse, rescore
 from losa_jax.detection.metrics import (
     MapReport,
     evaluate_map,
@@ -74,6 +74,11 @@ class Evaluator:
         self._config, self._data, self._skipped = config, data, skipped
         self._model, self._mesh = model, mesh
         settings = config.evaluate
+        if settings.video_scores_fusion not in FUSIONS:
+            raise InputError(
+                "config.evaluate.video_scores_fusion="
+                f"{settings.video_scores_fusion!r}: choose one of "
+                f"{', '.join(FUSIONS)}")
         self._video_scores = load_video_scores(
             settings.video_scores, data.label_names,
             [video.video_id for video in data.test]

@@ -33,7 +33,7 @@ from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.models.backbones.sizes import backbone_size, requested_family
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, flatten, parameters
-from losa_jax.training.build import backbone_request
+from losa_jax.training.build import backbone_keys, backbone_request
 from losa_jax.training.calibrate import calibrate
 from losa_jax.training.checkpoint import (
     LAST,
@@ -130,10 +130,11 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     if requested_family(config.backbone.name) != "videomae":
         raise InputError(f"config.backbone.name={config.backbone.name}: "
                          "--mode=pretrain makes a VideoMAE")
-    spec = VideoMaeSpec(
-        **backbone_size(**backbone_request(config.backbone)),
-        clip_frames=config.window.clip_frames, image_size=(size, size),
-        num_classes=len(data.class_names))
+    with backbone_keys(config):
+        spec = VideoMaeSpec(
+            **backbone_size(**backbone_request(config.backbone)),
+            clip_frames=config.window.clip_frames, image_size=(size, size),
+            num_classes=len(data.class_names))
     template = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
     schedule = learning_rate_schedule(
         settings.learning_rate, settings.warmup_steps, settings.steps)

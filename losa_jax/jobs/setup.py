@@ -106,6 +106,41 @@ def load_data(config: Any, workdir: Path,
     Raises:
       InputError: names every missing, wrong or broken piece.
     """
+    annotations, found, broken = _load(
+        config, workdir, [(f"{subset}_subset", config.data[f"{subset}_subset"])
+                          for subset in subsets], store)
+    videos = {"train": (), "test": (),
+              **dict(zip(subsets, found, strict=True))}
+    labels = annotations.class_names
+    if not config.data.class_agnostic:
+        return DataSet(labels, labels, videos["train"], videos["test"], broken)
+    train = tuple(
+        dataclasses.replace(video, actions=tuple(
+            action._replace(label=ANY_CLASS) for action in video.actions))
+        for video in videos["train"])
+    return DataSet((ANY_CLASS,), labels, train, videos["test"], broken)
+
+
+def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
+                ) -> list[Video]:
+    """Probed videos of any subsets, each once.
+
+    Args:
+      subsets: (key of config.data that names it, subset).
+
+    Raises:
+      InputError: see `load_data`.
+    """
+    _, found, _ = _load(config, workdir, subsets, None)
+    return list({video.video_id: video for videos in found
+                 for video in videos}.values())
+
+
+def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
+          store: FeatureStore | None
+          ) -> tuple[Annotations, list[tuple[Video, ...]],
+                     tuple[BrokenVideo, ...]]:
+    """The annotations, the videos of each subset, and what is left out."""
     data = config.data
     stored = open_stored(config)
     if not data.videos and store is None and stored is None:
@@ -114,35 +149,25 @@ def load_data(config: Any, workdir: Path,
     refuse_unknown_rule(data.on_outside)
     as_read = read_annotations(config, stored)
     infos: dict[str, VideoInfo] = {}
-    chosen: dict[str, list[str]] = {"train": [], "test": []}
+    chosen: list[list[str]] = []
     broken: list[BrokenVideo] = []
-    for subset in subsets:
-        annotated = _chosen(config, as_read, subset)
+    for key, subset in subsets:
+        annotated = _chosen(config, as_read, key, subset)
         found, lost = _probe(config, annotated, workdir, store, stored)
         infos |= found
         broken += lost
-        chosen[subset] = [video.video_id for video in annotated
-                          if video.video_id in found]
-        logger.info("%s: %d videos, %d broken or missing", data[
-            f"{subset}_subset"], len(chosen[subset]), len(lost))
+        chosen.append([video.video_id for video in annotated
+                       if video.video_id in found])
+        logger.info("%s: %d videos, %d broken or missing", subset,
+                    len(chosen[-1]), len(lost))
     _log_faults([as_read.videos[video_id] for video_id in infos], infos)
     # The length of the files decides what is outside, now that it is known.
     annotations = clipped_to(
         as_read, {name: end_seconds(as_read.videos[name], info)
                   for name, info in infos.items()}, data.on_outside)
-    videos = {subset: tuple(
+    return annotations, [tuple(
         _source(config, annotations.videos[name], infos[name], store, stored)
-        for name in names) for subset, names in chosen.items()}
-    labels = annotations.class_names
-    if not data.class_agnostic:
-        return DataSet(labels, labels, videos["train"], videos["test"],
-                       tuple(broken))
-    train = tuple(
-        dataclasses.replace(video, actions=tuple(
-            action._replace(label=ANY_CLASS) for action in video.actions))
-        for video in videos["train"])
-    return DataSet((ANY_CLASS,), labels, train, videos["test"],
-                   tuple(broken))
+        for name in names) for names in chosen], tuple(broken)
 
 
 def open_stored(config: Any) -> "StoredVideos | None":
@@ -178,18 +203,17 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
     return load_annotations(stored.path, class_names or stored.class_names)
 
 
-def _chosen(config: Any, annotations: Annotations, key: str
+def _chosen(config: Any, annotations: Annotations, key: str, subset: str
             ) -> tuple[AnnotatedVideo, ...]:
-    """The videos of "train" or "test" that no list leaves out."""
-    data, subset = config.data, config.data[f"{key}_subset"]
-    blocked = blocked_videos(data.block_list)
+    """The videos of a subset that no list leaves out."""
+    blocked = blocked_videos(config.data.block_list)
     found = tuple(video for video in annotations.subset(subset)
                   if video.video_id not in blocked)
     if not found:
         known = sorted({v.subset for v in annotations.videos.values()})
         raise InputError(
             f"{annotations.path}: no video of subset {subset!r}; the file "
-            f"has {', '.join(known)}: set --config.data.{key}_subset")
+            f"has {', '.join(known)}: set --config.data.{key}")
     return found
 
 

@@ -124,7 +124,7 @@ def write_training_page(workdir: Path, output: Path | None = None) -> Path:
     drawn: list[list[Thinned]] = []
     charts = _curves(series, drawn)
     gates = _gates(series, drawn)
-    parts = [f'<dl class="tiles">{_tiles(series, config, cost)}</dl>',
+    parts = [f'<dl class="tiles">{_tiles(series, cost)}</dl>',
              _section("Curves", charts)]
     if gates:
         parts.append(_section("What LoSA learned to use", gates))
@@ -241,8 +241,7 @@ def _facts(series: Series, config: Mapping[str, Any]) -> str:
     return "".join(f"<li>{escape(fact)}</li>" for fact in facts)
 
 
-def _tiles(series: Series, config: Mapping[str, Any],
-           cost: Mapping[str, Any]) -> str:
+def _tiles(series: Series, cost: Mapping[str, Any]) -> str:
     found: list[tuple[str, str, str]] = []
     if "map" in series:
         step, best = max(series["map"], key=lambda point: point[1])

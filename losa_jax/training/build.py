@@ -3,6 +3,7 @@
 `encoder` does the part of the backbone; `restore` makes the optimizer.
 """
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -19,7 +20,7 @@ from losa_jax.detection.decode import DecodeSettings
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError, fields_as_keys
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
-from losa_jax.models.backbones import family_of
+from losa_jax.models.backbones import BACKBONES, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.backbones.sizes import (
     backbone_size,
@@ -105,13 +106,22 @@ def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
     compile for any devices, nothing is allocated.
     """
     size = config.augment.size
-    spec = requested_spec(backbone_request(config.backbone),
-                          clip_frames=config.window.clip_frames,
-                          image_size=(size, size))
+    with backbone_keys(config):
+        spec = requested_spec(backbone_request(config.backbone),
+                              clip_frames=config.window.clip_frames,
+                              image_size=(size, size))
     # Views of one zero: they can be cut like real arrays.
     flat = {name: np.broadcast_to(np.zeros((), np.float32), shape)
             for name, shape in expected_shapes(spec).items()}
     return _assemble(config, spec, flat, "", num_classes, mesh, abstract=True)
+
+
+def backbone_keys(config: Any) -> contextlib.AbstractContextManager[None]:
+    """Errors of a backbone's spec name the keys of the config."""
+    family = BACKBONES[requested_family(config.backbone.name)]
+    return fields_as_keys(family.spec, "config.backbone",
+                          clip_frames="config.window.clip_frames",
+                          image_size="config.augment.size")
 
 
 def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
@@ -356,7 +366,8 @@ def make_head_spec(config: Any, *, in_width: int, num_classes: int,
     elsewhere = {name: f"config.loss.{name}" for name in config.loss}
     with fields_as_keys(
             HEADS[kind].spec, "config.head", **elsewhere,
-            in_width="config.features.width",
+            in_width=("config.features.width" if config.features.folder
+                      else "config.backbone.width"),
             max_tokens="config.window.tokens"):
         return _from_sections(
             HEADS[kind].spec, config.head, config.loss, in_width=in_width,

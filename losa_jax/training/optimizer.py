@@ -15,8 +15,9 @@ def learning_rate_schedule(base: float, warmup_steps: int,
                            total_steps: int) -> optax.Schedule:
     """Linear warm-up from 0, then cosine to 1e-8.
 
-    Closed form of ActionFormer's schedule (heads_and_recipes.md, D1): with W
-    warm-up steps, lr(t) = base t / (W - 1) below W, then half a cosine.
+    Closed form of ActionFormer's schedule
+    (github.com/happyharrycn/actionformer_release): with W warm-up steps,
+    lr(t) = base t / (W - 1) below W, then half a cosine.
 
     Args:
       base: peak learning rate.

@@ -1,4 +1,4 @@
-"""The command line of the main door: its help, and what is wrong with it."""
+"""The command line `losa_jax.main`: its help, and what is wrong with it."""
 
 import re
 import sys

@@ -17,6 +17,10 @@ def test_evaluate_scores_the_subset_of_the_predicted_videos(
         losa_jax.evaluate({"stranger": []}, annotations)
     with pytest.raises(losa_jax.InputError, match="protocol='coco'"):
         losa_jax.evaluate({}, annotations, protocol="coco")
+    with pytest.raises(losa_jax.InputError, match="of type list: give a file"):
+        losa_jax.evaluate([], annotations)
+    with pytest.raises(losa_jax.InputError, match="of type dict: give a file"):
+        losa_jax.evaluate({}, {"database": {}})
     perfect = {}
     loaded = load_annotations(Path(annotations))
     for video in loaded.subset("testing"):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from losa_jax import predict as door
+from losa_jax import predict as command_line
 from losa_jax.data.predictions import read_predictions
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
@@ -237,7 +237,7 @@ def test_broken_ones_are_listed_and_the_others_done(
     command = [str(folder), str(tmp_path / "none.mp4"),
                f"--checkpoint={workdir}", f"--output={output}",
                "--threshold=0", "--top_k=5"]
-    assert door.main(command) == 1
+    assert command_line.main(command) == 1
     shown = capsys.readouterr()
     for name, reason in (("empty.mp4", "the file is empty"),
                          ("text.mp4", "not a readable video"),
@@ -252,7 +252,7 @@ def test_broken_ones_are_listed_and_the_others_done(
     # Without them all is well, and nothing is left of the failures.
     (folder / "empty.mp4").unlink()
     (folder / "text.mp4").unlink()
-    assert door.main([str(folder), *command[2:]]) == 0
+    assert command_line.main([str(folder), *command[2:]]) == 0
     assert not (output / "failures.json").exists()
     assert asked == 2 * [(str(workdir),)]
 
@@ -340,7 +340,7 @@ def test_wrong_use_is_explained(arguments, status, message, tmp_path,
                                 capsys):
     arguments = [part.format(folder=tmp_path) for part in arguments]
     try:
-        assert door.main(arguments) == status
+        assert command_line.main(arguments) == status
     except SystemExit as error:
         assert error.code == status
     assert message in capsys.readouterr().err

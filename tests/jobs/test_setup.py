@@ -8,7 +8,7 @@ import pytest
 from configs import custom
 from losa_jax.data.annotations import load
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import load_data, window_reader
+from losa_jax.jobs.setup import load_data, load_videos, window_reader
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -66,8 +66,14 @@ def test_the_annotations_are_parsed_once(config, tmp_path, monkeypatch):
     monkeypatch.setattr(load, "read_database", lambda path: (
         parsed.append(str(path)) or real(path)))
     config.data.on_outside = "clip"
-    load_data(config, tmp_path)
+    data = load_data(config, tmp_path)
     assert parsed == [config.data.annotations]
+    subsets = [("cache_subsets", "training"), ("cache_subsets", "testing"),
+               ("cache_subsets", "training")]
+    assert load_videos(config, tmp_path, subsets) == [*data.train, *data.test]
+    assert len(parsed) == 2
+    with pytest.raises(InputError, match="'nobody'.*config.data.cache_sub"):
+        load_videos(config, tmp_path, [("cache_subsets", "nobody")])
 
 
 def test_or_the_run_stops_and_names_it(config, tmp_path):

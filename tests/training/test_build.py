@@ -8,10 +8,12 @@ from losa_jax.inference.run_windows import nms_settings
 from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import (
+    build_mesh,
     check_backbone,
     check_tokens,
     choose_tap_layers,
     decode_settings,
+    describe_model,
     make_adapter_spec,
     make_head_spec,
 )
@@ -131,3 +133,13 @@ def test_a_head_says_which_windows_fit():
     check_tokens(config, object())  # a head without levels
     config.window.tokens = 64
     check_tokens(config, spec)
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("augment.size", 8, r"config.augment.size=\(8, 8\) is below the patch"),
+    ("window.clip_frames", 15, "config.window.clip_frames=15 cannot be cut")])
+def test_a_backbone_in_no_checkpoint_names_the_keys(key, value, said):
+    config = thumos.get_config("b")
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=said):
+        describe_model(config, 2, build_mesh(custom.get_config()))

@@ -133,7 +133,7 @@ def test_the_last_one_is_whole_after_the_best_it_knows_of(
     checkpoints.save(BEST, 3, state, {})
     checkpoints.save(LAST, 3, state, {})
     time.sleep(0.3)
-    assert renames.done == []
+    assert [name for name in renames.done if "/3" in name] == []
     renames.go.set()
     checkpoints.wait()
     assert [name for name in renames.done if "/3" in name] == [

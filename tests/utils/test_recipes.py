@@ -28,7 +28,7 @@ def package(request, tmp_path):
 
 @pytest.fixture
 def run(package, tmp_path):
-    """The main door from another folder."""
+    """The main command from another folder."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
 

@@ -13,13 +13,10 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from losa_jax.data.records import VideoInfo
+from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.errors import InputError
-
-if TYPE_CHECKING:  # which reads annotations from here
-    from losa_jax.data.records import AnnotatedVideo
 
 FORMAT_VERSION = 1
 INDEX_FILE = "metadata.json"  # TFDS's name
@@ -27,7 +24,7 @@ INFO_FILE = "dataset_info.json"  # TFDS's name; written last
 PARTS_SUFFIX = ".parts"
 
 
-def make_entry(video: "AnnotatedVideo", info: VideoInfo, num_bytes: int,
+def make_entry(video: AnnotatedVideo, info: VideoInfo, num_bytes: int,
                class_names: Sequence[str], *, embedded: bool
                ) -> dict[str, Any]:
     """One video, as it is kept in the index.

@@ -1,6 +1,7 @@
 """THUMOS-14: its classes, and which videos count.
 
-Annotations as circulated: shared/data/thumos14. Half of the unreproducible
+Annotations as they circulate with ActionFormer
+(github.com/happyharrycn/actionformer_release). Half of the unreproducible
 numbers of the field come from the set of test videos, so each set has a name
 and is printed beside every score.
 """

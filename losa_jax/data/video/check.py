@@ -103,7 +103,7 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
     """Warns of videos that are left out, or stops because of them.
 
     Args:
-      flag: of the door that was used, for the message.
+      flag: of the command that was used, for the message.
 
     Raises:
       InputError: lists them, under "stop" or where no video is left.

@@ -38,7 +38,7 @@ class WindowReader(Protocol):
     """Reads windows of videos.
 
     Attributes:
-      stream_threads: videos that `stream_windows` reads side by side.
+      stream_threads: threads that a `WindowStream` reads test windows with.
     """
 
     stream_threads: int

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Bool, Float
 
+from losa_jax.errors import InputError
+
 
 class Adapter(Protocol):
     """What the detector calls; the constructor is `(spec, *, rngs)`.
@@ -44,3 +46,27 @@ class AdapterType(NamedTuple):
     spec: type[Any]
     module: Callable[..., Adapter]
     raw_taps: bool = False
+
+
+def check_features(spec: Any, last: Array, taps: Array, valid: Array) -> None:
+    """Refuses features of other sizes than the spec's.
+
+    Args:
+      spec: with `in_width` and `num_taps`, and perhaps `clip_tokens` and
+        `tap_grid`.
+      last, taps, valid: see `Adapter`.
+
+    Raises:
+      InputError: names the array and the shape that it must have.
+    """
+    b, n, u = (*last.shape, 0, 0, 0)[:3]
+    h, w = getattr(spec, "tap_grid", None) or (*taps.shape, 0, 0)[4:6]
+    u = getattr(spec, "clip_tokens", u)
+    for name, array, wanted in (
+            ("last", last, (b, n, u, spec.in_width)),
+            ("taps", taps, (spec.num_taps, b, n, u, h, w, spec.in_width)),
+            ("valid", valid, (b, n, u))):
+        if array.shape != wanted:
+            raise InputError(
+                f"{name} is of shape {array.shape}: {type(spec).__name__} "
+                f"needs {wanted}")

@@ -19,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.errors import InputError, check_odd, check_whole
+from losa_jax.models.adapters.base import check_features
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.layers import Linear, gelu
 
@@ -124,6 +125,7 @@ class LadderAdapter(nnx.Module):
           [b, t, c] of the dtype of `last`: features at the t = n u temporal
           tokens, exactly `last` before the first step of training.
         """
+        check_features(self.spec, last, taps, valid)
         taps = jax.lax.stop_gradient(taps)
         start = rearrange(last, "b n u c -> b (n u) c")
         step_valid = rearrange(valid, "b n u -> b (n u)")

@@ -14,10 +14,8 @@ width, d adapter width, t = n u tokens of the window.
 
 import dataclasses
 import functools
-import itertools
 import math
 import operator
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +31,10 @@ from losa_jax.errors import (
     check_odd,
     check_whole,
 )
+from losa_jax.models.adapters.base import check_features
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.conv import DepthwiseConv
+from losa_jax.models.ops.grid_filter import filter_grid
 from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, gelu, zero_linear
 from losa_jax.models.ops.taps import pool_grid
 from losa_jax.models.ops.time_attention import TimeAttention
@@ -149,44 +149,6 @@ class SpatialConv(nnx.Module):
                  ) -> Float[Array, "m u s1 s2 d"]:
         filtered = filter_grid(tap, self.kernel[...].astype(tap.dtype))
         return pool_grid(gelu(self.down(filtered)), self.grid)
-
-
-@jax.custom_vjp
-def filter_grid(x: Float[Array, "m u h w c"], kernel: Float[Array, "3 3 c"]
-                ) -> Float[Array, "m u h w c"]:
-    """One 3 x 3 filter a channel, zero padded.
-
-    Its own gradient keeps x alone, not its nine shifted copies, and sums the
-    filter's in two stages: XLA's CPU would write down all nine products
-    first.
-    """
-    return functools.reduce(operator.add, (
-        part * kernel[i, j] for (i, j), part in _shifted(x)))
-
-
-def _shifted(x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
-    h, w = x.shape[2:4]
-    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-    for i, j in itertools.product(range(3), range(3)):
-        yield (i, j), padded[:, :, i:i + h, j:j + w]
-
-
-def _filter_grid_backward(kept, gradient):
-    x, kernel = kept
-    # Shifted is the gradient, the other way: x's own shifts, with two uses
-    # each, would be written down too.
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    steps = jnp.stack([(x * part).sum((2, 3), dtype=exact)
-                       for _, part in _shifted(gradient)])
-    steps = steps.reshape(9, -1, x.shape[-1])[::-1]
-    to_kernel = jnp.einsum("knc,n->kc", steps, jnp.ones(steps.shape[1], exact),
-                           precision=jax.lax.Precision.HIGHEST)
-    return (filter_grid(gradient, kernel[::-1, ::-1]),
-            to_kernel.reshape(kernel.shape).astype(kernel.dtype))
-
-
-filter_grid.defvjp(lambda x, kernel: (filter_grid(x, kernel), (x, kernel)),
-                   _filter_grid_backward)
 
 
 class ShortRangeAdapter(nnx.Module):
@@ -350,6 +312,7 @@ class LosaAdapter(nnx.Module):
           [b, t, c] of the dtype of `last`: features at the t = n u temporal
           tokens, exactly `last` before the first step of training.
         """
+        check_features(self.spec, last, taps, valid)
         taps = jax.lax.stop_gradient(taps)
         start = rearrange(last, "b n u c -> b (n u) c")
 

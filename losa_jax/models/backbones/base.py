@@ -140,7 +140,7 @@ class Backbone(Protocol):
           place: how the clips are spread over devices, if that is known.
 
         Raises:
-          ValueError: clips or taps that `check_clips` or `check_taps`
+          InputError: clips or taps that `check_clips` or `check_taps`
             refuses.
         """
         ...
@@ -174,22 +174,22 @@ def check_clips(clips: Array, spec: BackboneSpec) -> None:
     """Refuses clips that the backbone cannot cut into tokens.
 
     Raises:
-      ValueError: not [n, f, H, W, 3]; another number of frames, where the
+      InputError: not [n, f, H, W, 3]; another number of frames, where the
         spec fixes it, or none of whole tubelets; pictures smaller than a
         patch.
     """
     if len(clips.shape) != 5 or clips.shape[-1] != 3:
-        raise ValueError(f"clips of shape {clips.shape}: must be "
+        raise InputError(f"clips of shape {clips.shape}: must be "
                          "[n, frames, height, width, 3]")
     frames, *picture = clips.shape[1:4]
     if spec.has_fixed_frames and frames != spec.clip_frames:
-        raise ValueError(f"clips of {frames} frames; the weights are for "
+        raise InputError(f"clips of {frames} frames; the weights are for "
                          f"{spec.clip_frames}")
     if frames < 1 or frames % spec.tubelet:
-        raise ValueError(f"clips of {frames} frames cannot be cut into "
+        raise InputError(f"clips of {frames} frames cannot be cut into "
                          f"tubelets of {spec.tubelet}")
     if min(picture) < spec.patch:
-        raise ValueError(f"pictures of {picture[0]} x {picture[1]} pixels are "
+        raise InputError(f"pictures of {picture[0]} x {picture[1]} pixels are "
                          f"below the patch of {spec.patch}")
 
 
@@ -197,12 +197,12 @@ def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
     """Refuses taps that are no blocks, or in another order.
 
     Raises:
-      ValueError: they do not ascend, or one is below 0 or not below the
+      InputError: they do not ascend, or one is below 0 or not below the
         spec's depth.
     """
     if list(taps) != sorted(set(taps)) or any(
             not 0 <= tap < spec.depth for tap in taps):
-        raise ValueError(f"taps={tuple(taps)}: must ascend and lie within 0 "
+        raise InputError(f"taps={tuple(taps)}: must ascend and lie within 0 "
                          f".. {spec.depth - 1}, the backbone's depth of "
                          f"{spec.depth} blocks")
 

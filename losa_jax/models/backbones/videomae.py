@@ -301,7 +301,7 @@ class VideoMae(nnx.Module):
           dtype: compute dtype.
 
         Raises:
-          ValueError: the clips have another number of frames than the spec,
+          InputError: the clips have another number of frames than the spec,
             or pictures smaller than a patch.
         """
         spec = self.spec
@@ -342,7 +342,7 @@ class VideoMae(nnx.Module):
           `dtype`, [0, n, u, 0, 0, c] without any.
 
         Raises:
-          ValueError: another number of frames, pictures smaller than a patch,
+          InputError: another number of frames, pictures smaller than a patch,
             or taps that do not ascend or are no blocks.
         """
         check_taps(taps, self.spec)

@@ -206,7 +206,7 @@ class ActionFormer(nnx.Module):
           strides of the point's level; bool [b, p].
 
         Raises:
-          ValueError: t is no such multiple.
+          InputError: t is no such multiple.
         """
         levels = self.neck(self.pyramid(x, valid, key))
         scales = self.reg_scale[...]

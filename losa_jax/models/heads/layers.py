@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from losa_jax.errors import InputError
 from losa_jax.models.heads.base import PyramidSpec
 from losa_jax.models.ops.conv import DepthwiseConv, MaskedConv
 from losa_jax.models.ops.layers import LayerNorm, flat_product, torch_uniform
@@ -107,8 +108,11 @@ class Pyramid(nnx.Module):
                  key: Array | None) -> list[Level]:
         """Tokens and validity of every level, the finest first."""
         spec = self.spec
+        if x.shape[2] != spec.in_width:
+            raise InputError(f"features of {x.shape[2]} channels: "
+                             f"{type(spec).__name__}.in_width={spec.in_width}")
         if x.shape[1] % spec.strides[-1]:
-            raise ValueError(f"{x.shape[1]} tokens do not divide by the last "
+            raise InputError(f"{x.shape[1]} tokens do not divide by the last "
                              f"level's stride {spec.strides[-1]}")
         num_blocks = len(self.stem) + len(self.branch)
         keys = ([None] * (num_blocks + 1) if key is None

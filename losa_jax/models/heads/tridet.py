@@ -271,7 +271,7 @@ class TriDet(nnx.Module):
           strides of the point's level; bool [b, p].
 
         Raises:
-          ValueError: t is no such multiple.
+          InputError: t is no such multiple.
         """
         levels = self.levels(x, valid, key)
         offsets = [decode_bins(level) if self.spec.trident else level.offsets

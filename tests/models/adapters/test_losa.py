@@ -11,7 +11,6 @@ from losa_jax.models.adapters.losa import (
     LosaAdapter,
     LosaSpec,
     ShortRangeAdapter,
-    filter_grid,
 )
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
 
@@ -192,31 +191,6 @@ def test_the_gradient_keeps_no_copies_of_many_taps():
     assert temporary < 2.5 * np.prod(taps.shape) * 4
 
 
-@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4)])
-def test_filter_of_a_grid_and_its_gradients_by_loops(grid):
-    rng = np.random.default_rng(0)
-    with jax.enable_x64(True):
-        x, kernel, weights = (
-            jnp.asarray(rng.normal(size=shape))
-            for shape in [(2, 2, *grid, 3), (3, 3, 3), (2, 2, *grid, 3)])
-        got = filter_grid(x, kernel)
-        gradients = jax.grad(
-            lambda x, kernel: (filter_grid(x, kernel) * weights).sum(),
-            argnums=(0, 1))(x, kernel)
-        want, to_x, to_kernel = (np.zeros(array.shape)
-                                 for array in (x, x, kernel))
-        for h, w, i, j in np.ndindex(*grid, 3, 3):
-            row, column = h + i - 1, w + j - 1
-            if 0 <= row < grid[0] and 0 <= column < grid[1]:
-                seen, from_here = x[:, :, row, column], weights[:, :, h, w]
-                want[:, :, h, w] += seen * kernel[i, j]
-                to_x[:, :, row, column] += from_here * kernel[i, j]
-                to_kernel[i, j] += (seen * from_here).sum((0, 1))
-        np.testing.assert_allclose(got, want, atol=1e-12)
-        np.testing.assert_allclose(gradients[0], to_x, atol=1e-12)
-        np.testing.assert_allclose(gradients[1], to_kernel, atol=1e-12)
-
-
 @pytest.mark.parametrize("wrong, said", [
     ({"in_width": 0}, "LosaSpec.in_width=0: must be at least 1"),
     ({"num_taps": 1.5}, "LosaSpec.num_taps=1.5: .* a whole number"),
@@ -243,3 +217,15 @@ def test_filter_of_a_grid_and_its_gradients_by_loops(grid):
 def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
     with pytest.raises(InputError, match=said):
         _spec(**wrong)
+
+
+@pytest.mark.parametrize("place, shape, said", [
+    (0, (2, 3, 4, 10), r"last is of shape .*10\): .* needs \(2, 3, 4, 12\)"),
+    (1, (1, 2, 3, 4, 3, 3, 12), r"taps .* needs \(2, 2, 3, 4, 3, 3, 12\)"),
+    (1, (2, 2, 3, 4, 6, 6, 12), "taps .* needs"),
+    (2, (2, 12), r"valid .* needs \(2, 3, 4\)")])
+def test_features_of_other_sizes_are_refused(place, shape, said):
+    inputs = list(_inputs())
+    inputs[place] = np.zeros(shape, inputs[place].dtype)
+    with pytest.raises(InputError, match=said):
+        LosaAdapter(_spec(), rngs=nnx.Rngs(0))(*inputs)

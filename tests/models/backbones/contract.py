@@ -99,14 +99,14 @@ def _check_features(spec, backbone, rng):
     larger = np.repeat(np.repeat(clips[:1], 2, axis=2), 2, axis=3)
     assert backbone.features(larger).last.shape == (1, u, c)
     for wrong in ((1, 0), (0, 0), (-1,), (0, spec.depth)):
-        with pytest.raises(ValueError, match=f"taps=.*depth of {spec.depth}"):
+        with pytest.raises(InputError, match=f"taps=.*depth of {spec.depth}"):
             backbone.features(clips, taps=wrong)
-    with pytest.raises(ValueError, match=f"below the patch of {spec.patch}"):
+    with pytest.raises(InputError, match=f"below the patch of {spec.patch}"):
         backbone.features(clips[:, :, :spec.patch - 1])
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(InputError, match="shape"):
         backbone.features(clips[..., 0])
     if spec.has_fixed_frames:
-        with pytest.raises(ValueError, match="frames"):
+        with pytest.raises(InputError, match="frames"):
             backbone.features(np.repeat(clips[:1], 2, axis=1))
     if spec.clip_pooling:
         means = backbone.mean_features(clips, "float32")

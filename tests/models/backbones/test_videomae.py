@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import (
     PatchEmbed,
     VideoMae,
@@ -204,7 +205,7 @@ def test_other_picture_sizes_resample_positions(small):
 
 def test_wrong_clip_length_is_refused(small):
     model, _ = small
-    with pytest.raises(ValueError, match="clips of 6 frames; .* for 4"):
+    with pytest.raises(InputError, match="clips of 6 frames; .* for 4"):
         model.embed(jnp.zeros((1, 6, 16, 24, 3)))
 
 

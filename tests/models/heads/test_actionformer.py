@@ -1,4 +1,5 @@
-"""ActionFormer's own promises; test_head_parity.py has the public numbers."""
+"""ActionFormer's own promises; tests/weights/test_head_folder.py has the public
+numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -101,8 +102,10 @@ def test_drop_path_acts_only_in_training():
 
 def test_tokens_must_divide_by_the_last_stride():
     model = ActionFormer(_small(), rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="30 tokens"):
+    with pytest.raises(InputError, match="30 tokens"):
         model(jnp.zeros((1, 30, 6)), jnp.ones((1, 30), bool))
+    with pytest.raises(InputError, match="7 channels: .*in_width=6"):
+        model(jnp.zeros((1, 32, 7)), jnp.ones((1, 32), bool))
 
 
 @pytest.mark.parametrize("wrong, said", [

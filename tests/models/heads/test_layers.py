@@ -1,4 +1,5 @@
-"""What both heads are made of; test_head_parity.py has the public numbers."""
+"""What both heads are made of; tests/weights/test_head_folder.py has the public
+numbers."""
 
 import jax
 import numpy as np

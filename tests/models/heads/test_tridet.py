@@ -1,4 +1,5 @@
-"""TriDet's own promises; test_head_parity.py has the public numbers."""
+"""TriDet's own promises; tests/weights/test_head_folder.py has the public
+numbers."""
 
 import jax
 import jax.numpy as jnp

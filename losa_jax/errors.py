@@ -80,8 +80,12 @@ def check_between(spec: object, low: float, high: float, *names: str,
             if math.isfinite(low) else "",
             f"{'below' if high in without else 'at most'} {high}"
             if math.isfinite(high) else ""]
-        _refuse(spec, name, "must be " + (
-            " and ".join(filter(None, bounds)) or "a finite number"))
+        rule = " and ".join(filter(None, bounds))
+        if not rule:
+            rule = "a finite number"
+        elif not _is_number(value):
+            rule = f"a number, {rule}"
+        _refuse(spec, name, f"must be {rule}")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

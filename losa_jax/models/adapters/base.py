@@ -52,19 +52,21 @@ def check_features(spec: Any, last: Array, taps: Array, valid: Array) -> None:
     """Refuses features of other sizes than the spec's.
 
     Args:
-      spec: with `in_width` and `num_taps`, and perhaps `clip_tokens` and
-        `tap_grid`.
+      spec: with those of `in_width`, `num_taps`, `clip_tokens` and
+        `tap_grid` that the adapter depends on.
       last, taps, valid: see `Adapter`.
 
     Raises:
       InputError: names the array and the shape that it must have.
     """
-    b, n, u = (*last.shape, 0, 0, 0)[:3]
-    h, w = getattr(spec, "tap_grid", None) or (*taps.shape, 0, 0)[4:6]
-    u = getattr(spec, "clip_tokens", u)
+    b, n, u, c = (*last.shape, 0, 0, 0, 0)[:4]
+    k, *_, h, w, _ = (*taps.shape, *7 * (0,))[:7]
+    h, w = getattr(spec, "tap_grid", (h, w))
+    k, u = getattr(spec, "num_taps", k), getattr(spec, "clip_tokens", u)
+    c = getattr(spec, "in_width", c)
     for name, array, wanted in (
-            ("last", last, (b, n, u, spec.in_width)),
-            ("taps", taps, (spec.num_taps, b, n, u, h, w, spec.in_width)),
+            ("last", last, (b, n, u, c)),
+            ("taps", taps, (k, b, n, u, h, w, c)),
             ("valid", valid, (b, n, u))):
         if array.shape != wanted:
             raise InputError(

@@ -2,14 +2,16 @@
 
 Sizes: b windows of f samples (frames as the backbone sees them) of S x S
 pixels; n clips of u temporal tokens; k tapped blocks with h x w patches; c
-channels; a actions, the most that a training video has.
+channels; a actions, the most that a training video has; t rows of a feature
+file.
 
 Inputs of the model, from one of three sources:
 
     frames          uint8 [b, f, S, S, 3]     RGB, 0..255; from videos
-    last            [b, n, u, c]              from the cache, in its dtype:
-    taps            [b, k, n, u, h, w, c]     the backbone's features
-                                              (`raw_taps` with every patch)
+    last            float32 [b, n, u, c]      from the cache
+    taps            [b, k, n, u, h, w, c]     of config.data.cache_dtype;
+                                              `raw_taps` in place of `taps`
+                                              where h x w are all patches
     last            float32 [b, t, 1, c]      from feature files
 
 and always

@@ -50,12 +50,12 @@ def _row(backbone: str, variant: str, frames: int, mesh) -> str:
     config = thumos.get_config("b")
     config.backbone.name = backbone
     config.backbone.chunk_clips = CHUNK_CLIPS
-    config.window.frames = frames
+    config.window.samples = frames
     config.window.tokens = frames
     config.train.batch_windows = config.evaluate.batch_windows = 1
     kind, _, stored = variant.partition("-")
     config.adapter.kind = kind
-    config.adapter.checkpoint_blocks = not stored
+    config.adapter.remat_blocks = not stored
     started = time.perf_counter()
     steps = trace_steps(config, 20, mesh)
     cells = []

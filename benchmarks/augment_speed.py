@@ -1,4 +1,4 @@
-"""Cutting, resizing and colouring frames: libraries side by side.
+"""Cutting, resizing and coloring frames: libraries side by side.
 
     python -m benchmarks.augment_speed [--rounds=5]
 
@@ -7,7 +7,7 @@ that are not installed are left out (torch, AlbumentationsX).
 
 Then what training does with a decoded 4:2:0 picture against FFmpeg's way to
 RGB and a resize of that: time, and the mean difference (of 255) from the same
-cut of the picture before it lost half of its colour.
+cut of the picture before it lost half of its color.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    # Blurred noise, stretched: edges and colours as sharp as in a video.
+    # Blurred noise, stretched: edges and colors as sharp as in a video.
     frames = np.stack([cv2.GaussianBlur(
         noise.astype(np.float32), (0, 0), 2) for noise in
         rng.integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)])
@@ -62,7 +62,7 @@ def _ours(frames: np.ndarray) -> Contestants:
     settings = common.get_config().augment
     settings.crop_area, settings.size = (0.5, 1.0), SIZE
     plain = settings.copy_and_resolve_references()
-    plain.colour_jitter = 0.0
+    plain.color_jitter = 0.0
     recipe = settings.copy_and_resolve_references()
     recipe.random_operations, recipe.hue_jitter = 2, 0.1
 
@@ -78,7 +78,7 @@ def _ours(frames: np.ndarray) -> Contestants:
             "crop and resize, OpenCV, mean of the area":
                 resize(cv2.INTER_AREA),
             "ours: crop, resize, flip": view(plain),
-            "ours: and colour jitter": view(settings),
+            "ours: and color jitter": view(settings),
             "ours: and hue, two random operations": view(recipe)}
 
 
@@ -115,14 +115,14 @@ def _albumentations(frames: np.ndarray) -> Contestants:
     import albumentations
     crop = [albumentations.RandomResizedCrop((SIZE, SIZE), scale=(0.5, 1.0)),
             albumentations.HorizontalFlip(p=0.5)]
-    colour = albumentations.ColorJitter(p=1.0)
+    color = albumentations.ColorJitter(p=1.0)
 
     def runs(transforms):
         draw = albumentations.Compose(transforms, seed=1)
         return lambda: draw(images=frames)["images"]
 
     return {"AlbumentationsX: crop, resize, flip": runs(crop),
-            "AlbumentationsX: and colour jitter": runs([*crop, colour])}
+            "AlbumentationsX: and color jitter": runs([*crop, color])}
 
 
 def _decoded(stored: list[VideoFrame]) -> Contestants:

@@ -5,7 +5,7 @@
 Needs the extra `torch`. Both run the same random weights in float32 on the
 same cores; torch uses its fused scaled-dot-product attention. Every round
 times one after the other, so that a machine whose speed drifts does not
-favour either. Prints medians and the ratio.
+favor either. Prints medians and the ratio.
 """
 
 import argparse

@@ -54,9 +54,9 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, width, 1))
 
     def forward(self, x):
-        centred = x - x.mean(1, keepdim=True)
-        variance = centred.square().mean(1, keepdim=True)
-        return centred * torch.rsqrt(variance + 1e-5) * self.weight + self.bias
+        centered = x - x.mean(1, keepdim=True)
+        variance = centered.square().mean(1, keepdim=True)
+        return centered * torch.rsqrt(variance + 1e-5) * self.weight + self.bias
 
 
 class Conv(nn.Module):

@@ -80,7 +80,7 @@ def make_config(backbone: str, clips: int):
     """configs/thumos.py:s with a short window, in float32."""
     config = thumos.get_config("s")
     config.backbone.name, config.backbone.dtype = backbone, "float32"
-    config.window.frames = config.window.tokens = 16 * clips
+    config.window.samples = config.window.tokens = 16 * clips
     config.train.batch_windows = config.evaluate.batch_windows = 1
     # The head's learned scales are there, but no branch is dropped.
     config.head.drop_path = 1e-9

@@ -95,9 +95,9 @@ def build_loop(folder: Path):
 def make_candidates(count: int) -> tuple[np.ndarray, ...]:
     """Crowds around some hundred actions, as a head gives them."""
     rng = np.random.default_rng(0)
-    centre = rng.choice(rng.uniform(0, 2304, 150), count)
+    center = rng.choice(rng.uniform(0, 2304, 150), count)
     length = rng.lognormal(2.5, 0.8, count)
-    middle = centre + rng.normal(0, 3, count)
+    middle = center + rng.normal(0, 3, count)
     segments = np.stack([middle - length / 2, middle + length / 2], 1)
     scores = rng.beta(0.3, 3.0, count)
     return (segments.astype(np.float32), scores.astype(np.float32),

@@ -9,7 +9,7 @@ interleaved in one run with
 - bare decoders: PyAV decodes the same video from its first frame to its last
   in as many threads of this process, without seeking, cutting or batches;
   into RGB of 160 x 160 (FFmpeg scales while it converts), into RGB of the
-  video's own size, and without colours at all;
+  video's own size, and without colors at all;
 - decord, torchcodec and OpenCV, those of them that are installed, in a plain
   torch DataLoader with worker processes: the same windows, the same crop.
 
@@ -113,10 +113,10 @@ def _compare(path: Path, arguments: argparse.Namespace) -> None:
 def window_batches(path: Path, frames: int, threads: int) -> BatchIterator:
     """Training's batches of two windows of a video, 160 pixels."""
     config = common.get_config()
-    config.window.frames = config.window.tokens = frames
+    config.window.samples = config.window.tokens = frames
     config.window.frame_stride = 1
     config.augment.size = SIZE
-    config.augment.colour_jitter = 0.0
+    config.augment.color_jitter = 0.0
     info = probe_video(path)
     grid = timeline.sample_grid(info.fps, info.frame_count,
                                 sampling="stride", frame_stride=1)

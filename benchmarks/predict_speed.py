@@ -147,8 +147,8 @@ def _grain(videos: Sequence[Video], num_windows: int, localizer: Localizer
 def _step(num_windows: int, localizer: Localizer) -> None:
     config, batch = localizer.config, localizer.batch_windows
     size = config.augment.size
-    frames = np.zeros((batch, config.window.frames, size, size, 3), np.uint8)
-    valid = np.full(batch, config.window.frames, np.int32)
+    frames = np.zeros((batch, config.window.samples, size, size, 3), np.uint8)
+    valid = np.full(batch, config.window.samples, np.int32)
     for _ in range(-(-num_windows // batch)):
         jax.device_get(localizer.predict_windows(
             {"frames": frames, "valid_samples": valid}))

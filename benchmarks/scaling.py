@@ -85,7 +85,7 @@ def make_config(series: str, size: int, backbone: Path):
     config.head.num_stem_blocks = config.head.num_embedding_convs = 1
     clips = {"clips": size, "taps": 4, "window": size // 16}[series]
     config.backbone.chunk_clips = 4 if series == "window" else 0
-    config.window.frames = config.window.tokens = 16 * clips
+    config.window.samples = config.window.tokens = 16 * clips
     return config
 
 

@@ -42,7 +42,7 @@ def get_config(variant: str = "g768") -> ConfigDict:
     # A few segments are empty, or end after their video.
     config.data.on_outside = "clip"
     config.window.sampling = "resize"
-    config.window.frames = 1536 if size == "g1536" else 768
+    config.window.samples = 1536 if size == "g1536" else 768
     config.window.tokens = 192
     config.window.short_crop_ratio = ()
     config.window.min_action_kept = 0.5

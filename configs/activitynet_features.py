@@ -40,11 +40,11 @@ def get_config(variant: str = "tsp") -> ConfigDict:
     config.features.width = 512
     config.features.fps = 15.0
     config.adapter.kind = "none"
-    config.adapter.standardise_last = False
+    config.adapter.standardize_last = False
     # Every video becomes 192 tokens.
     config.window.sampling = "resize"
-    config.window.frames = config.window.tokens = 192
-    config.window.clip_frames = 1
+    config.window.samples = config.window.tokens = 192
+    config.window.clip_samples = 1
     config.window.min_action_kept = 0.5
     config.head.width = 256
     config.head.attention_window = (7, 7, 7, 7, 7, -1)
@@ -69,7 +69,7 @@ def get_config(variant: str = "tsp") -> ConfigDict:
         config.head.kind = "tridet"
         # Features as they are, padded.
         config.window.sampling = "stride"
-        config.window.frames = config.window.tokens = 768
+        config.window.samples = config.window.tokens = 768
         config.window.test_whole = True
         config.head.head_width = 512
         config.head.sgp_window = (15,)

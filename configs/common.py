@@ -71,7 +71,7 @@ def get_config() -> ConfigDict:
     ))
     # Head-only training on somebody's files of features: one .npy or .npz a
     # video, <prefix><video id><suffix>.npy, [time, width]. A sample is then
-    # one feature (window.clip_frames=1, window.frames=window.tokens).
+    # one feature (window.clip_samples=1, window.samples=window.tokens).
     config.features = ConfigDict(dict(
         folder="",
         prefix="",
@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
         dtype="float32",  # float32, float16
         # clips: "imagenet" mean and deviation, as the weights were trained,
         # or "zero_one", as VideoMAEv2's published features were made.
-        normalisation="imagenet",
+        normalization="imagenet",
     ))
     # --mode=export: the run as one folder that `predict` takes.
     config.export = ConfigDict(dict(
@@ -117,8 +117,8 @@ def get_config() -> ConfigDict:
     ))
     config.window = ConfigDict(dict(
         # Samples (frames that the backbone sees) in a window and in a clip.
-        frames=768,
-        clip_frames=16,
+        samples=768,
+        clip_samples=16,
         # Tokens of the head's finest level in a window.
         tokens=768,
         # How the backbone's tokens become those of the head: "linear"
@@ -142,7 +142,7 @@ def get_config() -> ConfigDict:
         # clip's features do not depend on the window. data.cache needs it.
         align_to_clips=False,
         # Each test video as one window, padded to a multiple of a quarter
-        # of window.frames, however long it is (features only).
+        # of window.samples, however long it is (features only).
         test_whole=False,
         # Windows drawn from each training video in an epoch.
         per_video=1,
@@ -150,7 +150,7 @@ def get_config() -> ConfigDict:
     config.augment = ConfigDict(dict(
         # Side of the square that the backbone sees, pixels.
         size=160,
-        # Testing: "short_crop" (short side, centre) or "squash".
+        # Testing: "short_crop" (short side, center) or "squash".
         test_resize="short_crop",
         random_crop=True,
         crop_area=(0.08, 1.0),
@@ -158,7 +158,7 @@ def get_config() -> ConfigDict:
         # 0 where left and right tell classes apart.
         flip_probability=0.5,
         # Brightness, contrast and saturation within 1 +- this.
-        colour_jitter=0.5,
+        color_jitter=0.5,
         # The hue turns by up to this share of a circle.
         hue_jitter=0.0,
         # RandAugment (data/windows/random_operations.py): so many operations,
@@ -217,14 +217,14 @@ def get_config() -> ConfigDict:
         gates="none",  # none, tanh, sigmoid
         long_kernel=3,  # tokens, odd
         long_mixer="conv",  # conv, attention
-        # attention: neighbouring tokens averaged into one key.
+        # attention: neighboring tokens averaged into one key.
         long_key_pool=1,
         attention_heads=4,
         mlp_ratio=2.0,
         tap_residual=True,
         short_pool="conv",  # conv, mean
-        # Standardise the backbone's last features over the training set.
-        standardise_last=True,
+        # Standardize the backbone's last features over the training set.
+        standardize_last=True,
         # Learning rate of adapters and of gates, as a factor on the head's.
         learning_rate_factor=1.0,
         gate_learning_rate_factor=1.0,
@@ -235,7 +235,7 @@ def get_config() -> ConfigDict:
         backbone_learning_rate_factor=0.1,  # full
         drop_path=0.1,  # tia, full: of the last block, less below
         # tia, full: compute blocks again in the gradient, not store them.
-        checkpoint_blocks=True,
+        remat_blocks=True,
     ))
     config.head = ConfigDict(dict(
         kind="actionformer",  # actionformer, tridet

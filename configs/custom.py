@@ -24,12 +24,12 @@ def get_config() -> ConfigDict:
     config.name = "custom"
     config.window.sampling = "fps"
     config.window.sample_fps = 10.0
-    config.window.frames = 256
+    config.window.samples = 256
     config.window.tokens = 128
     config.augment.size = 112
     config.augment.test_resize = "squash"
     config.augment.crop_area = (0.6, 1.0)
-    config.augment.colour_jitter = 0.2
+    config.augment.color_jitter = 0.2
     config.adapter.num_taps = 3
     config.head.width = 128
     config.head.num_levels = 5

@@ -39,13 +39,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.pretrain.steps = 1000
     config.window.sampling = "fps"
     config.window.sample_fps = 10.0
-    config.window.frames = 256
+    config.window.samples = 256
     config.window.tokens = 128
     config.augment.size = 64
     config.augment.random_crop = False
     # Left and right tell these classes apart.
     config.augment.flip_probability = 0.0
-    config.augment.colour_jitter = 0.2
+    config.augment.color_jitter = 0.2
     config.adapter.num_taps = 3
     config.adapter.width = 32
     # Of 1, 2 and 4, on validation videos of `ablation` with one seed: LoSA

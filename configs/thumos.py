@@ -37,7 +37,7 @@ def get_config(variant: str = "g1536") -> ConfigDict:
     config.backbone.dtype = "bfloat16"
     if variant == "g1536":
         # 3072 source frames, about 102 s, at every second frame.
-        config.window.frames = 1536
+        config.window.samples = 1536
         config.window.frame_stride = 2
         config.augment.size = 224
         # From v5e:4x4 on all of a chip's 12 clips at once, so that twice the

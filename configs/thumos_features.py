@@ -43,9 +43,9 @@ def get_config(variant: str = "i3d") -> ConfigDict:
     config.features.clip_frames = 16.0
     config.features.width = 2048 if features == "i3d" else 1408
     config.adapter.kind = "none"
-    config.adapter.standardise_last = False
-    config.window.frames = config.window.tokens = 2304
-    config.window.clip_frames = 1
+    config.adapter.standardize_last = False
+    config.window.samples = config.window.tokens = 2304
+    config.window.clip_samples = 1
     config.window.test_whole = True
     config.window.min_action_kept = 0.5
     config.head.attention_window = (19,)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A run on TPU slices of a GKE cluster: fills launch/gke_jobset.yaml in and
-# applies it. One slice or several (their results meet over the data centre's
+# applies it. One slice or several (their results meet over the data center's
 # network).
 #
 #   NAME=losa IMAGE=REGION-docker.pkg.dev/PROJECT/REPO/losa_jax:1 \

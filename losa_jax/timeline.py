@@ -190,8 +190,8 @@ def clip_edges(num_samples: int, clip_samples: int) -> Sequence[int]:
     """First samples of the clips of a window; the window divides evenly."""
     if num_samples % clip_samples:
         raise InputError(
-            f"config.window.frames={num_samples} is no multiple of "
-            f"config.window.clip_frames={clip_samples}: the backbone reads "
+            f"config.window.samples={num_samples} is no multiple of "
+            f"config.window.clip_samples={clip_samples}: the backbone reads "
             f"whole clips; take {num_samples // clip_samples * clip_samples}"
             f" or {-(-num_samples // clip_samples) * clip_samples}")
     return range(0, num_samples, clip_samples)

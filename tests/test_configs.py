@@ -68,7 +68,7 @@ def test_every_size_of_backbone_has_a_recipe(name):
     for variant in ("s", "b", "l", "h", "g768", "g1536"):
         config = module.get_config(variant)
         assert config.backbone.name == f"vit_{variant[0]}"
-        assert (config.augment.size, config.window.frames) == (
+        assert (config.augment.size, config.window.samples) == (
             (224, 1536) if variant == "g1536" else (160, 768))
 
 

@@ -35,7 +35,7 @@ TO_BE_MADE = ("plain", "linear", "toy", "toyset")
 NO_KEYS = ("data.build", "features.json", "data.md", "features.md",
            "backbone.safetensors", "backbone.json")
 # Ablations of how it is trained, not of the model.
-OF_TRAINING = ("standardise_last", "learning_rate_factor",
+OF_TRAINING = ("standardize_last", "learning_rate_factor",
                "gate_learning_rate_factor", "weight_decay_factor")
 # Flags that absl brings to the main command, and those of config_flags.
 GIVEN = {"help", "config"}

@@ -63,7 +63,7 @@ def test_seconds_are_cut_to_the_video():
 
 def test_window_must_hold_whole_clips():
     assert list(timeline.clip_edges(48, 16)) == [0, 16, 32]
-    with pytest.raises(InputError, match="frames=50 .* take 48 or 64"):
+    with pytest.raises(InputError, match="samples=50 .* take 48 or 64"):
         timeline.clip_edges(50, 16)
 
 

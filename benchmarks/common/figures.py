@@ -15,7 +15,7 @@ def interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int
     """Seconds of each contestant in each round.
 
     Every round runs all of them, one after the other, so that a machine
-    whose speed drifts favours none. A contestant waits for its own result.
+    whose speed drifts favors none. A contestant waits for its own result.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):

@@ -64,7 +64,7 @@ def make_step(config: Any, num_classes: int) -> Step:
 def make_batch(config: Any, num_classes: int, rng: np.random.Generator,
                num_actions: int = 8) -> dict[str, jax.Array]:
     """Windows of noise without padding, with actions."""
-    b, frames = config.train.batch_windows, config.window.frames
+    b, frames = config.train.batch_windows, config.window.samples
     tokens, size = config.window.tokens, config.augment.size
     starts = rng.uniform(0, 0.7 * tokens, (b, num_actions))
     ends = np.minimum(starts + rng.lognormal(1.5, 1.0, starts.shape), tokens)

@@ -7,7 +7,7 @@ A prediction, best score first, is at a threshold a
     true            it found an action of its class that was free
     double          IoU >= a with an action of its class found before
     wrong_label     IoU >= a with an action of another class
-    localisation    0.1 <= IoU < a with an action of its class
+    localization    0.1 <= IoU < a with an action of its class
     confusion       0.1 <= IoU < a with an action of another class
     background      IoU < 0.1 with every action
 """
@@ -22,7 +22,7 @@ from losa_jax.detection.metrics import Annotation, evaluate_map
 from losa_jax.detection.segments import Detection
 
 TRUE = "true"
-ERRORS = ("double", "wrong_label", "localisation", "confusion", "background")
+ERRORS = ("double", "wrong_label", "localization", "confusion", "background")
 # Below this overlap a prediction has nothing to do with an action.
 BACKGROUND_IOU = 0.1
 # The profile looks at the best 1 G to 10 G predictions, G actions in all.
@@ -164,7 +164,7 @@ def _kind(iou: np.ndarray, same: np.ndarray, threshold: float, video: str,
     if (iou >= threshold).any():
         return "wrong_label", None
     if (iou[same] >= BACKGROUND_IOU).any():
-        return "localisation", None
+        return "localization", None
     if (iou >= BACKGROUND_IOU).any():
         return "confusion", None
     return "background", None

@@ -56,7 +56,7 @@ def sigmoid_focal_loss(logits: Float[Array, "*s"],
 
 def distance_iou_loss(predicted: Float[Array, "*s 2"],
                       target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
-    """1 - IoU + squared distance of centres over the enclosing length.
+    """1 - IoU + squared distance of centers over the enclosing length.
 
     The one-dimensional distance-IoU loss (Zheng et al., 2020) of segments
     given by their distances from a common point inside both.

@@ -68,7 +68,7 @@ def soft_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
       segments: start and end, any unit.
       scores: not negative.
       alive: rows that take part.
-      sigma: wider spares more neighbours.
+      sigma: wider spares more neighbors.
       min_score: a decayed score below this drops out.
       max_kept: stop after so many picks.
     """
@@ -119,7 +119,7 @@ def _pick_greedily(segments: Float[Array, "*g m 2"],
 
     def pick(state):
         step, left, top, picked, picked_score = state
-        # argmax in two vectorised reductions; XLA's own argmax is a scalar
+        # argmax in two vectorized reductions; XLA's own argmax is a scalar
         # loop on the CPU, 4 times slower from 4,096 rows on.
         best = jnp.min(jnp.where(left == top, index, index[-1]), axis=1,
                        keepdims=True)

@@ -94,7 +94,7 @@ def assign_targets(points: Points, segments: Float[Array, "n 2"],
     """Targets of one video; vmap over the last three for a batch.
 
     ActionFormer's rule. A point may learn an action if it lies strictly
-    inside the action's middle part (centre +- `center_radius` strides, cut
+    inside the action's middle part (center +- `center_radius` strides, cut
     to the action) and the farther end of the *whole* action is within the
     level's range. Of several the shortest wins, the first of equals; the
     classes of all within 1e-3 tokens of the shortest are set.

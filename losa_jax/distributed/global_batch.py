@@ -90,7 +90,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int
         def part(index):
             wanted = range(*index[0].indices(batch_windows))
             first = place[wanted[0]]
-            # Rows of one device are neighbours, here as there.
+            # Rows of one device are neighbors, here as there.
             return leaf[first:first + len(wanted)][(slice(None), *index[1:])]
 
         return jax.make_array_from_callback(

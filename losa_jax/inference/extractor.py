@@ -27,7 +27,7 @@ from losa_jax.training.encoder import (
 )
 from losa_jax.utils.xla_options import compiler_options
 
-NORMALISATIONS = ("imagenet", "zero_one")
+NORMALIZATIONS = ("imagenet", "zero_one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,11 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
     Raises:
       InputError: a key that does not fit the backbone.
     """
-    normalisation = config.extract.normalisation
-    if normalisation not in NORMALISATIONS:
+    normalization = config.extract.normalization
+    if normalization not in NORMALIZATIONS:
         raise InputError(
-            f"config.extract.normalisation={normalisation!r}: choose one of "
-            f"{', '.join(NORMALISATIONS)}")
+            f"config.extract.normalization={normalization!r}: choose one of "
+            f"{', '.join(NORMALIZATIONS)}")
     spec, flat, info = build.configured_backbone(config)
     if not spec.clip_pooling:
         raise InputError(
@@ -71,7 +71,7 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
 
     @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def encode(frozen, clips):
-        if normalisation == "zero_one":
+        if normalization == "zero_one":
             # What the backbone will take off again.
             clips = (clips.astype(jnp.float32) / 255
                      * jnp.asarray(spec.pixel_std)
@@ -85,7 +85,7 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
 
     return Extractor(spec, spec.width, encode_batch, {
         "pooling": spec.clip_pooling,
-        "pixels": pixel_facts(normalisation, spec),
+        "pixels": pixel_facts(normalization, spec),
         "backbone": {"fingerprint": info.fingerprint, "source": info.source,
                      "dtype": config.backbone.dtype}})
 
@@ -94,7 +94,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     """A vector a token of the windows of a run.
 
     Args:
-      run: gives what its head reads, standardised and with adapters; None
+      run: gives what its head reads, standardized and with adapters; None
         the spatial mean of the backbone's last block.
 
     Raises:
@@ -107,7 +107,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
         spec, encode, detector = model.spec, model.encode, model.detector
         arrays: tuple = state.ema, state.statistics, model.frozen
         facts["pooling"] = (spec.last_pooling
-                            + "; standardised, adapters added")
+                            + "; standardized, adapters added")
         facts["backbone"] = {"fingerprint": model.fingerprint,
                              "dtype": config.backbone.dtype}
         facts["run"] = {"kind": config.adapter.kind, "step": int(state.step),
@@ -141,11 +141,11 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     return Extractor(spec, spec.width, encode_batch, facts)
 
 
-def pixel_facts(normalisation: str, spec: BackboneSpec) -> dict[str, Any]:
+def pixel_facts(normalization: str, spec: BackboneSpec) -> dict[str, Any]:
     """What becomes of a pixel of 0 .. 255."""
-    if normalisation == "zero_one":
-        return {"normalisation": "pixel / 255"}
-    return {"normalisation": "(pixel - mean) / std",
+    if normalization == "zero_one":
+        return {"normalization": "pixel / 255"}
+    return {"normalization": "(pixel - mean) / std",
             "mean": list(spec.pixel_mean), "std": list(spec.pixel_std)}
 
 

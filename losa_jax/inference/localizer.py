@@ -194,4 +194,4 @@ class Localizer:
         """Returns what collects the outputs of `predict_windows`."""
         window = self.config.window
         return VideoSegments([video.grid for video in videos],
-                             window.frames / window.tokens)
+                             window.samples / window.tokens)

@@ -152,7 +152,7 @@ def _encode_step(encoder: Encoder, taps_name: str, config: Any, mesh: Mesh
 
 
 def _num_clips(video: Video, config: Any) -> int:
-    return -(-video.grid.num_samples // config.window.clip_frames)
+    return -(-video.grid.num_samples // config.window.clip_samples)
 
 
 def _clip_bytes(encoder: Encoder, config: Any, num_devices: int) -> int:
@@ -162,7 +162,7 @@ def _clip_bytes(encoder: Encoder, config: Any, num_devices: int) -> int:
         lambda frozen, frames: encoder.encode(
             frozen, {}, {"frames": frames}, None, None),
         encoder.frozen, jax.ShapeDtypeStruct(
-            (num_devices, config.window.clip_frames, size, size, 3),
+            (num_devices, config.window.clip_samples, size, size, 3),
             np.uint8))
     return (features.last.size * features.last.dtype.itemsize
             + features.taps.size * cache_dtype(config).itemsize
@@ -243,7 +243,7 @@ def _clips(videos: Sequence[Video], config: Any, number: int,
     for the whole video, or one a clip (config.augment.per).
     """
     reader, video = FrameReader(config), videos[number]
-    settings, clip = config.augment, config.window.clip_frames
+    settings, clip = config.augment, config.window.clip_samples
     for view in range(1 + config.data.cache_copies):
         samples = (reader.full_samples if view else reader.test_samples)(
             video, decoder_threads)

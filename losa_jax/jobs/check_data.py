@@ -91,7 +91,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
         for video in chosen:
             if video.video_id in found:
                 findings += look_at(video, found[video.video_id], config)
-    proposal = propose(videos, infos, config.window.clip_frames)
+    proposal = propose(videos, infos, config.window.clip_samples)
     blocked = sorted({one.video_id for one in findings
                       if one.kind == UNREADABLE})
     write_json(workdir / REPORT_FILE, {
@@ -121,10 +121,10 @@ def look_at(video: AnnotatedVideo, info: VideoInfo, config: Any
                                  f"the file has {real:.6g}"))
     window = config.window
     grid = video_grid(info, window)
-    if grid.num_samples < window.clip_frames:
+    if grid.num_samples < window.clip_samples:
         found.append(finding(
             "short", f"{grid.num_samples} samples, a clip has "
-            f"{window.clip_frames}: the rest is padding"))
+            f"{window.clip_samples}: the rest is padding"))
     found += [finding(fault.kind, fault.detail)
               for fault in find_faults(video, end_seconds(video, info))]
     return found
@@ -157,7 +157,7 @@ def propose(videos: list[AnnotatedVideo], infos: dict[str, VideoInfo],
     return Proposal(
         (float(short), float(middle), float(long)),
         {"window.sampling": "stride", "window.frame_stride": stride,
-         "window.frames": frames, "window.tokens": frames,
+         "window.samples": frames, "window.tokens": frames,
          "head.num_levels": levels, "head.regression_edges": edges})
 
 

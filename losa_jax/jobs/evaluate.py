@@ -101,7 +101,7 @@ class Evaluator:
         own = set(windows.own_videos)
         settings = self._config.window
         segments = VideoSegments([video.grid for video in videos],
-                                 settings.frames / settings.tokens)
+                                 settings.samples / settings.tokens)
         bar = tqdm(total=windows.num_batches, desc="evaluating", unit="batch",
                    leave=False)
 
@@ -259,7 +259,7 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
         raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
                          f"{BEST} or {LAST}")
     imported = bool(config.head.checkpoint) and (
-        config.adapter.kind == "none") and not config.adapter.standardise_last
+        config.adapter.kind == "none") and not config.adapter.standardize_last
     has_run = remote_workdir.checkpoints_folder(workdir).is_dir()
     if not has_run and not imported:
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "

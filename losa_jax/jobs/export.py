@@ -115,7 +115,7 @@ def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
                 jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
                     leaf.shape, leaf.dtype), weights),
                 jax.ShapeDtypeStruct(
-                    (batch, config.window.frames, size, size, 3), np.uint8),
+                    (batch, config.window.samples, size, size, 3), np.uint8),
                 jax.ShapeDtypeStruct((batch,), np.int32))
     return bytes(exported.serialize())
 

@@ -231,11 +231,11 @@ def _tokens(config: Any, workdir: Path, mesh: Mesh
     source = token_extractor(config, mesh, run)
     tubelet, settings = source.spec.tubelet, config.window
     # Clips at the same places in all windows: tokens then share one grid.
-    align = settings.clip_frames
+    align = settings.clip_samples
     reader = FrameReader(config)
 
     def rows_of(video):
-        places = test_windows(video.grid, settings.frames, settings.overlap,
+        places = test_windows(video.grid, settings.samples, settings.overlap,
                               align=align)
         number_of = {window.first_sample: number
                      for number, window in enumerate(places)}
@@ -243,8 +243,8 @@ def _tokens(config: Any, workdir: Path, mesh: Mesh
 
         def windows(decoder_threads):
             return sliding_windows(
-                reader.test_samples(video, decoder_threads), settings.frames,
-                window_step(settings.frames, settings.overlap, align), align)
+                reader.test_samples(video, decoder_threads), settings.samples,
+                window_step(settings.samples, settings.overlap, align), align)
 
         def place(window, vectors):
             rows = np.flatnonzero(owner == number_of[window.first_sample])

@@ -73,8 +73,8 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
         online = OnlineNms(
             localizer.class_names, nms_settings(config.evaluate),
             memory_seconds=float(
-                video.grid.seconds_from_samples(window.frames)))
-        segments = VideoSegments([video.grid], window.frames / window.tokens)
+                video.grid.seconds_from_samples(window.samples)))
+        segments = VideoSegments([video.grid], window.samples / window.tokens)
 
         def write(rows: list[Detection]) -> int:
             shown = localizer.shown(rows, threshold)
@@ -95,8 +95,8 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                        ) -> Iterator[tuple[WindowRow, Inputs]]:
             align = clip_alignment(window)
             for place, frames in sliding_windows(
-                    _until_stopped(video, stop), window.frames,
-                    window_step(window.frames, window.overlap, align),
+                    _until_stopped(video, stop), window.samples,
+                    window_step(window.samples, window.overlap, align),
                     align):
                 yield WindowRow(number, place), {"frames": frames}
 

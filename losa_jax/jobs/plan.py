@@ -95,8 +95,8 @@ def make_plan(config: Any, topology: str, chip: Chip, devices: list[Any], *,
 
 def window_clips(config: Any) -> int:
     """Clips in a window."""
-    return len(timeline.clip_edges(config.window.frames,
-                                   config.window.clip_frames))
+    return len(timeline.clip_edges(config.window.samples,
+                                   config.window.clip_samples))
 
 
 def shared_batch(config: Any) -> int:
@@ -113,7 +113,7 @@ def format_plan(config: Any, found: Plan) -> str:
                           for axis, size in found.mesh.items())
              + ("" if math.isinf(memory)
                 else f", {memory / _GIB:.1f} GiB a chip")
-             + f"; windows of {config.window.frames} frames at "
+             + f"; windows of {config.window.samples} frames at "
              f"{config.augment.size} pixels, adapter.kind="
              f"{config.adapter.kind}, chunk_clips="
              f"{config.backbone.chunk_clips}, {config.backbone.dtype}"]
@@ -167,8 +167,8 @@ def _advice(config: Any) -> str:
     if config.backbone.chunk_clips != 1:
         tips.append("a smaller --config.backbone.chunk_clips")
     if config.adapter.kind in ("tia", "full"):
-        if not config.adapter.checkpoint_blocks:
-            tips.append("--config.adapter.checkpoint_blocks=True")
+        if not config.adapter.remat_blocks:
+            tips.append("--config.adapter.remat_blocks=True")
         tips.append("fewer --config.adapter.top_blocks, or adapter.kind=losa")
     if shared_batch(config) > 1:
         tips.append("fewer --config.train.batch_windows and "

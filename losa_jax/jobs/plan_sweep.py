@@ -36,7 +36,7 @@ def sweep_plans(config: Any, topology: str, *,
     """Compiles the train step of choices, prints a table, best first.
 
     A choice is a mesh, backbone.chunk_clips, train.batch_windows, and where
-    the backbone has gradients adapter.checkpoint_blocks. Best is what fits,
+    the backbone has gradients adapter.remat_blocks. Best is what fits,
     has the config's own batch (another one is another recipe), and takes the
     least time by the cautious roofline; then memory decides. Of a mesh and a
     batch the quickest comes first (nothing recomputed, many clips at once):
@@ -120,7 +120,7 @@ def _groups(config: Any, count: int, chunks: tuple[int, ...],
             # What is stored for the gradient is that of all chunks.
             tries = ([(False, sizes[0]), *((True, size) for size in sizes)]
                      if tuned else
-                     [(config.adapter.checkpoint_blocks, size)
+                     [(config.adapter.remat_blocks, size)
                       for size in sizes])
             group = []
             for remat, chunk in tries:
@@ -129,7 +129,7 @@ def _groups(config: Any, count: int, chunks: tuple[int, ...],
                 one.backbone.chunk_clips = chunk
                 one.train.batch_windows = batch
                 one.evaluate.batch_windows *= factor
-                one.adapter.checkpoint_blocks = remat
+                one.adapter.remat_blocks = remat
                 group.append(one)
             yield group
 
@@ -158,11 +158,11 @@ def _settings(config: Any) -> list[tuple[str, Any]]:
             ("mesh.fsdp", config.mesh.fsdp),
             ("backbone.chunk_clips", config.backbone.chunk_clips),
             ("train.batch_windows", config.train.batch_windows),
-            ("adapter.checkpoint_blocks", config.adapter.checkpoint_blocks)]
+            ("adapter.remat_blocks", config.adapter.remat_blocks)]
 
 
 def _table(found: list[tuple[Any, Plan]]) -> list[str]:
-    lines = ["| data x clip x fsdp | chunk_clips | windows | checkpoint_blocks"
+    lines = ["| data x clip x fsdp | chunk_clips | windows | remat_blocks"
              " | peak GiB | s / step | s / window | fits |\n"
              + "|" + " --- |" * 8]
     for config, plan in found:
@@ -176,7 +176,7 @@ def _table(found: list[tuple[Any, Plan]]) -> list[str]:
         lines.append("| " + " | ".join((
             " x ".join(map(str, plan.mesh.values())),
             str(config.backbone.chunk_clips), str(windows),
-            str(config.adapter.checkpoint_blocks), peak, *times,
+            str(config.adapter.remat_blocks), peak, *times,
             "yes" if plan.fits else "no")) + " |")
     return lines
 

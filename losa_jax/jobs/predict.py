@@ -178,7 +178,7 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
     asked = {one.video_id: one for one, _ in readable}
     videos = [video for _, video in readable]
     window = localizer.config.window
-    total = sum(len(test_windows(video.grid, window.frames, window.overlap,
+    total = sum(len(test_windows(video.grid, window.samples, window.overlap,
                                  align=clip_alignment(window)))
                 for video in videos)
     writing: collections.deque[Future] = collections.deque()

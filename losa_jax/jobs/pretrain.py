@@ -133,7 +133,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     with backbone_keys(config):
         spec = VideoMaeSpec(
             **backbone_size(**backbone_request(config.backbone)),
-            clip_frames=config.window.clip_frames, image_size=(size, size),
+            clip_frames=config.window.clip_samples, image_size=(size, size),
             num_classes=len(data.class_names))
     template = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
     schedule = learning_rate_schedule(
@@ -263,8 +263,8 @@ def _clip_config(config: Any, folder: Path) -> Any:
     config.data.check = "none"
     config.data.train_subset, config.data.test_subset = "training", "testing"
     config.window.align_to_clips = False
-    config.window.frames = config.window.clip_frames
-    config.window.tokens = config.window.clip_frames
+    config.window.samples = config.window.clip_samples
+    config.window.tokens = config.window.clip_samples
     config.window.short_crop_ratio = ()
     config.window.min_action_kept = 0.0
     return config

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from losa_jax.data.annotations.formats import read_ambiguous
-from losa_jax.data.annotations.lint import find_faults, summarise
+from losa_jax.data.annotations.lint import find_faults, summarize
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.predictions import read_submission
 from losa_jax.detection.diagnosis import (
@@ -90,7 +90,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         truth, found, class_names=labels, tiou_thresholds=tiou_thresholds,
         multiples=RECALL_MULTIPLES, rules=rules)
     print(format_map_table(report))
-    for line in summarise(
+    for line in summarize(
             fault for video in chosen if video.video_id not in excluded
             for fault in find_faults(video)):
         print(f"annotations: {line}")

@@ -13,7 +13,7 @@ from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.lint import (
     WRONG_DURATION,
     find_faults,
-    summarise,
+    summarize,
 )
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.annotations.outside import clipped_to, refuse_unknown_rule
@@ -255,7 +255,7 @@ def _log_faults(videos: Sequence[AnnotatedVideo],
     for fault in faults:
         if fault.kind == WRONG_DURATION:
             logger.warning("%s: %s", fault.video_id, fault.detail)
-    for line in summarise(faults):
+    for line in summarize(faults):
         logger.info("annotations: %s", line)
 
 
@@ -307,7 +307,7 @@ def print_read_ahead(config: Any) -> None:
     """How many windows of frames are in memory at once, and their size."""
     threads = config.data.num_threads
     windows = batches_in_memory(threads) * config.train.batch_windows
-    size = 3 * config.augment.size ** 2 * config.window.frames
+    size = 3 * config.augment.size ** 2 * config.window.samples
     print(f"data: {threads} threads decode; up to {windows} windows of "
           f"{size / 2**20:.1f} MiB in memory, {windows * size / 2**30:.2f} "
           "GiB")

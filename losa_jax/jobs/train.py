@@ -52,8 +52,8 @@ from losa_jax.training.checkpoint import (
     abstract_state,
     same_facts,
 )
-from losa_jax.training.device_prefetch import DataClock, Feed
-from losa_jax.training.diagnostics import gate_gauges, memory_gauges
+from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
+from losa_jax.training.diagnostics import gate_diagnostics, memory_diagnostics
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.feature_store import open_store
 from losa_jax.training.metric_writer import MetricWriter
@@ -137,7 +137,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
     batch_windows = config.train.batch_windows
-    batches = Feed(
+    batches = DevicePrefetch(
         iter(train_dataset(
             TrainWindows(data.train, data.class_names, config,
                          reader=reader),
@@ -155,7 +155,7 @@ def train(config: Any, workdir: Path) -> MapReport:
             "best_map"]
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
-    elif config.adapter.standardise_last:
+    elif config.adapter.standardize_last:
         statistics = measure_statistics(config, data, model, mesh, reader,
                                         broken)
         state = dataclasses.replace(state, statistics=sharding.put(
@@ -206,8 +206,8 @@ def train(config: Any, workdir: Path) -> MapReport:
             if epoch_ends and _is_due(config.train, epoch):
                 report, _ = evaluator.run(state.ema, state.statistics)
                 writer.write(step, {
-                    "map": 100 * report.average_map, **memory_gauges(),
-                    **gate_gauges(state.ema, model.tap_layers,
+                    "map": 100 * report.average_map, **memory_diagnostics(),
+                    **gate_diagnostics(state.ema, model.tap_layers,
                                   config.adapter.gates)})
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "

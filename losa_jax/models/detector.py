@@ -101,7 +101,7 @@ def resize_valid_time(x: Float[Array, "b t c"],
     """`resize_time` in which padding does not count.
 
     Interpolation at the last real token would mix in padding; weights are
-    renormalised over the real neighbours instead.
+    renormalized over the real neighbors instead.
     """
     weight = rearrange(step_valid, "b n u -> b (n u) 1").astype(x.dtype)
     if x.shape[1] == length:

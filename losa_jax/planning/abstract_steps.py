@@ -53,7 +53,7 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
     def described(batch_windows, names):
         b = batch_windows
         shapes = {
-            "frames": ((b, config.window.frames, size, size, 3), jnp.uint8),
+            "frames": ((b, config.window.samples, size, size, 3), jnp.uint8),
             "valid_samples": ((b,), jnp.int32),
             "segments": ((b, max_actions, 2), jnp.float32),
             "labels": ((b, max_actions), jnp.int32),

@@ -1,4 +1,4 @@
-"""Charts as SVG that follow the page's colours, light and dark.
+"""Charts as SVG that follow the page's colors, light and dark.
 
 Drawn at the size they are read at (a column of a page), so that the letters
 keep theirs on a phone. Numbers stand beside the picture, as text.

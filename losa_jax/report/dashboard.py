@@ -13,7 +13,7 @@ from losa_jax.report.tables import map_table, tiles
 NUM_SHOWN = 5
 # Short enough to stand below a bar.
 _KINDS = {"true": "true", "double": "found twice", "wrong_label":
-          "wrong class", "localisation": "misplaced",
+          "wrong class", "localization": "misplaced",
           "confusion": "both", "background": "no action"}
 # What a bin is by, and the unit that its edges are shown in.
 _MEASURES = {"length_seconds": ("length of the action, seconds", 1),

@@ -312,7 +312,7 @@ def video_card(page: VideoPage, folder: Path) -> str:
 
 
 def _strip(page: VideoPage, most: int = 60) -> str:
-    """The best detections along the video, in their classes' colours."""
+    """The best detections along the video, in their classes' colors."""
     duration = max(page.duration_seconds, 1e-9)
     best = sorted(page.segments, key=lambda row: -row[3])[:most]
     top = max((row[3] for row in best), default=1.0) or 1.0

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-# Distinct for most colour-blind readers (Okabe and Ito).
-COLOURS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
+# Distinct for most color-blind readers (Okabe and Ito).
+COLORS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 
 # Steps of a clock, seconds, and how many of them a timeline may have.
 _CLOCK_STEPS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
@@ -25,10 +25,10 @@ def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
     axes = figure.subplots()
     ranks = range(1, 1 + len(next(iter(profile.values()))))
     bottom = [0.0] * len(ranks)
-    for (kind, shares), colour in zip(profile.items(), COLOURS, strict=True):
+    for (kind, shares), color in zip(profile.items(), COLORS, strict=True):
         percent = [100 * share for share in shares]
         axes.bar(ranks, percent, bottom=bottom, label=kind.replace("_", " "),
-                 color=colour)
+                 color=color)
         bottom = [a + b for a, b in zip(bottom, percent, strict=True)]
     axes.set_xlabel("best k G predictions (G actions)")
     axes.set_ylabel("share, %")
@@ -44,7 +44,7 @@ def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots()
     bars = axes.bar([name.replace("_", " ") for name in values],
-                    list(values.values()), color=COLOURS[1])
+                    list(values.values()), color=COLORS[1])
     axes.bar_label(bars, fmt="%.1f")
     axes.set_ylabel(label)
     axes.set_title(title)
@@ -66,13 +66,13 @@ def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
     figure = Figure(figsize=(12, 1.4 + 0.42 * max(1, len(labels))))
     axes = figure.subplots()
     for height, label in enumerate(labels):
-        colour = COLOURS[height % len(COLOURS)]
+        color = COLORS[height % len(COLORS)]
         for row in rows:
             if row["label"] == label:
                 axes.broken_barh(
                     [(row["start_seconds"],
                       row["end_seconds"] - row["start_seconds"])],
-                    (height - 0.38, 0.76), facecolor=colour, edgecolor="none",
+                    (height - 0.38, 0.76), facecolor=color, edgecolor="none",
                     alpha=0.25 + 0.75 * min(1.0, max(0.0, row["score"])))
     if not rows:
         axes.text(0.5, 0.5, "nothing found at or above the threshold",

@@ -218,17 +218,17 @@ const timeline = {
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
     const scale = width / data.duration;
-    const colours = data.labels.map((_, label) => {
+    const colors = data.labels.map((_, label) => {
       const probe = make("i", hueOf(label));
       $("overview").append(probe);
-      const colour = getComputedStyle(probe).color;
+      const color = getComputedStyle(probe).color;
       probe.remove();
-      return colour;
+      return color;
     });
     const lane = (height - 6) / data.labels.length;
     const bar = (item, top, size, strength) => {
       context.globalAlpha = strength;
-      context.fillStyle = colours[item.label];
+      context.fillStyle = colors[item.label];
       context.fillRect(item.start * scale, 3 + (item.label + top) * lane,
         Math.max((item.end - item.start) * scale, 2),
         Math.max(size * lane, 1));

@@ -40,8 +40,8 @@ from losa_jax.training.encoder import (
     Encode,
     feature_encoder,
     frozen_encoder,
+    inside_backbone_encoder,
     tap_grid,
-    tuned_encoder,
 )
 from losa_jax.training.step import (
     EmaSettings,
@@ -108,7 +108,7 @@ def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
     size = config.augment.size
     with backbone_keys(config):
         spec = requested_spec(backbone_request(config.backbone),
-                              clip_frames=config.window.clip_frames,
+                              clip_frames=config.window.clip_samples,
                               image_size=(size, size))
     # Views of one zero: they can be cut like real arrays.
     flat = {name: np.broadcast_to(np.zeros((), np.float32), shape)
@@ -120,7 +120,7 @@ def backbone_keys(config: Any) -> contextlib.AbstractContextManager[None]:
     """Errors of a backbone's spec name the keys of the config."""
     family = BACKBONES[requested_family(config.backbone.name)]
     return fields_as_keys(family.spec, "config.backbone",
-                          clip_frames="config.window.clip_frames",
+                          clip_frames="config.window.clip_samples",
                           image_size="config.augment.size")
 
 
@@ -136,7 +136,7 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
         adapter_spec = make_adapter_spec(config, spec, tap_layers)
     width = config.features.width if spec is None else spec.width
     tubelet = 1 if spec is None else spec.tubelet
-    samples_per_token = config.window.frames / config.window.tokens
+    samples_per_token = config.window.samples / config.window.tokens
     head_spec = make_head_spec(
         config, in_width=width, num_classes=num_classes,
         # Beside a backbone that runs, the time is small and the memory is
@@ -157,7 +157,8 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
     if spec is None:
         encoder = feature_encoder()
     elif config.adapter.kind in inside_backbone.KINDS:
-        encoder = tuned_encoder(config, spec, flat, mesh, abstract=abstract)
+        encoder = inside_backbone_encoder(config, spec, flat, mesh,
+                                          abstract=abstract)
         trained["backbone"] = encoder.trained
     else:
         encoder = frozen_encoder(
@@ -239,7 +240,7 @@ def configured_backbone(config: Any) -> tuple[
         BackboneSpec, dict[str, np.ndarray], BackboneInfo]:
     """Returns `open_backbone` of config.backbone, checked.
 
-    A backbone that takes clips of any length has config.window.clip_frames.
+    A backbone that takes clips of any length has config.window.clip_samples.
 
     Raises:
       InputError: a key that does not fit the backbone, or no such backbone.
@@ -247,11 +248,11 @@ def configured_backbone(config: Any) -> tuple[
     spec, flat, info = open_backbone(Path(config.backbone.checkpoint))
     check_backbone(config.backbone, spec)
     if not spec.has_fixed_frames:
-        clip_frames = config.window.clip_frames
+        clip_frames = config.window.clip_samples
         try:
             spec = dataclasses.replace(spec, clip_frames=clip_frames)
         except InputError as error:
-            raise InputError(f"config.window.clip_frames={clip_frames} does "
+            raise InputError(f"config.window.clip_samples={clip_frames} does "
                              f"not fit the backbone: {error}") from error
     return spec, flat, info
 
@@ -283,12 +284,12 @@ def check_backbone(backbone: Any, spec: BackboneSpec) -> None:
 def check_window(config: Any, spec: BackboneSpec | None) -> None:
     """Window, clip and picture sizes that do not fit are refused."""
     window = config.window
-    if spec is not None and window.clip_frames != spec.clip_frames:
+    if spec is not None and window.clip_samples != spec.clip_frames:
         raise InputError(
-            f"config.window.clip_frames={window.clip_frames}, but the "
+            f"config.window.clip_samples={window.clip_samples}, but the "
             f"backbone {config.backbone.checkpoint} reads clips of "
             f"{spec.clip_frames} frames: set it to that")
-    timeline.clip_edges(window.frames, window.clip_frames)
+    timeline.clip_edges(window.samples, window.clip_samples)
     if window.resample not in RESAMPLES:
         raise InputError(f"config.window.resample={window.resample!r}: "
                          f"choose one of {', '.join(RESAMPLES)}")
@@ -387,8 +388,8 @@ def _from_sections(spec: type[Any], *sections: Any, **given: Any) -> Any:
 
 def build_mesh(config: Any) -> Mesh:
     """The mesh over all devices that the config asks for."""
-    window_clips = len(timeline.clip_edges(config.window.frames,
-                                           config.window.clip_frames))
+    window_clips = len(timeline.clip_edges(config.window.samples,
+                                           config.window.clip_samples))
     batch = math.gcd(config.train.batch_windows,
                      config.evaluate.batch_windows)
     return sharding.make_mesh(sharding.mesh_shape(

@@ -82,7 +82,7 @@ class DataClock:
                 f"data: {remedy}")
 
 
-class Feed:
+class DevicePrefetch:
     """The next batch, on the devices before it is asked for.
 
     `fetch` after a step has been started and before anything waits for it:

@@ -12,7 +12,7 @@ from losa_jax.models.ops.params import flatten
 _RANGES = ("short", "long")
 
 
-def gate_gauges(trained: Any, tap_layers: tuple[int, ...], form: str
+def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str
                 ) -> dict[str, float]:
     """What LoSA learned to use, by tapped block and range.
 
@@ -28,7 +28,7 @@ def gate_gauges(trained: Any, tap_layers: tuple[int, ...], form: str
     """
     flat = {name: leaf for name, leaf in flatten(trained).items()
             if "_gate/" in name}
-    gauges: dict[str, float] = {}
+    diagnostics: dict[str, float] = {}
     for span in _RANGES:
         found = {part: leaf for name, leaf in flat.items()
                  for part in ("gate", "up/kernel")
@@ -43,22 +43,23 @@ def gate_gauges(trained: Any, tap_layers: tuple[int, ...], form: str
             gates = 1 / (1 + np.exp(-gates))
         for block, gate, kernel in zip(tap_layers, gates, kernels,
                                        strict=True):
-            gauges[f"gate/{span}/block_{block}"] = float(np.abs(gate).mean())
-            gauges[f"added/{span}/block_{block}"] = float(
+            diagnostics[f"gate/{span}/block_{block}"] = float(
+                np.abs(gate).mean())
+            diagnostics[f"added/{span}/block_{block}"] = float(
                 np.sqrt(np.square(kernel * gate).mean()))
-    return gauges
+    return diagnostics
 
 
-def memory_gauges() -> dict[str, float]:
+def memory_diagnostics() -> dict[str, float]:
     """Peaks so far, in GiB: of this process, of its first device.
 
     A device that does not tell (the CPU) is left out.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 2 ** 30 if sys.platform == "darwin" else 2 ** 20
-    gauges = {"host_memory_gib": peak / unit}
+    diagnostics = {"host_memory_gib": peak / unit}
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
-        gauges["device_memory_gib"] = (
+        diagnostics["device_memory_gib"] = (
             statistics["peak_bytes_in_use"] / 2 ** 30)
-    return gauges
+    return diagnostics

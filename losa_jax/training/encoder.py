@@ -113,7 +113,7 @@ def clip_placement(config: Any, mesh: Mesh
                    ) -> tuple[tuple[int, int], NamedSharding]:
     """`sharding.clip_placement` of a config's windows."""
     return sharding.clip_placement(mesh, len(timeline.clip_edges(
-        config.window.frames, config.window.clip_frames)))
+        config.window.samples, config.window.clip_samples)))
 
 
 def feature_encoder() -> Encoder:
@@ -152,8 +152,9 @@ def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
     return () if rows == columns == patches else (rows, columns)
 
 
-def tuned_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
-                  mesh: Mesh, *, abstract: bool = False) -> Encoder:
+def inside_backbone_encoder(config: Any, spec: BackboneSpec,
+                            flat: dict[str, Any], mesh: Mesh, *,
+                            abstract: bool = False) -> Encoder:
     """For adapters inside the backbone (`tia`) and for training it (`full`).
 
     Arguments as `frozen_encoder`.
@@ -167,12 +168,12 @@ def tuned_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             f"videomae backbone, {config.backbone.checkpoint} is of "
             f"{family_of(spec)}: choose an adapter beside the backbone")
     dtype = compute_dtype(config.backbone.dtype)
-    settings = tuned_spec(config.adapter, spec)
+    settings = inside_backbone_spec(config.adapter, spec)
     frozen_flat, trained_flat = inside_backbone.split_backbone(
         flat, spec, settings)
     frozen = sharding.read_onto_mesh(
         nest(frozen_flat), mesh, frozen_dtype(dtype), abstract=abstract)
-    backbone = inside_backbone.TunedBackbone(spec, settings)
+    backbone = inside_backbone.InsideBackbone(spec, settings)
     shards, place = clip_placement(config, mesh)
     if settings.kind == "tia":
         trained = sharding.make_on_mesh(
@@ -199,24 +200,25 @@ def tuned_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     return Encoder(frozen, trained, encode)
 
 
-def tuned_spec(adapter: Any, spec: BackboneSpec) -> inside_backbone.TunedSpec:
-    """How the backbone is tuned.
+def inside_backbone_spec(adapter: Any, spec: BackboneSpec
+                         ) -> inside_backbone.InsideBackboneSpec:
+    """Returns which blocks are trained, and how, from `config.adapter`.
 
     Raises:
       InputError: more blocks to tune than the backbone has, or another
-        value that `TunedSpec` refuses.
+        value that `InsideBackboneSpec` refuses.
     """
     top = adapter.top_blocks or spec.depth
     if not 1 <= top <= spec.depth:
         raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
                          f"{spec.depth} blocks; 0 is all of them")
-    with fields_as_keys(inside_backbone.TunedSpec, "config.adapter",
+    with fields_as_keys(inside_backbone.InsideBackboneSpec, "config.adapter",
                         kernel="long_kernel"):
-        return inside_backbone.TunedSpec(
+        return inside_backbone.InsideBackboneSpec(
             kind=adapter.kind, top_blocks=top,
             width=adapter.width or spec.width // 4,
             kernel=adapter.long_kernel, drop_path=adapter.drop_path,
-            checkpoint_blocks=adapter.checkpoint_blocks)
+            remat_blocks=adapter.remat_blocks)
 
 
 def compute_dtype(name: str) -> DTypeLike:

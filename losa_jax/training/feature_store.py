@@ -45,7 +45,7 @@ def open_store(config: Any) -> TapCache | FeatureFiles | None:
     elif stored_facts(config.data.cache).get("tap_grid") == []:
         # Every patch, as the blocks gave it, serves any grid.
         facts["tap_grid"] = []
-    return TapCache(config.data.cache, facts, config.window.clip_frames)
+    return TapCache(config.data.cache, facts, config.window.clip_samples)
 
 
 def open_feature_files(config: Any) -> FeatureFiles:
@@ -55,17 +55,17 @@ def open_feature_files(config: Any) -> FeatureFiles:
             "config.features.folder trains the head alone on files of "
             "features: set --config.adapter.kind=none and no data.cache")
     window = config.window
-    if window.clip_frames != 1 or window.frames != window.tokens:
+    if window.clip_samples != 1 or window.samples != window.tokens:
         raise InputError(
             "with config.features.folder a sample is one feature: set "
-            "--config.window.clip_frames=1 and --config.window.frames = "
-            f"--config.window.tokens (now {window.clip_frames}, "
-            f"{window.frames} and {window.tokens})")
+            "--config.window.clip_samples=1 and --config.window.samples = "
+            f"--config.window.tokens (now {window.clip_samples}, "
+            f"{window.samples} and {window.tokens})")
     names = {field.name for field in dataclasses.fields(FeatureSettings)}
     return FeatureFiles(
         FeatureSettings(**{name: value for name, value
                            in config.features.items() if name in names}),
-        resized_to=window.frames if window.sampling == "resize" else 0,
+        resized_to=window.samples if window.sampling == "resize" else 0,
         cache_gib=config.data.frame_cache_gib)
 
 
@@ -94,9 +94,9 @@ def cache_facts(config: Any) -> dict[str, Any]:
                       **config.augment.to_dict()} if copies else {},
         "size": config.augment.size,
         "test_resize": config.augment.test_resize,
-        "clip_frames": window.clip_frames, "sampling": window.sampling,
+        "clip_frames": window.clip_samples, "sampling": window.sampling,
         "frame_stride": window.frame_stride, "sample_fps": window.sample_fps,
-        "resized_frames": window.frames if window.sampling == "resize" else 0,
+        "resized_frames": window.samples if window.sampling == "resize" else 0,
     })
 
 

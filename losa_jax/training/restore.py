@@ -92,7 +92,7 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
 
 def run_facts(config: Any, class_names: Sequence[str], model: Model
               ) -> dict[str, Any]:
-    """What is saved beside the state to recognise the run again."""
+    """What is saved beside the state to recognize the run again."""
     sections = config.to_dict()
     facts = {
         "class_names": list(class_names),

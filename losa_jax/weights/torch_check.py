@@ -112,7 +112,7 @@ def embed(state: State, pixels: "torch.Tensor", spec: VideoMaeSpec
 
     Args:
       state: `patch_embed.*`, and `pos_embed` where it is learned.
-      pixels: [n, 3, f, H, W], normalised.
+      pixels: [n, 3, f, H, W], normalized.
       spec: tells the position table's size.
 
     Returns:

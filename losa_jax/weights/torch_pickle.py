@@ -197,7 +197,7 @@ class _Reader(pickle.Unpickler):
         kind, storage, key, _location, _count = reference
         if kind != "storage" or not isinstance(storage, _Storage):
             raise InputError(f"{self._path}: unknown storage {reference!r}; "
-                             "quantised or special tensors are not supported")
+                             "quantized or special tensors are not supported")
         return self._path, f"{self._root}data/{key}", storage.dtype
 
     def _rebuild_tensor(self, storage: Any, offset: int, shape: tuple,

@@ -10,7 +10,7 @@ TRUTH = {"a": [(0.0, 10.0, "run"), (20.0, 30.0, "jump")],
 FOUND = {"a": [Detection(0, 10, "run", 0.9),     # true
                Detection(0.5, 10, "run", 0.8),   # double
                Detection(20, 30, "run", 0.7),    # wrong label
-               Detection(0, 4, "run", 0.6),      # localisation
+               Detection(0, 4, "run", 0.6),      # localization
                Detection(20, 24, "run", 0.5),    # confusion
                Detection(50, 60, "jump", 0.4)],  # background
          "b": [Detection(0, 1, "run", 0.3)]}     # true
@@ -26,7 +26,7 @@ def test_kinds(found):
     # G is 4: the best four, then all seven.
     assert {kind: shares[0] for kind, shares in found.profile.items()} == {
         "true": 0.25, "double": 0.25, "wrong_label": 0.25,
-        "localisation": 0.25, "confusion": 0.0, "background": 0.0}
+        "localization": 0.25, "confusion": 0.0, "background": 0.0}
     assert found.profile["true"][-1] == pytest.approx(2 / 7)
     assert found.profile["background"][-1] == pytest.approx(1 / 7)
     assert found.missed == pytest.approx(0.5)

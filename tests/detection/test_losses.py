@@ -43,7 +43,7 @@ def test_focal_loss_is_stable():
 def test_distance_iou_by_hand():
     predicted = jnp.array([[1.0, 1.0], [1.0, 3.0], [2.0, 5.0], [0.0, 0.0]])
     target = jnp.array([[2.0, 2.0], [2.0, 2.0], [2.0, 5.0], [1.0, 1.0]])
-    # Row 1: overlap 3 of union 5, centres 1 apart, enclosing 5.
+    # Row 1: overlap 3 of union 5, centers 1 apart, enclosing 5.
     np.testing.assert_allclose(
         distance_iou_loss(predicted, target),
         [0.5, 0.4 + 1 / 25, 0, 1], atol=1e-7)

@@ -22,8 +22,8 @@ from losa_jax.inference.spread_windows import SpreadWindows
 @pytest.fixture
 def config():
     config = common.get_config()
-    config.window.frames = config.window.tokens = 16
-    config.window.clip_frames = 8
+    config.window.samples = config.window.tokens = 16
+    config.window.clip_samples = 8
     config.window.overlap = 0.0
     return config
 

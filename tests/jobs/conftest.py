@@ -39,7 +39,7 @@ def config(tmp_path_factory):
     config.backbone.width, config.backbone.depth = spec.width, spec.depth
     config.backbone.heads = spec.heads
     config.augment.size = 32
-    config.window.frames = config.window.tokens = 64
+    config.window.samples = config.window.tokens = 64
     config.head.width = 16
     # Small programs: these tests compile more than they compute.
     config.head.num_levels = 2

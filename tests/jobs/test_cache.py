@@ -30,7 +30,7 @@ def plain(config):
     config = config.copy_and_resolve_references()
     config.window.align_to_clips = True
     config.adapter.tap_grid = (1, 1)
-    config.augment.colour_jitter = 0.0
+    config.augment.color_jitter = 0.0
     config.train.epochs = config.train.schedule_epochs = 2
     return config
 
@@ -161,7 +161,7 @@ def test_a_folder_of_the_users_is_left_alone(plain, tmp_path):
 
 def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
     config = _cached(plain, tmp_path / "new")
-    config.augment.colour_jitter = 0.5
+    config.augment.color_jitter = 0.5
     config.data.cache_copies, config.data.cache_dtype = 2, "float16"
     cache_job.cache(config, tmp_path / "log")
     store, one_view = open_store(config), open_store(_cached(plain, folder))
@@ -190,10 +190,10 @@ def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
                 for i in range(12)}
 
     config.window.short_crop_ratio = ()
-    config.window.frames = config.window.tokens = 512  # the whole video
+    config.window.samples = config.window.tokens = 512  # the whole video
     assert (len(drawn(True)), len(drawn(False))) == (3, 1)
-    config.augment.colour_jitter = 0.4
-    with pytest.raises(InputError, match="colour_jitter"):
+    config.augment.color_jitter = 0.4
+    with pytest.raises(InputError, match="color_jitter"):
         open_store(config)
     with pytest.raises(InputError, match="tap_dtype='float16'"):
         config.data.cache_dtype = ""

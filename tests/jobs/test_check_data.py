@@ -78,7 +78,7 @@ def test_a_proposal_by_hand():
     # 2 s are 60 frames: every 15th makes four tokens of it.
     assert found.flags == {
         "window.sampling": "stride", "window.frame_stride": 15,
-        "window.frames": 16, "window.tokens": 16, "head.num_levels": 2,
+        "window.samples": 16, "window.tokens": 16, "head.num_levels": 2,
         "head.regression_edges": (4.0,)}
     assert propose([video], {}, clip_frames=16) is None
 

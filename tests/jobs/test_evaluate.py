@@ -46,7 +46,7 @@ def test_every_window_of_every_video_counts(batch_windows, tmp_path):
         videos.append(Video(video.video_id, info, store.grid(info),
                                   (action,)))
     config = thumos_features.get_config()
-    config.window.frames = config.window.tokens = 8
+    config.window.samples = config.window.tokens = 8
     config.window.overlap, config.window.test_whole = 0.0, False
     config.evaluate.batch_windows = batch_windows
     config.evaluate.tiou_thresholds = (0.99,)

@@ -120,7 +120,7 @@ def test_training_on_what_was_extracted(config, extracted, tmp_path,
     ours = thumos_features.get_config()
     ours.data = config.data
     ours.features.folder = str(extracted)
-    ours.window.frames = ours.window.tokens = 64
+    ours.window.samples = ours.window.tokens = 64
     ours.head.width, ours.head.num_levels = 16, 2
     ours.head.num_stem_blocks = ours.head.num_embedding_convs = 1
     ours.head.head_layers = 1
@@ -273,7 +273,7 @@ def test_features_with_adapters_are_what_the_head_reads(
                                run.state.statistics, np.repeat(frames, 8, 0))
     np.testing.assert_allclose(got[:24], fused[0, :24], atol=1e-4)
 
-    # Without adapters: the backbone's, not standardised.
+    # Without adapters: the backbone's, not standardized.
     one = _to(one, tmp_path / "last", what="last")
     extract(one, tmp_path / "log")
     last = np.load(tmp_path / "last" / f"{path.stem}.npy")
@@ -288,7 +288,7 @@ def test_features_with_adapters_are_what_the_head_reads(
     ({"folder": ""}, "needs --config.extract.folder"),
     ({"what": "frames"}, "choose one of clips, last, adapted"),
     ({"dtype": "int8"}, "choose one of float32, float16"),
-    ({"normalisation": "none"}, "choose one of imagenet, zero_one"),
+    ({"normalization": "none"}, "choose one of imagenet, zero_one"),
     ({"stride_frames": 0}, "give 1 or more"),
     ({"what": "adapted"}, "holds no run"),
 ])

@@ -47,7 +47,7 @@ def _config(folder):
     config.data.test_subset = "validation"
     config.features.folder = str(folder)
     config.features.width = WIDTH
-    config.window.frames = config.window.tokens = 256
+    config.window.samples = config.window.tokens = 256
     config.head.width = 64
     config.head.num_levels = 4
     return config
@@ -58,7 +58,7 @@ def _run(environment, folder, variant, workdir, *more):
     flags = {
         "data.annotations": folder / "annotations.json",
         "data.test_subset": "validation", "features.folder": folder,
-        "features.width": WIDTH, "window.frames": 256, "window.tokens": 256,
+        "features.width": WIDTH, "window.samples": 256, "window.tokens": 256,
         "head.width": 32, "head.num_levels": 4, "head.sgp_mlp_width": 64,
         "train.learning_rate": 2e-3, "train.ema_decay": 0.98,
         "train.epochs": 60, "train.schedule_epochs": 60,
@@ -185,7 +185,7 @@ def test_an_imported_head_is_scored_without_a_run(
 
 @pytest.mark.parametrize("changes, message", [
     ({"adapter.kind": "losa"}, "adapter.kind=none"),
-    ({"window.clip_frames": 16}, "a sample is one feature"),
+    ({"window.clip_samples": 16}, "a sample is one feature"),
     ({"features.width": 0}, "features.width=0")])
 def test_settings_that_do_not_go_with_features(tmp_path, changes, message):
     config = _config(tmp_path)

@@ -73,7 +73,7 @@ def test_a_plan_for_these_processors(config, planned):
     assert stored["train"]["temporary_bytes"] == found.train.temporary_bytes
     assert stored["chip_memory_bytes"] is None  # no limit is told
     # No pixels cross between devices.
-    frames = 2 * config.window.frames * 32 * 32 * 3 // 4
+    frames = 2 * config.window.samples * 32 * 32 * 3 // 4
     for need in (found.train, found.evaluate):
         assert all(one.largest_bytes < frames
                    for one in need.collectives.values())
@@ -89,7 +89,7 @@ def test_a_run_is_what_was_planned(config, planned):
     model = build.build_model(config, DEFAULT_CLASSES, mesh)
     state, optimizer = fresh_state(config, model, mesh, 100)
     step = build.jit_train_step(config, model, optimizer, state, mesh)
-    frames, size = config.window.frames, config.augment.size
+    frames, size = config.window.samples, config.augment.size
     batch = {
         "frames": np.zeros((2, frames, size, size, 3), np.uint8),
         "valid_samples": np.full(2, frames, np.int32),
@@ -118,7 +118,7 @@ def test_a_run_is_what_was_planned(config, planned):
 def test_flops_of_a_step_by_hand():
     """ViT-S and its adapters at three windows' clips, a head of no weight."""
     config = thumos.get_config("s")
-    config.window.frames = config.window.tokens = 64
+    config.window.samples = config.window.tokens = 64
     config.head.width, config.head.num_levels = 8, 2
     config.head.num_stem_blocks = 1
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
@@ -165,7 +165,7 @@ def pretended(monkeypatch):
     def make_plan(config, topology, *_, **__):
         mesh = {axis: config.mesh[axis] for axis in sharding.AXES}
         chunk, remat = (config.backbone.chunk_clips,
-                        config.adapter.checkpoint_blocks)
+                        config.adapter.remat_blocks)
         told.tried.append((tuple(mesh.values()), chunk, remat))
         told.seconds += 60
         # Gathering costs a little.

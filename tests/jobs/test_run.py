@@ -146,7 +146,7 @@ def test_evaluating_a_folder_without_a_run_leaves_nothing(config, tmp_path):
 def test_a_window_of_broken_clips_is_refused_before_videos_are_read(
         config, tmp_path):
     odd = config.copy_and_resolve_references()
-    odd.window.frames = 50
+    odd.window.samples = 50
     odd.data.videos = "/nowhere"
     with pytest.raises(InputError, match="frames=50 is no multiple of"):
         train_job.train(odd, tmp_path / "run")

@@ -31,7 +31,7 @@ def test_statistics_are_of_every_training_video(lengths, tmp_path):
         info = store.check([video], "stop")[0][video.video_id]
         videos.append(Video(video.video_id, info, store.grid(info), ()))
     config = thumos_features.get_config()
-    config.window.frames = config.window.tokens = 16
+    config.window.samples = config.window.tokens = 16
     config.window.short_crop_ratio = ()
     config.train.batch_windows = 2
     encoder = feature_encoder()

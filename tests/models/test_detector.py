@@ -113,7 +113,7 @@ def test_step_zero_of_losa_is_the_head_only_model(backbone, tokens):
     np.testing.assert_array_equal(got.offsets, want.offsets)
 
 
-def test_statistics_standardise_the_head_input(backbone):
+def test_statistics_standardize_the_head_input(backbone):
     features = _encode(backbone, _frames())
     detector = _detector("none")()
     scaled = WindowFeatures(features.last * 2.0 + 0.1, features.taps)

@@ -18,15 +18,15 @@ SECONDS, FPS = 6, 10
 @pytest.fixture(scope="session")
 def video(tmp_path_factory):
     """Six seconds of VP9, which every Chromium plays; each second of its own
-    grey. Its name needs escapes in HTML and in an address."""
+    gray. Its name needs escapes in HTML and in an address."""
     path = tmp_path_factory.mktemp("videos") / "a 100% <b>&'\"#1?.webm"
     with av.open(str(path), "w", format="webm") as container:
         stream = container.add_stream("libvpx-vp9", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.gop_size = 20
         for index in range(SECONDS * FPS):
-            grey = 40 * (index // FPS)
-            picture = np.full((48, 64, 3), grey, np.uint8)
+            gray = 40 * (index // FPS)
+            picture = np.full((48, 64, 3), gray, np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))

@@ -42,7 +42,7 @@ class _Scripts(HTMLParser):
             self.scripts[-1] += data
 
 
-def _grey(uri):
+def _gray(uri):
     content = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
     with av.open(io.BytesIO(content)) as picture:
         pixels = next(picture.decode(video=0)).to_ndarray(format="gray")
@@ -96,8 +96,8 @@ def test_what_was_written_is_read_again(video, tmp_path):
     assert page.labels == ("a", "b") and page.num_actions == 0
     assert page.segments == ((1.0, 2.0, 0, 0.3), (4.0, 5.0, 1, 0.9))
     # The picture is that of the best detection's middle.
-    grey, shape = _grey(page.poster)
-    assert grey == pytest.approx(40 * 4, abs=4) and shape == (48, 64)
+    gray, shape = _gray(page.poster)
+    assert gray == pytest.approx(40 * 4, abs=4) and shape == (48, 64)
     (tmp_path / "other.html").write_text("<p>")
     with pytest.raises(InputError, match="other.html.*write it again"):
         read_video_page(tmp_path / "other.html")
@@ -123,8 +123,8 @@ def test_what_is_below_its_threshold_does_not_count(tmp_path):
 
 def test_thumbnails_show_their_moments(video, tmp_path):
     moments = [5.5, 0.0, 2.5, 2.6, 99.0]
-    greys = [_grey(uri)[0] for uri in read_thumbnails(video, moments)]
-    np.testing.assert_allclose(greys, [200, 0, 80, 80, 200], atol=4)
+    grays = [_gray(uri)[0] for uri in read_thumbnails(video, moments)]
+    np.testing.assert_allclose(grays, [200, 0, 80, 80, 200], atol=4)
     odd = tmp_path / "odd.mp4"
     odd.write_bytes(b"nothing")
     assert read_thumbnails(odd, [0.0, 1.0]) == ["", ""]

@@ -16,7 +16,7 @@ def test_a_timeline_has_a_bar_where_something_is(tmp_path, duration_seconds):
                     "end_seconds": duration_seconds}],
                   path, title="$a", duration_seconds=duration_seconds)
     picture = image.imread(path)[..., :3]
-    # The full score of the first row is the only solid colour.
+    # The full score of the first row is the only solid color.
     green = (abs(picture - [0, 158 / 255, 115 / 255]) < 0.01).all(-1)
     columns = green.any(0).nonzero()[0]
     width = picture.shape[1]

@@ -17,7 +17,7 @@ from losa_jax.training.build import (
     make_adapter_spec,
     make_head_spec,
 )
-from losa_jax.training.encoder import tap_grid, tuned_spec
+from losa_jax.training.encoder import inside_backbone_spec, tap_grid
 
 
 def test_a_backbone_of_another_name_is_refused():
@@ -96,8 +96,8 @@ def test_a_grid_of_taps_has_rows_and_columns():
     ("window.tokens", 0, make_head_spec),
     ("adapter.long_kernel", 2, make_adapter_spec),
     ("adapter.mlp_ratio", 0.0, make_adapter_spec),
-    ("adapter.long_kernel", 2, tuned_spec),
-    ("adapter.drop_path", 1.0, tuned_spec),
+    ("adapter.long_kernel", 2, inside_backbone_spec),
+    ("adapter.drop_path", 1.0, inside_backbone_spec),
     ("evaluate.top_k", 0, decode_settings),
     ("evaluate.score_threshold", 2.0, decode_settings),
     ("evaluate.nms", "sotf", nms_settings),
@@ -108,7 +108,7 @@ def test_a_grid_of_taps_has_rows_and_columns():
     ("evaluate.voting_threshold", 2.0, nms_settings)])
 def test_a_value_that_a_spec_refuses_is_named_by_its_key(key, value, made):
     config = custom.get_config()
-    if made is tuned_spec:
+    if made is inside_backbone_spec:
         config.adapter.kind = "tia"
     section, name = key.split(".")
     config[section][name] = value
@@ -118,7 +118,7 @@ def test_a_value_that_a_spec_refuses_is_named_by_its_key(key, value, made):
             made(config, in_width=384, num_classes=3)
         elif made is make_adapter_spec:
             made(config, backbone, (6, 11))
-        elif made is tuned_spec:
+        elif made is inside_backbone_spec:
             made(config.adapter, backbone)
         else:
             made(config.evaluate)
@@ -137,7 +137,7 @@ def test_a_head_says_which_windows_fit():
 
 @pytest.mark.parametrize("key, value, said", [
     ("augment.size", 8, r"config.augment.size=\(8, 8\) is below the patch"),
-    ("window.clip_frames", 15, "config.window.clip_frames=15 cannot be cut")])
+    ("window.clip_samples", 15, "config.window.clip_samples=15 cannot be cut")])
 def test_a_backbone_in_no_checkpoint_names_the_keys(key, value, said):
     config = thumos.get_config("b")
     config.update_from_flattened_dict({key: value})

@@ -7,7 +7,7 @@ import pytest
 
 from configs import common
 from losa_jax.data.windows.skipped_videos import BrokenVideos, pack_faults
-from losa_jax.training.device_prefetch import DataClock, Feed
+from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 
 
 class _Batches:
@@ -32,7 +32,8 @@ class _Batches:
 def test_the_next_batch_is_on_its_way_and_not_yet_counted():
     batches, put, clock = _Batches(), [], DataClock()
     broken = BrokenVideos()
-    feed = Feed(batches, lambda batch: put.append(batch) or batch, clock,
+    feed = DevicePrefetch(batches, lambda batch: put.append(batch) or batch,
+                          clock,
                 broken)
     host, batch = feed.next()
     assert set(batch) == {"frames"} and host["video_number"] == [7]

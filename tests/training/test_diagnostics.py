@@ -6,7 +6,7 @@ from flax import nnx
 
 from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
 from losa_jax.models.ops.params import parameters
-from losa_jax.training.diagnostics import gate_gauges, memory_gauges
+from losa_jax.training.diagnostics import gate_diagnostics, memory_diagnostics
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def tree():
 
 
 def test_a_gate_is_open_or_closed(tree):
-    fresh = gate_gauges(tree, (3, 7), "none")
+    fresh = gate_diagnostics(tree, (3, 7), "none")
     assert set(fresh) == {f"{what}/{span}/block_{block}"
                           for what in ("gate", "added")
                           for span in ("short", "long") for block in (3, 7)}
@@ -29,20 +29,20 @@ def test_a_gate_is_open_or_closed(tree):
     learned = {"losa": {"taps": {"short_gate": {
         "gate": np.array([[2.0, -2, 0, 0], [0.0, 0, 0, 0]]),
         "up": {**taps["up"], "kernel": np.ones((2, 2, 4))}}}}}
-    by_hand = gate_gauges(learned, (3, 7), "none")
+    by_hand = gate_diagnostics(learned, (3, 7), "none")
     assert by_hand["gate/short/block_3"] == 1
     assert by_hand["added/short/block_3"] == pytest.approx(2 ** 0.5)
     assert by_hand["added/short/block_7"] == 0
     assert not any("long" in name for name in by_hand)
-    assert gate_gauges(learned, (3, 7), "tanh")[
+    assert gate_diagnostics(learned, (3, 7), "tanh")[
         "gate/short/block_3"] == pytest.approx(np.tanh(2) / 2)
-    assert gate_gauges(learned, (3, 7), "sigmoid")[
+    assert gate_diagnostics(learned, (3, 7), "sigmoid")[
         "gate/short/block_7"] == 0.5
 
 
 def test_a_run_without_losa_has_no_gates():
-    assert gate_gauges({"head": {"kernel": np.ones(2)}}, (), "none") == {}
+    assert gate_diagnostics({"head": {"kernel": np.ones(2)}}, (), "none") == {}
 
 
 def test_memory_is_that_of_this_process():
-    assert 0.05 < memory_gauges()["host_memory_gib"] < 100
+    assert 0.05 < memory_diagnostics()["host_memory_gib"] < 100

@@ -123,7 +123,7 @@ def _list(kind: str, entries: list[str]) -> str:
     return f"{entries[0]}{more}"
 
 
-def summarise(faults: Iterable[Fault], most: int = 5) -> list[str]:
+def summarize(faults: Iterable[Fault], most: int = 5) -> list[str]:
     """A line a kind: how many videos, and the names of some."""
     names: dict[str, list[str]] = defaultdict(list)
     for fault in faults:

@@ -246,12 +246,12 @@ def load_features(path: Path, settings: FeatureSettings) -> np.ndarray:
 
 
 def resize_linearly(features: np.ndarray, length: int) -> np.ndarray:
-    """[length, c], half-pixel centres, ends repeated (torch's `interpolate`
+    """[length, c], half-pixel centers, ends repeated (torch's `interpolate`
     with align_corners=False, as ActionFormer's forced upsampling)."""
     old = len(features)
-    centre = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0,
+    center = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0,
                      old - 1)
-    left = np.floor(centre).astype(int)
+    left = np.floor(center).astype(int)
     right = np.minimum(left + 1, old - 1)
-    share = (centre - left)[:, None]
+    share = (center - left)[:, None]
     return features[left] * (1 - share) + features[right] * share

@@ -7,7 +7,7 @@ and `taps-00000.json` with each record's number, checksum and what is known
 of the video. A shard's JSON is written last, so a shard without one does not
 count. A record is a safetensors blob: `last` [n, u, c] and `taps`
 [k, n, u, g, g, c] of the video's n clips, cut from its first sample on; or
-`raw_taps`, every patch as the block gave it, neither standardised nor pooled.
+`raw_taps`, every patch as the block gave it, neither standardized nor pooled.
 """
 
 import dataclasses

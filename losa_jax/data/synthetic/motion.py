@@ -143,12 +143,12 @@ def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 class _Stance:
     """Where an object is and how far it reaches, drawn alike for all classes.
 
-    Along each axis of the pose the object keeps to centre - half .. centre +
+    Along each axis of the pose the object keeps to center - half .. center +
     half. On axes that do not move, `rest` is drawn with the very distribution
     that a moving axis runs through, so that a single frame gives nothing away.
     """
 
-    centre: np.ndarray
+    center: np.ndarray
     half: np.ndarray
     rest: np.ndarray
 
@@ -159,12 +159,12 @@ class _Stance:
         # 12 pixels from the edge even a large object is mostly seen.
         middle = STAGE / 2
         play = middle - 12 - reach
-        centre = np.array([
+        center = np.array([
             middle + rng.uniform(-play, play),
             middle + rng.uniform(-play, play),
             rng.uniform(np.log(7.0), np.log(8.5))])
         return _Stance(
-            centre, half, centre + half * (2 * _ramp(rng.uniform(size=3)) - 1))
+            center, half, center + half * (2 * _ramp(rng.uniform(size=3)) - 1))
 
     def move(
         self, axis: int, course: Callable[[np.ndarray], np.ndarray]
@@ -173,21 +173,21 @@ class _Stance:
 
         def path(u: np.ndarray) -> np.ndarray:
             poses = np.tile(self.rest, (len(u), 1))
-            poses[:, axis] = self.centre[axis] + self.half[axis] * course(u)
+            poses[:, axis] = self.center[axis] + self.half[axis] * course(u)
             return poses
 
         return path
 
     def circle(self, start: float, turns: float) -> PosePath:
-        """Goes round the centre; a positive number of turns is clockwise."""
+        """Goes round the center; a positive number of turns is clockwise."""
         # With this radius x and y vary as much as they do in a slide.
         radius = np.sqrt(2 / 3) * self.half[0]
 
         def path(u: np.ndarray) -> np.ndarray:
             poses = np.tile(self.rest, (len(u), 1))
             angle = start + 2 * np.pi * turns * u
-            poses[:, 0] = self.centre[0] + radius * np.cos(angle)
-            poses[:, 1] = self.centre[1] + radius * np.sin(angle)
+            poses[:, 0] = self.center[0] + radius * np.cos(angle)
+            poses[:, 1] = self.center[1] + radius * np.sin(angle)
             return poses
 
         return path

@@ -1,7 +1,7 @@
 """What a synthetic video looks like, and the H.264 file it is kept in.
 
 Nothing here knows of classes: the pictures are drawn from a random stream of
-their own, so shape, colour, texture, background and distractors cannot tell
+their own, so shape, color, texture, background and distractors cannot tell
 what the main object does. Lengths are written for a picture of `STAGE` pixels
 and scaled to the size asked for.
 """
@@ -150,14 +150,14 @@ def _wander(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
         for _ in range(2)], axis=1)
 
 
-def _draw_colour(
+def _draw_color(
     rng: np.random.Generator, luma: tuple[float, float]
 ) -> np.ndarray:
-    """A random RGB colour whose brightness lies in a range. Returns [3]."""
+    """A random RGB color whose brightness lies in a range. Returns [3]."""
     while True:
-        colour = rng.uniform(0, 255, 3)
-        if luma[0] <= colour @ _LUMA <= luma[1]:
-            return colour
+        color = rng.uniform(0, 255, 3)
+        if luma[0] <= color @ _LUMA <= luma[1]:
+            return color
 
 
 def _draw_pattern(
@@ -199,7 +199,7 @@ def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     side = 2 * size
     value = 0.7 * _draw_pattern(rng, side, (2, 7))
     value += 0.3 * _draw_pattern(rng, side, (4, 16))
-    dark, light = (_draw_colour(rng, _BACKGROUND_LUMA) for _ in range(2))
+    dark, light = (_draw_color(rng, _BACKGROUND_LUMA) for _ in range(2))
     tile = dark + (light - dark) * value[..., None]
     return np.pad(
         tile.astype(np.float32), ((0, size + 2), (0, size + 2), (0, 0)),
@@ -231,10 +231,10 @@ def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
     opacity = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
     opacity = cv2.GaussianBlur(opacity, (0, 0), 0.06 * radius)
     value = _draw_pattern(rng, side, (2, 4))[..., None]
-    first, second = (_draw_colour(rng, _OBJECT_LUMA) for _ in range(2))
-    colour = first + (second - first) * value
+    first, second = (_draw_color(rng, _OBJECT_LUMA) for _ in range(2))
+    color = first + (second - first) * value
     return np.concatenate(
-        [colour * opacity[..., None], opacity[..., None]],
+        [color * opacity[..., None], opacity[..., None]],
         axis=2).astype(np.float32)
 
 

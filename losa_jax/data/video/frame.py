@@ -1,9 +1,9 @@
 """A decoded picture, turned into RGB as late and as small as possible.
 
-Most files hold brightness at full size and colour at half of it. A cut is
+Most files hold brightness at full size and color at half of it. A cut is
 resized as it is stored, plane by plane, and turned into RGB afterwards: that
 takes less time than FFmpeg's quick way to RGB and a resize of it, and is
-nearer to the picture before it was encoded, since colour is interpolated and
+nearer to the picture before it was encoded, since color is interpolated and
 not repeated (benchmarks/augment_speed.py measures both).
 """
 
@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 
 from losa_jax.data.video.container import quarter_turns
 
-# Three planes of bytes, colour at the full or half the size.
+# Three planes of bytes, color at the full or half the size.
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p",
            "yuvj444p"}
 # Shares of red and blue in the brightness by FFmpeg's number: ITU-R BT.709,
@@ -158,7 +158,7 @@ def _pixels(plane: VideoPlane) -> np.ndarray:
 
 
 def _like(frame: VideoFrame, height: int, width: int) -> VideoFrame:
-    """An empty frame of the same colours."""
+    """An empty frame of the same colors."""
     new = VideoFrame(width, height, frame.format.name)
     new.colorspace, new.color_range = frame.colorspace, frame.color_range
     return new
@@ -171,16 +171,16 @@ def _is_full_range(frame: VideoFrame) -> bool:
 
 @functools.cache
 def _to_rgb(colorspace: int, is_full_range: bool) -> np.ndarray:
-    """[3, 4] from bytes of brightness and two colours, and 1, to RGB."""
+    """[3, 4] from bytes of brightness and two colors, and 1, to RGB."""
     red, blue = _RED_BLUE[colorspace]
     green = 1 - red - blue
-    # Bytes run from 16 to 235, and colours to 240, or use all values.
-    bright, colour, black = ((1, 1, 0) if is_full_range
+    # Bytes run from 16 to 235, and colors to 240, or use all values.
+    bright, color, black = ((1, 1, 0) if is_full_range
                              else (255 / 219, 255 / 224, 16))
     matrix = np.array([
-        [bright, 0, 2 * (1 - red) * colour],
-        [bright, -2 * blue * (1 - blue) / green * colour,
-         -2 * red * (1 - red) / green * colour],
-        [bright, 2 * (1 - blue) * colour, 0]])
+        [bright, 0, 2 * (1 - red) * color],
+        [bright, -2 * blue * (1 - blue) / green * color,
+         -2 * red * (1 - red) / green * color],
+        [bright, 2 * (1 - blue) * color, 0]])
     offset = matrix @ [-black, -128, -128]
     return np.concatenate([matrix, offset[:, None]], axis=1)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 def set_bytes(videos: Sequence[Video]) -> int:
     """Memory that all samples of these videos take, decoded, at most: half
-    where colour is stored at half the size."""
+    where color is stored at half the size."""
     return sum(3 * video.info.height * video.info.width
                * len(_sampled_frames(video)) for video in videos)
 

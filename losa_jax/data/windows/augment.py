@@ -1,7 +1,7 @@
-"""Pixels of a window: resize, crop, flip, colour; uint8 in, uint8 out.
+"""Pixels of a window: resize, crop, flip, color; uint8 in, uint8 out.
 
 One draw of the parameters serves all frames of a window (or of each clip,
-as configured): an object must not jump between frames. Normalisation happens
+as configured): an object must not jump between frames. Normalization happens
 on the device, where it is free.
 """
 
@@ -29,7 +29,7 @@ def test_picture(picture: np.ndarray, size: int, resize: str) -> np.ndarray:
       picture: uint8 [H, W, 3].
       size: side in pixels.
       resize: "short_crop" scales the short side to `size` and cuts the
-        centre (AdaTAD); "squash" scales both sides, so nothing at the border
+        center (AdaTAD); "squash" scales both sides, so nothing at the border
         is lost but shapes are distorted.
     """
     if resize == "squash":
@@ -76,7 +76,7 @@ class TrainView:
         self._settings = augment
         self._box = None
         if augment.random_crop:
-            self._box = _on_pixels_of_colour(random_resized_crop(
+            self._box = _on_pixels_of_color(random_resized_crop(
                 height, width, rng, tuple(augment.crop_area),
                 tuple(augment.crop_ratio)))
         self._flips = rng.random() < augment.flip_probability
@@ -105,8 +105,8 @@ class TrainView:
     def finish(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [f, size, size, 3], all frames of the view."""
         settings = self._settings
-        if settings.colour_jitter > 0 or settings.hue_jitter > 0:
-            frames = jitter_colour(frames, self._rng, settings.colour_jitter,
+        if settings.color_jitter > 0 or settings.hue_jitter > 0:
+            frames = jitter_color(frames, self._rng, settings.color_jitter,
                                    settings.hue_jitter)
         return frames
 
@@ -144,7 +144,7 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
     return 0, 0, height, width
 
 
-def _on_pixels_of_colour(box: tuple[int, int, int, int]
+def _on_pixels_of_color(box: tuple[int, int, int, int]
                          ) -> tuple[int, int, int, int]:
     """The box (top, left, height, width) moved by a pixel at most: see
     `Picture.cut`."""
@@ -154,7 +154,7 @@ def _on_pixels_of_colour(box: tuple[int, int, int, int]
             max(CUT_STEP, width - width % CUT_STEP))
 
 
-def jitter_colour(frames: np.ndarray, rng: np.random.Generator,
+def jitter_color(frames: np.ndarray, rng: np.random.Generator,
                   strength: float, hue: float = 0.0) -> np.ndarray:
     """Random brightness, contrast and saturation, each within 1 +- strength,
     and a turn of the hue within +- `hue` of a circle.
@@ -164,23 +164,23 @@ def jitter_colour(frames: np.ndarray, rng: np.random.Generator,
     """
     brightness, contrast, saturation = rng.uniform(
         1 - strength, 1 + strength, 3)
-    grey = np.array([0.299, 0.587, 0.114])
-    matrix = saturation * np.eye(3) + (1 - saturation) * grey[None, :]
+    gray = np.array([0.299, 0.587, 0.114])
+    matrix = saturation * np.eye(3) + (1 - saturation) * gray[None, :]
     if hue > 0:
         matrix = _hue_matrix(2 * math.pi * rng.uniform(-hue, hue)) @ matrix
     matrix = matrix * brightness * contrast
-    # Contrast turns about the mean grey of the whole window.
-    mean_grey = brightness * float(
-        frames[:, ::4, ::4].mean(axis=(0, 1, 2)) @ grey)
+    # Contrast turns about the mean gray of the whole window.
+    mean_gray = brightness * float(
+        frames[:, ::4, ::4].mean(axis=(0, 1, 2)) @ gray)
     affine = np.concatenate(
-        [matrix, np.full((3, 1), (1 - contrast) * mean_grey)], axis=1)
+        [matrix, np.full((3, 1), (1 - contrast) * mean_gray)], axis=1)
     flat = np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3)
     # The transform saturates to 0..255 by itself.
     return cv2.transform(flat, affine).reshape(frames.shape)
 
 
 def _hue_matrix(angle: float) -> np.ndarray:
-    """Turns the colour plane of YIQ (NTSC's), brightness stays."""
+    """Turns the color plane of YIQ (NTSC's), brightness stays."""
     to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213],
                        [0.2115, -0.5227, 0.3112]])
     cosine, sine = math.cos(angle), math.sin(angle)

@@ -52,7 +52,7 @@ class TrainWindows:
         Returns:
           a training batch, see `batch`.
         """
-        frames = self._reader.allocate(len(draws), self._config.window.frames)
+        frames = self._reader.allocate(len(draws), self._config.window.samples)
         examples = [
             self(index, rng, None if frames is None else frames[row])
             for row, (index, rng) in enumerate(draws)]
@@ -90,12 +90,12 @@ class TrainWindows:
         config = self._config.window
         ratio = tuple(config.short_crop_ratio) or None
         window = sampling.train_window(
-            video.grid, video.actions, config.frames, rng, crop_ratio=ratio,
+            video.grid, video.actions, config.samples, rng, crop_ratio=ratio,
             min_action_kept=config.min_action_kept,
             align=sampling.clip_alignment(config))
         segments, labels, valid = sampling.window_actions(
             video.grid, window, video.actions, self._class_names,
-            samples_per_token=config.frames / config.tokens,
+            samples_per_token=config.samples / config.tokens,
             min_action_kept=config.min_action_kept,
             max_actions=self._max_actions)
         return {

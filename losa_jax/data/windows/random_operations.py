@@ -44,10 +44,10 @@ def random_operations(rng: np.random.Generator, count: int,
 
 
 def _warp(matrix: list[list[float]], size: int) -> Operation:
-    """An affine map about the picture's centre; grey where nothing was."""
+    """An affine map about the picture's center; gray where nothing was."""
     full = np.array([*matrix, [0.0, 0.0, 1.0]])
-    centre = (size - 1) / 2
-    shift = np.array([[1, 0, centre], [0, 1, centre], [0, 0, 1.0]])
+    center = (size - 1) / 2
+    shift = np.array([[1, 0, center], [0, 1, center], [0, 0, 1.0]])
     about = (shift @ full @ np.linalg.inv(shift))[:2]
     return lambda picture: cv2.warpAffine(
         picture, about, (size, size), flags=cv2.INTER_LINEAR,
@@ -90,13 +90,13 @@ def _brightness(strength: float, sign: float, size: int) -> Operation:
     return _table(np.arange(256) * (1 + sign * _CHANGE * strength))
 
 
-def _solarise(strength: float, sign: float, size: int) -> Operation:
+def _solarize(strength: float, sign: float, size: int) -> Operation:
     values = np.arange(256)
     return _table(np.where(values < 256 - 256 * strength, values,
                            255 - values))
 
 
-def _posterise(strength: float, sign: float, size: int) -> Operation:
+def _posterize(strength: float, sign: float, size: int) -> Operation:
     step = 2 ** round(4 * strength)
     return _table(np.arange(256) // step * step)
 
@@ -139,7 +139,7 @@ def _auto_contrast(strength: float, sign: float, size: int) -> Operation:
     return apply
 
 
-def _equalise(strength: float, sign: float, size: int) -> Operation:
+def _equalize(strength: float, sign: float, size: int) -> Operation:
     return lambda picture: cv2.merge(
         [cv2.equalizeHist(channel) for channel in cv2.split(picture)])
 
@@ -149,5 +149,5 @@ OPERATIONS: dict[str, Callable[[float, float, int], Operation]] = {
     "shift_x": _shift_x, "shift_y": _shift_y, "rotate": _rotate,
     "brightness": _brightness, "contrast": _contrast,
     "saturation": _saturation, "sharpness": _sharpness,
-    "solarise": _solarise, "posterise": _posterise,
-    "auto_contrast": _auto_contrast, "equalise": _equalise}
+    "solarize": _solarize, "posterize": _posterize,
+    "auto_contrast": _auto_contrast, "equalize": _equalize}

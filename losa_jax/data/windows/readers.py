@@ -125,7 +125,7 @@ class FrameReader:
                 out, video, window,
                 augment.as_tested(settings.size, settings.test_resize))
             return {"frames": out, "decoded_frames": np.int32(decoded)}
-        clip: int = (self._window.clip_frames if settings.per == "clip"
+        clip: int = (self._window.clip_samples if settings.per == "clip"
                      else window.num_samples)
         draws = [augment.TrainView(video.info.height, video.info.width, rng,
                                    settings)
@@ -146,8 +146,8 @@ class FrameReader:
         window, align = self._window, clip_alignment(self._window)
         samples = self.test_samples(video, decoder_threads)
         for place, frames in sliding_windows(
-                samples, window.frames,
-                window_step(window.frames, window.overlap, align), align):
+                samples, window.samples,
+                window_step(window.samples, window.overlap, align), align):
             yield place, {"frames": frames}
 
     def clips(self, video: Video, clip_frames: int, stride_frames: int,

@@ -22,7 +22,7 @@ def video_grid(info: VideoInfo, window: Any) -> timeline.SampleGrid:
     return timeline.sample_grid(
         info.fps, info.frame_count, sampling=window.sampling,
         frame_stride=window.frame_stride, sample_fps=window.sample_fps,
-        window_samples=window.frames)
+        window_samples=window.samples)
 
 
 def test_windows(grid: timeline.SampleGrid, window_samples: int,
@@ -59,13 +59,13 @@ def test_windows_of(video: Video, config: Any) -> list[Window]:
     """
     settings = config.window
     if not settings.test_whole:
-        return test_windows(video.grid, settings.frames, settings.overlap,
+        return test_windows(video.grid, settings.samples, settings.overlap,
                             align=clip_alignment(settings))
     # Few lengths, each of which is compiled once.
     stride = 2 ** (config.head.num_levels - 1)
-    unit = -(-settings.frames // 4 // stride) * stride
+    unit = -(-settings.samples // 4 // stride) * stride
     total = video.grid.num_samples
-    length = max(settings.frames, -(-total // unit) * unit)
+    length = max(settings.samples, -(-total // unit) * unit)
     return [Window(0, length, total)]
 
 
@@ -97,7 +97,7 @@ def num_clips(num_samples: int, clip_frames: int, stride_frames: int) -> int:
 
 def clip_alignment(window: Any) -> int:
     """Samples at whose multiples windows start, by the section `window`."""
-    return window.clip_frames if window.align_to_clips else 1
+    return window.clip_samples if window.align_to_clips else 1
 
 
 def window_step(window_samples: int, overlap: float, align: int = 1) -> int:

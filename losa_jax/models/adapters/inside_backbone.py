@@ -45,7 +45,7 @@ KINDS = ("tia", "full")
 
 
 @dataclasses.dataclass(frozen=True)
-class TunedSpec:
+class InsideBackboneSpec:
     """How the backbone is tuned.
 
     Attributes:
@@ -56,7 +56,7 @@ class TunedSpec:
       kernel: of their temporal convolution in tokens; odd.
       drop_path: share of clips that skip the last block while training,
         below 1; grows linearly over all blocks.
-      checkpoint_blocks: compute each block again in the gradient instead of
+      remat_blocks: compute each block again in the gradient instead of
         storing what is inside it.
 
     Raises:
@@ -68,7 +68,7 @@ class TunedSpec:
     width: int = 0
     kernel: int = 3
     drop_path: float = 0.0
-    checkpoint_blocks: bool = True
+    remat_blocks: bool = True
 
     def __post_init__(self) -> None:
         check_choice(self, "kind", KINDS)
@@ -76,10 +76,11 @@ class TunedSpec:
         check_whole(self, int(self.kind == "tia"), "width")
         check_odd(self, "kernel")
         check_between(self, 0, 1, "drop_path", without=(1,))
-        check_choice(self, "checkpoint_blocks", (True, False))
+        check_choice(self, "remat_blocks", (True, False))
 
 
-def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec, tuned: TunedSpec
+def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec,
+                   tuned: InsideBackboneSpec
                    ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(frozen, trained) flat parameters of a converted backbone.
 
@@ -106,17 +107,18 @@ def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec, tuned: TunedSpec
 class BlockAdapters(nnx.Module):
     """One temporal adapter a block, stacked."""
 
-    def __init__(self, in_width: int, spec: TunedSpec, *, rngs: nnx.Rngs):
+    def __init__(self, in_width: int, spec: InsideBackboneSpec, *,
+                 rngs: nnx.Rngs):
         self.stack = nnx.vmap(lambda key: TemporalAdapter(
             in_width, spec.width, kernel=spec.kernel,
             rngs=nnx.Rngs(params=key))
         )(jax.random.split(rngs.params(), spec.top_blocks))
 
 
-class TunedBackbone:
+class InsideBackbone:
     """Encodes windows with gradients into the top of the backbone."""
 
-    def __init__(self, spec: VideoMaeSpec, tuned: TunedSpec):
+    def __init__(self, spec: VideoMaeSpec, tuned: InsideBackboneSpec):
         self.spec, self.tuned = spec, tuned
         self._below = spec.depth - tuned.top_blocks
         self._lower = self._template(max(self._below, 1))
@@ -211,6 +213,6 @@ class TunedBackbone:
                                   n=n).astype(x.dtype)
             return x, None
 
-        if self.tuned.checkpoint_blocks:
+        if self.tuned.remat_blocks:
             step = jax.checkpoint(step, prevent_cse=False)
         return jax.lax.scan(step, x, (upper.blocks, adapters, rates, keys))[0]

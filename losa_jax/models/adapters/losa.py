@@ -138,7 +138,7 @@ class SpatialConv(nnx.Module):
     """Depthwise 3 x 3 over patches, pointwise c to d, pooled to s x s."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
-        # A centre one: the tap passes through unchanged at first.
+        # A center one: the tap passes through unchanged at first.
         kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
         self.kernel = nnx.Param(kernel)
         self.down = Linear(spec.in_width, spec.width, rngs=rngs)

@@ -51,7 +51,7 @@ class BackboneSpec(Protocol):
       clip_frames: frames of a clip.
       has_fixed_frames: whether clips of another length are refused. If not,
         `dataclasses.replace(spec, clip_frames=n)` describes the same
-        parameters, and a run sets it to config.window.clip_frames.
+        parameters, and a run sets it to config.window.clip_samples.
       image_size: height and width in pixels that the checkpoint was trained
         with; `features` takes other sizes too.
       pixel_mean, pixel_std: of red, green and blue on the scale 0..255,

@@ -126,9 +126,9 @@ class GroupNorm(nnx.Module):
         count = jnp.maximum(weight.sum(1), 1) * per_group
         weight = weight[:, :, None, None]
         mean = (grouped * weight).sum((1, 3)) / count[:, None]
-        centred = grouped - mean[:, None, :, None]
-        variance = (jnp.square(centred) * weight).sum((1, 3)) / count[:, None]
-        y = centred * jax.lax.rsqrt(variance + NORM_EPSILON)[:, None, :, None]
+        centered = grouped - mean[:, None, :, None]
+        variance = (jnp.square(centered) * weight).sum((1, 3)) / count[:, None]
+        y = centered * jax.lax.rsqrt(variance + NORM_EPSILON)[:, None, :, None]
         y = y.reshape(b, t, c) * self.scale[...] + self.bias[...]
         return y.astype(x.dtype)
 

@@ -1,7 +1,7 @@
-"""Attention to a band of neighbours, at a cost linear in the length.
+"""Attention to a band of neighbors, at a cost linear in the length.
 
 ActionFormer's local attention. The sequence is cut into chunks a little
-longer than the reach; each looks at itself and at both neighbours, which
+longer than the reach; each looks at itself and at both neighbors, which
 hold all that its tokens may see.
 """
 
@@ -40,7 +40,7 @@ def band_attention(query: Float[Array, "b t heads d"],
         return jnp.pad(x, padding).reshape(b, count, chunk, heads, d)
 
     def around(x: Array) -> Array:
-        """Each chunk between its neighbours: [b, count, 3 chunk, ...]."""
+        """Each chunk between its neighbors: [b, count, 3 chunk, ...]."""
         edges = [(0, 0)] * x.ndim
         edges[1] = (1, 1)
         x = jnp.pad(x, edges)

@@ -42,15 +42,15 @@ class MaskedConv(nnx.Module):
 @jax.custom_vjp
 def convolve(x: Float[Array, "b t c"], kernel: Float[Array, "k c d"]
              ) -> Float[Array, "b t d"]:
-    """Zero-padded convolution: one matrix product over joined neighbours.
+    """Zero-padded convolution: one matrix product over joined neighbors.
 
     On CPU that is faster than XLA's convolution, on TPU the same. Its own
-    gradient keeps x alone, where the joined neighbours would be k times as
+    gradient keeps x alone, where the joined neighbors would be k times as
     much; to join them anew is of no use on CPU, where XLA forgets the order
     and does so right away.
     """
     k, c, d = kernel.shape
-    joined = jnp.concatenate(neighbours(x, k), axis=-1)
+    joined = jnp.concatenate(neighbors(x, k), axis=-1)
     return flat_product(joined, kernel.reshape(k * c, d))
 
 
@@ -66,7 +66,7 @@ def _convolve_backward(kept, gradient):
     k, c, d = kernel.shape
 
     def given(y: Array) -> list[Array]:
-        return neighbours(y, k, before=(k - 1) // 2)[::-1]
+        return neighbors(y, k, before=(k - 1) // 2)[::-1]
 
     spread = flat_product(gradient, kernel.reshape(k * c, d).T)
     to_x = functools.reduce(operator.add, (
@@ -94,14 +94,14 @@ class DepthwiseConv(nnx.Module):
                  ) -> Float[Array, "b s *space c"]:
         """x must be zero at invalid tokens; the output is not masked."""
         kernel = self.kernel[...].astype(x.dtype)
-        shifted = neighbours(x, kernel.shape[0], self.stride)
+        shifted = neighbors(x, kernel.shape[0], self.stride)
         y = shifted[0] * kernel[0]
         for i, part in enumerate(shifted[1:], 1):
             y = y + part * kernel[i]
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-def neighbours(x: Array, kernel_size: int, stride: int = 1,
+def neighbors(x: Array, kernel_size: int, stride: int = 1,
                before: int | None = None) -> list[Array]:
     """Zero-padded shifts of x along axis 1, one a kernel position.
 

@@ -45,13 +45,13 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + jax.lax.erf(math.sqrt(0.5) * x))
 
 
-def standardise(x: Array, epsilon: float) -> Array:
+def standardize(x: Array, epsilon: float) -> Array:
     """Zero mean and unit variance over channels, in float32."""
     x = x.astype(jnp.float32)
     mean = x.mean(axis=-1, keepdims=True)
-    centred = x - mean
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon)
+    centered = x - mean
+    variance = jnp.square(centered).mean(axis=-1, keepdims=True)
+    return centered * jax.lax.rsqrt(variance + epsilon)
 
 
 class Linear(nnx.Module):
@@ -84,7 +84,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         # One axis of rows: see `flat_product`.
-        y = standardise(x.reshape(-1, x.shape[-1]), self.epsilon)
+        y = standardize(x.reshape(-1, x.shape[-1]), self.epsilon)
         y = y * self.scale[...] + self.bias[...]
         return y.astype(x.dtype).reshape(x.shape)
 

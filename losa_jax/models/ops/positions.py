@@ -27,7 +27,7 @@ def resize_grid(table: Float[Array, "u h w c"], grid: tuple[int, int]
                 ) -> Float[Array, "u h w c"]:
     """The table for another number of rows and columns, per time slot.
 
-    Bicubic with a = -0.75, half-pixel centres, edges repeated, no
+    Bicubic with a = -0.75, half-pixel centers, edges repeated, no
     anti-aliasing: what the reference recipes do (AdaTAD, fixtures' README).
     """
     if table.shape[1:3] == tuple(grid):
@@ -42,10 +42,10 @@ def bicubic_matrix(old: int, new: int) -> np.ndarray:
     a = -0.75  # torch's choice; Keys' own is -0.5
     matrix = np.zeros((new, old))
     for i in range(new):
-        centre = (i + 0.5) * old / new - 0.5
-        base = int(np.floor(centre))
+        center = (i + 0.5) * old / new - 0.5
+        base = int(np.floor(center))
         for tap in range(base - 1, base + 3):
-            distance = abs(centre - tap)
+            distance = abs(center - tap)
             if distance <= 1:
                 weight = ((a + 2) * distance - (a + 3)) * distance ** 2 + 1
             else:

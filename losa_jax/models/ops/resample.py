@@ -12,7 +12,7 @@ def resize_time(x: Float[Array, "b t c"], length: int,
     Args:
       x: features.
       length: wanted.
-      method: "linear" interpolation with half-pixel centres and repeated
+      method: "linear" interpolation with half-pixel centers and repeated
         ends, torch's `interpolate(mode="linear", align_corners=False)`, which
         AdaTAD uses between the backbone's tokens and the head's; or "area",
         adaptive average pooling.
@@ -23,11 +23,11 @@ def resize_time(x: Float[Array, "b t c"], length: int,
     if method == "area":
         matrix = jnp.asarray(pool_matrix(old, length), x.dtype)
         return jnp.einsum("btc,lt->blc", x, matrix)
-    centre = (np.arange(length) + 0.5) * old / length - 0.5
-    centre = np.clip(centre, 0, old - 1)
-    left = np.floor(centre).astype(int)
+    center = (np.arange(length) + 0.5) * old / length - 0.5
+    center = np.clip(center, 0, old - 1)
+    left = np.floor(center).astype(int)
     right = np.minimum(left + 1, old - 1)
-    share = jnp.asarray(centre - left, x.dtype)[None, :, None]
+    share = jnp.asarray(center - left, x.dtype)[None, :, None]
     return x[:, left] * (1 - share) + x[:, right] * share
 
 

@@ -1,16 +1,16 @@
-"""What adapters read of a block's output: standardised, pooled."""
+"""What adapters read of a block's output: standardized, pooled."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from losa_jax.models.ops.layers import standardise
+from losa_jax.models.ops.layers import standardize
 from losa_jax.models.ops.resample import pool_matrix
 
 
 def shape_tap(x: Float[Array, "n u h w c"], grid: tuple[int, int] | None,
               norm: bool, epsilon: float) -> Float[Array, "n u g1 g2 c"]:
-    """A block's output as the adapters read it: standardised, pooled."""
-    y = standardise(x, epsilon).astype(x.dtype) if norm else x
+    """A block's output as the adapters read it: standardized, pooled."""
+    y = standardize(x, epsilon).astype(x.dtype) if norm else x
     return y if grid is None else pool_grid(y, grid)
 
 

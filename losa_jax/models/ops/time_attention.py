@@ -28,7 +28,7 @@ class TimeAttention(nnx.Module):
         Args:
           width: d.
           heads: must divide d into even parts.
-          key_pool: neighbouring tokens that are averaged into one key; the
+          key_pool: neighboring tokens that are averaged into one key; the
             scores then cost that much less. 1 keeps every token.
         """
         self.norm = LayerNorm(width, 1e-6)
@@ -49,9 +49,9 @@ class TimeAttention(nnx.Module):
             rearrange(part, "m t (e d) -> m t e d", e=self.heads)
             for part in (self.query(x), key, value))
         # A pooled key stands at the middle of what it was made of.
-        centres = (np.arange(key.shape[1]) + 0.5) * self.key_pool - 0.5
+        centers = (np.arange(key.shape[1]) + 0.5) * self.key_pool - 0.5
         out = attention(rotate(query, np.arange(query.shape[1])),
-                        rotate(key, centres), value,
+                        rotate(key, centers), value,
                         mask=key_valid[:, None, None, :])
         out = self.out(rearrange(out, "m t e d -> m t (e d)"))
         return rearrange(out, "(b s) t d -> b t s d", s=s)

@@ -7,7 +7,7 @@ import pytest
 
 from losa_jax.data.annotations import lint as faults
 from losa_jax.data.annotations import thumos_facts
-from losa_jax.data.annotations.lint import find_faults, summarise
+from losa_jax.data.annotations.lint import find_faults, summarize
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.records import Action, AnnotatedVideo
@@ -48,9 +48,9 @@ def test_the_length_of_the_file_comes_first():
 
 def test_a_summary_names_some():
     found = [faults.Fault(f"v{i}", faults.EMPTY, "") for i in range(3)]
-    assert summarise(found, most=2) == [
+    assert summarize(found, most=2) == [
         "empty actions: 3 videos (v0, v1, ...)"]
-    assert summarise(found[:1]) == ["empty actions: 1 videos (v0)"]
+    assert summarize(found[:1]) == ["empty actions: 1 videos (v0)"]
 
 
 PAST_THE_END = {"video_test_0000270": 22, "video_test_0000814": 3,

@@ -39,7 +39,7 @@ def _config(**data):
     config = custom.get_config()
     config.data.on_outside = "clip"
     config.data.update(data)
-    config.window.frames = config.window.tokens = 16
+    config.window.samples = config.window.tokens = 16
     config.window.sample_fps = 25.0
     config.augment.size = 24
     return config

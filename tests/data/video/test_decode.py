@@ -122,7 +122,7 @@ def test_a_variable_rate_that_the_header_denies(folder):
         expected[99], expected[30]]
 
 
-def test_colours_and_scaling(folder):
+def test_colors_and_scaling(folder):
     red = np.zeros((64, 160, 3), np.uint8)
     red[:, :80] = (230, 30, 60)
     path = _render(folder / "red.mp4", frames=3, pictures=lambda _: red)

@@ -25,12 +25,12 @@ def _error(got, want):
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv444p", "yuvj444p"])
-@pytest.mark.parametrize("colours", [
+@pytest.mark.parametrize("colors", [
     (Colorspace.ITU601, ColorRange.MPEG), (Colorspace.ITU709, ColorRange.MPEG),
     (Colorspace.ITU709, ColorRange.JPEG), (2, ColorRange.UNSPECIFIED)])
-def test_colours_are_those_of_ffmpeg(pixel_format, colours):
+def test_colors_are_those_of_ffmpeg(pixel_format, colors):
     frame = _frame(pixel_format)
-    frame.colorspace, frame.color_range = colours
+    frame.colorspace, frame.color_range = colors
     assert is_planar(frame)
     picture, rgb = Picture(frame), upright_rgb(frame, 48, 64)
     np.testing.assert_array_equal(picture.rgb(), rgb)

@@ -11,7 +11,7 @@ from losa_jax.errors import InputError
 def _settings(**changes):
     values = dict(size=32, test_resize="short_crop", random_crop=True,
                   crop_area=(0.2, 1.0), crop_ratio=(0.75, 1.33),
-                  flip_probability=0.5, colour_jitter=0.4, hue_jitter=0.1,
+                  flip_probability=0.5, color_jitter=0.4, hue_jitter=0.1,
                   random_operations=2, operation_magnitude=9.0,
                   per="window")
     return ConfigDict({**values, **changes})
@@ -40,7 +40,7 @@ def test_same_seed_same_view_other_seed_other_view():
 
 def test_test_views():
     frames = np.zeros((2, 48, 96, 3), np.uint8)
-    frames[:, :, 24:72] = 200  # exactly the centre square
+    frames[:, :, 24:72] = 200  # exactly the center square
     crop = augment.test_view(frames, 48, "short_crop")
     assert crop.shape == (2, 48, 48, 3) and (crop == 200).all()
     squash = augment.test_view(frames, 48, "squash")
@@ -62,7 +62,7 @@ def test_crop_boxes_keep_area_ratio_and_picture():
 
 
 def test_flip_alone_mirrors():
-    settings = _settings(random_crop=False, colour_jitter=0.0,
+    settings = _settings(random_crop=False, color_jitter=0.0,
                          hue_jitter=0.0, random_operations=0,
                          flip_probability=1.0, size=48)
     frames = _frames(width=48)
@@ -70,19 +70,19 @@ def test_flip_alone_mirrors():
     np.testing.assert_array_equal(view, frames[:, :, ::-1])
 
 
-def test_colour_is_brightness_contrast_saturation():
+def test_color_is_brightness_contrast_saturation():
     frames = _frames(3)
 
     class Draws:
         def uniform(self, low, high, size):
             return np.array([1.2, 0.7, 0.5])
 
-    got = augment.jitter_colour(frames, Draws(), 0.5)
+    got = augment.jitter_color(frames, Draws(), 0.5)
     # The same by three separate steps in float.
     x = frames.astype(np.float64)
-    grey = np.array([0.299, 0.587, 0.114])
-    x = 0.5 * x + 0.5 * (x @ grey)[..., None]
+    gray = np.array([0.299, 0.587, 0.114])
+    x = 0.5 * x + 0.5 * (x @ gray)[..., None]
     x = 1.2 * x
-    mean = (1.2 * frames[:, ::4, ::4].astype(np.float64) @ grey).mean()
+    mean = (1.2 * frames[:, ::4, ::4].astype(np.float64) @ gray).mean()
     x = 0.7 * x + 0.3 * mean
     np.testing.assert_allclose(got, np.clip(x, 0, 255), atol=1.01)

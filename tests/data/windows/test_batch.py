@@ -29,8 +29,8 @@ def examples(tmp_path_factory):
         tmp_path_factory.mktemp("set") / "set", num_training=2,
         num_testing=0, size=32, progress=False)
     config = common.get_config()
-    config.window.frames = config.window.tokens = 16
-    config.window.clip_frames = 8
+    config.window.samples = config.window.tokens = 16
+    config.window.clip_samples = 8
     config.augment.size = 32
     videos = []
     for path in sorted((folder / "videos").glob("*.mp4")):

@@ -54,8 +54,8 @@ def videos(folder):
 @pytest.fixture
 def config():
     config = common.get_config()
-    config.window.frames = config.window.tokens = 16
-    config.window.clip_frames = 8
+    config.window.samples = config.window.tokens = 16
+    config.window.clip_samples = 8
     config.augment.size = 16
     config.augment.random_operations = 2
     return config

@@ -29,18 +29,18 @@ def _made(name, picture, strength=0.9, sign=1.0):
     ("contrast", -1, lambda p: ImageEnhance.Contrast(p).enhance(0.19)),
     ("contrast", 1, lambda p: ImageEnhance.Contrast(p).enhance(1.81)),
     ("saturation", -1, lambda p: ImageEnhance.Color(p).enhance(0.19)),
-    ("solarise", 1, lambda p: ImageOps.solarize(p, 26)),
-    ("posterise", 1, lambda p: ImageOps.posterize(p, 4)),
-    ("equalise", 1, ImageOps.equalize),
+    ("solarize", 1, lambda p: ImageOps.solarize(p, 26)),
+    ("posterize", 1, lambda p: ImageOps.posterize(p, 4)),
+    ("equalize", 1, ImageOps.equalize),
     ("auto_contrast", 1, ImageOps.autocontrast),
 ])
-def test_colours_as_pillow_has_them(picture, name, sign, pillow):
+def test_colors_as_pillow_has_them(picture, name, sign, pillow):
     want = np.asarray(pillow(Image.fromarray(picture))).astype(int)
     got = _made(name, picture, sign=sign).astype(int)
-    assert np.abs(got - want).max() <= (6 if name == "equalise" else 2)
+    assert np.abs(got - want).max() <= (6 if name == "equalize" else 2)
 
 
-def test_moves_have_a_sign_and_fill_with_grey(picture):
+def test_moves_have_a_sign_and_fill_with_gray(picture):
     for name in ("shift_x", "shift_y", "shear_x", "shear_y", "rotate"):
         ahead, back = (_made(name, picture, sign=sign) for sign in (1, -1))
         assert (ahead != back).mean() > 0.3

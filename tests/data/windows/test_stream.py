@@ -22,7 +22,7 @@ from losa_jax.data.windows.stream import VideoEnd, WindowStream
 @pytest.fixture(scope="module")
 def config():
     config = quick.get_config()
-    config.window.frames = config.window.tokens = 32
+    config.window.samples = config.window.tokens = 32
     config.augment.size = 16
     return config
 
@@ -67,7 +67,7 @@ def _rows(batches):
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("total", [1, 15, 63, 64, 65, 100, 127, 128, 1151])
 def test_windows_that_do_not_know_the_end(total, overlap, align, config):
-    align = config.window.clip_frames if align else 1
+    align = config.window.clip_samples if align else 1
     grid = timeline.sample_grid(10.0, total, sampling="stride",
                                 frame_stride=1)
     expected = sampling.test_windows(grid, 64, overlap, align)

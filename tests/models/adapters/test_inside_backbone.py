@@ -10,8 +10,8 @@ import pytest
 
 from losa_jax.errors import InputError
 from losa_jax.models.adapters.inside_backbone import (
-    TunedBackbone,
-    TunedSpec,
+    InsideBackbone,
+    InsideBackboneSpec,
     split_backbone,
 )
 from losa_jax.models.backbones.videomae import VideoMaeSpec
@@ -40,7 +40,7 @@ def _flat(spec=SPEC):
 def _encode(spec, tuned, flat, frames, valid, trained=None, key=None,
             chunk_clips=2):
     frozen, own = split_backbone(flat, spec, tuned)
-    backbone = TunedBackbone(spec, tuned)
+    backbone = InsideBackbone(spec, tuned)
     if trained is None:
         trained = (backbone.fresh_adapters(0) if tuned.kind == "tia"
                    else nest(own))
@@ -65,7 +65,7 @@ def test_at_first_it_is_the_frozen_backbone(kind, top):
     model = _model(SPEC, flat)
     frames = _frames()
     want = model.features(frames.reshape(6, 4, 16, 16, 3)).last
-    tuned = TunedSpec(kind, top, width=4)
+    tuned = InsideBackboneSpec(kind, top, width=4)
     got = _encode(SPEC, tuned, flat, frames, VALID)
     np.testing.assert_allclose(got.reshape(6, 2, 16), want, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_adapters_equal_opentad_with_their_gradients(shared_dir, name):
         image_size=size)
     depth = facts["depth"]
     top = depth - layers[0]
-    tuned = TunedSpec("tia", top, width=12)
+    tuned = InsideBackboneSpec("tia", top, width=12)
 
     def stacked(prefix):
         """By our names; blocks without an adapter get one that is zero."""
@@ -144,7 +144,7 @@ def _own(data, prefix, block, theirs, axes, layers):
 
 def test_full_moves_the_top_blocks_only():
     flat = _flat()
-    tuned = TunedSpec("full", 2)
+    tuned = InsideBackboneSpec("full", 2)
     frozen, own = split_backbone(flat, SPEC, tuned)
     assert {name.split("/")[0] for name in own} == {"upper"}
     assert {name.split("/")[0] for name in frozen} == {
@@ -154,7 +154,7 @@ def test_full_moves_the_top_blocks_only():
         SPEC, tuned, flat, _frames(), VALID, trained).sum())(nest(own))
     norms = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), gradient)
     assert min(jax.tree.leaves(norms)) > 0
-    whole = split_backbone(flat, SPEC, TunedSpec("full", 4))[1]
+    whole = split_backbone(flat, SPEC, InsideBackboneSpec("full", 4))[1]
     assert "patch_embed/kernel" in whole
 
 
@@ -162,8 +162,8 @@ def test_checkpointing_changes_memory_not_numbers():
     flat = _flat()
     results, sizes = [], []
     for stores in (False, True):
-        tuned = TunedSpec("full", 4, drop_path=0.2,
-                          checkpoint_blocks=not stores)
+        tuned = InsideBackboneSpec("full", 4, drop_path=0.2,
+                          remat_blocks=not stores)
         own = nest(split_backbone(flat, SPEC, tuned)[1])
         compiled = jax.jit(jax.grad(lambda trained, tuned=tuned: jnp.square(
             _encode(SPEC, tuned, flat, _frames(clips=3), VALID, trained,
@@ -177,7 +177,7 @@ def test_checkpointing_changes_memory_not_numbers():
 
 def test_drop_path_drops_whole_clips_in_training_only():
     flat = _flat()
-    tuned = TunedSpec("full", 4, drop_path=0.9)
+    tuned = InsideBackboneSpec("full", 4, drop_path=0.9)
     frames = _frames()
     plain = _encode(SPEC, tuned, flat, frames, VALID)
     one, two = (_encode(SPEC, tuned, flat, frames, VALID,
@@ -189,8 +189,8 @@ def test_drop_path_drops_whole_clips_in_training_only():
 
 def test_padding_does_not_reach_valid_tokens():
     flat = _flat()
-    tuned = TunedSpec("tia", 2, width=4)
-    trained = TunedBackbone(SPEC, tuned).fresh_adapters(0)
+    tuned = InsideBackboneSpec("tia", 2, width=4)
+    trained = InsideBackbone(SPEC, tuned).fresh_adapters(0)
     up = trained["adapters"]["stack"]["up"]
     up["kernel"] = jnp.ones_like(up["kernel"])
     valid = VALID.copy()
@@ -204,14 +204,15 @@ def test_padding_does_not_reach_valid_tokens():
 
 
 @pytest.mark.parametrize("wrong, said", [
-    ({"kind": "tai"}, "TunedSpec.kind='tai': choose one of tia, full"),
-    ({"top_blocks": 0}, "TunedSpec.top_blocks=0"),
-    ({"width": 0}, "TunedSpec.width=0: must be at least 1"),
-    ({"kind": "full", "width": -1}, "TunedSpec.width=-1"),
-    ({"kernel": 4}, "TunedSpec.kernel=4: must be an odd number"),
-    ({"drop_path": 1.0}, "TunedSpec.drop_path=1.0: .* below 1"),
-    ({"drop_path": float("nan")}, "TunedSpec.drop_path=nan"),
-    ({"checkpoint_blocks": "no"}, "TunedSpec.checkpoint_blocks='no'")])
+    ({"kind": "tai"}, "InsideBackboneSpec.kind='tai': choose one of tia, full"),
+    ({"top_blocks": 0}, "InsideBackboneSpec.top_blocks=0"),
+    ({"width": 0}, "InsideBackboneSpec.width=0: must be at least 1"),
+    ({"kind": "full", "width": -1}, "InsideBackboneSpec.width=-1"),
+    ({"kernel": 4}, "InsideBackboneSpec.kernel=4: must be an odd number"),
+    ({"drop_path": 1.0}, "InsideBackboneSpec.drop_path=1.0: .* below 1"),
+    ({"drop_path": float("nan")}, "InsideBackboneSpec.drop_path=nan"),
+    ({"remat_blocks": "no"}, "InsideBackboneSpec.remat_blocks='no'")])
 def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
     with pytest.raises(InputError, match=said):
-        TunedSpec(**{"kind": "tia", "top_blocks": 2, "width": 4, **wrong})
+        InsideBackboneSpec(**{"kind": "tia", "top_blocks": 2, "width": 4,
+                              **wrong})

@@ -154,7 +154,7 @@ def test_without_tap_residual_attention_alone_carries_the_tap():
     one = jax.tree.map(lambda leaf: leaf[0], with_residual.taps).short
     other = jax.tree.map(lambda leaf: leaf[0], without.taps).short
     assert float(jnp.abs(one(taps[0], last, valid)).max()) > 0
-    # The zero-initialised output projection makes it the MLP of zero.
+    # The zero-initialized output projection makes it the MLP of zero.
     np.testing.assert_array_equal(other(taps[0], last, valid), 0.0)
 
 
@@ -164,7 +164,7 @@ def test_short_range_tells_where_only_with_a_convolution(pool, tells):
     spec = _spec(short_grid=3, short_pool=pool)
     adapter = ShortRangeAdapter(spec, nnx.Rngs(0))
     last, taps, valid = _inputs()
-    # A kernel that sees no neighbours: cells can change places freely.
+    # A kernel that sees no neighbors: cells can change places freely.
     moved = taps[0][..., ::-1, :, :]
     here, there = (np.asarray(adapter(tap, last, valid))
                    for tap in (taps[0], moved))

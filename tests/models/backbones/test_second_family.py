@@ -50,7 +50,7 @@ def config(tmp_path):
     config.backbone.update(checkpoint=str(tmp_path / "toy"), width=16,
                            depth=4, heads=0)
     config.augment.size = 16
-    config.window.update(frames=32, tokens=32, clip_frames=8)
+    config.window.update(samples=32, tokens=32, clip_samples=8)
     config.head.update(width=16, num_levels=2, num_stem_blocks=1,
                        num_embedding_convs=1, head_layers=1)
     config.adapter.update(width=8, num_taps=2, tap_grid=(1, 2))
@@ -117,9 +117,9 @@ def test_nothing_trains_inside_it(config, kind):
 
 
 def test_what_does_not_fit_the_config_is_refused(config):
-    config.window.clip_frames = 1
+    config.window.clip_samples = 1
     with pytest.raises(InputError, match=(
-            "config.window.clip_frames=1 does not fit the backbone: "
+            "config.window.clip_samples=1 does not fit the backbone: "
             "ToySpec.clip_frames=1")):
         build.build_model(config, 3, _mesh())
     config.backbone.update(name="vit_s", width=0, depth=0)

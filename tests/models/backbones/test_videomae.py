@@ -63,7 +63,7 @@ def _close(got, want):
 
 
 def _pixels(clips):
-    """The fixtures' inputs are normalised; ours are 0..255."""
+    """The fixtures' inputs are normalized; ours are 0..255."""
     from losa_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
     clips = np.moveaxis(clips, 1, -1)
     return clips * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
@@ -162,7 +162,7 @@ def test_taps_are_the_blocks_asked_for(small, layers):
     np.testing.assert_allclose(got.last, want, atol=1e-5)
 
 
-def test_taps_are_standardised_then_pooled(small):
+def test_taps_are_standardized_then_pooled(small):
     model, clips = small
     blocks = np.asarray(_block_outputs(model, clips))[2]
     x = blocks.reshape(2, 2, 2, 3, 24)

@@ -67,8 +67,8 @@ def test_equals_a_loop(pool):
             for head in range(heads):
                 cut = slice(head * d // heads, (head + 1) * d // heads)
                 scores = np.array([
-                    turn(query[cut], time) @ turn(key[cut], centre)
-                    for centre, key, _ in keys]) / np.sqrt(d / heads)
+                    turn(query[cut], time) @ turn(key[cut], center)
+                    for center, key, _ in keys]) / np.sqrt(d / heads)
                 weights = np.exp(scores - scores.max())
                 weights /= weights.sum()
                 parts.append(weights @ np.array([v[cut] for *_, v in keys]))

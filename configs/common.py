@@ -82,28 +82,6 @@ def get_config() -> ConfigDict:
         fps=0.0,  # of all videos, where the annotations say none
         channels_first=False,
     ))
-    # --mode=extract: features of every video in data.videos, one .npy a
-    # video, [time, width], and features.json, which says how.
-    config.extract = ConfigDict(dict(
-        folder="",
-        # "clips": a vector a clip, the backbone alone, as the features of
-        # VideoMAEv2 were made. On the grid of the run's windows: "last", a
-        # vector a token, the backbone alone; "adapted", what the head of
-        # the run in --workdir reads, adapters included.
-        what="clips",
-        stride_frames=4,  # clips: from one to the next
-        # clips: read videos at so many frames a second; 0: their own.
-        fps=0.0,
-        dtype="float32",  # float32, float16
-        # clips: "imagenet" mean and deviation, as the weights were trained,
-        # or "zero_one", as VideoMAEv2's published features were made.
-        normalization="imagenet",
-    ))
-    # --mode=export: the run as one folder that `predict` takes.
-    config.export = ConfigDict(dict(
-        folder="",  # "": the folder "export" in the work directory
-        platforms=("cpu", "tpu", "cuda"),
-    ))
     config.synthetic = ConfigDict(dict(
         # Folder for videos that the project renders itself; "" for none.
         folder="",
@@ -318,11 +296,6 @@ def get_config() -> ConfigDict:
     config.evaluate = ConfigDict(dict(
         tiou_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),
         batch_windows=2,
-        # Which checkpoint --mode=eval uses: "best" (by mAP) or "last".
-        checkpoint="best",
-        # Folder inside the work directory for what --mode=eval writes; "" is
-        # the work directory.
-        output="",
         score_threshold=0.001,
         # Candidates a window, over all levels together.
         top_k=2000,

@@ -10,21 +10,22 @@ usage: python -m losa_jax.main --config=RECIPE[:VARIANT] [--workdir=DIR]
     python -m losa_jax.main --config=configs/thumos.py:s --workdir=runs/s \
         ...the same --config flags... --mode=eval --report
 
-Modes: train (the default; evaluates on the way and resumes), pretrain (the
-tiny backbone of configs/quick.py), eval, cache (features of the frozen
-backbone), extract (features as .npy files), export (a folder for
-losa_jax.predict), check_data (what is wrong with videos and annotations),
-plan (memory and time on chips that are not here).
+Modes: train (the default; evaluates on the way and resumes), eval, cache
+(features of the frozen backbone), extract (features as .npy files), export (a
+folder for losa_jax.predict), check_data (what is wrong with videos and
+annotations), plan (memory and time on chips that are not here).
 
 Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
 stopped by a signal with everything saved, start again to go on; 76 another
 process of the run was lost, start again to go on from the last checkpoint.
 """
 
+import functools
 import gc
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags
@@ -36,18 +37,26 @@ from losa_jax.utils import recipes, usage
 from losa_jax.utils.malloc import keep_freed_memory
 from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
-MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
-         "check_data", "plan")
+MODES = ("train", "eval", "cache", "extract", "export", "check_data", "plan")
 # What several processes can do together.
-SHARED_MODES = ("train", "pretrain", "eval", "cache", "extract")
-# Flags of one mode alone.
-GOES_WITH = {"dry_run": "cache", "transcode": "check_data",
-             "topology": "plan", "json": "plan", "plan_sweep": "plan",
-             "plan_sweep_minutes": "plan",
-             "report": "eval", "report_videos": "eval"}
+SHARED_MODES = ("train", "eval", "cache", "extract")
+# The modes that a flag belongs to.
+GOES_WITH = {
+    "checkpoint": ("eval", "extract", "export"),
+    "output": ("eval", "extract", "export"),
+    "report": ("eval",), "report_videos": ("eval",),
+    "dry_run": ("cache",),
+    "features": ("extract",), "stride_frames": ("extract",),
+    "fps": ("extract",), "dtype": ("extract",),
+    "normalization": ("extract",),
+    "platforms": ("export",),
+    "topology": ("plan",), "json": ("plan",),
+}
+# What a mode cannot do without.
+NEEDS = {"extract": "output", "plan": "topology"}
 HELP = {
     "What to do": "config workdir mode",
-    "With one mode": " ".join(GOES_WITH),
+    "With some modes": " ".join(GOES_WITH),
     "Several processes": "distributed coordinator num_processes process_id",
 }
 EXIT_INTERRUPTED = 75
@@ -60,28 +69,44 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics, predictions; "
     "may be gs://BUCKET/FOLDER. Default: runs/<name of the config>.")
-_DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "With --mode=cache: only say what would be written.")
-_TRANSCODE = flags.DEFINE_string(
-    "transcode", "", "With --mode=check_data: a folder for small copies of "
-    "the videos, quick to read in training (config.transcode).")
-_TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8 (v4, "
-    "v5e, v5p, v6e) or h100:8 (h100, a100; h100:4x8 for four hosts).")
-_JSON = flags.DEFINE_string(
-    "json", "", "With --mode=plan: a file for its numbers.")
-_PLAN_SWEEP = flags.DEFINE_bool(
-    "plan_sweep", False, "With --mode=plan: try meshes, chunk_clips, batches "
-    "and recomputing, and recommend one.")
-_SWEEP_MINUTES = flags.DEFINE_float(
-    "plan_sweep_minutes", 0.0, "With --plan_sweep: begin no other choice "
-    "after so long, the promising ones come first; 0: all.", lower_bound=0.0)
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ("best", "last"), "eval, export, extract: which "
+    "checkpoint of the run; best is by mAP.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "extract: folder for the files (required). export: default "
+    "WORKDIR/export. eval: default WORKDIR.")
 _REPORT = flags.DEFINE_bool(
-    "report", False, "With --mode=eval: pages of videos and of the split, "
-    "in WORKDIR/report.")
+    "report", False, "eval: pages of videos and of the split, in the folder "
+    "report of the output.")
 _REPORT_VIDEOS = flags.DEFINE_integer(
-    "report_videos", 200, "With --report: pages of so many videos, half of "
-    "them the worst, half the best; 0: of all.", lower_bound=0)
+    "report_videos", 200, "eval --report: number of videos with a page, half "
+    "of them the worst, half the best; 0: all.", lower_bound=0)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "cache: only print what would be written.")
+_FEATURES = flags.DEFINE_enum(
+    "features", "clips", ("clips", "last", "adapted"), "extract: clips is "
+    "one vector a clip, by the backbone alone, as VideoMAEv2's features were "
+    "made; last is one a token of the run's windows, by the backbone alone; "
+    "adapted is what the head of the run in WORKDIR reads.")
+_STRIDE_FRAMES = flags.DEFINE_integer(
+    "stride_frames", 4, "extract clips: frames from one clip to the next.",
+    lower_bound=1)
+_FPS = flags.DEFINE_float(
+    "fps", 0.0, "extract clips: frames a second to read; 0: the video's own.",
+    lower_bound=0.0)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ("float32", "float16"), "extract: of the files.")
+_NORMALIZATION = flags.DEFINE_enum(
+    "normalization", "imagenet", ("imagenet", "zero_one"), "extract clips: "
+    "imagenet mean and deviation, as the weights were trained, or zero_one, "
+    "as VideoMAEv2's published features were made.")
+_PLATFORMS = flags.DEFINE_list(
+    "platforms", ["cpu", "tpu", "cuda"], "export: where the folder can run.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "plan: chips to compile for, as v5e:4x8 (v4, v5e, v5p, "
+    "v6e) or h100:8 (h100, a100; h100:4x8 for four hosts).")
+_JSON = flags.DEFINE_string("json", "", "plan: a file for its numbers.")
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed", "auto", ("auto", "on", "off"), "Several processes, one a "
     "host: what is not given below is taken from the environment (TPU pod, "
@@ -92,7 +117,6 @@ _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", 0, "Processes of the run.")
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", -1, "This process's number, from 0.")
-_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 
 
 def run(argv: list[str]) -> int:
@@ -100,20 +124,25 @@ def run(argv: list[str]) -> int:
     if len(argv) > 1:
         print(f"unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
         return EXIT_USAGE
-    for name, mode in GOES_WITH.items():
-        flag = flags.FLAGS[name]
-        if flag.value != flag.default and _MODE.value != mode:
-            print(f"--{name} goes with --mode={mode}", file=sys.stderr)
+    for name, modes in GOES_WITH.items():
+        if flags.FLAGS[name].present and _MODE.value not in modes:
+            print(f"--{name} goes with "
+                  + " or ".join(f"--mode={mode}" for mode in modes),
+                  file=sys.stderr)
             return EXIT_USAGE
+    needed = NEEDS.get(_MODE.value)
+    if needed and not flags.FLAGS[needed].value:
+        print(f"--mode={_MODE.value} needs --{needed}", file=sys.stderr)
+        return EXIT_USAGE
     _set_up_logging()
     try:
         config = _CONFIG.value
         folder = _WORKDIR.value or f"runs/{config.name}"
     except OSError:  # ml_collections reports a missing file only here
         typed = config_flags.get_config_filename(flags.FLAGS["config"])
-        print(f"error: --config={typed}: no "
-              "such file (the path counts from the current folder); the "
-              f"package has {' '.join(recipes.names())}",
+        print(f"error: --config={typed}: no such file; the path counts from "
+              "the current folder. Recipes of the package: "
+              f"{' '.join(recipes.names())}",
               file=sys.stderr)
         return EXIT_INPUT
     keep_freed_memory()
@@ -132,57 +161,42 @@ def run(argv: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
             return processes.EXIT_LOST
     processes.quiet_unless_first()
-    # What imports make stays to the end: looked through for garbage again and
-    # again, it was a fourth of the time of tracing a step.
+    # Modules live until the end. Without this the garbage collector scans
+    # them again and again, a fourth of the time of tracing a step.
     gc.disable()
     from losa_jax.distributed.stop_signal import Interrupted
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
     from losa_jax.jobs.export import export
-    from losa_jax.jobs.extract import extract
+    from losa_jax.jobs.extract import ExtractSettings, extract
     from losa_jax.jobs.plan import plan
-    from losa_jax.jobs.plan_sweep import sweep_plans
-    from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.train import train
-    from losa_jax.jobs.transcode import transcode
     from losa_jax.utils.compile_cache import use_compile_cache
     gc.freeze()
     gc.enable()
 
     if _MODE.value != "plan":
         use_compile_cache()
-
-    def pretrain_alone(config: ConfigDict, workdir: Path) -> None:
-        with processes.first_goes_first("pretrain"):
-            if processes.is_first():
-                pretrain(config, workdir)
-
-    def cache_features(config: ConfigDict, workdir: Path) -> None:
-        cache(config, workdir, dry_run=_DRY_RUN.value)
-
-    def evaluate_run(config: ConfigDict, workdir: Path) -> None:
-        evaluate(config, workdir, report_pages=(
-            _REPORT_VIDEOS.value if _REPORT.value else None))
-
-    def plan_config(config: ConfigDict, workdir: Path) -> None:
-        if not _TOPOLOGY.value:
-            raise InputError("--mode=plan needs --topology, as v5e:4x8")
-        output = Path(_JSON.value) if _JSON.value else None
-        if _PLAN_SWEEP.value:
-            sweep_plans(config, _TOPOLOGY.value, output=output,
-                        max_minutes=_SWEEP_MINUTES.value)
-        else:
-            plan(config, _TOPOLOGY.value, output=output)
-
-    def check(config: ConfigDict, workdir: Path) -> None:
-        check_data(config, workdir)
-        if _TRANSCODE.value:
-            transcode(config, workdir, Path(_TRANSCODE.value))
-
-    jobs = {"train": train, "pretrain": pretrain_alone, "eval": evaluate_run,
-            "cache": cache_features, "extract": extract,
-            "export": export, "check_data": check, "plan": plan_config}
+    output = Path(_OUTPUT.value) if _OUTPUT.value else None
+    jobs: dict[str, Callable[[ConfigDict, Path], object]] = {
+        "train": train,
+        "eval": functools.partial(
+            evaluate, which=_CHECKPOINT.value, output=output,
+            report_pages=_REPORT_VIDEOS.value if _REPORT.value else None),
+        "cache": functools.partial(cache, dry_run=_DRY_RUN.value),
+        "extract": functools.partial(extract, settings=ExtractSettings(
+            Path(_OUTPUT.value), _FEATURES.value, _CHECKPOINT.value,
+            _STRIDE_FRAMES.value, _FPS.value, _DTYPE.value,
+            _NORMALIZATION.value)),
+        "export": functools.partial(
+            export, output=output, which=_CHECKPOINT.value,
+            platforms=tuple(_PLATFORMS.value)),
+        "check_data": check_data,
+        "plan": lambda config, workdir: plan(
+            config, _TOPOLOGY.value,
+            output=Path(_JSON.value) if _JSON.value else None),
+    }
     status, message, workdir = 0, "", None
     try:
         workdir = remote_workdir.local_folder(folder)
@@ -212,8 +226,8 @@ def run(argv: list[str]) -> int:
 
 
 def _set_up_logging() -> None:
-    """Our warnings to the console, all of ours to the run's log.txt."""
-    # Orbax tells every step of a save otherwise, and each error thrice.
+    """Shows our warnings on the console; jobs add the run's log.txt."""
+    # Orbax logs every step of a save, and each error three times.
     absl_logging.set_verbosity(absl_logging.FATAL)
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)

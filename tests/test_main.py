@@ -44,8 +44,16 @@ def test_wrong_use_is_explained(flags, message, tmp_path):
     (["--config=configs/custom.py", "--wrkdir=x"], "workdir"),
     (["--config=configs/custom.py", "--report"],
      "--report goes with --mode=eval"),
-    (["--config=configs/custom.py", "--plan_sweep_minutes=2"],
-     "--plan_sweep_minutes goes with --mode=plan"),
+    (["--config=configs/custom.py", "--mode=cache", "--output=x"],
+     "--output goes with --mode=eval or --mode=extract or --mode=export"),
+    (["--config=configs/custom.py", "--mode=extract"],
+     "--mode=extract needs --output"),
+    (["--config=configs/custom.py", "--mode=plan"],
+     "--mode=plan needs --topology"),
+    (["--config=configs/custom.py", "--mode=extract", "--dtype=int8"],
+     "--dtype=int8: "),
+    (["--config=configs/custom.py", "--mode=eval", "--checkpoint=first"],
+     "--checkpoint=first: "),
 ])
 def test_wrong_flags_are_usage(flags, message):
     done = _run(*flags)

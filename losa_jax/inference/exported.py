@@ -92,7 +92,7 @@ def write_exported(folder: Path, program: bytes,
                                           dir=folder.parent))
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error}): choose "
-                         "another --config.export.folder") from error
+                         "another --output") from error
     try:
         save_file({name: np.ascontiguousarray(array)
                    for name, array in weights.items()},
@@ -128,7 +128,7 @@ def refuse_others(folder: Path) -> None:
              else {folder.name} if folder.exists() else set())
     if names and not (MANIFEST_FILE in names and names <= ours):
         raise InputError(f"{folder}: is there already and no exported model: "
-                         "choose another --config.export.folder")
+                         "choose another --output")
 
 
 def load_exported(folder: str | Path) -> ExportedModel:
@@ -146,7 +146,7 @@ def load_exported(folder: str | Path) -> ExportedModel:
             f"{folder}: its program is for "
             f"{', '.join(manifest['platforms'])}, this is {platform}: set "
             f"JAX_PLATFORMS={manifest['platforms'][0]} where there is one, "
-            "or export again with --config.export.platforms")
+            "or export again with --platforms")
     for name, facts in manifest["files"].items():
         _check_file(folder / name, facts)
     try:

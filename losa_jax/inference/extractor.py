@@ -27,8 +27,6 @@ from losa_jax.training.encoder import (
 )
 from losa_jax.utils.xla_options import compiler_options
 
-NORMALIZATIONS = ("imagenet", "zero_one")
-
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
@@ -48,23 +46,21 @@ class Extractor:
     facts: dict[str, Any]
 
 
-def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
-    """A vector a clip, by the backbone alone.
+def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
+    """Returns an encoder of one vector a clip, by the backbone alone.
+
+    Args:
+      normalization: of pixels, "imagenet" or "zero_one" (divided by 255).
 
     Raises:
       InputError: a key that does not fit the backbone.
     """
-    normalization = config.extract.normalization
-    if normalization not in NORMALIZATIONS:
-        raise InputError(
-            f"config.extract.normalization={normalization!r}: choose one of "
-            f"{', '.join(NORMALIZATIONS)}")
     spec, flat, info = build.configured_backbone(config)
     if not spec.clip_pooling:
         raise InputError(
             f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
             "gives no vector for a whole clip: set "
-            "--config.extract.what=last")
+            "--features=last")
     dtype = compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)

@@ -48,7 +48,7 @@ from losa_jax.jobs.setup import (
     write_json,
 )
 from losa_jax.training import build
-from losa_jax.training.checkpoint import BEST, LAST
+from losa_jax.training.checkpoint import BEST
 from losa_jax.training.feature_store import open_store
 from losa_jax.training.restore import fresh_state, restore_run
 from losa_jax.utils.run_files import (
@@ -247,17 +247,20 @@ def write_results(workdir: Path, report: MapReport,
         **facts, "classes_from": classes, **content})
 
 
-def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
+def evaluate(config: Any, workdir: Path, *, which: str = BEST,
+             output: Path | None = None, report_pages: int | None = None
              ) -> MapReport:
-    """The job: scores the best (or last) checkpoint of a work directory.
+    """Scores a checkpoint of a work directory on the testing videos.
 
-    With `report_pages` also writes pages of so many videos (0: of all) and
-    of the split.
+    Args:
+      which: checkpoint of the run, "best" or "last".
+      output: folder of the results; None: the work directory.
+      report_pages: also write pages of so many videos (0: all) and of the
+        split.
+
+    Raises:
+      InputError: no run, or input that it does not fit.
     """
-    which = config.evaluate.checkpoint
-    if which not in (BEST, LAST):
-        raise InputError(f"config.evaluate.checkpoint={which!r}: choose "
-                         f"{BEST} or {LAST}")
     imported = bool(config.head.checkpoint) and (
         config.adapter.kind == "none") and not config.adapter.standardize_last
     has_run = remote_workdir.checkpoints_folder(workdir).is_dir()
@@ -277,9 +280,9 @@ def evaluate(config: Any, workdir: Path, *, report_pages: int | None = None
         state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
     reader = window_reader(config, store, {"testing": data.test})
-    output = workdir / config.evaluate.output
+    output = output or workdir
     if processes.is_first():
-        output.mkdir(exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     broken = BrokenVideos(
         output / BROKEN_FILE if processes.is_first() else None)
     for video in data.broken:

@@ -1,10 +1,10 @@
 """--mode=export: a finished run as one folder that needs nothing else.
 
-What is in it and why: losa_jax/inference/exported.py. `predict` takes the
-folder in place of a work directory.
+losa_jax/inference/exported.py describes the folder; `predict` takes it in
+place of a work directory.
 """
 
-import logging
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,39 +29,40 @@ from losa_jax.training.build import decode_settings
 from losa_jax.training.restore import plain
 from losa_jax.training.step import make_predict_step
 
-logger = logging.getLogger(__name__)
 
-# The folder in the work directory where config.export.folder names none.
-DEFAULT_FOLDER = "export"
+def export(config: Any, workdir: Path, *, output: Path | None = None,
+           which: str = "best",
+           platforms: Sequence[str] = PLATFORMS) -> Path:
+    """Writes the exported folder and returns it.
 
-
-def export(config: Any, workdir: Path) -> Path:
-    """The job: writes config.export.folder, returns it.
+    Args:
+      output: the folder; None: `export` in the work directory.
+      which: checkpoint of the run, "best" or "last".
+      platforms: where the folder can run.
 
     Raises:
       InputError: no finished run, or one that cannot read videos.
     """
-    platforms = tuple(config.export.platforms)
-    strangers = [name for name in platforms if name not in PLATFORMS]
-    if strangers or not platforms:
-        raise InputError(f"config.export.platforms={platforms}: choose among "
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms:
+        raise InputError(f"--platforms={','.join(platforms)}: choose among "
                          f"{', '.join(PLATFORMS)}")
-    folder = Path(config.export.folder or workdir / DEFAULT_FOLDER)
+    folder = output or workdir / "export"
     refuse_others(folder)
     config = config.copy_and_resolve_references()
     # The clips of all windows of a batch are encoded side by side.
     chunk, batch = config.backbone.chunk_clips, config.evaluate.batch_windows
     config.backbone.chunk_clips = max(1, chunk // batch) if chunk else 0
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-    run = load_run(workdir, config, mesh, which=config.evaluate.checkpoint)
+    run = load_run(workdir, config, mesh, which=which)
     start_log(workdir)
     weights = {name: np.asarray(jax.device_get(leaf)) for name, leaf
                in flatten(_weights(run)).items()}
-    program = _program(config, run, weights, platforms)
+    program = _program(config, run, weights, tuple(platforms))
     thresholds = read_thresholds(workdir)
     write_exported(folder, program, weights, {
         "losa_jax": metadata.version("losa_jax"),
-        "platforms": platforms,
+        "platforms": tuple(platforms),
         "class_names": run.class_names,
         "thresholds": thresholds,
         "settings": _settings(config),
@@ -91,19 +92,19 @@ def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
 
     def one_window(weights, frames, valid_samples):
         tree = nest(weights)
-        found = jax.tree.map(lambda leaf: leaf[0], step(
+        rows = jax.tree.map(lambda leaf: leaf[0], step(
             tree["trained"], FeatureStatistics(**tree["statistics"]),
             tree.get("frozen", {}),
-            {"frames": frames[None], "valid_samples": valid_samples[None]}))
-        rows = found._asdict()
-        # The format's names, older than the code's.
+            {"frames": frames[None], "valid_samples": valid_samples[None]})
+            )._asdict()
+        # The name in the file format.
         rows["alive"] = rows.pop("valid")
         if rows["class_scores"] is None:
             del rows["class_scores"]
         return rows
 
     def all_windows(weights, frames, valid_samples):
-        # Inside, sizes are numbers: only the batch is a symbol.
+        # Only the batch size is symbolic; sizes inside stay numbers.
         return jax.vmap(one_window, (None, 0, 0))(weights, frames,
                                                   valid_samples)
 
@@ -121,7 +122,7 @@ def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """What lies between a video and its detections, but for the model."""
+    """Returns the settings between a video and its detections."""
     augment, data = config.augment, config.data
     return plain({
         "window": config.window.to_dict(),

@@ -124,7 +124,7 @@ def _run_one(flags: list[str], folder: Path, test_subset: str, bar: tqdm
     if test_subset:
         commands.append([
             *flags, "--mode=eval", f"--config.data.test_subset={test_subset}",
-            "--config.evaluate.output=test"])
+            f"--output={folder / 'test'}"])
     for command in commands:
         with (folder / CONSOLE_FILE).open("a") as console:
             status = subprocess.run(

@@ -14,7 +14,7 @@ from losa_jax.utils import recipes
 EXIT_INPUT, EXIT_USAGE = 1, 2
 _WIDTH = 79
 # Tuples of names, not of numbers.
-_OF_NAMES = ("cache_subsets", "platforms")
+_OF_NAMES = ("cache_subsets",)
 
 
 def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]

@@ -67,9 +67,7 @@ def test_predict_without_model_code_finds_what_eval_finds(
     monkeypatch.setattr(jax, "devices", lambda: devices)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     config, workdir = run
-    config = config.copy_and_resolve_references()
-    config.evaluate.output = "eval"
-    evaluate(config, workdir)
+    evaluate(config, workdir, output=workdir / "eval")
     wanted = json.loads((workdir / "eval/predictions.json").read_text())[
         "results"]
     paths = [str(path) for path in Path(config.data.videos).iterdir()
@@ -185,17 +183,18 @@ def test_half_a_folder_never_has_its_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("key, value, message", [
-    ("export.platforms", ("cpu", "rocm"), "choose among cpu, tpu, cuda"),
+    ("platforms", ("cpu", "rocm"), "choose among cpu, tpu, cuda"),
     ("features.folder", "somewhere", "reads files of features"),
-    ("evaluate.checkpoint", "first", "choose best or last"),
 ])
 def test_what_cannot_be_exported(run, tmp_path, key, value, message):
     config, workdir = run
     config = config.copy_and_resolve_references()
-    config.export.folder = str(tmp_path / "out")
-    section, name = key.split(".")
-    config[section][name] = value
+    settings = {"output": tmp_path / "out"}
+    section, _, name = key.partition(".")
+    if name:
+        config[section][name] = value
+    else:
+        settings[key] = value
     with pytest.raises(InputError, match=message):
-        export(config, workdir)
+        export(config, workdir, **settings)
     assert not is_exported(tmp_path / "out")
-    assert not [*tmp_path.iterdir()]

@@ -1,5 +1,6 @@
 """Features of videos in files: what they are, and training on them."""
 
+import dataclasses
 import json
 import shutil
 
@@ -16,7 +17,7 @@ from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.inference.load import load_run
 from losa_jax.jobs import extract as extract_job
-from losa_jax.jobs.extract import extract
+from losa_jax.jobs.extract import ExtractSettings, extract
 from losa_jax.jobs.train import train
 from losa_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from losa_jax.training.feature_store import open_feature_files
@@ -25,10 +26,9 @@ from losa_jax.weights.backbone_folder import open_backbone
 pytestmark = pytest.mark.slow
 
 
-def _to(config, folder, **changes):
+def _of(config, videos):
     config = config.copy_and_resolve_references()
-    config.extract.folder = str(folder)
-    config.extract.update(changes)
+    config.data.videos = str(videos)
     return config
 
 
@@ -45,7 +45,7 @@ def videos(config, tmp_path_factory):
 @pytest.fixture(scope="module")
 def extracted(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("features") / "npy"
-    extract(_to(config, folder), folder.parent / "log")
+    extract(config, folder.parent / "log", ExtractSettings(folder))
     return folder
 
 
@@ -145,34 +145,34 @@ def test_training_on_what_was_extracted(config, extracted, tmp_path,
 
 def test_an_extraction_goes_on_where_it_stopped(
         config, videos, tmp_path, capsys, monkeypatch):
-    one = _to(config, tmp_path / "out", dtype="float16", stride_frames=8)
-    one.data.videos = str(videos)
+    one = _of(config, videos)
+    half = ExtractSettings(tmp_path / "out", dtype="float16", stride_frames=8)
 
     class Stops(extract_job.StopSignal):
         came = property(lambda self: "SIGTERM", lambda self, value: None)
 
     with monkeypatch.context() as patch:
         patch.setattr(extract_job, "StopSignal", Stops)
-        with pytest.raises(Interrupted, match="whole files stay"):
-            extract(one, tmp_path / "log")
+        with pytest.raises(Interrupted, match="finished files stay"):
+            extract(one, tmp_path / "log", half)
     files = sorted((tmp_path / "out").glob("*.npy"))
     assert len(files) < 2
-    extract(one, tmp_path / "log")
+    extract(one, tmp_path / "log", half)
     capsys.readouterr()
     files = sorted((tmp_path / "out").glob("*.npy"))
     content = [path.read_bytes() for path in files]
     stamp = files[0].stat().st_mtime_ns
     # Cut off by a copy: made again, the other left alone.
     files[1].write_bytes(content[1][:-5])
-    extract(one, tmp_path / "log")
+    extract(one, tmp_path / "log", half)
     assert "1 of 2 videos are there already" in capsys.readouterr().out
     assert [path.read_bytes() for path in files] == content
     assert files[0].stat().st_mtime_ns == stamp
     assert np.load(files[0]).dtype == np.float16
     assert not [*(tmp_path / "out").glob(".*")]
     with pytest.raises(InputError, match="stride_frames=8 .asked for 4"):
-        extract(_to(one, tmp_path / "out", stride_frames=4),
-                tmp_path / "log")
+        extract(one, tmp_path / "log",
+                dataclasses.replace(half, stride_frames=4))
 
 
 def test_processes_share_the_videos(config, videos, extracted, tmp_path,
@@ -182,8 +182,7 @@ def test_processes_share_the_videos(config, videos, extracted, tmp_path,
     shutil.copytree(videos, folder)
     for name in ("zy", "zz"):  # one for each process
         (folder / f"{name}.mp4").touch()
-    one = _to(config, tmp_path / "out")
-    one.data.videos = str(folder)
+    one = _of(config, folder)
     one.data.on_broken_video = "skip"
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     said = []
@@ -194,7 +193,7 @@ def test_processes_share_the_videos(config, videos, extracted, tmp_path,
             [value, said.pop(0)] if n == 0 else said.append(value) or [
                 value]))
         capsys.readouterr()
-        extract(one, tmp_path / "log")
+        extract(one, tmp_path / "log", ExtractSettings(tmp_path / "out"))
         assert len([*(tmp_path / "out").glob("*.npy")]) == 2 - number
     shown = capsys.readouterr().out
     assert said == [] and shown.startswith("2 videos, [time, 16]")
@@ -216,14 +215,13 @@ def test_broken_videos_are_told_and_skipped_only_on_demand(
     middle = len(content) // 2
     content[middle - 3000:middle + 3000] = bytes(6000)
     bad.write_bytes(content)
-    one = _to(config, tmp_path / "out")
-    one.data.videos = str(folder)
+    one = _of(config, folder)
     with pytest.raises(InputError, match="empty: .*the file is empty"):
-        extract(one, tmp_path / "log")
+        extract(one, tmp_path / "log", ExtractSettings(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     one.data.on_broken_video = "skip"
     one.data.check = "none"
-    extract(one, tmp_path / "log")
+    extract(one, tmp_path / "log", ExtractSettings(tmp_path / "out"))
     said = capsys.readouterr().out
     broken = json.loads((tmp_path / "out/features.json").read_text())[
         "broken"]
@@ -240,9 +238,9 @@ def test_features_with_adapters_are_what_the_head_reads(
         extract_job, "load_run",
         lambda *given, **named: loaded.append(load_run(*given, **named))
         or loaded[0])
-    one = _to(config, tmp_path / "out", what="adapted")
-    one.data.videos = str(videos)
-    extract(one, fake_run)
+    one = _of(config, videos)
+    extract(one, fake_run,
+            ExtractSettings(tmp_path / "out", features="adapted"))
     record = read_record(tmp_path / "out")
     assert (record.facts["stride_frames"], record.facts["clock"]) == (
         2, "samples")
@@ -274,8 +272,8 @@ def test_features_with_adapters_are_what_the_head_reads(
     np.testing.assert_allclose(got[:24], fused[0, :24], atol=1e-4)
 
     # Without adapters: the backbone's, not standardized.
-    one = _to(one, tmp_path / "last", what="last")
-    extract(one, tmp_path / "log")
+    extract(one, tmp_path / "log",
+            ExtractSettings(tmp_path / "last", features="last"))
     last = np.load(tmp_path / "last" / f"{path.stem}.npy")
     np.testing.assert_allclose(
         last[:24], features.last.reshape(-1, 16)[:24], atol=1e-4)
@@ -284,18 +282,8 @@ def test_features_with_adapters_are_what_the_head_reads(
     assert np.abs(standard[:24] - got[:24]).max() > 1e-2
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"folder": ""}, "needs --config.extract.folder"),
-    ({"what": "frames"}, "choose one of clips, last, adapted"),
-    ({"dtype": "int8"}, "choose one of float32, float16"),
-    ({"normalization": "none"}, "choose one of imagenet, zero_one"),
-    ({"stride_frames": 0}, "give 1 or more"),
-    ({"what": "adapted"}, "holds no run"),
-])
-def test_wrong_settings(config, videos, tmp_path, changes, message):
-    one = _to(config, tmp_path / "out")
-    one.data.videos = str(videos)
-    one.extract.update(changes)
-    with pytest.raises(InputError, match=message):
-        extract(one, tmp_path / "log")
+def test_features_of_adapters_need_a_run(config, videos, tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        extract(_of(config, videos), tmp_path / "log",
+                ExtractSettings(tmp_path / "out", features="adapted"))
     assert not (tmp_path / "out").exists()

@@ -92,7 +92,7 @@ def test_real_annotations_are_overfitted(
     # The same run scored again, with the scores of all classes.
     _run(one_device, set_of_features, "i3d", tmp_path, "--mode=eval",
          "--config.evaluate.keep_all_scores=True",
-         "--config.evaluate.output=again")
+         f"--output={tmp_path / 'again'}")
     assert read("again/map.json")["average_map"] == pytest.approx(
         report["average_map"], abs=1e-6)
     entry = next(iter(read("again/predictions.json")["results"].values()))[0]

@@ -83,7 +83,7 @@ def test_seed_by_seed_and_nothing_twice(commands, tmp_path):
     assert commands.all[:2] == [
         [*first, f"--workdir={one}/seed0"],
         [*first, "--mode=eval", "--config.data.test_subset=testing",
-         "--config.evaluate.output=test", f"--workdir={one}/seed0"]]
+         f"--output={one}/seed0/test", f"--workdir={one}/seed0"]]
     assert [command[-1] for command in commands.all[::2]] == [
         f"--workdir={folder}/seed{seed}"
         for seed in (0, 3) for folder in (one, two)]

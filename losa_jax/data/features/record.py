@@ -92,7 +92,7 @@ def write_record(folder: Path, facts: Mapping[str, Any],
                         f"{facts.get(name)!r})"
                         for name in sorted({*before.facts, *facts})
                         if before.facts.get(name) != facts.get(name))
-            + ": choose another --config.extract.folder")
+            + ": choose another --output")
     path = record_path(folder, process_index)
     if path.is_file():
         videos = {**json.loads(path.read_text())["videos"], **videos}

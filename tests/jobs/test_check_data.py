@@ -1,4 +1,4 @@
-"""What is odd about a set of videos is found and named."""
+"""check_data names every fault of videos and annotations."""
 
 import json
 import os
@@ -7,16 +7,15 @@ import shutil
 import pytest
 
 from losa_jax.data.annotations import load
-from losa_jax.data.records import Action, AnnotatedVideo, VideoInfo
 from losa_jax.errors import InputError
-from losa_jax.jobs.check_data import check_data, propose
+from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
 from losa_jax.jobs.transcode import transcode
 
 
 @pytest.fixture
 def odd(config, tmp_path):
-    """The tiny set, with one fault of each kind."""
+    """Returns the config of a tiny set with one fault of each category."""
     config = config.copy_and_resolve_references()
     folder = tmp_path / "videos"
     shutil.copytree(config.data.videos, folder)
@@ -48,15 +47,14 @@ def test_every_fault_is_named(odd, tmp_path, capsys, monkeypatch):
         parsed.append(str(path)) or real(path)))
     findings = check_data(config, tmp_path / "work")
     assert parsed == [config.data.annotations]
-    kinds = {(one.video_id, one.kind) for one in findings}
-    assert kinds == {
+    faults = {(one.video_id, one.category) for one in findings}
+    assert faults == {
         (names[0], "missing or unreadable"),
         (names[1], "missing or unreadable"),
         (names[2], "another duration"), (names[2], "another frame rate"),
         (names[3], "actions outside"), (names[3], "actions given twice")}
-    said = capsys.readouterr().out
-    assert "4 of 6 videos can be read" in said
-    assert "--config.window.frame_stride=" in said
+    printed = capsys.readouterr().out
+    assert "4 of 6 videos can be read" in printed
     report = json.loads((tmp_path / "work/check_data.json").read_text())
     assert len(report["findings"]) == len(findings)
 
@@ -68,19 +66,6 @@ def test_every_fault_is_named(odd, tmp_path, capsys, monkeypatch):
     (tmp_path / "run").mkdir()
     data = load_data(config, tmp_path / "run")
     assert {video.video_id for video in data.train} == set(names[2:])
-
-
-def test_a_proposal_by_hand():
-    actions = tuple(Action(float(i), i + 2.0, "run") for i in range(20))
-    video = AnnotatedVideo("v", "training", 100.0, 30.0, actions)
-    info = VideoInfo("v.mp4", 30.0, 3000, 100.0, 64, 64)
-    found = propose([video], {"v": info}, clip_frames=16)
-    # 2 s are 60 frames: every 15th makes four tokens of it.
-    assert found.flags == {
-        "window.sampling": "stride", "window.frame_stride": 15,
-        "window.samples": 16, "window.tokens": 16, "head.num_levels": 2,
-        "head.regression_edges": (4.0,)}
-    assert propose([video], {}, clip_frames=16) is None
 
 
 def test_small_copies_are_made_once_and_can_be_trained_on(

@@ -3,19 +3,18 @@
     python -m losa_jax.predict VIDEO_OR_FOLDER... --checkpoint=WORKDIR
         [--output=DIR] [--threshold=S] [--top_k=K] [--report]
 
-A folder means all videos in it and below; `-` reads one video from standard
-input. Writes for each video, into DIR, JSON, CSV, subtitles (SRT, WebVTT), an
-ELAN document and a picture of the timeline, and predictions.json of all.
-Shown is what reaches its class's score of best F1 (the run's
-thresholds.json; 0.5 without one); predictions.json holds everything that
-NMS leaves, as --mode=eval does. The same command again goes on where it
-stopped. Videos that cannot be read are listed, the others are done.
+A folder means all videos in it and its subfolders; `-` reads one video from
+standard input. Writes for each video, into DIR, JSON, CSV, subtitles (SRT,
+WebVTT), an ELAN document and a picture of the timeline, and predictions.json
+of all. Shown are detections above their class's threshold (the score of best
+F1 in the run's thresholds.json; 0.5 without one); predictions.json holds all
+detections after NMS, as --mode=eval does. The same command again continues
+where it stopped. Videos that cannot be read are listed, the others are done.
 
     python -m losa_jax.predict SOURCE --live --checkpoint=WORKDIR
 
 reads a camera (/dev/video0), an address (rtsp://...), `-` or a file that
-still grows, and writes each detection as a line of JSON as soon as nothing
-that comes can change it.
+still grows, and writes each detection as a line of JSON once it is final.
 
 In Python:
 
@@ -57,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
                         help="windows at once")
     parser.add_argument("--num_threads", type=_positive, default=0,
                         help="of decoding")
-    parser.add_argument("--backbone", default="", help="its folder, if it is "
-                        "not any more where the run found it")
+    parser.add_argument("--backbone", default="", help="folder of the "
+                        "backbone, if it was moved after training")
     parser.add_argument("--report", action="store_true",
                         help="an HTML page of each video")
     parser.add_argument("--live", action="store_true", help="lines of JSON "
@@ -80,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     from losa_jax.utils.compile_cache import use_compile_cache
 
     use_compile_cache()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every step
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every step
     failures: dict[str, str] = {}
     try:
         localizer = load(

@@ -1,8 +1,8 @@
-"""--mode=cache: the frozen backbone, once over the data set, onto disk.
+"""--mode=cache: writes the frozen backbone's features of a data set to disk.
 
-The backbone never changes, so neither do its features of a clip. Training
-and evaluation with the same --config.data.cache then read no video and run
-no backbone. Interrupted runs continue with the first shard that is not whole.
+Training and evaluation with the same --config.data.cache then read no video
+and run no backbone. An interrupted run continues with the first incomplete
+shard.
 """
 
 import contextlib
@@ -39,7 +39,6 @@ from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import run_windows
-from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import load_videos, start_log
 from losa_jax.training import build
 from losa_jax.training.encoder import Encoder, frozen_encoder
@@ -57,26 +56,25 @@ Features = dict[str, np.ndarray]
 
 
 def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
-    """The job: writes config.data.cache, both subsets.
+    """Writes config.data.cache for both subsets, or for data.cache_subsets.
 
     Args:
       dry_run: only print what would be written, and its size.
 
     Raises:
-      InputError: bad input, a folder of something else, a full disk.
-      Interrupted: a signal came; whole shards stay.
+      InputError: bad input, a folder of other content, a full disk.
+      Interrupted: a signal came; finished shards stay.
     """
     if not config.data.cache:
         raise InputError("--mode=cache needs --config.data.cache=FOLDER")
     if not config.window.align_to_clips:
         raise InputError("--mode=cache needs --config.window.align_to_clips"
-                         "=True: else a clip's features depend on where its "
-                         "window starts")
+                         "=True: otherwise a clip's features depend on the "
+                         "start of its window")
     folder = Path(config.data.cache)
     config = config.copy_and_resolve_references()
     config.data.cache = ""  # this run reads the videos
     start_log(workdir)
-    ensure_backbone(config)
     videos = load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [
         (key, config.data[key]) for key in ("train_subset", "test_subset")])
@@ -122,10 +120,10 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
                   ) -> tuple[Encoder, str]:
-    """The frozen encoder, and under which name its taps are stored."""
+    """Returns the frozen encoder and the name of its taps in the cache."""
     spec, flat, _ = build.configured_backbone(config)
     build.check_window(config, spec)
-    # A cache of every patch keeps them as the blocks gave them.
+    # A cache of every patch keeps the blocks' outputs unchanged.
     is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
     encoder = frozen_encoder(config, spec, flat, tuple(facts["tap_layers"]),
                              mesh, raw_taps=True if is_raw else None)
@@ -134,7 +132,10 @@ def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
 
 def _encode_step(encoder: Encoder, taps_name: str, config: Any, mesh: Mesh
                  ) -> Callable[[Inputs], dict[str, jax.Array]]:
-    """Windows of one clip to `last` [b, u, c] and taps [b, k, u, h, w, c]."""
+    """Returns a function from windows of one clip to their features.
+
+    They are `last` [b, u, c] and taps [b, k, u, h, w, c].
+    """
     dtype = cache_dtype(config)
 
     @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
@@ -156,7 +157,7 @@ def _num_clips(video: Video, config: Any) -> int:
 
 
 def _clip_bytes(encoder: Encoder, config: Any, num_devices: int) -> int:
-    """Of the features of one clip."""
+    """Returns the bytes of one clip's features."""
     size = config.augment.size
     features = jax.eval_shape(
         lambda frozen, frames: encoder.encode(
@@ -172,10 +173,9 @@ def _clip_bytes(encoder: Encoder, config: Any, num_devices: int) -> int:
 def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
                   config: Any, step: Callable[[Inputs], Any],
                   batch_clips: int, stop: StopSignal, bar: tqdm) -> None:
-    """Encodes all videos in one stream; writes each shard when its last
-    video has ended.
+    """Encodes all videos in one stream and writes each shard when it is full.
 
-    One video is read at a time: all its features are in memory.
+    One video is read at a time, because all its features are in memory.
     """
     videos = [video for shard in todo.values() for video in shard]
     open_shards = {number: {video.video_id for video in shard}
@@ -190,12 +190,12 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
         num_readers=1, queue_windows=2 * batch_clips)
     with contextlib.closing(iter(stream)) as batches:
         for item in run_windows(step, batches):
-            stop.raise_if_asked("whole shards stay")
+            stop.raise_if_asked("finished shards stay")
             if not isinstance(item, VideoEnd):
                 row, features = item
                 clips.setdefault(row.video_number, {}).setdefault(
                     row.view, []).append(
-                        # A view would keep the output of its whole batch.
+                        # Copied: a view would hold its batch in memory.
                         {name: np.array(array)
                          for name, array in features.items()})
                 bar.update()
@@ -216,7 +216,7 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
 
 
 def _joined(parts: Sequence[Features]) -> Features:
-    """Clips of a video: `last` [n, u, c] and taps [k, n, u, h, w, c]."""
+    """Stacks clips to `last` [n, u, c] and taps [k, n, u, h, w, c]."""
     return {name: np.stack([part[name] for part in parts],
                            axis=0 if name == "last" else 1)
             for name in parts[0]}
@@ -224,7 +224,7 @@ def _joined(parts: Sequence[Features]) -> Features:
 
 def _write_shard(folder: Path, number: int, videos: Sequence[Video],
                  done: dict[str, list[Features]]) -> None:
-    """In the order of the shard, whichever video was ready first."""
+    """Writes videos in the order of the shard, not of completion."""
     writer = ShardWriter(folder, number)
     try:
         for video in videos:
@@ -237,10 +237,10 @@ def _write_shard(folder: Path, number: int, videos: Sequence[Video],
 
 def _clips(videos: Sequence[Video], config: Any, number: int,
            decoder_threads: int) -> Iterator[tuple[WindowRow, Inputs]]:
-    """The clips of all views of a video, each a window of its own.
+    """Yields the clips of all views of a video, each as a window of its own.
 
-    View 0 is what testing sees. The others are augmented, each with one draw
-    for the whole video, or one a clip (config.augment.per).
+    View 0 is what testing sees. The others are augmented, with random values
+    drawn once per video, or once per clip (config.augment.per).
     """
     reader, video = FrameReader(config), videos[number]
     settings, clip = config.augment, config.window.clip_samples

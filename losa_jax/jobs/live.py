@@ -1,10 +1,10 @@
-"""`predict --live`: detections as lines of JSON, as they become final."""
+"""`predict --live`: writes detections as JSON lines once they are final."""
 
 import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,8 @@ from losa_jax.inference.run_windows import (
 )
 
 LINES_FILE = "live.jsonl"
-# Short waits after a signal (see `read_ahead`) until the source is given up.
-PATIENT_WAITS = 30
+# Waits for the source after a signal (`data.windows.stream`), then it ends.
+MAX_WAITS_AFTER_SIGNAL = 30
 
 
 def live(source: str, localizer: Localizer, *, output: Path | None = None,
@@ -45,13 +45,14 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
       localizer: the model, loaded with batch_windows=1.
       output: folder for a file of the lines as well, added to live.jsonl.
       threshold: lowest score written; None takes each class's own.
-      idle_seconds: after which a file that does not grow is at its end.
+      idle_seconds: a file that has not grown for so long has ended.
 
     Returns:
-      detections written.
+      the number of detections written.
 
     Raises:
-      InputError: the source cannot be read, or windows would wait for others.
+      InputError: the source cannot be read, or localizer.batch_windows is
+        not 1.
     """
     if localizer.batch_windows != 1:
         raise InputError(f"batch_windows={localizer.batch_windows}: a live "
@@ -102,7 +103,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
 
         batches = stack.enter_context(contextlib.closing(iter(WindowStream(
             [0], windows_of, batch_windows=1,
-            num_threads=1, stopped=_Patience(stop).is_over))))
+            num_threads=1, stopped=_gives_up(stop)))))
         for item in run_windows(localizer.predict_windows, batches,
                                 is_ahead=False):
             if isinstance(item, VideoEnd):
@@ -111,8 +112,8 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                 continue
             row, _ = item
             online.add(segments.in_seconds(*item))
-            # Not a step further: the last window is shifted back to end with
-            # the video, and nobody knows yet whether it comes next.
+            # Only up to the start of this window: the next one may be the
+            # last, which is shifted back to end with the video.
             count += write(online.final_before(float(
                 video.grid.seconds_from_samples(row.window.first_sample))))
             bar.set_postfix_str(f"{count} detections", refresh=False)
@@ -126,7 +127,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
 
 def _until_stopped(video: LiveVideo, stop: StopSignal
                    ) -> Iterator[np.ndarray]:
-    """The samples up to a signal; whoever reads them closes the video."""
+    """Yields samples until a signal comes, then closes the video."""
     with contextlib.closing(video):
         for sample in video.samples():
             if stop.came:
@@ -134,14 +135,17 @@ def _until_stopped(video: LiveVideo, stop: StopSignal
             yield sample
 
 
-class _Patience:
-    """After a signal the last window is waited for, a camera that hangs is
-    not."""
+def _gives_up(stop: StopSignal) -> Callable[[], bool]:
+    """Returns a function to ask after every wait for the source.
 
-    def __init__(self, stop: StopSignal):
-        self._stop, self._waits_left = stop, PATIENT_WAITS
+    After a signal the last window is waited for, but a camera that hangs is
+    not.
+    """
+    waits_left = MAX_WAITS_AFTER_SIGNAL
 
-    def is_over(self) -> bool:
-        """To be asked after every short wait; the model's time is none."""
-        self._waits_left -= bool(self._stop.came)
-        return self._waits_left <= 0
+    def is_over() -> bool:
+        nonlocal waits_left
+        waits_left -= bool(stop.came)
+        return waits_left <= 0
+
+    return is_over

@@ -1,7 +1,7 @@
-"""The job of `python -m losa_jax.predict`: videos in, files for people out.
+"""Predicts on videos for `python -m losa_jax.predict` and writes the files.
 
-What cannot be read is noted and the rest is done; what an earlier run of the
-same model did is not done again.
+Videos that cannot be read are listed and the others done; results of an
+earlier run of the same model are kept.
 """
 
 import collections
@@ -43,9 +43,9 @@ def predict(sources: Sequence[str], localizer: Localizer,
     """Predicts on all videos that are not done yet.
 
     Args:
-      sources: video files, folders of them (with all below), or "-".
+      sources: video files, folders of them (with subfolders), or "-".
       localizer: the model.
-      settings: where to and how.
+      settings: output folder and what to write.
 
     Returns:
       {path: reason} of those that could not be read; all others are done.
@@ -54,22 +54,10 @@ def predict(sources: Sequence[str], localizer: Localizer,
       InputError: nothing to predict on, or the output cannot be written.
       Interrupted: SIGTERM or SIGINT came; finished videos are written.
     """
-    failures: dict[str, str] = {}
-    try:
-        settings.output.mkdir(parents=True, exist_ok=True)
-        _predict(sources, localizer, settings, failures)
-    except OSError as error:
-        raise InputError(
-            f"--output={settings.output}: cannot be written ({error}): make "
-            "room or choose another folder; the same command goes on where "
-            "it stopped") from error
-    return failures
-
-
-def _predict(sources: Sequence[str], localizer: Localizer,
-             settings: Settings, failures: dict[str, str]) -> None:
-    output = settings.output
-    with contextlib.ExitStack() as stack, StopSignal() as stop:
+    output, failures = settings.output, dict[str, str]()
+    with (_writable(output), contextlib.ExitStack() as stack,
+          StopSignal() as stop):
+        output.mkdir(parents=True, exist_ok=True)
         asked = find_videos(sources, failures)
         if STDIN in sources:
             asked.append(Asked("stdin", stack.enter_context(
@@ -79,30 +67,46 @@ def _predict(sources: Sequence[str], localizer: Localizer,
                 f"no video in {', '.join(sources)}: give video files, or "
                 f"folders with {', '.join(EXTENSIONS)} files")
         done = Predicted(localizer, settings)
-        open_ones = [one for one in asked if not done.take(one)]
-        if len(open_ones) < len(asked):
-            print(f"{len(asked) - len(open_ones)} of {len(asked)} videos are "
+        to_do = [one for one in asked if not done.take(one)]
+        if len(to_do) < len(asked):
+            print(f"{len(asked) - len(to_do)} of {len(asked)} videos are "
                   f"done already ({output})")
         try:
-            videos = _probe(open_ones, localizer, failures, stop)
+            videos = _probe(to_do, localizer, failures, stop)
             _predict_all(videos, localizer, settings, done, failures, stop)
         finally:
             done.write(asked, failures)
-            _write_failures(output, failures)
-    print(f"{len(done.results)} of {len(asked)} videos done; wrote "
-          f"{output / PREDICTIONS_FILE}")
+            if failures:
+                write_json(output / FAILURES_FILE, failures)
+            else:  # those of an earlier run
+                (output / FAILURES_FILE).unlink(missing_ok=True)
+        print(f"{len(done.results)} of {len(asked)} videos done; wrote "
+              f"{output / PREDICTIONS_FILE}")
+    return failures
+
+
+@contextlib.contextmanager
+def _writable(output: Path) -> Iterator[None]:
+    """Turns errors of writing into an InputError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"--output={output}: cannot be written ({error}): free disk space "
+            "or choose another folder; the same command continues where it "
+            "stopped") from error
 
 
 def find_videos(sources: Sequence[str], failures: dict[str, str]
                 ) -> list[Asked]:
-    """The files that sources name, each once, with ids that tell them apart.
+    """Lists the video files of all sources, each once, with a unique id.
 
-    The id is the file's name without its extension; where several share it,
-    with its extension, and then with its folders.
+    The id is the file's name without its suffix; where several share it, with
+    the suffix, and then with the folders.
 
     Args:
       sources: files and folders.
-      failures: gets the sources that are not there.
+      failures: gets the sources that do not exist.
     """
     paths: dict[Path, None] = {}
     for source in sources:
@@ -110,13 +114,13 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
         if source == STDIN:
             continue
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*")
+            files = sorted(file for file in path.rglob("*")
                            if file.suffix.lower() in EXTENSIONS
                            and file.is_file())
-            if not found:
+            if not files:
                 failures[source] = (f"{path}: the folder holds no video ("
                                     f"{', '.join(EXTENSIONS)})")
-            paths |= dict.fromkeys(found)
+            paths |= dict.fromkeys(files)
         elif path.exists():
             paths[path] = None
         else:
@@ -126,7 +130,7 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
                  lambda path: "_".join(path.parts[-2:]),
                  lambda path: "_".join(path.absolute().parts[1:]),
                  lambda path: f"video_{list(paths).index(path)}"):
-        # Some file systems do not tell cases apart.
+        # Some file systems ignore case.
         taken = {known.casefold() for known in (*ids.values(), *RESERVED)}
         left = [path for path in paths if path not in ids]
         counts = collections.Counter(name(path).casefold() for path in left)
@@ -138,7 +142,7 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
 
 @contextlib.contextmanager
 def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
-    """A pipe as a file: most containers can only be read with seeking."""
+    """Copies a pipe to a file: most containers need seeking."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".stdin-",
                                      suffix=".part") as file:
         shutil.copyfileobj(stream, file, 2**20)
@@ -149,7 +153,7 @@ def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
 def _probe(asked: Sequence[Asked], localizer: Localizer,
            failures: dict[str, str], stop: StopSignal
            ) -> list[tuple[Asked, Video]]:
-    """The readable ones; the others' reasons go to `failures`."""
+    """Returns the readable videos; adds reasons of others to `failures`."""
     def probe(one: Asked) -> Video | InputError:
         try:
             return localizer.probe(one.path, one.video_id)
@@ -182,8 +186,8 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
                                  align=clip_alignment(window)))
                 for video in videos)
     writing: collections.deque[Future] = collections.deque()
-    # Pictures and texts are made while the next windows are predicted; left
-    # only when all are written, whatever happens.
+    # Files are written while the next windows are predicted. The executor
+    # waits for all of them at the end, also after an error.
     with (tqdm(total=total, desc="predicting", unit="window",
                disable=not videos) as bar,
           ThreadPoolExecutor(1) as writer):
@@ -194,7 +198,7 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
 
         def write(one: Asked, result: VideoResult) -> None:
             shown = done.add(one, result.video, result.detections)
-            # All that are kept are shown: more would be.
+            # All kept detections are shown, so the limit cut some off.
             is_full = len(shown) == (
                 settings.top_k or localizer.config.evaluate.max_detections)
             bar.write(f"{one.source}: {len(shown)} actions in "
@@ -218,19 +222,10 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
 
 
 def _reason(one: Asked, error: InputError) -> str:
-    """The message, with the video's name as the user knows it."""
+    """Returns the message with the name that the user gave."""
     return str(error).replace(str(one.path), one.source)
 
 
 def _interrupted(stop: StopSignal) -> Interrupted:
     return Interrupted(f"stopped by {stop.came}; videos that are done are "
                        "written: start the same command again to go on")
-
-
-def _write_failures(output: Path, failures: dict[str, str]) -> None:
-    """failures.json, or none of an earlier run."""
-    path = output / FAILURES_FILE
-    if failures:
-        write_json(path, failures)
-    else:
-        path.unlink(missing_ok=True)

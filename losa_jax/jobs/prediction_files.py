@@ -1,14 +1,13 @@
-"""The files of predicted videos, and what a later run takes from them.
+"""Writes the files of predicted videos and reads them in a later run.
 
-A video's JSON is written last and holds everything that was found in it, so
-it says that the video is done.
+A video's JSON holds all detections and is written last: it marks the video as
+done.
 """
 
 import contextlib
 import dataclasses
 import datetime
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,24 @@ from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.setup import write_json
 from losa_jax.report import files
 from losa_jax.report.plots import plot_timeline
-from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.atomic_write import atomic_file, write_text
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 INDEX_FILE = "index.html"
-# A page has a slider for the score: it also gets what scores somewhat less
-# than what is shown at first, and the best few however weak they are.
+# The page has a slider for the score, so it also holds detections down to
+# this share of the shown ones' threshold, and at least so many.
 PAGE_SHARE, PAGE_LEAST = 0.5, 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the flags say.
+    """The flags of `predict`.
 
     Attributes:
       output: folder to write to.
       threshold: lowest score shown; None takes each class's own.
-      top_k: detections to keep of a video; None as the run's evaluation.
-      report: write an HTML page of each video, and one of all.
+      top_k: detections kept per video; None: as the run's evaluation.
+      report: write an HTML page of each video, and an index.
     """
 
     output: Path
@@ -50,12 +49,13 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A video that was asked for.
+    """A video to predict on.
 
     Attributes:
       video_id: names its files.
       path: of the video.
-      source: as the user named it; "-" where the path is only a copy.
+      source: the name that the user gave; "-" for standard input, of which
+        `path` is a copy.
     """
 
     video_id: str
@@ -64,29 +64,30 @@ class Asked:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the file only stands for its source, which was "-"."""
+        """Whether the file is a copy of standard input."""
         return self.source != str(self.path)
 
 
 class Predicted:
-    """Videos that are done: {video id: everything found} in `results`."""
+    """Videos that are done: {video id: detections} in `results`."""
 
     def __init__(self, localizer: Localizer, settings: Settings):
         self._localizer, self._settings = localizer, settings
         self.results: dict[str, list[Detection]] = {}
 
     def take(self, one: Asked) -> bool:
-        """Takes a video's earlier result if it still holds.
+        """Takes a video's result of an earlier run if it is still valid.
 
-        Its files are written anew if only what is shown has changed.
+        Its files are written again if only the threshold has changed.
         """
         try:
             content = json.loads(self._path(one.video_id, "json").read_text(
                 encoding="utf-8"))
-            found = [Detection(row["start_seconds"], row["end_seconds"],
-                               row["label"], row["score"])
-                     for row in (*content["detections"],
-                                 *content["below_threshold"])]
+            detections = [
+                Detection(row["start_seconds"], row["end_seconds"],
+                          row["label"], row["score"])
+                for row in (*content["detections"],
+                            *content["below_threshold"])]
             same = content["made_by"] == self._made_by(one.path)
             as_asked = (content["shown_from"] == self._shown_from()
                         and content["source"] == one.source)
@@ -94,23 +95,23 @@ class Predicted:
             return False
         if not same:
             return False
-        found.sort(key=lambda one: -one.score)
+        detections.sort(key=lambda one: -one.score)
         page = self._path(one.video_id, "html")
         if as_asked and (page.is_file() or not self._settings.report):
-            self.results[one.video_id] = found
+            self.results[one.video_id] = detections
         else:
             with contextlib.suppress(InputError):
                 self.add(one, self._localizer.probe(one.path, one.video_id),
-                         found)
+                         detections)
         return one.video_id in self.results
 
     def add(self, one: Asked, video: Video,
             detections: Sequence[Detection]) -> list[dict[str, Any]]:
-        """Writes the files of a video; returns what is shown of it."""
+        """Writes the files of a video; returns the detections shown."""
         info, video_id = video.info, one.video_id
         shown = self._localizer.shown(detections, self._settings.threshold)
-        kept = set(map(id, shown))
-        rows = [as_row(found, video) for found in shown]
+        shown_ids = set(map(id, shown))
+        rows = [as_row(detection, video) for detection in shown]
         media = None if one.is_copy else one.path
         for suffix, text in {
                 "csv": files.csv_text(video_id, rows),
@@ -120,11 +121,10 @@ class Predicted:
                     rows, media=media, folder=self._settings.output,
                     created=datetime.datetime.now(datetime.UTC))}.items():
             write_text(self._path(video_id, suffix), text)
-        picture = self._path(video_id, "png")
-        temporary = picture.with_name(f".{picture.name}.tmp.png")
-        plot_timeline(rows, temporary, title=video_id,
-                      duration_seconds=info.duration_seconds)
-        os.replace(temporary, picture)
+        with atomic_file(self._path(video_id, "png"),
+                         suffix=".png") as temporary:
+            plot_timeline(rows, temporary, title=video_id,
+                          duration_seconds=info.duration_seconds)
         if self._settings.report:
             self._write_page(media, video, detections)
         write_json(self._path(video_id, "json"), {
@@ -134,8 +134,8 @@ class Predicted:
             "shown_from": self._shown_from(),
             "detections": files.in_time(rows),
             "below_threshold": [
-                as_row(found, video) for found in detections
-                if id(found) not in kept],
+                as_row(detection, video) for detection in detections
+                if id(detection) not in shown_ids],
             "made_by": self._made_by(one.path)})
         self.results[video_id] = list(detections)
         return rows
@@ -149,22 +149,20 @@ class Predicted:
             self._path(video.video_id, "html"), media, title=video.video_id,
             duration_seconds=video.info.duration_seconds, fps=video.info.fps,
             predictions=[
-                {"segment": [found.start_seconds, found.end_seconds],
-                 "label": found.label, "score": found.score}
-                for rank, found in enumerate(detections)
+                {"segment": [one.start_seconds, one.end_seconds],
+                 "label": one.label, "score": one.score}
+                for rank, one in enumerate(detections)
                 if rank < PAGE_LEAST
-                or found.score >= PAGE_SHARE * shown_from[found.label]],
+                or one.score >= PAGE_SHARE * shown_from[one.label]],
             thresholds=shown_from)
 
     def write(self, asked: Sequence[Asked],
               failures: Mapping[str, str]) -> None:
-        """The files of all videos that are done, in the order asked.
-
-        predictions.json has everything that was found, whatever is shown.
+        """Writes predictions.json (all detections) and the index.
 
         Args:
-          asked: videos.
-          failures: reasons of those that cannot be read.
+          asked: videos, in this order; only those done are written.
+          failures: {path: reason} of those that cannot be read.
         """
         done = [one for one in asked if one.video_id in self.results]
         output = self._settings.output
@@ -186,14 +184,14 @@ class Predicted:
         return self._settings.output / f"{video_id}.{suffix}"
 
     def _shown_from(self) -> dict[str, float]:
-        """Lowest score shown of each class."""
+        """Returns the lowest score shown of each class."""
         threshold = self._settings.threshold
         return {name: self._localizer.threshold_of(name)
                 if threshold is None else threshold
                 for name in self._localizer.class_names}
 
     def _made_by(self, path: Path) -> dict[str, Any]:
-        """What decides the detections: the model and the file."""
+        """Returns the facts that decide the detections: model and file."""
         facts = path.stat()
         return {"model": self._localizer.identity,
                 "top_k": self._settings.top_k,
@@ -201,12 +199,12 @@ class Predicted:
                 "file_modified_ns": facts.st_mtime_ns}
 
 
-def as_row(found: Detection, video: Video) -> dict[str, Any]:
-    """A detection as `losa_jax.report.files` takes it."""
+def as_row(detection: Detection, video: Video) -> dict[str, Any]:
+    """Returns a detection in the form of `losa_jax.report.files`."""
     first, last = timeline.frame_span(
-        found.start_seconds, found.end_seconds, video.info.fps,
+        detection.start_seconds, detection.end_seconds, video.info.fps,
         video.info.frame_count)
-    return {"label": found.label, "score": found.score,
-            "start_seconds": found.start_seconds,
-            "end_seconds": found.end_seconds,
+    return {"label": detection.label, "score": detection.score,
+            "start_seconds": detection.start_seconds,
+            "end_seconds": detection.end_seconds,
             "start_frame": first, "end_frame": last}

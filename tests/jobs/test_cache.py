@@ -129,7 +129,7 @@ def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_job, "StopSignal", Stops)
-        with pytest.raises(Interrupted, match="whole shards stay"):
+        with pytest.raises(Interrupted, match="finished shards stay"):
             cache_job.cache(config, tmp_path / "log")
     # Which two videos are read first is up to the threads.
     names = {path.name for path in (tmp_path / "new").iterdir()}

@@ -89,7 +89,7 @@ def test_videos_that_do_not_count(files, capsys):
     _, report = _run(files, f"--videos={files / 'block.txt'}")
     assert report["num_videos"] == 1
     assert report["average_map"] == pytest.approx(0.5)
-    assert "left out: c is named in block.txt" in capsys.readouterr().out
+    assert "left out: c is listed in block.txt" in capsys.readouterr().out
     (files / "block.txt").write_text(
         "".join(f"x{number}\n" for number in range(25)))
     said = _said(files, capsys, f"--videos={files / 'block.txt'}")

@@ -1,4 +1,4 @@
-"""--mode=eval: a finished work directory to mAP and predictions.json."""
+"""--mode=eval: writes mAP and predictions.json of a work directory."""
 
 import contextlib
 import dataclasses
@@ -62,14 +62,14 @@ logger = logging.getLogger(__name__)
 
 
 class Evaluator:
-    """Test windows to mAP; compiled once, used after many epochs."""
+    """Predicts on the testing videos and scores; compiled once."""
 
     def __init__(self, config: Any, data: DataSet, model: build.Model,
                  mesh: Mesh, reader: WindowReader, skipped: BrokenVideos):
         """
         Args:
-          reader: of the windows.
-          skipped: notes videos that fail to decode.
+          reader: reads the windows.
+          skipped: collects videos that fail to decode.
         """
         self._config, self._data, self._skipped = config, data, skipped
         self._model, self._mesh = model, mesh
@@ -119,7 +119,7 @@ class Evaluator:
                         segments.add(*item)
                     continue
                 video_id = videos[item.video_number].video_id
-                found = segments.take(item.video_number)
+                video_segments = segments.take(item.video_number)
                 if item.error is not None:
                     # Damaged features are not a video that can be skipped.
                     if (self._config.data.on_broken_video != "skip"
@@ -128,20 +128,21 @@ class Evaluator:
                     self._skipped.add(video_id, str(item.error), EVALUATION)
                     failed.add(video_id)
                 elif item.video_number in own:
-                    merged[video_id] = self._merged(video_id, found)
+                    merged[video_id] = self._merged(
+                        video_id, video_segments)
         predictions, failed = self._gather(merged, failed)
-        report = self._score(predictions, failed)
-        return report, predictions
+        return self._score(predictions, failed), predictions
 
     def _merged(self, video_id: str, segments: Segments) -> list[Detection]:
-        """Detections of a video from the segments of all its windows."""
+        """Returns a video's detections from the segments of its windows."""
         names = self._data.class_names
-        left, _ = suppress(segments, len(names), self._nms)
-        return self._classified(video_id, detections(left, names))
+        kept, _ = suppress(segments, len(names), self._nms)
+        return self._classified(video_id, detections(kept, names))
 
     def _gather(self, merged: dict[str, list[Detection]], failed: set[str]
                 ) -> tuple[dict[str, list[Detection]], set[str]]:
-        """Of all processes: detections in the videos' order, and failures."""
+        """Returns detections (in video order) and failures of all processes.
+        """
         if processes.count() > 1:
             parts = processes.gather(
                 [merged, sorted(failed), self._skipped.entries])
@@ -156,7 +157,7 @@ class Evaluator:
 
     def _classified(self, video_id: str, rows: list[Detection]
                     ) -> list[Detection]:
-        """With the scores of an external classifier, where there are any."""
+        """Applies the scores of an external classifier, if there are any."""
         if self._video_scores is None:
             return rows
         settings = self._config.evaluate
@@ -181,21 +182,21 @@ class Evaluator:
 
 def testing_truth(data: DataSet, predictions: dict[str, list[Detection]]
                  ) -> dict[str, list[tuple[float, float, str]]]:
-    """Actions of the testing videos that have predictions.
+    """Returns the actions of the testing videos that have predictions.
 
-    Of one class where the predictions know no other.
+    All have the class ANY_CLASS where the predictions have no other.
     """
-    one = (scored_classes(data, predictions) == (ANY_CLASS,))
+    agnostic = scored_classes(data, predictions) == (ANY_CLASS,)
     return {
         video.video_id: [(action.start_seconds, action.end_seconds,
-                          ANY_CLASS if one else action.label)
+                          ANY_CLASS if agnostic else action.label)
                          for action in video.actions]
         for video in data.test if video.video_id in predictions}
 
 
 def scored_classes(data: DataSet, predictions: dict[str, list[Detection]]
                    ) -> tuple[str, ...]:
-    """The annotations' classes, but for proposals without a class."""
+    """Returns the annotations' classes, or ANY_CLASS for proposals."""
     if data.class_names == data.label_names or any(
             row.label != ANY_CLASS for rows in predictions.values()
             for row in rows):
@@ -204,7 +205,7 @@ def scored_classes(data: DataSet, predictions: dict[str, list[Detection]]
 
 
 def source_of_classes(config: Any) -> str:
-    """Whose classes a mAP is of: to be said beside every one."""
+    """Describes where the classes come from; printed beside every mAP."""
     settings = config.evaluate
     agnostic = config.data.class_agnostic
     if settings.video_scores:
@@ -218,7 +219,7 @@ def source_of_classes(config: Any) -> str:
 
 
 def print_report(report: MapReport, config: Any) -> None:
-    """The table, and what else made it."""
+    """Prints the table and the settings that it depends on."""
     print(format_map_table(report))
     print(f"classes from: {source_of_classes(config)}")
     if config.data.block_list:
@@ -228,7 +229,7 @@ def print_report(report: MapReport, config: Any) -> None:
 def write_results(workdir: Path, report: MapReport,
                   predictions: dict[str, list[Detection]],
                   facts: dict[str, Any], config: Any) -> None:
-    """predictions.json and map.json, by the first process."""
+    """Writes predictions.json and map.json in the first process."""
     if not processes.is_first():
         return
     classes = source_of_classes(config)

@@ -1,4 +1,4 @@
-"""What a job of a config does first: folder, log, data."""
+"""The first steps of every job: work directory, log, data set."""
 
 import dataclasses
 import functools
@@ -53,11 +53,11 @@ class DataSet:
     """The probed videos of a config.
 
     Attributes:
-      class_names: that the head tells apart, in label order.
-      label_names: of the annotations; more than `class_names` where the
-        head finds actions of any class (data.class_agnostic).
-      train, test: videos of the two subsets; empty where not asked for.
-      broken: videos left out under data.on_broken_video="skip".
+      class_names: classes of the head, in label order.
+      label_names: classes of the annotations; more than `class_names` where
+        the head is class-agnostic (data.class_agnostic).
+      train, test: videos of the two subsets; empty where not requested.
+      broken: videos skipped under data.on_broken_video="skip".
     """
 
     class_names: tuple[str, ...]
@@ -68,11 +68,11 @@ class DataSet:
 
 
 def start_log(workdir: Path) -> None:
-    """Makes the folder; the run's first process adds to its log."""
+    """Creates the work directory; the first process appends to log.txt."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--workdir={workdir}: cannot be made a folder "
+        raise InputError(f"--workdir={workdir}: the folder cannot be made "
                          f"({error}): choose another") from error
     if not processes.is_first():
         return
@@ -84,10 +84,10 @@ def start_log(workdir: Path) -> None:
 
 
 def store_config(config: Any, workdir: Path) -> None:
-    """config.json, as resolved.
+    """Writes config.json.
 
-    Only for a job that is sure to be this folder's run: a start with other
-    settings is refused and must not overwrite what the run was made with.
+    Called only once the configuration is known to fit the run in the folder:
+    a start with other settings must not overwrite the run's.
     """
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
@@ -95,22 +95,22 @@ def store_config(config: Any, workdir: Path) -> None:
 def load_data(config: Any, workdir: Path,
               subsets: Sequence[str] = ("train", "test"),
               store: FeatureStore | None = None) -> DataSet:
-    """Annotations and probed videos.
+    """Reads the annotations and probes the videos of `subsets`.
 
     Args:
       config: the whole config.
-      workdir: keeps the cache of probed videos.
+      workdir: holds the cache of probed videos.
       subsets: which of "train" and "test" to probe.
-      store: cached features, which know the videos; no video is opened.
+      store: features in place of videos; no video is opened.
 
     Raises:
-      InputError: names every missing, wrong or broken piece.
+      InputError: names every wrong entry and every unreadable video.
     """
-    annotations, found, broken = _load(
+    annotations, loaded, broken = _load(
         config, workdir, [(f"{subset}_subset", config.data[f"{subset}_subset"])
                           for subset in subsets], store)
     videos = {"train": (), "test": (),
-              **dict(zip(subsets, found, strict=True))}
+              **dict(zip(subsets, loaded, strict=True))}
     labels = annotations.class_names
     if not config.data.class_agnostic:
         return DataSet(labels, labels, videos["train"], videos["test"], broken)
@@ -123,7 +123,7 @@ def load_data(config: Any, workdir: Path,
 
 def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
                 ) -> list[Video]:
-    """Probed videos of any subsets, each once.
+    """Returns the probed videos of any subsets, each once.
 
     Args:
       subsets: (key of config.data that names it, subset).
@@ -131,8 +131,8 @@ def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
     Raises:
       InputError: see `load_data`.
     """
-    _, found, _ = _load(config, workdir, subsets, None)
-    return list({video.video_id: video for videos in found
+    _, loaded, _ = _load(config, workdir, subsets, None)
+    return list({video.video_id: video for videos in loaded
                  for video in videos}.values())
 
 
@@ -140,7 +140,7 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
           store: FeatureStore | None
           ) -> tuple[Annotations, list[tuple[Video, ...]],
                      tuple[BrokenVideo, ...]]:
-    """The annotations, the videos of each subset, and what is left out."""
+    """Returns annotations, the videos of each subset, and skipped videos."""
     data = config.data
     stored = open_stored(config)
     if not data.videos and store is None and stored is None:
@@ -153,44 +153,44 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     broken: list[BrokenVideo] = []
     for key, subset in subsets:
         annotated = _chosen(config, as_read, key, subset)
-        found, lost = _probe(config, annotated, workdir, store, stored)
-        infos |= found
-        broken += lost
+        readable, skipped = _probe(config, annotated, workdir, store, stored)
+        infos |= readable
+        broken += skipped
         chosen.append([video.video_id for video in annotated
-                       if video.video_id in found])
-        logger.info("%s: %d videos, %d broken or missing", subset,
-                    len(chosen[-1]), len(lost))
+                       if video.video_id in readable])
+        logger.info("%s: %d videos, %d unreadable or missing", subset,
+                    len(chosen[-1]), len(skipped))
     _log_faults([as_read.videos[video_id] for video_id in infos], infos)
-    # The length of the files decides what is outside, now that it is known.
+    # The files' lengths, known only now, decide which actions are outside.
     annotations = clipped_to(
         as_read, {name: end_seconds(as_read.videos[name], info)
                   for name, info in infos.items()}, data.on_outside)
     return annotations, [tuple(
-        _source(config, annotations.videos[name], infos[name], store, stored)
+        _video(config, annotations.videos[name], infos[name], store, stored)
         for name in names) for names in chosen], tuple(broken)
 
 
 def open_stored(config: Any) -> "StoredVideos | None":
-    """The data set of config.data.tfds.
+    """Opens the data set of config.data.tfds; None without one.
 
     Raises:
-      InputError: no finished one; a folder of videos is given too.
+      InputError: no finished data set, or a folder of videos beside it.
     """
     if not config.data.tfds:
         return None
     if config.data.videos:
         raise InputError("config.data.tfds and config.data.videos are both "
-                         "set: which of them holds the videos?")
+                         "set: clear one of them")
     from losa_jax.data.tfds.reader import StoredVideos
     return StoredVideos(config.data.tfds)
 
 
 def read_annotations(config: Any, stored: "StoredVideos | None"
                      ) -> Annotations:
-    """Of config.data.annotations, else those of the data set.
+    """Reads config.data.annotations, or else those of the data set.
 
     Raises:
-      InputError: neither is given, or names every wrong entry.
+      InputError: neither is given; names every wrong entry.
     """
     data = config.data
     class_names = (load_class_names(data.class_names)
@@ -205,16 +205,16 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
 
 def _chosen(config: Any, annotations: Annotations, key: str, subset: str
             ) -> tuple[AnnotatedVideo, ...]:
-    """The videos of a subset that no list leaves out."""
+    """Returns the videos of a subset without those of the block list."""
     blocked = blocked_videos(config.data.block_list)
-    found = tuple(video for video in annotations.subset(subset)
-                  if video.video_id not in blocked)
-    if not found:
+    chosen = tuple(video for video in annotations.subset(subset)
+                   if video.video_id not in blocked)
+    if not chosen:
         known = sorted({v.subset for v in annotations.videos.values()})
         raise InputError(
             f"{annotations.path}: no video of subset {subset!r}; the file "
             f"has {', '.join(known)}: set --config.data.{key}")
-    return found
+    return chosen
 
 
 def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
@@ -226,20 +226,20 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
     if stored is not None:
         return stored.check(annotated, data.on_broken_video, data.on_outside)
     with processes.first_goes_first("probe"):
-        # What the first one has found, the others need not find again.
+        # The other processes reuse the first one's results.
         remote_workdir.fetch(workdir, PROBED_FILE)
-        found = check_videos(
+        probed = check_videos(
             annotated, Path(data.videos),
             on_broken_video=data.on_broken_video, check=data.check,
             cache_path=workdir / PROBED_FILE, progress=True,
             on_outside=data.on_outside)
         remote_workdir.copy_back(workdir)
-    return found
+    return probed
 
 
-def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
-            store: FeatureStore | None, stored: "StoredVideos | None"
-            ) -> Video:
+def _video(config: Any, video: AnnotatedVideo, info: VideoInfo,
+           store: FeatureStore | None, stored: "StoredVideos | None"
+           ) -> Video:
     grid = (store and store.grid(info)) or video_grid(info, config.window)
     read_encoded = None
     if store is None and stored is not None and stored.embedded:
@@ -249,7 +249,7 @@ def _source(config: Any, video: AnnotatedVideo, info: VideoInfo,
 
 def _log_faults(videos: Sequence[AnnotatedVideo],
                 infos: Mapping[str, VideoInfo]) -> None:
-    """What is odd, into log.txt; onto the console what was put right."""
+    """Logs faults of annotations; corrected durations also to the console."""
     faults = [fault for video in videos for fault in find_faults(
         video, end_seconds(video, infos[video.video_id]))]
     for fault in faults:
@@ -260,10 +260,10 @@ def _log_faults(videos: Sequence[AnnotatedVideo],
 
 
 def blocked_videos(block_list: str) -> dict[str, str]:
-    """{video id: reason} of what config.data.block_list leaves out.
+    """Returns {video id: reason} of the videos that a block list excludes.
 
     Raises:
-      InputError: neither a protocol's name nor a file.
+      InputError: neither the name of a protocol nor a file.
     """
     if not block_list:
         return {}
@@ -274,19 +274,20 @@ def blocked_videos(block_list: str) -> dict[str, str]:
         raise InputError(f"{block_list}: neither a file of ids to leave out, "
                          f"one a line, nor one of "
                          f"{', '.join(thumos_facts.EXCLUDED)}")
-    return {line.split()[0]: f"is named in {path.name}"
+    return {line.split()[0]: f"is listed in {path.name}"
             for line in path.read_text().splitlines() if line.strip()}
 
 
 def window_reader(config: Any, store: FeatureStore | None,
                   sets: Mapping[str, Sequence[Video]]) -> WindowReader:
-    """What windows are read from: features, or decoded frames.
+    """Returns the reader of windows: of features, or of decoded frames.
 
     Args:
-      sets: that are read again and again, by name.
+      sets: videos that are read every epoch, by name of the set; a cache
+        keeps the sets that fit into memory.
 
     Raises:
-      InputError: no thread is left to read.
+      InputError: fewer than one thread, or test_whole with frames.
     """
     if config.data.num_threads < 1:
         raise InputError(f"config.data.num_threads={config.data.num_threads}"
@@ -304,7 +305,8 @@ def window_reader(config: Any, store: FeatureStore | None,
 
 
 def print_read_ahead(config: Any) -> None:
-    """How many windows of frames are in memory at once, and their size."""
+    """Prints how many windows of frames are in memory at once, and their size.
+    """
     threads = config.data.num_threads
     windows = batches_in_memory(threads) * config.train.batch_windows
     size = 3 * config.augment.size ** 2 * config.window.samples
@@ -314,7 +316,7 @@ def print_read_ahead(config: Any) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all, by the first process of the run."""
+    """Writes a file atomically, in the first process only."""
     if processes.is_first():
         write_text(path, json.dumps(content, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""--mode=train: read from top to bottom, this is what a run does."""
+"""--mode=train: the training run, in the order of its steps."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,6 @@ from losa_jax.jobs.evaluate import (
     testing_truth,
     write_results,
 )
-from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import (
     DataSet,
     load_data,
@@ -78,8 +77,8 @@ from losa_jax.utils.run_files import (
 )
 from losa_jax.utils.xla_options import compiler_options
 
-# Steps that the device has not been asked about yet: number, metrics,
-# numbers of the batch's videos.
+# A step whose metrics were not fetched yet: number, metrics, numbers of the
+# batch's videos.
 _Pending = tuple[int, dict[str, jax.Array], np.ndarray]
 
 logger = logging.getLogger(__name__)
@@ -97,24 +96,22 @@ def train(config: Any, workdir: Path) -> MapReport:
     """
     # --- Folder, backbone, data -------------------------------------------
     start_log(workdir)
-    # First what costs nothing to refuse, then videos and weights.
+    # Cheap checks come first, then videos and weights.
     mesh = build.build_mesh(config)
-    if not config.features.folder:
-        ensure_backbone(config)
     store = open_store(config)
     data = load_data(config, workdir, store=store)
     reader = window_reader(config, store, {
         "training": data.train, "testing": data.test})
     if store is not None:
         print(f"features from {config.data.cache or config.features.folder}:"
-              " no video is read, and config.augment changes nothing")
+              " no video is read, and config.augment has no effect")
     num_windows = len(data.train) * config.window.per_video
     steps_per_epoch = num_windows // config.train.batch_windows
     if steps_per_epoch == 0:
         raise InputError(
             f"{num_windows} training windows are fewer than "
-            f"config.train.batch_windows={config.train.batch_windows}: give "
-            "fewer, or more of config.window.per_video")
+            f"config.train.batch_windows={config.train.batch_windows}: lower "
+            "it, or raise config.window.per_video")
     total_steps = config.train.epochs * steps_per_epoch
 
     # --- Model, optimizer, functions --------------------------------------
@@ -195,7 +192,7 @@ def train(config: Any, workdir: Path) -> MapReport:
                     state, model.frozen, batch, key).compile())
             state, metrics = train_step(state, model.frozen, batch, key)
             step += 1
-            if step < total_steps:  # while the device computes
+            if step < total_steps:  # reads while the device computes
                 batches.fetch()
             bar.update()
             pending.append((step, metrics, facts_of_batch["video_number"]))
@@ -227,9 +224,9 @@ def train(config: Any, workdir: Path) -> MapReport:
                 save(LAST, batches)
             if came and step < total_steps:
                 raise Interrupted(
-                    f"stopped by {came} at step {step} of {total_steps}"
-                    ", everything is saved: start the same command again to "
-                    "go on")
+                    f"stopped by {came} at step {step} of {total_steps}, "
+                    "everything is saved: start the same command again to "
+                    "continue")
     bar.close()
 
     # --- The best checkpoint's mAP and predictions --------------------------
@@ -260,18 +257,18 @@ def _is_due(settings: Any, epoch: int) -> bool:
 def _write_metrics(pending: list[_Pending], writer: MetricWriter,
                    videos: tuple[Video, ...], bar: tqdm,
                    schedule: Callable[[int], Any], clock: DataClock) -> None:
-    """Fetches the steps since the last log: the only wait for the device.
+    """Fetches and writes the metrics of the steps since the last log.
 
-    What the device does only counts once its results are here.
+    This is the only place of the loop that waits for the device.
 
     Raises:
-      InputError: a loss that is not finite; nothing of it was saved.
+      InputError: a loss that is not finite; its step was not saved.
     """
     for step, metrics, numbers in pending:
         values = {name: float(value)
                   for name, value in jax.device_get(metrics).items()}
         if not all(map(math.isfinite, values.values())):
-            # A window may have been read by several processes.
+            # Several processes may have read parts of one window.
             names = dict.fromkeys(
                 videos[n % len(videos)].video_id for some in
                 processes.gather(numbers.tolist()) for n in some)
@@ -281,10 +278,9 @@ def _write_metrics(pending: list[_Pending], writer: MetricWriter,
                             in values.items() if not math.isfinite(value))
             raise InputError(
                 f"step {step}: {bad}. The batch held the videos "
-                f"{', '.join(names)}. Nothing of this step is saved; look "
-                "at these videos' annotations, lower "
-                "config.train.learning_rate, and start again to resume from "
-                "the last checkpoint")
+                f"{', '.join(names)}. Check their annotations or lower "
+                "config.train.learning_rate, then start again: the run "
+                "resumes from the last checkpoint")
         values["learning_rate"] = float(schedule(step - 1))
         writer.write(step, values)
     if pending:
@@ -298,12 +294,12 @@ def _write_metrics(pending: list[_Pending], writer: MetricWriter,
 
 def write_cost(workdir: Path, state: TrainState, model: build.Model,
                compiled: jax.stages.Compiled) -> None:
-    """cost.json: parameters, and what XLA says a step needs a device."""
+    """Writes cost.json: parameters, and XLA's memory of a step per device."""
     memory = compiled.memory_analysis()
     write_json(workdir / COST_FILE, {
         "trained_parameters": tree_size(state.trained),
         "frozen_parameters": tree_size(model.frozen),
-        # Some backends do not tell.
+        # Some backends do not report memory.
         "step_argument_bytes": memory and memory.argument_size_in_bytes,
         "step_temporary_bytes": memory and memory.temp_size_in_bytes})
 
@@ -311,10 +307,10 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
                        mesh: Mesh, reader: WindowReader, broken: BrokenVideos
                        ) -> FeatureStatistics:
-    """Channel mean and deviation of the backbone's last features.
+    """Returns channel mean and deviation of the backbone's last features.
 
-    Over one window of each training video, without augmentation; the first
-    videos fill up the last batch.
+    They are of one window of each training video, without augmentation; the
+    first videos fill up the last batch.
     """
     transform = TrainWindows(data.train, data.class_names, config,
                              reader=reader, augmented=False)
@@ -336,7 +332,7 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
                   "valid_samples": batch["valid_samples"]}
         inputs = put_batch(inputs, mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
-        # In float64: the difference of two large sums follows.
+        # In float64, because the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)
                 for total, part in zip(sums, parts, strict=True)]
     count, total, squares = sums

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from losa_jax.models.heads.tridet import TriDet, TriDetSpec
     from losa_jax.weights.backbone_folder import load_backbone
 
+__version__ = "0.2.0"
 __all__ = [
     "ActionFormer", "ActionFormerSpec", "Detection", "InputError",
     "LadderAdapter", "LadderSpec", "LosaAdapter", "LosaSpec", "TriDet",
@@ -46,9 +47,6 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Imports a public name at its first use (PEP 562)."""
-    if name == "__version__":
-        from importlib import metadata
-        return metadata.version("losa_jax")
     if name not in _MODULES:
         raise AttributeError(f"module 'losa_jax' has no attribute {name!r}; "
                              f"it has {', '.join(__all__)}")

@@ -30,6 +30,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.malloc import keep_freed_memory
 
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m losa_jax.predict", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version",
+                        version=losa_jax.__version__)
     parser.add_argument("sources", nargs="+", metavar="VIDEO_OR_FOLDER")
     parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
     parser.add_argument("--which", choices=("best", "last"), default="best",

@@ -5,7 +5,6 @@ place of a work directory.
 """
 
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+import losa_jax
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import (
@@ -61,7 +61,7 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     program = _program(config, run, weights, tuple(platforms))
     thresholds = read_thresholds(workdir)
     write_exported(folder, program, weights, {
-        "losa_jax": metadata.version("losa_jax"),
+        "losa_jax": losa_jax.__version__,
         "platforms": tuple(platforms),
         "class_names": run.class_names,
         "thresholds": thresholds,

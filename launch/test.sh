@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fresh machine -> virtual environment -> lint, types and tests.
+# Fresh machine -> virtual environment -> lint, types, documentation, tests.
 #
 #   bash launch/test.sh [arguments for pytest]
 #
@@ -9,11 +9,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
-make_environment ".[dev${LOSA_EXTRAS:+,$LOSA_EXTRAS}]"
+make_environment ".[dev,docs${LOSA_EXTRAS:+,$LOSA_EXTRAS}]"
 
 ruff check .
 mypy
 # Which package may import which: contracts in pyproject.toml.
 lint-imports --no-logo
+# The documentation site; a warning is an error.
+sphinx-build -q -W --keep-going docs build/site
 # Two workers: a test compiles on one core much of the time.
 python -m pytest -n 2 "$@"

@@ -1,7 +1,7 @@
-"""What is known of videos and their actions: plain records, no I/O."""
+"""Plain records of videos and their actions; no I/O."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,10 @@ class Action(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedVideo:
-    """What the annotations say of a video; the video itself may differ.
+    """The annotations of a video; its file may differ.
 
     Attributes:
+      label_ids: the file's `label_id` of each action, None where it has none.
       correction: what was corrected while reading; "" for nothing.
     """
 
@@ -32,6 +33,8 @@ class AnnotatedVideo:
     fps: float | None
     actions: tuple[Action, ...]
     correction: str = ""
+    label_ids: tuple[int | None, ...] = dataclasses.field(
+        default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +44,32 @@ class Annotations:
     Attributes:
       class_names: in label order: the given list, else by `label_id` where
         every action has one, else sorted.
-      label_ids: what `class_names` were ordered by: the `label_id`, or None,
-        of each action of each video; None for a given list.
+      classes_given: whether the list of classes was given.
     """
 
     path: Path
     videos: dict[str, AnnotatedVideo]
     class_names: tuple[str, ...]
-    label_ids: Mapping[str, tuple[int | None, ...]] | None = None
+    classes_given: bool = False
 
     def subset(self, name: str) -> tuple[AnnotatedVideo, ...]:
-        """Videos of a subset (case does not matter), in file order."""
+        """Returns the videos of a subset (any case), in file order."""
         return tuple(video for video in self.videos.values()
                      if video.subset == name.lower())
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What probing a video file showed.
+    """The properties of a video file.
 
     Attributes:
-      path: the file.
       fps: frames a second of the grid (see `losa_jax.data.video.decode`).
       frame_count: frames of the grid, as many as the decoder gives.
       duration_seconds: frame_count / fps.
       height, width: pixels of an upright frame.
       first_seconds: time stamp of the first frame.
-      last_seconds: time stamp of the last frame; None if not looked at.
-      is_timed: False if frames are found by counting, not by time stamps.
+      last_seconds: time stamp of the last frame; None if not probed.
+      is_timed: False if frames are counted, for lack of time stamps.
     """
 
     path: Path
@@ -83,7 +84,7 @@ class VideoInfo:
 
 
 class BrokenVideo(NamedTuple):
-    """A video that cannot be used, and why."""
+    """A video that cannot be used, and the reason."""
 
     video_id: str
     path: Path
@@ -92,11 +93,10 @@ class BrokenVideo(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EncodedVideo:
-    """The bytes of a video file that lies inside another file.
+    """The bytes of a video file that another file holds.
 
     Attributes:
       name: for messages.
-      content: as they were in the video's own file.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Video:
     """A probed video with its actions and its sample grid.
 
     Attributes:
-      read_encoded: gives the bytes of a video that lies in a data set; None:
+      read_encoded: returns the bytes of a video in a data set; None where
         `info.path` is a file.
     """
 
@@ -124,11 +124,11 @@ class Video:
 
     @property
     def path(self) -> Path:
-        """The file, or where the data set says that it was."""
+        """The file, or its name in the data set."""
         return Path(self.info.path)
 
     def open(self) -> Path | EncodedVideo:
-        """The file, or its bytes: what `decode.read_frames` takes."""
+        """Returns the file, or its bytes, for `losa_jax.data.video.decode`."""
         return self.path if self.read_encoded is None else self.read_encoded()
 
 
@@ -137,9 +137,9 @@ class Window:
     """A stretch of one video.
 
     Attributes:
-      first_sample: where it starts on the video's sample grid.
-      num_samples: its length with padding, the same for every window.
-      valid_samples: real samples at its start; the rest is padding.
+      first_sample: its start on the video's sample grid.
+      num_samples: its length with padding.
+      valid_samples: samples before the padding.
     """
 
     first_sample: int
@@ -147,7 +147,7 @@ class Window:
     valid_samples: int
 
     def frame_indices(self, grid: timeline.SampleGrid) -> np.ndarray:
-        """Frames to decode, int64 [f]; padding repeats the last real one."""
+        """Returns frames to decode, int64 [f]; padding repeats the last."""
         offsets = np.minimum(np.arange(self.num_samples),
                              self.valid_samples - 1)
         return grid.frame_indices(self.first_sample + offsets)

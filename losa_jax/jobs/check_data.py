@@ -125,7 +125,7 @@ def look_at(video: AnnotatedVideo, info: VideoInfo, config: Any
         found.append(finding(
             "short", f"{grid.num_samples} samples, a clip has "
             f"{window.clip_samples}: the rest is padding"))
-    found += [finding(fault.kind, fault.detail)
+    found += [finding(fault.category, fault.detail)
               for fault in find_faults(video, end_seconds(video, info))]
     return found
 

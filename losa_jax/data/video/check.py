@@ -29,7 +29,7 @@ REPORT = "report"
 def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  on_broken_video: str = "stop", check: str = "ends",
                  cache_path: Path | None = None, progress: bool = True,
-                 num_threads: int = 2, on_outside: str = "error"
+                 num_threads: int = 2
                  ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
     """Probes the videos' files.
 
@@ -42,7 +42,6 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
       cache_path: JSON of files probed before; by path, size and time.
       progress: show a bar.
       num_threads: probing in parallel.
-      on_outside: as `compare`.
 
     Returns:
       ({video_id: info}, videos left out).
@@ -71,7 +70,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                 cache[key] = {**dataclasses.asdict(info),
                               "path": str(info.path)}
             if on_broken_video != REPORT:
-                compare(video, info, on_outside)
+                compare(video, info)
             return info
         except InputError as error:
             return BrokenVideo(video.video_id, folder / video.video_id,
@@ -182,17 +181,8 @@ def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
     return real
 
 
-def compare(video: AnnotatedVideo, info: VideoInfo,
-            on_outside: str = "error") -> None:
-    """Warns where annotation and file disagree.
-
-    Args:
-      on_outside: "clip" leaves it to `annotations.outside.clipped_to` to
-        drop what lies behind the end of the file.
-
-    Raises:
-      InputError: an action starts after the end of the file.
-    """
+def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
+    """Warns where annotation and file disagree about duration or rate."""
     for name, said, real in (
             ("duration", video.duration_seconds, info.duration_seconds),
             ("fps", video.fps, info.fps)):
@@ -200,13 +190,6 @@ def compare(video: AnnotatedVideo, info: VideoInfo,
             logger.warning("%s: the annotation says %s %.6g, the file has "
                            "%.6g; the file's is used", video.video_id, name,
                            said, real)
-    late = [action for action in video.actions
-            if action.start_seconds >= info.duration_seconds]
-    if late and on_outside != "clip":
-        raise InputError(
-            f"{info.path}: lasts {info.duration_seconds:.3f} s, but an "
-            f"action {late[0].label!r} starts at {late[0].start_seconds:g} "
-            "s: a cut file or a wrong annotation")
 
 
 def _cache_key(path: Path, check: str) -> str:

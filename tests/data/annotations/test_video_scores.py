@@ -39,7 +39,7 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
     ({"v1": {"class": "run", "score": -2.3}}, "'v1'.*'run'.*-2.3"),
     ({"v1": {"class": "run", "score": float("nan")}}, "nan is not"),
     ({"v1": {"class": "run", "score": float("inf")}}, "inf is not"),
-    ([], "no video-level scores")])
+    ([], "not in a layout")])
 def test_refusals(tmp_path, content, message):
     path = tmp_path / "scores.json"
     path.write_text(json.dumps(content))

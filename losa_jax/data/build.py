@@ -14,8 +14,7 @@ not needed.
 many machines as the runner has; they must see the same folders.
 --beam_options are Beam's own flags.
 
-Exit status: 0 done; 1 wrong input; 2 usage; 75 interrupted. An interrupted
-build leaves no data set: start the same command again.
+Exit status: 0 done; 1 wrong input; 2 usage; 75 interrupted: start again.
 """
 
 import argparse
@@ -38,7 +37,6 @@ from losa_jax.data.video.check import REPORT, check_videos, report_broken
 from losa_jax.data.video.probe import CHECKS
 from losa_jax.errors import InputError
 
-SHARD_MIB = 256
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
 
@@ -55,17 +53,15 @@ def main(argv: list[str] | None = None) -> int:
     mode.add_argument("--embed", action="store_true", default=True)
     mode.add_argument("--paths", action="store_true")
     parser.add_argument("--class_names", default="",
-                        help="file with one name a line; thumos14 and "
-                        "activitynet have theirs built in")
+                        help="file with one name a line")
     parser.add_argument("--subsets", default="",
-                        help="separated by commas; default: all subsets")
+                        help="separated by commas; default: all")
     parser.add_argument("--check", choices=CHECKS, default="ends",
                         help="how much of each video is decoded")
     parser.add_argument("--on_broken_video", choices=("stop", "skip"),
                         default="stop")
-    parser.add_argument("--shard_mib", type=float, default=SHARD_MIB,
-                        help="MiB of video files in a shard, which is held "
-                        "in memory while it is written")
+    parser.add_argument("--shard_mib", type=float, default=256,
+                        help="MiB of videos in a shard and in memory")
     parser.add_argument("--processes", type=int, default=2,
                         help="videos that are probed at the same time")
     parser.add_argument("--beam_runner", default="",
@@ -95,8 +91,8 @@ def build(arguments: argparse.Namespace) -> None:
         raise InputError(f"--videos={arguments.videos} is no folder: give "
                          "the folder of the video files")
     if arguments.shard_mib <= 0:
-        raise InputError(f"--shard_mib={arguments.shard_mib}: give more than "
-                         "0")
+        raise InputError(f"--shard_mib={arguments.shard_mib}: give more "
+                         "than 0")
     beam_options = _beam_options(arguments)
     known_classes = {"thumos14": thumos_facts.CLASS_NAMES,
                      "activitynet": activitynet_facts.class_names()}

@@ -22,12 +22,10 @@ from tqdm import tqdm
 
 from losa_jax.errors import InputError
 
-FILE_FORMAT = "array_record"
 # A protocol buffer holds less than 2 GiB.
 MAX_EMBEDDED_BYTES = 2**31 - 2**20
 
 Entry = Mapping[str, Any]  # of `losa_jax.data.annotations.data_set_index`
-
 
 # The texts that TFDS keeps with a data set.
 SETS: dict[str, dict[str, str]] = {
@@ -35,20 +33,18 @@ SETS: dict[str, dict[str, str]] = {
         "description": "Untrimmed sports videos with the times of 20 actions: "
         "THUMOS-14's validation set, on which one trains, and its test set.",
         "homepage": "https://www.crcv.ucf.edu/THUMOS14/",
-        "citation": """\
-@misc{THUMOS14, title={{THUMOS} Challenge: Action Recognition with a Large
-  Number of Classes}, author={Jiang, Y.-G. and Liu, J. and Roshan Zamir, A.
-  and Toderici, G. and Laptev, I. and Shah, M. and Sukthankar, R.},
-  howpublished={http://crcv.ucf.edu/THUMOS14/}, year={2014}}"""},
+        "citation": "@misc{THUMOS14, title={{THUMOS} Challenge: Action "
+        "Recognition with a Large Number of Classes}, author={Jiang, Y.-G. "
+        "and others}, howpublished={http://crcv.ucf.edu/THUMOS14/}, "
+        "year={2014}}"},
     "activitynet": {
         "description": "Untrimmed videos of the net with the times of 200 "
         "activities: ActivityNet 1.3.",
         "homepage": "http://activity-net.org/",
-        "citation": """\
-@inproceedings{caba2015activitynet, title={{ActivityNet}: A Large-Scale Video
-  Benchmark for Human Activity Understanding}, author={Caba Heilbron, Fabian
-  and Escorcia, Victor and Ghanem, Bernard and Niebles, Juan Carlos},
-  booktitle={CVPR}, year={2015}}"""},
+        "citation": "@inproceedings{caba2015activitynet, "
+        "title={{ActivityNet}: A Large-Scale Video Benchmark for Human "
+        "Activity Understanding}, author={Caba Heilbron, Fabian and others}, "
+        "booktitle={CVPR}, year={2015}}"},
     "custom": {
         "description": "Untrimmed videos with the times of actions in them."},
 }
@@ -71,8 +67,9 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.name = name
         self._index = index
         self._video_folder = video_folder
-        self._shard_bytes = shard_bytes
-        super().__init__(data_dir=data_dir, file_format=FILE_FORMAT)
+        self._shards = {split: _in_shards(entries, shard_bytes)
+                        for split, entries in index["videos"].items()}
+        super().__init__(data_dir=data_dir, file_format="array_record")
 
     def write(self, beam_runner: str | None = None, beam_options: Any = None
               ) -> None:
@@ -87,10 +84,10 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             folder.rmtree()
         try:
             # TFDS announces every shard as a download.
-            with (tempfile.TemporaryDirectory() as empty,
+            with (tempfile.TemporaryDirectory() as downloads,
                   contextlib.redirect_stdout(io.StringIO())):
                 self.download_and_prepare(
-                    download_dir=empty,
+                    download_dir=downloads,
                     download_config=tfds.download.DownloadConfig(
                         beam_runner=beam_runner, beam_options=beam_options))
         except (OSError, RuntimeError) as error:
@@ -105,26 +102,20 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _shard_iterators_per_split(self, dl_manager: Any
                                    ) -> dict[str, list[Any]]:
-        del dl_manager  # nothing is downloaded
-        splits = {}
-        for split, entries in self._index["videos"].items():
-            shards = self._shards(entries)
-            splits[split] = [functools.partial(
-                examples, shard, self._video_folder, self._index["embedded"],
-                f"{split} {number}/{len(shards)}")
-                for number, shard in enumerate(shards, 1)]
-        return splits
+        return {split: [functools.partial(
+                    examples, shard, self._video_folder,
+                    self._index["embedded"], f"{split} {number}/{len(shards)}")
+                        for number, shard in enumerate(shards, 1)]
+                for split, shards in self._shards.items()}
 
-    def _shards(self, entries: Sequence[Entry]) -> list[list[Entry]]:
-        shards: list[list[Entry]] = []
-        num_bytes = self._shard_bytes
-        for entry in entries:
-            if num_bytes >= self._shard_bytes:
-                shards.append([])
-                num_bytes = 0
-            shards[-1].append(entry)
-            num_bytes += entry["bytes"]
-        return shards
+    def _download_and_prepare(self, **arguments: Any) -> None:
+        super()._download_and_prepare(**arguments)
+        # TFDS 4.9 sorts the lengths of Beam's shards as text: 0, 1, 10, 2.
+        self.info.set_splits(tfds.core.splits.SplitDict([
+            info.replace(shard_lengths=list(map(len, self._shards[split])))
+            for split, info in self.info.splits.items()]))
+        for path in self.data_path.glob("*.shard_infos.json"):
+            path.unlink()
 
     def _example_writer(self) -> Any:
         return _DeterministicWriter(self.info.file_format)
@@ -142,6 +133,19 @@ class _DeterministicWriter(ExampleWriter):
             (key, tf_example_pb2.Example.FromString(record)
              .SerializeToString(deterministic=True))
             for key, record in examples))
+
+
+def _in_shards(entries: Sequence[Entry], shard_bytes: float
+               ) -> list[list[Entry]]:
+    shards: list[list[Entry]] = []
+    num_bytes = shard_bytes
+    for entry in entries:
+        if num_bytes >= shard_bytes:
+            shards.append([])
+            num_bytes = 0
+        shards[-1].append(entry)
+        num_bytes += entry["bytes"]
+    return shards
 
 
 def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:

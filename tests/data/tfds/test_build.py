@@ -218,6 +218,27 @@ def test_public_sets_know_their_classes(folder, tmp_path, capsys):
     assert "label 'hop' is in no class list" in capsys.readouterr().err
 
 
+def test_the_order_of_beams_shards_is_corrected(folder, tmp_path,
+                                                monkeypatch):
+    flags = ("--subsets=training", "--shard_mib=0.06")
+    assert _build(folder, tmp_path / "one", *flags) == 0
+    real = tfds.core.ShardBasedBuilder._download_and_prepare
+
+    def as_with_beam(self, **arguments):
+        real(self, **arguments)
+        lengths = self.info.splits["training"].shard_lengths
+        assert lengths != lengths[::-1]
+        self.info.set_splits(tfds.core.splits.SplitDict([
+            self.info.splits["training"].replace(
+                shard_lengths=lengths[::-1])]))
+        (self.data_path / "custom-training.shard_infos.json").write_text("{}")
+
+    monkeypatch.setattr(tfds.core.ShardBasedBuilder, "_download_and_prepare",
+                        as_with_beam)
+    assert _build(folder, tmp_path / "other", *flags) == 0
+    assert _files(tmp_path / "one") == _files(tmp_path / "other")
+
+
 @pytest.mark.shared
 def test_a_killed_build_of_gestures_starts_again(shared_dir, tmp_path):
     data = shared_dir / "data/gestures"

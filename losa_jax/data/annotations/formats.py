@@ -19,6 +19,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from losa_jax.errors import InputError
 
 # Some files have this before ActivityNet's video ids.
 YOUTUBE_PREFIX = "v_"
-_THUMOS_SUBSETS = {"val": "validation", "test": "test"}
 AMBIGUOUS = "Ambiguous"
 
 
@@ -57,8 +57,8 @@ def read_database(paths: str | Path) -> dict[str, Any]:
         if isinstance(content.get("database"), dict):
             return content["database"]
         if content and all(
-                isinstance(entry, dict) and {"annotations", "subset"} <= {
-                    *entry} for entry in content.values()):
+                isinstance(entry, dict) and "annotations" in entry
+                and "subset" in entry for entry in content.values()):
             return {video_id: _with_fps(entry)
                     for video_id, entry in content.items()}
     raise InputError(
@@ -80,11 +80,7 @@ def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 file.
-
-    Raises:
-      InputError: it cannot be read, or is no text.
-    """
+    """Reads UTF-8, or raises InputError."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,11 +92,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      InputError: it cannot be read, or is not JSON.
-    """
+    """Reads JSON, or raises InputError."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -111,52 +103,49 @@ def read_json(path: Path) -> Any:
 
 def _with_fps(entry: dict[str, Any]) -> dict[str, Any]:
     """Adds the rate of THUMOS files that have `frames` instead."""
-    duration, frames = entry.get("duration"), entry.get("frames")
-    if "fps" not in entry and duration and frames and all(
-            isinstance(one, (int, float)) for one in (duration, frames)):
-        return {**entry, "fps": frames / duration}
-    return entry
+    try:
+        return {"fps": entry["frames"] / entry["duration"], **entry}
+    except (KeyError, TypeError, ZeroDivisionError):
+        return entry
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
+                ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields "file, row" and the columns of each row."""
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except csv.Error as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+    columns = text + numbers
     missing = [name for name in columns if not rows or name not in rows[0]]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs "
                          f"{', '.join(columns)}")
-    return rows
-
-
-def _numbers(path: Path, number: int, row: dict[str, str], *names: str
-             ) -> list[float]:
-    """Returns fields of a row (0 is the first below the head) as numbers."""
-    try:
-        return [float(row[name]) for name in names]
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}, row {number + 2}: "
-            f"{', '.join(f'{name}={row[name]!r}' for name in names)}: "
-            "numbers are needed") from error
+    for number, row in enumerate(rows, 2):
+        where = f"{path}, row {number}"
+        try:
+            values = {name: float(row[name]) for name in numbers}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: " + ", ".join(
+                f"{name}={row[name]!r}" for name in numbers)
+                + ": numbers are needed") from error
+        yield where, row | values
 
 
 def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
     """Reads BMN's pair: only the table has the subsets."""
     database: dict[str, Any] = {}
-    for number, row in enumerate(_read_table(
-            info, ("video", "subset", "seconds", "fps"))):
+    for where, row in _read_table(info, ("video", "subset"),
+                                  ("seconds", "fps")):
         name = row["video"]
         entry = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entry, dict):
-            raise InputError(f"{info}: {name} is not among the annotations: "
+            raise InputError(f"{where}: {name} is not among the annotations: "
                              "give the two files of one data set")
-        seconds, fps = _numbers(info, number, row, "seconds", "fps")
         database[name.removeprefix(YOUTUBE_PREFIX)] = {
             "subset": row["subset"],
-            "duration": entry.get("duration_second", seconds),
-            "fps": fps,
+            "duration": entry.get("duration_second", row["seconds"]),
+            "fps": row["fps"],
             "annotations": entry.get("annotations", [])}
     return database
 
@@ -166,46 +155,42 @@ def _read_afsd(path: Path, info: Path | None) -> dict[str, Any]:
     if info is None:
         raise InputError(f"{path}: AFSD's annotations need their table of "
                          "videos too: val_Annotation.csv,val_video_info.csv")
-    subset = next((name for key, name in _THUMOS_SUBSETS.items()
-                   if path.name.lower().startswith(key)), "test")
+    subset = "validation" if path.name.lower().startswith("val") else "test"
     database: dict[str, Any] = {}
-    for number, row in enumerate(_read_table(
-            info, ("video", "fps", "count"))):
-        fps, count = _numbers(info, number, row, "fps", "count")
-        if fps <= 0:
-            raise InputError(f"{info}, row {number + 2}: fps={fps:g}: give "
-                             "the frames a second")
+    for where, row in _read_table(info, ("video",), ("fps", "count")):
+        if row["fps"] <= 0:
+            raise InputError(f"{where}: fps={row['fps']:g}: give the frames a "
+                             "second")
         database[row["video"]] = {
-            "subset": subset, "fps": fps, "duration": count / fps,
-            "annotations": []}
-    for number, row in enumerate(_read_table(
-            path, ("video", "type", "start", "end"))):
+            "subset": subset, "fps": row["fps"],
+            "duration": row["count"] / row["fps"], "annotations": []}
+    for where, row in _read_table(path, ("video", "type"), ("start", "end")):
         if row["video"] not in database:
-            raise InputError(f"{path}, row {number + 2}: {row['video']} is "
-                             f"not in {info}: give the two files of one "
-                             "subset")
+            raise InputError(f"{where}: {row['video']} is not in {info}: give "
+                             "the two files of one subset")
         database[row["video"]]["annotations"].append({
-            "label": row["type"],
-            "segment": _numbers(path, number, row, "start", "end")})
+            "label": row["type"], "segment": [row["start"], row["end"]]})
     return database
 
 
 def _read_thumos_folder(folder: Path) -> dict[str, Any]:
     """Reads one file a class; videos with Ambiguous segments only are kept."""
     database: dict[str, Any] = {}
-    paths = sorted(path for path in folder.glob("*.txt")
-                   if re.fullmatch(r".+_(val|test)\.txt", path.name))
-    if not paths:
-        raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
-                         "in it: give the folder of THUMOS' annotations")
-    for path in paths:
-        label, _, key = path.stem.rpartition("_")
+    for path in sorted(folder.glob("*.txt")):
+        match = re.fullmatch(r"(.+)_(val|test)\.txt", path.name)
+        if match is None:
+            continue
+        label, subset = match.groups()
         for video_id, start, end in _read_segments(path):
             entry = database.setdefault(video_id, {
-                "subset": _THUMOS_SUBSETS[key], "annotations": []})
+                "subset": "validation" if subset == "val" else "test",
+                "annotations": []})
             if label != AMBIGUOUS:
                 entry["annotations"].append(
                     {"label": label, "segment": [start, end]})
+    if not database:
+        raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
+                         "in it: give the folder of THUMOS' annotations")
     return database
 
 

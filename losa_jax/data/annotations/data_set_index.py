@@ -78,18 +78,14 @@ def data_sets(folder: Path) -> list[Path]:
 
 
 def find_data_set(folder: str | Path) -> Path:
-    """Returns the one data set of a folder: see `data_sets`.
-
-    Raises:
-      InputError: there is none, or several.
-    """
+    """Returns the one data set of a folder, or raises InputError."""
     paths = data_sets(Path(folder))
-    if len(paths) > 1:
-        raise InputError(f"{folder} holds several data sets: give one of "
-                         f"{', '.join(map(str, paths))}")
     if not paths:
         raise InputError(f"{folder}: no finished data set of `python -m "
                          f"losa_jax.data.build` (no {INFO_FILE})")
+    if len(paths) > 1:
+        raise InputError(f"{folder} holds several data sets: give one of "
+                         f"{', '.join(map(str, paths))}")
     return paths[0]
 
 

@@ -30,8 +30,6 @@ NEARLY_TWICE = "actions nearly given twice"
 TWO_LABELS = "actions under two labels"
 WRONG_DURATION = "a wrong duration that is known"
 NEARLY_IOU = 0.9
-# Where the annotations give no rate.
-_USUAL_FPS = 25.0
 
 
 class Fault(NamedTuple):
@@ -51,7 +49,7 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
       duration_seconds: of the video's file; None: the annotated duration.
     """
     end = duration_seconds or video.duration_seconds
-    frame_seconds = 1 / (video.fps or _USUAL_FPS)
+    frame_seconds = 1 / (video.fps or 25.0)
     details: dict[str, list[str]] = defaultdict(list)
     if video.correction:
         details[WRONG_DURATION].append(video.correction)
@@ -64,10 +62,9 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
         if end is not None and is_outside(action, end):
             details[OUTSIDE].append(f"{_show(action)} of {end:.2f} s")
     for one, other in _overlapping(video.actions):
-        same = (abs(one.start_seconds - other.start_seconds)
-                <= SAME_ACTION_SECONDS
-                and abs(one.end_seconds - other.end_seconds)
-                <= SAME_ACTION_SECONDS)
+        same = max(abs(one.start_seconds - other.start_seconds),
+                   abs(one.end_seconds - other.end_seconds)
+                   ) <= SAME_ACTION_SECONDS
         if one.label != other.label:
             if same:
                 pair = " and ".join(sorted((one.label, other.label)))

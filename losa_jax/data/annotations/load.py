@@ -1,14 +1,10 @@
-"""Reads annotations of any layout of `formats` and checks them.
+"""Reads and checks annotations, from the database that `formats` returns:
 
-The layout to which all are converted is that of ActivityNet:
-
-    {"database": {
-       "video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,
-                   "annotations": [
-                     {"label": "jump", "segment": [3.2, 4.8]}]}}}
+    {"video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,
+                 "annotations": [{"label": "jump", "segment": [3.2, 4.8]}]}}
 
 Times are seconds; `duration`, `fps` and an annotation's `label_id` may be
-absent. All problems of a file are reported at once.
+absent.
 """
 
 import difflib
@@ -37,28 +33,24 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file of class names, one a line: "
-                         "check the path")
-    lines = read_text(path).splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if not names or len(set(names)) != len(names):
+        raise InputError(f"{path}: no such file of class names: check the "
+                         "path")
+    lines = map(str.strip, read_text(path).splitlines())
+    names = tuple(filter(None, lines))
+    if not names or len(set(names)) < len(names):
         raise InputError(f"{path}: needs different class names, one a line; "
                          f"it has {len(names)} lines, {len(set(names))} "
                          "different ones")
-    return tuple(names)
+    return names
 
 
 def load_annotations(path: str | Path,
                      class_names: Sequence[str] | None = None
                      ) -> Annotations:
-    """Reads and checks annotations.
-
-    Segments are as the file has them, also empty ones and those outside
-    their video: see `losa_jax.data.annotations.outside.clipped_to`.
+    """Reads and checks annotations; see `outside` for what it leaves.
 
     Args:
-      path: a file, or files, in one of the layouts of
-        `losa_jax.data.annotations.formats`.
+      path: a file, or files, in one of the layouts of `formats`.
       class_names: the classes in label order; None: the file's own.
 
     Raises:
@@ -95,19 +87,18 @@ def wrong_entries(path: Path, problems: Sequence[str],
 
 def _read_video(video_id: str, entry: Any, problems: list[str]
                 ) -> AnnotatedVideo | None:
-    if not _is_clean(video_id):
-        problems.append(f"video id {video_id!r}: empty, or has a control "
-                        "character in it")
-        return None
     problem = ""
-    if not isinstance(entry, dict):
+    name = video_id
+    if not _is_clean(video_id):
+        name, problem = repr(video_id), "is empty or no printable video id"
+    elif not isinstance(entry, dict):
         problem = "is no object"
     elif not isinstance(entry.get("subset"), str):
         problem = "has no \"subset\" (training, testing ...)"
     elif not isinstance(entry.get("annotations") or [], list):
         problem = "\"annotations\" is no list"
     if problem:
-        problems.append(f"{video_id}: {problem}")
+        problems.append(f"{name}: {problem}")
         return None
     numbers = []
     for key in ("duration", "fps"):
@@ -118,13 +109,14 @@ def _read_video(video_id: str, entry: Any, problems: list[str]
             value = None
         numbers.append(value)
     duration, fps, correction = _corrected(video_id, *numbers)
-    rows = [_read_action(f"{video_id}, annotation {number}", annotation,
-                         problems)
-            for number, annotation in enumerate(entry.get("annotations") or [])]
+    actions = [_read_action(f"{video_id}, annotation {number}", annotation,
+                            problems)
+               for number, annotation in enumerate(
+                   entry.get("annotations") or [])]
     return AnnotatedVideo(
         video_id, entry["subset"].lower(), duration, fps,
-        tuple(row[0] for row in rows if row), correction,
-        tuple(row[1] for row in rows if row))
+        tuple(one[0] for one in actions if one), correction,
+        tuple(one[1] for one in actions if one))
 
 
 def _corrected(video_id: str, duration: float | None, fps: float | None
@@ -199,24 +191,20 @@ def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
     Args:
       problems: contradictions between label_ids are appended to it.
     """
-    ids_of: dict[str, set[int]] = {}
-    all_have_ids = True
+    ids_of: dict[str, set[int | None]] = {}
     for video in videos.values():
         for action, label_id in zip(video.actions, video.label_ids,
                                     strict=True):
-            ids = ids_of.setdefault(action.label, set())
-            if label_id is None:
-                all_have_ids = False
-            else:
-                ids.add(label_id)
-    several = {label: sorted(ids) for label, ids in ids_of.items()
-               if len(ids) > 1}
-    problems += [f"label {label!r} has several label_id: "
-                 f"{', '.join(map(str, ids))}"
-                 for label, ids in several.items()]
-    if several or not all_have_ids:
+            ids_of.setdefault(action.label, set()).add(label_id)
+    label_of: dict[int, str] = {}
+    for label, ids in ids_of.items():
+        numbers = sorted(one for one in ids if one is not None)
+        if len(numbers) > 1:
+            problems.append(f"label {label!r} has several label_id: "
+                            f"{', '.join(map(str, numbers))}")
+        label_of |= {number: label for number in numbers[:1]}
+    if any(len(ids) > 1 or None in ids for ids in ids_of.values()):
         return tuple(sorted(ids_of))
-    label_of = {min(ids): label for label, ids in ids_of.items()}
     if len(label_of) < len(ids_of):
         problems.append("several labels share one label_id: give the classes "
                         "with --config.data.class_names=FILE, or correct "

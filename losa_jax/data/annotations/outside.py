@@ -42,7 +42,9 @@ def is_outside(action: Action, end_seconds: float) -> bool:
 
 def clipped_to(annotations: Annotations, durations: Mapping[str, float],
                on_outside: str) -> Annotations:
-    """Returns the annotations with every action inside its video.
+    """Returns annotations with every action inside its video.
+
+    Where no list of classes was given, those are left that have an action.
 
     Args:
       durations: seconds of the videos' files, where they are known; they
@@ -50,10 +52,6 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
       on_outside: "error" refuses actions that are outside or empty; "clip"
         cuts them to their video and drops those of which nothing is left,
         with a warning; "keep" returns the annotations as they are.
-
-    Returns:
-      the annotations; without a list of classes, their classes are those of
-      the actions that are left.
 
     Raises:
       InputError: names every wrong entry.

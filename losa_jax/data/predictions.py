@@ -32,8 +32,7 @@ def write_predictions(path: str | os.PathLike,
     Args:
       path: the file; its folder must exist.
       predictions: of each video; numbers may be numpy scalars.
-      version, external_data: the other fields of the format; scoring prints
-        external_data's "details".
+      external_data: scoring prints its "details".
 
     Raises:
       InputError: a detection with a number that is not finite, or that ends
@@ -90,27 +89,21 @@ def read_submission(path: str | os.PathLike
     """Reads a file of this or another tool; further keys are ignored.
 
     Returns:
-      the predictions of each video, and the details of "external_data" about
+      the predictions of each video, and the details of "external_data", about
       other data that made them, "" for none.
 
     Raises:
-      InputError: not such a file, or entries that are not a detection; the
-        message names each by video and index.
+      InputError: not such a file, or names the entries that are wrong.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})"
                          ) from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise InputError(f"{path}: not a JSON file ({error}): give detections "
-                         "in the ActivityNet submission format") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
-        raise InputError(
-            f'{path}: no "results" object that maps video ids to lists of '
-            "detections; is this a file in the ActivityNet submission "
-            "format?")
+        raise InputError(f'{path}: no "results" object: give detections in '
+                         "the ActivityNet submission format")
     external = content.get("external_data")
     details = external.get("details") if isinstance(external, dict) else None
     return _parse(results, str(path)), (
@@ -118,9 +111,8 @@ def read_submission(path: str | os.PathLike
         if isinstance(details, str) else "")
 
 
-def _parse(results: Mapping[str, Any],
-           where: str) -> dict[str, list[Detection]]:
-    """Checks every entry and reports the wrong ones together."""
+def _parse(results: Mapping[str, Any], where: str
+           ) -> dict[str, list[Detection]]:
     predictions: dict[str, list[Detection]] = {}
     wrong = []
     for video, entries in results.items():
@@ -140,19 +132,19 @@ def _parse(results: Mapping[str, Any],
         more = len(wrong) - MAX_REPORTED
         raise InputError("\n  ".join(
             [f"{where}: {len(wrong)} wrong entries; correct or remove them",
-             *wrong[:MAX_REPORTED],
-             *([f"and {more} more"] if more > 0 else [])]))
+             *wrong[:MAX_REPORTED]]
+            + [f"and {more} more"] * (more > 0)))
     return predictions
 
 
 def _problem(entry: Any) -> str:
+    keys = ("segment", "label", "score")
     if not isinstance(entry, dict):
-        return "is not an object with segment, label and score"
-    missing = [key for key in ("segment", "label", "score")
-               if key not in entry]
+        return f"is not an object with {', '.join(keys)}"
+    missing = [key for key in keys if key not in entry]
     if missing:
         return f"has no {' and no '.join(missing)}"
-    segment, label, score = entry["segment"], entry["label"], entry["score"]
+    segment, label, score = map(entry.get, keys)
     if not (isinstance(segment, list) and len(segment) == 2
             and all(_is_number(value) for value in segment)):
         return f"segment {segment!r} is not [start, end] in seconds"

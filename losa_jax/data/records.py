@@ -20,35 +20,27 @@ class Action(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedVideo:
-    """The annotations of a video; its file may differ.
-
-    Attributes:
-      label_ids: the file's `label_id` of each action, None where it has none.
-      correction: what was corrected while reading; "" for nothing.
-    """
+    """The annotations of a video; its file may differ."""
 
     video_id: str
     subset: str
     duration_seconds: float | None
     fps: float | None
     actions: tuple[Action, ...]
-    correction: str = ""
+    correction: str = ""  # what was corrected while reading
+    # The file's `label_id` of each action.
     label_ids: tuple[int | None, ...] = dataclasses.field(
         default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """The content of one annotation file, or of several read as one.
-
-    Attributes:
-      class_names: in label order: the given list, else by `label_id` where
-        every action has one, else sorted.
-      classes_given: whether the list of classes was given.
-    """
+    """The content of one annotation file, or of several read as one."""
 
     path: Path
     videos: dict[str, AnnotatedVideo]
+    # In label order: a given list, else by `label_id` where every action has
+    # one, else sorted.
     class_names: tuple[str, ...]
     classes_given: bool = False
 
@@ -64,11 +56,11 @@ class VideoInfo:
 
     Attributes:
       fps: frames a second of the grid (see `losa_jax.data.video.decode`).
-      frame_count: frames of the grid, as many as the decoder gives.
+      frame_count: frames of the grid, as many as the decoder returns.
       duration_seconds: frame_count / fps.
       height, width: pixels of an upright frame.
-      first_seconds: time stamp of the first frame.
-      last_seconds: time stamp of the last frame; None if not probed.
+      first_seconds, last_seconds: time stamps of these frames; None if not
+        probed.
       is_timed: False if frames are counted, for lack of time stamps.
     """
 
@@ -93,13 +85,9 @@ class BrokenVideo(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EncodedVideo:
-    """The bytes of a video file that another file holds.
+    """The bytes of a video file that another file holds."""
 
-    Attributes:
-      name: for messages.
-    """
-
-    name: str
+    name: str  # for messages
     content: bytes
 
     def __str__(self) -> str:
@@ -110,9 +98,8 @@ class EncodedVideo:
 class Video:
     """A probed video with its actions and its sample grid.
 
-    Attributes:
-      read_encoded: returns the bytes of a video in a data set; None where
-        `info.path` is a file.
+    `read_encoded` returns the bytes of a video in a data set; it is None
+    where `info.path` is a file.
     """
 
     video_id: str
@@ -134,17 +121,11 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of one video.
-
-    Attributes:
-      first_sample: its start on the video's sample grid.
-      num_samples: its length with padding.
-      valid_samples: samples before the padding.
-    """
+    """A stretch of a video, in samples of its grid."""
 
     first_sample: int
-    num_samples: int
-    valid_samples: int
+    num_samples: int  # with padding at the end
+    valid_samples: int  # without
 
     def frame_indices(self, grid: timeline.SampleGrid) -> np.ndarray:
         """Returns frames to decode, int64 [f]; padding repeats the last."""

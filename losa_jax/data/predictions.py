@@ -24,7 +24,6 @@ MAX_REPORTED = 10
 
 def write_predictions(path: str | os.PathLike,
                       predictions: Mapping[str, Sequence[Detection]], *,
-                      version: str = "losa_jax",
                       external_data: Mapping[str, Any] | None = None
                       ) -> None:
     """Writes the file atomically, in the order given.
@@ -43,7 +42,7 @@ def write_predictions(path: str | os.PathLike,
     _parse(results, f"cannot write {path}")
     with atomic_file(pathlib.Path(path)) as temporary, open(
             temporary, "w", encoding="utf-8") as file:
-        json.dump({"version": version, "results": results,
+        json.dump({"version": "losa_jax", "results": results,
                    "external_data": dict(external_data or {})}, file,
                   allow_nan=False)
 

@@ -27,10 +27,9 @@ def test_written_predictions_are_read_back(tmp_path):
 def test_the_file_is_as_the_format_says(tmp_path):
     path = tmp_path / "predictions.json"
     write_predictions(path, {"v": PREDICTIONS["video_b"][:1]},
-                      version="VERSION 1.3",
                       external_data={"used": True, "details": "ViT-g"})
     assert json.loads(path.read_text()) == {
-        "version": "VERSION 1.3",
+        "version": "losa_jax",
         "results": {"v": [{"segment": [1.5, 3.25], "label": "HighJump",
                            "score": 0.5}]},
         "external_data": {"used": True, "details": "ViT-g"}}
@@ -55,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
             write_predictions(path, {"v": [Detection(start, end, "a",
                                                      score)]})
     with pytest.raises(TypeError):  # json cannot write it, half-way through
-        write_predictions(path, PREDICTIONS, version=object())
+        write_predictions(path, PREDICTIONS, external_data={"x": object()})
     assert read_predictions(path) == PREDICTIONS
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 

@@ -63,17 +63,11 @@ def _entry(video: AnnotatedVideo, info: VideoInfo,
                 for action in video.actions]}}
 
 
-def probed_info(entry: Mapping[str, Any], folder: Path) -> VideoInfo:
-    """Returns what was probed; an embedded video gets a path in `folder`."""
-    return VideoInfo(path=folder / entry["file"], **entry["probed"])
-
-
 def data_sets(folder: Path) -> list[Path]:
     """Returns the data sets that a folder is or holds two levels down."""
     if (folder / INFO_FILE).is_file():
         return [folder]
-    # The folder of a set has the name of its version; TFDS's temporary ones
-    # begin with a letter.
+    # Names of versions; those of TFDS's temporary folders begin with letters.
     return sorted(path.parent for path in folder.glob(f"*/[0-9]*/{INFO_FILE}"))
 
 
@@ -90,11 +84,7 @@ def find_data_set(folder: str | Path) -> Path:
 
 
 def read_index(data_set: Path) -> dict[str, Any]:
-    """Reads and checks the index of a data set.
-
-    Raises:
-      InputError: unreadable, or of another tool or version.
-    """
+    """Reads the index of a data set; raises InputError for another file."""
     path = data_set / INDEX_FILE
     try:
         index = json.loads(path.read_text(encoding="utf-8"))

@@ -41,10 +41,8 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
     unknown = sorted({name for scores in table.values() for name in scores}
                      - set(class_names))
     if unknown:
-        raise InputError(
-            f"{path}: {len(unknown)} classes are not among the data set's "
-            f"{len(class_names)}: {', '.join(unknown[:5])}; give scores of "
-            "this data set's classes")
+        raise InputError(f"{path}: has {len(unknown)} classes that are not "
+                         f"among the data set's: {', '.join(unknown[:5])}")
     chosen, missing = {}, []
     for video_id in video_ids:
         scores = table.get(video_id, table.get(YOUTUBE_PREFIX + video_id))
@@ -53,17 +51,15 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
             continue
         chosen[video_id] = scores
         for name, score in scores.items():
-            # They are multiplied with the head's, or a root is taken.
             if not 0 <= score < math.inf:
                 raise InputError(
                     f"{path}: video {video_id!r}, class {name!r}: the score "
-                    f"{score} is not a number from 0 up; give probabilities, "
-                    "not logits or their logarithms")
+                    f"{score} is not a number from 0 up; give probabilities")
     if missing:
         raise InputError(f"{path}: no scores of {len(missing)} of "
-                         f"{len(video_ids)} videos: "
-                         f"{', '.join(missing[:5])}; add them, or leave "
-                         "these videos out with config.data.block_list")
+                         f"{len(video_ids)} videos: {', '.join(missing[:5])};"
+                         " add them, or leave the videos out with "
+                         "config.data.block_list")
     return chosen
 
 
@@ -77,9 +73,8 @@ def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
         return {video: {entry["class"]: float(entry["score"])}
                 for video, entry in content.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not in a layout of "
-            f"losa_jax/data/annotations/video_scores.py ({error!r})") from error
+        raise InputError(f"{path}: not in a layout of losa_jax/data/"
+                         f"annotations/video_scores.py ({error!r})") from error
 
 
 def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:

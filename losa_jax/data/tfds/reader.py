@@ -13,11 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from google.protobuf import json_format  # type: ignore[import-untyped]
 
-from losa_jax.data.annotations.data_set_index import (
-    find_data_set,
-    probed_info,
-    read_index,
-)
+from losa_jax.data.annotations.data_set_index import find_data_set, read_index
 from losa_jax.data.records import (
     AnnotatedVideo,
     BrokenVideo,
@@ -29,7 +25,6 @@ from losa_jax.data.video.check import REPORT, compare, report_broken
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.errors import InputError
 
-FEATURES_FILE = "features.json"
 _REMEDY = "build the data set again"
 
 
@@ -65,7 +60,7 @@ class StoredVideos:
 
     def _refuse_other_features(self) -> None:
         """Raises InputError where TFDS could import code that a file names."""
-        path = self.path / FEATURES_FILE
+        path = self.path / "features.json"
         try:
             stored = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -102,14 +97,12 @@ class StoredVideos:
             raise InputError(self._left_out.get(
                 video_id, f"is not in {self.path}"))
         _, _, entry = self._places[video_id]
-        info = probed_info(entry, self.path)
-        if not self.embedded:
-            if not info.path.is_file():
-                raise InputError(f"{info.path}: no such file: {_REMEDY}")
-            if info.path.stat().st_size != entry["bytes"]:
-                raise InputError(f"{info.path}: has another size than when "
-                                 f"the data set was built: {_REMEDY}")
-        return info
+        path = self.path / entry["file"]
+        if not self.embedded and not (
+                path.is_file() and path.stat().st_size == entry["bytes"]):
+            raise InputError(f"{path}: is missing or has another size than "
+                             f"when the data set was built: {_REMEDY}")
+        return VideoInfo(path=path, **entry["probed"])
 
     def read(self, video_id: str) -> EncodedVideo:
         """Returns the bytes of an embedded video.

@@ -187,7 +187,7 @@ def test_broken_videos_are_all_named_or_left_out(tmp_path, capsys):
     assert [one["video_id"].decode()[-1] for one in source] == ["0", "1", "3"]
 
 
-def test_one_subset_of_two(folder, tmp_path):
+def test_one_subset_of_two_can_be_built(folder, tmp_path):
     assert _build(folder, tmp_path / "out", "--subsets=Testing") == 0
     assert list(read_index(find_data_set(tmp_path / "out"))["videos"]) == [
         "testing"]
@@ -207,7 +207,7 @@ def test_annotations_are_read_back_from_the_set(folder, whole):
     (["--annotations=/nowhere"], "no such annotation file"),
     (["--subsets=train"], "has no 'train' but training, testing"),
     (["--class_names=/nowhere"], "no such file")])
-def test_refusals(folder, tmp_path, capsys, flags, message):
+def test_wrong_arguments_are_refused(folder, tmp_path, capsys, flags, message):
     assert _build(folder, tmp_path / "out", *flags) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -75,7 +75,7 @@ class DataClock:
                 f"raise --config.data.num_threads={data.num_threads} to the "
                 "number of cores, or --config.data.frame_cache_gib="
                 f"{data.frame_cache_gib:g} until the set fits; smaller "
-                "videos (--mode=check_data --transcode=DIR)")
+                "videos (docs/videos.md, \"Small copies\")")
             if config.adapter.kind in CACHED_KINDS:
                 remedy += "; features (--mode=cache)"
         return (f"{100 * share:.0f} % of the time goes into waiting for "

@@ -28,6 +28,7 @@ from typing import Any
 
 import av
 import cv2
+import grain
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -42,7 +43,6 @@ from losa_jax.data.records import Video
 from losa_jax.data.video.container import open_video
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
-from losa_jax.data.windows.loader import BatchIterator
 from losa_jax.data.windows.readers import FrameReader
 
 FRAMES = 256
@@ -110,7 +110,8 @@ def _compare(path: Path, arguments: argparse.Namespace) -> None:
     print(rates_table(rates, "frames/s", against="pipeline") + "\n")
 
 
-def window_batches(path: Path, frames: int, threads: int) -> BatchIterator:
+def window_batches(path: Path, frames: int, threads: int
+                   ) -> grain.DatasetIterator:
     """Training's batches of two windows of a video, 160 pixels."""
     config = common.get_config()
     config.window.samples = config.window.tokens = frames

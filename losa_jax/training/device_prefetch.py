@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 
 from losa_jax.data.windows.batch import HOST_KEYS, Batch
-from losa_jax.data.windows.loader import BatchIterator
 from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
 from losa_jax.training.feature_store import CACHED_KINDS
 
@@ -89,8 +89,9 @@ class DevicePrefetch:
     then the batch is awaited and copied while the devices compute.
     """
 
-    def __init__(self, batches: BatchIterator, put: Callable[[Batch], Any],
-                 clock: DataClock, broken: BrokenVideos):
+    def __init__(self, batches: grain.DatasetIterator,
+                 put: Callable[[Batch], Any], clock: DataClock,
+                 broken: BrokenVideos):
         """
         Args:
           batches: of the dataset.

@@ -128,7 +128,7 @@ class Video:
         return Path(self.info.path)
 
     def open(self) -> Path | EncodedVideo:
-        """The file, or its bytes: what `decode.read_frames` takes."""
+        """The file, or its bytes: what `decode.iterate_frames` takes."""
         return self.path if self.read_encoded is None else self.read_encoded()
 
 

@@ -10,7 +10,7 @@ from configs import custom
 from losa_jax.data import build
 from losa_jax.data.records import EncodedVideo
 from losa_jax.data.tfds.reader import StoredVideos
-from losa_jax.data.video.decode import VideoDecodeError, read_frames
+from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import examples
 from losa_jax.data.windows.readers import FrameReader
@@ -19,6 +19,7 @@ from losa_jax.data.windows.stream import WindowStream
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
+from tests.data.reading import read_frames
 from tests.data.tiny_set import make_tiny_set
 
 

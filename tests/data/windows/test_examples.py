@@ -11,7 +11,7 @@ from configs import common
 from losa_jax import timeline
 from losa_jax.data.records import Action, Video
 from losa_jax.data.synthetic import data_set
-from losa_jax.data.video.decode import VideoDecodeError, visit_pictures
+from losa_jax.data.video.decode import VideoDecodeError, iterate_frames
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
@@ -118,16 +118,13 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
         window = train_window(
             video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),
             min_action_kept=config.window.min_action_kept)
-        pictures = {}
-        visit_pictures(
-            video.path, window.frame_indices(video.grid),
-            lambda picture, place, pictures=pictures: pictures.update(
-                {place: picture.kept()}), info=video.info)
+        frames = list(iterate_frames(
+            video.path, window.frame_indices(video.grid), video.info))
         views = [augment.TrainView(32, 32, rng, settings)
                  for _ in range(clips)]
         want = np.empty_like(got)
-        for place in range(16):
-            views[place * clips // 16].picture(pictures[place], want[place])
+        for i in range(16):
+            views[i * clips // 16].apply(frames[i], want[i])
         np.testing.assert_array_equal(got, np.concatenate([
             view.finish(part) for view, part
             in zip(views, np.split(want, clips), strict=True)]))

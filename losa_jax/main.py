@@ -41,7 +41,7 @@ MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
 # What several processes can do together.
 SHARED_MODES = ("train", "pretrain", "eval", "cache", "extract")
 # Flags of one mode alone.
-GOES_WITH = {"dry_run": "cache", "transcode": "check_data",
+GOES_WITH = {"dry_run": "cache",
              "topology": "plan", "json": "plan", "plan_sweep": "plan",
              "plan_sweep_minutes": "plan",
              "report": "eval", "report_videos": "eval"}
@@ -62,9 +62,6 @@ _WORKDIR = flags.DEFINE_string(
     "may be gs://BUCKET/FOLDER. Default: runs/<name of the config>.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "With --mode=cache: only say what would be written.")
-_TRANSCODE = flags.DEFINE_string(
-    "transcode", "", "With --mode=check_data: a folder for small copies of "
-    "the videos, quick to read in training (config.transcode).")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "With --mode=plan: chips to compile for, as v5e:4x8 (v4, "
     "v5e, v5p, v6e) or h100:8 (h100, a100; h100:4x8 for four hosts).")
@@ -145,7 +142,6 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.plan_sweep import sweep_plans
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.train import train
-    from losa_jax.jobs.transcode import transcode
     from losa_jax.utils.compile_cache import use_compile_cache
     gc.freeze()
     gc.enable()
@@ -175,14 +171,9 @@ def run(argv: list[str]) -> int:
         else:
             plan(config, _TOPOLOGY.value, output=output)
 
-    def check(config: ConfigDict, workdir: Path) -> None:
-        check_data(config, workdir)
-        if _TRANSCODE.value:
-            transcode(config, workdir, Path(_TRANSCODE.value))
-
     jobs = {"train": train, "pretrain": pretrain_alone, "eval": evaluate_run,
             "cache": cache_features, "extract": extract,
-            "export": export, "check_data": check, "plan": plan_config}
+            "export": export, "check_data": check_data, "plan": plan_config}
     status, message, workdir = 0, "", None
     try:
         workdir = remote_workdir.local_folder(folder)

@@ -115,7 +115,7 @@ class Video:
         return Path(self.info.path)
 
     def open(self) -> Path | EncodedVideo:
-        """Returns the file, or its bytes, for `losa_jax.data.video.decode`."""
+        """Returns the file, or its bytes: see `decode.iterate_frames`."""
         return self.path if self.read_encoded is None else self.read_encoded()
 
 

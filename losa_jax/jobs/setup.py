@@ -26,7 +26,7 @@ from losa_jax.data.records import (
 )
 from losa_jax.data.video.check import check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.loader import batches_in_memory
+from losa_jax.data.windows.examples import batches_in_memory
 from losa_jax.data.windows.readers import (
     FeatureReader,
     FeatureStore,

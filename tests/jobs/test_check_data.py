@@ -1,17 +1,14 @@
 """What is odd about a set of videos is found and named."""
 
 import json
-import os
 import shutil
 
 import pytest
 
 from losa_jax.data.annotations import load
 from losa_jax.data.records import Action, AnnotatedVideo, VideoInfo
-from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data, propose
 from losa_jax.jobs.setup import load_data
-from losa_jax.jobs.transcode import transcode
 
 
 @pytest.fixture
@@ -81,29 +78,3 @@ def test_a_proposal_by_hand():
         "window.samples": 16, "window.tokens": 16, "head.num_levels": 2,
         "head.regression_edges": (4.0,)}
     assert propose([video], {}, clip_frames=16) is None
-
-
-def test_small_copies_are_made_once_and_can_be_trained_on(
-        config, tmp_path, capsys):
-    config = config.copy_and_resolve_references()
-    config.augment.size = 16
-    copies = tmp_path / "copies"
-    assert transcode(config, tmp_path, copies) == 6
-    # A killed start's rest, a copy that is gone, a source that is newer.
-    (copies / "x.mp4.partial").write_bytes(b"half")
-    first, second = sorted(copies.glob("*.mp4"))[:2]
-    first.unlink()
-    os.utime(second, (0, 0))
-    assert transcode(config, tmp_path, copies) == 2
-    assert "4 of 6 copies are there" in capsys.readouterr().out
-    assert not list(copies.glob("*.partial"))
-    source = config.data.videos
-    config.data.videos = str(copies)
-    (tmp_path / "run").mkdir()
-    data = load_data(config, tmp_path / "run")
-    assert {video.info.height for video in data.train} == {18}
-    with pytest.raises(InputError, match="the videos themselves"):
-        transcode(config, tmp_path, copies / "../copies")
-    config.data.videos, config.transcode.gop = source, 5
-    with pytest.raises(InputError, match="(?s)holds copies made with.*gop"):
-        transcode(config, tmp_path, copies)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from unittest.mock import Mock
 
 import pytest
 
@@ -99,4 +100,4 @@ def test_a_whole_video_of_frames_is_no_window(config):
     config.window.test_whole = True
     with pytest.raises(InputError, match="config.window.test_whole=True"):
         window_reader(config, None, {})
-    assert window_reader(config, object(), {})
+    assert window_reader(config, Mock(), {})

@@ -14,14 +14,9 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format  # type: ignore[import-untyped]
 
 from losa_jax.data.annotations.data_set_index import find_data_set, read_index
-from losa_jax.data.records import (
-    AnnotatedVideo,
-    BrokenVideo,
-    EncodedVideo,
-    VideoInfo,
-)
+from losa_jax.data.records import AnnotatedVideo, EncodedVideo, VideoInfo
 from losa_jax.data.tfds.builder import features
-from losa_jax.data.video.check import REPORT, compare, report_broken
+from losa_jax.data.video.check import REPORT, Checked, check_each, compare
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.errors import InputError
 
@@ -73,24 +68,19 @@ class StoredVideos:
                              f"code of others: {_REMEDY}")
 
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
-              ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
+              ) -> Checked:
         """Returns what `check_videos` does, as probed when the set was built.
 
         Raises:
           InputError: lists the videos that are missing, under "stop".
         """
-        infos: dict[str, VideoInfo] = {}
-        broken: list[BrokenVideo] = []
-        for video in videos:
-            try:
-                infos[video.video_id] = self._probed(video.video_id)
-                if on_broken_video != REPORT:
-                    compare(video, infos[video.video_id])
-            except InputError as error:
-                broken.append(
-                    BrokenVideo(video.video_id, self.path, str(error)))
-        report_broken(broken, len(videos), on_broken_video, bool(infos))
-        return infos, broken
+        def info_of(video: AnnotatedVideo) -> VideoInfo:
+            info = self._probed(video.video_id)
+            if on_broken_video != REPORT:
+                compare(video, info)
+            return info
+
+        return check_each(videos, info_of, self.path, on_broken_video)
 
     def _probed(self, video_id: str) -> VideoInfo:
         if video_id not in self._places:

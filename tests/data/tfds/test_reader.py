@@ -10,7 +10,7 @@ from configs import custom
 from losa_jax.data import build
 from losa_jax.data.records import EncodedVideo
 from losa_jax.data.tfds.reader import StoredVideos
-from losa_jax.data.video.decode import VideoDecodeError, read_frames
+from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import examples
 from losa_jax.data.windows.readers import FrameReader
@@ -19,7 +19,7 @@ from losa_jax.data.windows.stream import WindowStream
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
-from losa_jax.jobs.transcode import transcode
+from tests.data.reading import read_frames
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -83,13 +83,6 @@ def test_a_damaged_record_is_a_video_that_cannot_be_decoded(sets, tmp_path):
     places[video.video_id] = places[other]
     with pytest.raises(VideoDecodeError, match="of another video"):
         video.open()
-
-
-def test_copies_are_made_of_folders_only(sets, tmp_path):
-    with pytest.raises(InputError, match="copies a folder of videos"):
-        transcode(_config(tfds=str(sets / "embed")), tmp_path,
-                  tmp_path / "copies")
-    assert not (tmp_path / "copies").exists()
 
 
 @pytest.mark.shared

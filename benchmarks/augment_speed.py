@@ -1,13 +1,13 @@
-"""Cutting, resizing and coloring frames: libraries side by side.
+"""Cropping, resizing and coloring frames: libraries side by side.
 
     python -m benchmarks.augment_speed [--rounds=5]
 
 256 frames of 320 x 240 to 160 x 160, one thread, interleaved. Alternatives
 that are not installed are left out (torch, AlbumentationsX).
 
-Then what training does with a decoded 4:2:0 picture against FFmpeg's way to
+Then what training does with a decoded 4:2:0 frame against FFmpeg's way to
 RGB and a resize of that: time, and the mean difference (of 255) from the same
-cut of the picture before it lost half of its color.
+crop of the frame before it lost half of its color.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 
 from benchmarks.common.figures import interleaved, rates_table
 from configs import common
-from losa_jax.data.video.frame import Picture, upright_rgb
+from losa_jax.data.video.frame import DecodedFrame, upright_rgb
 from losa_jax.data.windows import augment
 
 FRAMES, HEIGHT, WIDTH, SIZE = 256, 240, 320, 160
@@ -47,7 +47,8 @@ def main() -> None:
     print(rates_table({name: [FRAMES / time for time in found]
                        for name, found in seconds.items()}, "frames/s",
                       against="ours: crop, resize, flip"))
-    truth = np.stack([Picture(frame).cut(*BOX, SIZE) for frame in frames])
+    truth = np.stack([DecodedFrame(frame).crop(*BOX, SIZE)
+                      for frame in frames])
     for name, run in _decoded(stored).items():
         difference = np.abs(np.stack(run()).astype(np.int16) - truth).mean()
         print(f"{name:44s} {difference:8.2f} of 255 from the source")
@@ -108,7 +109,7 @@ def _torch(frames: np.ndarray) -> Contestants:
 
 
 def _albumentations(frames: np.ndarray) -> Contestants:
-    """The successor of albumentations; one draw for all frames too."""
+    """The successor of albumentations; it draws once for all frames too."""
     if not importlib.util.find_spec("albumentations"):
         return {}
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -127,10 +128,10 @@ def _albumentations(frames: np.ndarray) -> Contestants:
 
 def _decoded(stored: list[VideoFrame]) -> Contestants:
     return {"4:2:0, FFmpeg to RGB, crop and resize": lambda: [
-        Picture(upright_rgb(frame, HEIGHT, WIDTH)).cut(*BOX, SIZE)
+        DecodedFrame(upright_rgb(frame, HEIGHT, WIDTH)).crop(*BOX, SIZE)
         for frame in stored],
         "4:2:0, ours: crop and resize, then to RGB": lambda: [
-            Picture(frame).cut(*BOX, SIZE) for frame in stored]}
+            DecodedFrame(frame).crop(*BOX, SIZE) for frame in stored]}
 
 
 if __name__ == "__main__":

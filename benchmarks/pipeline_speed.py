@@ -28,6 +28,7 @@ from typing import Any
 
 import av
 import cv2
+import grain
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -42,7 +43,6 @@ from losa_jax.data.records import Video
 from losa_jax.data.video.container import open_video
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
-from losa_jax.data.windows.loader import BatchIterator
 from losa_jax.data.windows.readers import FrameReader
 
 FRAMES = 256
@@ -79,12 +79,12 @@ def render(path: Path, gop: int, frames: int = 1500) -> Path:
             turn = cv2.getRotationMatrix2D(
                 (320, 240), 20 * np.sin(number / 40), 1.0)
             turn[:, 2] += (-160 + 60 * np.sin(number / 25), -120)
-            picture = cv2.warpAffine(noise, turn, (320, 240),
+            frame = cv2.warpAffine(noise, turn, (320, 240),
                                      borderMode=cv2.BORDER_REFLECT)
-            cv2.circle(picture, (160 + int(100 * np.cos(number / 9)), 120),
+            cv2.circle(frame, (160 + int(100 * np.cos(number / 9)), 120),
                        24, (230, 60, 40), -1)
             container.mux(stream.encode(
-                av.VideoFrame.from_ndarray(picture, "rgb24")))
+                av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())
     return path
 
@@ -110,7 +110,8 @@ def _compare(path: Path, arguments: argparse.Namespace) -> None:
     print(rates_table(rates, "frames/s", against="pipeline") + "\n")
 
 
-def window_batches(path: Path, frames: int, threads: int) -> BatchIterator:
+def window_batches(path: Path, frames: int, threads: int
+                   ) -> grain.DatasetIterator:
     """Training's batches of two windows of a video, 160 pixels."""
     config = common.get_config()
     config.window.samples = config.window.tokens = frames
@@ -147,10 +148,10 @@ def _bare(path: Path, arguments: argparse.Namespace, **rgb: Any) -> float:
         reformatter = VideoReformatter()
         while time.perf_counter() < until:
             with open_video(path) as (container, stream):
-                for picture in container.decode(stream):
+                for frame in container.decode(stream):
                     if rgb:
                         reformatter.reformat(
-                            picture, interpolation="BILINEAR", threads=1,
+                            frame, interpolation="BILINEAR", threads=1,
                             **rgb).to_ndarray()
                     counts[number] += 1
                     if time.perf_counter() > until:

@@ -58,17 +58,6 @@ def get_config() -> ConfigDict:
         # training window is then drawn from one of all these.
         cache_copies=0,
     ))
-    # Small copies of the videos (--mode=check_data --transcode=DIR).
-    config.transcode = ConfigDict(dict(
-        # Pixels; 0: augment.size and a seventh more (182 for 160, as the
-        # recipes resize before they crop). Smaller videos stay as they are.
-        short_side=0,
-        fps=0.0,  # 0: each video's own
-        # A key frame every so many: a window starts to be read at one.
-        gop=32,
-        # x264's constant rate factor: smaller is better and larger.
-        quality=18,
-    ))
     # Head-only training on somebody's files of features: one .npy or .npz a
     # video, <prefix><video id><suffix>.npy, [time, width]. A sample is then
     # one feature (window.clip_samples=1, window.samples=window.tokens).

@@ -3,7 +3,7 @@
 Four clocks run along one video:
 
     seconds   from the first frame
-    frames    of the file, at `fps` a second; frame i lasts from i to i + 1
+    frames    of the file, at `fps` per second; frame i lasts from i to i + 1
     samples   the frames that the backbone sees; sample i stands for the
               stretch from i to i + 1 samples and shows its middle frame
     tokens    of a window of samples, on the grid of the detection head
@@ -14,15 +14,14 @@ Four clocks run along one video:
                   ^       ^
     token coordinate 0.0  1.0: a token's coordinate is its middle
 
-A head's point t therefore stands at token coordinate t, as in ActionFormer,
-whose offset of half a clip says the same (its `0.5 * num_frames`).
+A head's point t is at token coordinate t, as in ActionFormer, whose offset of
+half a clip (`0.5 * num_frames`) says the same.
 Differs from OpenTAD: its end-to-end recipes place token 0 at second 0 and
 sample frame `i * stride`; the half-token shift is then learned by the head.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,21 +31,19 @@ from losa_jax.errors import InputError
 # this many seconds; shorter annotations are no action (ActionFormer).
 SAME_ACTION_SECONDS = 1e-3
 
-SAMPLINGS = ("stride", "fps", "resize")
-
 
 @dataclasses.dataclass(frozen=True)
 class SampleGrid:
     """The samples of one video: which frames they show, when they happen.
 
     Attributes:
-      fps: frames a second of the file.
+      fps: frames per second of the file.
       frame_count: frames in the file.
       frames_per_sample: frames from one sample to the next, may be a
         fraction (29.97 fps sampled at 10 fps).
       offset_frames: where sample 0 begins; features of overlapping clips
         have their middles later than their stride alone says.
-      sample_count: samples that there are; 0: as many as cover the video.
+      sample_count: number of samples; 0: as many as cover the video.
     """
 
     fps: float
@@ -57,7 +54,7 @@ class SampleGrid:
 
     @property
     def duration_seconds(self) -> float:
-        """Of the whole video."""
+        """Duration of the whole video."""
         return self.frame_count / self.fps
 
     @property
@@ -71,10 +68,10 @@ class SampleGrid:
         return max(1, math.ceil(samples - 1e-6))
 
     def frame_indices(self, sample_index: np.ndarray) -> np.ndarray:
-        """Frames that samples show: int64 array of the same shape.
+        """Returns the frames that samples show: int64 of the same shape.
 
-        Samples outside the video show its nearest frame: this is how a
-        window longer than its video is padded.
+        Samples outside the video show its nearest frame, which pads a window
+        that is longer than its video.
         """
         middle = (np.asarray(sample_index) + 0.5) * self.frames_per_sample
         frames = np.floor(middle + 1e-6).astype(np.int64)
@@ -84,13 +81,13 @@ class SampleGrid:
         return np.clip(frames, 0, self.frame_count - 1)
 
     def samples_from_seconds(self, seconds: np.ndarray) -> np.ndarray:
-        """Sample coordinate of moments: 0.0 is where sample 0 begins."""
+        """Returns sample coordinates: 0.0 is where sample 0 begins."""
         frames = np.asarray(seconds) * self.fps - self.offset_frames
         return frames / self.frames_per_sample
 
     def seconds_from_samples(self, samples: np.ndarray | float
                              ) -> np.ndarray:
-        """The inverse of `samples_from_seconds`."""
+        """Inverts `samples_from_seconds`."""
         frames = np.asarray(samples) * self.frames_per_sample
         return (frames + self.offset_frames) / self.fps
 
@@ -98,47 +95,42 @@ class SampleGrid:
 def sample_grid(fps: float, frame_count: int, *, sampling: str,
                 frame_stride: int = 1, sample_fps: float = 0.0,
                 window_samples: int = 0) -> SampleGrid:
-    """The grid of one video under a sampling rule.
+    """Returns the grid of one video under a sampling rule.
 
     Args:
-      fps: frames a second of the file.
+      fps: frames per second of the file.
       frame_count: frames in the file.
       sampling: "stride" takes every `frame_stride`-th frame; "fps" takes
-        `sample_fps` samples a second whatever the file's rate, so that sets
-        of mixed rates get one clock; "resize" spreads `window_samples` over
-        the whole video (ActivityNet's recipe).
-      frame_stride, sample_fps, window_samples: see above.
+        `sample_fps` samples per second at any frame rate; "resize" spreads
+        `window_samples` over the whole video (ActivityNet's recipe).
 
     Raises:
       InputError: `sampling` is unknown or its number is not positive.
     """
-    if sampling == "stride":
-        frames_per_sample = float(frame_stride)
-    elif sampling == "fps":
-        frames_per_sample = fps / sample_fps if sample_fps > 0 else 0.0
-    elif sampling == "resize":
-        frames_per_sample = (
-            frame_count / window_samples if window_samples > 0 else 0.0)
-    else:
+    if sampling not in ("stride", "fps", "resize"):
         raise InputError(f"config.window.sampling={sampling!r}: choose one "
-                         f"of {', '.join(SAMPLINGS)}")
-    if frames_per_sample <= 0:
+                         "of stride, fps, resize")
+    number = {"stride": frame_stride, "fps": sample_fps,
+              "resize": window_samples}[sampling]
+    if number <= 0:
         raise InputError(
             f"config.window.sampling={sampling!r} needs a positive "
-            "frame_stride (stride), sample_fps (fps) or frames (resize)")
+            "frame_stride (stride), sample_fps (fps) or samples (resize)")
+    frames_per_sample = {"stride": float(number), "fps": fps / number,
+                         "resize": frame_count / number}[sampling]
     return SampleGrid(fps, frame_count, frames_per_sample)
 
 
 def feature_grid(fps: float, frame_count: int, num_features: int, *,
                  stride_frames: float, clip_frames: float,
                  resized_to: int = 0) -> SampleGrid:
-    """The grid of a file of features; a sample is one of them.
+    """Returns the grid of a file of features; a sample is one of them.
 
     Feature i stands for the middle of its clip, frame
     i * stride_frames + clip_frames / 2 (ActionFormer).
 
     Args:
-      fps, frame_count: of the video that the features are of.
+      fps, frame_count: of the video.
       num_features: in the file.
       stride_frames: from one clip to the next.
       clip_frames: of a clip.
@@ -158,7 +150,7 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
 def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
                         first_sample: int,
                         samples_per_token: float) -> np.ndarray:
-    """Token coordinates, inside a window, of moments of the video.
+    """Converts times to token coordinates of a window.
 
     Args:
       seconds: any shape, seconds from the start of the video.
@@ -173,7 +165,7 @@ def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
 def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
                         first_sample: int,
                         samples_per_token: float) -> np.ndarray:
-    """The inverse of `tokens_from_seconds`, cut to the video's duration."""
+    """Inverts `tokens_from_seconds`, clipped to the video's duration."""
     samples = (np.asarray(tokens) + 0.5) * samples_per_token + first_sample
     return np.clip(grid.seconds_from_samples(samples), 0.0,
                    grid.duration_seconds)
@@ -181,17 +173,22 @@ def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
 
 def frame_span(start_seconds: float, end_seconds: float, fps: float,
                frame_count: int) -> tuple[int, int]:
-    """The frames of a stretch: (first, one past the last), at least one."""
+    """Returns the frames of a stretch: (first, one past the last), at least
+    one."""
     first = min(max(0, round(start_seconds * fps)), frame_count - 1)
     return first, min(max(first + 1, round(end_seconds * fps)), frame_count)
 
 
-def clip_edges(num_samples: int, clip_samples: int) -> Sequence[int]:
-    """First samples of the clips of a window; the window divides evenly."""
+def clip_edges(num_samples: int, clip_samples: int) -> range:
+    """Returns the first samples of a window's clips.
+
+    Raises:
+      InputError: the window does not hold whole clips.
+    """
     if num_samples % clip_samples:
+        smaller = num_samples // clip_samples * clip_samples
         raise InputError(
             f"config.window.samples={num_samples} is no multiple of "
-            f"config.window.clip_samples={clip_samples}: the backbone reads "
-            f"whole clips; take {num_samples // clip_samples * clip_samples}"
-            f" or {-(-num_samples // clip_samples) * clip_samples}")
+            f"config.window.clip_samples={clip_samples}, and the backbone "
+            f"reads whole clips: take {smaller} or {smaller + clip_samples}")
     return range(0, num_samples, clip_samples)

@@ -88,8 +88,8 @@ FAULTS = (
           ".repeat(num_epochs)",
           ".repeat(num_epochs, reseed_each_epoch=False)", TEST_EXAMPLES),
     Fault("processes read rows of each other's batches", EXAMPLES,
-          "first = int(index) * self._batch_windows",
-          "first = int(index) * len(self._rows)",
+          "draws[row] for row in rows",
+          "draws[row - rows[0]] for row in rows",
           TEST_EXAMPLES),
     # --- Targets and losses -----------------------------------------------
     Fault("the center radius counts tokens, not strides", TARGETS,

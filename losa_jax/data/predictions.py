@@ -1,4 +1,4 @@
-"""Detections in a file: the ActivityNet submission format.
+"""Reads and writes detections in the ActivityNet submission format.
 
     {"version": "losa_jax",
      "results": {"video_id": [{"segment": [start_seconds, end_seconds],
@@ -17,114 +17,92 @@ import numpy as np
 
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import written_whole
+from losa_jax.utils.atomic_write import atomic_file
 
-# Wrong entries listed in one message; the rest is counted.
 MAX_REPORTED = 10
 
 
 def write_predictions(path: str | os.PathLike,
                       predictions: Mapping[str, Sequence[Detection]], *,
-                      version: str = "losa_jax",
                       external_data: Mapping[str, Any] | None = None
                       ) -> None:
-    """Writes the file whole or not at all, in the order given.
+    """Writes the file atomically, in the order given.
 
     Args:
       path: the file; its folder must exist.
-      predictions: of each video; numpy scalars are welcome.
-      version, external_data: what the submission format asks for beside the
-        results; scoring prints external_data's "details".
+      predictions: of each video; numbers may be numpy scalars.
+      external_data: scoring prints its "details".
 
     Raises:
       InputError: a detection with a number that is not finite, or that ends
         before it starts. Nothing is written then.
     """
-    results = {
-        video: [_entry(detection) for detection in detections]
-        for video, detections in predictions.items()}
+    results = {video: [_entry(row) for row in rows]
+               for video, rows in predictions.items()}
     _parse(results, f"cannot write {path}")
-    with written_whole(pathlib.Path(path)) as temporary, open(
+    with atomic_file(pathlib.Path(path)) as temporary, open(
             temporary, "w", encoding="utf-8") as file:
-        json.dump({"version": version, "results": results,
+        json.dump({"version": "losa_jax", "results": results,
                    "external_data": dict(external_data or {})}, file,
                   allow_nan=False)
 
 
 def check_predictions(predictions: Mapping[str, Sequence[Detection]],
                       where: str) -> dict[str, list[Detection]]:
-    """The detections with Python's numbers, without scores of all classes.
+    """Returns the detections with Python's numbers, without class_scores.
 
     Args:
-      predictions: of each video.
-      where: what begins a message.
+      where: begins the message of an error.
 
     Raises:
-      InputError: entries that `read_predictions` would refuse, by video and
-        place in its list.
+      InputError: entries that `read_predictions` would refuse.
     """
     return _parse({
-        video: [_checked_entry(row) for row in rows]
+        video: [_entry(row) for row in rows]
         if isinstance(rows, Sequence) else rows
         for video, rows in predictions.items()}, where)
 
 
-def _checked_entry(row: Any) -> Any:
-    """As it would stand in the file; as it is where it is no detection."""
+def _entry(row: Any) -> Any:
+    """Returns a detection as JSON; anything else as it is."""
     if not (isinstance(row, tuple) and len(row) in (4, 5)):
         return row
     start, end, label, score = (
         part.item() if isinstance(part, np.generic) else part
         for part in row[:4])
-    return {"segment": [start, end], "label": label, "score": score}
-
-
-def _entry(detection: Detection) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "segment": [float(detection.start_seconds),
-                    float(detection.end_seconds)],
-        "label": detection.label, "score": float(detection.score)}
-    if detection.class_scores is not None:
-        entry["class_scores"] = {
-            name: round(float(score), 6)
-            for name, score in detection.class_scores.items()}
+    entry = {"segment": [start, end], "label": label, "score": score}
+    class_scores = Detection(*row).class_scores
+    if class_scores is not None:
+        entry["class_scores"] = {name: round(float(value), 6)
+                                 for name, value in class_scores.items()}
     return entry
 
 
 def read_predictions(path: str | os.PathLike) -> dict[str, list[Detection]]:
-    """The predictions of `read_submission`."""
+    """Returns the predictions of `read_submission`."""
     return read_submission(path)[0]
 
 
 def read_submission(path: str | os.PathLike
                     ) -> tuple[dict[str, list[Detection]], str]:
-    """Reads what this or another tool wrote in the submission format.
-
-    Other keys than "results" and "external_data", and further keys of an
-    entry, are passed over.
+    """Reads a file of this or another tool; further keys are ignored.
 
     Returns:
-      the predictions of each video, and what "external_data" says of other
-      data that made them ("" for nothing).
+      the predictions of each video, and the details of "external_data", about
+      other data that made them, "" for none.
 
     Raises:
-      InputError: not such a file, or entries that are not a detection; the
-        message names each by video and place in its list.
+      InputError: not such a file, or names the entries that are wrong.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})"
                          ) from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise InputError(f"{path}: not a JSON file ({error}): give detections "
-                         "in the ActivityNet submission format") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
-        raise InputError(
-            f'{path}: no "results" object that maps video ids to lists of '
-            "detections; is this a file in the ActivityNet submission "
-            "format?")
+        raise InputError(f'{path}: no "results" object: give detections in '
+                         "the ActivityNet submission format")
     external = content.get("external_data")
     details = external.get("details") if isinstance(external, dict) else None
     return _parse(results, str(path)), (
@@ -132,9 +110,8 @@ def read_submission(path: str | os.PathLike
         if isinstance(details, str) else "")
 
 
-def _parse(results: Mapping[str, Any],
-           where: str) -> dict[str, list[Detection]]:
-    """Checks every entry, reports the wrong ones together."""
+def _parse(results: Mapping[str, Any], where: str
+           ) -> dict[str, list[Detection]]:
     predictions: dict[str, list[Detection]] = {}
     wrong = []
     for video, entries in results.items():
@@ -143,9 +120,9 @@ def _parse(results: Mapping[str, Any],
             continue
         detections = predictions[video] = []
         for index, entry in enumerate(entries):
-            fault = _fault(entry)
-            if fault:
-                wrong.append(f"video {video!r}, entry {index}: {fault}")
+            problem = _problem(entry)
+            if problem:
+                wrong.append(f"video {video!r}, entry {index}: {problem}")
             else:
                 start, end = entry["segment"]
                 detections.append(Detection(start, end, entry["label"],
@@ -153,21 +130,20 @@ def _parse(results: Mapping[str, Any],
     if wrong:
         more = len(wrong) - MAX_REPORTED
         raise InputError("\n  ".join(
-            [f"{where}: {len(wrong)} wrong entries; mend them or leave them "
-             "out", *wrong[:MAX_REPORTED],
-             *([f"and {more} more"] if more > 0 else [])]))
+            [f"{where}: {len(wrong)} wrong entries; correct or remove them",
+             *wrong[:MAX_REPORTED]]
+            + [f"and {more} more"] * (more > 0)))
     return predictions
 
 
-def _fault(entry: Any) -> str:
-    """What is wrong with an entry of the file; empty if nothing is."""
+def _problem(entry: Any) -> str:
+    keys = ("segment", "label", "score")
     if not isinstance(entry, dict):
-        return "is not an object with segment, label and score"
-    missing = [key for key in ("segment", "label", "score")
-               if key not in entry]
+        return f"is not an object with {', '.join(keys)}"
+    missing = [key for key in keys if key not in entry]
     if missing:
         return f"has no {' and no '.join(missing)}"
-    segment, label, score = entry["segment"], entry["label"], entry["score"]
+    segment, label, score = map(entry.get, keys)
     if not (isinstance(segment, list) and len(segment) == 2
             and all(_is_number(value) for value in segment)):
         return f"segment {segment!r} is not [start, end] in seconds"

@@ -1,7 +1,7 @@
-"""What is known of videos and their actions: plain records, no I/O."""
+"""Plain records of videos and their actions; no I/O."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,55 +20,48 @@ class Action(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedVideo:
-    """What the annotations say of a video; the video itself may differ.
-
-    Attributes:
-      correction: what was corrected while reading; "" for nothing.
-    """
+    """The annotations of a video; its file may differ."""
 
     video_id: str
     subset: str
     duration_seconds: float | None
     fps: float | None
     actions: tuple[Action, ...]
-    correction: str = ""
+    correction: str = ""  # what was corrected while reading
+    # The file's `label_id` of each action.
+    label_ids: tuple[int | None, ...] = dataclasses.field(
+        default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """The content of one annotation file, or of several read as one.
-
-    Attributes:
-      class_names: in label order: the given list, else by `label_id` where
-        every action has one, else sorted.
-      label_ids: what `class_names` were ordered by: the `label_id`, or None,
-        of each action of each video; None for a given list.
-    """
+    """The content of one annotation file, or of several read as one."""
 
     path: Path
     videos: dict[str, AnnotatedVideo]
+    # In label order: a given list, else by `label_id` where every action has
+    # one, else sorted.
     class_names: tuple[str, ...]
-    label_ids: Mapping[str, tuple[int | None, ...]] | None = None
+    classes_given: bool = False
 
     def subset(self, name: str) -> tuple[AnnotatedVideo, ...]:
-        """Videos of a subset (case does not matter), in file order."""
+        """Returns the videos of a subset (any case), in file order."""
         return tuple(video for video in self.videos.values()
                      if video.subset == name.lower())
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What probing a video file showed.
+    """The properties of a video file.
 
     Attributes:
-      path: the file.
       fps: frames a second of the grid (see `losa_jax.data.video.decode`).
-      frame_count: frames of the grid, as many as the decoder gives.
+      frame_count: frames of the grid, as many as the decoder returns.
       duration_seconds: frame_count / fps.
       height, width: pixels of an upright frame.
-      first_seconds: time stamp of the first frame.
-      last_seconds: time stamp of the last frame; None if not looked at.
-      is_timed: False if frames are found by counting, not by time stamps.
+      first_seconds, last_seconds: time stamps of these frames; None if not
+        probed.
+      is_timed: False if frames are counted, for lack of time stamps.
     """
 
     path: Path
@@ -83,7 +76,7 @@ class VideoInfo:
 
 
 class BrokenVideo(NamedTuple):
-    """A video that cannot be used, and why."""
+    """A video that cannot be used, and the reason."""
 
     video_id: str
     path: Path
@@ -92,14 +85,9 @@ class BrokenVideo(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EncodedVideo:
-    """The bytes of a video file that lies inside another file.
+    """The bytes of a video file that another file holds."""
 
-    Attributes:
-      name: for messages.
-      content: as they were in the video's own file.
-    """
-
-    name: str
+    name: str  # for messages
     content: bytes
 
     def __str__(self) -> str:
@@ -110,9 +98,8 @@ class EncodedVideo:
 class Video:
     """A probed video with its actions and its sample grid.
 
-    Attributes:
-      read_encoded: gives the bytes of a video that lies in a data set; None:
-        `info.path` is a file.
+    `read_encoded` returns the bytes of a video in a data set; it is None
+    where `info.path` is a file.
     """
 
     video_id: str
@@ -124,30 +111,24 @@ class Video:
 
     @property
     def path(self) -> Path:
-        """The file, or where the data set says that it was."""
+        """The file, or its name in the data set."""
         return Path(self.info.path)
 
     def open(self) -> Path | EncodedVideo:
-        """The file, or its bytes: what `decode.read_frames` takes."""
+        """Returns the file, or its bytes: see `decode.iterate_frames`."""
         return self.path if self.read_encoded is None else self.read_encoded()
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of one video.
-
-    Attributes:
-      first_sample: where it starts on the video's sample grid.
-      num_samples: its length with padding, the same for every window.
-      valid_samples: real samples at its start; the rest is padding.
-    """
+    """A stretch of a video, in samples of its grid."""
 
     first_sample: int
-    num_samples: int
-    valid_samples: int
+    num_samples: int  # with padding at the end
+    valid_samples: int  # without
 
     def frame_indices(self, grid: timeline.SampleGrid) -> np.ndarray:
-        """Frames to decode, int64 [f]; padding repeats the last real one."""
+        """Returns frames to decode, int64 [f]; padding repeats the last."""
         offsets = np.minimum(np.arange(self.num_samples),
                              self.valid_samples - 1)
         return grid.frame_indices(self.first_sample + offsets)

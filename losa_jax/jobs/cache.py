@@ -20,10 +20,10 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data.features.tap_cache import (
-    ShardWriter,
     is_written,
     split_shards,
     write_index,
+    write_shard,
 )
 from losa_jax.data.records import Video
 from losa_jax.data.windows import augment
@@ -225,14 +225,9 @@ def _joined(parts: Sequence[Features]) -> Features:
 def _write_shard(folder: Path, number: int, videos: Sequence[Video],
                  done: dict[str, list[Features]]) -> None:
     """Writes videos in the order of the shard, not of completion."""
-    writer = ShardWriter(folder, number)
-    try:
-        for video in videos:
-            if video.video_id in done:
-                writer.add(video, done.pop(video.video_id))
-        writer.close()
-    finally:
-        writer.abandon()
+    write_shard(folder, number, (
+        (video, done.pop(video.video_id)) for video in videos
+        if video.video_id in done))
 
 
 def _clips(videos: Sequence[Video], config: Any, number: int,

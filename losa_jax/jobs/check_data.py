@@ -98,7 +98,7 @@ def check_video(video: AnnotatedVideo, info: VideoInfo, config: Any
     if grid.num_samples < clip:
         faults.append(("short", f"{grid.num_samples} samples, a clip has "
                                 f"{clip}: the rest is padding"))
-    faults += [(fault.kind, fault.detail)
+    faults += [(fault.category, fault.detail)
                for fault in find_faults(video, end_seconds(video, info))]
     return [Finding(video.video_id, video.subset, category, detail)
             for category, detail in faults]

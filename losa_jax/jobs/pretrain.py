@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,6 @@ from tqdm import tqdm
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
-from losa_jax.data.windows.loader import Batches
 from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.stream import VideoEnd
 from losa_jax.distributed import processes, sharding
@@ -245,7 +245,8 @@ def _facts(config: Any, data: DataSet) -> dict[str, Any]:
         "class_names": list(data.class_names)})
 
 
-def _clips(config: Any, data: DataSet, reader: FrameReader) -> Batches:
+def _clips(config: Any, data: DataSet, reader: FrameReader
+           ) -> grain.IterDataset:
     transform = TrainWindows(data.train, data.class_names, config,
                              reader=reader)
     return train_dataset(

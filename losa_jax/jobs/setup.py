@@ -26,7 +26,7 @@ from losa_jax.data.records import (
 )
 from losa_jax.data.video.check import check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.loader import batches_in_memory
+from losa_jax.data.windows.examples import batches_in_memory
 from losa_jax.data.windows.readers import (
     FeatureReader,
     FeatureStore,
@@ -224,15 +224,14 @@ def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
     if store is not None:
         return store.check(annotated, data.on_broken_video)
     if stored is not None:
-        return stored.check(annotated, data.on_broken_video, data.on_outside)
+        return stored.check(annotated, data.on_broken_video)
     with processes.first_goes_first("probe"):
         # The other processes reuse the first one's results.
         remote_workdir.fetch(workdir, PROBED_FILE)
         probed = check_videos(
             annotated, Path(data.videos),
             on_broken_video=data.on_broken_video, check=data.check,
-            cache_path=workdir / PROBED_FILE, progress=True,
-            on_outside=data.on_outside)
+            cache_path=workdir / PROBED_FILE, progress=True)
         remote_workdir.copy_back(workdir)
     return probed
 
@@ -253,7 +252,7 @@ def _log_faults(videos: Sequence[AnnotatedVideo],
     faults = [fault for video in videos for fault in find_faults(
         video, end_seconds(video, infos[video.video_id]))]
     for fault in faults:
-        if fault.kind == WRONG_DURATION:
+        if fault.category == WRONG_DURATION:
             logger.warning("%s: %s", fault.video_id, fault.detail)
     for line in summarize(faults):
         logger.info("annotations: %s", line)

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 
 from losa_jax.data.windows.batch import HOST_KEYS, Batch
-from losa_jax.data.windows.loader import BatchIterator
 from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
 from losa_jax.training.feature_store import CACHED_KINDS
 
@@ -75,7 +75,7 @@ class DataClock:
                 f"raise --config.data.num_threads={data.num_threads} to the "
                 "number of cores, or --config.data.frame_cache_gib="
                 f"{data.frame_cache_gib:g} until the set fits; smaller "
-                "videos (--mode=check_data --transcode=DIR)")
+                "videos (docs/videos.md, \"Small copies\")")
             if config.adapter.kind in CACHED_KINDS:
                 remedy += "; features (--mode=cache)"
         return (f"{100 * share:.0f} % of the time goes into waiting for "
@@ -89,8 +89,9 @@ class DevicePrefetch:
     then the batch is awaited and copied while the devices compute.
     """
 
-    def __init__(self, batches: BatchIterator, put: Callable[[Batch], Any],
-                 clock: DataClock, broken: BrokenVideos):
+    def __init__(self, batches: grain.DatasetIterator,
+                 put: Callable[[Batch], Any], clock: DataClock,
+                 broken: BrokenVideos):
         """
         Args:
           batches: of the dataset.

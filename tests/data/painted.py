@@ -1,4 +1,4 @@
-"""Videos whose pictures carry their number, for tests.
+"""Videos whose frames carry their number, for tests.
 
 Block k of 8, each 16 x 16 pixels, at the top left is white if bit k of the
 number is 1.
@@ -23,16 +23,16 @@ def numbers(frames):
     return [number_of(frame) for frame in frames]
 
 
-def picture_of(number):
-    picture = np.full((64, 160, 3), 90, np.uint8)
-    picture[32:, number % 100:number % 100 + 40] = (220, 60, 20)
+def frame_of(number):
+    frame = np.full((64, 160, 3), 90, np.uint8)
+    frame[32:, number % 100:number % 100 + 40] = (220, 60, 20)
     for k in range(8):
-        picture[:16, 16 * k:16 * k + 16] = 255 * (number >> k & 1)
-    return picture
+        frame[:16, 16 * k:16 * k + 16] = 255 * (number >> k & 1)
+    return frame
 
 
 def render(path, *, x264="keyint=30", codec="libx264", fps=25,
-            frames=FRAMES, pictures=picture_of, seconds=None):
+            frames=FRAMES, paint=frame_of, seconds=None):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps))
         stream.height, stream.width = 64, 160
@@ -43,7 +43,7 @@ def render(path, *, x264="keyint=30", codec="libx264", fps=25,
             stream.codec_context.options = {
                 "preset": "veryfast", "crf": "18", "x264-params": x264}
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(pictures(number), "rgb24")
+            frame = av.VideoFrame.from_ndarray(paint(number), "rgb24")
             if seconds is not None:
                 frame.time_base = Fraction(1, 1000)
                 frame.pts = round(1000 * seconds[number])

@@ -1,4 +1,4 @@
-"""The submission format: there and back, other tools' files, bad ones."""
+"""The submission format: written, read, and refused where it is wrong."""
 
 import json
 
@@ -16,7 +16,7 @@ PREDICTIONS = {
 }
 
 
-def test_there_and_back(tmp_path):
+def test_written_predictions_are_read_back(tmp_path):
     path = tmp_path / "predictions.json"
     write_predictions(path, PREDICTIONS)
     assert read_predictions(path) == PREDICTIONS
@@ -24,13 +24,12 @@ def test_there_and_back(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_file_as_the_format_says(tmp_path):
+def test_the_file_is_as_the_format_says(tmp_path):
     path = tmp_path / "predictions.json"
     write_predictions(path, {"v": PREDICTIONS["video_b"][:1]},
-                      version="VERSION 1.3",
                       external_data={"used": True, "details": "ViT-g"})
     assert json.loads(path.read_text()) == {
-        "version": "VERSION 1.3",
+        "version": "losa_jax",
         "results": {"v": [{"segment": [1.5, 3.25], "label": "HighJump",
                            "score": 0.5}]},
         "external_data": {"used": True, "details": "ViT-g"}}
@@ -55,12 +54,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
             write_predictions(path, {"v": [Detection(start, end, "a",
                                                      score)]})
     with pytest.raises(TypeError):  # json cannot write it, half-way through
-        write_predictions(path, PREDICTIONS, version=object())
+        write_predictions(path, PREDICTIONS, external_data={"x": object()})
     assert read_predictions(path) == PREDICTIONS
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_other_tools_write(tmp_path):
+def test_files_of_other_tools_are_read(tmp_path):
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps({
         "results": {"v": [
@@ -110,25 +109,25 @@ def test_all_bad_entries_are_reported_together(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"{", "not a JSON file"),
-    (b"\xff\xfe\x00", "not a JSON file"),
+    (b"{", "cannot be read as JSON"),
+    (b"\xff\xfe\x00", "cannot be read as JSON"),
     (b"[]", 'no "results" object'),
     (b'{"results": []}', 'no "results" object'),
 ])
-def test_not_such_a_file(tmp_path, content, message):
+def test_other_files_are_refused(tmp_path, content, message):
     path = tmp_path / "predictions.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_predictions(path)
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_predictions(tmp_path / "missing.json")
 
 
 @pytest.mark.shared
-def test_real_files(shared_dir):
+def test_public_files_are_read(shared_dir):
     turn = read_predictions(
         shared_dir / "data/detections/turn_flow_scnn_thumos14.json")
     assert len(turn) == 213 and sum(map(len, turn.values())) == 16565

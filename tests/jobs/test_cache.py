@@ -9,7 +9,6 @@ import pytest
 from losa_jax.data.features import tap_cache
 from losa_jax.data.records import Window
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows import augment
 from losa_jax.data.windows.examples import TrainWindows
 from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.distributed import sharding
@@ -20,6 +19,7 @@ from losa_jax.jobs import train as train_job
 from losa_jax.jobs.setup import load_data
 from losa_jax.training import build
 from losa_jax.training.feature_store import open_store
+from tests.data.reading import read_window, views_of_testing
 
 pytestmark = pytest.mark.slow
 
@@ -228,8 +228,9 @@ def test_a_cache_of_every_patch_serves_every_grid(
 
     got = taps(config, *store.read_windows(video, [window]))
     config.data.cache = ""
-    frames = augment.test_view(FrameCache(0).read_window(video, window), 32,
-                               config.augment.test_resize)
+    frames = views_of_testing(
+        read_window(FrameCache(0), video, window), 32,
+        config.augment.test_resize)
     want = taps(config, {"frames": frames})
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 

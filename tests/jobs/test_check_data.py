@@ -1,16 +1,13 @@
 """check_data names every fault of videos and annotations."""
 
 import json
-import os
 import shutil
 
 import pytest
 
 from losa_jax.data.annotations import load
-from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
-from losa_jax.jobs.transcode import transcode
 
 
 @pytest.fixture
@@ -66,29 +63,3 @@ def test_every_fault_is_named(odd, tmp_path, capsys, monkeypatch):
     (tmp_path / "run").mkdir()
     data = load_data(config, tmp_path / "run")
     assert {video.video_id for video in data.train} == set(names[2:])
-
-
-def test_small_copies_are_made_once_and_can_be_trained_on(
-        config, tmp_path, capsys):
-    config = config.copy_and_resolve_references()
-    config.augment.size = 16
-    copies = tmp_path / "copies"
-    assert transcode(config, tmp_path, copies) == 6
-    # A killed start's rest, a copy that is gone, a source that is newer.
-    (copies / "x.mp4.partial").write_bytes(b"half")
-    first, second = sorted(copies.glob("*.mp4"))[:2]
-    first.unlink()
-    os.utime(second, (0, 0))
-    assert transcode(config, tmp_path, copies) == 2
-    assert "4 of 6 copies are there" in capsys.readouterr().out
-    assert not list(copies.glob("*.partial"))
-    source = config.data.videos
-    config.data.videos = str(copies)
-    (tmp_path / "run").mkdir()
-    data = load_data(config, tmp_path / "run")
-    assert {video.info.height for video in data.train} == {18}
-    with pytest.raises(InputError, match="the videos themselves"):
-        transcode(config, tmp_path, copies / "../copies")
-    config.data.videos, config.transcode.gop = source, 5
-    with pytest.raises(InputError, match="(?s)holds copies made with.*gop"):
-        transcode(config, tmp_path, copies)

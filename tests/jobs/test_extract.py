@@ -10,8 +10,7 @@ import pytest
 
 from configs import thumos_features
 from losa_jax.data.features.record import read_record
-from losa_jax.data.video.decode import probe_video, read_frames
-from losa_jax.data.windows import augment
+from losa_jax.data.video.probe import probe_video
 from losa_jax.distributed import processes
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
@@ -22,6 +21,7 @@ from losa_jax.jobs.train import train
 from losa_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from losa_jax.training.feature_store import open_feature_files
 from losa_jax.weights.backbone_folder import open_backbone
+from tests.data.reading import read_frames, views_of_testing
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ def test_a_feature_is_videomaes_of_its_clip(config, extracted):
     assert got.dtype == np.float32
     assert len(got) == len(range(0, info.frame_count - 15, 4))
     for row in (0, 1, len(got) - 1):
-        clip = augment.test_view(
+        clip = views_of_testing(
             read_frames(path, range(4 * row, 4 * row + 16)), 32,
             config.augment.test_resize)
         np.testing.assert_allclose(got[row], _numpy_feature(clip, config),
@@ -256,7 +256,7 @@ def test_features_with_adapters_are_what_the_head_reads(
     # The first window, once for each device.
     run, = loaded
     step = info.fps / 10
-    frames = augment.test_view(read_frames(
+    frames = views_of_testing(read_frames(
         path, [int((i + 0.5) * step + 1e-6) for i in range(64)]), 32,
         config.augment.test_resize)[None]
 

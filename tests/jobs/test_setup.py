@@ -2,6 +2,7 @@
 
 import json
 import logging
+from unittest.mock import Mock
 
 import pytest
 
@@ -77,19 +78,26 @@ def test_the_annotations_are_parsed_once(config, tmp_path, monkeypatch):
 
 
 def test_or_the_run_stops_and_names_it(config, tmp_path):
-    with pytest.raises(InputError, match="training.1: .*starts at 9 s"):
-        load_data(config, tmp_path)
-    config.data.on_broken_video = "skip"
-    data = load_data(config, tmp_path)
-    assert [video.video_id for video in data.train] == [
-        "training.0", "training.2", "training.3"]
+    for config.data.on_broken_video in ("stop", "skip"):
+        with pytest.raises(InputError, match=(
+                r"2 wrong entries:\n"
+                r"  training.1, annotation 1: segment \[9.0, 9.5\] reaches "
+                r"outside the video, 0 to 1.64 seconds\n"
+                r"  training.1, annotation 2: segment \[1.0, 1.9\] ")):
+            load_data(config, tmp_path)
     config.data.on_outside = "ask"
     with pytest.raises(InputError, match="on_outside='ask'"):
         load_data(config, tmp_path)
+
+
+def test_or_actions_stay_outside_their_video(config, tmp_path):
+    config.data.on_outside = "keep"
+    data = load_data(config, tmp_path)
+    assert _segments(data.train[1]) == [(0.2, 0.6), (9.0, 9.5), (1.0, 1.9)]
 
 
 def test_a_whole_video_of_frames_is_no_window(config):
     config.window.test_whole = True
     with pytest.raises(InputError, match="config.window.test_whole=True"):
         window_reader(config, None, {})
-    assert window_reader(config, object(), {})
+    assert window_reader(config, Mock(), {})

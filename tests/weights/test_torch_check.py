@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from losa_jax.data.video.decode import read_frames
-from losa_jax.data.windows.augment import test_view as view
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.open_checkpoint import open_checkpoint
+from tests.data.reading import read_frames, views_of_testing
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,8 @@ def test_features_of_a_real_clip(shared_dir, real_backbone, size):
     source, output = real_backbone
     spec, params, _ = backbone_folder.open_backbone(output)
     video = sorted((shared_dir / "data/gestures/videos").glob("*.mp4"))[0]
-    clip = view(read_frames(video, range(20, 52, 2)), size, "squash")[None]
+    clip = views_of_testing(read_frames(video, range(20, 52, 2)), size,
+                            "squash")[None]
     assert clip.shape == (1, 16, size, size, 3) and np.ptp(clip) > 100
     found = compare_tokens(spec, open_checkpoint(source).tensors, params,
                            clip)

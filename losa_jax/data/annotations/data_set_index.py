@@ -1,11 +1,10 @@
-"""What a data set of `losa_jax.data.build` says of its videos.
+"""The index of a data set of `losa_jax.data.build`.
 
-TFDS keeps it as metadata.json beside the records, so that annotations and
-probed facts are known without reading a single video. JSON keeps every
-number exactly.
+TFDS stores it as metadata.json beside the records, so that annotations and
+probed facts can be read without reading a video.
 
     {"format_version": 1, "embedded": true, "class_names": [...],
-     "plan": {...}, "left_out": {video id: reason},
+     "left_out": {video id: reason},
      "videos": {split: [entry, in the order of the split's records]}}
 """
 
@@ -15,32 +14,43 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.records import AnnotatedVideo, VideoInfo
+from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
 from losa_jax.errors import InputError
 
 FORMAT_VERSION = 1
 INDEX_FILE = "metadata.json"  # TFDS's name
-INFO_FILE = "dataset_info.json"  # TFDS's name; written last
-PARTS_SUFFIX = ".parts"
+INFO_FILE = "dataset_info.json"  # TFDS's name
 
 
-def make_entry(video: AnnotatedVideo, info: VideoInfo, num_bytes: int,
+def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
+               infos: Mapping[str, VideoInfo], broken: Sequence[BrokenVideo],
                class_names: Sequence[str], *, embedded: bool
                ) -> dict[str, Any]:
-    """One video, as it is kept in the index.
+    """Returns the index of the videos that `infos` has.
 
     Args:
-      num_bytes: of the file.
       class_names: in the order of label_id.
-      embedded: the records hold the file; else the path is what counts.
+      embedded: whether the records hold the files, or their paths.
     """
+    videos = {
+        split: [_entry(video, infos[video.video_id], class_names, embedded)
+                for video in chosen if video.video_id in infos]
+        for split, chosen in splits.items()}
+    return {"format_version": FORMAT_VERSION, "embedded": embedded,
+            "class_names": list(class_names),
+            "left_out": {one.video_id: one.reason for one in broken},
+            "videos": {split: entries for split, entries in videos.items()
+                       if entries}}
+
+
+def _entry(video: AnnotatedVideo, info: VideoInfo,
+           class_names: Sequence[str], embedded: bool) -> dict[str, Any]:
     probed = dataclasses.asdict(info)
     path = Path(probed.pop("path"))
     return {
         "video_id": video.video_id,
-        # Where the file once lay is no part of a set that holds it.
         "file": path.name if embedded else str(path.absolute()),
-        "bytes": num_bytes,
+        "bytes": path.stat().st_size,
         "probed": probed,
         "annotated": {
             "subset": video.subset,
@@ -53,48 +63,28 @@ def make_entry(video: AnnotatedVideo, info: VideoInfo, num_bytes: int,
                 for action in video.actions]}}
 
 
-def probed_info(entry: Mapping[str, Any], folder: Path) -> VideoInfo:
-    """Facts of a video; an embedded one's path is a name in the folder."""
-    return VideoInfo(path=folder / entry["file"], **entry["probed"])
+def data_sets(folder: Path) -> list[Path]:
+    """Returns the data sets that a folder is or holds two levels down."""
+    if (folder / INFO_FILE).is_file():
+        return [folder]
+    # Names of versions; those of TFDS's temporary folders begin with letters.
+    return sorted(path.parent for path in folder.glob(f"*/[0-9]*/{INFO_FILE}"))
 
 
 def find_data_set(folder: str | Path) -> Path:
-    """The folder with dataset_info.json: itself, or one two levels down.
-
-    Raises:
-      InputError: none, an unfinished one, or several.
-    """
-    folder = Path(folder)
-    if (folder / INFO_FILE).is_file():
-        return folder
-    found = sorted(path.parent for path in folder.glob(f"*/*/{INFO_FILE}"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{folder} holds several data sets: name one of "
-                         f"{', '.join(map(str, found))}")
-    unfinished = [*folder.glob(f"*/*{PARTS_SUFFIX}"),
-                  *folder.glob(f"*{PARTS_SUFFIX}")]
-    if unfinished:
-        raise InputError(
-            f"{folder}: the data set is not finished: run `python -m "
-            "losa_jax.data.build` again, it goes on where it stopped")
-    raise InputError(f"{folder}: no data set of `python -m "
-                     f"losa_jax.data.build` (no {INFO_FILE})")
-
-
-def is_data_set(folder: Path) -> bool:
-    """Whether a folder is meant as one."""
-    return (folder / INFO_FILE).is_file() or any(
-        folder.glob(f"*/*/{INFO_FILE}"))
+    """Returns the one data set of a folder, or raises InputError."""
+    paths = data_sets(Path(folder))
+    if not paths:
+        raise InputError(f"{folder}: no finished data set of `python -m "
+                         f"losa_jax.data.build` (no {INFO_FILE})")
+    if len(paths) > 1:
+        raise InputError(f"{folder} holds several data sets: give one of "
+                         f"{', '.join(map(str, paths))}")
+    return paths[0]
 
 
 def read_index(data_set: Path) -> dict[str, Any]:
-    """The index of a data set, checked.
-
-    Raises:
-      InputError: unreadable, or of another tool or version.
-    """
+    """Reads the index of a data set; raises InputError for another file."""
     path = data_set / INDEX_FILE
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -104,11 +94,11 @@ def read_index(data_set: Path) -> dict[str, Any]:
     if not isinstance(index, dict) or (
             index.get("format_version") != FORMAT_VERSION):
         raise InputError(f"{path}: not the index of a data set of this "
-                         "version: build it anew")
+                         "version: build the data set again")
     return index
 
 
 def database(index: Mapping[str, Any]) -> dict[str, Any]:
-    """The annotations, in the layout of `formats`."""
+    """Returns the annotations in the layout of `formats`."""
     return {entry["video_id"]: entry["annotated"]
             for entries in index["videos"].values() for entry in entries}

@@ -1,6 +1,6 @@
-"""The layouts in which annotations circulate, made into one.
+"""Reads the public layouts of annotation files into one.
 
-Each reader gives the "database" object of the ActivityNet layout:
+Each reader returns the "database" object of the ActivityNet layout:
 {video id: {"subset", "duration", "fps", "annotations": [{"label",
 "segment"}]}}; `load.load_annotations` checks it.
 
@@ -11,53 +11,56 @@ Each reader gives the "database" object of the ActivityNet layout:
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
     TFDS          the folder that `losa_jax.data.build` wrote
 
-Two files are given with a comma between them. A new layout is a reader here
-and a branch of `read_database`.
+Two files are separated by a comma. A new layout is a reader here and a branch
+of `read_database`.
 """
 
 import csv
+import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations import data_set_index
 from losa_jax.errors import InputError
 
-# BMN's and others' video ids: ActivityNet's with this before them.
+# Some files have this before ActivityNet's video ids.
 YOUTUBE_PREFIX = "v_"
-_THUMOS_SUBSETS = {"val": "validation", "test": "test"}
 AMBIGUOUS = "Ambiguous"
 
 
-def read_database(source: str | Path) -> dict[str, Any]:
-    """The database of a file, of two with a comma between, or of a folder.
+def read_database(paths: str | Path) -> dict[str, Any]:
+    """Reads a file, two files separated by a comma, or a folder.
 
     Raises:
       InputError: missing, or in none of the layouts.
     """
-    first, _, second = str(source).partition(",")
+    first, _, second = str(paths).partition(",")
     path, info = Path(first), Path(second) if second else None
     for one in (path, info):
         if one is not None and not one.exists():
             raise InputError(f"{one}: no such annotation file: check the "
-                             "path, which counts from the current folder")
+                             "path, which is relative to the current folder")
     if path.is_dir():
-        if data_set_index.is_data_set(path):
+        if data_set_index.data_sets(path):
             return data_set_index.database(
                 data_set_index.read_index(data_set_index.find_data_set(path)))
-        return _thumos_text(path)
+        return _read_thumos_folder(path)
     if path.suffix == ".csv":
-        return _afsd(path, info)
-    content = _read_json(path)
+        return _read_afsd(path, info)
+    content = read_json(path)
     if info is not None:
-        return _bmn(content, info)
-    if isinstance(content, dict) and isinstance(content.get("database"),
-                                                dict):
-        return content["database"]
-    if _is_flat(content):
-        return {video_id: _flat_entry(entry)
-                for video_id, entry in content.items()}
+        return _read_bmn(content, info)
+    if isinstance(content, dict):
+        if isinstance(content.get("database"), dict):
+            return content["database"]
+        if content and all(
+                isinstance(entry, dict) and "annotations" in entry
+                and "subset" in entry for entry in content.values()):
+            return {video_id: _with_fps(entry)
+                    for video_id, entry in content.items()}
     raise InputError(
         f"{path}: has no object \"database\" of videos; the format is in "
         "README, \"Your own videos\". BMN's file needs its table too: "
@@ -65,152 +68,141 @@ def read_database(source: str | Path) -> dict[str, Any]:
 
 
 def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
-    """Ambiguous segments of THUMOS-14: `video start end` a line.
+    """Reads ambiguous segments of THUMOS-14 in seconds, by video.
 
     Raises:
-      InputError: missing, or a line of another form.
+      InputError: missing, or a line that is not `video start end`.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for video_id, start, end in _read_lines(Path(path)):
-        found.setdefault(video_id, []).append((start, end))
-    return found
+    segments: dict[str, list[tuple[float, float]]] = {}
+    for video_id, start, end in _read_segments(Path(path)):
+        segments.setdefault(video_id, []).append((start, end))
+    return segments
 
 
-def _read_json(path: Path) -> Any:
+def read_text(path: Path) -> str:
+    """Reads UTF-8, or raises InputError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file ({error}): save it as "
+                         "UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})"
+                         ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON, or raises InputError."""
+    try:
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not JSON: line {error.lineno}, column "
                          f"{error.colno}: {error.msg}; correct it there"
                          ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error}): save it as "
-                         "UTF-8") from error
 
 
-def _is_flat(content: Any) -> bool:
-    return (isinstance(content, dict) and bool(content) and all(
-        isinstance(entry, dict) and "annotations" in entry
-        and "subset" in entry for entry in content.values()))
-
-
-def _flat_entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """THUMOS files with `frames` beside `duration` say the rate by both."""
-    entry = dict(entry)
-    duration, frames = entry.get("duration"), entry.get("frames")
-    if "fps" not in entry and duration and frames and all(
-            isinstance(one, (int, float)) for one in (duration, frames)):
-        entry["fps"] = frames / duration
-    return entry
-
-
-def _read_table(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+def _with_fps(entry: dict[str, Any]) -> dict[str, Any]:
+    """Adds the rate of THUMOS files that have `frames` instead."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return {"fps": entry["frames"] / entry["duration"], **entry}
+    except (KeyError, TypeError, ZeroDivisionError):
+        return entry
+
+
+def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
+                ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields "file, row" and the columns of each row."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
-    missing = [name for name in needed if not rows or name not in rows[0]]
+    columns = text + numbers
+    missing = [name for name in columns if not rows or name not in rows[0]]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs "
-                         f"{', '.join(needed)}")
-    return rows
+                         f"{', '.join(columns)}")
+    for number, row in enumerate(rows, 2):
+        where = f"{path}, row {number}"
+        try:
+            values = {name: float(row[name]) for name in numbers}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: " + ", ".join(
+                f"{name}={row[name]!r}" for name in numbers)
+                + ": numbers are needed") from error
+        yield where, row | values
 
 
-def _numbers(path: Path, number: int, row: dict[str, str], *names: str
-             ) -> list[float]:
-    """Fields of a row (counted from 0, below the head) as numbers."""
-    try:
-        return [float(row[name]) for name in names]
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}, row {number + 2}: "
-            f"{', '.join(f'{name}={row[name]!r}' for name in names)}: "
-            "numbers are needed") from error
-
-
-def _bmn(content: Any, info: Path) -> dict[str, Any]:
-    """BMN's JSON says no subset: the table does."""
+def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
+    """Reads BMN's pair: only the table has the subsets."""
     database: dict[str, Any] = {}
-    for number, row in enumerate(_read_table(
-            info, ("video", "subset", "seconds", "fps"))):
+    for where, row in _read_table(info, ("video", "subset"),
+                                  ("seconds", "fps")):
         name = row["video"]
         entry = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entry, dict):
-            raise InputError(f"{info}: {name} is not among the annotations: "
+            raise InputError(f"{where}: {name} is not among the annotations: "
                              "give the two files of one data set")
-        seconds, fps = _numbers(info, number, row, "seconds", "fps")
         database[name.removeprefix(YOUTUBE_PREFIX)] = {
             "subset": row["subset"],
-            "duration": entry.get("duration_second", seconds),
-            "fps": fps,
+            "duration": entry.get("duration_second", row["seconds"]),
+            "fps": row["fps"],
             "annotations": entry.get("annotations", [])}
     return database
 
 
-def _afsd(path: Path, info: Path | None) -> dict[str, Any]:
-    """AFSD's two tables of one subset."""
+def _read_afsd(path: Path, info: Path | None) -> dict[str, Any]:
+    """Reads AFSD's two tables of one subset."""
     if info is None:
         raise InputError(f"{path}: AFSD's annotations need their table of "
                          "videos too: val_Annotation.csv,val_video_info.csv")
-    subset = next((name for key, name in _THUMOS_SUBSETS.items()
-                   if path.name.lower().startswith(key)), "test")
+    subset = "validation" if path.name.lower().startswith("val") else "test"
     database: dict[str, Any] = {}
-    for number, row in enumerate(_read_table(
-            info, ("video", "fps", "count"))):
-        fps, count = _numbers(info, number, row, "fps", "count")
-        if fps <= 0:
-            raise InputError(f"{info}, row {number + 2}: fps={fps:g}: give "
-                             "the frames a second")
+    for where, row in _read_table(info, ("video",), ("fps", "count")):
+        if row["fps"] <= 0:
+            raise InputError(f"{where}: fps={row['fps']:g}: give the frames a "
+                             "second")
         database[row["video"]] = {
-            "subset": subset, "fps": fps, "duration": count / fps,
-            "annotations": []}
-    for number, row in enumerate(_read_table(
-            path, ("video", "type", "start", "end"))):
+            "subset": subset, "fps": row["fps"],
+            "duration": row["count"] / row["fps"], "annotations": []}
+    for where, row in _read_table(path, ("video", "type"), ("start", "end")):
         if row["video"] not in database:
-            raise InputError(f"{path}, row {number + 2}: {row['video']} is "
-                             f"not in {info}: give the two files of one "
-                             "subset")
+            raise InputError(f"{where}: {row['video']} is not in {info}: give "
+                             "the two files of one subset")
         database[row["video"]]["annotations"].append({
-            "label": row["type"],
-            "segment": _numbers(path, number, row, "start", "end")})
+            "label": row["type"], "segment": [row["start"], row["end"]]})
     return database
 
 
-def _thumos_text(folder: Path) -> dict[str, Any]:
-    """One file a class; Ambiguous segments are kept under their name."""
+def _read_thumos_folder(folder: Path) -> dict[str, Any]:
+    """Reads one file a class; videos with Ambiguous segments only are kept."""
     database: dict[str, Any] = {}
-    files = sorted(path for path in folder.glob("*.txt")
-                   if re.fullmatch(r".+_(val|test)\.txt", path.name))
-    if not files:
-        raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
-                         "in it: name the folder of THUMOS' annotations")
-    for path in files:
-        label, _, key = path.stem.rpartition("_")
-        for video_id, start, end in _read_lines(path):
+    for path in sorted(folder.glob("*.txt")):
+        match = re.fullmatch(r"(.+)_(val|test)\.txt", path.name)
+        if match is None:
+            continue
+        label, subset = match.groups()
+        for video_id, start, end in _read_segments(path):
             entry = database.setdefault(video_id, {
-                "subset": _THUMOS_SUBSETS[key], "annotations": []})
+                "subset": "validation" if subset == "val" else "test",
+                "annotations": []})
             if label != AMBIGUOUS:
                 entry["annotations"].append(
                     {"label": label, "segment": [start, end]})
+    if not database:
+        raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
+                         "in it: give the folder of THUMOS' annotations")
     return database
 
 
-def _read_lines(path: Path) -> list[tuple[str, float, float]]:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})"
-                         ) from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        parts = line.split()
-        if not parts:
+def _read_segments(path: Path) -> list[tuple[str, float, float]]:
+    segments = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
             continue
         try:
-            video_id, start, end = parts
-            found.append((video_id, float(start), float(end)))
+            video_id, start, end = line.split()
+            segments.append((video_id, float(start), float(end)))
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: {line!r} is no `video "
+            raise InputError(f"{path}, line {number}: {line!r} is not `video "
                              "start end`") from error
-    return found
+    return segments

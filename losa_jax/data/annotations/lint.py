@@ -1,27 +1,24 @@
-"""What is odd about annotations, video by video, and what is done about it.
+"""Faults in annotations, by category, and what is done about them.
 
-    actions outside      reach past the end: data.on_outside says whether the
-                         run stops, or they are cut and those wholly outside
-                         dropped; scoring keeps them, as other tools do
+    actions outside      reach outside their video (`outside.is_outside`):
+                         data.on_outside says whether a run stops or cuts
+                         them; scoring keeps them, as other tools do
     empty actions        last no time: data.on_outside=clip drops them
-    shorter than a frame kept; nothing can find them
+    shorter than a frame kept, although no detection can match them
     given twice          one label, both ends within a millisecond: kept for
-                         training, where a copy changes nothing; scored once
+                         training, scored once
     nearly given twice   one label, tIoU of 0.9 and more: kept, scored twice
-    under two labels     one segment, two labels (THUMOS-14's CliffDiving is
-                         Diving too): both are trained and scored
-    wrong duration       of a THUMOS-14 file that takes 30 frames a second
-                         for every video: put right (`thumos.SLOW_VIDEOS`)
-
-"Outside" is measured by the annotated duration, unless the video's file says
-another (by more than 1 %) or the annotations say none.
+    under two labels     one segment, two labels (each CliffDiving of
+                         THUMOS-14 is a Diving too): trained and scored
+    wrong duration       a THUMOS-14 file that assumes 30 frames a second for
+                         every video: corrected (`thumos_facts.SLOW_VIDEOS`)
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from losa_jax.data.annotations.outside import outside_slack_seconds
+from losa_jax.data.annotations.outside import is_outside
 from losa_jax.data.records import Action, AnnotatedVideo
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
@@ -33,59 +30,56 @@ NEARLY_TWICE = "actions nearly given twice"
 TWO_LABELS = "actions under two labels"
 WRONG_DURATION = "a wrong duration that is known"
 NEARLY_IOU = 0.9
-# Where the annotations say no rate.
-_USUAL_FPS = 25.0
 
 
 class Fault(NamedTuple):
-    """Something odd about the actions of one video."""
+    """A category of faults in the annotations of one video."""
 
     video_id: str
-    kind: str
+    category: str
     detail: str
 
 
 def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 ) -> list[Fault]:
-    """All that is odd about a video's actions, a fault a kind.
+    """Returns the faults in a video's annotations, one a category.
 
     Args:
-      video: with the segments that the file has.
-      duration_seconds: of its file; None takes what the annotations say.
+      video: with the segments as the file has them.
+      duration_seconds: of the video's file; None: the annotated duration.
     """
     end = duration_seconds or video.duration_seconds
-    frame_seconds = 1 / (video.fps or _USUAL_FPS)
-    found: dict[str, list[str]] = defaultdict(list)
+    frame_seconds = 1 / (video.fps or 25.0)
+    details: dict[str, list[str]] = defaultdict(list)
     if video.correction:
-        found[WRONG_DURATION].append(video.correction)
+        details[WRONG_DURATION].append(video.correction)
     for action in video.actions:
         seconds = action.end_seconds - action.start_seconds
         if seconds < SAME_ACTION_SECONDS:
-            found[EMPTY].append(_show(action))
+            details[EMPTY].append(_show(action))
         elif seconds < frame_seconds:
-            found[SHORT].append(_show(action))
-        if end is not None and _is_outside(action, end):
-            found[OUTSIDE].append(f"{_show(action)} of {end:.2f} s")
+            details[SHORT].append(_show(action))
+        if end is not None and is_outside(action, end):
+            details[OUTSIDE].append(f"{_show(action)} of {end:.2f} s")
     for one, other in _overlapping(video.actions):
-        same = (abs(one.start_seconds - other.start_seconds)
-                <= SAME_ACTION_SECONDS
-                and abs(one.end_seconds - other.end_seconds)
-                <= SAME_ACTION_SECONDS)
+        same = max(abs(one.start_seconds - other.start_seconds),
+                   abs(one.end_seconds - other.end_seconds)
+                   ) <= SAME_ACTION_SECONDS
         if one.label != other.label:
             if same:
                 pair = " and ".join(sorted((one.label, other.label)))
-                found[TWO_LABELS].append(pair)
+                details[TWO_LABELS].append(pair)
         elif same:
-            found[TWICE].append(_show(one))
+            details[TWICE].append(_show(one))
         elif _iou(one, other) >= NEARLY_IOU:
-            found[NEARLY_TWICE].append(f"{_show(one)} and {_show(other)}")
-    return [Fault(video.video_id, kind, _list(kind, entries))
-            for kind, entries in found.items()]
+            details[NEARLY_TWICE].append(f"{_show(one)} and {_show(other)}")
+    return [Fault(video.video_id, category, _join(category, entries))
+            for category, entries in details.items()]
 
 
 def _overlapping(actions: Iterable[Action]
                  ) -> Iterator[tuple[Action, Action]]:
-    """Pairs that share time, or begin and end together."""
+    """Yields pairs that overlap, or start and end together."""
     running: list[Action] = []
     for action in sorted(actions):
         running = [one for one in running if one.end_seconds
@@ -93,11 +87,6 @@ def _overlapping(actions: Iterable[Action]
         for one in running:
             yield one, action
         running.append(action)
-
-
-def _is_outside(action: Action, end: float) -> bool:
-    slack = outside_slack_seconds(end)
-    return action.start_seconds < -slack or action.end_seconds > end + slack
 
 
 def _iou(one: Action, other: Action) -> float:
@@ -113,10 +102,8 @@ def _show(action: Action) -> str:
             f"{action.end_seconds:g}]")
 
 
-def _list(kind: str, entries: list[str]) -> str:
-    if kind == WRONG_DURATION:
-        return entries[0]
-    if kind == TWO_LABELS:
+def _join(category: str, entries: list[str]) -> str:
+    if category == TWO_LABELS:
         return ", ".join(f"{count} x {pair}"
                          for pair, count in Counter(entries).items())
     more = f", and {len(entries) - 1} more" if len(entries) > 1 else ""
@@ -124,10 +111,10 @@ def _list(kind: str, entries: list[str]) -> str:
 
 
 def summarize(faults: Iterable[Fault], most: int = 5) -> list[str]:
-    """A line a kind: how many videos, and the names of some."""
+    """Returns a line a category: the number of videos, and some names."""
     names: dict[str, list[str]] = defaultdict(list)
     for fault in faults:
-        names[fault.kind].append(fault.video_id)
-    return [f"{kind}: {len(found)} videos ({', '.join(found[:most])}"
-            + (", ...)" if len(found) > most else ")")
-            for kind, found in names.items()]
+        names[fault.category].append(fault.video_id)
+    return [f"{category}: {len(videos)} videos ({', '.join(videos[:most])}"
+            + (", ...)" if len(videos) > most else ")")
+            for category, videos in names.items()]

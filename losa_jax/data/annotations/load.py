@@ -1,14 +1,10 @@
-"""Annotations of any layout of `formats`, read once and checked as a whole.
+"""Reads and checks annotations, from the database that `formats` returns:
 
-They come as ActivityNet's JSON or are made into it:
+    {"video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,
+                 "annotations": [{"label": "jump", "segment": [3.2, 4.8]}]}}
 
-    {"database": {
-       "video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,
-                   "annotations": [
-                     {"label": "jump", "segment": [3.2, 4.8]}]}}}
-
-`duration`, `fps` and `label_id` may be absent; times are seconds. All
-problems of a file are collected and reported at once.
+Times are seconds; `duration`, `fps` and an annotation's `label_id` may be
+absent.
 """
 
 import difflib
@@ -20,51 +16,42 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations import thumos_facts
-from losa_jax.data.annotations.formats import read_database
+from losa_jax.data.annotations.formats import read_database, read_text
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError
 
 MAX_REPORTED = 20
-# Durations that agree within this share are one.
+# Durations that agree within this share are the same.
 _SAME_DURATION = 0.01
 
 
 def load_class_names(path: str | Path) -> tuple[str, ...]:
-    """Class names, one a line, in label order.
+    """Reads class names, one a line, in label order.
 
     Raises:
       InputError: missing, empty, or a name twice.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file of class names, one a line: "
-                         "check the path")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error}): save it as "
-                         "UTF-8") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names or len(set(names)) != len(names):
+        raise InputError(f"{path}: no such file of class names: check the "
+                         "path")
+    lines = map(str.strip, read_text(path).splitlines())
+    names = tuple(filter(None, lines))
+    if not names or len(set(names)) < len(names):
         raise InputError(f"{path}: needs different class names, one a line; "
                          f"it has {len(names)} lines, {len(set(names))} "
                          "different ones")
-    return tuple(names)
+    return names
 
 
 def load_annotations(path: str | Path,
                      class_names: Sequence[str] | None = None
                      ) -> Annotations:
-    """Reads and checks a file.
-
-    Segments are as the file has them, even empty ones and those that reach
-    outside their video: `losa_jax.data.annotations.outside.clipped_to`
-    treats them when the length of the videos is known.
+    """Reads and checks annotations; see `outside` for what it leaves.
 
     Args:
-      path: a file, or files, in one of the layouts of
-        `losa_jax.data.annotations.formats`.
-      class_names: the classes in label order; None takes the file's own.
+      path: a file, or files, in one of the layouts of `formats`.
+      class_names: the classes in label order; None: the file's own.
 
     Raises:
       InputError: names every wrong entry.
@@ -72,96 +59,78 @@ def load_annotations(path: str | Path,
     path = Path(path)
     problems: list[str] = []
     videos: dict[str, AnnotatedVideo] = {}
-    label_ids: dict[str, tuple[int | None, ...]] = {}
     for video_id, entry in read_database(path).items():
-        video = _read_video(video_id, entry, label_ids, problems)
+        video = _read_video(video_id, entry, problems)
         if video is not None:
             videos[video_id] = video
     if class_names is None:
-        names = class_order(videos, label_ids, problems)
+        names = class_order(videos, problems)
     else:
         names = tuple(class_names)
-        _refuse_other_labels(videos, names, problems)
+        _check_labels(videos, names, problems)
     if problems:
         raise wrong_entries(path, problems)
     if not videos:
         raise InputError(f"{path}: no videos under \"database\"; the format is "
                          "in README, \"Your own videos\"")
-    return Annotations(path, videos, names,
-                       label_ids if class_names is None else None)
+    return Annotations(path, videos, names, class_names is not None)
 
 
 def wrong_entries(path: Path, problems: Sequence[str],
                   remedy: str = "Correct the file") -> InputError:
-    """The error that lists the problems of a file, one a line."""
-    shown = problems[:MAX_REPORTED]
-    more = len(problems) - len(shown)
-    return InputError(
-        f"{path}: {len(problems)} wrong entries:\n"
-        + "\n".join(f"  {line}" for line in shown)
-        + (f"\n  and {more} more" if more else "") + f"\n{remedy}")
+    """Returns the error that lists the problems of a file, one a line."""
+    more = len(problems) - MAX_REPORTED
+    return InputError("\n  ".join(
+        [f"{path}: {len(problems)} wrong entries:", *problems[:MAX_REPORTED],
+         *([f"and {more} more"] if more > 0 else [])]) + f"\n{remedy}")
 
 
-def _read_video(video_id: str, entry: Any,
-                label_ids: dict[str, tuple[int | None, ...]],
-                problems: list[str]) -> AnnotatedVideo | None:
-    """A video; the label_id of each of its actions goes into `label_ids`."""
+def _read_video(video_id: str, entry: Any, problems: list[str]
+                ) -> AnnotatedVideo | None:
+    problem = ""
+    name = video_id
     if not _is_clean(video_id):
-        problems.append(f"video id {video_id!r}: empty, or a control "
-                        "character in it")
+        name, problem = repr(video_id), "is empty or no printable video id"
+    elif not isinstance(entry, dict):
+        problem = "is no object"
+    elif not isinstance(entry.get("subset"), str):
+        problem = "has no \"subset\" (training, testing ...)"
+    elif not isinstance(entry.get("annotations") or [], list):
+        problem = "\"annotations\" is no list"
+    if problem:
+        problems.append(f"{name}: {problem}")
         return None
-    if not isinstance(entry, dict):
-        problems.append(f"{video_id}: is no object")
-        return None
-    if not isinstance(entry.get("subset"), str):
-        problems.append(f"{video_id}: has no \"subset\" (training, testing "
-                        "...)")
-        return None
-    numbers = {}
+    numbers = []
     for key in ("duration", "fps"):
         value = entry.get(key)
         if value is not None and not _is_positive(value):
             problems.append(f"{video_id}: {key} is {value!r}, must be a "
                             "positive number or absent")
             value = None
-        numbers[key] = value
-    numbers["duration"], numbers["fps"], correction = _put_right(
-        video_id, numbers["duration"], numbers["fps"])
-    annotations = entry.get("annotations") or []
-    if not isinstance(annotations, list):
-        problems.append(f"{video_id}: \"annotations\" is no list")
-        return None
-    actions, ids = [], []
-    for number, annotation in enumerate(annotations):
-        where = f"{video_id}, annotation {number}"
-        action = _read_action(where, annotation, problems)
-        if action is not None:
-            label_id = annotation.get("label_id")
-            if label_id is not None and type(label_id) is not int:
-                problems.append(f"{where}: label_id {label_id!r} is no whole "
-                                "number")
-                label_id = None
-            actions.append(action)
-            ids.append(label_id)
-    label_ids[video_id] = tuple(ids)
-    return AnnotatedVideo(video_id, entry["subset"].lower(),
-                          numbers["duration"], numbers["fps"],
-                          tuple(actions), correction)
+        numbers.append(value)
+    duration, fps, correction = _corrected(video_id, *numbers)
+    actions = [_read_action(f"{video_id}, annotation {number}", annotation,
+                            problems)
+               for number, annotation in enumerate(
+                   entry.get("annotations") or [])]
+    return AnnotatedVideo(
+        video_id, entry["subset"].lower(), duration, fps,
+        tuple(one[0] for one in actions if one), correction,
+        tuple(one[1] for one in actions if one))
 
 
-def _put_right(video_id: str, duration: float | None, fps: float | None
+def _corrected(video_id: str, duration: float | None, fps: float | None
                ) -> tuple[float | None, float | None, str]:
-    """Duration, rate, and what was wrong with them: 30 frames a second taken
-    for a THUMOS-14 video of fewer."""
+    """Corrects a THUMOS-14 video that the file assumes to have 30 frames a
+    second; returns duration, rate and what was wrong."""
     rate, seconds = thumos_facts.SLOW_VIDEOS.get(video_id, (0.0, 0.0))
     wrong = seconds * rate / thumos_facts.USUAL_FPS
     if not rate or duration is None or (
             abs(duration - wrong) > _SAME_DURATION * wrong):
         return duration, fps, ""
-    correction = (f"{duration:.2f} s is the length at "
-                  f"{thumos_facts.USUAL_FPS:g} frames a second; the "
-                  f"video has {rate:g}: {seconds:.2f} s is taken")
-    return seconds, rate, correction
+    return seconds, rate, (
+        f"{duration:.2f} s is the length at {thumos_facts.USUAL_FPS:g} "
+        f"frames a second; the video has {rate:g}: {seconds:.2f} s is used")
 
 
 def _is_clean(text: str) -> bool:
@@ -177,30 +146,33 @@ def _is_positive(value: Any) -> bool:
 
 
 def _read_action(where: str, annotation: Any, problems: list[str]
-                 ) -> Action | None:
+                 ) -> tuple[Action, int | None] | None:
+    """Returns an action and its label_id."""
     try:
-        # Some circulating files write the numbers as text.
+        # Some public files have the numbers as text.
         start, end = map(float, annotation["segment"])
-        label = annotation["label"]
-    except (KeyError, TypeError, ValueError, OverflowError):
+        label, label_id = annotation["label"], annotation.get("label_id")
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         problems.append(f"{where}: needs \"label\" and \"segment\": [start, "
                         f"end] in seconds, is {str(annotation)[:80]}")
         return None
+    problem = ""
     if not isinstance(label, str) or not _is_clean(label):
-        problems.append(f"{where}: label {label!r} is no name")
+        problem = f"label {label!r} is no name"
+    elif not (math.isfinite(start) and math.isfinite(end)):
+        problem = f"segment [{start}, {end}] is not finite"
+    elif end < start:
+        problem = f"segment [{start}, {end}] ends before it starts"
+    elif label_id is not None and type(label_id) is not int:
+        problem = f"label_id {label_id!r} is no whole number"
+    if problem:
+        problems.append(f"{where}: {problem}")
         return None
-    if not (math.isfinite(start) and math.isfinite(end)):
-        problems.append(f"{where}: segment [{start}, {end}] is not finite")
-        return None
-    if end < start:
-        problems.append(f"{where}: segment [{start}, {end}] ends before it "
-                        "starts")
-        return None
-    return Action(start, end, label)
+    return Action(start, end, label), label_id
 
 
-def _refuse_other_labels(videos: Mapping[str, AnnotatedVideo],
-                         names: Sequence[str], problems: list[str]) -> None:
+def _check_labels(videos: Mapping[str, AnnotatedVideo],
+                  names: Sequence[str], problems: list[str]) -> None:
     known = set(names)
     for video in videos.values():
         for number, action in enumerate(video.actions):
@@ -212,32 +184,29 @@ def _refuse_other_labels(videos: Mapping[str, AnnotatedVideo],
                     + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-def class_order(videos: Mapping[str, AnnotatedVideo],
-                label_ids: Mapping[str, Sequence[int | None]],
-                problems: list[str]) -> tuple[str, ...]:
-    """The labels of the actions, in the order of their label_id if all have
-    one, else sorted.
+def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
+                ) -> tuple[str, ...]:
+    """Returns the actions' labels by label_id if all have one, else sorted.
 
     Args:
-      label_ids: of each video's actions.
-      problems: takes those of the label_ids.
+      problems: contradictions between label_ids are appended to it.
     """
     ids_of: dict[str, set[int | None]] = {}
-    for video_id, video in videos.items():
-        for action, label_id in zip(video.actions, label_ids[video_id],
+    for video in videos.values():
+        for action, label_id in zip(video.actions, video.label_ids,
                                     strict=True):
             ids_of.setdefault(action.label, set()).add(label_id)
-    numbers = {label: {one for one in ids if one is not None}
-               for label, ids in ids_of.items()}
-    for label, ids in numbers.items():
-        if len(ids) > 1:
-            shown = ", ".join(str(label_id) for label_id in sorted(ids))
-            problems.append(f"label {label!r} has several label_id: {shown}")
-    if any(len(ids) != 1 or None in ids for ids in ids_of.values()):
+    label_of: dict[int, str] = {}
+    for label, ids in ids_of.items():
+        numbers = sorted(one for one in ids if one is not None)
+        if len(numbers) > 1:
+            problems.append(f"label {label!r} has several label_id: "
+                            f"{', '.join(map(str, numbers))}")
+        label_of |= {number: label for number in numbers[:1]}
+    if any(len(ids) > 1 or None in ids for ids in ids_of.values()):
         return tuple(sorted(ids_of))
-    if len(set().union(*numbers.values())) != len(numbers):
+    if len(label_of) < len(ids_of):
         problems.append("several labels share one label_id: give the classes "
                         "with --config.data.class_names=FILE, or correct "
                         "label_id")
-    return tuple(sorted(numbers, key=lambda label: (min(numbers[label]),
-                                                    label)))
+    return tuple(label_of[number] for number in sorted(label_of))

@@ -1,8 +1,7 @@
-"""Segments that reach outside their video, or last no time.
+"""Actions that reach outside their video, or last no time.
 
-What is outside is only known with the length of the video, and that is best
-known from its file: annotations are read once, and clipped when the files
-have been probed.
+What is outside depends on the length of the video's file, so annotations are
+clipped after the files have been probed.
 """
 
 import dataclasses
@@ -17,10 +16,9 @@ from losa_jax.errors import InputError
 logger = logging.getLogger(__name__)
 
 ON_OUTSIDE = ("error", "clip", "keep")
-# Durations in annotation files are rounded: a segment may reach this far
-# past the end (or this share of the duration) and is cut without a word.
-OUTSIDE_TOLERANCE_SECONDS = 0.05
-OUTSIDE_TOLERANCE_SHARE = 0.001
+# Durations in annotation files are rounded.
+TOLERANCE_SECONDS = 0.05
+TOLERANCE_SHARE = 0.001
 
 
 def refuse_unknown_rule(on_outside: str) -> None:
@@ -30,27 +28,30 @@ def refuse_unknown_rule(on_outside: str) -> None:
                          f"one of {', '.join(ON_OUTSIDE)}")
 
 
-def outside_slack_seconds(duration_seconds: float) -> float:
-    """How far a segment may reach outside a video without being outside."""
-    return max(OUTSIDE_TOLERANCE_SECONDS,
-               OUTSIDE_TOLERANCE_SHARE * duration_seconds)
+def is_outside(action: Action, end_seconds: float) -> bool:
+    """Whether an action reaches outside its video by more than rounding.
+
+    Args:
+      end_seconds: length of the video; infinite where it is not known.
+    """
+    tolerance = 0.0 if math.isinf(end_seconds) else max(
+        TOLERANCE_SECONDS, TOLERANCE_SHARE * end_seconds)
+    return (action.start_seconds < -tolerance
+            or action.end_seconds > end_seconds + tolerance)
 
 
 def clipped_to(annotations: Annotations, durations: Mapping[str, float],
                on_outside: str) -> Annotations:
-    """Returns the annotations with every segment inside its video.
+    """Returns annotations with every action inside its video.
+
+    Where no list of classes was given, those are left that have an action.
 
     Args:
-      annotations: as `load_annotations` gives them.
-      durations: seconds of the videos' files, where they are known: they
-        count, not the annotated ones.
-      on_outside: segments that reach outside their video, and empty ones,
-        are an "error"; "clip" cuts them (and drops those wholly outside, and
-        empty ones) with a warning; "keep" leaves all as they are, for
-        scoring against what others score against.
-
-    Returns:
-      Without a list of classes, a class that lost all its actions is none.
+      durations: seconds of the videos' files, where they are known; they
+        replace the annotated ones.
+      on_outside: "error" refuses actions that are outside or empty; "clip"
+        cuts them to their video and drops those of which nothing is left,
+        with a warning; "keep" returns the annotations as they are.
 
     Raises:
       InputError: names every wrong entry.
@@ -59,53 +60,43 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     if on_outside == "keep":
         return annotations
     problems: list[str] = []
-    videos, label_ids = {}, {}
+    videos = {}
     for video_id, video in annotations.videos.items():
-        duration = durations.get(video_id) or video.duration_seconds
-        inside = [
-            _inside(f"{video_id}, annotation {number}", action, duration,
-                    on_outside, problems)
-            for number, action in enumerate(video.actions)]
-        videos[video_id] = dataclasses.replace(video, actions=tuple(
-            action for action in inside if action is not None))
-        if annotations.label_ids is not None:
-            label_ids[video_id] = tuple(
-                label_id for label_id, action in zip(
-                    annotations.label_ids[video_id], inside, strict=True)
-                if action is not None)
+        end = durations.get(video_id) or video.duration_seconds or math.inf
+        actions, label_ids = [], []
+        for number, (action, label_id) in enumerate(
+                zip(video.actions, video.label_ids, strict=True)):
+            inside, problem = _inside(action, end)
+            message = (f"{video_id}, annotation {number}: segment "
+                       f"{list(action[:2])} {problem}")
+            if problem and on_outside == "error":
+                problems.append(message)
+            elif problem:
+                logger.warning("%s: %s", message,
+                               "dropped" if inside is None else "cut")
+            if inside is not None:
+                actions.append(inside)
+                label_ids.append(label_id)
+        videos[video_id] = dataclasses.replace(
+            video, actions=tuple(actions), label_ids=tuple(label_ids))
     remedy = "Correct the file" + (
         " (or cut segments to their video, and drop empty ones, with "
         "--config.data.on_outside=clip)" if problems else "")
-    if annotations.label_ids is None:
-        names = annotations.class_names
-    else:
-        names = class_order(videos, label_ids, problems)
+    names = annotations.class_names
+    if not annotations.classes_given:
+        names = class_order(videos, problems)
     if problems:
         raise wrong_entries(annotations.path, problems, remedy)
-    return Annotations(annotations.path, videos, names,
-                       None if annotations.label_ids is None else label_ids)
+    return dataclasses.replace(annotations, videos=videos, class_names=names)
 
 
-def _inside(where: str, action: Action, duration: float | None,
-            on_outside: str, problems: list[str]) -> Action | None:
-    """The part of an action that is inside its video; None for none."""
-    start, end, label = action
-    if end == start:
-        message = f"{where}: segment [{start}, {end}] is empty"
-        if on_outside == "error":
-            problems.append(message)
-        else:
-            logger.warning("%s: dropped", message)
-        return None
-    last = math.inf if duration is None else duration
-    slack = 0.0 if duration is None else outside_slack_seconds(duration)
-    if start < -slack or end > last + slack:
-        message = (f"{where}: segment [{start}, {end}] reaches outside the "
-                   f"video, 0 to {last} seconds")
-        if on_outside == "error":
-            problems.append(message)
-            return None
-        logger.warning("%s: %s", message,
-                       "dropped" if start >= last or end <= 0 else "cut")
-    start, end = max(start, 0.0), min(end, last)
-    return Action(start, end, label) if end > start else None
+def _inside(action: Action, end_seconds: float) -> tuple[Action | None, str]:
+    """Returns the part of an action inside its video, and what is wrong."""
+    if action.end_seconds == action.start_seconds:
+        return None, "is empty"
+    problem = ""
+    if is_outside(action, end_seconds):
+        problem = f"reaches outside the video, 0 to {end_seconds} seconds"
+    start = max(action.start_seconds, 0.0)
+    end = min(action.end_seconds, end_seconds)
+    return (Action(start, end, action.label) if end > start else None), problem

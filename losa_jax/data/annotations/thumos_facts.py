@@ -1,26 +1,24 @@
-"""THUMOS-14: its classes, and which videos count.
+"""THUMOS-14: its classes, and the sets of test videos that papers score.
 
-Annotations as they circulate with ActionFormer
-(github.com/happyharrycn/actionformer_release). Half of the unreproducible
-numbers of the field come from the set of test videos, so each set has a name
-and is printed beside every score.
+A score depends on the set of videos, so each set has a name, which is printed
+with the score.
 """
 
-# In the order of `label_id` in the file that circulates with ActionFormer.
+# In the order of `label_id` in ActionFormer's file
+# (github.com/happyharrycn/actionformer_release).
 CLASS_NAMES = (
     "BaseballPitch", "BasketballDunk", "Billiards", "CleanAndJerk",
     "CliffDiving", "CricketBowling", "CricketShot", "Diving", "FrisbeeCatch",
     "GolfSwing", "HammerThrow", "HighJump", "JavelinThrow", "LongJump",
     "PoleVault", "Shotput", "SoccerPenalty", "TennisSwing", "ThrowDiscus",
     "VolleyballSpiking")
-# Of each class among UCF101's 101, counted from 1.
+# Number of each class among UCF101's 101, from 1.
 UCF101_NUMBERS = dict(zip(CLASS_NAMES, (
     7, 9, 12, 21, 22, 23, 24, 26, 31, 33, 36, 40, 45, 51, 68, 79, 85, 92,
     93, 97), strict=True))
-TIOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 
-# Most videos have 30 frames a second. A file that circulates divides the
-# frames of these by 30 too: {video: (frames a second, seconds)}.
+# Most videos have 30 frames a second. A public file assumes that rate for
+# these videos too: {video: (frames a second, seconds)}.
 USUAL_FPS = 30.0
 SLOW_VIDEOS = {
     "video_validation_0000311": (25.0, 699.09),
@@ -39,10 +37,10 @@ SLOW_VIDEOS = {
 }
 
 _NO_ACTIONS = "has no action of the 20 classes but a part marked Ambiguous"
-_PAST_THE_END = ("has 22 of its 29 actions behind its end at 176 s: the "
+_PAST_THE_END = ("has 22 of its 29 actions after its end at 176 s: the "
                  "annotations are of another cut")
 _LEFT_OUT = "is not in the list of 210 videos that some papers use"
-# Test videos that a protocol leaves out, each with its reason.
+# {protocol: {test video that it leaves out: reason}}.
 EXCLUDED = {
     # ActionFormer, TriDet: 3,358 actions.
     "thumos_212": {"video_test_0001292": _NO_ACTIONS},

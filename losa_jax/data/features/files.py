@@ -1,4 +1,4 @@
-"""Features that somebody else extracted: one .npy or .npz file a video.
+"""Features that somebody else extracted: one .npy or .npz file per video.
 
 I3D, TSP, VideoMAEv2, InternVideo2 features circulate so. Frame rate and
 duration come from the annotations, or from the record that --mode=extract
@@ -14,22 +14,16 @@ from typing import Any
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.features.record import FeatureRecord, read_record
-from losa_jax.data.records import (
-    AnnotatedVideo,
-    BrokenVideo,
-    Video,
-    VideoInfo,
-    Window,
-)
-from losa_jax.data.video.check import report_broken
+from losa_jax.data.features.record import read_record
+from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
+from losa_jax.data.video.check import Checked, check_each
 from losa_jax.errors import InputError
 
 SUFFIXES = (".npy", ".npz")
-# A video lasts a clip longer than its features reach, and files of features
-# are cut a little differently; more than this share is another video.
+# A video lasts a clip longer than its features reach, and feature files are
+# cut a little differently; a larger share means another video.
 MOST_MISSING = 0.2
-# What a record of an extraction says of all its files.
+# Settings that are equal for all files of an extraction.
 MEASURES = ("stride_frames", "clip_frames", "width")
 
 
@@ -38,13 +32,12 @@ class FeatureSettings:
     """The config section `features`.
 
     Attributes:
-      folder: of the files, <prefix><video id>.npy.
-      prefix, suffix: of the file names, around the video id ("v_", "").
+      folder: of the files, <prefix><video id><suffix>.npy.
       stride_frames: from one clip to the next.
       clip_frames: of a clip.
-      fps: of the videos where the annotations say none; 0 needs theirs.
-      channels_first: files hold [channels, time].
       width: channels.
+      fps: of the videos where the annotations give none; 0 needs theirs.
+      channels_first: files hold [channels, time].
     """
 
     folder: str
@@ -68,80 +61,77 @@ class FeatureFiles:
           cache_gib: memory for files that stay open in it.
 
         Raises:
-          InputError: the folder is missing, or a setting is.
+          InputError: the folder or a setting is missing, or the folder's
+            record has other settings.
         """
         self._folder = Path(settings.folder)
         self._record = read_record(self._folder)
-        if self._record is not None:
-            _check_settings(settings, self._record)
+        facts = self._record.facts if self._record is not None else {}
+        if facts and any(getattr(settings, name) != facts.get(name)
+                         for name in MEASURES):
+            raise InputError(
+                f"{settings.folder} holds features that --mode=extract made "
+                "with other settings than config.features. Set " + " ".join(
+                    f"--config.features.{name}={facts.get(name)}"
+                    for name in MEASURES))
         for name in MEASURES:
             if getattr(settings, name) <= 0:
-                raise InputError(f"config.features.{name}="
-                                 f"{getattr(settings, name)}: set it to what "
-                                 "the features were made with")
+                raise InputError(
+                    f"config.features.{name}={getattr(settings, name)}: set "
+                    "it to what the features were made with")
         if not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "
                              "no folder: name that of the feature files")
         self._settings, self._resized_to = settings, resized_to
         self._budget = int(cache_gib * 2**30)
-        self._kept: dict[str, np.ndarray] = {}
+        self._kept: dict[Path, np.ndarray] = {}
         self._lock = threading.Lock()
 
     def path(self, video_id: str) -> Path | None:
-        """The file of a video; None if there is none."""
+        """Returns the file of a video; None if there is none."""
         stem = f"{self._settings.prefix}{video_id}{self._settings.suffix}"
         paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
         return next((path for path in paths if path.is_file()), None)
 
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
-              ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
-        """Facts of every video; `VideoInfo.path` is the file of features.
+              ) -> Checked:
+        """As `check_videos`; `VideoInfo.path` is the file of features.
 
         Raises:
           InputError: names all files that are missing or do not fit.
         """
-        infos, lost = {}, []
-        for video in videos:
-            try:
-                infos[video.video_id] = self._info(video)
-            except InputError as error:
-                lost.append(BrokenVideo(video.video_id, self._folder,
-                                        str(error)))
-        report_broken(lost, len(videos), on_broken_video, bool(infos))
-        return infos, lost
+        return check_each(videos, self._info, self._folder, on_broken_video)
 
     def _info(self, video: AnnotatedVideo) -> VideoInfo:
+        settings = self._settings
         path = self.path(video.video_id)
         if path is None:
-            raise InputError(f"no {self._settings.prefix}{video.video_id}"
-                             f"{self._settings.suffix}"
-                             f"({'|'.join(SUFFIXES)})")
+            raise InputError(
+                f"no {settings.prefix}{video.video_id}{settings.suffix}"
+                f"({'|'.join(SUFFIXES)})")
         count = len(self._read(path))
         if self._record is not None and path.stem in self._record.videos:
-            entry = self._record.videos[path.stem]
-            return _recorded_info(video, path, count, entry)
-        fps = video.fps or self._settings.fps
-        if not fps or not video.duration_seconds:
-            missing = "fps" if not fps else "duration"
-            raise InputError(f"the annotations say no {missing}" + (
-                "; set config.features.fps if it is one for all"
-                if missing == "fps" else ""))
+            return _recorded_info(video, path, count,
+                                  self._record.videos[path.stem])
+        fps = video.fps or settings.fps
+        if not fps:
+            raise InputError("the annotations give no fps; set "
+                             "config.features.fps if it is one for all")
+        if not video.duration_seconds:
+            raise InputError("the annotations give no duration")
         frames = round(video.duration_seconds * fps)
-        covered = ((count - 1) * self._settings.stride_frames
-                   + self._settings.clip_frames)
-        slack = max(MOST_MISSING * frames, 4 * self._settings.clip_frames)
+        covered = (count - 1) * settings.stride_frames + settings.clip_frames
+        slack = max(MOST_MISSING * frames, 4 * settings.clip_frames)
         if abs(covered - frames) > slack:
             raise InputError(
                 f"{path.name} holds {count} features, {covered:.0f} frames "
-                f"of {fps:g} fps; the annotations say {frames}: another "
+                f"of {fps:g} fps; the annotations give {frames}: another "
                 "config.features.stride_frames, clip_frames or fps?")
-        return VideoInfo(
-            path=path, fps=fps, frame_count=frames,
-            duration_seconds=video.duration_seconds, height=0, width=0,
-            first_seconds=0.0, last_seconds=None)
+        return VideoInfo(path, fps, frames, video.duration_seconds, height=0,
+                         width=0)
 
     def grid(self, info: VideoInfo) -> timeline.SampleGrid:
-        """Where a video's features stand in time."""
+        """Returns the times of a video's features."""
         return timeline.feature_grid(
             info.fps, info.frame_count, len(self._read(Path(info.path))),
             stride_frames=self._settings.stride_frames,
@@ -154,7 +144,8 @@ class FeatureFiles:
 
     def read_windows(self, video: Video, windows: Sequence[Window],
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """`last` float32 [t, 1, c], zero behind a window's real samples."""
+        """Yields `last` float32 [t, 1, c], zero after a window's real
+        samples."""
         features = self._read(video.path)
         if self._resized_to:
             features = resize_linearly(features, self._resized_to)
@@ -166,62 +157,48 @@ class FeatureFiles:
             yield {"last": np.asarray(part[:, None], np.float32)}
 
     def empty_window(self, num_samples: int) -> dict[str, np.ndarray]:
-        """As `read_windows` gives them, of zeros."""
+        """Returns a window of zeros, as `read_windows`."""
         return {"last": np.zeros((num_samples, 1, self._settings.width),
                                  np.float32)}
 
     def _read(self, path: Path) -> np.ndarray:
         """[t, c]; a memory map where it is not kept in memory."""
         with self._lock:
-            if str(path) in self._kept:
-                return self._kept[str(path)]
+            if path in self._kept:
+                return self._kept[path]
         features = load_features(path, self._settings)
         with self._lock:
             if features.nbytes <= self._budget:
                 features = np.array(features)
                 self._budget -= features.nbytes
-                self._kept[str(path)] = features
+                self._kept[path] = features
         return features
-
-
-def _check_settings(settings: FeatureSettings, record: FeatureRecord
-                    ) -> None:
-    """Refuses settings that are not those of the extraction."""
-    if any(getattr(settings, name) != record.facts.get(name)
-           for name in MEASURES):
-        raise InputError(
-            f"{settings.folder} holds features that --mode=extract made "
-            "otherwise than config.features says: set " + " ".join(
-                f"--config.features.{name}={record.facts.get(name)}"
-                for name in MEASURES))
 
 
 def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
                    entry: dict[str, Any]) -> VideoInfo:
-    """As the extraction read the video; the annotations may round."""
+    """As the extraction read the video; annotations may be rounded."""
     fps, frames = entry["fps"], entry["frame_count"]
     if count != entry["length"]:
         raise InputError(f"{path.name} holds {count} features, its record "
                          f"says {entry['length']}: extract it again")
     seconds = frames / fps
-    said = video.duration_seconds or seconds
-    if abs(said - seconds) > MOST_MISSING * seconds:
+    annotated = video.duration_seconds or seconds
+    if abs(annotated - seconds) > MOST_MISSING * seconds:
         raise InputError(
             f"{path.name} is of a video of {seconds:.1f} s, the annotations "
-            f"say {said:.1f}: another video")
-    return VideoInfo(
-        path=path, fps=fps, frame_count=frames, duration_seconds=seconds,
-        height=0, width=0, first_seconds=0.0, last_seconds=None)
+            f"say {annotated:.1f}: another video")
+    return VideoInfo(path, fps, frames, seconds, height=0, width=0)
 
 
 def load_features(path: Path, settings: FeatureSettings) -> np.ndarray:
-    """[t, c] of a file, checked.
+    """Loads [t, c] from a file.
 
     Raises:
       InputError: unreadable, or of another shape.
     """
     try:
-        # Never pickled objects: the files come from strangers.
+        # Files may come from strangers: never pickled objects.
         content: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):
             with content:
@@ -231,9 +208,9 @@ def load_features(path: Path, settings: FeatureSettings) -> np.ndarray:
         raise InputError(f"{path.name} cannot be read: {error}") from error
     if settings.channels_first and content.ndim >= 2:
         content = np.moveaxis(content, 0, -1)
-    content = content.reshape(-1, content.shape[-1]) if content.ndim in (
-        2, 3, 4) and content.size == content.shape[-1] * max(
-        content.shape[:-1]) else content
+    if content.ndim in (3, 4) and (
+            content.size == content.shape[-1] * max(content.shape[:-1])):
+        content = content.reshape(-1, content.shape[-1])
     if content.ndim != 2 or content.shape[1] != settings.width:
         hint = ""
         if content.ndim == 2 and content.shape[0] == settings.width:
@@ -246,8 +223,9 @@ def load_features(path: Path, settings: FeatureSettings) -> np.ndarray:
 
 
 def resize_linearly(features: np.ndarray, length: int) -> np.ndarray:
-    """[length, c], half-pixel centers, ends repeated (torch's `interpolate`
-    with align_corners=False, as ActionFormer's forced upsampling)."""
+    """Resizes to [length, c] with half-pixel centers and repeated ends, as
+    torch's `interpolate` with align_corners=False (ActionFormer's forced
+    upsampling)."""
     old = len(features)
     center = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0,
                      old - 1)

@@ -1,54 +1,26 @@
-"""Videos from a TFDS data set that `losa_jax.data.build` wrote.
+"""Reads videos from a TFDS data set that `losa_jax.data.build` wrote.
 
-Facts and annotations come from its index; the bytes of a video are read by
-`tfds.data_source` when one of its windows is decoded.
+Annotations and probed facts come from its index. The bytes of a video are
+read by `tfds.data_source` when one of its windows is decoded.
 """
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from google.protobuf import json_format  # type: ignore[import-untyped]
 
-from losa_jax.data.annotations.data_set_index import (
-    find_data_set,
-    probed_info,
-    read_index,
-)
-from losa_jax.data.records import (
-    AnnotatedVideo,
-    BrokenVideo,
-    EncodedVideo,
-    VideoInfo,
-)
-from losa_jax.data.video.check import REPORT, compare, report_broken
+from losa_jax.data.annotations.data_set_index import find_data_set, read_index
+from losa_jax.data.records import AnnotatedVideo, EncodedVideo, VideoInfo
+from losa_jax.data.tfds.builder import features
+from losa_jax.data.video.check import REPORT, Checked, check_each, compare
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.errors import InputError
 
-FEATURES_FILE = "features.json"
-
-
-def _refuse_foreign_classes(path: Path) -> None:
-    """TFDS imports the module of every class that this file names."""
-    def names(node: Any) -> Iterator[str]:
-        for key, value in node.items() if isinstance(node, dict) else (
-                enumerate(node) if isinstance(node, list) else ()):
-            if key == "pythonClassName":
-                yield str(value)
-            else:
-                yield from names(value)
-
-    try:
-        foreign = [name for name in names(json.loads(path.read_bytes()))
-                   if not name.startswith("tensorflow_datasets.")]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): build the data "
-                         "set anew") from error
-    if foreign:
-        raise InputError(f"{path} asks for code of {', '.join(foreign)}: "
-                         "refused; get the data set from its makers")
+_REMEDY = "build the data set again"
 
 
 class StoredVideos:
@@ -71,53 +43,59 @@ class StoredVideos:
             entry["video_id"]: (split, number, entry)
             for split, entries in index["videos"].items()
             for number, entry in enumerate(entries)}
-        _refuse_foreign_classes(self.path / FEATURES_FILE)
-        self._builder = tfds.builder_from_directory(self.path)
-        self._sources: dict[str, Any] = {}
+        self._refuse_other_features()
+        builder = tfds.builder_from_directory(self.path)
         self._lock = threading.Lock()
+        self._records: dict[str, Any] = {}
         for split, entries in index["videos"].items():
-            if self._builder.info.splits[split].num_examples != len(entries):
+            self._records[split] = builder.as_data_source(split)
+            if len(self._records[split]) != len(entries):
                 raise InputError(f"{self.path}: {split} has another number "
-                                 "of records than of videos: build it anew")
+                                 f"of records than of videos: {_REMEDY}")
 
-    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str,
-              on_outside: str = "error"
-              ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
-        """As `check_videos`, of what was probed when the set was built.
+    def _refuse_other_features(self) -> None:
+        """Raises InputError where TFDS could import code that a file names."""
+        path = self.path / "features.json"
+        try:
+            stored = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}): {_REMEDY}"
+                             ) from error
+        if stored != json_format.MessageToDict(
+                features(self.class_names).to_proto()):
+            raise InputError(f"{path}: is not as this version of "
+                             "`losa_jax.data.build` writes it and could run "
+                             f"code of others: {_REMEDY}")
+
+    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
+              ) -> Checked:
+        """Returns what `check_videos` does, as probed when the set was built.
 
         Raises:
-          InputError: lists the videos that are not there, under "stop".
+          InputError: lists the videos that are missing, under "stop".
         """
-        infos, lost = {}, []
-        for video in videos:
-            try:
-                info = self._info(video)
-                if on_broken_video != REPORT:
-                    compare(video, info, on_outside)
-                infos[video.video_id] = info
-            except InputError as error:
-                lost.append(BrokenVideo(video.video_id, self.path,
-                                        str(error)))
-        report_broken(lost, len(videos), on_broken_video, bool(infos))
-        return infos, lost
+        def info_of(video: AnnotatedVideo) -> VideoInfo:
+            info = self._probed(video.video_id)
+            if on_broken_video != REPORT:
+                compare(video, info)
+            return info
 
-    def _info(self, video: AnnotatedVideo) -> VideoInfo:
-        if video.video_id not in self._places:
+        return check_each(videos, info_of, self.path, on_broken_video)
+
+    def _probed(self, video_id: str) -> VideoInfo:
+        if video_id not in self._places:
             raise InputError(self._left_out.get(
-                video.video_id, f"is not in {self.path}"))
-        entry = self._places[video.video_id][2]
-        info = probed_info(entry, self.path)
-        if not self.embedded:
-            size = info.path.stat().st_size if info.path.is_file() else None
-            if size != entry["bytes"]:
-                raise InputError(
-                    f"{info.path}: "
-                    + ("is gone" if size is None else "is another file now")
-                    + ": build the data set anew")
-        return info
+                video_id, f"is not in {self.path}"))
+        _, _, entry = self._places[video_id]
+        path = self.path / entry["file"]
+        if not self.embedded and not (
+                path.is_file() and path.stat().st_size == entry["bytes"]):
+            raise InputError(f"{path}: is missing or has another size than "
+                             f"when the data set was built: {_REMEDY}")
+        return VideoInfo(path=path, **entry["probed"])
 
     def read(self, video_id: str) -> EncodedVideo:
-        """The bytes of an embedded video.
+        """Returns the bytes of an embedded video.
 
         Raises:
           VideoDecodeError: the record is damaged.
@@ -126,16 +104,11 @@ class StoredVideos:
         name = f"{self.path}: {video_id}"
         try:
             with self._lock:
-                if split not in self._sources:
-                    self._sources[split] = self._builder.as_data_source(
-                        split)
-                record = self._sources[split][number]
+                record = self._records[split][number]
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise VideoDecodeError(
-                f"{name}: cannot be read ({error}): build the data set anew"
-            ) from error
+                f"{name}: cannot be read ({error}): {_REMEDY}") from error
         if record["video_id"] != video_id.encode():
-            raise VideoDecodeError(
-                f"{name}: record {number} of {split} is of another video: "
-                "build the data set anew")
+            raise VideoDecodeError(f"{name}: record {number} of {split} is "
+                                   f"of another video: {_REMEDY}")
         return EncodedVideo(name, record["video"])

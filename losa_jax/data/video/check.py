@@ -1,48 +1,49 @@
-"""Finds and probes every video of a set before anything is trained on it."""
+"""Finds and probes every video of a set before training."""
 
 import dataclasses
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
 from losa_jax.data.video.probe import CHECKS, probe_video
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import written_whole
+from losa_jax.utils.atomic_write import write_text
 
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 # A file that disagrees with its annotation by more than this share has been
-# cut or re-encoded; its actions may be elsewhere.
+# cut or encoded again; its actions may be elsewhere.
 DISAGREEMENT = 0.01
 MAX_REPORTED = 20
-# For a job that tells of broken videos itself.
+# For a job that reports broken videos itself.
 REPORT = "report"
+
+Checked = tuple[dict[str, VideoInfo], list[BrokenVideo]]
 
 
 def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  on_broken_video: str = "stop", check: str = "ends",
                  cache_path: Path | None = None, progress: bool = True,
-                 num_threads: int = 2, on_outside: str = "error"
-                 ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
-    """Probes the videos' files.
+                 num_threads: int = 2) -> Checked:
+    """Probes the files of videos.
 
     Args:
       videos: to look for, as <video_id>.mp4 (or another video extension).
       folder: of the files.
-      on_broken_video: "stop" raises if any video is missing or broken,
-        "skip" leaves it out with a warning, `REPORT` without a word.
+      on_broken_video: what happens if a video is missing or broken: "stop"
+        raises, "skip" leaves it out with a warning, `REPORT` without one.
       check: "none", "ends" or "full"; see `probe_video`.
       cache_path: JSON of files probed before; by path, size and time.
       progress: show a bar.
-      num_threads: probing in parallel.
-      on_outside: as `compare`.
+      num_threads: files probed in parallel.
 
     Returns:
       ({video_id: info}, videos left out).
@@ -56,43 +57,62 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
     if check not in CHECKS:
         raise InputError(f"config.data.check={check!r}: choose one of "
                          f"{', '.join(CHECKS)}")
-    if not folder.is_dir():
-        raise _no_folder(folder)
-    cache = _load_cache(cache_path)
     files = video_files(folder)
+    cache = _load_cache(cache_path)
 
-    def probe(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
-        try:
-            path = find_file(video.video_id, folder, files)
-            key = _cache_key(path, check)
-            info = _from_cache(cache, key)
-            if info is None:
-                info = probe_video(path, check=check)
-                cache[key] = {**dataclasses.asdict(info),
-                              "path": str(info.path)}
-            if on_broken_video != REPORT:
-                compare(video, info, on_outside)
-            return info
-        except InputError as error:
-            return BrokenVideo(video.video_id, folder / video.video_id,
-                               str(error))
+    def info_of(video: AnnotatedVideo) -> VideoInfo:
+        path = find_file(video.video_id, folder, files)
+        status = path.stat()
+        key = (f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
+               f"|{check}")
+        info = _from_cache(cache, key)
+        if info is None:
+            info = probe_video(path, check=check)
+            cache[key] = {**dataclasses.asdict(info), "path": str(info.path)}
+        if on_broken_video != REPORT:
+            compare(video, info)
+        return info
 
-    infos: dict[str, VideoInfo] = {}
-    broken: list[BrokenVideo] = []
     pool = ThreadPoolExecutor(num_threads)
     try:
-        results = tqdm(pool.map(probe, videos), total=len(videos),
-                       desc="checking videos", unit="video",
-                       disable=not progress, leave=False)
-        for video, result in zip(videos, results, strict=True):
-            if isinstance(result, BrokenVideo):
-                broken.append(result)
-            else:
-                infos[video.video_id] = result
+        return check_each(
+            videos, info_of, folder, on_broken_video,
+            run=lambda attempt, videos: tqdm(
+                pool.map(attempt, videos), total=len(videos),
+                desc="checking videos", unit="video", disable=not progress,
+                leave=False))
     finally:
         # Ctrl-C must neither wait for the rest nor lose what was done.
         pool.shutdown(cancel_futures=True)
-        _save_cache(cache_path, cache)
+        if cache_path is not None:
+            write_text(cache_path, json.dumps(cache))
+
+
+def check_each(videos: Sequence[AnnotatedVideo],
+               info_of: Callable[[AnnotatedVideo], VideoInfo], folder: Path,
+               on_broken_video: str,
+               run: Callable[..., Iterable[Any]] = map) -> Checked:
+    """Calls a function for each video; results and errors as `check_videos`.
+
+    Args:
+      info_of: raises an InputError for a video that is missing or broken.
+      folder: where the videos are, for the report.
+      on_broken_video: see `check_videos`.
+      run: applies a function to all videos, as `map`.
+    """
+    def attempt(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
+        try:
+            return info_of(video)
+        except InputError as error:
+            return BrokenVideo(video.video_id, folder, str(error))
+
+    infos: dict[str, VideoInfo] = {}
+    broken: list[BrokenVideo] = []
+    for video, result in zip(videos, run(attempt, videos), strict=True):
+        if isinstance(result, BrokenVideo):
+            broken.append(result)
+        else:
+            infos[video.video_id] = result
     report_broken(broken, len(videos), on_broken_video, bool(infos))
     return infos, broken
 
@@ -117,29 +137,29 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
         raise InputError(
             f"{len(broken)} of {num_videos} videos are missing or broken:\n"
             + "\n".join(lines) + (f"\n  and {more} more" if more else "")
-            + f"\nMend them, or leave them out with {flag}=skip")
+            + f"\nRepair them, or leave them out with {flag}=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
 
 
 def video_ids(folder: Path) -> list[str]:
-    """Ids of all videos in a folder: their names without extension.
+    """Returns the ids of all videos in a folder: names without extension.
+
+    Raises:
+      InputError: there is no such folder.
+    """
+    return sorted(video_files(folder))
+
+
+def video_files(folder: Path) -> dict[str, list[str]]:
+    """Returns file names by video id (which may hold dots).
 
     Raises:
       InputError: there is no such folder.
     """
     if not folder.is_dir():
-        raise _no_folder(folder)
-    return sorted(video_files(folder))
-
-
-def _no_folder(folder: Path) -> InputError:
-    return InputError(f"{folder}: no such folder of videos; set "
-                      "--config.data.videos=FOLDER")
-
-
-def video_files(folder: Path) -> dict[str, list[str]]:
-    """Names of video files by name without extension (may hold dots)."""
+        raise InputError(f"{folder}: no such folder of videos; set "
+                         "--config.data.videos=FOLDER")
     files: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
         for extension in EXTENSIONS:
@@ -150,78 +170,57 @@ def video_files(folder: Path) -> dict[str, list[str]]:
 
 def find_file(video_id: str, folder: Path,
               files: dict[str, list[str]]) -> Path:
-    """The file of a video.
+    """Returns the file of a video.
 
     Args:
       files: `video_files` of the folder.
 
     Raises:
-      InputError: none, or several.
+      InputError: there is none, or several.
     """
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name: "
                          "rename the video in the annotations")
     # ActivityNet's videos circulate with "v_" before their id.
-    found = files.get(video_id) or files.get(f"v_{video_id}", [])
-    if not found:
+    names = files.get(video_id) or files.get(f"v_{video_id}", [])
+    if not names:
         raise InputError(f"no file {video_id}{{{','.join(EXTENSIONS)}}} in "
                          f"{folder}")
-    if len(found) > 1:
-        raise InputError(f"several files: {', '.join(found)} in {folder}; "
+    if len(names) > 1:
+        raise InputError(f"several files: {', '.join(names)} in {folder}; "
                          "keep one")
-    return folder / found[0]
+    return folder / names[0]
 
 
 def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
-    """Where a video ends for its actions: as annotated if the file agrees
-    within `DISAGREEMENT`, for both are rounded, else where the file ends."""
-    said, real = video.duration_seconds, info.duration_seconds
-    if said is not None and abs(said - real) <= DISAGREEMENT * real:
-        return said
+    """Returns the end of a video for its actions: the annotated duration if
+    the file agrees within `DISAGREEMENT` (both are rounded), else the
+    file's."""
+    annotated, real = video.duration_seconds, info.duration_seconds
+    if annotated is not None and abs(annotated - real) <= DISAGREEMENT * real:
+        return annotated
     return real
 
 
-def compare(video: AnnotatedVideo, info: VideoInfo,
-            on_outside: str = "error") -> None:
-    """Warns where annotation and file disagree.
-
-    Args:
-      on_outside: "clip" leaves it to `annotations.outside.clipped_to` to
-        drop what lies behind the end of the file.
-
-    Raises:
-      InputError: an action starts after the end of the file.
-    """
-    for name, said, real in (
+def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
+    """Warns where annotation and file disagree about duration or rate."""
+    for name, annotated, real in (
             ("duration", video.duration_seconds, info.duration_seconds),
             ("fps", video.fps, info.fps)):
-        if said is not None and abs(said - real) > DISAGREEMENT * real:
+        if annotated is not None and (
+                abs(annotated - real) > DISAGREEMENT * real):
             logger.warning("%s: the annotation says %s %.6g, the file has "
                            "%.6g; the file's is used", video.video_id, name,
-                           said, real)
-    late = [action for action in video.actions
-            if action.start_seconds >= info.duration_seconds]
-    if late and on_outside != "clip":
-        raise InputError(
-            f"{info.path}: lasts {info.duration_seconds:.3f} s, but an "
-            f"action {late[0].label!r} starts at {late[0].start_seconds:g} "
-            "s: a cut file or a wrong annotation")
-
-
-def _cache_key(path: Path, check: str) -> str:
-    facts = path.stat()
-    return (f"{path.absolute()}|{facts.st_size}|{facts.st_mtime_ns}|{check}")
+                           annotated, real)
 
 
 def _load_cache(path: Path | None) -> dict:
-    if path is None or not path.is_file():
-        return {}
     try:
-        cache = json.loads(path.read_text())
-    except ValueError:
+        cache = json.loads(path.read_text()) if path else None
+    except (FileNotFoundError, ValueError):
         cache = None
-    return cache if isinstance(cache, dict) else {}  # it is only a cache
+    return cache if isinstance(cache, dict) else {}
 
 
 def _from_cache(cache: dict, key: str) -> VideoInfo | None:
@@ -231,10 +230,3 @@ def _from_cache(cache: dict, key: str) -> VideoInfo | None:
         return VideoInfo(**{**cache[key], "path": Path(cache[key]["path"])})
     except TypeError:
         return None  # written by another version
-
-
-def _save_cache(path: Path | None, cache: dict) -> None:
-    if path is None:
-        return
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(cache))

@@ -1,10 +1,10 @@
-"""A decoded picture, turned into RGB as late and as small as possible.
+"""A decoded frame, converted to RGB as late and as small as possible.
 
-Most files hold brightness at full size and color at half of it. A cut is
-resized as it is stored, plane by plane, and turned into RGB afterwards: that
-takes less time than FFmpeg's quick way to RGB and a resize of it, and is
-nearer to the picture before it was encoded, since color is interpolated and
-not repeated (benchmarks/augment_speed.py measures both).
+Most files store luma at full size and chroma at half of it. A crop is resized
+as it is stored, plane by plane, and converted to RGB afterwards. That takes
+less time than FFmpeg's conversion to RGB followed by a resize, and is closer
+to the frame before it was encoded, because chroma is interpolated and not
+repeated (benchmarks/augment_speed.py measures both).
 """
 
 import functools
@@ -17,37 +17,34 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from losa_jax.data.video.container import quarter_turns
-
-# Three planes of bytes, color at the full or half the size.
+# Planes of bytes, chroma at full or half size.
 _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p",
            "yuvj444p"}
-# Shares of red and blue in the brightness by FFmpeg's number: ITU-R BT.709,
-# BT.601 where the file does not say (as FFmpeg), BT.601 by two names.
+# Weights of red and blue in luma by FFmpeg's number of the color space: ITU-R
+# BT.709, unspecified (BT.601, as in FFmpeg), and BT.601 under two names.
 _RED_BLUE = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114),
              6: (0.299, 0.114)}
-# Edges of a cut that lie on these pixels lie on pixels of every plane.
-CUT_STEP = 2
+# Multiples of this lie on pixels of every plane.
+CROP_STEP = 2
 
-# One for all pictures of a thread: each holds buffers of some megabytes.
+# Each reformatter holds some megabytes of buffers: one for each thread.
 _thread = threading.local()
 
 
 def resize_method(height: int, width: int, new_height: int, new_width: int
                   ) -> int:
-    """OpenCV's method to make a picture of another size.
+    """Returns OpenCV's interpolation for a resize between two sizes.
 
-    Bilinear, as the published recipes; the mean over the area below half
-    the size, where bilinear would jump over pixels. (The mean takes five
-    times as long: benchmarks/augment_speed.py.)
+    Bilinear, as in the published recipes; the mean over the area below half
+    the size, where bilinear would skip pixels. (The mean takes five times as
+    long: benchmarks/augment_speed.py.)
     """
     shrinks = 2 * new_height < height or 2 * new_width < width
     return cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
 
 
-def resize_picture(pixels: np.ndarray, height: int, width: int
-                   ) -> np.ndarray:
-    """uint8 [H, W, 3] to [height, width, 3]."""
+def resize_frame(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] to [height, width, 3]."""
     old_height, old_width = pixels.shape[:2]
     if (old_height, old_width) == (height, width):
         return pixels
@@ -56,12 +53,8 @@ def resize_picture(pixels: np.ndarray, height: int, width: int
             old_height, old_width, height, width))
 
 
-class Picture:
-    """An upright picture of a video, or of RGB.
-
-    Attributes:
-      height, width: in pixels.
-    """
+class DecodedFrame:
+    """An upright frame, stored as decoded planes or as RGB."""
 
     def __init__(self, stored: VideoFrame | np.ndarray):
         """
@@ -69,74 +62,79 @@ class Picture:
           stored: uint8 [H, W, 3], RGB; or a frame for which `is_planar`.
         """
         self._stored = stored
-        if isinstance(stored, VideoFrame):
-            self.height, self.width = stored.height, stored.width
-        else:
-            self.height, self.width = stored.shape[:2]
 
     def rgb(self) -> np.ndarray:
-        """uint8 [H, W, 3]."""
+        """Returns uint8 [H, W, 3]."""
         if isinstance(self._stored, np.ndarray):
             return self._stored
         return _converted(self._stored).to_ndarray()
 
-    def cut(self, top: int, left: int, height: int, width: int, size: int,
-            out: np.ndarray | None = None) -> np.ndarray:
-        """A box of the picture as uint8 [size, size, 3].
+    def crop(self, top: int, left: int, height: int, width: int, size: int,
+             out: np.ndarray | None = None) -> np.ndarray:
+        """Resizes a box of the frame to uint8 [size, size, 3].
 
         Args:
-          top, left, height, width: in pixels, multiples of `CUT_STEP`.
+          top, left, height, width: pixels, multiples of `CROP_STEP`.
           size: side of the result in pixels.
-          out: where it is written; None makes new memory.
+          out: where the result is written; None allocates memory.
         """
-        if isinstance(self._stored, np.ndarray):
-            box = self._stored[top:top + height, left:left + width]
-            pixels = resize_picture(box, size, size)
+        stored = self._stored
+        if isinstance(stored, np.ndarray):
+            pixels = resize_frame(
+                stored[top:top + height, left:left + width], size, size)
             if out is None:
                 return pixels
             out[:] = pixels
             return out
         method = resize_method(height, width, size, size)
         resized = []
-        for plane in map(_pixels, self._stored.planes):
-            down = 1 if plane.shape[0] == self.height else 2
-            across = 1 if plane.shape[1] == self.width else 2
+        for plane in map(_pixels, stored.planes):
+            down = 1 if plane.shape[0] == stored.height else 2
+            across = 1 if plane.shape[1] == stored.width else 2
             resized.append(cv2.resize(
                 plane[top // down:(top + height) // down,
                       left // across:(left + width) // across],
                 (size, size), interpolation=method))
+        is_full_range = (stored.color_range == ColorRange.JPEG
+                         or stored.format.name.startswith("yuvj"))
         return cv2.transform(cv2.merge(resized), _to_rgb(
-            self._stored.colorspace, _is_full_range(self._stored)), dst=out)
+            stored.colorspace, is_full_range), dst=out)
 
-    def kept(self) -> "Picture":
-        """The same in memory of its own, not the decoder's."""
-        if isinstance(self._stored, np.ndarray):
-            return Picture(self._stored.copy())
-        copy = _like(self._stored, self.height, self.width)
-        for plane, target in zip(self._stored.planes, copy.planes,
-                                 strict=True):
+    def copy(self) -> "DecodedFrame":
+        """Returns the frame in memory of its own, not the decoder's."""
+        stored = self._stored
+        if isinstance(stored, np.ndarray):
+            return DecodedFrame(stored.copy())
+        new = VideoFrame(stored.width, stored.height, stored.format.name)
+        new.colorspace, new.color_range = stored.colorspace, stored.color_range
+        for plane, target in zip(stored.planes, new.planes, strict=True):
             _pixels(target)[:] = _pixels(plane)
-        return Picture(copy)
+        return DecodedFrame(new)
 
 
-# Writes what is to be seen of a picture at place i of a window into
+# Writes the view of a frame, with its index in the window, into
 # uint8 [size, size, 3].
-View = Callable[[Picture, int, np.ndarray], None]
+View = Callable[[DecodedFrame, int, np.ndarray], None]
 
 
 def is_planar(frame: VideoFrame) -> bool:
-    """Whether a `Picture` can be made of it without turning it into RGB."""
+    """Whether a `DecodedFrame` can hold the frame without conversion."""
     return (frame.format.name in _PLANAR and not frame.rotation
             and frame.colorspace in _RED_BLUE
             and frame.planes[0].line_size > 0)  # else stored upside down
 
 
+def quarter_turns(frame: VideoFrame) -> int:
+    """Counterclockwise quarter turns that make a stored frame upright."""
+    return round(frame.rotation / 90)
+
+
 def upright_rgb(frame: VideoFrame, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3] of a decoded frame."""
+    """Converts a decoded frame to uint8 [height, width, 3]."""
     turns = quarter_turns(frame)
     if turns % 2:
         height, width = width, height
-    # OpenCV takes no pictures that are read backwards.
+    # OpenCV accepts no negative strides.
     return np.ascontiguousarray(np.rot90(
         _converted(frame, height, width).to_ndarray(), turns))
 
@@ -152,35 +150,23 @@ def _converted(frame: VideoFrame, height: int | None = None,
 
 
 def _pixels(plane: VideoPlane) -> np.ndarray:
-    """uint8 [height, width] of a plane, the same memory."""
+    """uint8 [height, width] in the memory of a plane."""
     return np.frombuffer(memoryview(plane), np.uint8).reshape(
         -1, plane.line_size)[:plane.height, :plane.width]
 
 
-def _like(frame: VideoFrame, height: int, width: int) -> VideoFrame:
-    """An empty frame of the same colors."""
-    new = VideoFrame(width, height, frame.format.name)
-    new.colorspace, new.color_range = frame.colorspace, frame.color_range
-    return new
-
-
-def _is_full_range(frame: VideoFrame) -> bool:
-    return (frame.color_range == ColorRange.JPEG
-            or frame.format.name.startswith("yuvj"))
-
-
 @functools.cache
 def _to_rgb(colorspace: int, is_full_range: bool) -> np.ndarray:
-    """[3, 4] from bytes of brightness and two colors, and 1, to RGB."""
+    """[3, 4], from bytes of luma, two chromas, and 1, to RGB."""
     red, blue = _RED_BLUE[colorspace]
     green = 1 - red - blue
-    # Bytes run from 16 to 235, and colors to 240, or use all values.
-    bright, color, black = ((1, 1, 0) if is_full_range
-                             else (255 / 219, 255 / 224, 16))
+    # Limited range: luma from 16 to 235, chroma from 16 to 240.
+    luma, chroma, black = ((1, 1, 0) if is_full_range
+                           else (255 / 219, 255 / 224, 16))
     matrix = np.array([
-        [bright, 0, 2 * (1 - red) * color],
-        [bright, -2 * blue * (1 - blue) / green * color,
-         -2 * red * (1 - red) / green * color],
-        [bright, 2 * (1 - blue) * color, 0]])
+        [luma, 0, 2 * (1 - red) * chroma],
+        [luma, -2 * blue * (1 - blue) / green * chroma,
+         -2 * red * (1 - red) / green * chroma],
+        [luma, 2 * (1 - blue) * chroma, 0]])
     offset = matrix @ [-black, -128, -128]
     return np.concatenate([matrix, offset[:, None]], axis=1)

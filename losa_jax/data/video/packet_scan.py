@@ -1,13 +1,13 @@
-"""One pass over a video file: what its packets say, and its decoder.
+"""One pass over a video file: its packets, and its decoder where needed.
 
 Packets are quick to read and mostly tell how many frames there are; only the
-decoder knows. `Reading` asks whichever is needed, in one pass.
+decoder knows.
 """
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -17,22 +17,22 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from losa_jax.data.video.container import (
-    MEND,
+    REMEDY,
     decode_packets,
     error_reason,
-    header_rate,
+    header_fps,
     is_avi,
     is_mp4,
     stamp_seconds,
 )
 from losa_jax.errors import InputError
 
-# In these every packet is one frame. VP8 hides frames and MPEG-4 packs two
-# into one packet: only decoding tells how many there are.
-_ONE_FRAME_A_PACKET = {"h264", "hevc", "vp9", "av1"}
-# These are searched by decoding time, so that where frames are reordered the
-# search for the last key frame mostly ends behind it.
-_SEARCHED_BY_DECODING_TIME = {"mpegts", "mpeg"}
+# Codecs in which every packet is one frame. VP8 hides frames and MPEG-4 packs
+# two into one packet: only decoding tells how many there are.
+_ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1"}
+# In these formats a seek goes by decoding time, so that with reordered frames
+# a seek to the last key frame mostly ends after it.
+_SEEK_BY_DECODING_TIME = {"mpegts", "mpeg"}
 # Headers round, and the streams of a file end a little apart. A file that
 # lacks more than this of the length in its header, or more than the share of
 # it in a short file, has lost its end.
@@ -40,8 +40,8 @@ _LOST_SECONDS = 1.0
 _LOST_SHARE = 0.1
 
 
-class Frames(NamedTuple):
-    """The frames of a file on its own clock, in seconds."""
+class FrameTimes(NamedTuple):
+    """The number of frames of a file, and their times on its own clock."""
 
     num_frames: int
     first_seconds: float
@@ -56,8 +56,8 @@ class _Packet(NamedTuple):
     end_seconds: float
 
 
-class _Index(NamedTuple):
-    """What the list of all its packets in an MP4 file says."""
+class _Count(NamedTuple):
+    """The frames of a file by its packets, or by the index of an MP4."""
 
     num_frames: int
     first_stamp: int
@@ -65,12 +65,12 @@ class _Index(NamedTuple):
     end_seconds: float
 
 
-class Reading:
+class PacketScan:
     """One pass over an open file from its start.
 
-    An error after the first frame is kept, for the packets may still be
-    counted where the decoder fails: which one is raised depends on what is
-    asked for.
+    An error after the first frame is stored, because the packets may still be
+    counted where the decoder fails: what is asked for decides which error is
+    raised.
     """
 
     def __init__(self, path: Path, container: InputContainer,
@@ -81,17 +81,15 @@ class Reading:
           container, stream: from `open_video`; nothing is read yet.
         """
         self._path, self._container, self._stream = path, container, stream
-        self._rate = header_rate(stream)
-        # Looked at now: that of a fragmented file grows while it is read.
+        self._fps = header_fps(stream)
+        # Read first: the index of a fragmented file grows during the pass.
         self._index = _complete_index(container, stream)
         self._left = container.demux()
-        self._first_stamp: int | None = None
         self._packets: list[_Packet] = []
         self._is_stamped = True
         self._reached_seconds = 0.0  # by the packets of all streams
         self._read_error: FFmpegError | None = None
-        self._num_decoded = 0
-        self._decoded_stamps: list[int] = []
+        self._decoded_stamps: list[Any] = []  # int, or None
         self._decoded_end_seconds = 0.0
         self._decode_error: FFmpegError | None = None
 
@@ -99,65 +97,65 @@ class Reading:
         """Reads until a frame is decoded.
 
         Raises:
-          InputError: none can be.
+          InputError: no frame can be decoded.
         """
         try:
             for packet in self._left:
                 self._note(packet)
                 for frame in self._decode(packet):
-                    self._first_stamp = frame.pts
                     return frame
         except FFmpegError as error:
             raise InputError(
-                f"{self._path}: the first picture cannot be decoded "
-                f"({error_reason(error)}): {MEND}") from error
-        raise InputError(f"{self._path}: no picture can be decoded: {MEND}")
+                f"{self._path}: the first frame cannot be decoded "
+                f"({error_reason(error)}). {REMEDY}.") from error
+        raise InputError(f"{self._path}: no frame can be decoded. {REMEDY}.")
 
-    def frames(self, *, decode: bool) -> Frames | None:
+    def frame_times(self, *, decode: bool) -> FrameTimes | None:
         """Counts the packets, or decodes all where they cannot be trusted.
 
         Args:
-          decode: every file, and believe the decoder.
+          decode: decode every file, and believe the decoder.
 
         Returns:
-          None if only the packets that were read without decoding show that
-          they do not tell the truth.
+          None if packets that were read without decoding turn out to be
+          wrong.
 
         Raises:
           InputError: the file is damaged.
         """
+        first_stamp = self._decoded_stamps[0]
         codec = self._stream.codec_context.codec.canonical_name
-        if self._first_stamp is None or codec not in _ONE_FRAME_A_PACKET or (
+        if first_stamp is None or codec not in _ONE_FRAME_PER_PACKET or (
                 is_avi(self._container)):
             return self.decode_all()
-        index = self._index
-        if index is not None and index.first_stamp != self._first_stamp:
-            index = None
-        decodes = decode or (self._container.format.name
-                             in _SEARCHED_BY_DECODING_TIME)
-        if decodes or index is None:
-            self._finish(decode=decodes, count=index is None)
-        counted = self._counted(self._first_stamp, index)
+        count = self._index
+        if count is not None and count.first_stamp != first_stamp:
+            count = None
+        decodes = decode or (
+            self._container.format.name in _SEEK_BY_DECODING_TIME)
+        if decodes or count is None:
+            self._finish(decode=decodes, needs_packets=count is None)
+        if count is None:
+            count = self._count_packets(first_stamp)
+        counted = None if count is None else self._decode_end(count)
         if not decodes or (counted is not None and not decode):
             return counted
-        decoded = self._decoded()
+        decoded = self._decoded_times()
         # Where both agree, the packets know better how long the last frame
         # is shown.
         return (counted if counted is not None and counted[:3] == decoded[:3]
                 else decoded)
 
-    def decode_all(self) -> Frames:
-        """Decodes what is left, and so the whole file.
+    def decode_all(self) -> FrameTimes:
+        """Decodes the rest of the file, after `first_frame` or instead.
 
         Raises:
           InputError: the file is damaged.
         """
-        self._finish(decode=True, count=False)
-        return self._decoded()
+        self._finish(decode=True, needs_packets=False)
+        return self._decoded_times()
 
-    def _finish(self, *, decode: bool, count: bool) -> None:
-        """Reads what is left, or until the decoder fails if packets need not
-        be counted."""
+    def _finish(self, *, decode: bool, needs_packets: bool) -> None:
         try:
             for packet in self._left:
                 self._note(packet)
@@ -166,7 +164,7 @@ class Reading:
                         self._decode(packet)
                     except FFmpegError as error:
                         self._decode_error = error
-                        if not count:
+                        if not needs_packets:
                             return
         except FFmpegError as error:
             self._read_error = error
@@ -178,7 +176,7 @@ class Reading:
         if packet.pts is None:
             self._is_stamped &= not is_frame
             return
-        end_seconds = _end_seconds(packet, self._rate)
+        end_seconds = _end_seconds(packet, self._fps)
         self._reached_seconds = max(self._reached_seconds, end_seconds)
         if is_frame:
             self._packets.append(
@@ -189,105 +187,91 @@ class Reading:
             return []
         frames = list(decode_packets([packet]))
         for frame in frames:
-            self._num_decoded += 1
-            if _add(self._decoded_stamps, frame.pts):
-                self._decoded_end_seconds = _end_seconds(frame, self._rate)
+            self._decoded_stamps.append(frame.pts)
+            self._decoded_end_seconds = _end_seconds(frame, self._fps)
         return frames
 
-    def _counted(self, first_stamp: int, index: _Index | None
-                 ) -> Frames | None:
-        """Counts packets and decodes those from the last key frame on; None
-        if that is not safe."""
-        if index is not None:
-            count, _, key, end_seconds = index
-        else:
-            packets = self._in_order_of_display(first_stamp)
-            keys = [packet.stamp for packet in packets if packet.is_key]
-            if not keys:
-                return None
-            count, key, end_seconds = (len(packets), keys[-1],
-                                       packets[-1].end_seconds)
-        last_stamp = self._last_stamp(key)
-        if last_stamp is None:
-            return None
-        return Frames(count, stamp_seconds(first_stamp, self._stream),
-                      stamp_seconds(last_stamp, self._stream), end_seconds,
-                      True)
-
-    def _in_order_of_display(self, first_stamp: int) -> list[_Packet]:
-        """Packets of frames; none if their stamps are useless."""
+    def _count_packets(self, first_stamp: int) -> _Count | None:
+        """None if the stamps cannot be used or there is no key frame."""
         if not self._is_stamped:
-            return []
+            return None
         if self._read_error is not None:
             raise InputError(
                 f"{self._path}: cannot be read after "
                 f"{self._reached_seconds:.1f} s "
-                f"({error_reason(self._read_error)}): {MEND}"
+                f"({error_reason(self._read_error)}). {REMEDY}."
             ) from self._read_error
-        self._refuse_lost_seconds()
+        self._require_all_seconds()
         packets = sorted(packet for packet in self._packets
                          if packet.stamp >= first_stamp)
-        return packets if _is_rising([each.stamp for each in packets]) else []
+        keys = [packet.stamp for packet in packets if packet.is_key]
+        if not keys or not _is_rising([packet.stamp for packet in packets]):
+            return None
+        return _Count(len(packets), first_stamp, keys[-1],
+                      packets[-1].end_seconds)
 
-    def _last_stamp(self, key: int) -> int | None:
-        """Time stamp of the last frame, with all from the key frame decoded.
+    def _decode_end(self, count: _Count) -> FrameTimes | None:
+        """Decodes the frames from the last key frame on.
 
-        None if the frames are not those that the packets promise.
+        Returns:
+          None if they are not those that the packets promise.
         """
-        promised: list[int] = []
-        decoded: list[int] = []
-        is_timed = True
+        promised: list[Any] = []
+        decoded: list[Any] = []
         try:
-            self._container.seek(key, stream=self._stream)
+            self._container.seek(count.last_key_stamp, stream=self._stream)
             for packet in self._container.demux(self._stream):
                 if packet.size and not packet.is_discard:
-                    is_timed &= _add(promised, packet.pts)
-                for frame in packet.decode():
-                    is_timed &= _add(decoded, frame.pts)
+                    promised.append(packet.pts)
+                decoded += [frame.pts for frame in packet.decode()]
         except FFmpegError as error:
             raise InputError(
                 f"{self._path}: the end of the video cannot be decoded "
-                f"({error_reason(error)}): {MEND}") from error
-        if not promised or not is_timed:
+                f"({error_reason(error)}). {REMEDY}.") from error
+        if not promised or None in promised or None in decoded:
             return None
-        # Frames from before a key frame may lean on others not decoded.
+        # Frames before a key frame may refer to others that were not decoded.
         due = sorted(stamp for stamp in promised if stamp >= promised[0])
         given = [stamp for stamp in decoded if stamp >= promised[0]]
-        return given[-1] if given == due and _is_rising(given) else None
+        if given != due or not _is_rising(given):
+            return None
+        return FrameTimes(
+            count.num_frames, stamp_seconds(count.first_stamp, self._stream),
+            stamp_seconds(given[-1], self._stream), count.end_seconds, True)
 
-    def _decoded(self) -> Frames:
+    def _decoded_times(self) -> FrameTimes:
+        stamps = self._decoded_stamps
         error = self._decode_error or self._read_error
         if error is not None:
             raise InputError(
                 f"{self._path}: the video cannot be decoded after "
-                f"{self._num_decoded} pictures ({error_reason(error)}): "
-                f"{MEND}") from error
-        self._refuse_lost_seconds()
-        stamps = self._decoded_stamps
-        if len(stamps) < self._num_decoded or not _is_rising(stamps):
-            return Frames(self._num_decoded, 0.0, None, 0.0, False)
-        return Frames(len(stamps), stamp_seconds(stamps[0], self._stream),
-                      stamp_seconds(stamps[-1], self._stream),
-                      self._decoded_end_seconds, True)
+                f"{len(stamps)} frames ({error_reason(error)}). {REMEDY}."
+            ) from error
+        self._require_all_seconds()
+        if not stamps or None in stamps or not _is_rising(stamps):
+            return FrameTimes(len(stamps), 0.0, None, 0.0, False)
+        return FrameTimes(len(stamps), stamp_seconds(stamps[0], self._stream),
+                          stamp_seconds(stamps[-1], self._stream),
+                          self._decoded_end_seconds, True)
 
-    def _refuse_lost_seconds(self) -> None:
+    def _require_all_seconds(self) -> None:
         """Raises if all streams end well before the length in the header."""
         promised_seconds = (self._container.duration or 0) / av.time_base
-        if is_avi(self._container) and self._rate:
+        if is_avi(self._container) and self._fps:
             # FFmpeg shortens the duration of a cut AVI to what is left.
             promised_seconds = max(promised_seconds,
-                                   self._stream.frames / self._rate)
+                                   self._stream.frames / self._fps)
         slack_seconds = min(_LOST_SECONDS, _LOST_SHARE * promised_seconds)
         if self._reached_seconds < promised_seconds - slack_seconds:
             raise InputError(
-                f"{self._path}: the file is cut off: its header promises "
+                f"{self._path}: the file is cut off. Its header promises "
                 f"{promised_seconds:.1f} s and it ends after "
-                f"{self._reached_seconds:.1f} s: {MEND}")
+                f"{self._reached_seconds:.1f} s. {REMEDY}.")
 
 
 def _complete_index(container: InputContainer, stream: VideoStream
-                    ) -> _Index | None:
-    """None where the packets must be read to know them all."""
+                    ) -> _Count | None:
+    """The frames by the index of an MP4; None if packets must be counted."""
     if not is_mp4(container):
         return None
     listed = [entry for entry in stream.index_entries if not entry.is_discard]
@@ -295,25 +279,18 @@ def _complete_index(container: InputContainer, stream: VideoStream
     if (len(listed) != stream.frames or not keys
             or stream.start_time is None or not stream.duration):
         return None
-    return _Index(
+    return _Count(
         stream.frames, stream.start_time, keys[-1],
         stamp_seconds(stream.start_time + stream.duration, stream))
-
-
-def _add(stamps: list[int], stamp: int | None) -> bool:
-    """Whether there was a stamp to add."""
-    if stamp is not None:
-        stamps.append(stamp)
-    return stamp is not None
 
 
 def _is_rising(stamps: Sequence[int]) -> bool:
     return all(before < after for before, after in itertools.pairwise(stamps))
 
 
-def _end_seconds(last: Packet | VideoFrame, rate: float) -> float:
-    """When the last packet or frame ends; its length may be unknown."""
+def _end_seconds(last: Packet | VideoFrame, fps: float) -> float:
+    """When a packet or frame ends; its length may be unknown."""
     unit = float(last.time_base or 0)
     length = last.duration * unit if last.duration else (
-        1 / rate if rate else 0.0)
+        1 / fps if fps else 0.0)
     return (last.pts or 0) * unit + length

@@ -1,9 +1,8 @@
-"""What a video file holds, and whether it can be read to its end.
+"""Finds out what a video file holds, and whether it can be read to its end.
 
-Headers lie: they count frames that are not there, or say nothing, and the
-header of a file that was cut off is as good as new. `probe_video` reads both
-ends of a file where that is safe, else it decodes all of it; either way it
-opens the file once. The time model is that of `losa_jax.data.video.decode`.
+Headers may be wrong: they count frames that do not exist, or give no number,
+and the header of a file that was cut off looks intact. The time model is that
+of `losa_jax.data.video.decode`.
 """
 
 import logging
@@ -17,56 +16,58 @@ from av.video.stream import VideoStream
 
 from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
-    MEND,
-    header_rate,
+    REMEDY,
+    header_fps,
     is_avi,
     is_mp4,
     open_video,
-    quarter_turns,
     stamp_seconds,
 )
-from losa_jax.data.video.packet_scan import Frames, Reading
+from losa_jax.data.video.frame import quarter_turns
+from losa_jax.data.video.packet_scan import FrameTimes, PacketScan
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 CHECKS = ("none", "ends", "full")
-# The rate in the header is kept while it misplaces the end of the video by
+# The rate in the header is used while it misplaces the end of the video by
 # less than this share of a frame; in Matroska it is sometimes a guess.
 _RATE_SLACK_FRAMES = 0.25
 # A video alone in its file ends when the header says, within this.
 _END_SLACK_FRAMES = 0.75
 
 
-class _Promise(NamedTuple):
-    """What the header says: frames stored, frames to be shown, and seconds
-    where all of them are the video's; 0 where it says nothing."""
+class _Header(NamedTuple):
+    """What the header says; 0 where it says nothing.
 
+    Attributes:
+      fps: frames per second.
+      stored: number of frames in the file.
+      shown: number of frames to be shown.
+      seconds: length, where the file holds nothing but video.
+    """
+
+    fps: float
     stored: int
     shown: int
     seconds: float
 
 
-def probe_video(path: str | Path,
-                check: str = "ends"
-                ) -> VideoInfo:
+def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
     """Finds out what a video file holds and whether it can be read.
 
-    The file is opened once. Only under "ends", and only where packets that
-    were read without decoding turn out not to tell the truth, it is opened
-    again and decoded from its start.
+    Where header and frames disagree and the file may still be sound
+    (variable rate, AVI), a warning says so.
 
     Args:
-      path: the file.
+      path: the file. It is opened once; under "ends" a second time, to be
+        decoded from its start, if its packets turn out to be wrong.
       check: "ends" decodes the first frame and all after the last key
         frame, which reveals a file that was cut off; where packets do not
         tell the number of frames (AVI, old codecs, odd time stamps) it
         decodes the whole file. "full" always decodes the whole file. "none"
-        believes the header, wrong though it may be, and decodes one frame
-        only because rotation is written nowhere else.
-
-    Where header and frames disagree and the file may still be sound
-    (variable rate, the old habits of AVI), a warning says so.
+        believes the header and decodes one frame, because only frames tell
+        the rotation.
 
     Raises:
       InputError: the file is missing, empty, no video, or damaged.
@@ -75,37 +76,36 @@ def probe_video(path: str | Path,
         raise ValueError(f"check={check!r}: choose one of {CHECKS}")
     path = Path(path)
     with open_video(path) as (container, stream):
-        reading = Reading(path, container, stream)
-        first = reading.first_frame()
-        rate = header_rate(stream)
-        promise = _promise(container, stream)
+        scan = PacketScan(path, container, stream)
+        first = scan.first_frame()
+        header = _header(container, stream)
         if check == "none":
-            frames: Frames | None = _frames_by_header(container, stream,
-                                                      first)
+            times: FrameTimes | None = _times_by_header(container, stream,
+                                                        first)
         else:
-            _refuse_lost_bytes(path, container, stream)
-            frames = reading.frames(decode=check == "full")
-    if frames is None:
+            _require_all_bytes(path, container, stream)
+            times = scan.frame_times(decode=check == "full")
+    if times is None:
         with open_video(path) as (container, stream):
-            frames = Reading(path, container, stream).decode_all()
-    fps = _choose_rate(path, frames, rate)
+            times = PacketScan(path, container, stream).decode_all()
+    fps = _choose_fps(path, times, header.fps)
     if check != "none":
-        _tell_doubts(path, frames, promise, rate)
+        _warn_of_doubts(path, times, header)
     is_turned = quarter_turns(first) % 2 == 1
     return VideoInfo(
         path=path,
         fps=fps,
-        frame_count=frames.num_frames,
-        duration_seconds=frames.num_frames / fps,
+        frame_count=times.num_frames,
+        duration_seconds=times.num_frames / fps,
         height=first.width if is_turned else first.height,
         width=first.height if is_turned else first.width,
-        first_seconds=frames.first_seconds,
-        last_seconds=frames.last_seconds,
-        is_timed=frames.is_timed,
+        first_seconds=times.first_seconds,
+        last_seconds=times.last_seconds,
+        is_timed=times.is_timed,
     )
 
 
-def _refuse_lost_bytes(path: Path, container: InputContainer,
+def _require_all_bytes(path: Path, container: InputContainer,
                        stream: VideoStream) -> None:
     """Raises if the index of an MP4 file names bytes past its end."""
     if not is_mp4(container):
@@ -115,70 +115,69 @@ def _refuse_lost_bytes(path: Path, container: InputContainer,
     size = path.stat().st_size
     if promised > size:
         raise InputError(
-            f"{path}: the file is cut off: its index needs {promised} bytes "
-            f"and it has {size}: {MEND}")
+            f"{path}: the file is cut off. Its index needs {promised} bytes "
+            f"and it has {size}. {REMEDY}.")
 
 
-def _promise(container: InputContainer, stream: VideoStream) -> _Promise:
+def _header(container: InputContainer, stream: VideoStream) -> _Header:
     shown = stream.frames
     if shown and is_mp4(container):  # an edit list may hide some
         shown = sum(not entry.is_discard for entry in stream.index_entries)
     # Sound may last longer. Other videos do not, and damage may double the
     # video's own entry.
     is_alone = all(each.type == "video" for each in container.streams)
-    return _Promise(stream.frames, shown, (container.duration or 0)
-                    / av.time_base if is_alone else 0.0)
+    return _Header(header_fps(stream), stream.frames, shown,
+                   (container.duration or 0) / av.time_base if is_alone
+                   else 0.0)
 
 
-def _tell_doubts(path: Path, frames: Frames, promise: _Promise,
-                 rate: float) -> None:
-    """Warns where frames may be missing, or be there twice."""
-    count, doubt = frames.num_frames, ""
-    length = frames.end_seconds - frames.first_seconds
-    if promise.shown:
-        if count != promise.shown:
-            doubt = f"its header tells of {promise.shown}"
-        elif 2 * count < promise.stored:
-            doubt = f"its header hides the rest of {promise.stored}"
-    # Frames hidden in the middle leave gaps, others shorten the video.
-    if not doubt and rate and (
-            not promise.shown or promise.shown < promise.stored):
-        if not frames.is_timed:
-            length = count / rate
-        elif abs(length * rate - count) >= _RATE_SLACK_FRAMES:
-            doubt = (f"there is time for {length * rate:.1f} at the "
-                     f"header's {rate:.6g} a second")
-        lacks = abs(promise.seconds - length)
-        if promise.seconds and lacks * rate >= _END_SLACK_FRAMES:
+def _warn_of_doubts(path: Path, times: FrameTimes, header: _Header) -> None:
+    """Warns where frames may be missing, or stored twice."""
+    count, fps, doubt = times.num_frames, header.fps, ""
+    length = times.end_seconds - times.first_seconds
+    if header.shown:
+        if count != header.shown:
+            doubt = f"its header promises {header.shown}"
+        elif 2 * count < header.stored:
+            doubt = f"its header hides the rest of {header.stored}"
+    # Frames that are lost in the middle leave gaps, others shorten the video.
+    if not doubt and fps and (
+            not header.shown or header.shown < header.stored):
+        if not times.is_timed:
+            length = count / fps
+        elif abs(length * fps - count) >= _RATE_SLACK_FRAMES:
+            doubt = (f"there is time for {length * fps:.1f} at the "
+                     f"header's {fps:.6g} per second")
+        lacks = abs(header.seconds - length)
+        if header.seconds and lacks * fps >= _END_SLACK_FRAMES:
             doubt = (f"they last {length:.3f} s, its header says "
-                     f"{promise.seconds:.3f} s")
+                     f"{header.seconds:.3f} s")
     if doubt:
-        logger.warning("%s: %d pictures can be read, but %s: some are lost, "
-                       "or the file is odd", path, count, doubt)
+        logger.warning("%s: %d frames can be read, but %s. Some are lost, or "
+                       "the file is unusual.", path, count, doubt)
 
 
-def _frames_by_header(container: InputContainer, stream: VideoStream,
-                      first: VideoFrame) -> Frames:
+def _times_by_header(container: InputContainer, stream: VideoStream,
+                     first: VideoFrame) -> FrameTimes:
     if stream.duration:
         shown_seconds = stamp_seconds(stream.duration, stream)
     else:
         shown_seconds = (container.duration or 0) / av.time_base
-    count = stream.frames or round(shown_seconds * header_rate(stream))
+    count = max(1, stream.frames or round(
+        shown_seconds * header_fps(stream)))
     if first.pts is None or is_avi(container):
-        return Frames(max(1, count), 0.0, None, shown_seconds, False)
+        return FrameTimes(count, 0.0, None, shown_seconds, False)
     start = stamp_seconds(first.pts, stream)
-    return Frames(max(1, count), start, None, start + shown_seconds, True)
+    return FrameTimes(count, start, None, start + shown_seconds, True)
 
 
-def _choose_rate(path: Path, frames: Frames, rate: float) -> float:
-    """Frames a second: the header's rate unless the frames belie it."""
-    shown_seconds = frames.end_seconds - frames.first_seconds
-    if rate:
-        expected = shown_seconds * rate
-        if (not frames.is_timed
-                or abs(expected - frames.num_frames) < _RATE_SLACK_FRAMES):
-            return rate
+def _choose_fps(path: Path, times: FrameTimes, fps: float) -> float:
+    """Returns the header's rate unless the frames contradict it."""
+    shown_seconds = times.end_seconds - times.first_seconds
+    if fps and (not times.is_timed or abs(
+            shown_seconds * fps - times.num_frames) < _RATE_SLACK_FRAMES):
+        return fps
     if shown_seconds <= 0:
-        raise InputError(f"{path}: neither the header nor the pictures tell "
-                         "how many frames a second: encode it anew")
-    return frames.num_frames / shown_seconds
+        raise InputError(f"{path}: neither header nor frames tell the frame "
+                         "rate. Encode it again.")
+    return times.num_frames / shown_seconds

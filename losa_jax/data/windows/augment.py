@@ -1,8 +1,8 @@
 """Pixels of a window: resize, crop, flip, color; uint8 in, uint8 out.
 
-One draw of the parameters serves all frames of a window (or of each clip,
-as configured): an object must not jump between frames. Normalization happens
-on the device, where it is free.
+Random values are drawn once for all frames of a window (or of each clip, as
+configured): an object must not jump between frames. Normalization happens on
+the device.
 """
 
 import math
@@ -11,89 +11,82 @@ from typing import Any
 import cv2
 import numpy as np
 
-from losa_jax.data.video.frame import CUT_STEP, Picture, View, resize_picture
+from losa_jax.data.video.frame import CROP_STEP, DecodedFrame, resize_frame
 from losa_jax.data.windows.random_operations import random_operations
 from losa_jax.errors import InputError
 
-# Grain decodes several windows in parallel threads; OpenCV's own threads
-# would fight them for the same cores.
+# Windows are decoded in parallel threads; OpenCV's own threads would compete
+# for the same cores.
 cv2.setNumThreads(1)
 
 TEST_RESIZES = ("short_crop", "squash")
+_GRAY = np.array([0.299, 0.587, 0.114])
 
 
-def test_picture(picture: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """What testing sees of one picture: uint8 [size, size, 3].
+def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
+    """Returns what testing sees of a frame: uint8 [size, size, 3].
 
     Args:
-      picture: uint8 [H, W, 3].
+      frame: uint8 [H, W, 3].
       size: side in pixels.
-      resize: "short_crop" scales the short side to `size` and cuts the
+      resize: "short_crop" scales the short side to `size` and crops the
         center (AdaTAD); "squash" scales both sides, so nothing at the border
         is lost but shapes are distorted.
     """
     if resize == "squash":
-        return resize_picture(picture, size, size)
+        return resize_frame(frame, size, size)
     if resize != "short_crop":
         raise InputError(f"config.augment.test_resize={resize!r}: choose one "
                          f"of {', '.join(TEST_RESIZES)}")
-    height, width, _ = picture.shape
+    height, width, _ = frame.shape
     scale = size / min(height, width)
-    picture = resize_picture(picture, max(size, round(height * scale)),
-                             max(size, round(width * scale)))
-    top = (picture.shape[0] - size) // 2
-    left = (picture.shape[1] - size) // 2
-    return picture[top:top + size, left:left + size]
-
-
-def test_view(frames: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """`test_picture` of frames, uint8 [f, H, W, 3] to [f, size, size, 3]."""
-    return np.stack([test_picture(frame, size, resize) for frame in frames])
-
-
-def as_tested(size: int, resize: str) -> View:
-    """`test_picture` as a view."""
-    def view(picture: Picture, place: int, out: np.ndarray) -> None:
-        out[:] = test_picture(picture.rgb(), size, resize)
-    return view
+    frame = resize_frame(frame, max(size, round(height * scale)),
+                         max(size, round(width * scale)))
+    top = (frame.shape[0] - size) // 2
+    left = (frame.shape[1] - size) // 2
+    return frame[top:top + size, left:left + size]
 
 
 class TrainView:
-    """A random view, the same for all frames it is shown.
+    """A random view, the same for all frames that it is applied to.
 
-    `picture` is applied to each while it is decoded, `finish` to all of them
-    together: contrast turns about the mean of a whole window.
+    `apply` handles each frame while the video is decoded, `finish` all of
+    them together, because contrast depends on the mean of the window.
     """
 
     def __init__(self, height: int, width: int, rng: np.random.Generator,
                  augment: Any):
         """
         Args:
-          height, width: of the pictures.
+          height, width: of the frames in pixels.
           rng: draws the parameters.
           augment: the config section `augment`.
         """
         self._settings = augment
         self._box = None
         if augment.random_crop:
-            self._box = _on_pixels_of_color(random_resized_crop(
+            top, left, height, width = random_resized_crop(
                 height, width, rng, tuple(augment.crop_area),
-                tuple(augment.crop_ratio)))
+                tuple(augment.crop_ratio))
+            # Moved by a pixel at most, see `DecodedFrame.crop`.
+            self._box = (top - top % CROP_STEP, left - left % CROP_STEP,
+                         max(CROP_STEP, height - height % CROP_STEP),
+                         max(CROP_STEP, width - width % CROP_STEP))
         self._flips = rng.random() < augment.flip_probability
         self._operations = random_operations(
             rng, augment.random_operations, augment.operation_magnitude,
             augment.size)
         self._rng = rng
 
-    def picture(self, picture: Picture, out: np.ndarray) -> None:
-        """Writes it into `out`, uint8 [size, size, 3]."""
+    def apply(self, frame: DecodedFrame, out: np.ndarray) -> None:
+        """Writes the view of a frame into `out`, uint8 [size, size, 3]."""
+        # The last step writes into `out` itself where it can.
         size, is_done = self._settings.size, False
         if self._box is not None:
             is_done = not (self._flips or self._operations)
-            pixels = picture.cut(*self._box, size, out if is_done else None)
+            pixels = frame.crop(*self._box, size, out if is_done else None)
         else:
-            pixels = test_picture(picture.rgb(), size,
-                                  self._settings.test_resize)
+            pixels = test_view(frame.rgb(), size, self._settings.test_resize)
         if self._flips:
             is_done = not self._operations
             pixels = cv2.flip(pixels, 1, dst=out if is_done else None)
@@ -103,22 +96,28 @@ class TrainView:
             out[:] = pixels
 
     def finish(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 [f, size, size, 3], all frames of the view."""
+        """Jitters the color of all frames of the view.
+
+        Args:
+          frames: uint8 [f, size, size, 3]; returned itself if there is
+            nothing to do.
+        """
         settings = self._settings
         if settings.color_jitter > 0 or settings.hue_jitter > 0:
             frames = jitter_color(frames, self._rng, settings.color_jitter,
-                                   settings.hue_jitter)
+                                  settings.hue_jitter)
         return frames
 
 
 def train_view(frames: np.ndarray, rng: np.random.Generator,
                augment: Any) -> np.ndarray:
-    """A `TrainView` of frames, uint8 [f, H, W, 3] to [f, size, size, 3]."""
+    """Applies a `TrainView` to uint8 [f, H, W, 3]; returns
+    [f, size, size, 3]."""
     _, height, width, _ = frames.shape
     view = TrainView(height, width, rng, augment)
     views = np.empty((len(frames), augment.size, augment.size, 3), np.uint8)
     for frame, out in zip(frames, views, strict=True):
-        view.picture(Picture(frame), out)
+        view.apply(DecodedFrame(frame), out)
     return view.finish(views)
 
 
@@ -126,11 +125,11 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
                         area: tuple[float, float],
                         ratio: tuple[float, float]
                         ) -> tuple[int, int, int, int]:
-    """A random box: top, left, height, width in pixels.
+    """Draws a box: top, left, height, width in pixels.
 
-    Its share of the picture's area lies in `area`, its aspect ratio
-    (log-uniform) in `ratio`; after ten draws that do not fit, the whole
-    picture. The rule that image and video recipes share since Inception.
+    Its share of the frame's area lies in `area`, its aspect ratio
+    (log-uniform) in `ratio`; after ten draws that do not fit, it is the whole
+    frame. Image and video recipes have used this rule since Inception.
     """
     for _ in range(10):
         target = rng.uniform(*area) * height * width
@@ -144,34 +143,23 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
     return 0, 0, height, width
 
 
-def _on_pixels_of_color(box: tuple[int, int, int, int]
-                         ) -> tuple[int, int, int, int]:
-    """The box (top, left, height, width) moved by a pixel at most: see
-    `Picture.cut`."""
-    top, left, height, width = box
-    return (top - top % CUT_STEP, left - left % CUT_STEP,
-            max(CUT_STEP, height - height % CUT_STEP),
-            max(CUT_STEP, width - width % CUT_STEP))
-
-
 def jitter_color(frames: np.ndarray, rng: np.random.Generator,
-                  strength: float, hue: float = 0.0) -> np.ndarray:
-    """Random brightness, contrast and saturation, each within 1 +- strength,
-    and a turn of the hue within +- `hue` of a circle.
+                 strength: float, hue: float = 0.0) -> np.ndarray:
+    """Changes brightness, contrast and saturation by random factors within
+    1 +- strength, and turns the hue within +- `hue` of a circle.
 
     All are linear in the pixel (the hue is turned in the YIQ plane), so they
     are one 3 x 3 matrix and an offset, applied by OpenCV in one pass.
     """
     brightness, contrast, saturation = rng.uniform(
         1 - strength, 1 + strength, 3)
-    gray = np.array([0.299, 0.587, 0.114])
-    matrix = saturation * np.eye(3) + (1 - saturation) * gray[None, :]
+    matrix = saturation * np.eye(3) + (1 - saturation) * _GRAY[None, :]
     if hue > 0:
         matrix = _hue_matrix(2 * math.pi * rng.uniform(-hue, hue)) @ matrix
     matrix = matrix * brightness * contrast
-    # Contrast turns about the mean gray of the whole window.
+    # Contrast scales the distance from the mean gray of the whole window.
     mean_gray = brightness * float(
-        frames[:, ::4, ::4].mean(axis=(0, 1, 2)) @ gray)
+        frames[:, ::4, ::4].mean(axis=(0, 1, 2)) @ _GRAY)
     affine = np.concatenate(
         [matrix, np.full((3, 1), (1 - contrast) * mean_gray)], axis=1)
     flat = np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3)
@@ -180,8 +168,8 @@ def jitter_color(frames: np.ndarray, rng: np.random.Generator,
 
 
 def _hue_matrix(angle: float) -> np.ndarray:
-    """Turns the color plane of YIQ (NTSC's), brightness stays."""
-    to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213],
+    """Turns the chroma plane of YIQ (NTSC); luma stays."""
+    to_yiq = np.array([_GRAY, [0.5959, -0.2746, -0.3213],
                        [0.2115, -0.5227, 0.3112]])
     cosine, sine = math.cos(angle), math.sin(angle)
     turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])

@@ -1,9 +1,9 @@
 """What a batch holds: names, shapes and dtypes of its arrays.
 
 Sizes: b windows of f samples (frames as the backbone sees them) of S x S
-pixels; n clips of u temporal tokens; k tapped blocks with h x w patches; c
-channels; a actions, the most that a training video has; t rows of a feature
-file.
+pixels; n clips of u temporal tokens; k tapped blocks with h x w cells of the
+tap grid; c channels; a actions, the most that a training video has; t rows of
+a feature file.
 
 Inputs of the model, from one of three sources:
 
@@ -11,7 +11,7 @@ Inputs of the model, from one of three sources:
     last            float32 [b, n, u, c]      from the cache
     taps            [b, k, n, u, h, w, c]     of config.data.cache_dtype;
                                               `raw_taps` in place of `taps`
-                                              where h x w are all patches
+                                              where the cells are the patches
     last            float32 [b, t, 1, c]      from feature files
 
 and always
@@ -25,12 +25,11 @@ A training batch also has
                                               tokens of the head
     labels          int32 [b, a]
     action_valid    bool [b, a]
-    video_number    int32 [b]                 place in the training set
+    video_number    int32 [b]                 index in the training set
     decoded_frames  int32 [b]                 from videos only
-    faults          uint8 [b, 2048]           see `skipped_videos`
-    redrawn         int32 [b]
+    faults          str [b]                   see `skipped_videos`
 
-of which the last four stay on the host. Models have the taps' axis first, as
+of which the last three stay on the host. Models have the taps' axis first, as
 [k, b, n, u, h, w, c].
 """
 
@@ -45,5 +44,5 @@ Inputs = dict[str, np.ndarray]
 Example = Mapping[str, np.ndarray | np.generic]
 
 INPUT_KEYS = ("frames", "last", "taps", "raw_taps")
-# What `skipped_videos` does not take out of a batch and no device needs.
+# What no device needs; `skipped_videos` takes `faults` out of a batch.
 HOST_KEYS = ("video_number", "decoded_frames")

@@ -1,10 +1,7 @@
-"""Training examples: random windows of videos, and their order.
-
-The frames of a batch are written where they stay: a window of THUMOS takes
-118 MB, too much to be copied into its batch.
-"""
+"""Training examples: random windows of videos, and their order."""
 
 import copy
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +12,14 @@ from losa_jax.data.records import Video
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows import sampling
 from losa_jax.data.windows.batch import Batch, Example
-from losa_jax.data.windows.loader import Batches
 from losa_jax.data.windows.readers import WindowReader
-from losa_jax.data.windows.skipped_videos import pack_faults
 
-# A video's number, and what draws its window and view.
+# A video's number, and the generator that draws its window and view.
 Draw = tuple[int, np.random.Generator]
 
 
 class TrainWindows:
-    """A video's number and a random generator to one training example."""
+    """Makes training examples from video numbers and random generators."""
 
     def __init__(self, videos: Sequence[Video], class_names: Sequence[str],
                  config: Any, *, reader: WindowReader,
@@ -34,7 +29,7 @@ class TrainWindows:
           videos: the training set.
           class_names: in the order of the labels.
           config: the whole config (sections `window`, `data`).
-          reader: of frames, or of features in their place.
+          reader: reads frames, or features in their place.
           augmented: False shows the test view of a random window (used to
             measure feature statistics).
         """
@@ -47,11 +42,9 @@ class TrainWindows:
             1, max((len(video.actions) for video in videos), default=1))
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
-        """Examples, stacked.
-
-        Returns:
-          a training batch, see `batch`.
-        """
+        """Returns a training batch, see `losa_jax.data.windows.batch`."""
+        # Decoders write into the batch: the frames of one window of THUMOS
+        # take 118 MB, too much to be copied into it.
         frames = self._reader.allocate(len(draws), self._config.window.samples)
         examples = [
             self(index, rng, None if frames is None else frames[row])
@@ -62,35 +55,35 @@ class TrainWindows:
 
     def __call__(self, index: int, rng: np.random.Generator,
                  frames: np.ndarray | None = None) -> Example:
-        """One example.
+        """Returns one example.
 
         Args:
           frames: uint8 [f, size, size, 3], where its frames are written;
-            None makes new memory.
+            None allocates memory.
         """
-        # With "skip" a video that fails is replaced by the next one: never
-        # an endless retry, never a window of zeros.
+        # With "skip" a video that fails is replaced by the next one, and
+        # every video is tried only once.
         faults: list[tuple[str, str]] = []
         for attempt in range(len(self._videos)):
             number = (int(index) + attempt) % len(self._videos)
             video = self._videos[number]
             try:
                 return {**self._example(number, video, rng, frames),
-                        **pack_faults(faults)}
+                        "faults": np.str_(json.dumps(faults))}
             except VideoDecodeError as error:
                 if self._config.data.on_broken_video != "skip":
                     raise
                 faults.append((video.video_id, str(error)))
         raise VideoDecodeError(
-            f"none of {len(self._videos)} training videos can be read: look "
-            f"at their disk first ({faults[-1][1]})")
+            f"None of the {len(self._videos)} training videos can be read. "
+            f"Check their disk first ({faults[-1][1]}).")
 
     def _example(self, number: int, video: Video, rng: np.random.Generator,
                  frames: np.ndarray | None) -> Example:
         config = self._config.window
-        ratio = tuple(config.short_crop_ratio) or None
         window = sampling.train_window(
-            video.grid, video.actions, config.samples, rng, crop_ratio=ratio,
+            video.grid, video.actions, config.samples, rng,
+            crop_ratio=tuple(config.short_crop_ratio) or None,
             min_action_kept=config.min_action_kept,
             align=sampling.clip_alignment(config))
         segments, labels, valid = sampling.window_actions(
@@ -112,55 +105,43 @@ class TrainWindows:
 def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
                   batch_windows: int, num_threads: int,
                   num_epochs: int | None = None,
-                  rows: Sequence[int] | None = None) -> Batches:
-    """Shuffled batches; order and augmentation depend on the seed alone.
+                  rows: Sequence[int] | None = None) -> grain.IterDataset:
+    """Returns shuffled batches; the seed determines order and augmentation.
+
+    The state of an iterator is the number of global batches, so a run can
+    continue with another number of threads or processes.
 
     Args:
-      batch_windows: of a global batch.
-      num_threads: that make batches.
-      rows: of each global batch, those that this process reads; None: all.
-        The iterator's position counts global batches, so it means the same
-        to every process, however many there are.
+      batch_windows: windows of a global batch.
+      num_threads: threads that make batches. (PyAV and OpenCV release the
+        interpreter lock.)
+      num_epochs: None repeats for ever.
+      rows: rows of each global batch that this process reads; None: all.
     """
-    rows = tuple(range(batch_windows)) if rows is None else tuple(rows)
+    rows = range(batch_windows) if rows is None else rows
     dataset = (
-        grain.MapDataset.source(_Numbers(num_videos))
-        .seed(seed).shuffle().repeat(num_epochs)
-        .random_map(_draw))
-    dataset = grain.MapDataset.source(
-        _Rows(dataset, rows, batch_windows)).map(transform.batch)
-    return Batches(dataset, num_threads)
+        grain.MapDataset.range(num_videos)
+        .seed(seed).shuffle().repeat(num_epochs).random_map(_draw)
+        .batch(batch_windows, drop_remainder=True, batch_fn=list)
+        .map(lambda draws: transform.batch([draws[row] for row in rows])))
+    # Grain's default is 16 threads and 500 elements in memory.
+    return dataset.to_iter_dataset(grain.ReadOptions(
+        num_threads=num_threads,
+        prefetch_buffer_size=_buffer_batches(num_threads)))
+
+
+def _buffer_batches(num_threads: int) -> int:
+    # Batches are handed out in order: with one more than threads, a thread
+    # that finishes before its neighbor is not idle.
+    return num_threads + 1
+
+
+def batches_in_memory(num_threads: int) -> int:
+    """Returns the most batches that are in memory at once: those made ahead,
+    the next one, and the one in use."""
+    return _buffer_batches(num_threads) + 2
 
 
 def _draw(index: int, rng: np.random.Generator) -> Draw:
-    # Grain takes its generator back as soon as this returns.
-    return index, copy.deepcopy(rng)
-
-
-class _Numbers:
-    """0, 1, ..., n - 1 as a Grain source (a range is not one)."""
-
-    def __init__(self, count: int):
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> int:
-        return int(index)
-
-
-class _Rows:
-    """Some rows of each whole batch of a sequence."""
-
-    def __init__(self, items: Sequence[Any], rows: tuple[int, ...],
-                 batch_windows: int):
-        self._items, self._rows = items, rows
-        self._batch_windows = batch_windows
-
-    def __len__(self) -> int:
-        return len(self._items) // self._batch_windows
-
-    def __getitem__(self, index: int) -> list[Any]:
-        first = int(index) * self._batch_windows
-        return [self._items[first + row] for row in self._rows]
+    # Grain reuses its generator as soon as this returns.
+    return int(index), copy.deepcopy(rng)

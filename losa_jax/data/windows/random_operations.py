@@ -1,10 +1,9 @@
-"""RandAugment's operations on uint8 pictures, drawn once for a window.
+"""RandAugment's operations on uint8 frames, drawn once for a window.
 
-Cubuk et al., "RandAugment" (arXiv 1909.13719), as video recipes have it: a
-number of operations, each drawn anew, all at one magnitude of ten. The sign
-of those that have one is drawn with every window; AdaTAD's public code draws
-it once, when the pipeline is built, so that its pictures only ever lean to
-one side.
+Cubuk et al., "RandAugment" (arXiv 1909.13719), as in video recipes: a number
+of operations, each drawn again, all at one magnitude of ten. The sign is
+drawn for every window; AdaTAD's public code draws it once, when the pipeline
+is built, so that its frames only ever lean to one side.
 """
 
 from collections.abc import Callable
@@ -19,12 +18,12 @@ Operation = Callable[[np.ndarray], np.ndarray]
 MAX_MAGNITUDE = 10.0
 # At magnitude 10: shear, share of the side, degrees, change of a factor.
 _SHEAR, _SHIFT, _DEGREES, _CHANGE = 0.3, 0.45, 30.0, 0.9
-_GREY = (128, 128, 128)
+_GRAY = (128, 128, 128)
 
 
 def random_operations(rng: np.random.Generator, count: int,
                       magnitude: float, size: int) -> list[Operation]:
-    """Draws `count` operations for square pictures of `size` pixels.
+    """Draws `count` operations for square frames of `size` pixels.
 
     Raises:
       InputError: a magnitude outside 0 to 10, or a negative count.
@@ -39,115 +38,101 @@ def random_operations(rng: np.random.Generator, count: int,
     for _ in range(count):
         make = OPERATIONS[names[int(rng.integers(len(names)))]]
         sign = 1.0 if rng.random() < 0.5 else -1.0
-        operations.append(make(magnitude / MAX_MAGNITUDE, sign, size))
+        operations.append(make(sign * magnitude / MAX_MAGNITUDE, size))
     return operations
 
 
 def _warp(matrix: list[list[float]], size: int) -> Operation:
-    """An affine map about the picture's center; gray where nothing was."""
+    """Maps affinely about the center; gray where nothing was."""
     full = np.array([*matrix, [0.0, 0.0, 1.0]])
     center = (size - 1) / 2
     shift = np.array([[1, 0, center], [0, 1, center], [0, 0, 1.0]])
     about = (shift @ full @ np.linalg.inv(shift))[:2]
-    return lambda picture: cv2.warpAffine(
-        picture, about, (size, size), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=_GREY)
+    return lambda frame: cv2.warpAffine(
+        frame, about, (size, size), flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=_GRAY)
 
 
-def _table(values: np.ndarray) -> Operation:
-    """Every channel through one table of 256."""
-    table = np.clip(np.round(values), 0, 255).astype(np.uint8)
-    return lambda picture: cv2.LUT(picture, table)
-
-
-def _shear_x(strength: float, sign: float, size: int) -> Operation:
-    return _warp([[1, sign * _SHEAR * strength, 0], [0, 1, 0]], size)
-
-
-def _shear_y(strength: float, sign: float, size: int) -> Operation:
-    return _warp([[1, 0, 0], [sign * _SHEAR * strength, 1, 0]], size)
-
-
-def _shift_x(strength: float, sign: float, size: int) -> Operation:
-    return _warp([[1, 0, sign * _SHIFT * strength * size], [0, 1, 0]], size)
-
-
-def _shift_y(strength: float, sign: float, size: int) -> Operation:
-    return _warp([[1, 0, 0], [0, 1, sign * _SHIFT * strength * size]], size)
-
-
-def _rotate(strength: float, sign: float, size: int) -> Operation:
-    angle = np.deg2rad(sign * _DEGREES * strength)
+def _rotate(strength: float, size: int) -> Operation:
+    angle = np.deg2rad(_DEGREES * strength)
     cosine, sine = float(np.cos(angle)), float(np.sin(angle))
     return _warp([[cosine, -sine, 0], [sine, cosine, 0]], size)
 
 
-def _identity(strength: float, sign: float, size: int) -> Operation:
-    return lambda picture: picture
+def _table(values: np.ndarray) -> Operation:
+    """Maps every channel through a table of 256 values."""
+    table = np.clip(np.round(values), 0, 255).astype(np.uint8)
+    return lambda frame: cv2.LUT(frame, table)
 
 
-def _brightness(strength: float, sign: float, size: int) -> Operation:
-    return _table(np.arange(256) * (1 + sign * _CHANGE * strength))
-
-
-def _solarize(strength: float, sign: float, size: int) -> Operation:
+def _solarize(strength: float, size: int) -> Operation:
     values = np.arange(256)
-    return _table(np.where(values < 256 - 256 * strength, values,
-                           255 - values))
+    is_kept = values < 256 - 256 * abs(strength)
+    return _table(np.where(is_kept, values, 255 - values))
 
 
-def _posterize(strength: float, sign: float, size: int) -> Operation:
-    step = 2 ** round(4 * strength)
+def _posterize(strength: float, size: int) -> Operation:
+    step = 2 ** round(4 * abs(strength))
     return _table(np.arange(256) // step * step)
 
 
-def _contrast(strength: float, sign: float, size: int) -> Operation:
-    factor = 1 + sign * _CHANGE * strength
+def _contrast(strength: float, size: int) -> Operation:
+    factor = 1 + _CHANGE * strength
 
-    def apply(picture: np.ndarray) -> np.ndarray:
-        mean = float(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).mean())
+    def apply(frame: np.ndarray) -> np.ndarray:
+        mean = float(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean())
         return cv2.convertScaleAbs(
-            np.clip(picture * np.float32(factor)
+            np.clip(frame * np.float32(factor)
                     + np.float32((1 - factor) * mean), 0, 255))
     return apply
 
 
-def _saturation(strength: float, sign: float, size: int) -> Operation:
-    factor = 1 + sign * _CHANGE * strength
+def _saturation(strength: float, size: int) -> Operation:
+    factor = 1 + _CHANGE * strength
     matrix = (factor * np.eye(3)
               + (1 - factor) * np.array([[0.299, 0.587, 0.114]]))
-    return lambda picture: cv2.transform(picture, matrix)
+    return lambda frame: cv2.transform(frame, matrix)
 
 
-def _sharpness(strength: float, sign: float, size: int) -> Operation:
-    factor = 1 + sign * _CHANGE * strength
-
-    def apply(picture: np.ndarray) -> np.ndarray:
-        return cv2.addWeighted(picture, factor,
-                               cv2.blur(picture, (3, 3)), 1 - factor, 0)
-    return apply
+def _sharpness(strength: float, size: int) -> Operation:
+    factor = 1 + _CHANGE * strength
+    return lambda frame: cv2.addWeighted(
+        frame, factor, cv2.blur(frame, (3, 3)), 1 - factor, 0)
 
 
-def _auto_contrast(strength: float, sign: float, size: int) -> Operation:
-    def apply(picture: np.ndarray) -> np.ndarray:
-        low = picture.min(axis=(0, 1)).astype(np.float32)
-        spread = picture.max(axis=(0, 1)) - low
-        scale = np.where(spread > 0, 255 / np.maximum(spread, 1), 1.0)
-        tables = np.clip((np.arange(256)[:, None] - low) * scale, 0, 255)
-        tables = np.where(spread > 0, tables, np.arange(256)[:, None])
-        return cv2.LUT(picture, tables.round().astype(np.uint8)[None])
-    return apply
+def _auto_contrast(frame: np.ndarray) -> np.ndarray:
+    low = frame.min(axis=(0, 1)).astype(np.float32)
+    spread = frame.max(axis=(0, 1)) - low
+    scale = np.where(spread > 0, 255 / np.maximum(spread, 1), 1.0)
+    tables = np.clip((np.arange(256)[:, None] - low) * scale, 0, 255)
+    tables = np.where(spread > 0, tables, np.arange(256)[:, None])
+    return cv2.LUT(frame, tables.round().astype(np.uint8)[None])
 
 
-def _equalize(strength: float, sign: float, size: int) -> Operation:
-    return lambda picture: cv2.merge(
-        [cv2.equalizeHist(channel) for channel in cv2.split(picture)])
+def _equalize(frame: np.ndarray) -> np.ndarray:
+    return cv2.merge([cv2.equalizeHist(channel)
+                      for channel in cv2.split(frame)])
 
 
-OPERATIONS: dict[str, Callable[[float, float, int], Operation]] = {
-    "identity": _identity, "shear_x": _shear_x, "shear_y": _shear_y,
-    "shift_x": _shift_x, "shift_y": _shift_y, "rotate": _rotate,
-    "brightness": _brightness, "contrast": _contrast,
-    "saturation": _saturation, "sharpness": _sharpness,
-    "solarize": _solarize, "posterize": _posterize,
-    "auto_contrast": _auto_contrast, "equalize": _equalize}
+# Makes an operation from a strength in -1 to 1 and the side in pixels.
+OPERATIONS: dict[str, Callable[[float, int], Operation]] = {
+    "identity": lambda strength, size: lambda frame: frame,
+    "shear_x": lambda strength, size: _warp(
+        [[1, _SHEAR * strength, 0], [0, 1, 0]], size),
+    "shear_y": lambda strength, size: _warp(
+        [[1, 0, 0], [_SHEAR * strength, 1, 0]], size),
+    "shift_x": lambda strength, size: _warp(
+        [[1, 0, _SHIFT * strength * size], [0, 1, 0]], size),
+    "shift_y": lambda strength, size: _warp(
+        [[1, 0, 0], [0, 1, _SHIFT * strength * size]], size),
+    "rotate": _rotate,
+    "brightness": lambda strength, size: _table(
+        np.arange(256) * (1 + _CHANGE * strength)),
+    "contrast": _contrast,
+    "saturation": _saturation,
+    "sharpness": _sharpness,
+    "solarize": _solarize,
+    "posterize": _posterize,
+    "auto_contrast": lambda strength, size: _auto_contrast,
+    "equalize": lambda strength, size: _equalize,
+}

@@ -1,13 +1,12 @@
 """What windows are read from: video files, or features of their frames.
 
 `FrameReader` decodes videos, `FeatureReader` reads cached features of our
-backbones or files of other tools; the rest of the pipeline asks a
-`WindowReader` and does not know which one it has.
+backbones or files of other tools; the rest of the pipeline uses them as
+`WindowReader`.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache
 from losa_jax.data.records import Video, Window
 from losa_jax.data.video.decode import iterate_frames
+from losa_jax.data.video.frame import DecodedFrame
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.batch import Example, Inputs
@@ -25,12 +25,8 @@ from losa_jax.data.windows.sampling import (
     test_windows_of,
     window_step,
 )
-from losa_jax.data.windows.stream import (
-    WindowRow,
-    sliding_windows,
-)
+from losa_jax.data.windows.stream import WindowRow, sliding_windows
 
-# Features in place of videos: both know which videos they have.
 FeatureStore = TapCache | FeatureFiles
 
 
@@ -45,18 +41,18 @@ class WindowReader(Protocol):
 
     def allocate(self, num_windows: int, num_samples: int
                  ) -> np.ndarray | None:
-        """Memory for the frames of a batch, uint8 [n, f, size, size, 3];
-        None where windows are features."""
+        """Allocates the frames of a batch, uint8 [n, f, size, size, 3]; None
+        where windows are features."""
         ...
 
     def empty_window(self, num_samples: int) -> Inputs:
-        """Inputs of a window, of zeros; nothing is decoded."""
+        """Returns the inputs of a window of zeros; nothing is decoded."""
         ...
 
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
                         augmented: bool = True) -> Example:
-        """What the encoder reads of a training window.
+        """Returns the encoder's inputs of a training window.
 
         Args:
           rng: draws the augmentation.
@@ -70,7 +66,7 @@ class WindowReader(Protocol):
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """All test windows of a video and what the encoder reads of them.
+        """Yields all test windows of a video and the encoder's inputs.
 
         Raises:
           VideoDecodeError: a frame cannot be decoded.
@@ -80,7 +76,7 @@ class WindowReader(Protocol):
 
 def test_rows(reader: WindowReader, videos: Sequence[Video]
               ) -> Callable[[int, int], Iterator[tuple[WindowRow, Inputs]]]:
-    """The test windows of videos, as a `WindowStream` takes them."""
+    """Returns the test windows of videos, as a `WindowStream` takes them."""
     def windows_of(number: int, decoder_threads: int
                    ) -> Iterator[tuple[WindowRow, Inputs]]:
         for window, inputs in reader.test_windows(videos[number],
@@ -117,28 +113,33 @@ class FrameReader:
                         rng: np.random.Generator, out: np.ndarray | None, *,
                         augmented: bool = True) -> Example:
         """See `WindowReader.training_inputs`."""
-        settings = self._augment
         if out is None:
             out, = self.allocate(1, window.num_samples)
         if not augmented:
-            decoded = self._cache.read_into(
-                out, video, window,
-                augment.as_tested(settings.size, settings.test_resize))
-            return {"frames": out, "decoded_frames": np.int32(decoded)}
-        clip: int = (self._window.clip_samples if settings.per == "clip"
+            num_decoded = self._cache.read_into(
+                out, video, window, self._write_test_view)
+            return {"frames": out, "decoded_frames": np.int32(num_decoded)}
+        clip: int = (self._window.clip_samples if self._augment.per == "clip"
                      else window.num_samples)
-        draws = [augment.TrainView(video.info.height, video.info.width, rng,
-                                   settings)
+        views = [augment.TrainView(video.info.height, video.info.width, rng,
+                                   self._augment)
                  for _ in range(window.num_samples // clip)]
-        decoded = self._cache.read_into(
+        num_decoded = self._cache.read_into(
             out, video, window,
-            lambda picture, place, pixels: draws[place // clip].picture(
-                picture, pixels))
-        for draw, part in zip(draws, np.split(out, len(draws)), strict=True):
-            finished = draw.finish(part)
-            if finished is not part:  # a window is large to copy in vain
+            lambda frame, i, pixels: views[i // clip].apply(frame, pixels))
+        for view, part in zip(views, np.split(out, len(views)), strict=True):
+            finished = view.finish(part)
+            if finished is not part:  # avoids a copy of the window
                 part[:] = finished
-        return {"frames": out, "decoded_frames": np.int32(decoded)}
+        return {"frames": out, "decoded_frames": np.int32(num_decoded)}
+
+    def _write_test_view(self, frame: DecodedFrame, i: int, out: np.ndarray
+                         ) -> None:
+        out[:] = self._test_view(frame)
+
+    def _test_view(self, frame: DecodedFrame) -> np.ndarray:
+        return augment.test_view(frame.rgb(), self._augment.size,
+                                 self._augment.test_resize)
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
@@ -153,16 +154,16 @@ class FrameReader:
     def clips(self, video: Video, clip_frames: int, stride_frames: int,
               decoder_threads: int = 1
               ) -> Iterator[tuple[Window, np.ndarray]]:
-        """The clips that lie inside a video, uint8 [f, size, size, 3], and
-        where each starts; see `num_clips`.
+        """Yields the clips of a video, see `num_clips`: where each is, and
+        uint8 [f, size, size, 3].
 
         Raises:
           VideoDecodeError: a frame cannot be decoded.
         """
         count = num_clips(video.grid.num_samples, clip_frames, stride_frames)
         starts = stride_frames * np.arange(count)
-        # What no clip shows is not asked for, so behind each other the
-        # clips overlap by what they share, or not at all.
+        # Samples between the clips are left out. In the rest, clips overlap
+        # by what they share, or not at all.
         samples = np.unique(starts[:, None] + np.arange(clip_frames))
         step = min(stride_frames, clip_frames)
         for window, frames in sliding_windows(
@@ -175,7 +176,7 @@ class FrameReader:
     def test_samples(self, video: Video, decoder_threads: int = 1,
                      samples: np.ndarray | None = None
                      ) -> Iterator[np.ndarray]:
-        """Samples of a video as testing sees them, uint8 [size, size, 3].
+        """Yields the test views of samples, uint8 [size, size, 3].
 
         Args:
           samples: rising numbers; None means all.
@@ -183,36 +184,33 @@ class FrameReader:
         Raises:
           VideoDecodeError: when a frame is due that cannot be decoded.
         """
-        settings = self._augment
         if samples is None:
             samples = np.arange(video.grid.num_samples)
         indices = video.grid.frame_indices(samples)
-        view = functools.partial(augment.test_picture, size=settings.size,
-                                 resize=settings.test_resize)
         kept = self._cache.kept_frames(video)
-        frames: Iterator[Any] = (
-            iterate_frames(video.open(), indices, info=video.info,
+        frames: Iterable[DecodedFrame] = (
+            iterate_frames(video.open(), indices, video.info,
                            threads=decoder_threads) if kept is None
-            else (kept[index] for index in indices.tolist()))
-        last: Any = None
+            else map(kept.__getitem__, indices.tolist()))
+        last = None
         for frame in frames:
             if frame is not last:  # one frame may serve several samples
-                last = frame
-                shown = view(frame if kept is None else frame.rgb())
-            yield shown
+                last, view = frame, self._test_view(frame)
+            yield view
 
     def full_samples(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[np.ndarray]:
-        """Every sample at the file's own size, uint8 [H, W, 3]."""
+        """Yields every sample at the file's own size, uint8 [H, W, 3]."""
         indices = video.grid.frame_indices(np.arange(video.grid.num_samples))
-        return iterate_frames(video.open(), indices, info=video.info,
-                              threads=decoder_threads)
+        for frame in iterate_frames(video.open(), indices, video.info,
+                                    threads=decoder_threads):
+            yield frame.rgb()
 
 
 class FeatureReader:
     """Reads features in place of frames."""
 
-    # They are only copied: nothing is gained by several threads.
+    # Features are only copied: several threads gain nothing.
     stream_threads = 1
 
     def __init__(self, store: FeatureStore, config: Any):
@@ -221,14 +219,10 @@ class FeatureReader:
           config: the whole config (sections `window`, `head`).
         """
         self._store, self._config = store, config
+        self.empty_window = store.empty_window
 
     def allocate(self, num_windows: int, num_samples: int) -> None:
         """See `WindowReader.allocate`."""
-        return None
-
-    def empty_window(self, num_samples: int) -> Inputs:
-        """See `WindowReader.empty_window`."""
-        return self._store.empty_window(num_samples)
 
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,

@@ -1,7 +1,7 @@
-"""Which part of a video is fed at once: train crops and test windows.
+"""Which samples of a video are a window: training crops and test windows.
 
-Pure numpy, nothing is decoded here. A window is a stretch of samples
-(`losa_jax.timeline`); actions come along in tokens of the head's grid.
+Nothing is decoded here. A window is a stretch of samples
+(`losa_jax.timeline`); its actions are in tokens of the head's grid.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from losa_jax import timeline
 from losa_jax.data.records import Action, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 
-# ActionFormer tries as often to find a crop that keeps an action.
+# ActionFormer's number of draws for a crop that keeps an action.
 MAX_CROP_TRIES = 200
 
 
 def video_grid(info: VideoInfo, window: Any) -> timeline.SampleGrid:
-    """The samples of a video under the config section `window`."""
+    """Returns the samples of a video under the config section `window`."""
     return timeline.sample_grid(
         info.fps, info.frame_count, sampling=window.sampling,
         frame_stride=window.frame_stride, sample_fps=window.sample_fps,
@@ -27,7 +27,7 @@ def video_grid(info: VideoInfo, window: Any) -> timeline.SampleGrid:
 
 def test_windows(grid: timeline.SampleGrid, window_samples: int,
                  overlap: float, align: int = 1) -> list[Window]:
-    """Sliding windows that together hold every sample of the video.
+    """Returns sliding windows that together hold every sample of a video.
 
     The last window is shifted back to end with the video (AdaTAD's rule), so
     only a video shorter than one window is padded.
@@ -37,7 +37,7 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     Args:
       grid: the video's samples.
       window_samples: length of a window.
-      overlap: share of a window that the next one sees again, in [0, 1).
+      overlap: share of a window that is in the next one too, in [0, 1).
       align: windows start at multiples of so many samples; the last one may
         then reach past the video's end, by less than that.
     """
@@ -52,7 +52,7 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
 
 
 def test_windows_of(video: Video, config: Any) -> list[Window]:
-    """The test windows of a video under a config.
+    """Returns the test windows of a video under a config.
 
     Args:
       config: the whole config (sections `window`, `head`).
@@ -62,24 +62,24 @@ def test_windows_of(video: Video, config: Any) -> list[Window]:
         return test_windows(video.grid, settings.samples, settings.overlap,
                             align=clip_alignment(settings))
     # Few lengths, each of which is compiled once.
-    stride = 2 ** (config.head.num_levels - 1)
-    unit = -(-settings.samples // 4 // stride) * stride
+    unit = _round_up(-(-settings.samples // 4),
+                     2 ** (config.head.num_levels - 1))
     total = video.grid.num_samples
-    length = max(settings.samples, -(-total // unit) * unit)
-    return [Window(0, length, total)]
+    return [Window(0, max(settings.samples, _round_up(total, unit)), total)]
 
 
 def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
                   ) -> np.ndarray:
-    """Which window each token of a video is taken from, int [tokens].
+    """Returns the window that each token of a video is taken from: int
+    [tokens].
 
-    Windows overlap; a token is taken from the one in whose middle it lies
-    best, since a window's edges know one side only.
+    Of overlapping windows it is the one whose middle is nearest, because a
+    window's edges know one side only.
 
     Args:
       windows: of the video, starting at whole tokens.
       num_samples: of the video.
-      tubelet: samples that a token stands for.
+      tubelet: samples of a token.
     """
     length = windows[0].num_samples // tubelet
     firsts = np.array([window.first_sample // tubelet for window in windows])
@@ -90,8 +90,8 @@ def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
 
 
 def num_clips(num_samples: int, clip_frames: int, stride_frames: int) -> int:
-    """Clips that lie inside a video, as VideoMAEv2 counts them; at least
-    one, which repeats the last frame of a video that is shorter."""
+    """Returns the number of clips inside a video, as VideoMAEv2 counts them;
+    at least one, which repeats the last frame of a shorter video."""
     return max(1, (num_samples - clip_frames) // stride_frames + 1)
 
 
@@ -109,7 +109,7 @@ def window_step(window_samples: int, overlap: float, align: int = 1) -> int:
 
 
 def last_start(total: int, window_samples: int, align: int = 1) -> int:
-    """Where the last window of a longer video starts."""
+    """The first sample of the last window of a video longer than one."""
     return _round_up(total - window_samples, align)
 
 
@@ -121,32 +121,25 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
                  window_samples: int, rng: np.random.Generator, *,
                  crop_ratio: tuple[float, float] | None,
                  min_action_kept: float, align: int = 1) -> Window:
-    """A random window that keeps enough of at least one action.
+    """Draws a window that keeps enough of at least one action.
 
-    As ActionFormer and AdaTAD: a video longer than the window is cut at a
-    random place; a shorter one to a random share of itself within
-    `crop_ratio` (None: whole). Up to 200 draws look for a crop in which some
-    action keeps `min_action_kept` of its length; the last draw stands
-    otherwise (a video without actions is background, and that is worth
-    learning too). Crops start, and end unless the video does, at multiples
-    of `align` samples.
+    As ActionFormer and AdaTAD: a video longer than the window is cropped at
+    a random place; a shorter one to a random share of itself within
+    `crop_ratio` (None: all of it). If no crop is drawn in which some action
+    keeps `min_action_kept` of its length, the last one is used (a video
+    without actions is background, which is worth learning too). Crops start,
+    and end unless the video does, at multiples of `align` samples.
     """
     total = grid.num_samples
     window = Window(0, window_samples, min(total, window_samples))
-    spans = [grid.samples_from_seconds(
-        np.array([action.start_seconds, action.end_seconds]))
-        for action in actions]
+    spans = [_span(grid, action) for action in actions]
     for _ in range(MAX_CROP_TRIES):
-        if total > window_samples:
-            length = window_samples
-        elif crop_ratio is not None:
-            low, high = crop_ratio
-            length = max(1, round(rng.uniform(low, high) * total))
+        length = min(total, window_samples)
+        if total <= window_samples and crop_ratio is not None:
+            length = max(1, round(rng.uniform(*crop_ratio) * total))
             length = min(total, _round_up(length, align))
-        else:
-            length = total
         last = total - length
-        # A video longer than the window may be cut up to its very end.
+        # A video longer than the window may be cropped up to its very end.
         last = _round_up(last, align) if total > window_samples else last
         first = align * int(rng.integers(0, last // align + 1))
         length = min(length, total - first)
@@ -155,6 +148,11 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
         if not kept or max(kept) >= min_action_kept:
             break
     return window
+
+
+def _span(grid: timeline.SampleGrid, action: Action) -> np.ndarray:
+    return grid.samples_from_seconds(
+        np.array([action.start_seconds, action.end_seconds]))
 
 
 def _kept_share(span: np.ndarray, first: float, last: float) -> float:
@@ -167,10 +165,10 @@ def window_actions(grid: timeline.SampleGrid, window: Window,
                    samples_per_token: float, min_action_kept: float,
                    max_actions: int
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Actions of a window on the head's grid, padded to a fixed number.
+    """Returns the actions of a window, padded to a fixed number.
 
     Actions that keep less than `min_action_kept` of their length are left
-    out, others are cut to the window's real samples.
+    out, others are clipped to the window's real samples.
 
     Returns:
       segments: float32 [n, 2], token coordinates in the window.
@@ -183,17 +181,14 @@ def window_actions(grid: timeline.SampleGrid, window: Window,
     segments = np.zeros((max_actions, 2), np.float32)
     labels = np.zeros(max_actions, np.int32)
     valid = np.zeros(max_actions, bool)
-    row = 0
-    for action in actions:
-        span = grid.samples_from_seconds(
-            np.array([action.start_seconds, action.end_seconds]))
-        if _kept_share(span, first, last) < max(min_action_kept, 1e-9):
-            continue
+    kept = [action for action in actions
+            if _kept_share(_span(grid, action), first, last)
+            >= max(min_action_kept, 1e-9)]
+    for row, action in enumerate(kept):
         seconds = np.clip([action.start_seconds, action.end_seconds],
                           bounds[0], bounds[1])
         segments[row] = timeline.tokens_from_seconds(
             seconds, grid, first, samples_per_token)
         labels[row] = class_names.index(action.label)
         valid[row] = True
-        row += 1
     return segments, labels, valid

@@ -1,9 +1,9 @@
 """Windows of whole videos in one pass, in batches: nothing is decoded twice.
 
 A buffer holds one window of frames as the backbone sees them; the part that
-the next window sees again stays in it. So memory does not grow with the
-length of the video, and there is no seeking. Everything that runs a model
-over videos takes its windows from a `WindowStream`.
+the next window shares stays in it. So memory does not grow with the length of
+the video, and nothing seeks. Everything that runs a model over videos takes
+its windows from a `WindowStream`.
 """
 
 import collections
@@ -20,8 +20,7 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.sampling import last_start
 from losa_jax.errors import InputError
 
-# How often a thread that waits looks whether there is still something to
-# wait for.
+# How often a waiting thread checks for the end.
 _POLL_SECONDS = 0.1
 _FINISHED = object()
 
@@ -30,8 +29,7 @@ class WindowRow(NamedTuple):
     """Which window a row of a batch is.
 
     Attributes:
-      video_number: counts the videos of the stream.
-      window: where it lies.
+      video_number: index of the video in the stream.
       view: 0 is what testing sees; others are augmented.
     """
 
@@ -79,10 +77,10 @@ class WindowStream:
           windows_of: (video number, decoder threads) to its windows and
             their inputs; an InputError ends the video.
           batch_windows: rows of a batch.
-          num_threads: shared by the videos that are read side by side.
-          num_readers: videos that are read side by side; None is one for
-            each thread. With 1 the windows come in the order of the videos.
-          queue_windows: that may wait decoded, over all videos.
+          num_threads: shared by the videos that are read in parallel.
+          num_readers: videos that are read in parallel; None is one for each
+            thread. With 1 the windows come in the order of the videos.
+          queue_windows: decoded windows that may wait, over all videos.
           stopped: asked while waiting; True ends the stream.
         """
         self._numbers, self._windows_of = video_numbers, windows_of
@@ -102,7 +100,7 @@ class WindowStream:
             ended.clear()
             return made
 
-        # Closed even where the consumer stops in the middle: threads end.
+        # Closing it ends its threads where the consumer stops early.
         items = read_ahead(
             [self._read(number) for number in self._numbers],
             num_threads=self._readers, queue_size=self._queue_windows,
@@ -134,38 +132,37 @@ class WindowStream:
 
 def _batch(items: Sequence[tuple[WindowRow, Inputs]],
            ended: Sequence[VideoEnd], batch_windows: int) -> WindowBatch:
-    """Inputs of windows, stacked; zeros behind the last."""
+    """Stacks the inputs of windows; zeros after the last."""
     if not items:
         return WindowBatch({}, (), tuple(ended))
-    padding = (None,) * (batch_windows - len(items))
     inputs: Inputs = {}
     for name, first in items[0][1].items():
-        stacked = np.zeros((batch_windows, *first.shape), first.dtype)
-        for place, (_, arrays) in enumerate(items):
-            stacked[place] = arrays[name]
-        inputs[name] = stacked
+        inputs[name] = np.zeros((batch_windows, *first.shape), first.dtype)
+        for row, (_, arrays) in enumerate(items):
+            inputs[name][row] = arrays[name]
     inputs["valid_samples"] = np.zeros(batch_windows, np.int32)
     inputs["valid_samples"][:len(items)] = [
         row.window.valid_samples for row, _ in items]
+    padding = (None,) * (batch_windows - len(items))
     return WindowBatch(inputs, (*(row for row, _ in items), *padding),
                        tuple(ended))
 
 
 def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
                     align: int = 1) -> Generator[tuple[Window, np.ndarray]]:
-    """The windows of `sampling.test_windows`, before the end is known.
+    """Yields the windows of `sampling.test_windows` before the end is known.
 
     Args:
       samples: frames of one shape, in order.
       length: samples of a window.
-      step: from one window to the next.
+      step: samples from one window to the next.
       align: the last window, which is shifted back to end with the samples,
         starts at a multiple of so many.
 
     Yields:
       (window, its samples [f, ...]); padding repeats the last real one.
     """
-    # All of a full window; and wherever the last one starts, it is in here.
+    # Wherever the last window starts, the last `length` samples include it.
     kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
     total, start, last_given = 0, 0, -1
     for sample in samples:
@@ -184,8 +181,7 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
         yield Window(last, length, valid), np.stack(frames)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Raised:
+class _Raised(NamedTuple):
     error: BaseException
 
 
@@ -193,11 +189,10 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
                queue_size: int,
                stopped: Callable[[], bool] = lambda: False
                ) -> Generator[Any]:
-    """Items of several iterators, each in order, read by other threads.
+    """Yields items of several generators, each in order, read by threads.
 
     Args:
-      sources: read in this order, `num_threads` side by side.
-      num_threads: see there.
+      sources: read in this order, `num_threads` in parallel.
       queue_size: items that may wait.
       stopped: asked while waiting; True ends the reading.
 
@@ -226,7 +221,7 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
                     put(item)
                     if stop.is_set():
                         return source.close()
-        except BaseException as error:  # belongs to the thread that asks
+        except BaseException as error:  # raised in the consumer's thread
             put(_Raised(error))
 
     threads = [threading.Thread(target=work, daemon=True,
@@ -250,5 +245,5 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
     finally:
         stop.set()
         for thread in threads:
-            # One that waits for a camera may wait for ever.
+            # A thread that waits for a camera may wait for ever.
             thread.join(None if not stopped() else _POLL_SECONDS)

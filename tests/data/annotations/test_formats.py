@@ -1,4 +1,4 @@
-"""Every layout in circulation gives the same database."""
+"""Every public layout gives the same database."""
 
 import json
 
@@ -13,7 +13,7 @@ WANT = {"v1": {"subset": "validation", "duration": 20.0, "fps": 30.0,
                "annotations": [{"label": "run", "segment": [1.0, 2.5]}]}}
 
 
-def test_bmn(tmp_path):
+def test_bmns_pair_is_read(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"v_v1": {
         "duration_second": 20.0, "duration_frame": 600, "annotations": [
             {"label": "run", "segment": [1.0, 2.5]}]}}))
@@ -25,7 +25,7 @@ def test_bmn(tmp_path):
         read_database(tmp_path / "a.json")
 
 
-def test_afsd(tmp_path):
+def test_afsds_tables_are_read(tmp_path):
     (tmp_path / "val_Annotation.csv").write_text(
         "video,type,typeidx,start,end,startFrame,endFrame\n"
         "v1,run,3,1.0,2.5,30,75\n")
@@ -48,7 +48,7 @@ def test_afsd(tmp_path):
         read_database(tmp_path / "val_Annotation.csv")
 
 
-def test_thumos_text(tmp_path):
+def test_the_folder_of_thumos_is_read(tmp_path):
     (tmp_path / "run_val.txt").write_text("v1  1.0 2.5\n\n")
     (tmp_path / "Ambiguous_val.txt").write_text("v1  7.0 9.0\nv2 1 2\n")
     (tmp_path / "readme.txt").write_text("no annotations here")
@@ -64,7 +64,7 @@ def test_thumos_text(tmp_path):
         read_database(tmp_path)
 
 
-def test_flat_json(tmp_path):
+def test_flat_json_is_read(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"v1": {
         "duration": 20.0, "frames": 600, "subset": "validation",
         "annotations": WANT["v1"]["annotations"]}}))
@@ -72,7 +72,7 @@ def test_flat_json(tmp_path):
     assert got.pop("frames") == 600 and {"v1": got} == WANT
 
 
-def test_what_is_none_of_them(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(InputError, match='no object "database"'):
         read_database(tmp_path / "a.json")
@@ -84,27 +84,27 @@ def test_what_is_none_of_them(tmp_path):
 
 
 @pytest.mark.shared
-def test_counts_of_the_public_sets(shared_dir):
+def test_the_public_sets_have_their_published_counts(shared_dir):
     folder = shared_dir / "data"
-    found = load_annotations(folder / "thumos14/thumos14.json")
-    assert found.class_names == thumos_facts.CLASS_NAMES
+    annotations = load_annotations(folder / "thumos14/thumos14.json")
+    assert annotations.class_names == thumos_facts.CLASS_NAMES
     for subset, videos, actions in (("validation", 200, 3007),
                                     ("test", 212, 3358)):
-        chosen = found.subset(subset)
+        chosen = annotations.subset(subset)
         assert len(chosen) == videos
         assert sum(len(video.actions) for video in chosen) == actions
-    left = [video for video in found.subset("test")
+    left = [video for video in annotations.subset("test")
             if video.video_id not in thumos_facts.EXCLUDED["thumos_211"]]
     assert len(left) == 211
     assert sum(len(video.actions) for video in left) == 3329
     assert sum(video.video_id not in thumos_facts.EXCLUDED["thumos_210"]
-               for video in found.subset("test")) == 210
+               for video in annotations.subset("test")) == 210
 
     anet = folder / "activitynet"
-    found = load_annotations(f"{anet / 'anet_anno_action.json'},"
+    annotations = load_annotations(f"{anet / 'anet_anno_action.json'},"
                              f"{anet / 'video_info_new.csv'}")
-    assert found.class_names == activitynet_facts.class_names()
+    assert annotations.class_names == activitynet_facts.class_names()
     # What BMN's table still had: the others were taken off the net.
-    assert {subset: len(found.subset(subset)) for subset in (
+    assert {subset: len(annotations.subset(subset)) for subset in (
         "training", "validation", "testing")} == {
             "training": 9649, "validation": 4728, "testing": 4851}

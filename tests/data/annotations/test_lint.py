@@ -1,4 +1,4 @@
-"""The faults of annotation files are found and named, the real ones too."""
+"""The faults of annotation files are reported, those of public files too."""
 
 import logging
 from collections import Counter
@@ -18,39 +18,39 @@ def _video(*actions, duration=10.0, fps=20.0):
                           tuple(Action(*action) for action in actions))
 
 
-def _kinds(*actions, **changes):
-    return {fault.kind: fault.detail
+def _details(*actions, **changes):
+    return {fault.category: fault.detail
             for fault in find_faults(_video(*actions, **changes))}
 
 
-def test_each_fault_by_hand():
-    assert _kinds((1, 2, "hop"), (2, 3, "hop"), (1, 3, "run")) == {}
-    assert _kinds((9, 10.04, "hop")) == {}
-    assert _kinds((9, 11, "hop"), (-1, 2, "run")) == {
+def test_each_category_is_reported():
+    assert _details((1, 2, "hop"), (2, 3, "hop"), (1, 3, "run")) == {}
+    assert _details((9, 10.04, "hop")) == {}
+    assert _details((9, 11, "hop"), (-1, 2, "run")) == {
         faults.OUTSIDE: "hop [9, 11] of 10.00 s, and 1 more"}
-    assert _kinds((9, 11, "hop"), duration=None) == {}
-    assert _kinds((3, 3, "hop")) == {faults.EMPTY: "hop [3, 3]"}
-    assert _kinds((3, 3.04, "hop")) == {faults.SHORT: "hop [3, 3.04]"}
-    assert _kinds((3, 3.04, "hop"), fps=30.0) == {}
-    assert _kinds((1, 2, "hop"), (1.0005, 2, "hop"), (5, 6, "hop")) == {
+    assert _details((9, 11, "hop"), duration=None) == {}
+    assert _details((3, 3, "hop")) == {faults.EMPTY: "hop [3, 3]"}
+    assert _details((3, 3.04, "hop")) == {faults.SHORT: "hop [3, 3.04]"}
+    assert _details((3, 3.04, "hop"), fps=30.0) == {}
+    assert _details((1, 2, "hop"), (1.0005, 2, "hop"), (5, 6, "hop")) == {
         faults.TWICE: "hop [1, 2]"}
-    assert _kinds((1, 3, "hop"), (1.1, 3.05, "hop")) == {
+    assert _details((1, 3, "hop"), (1.1, 3.05, "hop")) == {
         faults.NEARLY_TWICE: "hop [1, 3] and hop [1.1, 3.05]"}
-    assert _kinds((1, 3, "hop"), (1, 3, "run"), (4, 5, "run"),
+    assert _details((1, 3, "hop"), (1, 3, "run"), (4, 5, "run"),
                   (4, 5, "hop")) == {faults.TWO_LABELS: "2 x hop and run"}
 
 
-def test_the_length_of_the_file_comes_first():
+def test_the_length_of_the_file_replaces_the_annotated_one():
     video = _video((9, 11, "hop"))
     assert find_faults(video, 12.0) == []
-    assert [one.kind for one in find_faults(video, 8.0)] == [faults.OUTSIDE]
+    assert [one.category for one in find_faults(video, 8.0)] == [faults.OUTSIDE]
 
 
-def test_a_summary_names_some():
-    found = [faults.Fault(f"v{i}", faults.EMPTY, "") for i in range(3)]
-    assert summarize(found, most=2) == [
+def test_a_summary_names_the_first_videos():
+    all_faults = [faults.Fault(f"v{i}", faults.EMPTY, "") for i in range(3)]
+    assert summarize(all_faults, most=2) == [
         "empty actions: 3 videos (v0, v1, ...)"]
-    assert summarize(found[:1]) == ["empty actions: 1 videos (v0)"]
+    assert summarize(all_faults[:1]) == ["empty actions: 1 videos (v0)"]
 
 
 PAST_THE_END = {"video_test_0000270": 22, "video_test_0000814": 3,
@@ -58,27 +58,27 @@ PAST_THE_END = {"video_test_0000270": 22, "video_test_0000814": 3,
                 "video_validation_0000856": 2}
 
 
-def _by_kind(annotations, subsets):
-    found = [fault for subset in subsets
-             for video in annotations.subset(subset)
-             for fault in find_faults(video)]
-    return {kind: {fault.video_id: fault.detail for fault in found
-                   if fault.kind == kind}
-            for kind in {fault.kind for fault in found}}
+def _by_category(annotations, subsets):
+    all_faults = [fault for subset in subsets
+                  for video in annotations.subset(subset)
+                  for fault in find_faults(video)]
+    return {category: {fault.video_id: fault.detail for fault in all_faults
+                       if fault.category == category}
+            for category in {fault.category for fault in all_faults}}
 
 
 @pytest.mark.shared
-def test_thumos(shared_dir, caplog):
+def test_faults_of_thumos(shared_dir, caplog):
     path = shared_dir / "data/thumos14/thumos14.json"
     kept = load_annotations(path)
-    found = _by_kind(kept, ("validation", "test"))
-    assert set(found) == {faults.OUTSIDE, faults.TWO_LABELS}
-    assert set(found[faults.OUTSIDE]) == set(PAST_THE_END)
-    assert found[faults.OUTSIDE]["video_test_0001081"].endswith(
+    categories = _by_category(kept, ("validation", "test"))
+    assert set(categories) == {faults.OUTSIDE, faults.TWO_LABELS}
+    assert set(categories[faults.OUTSIDE]) == set(PAST_THE_END)
+    assert categories[faults.OUTSIDE]["video_test_0001081"].endswith(
         "of 117.24 s")
     # Every CliffDiving is Diving too.
     doubled = Counter()
-    for detail in found[faults.TWO_LABELS].values():
+    for detail in categories[faults.TWO_LABELS].values():
         for part in detail.split(", "):
             count, pair = part.split(" x ")
             doubled[pair] += int(count)
@@ -98,14 +98,15 @@ def test_thumos(shared_dir, caplog):
 
 
 @pytest.mark.shared
-def test_thumos_with_wrong_durations(shared_dir, caplog):
+def test_wrong_durations_of_thumos_are_corrected(shared_dir, caplog):
     folder = shared_dir / "data/thumos14"
     right = load_annotations(folder / "thumos14.json")
     wrong = load_annotations(folder / "thumos14_wrong_durations.json")
-    found = _by_kind(wrong, ("validation", "test"))
-    assert set(found[faults.WRONG_DURATION]) == set(thumos_facts.SLOW_VIDEOS)
-    # Put right, no action of these videos is lost.
-    assert set(found[faults.OUTSIDE]) == set(PAST_THE_END)
+    categories = _by_category(wrong, ("validation", "test"))
+    assert set(categories[faults.WRONG_DURATION]) == set(
+        thumos_facts.SLOW_VIDEOS)
+    # Corrected, no action of these videos is lost.
+    assert set(categories[faults.OUTSIDE]) == set(PAST_THE_END)
     for name, video in wrong.videos.items():
         assert video.duration_seconds == pytest.approx(
             right.videos[name].duration_seconds, rel=0.015)
@@ -120,19 +121,19 @@ def test_thumos_with_wrong_durations(shared_dir, caplog):
 
 
 @pytest.mark.shared
-def test_activitynet(shared_dir):
+def test_faults_of_activitynet(shared_dir):
     folder = shared_dir / "data/activitynet"
     source = (f"{folder / 'anet_anno_action.json'},"
               f"{folder / 'video_info_new.csv'}")
     subsets = ("training", "validation", "testing")
     kept = load_annotations(source)
-    found = _by_kind(kept, subsets)
-    assert {kind: len(videos) for kind, videos in found.items()} == {
+    categories = _by_category(kept, subsets)
+    assert {name: len(videos) for name, videos in categories.items()} == {
         faults.OUTSIDE: 3, faults.EMPTY: 12, faults.SHORT: 59,
         faults.TWICE: 26, faults.NEARLY_TWICE: 6}
-    assert set(found[faults.OUTSIDE]) == {"m--b-Ltjm_Y", "TmA7xnrULME",
+    assert set(categories[faults.OUTSIDE]) == {"m--b-Ltjm_Y", "TmA7xnrULME",
                                           "0QDPpdms08g"}
-    assert "8JKK6JayDeA" in found[faults.TWICE]
+    assert "8JKK6JayDeA" in categories[faults.TWICE]
     # With empty ones dropped it can be trained on.
     clipped = clipped_to(kept, {}, "clip")
     assert clipped.class_names == kept.class_names

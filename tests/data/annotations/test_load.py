@@ -22,7 +22,7 @@ def _video(segments=((1.0, 2.0),), label="jump", **changes):
                             for segment in segments], **changes}
 
 
-def test_a_good_file(tmp_path):
+def test_a_good_file_is_read(tmp_path):
     path = _write(tmp_path, {
         "b": _video(label="run"), "a": _video([(0, 1), (9, 10.02)]),
         "empty": {"subset": "testing", "annotations": []},
@@ -81,7 +81,7 @@ def test_long_reports_are_cut(tmp_path):
     assert "and 30 more" in str(caught.value)
 
 
-def test_unknown_label_names_the_nearest(tmp_path):
+def test_an_unknown_label_is_refused_with_the_nearest(tmp_path):
     path = _write(tmp_path, {"a": _video(label="Jmup")})
     with pytest.raises(InputError, match="a, annotation 0: label 'Jmup' .* "
                                          "did you mean 'Jump'"):
@@ -100,12 +100,12 @@ def test_other_files_are_refused(tmp_path, text, message):
         load_annotations(path)
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such annotation file"):
         load_annotations(tmp_path / "none.json")
 
 
-def test_class_names_file(tmp_path):
+def test_class_names_are_read(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("b\na\n\n")
     assert load_class_names(path) == ("b", "a")
@@ -115,7 +115,7 @@ def test_class_names_file(tmp_path):
 
 
 @pytest.mark.shared
-def test_the_real_files(shared_dir, caplog):
+def test_public_files_are_read(shared_dir, caplog):
     path = shared_dir / "data/gestures/gestures.json"
     gestures = clipped_to(load_annotations(path), {}, "error")
     names = load_class_names(path.with_name("categories.txt"))
@@ -132,9 +132,9 @@ def test_the_real_files(shared_dir, caplog):
                if record.message.endswith("dropped")]
     for subset, videos, actions in (("validation", 200, 3007),
                                     ("test", 212, 3358)):
-        found = thumos.subset(subset)
-        assert len(found) == videos
-        assert (sum(len(video.actions) for video in found)
+        chosen = thumos.subset(subset)
+        assert len(chosen) == videos
+        assert (sum(len(video.actions) for video in chosen)
                 + sum(f"video_{subset}" in line for line in dropped)
                 ) == actions
 
@@ -150,7 +150,7 @@ def test_untrusted_text_is_refused_without_being_printed(tmp_path):
     assert "'jump\\nrun'" in str(caught.value)
 
 
-def test_odd_numbers_are_refused_or_read(tmp_path):
+def test_unusual_numbers_are_refused_or_read(tmp_path):
     huge = 10 ** 400
     path = _write(tmp_path, {
         "huge": _video([(1, huge)]), "long": _video(duration=huge),
@@ -174,7 +174,7 @@ def test_label_ids_must_be_whole_numbers_on_all_or_do_not_count(tmp_path):
         load_annotations(_write(tmp_path, database))
 
 
-def test_byte_order_marks_are_read_over(tmp_path):
+def test_byte_order_marks_are_ignored(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("b\na\n", encoding="utf-8-sig")
     assert load_class_names(path) == ("b", "a")
@@ -184,7 +184,7 @@ def test_byte_order_marks_are_read_over(tmp_path):
 
 
 @pytest.mark.shared
-def test_numbers_written_as_text_in_a_real_file(shared_dir):
+def test_numbers_as_text_in_a_public_file_are_read(shared_dir):
     path = shared_dir / "data/thumos14/thumos14_210_test_videos.json"
     videos = clipped_to(load_annotations(path), {}, "error").subset("test")
     assert len(videos) == 210

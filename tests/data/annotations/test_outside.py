@@ -1,4 +1,4 @@
-"""Segments outside their video are named, cut or kept, once it is known."""
+"""Actions outside their video are reported, cut or kept."""
 
 from pathlib import Path
 
@@ -10,18 +10,24 @@ from losa_jax.errors import InputError
 
 
 def _annotations(label_ids=None, **segments):
-    """Videos of 10 s, by name; a segment is (start, end) or with a label."""
+    """Videos of 10 s, by name; a segment is (start, end) or with a label.
+
+    Without label_ids, the list of classes was given.
+    """
     videos = {
-        name: AnnotatedVideo(name, "training", 10.0, 25.0, tuple(
-            Action(*one) if len(one) == 3 else Action(*one, "jump")
-            for one in ones))
+        name: AnnotatedVideo(
+            name, "training", 10.0, 25.0, tuple(
+                Action(*one) if len(one) == 3 else Action(*one, "jump")
+                for one in ones),
+            label_ids=(label_ids or {}).get(name, (None,) * len(ones)))
         for name, ones in segments.items()}
     names = {action.label for video in videos.values()
              for action in video.actions}
-    return Annotations(Path("a.json"), videos, tuple(sorted(names)), label_ids)
+    return Annotations(Path("a.json"), videos, tuple(sorted(names)),
+                       label_ids is None)
 
 
-def test_what_rounding_explains_is_cut_without_a_word(caplog):
+def test_what_rounding_explains_is_cut_without_a_warning(caplog):
     clipped = clipped_to(_annotations(a=[(-0.04, 1.0), (9.0, 10.04)]), {},
                          "error")
     assert clipped.videos["a"].actions == (Action(0.0, 1.0, "jump"),
@@ -43,7 +49,7 @@ def test_all_wrong_entries_are_listed():
         "ones, with --config.data.on_outside=clip)")
 
 
-def test_outside_segments_can_be_cut(caplog):
+def test_actions_outside_their_video_can_be_cut(caplog):
     video = clipped_to(
         _annotations(a=[(5.0, 11.0), (12.0, 13.0), (-2.0, 1.0), (4.0, 4.0)]),
         {}, "clip").videos["a"]
@@ -59,14 +65,14 @@ def test_outside_segments_can_be_cut(caplog):
         "a, annotation 3: segment [4.0, 4.0] is empty: dropped"]
 
 
-def test_or_kept():
+def test_actions_outside_their_video_can_be_kept():
     annotations = _annotations(a=[(5.0, 11.0), (4.0, 4.0)])
     assert clipped_to(annotations, {"a": 6.0}, "keep") is annotations
     with pytest.raises(InputError, match="on_outside='ask': choose one of"):
         clipped_to(annotations, {}, "ask")
 
 
-def test_known_lengths_of_files_come_first():
+def test_the_length_of_the_file_replaces_the_annotated_one():
     annotations = _annotations(a=[(5.0, 11.0)], b=[(5.0, 9.0)])
     clipped = clipped_to(annotations, {"a": 12.0}, "error")
     assert clipped.videos["a"].actions == (Action(5.0, 11.0, "jump"),)
@@ -75,7 +81,7 @@ def test_known_lengths_of_files_come_first():
         clipped_to(annotations, {"a": 12.0, "b": 8.0}, "error")
 
 
-def test_a_class_that_lost_all_its_actions_is_none_unless_it_was_listed():
+def test_a_class_without_actions_stays_only_in_a_given_list():
     segments = {"a": [(1.0, 2.0, "run"), (20.0, 21.0, "jump")]}
     listed = clipped_to(_annotations(**segments), {}, "clip")
     assert listed.class_names == ("jump", "run")
@@ -84,12 +90,12 @@ def test_a_class_that_lost_all_its_actions_is_none_unless_it_was_listed():
     assert own.class_names == ("run",)
 
 
-def test_the_order_is_that_of_the_actions_that_are_left():
+def test_the_class_order_is_that_of_the_actions_that_are_left():
     """The one action without a label_id is outside."""
     segments = {"a": [(1.0, 2.0, "run"), (3.0, 4.0, "jump"),
                       (20.0, 21.0, "run")]}
     clipped = clipped_to(_annotations({"a": (0, 1, None)}, **segments), {},
                          "clip")
     assert clipped.class_names == ("run", "jump")
-    assert clipped.label_ids == {"a": (0, 1)}
+    assert clipped.videos["a"].label_ids == (0, 1)
     assert clipped_to(clipped, {}, "error") == clipped

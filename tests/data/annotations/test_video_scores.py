@@ -10,7 +10,7 @@ from losa_jax.data.annotations.video_scores import load_video_scores
 from losa_jax.errors import InputError
 
 
-def test_both_json_layouts(tmp_path):
+def test_both_json_layouts_are_read(tmp_path):
     path = tmp_path / "scores.json"
     path.write_text(json.dumps({"results": {"v1": [0.2, 0.8]},
                                 "class": ["jump", "run"]}))
@@ -24,9 +24,10 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
     scores = np.zeros((5, 101))
     scores[3, 92] = 0.7  # ThrowDiscus is UCF101's 93rd class
     np.save(tmp_path / "scores.npy", scores)
-    found = load_video_scores(tmp_path / "scores.npy", thumos_facts.CLASS_NAMES,
-                              ["video_test_0000004"])
-    scores = found["video_test_0000004"]
+    loaded = load_video_scores(
+        tmp_path / "scores.npy", thumos_facts.CLASS_NAMES,
+        ["video_test_0000004"])
+    scores = loaded["video_test_0000004"]
     assert scores["ThrowDiscus"] == pytest.approx(0.7)
     assert sum(scores.values()) == pytest.approx(0.7)
 
@@ -39,8 +40,8 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
     ({"v1": {"class": "run", "score": -2.3}}, "'v1'.*'run'.*-2.3"),
     ({"v1": {"class": "run", "score": float("nan")}}, "nan is not"),
     ({"v1": {"class": "run", "score": float("inf")}}, "inf is not"),
-    ([], "no video-level scores")])
-def test_refusals(tmp_path, content, message):
+    ([], "not in a layout")])
+def test_unusable_scores_are_refused(tmp_path, content, message):
     path = tmp_path / "scores.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
@@ -51,16 +52,16 @@ def test_refusals(tmp_path, content, message):
 
 
 @pytest.mark.shared
-def test_the_public_files(shared_dir):
+def test_public_files_are_read(shared_dir):
     folder = shared_dir / "data"
-    found = load_video_scores(
+    loaded = load_video_scores(
         folder / "activitynet/video_level_top1_scores.json",
         activitynet_facts.class_names(), ["wONwHYy59Tc"])
-    assert list(found["wONwHYy59Tc"]) == ["Blow-drying hair"]
-    found = load_video_scores(
+    assert list(loaded["wONwHYy59Tc"]) == ["Blow-drying hair"]
+    loaded = load_video_scores(
         folder / "thumos14/untrimmednet_test_scores.npy",
         thumos_facts.CLASS_NAMES, ["video_test_0000004"])
     # Its annotations are of cricket.
-    best = max(found["video_test_0000004"],
-               key=found["video_test_0000004"].get)
+    best = max(loaded["video_test_0000004"],
+               key=loaded["video_test_0000004"].get)
     assert best.startswith("Cricket")

@@ -122,19 +122,6 @@ def test_contradictions_are_warned_of(folder, caplog):
         "b.v2: the annotation says fps 30, the file has 25"]
 
 
-def test_actions_behind_the_end(folder):
-    """2.0 s is the end; an action that starts at 1.9 is still in it."""
-    check_videos([_annotated("a", starts=(1.9,))], folder, progress=False)
-    videos = [_annotated("a", starts=(0.1, 2.0)), _annotated("b.v2")]
-    with pytest.raises(InputError, match="lasts 2.000 s, but an action "
-                                         "'jump' starts at 2 s"):
-        check_videos(videos, folder, progress=False)
-    infos, broken = check_videos(videos, folder, on_broken_video="skip",
-                                 progress=False)
-    assert list(infos) == ["b.v2"]
-    assert [item.video_id for item in broken] == ["a"]
-
-
 def test_a_second_start_reads_the_cache(folder, tmp_path, monkeypatch):
     cache = tmp_path / "probed.json"
     videos = [_annotated("a"), _annotated("b.v2")]

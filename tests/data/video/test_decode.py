@@ -1,8 +1,9 @@
 """Every frame is the one asked for, and every broken file is found out.
 
-Pictures carry their number: see tests/data/painted.py.
+Frames carry their number: see tests/data/painted.py.
 """
 
+import dataclasses
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -12,16 +13,14 @@ import numpy as np
 import pytest
 
 from losa_jax.data.video import decode
-from losa_jax.data.video.decode import (
-    VideoDecodeError,
-    probe_video,
-    read_frames,
-)
+from losa_jax.data.video.decode import VideoDecodeError
+from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError
 from tests.data.painted import FRAMES
+from tests.data.painted import frame_of as _frame
 from tests.data.painted import numbers as _numbers
-from tests.data.painted import picture_of as _picture
 from tests.data.painted import render as _render
+from tests.data.reading import read_frames
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +31,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", params=[
     ("gop_250.mp4", {"x264": "keyint=250:scenecut=0"}),
     ("gop_30.mp4", {"x264": "keyint=30:scenecut=0"}),
-    # Key frames whose first pictures lean on the group before.
+    # Key frames whose first frames refer to the group before.
     ("open.mp4", {"x264": "open-gop=1:bframes=3:keyint=20:scenecut=0"}),
-    # "Key frames" after which the picture heals column by column.
+    # "Key frames" after which the image is refreshed column by column.
     ("refresh.mp4", {"x264": "intra-refresh=1:keyint=30:bframes=0"}),
     # Time stamps rounded to milliseconds.
     ("ntsc.mkv", {"fps": "30000/1001"}),
     ("packed.avi", {"codec": "mpeg4"}),
-    # Stamps that go back, so that pictures must be counted.
+    # Stamps that go back, so that frames must be counted.
     ("h264.avi", {}),
 ], ids=lambda param: param[0])
 def rendered(request, folder):
@@ -48,7 +47,7 @@ def rendered(request, folder):
     return path, probe_video(path)
 
 
-def test_probe_counts_the_pictures(rendered):
+def test_probe_counts_the_frames(rendered):
     path, info = rendered
     fps = 30000 / 1001 if path.suffix == ".mkv" else 25.0
     assert info.path == path
@@ -103,16 +102,16 @@ def test_frames_outside_the_video_are_a_mistake_of_the_program(rendered):
 
 
 def test_a_variable_rate_that_the_header_denies(folder):
-    """Matroska's header says 25 fps of 100 pictures at 25, then 5 fps."""
+    """Matroska's header says 25 fps of 100 frames at 25, then 5 fps."""
     seconds = np.concatenate([np.arange(50) / 25, 2 + np.arange(50) / 5])
     path = _render(folder / "variable.mkv", frames=100, seconds=seconds)
     info = probe_video(path)
     assert info.frame_count == 100
-    # The last picture is shown for one frame of the header's rate, and
+    # The last frame is shown for one frame of the header's rate, and
     # begins at 2 + 49 / 5 = 11.8 s.
     assert info.fps == pytest.approx(100 / 11.84, rel=1e-3)
-    # Frame 0 is on screen 0.0592 s after the start: picture 1 (0.04 to 0.08)
-    # and so on; frame 17 at 2.072 s: picture 50 (2.0 to 2.2).
+    # Frame 0 shows what is on screen 0.0592 s after the start: number 1
+    # (0.04 to 0.08) and so on; frame 17, at 2.072 s, number 50 (2.0 to 2.2).
     middles = (np.arange(100) + 0.5) / info.fps
     expected = [max(n for n in range(100) if seconds[n] <= middle)
                 for middle in middles]
@@ -125,8 +124,9 @@ def test_a_variable_rate_that_the_header_denies(folder):
 def test_colors_and_scaling(folder):
     red = np.zeros((64, 160, 3), np.uint8)
     red[:, :80] = (230, 30, 60)
-    path = _render(folder / "red.mp4", frames=3, pictures=lambda _: red)
-    frame = read_frames(path, [1], height=32, width=40)[0]
+    path = _render(folder / "red.mp4", frames=3, paint=lambda _: red)
+    info = dataclasses.replace(probe_video(path), height=32, width=40)
+    frame, = read_frames(path, [1], info=info)
     assert frame.shape == (32, 40, 3)
     # Within the rounding of 8-bit YUV; the edge in the middle is soft.
     np.testing.assert_allclose(
@@ -179,13 +179,13 @@ def test_damage_in_the_middle(folder):
         probe_video(path, "full")
     with pytest.raises(VideoDecodeError, match=r"damaged\.mp4: frame \d+ of"):
         read_frames(path, range(FRAMES), info=info)
-    # Its group of pictures is lost, the rest is not.
+    # Its group of frames is lost, the rest is not.
     for number in (3, 235):
         assert _numbers(read_frames(path, [number], info=info)) == [number]
 
 
-def test_pictures_before_the_start_are_left_out(folder):
-    """An edit list that hides the first ten pictures, as of a cut clip."""
+def test_frames_before_the_start_are_left_out(folder):
+    """An edit list that hides the first ten frames, as of a cut clip."""
     source_path = _render(folder / "whole.mp4")
     path = folder / "trimmed.mp4"
     with av.open(str(source_path)) as source, av.open(
@@ -206,14 +206,14 @@ def test_pictures_before_the_start_are_left_out(folder):
         10, 110, 239]
 
 
-def test_a_cover_picture_is_no_video(tmp_path):
+def test_a_cover_image_is_no_video(tmp_path):
     path = tmp_path / "album.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=1)
         stream.height, stream.width = 64, 160
         stream.pix_fmt = "yuvj420p"
         stream.disposition = av.stream.Disposition.attached_pic
-        frame = av.VideoFrame.from_ndarray(_picture(0), "rgb24")
+        frame = av.VideoFrame.from_ndarray(_frame(0), "rgb24")
         container.mux(stream.encode(frame.reformat(format="yuvj420p")))
         container.mux(stream.encode())
     with pytest.raises(InputError, match="no video stream"):
@@ -262,7 +262,7 @@ def test_a_track_that_is_there_twice_does_not_hide_a_lost_start(
         for stream in streams:
             stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
         for number in range(20, 60):
-            frame = av.VideoFrame.from_ndarray(_picture(number), "rgb24")
+            frame = av.VideoFrame.from_ndarray(_frame(number), "rgb24")
             frame.pts = number
             container.mux(streams[0].encode(frame))
         container.mux(streams[0].encode())
@@ -272,7 +272,7 @@ def test_a_track_that_is_there_twice_does_not_hide_a_lost_start(
 
 
 def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
-    """Matroska says nothing of how many pictures there should be."""
+    """Matroska says nothing of how many frames there should be."""
     whole = _render(folder / "unbroken.mkv", frames=60)
     path = folder / "gaps.mkv"
     with av.open(str(whole)) as source, av.open(str(path), "w") as target:
@@ -283,15 +283,15 @@ def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
                 target.mux(packet)
     info, said = _warnings(path, caplog, monkeypatch)
     assert info.frame_count == 58
-    assert len(said) == 1 and "58 pictures can be read, but" in said[0]
+    assert len(said) == 1 and "58 frames can be read, but" in said[0]
     assert str(path) in said[0]
 
 
 def test_ten_bits_in_the_other_orientation_from_a_late_start(folder):
-    """HEVC Main 10, first picture at 1.5 s, every second one shown longer,
+    """HEVC Main 10, first frame at 1.5 s, every second one shown longer,
     a quarter turn in the header."""
     path = folder / "odd.mov"
-    # Picture n comes at 1.5 s and n // 2 x 0.12 s, and 0.04 s if n is odd.
+    # Frame n comes at 1.5 s and n // 2 x 0.12 s, and 0.04 s if n is odd.
     seconds = 1.5 + np.array([n // 2 * 0.12 + n % 2 * 0.04
                               for n in range(40)])
     with av.open(str(path), "w",
@@ -304,7 +304,7 @@ def test_ten_bits_in_the_other_orientation_from_a_late_start(folder):
             "x265-params": "log-level=none:keyint=10", "crf": "18"}
         for number, second in enumerate(seconds):
             frame = av.VideoFrame.from_ndarray(
-                _picture(number), "rgb24").reformat(format="yuv420p10le")
+                _frame(number), "rgb24").reformat(format="yuv420p10le")
             frame.time_base = Fraction(1, 1000)
             frame.pts = round(1000 * second)
             container.mux(stream.encode(frame))
@@ -338,7 +338,7 @@ def test_ten_bits_in_the_other_orientation_from_a_late_start(folder):
         assert numbers(wanted) == [expected[index] for index in wanted]
 
 
-def test_sound_without_pictures(tmp_path):
+def test_sound_without_frames(tmp_path):
     path = tmp_path / "sound.m4a"
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
@@ -351,7 +351,7 @@ def test_sound_without_pictures(tmp_path):
         probe_video(path)
 
 
-def test_sparse_frames_leave_out_pictures_that_nobody_leans_on(
+def test_sparse_frames_leave_out_frames_that_are_not_needed(
         folder, monkeypatch):
     path = _render(folder / "sparse.mp4",
                    x264="keyint=60:bframes=3:scenecut=0")
@@ -359,14 +359,14 @@ def test_sparse_frames_leave_out_pictures_that_nobody_leans_on(
     decoded = []
     real = decode._shown_at
 
-    def counted(pictures, *rest):
-        return real((decoded.append(0) or one for one in pictures), *rest)
+    def counted(frames, *rest):
+        return real((decoded.append(0) or one for one in frames), *rest)
 
     monkeypatch.setattr(decode, "_shown_at", counted)
     wanted = list(range(70, 200, 4))
     assert _numbers(read_frames(path, wanted, info=info)) == wanted
     assert len(decoded) < 110  # of 140 from the key frame on
-    # A decoder that loses a picture is asked again for all of them.
+    # A decoder that loses a frame is asked again for all of them.
     monkeypatch.setattr(decode, "_needed_stamps", lambda packets, *rest: (
         list(packets), {-1}))
     assert _numbers(read_frames(path, wanted, info=info)) == wanted

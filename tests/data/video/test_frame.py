@@ -1,4 +1,4 @@
-"""Cuts of stored planes against cuts of RGB."""
+"""Crops of stored planes against crops of RGB."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
-from losa_jax.data.video.frame import Picture, is_planar, upright_rgb
+from losa_jax.data.video.frame import DecodedFrame, is_planar, upright_rgb
 
 
 def _pixels(height=48, width=64):
@@ -32,54 +32,54 @@ def test_colors_are_those_of_ffmpeg(pixel_format, colors):
     frame = _frame(pixel_format)
     frame.colorspace, frame.color_range = colors
     assert is_planar(frame)
-    picture, rgb = Picture(frame), upright_rgb(frame, 48, 64)
-    np.testing.assert_array_equal(picture.rgb(), rgb)
-    np.testing.assert_allclose(picture.cut(6, 10, 30, 30, 30).astype(int),
+    decoded, rgb = DecodedFrame(frame), upright_rgb(frame, 48, 64)
+    np.testing.assert_array_equal(decoded.rgb(), rgb)
+    np.testing.assert_allclose(decoded.crop(6, 10, 30, 30, 30).astype(int),
                                rgb[6:36, 10:40], atol=1)
     for box in ((0, 0, 48, 64, 32), (8, 20, 22, 34, 40), (0, 0, 48, 64, 20)):
-        np.testing.assert_allclose(picture.cut(*box).astype(int),
-                                   Picture(rgb).cut(*box), atol=4)
+        np.testing.assert_allclose(decoded.crop(*box).astype(int),
+                                   DecodedFrame(rgb).crop(*box), atol=4)
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuvj420p"])
-def test_a_cut_of_planes_is_nearer_to_the_truth_than_one_of_rgb(pixel_format):
+def test_a_crop_of_planes_is_nearer_to_the_truth_than_one_of_rgb(pixel_format):
     frame = _frame(pixel_format)
-    picture, rgb = Picture(frame), upright_rgb(frame, 48, 64)
+    decoded, rgb = DecodedFrame(frame), upright_rgb(frame, 48, 64)
     out = np.zeros((40, 40, 3), np.uint8)
     for box in ((0, 0, 48, 64), (8, 20, 22, 34), (2, 0, 40, 40)):
-        want = Picture(_pixels()).cut(*box, 40)
-        got = picture.cut(*box, 40)
-        assert _error(got, want) < min(2, _error(Picture(rgb).cut(*box, 40),
-                                                 want))
-        np.testing.assert_array_equal(picture.kept().cut(*box, 40), got)
-        assert picture.cut(*box, 40, out) is out
+        want = DecodedFrame(_pixels()).crop(*box, 40)
+        got = decoded.crop(*box, 40)
+        from_rgb = DecodedFrame(rgb).crop(*box, 40)
+        assert _error(got, want) < min(2, _error(from_rgb, want))
+        np.testing.assert_array_equal(decoded.copy().crop(*box, 40), got)
+        assert decoded.crop(*box, 40, out) is out
         np.testing.assert_array_equal(out, got)
 
 
-def test_what_is_kept_does_not_change_with_its_source():
+def test_a_copy_does_not_change_with_its_source():
     frame = _frame("yuv420p")
-    kept = Picture(frame).kept()
-    before = kept.rgb().copy()
+    copy = DecodedFrame(frame).copy()
+    before = copy.rgb().copy()
     for plane in frame.planes:
         np.frombuffer(plane, np.uint8)[:] = 0
-    np.testing.assert_array_equal(kept.rgb(), before)
-    assert (Picture(frame).rgb() != before).any()
+    np.testing.assert_array_equal(copy.rgb(), before)
+    assert (DecodedFrame(frame).rgb() != before).any()
 
 
 def test_odd_sizes_lose_nothing():
-    """An even picture without its last row and column, as players cut it."""
+    """An even frame without its last row and column, as players crop it."""
     frame = VideoFrame(63, 47, "yuv420p")
     for plane, source in zip(frame.planes, _frame("yuv420p").planes,
                              strict=True):
         stored = np.frombuffer(source, np.uint8).reshape(source.height, -1)
         target = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)
         target[:, :plane.width] = stored[:plane.height, :plane.width]
-    picture = Picture(frame)
-    assert (picture.height, picture.width) == (47, 63)
-    np.testing.assert_array_equal(picture.kept().rgb(), picture.rgb())
+    decoded = DecodedFrame(frame)
+    assert decoded.rgb().shape == (47, 63, 3)
+    np.testing.assert_array_equal(decoded.copy().rgb(), decoded.rgb())
     for box in ((2, 2, 44, 60, 44), (0, 0, 46, 62, 70)):
-        assert _error(picture.cut(*box),
-                      Picture(_pixels()[:47, :63]).cut(*box)) < 2
+        assert _error(decoded.crop(*box),
+                      DecodedFrame(_pixels()[:47, :63]).crop(*box)) < 2
 
 
 def test_other_formats_are_turned_into_rgb_first():

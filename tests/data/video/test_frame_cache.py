@@ -10,6 +10,7 @@ from losa_jax.data.video import frame_cache
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
+from tests.data.reading import read_window
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +38,23 @@ def test_windows_are_the_same_from_memory(videos):
     assert kept.admit(videos, "set") and not fresh.admit(videos, "set")
     for video in videos:
         for window in _windows(video):
-            frames = kept.read_window(video, window)
+            frames = read_window(kept, video, window)
             assert frames.shape == (window.num_samples, 32, 32, 3)
             np.testing.assert_array_equal(
-                frames, fresh.read_window(video, window))
+                frames, read_window(fresh, video, window))
 
 
-def test_cuts_are_the_same_from_memory(videos):
+def test_crops_are_the_same_from_memory(videos):
     kept, fresh = FrameCache(1.0), FrameCache(0.0)
     kept.admit(videos, "set")
 
-    def view(picture, place, out):
-        out[:] = picture.cut(2, 4 + 2 * (place % 5), 20, 18, 12)
+    def view(frame, i, out):
+        out[:] = frame.crop(2, 4 + 2 * (i % 5), 20, 18, 12)
 
     for window in _windows(videos[0]):
         np.testing.assert_array_equal(
-            kept.read_window(videos[0], window, view, 12),
-            fresh.read_window(videos[0], window, view, 12))
+            read_window(kept, videos[0], window, view, 12),
+            read_window(fresh, videos[0], window, view, 12))
 
 
 def test_an_admitted_video_is_decoded_once(videos, monkeypatch):
@@ -63,14 +64,14 @@ def test_an_admitted_video_is_decoded_once(videos, monkeypatch):
         calls.append(path)
         return read(path, *rest, **names)
 
-    read = frame_cache.visit_pictures
-    monkeypatch.setattr(frame_cache, "visit_pictures", counted)
+    read = frame_cache.iterate_frames
+    monkeypatch.setattr(frame_cache, "iterate_frames", counted)
     cache = FrameCache(1.0)
     cache.admit(videos, "set")
     cache.admit(videos, "set again")
     for _ in range(2):
         for window in _windows(videos[0]):
-            cache.read_window(videos[0], window)
+            read_window(cache, videos[0], window)
     assert calls == [videos[0].path]
 
 
@@ -90,29 +91,29 @@ def test_what_it_gave_can_be_changed(videos):
     cache = FrameCache(1.0)
     cache.admit(videos, "set")
     window = Window(0, 16, 16)
-    first = cache.read_window(videos[0], window)
+    first = read_window(cache, videos[0], window)
     copy = first.copy()
     first[:] = 0
-    np.testing.assert_array_equal(cache.read_window(videos[0], window), copy)
+    np.testing.assert_array_equal(read_window(cache, videos[0], window), copy)
 
 
 def test_a_damaged_video_is_read_as_without_the_cache(videos, monkeypatch):
     """The windows before the damage stay readable, others name the video."""
-    video, read, calls = videos[0], frame_cache.visit_pictures, []
+    video, read, calls = videos[0], frame_cache.iterate_frames, []
 
-    def damaged(path, indices, visit, **names):
+    def damaged(path, indices, info, **names):
         calls.append(len(indices))
         if max(indices) > 30:
             raise VideoDecodeError(f"{path}: frame 31 cannot be decoded")
-        read(path, indices, visit, **names)
+        return read(path, indices, info, **names)
 
-    monkeypatch.setattr(frame_cache, "visit_pictures", damaged)
+    monkeypatch.setattr(frame_cache, "iterate_frames", damaged)
     cache = FrameCache(1.0)
     cache.admit(videos, "set")
     good = Window(0, 8, 8)
     for _ in range(2):
-        assert cache.read_window(video, good).shape == (8, 32, 32, 3)
+        assert read_window(cache, video, good).shape == (8, 32, 32, 3)
         with pytest.raises(VideoDecodeError, match=video.path.name):
-            cache.read_window(video, Window(8, 16, 8))
+            read_window(cache, video, Window(8, 16, 8))
     # The whole video was tried once.
     assert len(calls) == 1 + 4 and max(calls) == calls[0]

@@ -6,17 +6,15 @@ import av
 import numpy as np
 import pytest
 
-from losa_jax.data.video.decode import (
-    VideoDecodeError,
-    probe_video,
-    read_frames,
-)
+from losa_jax.data.video.decode import VideoDecodeError
+from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError
 from tests.data.painted import number_of as _number
 from tests.data.painted import numbers as _numbers
+from tests.data.reading import read_frames
 
 HMDB = "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi"
-# Pictures of variable_frame_rate.mp4 and when they appear (its README).
+# Frames of variable_frame_rate.mp4 and when they appear (its README).
 VARIABLE_SECONDS = np.concatenate([
     np.arange(60) / 30, 2 + np.arange(20) / 10, 5 + np.arange(25) / 25])
 
@@ -37,7 +35,7 @@ CODED = [name for name in ODD if name not in (
 
 
 def _expected(name):
-    """Numbers in the pictures on screen in the middle of every frame."""
+    """Numbers in the frames on screen in the middle of every frame."""
     fps, frame_count, *_ = ODD[name]
     if name == "one_frame.mp4":
         return np.array([37])
@@ -82,18 +80,19 @@ def test_odd_files_without_numbers(shared_dir, name):
     path = shared_dir / "data/odd_videos" / name
     info = probe_video(path)
     with av.open(str(path), metadata_errors="ignore") as container:
-        pictures = [frame.to_ndarray(format="rgb24")
+        frames = [frame.to_ndarray(format="rgb24")
                     for frame in container.decode(video=0)]
     wanted = [info.frame_count - 1, 0, 41, 40, 42]
     np.testing.assert_array_equal(
         read_frames(path, wanted, info=info),
-        np.stack([pictures[index] for index in wanted]))
+        np.stack([frames[index] for index in wanted]))
 
 
 @pytest.mark.shared
-def test_a_lying_picture_is_scaled_upright(shared_dir):
+def test_a_lying_frame_is_scaled_upright(shared_dir):
     path = shared_dir / "data/odd_videos/portrait_rotated.mp4"
-    frames = read_frames(path, [0, 70], height=128, width=72)
+    info = dataclasses.replace(probe_video(path), height=128, width=72)
+    frames = read_frames(path, [0, 70], info=info)
     assert frames.shape == (2, 128, 72, 3)
     assert [_number(frame, block=8) for frame in frames] == [0, 70]
 

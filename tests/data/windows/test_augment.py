@@ -1,4 +1,4 @@
-"""One draw for all frames; sizes and ranges as asked."""
+"""Random values are drawn once for all frames; sizes and ranges as asked."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from losa_jax.data.windows import augment
 from losa_jax.errors import InputError
+from tests.data.reading import views_of_testing
 
 
 def _settings(**changes):
@@ -41,17 +42,17 @@ def test_same_seed_same_view_other_seed_other_view():
 def test_test_views():
     frames = np.zeros((2, 48, 96, 3), np.uint8)
     frames[:, :, 24:72] = 200  # exactly the center square
-    crop = augment.test_view(frames, 48, "short_crop")
+    crop = views_of_testing(frames, 48, "short_crop")
     assert crop.shape == (2, 48, 48, 3) and (crop == 200).all()
-    squash = augment.test_view(frames, 48, "squash")
+    squash = views_of_testing(frames, 48, "squash")
     assert squash.shape == (2, 48, 48, 3)
     assert (squash[:, :, 14:34] == 200).all() and (squash[:, :, :10] == 0
                                                    ).all()
     with pytest.raises(InputError, match="test_resize='fit'"):
-        augment.test_view(frames, 48, "fit")
+        views_of_testing(frames, 48, "fit")
 
 
-def test_crop_boxes_keep_area_ratio_and_picture():
+def test_crop_boxes_keep_area_ratio_and_frame():
     rng = np.random.default_rng(0)
     for _ in range(200):
         top, left, height, width = augment.random_resized_crop(

@@ -47,13 +47,13 @@ def examples(tmp_path_factory):
 def test_a_training_batch_of_frames_holds_what_the_page_says(examples):
     page = _documented()
     assert set(examples) == set(page) - {"last", "taps"}
-    sizes = {"b": 3, "f": 16, "S": 32, "a": 2, "3": 3, "2": 2, "2048": 2048}
+    sizes = {"b": 3, "f": 16, "S": 32, "a": 2, "3": 3, "2": 2}
     for name, array in examples.items():
         dtype, axes = page[name]
-        assert array.dtype == np.dtype(dtype), name
+        assert np.issubdtype(array.dtype, dtype), name
         assert array.shape == tuple(sizes[axis] for axis in axes), name
 
 
 def test_the_host_keeps_what_the_page_says(examples):
-    last_four = list(_documented())[:4]
-    assert set(last_four) == {*batch.HOST_KEYS, "faults", "redrawn"}
+    last_three = list(_documented())[:3]
+    assert set(last_three) == {*batch.HOST_KEYS, "faults"}

@@ -13,7 +13,7 @@ import pytest
 from configs import quick
 from losa_jax.data.records import Video
 from losa_jax.data.synthetic import data_set
-from losa_jax.data.video.decode import probe_video
+from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import live
 from losa_jax.data.windows.live import GrowingFile, LiveVideo
 from losa_jax.data.windows.readers import FrameReader
@@ -83,7 +83,7 @@ def test_samples_of_odd_files(shared_dir, config, name):
     found, _ = _samples(path, config, idle_seconds=0)
     expected = _expected(path, config)
     if name == "variable_frame_rate.mp4":
-        # The last picture's end is not known to a stream.
+        # The last frame's end is not known to a stream.
         found = found[:len(expected)]
         expected = expected[:len(found)]
         assert len(found) > 50
@@ -179,10 +179,11 @@ def test_what_needs_seeking_is_refused(mp4, config, tmp_path):
         _samples(path, config, idle_seconds=0)
 
 
-def test_a_file_is_at_its_end_after_a_while(tmp_path):
+def test_a_file_is_at_its_end_after_a_while(tmp_path, monkeypatch):
     path, slept = tmp_path / "a", []
     path.write_bytes(b"abc")
-    file = GrowingFile(path, 1.0, slept.append)
+    monkeypatch.setattr(live.time, "sleep", slept.append)
+    file = GrowingFile(path, 1.0)
     assert file.read(2) == b"ab" and file.read(2) == b"c" and not slept
     assert file.read(2) == b"" and sum(slept) == pytest.approx(1.0)
     file.close()

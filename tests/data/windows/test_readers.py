@@ -8,6 +8,7 @@ import pytest
 from configs import common
 from losa_jax import timeline
 from losa_jax.data.records import Video, VideoInfo
+from losa_jax.data.video.frame import DecodedFrame
 from losa_jax.data.windows import readers
 from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.sampling import num_clips
@@ -28,13 +29,13 @@ def decoded(monkeypatch):
     """Frames that are their own number; returns what was decoded."""
     asked = []
 
-    def iterate(path, frame_indices, *, info, threads):
+    def iterate(path, frame_indices, info, *, threads):
         assert np.all(np.diff(frame_indices) >= 0)
-        frame = np.zeros((SIDE, SIDE, 3), np.uint8)
         for i, frame_index in enumerate(frame_indices):
             if i == 0 or frame_index != frame_indices[i - 1]:
                 asked.append(int(frame_index))
-                frame = np.full_like(frame, frame_index)
+                frame = DecodedFrame(
+                    np.full((SIDE, SIDE, 3), frame_index, np.uint8))
             yield frame
 
     monkeypatch.setattr(readers, "iterate_frames", iterate)

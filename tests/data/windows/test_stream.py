@@ -10,13 +10,14 @@ from losa_jax import timeline
 from losa_jax.data.records import Video, Window
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video import decode
-from losa_jax.data.video.decode import probe_video
 from losa_jax.data.video.frame_cache import FrameCache
+from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import augment, sampling, stream
 from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.readers import test_rows as rows_of_tests
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.data.windows.stream import VideoEnd, WindowStream
+from tests.data.reading import read_window
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +101,15 @@ def test_frames_are_those_of_windows_read_alone(videos, config, cache_gib,
                                reader=FrameReader(other, cache)))
     left = {(number, window) for number, video in enumerate(sources)
             for window in sampling.test_windows_of(video, other)}
-    view = augment.as_tested(other.augment.size, other.augment.test_resize)
+
+    def view(frame, i, out):
+        out[:] = augment.test_view(frame.rgb(), other.augment.size,
+                                   other.augment.test_resize)
+
     for row, frames in rows:
         left.remove((row.video_number, row.window))
-        np.testing.assert_array_equal(frames, alone.read_window(
-            sources[row.video_number], row.window, view, 16))
+        np.testing.assert_array_equal(frames, read_window(
+            alone, sources[row.video_number], row.window, view, 16))
     assert not left
     assert sorted(end.video_number for end in ends) == [0, 1, 2]
     assert all(end.error is None for end in ends)
@@ -143,9 +148,9 @@ def test_a_video_is_opened_once_and_read_forward(videos, config,
     real_open, real_next = decode.open_video, decode.decode_packets
 
     def counted(packets):
-        for picture in real_next(packets):
-            asked.append(picture.pts)
-            yield picture
+        for frame in real_next(packets):
+            asked.append(frame.pts)
+            yield frame
 
     monkeypatch.setattr(decode, "open_video", lambda path, threads: (
         opened.append(path), real_open(path, threads))[1])

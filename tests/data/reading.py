@@ -1,0 +1,35 @@
+"""Frames and windows of videos as arrays, for tests."""
+
+import numpy as np
+
+from losa_jax.data.video.decode import iterate_frames
+from losa_jax.data.video.probe import probe_video
+from losa_jax.data.windows import augment
+
+
+def read_frames(path, frame_indices, info=None):
+    """Frames in any order, repeats allowed: uint8 [f, H, W, 3]."""
+    info = info or probe_video(path)
+    wanted, inverse = np.unique(np.asarray(frame_indices, np.int64),
+                                return_inverse=True)
+    frames = [frame.rgb() for frame in iterate_frames(
+        path, wanted, info, skip_unneeded=True)]
+    return np.stack([np.zeros((info.height, info.width, 3), np.uint8),
+                     *frames])[1 + inverse]
+
+
+def read_window(cache, video, window, view=None, size=None):
+    """What a `FrameCache` reads of a window: uint8 [f, H, W, 3]."""
+    def whole(frame, i, out):
+        out[:] = frame.rgb()
+
+    height, width = ((video.info.height, video.info.width) if size is None
+                     else (size, size))
+    frames = np.empty((window.num_samples, height, width, 3), np.uint8)
+    cache.read_into(frames, video, window, view or whole)
+    return frames
+
+
+def views_of_testing(frames, size, resize):
+    return np.stack([augment.test_view(frame, size, resize)
+                     for frame in frames])

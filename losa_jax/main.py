@@ -32,6 +32,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils import recipes, usage
 from losa_jax.utils.malloc import keep_freed_memory
@@ -239,7 +240,10 @@ def _set_up_logging() -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
+    if sys.argv[1:] == ["--version"]:
+        print(losa_jax.__version__)
+        return
     app.run(lambda argv: sys.exit(run(argv)),
             flags_parser=lambda argv: usage.parse(argv, __doc__ or "", HELP))
 

@@ -9,7 +9,6 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-import losa_jax
 from losa_jax.utils import recipes
 
 EXIT_INPUT, EXIT_USAGE = 1, 2
@@ -39,9 +38,6 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
              if argument.startswith("-")}
     if asked & {"help", "h", "helpshort"}:
         print(_help(overview, sections))
-        sys.exit(0)
-    if "version" in asked:
-        print(losa_jax.__version__)
         sys.exit(0)
     recipes.make_importable()
     try:

@@ -42,8 +42,7 @@ MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
 SHARED_MODES = ("train", "pretrain", "eval", "cache", "extract")
 # Flags of one mode alone.
 GOES_WITH = {"dry_run": "cache", "transcode": "check_data",
-             "topology": "plan", "json": "plan", "plan_sweep": "plan",
-             "plan_sweep_minutes": "plan",
+             "topology": "plan", "json": "plan",
              "report": "eval", "report_videos": "eval"}
 HELP = {
     "What to do": "config workdir mode",
@@ -70,12 +69,6 @@ _TOPOLOGY = flags.DEFINE_string(
     "v5e, v5p, v6e) or h100:8 (h100, a100; h100:4x8 for four hosts).")
 _JSON = flags.DEFINE_string(
     "json", "", "With --mode=plan: a file for its numbers.")
-_PLAN_SWEEP = flags.DEFINE_bool(
-    "plan_sweep", False, "With --mode=plan: try meshes, chunk_clips, batches "
-    "and recomputing, and recommend one.")
-_SWEEP_MINUTES = flags.DEFINE_float(
-    "plan_sweep_minutes", 0.0, "With --plan_sweep: begin no other choice "
-    "after so long, the promising ones come first; 0: all.", lower_bound=0.0)
 _REPORT = flags.DEFINE_bool(
     "report", False, "With --mode=eval: pages of videos and of the split, "
     "in WORKDIR/report.")
@@ -142,7 +135,6 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.export import export
     from losa_jax.jobs.extract import extract
     from losa_jax.jobs.plan import plan
-    from losa_jax.jobs.plan_sweep import sweep_plans
     from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.train import train
     from losa_jax.jobs.transcode import transcode
@@ -168,12 +160,8 @@ def run(argv: list[str]) -> int:
     def plan_config(config: ConfigDict, workdir: Path) -> None:
         if not _TOPOLOGY.value:
             raise InputError("--mode=plan needs --topology, as v5e:4x8")
-        output = Path(_JSON.value) if _JSON.value else None
-        if _PLAN_SWEEP.value:
-            sweep_plans(config, _TOPOLOGY.value, output=output,
-                        max_minutes=_SWEEP_MINUTES.value)
-        else:
-            plan(config, _TOPOLOGY.value, output=output)
+        plan(config, _TOPOLOGY.value,
+             output=Path(_JSON.value) if _JSON.value else None)
 
     def check(config: ConfigDict, workdir: Path) -> None:
         check_data(config, workdir)

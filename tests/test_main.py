@@ -44,8 +44,8 @@ def test_wrong_use_is_explained(flags, message, tmp_path):
     (["--config=configs/custom.py", "--wrkdir=x"], "workdir"),
     (["--config=configs/custom.py", "--report"],
      "--report goes with --mode=eval"),
-    (["--config=configs/custom.py", "--plan_sweep_minutes=2"],
-     "--plan_sweep_minutes goes with --mode=plan"),
+    (["--config=configs/custom.py", "--topology=v5e:4x4"],
+     "--topology goes with --mode=plan"),
 ])
 def test_wrong_flags_are_usage(flags, message):
     done = _run(*flags)

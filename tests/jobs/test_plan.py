@@ -1,4 +1,4 @@
-"""Planning for chips that are not there, and against a real run."""
+"""Plans for chips that are not there, and for a real run."""
 
 import dataclasses
 import importlib.util
@@ -40,7 +40,7 @@ def test_gpus_need_their_plugin():
 
 @pytest.fixture(scope="module")
 def config(config):
-    """Which says all of the backbone: a plan reads no checkpoint."""
+    """Gives all sizes of the backbone, since a plan reads no checkpoint."""
     config = config.copy_and_resolve_references()
     config.backbone.mlp_width = 32
     return config
@@ -74,7 +74,7 @@ def test_a_plan_for_these_processors(config, planned):
 
 @pytest.mark.slow
 def test_a_run_is_what_was_planned(config, planned):
-    """Its memory to the byte; donated; compiled once for all steps."""
+    """Its memory to the byte. The state is donated; one compilation."""
     mesh = sharding.make_mesh((2, 1, 2), jax.devices()[:4])
     model = build.build_model(config, DEFAULT_CLASSES, mesh)
     state, optimizer = fresh_state(config, model, mesh, 100)

@@ -1,4 +1,4 @@
-"""Needs of a program, and a compiler that runs out of memory."""
+"""Memory and FLOPs of a program, and a compiler that runs out of memory."""
 
 import types
 
@@ -10,7 +10,7 @@ from losa_jax.planning.estimate import estimate, peak_bytes
 from losa_jax.planning.topology import Chip
 
 CHIP = Chip(memory_bytes=2**20, flops=1e12)
-# As libtpu says it.
+# A message of libtpu.
 OUT_OF_MEMORY = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran \
 out of memory in memory space hbm. Used 24.38G of 15.75G hbm. Exceeded hbm \
 capacity by 8.63G.

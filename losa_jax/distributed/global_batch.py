@@ -1,4 +1,4 @@
-"""Global batches of which each process reads only its own windows."""
+"""Global batches of which each process reads only the rows it needs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,22 +10,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from losa_jax.distributed import sharding
 
 
-def local_rows(mesh: Mesh, batch_windows: int) -> tuple[int, ...]:
-    """Windows of a global batch that this process's devices hold, rising."""
-    rows = NamedSharding(
-        mesh, PartitionSpec("data")).addressable_devices_indices_map(
-        (batch_windows,))
-    return tuple(sorted({row for part, in filter(None, rows.values())
-                         for row in range(*part.indices(batch_windows))}))
-
-
 class Lane(NamedTuple):
-    """Rows of a global batch that are held by the same processes.
+    """Rows of a global batch that the same processes hold.
 
     Attributes:
-      rows: of the global batch, rising.
-      holders: numbers of the processes, rising. All of them read the
-        windows of these rows; the first keeps their results.
+      rows: of the global batch, ascending.
+      holders: indices of the processes, ascending. Each of them reads the
+        windows of these rows; the first keeps the results.
     """
 
     rows: tuple[int, ...]
@@ -33,34 +24,41 @@ class Lane(NamedTuple):
 
 
 def lanes(mesh: Mesh, batch_windows: int) -> list[Lane]:
-    """The rows of a global batch by the processes that hold them.
+    """Groups the rows of a global batch by the processes that hold them.
 
-    One process has one lane. Several have one each where each holds windows
-    of its own, and share one where a window's clips are spread over them.
+    Processes whose devices hold different windows have a lane each. Processes
+    over which the clips of a window are spread share one.
     """
     holders: dict[int, set[int]] = {}
-    places: Any = NamedSharding(
+    indices: Any = NamedSharding(
         mesh, PartitionSpec("data")).devices_indices_map((batch_windows,))
-    for device, (part,) in places.items():
-        process = device.process_index
+    for device, (part,) in indices.items():
         for row in range(*part.indices(batch_windows)):
-            holders.setdefault(row, set()).add(process)
+            holders.setdefault(row, set()).add(device.process_index)
     by_holders: dict[tuple[int, ...], list[int]] = {}
-    for row, numbers in sorted(holders.items()):
-        by_holders.setdefault(tuple(sorted(numbers)), []).append(row)
-    return [Lane(tuple(rows), numbers)
-            for numbers, rows in by_holders.items()]
+    for row, processes in sorted(holders.items()):
+        by_holders.setdefault(tuple(sorted(processes)), []).append(row)
+    return [Lane(tuple(rows), processes)
+            for processes, rows in by_holders.items()]
+
+
+def local_rows(mesh: Mesh, batch_windows: int) -> tuple[int, ...]:
+    """Returns the rows that devices of this process hold, ascending."""
+    here = jax.process_index()
+    return tuple(sorted(row for lane in lanes(mesh, batch_windows)
+                        if here in lane.holders for row in lane.rows))
 
 
 def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
                  ) -> list[list[int]]:
-    """Numbers of the videos that each lane reads, rising.
+    """Returns the indices of the videos that each lane reads, ascending.
 
-    Each goes to the lane with the least windows a row so far; every process
-    computes the same.
+    Each video goes to the lane with the fewest windows a row so far. Every
+    process computes the same.
 
     Args:
       num_windows: of each video.
+      lanes: of the global batch.
     """
     loads = [0.0] * len(lanes)
     shares: list[list[int]] = [[] for _ in lanes]
@@ -73,28 +71,14 @@ def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int
               ) -> dict[str, jax.Array]:
-    """The global batch's arrays on the mesh, from this process's rows.
+    """Puts a global batch onto the mesh, from the rows of each process.
 
     Args:
-      batch: [r, ...] each, the rows of `local_rows` in their order.
-      mesh: the run's.
+      batch: arrays of [rows, ...], the rows of `local_rows` in their order.
+      mesh: of all processes.
       batch_windows: rows of the global batch.
     """
-    rows = local_rows(mesh, batch_windows)
-    shardings = sharding.batch_shardings(batch, mesh)
-    if rows == tuple(range(batch_windows)) and mesh.is_multi_process is False:
-        return sharding.put(batch, shardings)
-    place = {row: number for number, row in enumerate(rows)}
-
-    def put(leaf, where):
-        def part(index):
-            wanted = range(*index[0].indices(batch_windows))
-            first = place[wanted[0]]
-            # Rows of one device are neighbors, here as there.
-            return leaf[first:first + len(wanted)][(slice(None), *index[1:])]
-
-        return jax.make_array_from_callback(
-            (batch_windows, *leaf.shape[1:]), where, part)
-
-    return {name: put(np.asarray(leaf), shardings[name])
-            for name, leaf in batch.items()}
+    shapes = {name: (batch_windows, *leaf.shape[1:])
+              for name, leaf in batch.items()}
+    return jax.make_array_from_process_local_data(
+        sharding.batch_shardings(batch, mesh), batch, shapes)

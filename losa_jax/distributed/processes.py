@@ -1,8 +1,8 @@
-"""The processes of one run: started together, agreeing, ending together.
+"""The processes of one run: they start, agree and end together.
 
-One process a host (a GPU with Slurm), each running the same program on its
-own devices. A run of one process needs none of this: every function here then
-does nothing, or the plain thing.
+There is one process a host (or a GPU, with Slurm). Each runs the same program
+on its own devices. In a run of one process these functions do nothing, or
+return what one process needs.
 """
 
 import contextlib
@@ -23,30 +23,32 @@ from losa_jax.errors import InputError
 
 # A process that is silent for so long is lost, and the others end.
 HEARTBEAT_TIMEOUT_SECONDS = 30
-# For the others to come up: a slice's workers may start minutes apart.
+# The workers of a TPU slice may start minutes apart.
 START_TIMEOUT_SECONDS = 300
-# One process may render, probe or evaluate for hours while others wait.
+# One process may evaluate for hours while the others wait.
 _WAIT_MS = 7 * 24 * 3600 * 1000
-_ENDED, _STOP = "losa_jax/ended", "losa_jax/stop"
-# For others to hear why this one fails; they end anyway, if less clearly.
+# For the others to read why a process fails.
 _HEARING_MS = 5000
-# An agreed stop ends everywhere by itself, when everything is written.
+# For the others to finish their own writing after a stop on a signal.
 _GRACE_SECONDS = 10
-# Between saying that one leaves and being gone.
+# From a process's last message to its end.
 _EXIT_SECONDS = 0.5
 EXIT_INTERRUPTED, EXIT_LOST = 75, 76
-# How jax says that it does not reach another process.
+# Words of jax's errors about a process that cannot be reached.
 _LOSSES = ("Gloo", "NCCL", "UNAVAILABLE", "Connection reset",
            "Connection closed", "heartbeat", "coordination service")
+# Keys of jax's key-value store.
+_ENDED, _STOP = "losa_jax/ended", "losa_jax/stop"
+_HEARD, _GONE = "losa_jax/heard", "losa_jax/gone"
 
 _client: Any = None
 _watcher: threading.Thread
 _count, _index = 1, 0
-# A barrier's name serves once; all processes pass them in one order.
+# A barrier needs a new name each time; all processes pass them in one order.
 _barriers = itertools.count()
 _going_first = False
-# Two threads may hear of a loss, one speaks.
-_saying = threading.Lock()
+# Two threads may notice a loss; only one reports it.
+_reporting = threading.Lock()
 
 
 class NotTogether(Exception):
@@ -55,19 +57,19 @@ class NotTogether(Exception):
 
 def start(*, distributed: str = "auto", coordinator: str = "",
           num_processes: int = 0, process_id: int = -1) -> None:
-    """Joins the run's other processes. Before anything else uses jax.
+    """Joins the run's other processes; must come before other uses of jax.
 
     Args:
       distributed: "on" takes what is not given from the environment (TPU
         pods, Slurm, MPI, Kubernetes with the package `kubernetes`), "auto"
-        does so where it shows several processes, "off" never.
+        does so if that shows several processes, "off" never.
       coordinator: HOST:PORT of process 0.
       num_processes: of the run; 0 is not given.
       process_id: from 0; -1 is not given.
 
     Raises:
-      InputError: given in part or wrongly.
-      NotTogether: the others did not come.
+      InputError: the arguments are incomplete or wrong.
+      NotTogether: the other processes did not come.
     """
     global _client, _count, _index, _watcher
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
@@ -76,14 +78,14 @@ def start(*, distributed: str = "auto", coordinator: str = "",
             raise InputError("--distributed=off goes with none of "
                              "--coordinator, --num_processes, --process_id")
         return
-    if distributed == "auto" and not any(given) and not (
-            environment_names_several(os.environ)):
-        return
-    if distributed == "auto" and any(given) and not all(given):
-        raise InputError(
-            "give --coordinator=HOST:PORT, --num_processes and --process_id "
-            "together, or --distributed=on to take what is missing from the "
-            "environment")
+    if distributed == "auto" and not all(given):
+        if any(given):
+            raise InputError(
+                "give --coordinator=HOST:PORT, --num_processes and "
+                "--process_id together, or --distributed=on to take what is "
+                "missing from the environment")
+        if not environment_names_several(os.environ):
+            return
     if all(given):
         _check_given(coordinator, num_processes, process_id)
         if num_processes == 1:
@@ -98,7 +100,7 @@ def start(*, distributed: str = "auto", coordinator: str = "",
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS)
     except ValueError as error:
         raise InputError(
-            f"--distributed=on: the environment does not tell all ({error}); "
+            f"--distributed=on: the environment is incomplete ({error}); "
             "give --coordinator=HOST:PORT of process 0, --num_processes and "
             "--process_id") from error
     except RuntimeError as error:
@@ -107,10 +109,11 @@ def start(*, distributed: str = "auto", coordinator: str = "",
             f"{START_TIMEOUT_SECONDS} s ({error}): is --coordinator the "
             "address of process 0, reachable from every host, and were all "
             "of them started?") from error
-    from jax._src import distributed as state  # no public way to the client
-    _client = state.global_state.client
-    _count = state.global_state.num_processes
-    _index = state.global_state.process_id
+    # jax has no public access to its key-value store, over which processes
+    # exchange messages while a collective operation blocks their devices.
+    from jax._src.distributed import global_state
+    _client = global_state.client
+    _count, _index = global_state.num_processes, global_state.process_id
     _watcher = threading.Thread(target=_watch, daemon=True)
     _watcher.start()
 
@@ -125,38 +128,36 @@ def _check_given(coordinator: str, num_processes: int, process_id: int
 
 
 def environment_names_several(environment: Any) -> bool:
-    """Whether variables say that this is one process of several.
+    """Returns whether variables show that this is one of several processes.
 
-    Cloud TPU VMs set none (they ask a metadata server): their launcher says
-    --distributed=on.
+    Cloud TPU VMs set none of them, so their launcher gives --distributed=on.
     """
-    # Of an srun step; a batch script itself has SLURM_NTASKS too.
-    steps = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    workers = environment.get("TPU_WORKER_HOSTNAMES", "")
-    slices = environment.get("MEGASCALE_NUM_SLICES", "1")
-    ranks = environment.get("OMPI_COMM_WORLD_SIZE", "1")
-    return (any(text.isdigit() and int(text) > 1
-                for text in (steps, slices, ranks)) or "," in workers
+    # srun sets the first for its steps; the others are of MPI and GKE.
+    sizes = (environment.get(name, "") for name in (
+        "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE",
+        "MEGASCALE_NUM_SLICES"))
+    return (any(size.isdigit() and int(size) > 1 for size in sizes)
+            or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
             or "JAX_COORDINATOR_ADDRESS" in environment)
 
 
 def count() -> int:
-    """Processes of the run."""
+    """Returns the number of processes of the run."""
     return _count
 
 
 def index() -> int:
-    """This one's number."""
+    """Returns the index of this process."""
     return _index
 
 
 def is_first() -> bool:
-    """Whether this process writes what a run writes once."""
+    """Returns whether this process writes what a run writes once."""
     return _index == 0
 
 
 def quiet_unless_first() -> None:
-    """One process reports: no prints and bars from others, only warnings."""
+    """Hides prints and progress bars, not warnings, of other processes."""
     if not is_first():
         # tqdm reads it when it is imported.
         os.environ["TQDM_DISABLE"] = "1"
@@ -164,7 +165,7 @@ def quiet_unless_first() -> None:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits until every process has called it."""
     if _client is not None:
         _client.wait_at_barrier(
             f"losa_jax/{name}/{next(_barriers)}", _WAIT_MS)
@@ -172,9 +173,10 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def first_goes_first(name: str) -> Iterator[None]:
-    """The first process does it alone; then the others, who find it done.
+    """Runs the block in the first process, then in the others.
 
-    Inside of another one nobody waits: the others are not there.
+    A block inside of another one does not wait, since only the first process
+    may have entered it.
     """
     global _going_first
     if _going_first:
@@ -192,53 +194,50 @@ def first_goes_first(name: str) -> Iterator[None]:
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process has, by its number; through JSON and back."""
+    """Returns the value of each process, after a round trip through JSON."""
     if _count == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.int32(len(data)))
-    # Few sizes, each of which is compiled once.
-    room = 1 << int(max(sizes) - 1).bit_length()
+    # Powers of two: each size is compiled once.
+    width = 1 << int(max(sizes) - 1).bit_length()
     rows = multihost_utils.process_allgather(
-        np.pad(data, (0, room - len(data))))
+        np.pad(data, (0, width - len(data))))
     return [json.loads(bytes(row[:size]))
             for row, size in zip(rows, sizes, strict=True)]
 
 
 def from_first(value: float) -> float:
-    """The first process's value, where a last digit must not part them."""
-    if _count == 1:
-        return value
+    """Returns the first process's value; others may differ in a last digit."""
     return gather(value)[0]
 
 
 def stop_reached(step: int) -> bool:
-    """Whether all processes stop after this step; called at every one.
+    """Returns whether all processes stop after this step.
 
-    A signal to any process becomes a step that none has passed.
+    Must be called at every step. A signal to any process stops all at a step
+    that none has passed.
     """
     return multihost_utils.reached_preemption_sync_point(step)
 
 
 def ask_to_stop() -> None:
-    """Asks processes that work each at their own pace to stop."""
-    if _client is not None:
-        _client.key_value_set(f"{_STOP}/{_index}", "", allow_overwrite=True)
+    """Asks the other processes, which need not be in step, to stop."""
+    _set(f"{_STOP}/{_index}")
 
 
 def asked_to_stop() -> bool:
-    """Whether any process asked."""
+    """Returns whether any process asked to stop."""
     return _client is not None and bool(_client.key_value_dir_get(_STOP))
 
 
 def finish() -> None:
-    """Leaves together with the others, all well."""
+    """Ends this process's part in the run, together with the others."""
     if _client is not None:
         barrier("end")
         if is_first():
-            _client.key_value_set(_ENDED, json.dumps(
-                {"process": 0, "status": 0, "message": ""}))
-        # A thread inside of jax when Python ends would abort it.
+            _set_ended(0, "")
+        # Python's end would abort a thread that is inside of jax.
         _watcher.join(timeout=60)
         jax.distributed.shutdown()
 
@@ -246,43 +245,39 @@ def finish() -> None:
 def fail(status: int, message: str) -> None:
     """Ends this process, and the others with the same status and the reason.
 
-    Does nothing in a run of one process. Otherwise it does not return: the
-    usual way out would wait for the others, who wait for this one.
+    Returns only in a run of one process.
     """
     if _client is None:
         return
     with contextlib.suppress(Exception):  # the others may be gone
-        _client.key_value_set(f"losa_jax/heard/{_index}", "",
-                              allow_overwrite=True)
-        _client.key_value_set(_ENDED, json.dumps(
-            {"process": _index, "status": status, "message": message}))
+        _set(f"{_HEARD}/{_index}")
+        _set_ended(status, message)
         for other in range(_count):
-            if other != _index:
-                _client.blocking_key_value_get(f"losa_jax/heard/{other}",
-                                               _HEARING_MS)
+            _client.blocking_key_value_get(f"{_HEARD}/{other}", _HEARING_MS)
     _leave(status)
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error means that another process is gone."""
-    # Some come as ValueError with the same words.
-    kinds = jax.errors.JaxRuntimeError, ValueError
-    return _count > 1 and isinstance(error, kinds) and (
-        any(word in str(error) for word in _LOSSES))
+    """Returns whether an error means that another process is gone."""
+    # jax raises some of them as ValueError.
+    return _count > 1 and isinstance(
+        error, (jax.errors.JaxRuntimeError, ValueError)) and any(
+            word in str(error) for word in _LOSSES)
 
 
 def leave_lost(error: BaseException) -> None:
-    """Ends this process because another one is gone, and the others, who may
-    wait for it where they cannot notice; does not return."""
+    """Ends this process and the others because one of them is gone.
+
+    The others may wait for it where they cannot notice. Does not return.
+    """
     reason = str(error).splitlines()[0]
-    with contextlib.suppress(Exception):  # the first who notices says so
-        _client.key_value_set(_ENDED, json.dumps(
-            {"process": _index, "status": EXIT_LOST, "message": reason}))
-    _say_lost(reason)
+    with contextlib.suppress(Exception):  # the first to notice sets it
+        _set_ended(EXIT_LOST, reason)
+    _report_loss(reason)
 
 
-def _say_lost(reason: str) -> None:
-    if not _saying.acquire(blocking=False):
+def _report_loss(reason: str) -> None:
+    if not _reporting.acquire(blocking=False):
         threading.Event().wait()  # the other thread ends the process
     print(f"process {_index} of {_count} ends: another process was lost "
           f"({reason}). Start all of them again, with as many as there are: "
@@ -291,26 +286,22 @@ def _say_lost(reason: str) -> None:
 
 
 def _leave(status: int) -> None:
+    """Ends this process, the coordinator last: jax aborts the others then."""
     with contextlib.suppress(ValueError, OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    if _client is not None:
-        _be_last_if_first()
-    os._exit(status)
-
-
-def _be_last_if_first() -> None:
-    """The coordinator leaves last: jax aborts those who lose it."""
-    if not is_first():
-        with contextlib.suppress(Exception):  # it may be gone itself
-            _client.key_value_set(f"losa_jax/gone/{_index}", "",
-                                  allow_overwrite=True)
-        return
-    for other in range(1, _count):
-        with contextlib.suppress(Exception):
-            _client.blocking_key_value_get(f"losa_jax/gone/{other}",
+    for other in range(1, _count) if is_first() else ():
+        with contextlib.suppress(Exception):  # it may be lost
+            _client.blocking_key_value_get(f"{_GONE}/{other}",
                                            1000 * _GRACE_SECONDS)
-    time.sleep(_EXIT_SECONDS)
+    if is_first():
+        time.sleep(_EXIT_SECONDS)
+    else:
+        with contextlib.suppress(Exception):  # the coordinator may be lost
+            _set(f"{_GONE}/{_index}")
+    # sys.exit ends only the calling thread, and jax's exit handlers would
+    # wait for processes that are gone.
+    os._exit(status)
 
 
 def _watch() -> None:
@@ -321,18 +312,28 @@ def _watch() -> None:
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" in str(error):
                 continue
-            return  # shut down, or the coordinator is gone: jax ends us
+            return  # shut down, or the coordinator is gone and jax ends us
         break
     ended = json.loads(text)
     if ended["process"] == _index or ended["status"] == 0:
         return
     if ended["status"] == EXIT_LOST:
-        _say_lost(ended["message"])
+        _report_loss(ended["message"])
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _client.key_value_set(f"losa_jax/heard/{_index}", "",
-                              allow_overwrite=True)
+        _set(f"{_HEARD}/{_index}")
     if ended["status"] == EXIT_INTERRUPTED:
         time.sleep(_GRACE_SECONDS)
     print(f"process {_index} ends because process {ended['process']} ended: "
           f"{ended['message']}", file=sys.stderr)
     _leave(ended["status"])
+
+
+def _set(key: str) -> None:
+    if _client is not None:
+        _client.key_value_set(key, "", allow_overwrite=True)
+
+
+def _set_ended(status: int, message: str) -> None:
+    """Informs the others; raises if another process did so before."""
+    _client.key_value_set(_ENDED, json.dumps(
+        {"process": _index, "status": status, "message": message}))

@@ -1,10 +1,10 @@
 """Work directories in a bucket: --workdir=gs://BUCKET/FOLDER.
 
-Orbax writes checkpoints there by itself. Everything else that a run writes
-is small but grows line by line, which objects in a bucket cannot: it is
-written into a local twin of the folder and copied over with each checkpoint
-and at the end. What the bucket holds is fetched first, so a run that lost its
-machine goes on with its logs and metrics as of its last checkpoint.
+Orbax writes checkpoints into the bucket itself. All other files of a run are
+small but grow line by line, which a bucket's objects cannot. They are written
+to a local copy of the folder, which is copied to the bucket with each
+checkpoint and at the end. A new start fetches them first, so a run continues
+with its logs and metrics as of the last checkpoint.
 """
 
 import logging
@@ -20,88 +20,83 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 
-# Local twins and their folders in buckets; what of a twin has been copied.
+# By local folder; (size, modification time) of each local file as copied.
 _remote: dict[Path, epath.Path] = {}
 _copied: dict[Path, tuple[int, int]] = {}
 
 
 def local_folder(workdir: str) -> Path:
-    """Where a run writes: the folder itself, or the twin of one in a bucket.
+    """Returns the folder to write to: `workdir` or a bucket's local copy.
 
     Raises:
       InputError: the bucket cannot be reached.
     """
     if "://" not in workdir:
         return Path(workdir)
-    twin = Path(tempfile.mkdtemp(prefix="losa_jax-"))
+    local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
     try:
         remote = epath.Path(workdir)
         if processes.is_first():
             remote.mkdir(parents=True, exist_ok=True)
-            _fetch(remote, twin)
+            _fetch(remote, local)
     except ImportError as error:
         raise InputError(f"--workdir={workdir}: needs the extra gcs: pip "
                          "install -e .[gcs]") from error
-    except Exception as error:  # of several libraries, of many kinds
+    except Exception as error:  # each file system raises types of its own
         raise InputError(
             f"--workdir={workdir}: cannot be read or made ({error}); may "
             "this machine's account write there?") from error
-    _remote[twin] = remote
-    return twin
+    _remote[local] = remote
+    return local
 
 
 def _fetch(remote: epath.Path, local: Path) -> None:
     for item in remote.iterdir():
-        if item.is_dir():
-            if item.name != CHECKPOINTS:
-                (local / item.name).mkdir(exist_ok=True)
-                _fetch(item, local / item.name)
-        else:
+        if not item.is_dir():
             item.copy(local / item.name, overwrite=True)
+        elif item.name != CHECKPOINTS:
+            (local / item.name).mkdir(exist_ok=True)
+            _fetch(item, local / item.name)
 
 
 def checkpoints_folder(workdir: Path) -> Path:
-    """Of a run: on disk, or in the bucket."""
-    if workdir in _remote:
-        return _remote[workdir] / CHECKPOINTS
-    return workdir.absolute() / CHECKPOINTS
+    """Returns the folder of a run's checkpoints, on disk or in the bucket."""
+    return _remote.get(workdir, workdir.absolute()) / CHECKPOINTS
 
 
 def fetch(workdir: Path, name: str) -> None:
-    """A file of the bucket into the twin of a process that is not the first.
+    """Fetches a file that the first process has copied to the bucket.
 
-    That it is not there, or cannot be read, costs time at most.
+    A file that is missing or unreadable is no error: it only saves time.
     """
     if workdir not in _remote or processes.is_first():
         return
+    source = _remote[workdir] / name
     try:
-        source = _remote[workdir] / name
         if source.exists():
             source.copy(workdir / name, overwrite=True)
-    except Exception as error:  # of several libraries, of many kinds
+    except Exception as error:  # each file system raises types of its own
         logger.warning("%s was not read: %s", source, error)
 
 
 def copy_back(workdir: Path) -> None:
-    """What changed in a twin, to its bucket; by the run's first process.
+    """Copies changed files to the bucket; only the first process does so.
 
-    A failure is only a warning: the next copy holds it, too.
+    A failure is a warning, since the next copy includes the file again.
     """
     if workdir not in _remote or not processes.is_first():
         return
     for path in sorted(workdir.rglob("*")):
-        # The run goes on meanwhile: it may have renamed a temporary file.
-        if path.suffix == ".tmp" or not path.is_file():
+        # Temporary files of `atomic_write` may be renamed at any time.
+        if ".tmp" in path.suffixes or not path.is_file():
             continue
         target = _remote[workdir] / path.relative_to(workdir).as_posix()
         try:
             facts = path.stat()
             state = (facts.st_size, facts.st_mtime_ns)
-            if _copied.get(path) == state:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            epath.Path(path).copy(target, overwrite=True)
-        except Exception as error:  # of several libraries, of many kinds
+            if _copied.get(path) != state:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                epath.Path(path).copy(target, overwrite=True)
+                _copied[path] = state
+        except Exception as error:  # each file system raises its own types
             logger.warning("%s was not copied: %s", target, error)
-        else:
-            _copied[path] = state

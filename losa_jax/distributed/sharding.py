@@ -1,9 +1,9 @@
-"""The mesh and where arrays lie on it.
+"""The device mesh, and the sharding of arrays on it.
 
-Axes: `data` (windows), `clip` (clips inside a window: the frozen backbone
-sees each alone, so they spread without communication) and `fsdp` (shards of
-parameters, gathered block by block; clips spread over it as well, so that no
-device repeats another's work). The result does not depend on the mesh.
+Axes: `data` (windows), `clip` (clips of a window, which the frozen backbone
+sees one by one, so that they need no communication) and `fsdp` (shards of
+parameters, gathered block by block; clips are spread over it as well, so that
+no device repeats another's work). The result does not depend on the mesh.
 """
 
 import math
@@ -24,17 +24,16 @@ MIN_SHARDED_SIZE = 2 ** 16
 
 def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
                data: int, clip: int, fsdp: int) -> tuple[int, int, int]:
-    """Sizes of the mesh axes; 0 in the config lets this choose.
+    """Returns the sizes of the mesh axes; those given as 0 are chosen.
 
-    `data` takes as many devices as the batch divides among. `fsdp` takes the
-    rest where the window's clips divide among them: clips spread over it as
-    over `clip`, and parameters too, so that a chip's share of all memory
-    falls with the number of chips. Else `clip` takes as many as the clips
-    divide among, `fsdp` what is left.
+    `data` takes as many devices as divide the batch. `fsdp` takes the others
+    if they divide the window's clips: then clips and parameters are spread
+    over them, so all memory of a chip falls with the number of chips. Else
+    `clip` takes as many as divide the clips, and `fsdp` the rest.
 
     Raises:
-      InputError: the sizes do not multiply to the number of devices, or the
-        batch or the clips do not divide.
+      InputError: the sizes do not multiply to the number of devices, or do
+        not divide the batch or the clips.
     """
     if data == 0:
         free = num_devices // (max(clip, 1) * max(fsdp, 1))
@@ -56,63 +55,66 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
                          f"not divide by config.mesh.data={data}")
     if window_clips % clip:
         raise InputError(f"{window_clips} clips a window (config.window."
-                         "frames / clip_frames) do not divide by "
+                         "samples / clip_samples) do not divide by "
                          f"config.mesh.clip={clip}")
     return data, clip, fsdp
 
 
 def make_mesh(shape: tuple[int, int, int],
               devices: list[Any] | None = None) -> Mesh:
-    """A mesh with automatic axes (`jax.make_mesh` now makes explicit ones,
-    under which a plain matrix product of sharded arrays is an error)."""
+    """Returns a mesh of automatic axes, by default of all devices.
+
+    `jax.make_mesh` may change the order of the devices.
+    """
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices).reshape(shape), AXES)
 
 
 def of_leaves(tree: Any) -> Any:
-    """Where the arrays of a tree lie."""
+    """Returns the shardings of a tree of arrays."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """Returns the sharding that puts the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
-    """Each parameter's largest axis that divides is spread over `fsdp`."""
+    """Spreads each parameter over `fsdp` by its largest axis that divides."""
     size = mesh.shape["fsdp"]
 
     def sharding(leaf):
-        if size == 1 or math.prod(leaf.shape) < MIN_SHARDED_SIZE:
+        axes = [axis for axis, length in enumerate(leaf.shape)
+                if length % size == 0]
+        if (size == 1 or math.prod(leaf.shape) < MIN_SHARDED_SIZE
+                or not axes):
             return replicated(mesh)
-        axes = sorted(range(len(leaf.shape)), key=lambda i: -leaf.shape[i])
-        for axis in axes:
-            if leaf.shape[axis] % size == 0:
-                spec: list[str | None] = [None] * len(leaf.shape)
-                spec[axis] = "fsdp"
-                return NamedSharding(mesh, PartitionSpec(*spec))
-        return replicated(mesh)
+        largest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*(
+            "fsdp" if axis == largest else None
+            for axis in range(len(leaf.shape)))))
 
     return jax.tree.map(sharding, tree)
 
 
 def clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
-    """Axes that a window's clips (or frames) lie on, behind `data`.
+    """Returns the axes over which a window's clips or frames are spread.
 
-    `fsdp` is one of them unless the count does not divide among it: then its
-    devices compute the same.
+    `fsdp` is one of them if it divides the count. Else its devices repeat
+    each other's work.
     """
-    whole = mesh.shape["clip"] * mesh.shape["fsdp"]
-    return ("clip", "fsdp") if count % whole == 0 else ("clip",)
+    devices = mesh.shape["clip"] * mesh.shape["fsdp"]
+    return ("clip", "fsdp") if count % devices == 0 else ("clip",)
 
 
 def batch_shardings(batch: dict[str, Any], mesh: Mesh
                     ) -> dict[str, NamedSharding]:
-    """Windows over `data`; the frames of a window as its clips lie.
+    """Spreads windows over `data`, and the frames of a window like its clips.
 
     Args:
-      batch: arrays, or their shapes; None for those of any size.
+      batch: arrays or their descriptions; None stands for any size.
+      mesh: of the run.
     """
     def spec(name, value):
         if name != "frames":
@@ -127,10 +129,11 @@ def batch_shardings(batch: dict[str, Any], mesh: Mesh
 
 def clip_placement(mesh: Mesh, window_clips: int
                    ) -> tuple[tuple[int, int], NamedSharding]:
-    """((parts of the windows, of a window's clips), where the clips lie).
+    """Returns how `encode_windows` spreads clips.
 
-    The latter is of clips in chunks, [chunks, clips, ...]: see
-    `encode_windows`.
+    Returns:
+      (the parts into which windows and the clips of a window are divided),
+      the sharding of clips in chunks, [chunks, clips, ...].
     """
     axes = clip_axes(mesh, window_clips)
     parts = math.prod(mesh.shape[axis] for axis in axes)
@@ -140,15 +143,16 @@ def clip_placement(mesh: Mesh, window_clips: int
 
 def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
                    abstract: bool = False) -> Any:
-    """Memory-mapped parameters onto the mesh.
+    """Puts memory-mapped parameters onto the mesh by `parameter_shardings`.
 
-    Each device reads, and casts, only its own slice: host memory never holds
-    a second copy of the whole, in a process group not even a first.
+    Each device reads and casts only its own slice, so host memory never
+    holds a second copy of all parameters.
 
     Args:
-      tree: arrays, for `parameter_shardings`.
-      dtype_of: array to the dtype it shall have.
-      abstract: only say what would be there (`jax.ShapeDtypeStruct`).
+      tree: of arrays.
+      mesh: of the run.
+      dtype_of: maps an array to its new dtype.
+      abstract: returns descriptions (`jax.ShapeDtypeStruct`) instead.
     """
     def place(leaf, sharding):
         dtype = dtype_of(leaf)
@@ -166,7 +170,7 @@ def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
 
 
 def _release_pages(array: Any) -> None:
-    """Lets go of a mapped file's pages: they can be read again any time."""
+    """Frees the memory of a mapped file, which can be read again."""
     while array is not None and not isinstance(array, mmap.mmap):
         array = getattr(array, "base", None)
     if array is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -175,11 +179,12 @@ def _release_pages(array: Any) -> None:
 
 def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
                  abstract: bool = False) -> Any:
-    """A fresh tree of parameters, made where it lies, in one program.
+    """Makes a new tree of parameters on the mesh, in one program.
 
     Args:
-      build: traceable.
-      abstract: see `read_onto_mesh`.
+      build: a traceable function that returns the tree.
+      mesh: of the run.
+      abstract: as of `read_onto_mesh`.
     """
     shapes = jax.eval_shape(build)
     shardings = parameter_shardings(shapes, mesh)
@@ -192,7 +197,7 @@ def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Host arrays onto the mesh; every process has the whole of each."""
+    """Puts host arrays, which every process has in full, onto the mesh."""
     def place(leaf, sharding):
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)

@@ -1,23 +1,24 @@
-"""How a job is stopped from outside without losing anything."""
+"""Stops a job on a signal, after its work is saved."""
 
 import signal
 import time
 
 from losa_jax.distributed import processes
 
-# How often a loop asks whether another process is to stop.
+# Seconds between questions whether another process stops.
 ASK_SECONDS = 1.0
 
 
 class Interrupted(Exception):
-    """Stopped by a signal with everything saved; start again to go on."""
+    """Stopped by a signal, everything is saved; a new start continues."""
 
 
 class StopSignal:
-    """Notes SIGTERM (preemption) and SIGINT for the loop to act on.
+    """Notes SIGTERM (preemption) and SIGINT until the loop can stop.
 
-    In a run of several processes a loop that all go through in step asks
-    `after(step)`: they stop together, whichever the signal came to.
+    Args:
+      in_step: whether all processes go through the loop in step and call
+        `after`: then they stop after the same step.
     """
 
     def __init__(self, *, in_step: bool = False):
@@ -26,29 +27,26 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         self.came = ""
-        self._old = {}
-        if self._in_step:
-            # jax notes SIGTERM itself, and tells the other processes.
-            self._old[signal.SIGINT] = signal.signal(
-                signal.SIGINT, lambda *_: signal.raise_signal(
-                    signal.SIGTERM))
-            return self
-        self._old = {number: signal.signal(number, self._note)
-                     for number in (signal.SIGTERM, signal.SIGINT)}
+        # In step, jax handles SIGTERM and informs the other processes.
+        handlers = ({signal.SIGINT: lambda *_: signal.raise_signal(
+                        signal.SIGTERM)} if self._in_step else
+                    dict.fromkeys((signal.SIGTERM, signal.SIGINT),
+                                  self._note))
+        self._old = {number: signal.signal(number, handler)
+                     for number, handler in handlers.items()}
         return self
 
     def after(self, step: int) -> str:
-        """The signal to act on after this step; "" for none."""
+        """Returns the signal to stop for after this step, "" for none."""
         if self._in_step:
             return "SIGTERM" if processes.stop_reached(step) else ""
         return self.came
 
     def raise_if_asked(self, kept: str) -> None:
-        """Raises Interrupted where this or another process of the run is to
-        stop.
+        """Raises Interrupted if this or another process is to stop.
 
         Args:
-          kept: says what stays, as "whole files stay".
+          kept: the part of the message about what is saved.
         """
         if self.came:
             processes.ask_to_stop()
@@ -61,7 +59,7 @@ class StopSignal:
                 "same command again to go on")
 
     def _note(self, number: int, _frame: object) -> None:
-        if self.came:  # a second one means it
+        if self.came:  # the user does not want to wait
             raise KeyboardInterrupt
         self.came = signal.Signals(number).name
 

@@ -1,6 +1,6 @@
-"""--mode=plan: does a config fit chips that are not here, and how fast?
+"""--mode=plan: memory, FLOPs and best-case time on chips that are not here.
 
-Compiles the very train and evaluation step of the config for a described
+The train and evaluation step of a config are compiled for a described
 topology. Nothing is allocated, no weights are read.
 """
 
@@ -14,36 +14,36 @@ from losa_jax.data.annotations.load import load_class_names
 from losa_jax.distributed import sharding
 from losa_jax.jobs.setup import write_json
 from losa_jax.planning.abstract_steps import trace_steps
-from losa_jax.planning.estimate import USUAL_SHARE, Need, estimate
-from losa_jax.planning.topology import Chip, describe_devices
+from losa_jax.planning.estimate import Need, estimate
+from losa_jax.planning.topology import describe_devices
 
-# Where the config names no classes: THUMOS' number.
+# THUMOS' number, for configs without data.class_names.
 DEFAULT_CLASSES = 20
-_GIB = 2**30
+_GIB, _TERA = 2**30, 1e12
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What `plan` found.
+    """The result of `plan`.
 
     Attributes:
       topology: as asked.
       mesh: {axis: devices}.
-      chip_memory_bytes: of one chip.
-      fits: both steps do.
-      train, evaluate: the steps; None for one that was not asked for.
+      chip_memory_bytes: of one chip; None if there is no limit.
+      fits: whether both steps do.
+      train, evaluate: the steps.
     """
 
     topology: str
     mesh: dict[str, int]
-    chip_memory_bytes: float
+    chip_memory_bytes: float | None
     fits: bool
     train: Need
-    evaluate: Need | None
+    evaluate: Need
 
 
 def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
-    """The job: prints what a chip needs, and whether it has it.
+    """Prints what a chip needs, and whether it has that.
 
     Args:
       config: with a backbone's name or sizes; no checkpoint is read.
@@ -54,113 +54,69 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
       InputError: a config that does not fit the topology.
     """
     chip, devices = describe_devices(topology)
-    found = make_plan(config, topology, chip, devices)
-    print(format_plan(config, found))
-    if output is not None:
-        write_json(output, plain_plan(found))
-    return found
-
-
-def plain_plan(found: Plan) -> dict[str, Any]:
-    """For JSON, which has no infinity and no NaN."""
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(one) for key, one in value.items()}
-        if hasattr(value, "_asdict"):
-            return plain(value._asdict())
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        return value
-
-    return plain(dataclasses.asdict(found))
-
-
-def make_plan(config: Any, topology: str, chip: Chip, devices: list[Any], *,
-              with_evaluation: bool = True) -> Plan:
-    """Compiles the steps; arguments as `plan`."""
-    mesh = sharding.make_mesh(sharding.mesh_shape(
-        len(devices), shared_batch(config), window_clips(config),
-        data=config.mesh.data, clip=config.mesh.clip,
-        fsdp=config.mesh.fsdp), devices)
+    clips = timeline.clip_edges(config.window.samples,
+                                config.window.clip_samples)
+    shape = sharding.mesh_shape(
+        len(devices), math.gcd(config.train.batch_windows,
+                               config.evaluate.batch_windows),
+        len(clips), **config.mesh)
+    mesh = sharding.make_mesh(shape, devices)
     names = config.data.class_names
-    num_classes = len(load_class_names(names)) if names else DEFAULT_CLASSES
-    steps = trace_steps(config, num_classes, mesh)
-    needs = [estimate(one, chip, len(devices)) for one in (
-        (steps.train, steps.evaluate) if with_evaluation
-        else (steps.train,))]
-    return Plan(topology, dict(mesh.shape), chip.memory_bytes,
-                all(need.fits for need in needs), needs[0],
-                needs[1] if with_evaluation else None)
+    steps = trace_steps(
+        config, len(load_class_names(names)) if names else DEFAULT_CLASSES,
+        mesh)
+    train, evaluate = (estimate(step, chip, len(devices))
+                       for step in (steps.train, steps.evaluate))
+    result = Plan(topology, dict(mesh.shape), chip.memory_bytes,
+                  train.fits and evaluate.fits, train, evaluate)
+    print(format_plan(config, result))
+    if output is not None:
+        write_json(output, dataclasses.asdict(result))
+    return result
 
 
-def window_clips(config: Any) -> int:
-    """Clips in a window."""
-    return len(timeline.clip_edges(config.window.samples,
-                                   config.window.clip_samples))
-
-
-def shared_batch(config: Any) -> int:
-    """Windows that both steps divide among `data`."""
-    return math.gcd(config.train.batch_windows,
-                    config.evaluate.batch_windows)
-
-
-def format_plan(config: Any, found: Plan) -> str:
-    """For people."""
-    memory = found.chip_memory_bytes
-    lines = [f"{found.topology}: mesh "
+def format_plan(config: Any, result: Plan) -> str:
+    """Returns the lines that the job prints."""
+    memory = result.chip_memory_bytes
+    lines = [f"{result.topology}: mesh "
              + " x ".join(f"{axis} {size}"
-                          for axis, size in found.mesh.items())
-             + ("" if math.isinf(memory)
+                          for axis, size in result.mesh.items())
+             + ("" if memory is None
                 else f", {memory / _GIB:.1f} GiB a chip")
              + f"; windows of {config.window.samples} frames at "
              f"{config.augment.size} pixels, adapter.kind="
              f"{config.adapter.kind}, chunk_clips="
              f"{config.backbone.chunk_clips}, {config.backbone.dtype}"]
     for title, need, windows in (
-            ("train step", found.train, config.train.batch_windows),
-            ("evaluation step", found.evaluate,
+            ("train step", result.train, config.train.batch_windows),
+            ("evaluation step", result.evaluate,
              config.evaluate.batch_windows)):
-        if need is not None:
-            lines += [f"{title}, {windows} windows, a chip (compiled in "
-                      f"{need.compile_seconds:.0f} s):", *_need_lines(need)]
-    lines.append("fits" if found.fits else "does NOT fit: " + _advice(config))
+        lines += [f"{title}, {windows} windows (compiled in "
+                  f"{need.compile_seconds:.0f} s):", *_need_lines(need)]
+    lines.append("fits" if result.fits
+                 else "does NOT fit: " + _advice(config))
     return "\n".join(lines)
 
 
 def _need_lines(need: Need) -> list[str]:
+    lines = [f"  matrix products: {need.total_flops / _TERA:.3g} TFLOP a "
+             f"step, {need.attention_flops / _TERA:.3g} of them attention; "
+             f"{need.chip_flops / _TERA:.3g} a chip"]
+    if need.best_seconds is not None:
+        lines.append(f"  best case: {need.best_seconds:.3g} s a step, if a "
+                     "chip reaches its rated FLOP/s and waits for nothing")
     sizes = need.argument_bytes, need.temporary_bytes, need.peak_bytes
-    gib = [size / _GIB for size in sizes if size is not None]
+    gib = [f"{size / _GIB:.2f}" for size in sizes if size is not None]
     if len(gib) < len(sizes):
-        lines = [f"  out of memory: {need.why_not}"]
-    else:
-        lines = [f"  memory: arguments {gib[0]:.2f} GiB, temporary "
-                 f"{gib[1]:.2f}, peak {gib[2]:.2f}"
-                 + ("" if need.fits else ": more than it has")]
-    if need.largest:
-        lines += ["  largest buffers:",
-                  *(f"    {one[:150]}" for one in need.largest)]
-    lines.append(f"  work: {need.flops / 1e12:.3g} TFLOP of matrix products")
-    if need.peak_bytes is None:
-        return lines
-    lines[-1] += f", {need.memory_traffic / 1e9:.3g} GB to and from memory"
-    lines += [f"  {kind}: {one.num_calls} of together "
-              f"{one.total_bytes / 2**20:,.1f} MiB, largest "
-              f"{one.largest_bytes / 2**20:,.1f} MiB"
-              for kind, one in need.collectives.items()]
-    if not math.isnan(need.best_seconds):
-        lines.append(
-            f"  roofline: {need.compute_seconds:.3g} s of products, "
-            f"{need.memory_seconds:.3g} s of memory, "
-            f"{need.link_seconds:.3g} s of links at the data sheet's figures;"
-            f" {need.best_seconds:.3g} s if all overlap, "
-            f"{need.cautious_seconds:.3g} s if nothing does and products "
-            f"reach {100 * USUAL_SHARE:.0f} %")
-    return lines
+        return [*lines, "  the compiler ran out of memory:",
+                *(f"    {line[:150]}" for line in need.message.splitlines())]
+    return [*lines, f"  memory of a chip: arguments {gib[0]} GiB, temporary "
+            f"{gib[1]}, peak {gib[2]}"
+            + ("" if need.fits else ": more than it has")]
 
 
 def _advice(config: Any) -> str:
-    """What to change, what costs least first."""
+    """Returns what to change, in the order of what it costs."""
     tips = []
     if config.backbone.dtype != "bfloat16":
         tips.append("--config.backbone.dtype=bfloat16")
@@ -170,7 +126,7 @@ def _advice(config: Any) -> str:
         if not config.adapter.remat_blocks:
             tips.append("--config.adapter.remat_blocks=True")
         tips.append("fewer --config.adapter.top_blocks, or adapter.kind=losa")
-    if shared_batch(config) > 1:
+    if config.train.batch_windows > 1:
         tips.append("fewer --config.train.batch_windows and "
                     "--config.evaluate.batch_windows")
     tips.append("a larger --config.mesh.fsdp, or more chips")

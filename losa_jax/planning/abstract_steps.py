@@ -1,8 +1,4 @@
-"""A run's compiled functions without its arrays: for any devices, any size.
-
-Compiling for described shapes tells memory and collectives of a step on
-devices that are not there.
-"""
+"""A run's compiled functions, from shapes alone: for any devices and size."""
 
 from typing import Any, NamedTuple
 
@@ -17,6 +13,8 @@ from losa_jax.training.state import tree_size
 
 # The schedule's length changes no shape.
 _STEPS_PER_EPOCH = 100
+# Slots for the actions of a window.
+_MAX_ACTIONS = 64
 
 
 class Steps(NamedTuple):
@@ -25,7 +23,7 @@ class Steps(NamedTuple):
     Attributes:
       train: the update of train.batch_windows windows.
       evaluate: the candidates of evaluate.batch_windows windows.
-      trained_count: trained numbers.
+      trained_count: number of trained parameters.
     """
 
     train: jax.stages.Traced
@@ -33,15 +31,13 @@ class Steps(NamedTuple):
     trained_count: int
 
 
-def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
-                max_actions: int = 64) -> Steps:
-    """Traces train and evaluation step for the devices of the mesh.
+def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
+    """Traces the train and the evaluation step for the devices of a mesh.
 
     Args:
       config: with a backbone's name or sizes; its checkpoint is not read.
       num_classes: of the data set.
       mesh: of real devices or of a topology description.
-      max_actions: slots for the actions of a window.
 
     Raises:
       InputError: a key that does not fit.
@@ -50,28 +46,26 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh, *,
     state, optimizer = fresh_state(config, model, mesh, _STEPS_PER_EPOCH)
     size = config.augment.size
 
-    def described(batch_windows, names):
-        b = batch_windows
+    def batch(b, *names):
         shapes = {
             "frames": ((b, config.window.samples, size, size, 3), jnp.uint8),
             "valid_samples": ((b,), jnp.int32),
-            "segments": ((b, max_actions, 2), jnp.float32),
-            "labels": ((b, max_actions), jnp.int32),
-            "action_valid": ((b, max_actions), jnp.bool_),
+            "segments": ((b, _MAX_ACTIONS, 2), jnp.float32),
+            "labels": ((b, _MAX_ACTIONS), jnp.int32),
+            "action_valid": ((b, _MAX_ACTIONS), jnp.bool_),
         }
-        batch = {name: jax.ShapeDtypeStruct(*shapes[name])
-                 for name in names or shapes}
-        places = sharding.batch_shardings(batch, mesh)
-        return {name: leaf.update(sharding=places[name])
-                for name, leaf in batch.items()}
+        leaves = {name: jax.ShapeDtypeStruct(*shapes[name])
+                  for name in names or shapes}
+        shardings = sharding.batch_shardings(leaves, mesh)
+        return {name: leaf.update(sharding=shardings[name])
+                for name, leaf in leaves.items()}
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = key.update(sharding=sharding.replicated(mesh))
     train = build.jit_train_step(
         config, model, optimizer, state, mesh).trace(
-            state, model.frozen, described(config.train.batch_windows, ()),
-            key)
+            state, model.frozen, batch(config.train.batch_windows), key)
     evaluate = build.jit_predict_step(config, model, mesh).trace(
-        state.ema, state.statistics, model.frozen, described(
-            config.evaluate.batch_windows, ("frames", "valid_samples")))
+        state.ema, state.statistics, model.frozen, batch(
+            config.evaluate.batch_windows, "frames", "valid_samples"))
     return Steps(train, evaluate, tree_size(state.trained))

@@ -1,89 +1,73 @@
-"""FLOPs of a function, told from its traced program.
+"""FLOPs of a function, counted in its jaxpr.
 
-XLA's own cost analysis counts the body of a scan once; here bodies are
-multiplied out, so numbers are those of a whole run of the function.
+`jax.experimental.roofline` (jax 0.10) counts the body of a scan once and
+skips conditionals and Pallas kernels; a compiled program's `cost_analysis()`
+counts the body of a loop once as well. So matrix products are counted here.
 """
 
 import math
 from typing import Any
 
 
-def matmul_flops(jaxpr: Any) -> int:
-    """FLOPs of all matrix products and convolutions, 2 a multiply-add.
+def matmul_flops(jaxpr: Any, scope: str = "") -> int:
+    """Returns the FLOPs of matrix products and convolutions of all devices.
 
-    Element-wise work is not counted: in transformers it is some percent.
+    A multiply-add is 2. Element-wise work, some percent of a transformer, is
+    not counted. A scan counts `length` times, a Pallas kernel once a grid
+    cell, the body of a `shard_map` once a shard. Of a `cond` the most
+    expensive branch counts, of a `while` one iteration.
 
     Args:
-      jaxpr: `jax.make_jaxpr(f)(...)`, or one of its inner ones. Branches of
-        a `cond` count with the dearest; `while` loops of unknown length with
-        one round.
+      jaxpr: `jax.make_jaxpr(f)(...)` or `jax.jit(f).trace(...).jaxpr`.
+      scope: counts only what lies in this `jax.named_scope`; "" counts all.
     """
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     total = 0
-    for equation in jaxpr.eqns:
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        # An inner jaxpr does not repeat the names of its outer scopes.
+        inside = scope in str(equation.source_info.name_stack)
         name = equation.primitive.name
-        if name == "dot_general":
-            total += _dot_flops(equation)
-        elif name == "conv_general_dilated":
-            total += _conv_flops(equation)
-        elif name == "cond":
-            total += max(map(matmul_flops, equation.params["branches"]))
+        if name in ("dot_general", "conv_general_dilated"):
+            total += inside * (_dot_flops(equation) if name == "dot_general"
+                               else _conv_flops(equation))
         else:
-            rounds = (equation.params["length"] if name == "scan" else 1)
-            total += rounds * sum(map(matmul_flops, _inner(equation)))
+            counts = [matmul_flops(inner, "" if inside else scope)
+                      for inner in _inner_jaxprs(equation)]
+            total += _repetitions(equation) * (
+                max(counts) if name == "cond" else sum(counts))
     return total
 
 
-def largest_arrays(jaxpr: Any, count: int) -> list[tuple[int, str]]:
-    """(bytes, what it is) of the largest results of a traced program.
-
-    Whole arrays, before they are spread over devices and before the compiler
-    fuses: what a loop stacks up for its gradient stands out here.
-    """
-    found: dict[str, int] = {}
-
-    def visit(jaxpr):
-        for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-            inner = _inner(equation)
-            for variable in equation.outvars:
-                shape = getattr(variable.aval, "shape", None)
-                dtype = getattr(variable.aval, "dtype", None)
-                if shape is not None and dtype is not None and hasattr(
-                        dtype, "itemsize"):
-                    sides = ",".join(map(str, shape))
-                    name = f"{dtype.name}[{sides}]"
-                    found.setdefault(
-                        name + f" {equation.primitive.name}",
-                        math.prod(shape) * dtype.itemsize)
-            for one in inner:
-                visit(one)
-
-    visit(jaxpr)
-    by_shape: dict[str, tuple[int, str]] = {}
-    for name, size in found.items():
-        by_shape.setdefault(name.split()[0], (size, name))
-    return sorted(by_shape.values(), reverse=True)[:count]
-
-
-def _inner(equation: Any) -> list[Any]:
-    found = []
+def _inner_jaxprs(equation: Any) -> list[Any]:
+    values: list[Any] = []
     for value in equation.params.values():
-        values = value if isinstance(value, (tuple, list)) else (value,)
-        found += [one for one in values
-                  if hasattr(one, "eqns") or hasattr(one, "jaxpr")]
-    return found
+        values += value if isinstance(value, (tuple, list)) else (value,)
+    return [value for value in values
+            if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+
+
+def _repetitions(equation: Any) -> int:
+    """Returns how often the inner jaxpr runs, on all devices together."""
+    name, params = equation.primitive.name, equation.params
+    if name == "scan":
+        return params["length"]
+    if name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid)
+    if name == "shard_map":
+        axes = {axis for spec in params["in_specs"] for part in spec if part
+                for axis in ((part,) if isinstance(part, str) else part)}
+        return math.prod(params["mesh"].shape[axis] for axis in axes)
+    return 1
 
 
 def _dot_flops(equation: Any) -> int:
-    left, _ = (variable.aval for variable in equation.invars)
+    left = equation.invars[0].aval.shape
     (contracted, _), _ = equation.params["dimension_numbers"]
-    depth = math.prod(left.shape[axis] for axis in contracted)
+    depth = math.prod(left[axis] for axis in contracted)
     return 2 * math.prod(equation.outvars[0].aval.shape) * depth
 
 
 def _conv_flops(equation: Any) -> int:
     kernel = equation.invars[1].aval.shape
-    numbers = equation.params["dimension_numbers"]
-    outputs = kernel[numbers.rhs_spec[0]]
+    outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
     return (2 * math.prod(equation.outvars[0].aval.shape)
             * math.prod(kernel) // outputs)

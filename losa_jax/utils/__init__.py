@@ -1,1 +1,1 @@
-"""Helpers of jobs: atomic writes, names of files, compiled programs."""
+"""Helpers: atomic writes, recipes, the command line, process settings."""

@@ -42,15 +42,12 @@ def atomic_file(path: Path, *, suffix: str = "", remedy: str = ""
 def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces it at the end.
 
-    Parent folders are made. After an error the old folder (or file) stays and
+    Parent folders are made. After an error the old folder stays, and
     everything that was made here goes.
 
     Args:
       path: the target. The caller checks that it may be replaced.
-      remedy: what the user should do where the disk is full or not writable.
-
-    Raises:
-      InputError: with a remedy, in place of an OSError.
+      remedy: as of `atomic_file`.
     """
     new_parents = [one for one in path.parents if not one.exists()]
     with _explained(path, remedy):
@@ -70,21 +67,18 @@ def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    if not path.exists():
-        os.replace(new, path)
-        return
-    # Both exist until the new one is in place.
+    # The old folder exists, by another name, until the new one is in place.
     retired = new.with_name(new.name + ".old")
-    os.replace(path, retired)
+    is_replaced = path.exists()
+    if is_replaced:
+        os.replace(path, retired)
     try:
         os.replace(new, path)
     except OSError:
-        os.replace(retired, path)
+        if is_replaced:
+            os.replace(retired, path)
         raise
-    if retired.is_dir():
-        shutil.rmtree(retired)
-    else:
-        retired.unlink()
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
-"""Compiled programs are kept, so that the second start of a run is quick.
+"""JAX's persistent compilation cache, which makes a second start quick.
 
-JAX's persistent compilation cache, on by default in `main` and `predict`.
-LOSA_COMPILE_CACHE names its folder, "off" switches it off; whoever sets
-JAX_COMPILATION_CACHE_DIR has chosen already. The folder can be deleted at any
-time. `--mode=plan` does without it: it reads the compiler's own text.
+`main` and `predict` switch it on. LOSA_COMPILE_CACHE names its folder, "off"
+switches it off. JAX_COMPILATION_CACHE_DIR has precedence. The folder can be
+deleted at any time. `--mode=plan` does not use it, because the time of a
+compilation is part of its output.
 """
 
 import hashlib
@@ -13,16 +13,16 @@ from pathlib import Path
 
 import jax
 
-# What compiles faster than this is not worth a file.
+# Programs that compile faster are not worth a file.
 _MIN_COMPILE_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
 def use_compile_cache() -> Path | None:
-    """Switches the cache on for this process. Call before compiling.
+    """Switches the cache on; must be called before anything is compiled.
 
     Returns:
-      its folder; None if it is off, or JAX's own settings hold.
+      its folder; None if it is off or JAX's own settings apply.
     """
     wanted = os.environ.get("LOSA_COMPILE_CACHE", "")
     if wanted == "off":
@@ -34,11 +34,11 @@ def use_compile_cache() -> Path | None:
         root = Path(wanted) if wanted else _default_folder()
         folder = root / _machine()
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # the latter: no home folder
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         _log.warning(
-            "compiled programs cannot be kept (%s): every start compiles "
-            "anew; LOSA_COMPILE_CACHE=FOLDER names another place, "
-            "LOSA_COMPILE_CACHE=off does without", error)
+            "compiled programs cannot be stored (%s), so every start compiles "
+            "them again; set LOSA_COMPILE_CACHE=FOLDER to another folder, or "
+            "LOSA_COMPILE_CACHE=off", error)
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs",
@@ -53,15 +53,15 @@ def _default_folder() -> Path:
 
 
 def _machine() -> str:
-    """Names the kind of processor: a home folder may serve several.
+    """Returns a name for the processor model.
 
-    A program for the host's processor uses instructions that another one
-    may not have, and JAX's own key does not hold them.
+    Machines may share a home folder. A program for the CPU uses instructions
+    that another model may lack, and JAX's cache key does not include them.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    told = sorted({line for line in lines
-                   if line.startswith(("model name", "flags", "Features"))})
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+    model = sorted({line for line in lines
+                    if line.startswith(("model name", "flags", "Features"))})
+    return hashlib.sha256("\n".join(model).encode()).hexdigest()[:12]

@@ -1,21 +1,19 @@
-"""Memory that a step frees stays with the process, for the next step.
+"""Tells glibc's malloc to reuse the memory that a step frees.
 
-glibc gives every large array back to the system the moment it is freed, and
-the next step asks for the same pages again: on a virtual machine with two
-cores that was a third of the time of training on the processor (80,000 page
-faults a second), and windows of frames cost the same on hosts of
-accelerators. `keep_freed_memory` lets glibc keep up to an eighth of the
-machine's memory.
+By default glibc returns every large array to the system when it is freed, and
+the next step requests the same pages again. On a virtual machine with two
+cores that took a third of the time of training on the CPU (80,000 page faults
+a second); windows of frames cost the same on hosts of accelerators.
 
-Whoever sets glibc's own variables (MALLOC_..., GLIBC_TUNABLES) has chosen
-already; LOSA_KEEP_FREED_MEMORY=off leaves glibc as it is. With another C
-library, or another allocator in its place, nothing happens.
+glibc's own variables (MALLOC_..., GLIBC_TUNABLES) have precedence, and
+LOSA_KEEP_FREED_MEMORY=off leaves glibc as it is. With another C library or
+another allocator nothing happens.
 """
 
 import ctypes
 import os
 
-# The share of the machine's memory that may lie unused in the process.
+# Share of the machine's memory that may stay unused in the process.
 SHARE = 1 / 8
 # <malloc.h>
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -26,15 +24,17 @@ _GROWTH_BYTES = 64 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """For the whole process; call before it starts threads, whose arrays
-    would else have places of their own.
+    """Lets glibc keep up to an eighth of the machine's memory.
+
+    Must be called before the process starts threads, which would otherwise
+    get arenas of their own.
 
     Returns:
-      whether glibc was told so.
+      whether glibc accepted the settings.
     """
-    chosen = [name for name in os.environ
-              if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
-    if chosen or os.environ.get("LOSA_KEEP_FREED_MEMORY") == "off":
+    is_set = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"
+                 for name in os.environ)
+    if is_set or os.environ.get("LOSA_KEEP_FREED_MEMORY") == "off":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -42,7 +42,6 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError, ValueError):
         return False
     kept = min(int(memory * SHARE), _LARGEST)
-    # All succeed or the C library knows none of them.
     return all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0),
                 mallopt(_TRIM_THRESHOLD, kept),
                 mallopt(_TOP_PAD, _GROWTH_BYTES)])

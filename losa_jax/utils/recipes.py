@@ -1,8 +1,8 @@
-"""Where recipes are: the folder `configs`, in a checkout or installed.
+"""Finds recipes: files of the folder `configs`, in a checkout or installed.
 
-`--config=configs/thumos.py` means the file of that name below the current
-folder; where there is none, the one that came with the package. So the same
-command works from a checkout, after `pip install` and from any folder.
+`--config=configs/thumos.py` is the file below the current folder, or else the
+package's own file of that name. So the same command works from a checkout,
+after `pip install` and from any folder.
 """
 
 import sys
@@ -10,17 +10,16 @@ from pathlib import Path
 
 
 def shipped_folder() -> Path:
-    """The folder that holds `configs`: of a checkout, or in the package."""
+    """Returns the folder that holds `configs`: the checkout or the package."""
     package = Path(__file__).parent.parent
     installed = package / "shipped"
     return installed if installed.is_dir() else package.parent
 
 
 def make_importable() -> None:
-    """Lets recipes say `from configs import common` wherever one is.
+    """Makes `from configs import common` work in any current folder.
 
-    The current folder comes first: somebody's own `configs/__init__.py` is
-    theirs.
+    A package `configs` in the current folder comes first.
     """
     folder = str(shipped_folder())
     if folder not in sys.path:
@@ -28,14 +27,14 @@ def make_importable() -> None:
 
 
 def find(path: str) -> str:
-    """A recipe, or another file of `configs`, by the name it was given.
+    """Returns the path of a recipe, or of another file of `configs`.
 
     Args:
-      path: of a file; after a colon there may be a variant: "x.py:variant".
+      path: of a file, with or without a variant: "x.py:variant".
 
     Returns:
-      the same where the current folder has it or nobody has; else the path
-      of the package's own.
+      the path of the package's file, if only the package has it; else the
+      path as given.
     """
     name, colon, variant = path.partition(":")
     ours = shipped_folder() / name
@@ -46,7 +45,7 @@ def find(path: str) -> str:
 
 
 def names() -> list[str]:
-    """The recipes that came with the package: "configs/quick.py", ..."""
+    """Returns the package's recipes: "configs/quick.py", ..."""
     return [f"configs/{path.name}" for path in sorted(
         (shipped_folder() / "configs").glob("*.py"))
             if path.stem not in ("__init__", "common")]

@@ -1,10 +1,10 @@
-"""The names of the files in a work directory."""
+"""Names of the files in a work directory."""
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 PREDICTIONS_FILE = "predictions.json"
 MAP_FILE = "map.json"
-# Each class's score of best F1 on the data that a run was evaluated on.
+# Each class's score of the best F1 on the evaluated data.
 THRESHOLDS_FILE = "thresholds.json"
 COST_FILE = "cost.json"
 PROBED_FILE = "probed_videos.json"

@@ -1,4 +1,4 @@
-"""The command line `losa_jax.main`: its help, and what is wrong with it."""
+"""Parses the command line of `losa_jax.main`, with plain help and errors."""
 
 import re
 import sys
@@ -13,30 +13,30 @@ from losa_jax.utils import recipes
 
 EXIT_INPUT, EXIT_USAGE = 1, 2
 _WIDTH = 79
-# Tuples of names, not of numbers.
-_OF_NAMES = ("cache_subsets",)
+# Keys with tuples of names instead of numbers.
+_NAME_TUPLES = ("cache_subsets",)
 
 
 def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
           ) -> list[str]:
-    """absl's parser, with help and messages for people.
+    """Parses absl's flags.
 
     Args:
       argv: the whole command line.
-      overview: what --help says first.
-      sections: title of each part of the help and the names of its flags,
-        with spaces between.
+      overview: the first lines of --help.
+      sections: for each title of the help the names of its flags, separated
+        by spaces.
 
     Returns:
-      what is left: the program's name and arguments that are no flags.
+      the program's name and the arguments that are no flags.
 
     Raises:
-      SystemExit: after --help, or with one line of what is wrong: a key or
-        value of the recipe is EXIT_INPUT, anything else EXIT_USAGE.
+      SystemExit: after --help (0), or after one line about an error: in a
+        key or value of the recipe (EXIT_INPUT), or anywhere else
+        (EXIT_USAGE).
     """
-    asked = {argument.lstrip("-") for argument in argv[1:]
-             if argument.startswith("-")}
-    if asked & {"help", "h", "helpshort"}:
+    if {"--help", "-help", "-h", "--h", "--helpshort", "-helpshort"
+            } & set(argv[1:]):
         print(_help(overview, sections))
         sys.exit(0)
     recipes.make_importable()
@@ -62,25 +62,24 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
 
 
 def _check_tuples(config: ConfigDict, prefix: str = "--config.") -> None:
-    """ml_collections looks at the type of a value, not of what is in it."""
+    """Checks the elements of tuples, which ml_collections does not."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             _check_tuples(value, f"{prefix}{key}.")
-        elif isinstance(value, tuple) and key not in _OF_NAMES and any(
+        elif isinstance(value, tuple) and key not in _NAME_TUPLES and any(
                 not isinstance(one, (int, float)) for one in value):
             _stop(f"{prefix}{key}={value}: give numbers, as '(1,2)' (the "
                   "quotes are for the shell)", EXIT_INPUT)
 
 
 def _cause(error: Exception) -> str:
-    """What an error of absl or ml_collections is about, in one line."""
+    """Returns the cause of an absl or ml_collections error in one line."""
     text = str(error).replace("\\n", " ").replace("\\'", "'")
     if isinstance(error, (LookupError, AttributeError)):
         name, _, hint = text.strip("'\"").partition("'")
         return (f"--config: the recipe has no {name!r}; configs/common.py "
                 f"explains every key. {hint.strip()}").rstrip()
-    # ml_collections puts a whole traceback into its message; the cause
-    # stands at its end.
+    # The message of ml_collections is a traceback that ends with the cause.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cause = re.sub(r"^\w+(Error|Exception): ", "", lines[-1])
     if cause.startswith("flag --"):
@@ -94,16 +93,17 @@ def _stop(message: str, status: int) -> NoReturn:
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
-    """The arguments, --config by the recipe's real path."""
-    found = list(argv)
-    for place, argument in enumerate(found):
+    """Returns the arguments with the path of the recipe's file."""
+    arguments = list(argv)
+    for number, argument in enumerate(argv):
         name, equals, path = argument.partition("=")
-        if name.lstrip("-") == "config" and name.startswith("-"):
-            if equals:
-                found[place] = f"{name}={recipes.find(path)}"
-            elif place + 1 < len(found):
-                found[place + 1] = recipes.find(found[place + 1])
-    return found
+        if name not in ("--config", "-config"):
+            continue
+        if equals:
+            arguments[number] = f"{name}={recipes.find(path)}"
+        elif number + 1 < len(argv):
+            arguments[number + 1] = recipes.find(argv[number + 1])
+    return arguments
 
 
 def _help(overview: str, sections: Mapping[str, str]) -> str:
@@ -111,19 +111,17 @@ def _help(overview: str, sections: Mapping[str, str]) -> str:
     for title, names in sections.items():
         lines += ["", f"{title}:"]
         for name in names.split():
-            lines += _flag_lines(name)
-    lines += ["", f"Recipes, in {recipes.shipped_folder()}:",
-              *textwrap.wrap(" ".join(recipes.names()), _WIDTH,
-                             initial_indent="  ", subsequent_indent="  "),
-              "--helpfull lists every flag, those of the libraries too."]
-    return "\n".join(lines)
+            flag = flags.FLAGS[name]
+            default = "" if flag.default in (None, "", False, -1) else (
+                f" Default: {flag.default}.")
+            lines += [f"  --{name}" + ("" if flag.boolean else "=..."),
+                      *_wrapped(flag.help + default, 6)]
+    return "\n".join([
+        *lines, "", f"Recipes, in {recipes.shipped_folder()}:",
+        *_wrapped(" ".join(recipes.names()), 2),
+        "--helpfull lists every flag, those of the libraries too."])
 
 
-def _flag_lines(name: str) -> list[str]:
-    flag = flags.FLAGS[name]
-    shown = f"  --{name}" + ("" if flag.boolean else "=...")
-    default = "" if flag.default in (None, "", False, -1) else (
-        f" Default: {flag.default}.")
-    return [shown, *textwrap.wrap(
-        flag.help + default, _WIDTH, initial_indent=" " * 6,
-        subsequent_indent=" " * 6)]
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=" " * indent,
+                         subsequent_indent=" " * indent)

@@ -1,20 +1,20 @@
-"""What XLA is told beside the program, by kind of device."""
+"""XLA's compiler options by platform."""
 
 import jax
 from jax.sharding import Mesh
 
-# XLA's library kernels for reductions on the CPU take no part in fusions and
-# want their operands spelled out: a layer norm and its gradient took 1.4 to
-# 2.6 times as long (4608 and 9072 rows of 512). Matrix products stay there.
+# On the CPU, XLA's library kernels for reductions cannot be fused: a layer
+# norm and its gradient took 1.4 to 2.6 times as long (4608 and 9072 rows of
+# 512). Matrix products still use the library.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type":
                "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 def compiler_options(mesh: Mesh | None = None) -> dict[str, str] | None:
-    """For `jax.jit` of anything that holds a backbone or a head.
+    """Returns the options for `jax.jit` of a backbone or a head.
 
     Args:
-      mesh: where it runs; None for the devices of this process.
+      mesh: of the devices; None for those of this process.
     """
     platform = (jax.default_backend() if mesh is None
                 else mesh.devices.flat[0].platform)

@@ -1,4 +1,4 @@
-"""Processes find each other, agree, and end together."""
+"""Processes connect, agree, and end together."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
     {"mine": [0]}, {"mine": [1] * 41}]
 assert processes.from_first(0.1 + number) == 0.1
 with processes.first_goes_first("write"), (
-        processes.first_goes_first("inside, where the others are not")):
+        processes.first_goes_first("the others do not enter")):
     with open(folder / "order", "a") as file:
         file.write(str(number))
 
@@ -62,7 +62,7 @@ processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
                 process_id=number)
 processes.barrier("both are here")
 if number == 1:
-    processes.leave_lost(RuntimeError("Gloo: somebody is gone"))
+    processes.leave_lost(RuntimeError("Gloo: a process is gone"))
 threading.Event().wait()  # in a collective that never ends
 """
 
@@ -81,8 +81,7 @@ def _run_two(fails, folder, program=_PROGRAM):
 
 
 def test_two_processes_agree_and_fail_together(tmp_path):
-    """The reason: a checkpoint that one of them cannot write, for whom the
-    other one's thread would wait 20 minutes."""
+    """One cannot write a checkpoint; the other would wait 20 minutes."""
     codes, outputs = _run_two(1, tmp_path)
     assert codes == [1, 1], outputs
     assert (tmp_path / "order").read_text() == "01"
@@ -92,13 +91,13 @@ def test_two_processes_agree_and_fail_together(tmp_path):
     assert kept == {"1"}
 
 
-def test_who_notices_a_loss_tells_those_who_cannot(tmp_path):
+def test_a_process_that_notices_a_loss_ends_the_others(tmp_path):
     codes, outputs = _run_two(0, tmp_path, _LOST)
     assert codes == [processes.EXIT_LOST] * 2, outputs
     for number, output in enumerate(outputs):
         assert output.count(
             f"process {number} of 2 ends: another process was lost (Gloo: "
-            "somebody is gone)") == 1, output
+            "a process is gone)") == 1, output
 
 
 @pytest.mark.parametrize("wrong, message", [
@@ -108,7 +107,7 @@ def test_who_notices_a_loss_tells_those_who_cannot(tmp_path):
      "from 0 to --num_processes - 1 = 1"),
     (dict(distributed="off", process_id=0), "--distributed=off"),
 ])
-def test_half_given_flags_are_refused(wrong, message):
+def test_incomplete_flags_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         processes.start(**wrong)
     assert processes.count() == 1
@@ -116,7 +115,7 @@ def test_half_given_flags_are_refused(wrong, message):
 
 @pytest.mark.parametrize("environment, several", [
     ({}, False),
-    # A batch script itself, outside of srun: one process.
+    # A batch script outside of srun is one process.
     ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, False),
     ({"SLURM_STEP_NUM_TASKS": "8"}, True),
     ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
@@ -124,14 +123,14 @@ def test_half_given_flags_are_refused(wrong, message):
     ({"MEGASCALE_NUM_SLICES": "2"}, True),
     ({"OMPI_COMM_WORLD_SIZE": "4"}, True),
 ])
-def test_what_environments_say(environment, several):
+def test_environments_of_several_processes_are_recognized(environment, several):
     assert processes.environment_names_several(environment) == several
 
 
 def test_one_process_needs_no_others():
     assert processes.gather({"a": 1}) == [{"a": 1}]
     assert processes.is_first() and not processes.asked_to_stop()
-    processes.barrier("nobody else")
+    processes.barrier("one process")
     processes.finish()
 
 

@@ -1,4 +1,4 @@
-"""A work directory in a bucket, played by memory: nothing of it is lost."""
+"""Work directories in a bucket, which a file system in memory replaces."""
 
 import fsspec
 import pytest
@@ -22,15 +22,15 @@ class _Bucket(MemoryFileSystem):
 @pytest.fixture
 def files(monkeypatch):
     """The bucket's objects."""
-    for name, found in (("gcs", _Bucket), ("gs", _Bucket)):
-        fsspec.register_implementation(name, found, clobber=True)
+    for name in ("gcs", "gs"):
+        fsspec.register_implementation(name, _Bucket, clobber=True)
     backend.fsspec_backend._get_filesystem.cache_clear()
     _Bucket.store.clear()
     yield _Bucket.store
     backend.fsspec_backend._get_filesystem.cache_clear()
 
 
-def test_a_run_that_lost_its_machine_finds_its_files(files):
+def test_a_new_start_fetches_the_files_of_the_bucket(files):
     first = remote_workdir.local_folder("gs://data/runs/a")
     (first / "tensorboard").mkdir()
     (first / "tensorboard/events").write_bytes(b"\0\1")
@@ -50,17 +50,17 @@ def test_a_run_that_lost_its_machine_finds_its_files(files):
     assert second != first
     assert (second / "metrics.jsonl").read_text().count("step") == 2
     assert (second / "tensorboard/events").read_bytes() == b"\0\1"
-    # They stay where they are.
+    # Checkpoints stay in the bucket.
     assert not (second / "checkpoints").exists()
 
 
-def test_another_process_fetches_what_the_first_has_found(
+def test_another_process_fetches_a_file_of_the_first(
         files, monkeypatch):
     first = remote_workdir.local_folder("gs://data/runs/b")
     (first / "probed.json").write_text("{}")
     (first / "half.json.tmp").write_text("{")
     remote_workdir.copy_back(first)
-    remote_workdir.fetch(first, "probed.json")  # has it
+    remote_workdir.fetch(first, "probed.json")  # the first process has it
     monkeypatch.setattr(remote_workdir.processes, "is_first", lambda: False)
     other = remote_workdir.local_folder("gs://data/runs/b")
     assert other != first and not list(other.iterdir())
@@ -70,7 +70,7 @@ def test_another_process_fetches_what_the_first_has_found(
     assert [path.name for path in other.iterdir()] == ["probed.json"]
 
 
-def test_a_folder_on_disk_is_itself(tmp_path):
+def test_a_folder_on_disk_is_used_itself(tmp_path):
     assert remote_workdir.local_folder(str(tmp_path)) == tmp_path
     assert remote_workdir.checkpoints_folder(
         tmp_path) == tmp_path / "checkpoints"
@@ -78,6 +78,6 @@ def test_a_folder_on_disk_is_itself(tmp_path):
     remote_workdir.fetch(tmp_path, "probed.json")
 
 
-def test_what_is_no_bucket_is_said():
+def test_an_unknown_address_is_refused():
     with pytest.raises(InputError, match="--workdir=ftp://x/y"):
         remote_workdir.local_folder("ftp://x/y")

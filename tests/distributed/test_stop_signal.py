@@ -1,4 +1,4 @@
-"""A job stops at its own signal at once, and soon at another process's."""
+"""A job stops on its own signal, and on that of another process."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 
 @pytest.fixture
 def asked(monkeypatch):
-    """How often the other processes were asked; the clock stands."""
+    """Returns the calls of `asked_to_stop`, while the clock stands still."""
     calls = []
     monkeypatch.setattr(processes, "asked_to_stop", lambda: bool(
         calls.append(1)) or len(calls) > 1)
@@ -19,19 +19,20 @@ def asked(monkeypatch):
     return calls
 
 
-def test_its_own_signal_is_seen_at_once(asked):
+def test_an_own_signal_stops_at_once(asked):
     with StopSignal() as stop:
-        stop.raise_if_asked("all stays")
+        stop.raise_if_asked("all is saved")
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Interrupted, match="by SIGTERM, all stays: start"):
-            stop.raise_if_asked("all stays")
+        with pytest.raises(Interrupted,
+                           match="by SIGTERM, all is saved: start"):
+            stop.raise_if_asked("all is saved")
 
 
 def test_others_are_asked_once_a_second(asked, monkeypatch):
     with StopSignal() as stop:
         for _ in range(50):
-            stop.raise_if_asked("all stays")
+            stop.raise_if_asked("all is saved")
         assert len(asked) == 1
         monkeypatch.setattr(stop_signal.time, "monotonic", lambda: 101.5)
         with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-            stop.raise_if_asked("all stays")
+            stop.raise_if_asked("all is saved")

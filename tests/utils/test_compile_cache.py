@@ -1,4 +1,4 @@
-"""The folder of compiled programs: where it is, and that it is filled."""
+"""The folder of compiled programs: its path, and that it is filled."""
 
 import os
 import subprocess
@@ -26,27 +26,27 @@ def _run(**more):
 
 
 @pytest.mark.parametrize("named", (True, False))
-def test_programs_are_kept_in_the_folder(tmp_path, named):
+def test_programs_are_stored_in_the_folder(tmp_path, named):
     more = ({"LOSA_COMPILE_CACHE": str(tmp_path / "here")} if named
             else {"HOME": str(tmp_path)})
-    told, _ = _run(**more)
+    output, _ = _run(**more)
     root = tmp_path / ("here" if named else ".cache/losa_jax/compiled")
-    assert told.startswith(str(root))
+    assert output.startswith(str(root))
     assert [path for path in root.rglob("*") if path.is_file()]
 
 
 def test_it_can_be_switched_off(tmp_path):
-    told, _ = _run(HOME=str(tmp_path), LOSA_COMPILE_CACHE="off")
-    assert told == "None" and not list(tmp_path.iterdir())
+    output, _ = _run(HOME=str(tmp_path), LOSA_COMPILE_CACHE="off")
+    assert output == "None" and not list(tmp_path.iterdir())
 
 
-def test_jax_s_own_setting_holds(tmp_path):
-    told, _ = _run(HOME=str(tmp_path / "home"),
+def test_the_setting_of_jax_has_precedence(tmp_path):
+    output, _ = _run(HOME=str(tmp_path / "home"),
                    JAX_COMPILATION_CACHE_DIR=str(tmp_path / "jax"))
-    assert told == "None" and not (tmp_path / "home").exists()
+    assert output == "None" and not (tmp_path / "home").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path):
     (tmp_path / "file").write_text("")
-    told, errors = _run(LOSA_COMPILE_CACHE=str(tmp_path / "file"))
-    assert told == "None" and "LOSA_COMPILE_CACHE=FOLDER" in errors
+    output, errors = _run(LOSA_COMPILE_CACHE=str(tmp_path / "file"))
+    assert output == "None" and "LOSA_COMPILE_CACHE=FOLDER" in errors

@@ -1,4 +1,4 @@
-"""Arrays that come and go fault no pages in, unless that is switched off."""
+"""Freed memory is reused without page faults, unless that is off."""
 
 import os
 import platform
@@ -18,14 +18,14 @@ print(keep_freed_memory())
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-def come_and_go(count):
+def make_arrays(count):
     for _ in range(count):
         np.ones(5 * 2**20)  # 40 MiB: more than glibc's own threshold can be
 
 def measure():
-    come_and_go(2)
+    make_arrays(2)
     before = faults()
-    come_and_go(10)
+    make_arrays(10)
     print(faults() - before)
 
 measure()
@@ -43,11 +43,11 @@ _PAGES = 10 * 40 * 2**20 // os.sysconf("SC_PAGE_SIZE")
 def test_page_faults_of_large_arrays(switch):
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith(("LOSA_", "MALLOC_", "GLIBC_"))}
-    told, main, thread = subprocess.run(
+    accepted, main, thread = subprocess.run(
         [sys.executable, "-c", _PROGRAM], check=True, text=True,
         capture_output=True, env={**environment, **switch}
     ).stdout.split()
-    assert told == str(not switch)
+    assert accepted == str(not switch)
     for faults in (int(main), int(thread)):
         # Off: every page of each array, or of huge pages fewer.
         assert faults < _PAGES / 100 if not switch else faults > _PAGES / 1000

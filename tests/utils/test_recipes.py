@@ -42,7 +42,7 @@ def run(package, tmp_path):
     return run
 
 
-# A wrong key is told once the recipe was read, before jax is imported.
+# A wrong key is an error after the recipe is read, before jax is imported.
 WRONG = "--config.adapter.knd=losa"
 
 

@@ -25,6 +25,7 @@ KEPT_SCORES = 512 * 512
 _is_portable = False
 
 
+@jax.named_scope("attention")  # planning counts its FLOPs by this name
 def attention(query: Float[Array, "b q heads d"],
               key: Float[Array, "b t heads d"],
               value: Float[Array, "b t heads d"],

@@ -10,10 +10,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 from av.stream import Disposition
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.records import EncodedVideo
 from losa_jax.errors import InputError
@@ -30,7 +27,7 @@ FILES_ONLY = {"protocol_whitelist": "file"}
 
 @contextlib.contextmanager
 def open_video(path: Path | EncodedVideo, threads: int = 1
-               ) -> Iterator[tuple[InputContainer, VideoStream]]:
+               ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Opens a file and its first video stream.
 
     Args:
@@ -78,12 +75,9 @@ def _require_file(path: Path) -> None:
         raise InputError(f"{path}: the file is empty. {REMEDY}.")
 
 
-def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Returns the first video stream that is not the cover of an album.
-
-    Raises:
-      InputError: there is none.
-    """
+def video_stream(container: InputContainer, name: str) -> av.VideoStream:
+    """Returns the first video stream that is not the cover of an album;
+    InputError without one."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
@@ -101,12 +95,12 @@ def is_avi(container: InputContainer) -> bool:
     return container.format.name == "avi"
 
 
-def header_fps(stream: VideoStream) -> float:
+def header_fps(stream: av.VideoStream) -> float:
     """Frames per second in the header; 0 where it gives none."""
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
-def stamp_seconds(stamp: int, stream: VideoStream) -> float:
+def stamp_seconds(stamp: int, stream: av.VideoStream) -> float:
     """Converts a time stamp to seconds on the clock of the file."""
     base = stream.time_base
     assert base is not None  # only before a file is read
@@ -114,12 +108,8 @@ def stamp_seconds(stamp: int, stream: VideoStream) -> float:
     return stamp * base.numerator / base.denominator
 
 
-def decode_packets(packets: Iterable[Packet]) -> Iterator[VideoFrame]:
-    """Yields frames in display order.
-
-    Raises:
-      FFmpegError: a packet is damaged.
-    """
+def decode_packets(packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
+    """Yields frames in display order; FFmpegError if a packet is damaged."""
     for packet in packets:
         yield from packet.decode()
 

@@ -19,12 +19,10 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.records import EncodedVideo, VideoInfo
 from losa_jax.data.video.container import (
@@ -137,7 +135,7 @@ def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
 
 
 def _numbered_frames(path: Path | EncodedVideo, threads: int
-                     ) -> Generator[tuple[float, VideoFrame]]:
+                     ) -> Generator[tuple[float, av.VideoFrame]]:
     """Yields (number, frame) from the start."""
     with open_video(path, threads) as (container, stream):
         yield from enumerate(decode_packets(container.demux(stream)))
@@ -145,13 +143,9 @@ def _numbered_frames(path: Path | EncodedVideo, threads: int
 
 def _timed_frames(path: Path | EncodedVideo, moments: np.ndarray,
                   threads: int, skip: bool
-                  ) -> Generator[tuple[float, VideoFrame]]:
-    """Yields (time stamp in seconds, frame), beginning with a frame that is
-    on screen at the first moment or before.
-
-    Raises:
-      _SkippedTooMuch: only with `skip`.
-    """
+                  ) -> Generator[tuple[float, av.VideoFrame]]:
+    """Yields (time stamp in seconds, frame) from a frame that is on screen at
+    the first moment or before."""
     with open_video(path, threads) as (container, stream):
         frames = _decode_from(container, stream, moments, skip)
         for frame in frames or ():
@@ -164,11 +158,10 @@ def _timed_frames(path: Path | EncodedVideo, moments: np.ndarray,
                     yield stamp_seconds(frame.pts, stream), frame
 
 
-def _decode_from(container: InputContainer, stream: VideoStream,
+def _decode_from(container: InputContainer, stream: av.VideoStream,
                  moments: np.ndarray, skip: bool
-                 ) -> Iterator[VideoFrame] | None:
-    """Seeks to a key frame at or before the first moment and decodes; None
-    if none is found."""
+                 ) -> Iterator[av.VideoFrame] | None:
+    """Decodes from a key frame before the first moment; None without one."""
     goal = latest = int(moments[0] / stream.time_base)
     for _ in range(_SEEK_TRIES):
         try:
@@ -197,13 +190,11 @@ def _decode_from(container: InputContainer, stream: VideoStream,
     return None
 
 
-def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
-                   moments: np.ndarray) -> Iterator[VideoFrame]:
+def _decode_needed(packets: Iterator[av.Packet], stream: av.VideoStream,
+                   moments: np.ndarray) -> Iterator[av.VideoFrame]:
     """Decodes the frames on screen at the moments and their references.
 
-    The packets' time stamps say which frames are on screen before anything
-    is decoded. Needs a decoder without threads, which obeys `skip_frame`
-    packet by packet.
+    Only a decoder without threads obeys `skip_frame` packet by packet.
     """
     ahead, needed = _needed_stamps(packets, stream, moments)
     due = collections.deque(sorted(needed))
@@ -224,15 +215,11 @@ def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
             yield frame
 
 
-def _needed_stamps(packets: Iterator[Packet], stream: VideoStream,
-                   moments: np.ndarray) -> tuple[list[Packet], set[int]]:
-    """Reads packets up to the last moment.
-
-    Returns:
-      the packets, and the stamps of the frames on screen at the moments;
-      no stamps if the packets do not tell.
-    """
-    ahead: list[Packet] = []
+def _needed_stamps(packets: Iterator[av.Packet], stream: av.VideoStream,
+                   moments: np.ndarray) -> tuple[list[av.Packet], set[int]]:
+    """Returns the packets up to the last moment, and the stamps of the frames
+    on screen at the moments (none if the packets do not tell)."""
+    ahead: list[av.Packet] = []
     last = moments[-1] / stream.time_base
     for packet in packets:
         ahead.append(packet)
@@ -251,15 +238,13 @@ def _needed_stamps(packets: Iterator[Packet], stream: VideoStream,
     return ahead, {stamps[number] for number in shown}
 
 
-def _shown_at(frames: Iterable[tuple[float, VideoFrame]],
+def _shown_at(frames: Iterable[tuple[float, av.VideoFrame]],
               moments: np.ndarray, last_moment: float | None
-              ) -> Iterator[tuple[VideoFrame, int]]:
-    """Yields the frames on screen at the moments, each with the number of
-    moments that it is shown at.
+              ) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Yields the frames on screen at the moments, and at how many each is.
 
     Args:
       frames: (moment from which it is shown, frame), rising.
-      moments: [f], not decreasing.
       last_moment: when the last frame of the file appears; if `frames` end
         earlier, some are lost. None: unknown.
     """

@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.video.container import (
     REMEDY,
@@ -50,12 +47,6 @@ class FrameTimes(NamedTuple):
     is_timed: bool
 
 
-class _Packet(NamedTuple):
-    stamp: int
-    is_key: bool
-    end_seconds: float
-
-
 class _Count(NamedTuple):
     """The frames of a file by its packets, or by the index of an MP4."""
 
@@ -68,24 +59,20 @@ class _Count(NamedTuple):
 class PacketScan:
     """One pass over an open file from its start.
 
-    An error after the first frame is stored, because the packets may still be
-    counted where the decoder fails: what is asked for decides which error is
-    raised.
+    Errors after the first frame are stored, because packets may still be
+    counted where the decoder fails.
     """
 
     def __init__(self, path: Path, container: InputContainer,
-                 stream: VideoStream):
-        """
-        Args:
-          path: of the file, for messages.
-          container, stream: from `open_video`; nothing is read yet.
-        """
+                 stream: av.VideoStream):
+        """Takes a path for messages, and an open file not yet read."""
         self._path, self._container, self._stream = path, container, stream
         self._fps = header_fps(stream)
         # Read first: the index of a fragmented file grows during the pass.
         self._index = _complete_index(container, stream)
         self._left = container.demux()
-        self._packets: list[_Packet] = []
+        # Time stamp, whether it is a key frame, and end in seconds.
+        self._packets: list[tuple[int, bool, float]] = []
         self._is_stamped = True
         self._reached_seconds = 0.0  # by the packets of all streams
         self._read_error: FFmpegError | None = None
@@ -93,12 +80,8 @@ class PacketScan:
         self._decoded_end_seconds = 0.0
         self._decode_error: FFmpegError | None = None
 
-    def first_frame(self) -> VideoFrame:
-        """Reads until a frame is decoded.
-
-        Raises:
-          InputError: no frame can be decoded.
-        """
+    def first_frame(self) -> av.VideoFrame:
+        """Reads until a frame is decoded; InputError if none can be."""
         try:
             for packet in self._left:
                 self._note(packet)
@@ -147,11 +130,7 @@ class PacketScan:
                 else decoded)
 
     def decode_all(self) -> FrameTimes:
-        """Decodes the rest of the file, after `first_frame` or instead.
-
-        Raises:
-          InputError: the file is damaged.
-        """
+        """Decodes the rest of the file; InputError if it is damaged."""
         self._finish(decode=True, needs_packets=False)
         return self._decoded_times()
 
@@ -169,7 +148,7 @@ class PacketScan:
         except FFmpegError as error:
             self._read_error = error
 
-    def _note(self, packet: Packet) -> None:
+    def _note(self, packet: av.Packet) -> None:
         if not packet.size:  # the demuxer's sign for the end
             return
         is_frame = packet.stream is self._stream and not packet.is_discard
@@ -180,9 +159,9 @@ class PacketScan:
         self._reached_seconds = max(self._reached_seconds, end_seconds)
         if is_frame:
             self._packets.append(
-                _Packet(packet.pts, packet.is_keyframe, end_seconds))
+                (packet.pts, packet.is_keyframe, end_seconds))
 
-    def _decode(self, packet: Packet) -> list[VideoFrame]:
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         if packet.stream is not self._stream:
             return []
         frames = list(decode_packets([packet]))
@@ -203,19 +182,15 @@ class PacketScan:
             ) from self._read_error
         self._require_all_seconds()
         packets = sorted(packet for packet in self._packets
-                         if packet.stamp >= first_stamp)
-        keys = [packet.stamp for packet in packets if packet.is_key]
-        if not keys or not _is_rising([packet.stamp for packet in packets]):
+                         if packet[0] >= first_stamp)
+        keys = [stamp for stamp, is_key, _ in packets if is_key]
+        if not keys or not _is_rising([packet[0] for packet in packets]):
             return None
-        return _Count(len(packets), first_stamp, keys[-1],
-                      packets[-1].end_seconds)
+        return _Count(len(packets), first_stamp, keys[-1], packets[-1][2])
 
     def _decode_end(self, count: _Count) -> FrameTimes | None:
-        """Decodes the frames from the last key frame on.
-
-        Returns:
-          None if they are not those that the packets promise.
-        """
+        """Decodes the frames from the last key frame on; None if they are not
+        those that the packets promise."""
         promised: list[Any] = []
         decoded: list[Any] = []
         try:
@@ -248,7 +223,7 @@ class PacketScan:
                 f"{len(stamps)} frames ({error_reason(error)}). {REMEDY}."
             ) from error
         self._require_all_seconds()
-        if not stamps or None in stamps or not _is_rising(stamps):
+        if None in stamps or not _is_rising(stamps):
             return FrameTimes(len(stamps), 0.0, None, 0.0, False)
         return FrameTimes(len(stamps), stamp_seconds(stamps[0], self._stream),
                           stamp_seconds(stamps[-1], self._stream),
@@ -269,7 +244,7 @@ class PacketScan:
                 f"{self._reached_seconds:.1f} s. {REMEDY}.")
 
 
-def _complete_index(container: InputContainer, stream: VideoStream
+def _complete_index(container: InputContainer, stream: av.VideoStream
                     ) -> _Count | None:
     """The frames by the index of an MP4; None if packets must be counted."""
     if not is_mp4(container):
@@ -288,7 +263,7 @@ def _is_rising(stamps: Sequence[int]) -> bool:
     return all(before < after for before, after in itertools.pairwise(stamps))
 
 
-def _end_seconds(last: Packet | VideoFrame, fps: float) -> float:
+def _end_seconds(last: av.Packet | av.VideoFrame, fps: float) -> float:
     """When a packet or frame ends; its length may be unknown."""
     unit = float(last.time_base or 0)
     length = last.duration * unit if last.duration else (

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import av
 from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
@@ -38,19 +36,12 @@ _END_SLACK_FRAMES = 0.75
 
 
 class _Header(NamedTuple):
-    """What the header says; 0 where it says nothing.
-
-    Attributes:
-      fps: frames per second.
-      stored: number of frames in the file.
-      shown: number of frames to be shown.
-      seconds: length, where the file holds nothing but video.
-    """
+    """What the header says; 0 where it says nothing."""
 
     fps: float
-    stored: int
-    shown: int
-    seconds: float
+    num_stored: int
+    num_shown: int
+    seconds: float  # where the file holds nothing but video
 
 
 def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
@@ -106,7 +97,7 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
 
 
 def _require_all_bytes(path: Path, container: InputContainer,
-                       stream: VideoStream) -> None:
+                       stream: av.VideoStream) -> None:
     """Raises if the index of an MP4 file names bytes past its end."""
     if not is_mp4(container):
         return
@@ -119,7 +110,7 @@ def _require_all_bytes(path: Path, container: InputContainer,
             f"and it has {size}. {REMEDY}.")
 
 
-def _header(container: InputContainer, stream: VideoStream) -> _Header:
+def _header(container: InputContainer, stream: av.VideoStream) -> _Header:
     shown = stream.frames
     if shown and is_mp4(container):  # an edit list may hide some
         shown = sum(not entry.is_discard for entry in stream.index_entries)
@@ -135,14 +126,14 @@ def _warn_of_doubts(path: Path, times: FrameTimes, header: _Header) -> None:
     """Warns where frames may be missing, or stored twice."""
     count, fps, doubt = times.num_frames, header.fps, ""
     length = times.end_seconds - times.first_seconds
-    if header.shown:
-        if count != header.shown:
-            doubt = f"its header promises {header.shown}"
-        elif 2 * count < header.stored:
-            doubt = f"its header hides the rest of {header.stored}"
+    if header.num_shown:
+        if count != header.num_shown:
+            doubt = f"its header promises {header.num_shown}"
+        elif 2 * count < header.num_stored:
+            doubt = f"its header hides the rest of {header.num_stored}"
     # Frames that are lost in the middle leave gaps, others shorten the video.
     if not doubt and fps and (
-            not header.shown or header.shown < header.stored):
+            not header.num_shown or header.num_shown < header.num_stored):
         if not times.is_timed:
             length = count / fps
         elif abs(length * fps - count) >= _RATE_SLACK_FRAMES:
@@ -157,8 +148,8 @@ def _warn_of_doubts(path: Path, times: FrameTimes, header: _Header) -> None:
                        "the file is unusual.", path, count, doubt)
 
 
-def _times_by_header(container: InputContainer, stream: VideoStream,
-                     first: VideoFrame) -> FrameTimes:
+def _times_by_header(container: InputContainer, stream: av.VideoStream,
+                     first: av.VideoFrame) -> FrameTimes:
     if stream.duration:
         shown_seconds = stamp_seconds(stream.duration, stream)
     else:

@@ -17,7 +17,6 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
-from av.video.frame import VideoFrame
 
 from losa_jax import timeline
 from losa_jax.data.video.container import (
@@ -150,7 +149,7 @@ class LiveVideo:
             (sample_index + 0.5) * self.grid.frames_per_sample + 1e-6)
         return (frame_index + 0.5) / self.fps
 
-    def _frames(self) -> Iterator[tuple[float, VideoFrame]]:
+    def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yields (seconds, frame), rising; leaves out those out of order."""
         last = -math.inf
         try:
@@ -170,7 +169,7 @@ class LiveVideo:
             logger.warning("%s: broke off after %.1f s (%s)", self.name,
                            self.seconds, error_reason(error))
 
-    def _view(self, frame: VideoFrame) -> np.ndarray:
+    def _view(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = frame.height, frame.width
         if quarter_turns(frame) % 2:
             height, width = width, height

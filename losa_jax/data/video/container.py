@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -28,15 +28,8 @@ FILES_ONLY = {"protocol_whitelist": "file"}
 @contextlib.contextmanager
 def open_video(path: Path | EncodedVideo, threads: int = 1
                ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Opens a file and its first video stream.
-
-    Args:
-      path: the file, or its bytes.
-      threads: of the decoder.
-
-    Raises:
-      InputError: the file is missing, empty, or no video.
-    """
+    """Opens a file and its first video stream, for a number of decoder
+    threads; InputError if it is missing, empty, or no video."""
     if isinstance(path, EncodedVideo):
         file: io.BytesIO | str = io.BytesIO(path.content)
         options = BYTES_ONLY
@@ -106,12 +99,6 @@ def stamp_seconds(stamp: int, stream: av.VideoStream) -> float:
     assert base is not None  # only before a file is read
     # As exact as Fraction, in a twentieth of the time.
     return stamp * base.numerator / base.denominator
-
-
-def decode_packets(packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
-    """Yields frames in display order; FFmpegError if a packet is damaged."""
-    for packet in packets:
-        yield from packet.decode()
 
 
 def error_reason(error: object) -> str:

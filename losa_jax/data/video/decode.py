@@ -6,8 +6,6 @@ starts with the first decoded frame: frame i lasts from i / fps to
 (i + 0.5) / fps after the first time stamp. In a file of constant rate that is
 the i-th decoded frame, even where the container rounds time stamps to
 milliseconds. In a file of variable rate `fps` is the average rate.
-`frame_count` is the number of frames that the decoder gives and
-`duration_seconds` is frame_count / fps, in both cases.
 
 Time stamps that do not increase in display order cannot be used (packed
 B-frames in AVI files); there frame i is the i-th decoded frame.
@@ -27,7 +25,6 @@ from av.error import FFmpegError
 from losa_jax.data.records import EncodedVideo, VideoInfo
 from losa_jax.data.video.container import (
     REMEDY,
-    decode_packets,
     error_reason,
     open_video,
     stamp_seconds,
@@ -138,7 +135,7 @@ def _numbered_frames(path: Path | EncodedVideo, threads: int
                      ) -> Generator[tuple[float, av.VideoFrame]]:
     """Yields (number, frame) from the start."""
     with open_video(path, threads) as (container, stream):
-        yield from enumerate(decode_packets(container.demux(stream)))
+        yield from enumerate(container.decode(stream))
 
 
 def _timed_frames(path: Path | EncodedVideo, moments: np.ndarray,
@@ -146,16 +143,16 @@ def _timed_frames(path: Path | EncodedVideo, moments: np.ndarray,
                   ) -> Generator[tuple[float, av.VideoFrame]]:
     """Yields (time stamp in seconds, frame) from a frame that is on screen at
     the first moment or before."""
-    with open_video(path, threads) as (container, stream):
-        frames = _decode_from(container, stream, moments, skip)
-        for frame in frames or ():
-            if frame.pts is not None:
-                yield stamp_seconds(frame.pts, stream), frame
-    if frames is None:
+    for seeks in (True, False):
         with open_video(path, threads) as (container, stream):
-            for frame in decode_packets(container.demux(stream)):
+            frames = (_decode_from(container, stream, moments, skip) if seeks
+                      else container.decode(stream))
+            if frames is None:
+                continue
+            for frame in frames:
                 if frame.pts is not None:
                     yield stamp_seconds(frame.pts, stream), frame
+            return
 
 
 def _decode_from(container: InputContainer, stream: av.VideoStream,
@@ -173,7 +170,8 @@ def _decode_from(container: InputContainer, stream: av.VideoStream,
             if key.is_keyframe and key.pts is not None:
                 packets = itertools.chain([key], packets)
                 decoded = (_decode_needed(packets, stream, moments) if skip
-                           else decode_packets(packets))
+                           else (frame for packet in packets
+                                 for frame in packet.decode()))
                 # In open GOPs, frames before the key frame may refer to
                 # others that were not decoded.
                 frames = (frame for frame in decoded

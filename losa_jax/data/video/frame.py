@@ -72,7 +72,6 @@ class DecodedFrame:
 
         Args:
           top, left, height, width: pixels, multiples of `CROP_STEP`.
-          size: side of the result in pixels.
           out: where the result is written; None allocates memory.
         """
         stored = self._stored
@@ -121,14 +120,16 @@ def is_planar(frame: av.VideoFrame) -> bool:
             and frame.planes[0].line_size > 0)  # else stored upside down
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Counterclockwise quarter turns that make a stored frame upright."""
-    return round(frame.rotation / 90)
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Returns height and width of a stored frame once it is upright."""
+    is_turned = round(frame.rotation / 90) % 2 == 1
+    return ((frame.width, frame.height) if is_turned
+            else (frame.height, frame.width))
 
 
 def upright_rgb(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
     """Converts a decoded frame to uint8 [height, width, 3]."""
-    turns = quarter_turns(frame)
+    turns = round(frame.rotation / 90)  # counterclockwise
     if turns % 2:
         height, width = width, height
     # OpenCV accepts no negative strides.

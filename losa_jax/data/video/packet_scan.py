@@ -15,7 +15,6 @@ from av.error import FFmpegError
 
 from losa_jax.data.video.container import (
     REMEDY,
-    decode_packets,
     error_reason,
     header_fps,
     is_avi,
@@ -164,7 +163,7 @@ class PacketScan:
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         if packet.stream is not self._stream:
             return []
-        frames = list(decode_packets([packet]))
+        frames = packet.decode()
         for frame in frames:
             self._decoded_stamps.append(frame.pts)
             self._decoded_end_seconds = _end_seconds(frame, self._fps)

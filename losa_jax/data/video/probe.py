@@ -21,7 +21,7 @@ from losa_jax.data.video.container import (
     open_video,
     stamp_seconds,
 )
-from losa_jax.data.video.frame import quarter_turns
+from losa_jax.data.video.frame import upright_size
 from losa_jax.data.video.packet_scan import FrameTimes, PacketScan
 from losa_jax.errors import InputError
 
@@ -82,18 +82,10 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
     fps = _choose_fps(path, times, header.fps)
     if check != "none":
         _warn_of_doubts(path, times, header)
-    is_turned = quarter_turns(first) % 2 == 1
     return VideoInfo(
-        path=path,
-        fps=fps,
-        frame_count=times.num_frames,
-        duration_seconds=times.num_frames / fps,
-        height=first.width if is_turned else first.height,
-        width=first.height if is_turned else first.width,
-        first_seconds=times.first_seconds,
-        last_seconds=times.last_seconds,
-        is_timed=times.is_timed,
-    )
+        path, fps, times.num_frames, times.num_frames / fps,
+        *upright_size(first), first_seconds=times.first_seconds,
+        last_seconds=times.last_seconds, is_timed=times.is_timed)
 
 
 def _require_all_bytes(path: Path, container: InputContainer,

@@ -18,7 +18,7 @@ import numpy as np
 
 from losa_jax.data.records import Window
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.sampling import last_start
+from losa_jax.data.windows.sampling import round_up
 from losa_jax.errors import InputError
 
 # How often a waiting thread checks for the end.
@@ -165,7 +165,7 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
             last_given, start = start, start + step
     if not total:
         return
-    last = last_start(total, length, align) if total > length else 0
+    last = round_up(max(0, total - length), align)
     if last > last_given:
         valid = min(length, total - last)
         frames = list(kept)[-valid:]

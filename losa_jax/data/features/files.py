@@ -64,12 +64,6 @@ class FeatureFiles:
         self._kept: dict[Path, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def path(self, video_id: str) -> Path | None:
-        """Returns the file of a video; None if there is none."""
-        stem = f"{self._settings.prefix}{video_id}{self._settings.suffix}"
-        paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
-        return next((path for path in paths if path.is_file()), None)
-
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
               ) -> Checked:
         """As `check_videos`; `VideoInfo.path` is the file of features."""
@@ -77,11 +71,11 @@ class FeatureFiles:
 
     def _info(self, video: AnnotatedVideo) -> VideoInfo:
         settings = self._settings
-        path = self.path(video.video_id)
+        stem = f"{settings.prefix}{video.video_id}{settings.suffix}"
+        paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
+        path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            raise InputError(
-                f"no {settings.prefix}{video.video_id}{settings.suffix}"
-                f"({'|'.join(SUFFIXES)})")
+            raise InputError(f"no {stem}({'|'.join(SUFFIXES)})")
         count = len(self._read(path))
         if self._record is not None and path.stem in self._record.videos:
             return _recorded_info(video, path, count,

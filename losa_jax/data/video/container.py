@@ -78,14 +78,9 @@ def video_stream(container: InputContainer, name: str) -> av.VideoStream:
                      "data. Give a file with frames.")
 
 
-def is_mp4(container: InputContainer) -> bool:
-    """Whether the format is MP4 or MOV."""
-    return "mp4" in container.format.name.split(",")
-
-
-def is_avi(container: InputContainer) -> bool:
-    """Whether the format is AVI, whose time stamps FFmpeg invents."""
-    return container.format.name == "avi"
+def is_format(container: InputContainer, name: str) -> bool:
+    """Whether FFmpeg calls the format by a name; MOV is "mp4" too."""
+    return name in container.format.name.split(",")
 
 
 def header_fps(stream: av.VideoStream) -> float:

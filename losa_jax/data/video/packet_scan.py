@@ -17,8 +17,7 @@ from losa_jax.data.video.container import (
     REMEDY,
     error_reason,
     header_fps,
-    is_avi,
-    is_mp4,
+    is_format,
     stamp_seconds,
 )
 from losa_jax.errors import InputError
@@ -108,7 +107,7 @@ class PacketScan:
         first_stamp = self._decoded_stamps[0]
         codec = self._stream.codec_context.codec.canonical_name
         if first_stamp is None or codec not in _ONE_FRAME_PER_PACKET or (
-                is_avi(self._container)):
+                is_format(self._container, "avi")):
             return self.decode_all()
         count = self._index
         if count is not None and count.first_stamp != first_stamp:
@@ -231,7 +230,7 @@ class PacketScan:
     def _require_all_seconds(self) -> None:
         """Raises if all streams end well before the length in the header."""
         promised_seconds = (self._container.duration or 0) / av.time_base
-        if is_avi(self._container) and self._fps:
+        if is_format(self._container, "avi") and self._fps:
             # FFmpeg shortens the duration of a cut AVI to what is left.
             promised_seconds = max(promised_seconds,
                                    self._stream.frames / self._fps)
@@ -246,7 +245,7 @@ class PacketScan:
 def _complete_index(container: InputContainer, stream: av.VideoStream
                     ) -> _Count | None:
     """The frames by the index of an MP4; None if packets must be counted."""
-    if not is_mp4(container):
+    if not is_format(container, "mp4"):
         return None
     listed = [entry for entry in stream.index_entries if not entry.is_discard]
     keys = [entry.timestamp for entry in listed if entry.is_keyframe]

@@ -16,8 +16,7 @@ from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
     REMEDY,
     header_fps,
-    is_avi,
-    is_mp4,
+    is_format,
     open_video,
     stamp_seconds,
 )
@@ -91,7 +90,7 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
 def _require_all_bytes(path: Path, container: InputContainer,
                        stream: av.VideoStream) -> None:
     """Raises if the index of an MP4 file names bytes past its end."""
-    if not is_mp4(container):
+    if not is_format(container, "mp4"):
         return
     promised = max((entry.pos + entry.size
                     for entry in stream.index_entries), default=0)
@@ -104,7 +103,7 @@ def _require_all_bytes(path: Path, container: InputContainer,
 
 def _header(container: InputContainer, stream: av.VideoStream) -> _Header:
     shown = stream.frames
-    if shown and is_mp4(container):  # an edit list may hide some
+    if shown and is_format(container, "mp4"):  # an edit list may hide some
         shown = sum(not entry.is_discard for entry in stream.index_entries)
     # Sound may last longer. Other videos do not, and damage may double the
     # video's own entry.
@@ -148,7 +147,7 @@ def _times_by_header(container: InputContainer, stream: av.VideoStream,
         shown_seconds = (container.duration or 0) / av.time_base
     count = max(1, stream.frames or round(
         shown_seconds * header_fps(stream)))
-    if first.pts is None or is_avi(container):
+    if first.pts is None or is_format(container, "avi"):
         return FrameTimes(count, 0.0, None, shown_seconds, False)
     start = stamp_seconds(first.pts, stream)
     return FrameTimes(count, start, None, start + shown_seconds, True)

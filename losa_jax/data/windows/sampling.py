@@ -35,8 +35,6 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     the overlap is below 0.5.
 
     Args:
-      grid: the video's samples.
-      window_samples: length of a window.
       overlap: share of a window that is in the next one too, in [0, 1).
       align: windows start at multiples of so many samples; the last one may
         then reach past the video's end, by less than that.
@@ -52,11 +50,7 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
 
 
 def test_windows_of(video: Video, config: Any) -> list[Window]:
-    """Returns the test windows of a video under a config.
-
-    Args:
-      config: the whole config (sections `window`, `head`).
-    """
+    """Returns the test windows of a video under a whole config."""
     settings = config.window
     if not settings.test_whole:
         return test_windows(video.grid, settings.samples, settings.overlap,
@@ -70,8 +64,7 @@ def test_windows_of(video: Video, config: Any) -> list[Window]:
 
 def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
                   ) -> np.ndarray:
-    """Returns the window that each token of a video is taken from: int
-    [tokens].
+    """Returns the window that each token of a video is taken from.
 
     Of overlapping windows it is the one whose middle is nearest, because a
     window's edges know one side only.
@@ -80,6 +73,9 @@ def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
       windows: of the video, starting at whole tokens.
       num_samples: of the video.
       tubelet: samples of a token.
+
+    Returns:
+      int [tokens].
     """
     length = windows[0].num_samples // tubelet
     firsts = np.array([window.first_sample // tubelet for window in windows])
@@ -90,8 +86,7 @@ def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
 
 
 def num_clips(num_samples: int, clip_frames: int, stride_frames: int) -> int:
-    """Returns the number of clips inside a video, as VideoMAEv2 counts them;
-    at least one, which repeats the last frame of a shorter video."""
+    """Returns the number of clips inside a video (VideoMAEv2), at least one."""
     return max(1, (num_samples - clip_frames) // stride_frames + 1)
 
 

@@ -15,9 +15,6 @@ from av.stream import Disposition
 from losa_jax.data.records import EncodedVideo
 from losa_jax.errors import InputError
 
-# Ends the messages about a damaged file.
-REMEDY = "Copy it again from its source or encode it again"
-
 # A "video" may be a playlist, or the description of a stream that FFmpeg
 # would wait for on the network. Bytes in memory may open nothing, a file may
 # name other files.
@@ -42,13 +39,11 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
         container = av.open(file, "r", metadata_errors="ignore",
                             options=options)
     except (FFmpegError, OSError) as error:
-        raise InputError(f"{path}: not a readable video "
-                         f"({error_reason(error)}). {REMEDY}.") from error
+        raise damaged(path, "not a readable video", error) from error
     with container:
         stream = video_stream(container, str(path))
         if stream.codec_context is None:
-            raise InputError(f"{path}: no decoder is installed for its "
-                             f"format. {REMEDY}.")
+            raise damaged(path, "no decoder is installed for its format")
         # Windows are decoded in parallel; more threads inside each decoder
         # would compete for the same cores.
         stream.thread_type = "AUTO" if threads > 1 else "NONE"
@@ -65,7 +60,7 @@ def _require_file(path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: not a file. Name one video file.")
     if status.st_size == 0:
-        raise InputError(f"{path}: the file is empty. {REMEDY}.")
+        raise damaged(path, "the file is empty")
 
 
 def video_stream(container: InputContainer, name: str) -> av.VideoStream:
@@ -94,6 +89,14 @@ def stamp_seconds(stamp: int, stream: av.VideoStream) -> float:
     assert base is not None  # only before a file is read
     # As exact as Fraction, in a twentieth of the time.
     return stamp * base.numerator / base.denominator
+
+
+def damaged(path: Path | EncodedVideo, problem: str,
+            error: object = None) -> InputError:
+    """Returns the error of a damaged file."""
+    reason = f" ({error_reason(error)})" if error is not None else ""
+    return InputError(f"{path}: {problem}{reason}. Copy it again from its "
+                      "source or encode it again.")
 
 
 def error_reason(error: object) -> str:

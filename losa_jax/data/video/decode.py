@@ -23,12 +23,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from losa_jax.data.records import EncodedVideo, VideoInfo
-from losa_jax.data.video.container import (
-    REMEDY,
-    error_reason,
-    open_video,
-    stamp_seconds,
-)
+from losa_jax.data.video.container import damaged, open_video, stamp_seconds
 from losa_jax.data.video.frame import DecodedFrame, is_planar, upright_rgb
 from losa_jax.errors import InputError
 
@@ -125,10 +120,10 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
 
 def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
                 reason: object) -> VideoDecodeError:
-    return VideoDecodeError(
-        f"{path}: frame {frame_index} of {info.frame_count} (at "
-        f"{(frame_index + 0.5) / info.fps:.2f} s) cannot be decoded "
-        f"({error_reason(reason)}). {REMEDY}.")
+    return VideoDecodeError(str(damaged(
+        path, f"frame {frame_index} of {info.frame_count} (at "
+        f"{(frame_index + 0.5) / info.fps:.2f} s) cannot be decoded",
+        reason)))
 
 
 def _numbered_frames(path: Path | EncodedVideo, threads: int
@@ -216,7 +211,7 @@ def _decode_needed(packets: Iterator[av.Packet], stream: av.VideoStream,
 def _needed_stamps(packets: Iterator[av.Packet], stream: av.VideoStream,
                    moments: np.ndarray) -> tuple[list[av.Packet], set[int]]:
     """Returns the packets up to the last moment, and the stamps of the frames
-    on screen at the moments (none if the packets do not tell)."""
+    on screen at the moments (none if the packets do not show them)."""
     ahead: list[av.Packet] = []
     last = moments[-1] / stream.time_base
     for packet in packets:

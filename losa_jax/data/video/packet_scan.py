@@ -1,6 +1,6 @@
 """One pass over a video file: its packets, and its decoder where needed.
 
-Packets are quick to read and mostly tell how many frames there are; only the
+Packets are quick to read and mostly show how many frames there are; only the
 decoder knows.
 """
 
@@ -14,16 +14,14 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from losa_jax.data.video.container import (
-    REMEDY,
-    error_reason,
+    damaged,
     header_fps,
     is_format,
     stamp_seconds,
 )
-from losa_jax.errors import InputError
 
 # Codecs in which every packet is one frame. VP8 hides frames and MPEG-4 packs
-# two into one packet: only decoding tells how many there are.
+# two into one packet: only decoding shows how many there are.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1"}
 # In these formats a seek goes by decoding time, so that with reordered frames
 # a seek to the last key frame mostly ends after it.
@@ -86,10 +84,9 @@ class PacketScan:
                 for frame in self._decode(packet):
                     return frame
         except FFmpegError as error:
-            raise InputError(
-                f"{self._path}: the first frame cannot be decoded "
-                f"({error_reason(error)}). {REMEDY}.") from error
-        raise InputError(f"{self._path}: no frame can be decoded. {REMEDY}.")
+            raise damaged(self._path, "the first frame cannot be decoded",
+                          error) from error
+        raise damaged(self._path, "no frame can be decoded")
 
     def frame_times(self, *, decode: bool) -> FrameTimes | None:
         """Counts the packets, or decodes all where they cannot be trusted.
@@ -173,11 +170,10 @@ class PacketScan:
         if not self._is_stamped:
             return None
         if self._read_error is not None:
-            raise InputError(
-                f"{self._path}: cannot be read after "
-                f"{self._reached_seconds:.1f} s "
-                f"({error_reason(self._read_error)}). {REMEDY}."
-            ) from self._read_error
+            raise damaged(
+                self._path,
+                f"cannot be read after {self._reached_seconds:.1f} s",
+                self._read_error) from self._read_error
         self._require_all_seconds()
         packets = sorted(packet for packet in self._packets
                          if packet[0] >= first_stamp)
@@ -198,9 +194,9 @@ class PacketScan:
                     promised.append(packet.pts)
                 decoded += [frame.pts for frame in packet.decode()]
         except FFmpegError as error:
-            raise InputError(
-                f"{self._path}: the end of the video cannot be decoded "
-                f"({error_reason(error)}). {REMEDY}.") from error
+            raise damaged(
+                self._path, "the end of the video cannot be decoded", error
+            ) from error
         if not promised or None in promised or None in decoded:
             return None
         # Frames before a key frame may refer to others that were not decoded.
@@ -216,10 +212,9 @@ class PacketScan:
         stamps = self._decoded_stamps
         error = self._decode_error or self._read_error
         if error is not None:
-            raise InputError(
-                f"{self._path}: the video cannot be decoded after "
-                f"{len(stamps)} frames ({error_reason(error)}). {REMEDY}."
-            ) from error
+            raise damaged(
+                self._path, "the video cannot be decoded after "
+                f"{len(stamps)} frames", error) from error
         self._require_all_seconds()
         if None in stamps or not _is_rising(stamps):
             return FrameTimes(len(stamps), 0.0, None, 0.0, False)
@@ -236,10 +231,10 @@ class PacketScan:
                                    self._stream.frames / self._fps)
         slack_seconds = min(_LOST_SECONDS, _LOST_SHARE * promised_seconds)
         if self._reached_seconds < promised_seconds - slack_seconds:
-            raise InputError(
-                f"{self._path}: the file is cut off. Its header promises "
+            raise damaged(
+                self._path, "the file is cut off. Its header promises "
                 f"{promised_seconds:.1f} s and it ends after "
-                f"{self._reached_seconds:.1f} s. {REMEDY}.")
+                f"{self._reached_seconds:.1f} s")
 
 
 def _complete_index(container: InputContainer, stream: av.VideoStream

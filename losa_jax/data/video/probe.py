@@ -14,7 +14,7 @@ from av.container import InputContainer
 
 from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
-    REMEDY,
+    damaged,
     header_fps,
     is_format,
     open_video,
@@ -54,9 +54,9 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
         decoded from its start, if its packets turn out to be wrong.
       check: "ends" decodes the first frame and all after the last key
         frame, which reveals a file that was cut off; where packets do not
-        tell the number of frames (AVI, old codecs, odd time stamps) it
+        show the number of frames (AVI, old codecs, odd time stamps) it
         decodes the whole file. "full" always decodes the whole file. "none"
-        believes the header and decodes one frame, because only frames tell
+        believes the header and decodes one frame, because only frames give
         the rotation.
 
     Raises:
@@ -96,9 +96,8 @@ def _require_all_bytes(path: Path, container: InputContainer,
                     for entry in stream.index_entries), default=0)
     size = path.stat().st_size
     if promised > size:
-        raise InputError(
-            f"{path}: the file is cut off. Its index needs {promised} bytes "
-            f"and it has {size}. {REMEDY}.")
+        raise damaged(path, "the file is cut off. Its index needs "
+                      f"{promised} bytes and it has {size}")
 
 
 def _header(container: InputContainer, stream: av.VideoStream) -> _Header:
@@ -160,6 +159,6 @@ def _choose_fps(path: Path, times: FrameTimes, fps: float) -> float:
             shown_seconds * fps - times.num_frames) < _RATE_SLACK_FRAMES):
         return fps
     if shown_seconds <= 0:
-        raise InputError(f"{path}: neither header nor frames tell the frame "
+        raise InputError(f"{path}: neither header nor frames give the frame "
                          "rate. Encode it again.")
     return times.num_frames / shown_seconds

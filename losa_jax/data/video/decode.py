@@ -57,7 +57,7 @@ def iterate_frames(path: Path | EncodedVideo,
         memory; needs one thread.
 
     Yields:
-      one frame for each index, the same object for equal ones. It uses the
+      one frame for each index, the same object for equal ones. It holds the
       decoder's memory: copy it to keep it.
 
     Raises:
@@ -95,13 +95,13 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
     if info.is_timed:
         moments = info.first_seconds + (wanted + 0.5) / info.fps
         last_moment = info.last_seconds
-        decoded = _timed_frames(path, moments, threads, skip)
     else:
         moments = wanted + 0.5
         last_moment = info.frame_count - 1
-        decoded = _numbered_frames(path, threads)
     done = 0
-    with contextlib.closing(decoded):
+    with contextlib.closing(_stamped_frames(
+            path, moments, threads, is_timed=info.is_timed,
+            skip=skip)) as decoded:
         try:
             for frame, count in _shown_at(decoded, moments, last_moment):
                 # The size may change in the middle of a file.
@@ -126,26 +126,21 @@ def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
         reason)))
 
 
-def _numbered_frames(path: Path | EncodedVideo, threads: int
-                     ) -> Generator[tuple[float, av.VideoFrame]]:
-    """Yields (number, frame) from the start."""
-    with open_video(path, threads) as (container, stream):
-        yield from enumerate(container.decode(stream))
-
-
-def _timed_frames(path: Path | EncodedVideo, moments: np.ndarray,
-                  threads: int, skip: bool
-                  ) -> Generator[tuple[float, av.VideoFrame]]:
+def _stamped_frames(path: Path | EncodedVideo, moments: np.ndarray,
+                    threads: int, *, is_timed: bool, skip: bool
+                    ) -> Generator[tuple[float, av.VideoFrame]]:
     """Yields (time stamp in seconds, frame) from a frame that is on screen at
-    the first moment or before."""
-    for seeks in (True, False):
+    the first moment or before; (number, frame) from the start if not timed."""
+    for seeks in (True, False) if is_timed else (False,):
         with open_video(path, threads) as (container, stream):
             frames = (_decode_from(container, stream, moments, skip) if seeks
                       else container.decode(stream))
             if frames is None:
                 continue
-            for frame in frames:
-                if frame.pts is not None:
+            for number, frame in enumerate(frames):
+                if not is_timed:
+                    yield number, frame
+                elif frame.pts is not None:
                     yield stamp_seconds(frame.pts, stream), frame
             return
 

@@ -1,12 +1,11 @@
 """Opens the features that a run reads in place of videos, if they fit."""
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from losa_jax.data.features.files import FeatureFiles, FeatureSettings
+from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache, stored_facts
 from losa_jax.errors import InputError
 from losa_jax.models.adapters import ADAPTERS
@@ -61,10 +60,8 @@ def open_feature_files(config: Any) -> FeatureFiles:
             "--config.window.clip_samples=1 and --config.window.samples = "
             f"--config.window.tokens (now {window.clip_samples}, "
             f"{window.samples} and {window.tokens})")
-    names = {field.name for field in dataclasses.fields(FeatureSettings)}
     return FeatureFiles(
-        FeatureSettings(**{name: value for name, value
-                           in config.features.items() if name in names}),
+        config.features,
         resized_to=window.samples if window.sampling == "resize" else 0,
         cache_gib=config.data.frame_cache_gib)
 

@@ -1,9 +1,7 @@
-"""ActionFormer's head: its part of the table of names, and its public
-configuration. The names that TriDet shares are `SHARED_RULES`.
+"""ActionFormer's head: its table of names and its public configuration.
 
-Names of the public code (github.com/happyharrycn/actionformer_release) and
-of its copy in OpenTAD (github.com/sming256/OpenTAD). See `head_name_table` for
-what each name here is for.
+The public code is github.com/happyharrycn/actionformer_release;
+`head_name_table` explains each definition.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,13 +11,13 @@ import numpy as np
 
 from losa_jax.weights.head_name_table import (
     BLOCK,
-    NORM,
-    PLACE,
+    PATH,
     SHARED_RULES,
     HeadRule,
     depthwise,
-    flat,
+    layer,
     model_section,
+    norm,
     per_level,
     pointwise,
     shape_settings,
@@ -29,27 +27,24 @@ from losa_jax.weights.head_name_table import (
 MODEL_NAME = "LocPointTransformer"
 RULES = (
     *SHARED_RULES,
-    HeadRule(BLOCK + r"ln(\d)" + NORM, PLACE + r"norm\3/\4", flat),
-    HeadRule(BLOCK + r"attn\.(query|key|value)_conv\.conv\.weight",
-             PLACE + r"attn/\3_conv/kernel", depthwise),
-    HeadRule(BLOCK + r"attn\.(query|key|value)_norm" + NORM,
-             PLACE + r"attn/\3_norm/\4", flat),
-    HeadRule(BLOCK + r"attn\.(query|key|value|proj)\.weight",
-             PLACE + r"attn/\3/kernel", pointwise),
-    HeadRule(BLOCK + r"attn\.(query|key|value|proj)\.bias",
-             PLACE + r"attn/\3/bias", flat),
-    HeadRule(BLOCK + r"attn\.rel_pe", PLACE + "attn/relative",
+    *norm(BLOCK + r"ln(\d)", PATH + r"norm\3"),
+    *layer(BLOCK + r"attn\.(query|key|value)_conv\.conv",
+           PATH + r"attn/\3_conv", depthwise),
+    *norm(BLOCK + r"attn\.(query|key|value)_norm", PATH + r"attn/\3_norm"),
+    *layer(BLOCK + r"attn\.(query|key|value|proj)", PATH + r"attn/\3",
+           pointwise),
+    HeadRule(BLOCK + r"attn\.rel_pe", PATH + "attn/relative",
              lambda array: array[0, 0]),
 )
 
 
 def recognizes(names: Iterable[str]) -> bool:
-    """Whether the blocks of the pyramid are transformers."""
+    """Returns whether the blocks of the pyramid are transformers."""
     return any(".attn." in name for name in names)
 
 
 def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns keys of the config section `head`; see `heads`."""
+    """Returns the settings of a public configuration."""
     model = model_section(public, "convTransformer")
     return {
         "kind": "actionformer",
@@ -60,7 +55,7 @@ def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def infer_settings(parameters: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns what shapes tell: neither attention heads and windows, nor
+    """Returns what shapes show: neither attention heads and windows, nor
     absolute positions, nor dropout."""
     return {"kind": "actionformer", **shape_settings(parameters),
             "relative_positions": any(name.endswith("attn/relative")

@@ -1,4 +1,4 @@
-"""Opens files of weights to unread tensors, of whatever model they are."""
+"""Opens the files of any model's weights as tensors that are not read yet."""
 
 import dataclasses
 import json
@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from losa_jax.errors import InputError
 from losa_jax.weights.torch_pickle import LazyTensor, load_torch_zip
 
-# Keys under which training programs save a state dict, outermost first.
-WRAPPERS = ("module", "model", "state_dict")
+SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
+    ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
+    ("BF16", ml_dtypes.bfloat16), ("I64", np.int64), ("I32", np.int32))}
 
 
 class Tensor(Protocol):
-    """A tensor of some file: its shape is known before it is read."""
+    """A tensor of some file, whose shape is known before it is read."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -31,53 +32,44 @@ class Tensor(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFile:
-    """A public checkpoint: one file, or the parts of one.
+    """A public checkpoint of one or several files.
 
     Attributes:
-      path: as it was named.
+      path: as the user gave it.
       contents: (file, its content) of each part; tensors are unread and may
         lie under further keys.
-      own_facts: JSON that this program wrote into the file, "" without.
+      metadata: JSON that this program wrote into the file, or "".
       config_path: where Hugging Face puts the model's config.
       notes: for people.
     """
 
     path: Path
     contents: tuple[tuple[Path, Any], ...]
-    own_facts: str
+    metadata: str
     config_path: Path
     notes: tuple[str, ...]
 
-    def state_dict(self, wrappers: tuple[str, ...] = WRAPPERS
+    def state_dict(self, *wrappers: str
                    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Returns {name: tensor}, and the keys that they lay under.
+        """Returns {name: tensor} and the keys under which they lay.
 
         Args:
-          wrappers: keys to look under, those to prefer first.
+          wrappers: keys that may hold the state dict, the preferred first,
+            before those that most training programs use.
 
         Raises:
           InputError: parts share a name.
         """
+        wrappers = (*wrappers, "module", "model", "state_dict")
         tensors: dict[str, Tensor] = {}
         keys: tuple[str, ...] = ()
         for path, content in self.contents:
-            part, keys = _unwrapped(content, wrappers)
+            part, keys = _unwrap(content, wrappers)
             if twice := sorted(set(tensors) & set(part)):
                 raise InputError(f"{path}: {twice[0]} is in an earlier part "
                                  "too: fetch all parts again")
             tensors |= part
         return tensors, keys
-
-    def without_tensors(self) -> InputError:
-        """The error for a file whose state dict is empty or nowhere."""
-        path, content = self.contents[0]
-        if not isinstance(content, Mapping):
-            what = f"holds a {type(content).__name__}, not a state dict"
-        else:
-            what = ("no tensors in it; keys: "
-                    f"{', '.join(map(str, list(content)[:8]))}")
-        return InputError(f"{path}: {what}: save the model's state dict "
-                          "alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +91,9 @@ def open_file(path: str | Path) -> CheckpointFile:
       InputError: missing, damaged, or not a checkpoint.
     """
     path = Path(path)
-    notes: list[str] = []
     contents: list[tuple[Path, Any]] = []
-    own_facts = ""
-    files = _weight_files(path, notes)
+    own_metadata = ""
+    files = _weight_files(path)
     for file in files:
         if not file.is_file():
             raise InputError(f"{file}: no such file: check the path")
@@ -112,14 +103,15 @@ def open_file(path: str | Path) -> CheckpointFile:
             content = metadata = load_torch_zip(file)
         if isinstance(metadata, Mapping) and isinstance(
                 metadata.get("losa_jax"), str):
-            own_facts = metadata["losa_jax"]
+            own_metadata = metadata["losa_jax"]
         contents.append((file, content))
-    return CheckpointFile(path, tuple(contents), own_facts,
-                          files[0].with_name("config.json"), tuple(notes))
+    notes = (f"{len(files)} weight files",) if len(files) > 1 else ()
+    return CheckpointFile(path, tuple(contents), own_metadata,
+                          files[0].with_name("config.json"), notes)
 
 
-def _weight_files(path: Path, notes: list[str]) -> list[Path]:
-    """The file itself, or those of a Hugging Face folder."""
+def _weight_files(path: Path) -> list[Path]:
+    """Returns the file itself, or those of a Hugging Face folder."""
     if not path.is_dir():
         return [path]
     if (path / "backbone.json").is_file():
@@ -141,37 +133,38 @@ def _weight_files(path: Path, notes: list[str]) -> list[Path]:
         if not parts or outside:
             raise InputError(f"{index}: names no file, or one outside the "
                              f"folder: {outside}; fetch it again")
-        notes.append(f"{len(parts)} weight files")
         return [path / part for part in parts]
     return [path / "model.safetensors"]
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns tensors by name, unread, and the metadata of the file."""
-    names = {"F64": np.float64, "F32": np.float32, "F16": np.float16,
-             "BF16": ml_dtypes.bfloat16, "I64": np.int64, "I32": np.int32}
+    """Returns the unread tensors by name, and the metadata of the file.
+
+    Raises:
+      InputError: damaged, or a dtype that is not supported.
+    """
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(name)
-                dtype = names.get(part.get_dtype())
+                dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
                 if dtype is None:
                     raise InputError(f"{path}: tensor {name} has type "
                                      f"{part.get_dtype()}, not supported: "
                                      "save it as float32, float16 or "
                                      "bfloat16")
                 tensors[name] = _SafeTensor(
-                    path, name, tuple(part.get_shape()), np.dtype(dtype))
+                    path, name, tuple(part.get_shape()), dtype)
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); "
-                         "fetch it again") from error
+        raise InputError(f"{path}: not a complete safetensors file "
+                         f"({error}); fetch it again") from error
     return tensors, metadata
 
 
-def _unwrapped(content: Any, wrappers: tuple[str, ...]
-               ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _unwrap(content: Any, wrappers: tuple[str, ...]
+            ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     keys: list[str] = []
     while isinstance(content, Mapping):
         key = next((key for key in wrappers
@@ -181,6 +174,6 @@ def _unwrapped(content: Any, wrappers: tuple[str, ...]
         keys.append(key)
         content = content[key]
     if not isinstance(content, Mapping):
-        return {}, tuple(keys)
+        return {}, ()
     return {str(name): value for name, value in content.items()
             if isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)

@@ -1,19 +1,23 @@
-"""What the tables of heads are made of, and what ActionFormer's and TriDet's
-have in common: embedding, MLPs, neck and output branches.
+"""What ActionFormer's and TriDet's tables of names have in common.
 
-A head's module (`actionformer`, `tridet`) has
+The module of a detection head (`actionformer`, `tridet`) defines
 
-    MODEL_NAME       "model_name" of the public configuration
-    RULES            its table
-    recognizes(names) -> bool            whether public tensors are its own
-    head_settings(public) -> dict        keys of the config section `head`,
-                                         from a public configuration
-    infer_settings(flat) -> dict         the same, as far as the shapes of
-                                         our parameters tell
+    MODEL_NAME: str
+        "model_name" of the public configuration.
+    RULES: tuple[HeadRule, ...]
+        the names of the public code and of its copy in OpenTAD
+        (github.com/sming256/OpenTAD).
+    recognizes(names) -> bool
+        whether tensors of these public names are of this head.
+    head_settings(public) -> dict
+        keys of the config section `head`, in_width, num_classes and
+        max_tokens, from a public configuration.
+    infer_settings(parameters) -> dict
+        the same, as far as the shapes of the converted parameters show.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,110 +29,100 @@ class HeadRule(NamedTuple):
     """Tensors of one form.
 
     Attributes:
-      source: regular expression of the public name, OpenTAD's copy of the
-        head included.
-      ours: what it becomes; a last "weight" is then called "scale".
-      to_ours: what becomes of the array.
+      source: regular expression of the public name.
+      parameter: path of the parameter, a template of that expression.
+      to_flax: layout of the parameter from PyTorch's.
     """
 
     source: str
-    ours: str
-    to_ours: Callable[[np.ndarray], np.ndarray]
+    parameter: str
+    to_flax: Callable[[np.ndarray], np.ndarray]
 
 
-# Vectors of ours lie flat; time kernels are [k, in, out], depthwise ones
-# [k, c], pointwise ones [in, out]. PyTorch's are [out, in, k].
-def flat(array: np.ndarray) -> np.ndarray:
-    """A vector, or what PyTorch keeps as [1, c, 1]."""
-    return array.reshape(-1)
-
-
+# PyTorch's kernels are [out, in, k]; Flax's are [k, in, out].
 def conv(array: np.ndarray) -> np.ndarray:
-    """A convolution over time."""
+    """Returns the kernel of a convolution over time."""
     return array.transpose(2, 1, 0)
 
 
 def depthwise(array: np.ndarray) -> np.ndarray:
-    """A convolution over time of each channel alone."""
+    """Returns a depthwise kernel [k, c] from [c, 1, k]."""
     return array[:, 0].T
 
 
 def pointwise(array: np.ndarray) -> np.ndarray:
-    """A convolution of kernel size one: a linear map."""
+    """Returns the matrix [in, out] of a convolution of kernel size one."""
     return array[:, :, 0].T
 
 
+def vector(array: np.ndarray) -> np.ndarray:
+    """Returns a vector, which PyTorch may keep as [1, c, 1]."""
+    return array.reshape(-1)
+
+
+def layer(source: str, parameter: str,
+          to_flax: Callable[[np.ndarray], np.ndarray]
+          ) -> tuple[HeadRule, HeadRule]:
+    """Returns the rules of a layer's kernel and bias."""
+    return (HeadRule(rf"{source}\.weight", f"{parameter}/kernel", to_flax),
+            HeadRule(rf"{source}\.bias", f"{parameter}/bias", vector))
+
+
+def norm(source: str, parameter: str) -> tuple[HeadRule, HeadRule]:
+    """Returns the rules of a norm's scale and bias."""
+    return (HeadRule(rf"{source}\.weight", f"{parameter}/scale", vector),
+            HeadRule(rf"{source}\.bias", f"{parameter}/bias", vector))
+
+
+# A block of the pyramid: its public name, and its path.
 BLOCK = r"(?:backbone|projection)\.(stem|branch)\.(\d+)\."
-PLACE = r"pyramid/\1/\2/"
-NORM = r"\.(weight|bias)"
+PATH = r"pyramid/\1/\2/"
 
 
-def branch_rules(ours: str, public: str, last: str, convs: str, out: str
-                 ) -> tuple[HeadRule, ...]:
-    """The rules of an output branch.
+def branch(path: str, public: str, last: str, convs: str, out: str
+           ) -> tuple[HeadRule, ...]:
+    """Returns the rules of an output branch.
 
     Args:
-      ours: its name in our head.
-      public: module of the public code, and `last`: its last convolution.
+      path: of the branch.
+      public, last: the public code's module, and its last convolution.
       convs, out: OpenTAD's names of its convolutions, and of the last.
     """
     return (
-        HeadRule(rf"{public}\.head\.(\d+)\.conv\.weight",
-                 rf"{ours}/convs/\1/conv/kernel", conv),
-        HeadRule(rf"{public}\.head\.(\d+)\.conv\.bias",
-                 rf"{ours}/convs/\1/conv/bias", flat),
-        HeadRule(rf"{public}\.norm\.(\d+)" + NORM,
-                 rf"{ours}/convs/\1/norm/\2", flat),
-        HeadRule(rf"{public}\.{last}\.conv\.weight", f"{ours}/out/kernel",
-                 conv),
-        HeadRule(rf"{public}\.{last}\.conv\.bias", f"{ours}/out/bias", flat),
-        HeadRule(rf"rpn_head\.{convs}\.(\d+)\.conv\.weight",
-                 rf"{ours}/convs/\1/conv/kernel", conv),
-        HeadRule(rf"rpn_head\.{convs}\.(\d+)\.norm" + NORM,
-                 rf"{ours}/convs/\1/norm/\2", flat),
-        HeadRule(rf"rpn_head\.{out}\.weight", f"{ours}/out/kernel", conv),
-        HeadRule(rf"rpn_head\.{out}\.bias", f"{ours}/out/bias", flat))
+        *layer(rf"{public}\.head\.(\d+)\.conv", rf"{path}/convs/\1/conv", conv),
+        *norm(rf"{public}\.norm\.(\d+)", rf"{path}/convs/\1/norm"),
+        *layer(rf"{public}\.{last}\.conv", f"{path}/out", conv),
+        *layer(rf"rpn_head\.{convs}\.(\d+)\.conv", rf"{path}/convs/\1/conv",
+               conv),
+        *norm(rf"rpn_head\.{convs}\.(\d+)\.norm", rf"{path}/convs/\1/norm"),
+        *layer(rf"rpn_head\.{out}", f"{path}/out", conv))
 
 
 SHARED_RULES = (
-    HeadRule(r"backbone\.embd\.(\d+)\.conv\.weight",
-             r"pyramid/embedding/\1/conv/kernel", conv),
-    HeadRule(r"backbone\.embd\.(\d+)\.conv\.bias",
-             r"pyramid/embedding/\1/conv/bias", flat),
-    HeadRule(r"backbone\.embd_norm\.(\d+)" + NORM,
-             r"pyramid/embedding/\1/norm/\2", flat),
-    HeadRule(r"projection\.embed\.(\d+)\.conv\.weight",
-             r"pyramid/embedding/\1/conv/kernel", conv),
-    HeadRule(r"projection\.embed\.(\d+)\.norm" + NORM,
-             r"pyramid/embedding/\1/norm/\2", flat),
-    HeadRule(BLOCK + r"mlp\.0\.weight", PLACE + "fc1/kernel", pointwise),
-    HeadRule(BLOCK + r"mlp\.0\.bias", PLACE + "fc1/bias", flat),
-    HeadRule(BLOCK + r"mlp\.[23]\.weight", PLACE + "fc2/kernel", pointwise),
-    HeadRule(BLOCK + r"mlp\.[23]\.bias", PLACE + "fc2/bias", flat),
-    HeadRule(BLOCK + r"drop_path_(attn|out|mlp)\.scale", PLACE + r"\3_scale",
-             flat),
-    HeadRule(r"neck\.fpn_norms\.(\d+)" + NORM, r"neck/norms/\1/\2", flat),
-    HeadRule(r"neck\.lateral_convs\.(\d+)\.conv\.weight",
-             r"neck/lateral/\1/kernel", conv),
-    HeadRule(r"neck\.lateral_convs\.(\d+)\.conv\.bias",
-             r"neck/lateral/\1/bias", flat),
-    HeadRule(r"neck\.fpn_convs\.(\d+)\.conv\.weight",
-             r"neck/smooth/\1/kernel", depthwise),
-    HeadRule(r"neck\.fpn_convs\.(\d+)\.conv\.bias",
-             r"neck/smooth/\1/bias", flat),
-    *branch_rules("cls", "cls_head", "cls_head", "cls_convs", "cls_head"),
-    *branch_rules("reg", "reg_head", "offset_head", "reg_convs", "reg_head"),
+    *layer(r"(?:backbone\.embd|projection\.embed)\.(\d+)\.conv",
+           r"pyramid/embedding/\1/conv", conv),
+    *norm(r"backbone\.embd_norm\.(\d+)", r"pyramid/embedding/\1/norm"),
+    *norm(r"projection\.embed\.(\d+)\.norm", r"pyramid/embedding/\1/norm"),
+    *layer(BLOCK + r"mlp\.0", PATH + "fc1", pointwise),
+    *layer(BLOCK + r"mlp\.[23]", PATH + "fc2", pointwise),
+    HeadRule(BLOCK + r"drop_path_(attn|out|mlp)\.scale", PATH + r"\3_scale",
+             vector),
+    *norm(r"neck\.fpn_norms\.(\d+)", r"neck/norms/\1"),
+    *layer(r"neck\.lateral_convs\.(\d+)\.conv", r"neck/lateral/\1", conv),
+    *layer(r"neck\.fpn_convs\.(\d+)\.conv", r"neck/smooth/\1", depthwise),
+    *branch("cls", "cls_head", "cls_head", "cls_convs", "cls_head"),
+    *branch("reg", "reg_head", "offset_head", "reg_convs", "reg_head"),
 )
 _LEVEL_SCALE = r"(?:reg_head|rpn_head)\.scale\.(\d+)\.scale"
 # Buffers and tables that are no parameters.
-_IGNORED = (r"point_generator\..*", r"backbone\.pos_embd",
-            r"projection\.pos_embed", r"rpn_head\.loss_normalizer",
-            r"rpn_head\.prior_generator\..*", r".*\.l_norm\..*")
+_IGNORED = (r"point_generator\..*|backbone\.pos_embd|projection\.pos_embed"
+            r"|rpn_head\.(loss_normalizer|prior_generator\..*)"
+            r"|.*\.l_norm\..*")
 
 
-def apply_rules(rules: Sequence[HeadRule], tensors: Mapping[str, np.ndarray]
+def apply_rules(rules: Iterable[HeadRule], tensors: Mapping[str, np.ndarray]
                 ) -> dict[str, np.ndarray]:
-    """Returns flat parameters of our head.
+    """Returns the flat parameters of a head.
 
     Args:
       rules: of the head.
@@ -141,15 +135,14 @@ def apply_rules(rules: Sequence[HeadRule], tensors: Mapping[str, np.ndarray]
     scales: dict[int, float] = {}
     unknown = []
     for name, array in tensors.items():
-        array = np.asarray(array)
-        rule = next((rule for rule in rules
-                     if re.fullmatch(rule.source, name)), None)
+        hit = next(((match, rule) for rule in rules
+                    if (match := re.fullmatch(rule.source, name))), None)
         if level := re.fullmatch(_LEVEL_SCALE, name):
             scales[int(level[1])] = float(array.reshape(()))
-        elif rule is not None:
-            ours = re.sub(rule.source, rule.ours, name)
-            parameters[re.sub("weight$", "scale", ours)] = rule.to_ours(array)
-        elif not any(re.fullmatch(pattern, name) for pattern in _IGNORED):
+        elif hit:
+            match, rule = hit
+            parameters[match.expand(rule.parameter)] = rule.to_flax(array)
+        elif not re.fullmatch(_IGNORED, name):
             unknown.append(name)
     if unknown or not scales:
         raise InputError(
@@ -170,27 +163,22 @@ def model_section(public: Mapping[str, Any], backbone_type: str
     """Returns the settings of the model in a public configuration.
 
     Args:
-      public: the file's content: "model_name", "model", "train_cfg",
-        "dataset".
-      backbone_type: the only one that ours has.
+      public: see `head_folder.head_settings`.
+      backbone_type: the only one that our head has.
 
     Raises:
-      InputError: an option that ours does not have.
+      InputError: an option that our head does not have.
     """
     data = public.get("dataset", {})
     model = {**{key: data[key] for key in (
         "input_dim", "num_classes", "max_seq_len") if key in data},
         **public.get("model", {})}
-    wrong = []
-    backbone = model.get("backbone_type", backbone_type)
-    if backbone != backbone_type:
-        wrong.append(f"backbone_type={backbone}")
-    if model.get("scale_factor", 2) != 2:
-        wrong.append(f"scale_factor={model['scale_factor']}")
-    if model.get("fpn_start_level", 0):
-        wrong.append(f"fpn_start_level={model['fpn_start_level']}")
+    only = {"backbone_type": backbone_type, "scale_factor": 2,
+            "fpn_start_level": 0}
+    wrong = [f"{key}={model[key]}" for key, value in only.items()
+             if (model.get(key) or value) != value]
     if wrong:
-        raise InputError("these options of the public code are not built: "
+        raise InputError("these options of the public code are not supported: "
                          + ", ".join(wrong) + "; convert a head that was "
                          "trained without them, or train one here")
     return model
@@ -198,8 +186,9 @@ def model_section(public: Mapping[str, Any], backbone_type: str
 
 def shared_settings(model: Mapping[str, Any], train: Mapping[str, Any]
                     ) -> dict[str, Any]:
-    """Returns keys of the config section `head`, and in_width, num_classes
-    and max_tokens; what a file leaves out has the public code's default.
+    """Returns the settings that both heads have.
+
+    What a file leaves out has the public code's default.
 
     Args:
       model: of `model_section`.
@@ -233,42 +222,38 @@ def shared_settings(model: Mapping[str, Any], train: Mapping[str, Any]
 
 
 def per_level(value: int | Sequence[int]) -> tuple[int, ...]:
-    """One number for all levels, or one for each."""
+    """Returns one number for all levels, or one for each."""
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
-# --- Settings that shapes tell ----------------------------------------------
+# --- Settings that shapes show ----------------------------------------------
 
 
 def shape_settings(parameters: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns keys of the config section `head` that the shapes tell."""
+    """Returns the settings of both heads that shapes show."""
     def count(prefix: str) -> int:
-        numbers = {name.removeprefix(prefix).split("/")[0]
-                   for name in parameters if name.startswith(prefix)}
-        return len(numbers)
+        return len({name.removeprefix(prefix).split("/")[0]
+                    for name in parameters if name.startswith(prefix)})
 
-    def shape(name: str) -> tuple[int, ...]:
-        return parameters[name].shape
-
-    first = shape("pyramid/embedding/0/conv/kernel")
-    has_neck = "neck/lateral/0/kernel" in parameters
+    kernel, in_width, width = parameters["pyramid/embedding/0/conv/kernel"
+                                         ].shape
+    head_kernel, head_width, num_classes = parameters["cls/out/kernel"].shape
+    lateral = parameters.get("neck/lateral/0/kernel")
     settings: dict[str, Any] = {
-        "in_width": first[1], "width": first[2],
-        "embedding_kernel": first[0],
-        "num_classes": shape("cls/out/kernel")[2],
+        "in_width": in_width, "width": width, "embedding_kernel": kernel,
+        "num_classes": num_classes,
         "num_levels": 1 + count("pyramid/branch/"),
         "num_embedding_convs": count("pyramid/embedding/"),
         "embedding_norm": "pyramid/embedding/0/norm/scale" in parameters,
         "num_stem_blocks": count("pyramid/stem/"),
-        "neck": "fpn" if has_neck else "identity",
+        "neck": "identity" if lateral is None else "fpn",
         "neck_norm": "neck/norms/0/scale" in parameters,
         "head_layers": 1 + count("cls/convs/"),
-        "head_kernel": shape("cls/out/kernel")[0],
-        "head_width": shape("cls/out/kernel")[1],
+        "head_kernel": head_kernel, "head_width": head_width,
         "head_norm": "cls/convs/0/norm/scale" in parameters,
         "drop_path": 0.1 if any(name.endswith("mlp_scale")
                                 for name in parameters) else 0.0,
     }
-    if has_neck:
-        settings["neck_width"] = shape("neck/lateral/0/kernel")[2]
+    if lateral is not None:
+        settings["neck_width"] = lateral.shape[2]
     return settings

@@ -1,13 +1,13 @@
-"""Reads PyTorch checkpoint files without PyTorch, and without risk.
+"""Reads the files of `torch.save` without PyTorch and without running code.
 
-A `.pth` file of torch >= 1.6 is a zip: `NAME/data.pkl` describes the objects,
-`NAME/data/KEY` hold the numbers. A pickle can run any code, so this reader
-resolves no name by import: the handful that a state dict needs map to
-functions of this file, and every other name becomes an inert class that only
-remembers it. Objects of such a class may be made, so that a checkpoint with
-an optimizer or its arguments inside is read; calling an unknown name, which
-is how an attack looks, is refused but for the few calls that honest files
-contain. Either way nothing is run. Tensors stay on disk until asked for.
+A `.pth` file of torch >= 1.6 is a zip archive: `NAME/data.pkl` is a pickle of
+the objects, `NAME/data/KEY` holds the numbers of a tensor. Unpickling normally
+imports the names in the file, which can run any code. This reader imports
+nothing: the few names that a state dict needs are functions of this module,
+and every other name becomes an inert class. Instances of inert classes may be
+made, so that files with an optimizer's state are readable. Calling an unknown
+name, as an attack does, is refused, except for the calls in `_INERT_CALLS`,
+which are not carried out either. Tensors stay on disk until `read`.
 """
 
 import dataclasses
@@ -30,15 +30,25 @@ _STORAGE_DTYPES = {
     "ShortStorage": np.int16, "CharStorage": np.int8,
     "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }
+# Old pickle protocols call the module of built-ins __builtin__.
+_INERT_CALLS = frozenset(
+    [f"{module}.{name}" for module in ("builtins", "__builtin__")
+     for name in ("set", "frozenset", "list", "dict", "int", "float", "bool",
+                  "str", "bytes", "bytearray", "complex", "slice", "range")]
+    + [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core")
+       for name in ("scalar", "_reconstruct")]
+    + [f"{module}.{name}" for module in ("pathlib", "pathlib._local")
+       for name in ("PosixPath", "WindowsPath")]
+    + ["numpy.dtype", "_codecs.encode", "collections.defaultdict",
+       "collections.deque", "copyreg._reconstructor",
+       "copy_reg._reconstructor", "datetime.date", "datetime.datetime",
+       "datetime.timedelta", "torch.Size", "torch.device",
+       "torch._utils._rebuild_tensor_v3"])
 
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that still lies in the file.
-
-    Attributes:
-      shape, dtype: of the array that `read` gives.
-    """
+    """A tensor in a zip entry; strides and offset count elements."""
 
     path: Path
     entry: str
@@ -48,15 +58,15 @@ class LazyTensor:
     offset: int
 
     def __setstate__(self, _state: Any) -> None:
-        # A pickle could point the tensor at another file or place.
+        # A pickle could point the tensor at another file.
         raise InputError(f"{self.path}: its pickle rewrites a tensor: "
                          "refused. Get the file from its authors")
 
     def read(self) -> np.ndarray:
-        """The numbers, contiguous.
+        """Returns the contiguous array.
 
         Raises:
-          InputError: the file holds fewer bytes than the tensor needs.
+          InputError: the entry is damaged or too short.
         """
         count = 0 if 0 in self.shape else 1 + sum(
             (size - 1) * stride
@@ -74,17 +84,16 @@ class LazyTensor:
         if len(data) < count * itemsize:
             raise InputError(f"{self.path}: entry {self.entry} is cut short; "
                              "the file is damaged, fetch it again")
-        flat = np.frombuffer(data, self.dtype)
-        steps = tuple(stride * itemsize for stride in self.strides)
-        return np.ascontiguousarray(
-            np.lib.stride_tricks.as_strided(flat, self.shape, steps))
+        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(
+            np.frombuffer(data, self.dtype), self.shape,
+            tuple(stride * itemsize for stride in self.strides)))
 
 
 class _UnknownType(type):
-    """Makes calls of unknown names fail, unlike making their objects.
+    """Refuses calls of unknown names but allows instances of them.
 
-    Pickle makes an object by `cls.__new__` (allowed) and calls a function or
-    class by `cls(...)` (comes here).
+    Pickle makes an instance by `cls.__new__` and calls a function or class by
+    `cls(...)`, which arrives here.
     """
 
     full_name = ""
@@ -99,64 +108,51 @@ class _UnknownType(type):
         return super().__call__()
 
 
-class Unknown(metaclass=_UnknownType):
+def _ignore(*_args: Any) -> None:
+    pass
+
+
+class _Unknown(metaclass=_UnknownType):
     """Stands for an object of a class that this reader does not know."""
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Unknown":
+    # Pickle fills objects, lists, sets and dicts through these.
+    __setstate__ = append = extend = add = __setitem__ = _ignore
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "_Unknown":
         return object.__new__(cls)
-
-    def __setstate__(self, _state: Any) -> None:
-        pass
-
-    # Pickle fills lists, sets and dicts through these.
-    def append(self, _item: Any) -> None:
-        pass
-
-    def extend(self, _items: Any) -> None:
-        pass
-
-    def add(self, _item: Any) -> None:
-        pass
-
-    def __setitem__(self, _key: Any, _value: Any) -> None:
-        pass
 
 
 class _Storage(NamedTuple):
     dtype: np.dtype
 
 
-def load_torch_zip(path: str | Path) -> Any:
-    """The object that `torch.save` wrote, with `LazyTensor` leaves.
+def load_torch_zip(path: Path) -> Any:
+    """Returns the object that `torch.save` wrote, with `LazyTensor` leaves.
 
     Raises:
       InputError: not such a file, damaged, or it asks for code to be run.
     """
-    path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            described = [n for n in names if n.endswith("/data.pkl")]
-            if len(described) != 1:
+            pickles = [n for n in names if n.endswith("/data.pkl")]
+            if len(pickles) != 1:
                 raise InputError(
                     f"{path}: a zip file, but not one of torch.save (no "
                     "data.pkl in it)")
-            root = described[0].removesuffix("data.pkl")
+            root = pickles[0].removesuffix("data.pkl")
             if (root + "byteorder" in names
                     and archive.read(root + "byteorder") != b"little"):
                 raise InputError(f"{path}: big-endian checkpoints are not "
                                  "supported; save it again on a common PC")
-            description = archive.read(described[0])
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file: check the path") from error
+            content = archive.read(pickles[0])
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        hint = _not_a_zip_hint(path)
-        raise InputError(f"{path}: {hint}") from error
+        raise InputError(f"{path}: {_not_a_zip_hint(path)}") from error
     try:
-        return _Reader(description, path, root).load()
+        return _Reader(content, path, root).load()
     except InputError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way it likes
+    except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path}: data.pkl cannot be read ({error}); the "
                          "file is damaged, fetch it again") from error
 
@@ -168,16 +164,16 @@ def _not_a_zip_hint(path: Path) -> str:
         return "the zip file is cut short or damaged; fetch it again"
     if start[:1] == b"\x80":
         return ("a bare pickle, which can run code: refused. If a torch "
-                "older than 1.6 wrote it, and you trust it, save it anew: "
+                "older than 1.6 wrote it and you trust it, save it again: "
                 "torch.save(torch.load(f, weights_only=True), g)")
     return "is no PyTorch checkpoint (no zip file)"
 
 
 class _Reader(pickle.Unpickler):
-    """Knows a few names; imports none."""
+    """Unpickles without importing anything."""
 
-    def __init__(self, description: bytes, path: Path, root: str):
-        super().__init__(io.BytesIO(description), encoding="utf-8")
+    def __init__(self, content: bytes, path: Path, root: str):
+        super().__init__(io.BytesIO(content), encoding="utf-8")
         self._path, self._root = path, root
 
     def find_class(self, module: str, name: str) -> Any:
@@ -190,15 +186,15 @@ class _Reader(pickle.Unpickler):
                 return self._rebuild_tensor
             if name == "_rebuild_parameter":
                 return lambda data, *_: data
-        return _UnknownType("Unknown", (Unknown,), {
+        return _UnknownType("_Unknown", (_Unknown,), {
             "full_name": f"{module}.{name}", "path": self._path})
 
     def persistent_load(self, reference: Any) -> Any:
-        kind, storage, key, _location, _count = reference
-        if kind != "storage" or not isinstance(storage, _Storage):
+        tag, storage, key, _location, _count = reference
+        if tag != "storage" or not isinstance(storage, _Storage):
             raise InputError(f"{self._path}: unknown storage {reference!r}; "
                              "quantized or special tensors are not supported")
-        return self._path, f"{self._root}data/{key}", storage.dtype
+        return f"{self._root}data/{key}", storage.dtype
 
     def _rebuild_tensor(self, storage: Any, offset: int, shape: tuple,
                         strides: tuple, *_rest: Any) -> LazyTensor:
@@ -209,23 +205,6 @@ class _Reader(pickle.Unpickler):
             raise InputError(f"{self._path}: a tensor of shape {shape} with "
                              f"strides {strides} at {offset} makes no sense; "
                              "the file is damaged, fetch it again")
-        path, entry, dtype = storage
-        return LazyTensor(path, entry, dtype, tuple(shape), tuple(strides),
-                          offset)
-
-
-# Old pickle protocols call the module of built-ins __builtin__. None of these
-# is carried out: an inert object is made.
-_INERT_CALLS = frozenset(
-    [f"{module}.{name}" for module in ("builtins", "__builtin__")
-     for name in ("set", "frozenset", "list", "dict", "int", "float", "bool",
-                  "str", "bytes", "bytearray", "complex", "slice", "range")]
-    + [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core")
-       for name in ("scalar", "_reconstruct")]
-    + [f"{module}.{name}" for module in ("pathlib", "pathlib._local")
-       for name in ("PosixPath", "WindowsPath")]
-    + ["numpy.dtype", "_codecs.encode", "collections.defaultdict",
-       "collections.deque", "copyreg._reconstructor",
-       "copy_reg._reconstructor", "datetime.date", "datetime.datetime",
-       "datetime.timedelta", "torch.Size", "torch.device",
-       "torch._utils._rebuild_tensor_v3"])
+        entry, dtype = storage
+        return LazyTensor(self._path, entry, dtype, tuple(shape),
+                          tuple(strides), offset)

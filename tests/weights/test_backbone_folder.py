@@ -130,7 +130,7 @@ def test_only_a_converted_folder_is_replaced(tmp_path):
     (lambda d: (d / "backbone.json").unlink(), "no converted backbone"),
     (lambda d: (d / "backbone.json").write_text("{"), "damaged"),
     (lambda d: (d / "backbone.safetensors").write_bytes(
-        (d / "backbone.safetensors").read_bytes()[:-9]), "not a whole"),
+        (d / "backbone.safetensors").read_bytes()[:-9]), "not a complete"),
 ])
 def test_damaged_folders_are_refused(tmp_path, damage, message):
     _convert(_source(tmp_path), tmp_path / "out")

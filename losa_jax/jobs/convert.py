@@ -13,6 +13,7 @@ from losa_jax.models.backbones import family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.weights import backbone_folder, head_folder
 from losa_jax.weights.checkpoint_file import Tensor
+from losa_jax.weights.head_settings import head_settings
 from losa_jax.weights.name_table import FAMILIES, expected_source
 from losa_jax.weights.open_checkpoint import checkpoint_spec, open_checkpoint
 
@@ -137,7 +138,7 @@ def _public_settings(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise InputError("it holds no settings; give the YAML file that "
                              "the head was trained with")
-        return head_folder.head_settings(content)
+        return head_settings(content)
     except (OSError, ValueError, yaml.YAMLError, InputError) as error:
         raise InputError(f"--public_config={path}: {error}") from error
 

@@ -32,6 +32,4 @@ A family of backbones is a module in `name_table.FAMILIES`, under its name in
         a checkpoint in a line, for people.
     doubts(spec) -> list[str]
         a line for whatever looks odd about a checkpoint that fits.
-
-`head_name_table` says what the module of a detection head defines.
 """

@@ -5,9 +5,8 @@ what is known of the head.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_file, write_text
-from losa_jax.weights import actionformer, tridet
 from losa_jax.weights.checkpoint_file import Tensor, open_file
-from losa_jax.weights.head_name_table import apply_rules
+from losa_jax.weights.head_names import from_public
+from losa_jax.weights.head_settings import infer_settings
 
-HEAD_MODULES = (actionformer, tridet)
 ARRAYS_FILE = "head.safetensors"
 FACTS_FILE = "head.json"
 FORMAT_VERSION = 1
@@ -61,42 +59,6 @@ def _is_opentad(names: Iterable[str]) -> bool:
     return any(name.startswith("rpn_head.") for name in names)
 
 
-def from_public(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the flat parameters of a head.
-
-    Args:
-      tensors: {public name, without prefix: array}.
-
-    Raises:
-      InputError: names that are in no rule.
-    """
-    return apply_rules(_head_of(tensors).RULES, tensors)
-
-
-def _head_of(names: Iterable[str]) -> ModuleType:
-    return next((module for module in HEAD_MODULES
-                 if module.recognizes(names)), actionformer)
-
-
-def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns keys of the config section `head`, and in_width, num_classes
-    and max_tokens, for a public configuration.
-
-    Args:
-      public: the YAML file's content: "model_name", "model", "train_cfg",
-        "dataset"; what it leaves out has the public code's default.
-
-    Raises:
-      InputError: another model, or an option that our head does not have.
-    """
-    modules = {module.MODEL_NAME: module for module in HEAD_MODULES}
-    name = public.get("model_name", actionformer.MODEL_NAME)
-    if name not in modules:
-        raise InputError(f"model_name {name!r}: known are "
-                         f"{', '.join(modules)}")
-    return modules[name].head_settings(public)
-
-
 def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
                  ) -> dict[str, Any]:
     """Writes a folder; returns the content of its `head.json`.
@@ -125,10 +87,10 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
     if wrong:
         raise InputError(f"{source}: not finite: {', '.join(wrong[:8])}; "
                          "take the checkpoint of another epoch")
-    settings = _head_of(tensors).infer_settings(parameters)
     facts = {"format_version": FORMAT_VERSION, "source": Path(source).name,
              "taken": entry,
-             "settings": {**settings, "opentad": _is_opentad(tensors)}}
+             "settings": {**infer_settings(parameters),
+                          "opentad": _is_opentad(tensors)}}
     output.mkdir(parents=True, exist_ok=True)
     # The facts come last: without them the folder is no converted head.
     (output / FACTS_FILE).unlink(missing_ok=True)

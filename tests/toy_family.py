@@ -102,8 +102,7 @@ def recognizes(names):
 
 
 def rename_tensors(tensors, config):
-    return Renamed(rename(tensors, [(r"module\.(.*)", r"\1")]), {}, (),
-                   "toy's")
+    return Renamed(rename(tensors, [(r"module\.(.*)", r"\1")]), {}, ())
 
 
 def infer_spec(tensors, *, patch=None, clip_frames=None, image_size=None):
@@ -114,7 +113,3 @@ def infer_spec(tensors, *, patch=None, clip_frames=None, image_size=None):
 
 def describe(spec):
     return f"{spec.depth} blocks of width {spec.width}"
-
-
-def doubts(spec):
-    return []

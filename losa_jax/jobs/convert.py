@@ -17,9 +17,6 @@ from losa_jax.weights.head_settings import head_settings
 from losa_jax.weights.name_table import FAMILIES, expected_source
 from losa_jax.weights.open_checkpoint import checkpoint_spec, open_checkpoint
 
-# A clip of more patches than this a side shows no more, and takes longer.
-_MAX_PATCHES = 8
-
 
 def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
     """Prints what a checkpoint of a backbone or head is.
@@ -27,7 +24,7 @@ def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
     Args:
       path: of the checkpoint.
       ema: of a head, take the moving average.
-      sizes: what no tensor shows: see `checkpoint_spec`.
+      sizes: what no tensor of a backbone shows: see `checkpoint_spec`.
 
     Raises:
       InputError: missing, damaged, or not a checkpoint.
@@ -40,24 +37,19 @@ def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
               f"{entry}")
         return
     checkpoint = open_checkpoint(path)
-    _print_tensors(checkpoint.tensors)
+    tensors = checkpoint.tensors
+    _print_tensors(tensors)
     for note in checkpoint.notes:
         print(f"note: {note}")
-    values = checkpoint.tensors.values()
-    count = sum(int(np.prod(tensor.shape)) for tensor in values)
-    dtypes = ", ".join(sorted({tensor.dtype.name for tensor in values}))
-    print(f"{len(values)} tensors, {count:,} numbers, {dtypes}")
+    count = sum(int(np.prod(tensor.shape)) for tensor in tensors.values())
+    dtypes = sorted({tensor.dtype.name for tensor in tensors.values()})
+    print(f"{len(tensors)} tensors, {count:,} numbers, {', '.join(dtypes)}")
     try:
         spec = checkpoint_spec(checkpoint, **sizes)
+        description = FAMILIES[checkpoint.family].describe(spec)
     except InputError as error:
-        print(f"what it is: {checkpoint.layout} names; {error}")
-        return
-    task = ("fine-tuned classifier" if getattr(spec, "num_classes", 0) else
-            "encoder of a pre-training checkpoint" if any(
-                "pre-training" in note for note in checkpoint.notes)
-            else "encoder")
-    print(f"what it is: {checkpoint.layout} {task}, {_describe(spec)}")
-    _print_doubts(spec)
+        description = f"{error}"
+    print(f"what it is: {description}")
 
 
 def _print_tensors(tensors: Mapping[str, Tensor]) -> None:
@@ -65,15 +57,6 @@ def _print_tensors(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         print(f"{name:<{width}}  {tensor.dtype.name:<9} "
               f"{tuple(tensor.shape)}")
-
-
-def _describe(spec: BackboneSpec) -> str:
-    return FAMILIES[family_of(spec)].describe(spec)
-
-
-def _print_doubts(spec: BackboneSpec) -> None:
-    for line in FAMILIES[family_of(spec)].doubts(spec):
-        print(f"note: {line}")
 
 
 def convert(path: Path, output: Path, *, verify: bool = False,
@@ -84,8 +67,8 @@ def convert(path: Path, output: Path, *, verify: bool = False,
     Args:
       path: of the checkpoint.
       output: the folder to make.
-      verify: read back what was written and compare it (backbones).
-      dtype: of the weights written (backbones); None keeps theirs.
+      verify: of a backbone, read back what was written and compare it.
+      dtype: of a backbone, the dtype to write; None keeps the checkpoint's.
       ema: of a head, take the moving average.
       public_config: YAML file for what no tensor of a head shows.
       sizes: what no tensor of a backbone shows: see `checkpoint_spec`.
@@ -102,9 +85,8 @@ def convert(path: Path, output: Path, *, verify: bool = False,
     _, params, _ = backbone_folder.open_backbone(output)
     count = sum(array.size for array in params.values())
     size = (output / backbone_folder.ARRAYS_FILE).stat().st_size
-    print(f"wrote {output}: {_describe(spec)}; {count:,} "
-          f"parameters, {size / 2**20:.1f} MiB")
-    _print_doubts(spec)
+    print(f"wrote {output}: {FAMILIES[family_of(spec)].describe(spec)}; "
+          f"{count:,} parameters, {size / 2**20:.1f} MiB")
     if verify:
         _verify(path, output, spec, params)
 
@@ -123,11 +105,10 @@ def _convert_head(path: Path, output: Path, ema: bool,
           f"parameters ({facts['taken']}), {settings['in_width']} channels, "
           f"{settings['num_classes']} classes. To use it:")
     for name, value in settings.items():
-        if name in ("in_width", "num_classes", "max_tokens"):
-            continue
-        text = (f"'{tuple(value)}'" if isinstance(value, (list, tuple))
-                else value)
-        print(f"    --config.head.{name}={text}")
+        if name not in ("in_width", "num_classes", "max_tokens"):
+            text = (f"'{tuple(value)}'" if isinstance(value, (list, tuple))
+                    else value)
+            print(f"    --config.head.{name}={text}")
     print(f"    --config.head.checkpoint={output} "
           f"--config.head.reference_masking=True{remark}")
 
@@ -146,30 +127,27 @@ def _public_settings(path: Path) -> dict[str, Any]:
 def _verify(path: Path, output: Path, spec: BackboneSpec,
             params: Mapping[str, np.ndarray]) -> None:
     """Compares the folder with the checkpoint, and runs a random clip."""
-    source = open_checkpoint(path).tensors
-    expected = expected_source(spec)
-    wrong = [name for name, place in expected.items()
-             if not _equal(place.of(params, spec), source[name])]
+    tensors = open_checkpoint(path).tensors
+    wrong, places = [], expected_source(spec)
+    for name, place in places.items():
+        array = place.of(params, spec)
+        if not np.array_equal(array, tensors[name].read().astype(array.dtype)):
+            wrong.append(name)
     if wrong:
         raise InputError(f"{output}: {len(wrong)} tensors differ from {path}: "
                          f"{', '.join(wrong[:8])}; delete it and convert "
                          "again")
-    print(f"verified: {len(expected)} tensors equal")
-    size = (min(side, _MAX_PATCHES * spec.patch) for side in spec.image_size)
+    # More than 8 patches a side would only take longer.
+    size = (min(side, 8 * spec.patch) for side in spec.image_size)
     clip = np.random.default_rng(0).integers(
         0, 256, (1, spec.clip_frames, *size, 3), np.uint8)
     backbone = backbone_folder.load_backbone(output, dtype="bfloat16")
-    last = np.asarray(backbone.features(
-        jnp.asarray(clip), dtype="bfloat16").last)
+    last = backbone.features(jnp.asarray(clip), dtype="bfloat16").last
     if not np.isfinite(last).all():
         raise InputError(f"{output}: features of a random clip are not "
                          "finite; the checkpoint is damaged")
-    print("verified: features of a random clip are finite, largest "
-          f"{np.abs(last).max():.3g}")
-
-
-def _equal(array: np.ndarray, tensor: Tensor) -> bool:
-    return np.array_equal(array, tensor.read().astype(array.dtype))
+    print(f"verified: {len(places)} tensors equal, features of a random clip "
+          f"are finite, largest {np.abs(last).max():.3g}")
 
 
 def to_torch(folder: Path, output: Path) -> None:

@@ -30,6 +30,4 @@ A family of backbones is a module in `name_table.FAMILIES`, under its name in
         errors are reported afterwards, all in one message.
     describe(spec) -> str
         a checkpoint in a line, for people.
-    doubts(spec) -> list[str]
-        a line for whatever looks odd about a checkpoint that fits.
 """

@@ -52,12 +52,7 @@ _SAFETENSORS_NAMES = {dtype: name
 
 @dataclasses.dataclass(frozen=True)
 class BackboneInfo:
-    """Where a converted backbone is from.
-
-    Attributes:
-      fingerprint: SHA-256 of the arrays file, hexadecimal.
-      source: name of the checkpoint it was converted from.
-    """
+    """SHA-256 of the arrays file (hexadecimal); name of the checkpoint."""
 
     fingerprint: str
     source: str
@@ -76,12 +71,11 @@ def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
         compute dtype is an argument of `features`.
 
     Returns:
-      an `nnx.Module` whose `spec` has `width`, `depth`, `clip_frames`,
-      `patch` and so on. Its `features(clips, taps=())` takes clips uint8 or
-      float [n, f, H, W, 3], RGB 0..255, to `last` float32 [n, u, c], the
-      mean over space of the last block at u temporal tokens, and `taps`
-      [k, n, u, h, w, c], the outputs of the given blocks, standardized over
-      channels unless `tap_norm=False`.
+      an `nnx.Module` with a `spec` (`width`, `depth`, `clip_frames`, ...).
+      Its `features` takes clips, uint8 or float [n, f, H, W, 3], RGB 0..255,
+      and returns `last`, float32 [n, u, c], the mean over space of the last
+      block at u temporal tokens, and `taps`, [k, n, u, h, w, c], the outputs
+      of the given blocks, standardized over channels.
 
     Raises:
       InputError: no such folder, or arrays that do not fit its description.
@@ -111,25 +105,21 @@ def open_backbone(folder: str | Path
             f"--output={folder}`")
     try:
         facts = json.loads(facts_path.read_text())
-        version = facts["format_version"]
         # The first folders name no family.
         family = facts.get("family", "videomae")
-        if version == FORMAT_VERSION and family in BACKBONES:
-            spec = BACKBONES[family].spec(**{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in facts["spec"].items()})
+        if facts["format_version"] != FORMAT_VERSION or (
+                family not in BACKBONES):
+            raise InputError(f"format {facts['format_version']} of the family "
+                             f"{family!r}; this program reads format "
+                             f"{FORMAT_VERSION} of {', '.join(BACKBONES)}")
+        spec = BACKBONES[family].spec(**{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in facts["spec"].items()})
         info = BackboneInfo(facts["sha256"], facts["source"])
     except (ValueError, KeyError, TypeError, AttributeError,
             InputError) as error:
-        raise InputError(f"{facts_path}: damaged ({error!r}); convert the "
-                         "checkpoint again") from error
-    if version != FORMAT_VERSION:
-        raise InputError(f"{facts_path}: format {version}, this program "
-                         f"reads {FORMAT_VERSION}; convert it again")
-    if family not in BACKBONES:
-        raise InputError(f"{facts_path}: of the family {family!r}, this "
-                         f"program has {', '.join(BACKBONES)}; use a newer "
-                         "program")
+        raise InputError(f"{facts_path} cannot be read ({error!r}); convert "
+                         "the checkpoint again") from error
     tensors, _ = open_safetensors(folder / ARRAYS_FILE)
     expected = expected_shapes(spec)
     actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -36,40 +36,35 @@ class CheckpointFile:
 
     Attributes:
       path: as the user gave it.
-      contents: (file, its content) of each part; tensors are unread and may
-        lie under further keys.
+      content: tensors by name, unread, which may lie under further keys.
       metadata: JSON that this program wrote into the file, or "".
       config_path: where Hugging Face puts the model's config.
-      notes: for people.
     """
 
     path: Path
-    contents: tuple[tuple[Path, Any], ...]
+    content: Any
     metadata: str
     config_path: Path
-    notes: tuple[str, ...]
 
     def state_dict(self, *wrappers: str
                    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Returns {name: tensor} and the keys under which they lay.
+        """Returns {name: tensor} and the keys under which they lie.
 
         Args:
           wrappers: keys that may hold the state dict, the preferred first,
             before those that most training programs use.
-
-        Raises:
-          InputError: parts share a name.
         """
-        wrappers = (*wrappers, "module", "model", "state_dict")
-        tensors: dict[str, Tensor] = {}
-        keys: tuple[str, ...] = ()
-        for path, content in self.contents:
-            part, keys = _unwrap(content, wrappers)
-            if twice := sorted(set(tensors) & set(part)):
-                raise InputError(f"{path}: {twice[0]} is in an earlier part "
-                                 "too: fetch all parts again")
-            tensors |= part
-        return tensors, keys
+        content, keys = self.content, []
+        while key := next((key for key in (
+                *wrappers, "module", "model", "state_dict")
+                if isinstance(content, Mapping)
+                and isinstance(content.get(key), Mapping)), None):
+            keys.append(key)
+            content = content[key]
+        if not isinstance(content, Mapping):
+            return {}, ()
+        return {str(name): value for name, value in content.items()
+                if isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,23 +86,27 @@ def open_file(path: str | Path) -> CheckpointFile:
       InputError: missing, damaged, or not a checkpoint.
     """
     path = Path(path)
-    contents: list[tuple[Path, Any]] = []
-    own_metadata = ""
-    files = _weight_files(path)
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file}: no such file: check the path")
-        if file.suffix == ".safetensors":
-            content, metadata = open_safetensors(file)
-        else:
-            content = metadata = load_torch_zip(file)
-        if isinstance(metadata, Mapping) and isinstance(
-                metadata.get("losa_jax"), str):
-            own_metadata = metadata["losa_jax"]
-        contents.append((file, content))
-    notes = (f"{len(files)} weight files",) if len(files) > 1 else ()
-    return CheckpointFile(path, tuple(contents), own_metadata,
-                          files[0].with_name("config.json"), notes)
+    first, *others = _weight_files(path)
+    content, metadata = _read(first)
+    for file in others:
+        part, _ = _read(file)
+        if twice := sorted(set(content) & set(part)):
+            raise InputError(f"{file}: {twice[0]} is in an earlier part too: "
+                             "fetch all parts again")
+        content |= part
+    return CheckpointFile(path, content, metadata,
+                          first.with_name("config.json"))
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: check the path")
+    if path.suffix == ".safetensors":
+        content, metadata = open_safetensors(path)
+    else:
+        content = metadata = load_torch_zip(path)
+    own = metadata.get("losa_jax") if isinstance(metadata, Mapping) else None
+    return content, own if isinstance(own, str) else ""
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -161,19 +160,3 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: not a complete safetensors file "
                          f"({error}); fetch it again") from error
     return tensors, metadata
-
-
-def _unwrap(content: Any, wrappers: tuple[str, ...]
-            ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    keys: list[str] = []
-    while isinstance(content, Mapping):
-        key = next((key for key in wrappers
-                    if isinstance(content.get(key), Mapping)), None)
-        if key is None:
-            break
-        keys.append(key)
-        content = content[key]
-    if not isinstance(content, Mapping):
-        return {}, ()
-    return {str(name): value for name, value in content.items()
-            if isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)

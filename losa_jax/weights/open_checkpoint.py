@@ -24,21 +24,17 @@ class Checkpoint:
     """A public checkpoint, opened but not read.
 
     Attributes:
-      path: as the user gave it.
       family: of `BACKBONES`; "" where no family recognizes the names.
       tensors: by the names of the family's table.
       hints: arguments of `infer_spec` that the file itself gives.
       notes: what was renamed, joined or dropped, for people.
-      layout: which program's names the file has.
       file_names: {name in the table: in the file}, where they differ.
     """
 
-    path: Path
     family: str
     tensors: dict[str, Tensor]
     hints: dict[str, Any]
     notes: tuple[str, ...]
-    layout: str
     file_names: dict[str, str]
 
     def describe(self, name: str) -> str:
@@ -85,15 +81,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             return _rename(file, family, module, tensors, keys)
     tensors, _ = file.state_dict()
     if tensors:
-        return Checkpoint(file.path, "", tensors, {}, file.notes, "unknown",
-                          {})
-    part, content = file.contents[0]
-    if isinstance(content, Mapping):
-        problem = ("no tensors in it; keys: "
-                   f"{', '.join(map(str, list(content)[:8]))}")
-    else:
-        problem = f"holds a {type(content).__name__}, not a state dict"
-    raise InputError(f"{part}: {problem}: save the model's state dict alone")
+        return Checkpoint("", tensors, {}, (), {})
+    problem = (
+        f"no tensors in it; keys: {', '.join(map(str, [*file.content][:8]))}"
+        if isinstance(file.content, Mapping) else
+        f"holds a {type(file.content).__name__}, not a state dict")
+    raise InputError(f"{path}: {problem}: save the model's state dict alone")
 
 
 def _rename(file: CheckpointFile, family: str, module: ModuleType,
@@ -105,11 +98,10 @@ def _rename(file: CheckpointFile, family: str, module: ModuleType,
         name: title for name, tensor in renamed.tensors.items()
         if (title := titles.get(id(tensor), name)) != name}
     return Checkpoint(
-        file.path, family, _join(renamed.tensors, module.JOINED),
+        family, _join(renamed.tensors, module.JOINED),
         hints | renamed.hints,
-        (*file.notes, *(f"state dict under {key!r}" for key in keys),
-         *renamed.notes, f"{renamed.layout} names"),
-        renamed.layout, file_names)
+        (*(f"state dict under {key!r}" for key in keys), *renamed.notes),
+        file_names)
 
 
 def _stored_hints(file: CheckpointFile, module: ModuleType) -> dict[str, Any]:
@@ -166,8 +158,8 @@ def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
     given = {name: value for name, value in options.items()
              if value is not None}
     if useless := sorted(set(given) - set(module.HINTS)):
-        raise InputError(f"{checkpoint.path}: {', '.join(useless)} cannot be "
-                         f"chosen for {module.TITLE}: leave it out")
+        raise InputError(f"{', '.join(useless)} cannot be chosen for "
+                         f"{module.TITLE}: leave it out")
     return module.infer_spec(checkpoint.tensors, **checkpoint.hints | given)
 
 

@@ -1,7 +1,4 @@
-"""What the table of names of a family of backbones is made of.
-
-A table is `RULES` of the family's module (see the package's docstring).
-"""
+"""What a family's table of names is made of (see the package's docstring)."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +11,9 @@ from losa_jax.weights.checkpoint_file import Tensor
 
 
 class Layout(NamedTuple):
-    """How a checkpoint's array differs from the parameter, given the spec.
+    """How a tensor of the checkpoint becomes a parameter, and the inverse.
 
-    Attributes:
-      to_flax: (array of one tensor, spec) to the parameter (of one block).
-      to_source: its exact inverse.
+    Both take the array (of one block where blocks are stacked) and the spec.
     """
 
     to_flax: Callable[[np.ndarray, Any], np.ndarray]
@@ -34,7 +29,7 @@ CONV = Layout(lambda array, spec: array.transpose(2, 3, 4, 1, 0),
 
 
 class Rule(NamedTuple):
-    """One parameter.
+    """One line of a table.
 
     Attributes:
       source: name in the checkpoint; {i} counts the blocks, which the
@@ -49,19 +44,16 @@ class Rule(NamedTuple):
 
 
 class Renamed(NamedTuple):
-    """The tensors of a checkpoint by the names of its family's table.
+    """The unread tensors of a checkpoint by the names of a table.
 
     Attributes:
-      tensors: unread.
       hints: arguments of `infer_spec` from a config beside the checkpoint.
-      notes: what was renamed or dropped, for people.
-      layout: which program's names the file has.
+      notes: whose names the file has, what was renamed or dropped.
     """
 
     tensors: dict[str, Tensor]
     hints: dict[str, Any]
     notes: tuple[str, ...]
-    layout: str
 
 
 def rename(tensors: Mapping[str, Tensor],
@@ -70,8 +62,8 @@ def rename(tensors: Mapping[str, Tensor],
 
     Args:
       tensors: by name.
-      patterns: (regular expression, replacement); the first that matches all
-        of a name applies, and a name that none matches stays.
+      patterns: (regular expression, replacement): the first that matches the
+        whole name applies; other names stay.
 
     Raises:
       InputError: two tensors would get one name.

@@ -71,8 +71,10 @@ WRAPPERS = ()
 JOINED = {"blocks.{i}.attn.qkv.weight": tuple(
     f"blocks.{{i}}.attn.{part}.weight" for part in ("query", "key", "value"))}
 
-# Prefixes of the encoder's names, the outermost first.
-_PREFIXES = ("module.", "model.", "backbone.", "videomae.", "encoder.")
+# What may precede the names of the encoder.
+_OUTER = r"(?:(?:module|model|backbone)\.)*"
+_BLOCK = re.compile(_OUTER + r"(?:videomae\.)?(?:encoder\.)?(?="
+                    r"(?:blocks|encoder\.layer)\.\d+\.)")
 _LAYER = r"encoder\.layer\.(\d+)\."
 HUGGING_FACE_NAMES = (
     (r"embeddings\.patch_embeddings\.projection\.(.+)", r"patch_embed.proj.\1"),
@@ -97,10 +99,8 @@ OPENTAD_NAMES = (
 
 
 def recognizes(names: Iterable[str]) -> bool:
-    """Returns whether a checkpoint is of this family, by its names.
-
-    Only VideoMAE has biases on query and value alone.
-    """
+    """Returns whether a checkpoint is of this family, by its names."""
+    # Only VideoMAE has biases on query and value alone.
     return any(re.search(
         r"(^|\.)(blocks\.\d+\.attn\.[qv]_bias$"
         r"|encoder\.layer\.\d+\.attention\.attention\.)", name)
@@ -112,58 +112,41 @@ def rename_tensors(tensors: dict[str, Tensor], config: Path) -> Renamed:
 
     Args:
       tensors: by names as in the file.
-      config: Hugging Face's config.json; read for names of Hugging Face,
-        which show neither heads nor epsilons.
+      config: Hugging Face's config.json, read only for names of Hugging Face.
 
     Raises:
       InputError: two tensors are the same, or the config is not VideoMAE's.
     """
     notes: list[str] = []
-    hints: dict[str, Any] = {}
-    layout = "VideoMAEv2"
-    tensors = _strip_prefixes(tensors, notes)
+    tensors = _without_decoder(tensors, notes)
+    prefix = max((match[0] for name in tensors
+                  if (match := _BLOCK.match(name))), key=len, default="")
+    if prefix:
+        notes.append(f"prefix {prefix!r} stripped")
+        # Names outside a prefix keep theirs, as the classifier's.
+        optional = "".join(rf"(?:{part}\.)?" for part in prefix.split(".")[:-1])
+        tensors = rename(tensors, [(optional + "(.*)", r"\1")])
     if any(name.startswith("patch_embed.projection.") for name in tensors):
-        layout = "OpenTAD (mmaction2)"
-        tensors = rename(tensors, OPENTAD_NAMES)
-    if any(name.startswith("encoder.layer.") for name in tensors):
-        layout = "Hugging Face"
-        hints = _hugging_face_hints(config)
-        tensors = rename(tensors, HUGGING_FACE_NAMES)
-        for name in list(tensors):
-            # A bias on the keys has no effect; VideoMAE's is always zero.
-            if name.endswith(".attn.k_bias") and (
-                    not tensors[name].read().any()):
-                del tensors[name]
-                notes.append(f"{name} is zero, as it must be: dropped")
-    return Renamed(tensors, hints, tuple(notes), layout)
+        notes.append("OpenTAD (mmaction2) names")
+        return Renamed(rename(tensors, OPENTAD_NAMES), {}, tuple(notes))
+    if not any(name.startswith("encoder.layer.") for name in tensors):
+        return Renamed(tensors, {}, (*notes, "VideoMAEv2 names"))
+    hints = _hugging_face_hints(config)
+    tensors = rename(tensors, HUGGING_FACE_NAMES)
+    for name in list(tensors):
+        # A bias on the keys has no effect; VideoMAE's is always zero.
+        if name.endswith(".attn.k_bias") and not tensors[name].read().any():
+            del tensors[name]
+            notes.append(f"{name} is zero, as it must be: dropped")
+    return Renamed(tensors, hints, (*notes, "Hugging Face names"))
 
 
-def _strip_prefixes(tensors: dict[str, Tensor], notes: list[str]
-                    ) -> dict[str, Tensor]:
-    """Removes the prefixes of the encoder's names, and a decoder.
-
-    Names without the prefix stay: they are the classifier's, or are reported
-    as unexpected later.
-    """
-    for prefix in _PREFIXES:
-        if prefix == "videomae.":  # outer prefixes are removed by now
-            tensors = _drop_decoder(tensors, notes)
-        # Hugging Face's encoder.layer.<i> is a name of its own.
-        pattern = re.escape(prefix) + r"(?!layer\.)"
-        if any(re.match(
-                pattern + r"(.+\.)?(blocks|encoder\.layer)\.\d+\.", name)
-                for name in tensors):
-            notes.append(f"prefix {prefix!r} stripped")
-            tensors = rename(tensors, [(pattern + "(.*)", r"\1")])
-    return tensors
-
-
-def _drop_decoder(tensors: dict[str, Tensor], notes: list[str]
-                  ) -> dict[str, Tensor]:
+def _without_decoder(tensors: dict[str, Tensor], notes: list[str]
+                     ) -> dict[str, Tensor]:
     decoder = {name for name in tensors if re.match(
-        r"(decoder\.|encoder_to_decoder|mask_token)", name)}
-    if not decoder or not any(name.startswith(("encoder.", "videomae."))
-                              for name in tensors):
+        _OUTER + r"(?:decoder\.|encoder_to_decoder|mask_token)", name)}
+    if not decoder or not any(re.match(_OUTER + r"(?:encoder|videomae)\.",
+                                       name) for name in tensors):
         return tensors
     notes.append(f"a pre-training checkpoint: {len(decoder)} tensors of its "
                  "decoder are dropped")
@@ -201,23 +184,20 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
 def describe(spec: VideoMaeSpec) -> str:
     """Returns a line for people."""
     name = size_name(spec)
+    usual = {size["depth"] for size in SIZES.values()
+             if size["width"] == spec.width} - {spec.depth}
     return ((f"{name.replace('_', '-')}: " if name else "")
-            + f"{spec.depth} blocks of width {spec.width}, {spec.heads} heads, "
+            + f"{spec.depth} blocks of width {spec.width}"
+            + (f" (VideoMAE's have {min(usual)} blocks)" if usual else "")
+            + f", {spec.heads} heads, "
             f"MLP {spec.mlp_width}; patch {spec.patch}, clips of "
             f"{spec.clip_frames} frames at {spec.image_size[0]} x "
             f"{spec.image_size[1]}; positions {spec.positions}, final norm "
-            f"{spec.final_norm}, {spec.num_classes} classes"
+            f"{spec.final_norm}, "
+            + (f"{spec.num_classes} classes" if spec.num_classes
+               else "no classifier")
             + (", LayerScale" if spec.layer_scale else "")
             + (", cosine attention" if spec.cosine_attention else ""))
-
-
-def doubts(spec: VideoMaeSpec) -> list[str]:
-    """Returns lines about parts that may be missing."""
-    lines = [f"VideoMAE's models of width {spec.width} have {size['depth']} "
-             f"blocks; this one has {spec.depth}" for size in SIZES.values()
-             if size["width"] == spec.width and size["depth"] != spec.depth]
-    return lines + ([] if spec.num_classes
-                    else ["no classifier in it: features only"])
 
 
 def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
@@ -232,13 +212,11 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
 
     Args:
       tensors: by the table's names.
-      heads: None reads the scales of cosine attention, or takes VideoMAE's
-        for the width.
-      clip_frames: None is 16, or what learned positions of this image_size
-        show.
-      image_size: height, width in pixels; None is square as learned
+      heads, depth: None is what the tensors show, or VideoMAE's heads for
+        the width.
+      clip_frames: None is what learned positions of image_size show, or 16.
+      image_size: (height, width) in pixels; None is square, as learned
         positions show, or 224.
-      depth: None is what the tensors show.
       norm_epsilon, final_norm_epsilon: VideoMAEv2's by default.
 
     Raises:

@@ -199,7 +199,8 @@ def test_inspect_says_what_it_can(tmp_path, capsys):
     assert convert.main([str(path), "--inspect", "--heads=2", "--frames=4",
                          "--image_size=8,8"]) == 0
     text = capsys.readouterr().out
-    assert "VideoMAEv2 fine-tuned classifier" in text and "float32" in text
+    assert "VideoMAEv2 names" in text and "float32" in text
+    assert "what it is: 3 blocks of width 12" in text
 
 
 def test_odd_commands(tmp_path, capsys):

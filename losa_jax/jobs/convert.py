@@ -19,16 +19,7 @@ from losa_jax.weights.open_checkpoint import checkpoint_spec, open_checkpoint
 
 
 def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
-    """Prints what a checkpoint of a backbone or head is.
-
-    Args:
-      path: of the checkpoint.
-      ema: of a head, take the moving average.
-      sizes: what no tensor of a backbone shows: see `checkpoint_spec`.
-
-    Raises:
-      InputError: missing, damaged, or not a checkpoint.
-    """
+    """Prints what a checkpoint of a backbone or head is; see `convert`."""
     head = head_folder.open_head_tensors(path, ema=ema)
     if head is not None:
         tensors, entry = head
@@ -153,12 +144,8 @@ def _verify(path: Path, output: Path, spec: BackboneSpec,
 def to_torch(folder: Path, output: Path) -> None:
     """Writes a converted backbone in the layout of its public checkpoints.
 
-    Args:
-      folder: of the backbone.
-      output: a new .safetensors file.
-
     Raises:
-      InputError: the file exists, or has another suffix.
+      InputError: the output exists, or is not named .safetensors.
     """
     if output.suffix != ".safetensors":
         raise InputError(

@@ -1,7 +1,7 @@
 """Converts a backbone's checkpoint to a folder, and loads that folder.
 
-The folder of any family holds `backbone.safetensors`, the parameters by path,
-and `backbone.json`: the family, the fields of the spec and the fingerprint.
+It holds `backbone.safetensors`, the parameters by path, and `backbone.json`,
+the family, the fields of the spec and the fingerprint.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
@@ -23,18 +22,12 @@ from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.utils.atomic_write import atomic_file, atomic_folder
+from losa_jax.weights import name_table
 from losa_jax.weights.checkpoint_file import (
     SAFETENSORS_DTYPES,
-    Tensor,
     open_safetensors,
 )
-from losa_jax.weights.name_table import (
-    FAMILIES,
-    Place,
-    expected_shapes,
-    expected_source,
-    source_tensors,
-)
+from losa_jax.weights.name_table import Place, expected_shapes
 from losa_jax.weights.open_checkpoint import (
     Checkpoint,
     checkpoint_spec,
@@ -44,10 +37,8 @@ from losa_jax.weights.open_checkpoint import (
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"
 FORMAT_VERSION = 1
-DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16),
-          "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_SAFETENSORS_NAMES = {dtype: name
-                      for name, dtype in SAFETENSORS_DTYPES.items()}
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+DTYPES = {name: SAFETENSORS_DTYPES[code] for name, code in _CODES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +111,14 @@ def open_backbone(folder: str | Path
             InputError) as error:
         raise InputError(f"{facts_path} cannot be read ({error!r}); convert "
                          "the checkpoint again") from error
-    tensors, _ = open_safetensors(folder / ARRAYS_FILE)
-    expected = expected_shapes(spec)
-    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if actual != expected:
-        names = sorted(set(actual.items()) ^ set(expected.items()))
+    open_safetensors(folder / ARRAYS_FILE)  # refuses damaged files
+    arrays = _memory_mapped(folder / ARRAYS_FILE)
+    wrong = {(name, array.shape) for name, array in arrays.items()} ^ set(
+        expected_shapes(spec).items())
+    if wrong:
         raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
-                         f"{names[:5]}; convert the checkpoint again")
-    return spec, _memory_mapped(folder / ARRAYS_FILE), info
+                         f"{sorted(wrong)[:5]}; convert the checkpoint again")
+    return spec, arrays, info
 
 
 def _memory_mapped(path: Path) -> dict[str, np.ndarray]:
@@ -147,18 +138,13 @@ def _memory_mapped(path: Path) -> dict[str, np.ndarray]:
 def convert_backbone(source: str | Path, output: str | Path, *,
                      dtype: str | None = None, **options: Any
                      ) -> BackboneSpec:
-    """Converts a public checkpoint to a folder, tensor by tensor.
+    """Converts a public checkpoint to a folder and returns its spec.
 
     Args:
       source: see `open_checkpoint`.
       output: the folder to make; a converted backbone there is replaced.
-      dtype: of the written arrays, a key of `DTYPES`; None keeps the
-        checkpoint's.
-      options: what no tensor shows, such as `heads`, `clip_frames` and
-        `image_size`: see the family's `infer_spec`.
-
-    Returns:
-      the spec.
+      dtype: to write, a key of `DTYPES`; None keeps the checkpoint's.
+      options: what no tensor shows: see `checkpoint_spec`.
 
     Raises:
       InputError: lists every tensor that is missing, unexpected, of the
@@ -170,14 +156,14 @@ def convert_backbone(source: str | Path, output: str | Path, *,
                          "choose another --output")
     checkpoint = open_checkpoint(source)
     spec = checkpoint_spec(checkpoint, **options)
-    expected = expected_source(spec)
+    expected = name_table.expected_source(spec)
     problems = misfits(checkpoint, expected)
-    dtypes = _dtypes(checkpoint.tensors, expected, dtype, problems)
+    dtypes = _dtypes(checkpoint, expected, dtype, problems)
     with atomic_folder(output) as folder:
         digest = _write_arrays(folder / ARRAYS_FILE, checkpoint, spec,
                                expected, dtypes, problems)
         if problems:
-            module = FAMILIES[checkpoint.family]
+            module = name_table.FAMILIES[checkpoint.family]
             raise InputError(
                 f"{source}: {len(problems)} tensors do not fit:\n"
                 + "\n".join(f"  {line}" for line in problems)
@@ -202,14 +188,14 @@ def _is_replaceable(output: Path) -> bool:
         FACTS_FILE in names and names <= {FACTS_FILE, ARRAYS_FILE})
 
 
-def _dtypes(tensors: Mapping[str, Tensor], expected: Mapping[str, Place],
+def _dtypes(checkpoint: Checkpoint, expected: Mapping[str, Place],
             dtype: str | None, problems: list[str]) -> dict[str, np.dtype]:
     """Returns the dtype to write of each parameter; exact unless given."""
     examples: dict[str, dict[np.dtype, str]] = {}
     for name, place in expected.items():
-        if name not in tensors:
+        if name not in checkpoint.tensors:
             continue
-        actual = tensors[name].dtype
+        actual = checkpoint.tensors[name].dtype
         if actual.name not in (*DTYPES, "float64"):
             problems.append(f"wrong type: {name} is {actual.name}")
         else:
@@ -233,8 +219,7 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
                   dtypes: Mapping[str, np.dtype], problems: list[str]) -> str:
     """Writes a safetensors file, one tensor in memory at a time.
 
-    Adds unreadable tensors and those that are not finite to `problems`.
-    Returns the SHA-256 of the file.
+    Adds tensors that are not finite to `problems`; returns the SHA-256.
     """
     shapes = expected_shapes(spec)
     # Wide numbers first, so that each array starts at a multiple of its own.
@@ -247,7 +232,7 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
             place.rule.parameter for _, place in places):
         dtype = dtypes[parameter]
         size = int(np.prod(shapes[parameter])) * dtype.itemsize
-        header[parameter] = {"dtype": _SAFETENSORS_NAMES[dtype],
+        header[parameter] = {"dtype": _CODES.get(dtype.name),
                              "shape": shapes[parameter],
                              "data_offsets": [offset, offset + size]}
         offset += size
@@ -265,13 +250,8 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
             if tensor is None or tuple(tensor.shape) != place.shape:
                 continue  # among the problems already
             dtype = dtypes[place.rule.parameter]
-            try:
-                array = tensor.read()
-            except InputError as error:
-                problems.append(f"unreadable: {name}: {error}")
-                continue
             with np.errstate(over="ignore"):
-                array = array.astype(dtype)
+                array = tensor.read().astype(dtype)
             bad = array.size - int(
                 np.isfinite(array.astype(np.float32)).sum())
             if bad:
@@ -289,11 +269,10 @@ def save_source(path: str | Path, spec: BackboneSpec,
                 params: Mapping[str, np.ndarray]) -> None:
     """Writes flat parameters as .safetensors in the public layout.
 
-    The metadata of the file holds what no tensor shows; `open_checkpoint`
-    reads both.
+    The metadata of the file holds what no tensor shows.
     """
     hints = {name: getattr(spec, name)
-             for name in FAMILIES[family_of(spec)].HINTS}
+             for name in name_table.FAMILIES[family_of(spec)].HINTS}
     with atomic_file(Path(path)) as temporary:
-        save_file(source_tensors(spec, params), temporary,
+        save_file(name_table.source_tensors(spec, params), temporary,
                   metadata={"losa_jax": json.dumps(hints)})

@@ -31,43 +31,6 @@ class Tensor(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointFile:
-    """A public checkpoint of one or several files.
-
-    Attributes:
-      path: as the user gave it.
-      content: tensors by name, unread, which may lie under further keys.
-      metadata: JSON that this program wrote into the file, or "".
-      config_path: where Hugging Face puts the model's config.
-    """
-
-    path: Path
-    content: Any
-    metadata: str
-    config_path: Path
-
-    def state_dict(self, *wrappers: str
-                   ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Returns {name: tensor} and the keys under which they lie.
-
-        Args:
-          wrappers: keys that may hold the state dict, the preferred first,
-            before those that most training programs use.
-        """
-        content, keys = self.content, []
-        while key := next((key for key in (
-                *wrappers, "module", "model", "state_dict")
-                if isinstance(content, Mapping)
-                and isinstance(content.get(key), Mapping)), None):
-            keys.append(key)
-            content = content[key]
-        if not isinstance(content, Mapping):
-            return {}, ()
-        return {str(name): value for name, value in content.items()
-                if isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)
-
-
-@dataclasses.dataclass(frozen=True)
 class _SafeTensor:
     path: Path
     name: str
@@ -79,13 +42,16 @@ class _SafeTensor:
             return file.get_tensor(self.name)
 
 
-def open_file(path: str | Path) -> CheckpointFile:
+def open_file(path: Path) -> tuple[Any, str]:
     """Opens `.pth`/`.pt`/`.bin`, `.safetensors` or a Hugging Face folder.
+
+    Returns:
+      the content: unread tensors by name, which may lie under further keys;
+      and the JSON that this program wrote into the file, or "".
 
     Raises:
       InputError: missing, damaged, or not a checkpoint.
     """
-    path = Path(path)
     first, *others = _weight_files(path)
     content, metadata = _read(first)
     for file in others:
@@ -94,8 +60,28 @@ def open_file(path: str | Path) -> CheckpointFile:
             raise InputError(f"{file}: {twice[0]} is in an earlier part too: "
                              "fetch all parts again")
         content |= part
-    return CheckpointFile(path, content, metadata,
-                          first.with_name("config.json"))
+    return content, metadata
+
+
+def state_dict(content: Any, *wrappers: str
+               ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns {name: tensor} and the keys under which they lie.
+
+    Args:
+      content: of `open_file`.
+      wrappers: keys that may hold the state dict, the preferred first, before
+        those that most training programs use.
+    """
+    keys: list[str] = []
+    while isinstance(content, Mapping):
+        key = next((key for key in (*wrappers, "module", "model", "state_dict")
+                    if isinstance(content.get(key), Mapping)), None)
+        if key is None:
+            return {str(name): value for name, value in content.items() if
+                    isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)
+        keys.append(key)
+        content = content[key]
+    return {}, ()
 
 
 def _read(path: Path) -> tuple[Any, str]:

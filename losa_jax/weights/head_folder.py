@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_file, write_text
-from losa_jax.weights.checkpoint_file import Tensor, open_file
+from losa_jax.weights.checkpoint_file import Tensor, open_file, state_dict
 from losa_jax.weights.head_names import from_public
 from losa_jax.weights.head_settings import infer_settings
 
@@ -28,21 +28,19 @@ def open_head_tensors(path: str | Path, *, ema: bool = True
     """Opens a checkpoint; returns None if it holds no head.
 
     Args:
-      path: .pth, .pth.tar, .pt or .safetensors.
-      ema: take the moving average where the file has it, which the public
-        programs evaluate.
+      path: see `open_file`.
+      ema: take the moving average, which the public programs evaluate, where
+        the file has it.
 
     Returns:
-      the tensors, unread, by public name, and the key of the file under which
-      they lay, for people.
-
-    Raises:
-      InputError: missing or damaged.
+      the unread tensors by public name, and their key in the file.
     """
-    if Path(path).is_dir():
+    path = Path(path)
+    if path.is_dir():
         return None
-    named, keys = open_file(path).state_dict(
-        *(("state_dict_ema",) if ema else ()), "state_dict", "model")
+    content, _ = open_file(path)
+    named, keys = state_dict(
+        content, *(("state_dict_ema",) if ema else ()), "state_dict", "model")
     tensors = {name.removeprefix("module.").removeprefix("model."): tensor
                for name, tensor in named.items()}
     if not any(name.startswith(("cls_head.", "rpn_head."))
@@ -64,8 +62,8 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
     """Writes a folder; returns the content of its `head.json`.
 
     Raises:
-      InputError: no head, tensors without a place, or an output that exists
-        and is something else.
+      InputError: no head, tensors without a place, or an output that is
+        something else.
     """
     output = Path(output)
     head = open_head_tensors(source, ema=ema)

@@ -3,16 +3,15 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.base import BackboneSpec
-from losa_jax.weights.checkpoint_file import CheckpointFile, Tensor, open_file
+from losa_jax.weights.checkpoint_file import Tensor, open_file, state_dict
 from losa_jax.weights.name_table import FAMILIES, Place
 
 # The number of a block in a name.
@@ -74,45 +73,42 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
       InputError: missing, damaged, or not a checkpoint.
     """
-    file = open_file(path)
+    path = Path(path)
+    content, metadata = open_file(path)
     for family, module in FAMILIES.items():
-        tensors, keys = file.state_dict(*module.WRAPPERS)
-        if module.recognizes(tensors):
-            return _rename(file, family, module, tensors, keys)
-    tensors, _ = file.state_dict()
+        tensors, keys = state_dict(content, *module.WRAPPERS)
+        if not module.recognizes(tensors):
+            continue
+        notes = [f"state dict under {key!r}" for key in keys]
+        config = (path if path.is_dir() else path.parent) / "config.json"
+        renamed, hints = module.rename_tensors(tensors, config, notes)
+        titles = {id(tensor): name for name, tensor in tensors.items()}
+        file_names = {name: title for name, tensor in renamed.items()
+                      if (title := titles.get(id(tensor), name)) != name}
+        return Checkpoint(family, _join(renamed, module.JOINED),
+                          _stored_hints(path, metadata, module.HINTS) | hints,
+                          tuple(notes), file_names)
+    tensors, _ = state_dict(content)
     if tensors:
         return Checkpoint("", tensors, {}, (), {})
-    problem = (
-        f"no tensors in it; keys: {', '.join(map(str, [*file.content][:8]))}"
-        if isinstance(file.content, Mapping) else
-        f"holds a {type(file.content).__name__}, not a state dict")
+    problem = (f"no tensors in it; keys: {', '.join(map(str, [*content][:8]))}"
+               if isinstance(content, Mapping) else
+               f"holds a {type(content).__name__}, not a state dict")
     raise InputError(f"{path}: {problem}: save the model's state dict alone")
 
 
-def _rename(file: CheckpointFile, family: str, module: ModuleType,
-            tensors: dict[str, Tensor], keys: Iterable[str]) -> Checkpoint:
-    titles = {id(tensor): name for name, tensor in tensors.items()}
-    hints = _stored_hints(file, module) if file.metadata else {}
-    renamed = module.rename_tensors(tensors, file.config_path)
-    file_names = {
-        name: title for name, tensor in renamed.tensors.items()
-        if (title := titles.get(id(tensor), name)) != name}
-    return Checkpoint(
-        family, _join(renamed.tensors, module.JOINED),
-        hints | renamed.hints,
-        (*(f"state dict under {key!r}" for key in keys), *renamed.notes),
-        file_names)
-
-
-def _stored_hints(file: CheckpointFile, module: ModuleType) -> dict[str, Any]:
+def _stored_hints(path: Path, metadata: str, known: tuple[str, ...]
+                  ) -> dict[str, Any]:
     """Returns the fields of the spec that `save_source` stored."""
+    if not metadata:
+        return {}
     try:
         hints = {name: tuple(value) if isinstance(value, list) else value
-                 for name, value in json.loads(file.metadata).items()}
-        if not hints or not set(hints) <= set(module.HINTS):
+                 for name, value in json.loads(metadata).items()}
+        if not hints or not set(hints) <= set(known):
             raise ValueError(f"keys {sorted(hints)}")
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{file.path}: its metadata losa_jax is damaged "
+        raise InputError(f"{path}: its metadata losa_jax is damaged "
                          f"({error!r}); convert the checkpoint again"
                          ) from error
     return hints
@@ -120,11 +116,7 @@ def _stored_hints(file: CheckpointFile, module: ModuleType) -> dict[str, Any]:
 
 def _join(tensors: dict[str, Tensor], joined: dict[str, tuple[str, ...]]
           ) -> dict[str, Tensor]:
-    """Joins parts to the tensors of the table.
-
-    Missing parts and parts of unequal shapes stay, and are reported under
-    their own names.
-    """
+    """Joins the parts of tensors, where all are there and of one shape."""
     tensors = dict(tensors)
     blocks = sorted({int(block[0]) for name in tensors
                      if (block := _BLOCK.search(name))})
@@ -144,10 +136,10 @@ def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
 
     Args:
       options: arguments of the family's `infer_spec`, which override what the
-        file says; None is ignored.
+        file says unless None.
 
     Raises:
-      InputError: of no family, or the family's own.
+      InputError: of no family, or sizes are missing or wrong.
     """
     if not checkpoint.family:
         titles = " or ".join(module.TITLE for module in FAMILIES.values())

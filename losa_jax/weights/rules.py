@@ -43,19 +43,6 @@ class Rule(NamedTuple):
     layout: Layout
 
 
-class Renamed(NamedTuple):
-    """The unread tensors of a checkpoint by the names of a table.
-
-    Attributes:
-      hints: arguments of `infer_spec` from a config beside the checkpoint.
-      notes: whose names the file has, what was renamed or dropped.
-    """
-
-    tensors: dict[str, Tensor]
-    hints: dict[str, Any]
-    notes: tuple[str, ...]
-
-
 def rename(tensors: Mapping[str, Tensor],
            patterns: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
     """Returns the tensors under new names.

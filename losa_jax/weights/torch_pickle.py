@@ -2,12 +2,11 @@
 
 A `.pth` file of torch >= 1.6 is a zip archive: `NAME/data.pkl` is a pickle of
 the objects, `NAME/data/KEY` holds the numbers of a tensor. Unpickling normally
-imports the names in the file, which can run any code. This reader imports
+imports names and calls them, which can run any code. This reader imports
 nothing: the few names that a state dict needs are functions of this module,
-and every other name becomes an inert class. Instances of inert classes may be
-made, so that files with an optimizer's state are readable. Calling an unknown
-name, as an attack does, is refused, except for the calls in `_INERT_CALLS`,
-which are not carried out either. Tensors stay on disk until `read`.
+and every other name becomes an inert class, whose instances stand for an
+optimizer's state and the like. Calling such a name is refused, except for
+`_INERT_CALLS`, which make an inert instance too.
 """
 
 import dataclasses
@@ -30,6 +29,7 @@ _STORAGE_DTYPES = {
     "ShortStorage": np.int16, "CharStorage": np.int8,
     "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }
+_DAMAGED = "; the file is damaged, fetch it again"
 # Old pickle protocols call the module of built-ins __builtin__.
 _INERT_CALLS = frozenset(
     [f"{module}.{name}" for module in ("builtins", "__builtin__")
@@ -63,11 +63,7 @@ class LazyTensor:
                          "refused. Get the file from its authors")
 
     def read(self) -> np.ndarray:
-        """Returns the contiguous array.
-
-        Raises:
-          InputError: the entry is damaged or too short.
-        """
+        """Returns the contiguous array; InputError if it is damaged."""
         count = 0 if 0 in self.shape else 1 + sum(
             (size - 1) * stride
             for size, stride in zip(self.shape, self.strides, strict=True))
@@ -79,22 +75,17 @@ class LazyTensor:
                     data = file.read(count * itemsize)
         except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
             raise InputError(f"{self.path}: the data of entry {self.entry} "
-                             f"cannot be read ({error}); the file is "
-                             "damaged, fetch it again") from error
+                             f"cannot be read ({error}){_DAMAGED}") from error
         if len(data) < count * itemsize:
-            raise InputError(f"{self.path}: entry {self.entry} is cut short; "
-                             "the file is damaged, fetch it again")
+            raise InputError(f"{self.path}: entry {self.entry} is cut short"
+                             f"{_DAMAGED}")
         return np.ascontiguousarray(np.lib.stride_tricks.as_strided(
             np.frombuffer(data, self.dtype), self.shape,
             tuple(stride * itemsize for stride in self.strides)))
 
 
 class _UnknownType(type):
-    """Refuses calls of unknown names but allows instances of them.
-
-    Pickle makes an instance by `cls.__new__` and calls a function or class by
-    `cls(...)`, which arrives here.
-    """
+    """Refuses `cls(...)`, a call, but allows `cls.__new__`, an instance."""
 
     full_name = ""
     path: Path | None = None
@@ -108,18 +99,17 @@ class _UnknownType(type):
         return super().__call__()
 
 
-def _ignore(*_args: Any) -> None:
-    pass
-
-
 class _Unknown(metaclass=_UnknownType):
     """Stands for an object of a class that this reader does not know."""
 
-    # Pickle fills objects, lists, sets and dicts through these.
-    __setstate__ = append = extend = add = __setitem__ = _ignore
-
     def __new__(cls, *_args: Any, **_kwargs: Any) -> "_Unknown":
         return object.__new__(cls)
+
+    def append(self, *_args: Any) -> None:
+        pass
+
+    # Pickle fills objects, lists, sets and dicts through these.
+    __setstate__ = extend = add = __setitem__ = append
 
 
 class _Storage(NamedTuple):
@@ -153,8 +143,8 @@ def load_torch_zip(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path}: data.pkl cannot be read ({error}); the "
-                         "file is damaged, fetch it again") from error
+        raise InputError(f"{path}: data.pkl cannot be read ({error})"
+                         f"{_DAMAGED}") from error
 
 
 def _not_a_zip_hint(path: Path) -> str:
@@ -203,8 +193,8 @@ class _Reader(pickle.Unpickler):
         if len(shape) != len(strides) or any(
                 type(number) is not int or number < 0 for number in numbers):
             raise InputError(f"{self._path}: a tensor of shape {shape} with "
-                             f"strides {strides} at {offset} makes no sense; "
-                             "the file is damaged, fetch it again")
+                             f"strides {strides} at {offset} makes no sense"
+                             f"{_DAMAGED}")
         entry, dtype = storage
         return LazyTensor(self._path, entry, dtype, tuple(shape),
                           tuple(strides), offset)

@@ -21,7 +21,6 @@ from losa_jax.weights.rules import (
     LINEAR,
     SAME,
     Layout,
-    Renamed,
     Rule,
     rename,
 )
@@ -107,17 +106,18 @@ def recognizes(names: Iterable[str]) -> bool:
         for name in names)
 
 
-def rename_tensors(tensors: dict[str, Tensor], config: Path) -> Renamed:
-    """Returns the tensors by the table's names.
+def rename_tensors(tensors: dict[str, Tensor], config: Path, notes: list[str]
+                   ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors by the table's names, and hints of a config.
 
     Args:
       tensors: by names as in the file.
       config: Hugging Face's config.json, read only for names of Hugging Face.
+      notes: gets lines about what was renamed or dropped.
 
     Raises:
       InputError: two tensors are the same, or the config is not VideoMAE's.
     """
-    notes: list[str] = []
     tensors = _without_decoder(tensors, notes)
     prefix = max((match[0] for name in tensors
                   if (match := _BLOCK.match(name))), key=len, default="")
@@ -128,17 +128,18 @@ def rename_tensors(tensors: dict[str, Tensor], config: Path) -> Renamed:
         tensors = rename(tensors, [(optional + "(.*)", r"\1")])
     if any(name.startswith("patch_embed.projection.") for name in tensors):
         notes.append("OpenTAD (mmaction2) names")
-        return Renamed(rename(tensors, OPENTAD_NAMES), {}, tuple(notes))
+        return rename(tensors, OPENTAD_NAMES), {}
     if not any(name.startswith("encoder.layer.") for name in tensors):
-        return Renamed(tensors, {}, (*notes, "VideoMAEv2 names"))
-    hints = _hugging_face_hints(config)
+        notes.append("VideoMAEv2 names")
+        return tensors, {}
+    notes.append("Hugging Face names")
     tensors = rename(tensors, HUGGING_FACE_NAMES)
     for name in list(tensors):
         # A bias on the keys has no effect; VideoMAE's is always zero.
         if name.endswith(".attn.k_bias") and not tensors[name].read().any():
             del tensors[name]
             notes.append(f"{name} is zero, as it must be: dropped")
-    return Renamed(tensors, hints, (*notes, "Hugging Face names"))
+    return tensors, _hugging_face_hints(config)
 
 
 def _without_decoder(tensors: dict[str, Tensor], notes: list[str]
@@ -223,66 +224,70 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
       InputError: tensors that show the sizes are missing, or sizes that no
         tensor shows must be given.
     """
-    shapes = _block_shapes(tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    blocks = _block_shapes(shapes)
     widths = [
-        shape[-1] for name, blocks in shapes.items()
+        shape[-1] for name, by_block in blocks.items()
         if name not in ("mlp.fc1.bias", "mlp.fc2.weight", "attn.scale")
-        for shape in blocks.values() if shape]
+        for shape in by_block.values() if shape]
     mlp_widths = [
         shape[0] for name in ("mlp.fc1.weight", "mlp.fc1.bias")
-        for shape in shapes[name].values() if shape]
+        for shape in blocks[name].values() if shape]
     if not (widths and mlp_widths):
-        some = ", ".join(list(tensors)[:5])
-        raise InputError(f"no VideoMAE encoder; the file begins with {some}: "
-                         "give a checkpoint of VideoMAE or VideoMAEv2")
+        raise InputError("no VideoMAE encoder: its blocks are missing; give a "
+                         "checkpoint of VideoMAE or VideoMAEv2")
     width = mode(widths)
-    depth = depth or mode(1 + max(blocks) for blocks in shapes.values()
-                          if blocks)
-    heads = _heads(width, heads, shapes["attn.scale"].values())
+    depth = depth or mode(1 + max(by_block) for by_block in blocks.values()
+                          if by_block)
     # A missing or misshapen kernel is reported later; go on with VideoMAE's.
     tubelet, patch = 2, min((16, *(image_size or ())))
-    kernel = _shape(tensors, "patch_embed.proj.weight")
+    kernel = shapes.get("patch_embed.proj.weight", ())
     has_patch = len(kernel) == 5 and 0 not in kernel
     if has_patch:
         tubelet, patch = kernel[2:4]
+    positions = shapes.get("pos_embed", ())
     clip_frames, image_size = _clip_size(
-        _shape(tensors, "pos_embed"), tubelet, patch, clip_frames, image_size)
+        positions[1] if len(positions) == 3 else 0, tubelet, patch,
+        clip_frames, image_size)
     if has_patch and any(size % patch for size in image_size):
         raise InputError(f"patches of {patch} pixels do not fill "
                          f"{image_size}: give another --image_size=H,W")
     modules = {name.rpartition(".")[0] for name in tensors}
+    num_classes = 0
+    if "head" in modules:
+        weight, bias = (shapes.get(f"head.{name}", ())
+                        for name in ("weight", "bias"))
+        is_whole = len(weight) == 2 and weight[1] == width
+        num_classes = (weight if is_whole else (*bias, *weight, 1))[0]
     # A classifier always follows a norm, which may have been lost.
     final_norm = next((name for name in ("fc_norm", "norm")
                        if name in modules),
                       "fc_norm" if "head" in modules else "none")
-    gammas = len(shapes["gamma_1"]) + len(shapes["gamma_2"])
+    gammas = len(blocks["gamma_1"]) + len(blocks["gamma_2"])
+    scales = blocks["attn.scale"]
     return VideoMaeSpec(
-        width=width, depth=depth, heads=heads, mlp_width=mode(mlp_widths),
+        width=width, depth=depth, mlp_width=mode(mlp_widths),
+        heads=_heads(width, heads, scales.values()),
         patch=patch, tubelet=tubelet,
         clip_frames=clip_frames, image_size=image_size,
         positions="learned" if "pos_embed" in tensors else "sincos",
         layer_scale=gammas > depth,  # of two in each block
-        cosine_attention=2 * len(shapes["attn.scale"]) >= depth,
-        final_norm=final_norm,
-        num_classes=_num_classes(tensors, width) if "head" in modules else 0,
+        cosine_attention=2 * len(scales) >= depth,
+        final_norm=final_norm, num_classes=num_classes,
         norm_epsilon=norm_epsilon, final_norm_epsilon=final_norm_epsilon)
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    return tuple(tensors[name].shape) if name in tensors else ()
-
-
-def _block_shapes(tensors: Mapping[str, Tensor]
+def _block_shapes(shapes: Mapping[str, tuple[int, ...]]
                   ) -> dict[str, dict[int, tuple[int, ...]]]:
     """Returns {name within a block: {block: shape}} for the table's names."""
-    shapes: dict[str, dict[int, tuple[int, ...]]] = {
+    blocks: dict[str, dict[int, tuple[int, ...]]] = {
         rule.source.removeprefix("blocks.{i}."): {} for rule in RULES
         if rule.source.startswith("blocks.{i}.")}
-    for name in tensors:
+    for name, shape in shapes.items():
         numbered = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-        if numbered and numbered[2] in shapes:
-            shapes[numbered[2]][int(numbered[1])] = _shape(tensors, name)
-    return shapes
+        if numbered and numbered[2] in blocks:
+            blocks[numbered[2]][int(numbered[1])] = shape
+    return blocks
 
 
 def _heads(width: int, heads: int | None,
@@ -299,38 +304,28 @@ def _heads(width: int, heads: int | None,
     return heads
 
 
-def _clip_size(positions: tuple[int, ...], tubelet: int, patch: int,
+def _clip_size(positions: int, tubelet: int, patch: int,
                clip_frames: int | None, image_size: tuple[int, int] | None
                ) -> tuple[int, tuple[int, int]]:
     """Returns frames and (height, width) of a clip.
 
     Args:
-      positions: shape of the learned positions; any other than [1, n, c]
-        shows nothing, and is reported later.
-      tubelet, patch: of the patch embedding.
-      clip_frames, image_size: see `infer_spec`.
+      positions: number of learned positions, or 0.
+      tubelet, patch, clip_frames, image_size: see `infer_spec`.
     """
-    count = positions[1] if len(positions) == 3 else 0
     if clip_frames is None:
         rows, columns = (size // patch for size in image_size or (0, 0))
         patches = rows * columns
-        clip_frames = (count // patches * tubelet
-                       if patches and count and count % patches == 0 else 16)
+        clip_frames = (positions // patches * tubelet
+                       if patches and positions and positions % patches == 0
+                       else 16)
     if clip_frames % tubelet:
         raise InputError(f"clips of {clip_frames} frames cannot be cut into "
                          f"tubelets of {tubelet}: give another --frames=N")
     if image_size is None:
         side = 224 // patch
-        grid = round((count / (clip_frames // tubelet)) ** 0.5)
-        if grid and grid * grid * (clip_frames // tubelet) == count:
+        grid = round((positions / (clip_frames // tubelet)) ** 0.5)
+        if grid and grid * grid * (clip_frames // tubelet) == positions:
             side = grid
         image_size = (side * patch, side * patch)
     return clip_frames, image_size
-
-
-def _num_classes(tensors: Mapping[str, Tensor], width: int) -> int:
-    """Returns the size of the classifier, by its bias if the weight is odd."""
-    weight = _shape(tensors, "head.weight")
-    if len(weight) == 2 and weight[1] == width:
-        return weight[0]
-    return (*_shape(tensors, "head.bias"), *weight, 1)[0]

@@ -7,7 +7,6 @@ the family, the fields of the spec and the fingerprint.
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -238,13 +237,8 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % 64)
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        def write(data: bytes) -> None:
-            digest.update(data)
-            file.write(data)
-
-        write(len(text).to_bytes(8, "little") + text)
+    with path.open("w+b") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
         for name, place in places:
             tensor = checkpoint.tensors.get(name)
             if tensor is None or tuple(tensor.shape) != place.shape:
@@ -259,10 +253,9 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
                                 f"{array.size} values as {dtype.name}")
             if not problems:
                 array = place.rule.layout.to_flax(array, spec)
-                write(np.ascontiguousarray(array).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+                file.write(np.ascontiguousarray(array).tobytes())
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_source(path: str | Path, spec: BackboneSpec,

@@ -1,5 +1,6 @@
 """What `python -m losa_jax.convert` does: weights in and out."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import yaml
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import family_of
-from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.weights import backbone_folder, head_folder
 from losa_jax.weights.checkpoint_file import Tensor
 from losa_jax.weights.head_settings import head_settings
-from losa_jax.weights.name_table import FAMILIES, expected_source
+from losa_jax.weights.name_table import (
+    FAMILIES,
+    expected_shapes,
+    expected_source,
+)
 from losa_jax.weights.open_checkpoint import checkpoint_spec, open_checkpoint
 
 
@@ -32,7 +36,7 @@ def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
     _print_tensors(tensors)
     for note in checkpoint.notes:
         print(f"note: {note}")
-    count = sum(int(np.prod(tensor.shape)) for tensor in tensors.values())
+    count = sum(math.prod(tensor.shape) for tensor in tensors.values())
     dtypes = sorted({tensor.dtype.name for tensor in tensors.values()})
     print(f"{len(tensors)} tensors, {count:,} numbers, {', '.join(dtypes)}")
     try:
@@ -73,13 +77,15 @@ def convert(path: Path, output: Path, *, verify: bool = False,
     spec = backbone_folder.convert_backbone(path, output, dtype=dtype, **sizes)
     for note in open_checkpoint(path).notes:
         print(f"note: {note}")
-    _, params, _ = backbone_folder.open_backbone(output)
-    count = sum(array.size for array in params.values())
+    count = sum(map(math.prod, expected_shapes(spec).values()))
     size = (output / backbone_folder.ARRAYS_FILE).stat().st_size
     print(f"wrote {output}: {FAMILIES[family_of(spec)].describe(spec)}; "
           f"{count:,} parameters, {size / 2**20:.1f} MiB")
     if verify:
-        _verify(path, output, spec, params)
+        count = _compare(path, output)
+        largest = _largest_feature(output)
+        print(f"verified: {count} tensors equal, features of a random clip "
+              f"are finite, largest {largest:.3g}")
 
 
 def _convert_head(path: Path, output: Path, ema: bool,
@@ -115,9 +121,9 @@ def _public_settings(path: Path) -> dict[str, Any]:
         raise InputError(f"--public_config={path}: {error}") from error
 
 
-def _verify(path: Path, output: Path, spec: BackboneSpec,
-            params: Mapping[str, np.ndarray]) -> None:
-    """Compares the folder with the checkpoint, and runs a random clip."""
+def _compare(path: Path, output: Path) -> int:
+    """Returns the number of tensors, all equal in checkpoint and folder."""
+    spec, params, _ = backbone_folder.open_backbone(output)
     tensors = open_checkpoint(path).tensors
     wrong, places = [], expected_source(spec)
     for name, place in places.items():
@@ -128,17 +134,22 @@ def _verify(path: Path, output: Path, spec: BackboneSpec,
         raise InputError(f"{output}: {len(wrong)} tensors differ from {path}: "
                          f"{', '.join(wrong[:8])}; delete it and convert "
                          "again")
+    return len(places)
+
+
+def _largest_feature(output: Path) -> float:
+    """Returns the largest absolute feature of a random clip, if finite."""
+    backbone = backbone_folder.load_backbone(output, dtype="bfloat16")
+    spec = backbone.spec
     # More than 8 patches a side would only take longer.
     size = (min(side, 8 * spec.patch) for side in spec.image_size)
     clip = np.random.default_rng(0).integers(
         0, 256, (1, spec.clip_frames, *size, 3), np.uint8)
-    backbone = backbone_folder.load_backbone(output, dtype="bfloat16")
     last = backbone.features(jnp.asarray(clip), dtype="bfloat16").last
     if not np.isfinite(last).all():
         raise InputError(f"{output}: features of a random clip are not "
                          "finite; the checkpoint is damaged")
-    print(f"verified: {len(places)} tensors equal, features of a random clip "
-          f"are finite, largest {np.abs(last).max():.3g}")
+    return float(jnp.abs(last).max())
 
 
 def to_torch(folder: Path, output: Path) -> None:

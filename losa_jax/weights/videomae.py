@@ -257,8 +257,8 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
     if "head" in modules:
         weight, bias = (shapes.get(f"head.{name}", ())
                         for name in ("weight", "bias"))
-        is_whole = len(weight) == 2 and weight[1] == width
-        num_classes = (weight if is_whole else (*bias, *weight, 1))[0]
+        fits = len(weight) == 2 and weight[1] == width
+        num_classes = (weight if fits else (*bias, *weight, 1))[0]
     # A classifier always follows a norm, which may have been lost.
     final_norm = next((name for name in ("fc_norm", "norm")
                        if name in modules),

@@ -77,10 +77,10 @@ def test_layouts_by_hand(tmp_path):
 def test_dtype_is_cast_once(tmp_path, dtype):
     _convert(_source(tmp_path), tmp_path / "out", dtype=dtype)
     _, got, _ = backbone_folder.open_backbone(tmp_path / "out")
-    kind = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
+    expected = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
     for name, array in _params().items():
-        assert got[name].dtype == kind
-        np.testing.assert_array_equal(got[name], array.astype(kind))
+        assert got[name].dtype == expected
+        np.testing.assert_array_equal(got[name], array.astype(expected))
 
 
 def test_all_faults_come_in_one_report_and_nothing_is_left(tmp_path):

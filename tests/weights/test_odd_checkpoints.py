@@ -57,9 +57,9 @@ def test_cosine_attention_tells_the_heads(tmp_path):
     spec = VideoMaeSpec(**{**vars(SPEC), "cosine_attention": True, "heads": 3})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
-    found = backbone_folder.convert_backbone(
+    converted = backbone_folder.convert_backbone(
         path, tmp_path / "out", clip_frames=4, image_size=(8, 8))
-    assert found == spec
+    assert converted == spec
 
 
 def test_learned_positions_tell_the_frames(tmp_path):
@@ -67,9 +67,9 @@ def test_learned_positions_tell_the_frames(tmp_path):
                       "image_size": (8, 12)})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
-    found = backbone_folder.convert_backbone(path, tmp_path / "out", heads=2,
+    converted = backbone_folder.convert_backbone(path, tmp_path / "out", heads=2,
                                      image_size=(8, 12))
-    assert found == spec
+    assert converted == spec
 
 
 def test_an_odd_position_table_is_one_fault_among_others(tmp_path):
@@ -170,7 +170,7 @@ def test_a_zero_key_bias_is_dropped_and_another_refused(hugging_face,
 
 
 @pytest.mark.shared
-def test_both_kinds_of_query_bias_are_refused(hugging_face, tmp_path):
+def test_a_query_bias_under_two_names_is_refused(hugging_face, tmp_path):
     write, state, prefix = hugging_face
     width = len(state[f"{prefix}query.weight"])
     for name in ("q_bias", "query.bias"):

@@ -67,8 +67,8 @@ def test_learned_positions_tell_the_frames(tmp_path):
                       "image_size": (8, 12)})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
-    converted = backbone_folder.convert_backbone(path, tmp_path / "out", heads=2,
-                                     image_size=(8, 12))
+    converted = backbone_folder.convert_backbone(
+        path, tmp_path / "out", heads=2, image_size=(8, 12))
     assert converted == spec
 
 

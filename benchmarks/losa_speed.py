@@ -31,7 +31,7 @@ from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.ops.params import flatten, nest
 from losa_jax.training import build
 from losa_jax.utils.malloc import keep_freed_memory
-from losa_jax.weights.head_folder import from_public
+from losa_jax.weights.head_names import from_public
 from losa_jax.weights.name_table import source_tensors
 
 CLASSES = 20

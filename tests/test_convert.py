@@ -8,6 +8,7 @@ import pytest
 from losa_jax import convert
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbone_folder
+from losa_jax.weights.name_table import expected_shapes
 
 SPEC = VideoMaeSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
                     clip_frames=4, image_size=(8, 8), num_classes=2)

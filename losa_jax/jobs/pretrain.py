@@ -213,7 +213,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
                 bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
                                 accuracy=f"{values['pretrain_accuracy']:.2f}")
             if saves:
-                checkpoints.save(LAST, step, state, facts, batches)
+                checkpoints.save(step, state, facts, batches)
             if came:
                 bar.close()
                 raise Interrupted(

@@ -128,7 +128,7 @@ FAULTS = (
           'np.searchsorted(tap_layers, numbers, side="right")',
           TEST_BACKBONE),
     Fault("the chosen taps stop before the last block",
-          "losa_jax/training/build.py",
+          "losa_jax/training/specs.py",
           "tuple(depth - 1 - round((count - 1 - i) * half / count)",
           "tuple(depth - 1 - round((count - i) * half / count)",
           ("tests/training/test_build.py",)),

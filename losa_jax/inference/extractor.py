@@ -19,12 +19,8 @@ from losa_jax.inference.load import Run
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.ops.params import Tree, flatten, nest
-from losa_jax.training import build
-from losa_jax.training.encoder import (
-    compute_dtype,
-    frozen_dtype,
-    frozen_encoder,
-)
+from losa_jax.training import specs
+from losa_jax.training.encoder import frozen_dtype, frozen_encoder
 from losa_jax.utils.xla_options import compiler_options
 
 NORMALIZATIONS = ("imagenet", "zero_one")
@@ -59,13 +55,13 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
         raise InputError(
             f"config.extract.normalization={normalization!r}: choose one of "
             f"{', '.join(NORMALIZATIONS)}")
-    spec, flat, info = build.configured_backbone(config)
+    spec, flat, info = specs.configured_backbone(config)
     if not spec.clip_pooling:
         raise InputError(
             f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
             "gives no vector for a whole clip: set "
             "--config.extract.what=last")
-    dtype = compute_dtype(config.backbone.dtype)
+    dtype = specs.compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)
 
@@ -113,8 +109,8 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
         facts["run"] = {"kind": config.adapter.kind, "step": int(state.step),
                         "fingerprint": tree_fingerprint(state.ema)}
     else:
-        spec, flat, info = build.configured_backbone(config)
-        build.check_window(config, spec)
+        spec, flat, info = specs.configured_backbone(config)
+        specs.check_window(config, spec)
         facts["pooling"] = spec.last_pooling
         encoder = frozen_encoder(config, spec, flat, (), mesh)
         encode, detector = encoder.encode, None

@@ -33,7 +33,6 @@ from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.models.backbones.sizes import backbone_size, requested_family
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, flatten, parameters
-from losa_jax.training.build import backbone_keys, backbone_request
 from losa_jax.training.calibrate import calibrate
 from losa_jax.training.checkpoint import (
     LAST,
@@ -44,6 +43,7 @@ from losa_jax.training.checkpoint import (
 from losa_jax.training.metric_writer import MetricWriter
 from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from losa_jax.training.restore import plain
+from losa_jax.training.specs import backbone_keys, backbone_request
 from losa_jax.weights.backbone_folder import convert_backbone, save_source
 
 logger = logging.getLogger(__name__)

@@ -56,11 +56,11 @@ from losa_jax.training.diagnostics import gate_diagnostics, memory_diagnostics
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.feature_store import open_store
 from losa_jax.training.metric_writer import MetricWriter
-from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
     fresh_state,
     run_facts,
+    run_schedule,
 )
 from losa_jax.training.state import (
     TrainState,
@@ -163,10 +163,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     store_config(config, workdir)
 
     # --- The loop -----------------------------------------------------------
-    schedule = learning_rate_schedule(
-        config.train.learning_rate,
-        round(config.train.warmup_epochs * steps_per_epoch),
-        config.train.schedule_epochs * steps_per_epoch)
+    schedule = run_schedule(config.train, steps_per_epoch)
     key = jax.random.key(config.seed)
     pending: list[_Pending] = []
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")

@@ -9,16 +9,16 @@ import numpy as np
 from losa_jax.data.features.files import FeatureFiles, FeatureSettings
 from losa_jax.data.features.tap_cache import TapCache, stored_facts
 from losa_jax.errors import InputError
-from losa_jax.models.adapters import ADAPTERS
-from losa_jax.training.build import choose_tap_layers
-from losa_jax.training.encoder import tap_grid
 from losa_jax.training.restore import plain
+from losa_jax.training.specs import (
+    DTYPES,
+    FROZEN_TYPES,
+    choose_tap_layers,
+    tap_grid,
+)
 from losa_jax.weights.backbone_folder import open_backbone
 
-TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
-              "float16": jnp.float16}
-# Types of adapters whose features stay the same while they train.
-CACHED_KINDS = ("none", *ADAPTERS)
+TAP_DTYPES = {**DTYPES, "float16": jnp.float16}
 
 
 def open_store(config: Any) -> TapCache | FeatureFiles | None:
@@ -71,11 +71,11 @@ def open_feature_files(config: Any) -> FeatureFiles:
 
 def cache_facts(config: Any) -> dict[str, Any]:
     """What must be equal for cached features to be those of a config."""
-    if config.adapter.kind not in CACHED_KINDS:
+    if config.adapter.kind not in FROZEN_TYPES:
         raise InputError(
             f"config.adapter.kind={config.adapter.kind}: its features of the "
             "backbone change while it trains; cached features serve "
-            f"{', '.join(CACHED_KINDS)}")
+            f"{', '.join(FROZEN_TYPES)}")
     if config.data.cache_copies < 0:
         raise InputError(f"config.data.cache_copies="
                          f"{config.data.cache_copies}: give 0 or more")

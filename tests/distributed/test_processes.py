@@ -85,8 +85,9 @@ def test_two_processes_agree_and_fail_together(tmp_path):
     codes, outputs = _run_two(1, tmp_path)
     assert codes == [1, 1], outputs
     assert (tmp_path / "order").read_text() == "01"
-    assert re.search("process 1 ends because process 0 ended: checkpoint "
-                     ".*/checkpoints/2 could not be written .no room", outputs[1])
+    assert re.search("process 1 ends because process 0 ended: checkpoint .*"
+                     "/checkpoints/2 could not be written .no room",
+                     outputs[1])
     kept = {path.name for path in (tmp_path / "checkpoints").glob("?")}
     assert kept == {"1"}
 

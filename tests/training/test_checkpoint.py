@@ -220,7 +220,8 @@ def test_a_failed_write_is_reported(checkpoints, tiny_model, tmp_path,
 
 
 def test_a_missing_checkpoint_is_reported(checkpoints, tiny_model):
-    with pytest.raises(InputError, match="no checkpoint under .*checkpoints.*train"):
+    with pytest.raises(InputError,
+                       match="no checkpoint under .*checkpoints.*train"):
         checkpoints.restore(LAST, abstract_state(tiny_model().state))
 
 

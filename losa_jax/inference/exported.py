@@ -173,10 +173,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
     if not path.is_file():
         raise InputError(f"{path}: is missing: {_AGAIN}")
-    if path.stat().st_size != facts["bytes"]:
-        raise InputError(
-            f"{path}: has {path.stat().st_size:,} bytes, but its manifest "
-            f"says {facts['bytes']:,}: {_AGAIN}")
     if _checksum(path) != facts["sha256"]:
         raise InputError(f"{path}: is damaged (its checksum is not the "
                          f"manifest's): {_AGAIN}")

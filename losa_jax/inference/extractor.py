@@ -1,4 +1,4 @@
-"""Encoders that turn clips and windows of videos into feature vectors."""
+"""Turns clips and windows of videos into feature vectors."""
 
 import dataclasses
 import functools
@@ -28,12 +28,12 @@ NORMALIZATIONS = ("imagenet", "zero_one")
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """How windows become features, and facts for their record.
+    """How windows become features.
 
     Attributes:
       spec: of the backbone.
-      width: channels.
-      encode: a batch of windows to [b, width] or, a vector a token,
+      width: channels of the features.
+      encode: a batch of windows to a vector per clip [b, width] or per token
         [b, t, width].
       facts: for the record.
     """
@@ -45,10 +45,10 @@ class Extractor:
 
 
 def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
-    """A vector a clip, by the backbone alone.
+    """Returns an extractor of one vector per clip.
 
     Raises:
-      InputError: a key that does not fit the backbone.
+      InputError: a key does not fit the backbone.
     """
     normalization = config.extract.normalization
     if normalization not in NORMALIZATIONS:
@@ -58,9 +58,8 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
     spec, flat, info = specs.configured_backbone(config)
     if not spec.clip_pooling:
         raise InputError(
-            f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
-            "gives no vector for a whole clip: set "
-            "--config.extract.what=last")
+            f"{config.backbone.checkpoint}: a {family_of(spec)} backbone has "
+            "no vector for a clip: set --config.extract.what=last")
     dtype = specs.compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)
@@ -68,16 +67,16 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
     @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def encode(frozen, clips):
         if normalization == "zero_one":
-            # What the backbone will take off again.
+            # Cancels the backbone's own normalization.
             clips = (clips.astype(jnp.float32) / 255
                      * jnp.asarray(spec.pixel_std)
                      + jnp.asarray(spec.pixel_mean))
         return template.bind(frozen).mean_features(clips, dtype)
 
-    clips_apart = NamedSharding(mesh, PartitionSpec("data"))
+    sharded = NamedSharding(mesh, PartitionSpec("data"))
 
     def encode_batch(inputs):
-        return encode(frozen, jax.device_put(inputs["frames"], clips_apart))
+        return encode(frozen, jax.device_put(inputs["frames"], sharded))
 
     return Extractor(spec, spec.width, encode_batch, {
         "pooling": spec.clip_pooling,
@@ -87,14 +86,14 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
 
 
 def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
-    """A vector a token of the windows of a run.
+    """Returns an extractor of one vector per token.
 
     Args:
-      run: gives what its head reads, standardized and with adapters; None
-        the spatial mean of the backbone's last block.
+      run: whose head's input is extracted, standardized and with adapters;
+        None extracts the spatial mean of the backbone's last block.
 
     Raises:
-      InputError: a key that does not fit the backbone.
+      InputError: a key does not fit the backbone.
     """
     facts: dict[str, Any] = {}
     if run is not None:
@@ -138,7 +137,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
 
 
 def pixel_facts(normalization: str, spec: BackboneSpec) -> dict[str, Any]:
-    """What becomes of a pixel of 0 .. 255."""
+    """Returns how pixels of 0 .. 255 are normalized."""
     if normalization == "zero_one":
         return {"normalization": "pixel / 255"}
     return {"normalization": "(pixel - mean) / std",
@@ -146,7 +145,7 @@ def pixel_facts(normalization: str, spec: BackboneSpec) -> dict[str, Any]:
 
 
 def tree_fingerprint(tree: Tree) -> str:
-    """SHA-256 of names and numbers, hexadecimal."""
+    """Returns the hexadecimal SHA-256 of a tree's names and values."""
     digest = hashlib.sha256()
     for name, leaf in sorted(flatten(tree).items()):
         array = np.ascontiguousarray(jax.device_get(leaf))

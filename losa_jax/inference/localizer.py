@@ -140,7 +140,7 @@ class Localizer:
     def many(self, videos: Sequence[Video], *, top_k: int | None = None,
              on_windows: Callable[[int], object] = lambda count: None
              ) -> Generator[VideoResult]:
-        """Yields the results of videos, whose windows share batches.
+        """Predicts videos whose windows share batches.
 
         Args:
           videos: of `probe`.
@@ -149,8 +149,8 @@ class Localizer:
           on_windows: called with the number of windows predicted since the
             last call.
 
-        Yields:
-          a `VideoResult` for each video, as soon as it is done; with an
+        Returns:
+          a generator of a `VideoResult` for each video; with an
           `error` where the video is not readable to its end.
 
         Raises:

@@ -138,7 +138,7 @@ def _edit(copy, **changes):
      "is for tpu, cuda, this is cpu"),
     (lambda copy: (copy / "program.bin").unlink(), "program.bin: is missing"),
     (lambda copy: os.truncate(copy / "weights.safetensors", 1000),
-     "has 1,000 bytes"),
+     "is damaged"),
     (lambda copy: _flip(copy / "weights.safetensors"), "is damaged"),
     (lambda copy: _flip(copy / "program.bin"), "is damaged"),
 ])

@@ -83,7 +83,12 @@ class Checkpoints:
         self._manager = _Manager(
             root, handler_registry=_handlers(who),
             options=ocp.CheckpointManagerOptions(
-                best_fn=_best_map, preservation_policy=_preservation_policy(),
+                best_fn=_map_of,
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy([
+                    checkpoint_managers.LatestN(_NUM_LATEST),
+                    checkpoint_managers.BestN(
+                        get_metric_fn=_map_of, n=1,
+                        keep_checkpoints_without_metrics=False)]),
                 create=not alone, cleanup_tmp_directories=only_writer,
                 async_options=ocp.AsyncOptions(
                     barrier_sync_fn=self._barrier(who),
@@ -251,15 +256,8 @@ class Checkpoints:
         self._manager.close()
 
 
-def _best_map(metrics: dict[str, float]) -> float:
+def _map_of(metrics: dict[str, float]) -> float:
     return metrics["map"]
-
-
-def _preservation_policy() -> checkpoint_managers.AnyPreservationPolicy:
-    return checkpoint_managers.AnyPreservationPolicy([
-        checkpoint_managers.LatestN(_NUM_LATEST),
-        checkpoint_managers.BestN(get_metric_fn=_best_map, n=1,
-                                  keep_checkpoints_without_metrics=False)])
 
 
 def _handlers(who: ocp.options.MultiprocessingOptions

@@ -1,6 +1,5 @@
 """Opens the features that a run reads in place of videos."""
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from losa_jax.training.specs import (
     DTYPES,
     FROZEN_TYPES,
     choose_tap_layers,
+    from_sections,
     tap_grid,
 )
 from losa_jax.weights.backbone_folder import open_backbone
@@ -62,10 +62,8 @@ def open_feature_files(config: Any) -> FeatureFiles:
             "--config.window.clip_samples=1 and --config.window.samples = "
             f"--config.window.tokens (now {window.clip_samples}, "
             f"{window.samples} and {window.tokens})")
-    names = {field.name for field in dataclasses.fields(FeatureSettings)}
     return FeatureFiles(
-        FeatureSettings(**{name: value for name, value
-                           in config.features.items() if name in names}),
+        from_sections(FeatureSettings, config.features),
         resized_to=window.samples if window.sampling == "resize" else 0,
         cache_gib=config.data.frame_cache_gib)
 

@@ -185,7 +185,7 @@ def make_adapter_spec(config: Any, spec: BackboneSpec,
         return None
     patches = config.augment.size // spec.patch
     with fields_as_keys(ADAPTERS[adapter.kind].spec, "config.adapter"):
-        return _from_sections(
+        return from_sections(
             ADAPTERS[adapter.kind].spec, adapter, in_width=spec.width,
             num_taps=len(tap_layers), clip_tokens=spec.clip_tokens,
             tap_grid=tap_grid(config, spec) or (patches, patches))
@@ -230,7 +230,7 @@ def make_head_spec(config: Any, *, in_width: int, num_classes: int,
             in_width=("config.features.width" if config.features.folder
                       else "config.backbone.width"),
             max_tokens="config.window.tokens"):
-        return _from_sections(
+        return from_sections(
             HEADS[kind].spec, config.head, config.loss, in_width=in_width,
             num_classes=num_classes, max_tokens=config.window.tokens,
             remat=remat)
@@ -239,10 +239,10 @@ def make_head_spec(config: Any, *, in_width: int, num_classes: int,
 def decode_settings(evaluate: Any) -> DecodeSettings:
     """Returns the settings in the config section `evaluate`."""
     with fields_as_keys(DecodeSettings, "config.evaluate"):
-        return _from_sections(DecodeSettings, evaluate)
+        return from_sections(DecodeSettings, evaluate)
 
 
-def _from_sections(spec: type[Any], *sections: Any, **given: Any) -> Any:
+def from_sections(spec: type[Any], *sections: Any, **given: Any) -> Any:
     """Returns a spec from the given values and keys of config sections."""
     names = {field.name for field in dataclasses.fields(spec)}
     values = {key: tuple(value) if isinstance(value, (tuple, list)) else value

@@ -127,7 +127,7 @@ def _edit(copy, **changes):
 
 @pytest.mark.parametrize("damage, message", [
     (lambda copy: _edit(copy, format_version=2),
-     "format version 2, this program reads 1.*update losa_jax"),
+     "format version 2, but this program reads 1.*update losa_jax"),
     (lambda copy: _edit(copy, format_version=0), "export the run again"),
     (lambda copy: _edit(copy, format="zip"), "not the manifest"),
     (lambda copy: _edit(copy, files={}),

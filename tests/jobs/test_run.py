@@ -148,7 +148,7 @@ def test_a_window_of_broken_clips_is_refused_before_videos_are_read(
     odd = config.copy_and_resolve_references()
     odd.window.samples = 50
     odd.data.videos = "/nowhere"
-    with pytest.raises(InputError, match="frames=50 is no multiple of"):
+    with pytest.raises(InputError, match="samples=50 is no multiple of"):
         train_job.train(odd, tmp_path / "run")
 
 

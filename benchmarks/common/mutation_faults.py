@@ -190,11 +190,9 @@ FAULTS = (
           "max(warmup_steps - 1, 1)", "max(warmup_steps, 1)",
           TEST_OPTIMIZER),
     Fault("a resumed run starts with a fresh optimizer", TRAIN,
-          "        state, saved = checkpoints.restore(\n"
-          "            LAST, abstract_state(state), batches)\n",
+          "        state, saved = checkpoints.restore(LAST, state, batches)\n",
           "        fresh = state.optimizer\n"
-          "        state, saved = checkpoints.restore(\n"
-          "            LAST, abstract_state(state), batches)\n"
+          "        state, saved = checkpoints.restore(LAST, state, batches)\n"
           "        state = state.replace(optimizer=fresh)\n", GOES_ON),
     Fault("a checkpoint counts the batch that was read ahead",
           "losa_jax/training/device_prefetch.py",

@@ -61,11 +61,9 @@ def is_exported(folder: str | Path) -> bool:
 def write_exported(folder: Path, program: bytes,
                    weights: Mapping[str, np.ndarray],
                    manifest: Mapping[str, Any]) -> None:
-    """Writes the folder, which gets its name when it is complete.
+    """Writes the folder, in place of an exported model there.
 
     Args:
-      folder: to write; an exported model there is replaced.
-      program: serialized.
       weights: by flat name.
       manifest: `class_names`, `thresholds`, `settings`, `platforms` and any
         further facts.

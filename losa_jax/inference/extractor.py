@@ -45,11 +45,7 @@ class Extractor:
 
 
 def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
-    """Returns an extractor of one vector per clip.
-
-    Raises:
-      InputError: a key does not fit the backbone.
-    """
+    """Returns an extractor of one vector per clip."""
     normalization = config.extract.normalization
     if normalization not in NORMALIZATIONS:
         raise InputError(
@@ -88,12 +84,8 @@ def clip_extractor(config: Any, mesh: Mesh) -> Extractor:
 def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     """Returns an extractor of one vector per token.
 
-    Args:
-      run: whose head's input is extracted, standardized and with adapters;
-        None extracts the spatial mean of the backbone's last block.
-
-    Raises:
-      InputError: a key does not fit the backbone.
+    It is the input of the run's head, standardized and with adapters, or
+    without a run the spatial mean of the backbone's last block.
     """
     facts: dict[str, Any] = {}
     if run is not None:

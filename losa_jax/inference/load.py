@@ -57,12 +57,6 @@ def load_run(workdir: Path, config: Any, mesh: "Mesh", *,
              which: str = "best") -> Run:
     """Loads a checkpoint with a backbone that reads videos.
 
-    Args:
-      workdir: of the run.
-      config: of `read_config`, or of the command line for the same model.
-      mesh: to load onto.
-      which: checkpoint, "best" or "last"; "last" where there is no best yet.
-
     Raises:
       InputError: there is no checkpoint, it does not fit the config, or it
         reads features.
@@ -189,11 +183,7 @@ def _run_localizer(workdir: Path, config: ConfigDict, which: str
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """Reads the settings of a run.
-
-    Raises:
-      InputError: the folder holds no run.
-    """
+    """Reads the settings of a run; raises InputError without one."""
     path = workdir / CONFIG_FILE
     if not path.is_file() or not (workdir / "checkpoints").is_dir():
         raise InputError(
@@ -222,13 +212,7 @@ def read_thresholds(workdir: Path) -> dict[str, float]:
 
 def identity_of(config: ConfigDict, class_names: Sequence[str],
                 weights: Sequence[Any]) -> str:
-    """Returns a hash of everything that decides the detections of a video.
-
-    Args:
-      config: of the run.
-      class_names: in label order.
-      weights: checksums of the parameters.
-    """
+    """Returns a hash of everything that decides the detections of a video."""
     evaluate = {key: value for key, value in config.evaluate.items()
                 if key not in ("batch_windows", "checkpoint", "output",
                                "tiou_thresholds")}

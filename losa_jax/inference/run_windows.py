@@ -60,11 +60,7 @@ class VideoSegments:
     """Collects the segments of windows until their video ends."""
 
     def __init__(self, grids: Sequence[SampleGrid], window: Any):
-        """
-        Args:
-          grids: samples of each video.
-          window: the config section.
-        """
+        """`grids` are the samples of each video, `window` the section."""
         self._grids = grids
         self._samples_per_token = window.samples / window.tokens
         self._parts: dict[int, list[Segments]] = {}
@@ -85,11 +81,7 @@ class VideoSegments:
 
 
 def nms_settings(evaluate: Any, max_kept: int | None = None) -> NmsSettings:
-    """Returns the settings of NMS in the config section `evaluate`.
-
-    Args:
-      max_kept: replaces max_detections.
-    """
+    """Returns the settings of NMS; `max_kept` replaces max_detections."""
     with fields_as_keys(NmsSettings, "config.evaluate", method="nms",
                         per_class="nms_per_class", sigma="nms_sigma",
                         iou_threshold="nms_iou_threshold",

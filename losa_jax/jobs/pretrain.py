@@ -37,7 +37,6 @@ from losa_jax.training.calibrate import calibrate
 from losa_jax.training.checkpoint import (
     LAST,
     Checkpoints,
-    abstract_state,
     same_facts,
 )
 from losa_jax.training.metric_writer import MetricWriter
@@ -159,8 +158,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     state = jax.device_put((params, optimizer.init(params)),
                            sharding.replicated(mesh))
     if checkpoints.latest_step() is not None:
-        state, saved = checkpoints.restore(LAST, abstract_state(state),
-                                           batches)
+        state, saved = checkpoints.restore(LAST, state, batches)
         same_facts(saved, facts, tuple(facts), workdir,
                    f"delete {workdir}")
         start = checkpoints.latest_step() or 0

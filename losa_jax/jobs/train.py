@@ -48,7 +48,6 @@ from losa_jax.training.checkpoint import (
     BEST,
     LAST,
     Checkpoints,
-    abstract_state,
     same_facts,
 )
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
@@ -148,8 +147,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
         same_facts(checkpoints.facts(), facts, RUN_FACTS, workdir)
-        state, saved = checkpoints.restore(
-            LAST, abstract_state(state), batches)
+        state, saved = checkpoints.restore(LAST, state, batches)
         best_map = -math.inf if saved["best_map"] is None else saved[
             "best_map"]
         print(f"resumed {workdir} at step {int(state.step)} of "
@@ -230,7 +228,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     bar.close()
 
     # --- The best checkpoint's mAP and predictions --------------------------
-    best, _ = checkpoints.restore(BEST, abstract_state(state))
+    best, _ = checkpoints.restore(BEST, state)
     report, predictions = evaluator.run(best.ema, best.statistics)
     best_step = int(best.step)
     write_results(workdir, report, predictions,

@@ -43,19 +43,18 @@ from losa_jax.weights.name_table import expected_shapes
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The model of a run, as training and evaluation share it.
+    """The model of a run; its parameters are on the mesh.
 
     Attributes:
       width: channels of the features.
       tubelet: samples per token of the encoder.
       spec: of the backbone; None where features come from files.
-      frozen: backbone parameters without gradient, on the mesh.
+      frozen: parameters of the backbone without gradient.
       fingerprint: hash of the backbone's weights.
       detector: template of adapter, fusion and head.
-      trained: their fresh parameters, on the mesh; the trained part of the
-        backbone is under "backbone".
-      encode: windows to features, traceable.
-      tap_layers: indices of the blocks that the adapter reads.
+      trained: their initial parameters; the trained part of the backbone is
+        under "backbone".
+      tap_layers: blocks that the adapter reads.
     """
 
     width: int
@@ -73,8 +72,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
     """Loads the frozen backbone and initializes the trained part.
 
     Raises:
-      InputError: a key does not fit the backbone, or the backbone's folder
-        is missing or damaged.
+      InputError: the backbone is missing or damaged, or a key does not fit.
     """
     if config.features.folder:
         return _assemble(config, None, {}, "features", num_classes, mesh)
@@ -83,11 +81,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
 
 
 def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
-    """Builds the model without a checkpoint and without arrays.
-
-    The backbone is config.backbone.name or its sizes. `frozen` and `trained`
-    have `jax.ShapeDtypeStruct` leaves, which suffice to compile.
-    """
+    """Builds the model from sizes, with `jax.ShapeDtypeStruct` leaves."""
     size = config.augment.size
     with specs.backbone_keys(config):
         spec = requested_spec(specs.backbone_request(config.backbone),
@@ -167,12 +161,7 @@ def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
 def jit_train_step(config: Any, model: Model,
                    optimizer: optax.GradientTransformation, state: Any,
                    mesh: Mesh) -> Any:
-    """Jits `make_train_step`.
-
-    Args:
-      state: of the run, or its description; gives the shardings.
-      mesh: of real devices or of a topology description.
-    """
+    """Jits `make_train_step`; `state` or its description has the shardings."""
     settings = EmaSettings(config.train.ema_decay, config.train.ema_warmup)
     return jax.jit(
         make_train_step(model.encode, model.detector, optimizer, settings),

@@ -1,12 +1,9 @@
 """Saves and restores checkpoints with Orbax: the latest two and the best.
 
 A checkpoint is a folder checkpoints/STEP with the train state, the position
-of the data iterator, a small JSON of facts (classes, configuration, mAP) and,
-where it is the best so far, its mAP. The frozen backbone is not saved: the
-facts hold its fingerprint.
-
-States are copied to host memory and written in the background. A checkpoint
-that is not complete has a temporary name and is never read.
+of the data iterator and a JSON of facts (classes, configuration, mAP). The
+frozen backbone is not saved: the facts hold its fingerprint. Files are written
+in the background; an incomplete checkpoint has a temporary name.
 """
 
 import contextlib
@@ -15,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -29,20 +26,11 @@ LAST, BEST = "last", "best"
 _NUM_LATEST = 2
 
 
-class Position(Protocol):
-    """An iterator whose position is JSON, equal for any number of processes."""
-
-    def get_state(self) -> dict[str, Any]: ...
-
-    def set_state(self, state: dict[str, Any]) -> None: ...
-
-
 class _Manager(ocp.CheckpointManager):
     """An Orbax manager that does not ask jax about preemption.
 
     Processes agree on the step to stop at by the last step that each asked
-    about (`processes.stop_reached`). Orbax asks again in the background, about
-    an earlier step, so the processes could stop at different steps.
+    about (`processes.stop_reached`); Orbax asks about an earlier one.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -58,8 +46,7 @@ class Checkpoints:
         Args:
           workdir: of the run, the same folder for all its processes.
           alone: this process saves without the others of the run.
-          only_writer: no other program saves here now, so that what
-            interrupted saves have left is removed.
+          only_writer: remove what interrupted saves have left.
 
         Raises:
           InputError: the checkpoints have the layout of an older version.
@@ -131,21 +118,19 @@ class Checkpoints:
         return self._manager.best_step() is not None
 
     def save(self, step: int, state: TrainState, facts: dict[str, Any],
-             iterator: Position | None = None, *,
+             iterator: Any = None, *,
              best_map: float | None = None) -> None:
-        """Copies to host memory and writes the files in the background.
-
-        Waits for the save before. The caller may donate the state at once.
+        """Copies the state to host memory and writes it in the background.
 
         Args:
-          step: later than any that was saved.
-          state: to save.
+          step: later than those of other checkpoints.
+          state: may be donated as soon as this returns.
           facts: JSON.
-          iterator: whose position is saved.
+          iterator: has `get_state`, whose result is JSON.
           best_map: average mAP 0..1, where it is the highest so far.
 
         Raises:
-          InputError: this save cannot begin, or the one before failed.
+          InputError: this save or the one before failed.
         """
         items = {"state": ocp.args.PyTreeSave(state),
                  "facts": ocp.args.JsonSave(facts)}
@@ -165,11 +150,7 @@ class Checkpoints:
                 raise self._failure
 
     def wait(self) -> None:
-        """Waits until everything saved is complete.
-
-        Raises:
-          InputError: a save failed.
-        """
+        """Waits for the background; raises InputError where a save failed."""
         with self._as_input_error():
             self._manager.wait_until_finished()
 
@@ -207,24 +188,21 @@ class Checkpoints:
                              "train first (--mode=train)")
         return step
 
-    def restore(self, which: str, abstract_state: TrainState,
-                iterator: Position | None = None
+    def restore(self, which: str, like: TrainState, iterator: Any = None
                 ) -> tuple[TrainState, dict[str, Any]]:
         """Returns (state, facts) of the newest or the best checkpoint.
 
         Args:
           which: LAST or BEST.
-          abstract_state: shapes and shardings to restore into.
-          iterator: set to the saved position where given.
+          like: a state with the shapes, dtypes and shardings to restore.
+          iterator: has `set_state`, which gets the saved position.
 
         Raises:
-          InputError: there is none, or it does not fit the model.
+          InputError: there is no checkpoint, or it does not fit the model.
         """
         step = self._step_of(which)
-        items = {"state": ocp.args.PyTreeRestore(
-                     abstract_state,
-                     ocp.checkpoint_utils.construct_restore_args(
-                         abstract_state)),
+        restore_args = ocp.checkpoint_utils.construct_restore_args(like)
+        items = {"state": ocp.args.PyTreeRestore(like, restore_args),
                  "facts": ocp.args.JsonRestore()}
         if iterator is not None:
             items["data"] = ocp.args.JsonRestore()
@@ -241,11 +219,7 @@ class Checkpoints:
         return restored["state"], restored["facts"]
 
     def facts(self) -> dict[str, Any]:
-        """Returns the facts of the newest checkpoint.
-
-        Raises:
-          InputError: there is none.
-        """
+        """Returns the facts of the newest checkpoint."""
         return self._manager.restore(
             self._step_of(LAST),
             args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
@@ -279,13 +253,6 @@ def _handlers(who: ocp.options.MultiprocessingOptions
     for arguments in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
         registry.add("state", arguments, handler)
     return registry
-
-
-def abstract_state(state: TrainState) -> TrainState:
-    """Returns the shapes, dtypes and shardings of a state."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
-                                          sharding=leaf.sharding), state)
 
 
 def same_facts(saved: dict[str, Any], now: dict[str, Any],

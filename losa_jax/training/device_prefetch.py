@@ -90,13 +90,7 @@ class DevicePrefetch:
 
     def __init__(self, batches: BatchIterator, put: Callable[[Batch], Any],
                  clock: DataClock, broken: BrokenVideos):
-        """
-        Args:
-          batches: of the data set.
-          put: copies host arrays to the devices.
-          clock: gets the time of waiting and the frames decoded.
-          broken: gets the videos that were skipped.
-        """
+        """`put` copies host arrays to the devices."""
         self._batches, self._put = batches, put
         self._clock, self._broken = clock, broken
         self._held: tuple[Batch, Any] | None = None

@@ -64,11 +64,9 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     """Returns the encoder of a frozen backbone.
 
     Args:
-      config: the whole config.
-      spec, flat: of the converted backbone.
+      flat: parameters of the backbone by name.
       tap_layers: blocks that the adapter reads; () for none.
-      mesh: for the parameters.
-      raw_taps: return every patch as the blocks do; None asks the adapter.
+      raw_taps: return every patch of the blocks; None asks the adapter.
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = specs.compute_dtype(config.backbone.dtype)
@@ -121,8 +119,6 @@ def inside_backbone_encoder(config: Any, spec: BackboneSpec,
                             flat: dict[str, Any], mesh: Mesh, *,
                             abstract: bool = False) -> Encoder:
     """Returns the encoder with trained parts: adapter types `tia` and `full`.
-
-    Arguments as `frozen_encoder`.
 
     Raises:
       InputError: the backbone is not a VideoMAE.

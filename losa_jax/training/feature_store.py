@@ -46,11 +46,7 @@ def open_store(config: Any) -> TapCache | FeatureFiles | None:
 
 
 def open_feature_files(config: Any) -> FeatureFiles:
-    """Opens the files of config.features.
-
-    Raises:
-      InputError: the config has an adapter, a cache or longer samples.
-    """
+    """Opens the files of config.features."""
     if config.adapter.kind != "none" or config.data.cache:
         raise InputError(
             "config.features.folder trains the head alone on files of "
@@ -69,11 +65,7 @@ def open_feature_files(config: Any) -> FeatureFiles:
 
 
 def cache_facts(config: Any) -> dict[str, Any]:
-    """Returns the facts that a cache and a config must share.
-
-    Raises:
-      InputError: the config cannot use cached features.
-    """
+    """Returns the facts that a cache and a config must share."""
     if config.adapter.kind not in FROZEN_TYPES:
         raise InputError(
             f"config.adapter.kind={config.adapter.kind} changes the backbone's "

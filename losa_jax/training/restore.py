@@ -15,12 +15,7 @@ from losa_jax.distributed import sharding
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import optimizer
 from losa_jax.training.build import Model
-from losa_jax.training.checkpoint import (
-    LAST,
-    Checkpoints,
-    abstract_state,
-    same_facts,
-)
+from losa_jax.training.checkpoint import LAST, Checkpoints, same_facts
 from losa_jax.training.state import TrainState, create_state
 
 # Facts that must be equal for a checkpoint to fit the model ...
@@ -78,12 +73,10 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
                 ) -> tuple[TrainState, str]:
     """Returns a run's checkpoint and which it is, `best` or `last`.
 
-    Args:
-      config, model: of the run.
-      which: to restore; `last` where there is no best yet.
+    Without a best checkpoint it is the last.
 
     Raises:
-      InputError: there is none, or it is of another model.
+      InputError: there is no checkpoint, or it is of another model.
     """
     fresh, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     checkpoints = Checkpoints(workdir)
@@ -91,7 +84,7 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
     # Before the arrays, whose errors would not name the setting.
     same_facts(checkpoints.facts(), run_facts(config, class_names, model),
                MODEL_FACTS, workdir)
-    state, _ = checkpoints.restore(which, abstract_state(fresh))
+    state, _ = checkpoints.restore(which, fresh)
     checkpoints.close()
     return state, which
 

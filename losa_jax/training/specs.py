@@ -1,4 +1,7 @@
-"""Derives typed specs from a config and refuses values that do not fit."""
+"""Derives typed specs from a config.
+
+All functions raise InputError for values that do not fit.
+"""
 
 import contextlib
 import dataclasses
@@ -30,9 +33,6 @@ def configured_backbone(config: Any) -> tuple[
     """Opens config.backbone.checkpoint and checks it.
 
     A backbone for clips of any length gets config.window.clip_samples.
-
-    Raises:
-      InputError: there is no backbone, or a key does not fit it.
     """
     spec, flat, info = open_backbone(Path(config.backbone.checkpoint))
     check_backbone(config.backbone, spec)
@@ -154,11 +154,7 @@ def reads_raw_taps(config: Any) -> bool:
 
 
 def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
-    """Returns rows and columns of the taps; () keeps every patch.
-
-    Raises:
-      InputError: config.adapter.tap_grid is not (rows, columns).
-    """
+    """Returns rows and columns of the taps; () keeps every patch."""
     asked = tuple(config.adapter.tap_grid)
     if not asked or reads_raw_taps(config):
         return ()
@@ -172,11 +168,7 @@ def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
 
 def make_adapter_spec(config: Any, spec: BackboneSpec,
                       tap_layers: tuple[int, ...]) -> Any:
-    """Returns the spec of the adapter beside the backbone, None without one.
-
-    Raises:
-      InputError: config.adapter.kind is unknown, or a value does not fit.
-    """
+    """Returns the spec of the adapter beside the backbone, None without one."""
     adapter, known = config.adapter, (*FROZEN_TYPES, *inside_backbone.KINDS)
     if adapter.kind not in known:
         raise InputError(f"config.adapter.kind={adapter.kind!r}: choose one "
@@ -193,11 +185,7 @@ def make_adapter_spec(config: Any, spec: BackboneSpec,
 
 def inside_backbone_spec(adapter: Any, spec: BackboneSpec
                          ) -> inside_backbone.InsideBackboneSpec:
-    """Returns which blocks are trained, and how, from `config.adapter`.
-
-    Raises:
-      InputError: a value does not fit.
-    """
+    """Returns which blocks of the backbone are trained, and how."""
     top = adapter.top_blocks or spec.depth
     if not 1 <= top <= spec.depth:
         raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
@@ -213,13 +201,7 @@ def inside_backbone_spec(adapter: Any, spec: BackboneSpec
 
 def make_head_spec(config: Any, *, in_width: int, num_classes: int,
                    remat: bool = False) -> Any:
-    """Returns the spec of the head, from the sections `head` and `loss`.
-
-    Args:
-      in_width: channels of the features.
-      num_classes: of the data set.
-      remat: rematerialize the head's layers in the backward pass.
-    """
+    """Returns the spec of the head for features of `in_width` channels."""
     kind = config.head.kind
     if kind not in HEADS:
         raise InputError(f"config.head.kind={kind!r}: choose one of "

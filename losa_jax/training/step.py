@@ -38,16 +38,9 @@ def make_train_step(encode: Encode, detector: Template,
                     ) -> Callable[..., tuple[TrainState, dict]]:
     """Returns the update, (state, frozen, batch, key) to (state, metrics).
 
-    Args:
-      encode: windows to features.
-      detector: template of the trained module.
-      optimizer: of the trained tree.
-      ema: settings of the moving average.
-
-    Returns:
-      a traceable function. Its batch is of `losa_jax.data.windows.batch`,
-      without the keys for the host. Each step folds its number into `key`, so
-      a resumed run draws the same random numbers as an uninterrupted one.
+    The batch is of `losa_jax.data.windows.batch`, without the keys for the
+    host. Each step folds its number into `key`, so that a resumed run draws
+    the same random numbers as an uninterrupted one.
     """
     def train_step(state: TrainState, frozen: Tree,
                    batch: dict[str, jax.Array], key: jax.Array
@@ -101,15 +94,8 @@ def _moving_average(ema: Tree, trained: Tree, step: jax.Array,
 
 def make_predict_step(encode: Encode, detector: Template,
                       settings: DecodeSettings) -> Callable[..., Segments]:
-    """Returns (parameters, statistics, frozen, batch) to segments, traceable.
-
-    Args:
-      encode, detector: as `make_train_step`.
-      settings: which segments are kept.
-
-    Returns:
-      a function to `Segments` [b, m] in tokens of their window.
-    """
+    """Returns the prediction, (parameters, statistics, frozen, batch) to
+    `Segments` [b, m] in tokens of their window."""
     def predict_step(parameters, statistics, frozen, batch):
         valid_samples = batch["valid_samples"]
         features = encode(frozen, parameters, encoder_inputs(batch),
@@ -124,12 +110,8 @@ def make_predict_step(encode: Encode, detector: Template,
 def make_moments_step(
     encode: Encode, tubelet: int
 ) -> Callable[[Tree, Tree, dict[str, jax.Array]], tuple[jax.Array, ...]]:
-    """Returns a function that sums the features of valid tokens.
-
-    Returns:
-      (frozen, trained, batch) to (count, sum [c], sum of squares [c]) in
-      float32.
-    """
+    """Returns (frozen, trained, batch) to (count, sum [c], sum of squares
+    [c]) of the features of valid tokens, in float32."""
     def moments_step(frozen, trained, batch):
         valid_samples = batch["valid_samples"]
         last = encode(frozen, trained, encoder_inputs(batch), valid_samples,

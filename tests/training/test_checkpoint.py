@@ -17,7 +17,6 @@ from losa_jax.training.checkpoint import (
     BEST,
     LAST,
     Checkpoints,
-    abstract_state,
     same_facts,
 )
 
@@ -37,7 +36,7 @@ def _at(state, step):
 def test_round_trip_is_exact(checkpoints, tiny_model):
     state = _at(tiny_model().state, 7)
     checkpoints.save(7, state, {"best_map": 0.25, "names": ["a"]})
-    got, facts = checkpoints.restore(LAST, abstract_state(state))
+    got, facts = checkpoints.restore(LAST, state)
     assert facts == {"best_map": 0.25, "names": ["a"]}
     jax.tree.map(np.testing.assert_array_equal, got, state)
 
@@ -53,7 +52,7 @@ def test_arrays_on_all_devices_are_saved_without_compiling(
         checkpoints.save(1, arrays, {})
         checkpoints.wait()
     assert "Compiling" not in caplog.text
-    got, _ = checkpoints.restore(LAST, abstract_state(arrays))
+    got, _ = checkpoints.restore(LAST, arrays)
     jax.tree.map(np.testing.assert_array_equal, got, arrays)
 
 
@@ -71,9 +70,9 @@ def test_the_best_survives_newer_checkpoints(checkpoints, tiny_model,
     assert checkpoints.latest_step() == 5
     assert _kept(tmp_path) == {"2", "4", "5"}
     for manager in (checkpoints, Checkpoints(tmp_path)):
-        got, facts = manager.restore(BEST, abstract_state(state))
+        got, facts = manager.restore(BEST, state)
         assert facts == {"saved": 2} and int(got.step) == 2
-        got, facts = manager.restore(LAST, abstract_state(state))
+        got, facts = manager.restore(LAST, state)
         assert facts == {"saved": 5} and int(got.step) == 5
         assert manager.facts() == {"saved": 5}
     checkpoints.save(6, _at(state, 6), {}, best_map=0.75)
@@ -111,7 +110,7 @@ def test_a_killed_run_resumes_at_its_best_checkpoint(
     resumed = Iterator()
     resumed.state = {}
     got, facts = Checkpoints(tmp_path).restore(
-        LAST, abstract_state(state), resumed)
+        LAST, state, resumed)
     assert facts == {"best_map": 0.5} and int(got.step) == 6
     assert resumed.state == {"next_index": 6}
 
@@ -169,7 +168,7 @@ def test_a_half_written_checkpoint_is_never_picked(
     renames.go.set()
     checkpoints.wait()
     after = Checkpoints(tmp_path)
-    got, _ = after.restore(LAST, abstract_state(spoiled))
+    got, _ = after.restore(LAST, spoiled)
     jax.tree.map(np.testing.assert_array_equal, got, want)
     after.close()
 
@@ -222,7 +221,7 @@ def test_a_failed_write_is_reported(checkpoints, tiny_model, tmp_path,
 def test_a_missing_checkpoint_is_reported(checkpoints, tiny_model):
     with pytest.raises(InputError,
                        match="no checkpoint under .*checkpoints.*train"):
-        checkpoints.restore(LAST, abstract_state(tiny_model().state))
+        checkpoints.restore(LAST, tiny_model().state)
 
 
 def test_another_model_is_refused(checkpoints, tiny_model):
@@ -230,7 +229,7 @@ def test_another_model_is_refused(checkpoints, tiny_model):
     checkpoints.save(1, state, {})
     other = state.replace(trained={"head": state.trained["head"]})
     with pytest.raises(InputError, match="checkpoints/1 does not fit"):
-        checkpoints.restore(LAST, abstract_state(other))
+        checkpoints.restore(LAST, other)
 
 
 def test_changed_settings_are_listed(tmp_path):

@@ -128,7 +128,7 @@ def test_what_does_not_fit_the_config_is_refused(config):
 
 
 def test_tokens_are_extracted_and_clips_refused(config):
-    with pytest.raises(InputError, match="a toy backbone gives no vector"):
+    with pytest.raises(InputError, match="a toy backbone has no vector"):
         clip_extractor(config, _mesh())
     facts = token_extractor(config, _mesh(), None).facts
     assert facts["pooling"] == "mean of the patches of each token"

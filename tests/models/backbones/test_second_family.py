@@ -116,7 +116,7 @@ def test_it_encodes_windows_of_clips_of_another_length(config):
 @pytest.mark.parametrize("kind", ["tia", "full"])
 def test_nothing_trains_inside_it(config, kind):
     config.adapter.kind = kind
-    with pytest.raises(InputError, match=f"adapter.kind={kind} .* is of toy"):
+    with pytest.raises(InputError, match=f"adapter.kind={kind} .* is a toy"):
         build.build_model(config, 3, _mesh())
 
 
@@ -127,12 +127,12 @@ def test_what_does_not_fit_the_config_is_refused(config):
             "ToySpec.clip_frames=1")):
         build.build_model(config, 3, _mesh())
     config.backbone.update(name="vit_s", width=0, depth=0)
-    with pytest.raises(InputError, match="vit_s is of videomae, .* of toy"):
+    with pytest.raises(InputError, match="family=videomae .vit_s.*family=toy"):
         build.build_model(config, 3, _mesh())
 
 
 def test_tokens_are_extracted_and_clips_refused(config):
-    with pytest.raises(InputError, match="a toy backbone gives no vector"):
+    with pytest.raises(InputError, match="a toy backbone has no vector"):
         clip_extractor(config, _mesh())
     facts = token_extractor(config, _mesh(), None).facts
     assert facts["pooling"] == "mean of the patches of each token"

@@ -88,8 +88,9 @@ class DevicePrefetch:
     Call `fetch` after a step was dispatched and before its result is awaited.
     """
 
-    def __init__(self, batches: grain.DatasetIterator, put: Callable[[Batch], Any],
-                 clock: DataClock, broken: BrokenVideos):
+    def __init__(self, batches: grain.DatasetIterator,
+                 put: Callable[[Batch], Any], clock: DataClock,
+                 broken: BrokenVideos):
         """`put` copies host arrays to the devices."""
         self._batches, self._put = batches, put
         self._clock, self._broken = clock, broken

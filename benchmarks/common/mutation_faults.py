@@ -115,7 +115,7 @@ FAULTS = (
           "weight = jax.lax.stop_gradient(\n            classification",
           "weight = (\n            classification", TEST_LOSSES),
     # --- Backbone and adapters --------------------------------------------
-    Fault("pixels of a tubelet are read columns first", BACKBONE,
+    Fault("pixels of a tubelet are read columns first", CONV,
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)"',
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u q p rgb)"',
           TEST_BACKBONE),

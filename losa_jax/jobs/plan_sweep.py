@@ -17,7 +17,9 @@ from losa_jax.jobs.plan import (
     window_clips,
 )
 from losa_jax.jobs.setup import write_json
-from losa_jax.models.adapters.inside_backbone import KINDS as TUNED_KINDS
+from losa_jax.models.adapters.inside_backbone import (
+    ADAPTER_TYPES as TUNED_KINDS,
+)
 from losa_jax.models.backbones.encode_windows import largest_divisor
 from losa_jax.planning.topology import describe_devices
 

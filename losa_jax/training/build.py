@@ -156,7 +156,7 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
                                     abstract=abstract)
     if spec is None:
         encoder = feature_encoder()
-    elif config.adapter.kind in inside_backbone.KINDS:
+    elif config.adapter.kind in inside_backbone.ADAPTER_TYPES:
         encoder = inside_backbone_encoder(config, spec, flat, mesh,
                                           abstract=abstract)
         trained["backbone"] = encoder.trained
@@ -336,7 +336,7 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
 
 def check_adapter_type(adapter: Any) -> None:
     """Refuses a config.adapter.kind that nothing is known of."""
-    known = ("none", *ADAPTERS, *inside_backbone.KINDS)
+    known = ("none", *ADAPTERS, *inside_backbone.ADAPTER_TYPES)
     if adapter.kind not in known:
         raise InputError(f"config.adapter.kind={adapter.kind!r}: choose one "
                          f"of {', '.join(known)}")

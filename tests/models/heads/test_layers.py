@@ -8,8 +8,8 @@ from flax import nnx
 
 from losa_jax.errors import InputError
 from losa_jax.models.heads.actionformer import ActionFormerSpec
-from losa_jax.models.heads.base import PyramidSpec
 from losa_jax.models.heads.layers import OutputHead
+from losa_jax.models.heads.pyramid_spec import PyramidSpec
 from losa_jax.models.heads.tridet import TriDetSpec
 from losa_jax.models.ops.params import flatten, parameters
 

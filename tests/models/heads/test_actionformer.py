@@ -113,7 +113,7 @@ def test_tokens_must_divide_by_the_last_stride():
     ({"attention_heads": 0}, "ActionFormerSpec.attention_heads=0"),
     ({"attention_window": 19},
      r"ActionFormerSpec.attention_window=19: give a tuple, as \(19,\)"),
-    ({"attention_window": (4,)}, "must be odd, 1 or more, or -1 for every"),
+    ({"attention_window": (4,)}, "must be odd, 1 or more, or -1 for all tokens"),
     ({"attention_window": (0,)}, "must be odd"),
     ({"attention_window": (5, 5)}, "one for each of the 3 levels"),
     ({"dropout": 1.0}, "ActionFormerSpec.dropout=1.0: .* below 1"),

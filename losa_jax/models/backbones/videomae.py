@@ -37,16 +37,8 @@ from losa_jax.models.backbones.base import (
     check_taps,
     normalized_pixels,
 )
-from losa_jax.models.backbones.patch_filters import cosine_filters
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.layers import (
-    GAIN_INTO,
-    GAIN_OUT,
-    LayerNorm,
-    Linear,
-    Mlp,
-    drop_path,
-)
+from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, drop_path
 from losa_jax.models.ops.positions import resize_grid, sincos_table
 from losa_jax.models.ops.taps import shape_tap
 
@@ -153,13 +145,13 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         c = spec.width
-        self.qkv = Linear(c, 3 * c, bias=False, gain=GAIN_INTO, rngs=rngs)
+        self.qkv = Linear(c, 3 * c, bias=False, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(c))
         self.v_bias = nnx.Param(jnp.zeros(c))
         self.logit_scale = nnx.Param(
             jnp.full(spec.heads, np.log(10.0))
         ) if spec.cosine_attention else None
-        self.proj = Linear(c, c, gain=GAIN_OUT, rngs=rngs)
+        self.proj = Linear(c, c, rngs=rngs)
         self.heads = spec.heads
 
     def __call__(self, x: Float[Array, "n t c"],
@@ -237,10 +229,8 @@ class PatchEmbed(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
-        filters = cosine_filters(spec.tubelet, spec.patch, spec.width)
         init = nnx.initializers.truncated_normal(0.02)
-        self.kernel = nnx.Param(init(rngs.params(), shape).at[
-            ..., :filters.shape[-1]].set(filters))
+        self.kernel = nnx.Param(init(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(spec.width))
 
     def __call__(self, clips: Float[Array, "n f H W 3"]

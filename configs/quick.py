@@ -1,14 +1,12 @@
-"""The embedded default: rendered videos, a tiny backbone, minutes on a CPU.
+"""The quick start: rendered videos, a tiny backbone, minutes on a CPU.
 
     bash launch/quickstart.sh
-or, step by step,
-    python -m losa_jax.main --config=configs/quick.py --mode=pretrain
+or, without the installation,
     python -m losa_jax.main --config=configs/quick.py --workdir=runs/quick
 
-Hardware: two CPU cores, 2 GiB. Renders untrimmed H.264 videos and trimmed
-clips (1 minute), trains a tiny video transformer by clip classification (3
-minutes), freezes it, and trains LoSA adapters and an ActionFormer head beside
-it (6 minutes). Result: average mAP 94.6 with seed 0 (README); another
+Hardware: two CPU cores, 2 GiB. Renders untrimmed H.264 videos and trains LoSA
+adapters and an ActionFormer head beside the frozen transformer that comes
+with the package (configs/tiny_backbone). Result: see README; another
 processor rounds otherwise.
 """
 

@@ -10,11 +10,10 @@ usage: python -m losa_jax.main --config=RECIPE[:VARIANT] [--workdir=DIR]
     python -m losa_jax.main --config=configs/thumos.py:s --workdir=runs/s \
         ...the same --config flags... --mode=eval --report
 
-Modes: train (the default; evaluates on the way and resumes), pretrain (the
-tiny backbone of configs/quick.py), eval, cache (features of the frozen
-backbone), extract (features as .npy files), export (a folder for
-losa_jax.predict), check_data (what is wrong with videos and annotations),
-plan (memory and time on chips that are not here).
+Modes: train (the default; evaluates on the way and resumes), eval, cache
+(features of the frozen backbone), extract (features as .npy files), export (a
+folder for losa_jax.predict), check_data (what is wrong with videos and
+annotations), plan (memory and time on chips that are not here).
 
 Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
 stopped by a signal with everything saved, start again to go on; 76 another
@@ -36,10 +35,9 @@ from losa_jax.utils import recipes, usage
 from losa_jax.utils.malloc import keep_freed_memory
 from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
-MODES = ("train", "pretrain", "eval", "cache", "extract", "export",
-         "check_data", "plan")
+MODES = ("train", "eval", "cache", "extract", "export", "check_data", "plan")
 # What several processes can do together.
-SHARED_MODES = ("train", "pretrain", "eval", "cache", "extract")
+SHARED_MODES = ("train", "eval", "cache", "extract")
 # Flags of one mode alone.
 GOES_WITH = {"dry_run": "cache", "transcode": "check_data",
              "topology": "plan", "json": "plan", "plan_sweep": "plan",
@@ -143,7 +141,6 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.extract import extract
     from losa_jax.jobs.plan import plan
     from losa_jax.jobs.plan_sweep import sweep_plans
-    from losa_jax.jobs.pretrain import pretrain
     from losa_jax.jobs.train import train
     from losa_jax.jobs.transcode import transcode
     from losa_jax.utils.compile_cache import use_compile_cache
@@ -152,11 +149,6 @@ def run(argv: list[str]) -> int:
 
     if _MODE.value != "plan":
         use_compile_cache()
-
-    def pretrain_alone(config: ConfigDict, workdir: Path) -> None:
-        with processes.first_goes_first("pretrain"):
-            if processes.is_first():
-                pretrain(config, workdir)
 
     def cache_features(config: ConfigDict, workdir: Path) -> None:
         cache(config, workdir, dry_run=_DRY_RUN.value)
@@ -180,7 +172,7 @@ def run(argv: list[str]) -> int:
         if _TRANSCODE.value:
             transcode(config, workdir, Path(_TRANSCODE.value))
 
-    jobs = {"train": train, "pretrain": pretrain_alone, "eval": evaluate_run,
+    jobs = {"train": train, "eval": evaluate_run,
             "cache": cache_features, "extract": extract,
             "export": export, "check_data": check, "plan": plan_config}
     status, message, workdir = 0, "", None

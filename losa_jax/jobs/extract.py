@@ -56,8 +56,7 @@ from losa_jax.inference.extractor import (
 )
 from losa_jax.inference.load import load_run
 from losa_jax.inference.run_windows import run_windows
-from losa_jax.jobs.pretrain import ensure_backbone
-from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.setup import require_backbone, start_log
 from losa_jax.utils.run_files import PROBED_FILE
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ def extract(config: Any, workdir: Path) -> None:
     config.data.cache = ""  # this run reads the videos
     folder = Path(settings.folder)
     start_log(workdir)
-    ensure_backbone(config)
+    require_backbone(config)
     # Each process runs its own videos on its own devices.
     devices = jax.local_devices()
     mesh = sharding.make_mesh((len(devices), 1, 1), devices)

@@ -32,11 +32,11 @@ from losa_jax.jobs.evaluate import (
     testing_truth,
     write_results,
 )
-from losa_jax.jobs.pretrain import ensure_backbone
 from losa_jax.jobs.setup import (
     DataSet,
     load_data,
     print_read_ahead,
+    require_backbone,
     start_log,
     store_config,
     window_reader,
@@ -100,7 +100,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     # First what costs nothing to refuse, then videos and weights.
     mesh = build.build_mesh(config)
     if not config.features.folder:
-        ensure_backbone(config)
+        require_backbone(config)
     store = open_store(config)
     data = load_data(config, workdir, store=store)
     reader = window_reader(config, store, {

@@ -28,7 +28,7 @@ def make_importable() -> None:
 
 
 def find(path: str) -> str:
-    """A recipe, or another file of `configs`, by the name it was given.
+    """A recipe, or another file or folder of `configs`, by its name.
 
     Args:
       path: of a file; after a colon there may be a variant: "x.py:variant".
@@ -40,7 +40,7 @@ def find(path: str) -> str:
     name, colon, variant = path.partition(":")
     ours = shipped_folder() / name
     if Path(name).exists() or not name.startswith("configs/") or (
-            not ours.is_file()):
+            not ours.exists()):
         return path
     return f"{ours}{colon}{variant}"
 

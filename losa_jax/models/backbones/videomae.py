@@ -21,17 +21,9 @@ from jaxtyping import Array, Float
 
 from losa_jax import errors
 from losa_jax.models.backbones import base
-from losa_jax.models.backbones.patch_filters import cosine_filters
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.conv import patch_convolution
-from losa_jax.models.ops.layers import (
-    GAIN_INTO,
-    GAIN_OUT,
-    LayerNorm,
-    Linear,
-    Mlp,
-    drop_path,
-)
+from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, drop_path
 from losa_jax.models.ops.positions import resize_grid, sincos_table
 from losa_jax.models.ops.taps import shape_tap
 
@@ -134,13 +126,13 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         c = spec.width
-        self.qkv = Linear(c, 3 * c, bias=False, gain=GAIN_INTO, rngs=rngs)
+        self.qkv = Linear(c, 3 * c, bias=False, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(c))
         self.v_bias = nnx.Param(jnp.zeros(c))
         self.logit_scale = nnx.Param(
             jnp.full(spec.heads, np.log(10.0))
         ) if spec.cosine_attention else None
-        self.proj = Linear(c, c, gain=GAIN_OUT, rngs=rngs)
+        self.proj = Linear(c, c, rngs=rngs)
         self.heads = spec.heads
 
     def __call__(self, x: Float[Array, "n t c"],
@@ -216,10 +208,8 @@ class PatchEmbed(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
-        filters = cosine_filters(spec.tubelet, spec.patch, spec.width)
         init = nnx.initializers.truncated_normal(0.02)
-        self.kernel = nnx.Param(init(rngs.params(), shape).at[
-            ..., :filters.shape[-1]].set(filters))
+        self.kernel = nnx.Param(init(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(spec.width))
 
     def __call__(self, clips: Float[Array, "n f H W 3"]
@@ -258,18 +248,13 @@ class VideoMae(nnx.Module):
         if spec.num_classes:
             self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
 
-    def patch_tokens(self, clips: Array, dtype: DTypeLike = jnp.float32
-                     ) -> Float[Array, "n u h w c"]:
-        """Returns normalized pixels as tokens, before positions are added."""
-        base.check_clips(clips, self.spec)
-        pixels = base.normalized_pixels(clips, self.spec)
-        return self.patch_embed(pixels.astype(dtype))
-
     def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
               ) -> Float[Array, "n u h w c"]:
         """Returns clips as tokens, with positions added."""
         spec = self.spec
-        tokens = self.patch_tokens(clips, dtype)
+        base.check_clips(clips, spec)
+        pixels = base.normalized_pixels(clips, spec)
+        tokens = self.patch_embed(pixels.astype(dtype))
         if spec.positions == "learned":
             table = self.pos_embed[...]
         else:
@@ -365,12 +350,8 @@ class VideoMae(nnx.Module):
     def classify(self, clips: Array, dtype: DTypeLike = jnp.float32
                  ) -> Float[Array, "n k"]:
         """Returns class logits of clips."""
-        return self.classifier(self.clip_features(clips, dtype))
-
-    def clip_features(self, clips: Array, dtype: DTypeLike = jnp.float32
-                      ) -> Float[Array, "n c"]:
-        """Returns one vector a clip, the classifier's input."""
-        return self.pooled_features(self._last_block(clips, dtype))
+        return self.classifier(
+            self.pooled_features(self._last_block(clips, dtype)))
 
     def pooled_features(self, tokens: Float[Array, "n t c"]
                         ) -> Float[Array, "n c"]:

@@ -12,12 +12,6 @@ from jaxtyping import Array, Float
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-# How a block starts where it is trained from scratch: loud into the softmax
-# and the GELU, quiet onto the residual stream. Measured on --mode=pretrain.
-GAIN_INTO = 2 ** 0.5
-GAIN_OUT = 0.5
-
-
 def flat_product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"],
                  bias: Float[Array, "d"] | nnx.Param | None = None
                  ) -> Float[Array, "*n d"]:
@@ -56,13 +50,13 @@ def standardize(x: Array, epsilon: float) -> Array:
 class Linear(nnx.Module):
     """y = x @ kernel + bias; kernel [in, out].
 
-    At first, outputs have variance `gain`^2 for inputs of variance one.
+    Starts with outputs of variance one for inputs of variance one.
     """
 
     def __init__(self, in_width: int, out_width: int, *, bias: bool = True,
-                 gain: float = 1.0, rngs: nnx.Rngs):
+                 rngs: nnx.Rngs):
         init = nnx.initializers.variance_scaling(
-            gain ** 2, "fan_in", "truncated_normal")
+            1.0, "fan_in", "truncated_normal")
         self.kernel = nnx.Param(init(rngs.params(), (in_width, out_width)))
         self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
 
@@ -89,8 +83,8 @@ class Mlp(nnx.Module):
     """Two linear layers with a GELU between them."""
 
     def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, hidden, gain=GAIN_INTO, rngs=rngs)
-        self.fc2 = Linear(hidden, width, gain=GAIN_OUT, rngs=rngs)
+        self.fc1 = Linear(width, hidden, rngs=rngs)
+        self.fc2 = Linear(hidden, width, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return self.fc2(gelu(self.fc1(x)))

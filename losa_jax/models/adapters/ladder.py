@@ -67,7 +67,7 @@ class TemporalAdapter(nnx.Module):
         self.pointwise = Linear(width, width, rngs=rngs)
         self.pointwise.kernel[...] = (2 / width) ** 0.5 * jax.random.normal(
             rngs.params(), (width, width))
-        self.up = zero_linear(width, in_width, rngs)
+        self.up = zero_linear(width, in_width, rngs=rngs)
         self.gamma = nnx.Param(jnp.ones(1))
 
     def hidden(self, x: Float[Array, "b t s c"], valid: Bool[Array, "b t"]

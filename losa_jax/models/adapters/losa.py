@@ -23,12 +23,21 @@ from losa_jax.models.adapters.base import check_features
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.grid_filter import filter_grid
-from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, gelu, zero_linear
+from losa_jax.models.ops.layers import (
+    LayerNorm,
+    Linear,
+    Mlp,
+    gelu,
+    scaled_normal,
+    zero_linear,
+)
 from losa_jax.models.ops.remat import short_scan
 from losa_jax.models.ops.taps import pool_grid
 from losa_jax.models.ops.time_attention import TimeAttention
 
 NORM_EPSILON = 1e-6
+# Large into the GELU, small out of the MLP.
+MLP_INITS = (scaled_normal(2.0), scaled_normal(0.25))
 GATES = ("none", "tanh", "sigmoid")
 RANGES = ("short", "long", "both")
 SHORT_POOLS = ("conv", "mean")
@@ -153,9 +162,9 @@ class ShortRangeAdapter(nnx.Module):
         self.from_last = Linear(spec.in_width, d, rngs=rngs)
         self.query = Linear(d, d, rngs=rngs)
         self.key_value = Linear(d, 2 * d, rngs=rngs)
-        self.out = zero_linear(d, d, rngs)
+        self.out = zero_linear(d, d, rngs=rngs)
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
-        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
         self.heads = spec.attention_heads
         self.tap_residual = spec.tap_residual
 
@@ -198,7 +207,7 @@ class LongRangeAdapter(nnx.Module):
             self.mixer = DepthwiseConv(d, spec.long_kernel, rngs=rngs)
             self.pointwise = Linear(d, d, rngs=rngs)
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
-        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
 
     def __call__(self, tap: Float[Array, "b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:

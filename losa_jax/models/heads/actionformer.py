@@ -70,8 +70,8 @@ class LocalAttention(nnx.Module):
             setattr(self, f"{name}_conv", DepthwiseConv(
                 width, 3, stride=stride, rngs=rngs))
             setattr(self, f"{name}_norm", LayerNorm(width, layers.NORM_EPSILON))
-            setattr(self, name, layers.Pointwise(width, width, rngs))
-        self.proj = layers.Pointwise(width, width, rngs)
+            setattr(self, name, layers.Pointwise(width, width, rngs=rngs))
+        self.proj = layers.Pointwise(width, width, rngs=rngs)
         init = nnx.initializers.truncated_normal((2 / width) ** 0.5)
         shape = (heads, 2 * (window // 2) + 1)
         self.relative = (nnx.Param(init(rngs.params(), shape))
@@ -111,8 +111,8 @@ class TransformerBlock(nnx.Module):
         self.norm1 = LayerNorm(c, layers.NORM_EPSILON)
         self.attn = LocalAttention(spec, window, stride, rngs)
         self.norm2 = LayerNorm(c, layers.NORM_EPSILON)
-        self.fc1 = layers.Pointwise(c, 4 * c, rngs)
-        self.fc2 = layers.Pointwise(4 * c, c, rngs)
+        self.fc1 = layers.Pointwise(c, 4 * c, rngs=rngs)
+        self.fc2 = layers.Pointwise(4 * c, c, rngs=rngs)
         # The learned scales exist only with drop path, as in the public code.
         self.attn_scale = layers.residual_scale(spec)
         self.mlp_scale = layers.residual_scale(spec)

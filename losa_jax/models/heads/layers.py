@@ -6,6 +6,7 @@ after each norm and activation, so that a norm's bias on padding cannot reach
 real tokens through the next convolution. `reference_masking` leaves this out.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -21,9 +22,9 @@ from losa_jax.models.heads.pyramid_spec import PyramidSpec
 from losa_jax.models.ops.conv import DepthwiseConv, MaskedConv
 from losa_jax.models.ops.layers import (
     LayerNorm,
+    Linear,
     drop_path,
     dropout,
-    flat_product,
     torch_uniform,
 )
 from losa_jax.models.ops.positions import sincos_table
@@ -66,16 +67,7 @@ def scaled_branch(branch: Float[Array, "b t c"], scale: nnx.Param | None,
                      key)
 
 
-class Pointwise(nnx.Module):
-    """A linear map with torch's default initialization and a zero bias."""
-
-    def __init__(self, in_width: int, out_width: int, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(
-            torch_uniform(rngs.params(), (in_width, out_width)))
-        self.bias = nnx.Param(jnp.zeros(out_width))
-
-    def __call__(self, x: Array) -> Array:
-        return flat_product(x, self.kernel[...], self.bias)
+Pointwise = functools.partial(Linear, init=torch_uniform)
 
 
 class ConvNormRelu(nnx.Module):

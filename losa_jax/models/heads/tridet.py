@@ -124,12 +124,12 @@ class SgpBlock(nnx.Module):
         self.convkw = depthwise(wide)
         self.fc, self.global_fc = depthwise(1), depthwise(1)
         self.group_norm = GroupNorm(c)
-        self.fc1 = layers.Pointwise(c, spec.sgp_mlp_width, rngs)
-        self.fc2 = layers.Pointwise(spec.sgp_mlp_width, c, rngs)
+        self.fc1 = layers.Pointwise(c, spec.sgp_mlp_width, rngs=rngs)
+        self.fc2 = layers.Pointwise(spec.sgp_mlp_width, c, rngs=rngs)
         # Stem blocks have neither drop path nor its scale.
         self.out_scale = layers.residual_scale(spec) if stride == 2 else None
         self.mlp_scale = layers.residual_scale(spec) if stride == 2 else None
-        self.down = (layers.Pointwise(c, c, rngs)
+        self.down = (layers.Pointwise(c, c, rngs=rngs)
                      if stride == 2 and spec.downsample == "avg" else None)
         self.stride = stride
         self.spec = spec

@@ -1,5 +1,6 @@
 """Linear maps, norms, activations and dropout."""
 
+import functools
 import math
 
 import jax
@@ -7,8 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# torch's default for linear and convolution weights: uniform within
-# 1 / sqrt(fan_in). The published recipes were tuned with it.
+# Of a scale s: outputs have variance s for independent inputs of variance one.
+scaled_normal = functools.partial(
+    nnx.initializers.variance_scaling, mode="fan_in",
+    distribution="truncated_normal")
+unit_normal = scaled_normal(1.0)
+# torch's default for linear and convolution weights, which the published
+# recipes use: uniform within 1 / sqrt(fan_in).
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -48,15 +54,10 @@ def standardize(x: Array, epsilon: float) -> Array:
 
 
 class Linear(nnx.Module):
-    """y = x @ kernel + bias; kernel [in, out].
-
-    Starts with outputs of variance one for inputs of variance one.
-    """
+    """y = x @ kernel + bias; kernel [in, out]."""
 
     def __init__(self, in_width: int, out_width: int, *, bias: bool = True,
-                 rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(
-            1.0, "fan_in", "truncated_normal")
+                 init: nnx.Initializer = unit_normal, rngs: nnx.Rngs):
         self.kernel = nnx.Param(init(rngs.params(), (in_width, out_width)))
         self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
 
@@ -82,19 +83,17 @@ class LayerNorm(nnx.Module):
 class Mlp(nnx.Module):
     """Two linear layers with a GELU between them."""
 
-    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, hidden, rngs=rngs)
-        self.fc2 = Linear(hidden, width, rngs=rngs)
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs, *,
+                 inits: tuple[nnx.Initializer, nnx.Initializer]
+                 = (unit_normal, unit_normal)):
+        self.fc1 = Linear(width, hidden, init=inits[0], rngs=rngs)
+        self.fc2 = Linear(hidden, width, init=inits[1], rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return self.fc2(gelu(self.fc1(x)))
 
 
-def zero_linear(in_width: int, out_width: int, rngs: nnx.Rngs) -> Linear:
-    """Returns a linear layer with zero kernel and bias."""
-    linear = Linear(in_width, out_width, rngs=rngs)
-    linear.kernel[...] = jnp.zeros((in_width, out_width))
-    return linear
+zero_linear = functools.partial(Linear, init=nnx.initializers.zeros)
 
 
 def dropout(x: Array, rate: float | Array, key: Array | None,

@@ -33,7 +33,7 @@ class TimeAttention(nnx.Module):
         self.norm = LayerNorm(width, 1e-6)
         self.query = Linear(width, width, rngs=rngs)
         self.key_value = Linear(width, 2 * width, rngs=rngs)
-        self.out = zero_linear(width, width, rngs)
+        self.out = zero_linear(width, width, rngs=rngs)
         self.heads, self.key_pool = heads, key_pool
 
     def __call__(self, x: Float[Array, "b t s d"], valid: Bool[Array, "b t"]

@@ -355,10 +355,7 @@ class VideoMae(nnx.Module):
 
     def pooled_features(self, tokens: Float[Array, "n t c"]
                         ) -> Float[Array, "n c"]:
-        """Returns the classifier's input, from the last block's output.
-
-        With `norm` VideoMAEv2 takes the first token, else the mean.
-        """
+        """Returns the classifier's input; with `norm` the first token."""
         tokens = tokens.astype(jnp.float32)
         if self.spec.final_norm == "norm":
             return self.norm(tokens)[:, 0]

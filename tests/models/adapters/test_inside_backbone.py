@@ -60,7 +60,7 @@ VALID = np.ones((2, 3, 2), bool)
 
 @pytest.mark.parametrize("kind", ["tia", "full"])
 @pytest.mark.parametrize("top", [1, 3, 4])
-def test_at_first_it_is_the_frozen_backbone(kind, top):
+def test_without_training_it_equals_the_frozen_backbone(kind, top):
     flat = _flat()
     model = _model(SPEC, flat)
     frames = _frames()
@@ -158,7 +158,7 @@ def test_full_moves_the_top_blocks_only():
     assert "patch_embed/kernel" in whole
 
 
-def test_checkpointing_changes_memory_not_numbers():
+def test_rematerialization_changes_memory_but_not_numbers():
     flat = _flat()
     results, sizes = [], []
     for stores in (False, True):
@@ -212,7 +212,7 @@ def test_padding_does_not_reach_valid_tokens():
     ({"drop_path": 1.0}, "InsideBackboneSpec.drop_path=1.0: .* below 1"),
     ({"drop_path": float("nan")}, "InsideBackboneSpec.drop_path=nan"),
     ({"remat_blocks": "no"}, "InsideBackboneSpec.remat_blocks='no'")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         InsideBackboneSpec(**{"kind": "tia", "top_blocks": 2, "width": 4,
                               **wrong})

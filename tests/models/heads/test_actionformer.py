@@ -120,7 +120,7 @@ def test_tokens_must_divide_by_the_last_stride():
     ({"dropout": 1.0}, "ActionFormerSpec.dropout=1.0: .* below 1"),
     ({"drop_path": 1.0}, "ActionFormerSpec.drop_path=1.0"),
     ({"relative_positions": 2}, "ActionFormerSpec.relative_positions=2")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         _small(**wrong)
 

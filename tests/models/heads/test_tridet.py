@@ -133,6 +133,6 @@ def test_a_start_at_zero_never_learns_the_block():
     ({"boundary_kernel": 2}, "TriDetSpec.boundary_kernel=2"),
     ({"iou_power": float("nan")}, "TriDetSpec.iou_power=nan"),
     ({"trident": "yes"}, "TriDetSpec.trident='yes'")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         _small(**wrong)

@@ -30,7 +30,7 @@ def test_masked_conv_is_a_zero_padded_convolution_times_mask():
     np.testing.assert_allclose(conv(x, jnp.asarray(valid)), want, atol=1e-5)
 
 
-def test_depthwise_conv_leaves_space_alone():
+def test_depthwise_convolution_acts_only_along_time():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, 6, 2, 3)).astype(np.float32)
     conv = DepthwiseConv(3, 5, rngs=nnx.Rngs(0))

@@ -55,7 +55,7 @@ from losa_jax.inference.extractor import (
 )
 from losa_jax.inference.load import load_run
 from losa_jax.inference.run_windows import run_windows
-from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.setup import require_backbone, start_log
 from losa_jax.utils.atomic_write import atomic_file
 from losa_jax.utils.run_files import PROBED_FILE
 
@@ -102,6 +102,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
     start_log(workdir)
+    require_backbone(config)
     # Each process runs its own videos on its own devices.
     devices = jax.local_devices()
     mesh = sharding.make_mesh((len(devices), 1, 1), devices)

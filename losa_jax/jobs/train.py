@@ -36,6 +36,7 @@ from losa_jax.jobs.setup import (
     DataSet,
     load_data,
     print_read_ahead,
+    require_backbone,
     start_log,
     store_config,
     window_reader,
@@ -96,6 +97,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     start_log(workdir)
     # Cheap checks come first, then videos and weights.
     mesh = build.build_mesh(config)
+    if not config.features.folder:
+        require_backbone(config)
     store = open_store(config)
     data = load_data(config, workdir, store=store)
     reader = window_reader(config, store, {

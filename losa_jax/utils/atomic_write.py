@@ -1,35 +1,114 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file or folder gets its name only when it is complete."""
 
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from losa_jax.errors import InputError
+
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write to; at the end the file gets the name `path`.
+def atomic_file(path: Path, *, suffix: str = "", remedy: str = ""
+                ) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that replaces it at the end.
 
-    A reader sees the old file or the new one, a kill leaves the old one, and
-    several processes may write the same file. After an error nothing is left.
+    Readers see the old file or the new one. Several processes may write the
+    same file. After an error the old file stays and the temporary one goes.
 
     Args:
-      path: its folder must exist.
+      path: the target; its folder must exist.
+      suffix: of the temporary file, for writers that choose the format by
+        it, as ".png".
+      remedy: what the user should do where the disk is full or not writable.
 
-    Yields:
-      a free name in the same folder, short whatever the file's own.
+    Raises:
+      InputError: with a remedy, in place of an OSError.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
+    # Short, because `path` may have the longest name that is allowed.
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with _explained(path, remedy):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    with written_whole(path) as temporary:
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
+    """Yields a temporary folder beside `path` that replaces it at the end.
+
+    Parent folders are made. After an error the old folder (or file) stays and
+    everything that was made here goes.
+
+    Args:
+      path: the target. The caller checks that it may be replaced.
+      remedy: what the user should do where the disk is full or not writable.
+
+    Raises:
+      InputError: with a remedy, in place of an OSError.
+    """
+    new_parents = [one for one in path.parents if not one.exists()]
+    with _explained(path, remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.",
+                                          dir=path.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's folders are private
+            _replace_folder(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not path.exists():
+                with contextlib.suppress(OSError):  # others use it by now
+                    for parent in new_parents:
+                        parent.rmdir()
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    if not path.exists():
+        os.replace(new, path)
+        return
+    # Both exist until the new one is in place.
+    retired = new.with_name(new.name + ".old")
+    os.replace(path, retired)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(retired, path)
+        raise
+    if retired.is_dir():
+        shutil.rmtree(retired)
+    else:
+        retired.unlink()
+
+
+@contextlib.contextmanager
+def _explained(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not remedy:
+            raise
+        raise InputError(
+            f"{path}: cannot be written ({error}): {remedy}") from error
+
+
+def write_text(path: Path, text: str, *, remedy: str = "") -> None:
+    """Writes UTF-8 text atomically; arguments as `atomic_file`."""
+    with atomic_file(path, remedy=remedy) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
+
+def write_bytes(path: Path, content: bytes, *, remedy: str = "") -> None:
+    """Writes a file atomically; arguments as `atomic_file`."""
+    with atomic_file(path, remedy=remedy) as temporary:
+        temporary.write_bytes(content)
+
+
+# The former name, until every caller has changed.
+written_whole = atomic_file

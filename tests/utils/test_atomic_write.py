@@ -1,28 +1,76 @@
-"""A reader never sees half a file."""
+"""Atomic writes: a reader never sees half a file or half a folder."""
 
 import pytest
 
-from losa_jax.utils.atomic_write import written_whole
+from losa_jax.errors import InputError
+from losa_jax.utils.atomic_write import (
+    atomic_file,
+    atomic_folder,
+    write_bytes,
+    write_text,
+)
 
 
-def test_the_old_file_until_the_new_one_is_whole(tmp_path):
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / f"{'n' * 250}.json"  # as long as names may be
     path.write_text("old")
-    with written_whole(path) as one, written_whole(path) as other:
+    with atomic_file(path) as one, atomic_file(path, suffix=".x") as other:
         one.write_text("half")
         other.write_text("other")
-        assert path.read_text() == "old"
+        assert other.suffix == ".x" and path.read_text() == "old"
         one.write_text("one")
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_error_leaves_what_was(tmp_path):
+def test_an_error_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.json"
     path.write_text("old")
-    with pytest.raises(KeyError), written_whole(path) as temporary:
+    with pytest.raises(KeyError), atomic_file(path) as temporary:
         temporary.write_text("half")
         raise KeyError
-    with pytest.raises(FileNotFoundError), written_whole(path):
+    with pytest.raises(FileNotFoundError), atomic_file(path):
         pass  # nothing was written
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path):
+    write_text(tmp_path / "text", "ä\r\n")
+    write_bytes(tmp_path / "bytes", b"\xff")
+    assert (tmp_path / "text").read_bytes() == b"\xc3\xa4\r\n"
+    assert (tmp_path / "bytes").read_bytes() == b"\xff"
+
+
+def test_a_remedy_turns_an_os_error_into_a_message_with_the_path(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(InputError, match=rf"{path}: .*No space.*: free some"
+                       ), atomic_file(path, remedy="free some") as temporary:
+        temporary.write_text("half")
+        raise OSError("No space left on device")
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InputError, match=r"/x: cannot be written .*: go"
+                       ), atomic_folder(path / "sub" / "x", remedy="go"):
+        pass
+
+
+@pytest.mark.parametrize("old", ["nothing", "a file", "a folder"])
+def test_a_folder_replaces_what_was_there_when_complete(tmp_path, old):
+    path = tmp_path / "made" / "folder"
+    if old == "a file":
+        path.parent.mkdir()
+        path.write_text("old")
+    elif old == "a folder":
+        path.mkdir(parents=True)
+        (path / "old").write_text("old")
+    with pytest.raises(KeyError), atomic_folder(path) as temporary:
+        raise KeyError
+    # What was there stays; parents that were made for it go.
+    assert path.is_file() == (old == "a file")
+    assert path.parent.exists() == (old != "nothing")
+    with atomic_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+        assert not (path / "new").exists()
+    assert [one.name for one in path.iterdir()] == ["new"]
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert list(path.parent.iterdir()) == [path]

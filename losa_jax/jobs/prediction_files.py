@@ -171,10 +171,8 @@ class Predicted:
         write_predictions(output / PREDICTIONS_FILE, {
             one.video_id: self.results[one.video_id] for one in done})
         if self._settings.report and done:
-            from losa_jax.report.page import (
-                read_video_page,
-                write_folder_page,
-            )
+            from losa_jax.report.folder import write_folder_page
+            from losa_jax.report.page import read_video_page
 
             write_folder_page(
                 output / INDEX_FILE,

@@ -12,12 +12,8 @@ import pytest
 
 from losa_jax.errors import InputError
 from losa_jax.report.document import clock, make_document, script_json
-from losa_jax.report.page import (
-    link,
-    read_video_page,
-    write_folder_page,
-    write_video_page,
-)
+from losa_jax.report.folder import write_folder_page
+from losa_jax.report.page import link, read_video_page, write_video_page
 from losa_jax.report.thumbnails import read_thumbnails
 from tests.report.conftest import FPS, SECONDS
 
@@ -81,7 +77,7 @@ def test_every_page_is_one_file(tmp_path):
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert "$" not in make_document(
         "folder.html", title="t", styles=(), scripts=(),
-        content={"facts": "", "cards": "", "broken": ""})
+        content={"facts": "", "parts": ""})
 
 
 def test_what_was_written_is_read_again(video, tmp_path):
@@ -144,8 +140,8 @@ def test_pictures_are_few_and_go_to_the_best(video, tmp_path):
 
 
 @pytest.mark.parametrize("wrong, said", [
-    ({"segment": [1, 2], "label": "a"}, "prediction 0: has no .*score"),
-    ({"segment": [1], "label": "a", "score": 1}, "prediction 0: has no"),
+    ({"segment": [1, 2], "label": "a"}, "prediction 0: needs a valid .*score"),
+    ({"segment": [1], "label": "a", "score": 1}, "prediction 0: needs a"),
     ({"segment": [1, float("nan")], "label": "a", "score": 1}, "not finite"),
     ({"segment": [2, 1], "label": "a", "score": 1}, "ends before it starts"),
 ])
@@ -154,14 +150,6 @@ def test_what_is_no_detection_is_named(wrong, said, tmp_path):
         write_video_page(tmp_path / "page.html", None, title="x",
                          duration_seconds=5, fps=25, predictions=[wrong])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_large_video_is_not_embedded(video, tmp_path, monkeypatch):
-    monkeypatch.setattr("losa_jax.report.page.MAX_EMBEDDED_MIB", 0)
-    with pytest.raises(InputError, match="leave the video beside"):
-        write_video_page(tmp_path / "page.html", video, title="x",
-                         duration_seconds=5, fps=25, predictions=[],
-                         embed_video=True)
 
 
 def test_addresses_are_relative_and_escaped(tmp_path):

@@ -69,7 +69,7 @@ def test_ambiguous_predictions_are_not_false(files):
 
 
 def test_whose_classes_is_said(files, capsys):
-    assert "classes from: the file does not say" in _said(files, capsys)
+    assert "classes from: unknown" in _said(files, capsys)
     assert "classes from: CUHK" in _said(files, capsys, "--classifier=CUHK")
     content = json.loads((files / "found.json").read_text())
     content["external_data"] = {"used": True,
@@ -99,7 +99,7 @@ def test_videos_that_do_not_count(files, capsys):
 @pytest.mark.parametrize("flags, message", [
     (["--subset=val"], "no video of subset 'val'; the file has test"),
     (["--tiou=0.5:0.9"], "write first:last:step"),
-    (["--tiou=1.5"], "within 0 and 1"),
+    (["--tiou=1.5"], "above 0 and up to 1"),
     (["--videos=thumos_300"], "thumos_212, thumos_211, thumos_210"),
     (["--class_names=/nowhere"], "no such file"),
     (["--protocol=thumos", "--ambiguous=/nowhere"], "cannot be read")])
@@ -109,8 +109,8 @@ def test_refusals(files, capsys, flags, message):
 
 
 def test_thresholds():
-    assert tiou_list("0.1:0.7:0.1") == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    assert tiou_list("0.5,0.75") == (0.5, 0.75)
+    assert tiou_list("0.1:0.7:0.1") == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert tiou_list("0.5,0.75") == [0.5, 0.75]
     with pytest.raises(InputError):
         tiou_list("0.5:0.7:0")
 

@@ -250,7 +250,8 @@ def _pick_groups(settings: NmsSettings, segments: np.ndarray,
     picks, again = [], []
     for i, (part, kept) in enumerate(zip(
             parts, _run_nms(settings, segments, scores, parts), strict=True)):
-        row, score = part[kept.row[kept.valid]], kept.score[kept.valid]
+        row = part[kept.row[kept.valid]]
+        score = np.asarray(kept.score[kept.valid])
         picks.append((row, score))
         is_final = len(part) == len(groups[i]) or (
             len(row) == settings.max_kept and score[-1] > scores[part].min())

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,11 +119,8 @@ class Predicted:
                     rows, media=media, folder=self._settings.output,
                     created=datetime.datetime.now(datetime.UTC))}.items():
             write_text(self._path(video_id, suffix), text)
-        picture = self._path(video_id, "png")
-        temporary = picture.with_name(f".{picture.name}.tmp.png")
-        plot_timeline(rows, temporary, title=video_id,
+        plot_timeline(rows, self._path(video_id, "png"), title=video_id,
                       duration_seconds=info.duration_seconds)
-        os.replace(temporary, picture)
         if self._settings.report:
             self._write_page(media, video, detections)
         write_json(self._path(video_id, "json"), {

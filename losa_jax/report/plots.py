@@ -10,6 +10,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from losa_jax.report.document import clock
+from losa_jax.utils.atomic_write import atomic_file
 
 # Distinct for most color-blind readers (Okabe and Ito).
 COLORS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
@@ -18,7 +19,6 @@ COLORS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 _CLOCK_STEPS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
                 7200, 14400, 43200, 86400)
 MAX_TICKS = 12
-_DPI = 120
 
 
 def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
@@ -38,7 +38,7 @@ def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
     axes.set_xticks(list(ranks))
     axes.set_title(title)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+    _save(figure, path)
 
 
 def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
@@ -53,7 +53,7 @@ def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
     axes.set_title(title)
     axes.margins(y=0.15)
     axes.tick_params(axis="x", rotation=20)
-    figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+    _save(figure, path)
 
 
 def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
@@ -97,4 +97,9 @@ def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
     with warnings.catch_warnings():
         # Characters that the font does not have are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_file(path, suffix=".png") as temporary:
+        figure.savefig(temporary, dpi=120, bbox_inches="tight")

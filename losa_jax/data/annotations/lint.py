@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from losa_jax.data.annotations.outside import outside_slack_seconds
 from losa_jax.data.records import Action, AnnotatedVideo
+from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
 OUTSIDE = "actions outside"
@@ -77,7 +78,9 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 found[TWO_LABELS].append(pair)
         elif same:
             found[TWICE].append(_show(one))
-        elif _iou(one, other) >= NEARLY_IOU:
+        elif iou_of_times(one.start_seconds, one.end_seconds,
+                          other.start_seconds, other.end_seconds
+                          ) >= NEARLY_IOU:
             found[NEARLY_TWICE].append(f"{_show(one)} and {_show(other)}")
     return [Fault(video.video_id, kind, _list(kind, entries))
             for kind, entries in found.items()]
@@ -98,14 +101,6 @@ def _overlapping(actions: Iterable[Action]
 def _is_outside(action: Action, end: float) -> bool:
     slack = outside_slack_seconds(end)
     return action.start_seconds < -slack or action.end_seconds > end + slack
-
-
-def _iou(one: Action, other: Action) -> float:
-    shared = (min(one.end_seconds, other.end_seconds)
-              - max(one.start_seconds, other.start_seconds))
-    both = (max(one.end_seconds, other.end_seconds)
-            - min(one.start_seconds, other.start_seconds))
-    return max(0.0, shared) / both if both > 0 else 0.0
 
 
 def _show(action: Action) -> str:

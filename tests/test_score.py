@@ -33,16 +33,16 @@ def _run(folder, *more):
     return status, json.loads(out.read_text()) if out.exists() else None
 
 
-def test_by_hand(files, capsys):
+def test_map_by_hand(files, capsys):
     status, report = _run(files)
     # The stranger is false and first: one hit of two at rank 2.
     assert status == 0 and report["average_map"] == pytest.approx(0.25)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("2 videos, 2 actions, 3 predictions", "1 videos without a "
                   "prediction", "1 videos with 1 predictions are not in the "
                   "ground truth: they are false (c)", "1 predictions of other"
                   " labels", "recall@1x  0.5: 50.00"):
-        assert words in said
+        assert words in output
     assert _run(files, "--unknown=drop")[1]["average_map"] == pytest.approx(
         0.5)
 
@@ -68,23 +68,24 @@ def test_ambiguous_predictions_are_not_false(files):
     assert (plain, spared) == (pytest.approx(0.25), pytest.approx(0.5))
 
 
-def test_whose_classes_is_said(files, capsys):
-    assert "classes from: unknown" in _said(files, capsys)
-    assert "classes from: CUHK" in _said(files, capsys, "--classifier=CUHK")
+def test_the_classifier_is_printed(files, capsys):
+    assert "classes from: unknown" in _output_of(files, capsys)
+    assert "classes from: CUHK" in _output_of(files, capsys,
+                                              "--classifier=CUHK")
     content = json.loads((files / "found.json").read_text())
     content["external_data"] = {"used": True,
                                 "details": "classes from: \x1b[2JX"}
     (files / "found.json").write_text(json.dumps(content))
-    assert "\nclasses from: [2JX\n" in _said(files, capsys)
+    assert "\nclasses from: [2JX\n" in _output_of(files, capsys)
     assert _run(files)[1]["classifier"] == "classes from: [2JX"
 
 
-def _said(files, capsys, *flags):
+def _output_of(files, capsys, *flags):
     assert _run(files, *flags)[0] == 0
     return capsys.readouterr().out
 
 
-def test_videos_that_do_not_count(files, capsys):
+def test_excluded_videos_are_not_scored(files, capsys):
     (files / "block.txt").write_text("b broken\nc\n")
     _, report = _run(files, f"--videos={files / 'block.txt'}")
     assert report["num_videos"] == 1
@@ -92,8 +93,8 @@ def test_videos_that_do_not_count(files, capsys):
     assert "left out: c is named in block.txt" in capsys.readouterr().out
     (files / "block.txt").write_text(
         "".join(f"x{number}\n" for number in range(25)))
-    said = _said(files, capsys, f"--videos={files / 'block.txt'}")
-    assert said.count("left out: x") == 20 and "left out: 5 more" in said
+    output = _output_of(files, capsys, f"--videos={files / 'block.txt'}")
+    assert output.count("left out: x") == 20 and "left out: 5 more" in output
 
 
 @pytest.mark.parametrize("flags, message", [

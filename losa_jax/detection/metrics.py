@@ -1,12 +1,10 @@
 """Mean average precision and recall, as ActivityNet's kit defines them.
 
-Pure numpy, on the host. Predictions are ranked by a *stable* descending sort:
-of equal scores the one that comes first in the input (videos in the order of
-the mapping, then in the order of the list) ranks first. Public kits use
-numpy's unstable sort, whose order of equal scores depends on the processor.
-Where many scores are equal, their mAP differs from ours by some tenths of a
-percent (for one public file they give 33.41, 33.47 or 33.14 on three
-processors, and we 33.15 on all). `Rules("numpy", "false")` does as they do.
+Of equal scores, the prediction that comes first in the input ranks first.
+Public kits use numpy's unstable sort, whose order of equal scores depends on
+the processor, so their mAP may differ by some tenths of a percent (for one
+public file they give 33.41, 33.47 or 33.14 on three processors, and we 33.15
+on all). `Rules("numpy", "false")` does as they do.
 """
 
 import dataclasses
@@ -83,42 +81,24 @@ class MapReport:
 
 
 class ClassMatches(NamedTuple):
-    """The predictions of one class, and which of them match an action.
+    """The predictions of one class, best score first, and their matches."""
 
-    Attributes:
-      label: index of the class.
-      video: [m] index of each prediction's video, best score first.
-      scores: [m].
-      hits: bool [thresholds, m].
-      actions_per_video: [videos]
-    """
-
-    label: int
-    video: np.ndarray
-    scores: np.ndarray
-    hits: np.ndarray
-    actions_per_video: np.ndarray
+    label: int  # index of the class
+    video: np.ndarray  # [m] index of each prediction's video
+    scores: np.ndarray  # [m]
+    hits: np.ndarray  # bool [thresholds, m]
+    actions_per_video: np.ndarray  # [videos]
 
 
 class _Rows(NamedTuple):
-    """Segments of all videos, one in each row.
+    """Segments of all videos by group, predictions also by score."""
 
-    Attributes:
-      group: [m] video x number of classes + class, ascending; predictions
-        of one group by descending score.
-      label: [m] class.
-      segments: [m, 2] seconds, float64.
-      scores: [m]; empty for the ground truth.
-      ranking: [m] rows by descending score; empty for the ground truth.
-      num_left_out: segments without a row.
-    """
-
-    group: np.ndarray
-    label: np.ndarray
-    segments: np.ndarray
-    scores: np.ndarray
-    ranking: np.ndarray
+    group: np.ndarray  # [m] video x number of classes + class, ascending
+    label: np.ndarray  # [m] class
+    segments: np.ndarray  # [m, 2] seconds, float64
     num_left_out: int
+    scores: np.ndarray = np.empty(0)  # [m]
+    ranking: np.ndarray = np.empty(0, np.int64)  # [m] rows, best score first
 
 
 def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
@@ -196,7 +176,7 @@ def _matches(predicted: _Rows, actions: _Rows, ground_truth: Truth,
         hits[:, rows] = _match(_iou(predicted, rows, actions, columns),
                                thresholds)
     ranked_labels = predicted.label[predicted.ranking]
-    matches = []
+    matches: list[ClassMatches] = []
     for k in np.unique(actions.label):
         ranked = predicted.ranking[ranked_labels == k]
         matches.append(ClassMatches(
@@ -307,8 +287,7 @@ def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
         raise InputError(NO_ACTIONS)
     group = np.asarray(groups)
     return _Rows(group, group % len(class_names),
-                 np.asarray(segments, np.float64), np.empty(0),
-                 np.empty(0, np.int64), num_left_out)
+                 np.asarray(segments, np.float64), num_left_out)
 
 
 def _prediction_rows(ground_truth: Truth, predictions: Predictions,
@@ -345,8 +324,8 @@ def _prediction_rows(ground_truth: Truth, predictions: Predictions,
     row_of_input = np.empty_like(order)
     row_of_input[order] = np.arange(len(order))
     return _Rows(group[order], group[order] % len(class_names),
-                 values[order, :2], values[order, 2], row_of_input[ranking],
-                 total - len(group))
+                 values[order, :2], total - len(group), values[order, 2],
+                 row_of_input[ranking])
 
 
 def _shared_groups(predicted: _Rows, actions: _Rows

@@ -35,17 +35,11 @@ VOTING_BLOCK, VOTING_PAIRS = 256, 2 ** 22
 
 
 class Kept(NamedTuple):
-    """The picks of NMS, by descending score.
+    """The picks of NMS by descending score; row and score 0 if not valid."""
 
-    Attributes:
-      row: [max_kept] index into the input; 0 where not valid.
-      score: [max_kept] at the time of the pick; 0 where not valid.
-      valid: [max_kept] False after the last pick.
-    """
-
-    row: Int[Array, "*g max_kept"]
-    score: Float[Array, "*g max_kept"]
-    valid: Bool[Array, "*g max_kept"]
+    row: Int[Array, "*g max_kept"]  # index into the input
+    score: Float[Array, "*g max_kept"]  # at the time of the pick
+    valid: Bool[Array, "*g max_kept"]  # False after the last pick
 
 
 @functools.partial(jax.jit, static_argnames="max_kept")
@@ -242,11 +236,11 @@ def _pick_groups(settings: NmsSettings, segments: np.ndarray,
                  ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns the rows that NMS picks in each group, and their scores.
 
-    Args:
-      groups: rows of each group.
-      most: candidates of a group that NMS runs on at first.
+    NMS first runs on the `most` best candidates of a group.
     """
-    parts = [_best(rows, scores, most) for rows in groups]
+    # The best scores, in their original order.
+    parts = [rows[np.sort(np.argsort(-scores[rows], kind="stable")[:most])]
+             for rows in groups]
     picks, again = [], []
     for i, (part, kept) in enumerate(zip(
             parts, _run_nms(settings, segments, scores, parts), strict=True)):
@@ -258,23 +252,15 @@ def _pick_groups(settings: NmsSettings, segments: np.ndarray,
         if not is_final:
             again.append(i)
     if again:
-        for i, pick in zip(again, _pick_groups(
-                settings, segments, scores, [groups[i] for i in again],
-                4 * most), strict=True):
+        more = _pick_groups(settings, segments, scores,
+                            [groups[i] for i in again], 4 * most)
+        for i, pick in zip(again, more, strict=True):
             picks[i] = pick
     return picks
 
 
-def _best(rows: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
-    """Returns the `count` rows with the best scores, in the same order."""
-    if len(rows) <= count:
-        return rows
-    best = np.argsort(-scores[rows], kind="stable")[:count]
-    return rows[np.sort(best)]
-
-
-def _bucket(count: int, smallest: int = 1) -> int:
-    return max(smallest, 1 << (count - 1).bit_length())
+def _next_power(count: int) -> int:
+    return 1 << (count - 1).bit_length()
 
 
 def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
@@ -286,13 +272,14 @@ def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
     """
     by_size: dict[int, list[int]] = {}
     for i, rows in enumerate(groups):
-        by_size.setdefault(_bucket(len(rows), SMALLEST_BUCKET), []).append(i)
+        size = max(SMALLEST_BUCKET, _next_power(len(rows)))
+        by_size.setdefault(size, []).append(i)
     picks: dict[int, Kept] = {}
     for size, members in by_size.items():
         together = max(1, MOST_ROWS // size)
         for first in range(0, len(members), together):
             some = members[first:first + together]
-            rows = np.zeros((_bucket(len(some)), size), np.int64)
+            rows = np.zeros((_next_power(len(some)), size), np.int64)
             alive = np.zeros(rows.shape, bool)
             for i, member in enumerate(some):
                 rows[i, :len(groups[member])] = groups[member]

@@ -30,7 +30,7 @@ from losa_jax.report.page import read_video_page, write_video_page
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
 REPORT_FOLDER, INDEX_FILE = "report", "index.html"
-# Of the dashboard's counts of found actions and false detections.
+# Of the dashboard's counts of detected actions and false detections.
 _HIT_IOU = 0.5
 # Keeps each of many pages small; predictions.json has all detections.
 _MAX_DETECTIONS, _MAX_THUMBNAILS = 400, 60
@@ -140,21 +140,21 @@ def _playable(video: Video, folder: str, files: dict[str, list[str]]
 
 
 def _rank(video: Video, truth: Sequence[Annotation],
-          found: Sequence[Detection], class_names: Sequence[str],
+          detections: Sequence[Detection], class_names: Sequence[str],
           tiou_thresholds: Sequence[float], least: Mapping[str, float]
           ) -> RankedVideo:
     name = video.video_id
     present = {label for start, end, label in truth
                if end - start >= SAME_ACTION_SECONDS}
     labels = [label for label in class_names if label in present]
-    kept = [row for row in found if row.score >= least.get(row.label, 0.0)]
+    kept = [row for row in detections if row.score >= least.get(row.label, 0.0)]
     hits, score = 0, None
     if labels:
         scored = {name: [action for action in truth if action[2] in present]}
-        score = evaluate_map(scored, {name: found}, class_names=labels,
+        score = evaluate_map(scored, {name: detections}, class_names=labels,
                              tiou_thresholds=tiou_thresholds).average_map
         hits = sum(int(one.hits.sum()) for one in match_predictions(
             scored, {name: kept}, class_names=labels,
             tiou_thresholds=(_HIT_IOU,)))
     return RankedVideo(name, video.info.duration_seconds, len(truth),
-                       len(found), score, hits, len(kept) - hits, None)
+                       len(detections), score, hits, len(kept) - hits, None)

@@ -77,13 +77,13 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     excluded = blocked_videos(videos)
     truth = ground_truth(loaded, subset, excluded)
     chosen = loaded.subset(subset)
-    found = fit_ids({video: rows for video, rows in submitted.items()
+    predicted = fit_ids({video: rows for video, rows in submitted.items()
                      if video not in excluded}, truth)
     labels = present_classes(loaded, truth)
     rules = Rules(ties, unknown)
     report = scored(
-        truth, found, labels, protocol=protocol, tiou=thresholds, rules=rules,
-        ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
+        truth, predicted, labels, protocol=protocol, tiou=thresholds,
+        rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
     content = _content(report)
     print(format_map_table(report))
     for line in summarize(
@@ -95,7 +95,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           "name an external classifier with --classifier")
     if protocol != "thumos":
         recall = recall_at(
-            truth, found, class_names=labels, tiou_thresholds=thresholds,
+            truth, predicted, class_names=labels, tiou_thresholds=thresholds,
             multiples=RECALL_MULTIPLES, rules=rules)
         for multiple, row in zip(RECALL_MULTIPLES, recall.tolist(),
                                  strict=True):
@@ -105,7 +105,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
             content["recall"][f"{multiple}x"] = row
     elif ambiguous is None:
         print("no Ambiguous segments: --ambiguous=FILE names them")
-    silent = sum(not found.get(video) for video in truth)
+    silent = sum(not predicted.get(video) for video in truth)
     print(f"protocol {protocol}; {report.num_videos} videos, "
           f"{report.num_actions:,} actions, {report.num_predictions:,} "
           f"predictions; {silent} videos without a prediction")
@@ -113,13 +113,13 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         print(f"left out: {video} {reason}")
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
-    _print_doubts(found, truth, protocol, rules)
+    _print_doubts(predicted, truth, protocol, rules)
     if output is not None:
         write_json(output, {**content, "recall": content["recall"] or None,
                             "classifier": classifier or external or None})
     if diagnose_into is not None:
         write_diagnosis(diagnose_into, diagnose(
-            truth, found, class_names=labels, tiou_thresholds=thresholds,
+            truth, predicted, class_names=labels, tiou_thresholds=thresholds,
             durations={video.video_id: video.duration_seconds or 0.0
                        for video in chosen}))
     return report
@@ -149,18 +149,18 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
                       title=f"{what} by {name}".replace("_", " "))
 
 
-def _print_doubts(found: Predictions, truth: Truth, protocol: str,
+def _print_doubts(predicted: Predictions, truth: Truth, protocol: str,
                   rules: Rules) -> None:
     """Prints the predictions in unknown videos and those of equal scores."""
     is_activitynet = protocol == "activitynet"
-    unknown = [video for video in found if video not in truth]
+    unknown = [video for video in predicted if video not in truth]
     if unknown:
         effect = ("are false" if is_activitynet
                   and rules.unknown_videos == "false" else "are left out")
-        number = sum(len(found[video]) for video in unknown)
+        number = sum(len(predicted[video]) for video in unknown)
         print(f"{len(unknown)} videos with {number} predictions are not in "
               f"the ground truth: they {effect} ({', '.join(unknown[:5])})")
-    counts = Counter((row.label, row.score) for rows in found.values()
+    counts = Counter((row.label, row.score) for rows in predicted.values()
                      for row in rows)
     tied = sum(count for count in counts.values() if count > 1)
     if tied and is_activitynet:

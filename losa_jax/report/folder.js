@@ -6,5 +6,5 @@ find.addEventListener("input", () => {
     entry.hidden = !entry.dataset.name.includes(wanted);
   }
   const count = entries.filter((entry) => !entry.hidden).length;
-  document.getElementById("said").textContent = `${count} videos`;
+  document.getElementById("announcer").textContent = `${count} videos`;
 });

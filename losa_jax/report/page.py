@@ -81,33 +81,33 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
     Raises:
       InputError: a prediction or an action that is not valid.
     """
-    found = sorted(
+    detections = sorted(
         (_row(entry, f"{title}: prediction {index}", "score")
          for index, entry in enumerate(predictions)),
         key=lambda row: (row[0], row[1], -row[3]))
     actions = [_row(entry, f"{title}: action {index}")
                for index, entry in enumerate(ground_truth or ())]
-    labels = sorted({row[2] for row in (*found, *actions)})
-    images, image_of = _thumbnails(video, found, actions, duration_seconds,
+    labels = sorted({row[2] for row in (*detections, *actions)})
+    images, image_of = _thumbnails(video, detections, actions, duration_seconds,
                                    max_thumbnails)
     rows = [[start, end, labels.index(label), *score, image]
             for (start, end, label, *score), image
-            in zip((*found, *actions), image_of, strict=True)]
-    best = max((row for row in rows[:len(found)] if row[-1] >= 0),
+            in zip((*detections, *actions), image_of, strict=True)]
+    best = max((row for row in rows[:len(detections)] if row[-1] >= 0),
                key=lambda row: row[3], default=None)
     poster = best[-1] if best else 0 if images else -1
-    facts = _facts(found, labels, duration_seconds, fps, thresholds or {})
+    facts = _facts(detections, labels, duration_seconds, fps, thresholds or {})
     if ground_truth is not None:
         facts.append(f"{count_text(len(actions), 'action')} annotated")
     write_page(output, make_document(
         "video.html", title=title, styles=("base.css", "video.css"),
         scripts=("theme.js", "player.js", "timeline.js", "video.js"),
-        content={"facts": items(facts), "table": _table(found, actions),
+        content={"facts": items(facts), "table": _table(detections, actions),
                  "player": _player(video, output.parent, title)},
         data={"title": title, "duration": duration_seconds, "fps": fps,
-              "labels": labels, "predictions": rows[:len(found)],
-              "truth": None if ground_truth is None else rows[len(found):],
-              "pictures": images, "poster": poster,
+              "labels": labels, "predictions": rows[:len(detections)],
+              "truth": None if ground_truth is None else rows[len(detections):],
+              "images": images, "poster": poster,
               "thresholds": None if thresholds is None else [
                   float(thresholds.get(label, 0.0)) for label in labels]}))
 
@@ -128,7 +128,7 @@ def read_video_page(path: Path) -> VideoPage:
             tuple(tuple(row[:4]) for row in data["predictions"]
                   if row[3] >= least[row[2]]),
             None if data["truth"] is None else len(data["truth"]),
-            data["pictures"][poster] if poster >= 0 else "")
+            data["images"][poster] if poster >= 0 else "")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a readable page of a video "
                          f"({error}); write it again") from error
@@ -151,19 +151,20 @@ def _row(entry: Mapping[str, Any], where: str, *keys: str
     return (start, end, label, *numbers)
 
 
-def _thumbnails(video: Path | None, found: Sequence[tuple],
+def _thumbnails(video: Path | None, detections: Sequence[tuple],
                 actions: Sequence[tuple], duration_seconds: float,
                 most: int) -> tuple[list[str], list[int]]:
     """Returns images, and the image index of each segment; -1: no image."""
-    segments = [*found, *actions]
+    segments = [*detections, *actions]
     keys: list[int | None] = [None] * len(segments)
     if video is None:
         return [], [-1] * len(segments)
     # The best scores first, and as many actions.
-    ranked = sorted(range(len(found)), key=lambda index: -found[index][3])
+    ranked = sorted(range(len(detections)),
+                    key=lambda index: -detections[index][3])
     moments: dict[int, float] = {}
     for index in itertools.chain.from_iterable(itertools.zip_longest(
-            ranked, range(len(found), len(segments)))):
+            ranked, range(len(detections), len(segments)))):
         if index is None:
             continue
         start, end, *_ = segments[index]
@@ -202,11 +203,11 @@ def _player(video: Path | None, folder: Path, title: str) -> str:
             f'aria-label="{escape(title)}"></video>')
 
 
-def _facts(found: Sequence[tuple], labels: Sequence[str],
+def _facts(detections: Sequence[tuple], labels: Sequence[str],
            duration_seconds: float, fps: float,
            thresholds: Mapping[str, float]) -> list[str]:
-    strong = sum(row[3] >= thresholds.get(row[2], 0.0) for row in found)
-    weaker = len(found) - strong
+    strong = sum(row[3] >= thresholds.get(row[2], 0.0) for row in detections)
+    weaker = len(detections) - strong
     return [clock(duration_seconds), f"{fps:.4g} fps",
             count_text(strong, "detection")
             + (f" and {weaker:,} weaker" if weaker else ""),
@@ -218,10 +219,10 @@ def count_text(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _table(found: Sequence[tuple], actions: Sequence[tuple]) -> str:
+def _table(detections: Sequence[tuple], actions: Sequence[tuple]) -> str:
     """Returns rows by time; the script only hides and links them."""
     lines = [(*row[:3], f"{row[3]:.3f}", f"p{index}")
-             for index, row in enumerate(found)]
+             for index, row in enumerate(detections)]
     lines += [(*row, "annotated", f"t{index}")
               for index, row in enumerate(actions)]
     return "".join(

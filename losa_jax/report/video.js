@@ -7,11 +7,11 @@ const MAX_CHIPS = 8;
 
 const topScore = data.predictions.reduce((top, row) =>
   Math.max(top, row[3]), 1e-9);
-const predictions = data.predictions.map(([start, end, label, score, picture],
-  index) => ({id: `p${index}`, start, end, label, score, picture,
+const predictions = data.predictions.map(([start, end, label, score, image],
+  index) => ({id: `p${index}`, start, end, label, score, image,
   strength: Math.max(score, 0) / topScore}));
-const actions = (data.truth ?? []).map(([start, end, label, picture],
-  index) => ({id: `t${index}`, start, end, label, picture, isAction: true}))
+const actions = (data.truth ?? []).map(([start, end, label, image],
+  index) => ({id: `t${index}`, start, end, label, image, isAction: true}))
   .sort((a, b) => a.start - b.start);
 const itemOf = new Map([...predictions, ...actions].map((item) =>
   [item.id, item]));
@@ -70,9 +70,9 @@ function refresh() {
   showTime();
 }
 
-const thumbnail = (item) => item.picture < 0
+const thumbnail = (item) => item.image < 0
   ? make("span", {className: "blank"})
-  : make("img", {src: data.pictures[item.picture], alt: ""});
+  : make("img", {src: data.images[item.image], alt: ""});
 
 function listEntry(item) {
   const button = make("button", {className: "entry", type: "button",
@@ -148,17 +148,17 @@ function showActive() {
 // Where the video cannot play: the thumbnail that is nearest in time.
 function showStill(time) {
   const distance = (item) => Math.abs(item.start + item.end - 2 * time);
-  const near = [...active].filter((item) => item.picture >= 0)
+  const near = [...active].filter((item) => item.image >= 0)
     .sort((a, b) => distance(a) - distance(b))[0];
   $("still").hidden = !near;
-  if (near) $("still").src = data.pictures[near.picture];
+  if (near) $("still").src = data.images[near.image];
 }
 
 function go(item) {
   timeline.choose(item);
   player.seek(item.start);
   timeline.reveal(item.start);
-  $("said").textContent = describe(item);
+  $("announcer").textContent = describe(item);
 }
 
 function goToNext(direction) {
@@ -249,7 +249,7 @@ const keys = {
   l: () => {
     loops = !loops;
     $("loop").hidden = !loops;
-    $("said").textContent = loops ? "repeating" : "not repeating";
+    $("announcer").textContent = loops ? "repeating" : "not repeating";
   },
   "[": () => scoreBy(-5),
   "]": () => scoreBy(5),

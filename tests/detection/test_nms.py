@@ -60,7 +60,7 @@ def test_decode_by_hand():
         decode_window, logit(probability).astype(np.float32), offsets,
         POINTS, valid, score_threshold=0.06, min_length_tokens=0.3)
 
-    # Point 2 makes segments of 0.25 tokens: too short. Point 5 stands at
+    # Point 2 makes segments of 0.25 tokens: too short. Point 5 is at
     # token 2 and counts in strides of 2.
     first = [(0.5, 2.0, 0.9, 1), (0.5, 2.0, 0.5, 0)]
     coarse = [(1.0, 6.0, 0.8, 1), (1.0, 6.0, 0.1, 0)]

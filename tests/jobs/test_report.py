@@ -21,7 +21,7 @@ CLASSES = ("jump", "run")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A video found whole, one half, one without actions."""
+    """Videos with all, half and no actions detected."""
     folder = tmp_path_factory.mktemp("split")
     truth = {"good": [(1.0, 2.0, "jump"), (4.0, 6.0, "run")],
              "odd/../<b>": [(1.0, 2.0, "jump"), (5.0, 6.0, "jump")],
@@ -70,7 +70,7 @@ def test_every_video_is_linked_worst_first(report):
         "good", "odd/../<b>", "empty"}
 
 
-def test_the_dashboard_tells_the_scores(report):
+def test_the_dashboard_shows_the_scores(report):
     index, result = report
     text = index.read_text()
     assert f"{100 * result.average_map:.2f} %" in text

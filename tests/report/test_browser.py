@@ -63,7 +63,7 @@ def test_a_segment_seeks_the_player_to_its_start(look, page):
     assert segments.count() == 4
     view.get_by_label("wave, 0:03.5 to 0:04.8, score 0.60, false").first.click()
     assert _time(view) == pytest.approx(3.5, abs=1e-3)
-    # What plays then is said and lit: the chosen one and the weaker one.
+    # Both segments at this time are named and highlighted.
     assert view.locator("#now li").all_inner_texts() == [
         "wave\n.60", "wave\n.20"]
     assert view.locator(".segment.playing").count() == 2
@@ -140,14 +140,14 @@ def test_a_link_to_a_moment_opens_there(look, page):
     assert _time(view) == pytest.approx(4.5, abs=1e-3)
 
 
-def test_for_a_screen_reader(look, page):
+def test_the_page_works_with_a_screen_reader(look, page):
     view = look(page)
     tree = view.locator("body").aria_snapshot()
     for line in ('region "Player"', 'region "Timeline"',
                  'slider "Playing position"', 'list "Classes"',
                  'slider "Score from', 'main', 'banner'):
         assert line in tree, f"{line}\n{tree}"
-    # No control without a name, no picture without a word or its absence.
+    # Every control has a name, and every image an alternative text.
     unnamed = view.evaluate("""[...document.querySelectorAll(
         "button, input, video, [role=slider]")].filter((one) =>
         !(one.ariaLabel || one.innerText || one.textContent ||
@@ -156,7 +156,7 @@ def test_for_a_screen_reader(look, page):
     assert view.locator("img:not([alt])").count() == 0
 
 
-def test_a_video_that_cannot_be_played_is_said(video, browser, tmp_path):
+def test_a_video_that_cannot_be_played_is_reported(video, browser, tmp_path):
     broken = tmp_path / "odd.mp4"
     broken.write_bytes(b"no video at all" * 100)
     path = tmp_path / "page.html"
@@ -184,9 +184,9 @@ def test_pages_fit_and_follow_the_scheme(look, page, tmp_path, width,
                       broken={"cut.mp4": f"is cut {EVIL}"})
     for path in (page, folder, _dashboard(tmp_path, page)):
         view = look(path, width, scheme)
-        # The picture is really drawn, in the scheme that was asked for.
+        # The page is drawn in the requested color scheme.
         pixels = _pixels(view.screenshot(full_page=True))
-        assert pixels.shape[1] == width  # nothing hangs over the edge
+        assert pixels.shape[1] == width  # nothing is wider than the page
         corner = pixels[2, 2].mean()
         assert corner > 230 if scheme == "light" else corner < 30
         assert pixels.std() > 5

@@ -13,7 +13,7 @@ By descending score, a prediction is in one of these categories at a threshold:
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,35 +32,26 @@ _Place = tuple[str, int]  # video, index in its list of actions or predictions
 
 
 class Bin(NamedTuple):
-    """A fifth of the actions by some measure.
-
-    Attributes:
-      low, high: of the measure.
-      num_actions: in this bin.
-      average_map: over all classes, if only these actions count.
-      missed: share without a match among the best 10 G predictions.
-    """
+    """A fifth of the actions, between two values of some measure."""
 
     low: float
     high: float
     num_actions: int
-    average_map: float
-    missed: float
+    average_map: float  # over all classes, if only these actions count
+    missed: float  # share without a match among the best 10 G predictions
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """The result of `diagnose` at one threshold.
+    """The result of `diagnose`.
 
     Attributes:
       tiou_threshold: of the error categories.
       profile: {category: [ranks] share among the best k G predictions}.
-      gain: {error category: rise of mAP, over all thresholds, without the
-        predictions of this category}.
+      gain: {error category: rise of average mAP without its predictions}.
       average_map: with all predictions.
       bins: {"length_seconds", "coverage", "actions_in_video": bins}.
-      missed: share of all actions without a match among the best 10 G
-        predictions.
+      missed: share of actions without a match among the best 10 G predictions.
     """
 
     tiou_threshold: float
@@ -109,10 +100,20 @@ def diagnose(ground_truth: Truth, predictions: Predictions, *,
 
     matched = {row.action for row in rows[:RANKS[-1] * num_actions]
                if row.action is not None}
-    bins = {name: [
-        _bin(low, high, inside, ground_truth, predictions, rows, matched,
-             score) for low, high, inside in _fifths(values)]
-        for name, values in _measures(ground_truth, durations).items()}
+
+    def make_bin(low: float, high: float, inside: set[_Place]) -> Bin:
+        truth = {video: [action for index, action in enumerate(actions)
+                         if (video, index) in inside]
+                 for video, actions in ground_truth.items()}
+        # Matches of actions in other bins are neither true nor false.
+        ignored = {row.place for row in rows
+                   if row.action is not None and row.action not in inside}
+        return Bin(low, high, len(inside),
+                   score(truth, _without(predictions, ignored)),
+                   1 - len(matched & inside) / len(inside))
+
+    bins = {name: [make_bin(*fifth) for fifth in _fifths(values)]
+            for name, values in _measures(ground_truth, durations).items()}
     return Diagnosis(tiou_threshold, profile, gain, average_map, bins,
                      1 - len(matched) / max(num_actions, 1))
 
@@ -135,9 +136,9 @@ def _categorize(ground_truth: Truth, predictions: Predictions,
             for index in range(len(actions))}
     rows = []
     for video, index in places:
-        iou = overlaps[video][index]
         is_same = labels[video] == predictions[video][index].label
-        category, action = _category(iou, is_same, threshold, video, free)
+        category, action = _category(overlaps[video][index], is_same,
+                                     threshold, video, free)
         free.discard(action)
         rows.append(_Categorized((video, index), category, action))
     return rows
@@ -198,21 +199,6 @@ def _fifths(values: Mapping[_Place, float]
         if inside:
             bins.append((float(low), float(high), inside))
     return bins
-
-
-def _bin(low: float, high: float, inside: set[_Place], ground_truth: Truth,
-         predictions: Predictions, rows: Sequence[_Categorized],
-         matched: set[_Place], score: Callable[[Truth, Predictions], float]
-         ) -> Bin:
-    truth = {video: [action for index, action in enumerate(actions)
-                     if (video, index) in inside]
-             for video, actions in ground_truth.items()}
-    # Predictions that match actions of other bins are neither true nor false.
-    ignored = {row.place for row in rows
-               if row.action is not None and row.action not in inside}
-    return Bin(low, high, len(inside),
-               score(truth, _without(predictions, ignored)),
-               1 - len(matched & inside) / len(inside))
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:

@@ -47,37 +47,22 @@ NO_ACTIONS = ("the annotations of this subset have no actions of these classes "
 class MapReport:
     """Average precision of a set of predictions, as shares 0..1, not percent.
 
-    Attributes:
-      class_names: k classes, in the order of all rows below.
-      tiou_thresholds: temporal IoU of a match, inclusive, above 0 and up to
-        1.
-      average_precision: float64 [k, thresholds]; NaN for a class without
-        actions.
-      map_per_threshold: float64 [thresholds], mean over the classes with
-        actions.
-      average_map: mean over the thresholds.
-      actions_per_class: int64 [k], actions of the ground truth.
-      predictions_per_class: int64 [k], predictions that were scored.
-      num_videos: videos of the ground truth, with and without actions.
-      num_actions: sum of `actions_per_class`.
-      num_predictions: sum of `predictions_per_class`.
-      num_dropped_predictions: predictions left out because their label is not
-        a class or their video is not in the ground truth.
-      num_removed_actions: annotations left out as duplicates or too short.
+    k classes, of which those without actions have NaN and do not count in
+    means.
     """
 
-    class_names: tuple[str, ...]
-    tiou_thresholds: tuple[float, ...]
-    average_precision: np.ndarray
-    map_per_threshold: np.ndarray
-    average_map: float
-    actions_per_class: np.ndarray
-    predictions_per_class: np.ndarray
-    num_videos: int
+    class_names: tuple[str, ...]  # [k], in the order of all rows below
+    tiou_thresholds: tuple[float, ...]  # temporal IoU of a match, inclusive
+    average_precision: np.ndarray  # float64 [k, thresholds]
+    map_per_threshold: np.ndarray  # float64 [thresholds], mean over classes
+    average_map: float  # mean over thresholds
+    actions_per_class: np.ndarray  # int64 [k]
+    predictions_per_class: np.ndarray  # int64 [k]
+    num_videos: int  # of the ground truth, with and without actions
     num_actions: int
-    num_predictions: int
-    num_dropped_predictions: int
-    num_removed_actions: int
+    num_predictions: int  # that were scored
+    num_dropped_predictions: int  # of other labels or videos
+    num_removed_actions: int  # duplicates or too short
 
 
 class ClassMatches(NamedTuple):
@@ -135,22 +120,31 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
                         tiou_thresholds):
         precision[one.label] = _average_precision(
             one.hits, one.actions_per_video.sum())
-    actions_per_class = np.bincount(actions.label, minlength=num_classes)
-    map_per_threshold = precision[actions_per_class > 0].mean(axis=0)
-    return MapReport(
-        class_names=tuple(class_names),
-        tiou_thresholds=tuple(map(float, tiou_thresholds)),
-        average_precision=precision,
-        map_per_threshold=map_per_threshold,
-        average_map=float(map_per_threshold.mean()),
-        actions_per_class=actions_per_class,
-        predictions_per_class=np.bincount(predicted.label,
-                                          minlength=num_classes),
+    return make_report(
+        class_names, tiou_thresholds, precision,
+        np.bincount(actions.label, minlength=num_classes),
+        np.bincount(predicted.label, minlength=num_classes),
         num_videos=len(ground_truth),
-        num_actions=len(actions.label),
-        num_predictions=len(predicted.label),
         num_dropped_predictions=predicted.num_left_out,
         num_removed_actions=actions.num_left_out)
+
+
+def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
+                precision: np.ndarray, actions_per_class: np.ndarray,
+                predictions_per_class: np.ndarray, **counts: int) -> MapReport:
+    """Returns a report with its means and sums.
+
+    Raises:
+      InputError: no action at all.
+    """
+    if not actions_per_class.any():
+        raise InputError(NO_ACTIONS)
+    map_per_threshold = precision[actions_per_class > 0].mean(axis=0)
+    return MapReport(
+        tuple(class_names), tuple(map(float, tiou_thresholds)), precision,
+        map_per_threshold, float(map_per_threshold.mean()), actions_per_class,
+        predictions_per_class, num_actions=int(actions_per_class.sum()),
+        num_predictions=int(predictions_per_class.sum()), **counts)
 
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from losa_jax.detection.metrics import (
-    NO_ACTIONS,
     MapReport,
     Predictions,
     Truth,
+    make_report,
 )
 from losa_jax.detection.segments import segment_iou
-from losa_jax.errors import InputError
 
 # The class of segments that the annotators could not classify.
 AMBIGUOUS = "Ambiguous"
@@ -65,21 +64,11 @@ def evaluate_thumos(ground_truth: Truth, predictions: Predictions, *,
         if actions_per_class[k]:
             precision[k] = _precision(scores, hits, counts,
                                       actions_per_class[k]) if scores else 0
-    if not actions_per_class.any():
-        raise InputError(NO_ACTIONS)
-    means = precision[actions_per_class > 0].mean(axis=0)
-    num_predictions = int(predictions_per_class.sum())
-    return MapReport(
-        class_names=tuple(class_names),
-        tiou_thresholds=tuple(map(float, tiou_thresholds)),
-        average_precision=precision, map_per_threshold=means,
-        average_map=float(means.mean()), actions_per_class=actions_per_class,
-        predictions_per_class=predictions_per_class,
-        num_videos=len(ground_truth),
-        num_actions=int(actions_per_class.sum()),
-        num_predictions=num_predictions,
+    return make_report(
+        class_names, tiou_thresholds, precision, actions_per_class,
+        predictions_per_class, num_videos=len(ground_truth),
         num_dropped_predictions=sum(map(len, predictions.values()))
-        - num_predictions, num_removed_actions=0)
+        - int(predictions_per_class.sum()), num_removed_actions=0)
 
 
 def _iou(first: Sequence, second: Sequence) -> np.ndarray:

@@ -25,28 +25,16 @@ _MEASURES = {"length_seconds": ("length of the action, seconds", 1),
 
 
 class RankedVideo(NamedTuple):
-    """A video of the split.
+    """A video of the split; counts are above the thresholds of the classes."""
 
-    Attributes:
-      title: its id.
-      duration_seconds: of it.
-      num_actions, num_detections: in it.
-      average_map: of this video alone, 0..1; None without actions.
-      num_found: actions that are detected above the thresholds of their
-        classes.
-      num_false: detections above the thresholds of their classes that match
-        no action.
-      page: None where no page of it was written.
-    """
-
-    title: str
+    title: str  # its id
     duration_seconds: float
     num_actions: int
-    num_detections: int
-    average_map: float | None
-    num_found: int
-    num_false: int
-    page: VideoPage | None
+    num_detections: int  # at any score
+    average_map: float | None  # of this video, 0..1; None without actions
+    num_found: int  # actions that a detection matches
+    num_false: int  # detections that match no action
+    page: VideoPage | None  # None where no page was written
 
 
 def write_split_dashboard(output: Path, *, title: str,

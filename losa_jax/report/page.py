@@ -38,26 +38,18 @@ _DATA = re.compile(
 class VideoPage:
     """What a list of pages shows of one page.
 
-    Attributes:
-      path: of the page.
-      title: of the video.
-      duration_seconds: of the video.
-      labels: class names.
-      segments: (start_seconds, end_seconds, index of the class, score) of
-        the detections that reach the threshold of their class, if any.
-      num_actions: in the ground truth; None where it is not known.
-      poster: data URI of an image, or empty.
-      note: a short remark, such as its mAP; or empty.
+    A segment is (start_seconds, end_seconds, index of the class, score), of
+    detections that reach the threshold of their class, if there is one.
     """
 
     path: Path
-    title: str
+    title: str  # of the video
     duration_seconds: float
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # class names
     segments: tuple[tuple[float, float, int, float], ...]
-    num_actions: int | None = None
-    poster: str = ""
-    note: str = ""
+    num_actions: int | None = None  # in the ground truth, if it is known
+    poster: str = ""  # data URI of an image
+    note: str = ""  # short remark, such as its mAP
 
 
 def write_video_page(output: Path, video: Path | None, *, title: str,

@@ -15,19 +15,12 @@ MIN_AUTOMATIC_REGRESSION = 0.01
 
 
 class DetectionLosses(NamedTuple):
-    """The parts of the loss, float32 scalars.
+    """The parts of the loss, float32, before `regression_weight`."""
 
-    Attributes:
-      classification, regression: sums divided by the normalizer, before
-        `regression_weight`.
-      num_positive: valid points with an action in this batch.
-      normalizer: running value after this batch, for the next one.
-    """
-
-    classification: Float[Array, ""]
-    regression: Float[Array, ""]
-    num_positive: Float[Array, ""]
-    normalizer: Float[Array, ""]
+    classification: Float[Array, ""]  # sum divided by the normalizer
+    regression: Float[Array, ""]  # likewise
+    num_positive: Float[Array, ""]  # valid points with an action
+    normalizer: Float[Array, ""]  # running value after this batch
 
 
 def sigmoid_focal_loss(logits: Float[Array, "*s"],

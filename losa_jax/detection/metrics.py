@@ -1,10 +1,9 @@
 """Mean average precision and recall, as ActivityNet's kit defines them.
 
-Of equal scores, the prediction that comes first in the input ranks first.
-Public kits use numpy's unstable sort, whose order of equal scores depends on
-the processor, so their mAP may differ by some tenths of a percent (for one
-public file they give 33.41, 33.47 or 33.14 on three processors, and we 33.15
-on all). `Rules("numpy", "false")` does as they do.
+Of equal scores, the first in the input ranks first. Public kits use numpy's
+unstable sort, which depends on the processor: for one public file they give
+33.41, 33.47 or 33.14 on three processors, and we 33.15 on all.
+`Rules("numpy", "false")` does as they do.
 """
 
 import dataclasses
@@ -28,10 +27,10 @@ class Rules:
     """Where public kits differ from our evaluation.
 
     Attributes:
-      ties: order of equal scores: "stable"; "numpy" as its unstable sort, as
-        ActivityNet's kit; "file" keeps the given order whatever the scores.
-      unknown_videos: predictions in videos that are not in the ground truth
-        are left out ("drop") or are false ("false"), as in ActivityNet's kit.
+      ties: order of equal scores: "stable", or "numpy" as its unstable sort;
+        "file" ranks by the order of the file instead of the scores.
+      unknown_videos: whether predictions in videos without ground truth are
+        left out ("drop") or "false".
     """
 
     ties: str = "stable"
@@ -101,25 +100,21 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
                  ) -> MapReport:
     """Scores predictions by the ActivityNet protocol.
 
-    For each class, the predictions of all videos are taken by descending
-    score. Each matches the action of its video and class with the highest IoU
-    among those without a match, if that IoU reaches the threshold; otherwise
-    it is false. Average precision is the area under the interpolated
-    precision-recall curve (VOC 2011); mAP is its mean over the classes that
-    have actions.
+    By descending score, each prediction matches the action of its video and
+    class with the highest IoU among those without a match, if that IoU reaches
+    the threshold; otherwise it is false. Average precision is the area under
+    the interpolated precision-recall curve (VOC 2011); mAP is its mean over
+    the classes that have actions.
 
     Args:
-      ground_truth: all actions; predictions in a video without actions are
-        false.
+      ground_truth: all videos, also those without actions.
       predictions: a missing video has none.
-      class_names: all classes; predictions of other labels are left out and
-        counted.
+      class_names: predictions of other labels are left out and counted.
       tiou_thresholds: temporal IoU of a match, inclusive.
       rules: `Rules("numpy", "false")` gives the numbers of ActivityNet's kit.
 
     Raises:
-      InputError: no action at all, or a label of the ground truth that is not
-        in `class_names`.
+      InputError: no action at all, or an unknown label in the ground truth.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
     predicted = _prediction_rows(ground_truth, predictions, class_names, rules)
@@ -196,19 +191,16 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
               ) -> np.ndarray:
     """Returns Recall@kx of Ego4D, as ActionFormer reports it beside mAP.
 
-    For each video and class with n actions, the k n best predictions are
-    taken. An action counts if one of them reaches the threshold; one
-    prediction may count for several actions.
+    This is the share of actions that are matched by one of the k n best
+    predictions of a video and class with n actions; one prediction may match
+    several of them.
 
     Args:
-      ground_truth, predictions, class_names, tiou_thresholds: as in
-        `evaluate_map`.
       multiples: the values of k.
-      rules: `ties` as in `evaluate_map`, within each video and class.
+      Others as in `evaluate_map`.
 
     Returns:
-      [multiples, thresholds] share of actions that count, mean over the
-      classes that have actions.
+      [multiples, thresholds] mean over the classes that have actions.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
     predicted = _prediction_rows(ground_truth, predictions, class_names,
@@ -350,18 +342,15 @@ def _iou(predicted: _Rows, rows: slice, actions: _Rows, columns: slice
 def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Returns which predictions match an action, bool [thresholds, m].
 
-    Every round of the loop finds one match, so there are as many rounds as
-    matched actions, not as predictions.
-
     Args:
       iou: [m, n] of m predictions, best score first, with n actions.
-      thresholds: inclusive.
     """
     true = np.zeros((len(thresholds), len(iou)), bool)
     for index, threshold in enumerate(thresholds):
         free = np.where(iou >= threshold, iou, -1.0)
         matches = np.any(free >= 0, axis=1)
         row = 0
+        # Each round is a match: fewer rounds than predictions.
         while matches[row:].any():
             row += int(np.argmax(matches[row:]))
             true[index, row] = True
@@ -372,12 +361,7 @@ def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _average_precision(hits: np.ndarray, num_actions: int) -> np.ndarray:
-    """Returns the area under the interpolated precision-recall curve.
-
-    Args:
-      hits: bool [thresholds, m], best score first.
-      num_actions: of the ground truth.
-    """
+    """Returns the area under the precision-recall curve, [thresholds]."""
     true = np.cumsum(hits, axis=1)
     precision = true / np.arange(1, hits.shape[1] + 1)
     # The best precision at this recall or a higher one.

@@ -24,9 +24,8 @@ LENGTH_EPSILON = 1e-6
 # Array sizes are this or a larger power of two, so that few are compiled.
 SMALLEST_BUCKET = 64
 # NMS first runs on this many candidates with the best scores, because a video
-# of hours has millions. Scores only fall, and a segment that is not picked
-# changes nothing. So if the last of `max_kept` picks has a better score than
-# every other candidate, the others cannot be picked.
+# of hours has millions. Scores only fall, so if the last of `max_kept` picks
+# has a better score than all other candidates, none of these can be picked.
 FIRST_CANDIDATES = 2 ** 13
 # The most rows in one array of several groups.
 MOST_ROWS = 2 ** 20
@@ -50,18 +49,15 @@ def soft_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
 
     It picks the best score, multiplies all others by exp(-IoU^2 / sigma),
     drops those below `min_score`, and repeats this. The first pick stays even
-    if its score is below `min_score`.
-
-    Each group (class) is independent. All groups share one loop, because
-    starting the small operations of a pick takes longer than running them.
+    if its score is below `min_score`. Groups (classes) are independent, but
+    share one loop, because its operations are small.
 
     Args:
       segments: start and end in any unit.
       scores: not negative.
       alive: False on padding.
-      sigma: larger values lower the scores of neighbors less.
-      min_score: see above.
-      max_kept: the most picks.
+      sigma, min_score: see above.
+      max_kept: the most picks of a group.
     """
     def decay(scores, iou):
         decayed = scores * jnp.exp(-iou * iou / sigma)
@@ -97,8 +93,7 @@ def _pick_greedily(segments: Float[Array, "*g m 2"],
                    max_kept: int) -> Kept:
     """Picks the best score until only -inf, the mark of removed rows, is left.
 
-    Args:
-      decay: returns new scores from scores and IoU with the pick, [g, m].
+    `decay` returns new scores from the scores and their IoU with the pick.
     """
     groups, count = scores.shape[:-1], scores.shape[-1]
     start, end = jnp.moveaxis(segments.reshape(-1, count, 2), -1, 0)
@@ -184,16 +179,12 @@ class NmsSettings:
 
 def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
              ) -> tuple[Segments, np.ndarray]:
-    """Runs NMS over all candidates of one video, on the host.
+    """Returns the kept segments by descending score, and their rows, int64.
 
     Args:
-      candidates: [m, ...] in any unit; `valid` is ignored.
+      candidates: [m, ...] of one video, in any unit; `valid` is ignored.
       num_classes: labels are 0 .. num_classes - 1.
-      settings: how.
-
-    Returns:
-      The q <= max_kept segments that are kept, by descending score, and their
-      rows in `candidates`, int64 [q].
+      settings: with `max_kept`, the most that are kept.
     """
     segments = np.asarray(candidates.segments, np.float32).reshape(-1, 2)
     scores = np.asarray(candidates.scores, np.float32)
@@ -299,17 +290,15 @@ def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
 
 def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray,
          settings: NmsSettings) -> np.ndarray:
-    """Moves every kept segment to the weighted mean of its supporters.
+    """Moves kept segments [q, 2] to the weighted means of their supporters.
+
+    An empty segment has no supporters and stays in place. Unlike NMS, the IoU
+    is without `LENGTH_EPSILON`.
 
     Args:
-      kept: [q, 2] segments.
       segments: [m, 2] all candidates, of any class.
       scores: [m] of the candidates before NMS.
-      settings: `voting_threshold`, the IoU from which a candidate supports a
-        kept segment (unlike in NMS, without `LENGTH_EPSILON`), and `voting`.
-
-    Returns:
-      [q, 2]; an empty segment, which has no support, stays in place.
+      settings: with `voting_threshold` and `voting`.
     """
     moved = kept.copy()
     size = max(1, min(VOTING_BLOCK, VOTING_PAIRS // max(1, len(segments))))

@@ -33,13 +33,11 @@ class OnlineNms:
 
     def __init__(self, class_names: Sequence[str], settings: NmsSettings,
                  memory_seconds: float):
-        """
+        """Starts without candidates.
+
         Args:
-          class_names: in label order.
-          settings: `max_kept` limits the candidates that are not final, not
-            the whole video.
-          memory_seconds: time during which a final pick suppresses new
-            candidates.
+          settings: `max_kept` limits the candidates that are not final.
+          memory_seconds: during which a final pick suppresses candidates.
         """
         self._names, self._settings = class_names, settings
         self._memory_seconds = memory_seconds
@@ -101,9 +99,8 @@ class OnlineNms:
                     picked_score: np.ndarray | None) -> Segments:
         """Returns candidates as these picks leave them.
 
-        Args:
-          picked_score: score at which each candidate itself was picked; only
-            better picks came before it. None: all picks came before.
+        Only picks before a candidate change it: those that are better than
+        its own `picked_score`, or all if this is None.
         """
         settings = self._settings
         if settings.method == "none" or not len(candidates.scores) or (

@@ -1,8 +1,8 @@
-"""Scored segments of time with a class: the container of all results.
+"""Scored segments of time with a class, and their IoU.
 
-A head returns `Segments` of a window in tokens. `in_seconds` converts them to
-the time of the video, `joined` collects those of all windows, `nms.suppress`
-keeps the best, and `detections` adds the class names.
+A head returns the segments of a window in tokens. `in_seconds` converts them,
+`joined` collects those of all windows, `nms.suppress` keeps the best, and
+`detections` adds the class names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,7 @@ class Detection(NamedTuple):
     """One action that was detected in a video.
 
     Attributes:
-      start_seconds: from the first frame of the video.
-      end_seconds: likewise, after `start_seconds`.
+      start_seconds, end_seconds: from the first frame of the video.
       label: name of the class.
       score: 0..1, after NMS.
       class_scores: {class name: score 0..1 before NMS} of all classes; None
@@ -99,8 +98,7 @@ def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,
       samples_per_token: samples from one token of the head to the next.
 
     Returns:
-      The valid segments, cut to the video, in float32 seconds, without those
-      that are empty then.
+      float32 seconds, cut to the video, without empty and invalid segments.
     """
     seconds = np.asarray(timeline.seconds_from_tokens(
         np.asarray(window.segments), grid, first_sample, samples_per_token),

@@ -21,33 +21,20 @@ EQUAL_LENGTH_TOKENS = 1e-3
 
 
 class Points(NamedTuple):
-    """The points of all levels, level 0 first; float32 [p] each.
-
-    Attributes:
-      time: token coordinate on the finest grid.
-      range_min, range_max: distances that the point's level regresses, in
-        tokens, both inclusive.
-      stride: tokens from one point of the level to the next.
-    """
+    """The points of all levels, level 0 first, in tokens of the finest grid."""
 
     time: Float[np.ndarray, "p"]
-    range_min: Float[np.ndarray, "p"]
-    range_max: Float[np.ndarray, "p"]
-    stride: Float[np.ndarray, "p"]
+    range_min: Float[np.ndarray, "p"]  # distances that the level regresses,
+    range_max: Float[np.ndarray, "p"]  # both inclusive
+    stride: Float[np.ndarray, "p"]  # from one point of the level to the next
 
 
 class Targets(NamedTuple):
-    """The wanted outputs; points without an action have zeros.
+    """The wanted outputs; points without an action have zeros."""
 
-    Attributes:
-      classes: [p, k] 0 or 1; a point may have several classes.
-      offsets: [p, 2] distances to start and end of its action, in strides.
-      positive: [p] whether the point has an action.
-    """
-
-    classes: Float[Array, "*b p k"]
-    offsets: Float[Array, "*b p 2"]
-    positive: Bool[Array, "*b p"]
+    classes: Float[Array, "*b p k"]  # 0 or 1; a point may have several
+    offsets: Float[Array, "*b p 2"]  # distances to start and end, in strides
+    positive: Bool[Array, "*b p"]  # whether the point has an action
 
 
 def level_points(num_tokens: int, strides: Sequence[int],

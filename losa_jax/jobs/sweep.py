@@ -27,13 +27,7 @@ _INTERRUPTED = 75
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A named list of config overrides.
-
-    Attributes:
-      name: for the table.
-      overrides: as on the command line, without "--config.":
-        "adapter.kind=none".
-    """
+    """A named list of config overrides, such as "adapter.kind=none"."""
 
     name: str
     overrides: tuple[str, ...]
@@ -75,15 +69,12 @@ def read_variants(path: Path) -> list[Variant]:
 def run_all(variants: Sequence[Variant], seeds: Sequence[int],
             config_flags: Sequence[str], workdir: Path,
             test_subset: str) -> dict[str, list[Path]]:
-    """Trains every variant with every seed.
+    """Trains every variant with every seed; returns successful runs' folders.
 
     Args:
       config_flags: --config=FILE and overrides for all runs.
       test_subset: scored once with each run's best checkpoint, into the
         folder `test` of the run; "" for none.
-
-    Returns:
-      Folders of the runs without an error, by variant.
 
     Raises:
       Interrupted: a run was stopped by a signal.

@@ -104,5 +104,3 @@ def write_bytes(path: Path, content: bytes, *, remedy: str = "") -> None:
         temporary.write_bytes(content)
 
 
-# The former name, until every caller has changed.
-written_whole = atomic_file

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from losa_jax.data.synthetic.motion import STAGE
-from losa_jax.utils.atomic_write import written_whole
+from losa_jax.utils.atomic_write import atomic_file
 
 # Backgrounds are darker than objects (luma of 255), so that an object is
 # visible over every background; hue and texture vary freely.
@@ -102,7 +102,7 @@ def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int, size: int
             frame.time_base = Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 
 

@@ -71,3 +71,21 @@ def test_help_is_about_the_product(run):
         assert word in done.stdout
     assert "absl" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) < 80 + len(str(run.folder))
+
+
+def test_the_quick_start_has_its_backbone(package, run):
+    code = ("from losa_jax.utils import recipes\n"
+            "recipes.make_importable()\n"
+            "from configs import quick\n"
+            "print(quick.get_config().backbone.checkpoint)")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=run.folder, text=True, check=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(package)})
+    folder = Path(done.stdout.strip())
+    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert set(files) == {"README.md", "backbone.json",
+                          "backbone.safetensors"}
+    assert sum(files.values()) <= 2_000_000
+    card = (folder / "README.md").read_text()
+    for word in ("Data", "Script", "seed 0", "Accuracy", "License"):
+        assert word in card

@@ -156,7 +156,7 @@ FAULTS = (
           "center = np.arange(length) * (old - 1) / max(length - 1, 1)",
           ("tests/models/ops/test_resample.py",)),
     Fault("max-pooling pads with zeros", CONV,
-          "_shifted(x, 3, 2, (1, 1), -jnp.inf)", "_shifted(x, 3, 2, (1, 1))",
+          "neighbors(x, 3, 2, padding=-jnp.inf)", "neighbors(x, 3, 2)",
           ("tests/models/ops/test_conv.py",)),
     Fault("the head's attention looks at padding",
           "losa_jax/models/ops/band_attention.py",
@@ -255,4 +255,7 @@ FAULTS = (
           "steps = steps.reshape(9, -1, x.shape[-1])[::-1]",
           "steps = steps.reshape(9, -1, x.shape[-1])",
           ("tests/models/ops/test_grid_filter.py",)),
+    Fault("a convolution's gradient looks the wrong way", CONV,
+          "return neighbors(y, k, before=(k - 1) // 2)[::-1]",
+          "return neighbors(y, k)", ("tests/models/ops/test_conv.py",)),
 )

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from losa_jax.detection.segments import Detection
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import atomic_file
-
-MAX_REPORTED = 10
 
 
 def write_predictions(path: str | os.PathLike,
@@ -34,8 +32,8 @@ def write_predictions(path: str | os.PathLike,
       external_data: scoring prints its "details".
 
     Raises:
-      InputError: a detection with a number that is not finite, or that ends
-        before it starts. Nothing is written then.
+      InputError: a number is not finite, or a detection ends before it
+        starts; nothing is written.
     """
     results = {video: [_entry(row) for row in rows]
                for video, rows in predictions.items()}
@@ -51,11 +49,8 @@ def check_predictions(predictions: Mapping[str, Sequence[Detection]],
                       where: str) -> dict[str, list[Detection]]:
     """Returns the detections with Python's numbers, without class_scores.
 
-    Args:
-      where: begins the message of an error.
-
     Raises:
-      InputError: entries that `read_predictions` would refuse.
+      InputError: begins with `where`; entries that `read_predictions` refuses.
     """
     return _parse({
         video: [_entry(row) for row in rows]
@@ -88,8 +83,8 @@ def read_submission(path: str | os.PathLike
     """Reads a file of this or another tool; further keys are ignored.
 
     Returns:
-      the predictions of each video, and the details of "external_data", about
-      other data that made them, "" for none.
+      the predictions of each video, and the details of "external_data" (other
+      data that made them) or "".
 
     Raises:
       InputError: not such a file, or names the entries that are wrong.
@@ -124,15 +119,11 @@ def _parse(results: Mapping[str, Any], where: str
             if problem:
                 wrong.append(f"video {video!r}, entry {index}: {problem}")
             else:
-                start, end = entry["segment"]
-                detections.append(Detection(start, end, entry["label"],
-                                            entry["score"]))
+                detections.append(Detection(
+                    *entry["segment"], entry["label"], entry["score"]))
     if wrong:
-        more = len(wrong) - MAX_REPORTED
-        raise InputError("\n  ".join(
-            [f"{where}: {len(wrong)} wrong entries; correct or remove them",
-             *wrong[:MAX_REPORTED]]
-            + [f"and {more} more"] * (more > 0)))
+        raise InputError(f"{where}: {len(wrong)} wrong entries; correct or "
+                         f"remove them{listed(wrong, most=10)}")
     return predictions
 
 
@@ -157,5 +148,4 @@ def _problem(entry: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and math.isfinite(value))
+    return type(value) in (int, float) and math.isfinite(value)

@@ -1,7 +1,7 @@
 """The index of a data set of `losa_jax.data.build`.
 
-TFDS stores it as metadata.json beside the records, so that annotations and
-probed facts can be read without reading a video.
+TFDS stores it as metadata.json beside the records. Annotations and probed
+facts are read from it without opening a video.
 
     {"format_version": 1, "embedded": true, "class_names": [...],
      "left_out": {video id: reason},
@@ -32,15 +32,16 @@ def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
       class_names: in the order of label_id.
       embedded: whether the records hold the files, or their paths.
     """
-    videos = {
-        split: [_entry(video, infos[video.video_id], class_names, embedded)
-                for video in chosen if video.video_id in infos]
-        for split, chosen in splits.items()}
+    videos: dict[str, list[dict]] = {}
+    for split, chosen in splits.items():
+        for video in chosen:
+            if video.video_id in infos:
+                videos.setdefault(split, []).append(_entry(
+                    video, infos[video.video_id], class_names, embedded))
     return {"format_version": FORMAT_VERSION, "embedded": embedded,
             "class_names": list(class_names),
             "left_out": {one.video_id: one.reason for one in broken},
-            "videos": {split: entries for split, entries in videos.items()
-                       if entries}}
+            "videos": videos}
 
 
 def _entry(video: AnnotatedVideo, info: VideoInfo,

@@ -11,12 +11,10 @@ Each reader returns the "database" object of the ActivityNet layout:
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
     TFDS          the folder that `losa_jax.data.build` wrote
 
-Two files are separated by a comma. A new layout is a reader here and a branch
-of `read_database`.
+Two files are separated by a comma.
 """
 
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -39,8 +37,8 @@ def read_database(paths: str | Path) -> dict[str, Any]:
     """
     first, _, second = str(paths).partition(",")
     path, info = Path(first), Path(second) if second else None
-    for one in (path, info):
-        if one is not None and not one.exists():
+    for one in filter(None, (path, info)):
+        if not one.exists():
             raise InputError(f"{one}: no such annotation file: check the "
                              "path, which is relative to the current folder")
     if path.is_dir():
@@ -83,12 +81,9 @@ def read_text(path: Path) -> str:
     """Reads UTF-8, or raises InputError."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error}): save it as "
-                         "UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})"
-                         ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): check the path, "
+                         "and that it is UTF-8 text") from error
 
 
 def read_json(path: Path) -> Any:
@@ -112,24 +107,20 @@ def _with_fps(entry: dict[str, Any]) -> dict[str, Any]:
 def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
                 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file, row" and the columns of each row."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    except csv.Error as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    rows = csv.DictReader(read_text(path).splitlines())
     columns = text + numbers
-    missing = [name for name in columns if not rows or name not in rows[0]]
+    missing = [name for name in columns if name not in (rows.fieldnames or ())]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs "
                          f"{', '.join(columns)}")
     for number, row in enumerate(rows, 2):
         where = f"{path}, row {number}"
         try:
-            values = {name: float(row[name]) for name in numbers}
+            yield where, row | {name: float(row[name]) for name in numbers}
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: " + ", ".join(
                 f"{name}={row[name]!r}" for name in numbers)
                 + ": numbers are needed") from error
-        yield where, row | values
 
 
 def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
@@ -140,8 +131,8 @@ def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
         name = row["video"]
         entry = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entry, dict):
-            raise InputError(f"{where}: {name} is not among the annotations: "
-                             "give the two files of one data set")
+            raise InputError(f"{where}: {name} has no annotations: give the "
+                             "two files of one data set")
         database[name.removeprefix(YOUTUBE_PREFIX)] = {
             "subset": row["subset"],
             "duration": entry.get("duration_second", row["seconds"]),
@@ -159,8 +150,7 @@ def _read_afsd(path: Path, info: Path | None) -> dict[str, Any]:
     database: dict[str, Any] = {}
     for where, row in _read_table(info, ("video",), ("fps", "count")):
         if row["fps"] <= 0:
-            raise InputError(f"{where}: fps={row['fps']:g}: give the frames a "
-                             "second")
+            raise InputError(f"{where}: fps={row['fps']:g} is not positive")
         database[row["video"]] = {
             "subset": subset, "fps": row["fps"],
             "duration": row["count"] / row["fps"], "annotations": []}

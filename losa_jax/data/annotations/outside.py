@@ -63,7 +63,7 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     videos = {}
     for video_id, video in annotations.videos.items():
         end = durations.get(video_id) or video.duration_seconds or math.inf
-        actions, label_ids = [], []
+        kept = []
         for number, (action, label_id) in enumerate(
                 zip(video.actions, video.label_ids, strict=True)):
             inside, problem = _inside(action, end)
@@ -75,10 +75,10 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
                 logger.warning("%s: %s", message,
                                "dropped" if inside is None else "cut")
             if inside is not None:
-                actions.append(inside)
-                label_ids.append(label_id)
+                kept.append((inside, label_id))
         videos[video_id] = dataclasses.replace(
-            video, actions=tuple(actions), label_ids=tuple(label_ids))
+            video, actions=tuple(action for action, _ in kept),
+            label_ids=tuple(label_id for _, label_id in kept))
     remedy = "Correct the file" + (
         " (or cut segments to their video, and drop empty ones, with "
         "--config.data.on_outside=clip)" if problems else "")

@@ -119,8 +119,9 @@ def _parse(results: Mapping[str, Any], where: str
             if problem:
                 wrong.append(f"video {video!r}, entry {index}: {problem}")
             else:
-                detections.append(Detection(
-                    *entry["segment"], entry["label"], entry["score"]))
+                start, end = entry["segment"]
+                detections.append(Detection(start, end, entry["label"],
+                                            entry["score"]))
     if wrong:
         raise InputError(f"{where}: {len(wrong)} wrong entries; correct or "
                          f"remove them{listed(wrong, most=10)}")

@@ -44,8 +44,8 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
         raise InputError(f"{path}: has {len(unknown)} classes that are not "
                          f"among the data set's: {', '.join(unknown[:5])}")
     chosen = {
-        video_id: table.get(video_id) or table.get(YOUTUBE_PREFIX + video_id)
-        for video_id in video_ids}
+        video_id: table.get(video_id)
+        or table.get(YOUTUBE_PREFIX + video_id, {}) for video_id in video_ids}
     missing = [video_id for video_id, scores in chosen.items() if not scores]
     if missing:
         raise InputError(f"{path}: no scores of {len(missing)} of "

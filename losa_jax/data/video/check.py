@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
 from losa_jax.data.video.probe import CHECKS, probe_video
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import write_text
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 # A file that disagrees with its annotation by more than this share has been
 # cut or encoded again; its actions may be elsewhere.
 DISAGREEMENT = 0.01
-MAX_REPORTED = 20
 # For a job that reports broken videos itself.
 REPORT = "report"
 
@@ -36,11 +35,10 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
     """Probes the files <video_id>.mp4 (or with another video extension).
 
     Args:
-      on_broken_video: what happens if a video is missing or broken: "stop"
-        raises, "skip" leaves it out with a warning, `REPORT` without one.
+      on_broken_video: "stop" raises if a video is missing or broken, "skip"
+        leaves it out with a warning, `REPORT` without one.
       check: see `probe_video`.
       cache_path: JSON of files probed before; by path, size and time.
-      num_threads: files probed in parallel.
 
     Returns:
       ({video_id: info}, videos left out).
@@ -62,10 +60,11 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         status = path.stat()
         key = (f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
                f"|{check}")
-        info = _from_cache(cache, key)
-        if info is None:
+        try:
+            info = VideoInfo(**{**cache[key], "path": path})
+        except (KeyError, TypeError):  # not there, or of another version
             info = probe_video(path, check=check)
-            cache[key] = {**dataclasses.asdict(info), "path": str(info.path)}
+            cache[key] = {**dataclasses.asdict(info), "path": str(path)}
         if on_broken_video != REPORT:
             compare(video, info)
         return info
@@ -93,7 +92,6 @@ def check_each(videos: Sequence[AnnotatedVideo],
 
     Args:
       info_of: raises an InputError for a video that is missing or broken.
-      folder: where the videos are, for the report.
       run: applies a function to all videos, as `map`.
     """
     def attempt(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
@@ -116,10 +114,7 @@ def check_each(videos: Sequence[AnnotatedVideo],
 def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
                   on_broken_video: str, some_are_left: bool,
                   flag: str = "--config.data.on_broken_video") -> None:
-    """Warns of videos that are left out, or stops because of them.
-
-    Args:
-      flag: of the command that was used, for the message.
+    """Warns of videos that are left out; `flag` is for the message.
 
     Raises:
       InputError: lists them, under "stop" or where no video is left.
@@ -127,13 +122,11 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
     if on_broken_video == REPORT:
         return
     if broken and (on_broken_video == "stop" or not some_are_left):
-        lines = [f"  {item.video_id}: {item.reason}"
-                 for item in broken[:MAX_REPORTED]]
-        more = len(broken) - len(lines)
+        reasons = [f"{item.video_id}: {item.reason}" for item in broken]
         raise InputError(
-            f"{len(broken)} of {num_videos} videos are missing or broken:\n"
-            + "\n".join(lines) + (f"\n  and {more} more" if more else "")
-            + f"\nRepair them, or leave them out with {flag}=skip")
+            f"{len(broken)} of {num_videos} videos are missing or broken:"
+            f"{listed(reasons)}\nRepair them, or leave them out with "
+            f"{flag}=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
 
@@ -158,11 +151,8 @@ def video_files(folder: Path) -> dict[str, list[str]]:
 
 def find_file(video_id: str, folder: Path,
               files: dict[str, list[str]]) -> Path:
-    """Returns the file of a video; InputError if there is not just one.
-
-    Args:
-      files: `video_files` of the folder.
-    """
+    """Returns the file of a video among `video_files` of its folder;
+    InputError if there is not just one."""
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name: "
@@ -208,10 +198,3 @@ def _load_cache(path: Path | None) -> dict:
     return cache if isinstance(cache, dict) else {}
 
 
-def _from_cache(cache: dict, key: str) -> VideoInfo | None:
-    if key not in cache:
-        return None
-    try:
-        return VideoInfo(**{**cache[key], "path": Path(cache[key]["path"])})
-    except TypeError:
-        return None  # written by another version

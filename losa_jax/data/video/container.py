@@ -25,8 +25,8 @@ FILES_ONLY = {"protocol_whitelist": "file"}
 @contextlib.contextmanager
 def open_video(path: Path | EncodedVideo, threads: int = 1
                ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Opens a file and its first video stream, for a number of decoder
-    threads; InputError if it is missing, empty, or no video."""
+    """Opens a file and its first video stream; `threads` are the decoder's.
+    InputError if it is missing, empty, or no video."""
     if isinstance(path, EncodedVideo):
         file: io.BytesIO | str = io.BytesIO(path.content)
         options = BYTES_ONLY

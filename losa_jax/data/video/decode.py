@@ -23,7 +23,12 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from losa_jax.data.records import EncodedVideo, VideoInfo
-from losa_jax.data.video.container import damaged, open_video, stamp_seconds
+from losa_jax.data.video.container import (
+    damaged,
+    error_reason,
+    open_video,
+    stamp_seconds,
+)
 from losa_jax.data.video.frame import DecodedFrame, is_planar, upright_rgb
 from losa_jax.errors import InputError
 
@@ -98,7 +103,7 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
     else:
         moments = wanted + 0.5
         last_moment = info.frame_count - 1
-    done = 0
+    done, reason = 0, "the file ends before it"
     with contextlib.closing(_stamped_frames(
             path, moments, threads, is_timed=info.is_timed,
             skip=skip)) as decoded:
@@ -113,17 +118,12 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
                 yield from itertools.repeat(shown, count)
                 done += count
         except FFmpegError as error:
-            raise _lost_frame(path, info, wanted[done], error) from error
+            reason = error_reason(error)
     if done < len(wanted):
-        raise _lost_frame(path, info, wanted[done], "the file ends before it")
-
-
-def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
-                reason: object) -> VideoDecodeError:
-    return VideoDecodeError(str(damaged(
-        path, f"frame {frame_index} of {info.frame_count} (at "
-        f"{(frame_index + 0.5) / info.fps:.2f} s) cannot be decoded",
-        reason)))
+        raise VideoDecodeError(str(damaged(
+            path, f"frame {wanted[done]} of {info.frame_count} (at "
+            f"{(wanted[done] + 0.5) / info.fps:.2f} s) cannot be decoded",
+            reason)))
 
 
 def _stamped_frames(path: Path | EncodedVideo, moments: np.ndarray,
@@ -249,6 +249,5 @@ def _shown_at(frames: Iterable[tuple[float, av.VideoFrame]],
             if not left:
                 return
         current, since = frame, start
-    is_complete = last_moment is None or since >= last_moment
-    if current is not None and is_complete:
+    if current is not None and (last_moment is None or since >= last_moment):
         yield current, len(left)

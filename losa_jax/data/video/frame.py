@@ -1,10 +1,9 @@
 """A decoded frame, converted to RGB as late and as small as possible.
 
-Most files store luma at full size and chroma at half of it. A crop is resized
-as it is stored, plane by plane, and converted to RGB afterwards. That takes
-less time than FFmpeg's conversion to RGB followed by a resize, and is closer
-to the frame before it was encoded, because chroma is interpolated and not
-repeated (benchmarks/augment_speed.py measures both).
+A crop is resized as it is stored, plane by plane, and converted to RGB
+afterwards. That takes less time than FFmpeg's conversion to RGB followed by a
+resize, and is closer to the frame before it was encoded, because chroma is
+interpolated and not repeated (benchmarks/augment_speed.py measures both).
 """
 
 import functools
@@ -36,8 +35,7 @@ def resize_method(height: int, width: int, new_height: int, new_width: int
     """Returns OpenCV's interpolation for a resize between two sizes.
 
     Bilinear, as in the published recipes; the mean over the area below half
-    the size, where bilinear would skip pixels. (The mean takes five times as
-    long: benchmarks/augment_speed.py.)
+    the size, where bilinear would skip pixels.
     """
     shrinks = 2 * new_height < height or 2 * new_width < width
     return cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

@@ -1,9 +1,7 @@
 """Decoded samples of small sets of videos, kept in memory.
 
-A set of some tens of short videos is read dozens of times; decoding it each
-time takes most of a run on a CPU (without this, configs/quick.py waited for
-data in 70 % of its time, with it in 2 %). A set whose samples do not all fit
-into the budget is decoded window by window.
+Decoding a small set in every epoch takes most of a run on a CPU. A set whose
+samples do not all fit into the budget is decoded window by window.
 """
 
 import logging
@@ -41,8 +39,7 @@ class FrameCache:
         self._frames: dict[str, dict[int, DecodedFrame] | None] = {}
 
     def admit(self, videos: Sequence[Video], name: str) -> bool:
-        """Keeps these videos once they have been read, if all of them fit; the
-        name is for the log."""
+        """Keeps these videos once they have been read, if all of them fit."""
         new = [video for video in videos
                if str(video.path) not in self._admitted]
         size = set_bytes(new)
@@ -62,17 +59,16 @@ class FrameCache:
                   view: View) -> int:
         """Writes a view of each frame of a window; padding repeats the last.
 
+        Returns the number of decoded frames.
+
         Args:
           out: uint8 [f, size, size, 3].
-
-        Returns:
-          how many frames were decoded.
 
         Raises:
           VideoDecodeError: a frame cannot be decoded.
         """
         wanted = window.frame_indices(video.grid)
-        kept, num_decoded = self._kept_frames(video)
+        kept, num_decoded = self.kept_frames(video)
         if kept is None:
             frames = iterate_frames(video.open(), wanted, video.info,
                                     skip_unneeded=True)
@@ -83,14 +79,10 @@ class FrameCache:
             view(frame, i, out[i])
         return num_decoded
 
-    def kept_frames(self, video: Video) -> dict[int, DecodedFrame] | None:
-        """Returns the decoded frames of an admitted video by frame index;
-        None where it is not kept."""
-        return self._kept_frames(video)[0]
-
-    def _kept_frames(self, video: Video
-                     ) -> tuple[dict[int, DecodedFrame] | None, int]:
-        """Also returns how many frames this call decoded."""
+    def kept_frames(self, video: Video
+                    ) -> tuple[dict[int, DecodedFrame] | None, int]:
+        """Returns the frames of an admitted video by frame index, None where
+        it is not kept, and how many of them this call decoded."""
         key = str(video.path)
         if key not in self._admitted:
             return None, 0

@@ -1,8 +1,5 @@
-"""One pass over a video file: its packets, and its decoder where needed.
-
-Packets are quick to read and mostly show how many frames there are; only the
-decoder knows.
-"""
+"""One pass over a video file, by packets or, where these may be wrong, by
+the decoder."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,12 +20,12 @@ from losa_jax.data.video.container import (
 # Codecs in which every packet is one frame. VP8 hides frames and MPEG-4 packs
 # two into one packet: only decoding shows how many there are.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1"}
-# In these formats a seek goes by decoding time, so that with reordered frames
-# a seek to the last key frame mostly ends after it.
-_SEEK_BY_DECODING_TIME = {"mpegts", "mpeg"}
-# Headers round, and the streams of a file end a little apart. A file that
-# lacks more than this of the length in its header, or more than the share of
-# it in a short file, has lost its end.
+# Formats without presentation times, or that seek by decoding times: with
+# reordered frames a seek to the last key frame would mostly end after it.
+_DECODED_FORMATS = {"avi", "mpegts", "mpeg"}
+# A file that lacks more than this of the length in its header, or than the
+# share of it in a short file, has lost its end. Headers round, and the streams
+# of a file end a little apart.
 _LOST_SECONDS = 1.0
 _LOST_SHARE = 0.1
 
@@ -53,11 +50,7 @@ class _Count(NamedTuple):
 
 
 class PacketScan:
-    """One pass over an open file from its start.
-
-    Errors after the first frame are stored, because packets may still be
-    counted where the decoder fails.
-    """
+    """One pass over an open file from its start."""
 
     def __init__(self, path: Path, container: InputContainer,
                  stream: av.VideoStream):
@@ -71,10 +64,8 @@ class PacketScan:
         self._packets: list[tuple[int, bool, float]] = []
         self._is_stamped = True
         self._reached_seconds = 0.0  # by the packets of all streams
-        self._read_error: FFmpegError | None = None
         self._decoded_stamps: list[Any] = []  # int, or None
         self._decoded_end_seconds = 0.0
-        self._decode_error: FFmpegError | None = None
 
     def first_frame(self) -> av.VideoFrame:
         """Reads until a frame is decoded; InputError if none can be."""
@@ -88,15 +79,10 @@ class PacketScan:
                           error) from error
         raise damaged(self._path, "no frame can be decoded")
 
-    def frame_times(self, *, decode: bool) -> FrameTimes | None:
+    def frame_times(self) -> FrameTimes | None:
         """Counts the packets, or decodes all where they cannot be trusted.
 
-        Args:
-          decode: decode every file, and believe the decoder.
-
-        Returns:
-          None if packets that were read without decoding turn out to be
-          wrong.
+        Returns None if the packets turn out to be wrong.
 
         Raises:
           InputError: the file is damaged.
@@ -104,44 +90,42 @@ class PacketScan:
         first_stamp = self._decoded_stamps[0]
         codec = self._stream.codec_context.codec.canonical_name
         if first_stamp is None or codec not in _ONE_FRAME_PER_PACKET or (
-                is_format(self._container, "avi")):
+                self._container.format.name in _DECODED_FORMATS):
             return self.decode_all()
         count = self._index
-        if count is not None and count.first_stamp != first_stamp:
-            count = None
-        decodes = decode or (
-            self._container.format.name in _SEEK_BY_DECODING_TIME)
-        if decodes or count is None:
-            self._finish(decode=decodes, needs_packets=count is None)
-        if count is None:
+        if count is None or count.first_stamp != first_stamp:
             count = self._count_packets(first_stamp)
-        counted = None if count is None else self._decode_end(count)
-        if not decodes or (counted is not None and not decode):
-            return counted
-        decoded = self._decoded_times()
-        # Where both agree, the packets know better how long the last frame
-        # is shown.
-        return (counted if counted is not None and counted[:3] == decoded[:3]
-                else decoded)
+        return None if count is None else self._decode_end(count)
 
     def decode_all(self) -> FrameTimes:
         """Decodes the rest of the file; InputError if it is damaged."""
-        self._finish(decode=True, needs_packets=False)
-        return self._decoded_times()
-
-    def _finish(self, *, decode: bool, needs_packets: bool) -> None:
+        error: FFmpegError | None = None
         try:
             for packet in self._left:
                 self._note(packet)
-                if decode and self._decode_error is None:
-                    try:
+                try:
+                    if error is None:
                         self._decode(packet)
-                    except FFmpegError as error:
-                        self._decode_error = error
-                        if not needs_packets:
-                            return
-        except FFmpegError as error:
-            self._read_error = error
+                except FFmpegError as decode_error:
+                    error = decode_error
+        except FFmpegError as read_error:
+            error = error or read_error
+        self._require_all_seconds()
+        stamps = self._decoded_stamps
+        if error is not None:
+            raise damaged(
+                self._path, "the video cannot be decoded after "
+                f"{len(stamps)} frames", error) from error
+        if None in stamps or not _is_rising(stamps):
+            return FrameTimes(len(stamps), 0.0, None, 0.0, False)
+        # Index and packets know better how long the last frame is shown.
+        ends = {stamp: end for stamp, _, end in self._packets}
+        end_seconds = ends.get(stamps[-1], self._decoded_end_seconds)
+        if self._index and self._index[:2] == (len(stamps), stamps[0]):
+            end_seconds = self._index.end_seconds
+        return FrameTimes(
+            len(stamps), stamp_seconds(stamps[0], self._stream),
+            stamp_seconds(stamps[-1], self._stream), end_seconds, True)
 
     def _note(self, packet: av.Packet) -> None:
         if not packet.size:  # the demuxer's sign for the end
@@ -167,24 +151,26 @@ class PacketScan:
 
     def _count_packets(self, first_stamp: int) -> _Count | None:
         """None if the stamps cannot be used or there is no key frame."""
-        if not self._is_stamped:
-            return None
-        if self._read_error is not None:
+        try:
+            for packet in self._left:
+                self._note(packet)
+        except FFmpegError as error:
             raise damaged(
                 self._path,
                 f"cannot be read after {self._reached_seconds:.1f} s",
-                self._read_error) from self._read_error
+                error) from error
         self._require_all_seconds()
         packets = sorted(packet for packet in self._packets
                          if packet[0] >= first_stamp)
         keys = [stamp for stamp, is_key, _ in packets if is_key]
-        if not keys or not _is_rising([packet[0] for packet in packets]):
+        if not self._is_stamped or not keys or not _is_rising(
+                [packet[0] for packet in packets]):
             return None
         return _Count(len(packets), first_stamp, keys[-1], packets[-1][2])
 
     def _decode_end(self, count: _Count) -> FrameTimes | None:
-        """Decodes the frames from the last key frame on; None if they are not
-        those that the packets promise."""
+        """Decodes from the last key frame on; None if the frames are not those
+        that the packets promise."""
         promised: list[Any] = []
         decoded: list[Any] = []
         try:
@@ -207,20 +193,6 @@ class PacketScan:
         return FrameTimes(
             count.num_frames, stamp_seconds(count.first_stamp, self._stream),
             stamp_seconds(given[-1], self._stream), count.end_seconds, True)
-
-    def _decoded_times(self) -> FrameTimes:
-        stamps = self._decoded_stamps
-        error = self._decode_error or self._read_error
-        if error is not None:
-            raise damaged(
-                self._path, "the video cannot be decoded after "
-                f"{len(stamps)} frames", error) from error
-        self._require_all_seconds()
-        if None in stamps or not _is_rising(stamps):
-            return FrameTimes(len(stamps), 0.0, None, 0.0, False)
-        return FrameTimes(len(stamps), stamp_seconds(stamps[0], self._stream),
-                          stamp_seconds(stamps[-1], self._stream),
-                          self._decoded_end_seconds, True)
 
     def _require_all_seconds(self) -> None:
         """Raises if all streams end well before the length in the header."""

@@ -1,8 +1,7 @@
 """Finds out what a video file holds, and whether it can be read to its end.
 
 Headers may be wrong: they count frames that do not exist, or give no number,
-and the header of a file that was cut off looks intact. The time model is that
-of `losa_jax.data.video.decode`.
+and the header of a file that was cut off looks intact.
 """
 
 import logging
@@ -46,15 +45,13 @@ class _Header(NamedTuple):
 def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
     """Finds out what a video file holds and whether it can be read.
 
-    Where header and frames disagree and the file may still be sound
-    (variable rate, AVI), a warning says so.
+    Warns where header and frames disagree and the file may still be sound.
 
     Args:
-      path: the file. It is opened once; under "ends" a second time, to be
-        decoded from its start, if its packets turn out to be wrong.
+      path: the file.
       check: "ends" decodes the first frame and all after the last key
         frame, which reveals a file that was cut off; where packets do not
-        show the number of frames (AVI, old codecs, odd time stamps) it
+        show the number of frames (AVI, MPEG, old codecs, odd time stamps) it
         decodes the whole file. "full" always decodes the whole file. "none"
         believes the header and decodes one frame, because only frames give
         the rotation.
@@ -73,8 +70,10 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
             times: FrameTimes | None = _times_by_header(container, stream,
                                                         first)
         else:
-            _require_all_bytes(path, container, stream)
-            times = scan.frame_times(decode=check == "full")
+            if is_format(container, "mp4"):
+                _require_all_bytes(path, stream)
+            times = (scan.decode_all() if check == "full"
+                     else scan.frame_times())
     if times is None:
         with open_video(path) as (container, stream):
             times = PacketScan(path, container, stream).decode_all()
@@ -87,11 +86,8 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
         last_seconds=times.last_seconds, is_timed=times.is_timed)
 
 
-def _require_all_bytes(path: Path, container: InputContainer,
-                       stream: av.VideoStream) -> None:
-    """Raises if the index of an MP4 file names bytes past its end."""
-    if not is_format(container, "mp4"):
-        return
+def _require_all_bytes(path: Path, stream: av.VideoStream) -> None:
+    """Raises if the index names bytes past the end of the file."""
     promised = max((entry.pos + entry.size
                     for entry in stream.index_entries), default=0)
     size = path.stat().st_size

@@ -137,7 +137,7 @@ class FrameReader:
         if samples is None:
             samples = np.arange(video.grid.num_samples)
         indices = video.grid.frame_indices(samples)
-        kept = self._cache.kept_frames(video)
+        kept, _ = self._cache.kept_frames(video)
         frames: Iterable[DecodedFrame] = (
             iterate_frames(video.open(), indices, video.info,
                            threads=decoder_threads) if kept is None

@@ -21,8 +21,8 @@ def read_frames(path, frame_indices, info=None):
 
 def read_window(cache, video, window, view=None, size=None):
     """What a `FrameCache` reads of a window: uint8 [f, H, W, 3]."""
-    def whole(frame, i, out):
-        out[:] = frame.rgb()
+    def whole(frame, i):
+        return frame.rgb()
 
     height, width = ((video.info.height, video.info.width) if size is None
                      else (size, size))

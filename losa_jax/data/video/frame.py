@@ -64,22 +64,14 @@ class DecodedFrame:
             return self._stored
         return _converted(self._stored).to_ndarray()
 
-    def crop(self, top: int, left: int, height: int, width: int, size: int,
-             out: np.ndarray | None = None) -> np.ndarray:
-        """Resizes a box of the frame to uint8 [size, size, 3].
-
-        Args:
-          top, left, height, width: pixels, multiples of `CROP_STEP`.
-          out: where the result is written; None allocates memory.
-        """
+    def crop(self, top: int, left: int, height: int, width: int, size: int
+             ) -> np.ndarray:
+        """Resizes a box, in pixels and multiples of `CROP_STEP`, to
+        uint8 [size, size, 3]."""
         stored = self._stored
         if isinstance(stored, np.ndarray):
-            pixels = resize_frame(
+            return resize_frame(
                 stored[top:top + height, left:left + width], size, size)
-            if out is None:
-                return pixels
-            out[:] = pixels
-            return out
         method = resize_method(height, width, size, size)
         resized = []
         for plane in map(_pixels, stored.planes):
@@ -92,7 +84,7 @@ class DecodedFrame:
         is_full_range = (stored.color_range == ColorRange.JPEG
                          or stored.format.name.startswith("yuvj"))
         return cv2.transform(cv2.merge(resized), _to_rgb(
-            stored.colorspace, is_full_range), dst=out)
+            stored.colorspace, is_full_range))
 
     def copy(self) -> "DecodedFrame":
         """Returns the frame in memory of its own, not the decoder's."""
@@ -106,9 +98,9 @@ class DecodedFrame:
         return DecodedFrame(new)
 
 
-# Writes the view of a frame, with its index in the window, into
+# Returns the view of a frame, whose index in the window is given, as
 # uint8 [size, size, 3].
-View = Callable[[DecodedFrame, int, np.ndarray], None]
+View = Callable[[DecodedFrame, int], np.ndarray]
 
 
 def is_planar(frame: av.VideoFrame) -> bool:

@@ -76,7 +76,7 @@ class FrameCache:
         else:
             frames = (kept[frame_index] for frame_index in wanted.tolist())
         for i, frame in enumerate(frames):
-            view(frame, i, out[i])
+            out[i] = view(frame, i)
         return num_decoded
 
     def kept_frames(self, video: Video

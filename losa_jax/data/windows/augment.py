@@ -1,8 +1,7 @@
 """Pixels of a window: resize, crop, flip, color; uint8 in, uint8 out.
 
-Random values are drawn once for all frames of a window (or of each clip, as
-configured): an object must not jump between frames. Normalization happens on
-the device.
+Random values are drawn once for all frames of a window, or of each clip.
+Normalization happens on the device.
 """
 
 import math
@@ -55,7 +54,7 @@ class TrainView:
 
     def __init__(self, height: int, width: int, rng: np.random.Generator,
                  augment: Any):
-        """Draws the view of frames of a size in pixels, for the config section
+        """Takes the size of a frame in pixels and the config section
         `augment`."""
         self._settings = augment
         self._box = None
@@ -73,43 +72,34 @@ class TrainView:
             augment.size)
         self._rng = rng
 
-    def apply(self, frame: DecodedFrame, out: np.ndarray) -> None:
-        """Writes the view of a frame into `out`, uint8 [size, size, 3]."""
-        # The last step writes into `out` itself where it can.
-        size, is_done = self._settings.size, False
-        if self._box is not None:
-            is_done = not (self._flips or self._operations)
-            pixels = frame.crop(*self._box, size, out if is_done else None)
-        else:
-            pixels = test_view(frame.rgb(), size, self._settings.test_resize)
+    def apply(self, frame: DecodedFrame) -> np.ndarray:
+        """Returns the view of a frame, uint8 [size, size, 3]."""
+        size = self._settings.size
+        pixels = (test_view(frame.rgb(), size, self._settings.test_resize)
+                  if self._box is None else frame.crop(*self._box, size))
         if self._flips:
-            is_done = not self._operations
-            pixels = cv2.flip(pixels, 1, dst=out if is_done else None)
+            pixels = cv2.flip(pixels, 1)
         for operation in self._operations:
             pixels = operation(pixels)
-        if not is_done:
-            out[:] = pixels
+        return pixels
 
-    def finish(self, frames: np.ndarray) -> np.ndarray:
-        """Jitters the color of all frames, uint8 [f, size, size, 3]; returns
-        the argument if there is nothing to do."""
+    def finish(self, frames: np.ndarray) -> None:
+        """Jitters the color of all frames, uint8 [f, size, size, 3], in place.
+        """
         settings = self._settings
         if settings.color_jitter > 0 or settings.hue_jitter > 0:
-            frames = jitter_color(frames, self._rng, settings.color_jitter,
-                                  settings.hue_jitter)
-        return frames
+            frames[:] = jitter_color(frames, self._rng, settings.color_jitter,
+                                     settings.hue_jitter)
 
 
 def train_view(frames: np.ndarray, rng: np.random.Generator,
                augment: Any) -> np.ndarray:
     """Applies a `TrainView` to uint8 [f, H, W, 3]; returns
     [f, size, size, 3]."""
-    _, height, width, _ = frames.shape
-    view = TrainView(height, width, rng, augment)
-    views = np.empty((len(frames), augment.size, augment.size, 3), np.uint8)
-    for frame, out in zip(frames, views, strict=True):
-        view.apply(DecodedFrame(frame), out)
-    return view.finish(views)
+    view = TrainView(*frames.shape[1:3], rng, augment)
+    views = np.stack([view.apply(DecodedFrame(frame)) for frame in frames])
+    view.finish(views)
+    return views
 
 
 def random_resized_crop(height: int, width: int, rng: np.random.Generator,
@@ -140,7 +130,7 @@ def jitter_color(frames: np.ndarray, rng: np.random.Generator,
     1 +- strength, and turns the hue within +- `hue` of a circle.
 
     All are linear in the pixel (the hue is turned in the YIQ plane), so they
-    are one 3 x 3 matrix and an offset, applied by OpenCV in one pass.
+    are one 3 x 3 matrix and an offset.
     """
     brightness, contrast, saturation = rng.uniform(
         1 - strength, 1 + strength, 3)
@@ -154,7 +144,6 @@ def jitter_color(frames: np.ndarray, rng: np.random.Generator,
     affine = np.concatenate(
         [matrix, np.full((3, 1), (1 - contrast) * mean_gray)], axis=1)
     flat = np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3)
-    # The transform saturates to 0..255 by itself.
     return cv2.transform(flat, affine).reshape(frames.shape)
 
 

@@ -1,12 +1,11 @@
 """Samples of a video that has no end yet: a camera, a pipe, a growing file.
 
-The clock is that of `losa_jax.data.video.decode`, from the first frame on;
-the rate is the one that the stream announces.
+The time model is that of `losa_jax.data.video.decode`, at the rate that the
+stream announces.
 """
 
 import contextlib
 import logging
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -42,10 +41,10 @@ _LOOK_SECONDS = 0.2
 
 
 class GrowingFile:
-    """A file that is being written; it ends when it stops growing."""
+    """A file that is complete after some seconds without growth."""
 
     def __init__(self, path: Path, idle_seconds: float):
-        """Opens a file that is complete after some seconds without growth."""
+        """Opens the file."""
         self._file = open(path, "rb")
         self._idle_seconds = idle_seconds
         self._is_complete = False
@@ -53,12 +52,11 @@ class GrowingFile:
     def read(self, size: int) -> bytes:
         """Returns the next bytes, at least one; none at the end."""
         waited = 0.0
-        while not (data := self._file.read(size)):
-            self._is_complete |= waited >= self._idle_seconds
-            if self._is_complete:
-                return b""
-            time.sleep(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
+        while not (data := self._file.read(size)) and not self._is_complete:
+            self._is_complete = waited >= self._idle_seconds
+            if not self._is_complete:
+                time.sleep(_LOOK_SECONDS)
+                waited += _LOOK_SECONDS
         return data
 
     def close(self) -> None:
@@ -116,16 +114,15 @@ class LiveVideo:
         A stream that breaks off ends there, without an error.
         """
         first = current = view = None
-        index, moment = 0, self._moment(0)
+        index = 0
         for seconds, frame in self._frames():
             first = seconds if first is None else first
             # `current` is on screen until this frame comes.
-            while current is not None and moment < seconds - first:
-                if view is None:
-                    view = self._view(current)
+            while current is not None and (
+                    self._moment(index) < seconds - first):
+                view = self._view(current) if view is None else view
                 yield view
                 index += 1
-                moment = self._moment(index)
             current, view = frame, None
             self.seconds = seconds - first + 1 / self.fps
         if current is None:
@@ -139,13 +136,12 @@ class LiveVideo:
 
     def _moment(self, sample_index: int) -> float:
         """When a sample is shown, in seconds from the first frame."""
-        frame_index = math.floor(
-            (sample_index + 0.5) * self.grid.frames_per_sample + 1e-6)
-        return (frame_index + 0.5) / self.fps
+        return float(self.grid.frame_indices(np.array(sample_index)) + 0.5
+                     ) / self.fps
 
     def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yields (seconds, frame), rising; leaves out those out of order."""
-        last = -math.inf
+        last = -np.inf
         try:
             for number, frame in enumerate(
                     self._container.decode(self._stream)):
@@ -155,7 +151,7 @@ class LiveVideo:
                     last = seconds
                     yield seconds, frame
         except FFmpegError as error:
-            if last == -math.inf:
+            if last == -np.inf:
                 raise _unreadable(self.name, error) from error
             if isinstance(error, ExitError):
                 logger.info("%s: nothing more came", self.name)
@@ -201,13 +197,11 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
 
 
 def _unreadable(source: str, error: Exception) -> InputError:
-    reason = error_reason(error)
-    remedy = ("Give a stream, or a container that can be read from front to "
+    reason = ("nothing came" if isinstance(error, ExitError)
+              else error_reason(error))
+    remedy = ("Check the address and its sender; --idle_seconds waits longer."
+              if "://" in source else
+              "Give a stream, or a container that can be read from front to "
               "back (MPEG-TS, Matroska, fragmented MP4).")
-    if "://" in source:
-        if isinstance(error, ExitError):
-            reason = "nothing came"
-        remedy = ("Check the address and its sender; --idle_seconds waits "
-                  "longer.")
     return InputError(f"{source}: cannot be read as it comes ({reason}). "
                       f"{remedy}")

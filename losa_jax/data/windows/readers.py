@@ -1,8 +1,4 @@
-"""What windows are read from: video files, or features of their frames.
-
-`FrameReader` decodes videos, `FeatureReader` reads cached features of our
-backbones or files of other tools, with the same methods.
-"""
+"""What windows are read from: video files, or features of their frames."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,8 +68,8 @@ class FrameReader:
         if out is None:
             out, = self.allocate(1, window.num_samples)
         if not augmented:
-            num_decoded = self._cache.read_into(
-                out, video, window, self._write_test_view)
+            num_decoded = self._cache.read_into(out, video, window,
+                                                self._test_view)
             return {"frames": out, "decoded_frames": np.int32(num_decoded)}
         clip: int = (self._window.clip_samples if self._augment.per == "clip"
                      else window.num_samples)
@@ -81,19 +77,12 @@ class FrameReader:
                                    self._augment)
                  for _ in range(window.num_samples // clip)]
         num_decoded = self._cache.read_into(
-            out, video, window,
-            lambda frame, i, pixels: views[i // clip].apply(frame, pixels))
+            out, video, window, lambda frame, i: views[i // clip].apply(frame))
         for view, part in zip(views, np.split(out, len(views)), strict=True):
-            finished = view.finish(part)
-            if finished is not part:  # avoids a copy of the window
-                part[:] = finished
+            view.finish(part)
         return {"frames": out, "decoded_frames": np.int32(num_decoded)}
 
-    def _write_test_view(self, frame: DecodedFrame, i: int, out: np.ndarray
-                         ) -> None:
-        out[:] = self._test_view(frame)
-
-    def _test_view(self, frame: DecodedFrame) -> np.ndarray:
+    def _test_view(self, frame: DecodedFrame, i: int = 0) -> np.ndarray:
         return augment.test_view(frame.rgb(), self._augment.size,
                                  self._augment.test_resize)
 

@@ -102,9 +102,9 @@ def test_frames_are_those_of_windows_read_alone(videos, config, cache_gib,
     left = {(number, window) for number, video in enumerate(sources)
             for window in sampling.test_windows_of(video, other)}
 
-    def view(frame, i, out):
-        out[:] = augment.test_view(frame.rgb(), other.augment.size,
-                                   other.augment.test_resize)
+    def view(frame, i):
+        return augment.test_view(frame.rgb(), other.augment.size,
+                                 other.augment.test_resize)
 
     for row, frames in rows:
         left.remove((row.video_number, row.window))

@@ -33,11 +33,7 @@ class FrameReader:
     """
 
     def __init__(self, config: Any, cache: FrameCache | None = None):
-        """
-        Args:
-          config: the whole config (sections `window`, `augment`, `data`).
-          cache: holds the frames of small sets; None keeps nothing.
-        """
+        """Takes the whole config, and a cache of small sets of videos."""
         self._augment, self._window = config.augment, config.window
         self._cache = FrameCache(0.0) if cache is None else cache
         self.stream_threads: int = config.data.num_threads
@@ -65,8 +61,7 @@ class FrameReader:
         Raises:
           VideoDecodeError: a frame cannot be decoded.
         """
-        if out is None:
-            out, = self.allocate(1, window.num_samples)
+        assert out is not None
         if not augmented:
             num_decoded = self._cache.read_into(out, video, window,
                                                 self._test_view)
@@ -88,15 +83,11 @@ class FrameReader:
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """Yields all test windows of a video and the encoder's inputs.
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
-        """
+        """Yields all test windows of a video and the encoder's inputs; errors
+        as `training_inputs`."""
         window, align = self._window, clip_alignment(self._window)
-        samples = self.test_samples(video, decoder_threads)
         for place, frames in sliding_windows(
-                samples, window.samples,
+                self.test_samples(video, decoder_threads), window.samples,
                 window_step(window.samples, window.overlap, align), align):
             yield place, {"frames": frames}
 

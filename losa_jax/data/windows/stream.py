@@ -1,9 +1,8 @@
-"""Windows of whole videos in one pass, in batches: nothing is decoded twice.
+"""Windows of whole videos in one pass, in batches.
 
-A buffer holds one window of frames as the backbone sees them; the part that
-the next window shares stays in it. So memory does not grow with the length of
-the video, and nothing seeks. Everything that runs a model over videos takes
-its windows from a `WindowStream`.
+A buffer holds one window of frames; the part that the next window shares
+stays in it. So nothing is decoded twice, nothing seeks, and memory does not
+grow with the length of the video.
 """
 
 import collections
@@ -47,10 +46,8 @@ class WindowBatch:
 
     Attributes:
       inputs: [b, ...], see `batch`; empty where no window was left to run.
-      rows: which windows these are; None for padding, whose valid_samples
-        are 0.
-      ended: videos whose last window is in this batch or was in an earlier
-        one.
+      rows: None for padding, whose valid_samples are 0.
+      ended: videos whose last window is in this batch or an earlier one.
     """
 
     inputs: Inputs
@@ -68,8 +65,8 @@ class WindowStream:
         inputs; an InputError ends the video.
       batch_windows: rows of a batch.
       num_threads: shared by the videos that are read in parallel.
-      num_readers: videos that are read in parallel; None is one for each
-        thread. With 1 the windows come in the order of the videos.
+      num_readers: videos read in parallel; None is one for each thread. With
+        1 the windows come in the order of the videos.
       queue_windows: decoded windows that may wait, over all videos.
       stopped: asked while waiting; True ends the stream.
     """
@@ -179,13 +176,12 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
                ) -> Generator[Any]:
     """Yields items of several generators, each in order, read by threads.
 
+    Raises what a generator raises.
+
     Args:
       sources: read in this order, `num_threads` in parallel.
       queue_size: items that may wait.
       stopped: asked while waiting; True ends the reading.
-
-    Raises:
-      what a source raises.
     """
     left = iter(sources)
     lock, stop = threading.Lock(), threading.Event()
@@ -212,12 +208,11 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
         except BaseException as error:  # raised in the consumer's thread
             put(error)
 
-    threads = [threading.Thread(target=work, daemon=True,
-                                name=f"reader-{number}")
-               for number in range(num_threads)]
+    threads = [threading.Thread(target=work, daemon=True)
+               for _ in range(num_threads)]
     for thread in threads:
         thread.start()
-    working = len(threads)
+    working = num_threads
     try:
         while working and not stopped():
             try:

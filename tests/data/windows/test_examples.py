@@ -112,8 +112,8 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
     video, settings = videos[0], config.augment
     for per, clips in (("window", 1), ("clip", 2)):
         config.augment.per = per
-        got = _windows([video], config)(
-            0, np.random.default_rng(5))["frames"]
+        got, = _windows([video], config).batch(
+            [(0, np.random.default_rng(5))])["frames"]
         rng = np.random.default_rng(5)
         window = train_window(
             video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),

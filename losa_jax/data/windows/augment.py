@@ -96,7 +96,8 @@ def train_view(frames: np.ndarray, rng: np.random.Generator,
                augment: Any) -> np.ndarray:
     """Applies a `TrainView` to uint8 [f, H, W, 3]; returns
     [f, size, size, 3]."""
-    view = TrainView(*frames.shape[1:3], rng, augment)
+    _, height, width, _ = frames.shape
+    view = TrainView(height, width, rng, augment)
     views = np.stack([view.apply(DecodedFrame(frame)) for frame in frames])
     view.finish(views)
     return views

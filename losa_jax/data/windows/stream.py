@@ -83,13 +83,6 @@ class WindowStream:
     def __iter__(self) -> Generator[WindowBatch]:
         waiting: list[tuple[WindowRow, Inputs]] = []
         ended: list[VideoEnd] = []
-
-        def batch() -> WindowBatch:
-            made = _batch(waiting, ended, self.batch_windows)
-            waiting.clear()
-            ended.clear()
-            return made
-
         readers = max(1, min(self.num_readers or self.num_threads,
                              len(self.video_numbers)))
         threads = max(1, self.num_threads // readers)
@@ -105,12 +98,13 @@ class WindowStream:
                     continue
                 if waiting and waiting[0][0].window.num_samples != (
                         item[0].window.num_samples):
-                    yield batch()  # a batch has windows of one length
+                    # A batch has windows of one length.
+                    yield _take_batch(waiting, ended, self.batch_windows)
                 waiting.append(item)
                 if len(waiting) == self.batch_windows:
-                    yield batch()
+                    yield _take_batch(waiting, ended, self.batch_windows)
         if waiting or ended:
-            yield batch()
+            yield _take_batch(waiting, ended, self.batch_windows)
 
     def _read(self, number: int, decoder_threads: int) -> Generator[Any]:
         try:
@@ -121,22 +115,23 @@ class WindowStream:
             yield VideoEnd(number)
 
 
-def _batch(items: Sequence[tuple[WindowRow, Inputs]],
-           ended: Sequence[VideoEnd], batch_windows: int) -> WindowBatch:
-    """Stacks the inputs of windows; zeros after the last."""
-    if not items:
-        return WindowBatch({}, (), tuple(ended))
+def _take_batch(items: list[tuple[WindowRow, Inputs]], ended: list[VideoEnd],
+                batch_windows: int) -> WindowBatch:
+    """Empties both lists; stacks the inputs, with zeros after the last."""
     inputs: Inputs = {}
-    for name, first in items[0][1].items():
-        inputs[name] = np.zeros((batch_windows, *first.shape), first.dtype)
-        for row, (_, arrays) in enumerate(items):
-            inputs[name][row] = arrays[name]
-    inputs["valid_samples"] = np.zeros(batch_windows, np.int32)
-    inputs["valid_samples"][:len(items)] = [
-        row.window.valid_samples for row, _ in items]
-    padding = (None,) * (batch_windows - len(items))
-    return WindowBatch(inputs, (*(row for row, _ in items), *padding),
-                       tuple(ended))
+    rows: list[WindowRow | None] = [row for row, _ in items]
+    if items:
+        rows += [None] * (batch_windows - len(items))
+        samples = [row.window.valid_samples if row else 0 for row in rows]
+        inputs["valid_samples"] = np.array(samples, np.int32)
+        for name, first in items[0][1].items():
+            inputs[name] = np.zeros((batch_windows, *first.shape), first.dtype)
+            for row, (_, arrays) in enumerate(items):
+                inputs[name][row] = arrays[name]
+    batch = WindowBatch(inputs, tuple(rows), tuple(ended))
+    items.clear()
+    ended.clear()
+    return batch
 
 
 def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,

@@ -30,11 +30,8 @@ AMBIGUOUS = "Ambiguous"
 
 
 def read_database(paths: str | Path) -> dict[str, Any]:
-    """Reads a file, two files separated by a comma, or a folder.
-
-    Raises:
-      InputError: missing, or in none of the layouts.
-    """
+    """Reads a file, two files separated by a comma, or a folder; InputError
+    if it is missing or in none of the layouts."""
     first, _, second = str(paths).partition(",")
     path, info = Path(first), Path(second) if second else None
     for one in filter(None, (path, info)):
@@ -55,8 +52,8 @@ def read_database(paths: str | Path) -> dict[str, Any]:
         if isinstance(content.get("database"), dict):
             return content["database"]
         if content and all(
-                isinstance(entry, dict) and "annotations" in entry
-                and "subset" in entry for entry in content.values()):
+                isinstance(entry, dict) and entry.keys() >= {
+                    "annotations", "subset"} for entry in content.values()):
             return {video_id: _with_fps(entry)
                     for video_id, entry in content.items()}
     raise InputError(
@@ -66,11 +63,8 @@ def read_database(paths: str | Path) -> dict[str, Any]:
 
 
 def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
-    """Reads ambiguous segments of THUMOS-14 in seconds, by video.
-
-    Raises:
-      InputError: missing, or a line that is not `video start end`.
-    """
+    """Reads ambiguous segments of THUMOS-14 in seconds, by video; InputError
+    for a missing file or a line that is not `video start end`."""
     segments: dict[str, list[tuple[float, float]]] = {}
     for video_id, start, end in _read_segments(Path(path)):
         segments.setdefault(video_id, []).append((start, end))
@@ -171,13 +165,13 @@ def _read_thumos_folder(folder: Path) -> dict[str, Any]:
         if match is None:
             continue
         label, subset = match.groups()
-        for video_id, start, end in _read_segments(path):
+        for video_id, *segment in _read_segments(path):
             entry = database.setdefault(video_id, {
                 "subset": "validation" if subset == "val" else "test",
                 "annotations": []})
             if label != AMBIGUOUS:
                 entry["annotations"].append(
-                    {"label": label, "segment": [start, end]})
+                    {"label": label, "segment": segment})
     if not database:
         raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
                          "in it: give the folder of THUMOS' annotations")
@@ -187,11 +181,10 @@ def _read_thumos_folder(folder: Path) -> dict[str, Any]:
 def _read_segments(path: Path) -> list[tuple[str, float, float]]:
     segments = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
         try:
-            video_id, start, end = line.split()
-            segments.append((video_id, float(start), float(end)))
+            if line.strip():
+                video_id, start, end = line.split()
+                segments.append((video_id, float(start), float(end)))
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {line!r} is not `video "
                              "start end`") from error

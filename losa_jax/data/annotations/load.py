@@ -21,11 +21,8 @@ _SAME_DURATION = 0.01
 
 
 def load_class_names(path: str | Path) -> tuple[str, ...]:
-    """Reads class names, one a line, in label order.
-
-    Raises:
-      InputError: missing, empty, or a name twice.
-    """
+    """Reads class names, one a line, in label order; InputError for a missing
+    or empty file, or a name twice."""
     lines = map(str.strip, read_text(Path(path)).splitlines())
     names = tuple(filter(None, lines))
     if not names or len(set(names)) < len(names):
@@ -38,10 +35,9 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
 def load_annotations(path: str | Path,
                      class_names: Sequence[str] | None = None
                      ) -> Annotations:
-    """Reads and checks annotations; see `outside` for what it leaves.
+    """Reads and checks annotations in one of the layouts of `formats`.
 
     Args:
-      path: a file, or files, in one of the layouts of `formats`.
       class_names: the classes in label order; None: the file's own.
 
     Raises:
@@ -168,11 +164,8 @@ def _check_labels(videos: Mapping[str, AnnotatedVideo],
 
 def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
                 ) -> tuple[str, ...]:
-    """Returns the actions' labels by label_id if all have one, else sorted.
-
-    Args:
-      problems: contradictions between label_ids are appended to it.
-    """
+    """Returns the actions' labels by label_id if all have one, else sorted;
+    appends contradictions between label_ids to `problems`."""
     ids_of: dict[str, set[int | None]] = {}
     for video in videos.values():
         for action, label_id in zip(video.actions, video.label_ids,

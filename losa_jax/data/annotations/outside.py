@@ -1,8 +1,4 @@
-"""Actions that reach outside their video, or last no time.
-
-What is outside depends on the length of the video's file, so annotations are
-clipped after the files have been probed.
-"""
+"""Actions that reach outside their video, or last no time."""
 
 import dataclasses
 import logging
@@ -29,11 +25,8 @@ def refuse_unknown_rule(on_outside: str) -> None:
 
 
 def is_outside(action: Action, end_seconds: float) -> bool:
-    """Whether an action reaches outside its video by more than rounding.
-
-    Args:
-      end_seconds: length of the video; infinite where it is not known.
-    """
+    """Whether an action reaches outside its video by more than rounding;
+    `end_seconds` is infinite where the length of the video is not known."""
     tolerance = 0.0 if math.isinf(end_seconds) else max(
         TOLERANCE_SECONDS, TOLERANCE_SHARE * end_seconds)
     return (action.start_seconds < -tolerance
@@ -82,9 +75,8 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     remedy = "Correct the file" + (
         " (or cut segments to their video, and drop empty ones, with "
         "--config.data.on_outside=clip)" if problems else "")
-    names = annotations.class_names
-    if not annotations.classes_given:
-        names = class_order(videos, problems)
+    names = (annotations.class_names if annotations.classes_given
+             else class_order(videos, problems))
     if problems:
         raise wrong_entries(annotations.path, problems, remedy)
     return dataclasses.replace(annotations, videos=videos, class_names=names)

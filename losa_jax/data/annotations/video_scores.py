@@ -24,16 +24,12 @@ from losa_jax.errors import InputError
 def load_video_scores(path: str | Path, class_names: Sequence[str],
                       video_ids: Sequence[str]
                       ) -> dict[str, dict[str, float]]:
-    """Returns {video id: {class: score}}.
-
-    Args:
-      path: a file in one of the layouts.
-      class_names: of the data set; those of the file must be among them.
-      video_ids: the videos, which must all be in the file.
+    """Returns {video id: {class: score}} of all the videos.
 
     Raises:
-      InputError: an unreadable file, other classes, videos without scores,
-        or scores that are no probabilities (negative, or not finite).
+      InputError: an unreadable file, classes that are not among
+        `class_names`, videos without scores, or scores that are no
+        probabilities (negative, or not finite).
     """
     path = Path(path)
     table = (_read_untrimmednet(path) if path.suffix == ".npy"

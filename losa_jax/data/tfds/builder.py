@@ -1,8 +1,6 @@
 """Writes a TensorFlow Datasets set of annotated videos, without TensorFlow.
 
-The builder is a `tfds.core.ShardBasedBuilder`, which writes the records of a
-shard in order. (`GeneratorBasedBuilder` sorts sets above 1 GB through files
-for which it imports TensorFlow.)
+(`tfds.core.GeneratorBasedBuilder` would import it to sort sets above 1 GB.)
 """
 
 import contextlib
@@ -71,11 +69,8 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def write(self, beam_runner: str | None = None, beam_options: Any = None
               ) -> None:
-        """Writes the set into a temporary folder that is renamed at the end.
-
-        Raises:
-          InputError: a video changed meanwhile, or a full disk.
-        """
+        """Writes the set into a temporary folder that is renamed at the end;
+        InputError if a video changed meanwhile or the disk is full."""
         # A killed process leaves its temporary folder behind.
         for folder in self.data_path.parent.glob(
                 f"incomplete.*_{self.data_path.name}"):

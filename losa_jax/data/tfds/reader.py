@@ -1,8 +1,4 @@
-"""Reads videos from a TFDS data set that `losa_jax.data.build` wrote.
-
-Annotations and probed facts come from its index. The bytes of a video are
-read by `tfds.data_source` when one of its windows is decoded.
-"""
+"""Reads videos from a TFDS data set that `losa_jax.data.build` wrote."""
 
 import json
 import threading
@@ -27,9 +23,7 @@ class StoredVideos:
     """The videos of a data set."""
 
     def __init__(self, folder: str | Path):
-        """
-        Args:
-          folder: --output of `losa_jax.data.build`, or the set in it.
+        """Opens --output of `losa_jax.data.build`, or the set in it.
 
         Raises:
           InputError: no finished data set, or one that could run code.
@@ -69,11 +63,7 @@ class StoredVideos:
 
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
               ) -> Checked:
-        """Returns what `check_videos` does, as probed when the set was built.
-
-        Raises:
-          InputError: lists the videos that are missing, under "stop".
-        """
+        """As `check_videos`, by the results of the build."""
         def info_of(video: AnnotatedVideo) -> VideoInfo:
             info = self._probed(video.video_id)
             if on_broken_video != REPORT:
@@ -95,11 +85,8 @@ class StoredVideos:
         return VideoInfo(path=path, **entry["probed"])
 
     def read(self, video_id: str) -> EncodedVideo:
-        """Returns the bytes of an embedded video.
-
-        Raises:
-          VideoDecodeError: the record is damaged.
-        """
+        """Returns the bytes of an embedded video; VideoDecodeError if its
+        record is damaged."""
         split, number, _ = self._places[video_id]
         name = f"{self.path}: {video_id}"
         try:

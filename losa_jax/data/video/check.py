@@ -169,9 +169,8 @@ def find_file(video_id: str, folder: Path,
 
 
 def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
-    """Returns the end of a video for its actions: the annotated duration if
-    the file agrees within `DISAGREEMENT` (both are rounded), else the
-    file's."""
+    """Returns the annotated duration if the file agrees within `DISAGREEMENT`
+    (both are rounded), else the file's."""
     annotated, real = video.duration_seconds, info.duration_seconds
     if annotated is not None and abs(annotated - real) <= DISAGREEMENT * real:
         return annotated

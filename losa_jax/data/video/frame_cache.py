@@ -4,6 +4,7 @@ Decoding a small set in every epoch takes most of a run on a CPU. A set whose
 samples do not all fit into the budget is decoded window by window.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -86,19 +87,17 @@ class FrameCache:
         key = str(video.path)
         if key not in self._admitted:
             return None, 0
-        num_decoded = 0
         with self._admitted[key]:
-            if key not in self._frames:
-                indices = _sampled_frames(video).tolist()
-                try:
-                    self._frames[key] = {
-                        index: frame.copy() for index, frame in zip(
-                            indices, iterate_frames(
-                                video.open(), indices, video.info,
-                                skip_unneeded=True), strict=True)}
-                    num_decoded = len(indices)
-                except VideoDecodeError:
-                    # Whether a window of a damaged video can be read must
-                    # not depend on this cache.
-                    self._frames[key] = None
-            return self._frames[key], num_decoded
+            if key in self._frames:
+                return self._frames[key], 0
+            indices = _sampled_frames(video).tolist()
+            # Whether a window of a damaged video can be read must not depend
+            # on this cache.
+            self._frames[key] = None
+            with contextlib.suppress(VideoDecodeError):
+                frames = iterate_frames(video.open(), indices, video.info,
+                                        skip_unneeded=True)
+                self._frames[key] = {
+                    index: frame.copy() for index, frame in zip(
+                        indices, frames, strict=True)}
+            return self._frames[key], len(self._frames[key] or ())

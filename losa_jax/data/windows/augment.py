@@ -14,8 +14,7 @@ from losa_jax.data.video.frame import CROP_STEP, DecodedFrame, resize_frame
 from losa_jax.data.windows.random_operations import random_operations
 from losa_jax.errors import InputError
 
-# Windows are decoded in parallel threads; OpenCV's own threads would compete
-# for the same cores.
+# Windows are decoded in parallel; more threads would compete for the cores.
 cv2.setNumThreads(1)
 
 TEST_RESIZES = ("short_crop", "squash")
@@ -23,13 +22,11 @@ _GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """Returns what testing sees of a frame: uint8 [size, size, 3].
+    """Returns what testing sees of uint8 [H, W, 3]: uint8 [size, size, 3].
 
     Args:
-      frame: uint8 [H, W, 3].
       resize: "short_crop" scales the short side to `size` and crops the
-        center (AdaTAD); "squash" scales both sides, so nothing at the border
-        is lost but shapes are distorted.
+        center (AdaTAD); "squash" scales both sides.
     """
     if resize == "squash":
         return resize_frame(frame, size, size)
@@ -38,11 +35,10 @@ def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
                          f"of {', '.join(TEST_RESIZES)}")
     height, width, _ = frame.shape
     scale = size / min(height, width)
-    frame = resize_frame(frame, max(size, round(height * scale)),
-                         max(size, round(width * scale)))
-    top = (frame.shape[0] - size) // 2
-    left = (frame.shape[1] - size) // 2
-    return frame[top:top + size, left:left + size]
+    height = max(size, round(height * scale))
+    width = max(size, round(width * scale))
+    top, left = (height - size) // 2, (width - size) // 2
+    return resize_frame(frame, height, width)[top:top + size, left:left + size]
 
 
 class TrainView:
@@ -107,11 +103,11 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
                         area: tuple[float, float],
                         ratio: tuple[float, float]
                         ) -> tuple[int, int, int, int]:
-    """Draws a box: top, left, height, width in pixels.
+    """Draws a box: top, left, height, width in pixels (Inception's rule).
 
     Its share of the frame's area lies in `area`, its aspect ratio
     (log-uniform) in `ratio`; after ten draws that do not fit, it is the whole
-    frame. Image and video recipes have used this rule since Inception.
+    frame.
     """
     for _ in range(10):
         target = rng.uniform(*area) * height * width

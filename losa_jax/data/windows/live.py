@@ -80,8 +80,8 @@ class LiveVideo:
           source: "-", a device (/dev/video0), an address (rtsp://...), or a
             file.
           config: the whole config (sections `window`, `augment`).
-          idle_seconds: see `GrowingFile`; an address that is silent for so
-            long has ended too.
+          idle_seconds: a file that does not grow, or an address that is
+            silent, for so long has ended.
 
         Raises:
           InputError: it cannot be opened, or does not announce its rate.
@@ -92,8 +92,7 @@ class LiveVideo:
                 "This run needs whole videos (config.window.sampling=resize), "
                 "and this one has no end. Take a run with "
                 "config.window.sampling=stride or fps.")
-        self.name = source
-        self._settings = config.augment
+        self._name, self._settings = source, config.augment
         with contextlib.ExitStack() as closing:
             self._container = _open(source, idle_seconds, closing)
             self._stream = video_stream(self._container, source)
@@ -109,10 +108,8 @@ class LiveVideo:
         self.seconds = 0.0
 
     def samples(self) -> Iterator[np.ndarray]:
-        """Yields test views, uint8 [size, size, 3], as they come.
-
-        A stream that breaks off ends there, without an error.
-        """
+        """Yields test views, uint8 [size, size, 3], as they come; a stream
+        that breaks off ends there, without an error."""
         first = current = view = None
         index = 0
         for seconds, frame in self._frames():
@@ -152,12 +149,12 @@ class LiveVideo:
                     yield seconds, frame
         except FFmpegError as error:
             if last == -np.inf:
-                raise _unreadable(self.name, error) from error
+                raise _unreadable(self._name, error) from error
             if isinstance(error, ExitError):
-                logger.info("%s: nothing more came", self.name)
-                return
-            logger.warning("%s: broke off after %.1f s (%s)", self.name,
-                           self.seconds, error_reason(error))
+                logger.info("%s: nothing more came", self._name)
+            else:
+                logger.warning("%s: broke off after %.1f s (%s)", self._name,
+                               self.seconds, error_reason(error))
 
     def _view(self, frame: av.VideoFrame) -> np.ndarray:
         return augment.test_view(upright_rgb(frame, *upright_size(frame)),
@@ -178,17 +175,15 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
     elif source.startswith("/dev/video"):
         options = {"format": "v4l2"}
     elif "://" in source:
-        # Without timeouts a datagram stream has no end, and one that hangs
-        # notices no signal.
+        # Without timeouts a datagram stream has no end.
         options = {"timeout": (max(_OPENING_SECONDS, idle_seconds),
                                max(_LOOK_SECONDS, idle_seconds))}
+    elif not Path(source).is_file():
+        raise InputError(f"{source}: no such file: check the path")
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise InputError(f"{source}: no such file: check the path")
-        target = GrowingFile(path, idle_seconds)
+        target = closing.enter_context(contextlib.closing(
+            GrowingFile(Path(source), idle_seconds)))
         options = {"options": BYTES_ONLY}
-        closing.callback(target.close)
     try:
         return closing.enter_context(
             av.open(target, metadata_errors="ignore", **options))

@@ -12,14 +12,8 @@ from losa_jax.data.records import Video, Window
 from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.frame import DecodedFrame
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows import augment
+from losa_jax.data.windows import augment, sampling
 from losa_jax.data.windows.batch import Example, Inputs
-from losa_jax.data.windows.sampling import (
-    clip_alignment,
-    num_clips,
-    test_windows_of,
-    window_step,
-)
 from losa_jax.data.windows.stream import WindowRow, sliding_windows
 
 FeatureStore = TapCache | FeatureFiles
@@ -39,14 +33,13 @@ class FrameReader:
         self.stream_threads: int = config.data.num_threads
 
     def allocate(self, num_windows: int, num_samples: int) -> np.ndarray:
-        """Allocates frames of a batch, uint8 [n, f, size, size, 3]."""
+        """Returns zeros for a batch, uint8 [n, f, size, size, 3]."""
         size = self._augment.size
-        return np.empty((num_windows, num_samples, size, size, 3), np.uint8)
+        return np.zeros((num_windows, num_samples, size, size, 3), np.uint8)
 
     def empty_window(self, num_samples: int) -> Inputs:
         """Returns the inputs of a window of zeros; nothing is decoded."""
-        size = self._augment.size
-        return {"frames": np.zeros((num_samples, size, size, 3), np.uint8)}
+        return {"frames": self.allocate(1, num_samples)[0]}
 
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
@@ -62,19 +55,21 @@ class FrameReader:
           VideoDecodeError: a frame cannot be decoded.
         """
         assert out is not None
-        if not augmented:
+        if augmented:
+            clip = (self._window.clip_samples if self._augment.per == "clip"
+                    else window.num_samples)
+            views = [augment.TrainView(video.info.height, video.info.width,
+                                       rng, self._augment)
+                     for _ in range(window.num_samples // clip)]
+            num_decoded = self._cache.read_into(
+                out, video, window,
+                lambda frame, i: views[i // clip].apply(frame))
+            for view, part in zip(views, np.split(out, len(views)),
+                                  strict=True):
+                view.finish(part)
+        else:
             num_decoded = self._cache.read_into(out, video, window,
                                                 self._test_view)
-            return {"frames": out, "decoded_frames": np.int32(num_decoded)}
-        clip: int = (self._window.clip_samples if self._augment.per == "clip"
-                     else window.num_samples)
-        views = [augment.TrainView(video.info.height, video.info.width, rng,
-                                   self._augment)
-                 for _ in range(window.num_samples // clip)]
-        num_decoded = self._cache.read_into(
-            out, video, window, lambda frame, i: views[i // clip].apply(frame))
-        for view, part in zip(views, np.split(out, len(views)), strict=True):
-            view.finish(part)
         return {"frames": out, "decoded_frames": np.int32(num_decoded)}
 
     def _test_view(self, frame: DecodedFrame, i: int = 0) -> np.ndarray:
@@ -85,10 +80,11 @@ class FrameReader:
                      ) -> Iterator[tuple[Window, Inputs]]:
         """Yields all test windows of a video and the encoder's inputs; errors
         as `training_inputs`."""
-        window, align = self._window, clip_alignment(self._window)
+        window, align = self._window, sampling.clip_alignment(self._window)
+        step = sampling.window_step(window.samples, window.overlap, align)
         for place, frames in sliding_windows(
                 self.test_samples(video, decoder_threads), window.samples,
-                window_step(window.samples, window.overlap, align), align):
+                step, align):
             yield place, {"frames": frames}
 
     def clips(self, video: Video, clip_frames: int, stride_frames: int,
@@ -96,10 +92,9 @@ class FrameReader:
               ) -> Iterator[tuple[Window, np.ndarray]]:
         """Yields where each clip of a video is (see `num_clips`), and its
         frames, uint8 [f, size, size, 3]; errors as `test_windows`."""
-        count = num_clips(video.grid.num_samples, clip_frames, stride_frames)
-        starts = stride_frames * np.arange(count)
-        # Samples between the clips are left out. In the rest, clips overlap
-        # by what they share, or not at all.
+        starts = stride_frames * np.arange(sampling.num_clips(
+            video.grid.num_samples, clip_frames, stride_frames))
+        # Samples between the clips are left out.
         samples = np.unique(starts[:, None] + np.arange(clip_frames))
         step = min(stride_frames, clip_frames)
         for window, frames in sliding_windows(
@@ -163,7 +158,7 @@ class FeatureReader:
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
         """As `FrameReader.test_windows`."""
-        windows = test_windows_of(video, self._config)
+        windows = sampling.test_windows_of(video, self._config)
         yield from zip(windows, self._store.read_windows(video, windows),
                        strict=True)
 

@@ -65,8 +65,7 @@ class WindowStream:
         inputs; an InputError ends the video.
       batch_windows: rows of a batch.
       num_threads: shared by the videos that are read in parallel.
-      num_readers: videos read in parallel; None is one for each thread. With
-        1 the windows come in the order of the videos.
+      num_readers: videos read in parallel; None is one for each thread.
       queue_windows: decoded windows that may wait, over all videos.
       stopped: asked while waiting; True ends the stream.
     """
@@ -166,17 +165,13 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
 
 
 def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
-               queue_size: int,
-               stopped: Callable[[], bool] = lambda: False
+               queue_size: int, stopped: Callable[[], bool] = lambda: False
                ) -> Generator[Any]:
-    """Yields items of several generators, each in order, read by threads.
+    """Yields items of generators, each in order, read by threads; raises what
+    a generator raises.
 
-    Raises what a generator raises.
-
-    Args:
-      sources: read in this order, `num_threads` in parallel.
-      queue_size: items that may wait.
-      stopped: asked while waiting; True ends the reading.
+    `num_threads` generators are read in parallel, and `queue_size` items may
+    wait. `stopped` is asked while waiting; True ends the reading.
     """
     left = iter(sources)
     lock, stop = threading.Lock(), threading.Event()

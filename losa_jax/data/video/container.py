@@ -69,11 +69,6 @@ def video_stream(container: InputContainer, name: str) -> av.VideoStream:
                      "data. Give a file with frames.")
 
 
-def is_format(container: InputContainer, name: str) -> bool:
-    """Whether FFmpeg calls the format by a name; MOV is "mp4" too."""
-    return name in container.format.name.split(",")
-
-
 def header_fps(stream: av.VideoStream) -> float:
     """Frames per second in the header; 0 where it gives none."""
     return float(stream.average_rate or stream.guessed_rate or 0)

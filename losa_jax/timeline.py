@@ -88,13 +88,10 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
                 window_samples: int = 0) -> SampleGrid:
     """Returns the grid of one video under a sampling rule.
 
-    Args:
-      sampling: "stride" takes every `frame_stride`-th frame; "fps" takes
-        `sample_fps` samples per second at any frame rate; "resize" spreads
-        `window_samples` over the whole video (ActivityNet's recipe).
-
-    Raises:
-      InputError: `sampling` is unknown or its number is not positive.
+    "stride" takes every `frame_stride`-th frame; "fps" takes `sample_fps`
+    samples per second at any frame rate; "resize" spreads `window_samples`
+    over the whole video (ActivityNet's recipe). InputError if the rule is
+    unknown or its number is not positive.
     """
     number = {"stride": frame_stride, "fps": sample_fps,
               "resize": window_samples}.get(sampling, 0)
@@ -127,8 +124,8 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
 
 
 def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
-                        first_sample: int,
-                        samples_per_token: float) -> np.ndarray:
+                        first_sample: int, samples_per_token: float
+                        ) -> np.ndarray:
     """Converts seconds of a video, in any shape, to token coordinates of the
     window that starts at `first_sample`."""
     samples = grid.samples_from_seconds(seconds) - first_sample

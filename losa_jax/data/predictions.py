@@ -26,10 +26,8 @@ def write_predictions(path: str | os.PathLike,
                       ) -> None:
     """Writes the file atomically, in the order given.
 
-    Args:
-      path: the file; its folder must exist.
-      predictions: of each video; numbers may be numpy scalars.
-      external_data: scoring prints its "details".
+    Numbers may be numpy scalars. Scoring prints the "details" of
+    `external_data`.
 
     Raises:
       InputError: a number is not finite, or a detection ends before it
@@ -47,11 +45,8 @@ def write_predictions(path: str | os.PathLike,
 
 def check_predictions(predictions: Mapping[str, Sequence[Detection]],
                       where: str) -> dict[str, list[Detection]]:
-    """Returns the detections with Python's numbers, without class_scores.
-
-    Raises:
-      InputError: begins with `where`; entries that `read_predictions` refuses.
-    """
+    """Returns the detections with Python's numbers, without class_scores;
+    InputError, beginning with `where`, as `read_predictions`."""
     return _parse({
         video: [_entry(row) for row in rows]
         if isinstance(rows, Sequence) else rows
@@ -82,9 +77,8 @@ def read_submission(path: str | os.PathLike
                     ) -> tuple[dict[str, list[Detection]], str]:
     """Reads a file of this or another tool; further keys are ignored.
 
-    Returns:
-      the predictions of each video, and the details of "external_data" (other
-      data that made them) or "".
+    Returns the predictions of each video, and the details of "external_data"
+    (other data that made them) or "".
 
     Raises:
       InputError: not such a file, or names the entries that are wrong.

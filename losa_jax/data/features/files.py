@@ -34,7 +34,7 @@ class FeatureFiles:
         Args:
           settings: the config section `features`.
           resized_to: every video becomes so many features; 0: as they are.
-          cache_gib: memory for files that stay open in it.
+          cache_gib: memory for features that stay in it.
 
         Raises:
           InputError: the folder or a setting is missing, or the folder's

@@ -73,8 +73,7 @@ def stored_facts(folder: str | Path) -> dict[str, Any]:
 
 def write_shard(folder: Path, shard: int, videos: Iterable[
         tuple[Video, Sequence[Mapping[str, np.ndarray]]]]) -> None:
-    """Writes a shard: videos and the features of their views, the plain view
-    first."""
+    """Writes videos and the features of their views, the plain one first."""
     entries: dict[str, dict] = {}
     num_records = 0
     with atomic_file(shard_path(folder, shard, "arrayrecord")) as temporary:
@@ -104,11 +103,8 @@ class TapCache:
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any],
                  clip_samples: int):
-        """
-        Args:
-          folder: written by --mode=cache.
-          facts: how this run needs the features to be made; the folder may
-            have more facts.
+        """Opens a folder that --mode=cache wrote with these facts, and maybe
+        more.
 
         Raises:
           InputError: missing, unfinished, or made with other facts.
@@ -161,11 +157,8 @@ class TapCache:
     def read_windows(self, video: Video, windows: Sequence[Window],
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields `last` [n, u, c] and `taps` or `raw_taps`
-        [k, n, u, g, g, c]; clips of nothing but padding are zero.
-
-        Raises:
-          InputError: the record is damaged, or a window begins inside a clip.
-        """
+        [k, n, u, g, g, c]; clips of nothing but padding are zero. InputError
+        if the record is damaged, or a window begins inside a clip."""
         arrays = self._read(video.video_id, view)
         for window in windows:
             if window.first_sample % self._clip_samples:

@@ -88,12 +88,8 @@ def check_each(videos: Sequence[AnnotatedVideo],
                info_of: Callable[[AnnotatedVideo], VideoInfo], folder: Path,
                on_broken_video: str,
                run: Callable[..., Iterable[Any]] = map) -> Checked:
-    """Calls a function for each video; results and errors as `check_videos`.
-
-    Args:
-      info_of: raises an InputError for a video that is missing or broken.
-      run: applies a function to all videos, as `map`.
-    """
+    """Calls `info_of`, which raises an InputError for a broken video, for each
+    video by `run`, as `map`; results and errors as `check_videos`."""
     def attempt(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
         try:
             return info_of(video)
@@ -114,11 +110,8 @@ def check_each(videos: Sequence[AnnotatedVideo],
 def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
                   on_broken_video: str, some_are_left: bool,
                   flag: str = "--config.data.on_broken_video") -> None:
-    """Warns of videos that are left out; `flag` is for the message.
-
-    Raises:
-      InputError: lists them, under "stop" or where no video is left.
-    """
+    """Warns of videos that are left out; under "stop", or where no video is
+    left, raises an InputError that lists them and names the flag."""
     if on_broken_video == REPORT:
         return
     if broken and (on_broken_video == "stop" or not some_are_left):
@@ -191,9 +184,8 @@ def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
 
 def _load_cache(path: Path | None) -> dict:
     try:
-        cache = json.loads(path.read_text()) if path else None
-    except (FileNotFoundError, ValueError):
-        cache = None
-    return cache if isinstance(cache, dict) else {}
+        return dict(json.loads(path.read_text())) if path else {}
+    except (FileNotFoundError, TypeError, ValueError):
+        return {}
 
 

@@ -58,16 +58,9 @@ class FrameCache:
 
     def read_into(self, out: np.ndarray, video: Video, window: Window,
                   view: View) -> int:
-        """Writes a view of each frame of a window; padding repeats the last.
-
-        Returns the number of decoded frames.
-
-        Args:
-          out: uint8 [f, size, size, 3].
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
-        """
+        """Writes a view of each frame of a window into uint8
+        [f, size, size, 3]; padding repeats the last. Returns the number of
+        decoded frames; VideoDecodeError if one cannot be decoded."""
         wanted = window.frame_indices(video.grid)
         kept, num_decoded = self.kept_frames(video)
         if kept is None:

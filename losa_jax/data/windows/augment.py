@@ -42,11 +42,8 @@ def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
 
 
 class TrainView:
-    """A random view, the same for all frames.
-
-    `apply` handles each frame while the video is decoded, `finish` all of
-    them together, because contrast depends on the mean of the window.
-    """
+    """A random view, the same for all frames: `apply` handles each frame,
+    `finish` all together, because contrast depends on their mean."""
 
     def __init__(self, height: int, width: int, rng: np.random.Generator,
                  augment: Any):
@@ -124,11 +121,8 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
 def jitter_color(frames: np.ndarray, rng: np.random.Generator,
                  strength: float, hue: float = 0.0) -> np.ndarray:
     """Changes brightness, contrast and saturation by random factors within
-    1 +- strength, and turns the hue within +- `hue` of a circle.
-
-    All are linear in the pixel (the hue is turned in the YIQ plane), so they
-    are one 3 x 3 matrix and an offset.
-    """
+    1 +- strength, and turns the hue within +- `hue` of a circle (in the YIQ
+    plane): one 3 x 3 matrix and an offset."""
     brightness, contrast, saturation = rng.uniform(
         1 - strength, 1 + strength, 3)
     matrix = saturation * np.eye(3) + (1 - saturation) * _GRAY[None, :]

@@ -75,13 +75,11 @@ class LiveVideo:
 
     def __init__(self, source: str, config: Any, *,
                  idle_seconds: float = 10.0):
-        """
-        Args:
-          source: "-", a device (/dev/video0), an address (rtsp://...), or a
-            file.
-          config: the whole config (sections `window`, `augment`).
-          idle_seconds: a file that does not grow, or an address that is
-            silent, for so long has ended.
+        """Opens "-" (standard input), a device (/dev/video0), an address
+        (rtsp://...), or a file, for a whole config.
+
+        A file that does not grow, or an address that is silent, for
+        `idle_seconds` has ended.
 
         Raises:
           InputError: it cannot be opened, or does not announce its rate.

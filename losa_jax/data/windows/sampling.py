@@ -58,15 +58,9 @@ def test_windows_of(video: Video, config: Any) -> list[Window]:
 
 def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
                   ) -> np.ndarray:
-    """Returns the window that each token of a video is taken from, int
-    [tokens]: the one whose middle is nearest, because a window's edges know
-    one side only.
-
-    Args:
-      windows: of the video, starting at whole tokens.
-      num_samples: of the video.
-      tubelet: samples of a token.
-    """
+    """Returns the window that each token of a video, of `tubelet` samples, is
+    taken from, int [tokens]: the one whose middle is nearest, because a
+    window's edges know one side only."""
     length = windows[0].num_samples // tubelet
     firsts = np.array([window.first_sample // tubelet for window in windows])
     tokens = np.arange(-(-num_samples // tubelet))

@@ -135,15 +135,13 @@ def _take_batch(items: list[tuple[WindowRow, Inputs]], ended: list[VideoEnd],
 
 def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
                     align: int = 1) -> Generator[tuple[Window, np.ndarray]]:
-    """Yields the windows of `sampling.test_windows` before the end is known.
+    """Yields the windows of `sampling.test_windows` before the end is known,
+    with their samples [f, ...]; padding repeats the last real one.
 
     Args:
       samples: frames of one shape, in order.
       length, step, align: samples of a window, from one window to the next,
         and of which the first sample of a window is a multiple.
-
-    Yields:
-      (window, its samples [f, ...]); padding repeats the last real one.
     """
     # Wherever the last window starts, the last `length` samples include it.
     kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)

@@ -14,6 +14,7 @@ Each reader returns the "database" object of the ActivityNet layout:
 Two files are separated by a comma.
 """
 
+import contextlib
 import csv
 import json
 import re
@@ -26,7 +27,6 @@ from losa_jax.errors import InputError
 
 # Some files have this before ActivityNet's video ids.
 YOUTUBE_PREFIX = "v_"
-AMBIGUOUS = "Ambiguous"
 
 
 def read_database(paths: str | Path) -> dict[str, Any]:
@@ -54,8 +54,12 @@ def read_database(paths: str | Path) -> dict[str, Any]:
         if content and all(
                 isinstance(entry, dict) and entry.keys() >= {
                     "annotations", "subset"} for entry in content.values()):
-            return {video_id: _with_fps(entry)
-                    for video_id, entry in content.items()}
+            for entry in content.values():  # THUMOS files may have frames
+                with contextlib.suppress(KeyError, TypeError,
+                                         ZeroDivisionError):
+                    entry.setdefault("fps",
+                                     entry["frames"] / entry["duration"])
+            return content
     raise InputError(
         f"{path}: has no object \"database\" of videos; the format is in "
         "README, \"Your own videos\". BMN's file needs its table too: "
@@ -88,14 +92,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON: line {error.lineno}, column "
                          f"{error.colno}: {error.msg}; correct it there"
                          ) from error
-
-
-def _with_fps(entry: dict[str, Any]) -> dict[str, Any]:
-    """Adds the rate of THUMOS files that have `frames` instead."""
-    try:
-        return {"fps": entry["frames"] / entry["duration"], **entry}
-    except (KeyError, TypeError, ZeroDivisionError):
-        return entry
 
 
 def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
@@ -169,7 +165,7 @@ def _read_thumos_folder(folder: Path) -> dict[str, Any]:
             entry = database.setdefault(video_id, {
                 "subset": "validation" if subset == "val" else "test",
                 "annotations": []})
-            if label != AMBIGUOUS:
+            if label != "Ambiguous":
                 entry["annotations"].append(
                     {"label": label, "segment": segment})
     if not database:

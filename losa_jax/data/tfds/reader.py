@@ -65,24 +65,21 @@ class StoredVideos:
               ) -> Checked:
         """As `check_videos`, by the results of the build."""
         def info_of(video: AnnotatedVideo) -> VideoInfo:
-            info = self._probed(video.video_id)
+            if video.video_id not in self._places:
+                raise InputError(self._left_out.get(
+                    video.video_id, f"is not in {self.path}"))
+            _, _, entry = self._places[video.video_id]
+            path = self.path / entry["file"]
+            if not self.embedded and not (
+                    path.is_file() and path.stat().st_size == entry["bytes"]):
+                raise InputError(f"{path}: is missing or has another size than "
+                                 f"when the data set was built: {_REMEDY}")
+            info = VideoInfo(path=path, **entry["probed"])
             if on_broken_video != REPORT:
                 compare(video, info)
             return info
 
         return check_each(videos, info_of, self.path, on_broken_video)
-
-    def _probed(self, video_id: str) -> VideoInfo:
-        if video_id not in self._places:
-            raise InputError(self._left_out.get(
-                video_id, f"is not in {self.path}"))
-        _, _, entry = self._places[video_id]
-        path = self.path / entry["file"]
-        if not self.embedded and not (
-                path.is_file() and path.stat().st_size == entry["bytes"]):
-            raise InputError(f"{path}: is missing or has another size than "
-                             f"when the data set was built: {_REMEDY}")
-        return VideoInfo(path=path, **entry["probed"])
 
     def read(self, video_id: str) -> EncodedVideo:
         """Returns the bytes of an embedded video; VideoDecodeError if its

@@ -1,5 +1,6 @@
 """Finds and probes every video of a set before training."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -53,7 +54,10 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"config.data.check={check!r}: choose one of "
                          f"{', '.join(CHECKS)}")
     files = video_files(folder)
-    cache = _load_cache(cache_path)
+    cache = {}
+    if cache_path is not None:
+        with contextlib.suppress(FileNotFoundError, TypeError, ValueError):
+            cache = dict(json.loads(cache_path.read_text()))
 
     def info_of(video: AnnotatedVideo) -> VideoInfo:
         path = find_file(video.video_id, folder, files)
@@ -136,9 +140,9 @@ def video_files(folder: Path) -> dict[str, list[str]]:
                          "--config.data.videos=FOLDER")
     files: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
-        for extension in EXTENSIONS:
-            if name.lower().endswith(extension):
-                files.setdefault(name[:-len(extension)], []).append(name)
+        stem, extension = os.path.splitext(name)
+        if extension.lower() in EXTENSIONS:
+            files.setdefault(stem, []).append(name)
     return files
 
 
@@ -180,12 +184,5 @@ def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
             logger.warning("%s: the annotation says %s %.6g, the file has "
                            "%.6g; the file's is used", video.video_id, name,
                            annotated, real)
-
-
-def _load_cache(path: Path | None) -> dict:
-    try:
-        return dict(json.loads(path.read_text())) if path else {}
-    except (FileNotFoundError, TypeError, ValueError):
-        return {}
 
 

@@ -8,7 +8,6 @@ interpolated and not repeated (benchmarks/augment_speed.py measures both).
 
 import functools
 import threading
-from collections.abc import Callable
 
 import av
 import cv2
@@ -96,11 +95,6 @@ class DecodedFrame:
         for plane, target in zip(stored.planes, new.planes, strict=True):
             _pixels(target)[:] = _pixels(plane)
         return DecodedFrame(new)
-
-
-# Returns the view of a frame, whose index in the window is given, as
-# uint8 [size, size, 3].
-View = Callable[[DecodedFrame, int], np.ndarray]
 
 
 def is_planar(frame: av.VideoFrame) -> bool:

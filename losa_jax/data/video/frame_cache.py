@@ -7,13 +7,13 @@ samples do not all fit into the budget is decoded window by window.
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from losa_jax.data.records import Video, Window
+from losa_jax.data.records import Video
 from losa_jax.data.video.decode import VideoDecodeError, iterate_frames
-from losa_jax.data.video.frame import DecodedFrame, View
+from losa_jax.data.video.frame import DecodedFrame
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def _sampled_frames(video: Video) -> np.ndarray:
 
 
 class FrameCache:
-    """Reads windows, from memory where their whole set fits into it."""
+    """Reads frames, from memory where their whole set fits into it."""
 
     def __init__(self, budget_gib: float):
         """Takes the memory for decoded frames of all admitted sets."""
@@ -56,25 +56,20 @@ class FrameCache:
                     name, size / 2**30)
         return True
 
-    def read_into(self, out: np.ndarray, video: Video, window: Window,
-                  view: View) -> int:
-        """Writes a view of each frame of a window into uint8
-        [f, size, size, 3]; padding repeats the last. Returns the number of
-        decoded frames; VideoDecodeError if one cannot be decoded."""
-        wanted = window.frame_indices(video.grid)
-        kept, num_decoded = self.kept_frames(video)
-        if kept is None:
-            frames = iterate_frames(video.open(), wanted, video.info,
-                                    skip_unneeded=True)
-            num_decoded += len(np.unique(wanted))
-        else:
-            frames = (kept[frame_index] for frame_index in wanted.tolist())
-        for i, frame in enumerate(frames):
-            out[i] = view(frame, i)
-        return num_decoded
+    def frames(self, video: Video, indices: np.ndarray, *, threads: int = 1,
+               skip_unneeded: bool = False
+               ) -> tuple[Iterator[DecodedFrame], int]:
+        """Returns the frames of int [f] indices, as `iterate_frames`, and how
+        many are decoded."""
+        kept, num_decoded = self._kept_frames(video)
+        if kept is not None:
+            return map(kept.__getitem__, indices.tolist()), num_decoded
+        return iterate_frames(
+            video.open(), indices, video.info, threads=threads,
+            skip_unneeded=skip_unneeded), len(np.unique(indices))
 
-    def kept_frames(self, video: Video
-                    ) -> tuple[dict[int, DecodedFrame] | None, int]:
+    def _kept_frames(self, video: Video
+                     ) -> tuple[dict[int, DecodedFrame] | None, int]:
         """Returns the frames of an admitted video by frame index, None where
         it is not kept, and how many of them this call decoded."""
         key = str(video.path)

@@ -113,8 +113,8 @@ class LiveVideo:
         for seconds, frame in self._frames():
             first = seconds if first is None else first
             # `current` is on screen until this frame comes.
-            while current is not None and (
-                    self._moment(index) < seconds - first):
+            while current is not None and self._moments(index) < (
+                    seconds - first):
                 view = self._view(current) if view is None else view
                 yield view
                 index += 1
@@ -129,10 +129,9 @@ class LiveVideo:
             view = self._view(current) if view is None else view
             yield view
 
-    def _moment(self, sample_index: int) -> float:
-        """When a sample is shown, in seconds from the first frame."""
-        return float(self.grid.frame_indices(np.array(sample_index)) + 0.5
-                     ) / self.fps
+    def _moments(self, sample_index: Any) -> np.ndarray:
+        """When samples are shown, in seconds from the first frame."""
+        return (self.grid.frame_indices(sample_index) + 0.5) / self.fps
 
     def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yields (seconds, frame), rising; leaves out those out of order."""

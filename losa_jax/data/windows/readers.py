@@ -1,7 +1,7 @@
 """What windows are read from: video files, or features of their frames."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,24 +55,21 @@ class FrameReader:
           VideoDecodeError: a frame cannot be decoded.
         """
         assert out is not None
-        if augmented:
-            clip = (self._window.clip_samples if self._augment.per == "clip"
-                    else window.num_samples)
-            views = [augment.TrainView(video.info.height, video.info.width,
-                                       rng, self._augment)
-                     for _ in range(window.num_samples // clip)]
-            num_decoded = self._cache.read_into(
-                out, video, window,
-                lambda frame, i: views[i // clip].apply(frame))
-            for view, part in zip(views, np.split(out, len(views)),
-                                  strict=True):
-                view.finish(part)
-        else:
-            num_decoded = self._cache.read_into(out, video, window,
-                                                self._test_view)
+        frames, num_decoded = self._cache.frames(
+            video, window.frame_indices(video.grid), skip_unneeded=True)
+        clip = (self._window.clip_samples if self._augment.per == "clip"
+                else window.num_samples)
+        views = [augment.TrainView(video.info.height, video.info.width, rng,
+                                   self._augment)
+                 for _ in range(augmented * window.num_samples // clip)]
+        for i, frame in enumerate(frames):
+            out[i] = (views[i // clip].apply(frame) if augmented
+                      else self._test_view(frame))
+        for i, view in enumerate(views):
+            view.finish(out[i * clip:(i + 1) * clip])
         return {"frames": out, "decoded_frames": np.int32(num_decoded)}
 
-    def _test_view(self, frame: DecodedFrame, i: int = 0) -> np.ndarray:
+    def _test_view(self, frame: DecodedFrame) -> np.ndarray:
         return augment.test_view(frame.rgb(), self._augment.size,
                                  self._augment.test_resize)
 
@@ -111,12 +108,8 @@ class FrameReader:
         [size, size, 3]; errors as `test_windows`."""
         if samples is None:
             samples = np.arange(video.grid.num_samples)
-        indices = video.grid.frame_indices(samples)
-        kept, _ = self._cache.kept_frames(video)
-        frames: Iterable[DecodedFrame] = (
-            iterate_frames(video.open(), indices, video.info,
-                           threads=decoder_threads) if kept is None
-            else map(kept.__getitem__, indices.tolist()))
+        frames, _ = self._cache.frames(
+            video, video.grid.frame_indices(samples), threads=decoder_threads)
         last = None
         for frame in frames:
             if frame is not last:  # one frame may serve several samples

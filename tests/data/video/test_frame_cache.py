@@ -53,8 +53,8 @@ def test_crops_are_the_same_from_memory(videos):
 
     for window in _windows(videos[0]):
         np.testing.assert_array_equal(
-            read_window(kept, videos[0], window, view, 12),
-            read_window(fresh, videos[0], window, view, 12))
+            read_window(kept, videos[0], window, view),
+            read_window(fresh, videos[0], window, view))
 
 
 def test_an_admitted_video_is_decoded_once(videos, monkeypatch):

@@ -109,7 +109,7 @@ def test_frames_are_those_of_windows_read_alone(videos, config, cache_gib,
     for row, frames in rows:
         left.remove((row.video_number, row.window))
         np.testing.assert_array_equal(frames, read_window(
-            alone, sources[row.video_number], row.window, view, 16))
+            alone, sources[row.video_number], row.window, view))
     assert not left
     assert sorted(end.video_number for end in ends) == [0, 1, 2]
     assert all(end.error is None for end in ends)

@@ -67,7 +67,6 @@ class BrokenVideo(NamedTuple):
     """A video that cannot be used, and the reason."""
 
     video_id: str
-    path: Path
     reason: str
 
 

@@ -65,7 +65,7 @@ class FeatureFiles:
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
               ) -> Checked:
         """As `check_videos`; `VideoInfo.path` is the file of features."""
-        return check_each(videos, self._info, self._folder, on_broken_video)
+        return check_each(videos, self._info, on_broken_video)
 
     def _info(self, video: AnnotatedVideo) -> VideoInfo:
         settings = self._settings

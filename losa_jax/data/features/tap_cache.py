@@ -145,7 +145,7 @@ class TapCache:
             info = self._entries[video.video_id][1]["info"]
             return VideoInfo(**{**info, "path": Path(info["path"])})
 
-        return check_each(videos, info_of, self._folder, on_broken_video)
+        return check_each(videos, info_of, on_broken_video)
 
     def grid(self, info: VideoInfo) -> None:
         """None: the samples are those of the video."""

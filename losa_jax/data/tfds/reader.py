@@ -37,7 +37,18 @@ class StoredVideos:
             entry["video_id"]: (split, number, entry)
             for split, entries in index["videos"].items()
             for number, entry in enumerate(entries)}
-        self._refuse_other_features()
+        features_path = self.path / "features.json"
+        try:
+            stored = json.loads(features_path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{features_path}: cannot be read ({error}): "
+                             f"{_REMEDY}") from error
+        # TFDS could import code that the file names.
+        if stored != json_format.MessageToDict(
+                features(self.class_names).to_proto()):
+            raise InputError(f"{features_path}: is not as this version of "
+                             "`losa_jax.data.build` writes it and could run "
+                             f"code of others: {_REMEDY}")
         builder = tfds.builder_from_directory(self.path)
         self._lock = threading.Lock()
         self._records: dict[str, Any] = {}
@@ -46,20 +57,6 @@ class StoredVideos:
             if len(self._records[split]) != len(entries):
                 raise InputError(f"{self.path}: {split} has another number "
                                  f"of records than of videos: {_REMEDY}")
-
-    def _refuse_other_features(self) -> None:
-        """Raises InputError where TFDS could import code that a file names."""
-        path = self.path / "features.json"
-        try:
-            stored = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}): {_REMEDY}"
-                             ) from error
-        if stored != json_format.MessageToDict(
-                features(self.class_names).to_proto()):
-            raise InputError(f"{path}: is not as this version of "
-                             "`losa_jax.data.build` writes it and could run "
-                             f"code of others: {_REMEDY}")
 
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
               ) -> Checked:
@@ -79,7 +76,7 @@ class StoredVideos:
                 compare(video, info)
             return info
 
-        return check_each(videos, info_of, self.path, on_broken_video)
+        return check_each(videos, info_of, on_broken_video)
 
     def read(self, video_id: str) -> EncodedVideo:
         """Returns the bytes of an embedded video; VideoDecodeError if its

@@ -76,7 +76,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
     pool = ThreadPoolExecutor(num_threads)
     try:
         return check_each(
-            videos, info_of, folder, on_broken_video,
+            videos, info_of, on_broken_video,
             run=lambda attempt, videos: tqdm(
                 pool.map(attempt, videos), total=len(videos),
                 desc="checking videos", unit="video", disable=not progress,
@@ -89,7 +89,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
 
 
 def check_each(videos: Sequence[AnnotatedVideo],
-               info_of: Callable[[AnnotatedVideo], VideoInfo], folder: Path,
+               info_of: Callable[[AnnotatedVideo], VideoInfo],
                on_broken_video: str,
                run: Callable[..., Iterable[Any]] = map) -> Checked:
     """Calls `info_of`, which raises an InputError for a broken video, for each
@@ -98,7 +98,7 @@ def check_each(videos: Sequence[AnnotatedVideo],
         try:
             return info_of(video)
         except InputError as error:
-            return BrokenVideo(video.video_id, folder, str(error))
+            return BrokenVideo(video.video_id, str(error))
 
     infos: dict[str, VideoInfo] = {}
     broken: list[BrokenVideo] = []

@@ -52,13 +52,13 @@ class TrainView:
         self._settings = augment
         self._box = None
         if augment.random_crop:
-            top, left, height, width = random_resized_crop(
-                height, width, rng, tuple(augment.crop_area),
-                tuple(augment.crop_ratio))
             # Moved by a pixel at most, see `DecodedFrame.crop`.
-            self._box = (top - top % CROP_STEP, left - left % CROP_STEP,
-                         max(CROP_STEP, height - height % CROP_STEP),
-                         max(CROP_STEP, width - width % CROP_STEP))
+            top, left, height, width = (
+                side - side % CROP_STEP for side in random_resized_crop(
+                    height, width, rng, tuple(augment.crop_area),
+                    tuple(augment.crop_ratio)))
+            self._box = (top, left, max(CROP_STEP, height),
+                         max(CROP_STEP, width))
         self._flips = rng.random() < augment.flip_probability
         self._operations = random_operations(
             rng, augment.random_operations, augment.operation_magnitude,

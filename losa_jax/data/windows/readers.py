@@ -9,7 +9,6 @@ import numpy as np
 from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache
 from losa_jax.data.records import Video, Window
-from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.frame import DecodedFrame
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment, sampling
@@ -59,9 +58,9 @@ class FrameReader:
             video, window.frame_indices(video.grid), skip_unneeded=True)
         clip = (self._window.clip_samples if self._augment.per == "clip"
                 else window.num_samples)
+        num_views = window.num_samples // clip if augmented else 0
         views = [augment.TrainView(video.info.height, video.info.width, rng,
-                                   self._augment)
-                 for _ in range(augmented * window.num_samples // clip)]
+                                   self._augment) for _ in range(num_views)]
         for i, frame in enumerate(frames):
             out[i] = (views[i // clip].apply(frame) if augmented
                       else self._test_view(frame))
@@ -118,11 +117,10 @@ class FrameReader:
 
     def full_samples(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[np.ndarray]:
-        """Yields every sample at the file's own size, uint8 [H, W, 3]."""
+        """Returns all samples at the file's own size, uint8 [H, W, 3]."""
         indices = video.grid.frame_indices(np.arange(video.grid.num_samples))
-        for frame in iterate_frames(video.open(), indices, video.info,
-                                    threads=decoder_threads):
-            yield frame.rgb()
+        frames, _ = self._cache.frames(video, indices, threads=decoder_threads)
+        return (frame.rgb() for frame in frames)
 
 
 class FeatureReader:

@@ -36,9 +36,7 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     """
     step = window_step(window_samples, overlap, align)
     total = grid.num_samples
-    if total <= window_samples:
-        return [Window(0, window_samples, total)]
-    last = round_up(total - window_samples, align)
+    last = round_up(max(0, total - window_samples), align)
     return [Window(start, window_samples, min(window_samples, total - start))
             for start in [*range(0, last, step), last]]
 

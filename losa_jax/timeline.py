@@ -33,20 +33,14 @@ SAME_ACTION_SECONDS = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class SampleGrid:
-    """The samples of one video: which frames they show, when they happen.
-
-    Attributes:
-      frames_per_sample: frames from one sample to the next, may be a
-        fraction (29.97 fps sampled at 10 fps).
-      offset_frames: where sample 0 begins.
-      sample_count: number of samples; 0: as many as cover the video.
-    """
+    """The samples of one video: which frames they show, when they happen."""
 
     fps: float
     frame_count: int
+    # May be a fraction (29.97 fps sampled at 10 fps).
     frames_per_sample: float
-    offset_frames: float = 0.0
-    sample_count: int = 0
+    offset_frames: float = 0.0  # where sample 0 begins
+    sample_count: int = 0  # 0: as many as cover the video
 
     @property
     def duration_seconds(self) -> float:

@@ -37,11 +37,8 @@ def load_annotations(path: str | Path,
                      ) -> Annotations:
     """Reads and checks annotations in one of the layouts of `formats`.
 
-    Args:
-      class_names: the classes in label order; None: the file's own.
-
-    Raises:
-      InputError: names every wrong entry.
+    Takes the classes in label order; None: the file's own. InputError names
+    every wrong entry.
     """
     path = Path(path)
     problems: list[str] = []

@@ -144,13 +144,8 @@ class _Scan:
         raise damaged(self._path, "no frame can be decoded")
 
     def frame_times(self) -> _FrameTimes | None:
-        """Counts the packets, or decodes all where they cannot be trusted.
-
-        Returns None if the packets turn out to be wrong.
-
-        Raises:
-          InputError: the file is damaged.
-        """
+        """Counts the packets, or decodes all where they cannot be trusted;
+        None if they turn out to be wrong, InputError if damaged."""
         first_stamp = self._decoded_stamps[0]
         codec = self._stream.codec_context.codec.canonical_name
         if first_stamp is None or codec not in _ONE_FRAME_PER_PACKET or (

@@ -96,12 +96,9 @@ def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
     """Returns shuffled batches; the seed determines order and augmentation.
 
     The state of an iterator is the number of global batches, so a run can
-    continue with another number of threads or processes.
-
-    Args:
-      batch_windows: windows of a global batch.
-      num_epochs: None repeats for ever.
-      rows: rows of each global batch that this process reads; None: all.
+    continue with another number of threads or processes. This process reads
+    `rows` of each global batch of `batch_windows`; None: all. Without
+    `num_epochs` it repeats for ever.
     """
     rows = range(batch_windows) if rows is None else rows
     dataset = (

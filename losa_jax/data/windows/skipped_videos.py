@@ -52,18 +52,18 @@ class BrokenVideos:
                 self.add(entry["video_id"], entry["reason"], entry["found"],
                          step)
 
-    def add(self, video_id: str, reason: str, found: str,
+    def add(self, video_id: str, reason: str, phase: str,
             step: int | None = None) -> None:
         """Adds a video and writes the file.
 
         Args:
-          found: BEFORE, TRAINING or EVALUATION.
+          phase: BEFORE, TRAINING or EVALUATION.
           step: training step whose window was replaced.
         """
-        if video_id not in self._entries and found != BEFORE:
+        if video_id not in self._entries and phase != BEFORE:
             logger.warning("skipped %s: %s", video_id, reason)
         entry = self._entries.setdefault(video_id, {
-            "video_id": video_id, "found": found, "reason": reason,
+            "video_id": video_id, "found": phase, "reason": reason,
             "redrawn_windows": 0, "steps": []})
         # A resumed run repeats some steps.
         if step is not None and step not in entry["steps"]:
@@ -73,14 +73,14 @@ class BrokenVideos:
             write_text(self._path, json.dumps(
                 {"videos": self.entries}, indent=1) + "\n")
 
-    def collect(self, batch: dict[str, np.ndarray], found: str,
+    def collect(self, batch: dict[str, np.ndarray], phase: str,
                 step: int | None = None) -> int:
         """Removes the faults from a batch, adds them and returns how many
         there were."""
         faults = [fault for content in batch.pop("faults").tolist()
                   for fault in json.loads(content)]
         for video_id, reason in faults:
-            self.add(video_id, reason, found, step)
+            self.add(video_id, reason, phase, step)
         return len(faults)
 
     def report(self) -> str:

@@ -42,41 +42,27 @@ class VideoEnd(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WindowBatch:
-    """Windows that are run at once.
+    """Windows that are run at once."""
 
-    Attributes:
-      inputs: [b, ...], see `batch`; empty where no window was left to run.
-      rows: None for padding, whose valid_samples are 0.
-      ended: videos whose last window is in this batch or an earlier one.
-    """
-
-    inputs: Inputs
-    rows: tuple[WindowRow | None, ...]
-    ended: tuple[VideoEnd, ...]
+    inputs: Inputs  # [b, ...], see `batch`; empty if no window was left
+    rows: tuple[WindowRow | None, ...]  # None for padding, without samples
+    ended: tuple[VideoEnd, ...]  # whose last window is here or was earlier
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowStream:
-    """Windows of many videos as they are read, each video in order.
-
-    Attributes:
-      video_numbers: videos to read, in this order.
-      windows_of: (video number, decoder threads) to its windows and their
-        inputs; an InputError ends the video.
-      batch_windows: rows of a batch.
-      num_threads: shared by the videos that are read in parallel.
-      num_readers: videos read in parallel; None is one for each thread.
-      queue_windows: decoded windows that may wait, over all videos.
-      stopped: asked while waiting; True ends the stream.
-    """
+    """Windows of many videos as they are read, each video in order."""
 
     video_numbers: Sequence[int]
+    # (Video number, decoder threads) to its windows and their inputs; an
+    # InputError ends the video.
     windows_of: Callable[[int, int], Iterator[tuple[WindowRow, Any]]]
     _: dataclasses.KW_ONLY
-    batch_windows: int
-    num_threads: int
-    num_readers: int | None = None
-    queue_windows: int = 2
+    batch_windows: int  # rows of a batch
+    num_threads: int  # shared by the videos that are read in parallel
+    num_readers: int | None = None  # videos in parallel; None: one a thread
+    queue_windows: int = 2  # that may wait, over all videos
+    # Asked while waiting; True ends the stream.
     stopped: Callable[[], bool] = lambda: False
 
     def __iter__(self) -> Generator[WindowBatch]:

@@ -18,13 +18,13 @@ def videos(tmp_path_factory):
     folder = data_set.render_trimmed_set(
         tmp_path_factory.mktemp("cache") / "set", num_training=2,
         num_testing=0, size=32, progress=False)
-    found = []
+    videos = []
     for path in sorted((folder / "videos").glob("*.mp4")):
         info = probe_video(path)
         grid = timeline.sample_grid(info.fps, info.frame_count,
                                     sampling="fps", sample_fps=10.0)
-        found.append(Video(path.stem, info, grid, ()))
-    return found
+        videos.append(Video(path.stem, info, grid, ()))
+    return videos
 
 
 def _windows(video):

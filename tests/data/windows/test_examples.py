@@ -26,14 +26,14 @@ NUM_VIDEOS = 5
 
 
 def _videos(folder):
-    found = []
+    videos = []
     for path in sorted(folder.glob("*.mp4")):
         info = probe_video(path)
         grid = timeline.sample_grid(info.fps, info.frame_count,
                                     sampling="stride", frame_stride=2)
-        found.append(Video(path.stem, info, grid,
+        videos.append(Video(path.stem, info, grid,
                                  (Action(0.2, 1.5, "move"),)))
-    return found
+    return videos
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def _batches(videos, config, count=4, *, start=0, rows=None, threads=2):
         _windows(videos, config), len(videos), seed=3, batch_windows=2,
         num_threads=threads, rows=rows))
     batches.set_state({"next_index": start})
-    found = [next(batches) for _ in range(count)]
+    read = [next(batches) for _ in range(count)]
     assert batches.get_state() == {"next_index": start + count}
     batches.close()
-    return found
+    return read
 
 
 def _same(ones, others):

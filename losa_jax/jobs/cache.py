@@ -87,8 +87,8 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     views = 1 + config.data.cache_copies
     clip_bytes = views * _clip_bytes(encoder, config, mesh.size)
     clips = {video.video_id: _num_clips(video, config) for video in videos}
-    shards = split_shards(videos, {
-        name: count * clip_bytes for name, count in clips.items()},
+    shards = split_shards(
+        videos, [clips[video.video_id] * clip_bytes for video in videos],
         SHARD_BYTES)
     print(f"{len(videos)} videos, {sum(clips.values())}"
           f" clips{f' in {views} views' if views > 1 else ''}: "

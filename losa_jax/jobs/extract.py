@@ -158,7 +158,7 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
         num_threads=config.data.num_threads)
     # The first process reports for all; if that stops it, the others end too.
     processes.barrier("probed")
-    every = [BrokenVideo(name, folder / name, reason)
+    every = [BrokenVideo(name, reason)
              for part in processes.gather(
                  [(video.video_id, video.reason) for video in lost])
              for name, reason in part]

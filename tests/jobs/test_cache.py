@@ -186,8 +186,8 @@ def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
         windows = TrainWindows(data.train, data.class_names, config,
                                reader=FeatureReader(store, config),
                                augmented=augmented)
-        return {float(windows(0, np.random.default_rng(i))["last"][0].sum())
-                for i in range(12)}
+        return {float(windows.batch([(0, np.random.default_rng(i))])
+                      ["last"][0, 0].sum()) for i in range(12)}
 
     config.window.short_crop_ratio = ()
     config.window.samples = config.window.tokens = 512  # the whole video

@@ -27,8 +27,7 @@ from losa_jax.data.windows.stream import VideoEnd
 from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
-from losa_jax.inference.run_windows import run_windows
-from losa_jax.inference.spread_windows import SpreadWindows
+from losa_jax.inference.run_windows import SpreadWindows, run_windows
 from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.models.backbones.sizes import backbone_size, requested_family
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
@@ -39,7 +38,7 @@ from losa_jax.training.checkpoint import (
     Checkpoints,
     same_facts,
 )
-from losa_jax.training.metric_writer import MetricWriter
+from losa_jax.training.metrics import MetricWriter
 from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from losa_jax.training.restore import plain
 from losa_jax.training.specs import backbone_keys, backbone_request

@@ -3,9 +3,8 @@
 Trained parameters, norms and biases are float32 in any compute dtype.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +28,8 @@ from losa_jax.models.ops.params import Tree, nest
 from losa_jax.models.ops.taps import shape_tap
 from losa_jax.training import specs
 
-# (frozen, trained, inputs, valid_samples, key) to the windows' features:
-# `inputs` is of `encoder_inputs`, `trained` the whole trained tree, and key
-# None means evaluation.
+# (frozen, trained, inputs, valid_samples, key) to features: `inputs` is of
+# `encoder_inputs`, `trained` the whole tree, key None means evaluation.
 Encode = Callable[[Tree, Tree, dict, jax.Array | None, jax.Array | None],
                   WindowFeatures]
 
@@ -41,19 +39,11 @@ def encoder_inputs(batch: dict) -> dict:
     return {name: batch[name] for name in INPUT_KEYS if name in batch}
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoder:
-    """How windows become features.
-
-    Attributes:
-      frozen: parameters without gradient, on the mesh.
-      trained: parameters under "backbone" in the trained tree, on the mesh;
-        empty where the backbone is frozen.
-      encode: see `Encode`.
+class Encoder(NamedTuple):
+    """Parameters without gradient, on the mesh, and how to encode with them.
     """
 
     frozen: Tree
-    trained: Tree
     encode: Encode
 
 
@@ -64,14 +54,12 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     """Returns the encoder of a frozen backbone.
 
     Args:
-      flat: parameters of the backbone by name.
+      flat: parameters of the backbone by name; none to read cached features.
       tap_layers: blocks that the adapter reads; () for none.
       raw_taps: return every patch of the blocks; None asks the adapter.
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = specs.compute_dtype(config.backbone.dtype)
-    if config.data.cache:  # holds the backbone's features
-        flat = {}
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype),
                                      abstract=abstract)
     template = backbone_template(spec)
@@ -101,24 +89,26 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=shards, clip_sharding=place)
 
-    return Encoder(frozen, {}, encode)
+    return Encoder(frozen, encode)
 
 
 def feature_encoder() -> Encoder:
     """Returns the encoder of features from files."""
     def encode(frozen, trained, inputs, valid_samples, key):
         del frozen, trained, valid_samples, key
-        last = inputs["last"]
-        b, n, u, c = last.shape
-        return WindowFeatures(last, jnp.zeros((0, b, n, u, 0, 0, c)))
+        b, n, u, c = inputs["last"].shape
+        return WindowFeatures(inputs["last"],
+                              jnp.zeros((0, b, n, u, 0, 0, c)))
 
-    return Encoder({}, {}, encode)
+    return Encoder({}, encode)
 
 
 def inside_backbone_encoder(config: Any, spec: BackboneSpec,
                             flat: dict[str, Any], mesh: Mesh, *,
-                            abstract: bool = False) -> Encoder:
-    """Returns the encoder with trained parts: adapter types `tia` and `full`.
+                            abstract: bool = False) -> tuple[Encoder, Tree]:
+    """Returns the encoder with trained parts, and these parts on the mesh.
+
+    Adapter types are `tia` and `full`; arguments as of `frozen_encoder`.
 
     Raises:
       InputError: the backbone is not a VideoMAE.
@@ -158,7 +148,7 @@ def inside_backbone_encoder(config: Any, spec: BackboneSpec,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=shards, clip_sharding=place)
 
-    return Encoder(frozen, trained, encode)
+    return Encoder(frozen, encode), trained
 
 
 def frozen_dtype(dtype: DTypeLike) -> Callable[[Any], Any]:

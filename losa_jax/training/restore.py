@@ -16,7 +16,7 @@ from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import optimizer
 from losa_jax.training.build import Model
 from losa_jax.training.checkpoint import LAST, Checkpoints, same_facts
-from losa_jax.training.state import TrainState, create_state
+from losa_jax.training.step import TrainState, create_state
 
 # Facts that must be equal for a checkpoint to fit the model ...
 MODEL_FACTS = ("class_names", "backbone", "tap_layers", "model", "window")

@@ -27,13 +27,7 @@ from losa_jax.inference.run_windows import (
 
 
 class VideoResult(NamedTuple):
-    """The result of one video.
-
-    Attributes:
-      video: as it was probed.
-      detections: all that NMS keeps, by descending score.
-      error: why there are no detections, where the video is not readable.
-    """
+    """What NMS keeps, by descending score, or why a video is not readable."""
 
     video: Video
     detections: list[Detection]
@@ -139,10 +133,6 @@ class Localizer:
           top_k: as of `__call__`.
           on_windows: called with the number of windows predicted since the
             last call.
-
-        Yields:
-          the result of each video; with an `error` where the video is not
-          readable to its end.
 
         Raises:
           InputError: `top_k` is out of range.

@@ -37,7 +37,8 @@ def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
                 *, output_rows: Sequence[int] | None = None,
                 is_ahead: bool = True
                 ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
-    """Yields the step's output for each window, and the end of each video.
+    """Yields (window, its output on the host), and a `VideoEnd` after the
+    last window of a video.
 
     Args:
       step: a batch's inputs on the host to a pytree of arrays [b, ...]; may
@@ -45,12 +46,8 @@ def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
       batches: of a `WindowStream`.
       output_rows: rows of the output for the rows of the batch, where the
         output also has rows of other processes.
-      is_ahead: read the next batch while the device computes; False waits
+      is_ahead: reads the next batch while the device computes; False waits
         for each result, as live videos need it.
-
-    Yields:
-      (window, its output on the host), and a `VideoEnd` after the last window
-      of a video.
     """
     def finish(batch: WindowBatch, output: Any
                ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
@@ -88,11 +85,7 @@ class SpreadWindows:
 
     def __init__(self, videos: Sequence[Video], reader: WindowReader,
                  config: Any, mesh: Mesh, batch_windows: int):
-        """
-        Args:
-          config: the whole config (sections `window`, `head`, `data`).
-          batch_windows: of a global batch.
-        """
+        """`batch_windows` are those of a global batch."""
         self._windows_of = test_rows(reader, videos)
         self._empty_window = reader.empty_window
         self._num_threads = reader.stream_threads
@@ -189,7 +182,7 @@ class VideoSegments:
     """Collects the segments of windows until their video ends."""
 
     def __init__(self, grids: Sequence[SampleGrid], window: Any):
-        """`grids` are the samples of each video, `window` the section."""
+        """`grids` are those of the videos, `window` is the config section."""
         self._grids = grids
         self._samples_per_token = window.samples / window.tokens
         self._parts: dict[int, list[Segments]] = {}

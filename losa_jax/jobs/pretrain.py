@@ -4,6 +4,7 @@ What K710 fine-tuning is to VideoMAEv2, in minutes: the result is saved in
 VideoMAEv2's layout and goes through `convert` like any public checkpoint.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -182,8 +183,8 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
         return (optax.apply_updates(params, updates), moments), loss, accuracy
 
     # --- The loop -----------------------------------------------------------
-    with (MetricWriter(workdir, start) as writer, StopSignal() as stop,
-          checkpoints.awaited()):
+    with (contextlib.closing(MetricWriter(workdir, start)) as writer,
+          StopSignal() as stop, checkpoints.awaited()):
         bar = tqdm(range(start + 1, settings.steps + 1), desc="pre-training",
                    unit="step", initial=start, total=settings.steps)
         for step in bar:

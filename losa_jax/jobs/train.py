@@ -169,7 +169,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         if advice := clock.advice(config):
             bar.write(advice)
 
-    with (MetricWriter(workdir, step) as writer,
+    with (contextlib.closing(MetricWriter(workdir, step)) as writer,
           StopSignal(in_step=True) as stop,
           contextlib.closing(batches), checkpoints.awaited()):
         clock.restart()

@@ -42,7 +42,7 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
     Raises:
       InputError: a key that does not fit.
     """
-    model = build.describe_model(config, num_classes, mesh)
+    model = build.build_model(config, num_classes, mesh, abstract=True)
     state, optimizer = fresh_state(config, model, mesh, _STEPS_PER_EPOCH)
     size = config.augment.size
 

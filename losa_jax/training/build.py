@@ -65,7 +65,7 @@ class Model:
 
 
 def build_model(config: Any, num_classes: int, mesh: Mesh, *,
-                for_videos: bool = False) -> Model:
+                for_videos: bool = False, abstract: bool = False) -> Model:
     """Loads the frozen backbone and initializes the trained part.
 
     Args:
@@ -74,41 +74,21 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
       mesh: of the run.
       for_videos: the model of a finished run, to use on videos: config.data.
         cache and config.head.checkpoint, which training needs, are ignored.
+      abstract: `jax.ShapeDtypeStruct` leaves; no checkpoint is read.
 
     Raises:
       InputError: the backbone is missing or damaged, or a key does not fit.
     """
-    if config.features.folder:
-        model = _assemble(config, None, {}, "features", num_classes, mesh)
-    else:
+    spec: BackboneSpec | None = None
+    flat: dict[str, Any] = {}
+    fingerprint = "features"
+    if abstract:
+        spec, flat = _described_backbone(config)
+    elif not config.features.folder:
         spec, flat, info = specs.configured_backbone(config)
-        model = _assemble(config, spec, flat, info.fingerprint, num_classes,
-                          mesh, cached=bool(config.data.cache)
-                          and not for_videos)
-    if config.head.checkpoint and not for_videos:
-        model.trained["head"] = _converted_head(
-            config.head.checkpoint, model.trained["head"], mesh)
-    return model
-
-
-def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
-    """Builds the model from sizes, with `jax.ShapeDtypeStruct` leaves."""
-    size = config.augment.size
-    with specs.backbone_keys(config):
-        spec = requested_spec(specs.backbone_request(config.backbone),
-                              clip_frames=config.window.clip_samples,
-                              image_size=(size, size))
-    # Views of one zero, which can be sliced like real arrays.
-    flat = {name: np.broadcast_to(np.zeros((), np.float32), shape)
-            for name, shape in expected_shapes(spec).items()}
-    return _assemble(config, spec, flat, "", num_classes, mesh,
-                     cached=bool(config.data.cache), abstract=True)
-
-
-def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
-              fingerprint: str, num_classes: int, mesh: Mesh, *,
-              cached: bool = False, abstract: bool = False) -> Model:
+        fingerprint = info.fingerprint
     specs.check_window(config, spec)
+    cached = bool(config.data.cache) and not for_videos
     tap_layers: tuple[int, ...] = ()
     adapter_spec = None
     width, tubelet = config.features.width, 1
@@ -143,12 +123,26 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
         encoder = frozen_encoder(
             config, spec, {} if cached else flat,
             tap_layers if adapter_spec else (), mesh, abstract=abstract)
+    if config.head.checkpoint and not (for_videos or abstract):
+        trained["head"] = _converted_head(config.head.checkpoint,
+                                          trained["head"], mesh)
     return Model(width, tubelet, spec, encoder.frozen, fingerprint,
                  Template(build), trained, encoder.encode, tap_layers)
 
 
+def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:
+    """Returns the spec that the config asks for, and views of one zero."""
+    size = config.augment.size
+    with specs.backbone_keys(config):
+        spec = requested_spec(specs.backbone_request(config.backbone),
+                              clip_frames=config.window.clip_samples,
+                              image_size=(size, size))
+    return spec, {name: np.broadcast_to(np.zeros((), np.float32), shape)
+                  for name, shape in expected_shapes(spec).items()}
+
+
 def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
-    """Loads a converted head with the parameters of a fresh one."""
+    """Loads a converted head with the shapes of a fresh one."""
     flat, facts = load_head(folder)
     wanted, given = ({name: leaf.shape for name, leaf in leaves.items()}
                      for leaves in (flatten(fresh), flat))
@@ -168,12 +162,12 @@ def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
 def jit_train_step(config: Any, model: Model,
                    optimizer: optax.GradientTransformation, state: Any,
                    mesh: Mesh) -> Any:
-    """Jits `make_train_step`; `state` or its description has the shardings."""
+    """Jits `make_train_step`; `state` has the shardings of the result."""
+    step = make_train_step(model.encode, model.detector, optimizer,
+                           ema_decay=config.train.ema_decay,
+                           ema_warmup=config.train.ema_warmup)
     return jax.jit(
-        make_train_step(model.encode, model.detector, optimizer,
-                        ema_decay=config.train.ema_decay,
-                        ema_warmup=config.train.ema_warmup),
-        donate_argnums=0,
+        step, donate_argnums=0,
         # With other shardings than the input's the second step would
         # compile again.
         out_shardings=(sharding.of_leaves(state), sharding.replicated(mesh)),

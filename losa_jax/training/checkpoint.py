@@ -7,6 +7,7 @@ frozen backbone is not saved, only its fingerprint among the facts.
 
 import contextlib
 import json
+import operator
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from losa_jax.training.step import TrainState
 
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
+_MAP_OF = operator.itemgetter("map")
 
 
 class _Manager(ocp.CheckpointManager):
@@ -41,7 +43,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, alone: bool = False,
                  only_writer: bool = False):
-        """
+        """Opens or creates the folder.
+
         Args:
           workdir: of the run, the same folder for all its processes.
           alone: this process saves without the others of the run.
@@ -58,28 +61,27 @@ class Checkpoints:
                 f"{root} was written by an older version of losa_jax (it has "
                 f"folders {LAST} and {BEST}), which this version cannot read: "
                 "choose another --workdir, or use the older version")
+        who = ocp.options.MultiprocessingOptions()
         if alone:  # Orbax creates folders only for all processes together.
             root.mkdir(parents=True, exist_ok=True)
             who = ocp.options.MultiprocessingOptions(
                 active_processes={jax.process_index()},
                 primary_host=jax.process_index(),
                 barrier_sync_key_prefix="alone")
-        else:
-            who = ocp.options.MultiprocessingOptions()
         self._manager = _Manager(
             root, handler_registry=_handlers(who),
             options=ocp.CheckpointManagerOptions(
-                best_fn=_map_of,
+                best_fn=_MAP_OF,
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([
                     checkpoint_managers.LatestN(_NUM_LATEST),
                     checkpoint_managers.BestN(
-                        get_metric_fn=_map_of, n=1,
+                        get_metric_fn=_MAP_OF, n=1,
                         keep_checkpoints_without_metrics=False)]),
                 create=not alone, cleanup_tmp_directories=only_writer,
                 async_options=ocp.AsyncOptions(
                     barrier_sync_fn=self._barrier(who),
-                    # Runs before the checkpoint gets its final name, so that
-                    # no restored step lacks its metrics.
+                    # Before the checkpoint gets its final name, so that no
+                    # restored step lacks its metrics.
                     post_finalization_callback=lambda:
                         remote_workdir.copy_back(workdir),
                     create_directories_asynchronously=False),
@@ -87,17 +89,15 @@ class Checkpoints:
 
     def _barrier(self, who: ocp.options.MultiprocessingOptions
                  ) -> ocp.multihost.BarrierSyncFn:
-        """Returns the barrier of the threads that write.
-
-        After a failed write Orbax would wait here 20 minutes for the other
-        processes, which wait elsewhere: the failure ends the wait.
-        """
+        """Returns the barrier of the threads that write."""
         wait = ocp.multihost.get_barrier_sync_fn(
             processes=who.active_processes)
 
         def barrier(*, key: str, timeout_ms: int) -> None:
             failure = sys.exception()
             thread = threading.current_thread()
+            # After a failed write Orbax would wait here 20 minutes for the
+            # other processes, which wait elsewhere.
             if failure is not None and thread is not threading.main_thread():
                 self._failure = failure
                 raise failure
@@ -124,8 +124,8 @@ class Checkpoints:
           step: later than those of other checkpoints.
           state: may be donated as soon as this returns.
           facts: JSON.
-          iterator: has `get_state`, which returns JSON.
-          best_map: average mAP 0..1, where it is the highest so far.
+          iterator: its `get_state` returns JSON.
+          best_map: average mAP 0..1, if it is the highest so far.
 
         Raises:
           InputError: this save or the one before failed.
@@ -193,7 +193,7 @@ class Checkpoints:
         Args:
           which: LAST or BEST.
           like: a state with the shapes, dtypes and shardings to restore.
-          iterator: has `set_state`, which gets the saved position.
+          iterator: its `set_state` gets the saved position.
 
         Raises:
           InputError: there is no checkpoint, or it does not fit the model.
@@ -226,10 +226,6 @@ class Checkpoints:
         """Waits for the background and closes the manager."""
         self.wait()
         self._manager.close()
-
-
-def _map_of(metrics: dict[str, float]) -> float:
-    return metrics["map"]
 
 
 def _handlers(who: ocp.options.MultiprocessingOptions

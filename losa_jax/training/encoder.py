@@ -56,7 +56,7 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     Args:
       flat: parameters of the backbone by name; none to read cached features.
       tap_layers: blocks that the adapter reads; () for none.
-      raw_taps: return every patch of the blocks; None asks the adapter.
+      raw_taps: returns every patch of the blocks; None asks the adapter.
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = specs.compute_dtype(config.backbone.dtype)
@@ -65,7 +65,6 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     template = backbone_template(spec)
     shards, place = sharding.clip_placement(mesh, specs.window_clips(config))
     raw_taps = specs.reads_raw_taps(config) if raw_taps is None else raw_taps
-    tap_norm = not raw_taps
     grid = None if raw_taps else specs.tap_grid(config, spec) or None
 
     def cached_taps(inputs):
@@ -73,10 +72,10 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             taps = rearrange(inputs["taps"], "b k ... -> k b ...")
             return taps.astype(dtype)
         # The blocks' patches, from which any grid is made.
+        b, k, n = inputs["raw_taps"].shape[:3]
         taps = rearrange(inputs["raw_taps"],
                          "b k n u h w c -> (k b n) u h w c").astype(dtype)
-        taps = shape_tap(taps, grid, tap_norm, spec.norm_epsilon)
-        b, k, n = inputs["raw_taps"].shape[:3]
+        taps = shape_tap(taps, grid, not raw_taps, spec.norm_epsilon)
         return rearrange(taps, "(k b n) ... -> k b n ...", k=k, b=b, n=n)
 
     def encode(frozen, trained, inputs, valid_samples, key):
@@ -85,7 +84,7 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             return WindowFeatures(inputs["last"], cached_taps(inputs))
         return encode_windows(
             template.bind(frozen), inputs["frames"], taps=tap_layers,
-            tap_grid=grid, tap_norm=tap_norm,
+            tap_grid=grid, tap_norm=not raw_taps,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=shards, clip_sharding=place)
 

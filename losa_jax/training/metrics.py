@@ -1,4 +1,4 @@
-"""Writes metrics to metrics.jsonl and TensorBoard, and computes diagnostics."""
+"""Writes the metrics of a run, and computes diagnostics for it."""
 
 import json
 import math
@@ -18,17 +18,12 @@ from losa_jax.utils.run_files import METRICS_FILE
 
 
 class MetricWriter:
-    """Appends lines {"step": ..., name: value, ...}.
-
-    Only the first process of a run writes.
-    """
+    """Writes to metrics.jsonl and TensorBoard in the first process."""
 
     def __init__(self, workdir: Path, first_step: int):
-        """
-        Args:
-          workdir: of the run.
-          first_step: at which this start begins. Lines of later steps, from
-            a run that was killed after its last checkpoint, are dropped.
+        """Drops lines after `first_step`, at which this start begins.
+
+        A run that was killed after its last checkpoint leaves such lines.
         """
         self._writes = processes.is_first()
         if not self._writes:
@@ -45,7 +40,10 @@ class MetricWriter:
             purge_step=first_step + 1 if first_step else None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes one line; values that are not finite become null there."""
+        """Appends a line {"step": ..., name: value, ...}.
+
+        Values that are not finite become null.
+        """
         if not self._writes:
             return
         clean = {name: value if math.isfinite(value) else None
@@ -60,12 +58,6 @@ class MetricWriter:
         if self._writes:
             self._file.close()
             self._events.close()
-
-    def __enter__(self) -> "MetricWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
@@ -86,9 +78,8 @@ def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str
                      ) -> dict[str, float]:
     """Returns how strongly LoSA uses each tapped block and range.
 
-    gate/RANGE/block_N is the mean absolute gate of the channels;
-    added/RANGE/block_N is the root mean square of the gated up-projection,
-    through which the adapter changes the features.
+    gate/RANGE/block_N is the mean absolute gate of the channels, and
+    added/RANGE/block_N the root mean square of the gated up-projection.
 
     Args:
       trained: the tree; without LoSA's gates the result is empty.
@@ -122,7 +113,7 @@ def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str
 def memory_diagnostics() -> dict[str, float]:
     """Returns the peak memory of this process and its first device, in GiB.
 
-    Devices that report none, such as CPUs, are left out.
+    CPUs report none as devices.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 2 ** 30 if sys.platform == "darwin" else 2 ** 20

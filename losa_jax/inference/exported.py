@@ -25,13 +25,15 @@ from safetensors.numpy import load_file, save_file
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.segments import Segments
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import atomic_folder
+from losa_jax.utils.atomic_write import atomic_folder, refuse_others
 from losa_jax.utils.xla_options import compiler_options
 
 FORMAT = "losa_jax export"
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE, PROGRAM_FILE = "weights.safetensors", "program.bin"
+# Arguments of `refuse_others`.
+CONTENT = "exported model", MANIFEST_FILE, WEIGHTS_FILE, PROGRAM_FILE
 PLATFORMS = ("cpu", "tpu", "cuda")
 _AGAIN = "copy the folder again, or export the run again"
 
@@ -54,7 +56,7 @@ def write_exported(folder: Path, program: bytes,
     Raises:
       InputError: the folder holds other files, or cannot be written.
     """
-    refuse_others(folder)
+    refuse_others(folder, *CONTENT)
     with atomic_folder(folder, remedy="free space, or choose another "
                        "--output") as temporary:
         save_file({name: np.ascontiguousarray(array)
@@ -68,16 +70,6 @@ def write_exported(folder: Path, program: bytes,
             "format": FORMAT, "format_version": FORMAT_VERSION,
             "jax": jax.__version__, **manifest, "files": files},
             indent=1) + "\n", encoding="utf-8")
-
-
-def refuse_others(folder: Path) -> None:
-    """Raises InputError where a folder holds anything but an export."""
-    ours = {MANIFEST_FILE, WEIGHTS_FILE, PROGRAM_FILE}
-    names = ({path.name for path in folder.iterdir()} if folder.is_dir()
-             else {folder.name} if folder.exists() else set())
-    if names and not (MANIFEST_FILE in names and names <= ours):
-        raise InputError(f"{folder} exists and is no exported model: choose "
-                         "another --output")
 
 
 def load_exported(folder: str | Path

@@ -1,7 +1,7 @@
 """Converts a backbone's checkpoint to a folder, and loads that folder.
 
-It holds `backbone.safetensors`, the parameters by path, and `backbone.json`,
-the family, the fields of the spec and the fingerprint.
+The folder holds `backbone.safetensors`, the parameters by path, and
+`backbone.json`, the family, the fields of the spec and the fingerprint.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,11 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
-from losa_jax.utils.atomic_write import atomic_file, atomic_folder
+from losa_jax.utils.atomic_write import (
+    atomic_file,
+    atomic_folder,
+    refuse_others,
+)
 from losa_jax.weights import name_table
 from losa_jax.weights.checkpoint_file import (
     SAFETENSORS_DTYPES,
@@ -40,8 +44,7 @@ _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 DTYPES = {name: SAFETENSORS_DTYPES[code] for name, code in _CODES.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class BackboneInfo:
+class BackboneInfo(NamedTuple):
     """SHA-256 of the arrays file (hexadecimal); name of the checkpoint."""
 
     fingerprint: str
@@ -110,28 +113,14 @@ def open_backbone(folder: str | Path
             InputError) as error:
         raise InputError(f"{facts_path} cannot be read ({error!r}); convert "
                          "the checkpoint again") from error
-    open_safetensors(folder / ARRAYS_FILE)  # refuses damaged files
-    arrays = _memory_mapped(folder / ARRAYS_FILE)
+    tensors, _ = open_safetensors(folder / ARRAYS_FILE)
+    arrays = {name: tensor.read() for name, tensor in tensors.items()}
     wrong = {(name, array.shape) for name, array in arrays.items()} ^ set(
         expected_shapes(spec).items())
     if wrong:
         raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
                          f"{sorted(wrong)[:5]}; convert the checkpoint again")
     return spec, arrays, info
-
-
-def _memory_mapped(path: Path) -> dict[str, np.ndarray]:
-    """Returns read-only views: a slice reads only its part of the file."""
-    raw = np.asarray(np.memmap(path, np.uint8, mode="r"))
-    start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-    header = json.loads(raw[8:start].tobytes())
-    header.pop("__metadata__", None)
-    arrays = {}
-    for name, entry in header.items():
-        first, last = (start + offset for offset in entry["data_offsets"])
-        arrays[name] = raw[first:last].view(
-            SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return arrays
 
 
 def convert_backbone(source: str | Path, output: str | Path, *,
@@ -143,16 +132,14 @@ def convert_backbone(source: str | Path, output: str | Path, *,
       source: see `open_checkpoint`.
       output: the folder to make; a converted backbone there is replaced.
       dtype: to write, a key of `DTYPES`; None keeps the checkpoint's.
-      options: what no tensor shows: see `checkpoint_spec`.
+      options: see `checkpoint_spec`.
 
     Raises:
       InputError: lists every tensor that is missing, unexpected, of the
         wrong shape or not finite; nothing is written then.
     """
     output = Path(output)
-    if output.exists() and not _is_replaceable(output):
-        raise InputError(f"{output} exists and is no converted backbone: "
-                         "choose another --output")
+    refuse_others(output, "converted backbone", FACTS_FILE, ARRAYS_FILE)
     checkpoint = open_checkpoint(source)
     spec = checkpoint_spec(checkpoint, **options)
     expected = name_table.expected_source(spec)
@@ -176,15 +163,6 @@ def convert_backbone(source: str | Path, output: str | Path, *,
             "source": Path(source).name, "sha256": digest,
         }, indent=1) + "\n")
     return spec
-
-
-def _is_replaceable(output: Path) -> bool:
-    """Whether it is an empty folder, or has our two files and no others."""
-    if not output.is_dir():
-        return False
-    names = {path.name for path in output.iterdir()}
-    return not names or (
-        FACTS_FILE in names and names <= {FACTS_FILE, ARRAYS_FILE})
 
 
 def _dtypes(checkpoint: Checkpoint, expected: Mapping[str, Place],

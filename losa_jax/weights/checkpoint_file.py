@@ -31,15 +31,17 @@ class Tensor(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class _SafeTensor:
+class SafeTensor:
+    """A tensor in a .safetensors file, `offset` bytes from its start."""
+
     path: Path
-    name: str
-    shape: tuple[int, ...]
     dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
 
     def read(self) -> np.ndarray:
-        with safe_open(self.path, "np") as file:
-            return file.get_tensor(self.name)
+        """Returns a read-only map: a slice reads only its part of the file."""
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
 
 
 def open_file(path: Path) -> tuple[Any, str]:
@@ -78,7 +80,7 @@ def state_dict(content: Any, *wrappers: str
                     if isinstance(content.get(key), Mapping)), None)
         if key is None:
             return {str(name): value for name, value in content.items() if
-                    isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)
+                    isinstance(value, (LazyTensor, SafeTensor))}, tuple(keys)
         keys.append(key)
         content = content[key]
     return {}, ()
@@ -122,27 +124,29 @@ def _weight_files(path: Path) -> list[Path]:
     return [path / "model.safetensors"]
 
 
-def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def open_safetensors(path: Path
+                     ) -> tuple[dict[str, SafeTensor], dict[str, str]]:
     """Returns the unread tensors by name, and the metadata of the file.
 
     Raises:
       InputError: damaged, or a dtype that is not supported.
     """
-    tensors: dict[str, Tensor] = {}
     try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                part = file.get_slice(name)
-                dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
-                if dtype is None:
-                    raise InputError(f"{path}: tensor {name} has type "
-                                     f"{part.get_dtype()}, not supported: "
-                                     "save it as float32, float16 or "
-                                     "bfloat16")
-                tensors[name] = _SafeTensor(
-                    path, name, tuple(part.get_shape()), dtype)
+        with safe_open(path, "np"):  # checks the header and the file's size
+            pass
     except SafetensorError as error:
         raise InputError(f"{path}: not a complete safetensors file "
                          f"({error}); fetch it again") from error
-    return tensors, metadata
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+    metadata = header.pop("__metadata__", {})
+    for name, entry in header.items():
+        if entry["dtype"] not in SAFETENSORS_DTYPES:
+            raise InputError(f"{path}: tensor {name} has type "
+                             f"{entry['dtype']}, not supported: save it as "
+                             "float32, float16 or bfloat16")
+    return {name: SafeTensor(path, SAFETENSORS_DTYPES[entry["dtype"]],
+                             tuple(entry["shape"]),
+                             start + entry["data_offsets"][0])
+            for name, entry in sorted(header.items())}, metadata

@@ -81,10 +81,8 @@ def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
 
 def open_backbone(folder: str | Path
                   ) -> tuple[BackboneSpec, dict[str, np.ndarray], BackboneInfo]:
-    """Opens a converted backbone without reading its parameters.
-
-    Returns:
-      its spec; {parameter path: memory-mapped array}; and where it is from.
+    """Opens a converted backbone; returns its spec, {parameter path:
+    memory-mapped array}, and its origin.
 
     Raises:
       InputError: not such a folder, or its arrays do not fit its spec.
@@ -98,8 +96,7 @@ def open_backbone(folder: str | Path
             f"--output={folder}`")
     try:
         facts = json.loads(facts_path.read_text())
-        # The first folders name no family.
-        family = facts.get("family", "videomae")
+        family = facts.get("family", "videomae")  # not in old folders
         if facts["format_version"] != FORMAT_VERSION or (
                 family not in BACKBONES):
             raise InputError(f"format {facts['format_version']} of the family "
@@ -219,7 +216,7 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
         file.write(len(text).to_bytes(8, "little") + text)
         for name, place in places:
             tensor = checkpoint.tensors.get(name)
-            if tensor is None or tuple(tensor.shape) != place.shape:
+            if tensor is None or tensor.shape != place.shape:
                 continue  # among the problems already
             dtype = dtypes[place.rule.parameter]
             with np.errstate(over="ignore"):
@@ -238,10 +235,8 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
 
 def save_source(path: str | Path, spec: BackboneSpec,
                 params: Mapping[str, np.ndarray]) -> None:
-    """Writes flat parameters as .safetensors in the public layout.
-
-    The metadata of the file holds what no tensor shows.
-    """
+    """Writes flat parameters as .safetensors in the public layout, with
+    the fields that no tensor shows in the metadata."""
     with atomic_file(Path(path)) as temporary:
         save_file(name_table.source_tensors(spec, params), temporary,
                   metadata={"losa_jax": own_facts(spec)})

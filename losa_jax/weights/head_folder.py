@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_folder, refuse_others
-from losa_jax.weights.checkpoint_file import Tensor, open_file, state_dict
+from losa_jax.weights.checkpoint_file import open_file, state_dict
 from losa_jax.weights.head_names import from_public
 from losa_jax.weights.head_settings import infer_settings
+from losa_jax.weights.torch_pickle import Tensor
 
 ARRAYS_FILE = "head.safetensors"
 FACTS_FILE = "head.json"
@@ -25,15 +26,13 @@ FORMAT_VERSION = 1
 
 def open_head_tensors(path: str | Path, *, ema: bool = True
                       ) -> tuple[dict[str, Tensor], str] | None:
-    """Opens a checkpoint; returns None if it holds no head.
+    """Returns the unread tensors of a head by public name, and their key in
+    the file; None if the file holds no head.
 
     Args:
       path: see `open_file`.
-      ema: take the moving average, which the public programs evaluate, where
-        the file has it.
-
-    Returns:
-      the unread tensors by public name, and their key in the file.
+      ema: takes the moving average, which the public programs evaluate,
+        where the file has it.
     """
     path = Path(path)
     if path.is_dir():

@@ -169,8 +169,8 @@ FAULTS = (
           ("tests/models/heads/test_tridet.py",)),
     # --- The update -------------------------------------------------------
     Fault("the moving average follows a step late", STEP,
-          "ema=_moving_average(state.ema, trained, state.step, ema)",
-          "ema=_moving_average(state.ema, state.trained, state.step, ema)",
+          "ema=_moving_average(state.ema, trained,",
+          "ema=_moving_average(state.ema, state.trained,",
           TEST_STEP),
     Fault("every step draws the same dropout", STEP,
           "step_key = jax.random.fold_in(key, state.step)", "step_key = key",

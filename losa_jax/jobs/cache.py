@@ -72,8 +72,6 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                          "=True: otherwise a clip's features depend on the "
                          "start of its window")
     folder = Path(config.data.cache)
-    config = config.copy_and_resolve_references()
-    config.data.cache = ""  # this run reads the videos
     start_log(workdir)
     require_backbone(config)
     videos = load_videos(config, workdir, [

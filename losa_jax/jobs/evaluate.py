@@ -33,11 +33,11 @@ from losa_jax.distributed import processes, remote_workdir
 from losa_jax.distributed.global_batch import put_batch
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import (
+    SpreadWindows,
     VideoSegments,
     nms_settings,
     run_windows,
 )
-from losa_jax.inference.spread_windows import SpreadWindows
 from losa_jax.jobs.report import write_split_report
 from losa_jax.jobs.setup import (
     ANY_CLASS,

@@ -111,7 +111,8 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         _clips(config, mesh, settings) if settings.features == "clips"
         else _tokens(config, workdir, mesh, settings))
 
-    facts = {"what": settings.features, "width": extractor.width,
+    width = extractor.spec.width
+    facts = {"what": settings.features, "width": width,
              "dtype": settings.dtype, **clock, **extractor.facts}
     facts["pixels"] = {"size": config.augment.size,
                        "resize": config.augment.test_resize,
@@ -126,7 +127,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
     write(broken=broken)
     todo = [video for video in videos if not _is_complete(
         folder / f"{video.video_id}.npy",
-        (rows[video.video_id].length, extractor.width), dtype)]
+        (rows[video.video_id].length, width), dtype)]
     num_done, num_videos = map(sum, zip(*processes.gather(
         [len(videos) - len(todo), len(videos)]), strict=True))
     if num_done:
@@ -295,8 +296,8 @@ def _run(videos: Sequence[Video], rows: Mapping[str, Rows], folder: Path,
             if not isinstance(item, VideoEnd):
                 video = rows[name]
                 if number not in begun:
-                    begun[number] = np.empty((video.length, extractor.width),
-                                             np.float32)
+                    begun[number] = np.empty(
+                        (video.length, extractor.spec.width), np.float32)
                 place, vectors = video.place(item[0].window, item[1])
                 begun[number][place] = vectors
                 counted[number] += np.size(place)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -51,22 +52,21 @@ from losa_jax.training.checkpoint import (
     same_facts,
 )
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
-from losa_jax.training.diagnostics import gate_diagnostics, memory_diagnostics
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.feature_store import open_store
-from losa_jax.training.metric_writer import MetricWriter
+from losa_jax.training.metrics import (
+    MetricWriter,
+    gate_diagnostics,
+    memory_diagnostics,
+    parameter_table,
+)
 from losa_jax.training.restore import (
     RUN_FACTS,
     fresh_state,
     run_facts,
     run_schedule,
 )
-from losa_jax.training.state import (
-    TrainState,
-    parameter_table,
-    tree_size,
-)
-from losa_jax.training.step import make_moments_step
+from losa_jax.training.step import TrainState, make_moments_step
 from losa_jax.utils.run_files import (
     BROKEN_FILE,
     COST_FILE,
@@ -172,7 +172,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         if advice := clock.advice(config):
             bar.write(advice)
 
-    with (MetricWriter(workdir, step) as writer,
+    with (contextlib.closing(MetricWriter(workdir, step)) as writer,
           StopSignal(in_step=True) as stop,
           contextlib.closing(batches), checkpoints.awaited()):
         clock.restart()
@@ -295,8 +295,8 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
     """Writes cost.json: parameters, and XLA's memory of a step per device."""
     memory = compiled.memory_analysis()
     write_json(workdir / COST_FILE, {
-        "trained_parameters": tree_size(state.trained),
-        "frozen_parameters": tree_size(model.frozen),
+        "trained_parameters": optax.tree.size(state.trained),
+        "frozen_parameters": optax.tree.size(model.frozen),
         # Some backends do not report memory.
         "step_argument_bytes": memory and memory.argument_size_in_bytes,
         "step_temporary_bytes": memory and memory.temp_size_in_bytes})

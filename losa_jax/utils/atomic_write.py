@@ -66,6 +66,19 @@ def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
                         parent.rmdir()
 
 
+def refuse_others(folder: Path, what: str, *files: str) -> None:
+    """Raises InputError unless a folder may be replaced.
+
+    It may where it does not exist, is empty, or holds nothing but `files`,
+    with the first among them; `what` is its description in the message.
+    """
+    names = ({path.name for path in folder.iterdir()} if folder.is_dir()
+             else {folder.name} if folder.exists() else set())
+    if names and not (files[0] in names and names <= set(files)):
+        raise InputError(f"{folder} exists and is no {what}: choose another "
+                         "--output")
+
+
 def _replace_folder(new: Path, path: Path) -> None:
     # The old folder exists, by another name, until the new one is in place.
     retired = new.with_name(new.name + ".old")

@@ -89,9 +89,9 @@ def test_predict_without_model_code_finds_what_eval_finds(
 
 def test_any_number_of_windows_and_every_platform(run, folder):
     config, _ = run
-    model = load_exported(folder)
-    assert model.manifest["thresholds"] == {"clockwise": 0.25}
-    assert len(model.manifest["class_names"]) == 8
+    stored, predict_windows = load_exported(folder)
+    assert stored["thresholds"] == {"clockwise": 0.25}
+    assert len(stored["class_names"]) == 8
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["platforms"] == ["cpu", "tpu", "cuda"]
     program = exported.jax_export.deserialize(
@@ -102,9 +102,9 @@ def test_any_number_of_windows_and_every_platform(run, folder):
     assert (folder / "program.bin").stat().st_size < 20 * weights
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (3, 64, 32, 32, 3), np.uint8)
-    three = jax.device_get(model.predict_windows(
+    three = jax.device_get(predict_windows(
         {"frames": frames, "valid_samples": [64, 40, 64]}))
-    one = jax.device_get(model.predict_windows(
+    one = jax.device_get(predict_windows(
         {"frames": frames[1:2], "valid_samples": [40]}))
     assert three.class_scores is None and three.valid.sum() > 50
     for name in ("segments", "scores", "labels", "valid"):
@@ -129,7 +129,7 @@ def _edit(copy, **changes):
     (lambda copy: _edit(copy, format_version=0), "export the run again"),
     (lambda copy: _edit(copy, format="zip"), "not the manifest"),
     (lambda copy: _edit(copy, files={}),
-     "no entry weights.safetensors, program.bin"),
+     "no entry program.bin, weights.safetensors"),
     (lambda copy: (copy / "manifest.json").write_text("{"),
      "not the manifest"),
     (lambda copy: _edit(copy, platforms=["tpu", "cuda"]),

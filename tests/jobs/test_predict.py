@@ -37,10 +37,10 @@ def _built_once():
     """Making the network takes seconds, and it is the same each time."""
     built, real = {}, build.build_model
 
-    def build_model(config, num_classes, mesh):
-        key = json.dumps(config.to_dict()), num_classes
+    def build_model(config, num_classes, mesh, **options):
+        key = json.dumps([config.to_dict(), num_classes, options])
         if key not in built:
-            built[key] = real(config, num_classes, mesh)
+            built[key] = real(config, num_classes, mesh, **options)
         return built[key]
 
     with pytest.MonkeyPatch.context() as patch:

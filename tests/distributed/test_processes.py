@@ -22,8 +22,7 @@ assert (processes.count(), processes.index()) == (2, number)
 assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
     {"mine": [0]}, {"mine": [1] * 41}]
 assert processes.from_first(0.1 + number) == 0.1
-with processes.first_goes_first("write"), (
-        processes.first_goes_first("the others do not enter")):
+with processes.first_goes_first("write"):
     with open(folder / "order", "a") as file:
         file.write(str(number))
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from flax import nnx
 
+from benchmarks.common import videomae_torch
 from benchmarks.common.figures import interleaved, times_table, use_cores
 from losa_jax.models.backbones.sizes import SIZES, backbone_size
 from losa_jax.models.backbones.videomae import (
@@ -22,7 +23,6 @@ from losa_jax.models.backbones.videomae import (
     VideoMaeSpec,
 )
 from losa_jax.models.ops.params import Template, flatten
-from losa_jax.weights import torch_check
 from losa_jax.weights.name_table import source_tensors
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         clip).last)
     on_device = jax.device_put(params)
 
-    state = torch_check.as_torch(source_tensors(spec, flatten(params)))
+    state = videomae_torch.as_torch(source_tensors(spec, flatten(params)))
     blocks = [{name.removeprefix(f"blocks.{i}."): tensor
                for name, tensor in state.items()
                if name.startswith(f"blocks.{i}.")}
@@ -60,9 +60,9 @@ def main() -> None:
             spec.pixel_std, np.float32)
         pixels = torch.from_numpy(
             np.ascontiguousarray(np.moveaxis(pixels, -1, 1), np.float32))
-        x = torch_check.embed(state, pixels, spec)
+        x = videomae_torch.embed(state, pixels, spec)
         for block in blocks:
-            x = torch_check.block(block, x, spec)
+            x = videomae_torch.block(block, x, spec)
         return x.reshape(1, spec.clip_tokens, -1, spec.width).mean(2).numpy()
 
     with torch.inference_mode():

@@ -3,10 +3,9 @@
     python -m benchmarks.convert_memory [--backbone=vit_g] [--dtype=float16]
 
 Writes a made-up checkpoint (right shapes, random values) into a temporary
-folder, then converts it, converts it with --verify (which runs torch where
-the extra is installed), and loads it onto one device in bfloat16, each in a
-process of its own, and prints each one's peak resident size. The bound for
-converting is 1.3 times the file plus 1 GiB.
+folder, then converts it, converts it with --verify, and loads it onto one
+device in bfloat16, each in a process of its own, and prints the peak resident
+size of each. The bound for converting is 1.3 times the file plus 1 GiB.
 """
 
 import argparse
@@ -40,7 +39,7 @@ jax.block_until_ready(tree)
 
 
 def write_checkpoint(path: Path, spec: VideoMaeSpec, dtype: np.dtype) -> None:
-    """Random numbers in VideoMAEv2's layout, tensor by tensor."""
+    """Writes random numbers in VideoMAEv2's layout, tensor by tensor."""
     rng = np.random.default_rng(0)
     expected = expected_source(spec)
     header, offset = {}, 0
@@ -61,10 +60,10 @@ def write_checkpoint(path: Path, spec: VideoMaeSpec, dtype: np.dtype) -> None:
 
 
 def peak_gib(command: list[str]) -> tuple[float, float]:
-    """Peak resident GiB and seconds of a command.
+    """Returns the peak resident GiB and the seconds of a command.
 
     Raises:
-      RuntimeError: it failed.
+      RuntimeError: the command failed.
     """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

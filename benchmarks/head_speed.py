@@ -36,7 +36,7 @@ from losa_jax.training.step import (
     make_train_step,
 )
 from losa_jax.utils.xla_options import CPU_OPTIONS
-from losa_jax.weights.head_folder import from_public
+from losa_jax.weights.head_names import from_public
 
 WIDTH, CLASSES, LEVELS, WINDOW, HEADS = 512, 20, 6, 19, 4
 TOKENS, BATCH, ACTIONS = 2304, 2, 16

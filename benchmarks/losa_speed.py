@@ -29,9 +29,9 @@ from losa_jax.distributed import sharding
 from losa_jax.models.backbones.sizes import backbone_size
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.ops.params import flatten, nest
-from losa_jax.training import build
+from losa_jax.training import build, specs
 from losa_jax.utils.malloc import keep_freed_memory
-from losa_jax.weights.head_folder import from_public
+from losa_jax.weights.head_names import from_public
 from losa_jax.weights.name_table import source_tensors
 
 CLASSES = 20
@@ -103,7 +103,7 @@ class Pair:
             params = make_backbone(Path(folder) / "backbone", spec)
             made = make_step(config, CLASSES)
             model = self.model = made.model
-            adapter = build.make_adapter_spec(
+            adapter = specs.make_adapter_spec(
                 config, spec, model.tap_layers)
             self.torch_model = TorchLosa(spec, adapter, model.tap_layers,
                                          config.window.tokens)

@@ -1,4 +1,4 @@
-"""Frames a second of `predict` against its parts, each run alone.
+"""Compares the frames per second of `predict` with those of its parts.
 
     python -m benchmarks.predict_speed [--checkpoint=WORKDIR] [--rounds=3]
         [--videos=FOLDER]
@@ -6,15 +6,14 @@
 Interleaved, on the same videos, with the same threads:
 
 - predict: `losa_jax.jobs.predict.predict`, from files to files;
-- windows: what it reads (`WindowStream`), without a model;
-- Grain: the pipeline of training over as many windows, not augmented, which
-  decodes what windows share once for each of them;
-- step: the jitted model alone, on windows that are there already.
+- windows: reading the windows (`WindowStream`), without a model;
+- Grain: the training pipeline over as many windows, not augmented, which
+  decodes frames that windows share once per window;
+- step: the jitted model alone, on windows in memory.
 
-What `predict` can reach is the slower of `windows` and `step` where they
-have processors of their own (an accelerator), and their sum in time where
-they share them (a CPU). Prints frames a second, those of the videos that
-were read, and the ratios. Without --checkpoint the model is a random one.
+The bound for `predict` is the slower of `windows` and `step` on an
+accelerator, and the sum of their times on a CPU, which they share. Without
+--checkpoint the model has random weights.
 """
 
 import argparse
@@ -92,16 +91,16 @@ def _compare(arguments: argparse.Namespace, scratch: Path) -> None:
           f"{arguments.threads} threads, {localizer.batch_windows} windows "
           f"at once, on {jax.devices()[0].platform}; frames a second, "
           f"medians of {arguments.rounds} (smallest .. largest):")
-    for name, found in seconds.items():
+    for name, rounds in seconds.items():
         print(f"  {name:8s} {frames / middle[name]:8,.0f} "
-              f"({frames / max(found):,.0f} .. {frames / min(found):,.0f})")
+              f"({frames / max(rounds):,.0f} .. {frames / min(rounds):,.0f})")
     apart = max(middle["windows"], middle["step"])
-    print(f"predict / its slower part {apart / middle['predict']:.2f}; "
-          "/ both parts one after the other "
-          f"{(middle['windows'] + middle['step']) / middle['predict']:.2f}; "
-          f"/ Grain {middle['Grain'] / middle['predict']:.2f}; / Grain and "
-          "step one after the other "
-          f"{(middle['Grain'] + middle['step']) / middle['predict']:.2f}")
+    print("speed of predict relative to its slower part: "
+          f"{apart / middle['predict']:.2f} x; to both parts in sequence: "
+          f"{(middle['windows'] + middle['step']) / middle['predict']:.2f} x; "
+          f"to Grain: {middle['Grain'] / middle['predict']:.2f} x; to Grain "
+          "and step in sequence: "
+          f"{(middle['Grain'] + middle['step']) / middle['predict']:.2f} x")
 
 
 def _rendered(folder: Path, seconds: int) -> Path:
@@ -132,7 +131,7 @@ def _windows(videos: Sequence[Video], localizer: Localizer) -> None:
 
 def _grain(videos: Sequence[Video], num_windows: int, localizer: Localizer
            ) -> None:
-    """As many windows by the training pipeline, without augmentation."""
+    """Reads as many windows with the training pipeline."""
     config = localizer.config
     batch_windows = config.evaluate.batch_windows
     batches = iter(train_dataset(

@@ -1,14 +1,14 @@
-"""How a train step's time and memory grow: clips, taps, window length.
+"""Measures how a train step's time and memory grow with the input size.
 
     python -m benchmarks.scaling [--rounds=5] [--series=clips,taps,window]
 
-configs/quick.py's sizes (ViT of width 96 and depth 6, 64 pixels, LoSA) with a
-head of two levels, one window of made-up numbers, float32. `clips`: a window
-of so many clips, all in the backbone at once. `taps`: blocks that the
-adapters read, of 4 clips. `window`: frames, with 4 clips in the backbone at
-once, so that its share of the memory stays. Memory is XLA's account of what
-the compiled step needs beside parameters, optimizer state and batch.
-Exponents are least squares of the logarithms: 1 is growth in proportion.
+The model has the sizes of configs/quick.py (ViT of width 96 and depth 6, 64
+pixels, LoSA) and a head of two levels; the batch is one random window, in
+float32. The series are: `clips`, clips of a window, all in the backbone at
+once; `taps`, blocks that the adapter reads, with 4 clips; `window`, frames of
+a window, with 4 clips in the backbone at once. Memory is XLA's size of
+temporary buffers. Exponents are least-squares slopes of the logarithms: 1 is
+proportional growth.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def main() -> None:
                         for size, step in made.items()}
             mebibytes = [program.memory_analysis().temp_size_in_bytes
                          / 2 ** 20 for program in compiled.values()]
-            # The first round does not count.
-            seconds = {size: found[1:] for size, found in interleaved(
+            # The first round is a warm-up.
+            seconds = {size: times[1:] for size, times in interleaved(
                 {size: _runner(step, compiled[size]) for size, step
                  in made.items()}, arguments.rounds + 1).items()}
             medians = [statistics.median(seconds[size]) for size in sizes]
@@ -79,8 +79,7 @@ def make_config(series: str, size: int, backbone: Path):
     config.adapter.num_taps = size if series == "taps" else 3
     config.adapter.tap_layers = tuple(
         range(DEPTH - config.adapter.num_taps, DEPTH))
-    # The head's part does not grow with these alone, and a small one
-    # compiles in a third of the time.
+    # A small head compiles in a third of the time.
     config.head.num_levels, config.head.head_layers = 2, 2
     config.head.num_stem_blocks = config.head.num_embedding_convs = 1
     clips = {"clips": size, "taps": 4, "window": size // 16}[series]
@@ -90,7 +89,7 @@ def make_config(series: str, size: int, backbone: Path):
 
 
 def exponent(sizes, values) -> float:
-    """Slope of the line through the logarithms."""
+    """Returns the slope of the line through the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 

@@ -1,12 +1,12 @@
-"""Time to a run's first training step, with and without compiled programs.
+"""Measures the time to the first training step with compilation caches.
 
     python -m benchmarks.start_speed [--rounds=3]
 
 Renders six small videos and makes a small backbone, then starts
-`python -m losa_jax.main` in fresh processes: without the cache of compiled
-programs (LOSA_COMPILE_CACHE=off), with an empty one, with the filled one. A
-run is timed from its start until metrics.jsonl holds the first step. Imports
-alone are timed as well, so that the rest is data, compiling and the step.
+`python -m losa_jax.main` in fresh processes: without the compilation cache
+(LOSA_COMPILE_CACHE=off), with an empty one and with a filled one. The time is
+from the start of the process until metrics.jsonl holds the first step. The
+time of the imports alone is measured as well.
 """
 
 import argparse
@@ -51,8 +51,8 @@ def main() -> None:
 
 
 def make_set(folder: Path) -> list[str]:
-    """The flags of a small run: ViT of width 96 and depth 6, LoSA, one
-    epoch of two steps, nothing else to do."""
+    """Returns the flags of a small run: ViT of width 96 and depth 6, LoSA,
+    one epoch of two steps."""
     data_set.render_untrimmed_set(folder / "videos", num_training=4,
                                    num_testing=2, size=64, progress=False)
     spec = VideoMaeSpec(width=96, depth=6, heads=4, mlp_width=384,
@@ -67,10 +67,10 @@ def make_set(folder: Path) -> list[str]:
 
 
 def first_step(flags: list[str], workdir: Path, cache: str) -> float:
-    """Seconds from a run's start to its first step; the run is then ended.
+    """Returns the seconds from a run's start to its first step.
 
     Raises:
-      RuntimeError: it ended without one, or took too long.
+      RuntimeError: the run ended without a step, or took too long.
     """
     metrics = workdir / "metrics.jsonl"
     log = workdir.with_suffix(".log")
@@ -93,13 +93,13 @@ def first_step(flags: list[str], workdir: Path, cache: str) -> float:
                 time.sleep(0.01)
             return time.perf_counter() - started
         finally:
-            # To its end: what it compiles must reach the cache.
+            # Waits, because the cache is written until the end.
             run.terminate()
             run.wait()
 
 
 def imports() -> float:
-    """Seconds until a fresh process has imported all that training needs."""
+    """Returns the seconds in which a fresh process imports training."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import losa_jax.jobs.train"],
                    check=True)

@@ -1,7 +1,7 @@
 """Temporal action localization in JAX: LoSA adapters beside a frozen backbone.
 
-The public API is below; everything else is private by convention. Nothing is
-imported before its first use, so `import losa_jax` alone is quick.
+Names that are not in `__all__` are private. Each public name is imported at
+its first use, so `import losa_jax` is quick.
 """
 
 import importlib
@@ -27,7 +27,6 @@ __all__ = [
     "LadderAdapter", "LadderSpec", "LosaAdapter", "LosaSpec", "TriDet",
     "TriDetSpec", "evaluate", "load", "load_backbone"]
 
-# Where each public name is defined.
 _MODULES = {
     "ActionFormer": "models.heads.actionformer",
     "ActionFormerSpec": "models.heads.actionformer",

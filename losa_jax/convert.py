@@ -1,18 +1,19 @@
 """Weights in and out: python -m losa_jax.convert CHECKPOINT --output=DIR
 
-    --inspect            say what the checkpoint is, write nothing
-    --verify             read back what was written and compare every tensor
-    --dtype=NAME         float32, float16 or bfloat16; default: as it is
-    --heads, --frames, --image_size=H,W   what no tensor tells
+    --inspect            print what the checkpoint is, write nothing
+    --verify             read a backbone back, compare every tensor with the
+                         checkpoint, and run a random clip
+    --dtype=NAME         float32, float16 or bfloat16; default: unchanged
+    --heads, --frames, --image_size=H,W   what no tensor shows
     --no_ema             of a head's checkpoint, the weights themselves
+                         instead of their moving average
     --public_config=FILE   ActionFormer's or TriDet's YAML file, for what no
-                         tensor of a head tells
-    --to=torch           the other way: from a converted folder to the
-                         layout of the public code, .safetensors, or .pth
-                         where torch is installed
+                         tensor of a head shows
+    --to=torch           the reverse: from a converted folder to a
+                         .safetensors file in the layout of the public code
 
 Reads backbones (VideoMAE, VideoMAEv2, Hugging Face, OpenTAD) and heads
-(ActionFormer, TriDet, OpenTAD's copies, with their moving average).
+(ActionFormer, TriDet, OpenTAD's copies).
 
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
@@ -27,7 +28,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status."""
+    """Runs the command and returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m losa_jax.convert", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,18 +52,21 @@ def main(argv: list[str] | None = None) -> int:
             arguments.no_ema, arguments.public_config)):
         parser.error("--to=torch takes a converted folder and --output only")
     # Imported late, so that --help does not wait for jax.
-    from losa_jax.jobs.convert import Request, convert, to_torch
+    from losa_jax.jobs import convert
 
+    sizes = {"heads": arguments.heads, "clip_frames": arguments.frames,
+             "image_size": arguments.image_size}
+    ema = not arguments.no_ema
     try:
         if arguments.to == "torch":
-            to_torch(arguments.checkpoint, arguments.output)
+            convert.to_torch(arguments.checkpoint, arguments.output)
+        elif arguments.inspect:
+            convert.inspect(arguments.checkpoint, ema=ema, **sizes)
         else:
-            convert(Request(
-                arguments.checkpoint,
-                None if arguments.inspect else arguments.output,
-                arguments.verify, arguments.dtype, arguments.heads,
-                arguments.frames, arguments.image_size,
-                not arguments.no_ema, arguments.public_config))
+            convert.convert(
+                arguments.checkpoint, arguments.output,
+                verify=arguments.verify, dtype=arguments.dtype, ema=ema,
+                public_config=arguments.public_config, **sizes)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -98,8 +98,6 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
     """Returns the grid of one video under a sampling rule.
 
     Args:
-      fps: frames per second of the file.
-      frame_count: frames in the file.
       sampling: "stride" takes every `frame_stride`-th frame; "fps" takes
         `sample_fps` samples per second at any frame rate; "resize" spreads
         `window_samples` over the whole video (ActivityNet's recipe).
@@ -130,10 +128,6 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
     i * stride_frames + clip_frames / 2 (ActionFormer).
 
     Args:
-      fps, frame_count: of the video.
-      num_features: in the file.
-      stride_frames: from one clip to the next.
-      clip_frames: of a clip.
       resized_to: features are interpolated to so many, which then share the
         whole stretch that the clips cover (ActionFormer's ActivityNet
         recipe); 0 leaves them as they are.
@@ -154,7 +148,6 @@ def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
 
     Args:
       seconds: any shape, seconds from the start of the video.
-      grid: the video's samples.
       first_sample: the sample at which the window starts.
       samples_per_token: samples that one token of the head stands for.
     """
@@ -173,18 +166,14 @@ def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
 
 def frame_span(start_seconds: float, end_seconds: float, fps: float,
                frame_count: int) -> tuple[int, int]:
-    """Returns the frames of a stretch: (first, one past the last), at least
-    one."""
+    """Returns the frames (first, one past the last) of a stretch."""
     first = min(max(0, round(start_seconds * fps)), frame_count - 1)
     return first, min(max(first + 1, round(end_seconds * fps)), frame_count)
 
 
 def clip_edges(num_samples: int, clip_samples: int) -> range:
-    """Returns the first samples of a window's clips.
-
-    Raises:
-      InputError: the window does not hold whole clips.
-    """
+    """Returns the first samples of a window's clips; InputError if the window
+    does not hold whole clips."""
     if num_samples % clip_samples:
         smaller = num_samples // clip_samples * clip_samples
         raise InputError(

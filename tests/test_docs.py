@@ -17,7 +17,7 @@ from configs import common, custom
 from losa_jax import main
 from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.training.build import (
+from losa_jax.training.specs import (
     choose_tap_layers,
     make_adapter_spec,
     make_head_spec,

@@ -21,7 +21,7 @@ from losa_jax.models.backbones.base import (
 )
 from losa_jax.models.ops.layers import Linear
 from losa_jax.models.ops.taps import shape_tap
-from losa_jax.weights.name_table import LINEAR, SAME, Renamed, Rule, rename
+from losa_jax.weights.rules import LINEAR, SAME, Rule, rename
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +101,8 @@ def recognizes(names):
     return any("layers.0." in name for name in names)
 
 
-def rename_tensors(tensors, config):
-    return Renamed(rename(tensors, [(r"module\.(.*)", r"\1")]), {}, (),
-                   "toy's")
+def rename_tensors(tensors, config, notes):
+    return rename(tensors, [(r"module\.(.*)", r"\1")]), {}
 
 
 def infer_spec(tensors, *, patch=None, clip_frames=None, image_size=None):

@@ -128,7 +128,7 @@ FAULTS = (
           'np.searchsorted(tap_layers, numbers, side="right")',
           TEST_BACKBONE),
     Fault("the chosen taps stop before the last block",
-          "losa_jax/training/build.py",
+          "losa_jax/training/specs.py",
           "tuple(depth - 1 - round((count - 1 - i) * half / count)",
           "tuple(depth - 1 - round((count - i) * half / count)",
           ("tests/training/test_build.py",)),
@@ -190,11 +190,9 @@ FAULTS = (
           "max(warmup_steps - 1, 1)", "max(warmup_steps, 1)",
           TEST_OPTIMIZER),
     Fault("a resumed run starts with a fresh optimizer", TRAIN,
-          "        state, saved = checkpoints.restore(\n"
-          "            LAST, abstract_state(state), batches)\n",
+          "        state, saved = checkpoints.restore(LAST, state, batches)\n",
           "        fresh = state.optimizer\n"
-          "        state, saved = checkpoints.restore(\n"
-          "            LAST, abstract_state(state), batches)\n"
+          "        state, saved = checkpoints.restore(LAST, state, batches)\n"
           "        state = state.replace(optimizer=fresh)\n", GOES_ON),
     Fault("a checkpoint counts the batch that was read ahead",
           "losa_jax/training/device_prefetch.py",

@@ -16,7 +16,7 @@ from losa_jax.distributed import sharding
 from losa_jax.jobs.setup import store_config
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training import build
-from losa_jax.training.checkpoint import BEST, Checkpoints
+from losa_jax.training.checkpoint import Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import expected_shapes
@@ -43,8 +43,7 @@ def write_random_run(folder: Path, *, depth: int = 6) -> Path:
     model = build.build_model(config, NUM_CLASSES, mesh)
     state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(BEST, 1, state, {
-        **run_facts(config, names, model), "best_map": 0.0})
+    checkpoints.save(1, state, run_facts(config, names, model), best_map=0.0)
     checkpoints.close()
     store_config(config, workdir)
     return workdir

@@ -1,4 +1,4 @@
-"""Encoders that turn clips and windows of videos into feature vectors."""
+"""Turns clips and windows of videos into feature vectors."""
 
 import dataclasses
 import functools
@@ -19,23 +19,19 @@ from losa_jax.inference.load import Run
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.ops.params import Tree, flatten, nest
-from losa_jax.training import build
-from losa_jax.training.encoder import (
-    compute_dtype,
-    frozen_dtype,
-    frozen_encoder,
-)
+from losa_jax.training import specs
+from losa_jax.training.encoder import frozen_dtype, frozen_encoder
 from losa_jax.utils.xla_options import compiler_options
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """How windows become features, and facts for their record.
+    """How windows become features.
 
     Attributes:
       spec: of the backbone.
-      width: channels.
-      encode: a batch of windows to [b, width] or, a vector a token,
+      width: channels of the features.
+      encode: a batch of windows to a vector per clip [b, width] or per token
         [b, t, width].
       facts: for the record.
     """
@@ -55,29 +51,29 @@ def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
     Raises:
       InputError: a key that does not fit the backbone.
     """
-    spec, flat, info = build.configured_backbone(config)
+    spec, flat, info = specs.configured_backbone(config)
     if not spec.clip_pooling:
         raise InputError(
             f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
             "gives no vector for a whole clip: set "
             "--features=last")
-    dtype = compute_dtype(config.backbone.dtype)
+    dtype = specs.compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)
 
     @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def encode(frozen, clips):
         if normalization == "zero_one":
-            # What the backbone will take off again.
+            # Cancels the backbone's own normalization.
             clips = (clips.astype(jnp.float32) / 255
                      * jnp.asarray(spec.pixel_std)
                      + jnp.asarray(spec.pixel_mean))
         return template.bind(frozen).mean_features(clips, dtype)
 
-    clips_apart = NamedSharding(mesh, PartitionSpec("data"))
+    sharded = NamedSharding(mesh, PartitionSpec("data"))
 
     def encode_batch(inputs):
-        return encode(frozen, jax.device_put(inputs["frames"], clips_apart))
+        return encode(frozen, jax.device_put(inputs["frames"], sharded))
 
     return Extractor(spec, spec.width, encode_batch, {
         "pooling": spec.clip_pooling,
@@ -87,14 +83,10 @@ def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
 
 
 def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
-    """A vector a token of the windows of a run.
+    """Returns an extractor of one vector per token.
 
-    Args:
-      run: gives what its head reads, standardized and with adapters; None
-        the spatial mean of the backbone's last block.
-
-    Raises:
-      InputError: a key that does not fit the backbone.
+    It is the input of the run's head, standardized and with adapters, or
+    without a run the spatial mean of the backbone's last block.
     """
     facts: dict[str, Any] = {}
     if run is not None:
@@ -109,8 +101,8 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
         facts["run"] = {"kind": config.adapter.kind, "step": int(state.step),
                         "fingerprint": tree_fingerprint(state.ema)}
     else:
-        spec, flat, info = build.configured_backbone(config)
-        build.check_window(config, spec)
+        spec, flat, info = specs.configured_backbone(config)
+        specs.check_window(config, spec)
         facts["pooling"] = spec.last_pooling
         encoder = frozen_encoder(config, spec, flat, (), mesh)
         encode, detector = encoder.encode, None
@@ -138,7 +130,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
 
 
 def pixel_facts(normalization: str, spec: BackboneSpec) -> dict[str, Any]:
-    """What becomes of a pixel of 0 .. 255."""
+    """Returns how pixels of 0 .. 255 are normalized."""
     if normalization == "zero_one":
         return {"normalization": "pixel / 255"}
     return {"normalization": "(pixel - mean) / std",
@@ -146,7 +138,7 @@ def pixel_facts(normalization: str, spec: BackboneSpec) -> dict[str, Any]:
 
 
 def tree_fingerprint(tree: Tree) -> str:
-    """SHA-256 of names and numbers, hexadecimal."""
+    """Returns the hexadecimal SHA-256 of a tree's names and values."""
     digest = hashlib.sha256()
     for name, leaf in sorted(flatten(tree).items()):
         array = np.ascontiguousarray(jax.device_get(leaf))

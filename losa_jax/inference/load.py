@@ -1,6 +1,6 @@
-"""Finished runs and exported folders, loaded for use.
+"""Loads finished runs and exported folders.
 
-`load` gives a `Localizer` of either. `load_run` gives the network and state
+`load` returns a `Localizer` for either. `load_run` returns the model and state
 of a run, for jobs that do something else with it.
 """
 
@@ -19,11 +19,16 @@ from ml_collections import ConfigDict
 from losa_jax.detection.thresholds import DEFAULT_THRESHOLD
 from losa_jax.distributed import remote_workdir
 from losa_jax.errors import InputError
-from losa_jax.inference.exported import is_exported, load_exported
+from losa_jax.inference.exported import (
+    PROGRAM_FILE,
+    WEIGHTS_FILE,
+    is_exported,
+    load_exported,
+)
 from losa_jax.inference.localizer import Localizer
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
 
-if TYPE_CHECKING:  # an exported folder runs without code of the model
+if TYPE_CHECKING:  # exported folders run without the code of the model
     from jax.sharding import Mesh
 
     from losa_jax.training.build import Model
@@ -35,10 +40,10 @@ class Run:
     """A trained run.
 
     Attributes:
-      config: as the run was built here.
+      config: with which the model was built.
       model, state: on the mesh.
       class_names: in label order.
-      which: checkpoint that it is from, "best" or "last".
+      which: checkpoint that was restored, "best" or "last".
     """
 
     config: Any
@@ -50,18 +55,11 @@ class Run:
 
 def load_run(workdir: Path, config: Any, mesh: "Mesh", *,
              which: str = "best") -> Run:
-    """A checkpoint of a work directory with a backbone that reads videos.
-
-    Args:
-      workdir: of the run.
-      config: its settings (`read_config`), or those of the command line,
-        which must be of the same model.
-      mesh: to load onto.
-      which: checkpoint, "best" or "last"; "last" where there is no best yet.
+    """Loads a checkpoint with a backbone that reads videos.
 
     Raises:
-      InputError: there is none, it is of another config, or it reads
-        features.
+      InputError: there is no checkpoint, it does not fit the config, or it
+        reads features.
     """
     from losa_jax.training.build import build_model
     from losa_jax.training.checkpoint import BEST, LAST, Checkpoints
@@ -71,19 +69,16 @@ def load_run(workdir: Path, config: Any, mesh: "Mesh", *,
         raise InputError(f"checkpoint {which!r}: choose {BEST} or {LAST}")
     if config.features.folder:
         raise InputError(
-            f"{workdir}: this run reads files of features, not videos: it "
-            "cannot be used on videos without the network that made them")
+            f"{workdir}: this run reads files of features, not videos: use "
+            "a run with a backbone")
     if not remote_workdir.checkpoints_folder(workdir).is_dir():
         raise InputError(f"--workdir={workdir} holds no run: name the "
                          "folder of a run, or train first (--mode=train)")
     checkpoints = Checkpoints(workdir)
-    try:
-        saved = which if checkpoints.latest_step(which) is not None else LAST
-        class_names = tuple(checkpoints.facts(saved)["class_names"])
-    finally:
-        checkpoints.close()
-    # The head's start and the cache served the training only.
+    class_names = tuple(checkpoints.facts()["class_names"])
+    checkpoints.close()
     building = config.copy_and_resolve_references()
+    # Only training uses the head's initialization and the cache.
     building.head.checkpoint = building.data.cache = ""
     model = build_model(building, len(class_names), mesh)
     state, which = restore_run(config, workdir, which, model, mesh,
@@ -93,30 +88,30 @@ def load_run(workdir: Path, config: Any, mesh: "Mesh", *,
 
 def load(folder: str | Path, *, which: str = "best", backbone: str = "",
          batch_windows: int = 0, num_threads: int = 0) -> Localizer:
-    """A finished model, ready for any video.
+    """Loads a finished model that localizes actions in any video.
 
     >>> model = load("runs/quick")
     >>> for action in model("video.mp4"):
     ...     print(action.label, action.start_seconds, action.end_seconds)
 
     Args:
-      folder: work directory of a run, or what --mode=export made of it.
-      which: checkpoint of a run, "best" (by mAP) or "last"; "best" is the
-        last where there is no best yet.
-      backbone: folder of the converted backbone, where it is not any more
-        where the run's config.json says; "" takes that.
-      batch_windows: windows that run at once, in place of
-        config.evaluate.batch_windows; 0 keeps it.
-      num_threads: that decode, in place of config.data.num_threads; 0 keeps
-        it.
+      folder: work directory of a run, or the output of --mode=export.
+      which: checkpoint of a run, "best" (by mAP) or "last"; without a best
+        checkpoint both are the last.
+      backbone: folder of the converted backbone; "" takes the one in the
+        run's config.json.
+      batch_windows: windows that run at once; 0 keeps
+        config.evaluate.batch_windows.
+      num_threads: threads that decode; 0 keeps config.data.num_threads.
 
     Returns:
-      a `Localizer`: called with a video's path, it gives a list of
-      `losa_jax.Detection`; `class_names` and `thresholds` say what it knows.
+      a `Localizer`. Called with the path of a video it returns a list of
+      `losa_jax.Detection`; its `class_names` and `thresholds` describe the
+      classes.
 
     Raises:
-      InputError: no finished run, one that reads files of features instead
-        of videos, a missing backbone, or `backbone` or `which` given for an
+      InputError: the folder holds no finished run or one that reads features,
+        the backbone is missing, or `backbone` or `which` is given for an
         exported folder.
     """
     folder = Path(folder)
@@ -128,13 +123,13 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
                 "work directory of the run")
         return _exported_localizer(folder, batch_windows, num_threads)
     config = read_config(folder)
-    _overrule(config, batch_windows, num_threads)
+    _override(config, batch_windows, num_threads)
     if backbone:
         config.backbone.checkpoint = backbone
     return _run_localizer(folder, config, which)
 
 
-def _overrule(config: ConfigDict, batch_windows: int, num_threads: int
+def _override(config: ConfigDict, batch_windows: int, num_threads: int
               ) -> None:
     if batch_windows:
         config.evaluate.batch_windows = batch_windows
@@ -146,13 +141,15 @@ def _overrule(config: ConfigDict, batch_windows: int, num_threads: int
 
 def _exported_localizer(folder: Path, batch_windows: int, num_threads: int
                         ) -> Localizer:
-    model = load_exported(folder)
-    config = ConfigDict(model.settings)
-    _overrule(config, batch_windows, num_threads)
-    return Localizer(
-        config, model.class_names, model.thresholds,
-        identity_of(config, model.class_names, model.checksums),
-        config.evaluate.batch_windows, model.predict_windows)
+    manifest, predict_windows = load_exported(folder)
+    config = ConfigDict(manifest["settings"])
+    _override(config, batch_windows, num_threads)
+    class_names = tuple(manifest["class_names"])
+    checksums = [manifest["files"][name]["sha256"]
+                 for name in (WEIGHTS_FILE, PROGRAM_FILE)]
+    return Localizer(config, class_names, manifest["thresholds"],
+                     identity_of(config, class_names, checksums),
+                     config.evaluate.batch_windows, predict_windows)
 
 
 def _run_localizer(workdir: Path, config: ConfigDict, which: str
@@ -164,10 +161,9 @@ def _run_localizer(workdir: Path, config: ConfigDict, which: str
     if not config.features.folder and not (
             Path(config.backbone.checkpoint) / FACTS_FILE).is_file():
         raise InputError(
-            f"{workdir}: the backbone that it was trained with is not in "
-            f"{config.backbone.checkpoint} (counted from the current "
-            "folder): name its folder with --backbone=FOLDER")
-    # The devices here, not those of the training.
+            f"{workdir}: its backbone is not in {config.backbone.checkpoint} "
+            "(relative to the current folder): give --backbone=FOLDER")
+    # The devices of this machine, not those of training.
     config.mesh.data = config.mesh.clip = config.mesh.fsdp = 0
     mesh = build.build_mesh(config)
     run = load_run(workdir, config, mesh, which=which)
@@ -178,20 +174,16 @@ def _run_localizer(workdir: Path, config: ConfigDict, which: str
         batch = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
         return step(parameters, statistics, run.model.frozen, batch)
 
+    weights = [run.model.fingerprint,
+               *map(_checksum, jax.tree.leaves((parameters, statistics)))]
     return Localizer(
         run.config, run.class_names, read_thresholds(workdir),
-        identity_of(run.config, run.class_names, (
-            run.model.fingerprint,
-            *map(_checksum, jax.tree.leaves((parameters, statistics))))),
+        identity_of(run.config, run.class_names, weights),
         run.config.evaluate.batch_windows, predict_windows)
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The settings that a run was made with.
-
-    Raises:
-      InputError: the folder holds no run.
-    """
+    """Reads the settings of a run; raises InputError without one."""
     path = workdir / CONFIG_FILE
     if not path.is_file() or not (workdir / "checkpoints").is_dir():
         raise InputError(
@@ -200,12 +192,12 @@ def read_config(workdir: Path) -> ConfigDict:
     try:
         return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a run's settings ({error})"
+        raise InputError(f"{path}: not the settings of a run ({error})"
                          ) from error
 
 
 def read_thresholds(workdir: Path) -> dict[str, float]:
-    """{class: score of best F1}; empty where a run has not measured any."""
+    """Returns {class: score of best F1}, empty where none were measured."""
     path = workdir / THRESHOLDS_FILE
     if not path.is_file():
         return {}
@@ -215,19 +207,12 @@ def read_thresholds(workdir: Path) -> dict[str, float]:
                 for name, entry in content.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not the thresholds of a run ({error!r}): "
-                         "delete it to use "
-                         f"{DEFAULT_THRESHOLD}") from error
+                         f"delete it to use {DEFAULT_THRESHOLD}") from error
 
 
 def identity_of(config: ConfigDict, class_names: Sequence[str],
                 weights: Sequence[Any]) -> str:
-    """Hash of all that decides the detections of a video.
-
-    Args:
-      config: of the run.
-      class_names: in label order.
-      weights: fingerprints of the parameters.
-    """
+    """Returns a hash of everything that decides the detections of a video."""
     evaluate = {key: value for key, value in config.evaluate.items()
                 if key not in ("batch_windows", "checkpoint", "output",
                                "tiou_thresholds")}

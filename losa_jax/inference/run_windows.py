@@ -1,47 +1,36 @@
-"""Runs a model over windows of videos: the one engine of all jobs.
-
-Evaluation, prediction, live prediction, caching and extraction differ in
-their windows (a `WindowStream`), in the compiled step, and in what they do
-with the output of each window.
-"""
+"""Runs a model over windows of videos, for all jobs that do so."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import jax
 
-from losa_jax import timeline
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.stream import (
-    VideoEnd,
-    WindowBatch,
-    WindowRow,
-)
+from losa_jax.data.windows.stream import VideoEnd, WindowBatch, WindowRow
 from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Segments, in_seconds, joined
 from losa_jax.errors import fields_as_keys
-
-# A batch's inputs, on the host, to any pytree of arrays [b, ...].
-Step = Callable[[Inputs], Any]
+from losa_jax.timeline import SampleGrid
 
 
-def run_windows(step: Step, batches: Iterable[WindowBatch], *,
-                output_rows: Sequence[int] | None = None,
+def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
+                *, output_rows: Sequence[int] | None = None,
                 is_ahead: bool = True
                 ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
-    """The step's output for every window, and the end of every video.
+    """Yields the step's output for each window, and the end of each video.
 
     Args:
-      step: may return before its result is there.
+      step: a batch's inputs on the host to a pytree of arrays [b, ...]; may
+        return before the result is computed.
       batches: of a `WindowStream`.
-      output_rows: rows of the output that belong to the batch's rows, where
-        the step gives those of other processes too; None: the same ones.
-      is_ahead: the device works on one batch while the next is read. False
-        waits for each result at once, as a live video needs it.
+      output_rows: rows of the output for the rows of the batch, where the
+        output also has rows of other processes.
+      is_ahead: read the next batch while the device computes; False waits
+        for each result, as live videos need it.
 
     Yields:
-      (window, its output, arrays on the host), then a `VideoEnd` behind the
-      last window of a video.
+      (window, its output on the host), and a `VideoEnd` after the last window
+      of a video.
     """
     def finish(batch: WindowBatch, output: Any
                ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
@@ -70,37 +59,29 @@ def run_windows(step: Step, batches: Iterable[WindowBatch], *,
 class VideoSegments:
     """Collects the segments of windows until their video ends."""
 
-    def __init__(self, grids: Sequence[timeline.SampleGrid],
-                 samples_per_token: float):
-        """
-        Args:
-          grids: samples of each video.
-          samples_per_token: samples that a token of the head stands for.
-        """
-        self._grids, self._samples_per_token = grids, samples_per_token
+    def __init__(self, grids: Sequence[SampleGrid], window: Any):
+        """`grids` are the samples of each video, `window` the section."""
+        self._grids = grids
+        self._samples_per_token = window.samples / window.tokens
         self._parts: dict[int, list[Segments]] = {}
 
     def add(self, row: WindowRow, segments: Segments) -> None:
-        """Takes those of one window, in tokens."""
+        """Adds the segments of a window, in tokens."""
         self._parts.setdefault(row.video_number, []).append(
             self.in_seconds(row, segments))
 
     def in_seconds(self, row: WindowRow, segments: Segments) -> Segments:
-        """Those of one window on the clock of its video."""
+        """Returns the segments of a window in seconds of its video."""
         return in_seconds(segments, self._grids[row.video_number],
                           row.window.first_sample, self._samples_per_token)
 
     def take(self, video_number: int) -> Segments:
-        """All of a video; none are left here."""
+        """Removes and returns the segments of a video."""
         return joined(self._parts.pop(video_number, []))
 
 
 def nms_settings(evaluate: Any, max_kept: int | None = None) -> NmsSettings:
-    """Those of the config section `evaluate`.
-
-    Args:
-      max_kept: in place of its max_detections.
-    """
+    """Returns the settings of NMS; `max_kept` replaces max_detections."""
     with fields_as_keys(NmsSettings, "config.evaluate", method="nms",
                         per_class="nms_per_class", sigma="nms_sigma",
                         iou_threshold="nms_iou_threshold",

@@ -1,8 +1,8 @@
-"""The test windows of a data set, spread over the processes of a run.
+"""Distributes the test windows of a data set over the processes of a run.
 
-All processes run the same program on the same global batches; each reads the
-windows of the rows that its devices hold. Where the clips of a window are
-spread over processes, all of these read the window and must see the same file.
+All processes run the same program on the same global batches, and each reads
+the windows of the rows that its devices hold. Where the clips of a window are
+on several processes, each of them reads the window.
 """
 
 import collections
@@ -33,13 +33,13 @@ from losa_jax.distributed.global_batch import (
 
 
 class SpreadWindows:
-    """Test windows of videos in batches of this process's rows.
+    """Test windows of videos, in batches of this process's rows.
 
     Attributes:
-      output_rows: of the global batch, that this process reads.
+      output_rows: rows of the global batch that this process reads.
       own_videos: numbers of the videos whose results this process keeps.
-      num_batches: of windows, the same in every process; one without
-        windows may follow.
+      num_batches: batches with windows, the same in every process; a batch
+        without windows may follow.
     """
 
     def __init__(self, videos: Sequence[Video], reader: WindowReader,
@@ -58,7 +58,7 @@ class SpreadWindows:
         shares = share_videos([len(items) for items in windows], every)
         process = jax.process_index()
         self._lanes: list[tuple[Lane, list[int]]] = [
-            # Few lengths, each of which is compiled once: one by one.
+            # By length, because each length is compiled once.
             (lane, sorted(share, key=self._lengths.__getitem__))
             for lane, share in zip(every, shares, strict=True)
             if process in lane.holders]
@@ -71,7 +71,7 @@ class SpreadWindows:
 
     def __iter__(self) -> Generator[WindowBatch]:
         with contextlib.ExitStack() as stack:
-            sources = [stack.enter_context(contextlib.closing(_planned(
+            streams = [stack.enter_context(contextlib.closing(_planned(
                 iter(WindowStream(
                     share, self._windows_of, batch_windows=len(lane.rows),
                     num_threads=max(1, self._num_threads
@@ -80,11 +80,11 @@ class SpreadWindows:
                     num_readers=None if len(lane.holders) == 1 else 1)),
                 self._plan, self._empty(len(lane.rows)))))
                 for lane, share in self._lanes]
-            yield from _joined(sources, [lane.rows for lane, _ in self._lanes],
+            yield from _joined(streams, [lane.rows for lane, _ in self._lanes],
                                self.output_rows)
 
     def _empty(self, count: int) -> Callable[[int], Inputs]:
-        """Samples of a window to the inputs of so many rows of padding."""
+        """Returns a window's samples to inputs of `count` padding rows."""
         @functools.cache
         def make(length: int) -> Inputs:
             inputs = {name: np.zeros((count, *array.shape), array.dtype)
@@ -96,7 +96,7 @@ class SpreadWindows:
 
 def _plan(windows: Sequence[Sequence[Any]], every: Sequence[Lane],
           shares: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """(samples of a window, number of global batches), rising."""
+    """Returns (samples of a window, number of global batches), ascending."""
     most: collections.Counter[int] = collections.Counter()
     for lane, share in zip(every, shares, strict=True):
         counts = collections.Counter(
@@ -107,38 +107,38 @@ def _plan(windows: Sequence[Sequence[Any]], every: Sequence[Lane],
     return sorted(most.items())
 
 
-def _planned(source: Generator[WindowBatch], plan: Sequence[tuple[int, int]],
+def _planned(stream: Generator[WindowBatch], plan: Sequence[tuple[int, int]],
              empty: Callable[[int], Inputs]) -> Generator[WindowBatch]:
-    """The batches, and padding where a lane has fewer than planned."""
-    with contextlib.closing(source):
-        held = next(source, None)
+    """Yields the batches, with padding where fewer come than planned."""
+    with contextlib.closing(stream):
+        held = next(stream, None)
         for length, count in plan:
             for _ in range(count):
                 row = held.rows[0] if held is not None and held.rows else None
                 if held is not None and row is not None and (
                         row.window.num_samples == length):
                     yield held
-                    held = next(source, None)
+                    held = next(stream, None)
                 else:
                     inputs = empty(length)
                     rows = (None,) * len(inputs["valid_samples"])
                     yield WindowBatch(inputs, rows, ())
         if held is not None and held.rows:
-            raise RuntimeError("windows are read that were not planned: "
+            raise RuntimeError("windows were read that were not planned: "
                                f"{held.rows}")
-        # Videos that ended without a further window.
+        # The ends of videos without a further window.
         yield held or WindowBatch({}, (), ())
 
 
-def _joined(sources: Sequence[Iterable[WindowBatch]],
+def _joined(streams: Sequence[Iterable[WindowBatch]],
             rows: Sequence[Sequence[int]], local: Sequence[int]
             ) -> Generator[WindowBatch]:
-    """The batches of several lanes as one of all rows of this process."""
-    if len(sources) == 1:
-        yield from sources[0]
+    """Yields the batches of several lanes as one of this process's rows."""
+    if len(streams) == 1:
+        yield from streams[0]
         return
     places = [[local.index(row) for row in some] for some in rows]
-    for parts in zip(*sources, strict=True):
+    for parts in zip(*streams, strict=True):
         ended = tuple(end for part in parts for end in part.ended)
         if not parts[0].inputs:
             yield WindowBatch({}, (), ended)

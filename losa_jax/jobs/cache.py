@@ -40,7 +40,7 @@ from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import run_windows
 from losa_jax.jobs.setup import load_videos, start_log
-from losa_jax.training import build
+from losa_jax.training import specs
 from losa_jax.training.encoder import Encoder, frozen_encoder
 from losa_jax.training.feature_store import cache_dtype, cache_facts
 from losa_jax.utils.xla_options import compiler_options
@@ -121,8 +121,8 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
                   ) -> tuple[Encoder, str]:
     """Returns the frozen encoder and the name of its taps in the cache."""
-    spec, flat, _ = build.configured_backbone(config)
-    build.check_window(config, spec)
+    spec, flat, _ = specs.configured_backbone(config)
+    specs.check_window(config, spec)
     # A cache of every patch keeps the blocks' outputs unchanged.
     is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
     encoder = frozen_encoder(config, spec, flat, tuple(facts["tap_layers"]),

@@ -99,9 +99,8 @@ class Evaluator:
         failed: set[str] = set()
         merged: dict[str, list[Detection]] = {}
         own = set(windows.own_videos)
-        settings = self._config.window
         segments = VideoSegments([video.grid for video in videos],
-                                 settings.samples / settings.tokens)
+                                 self._config.window)
         bar = tqdm(total=windows.num_batches, desc="evaluating", unit="batch",
                    leave=False)
 

@@ -25,8 +25,8 @@ from losa_jax.jobs.setup import start_log
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops.attention import portable
 from losa_jax.models.ops.params import flatten, nest
-from losa_jax.training.build import decode_settings
 from losa_jax.training.restore import plain
+from losa_jax.training.specs import decode_settings
 from losa_jax.training.step import make_predict_step
 
 

@@ -75,7 +75,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
             localizer.class_names, nms_settings(config.evaluate),
             memory_seconds=float(
                 video.grid.seconds_from_samples(window.samples)))
-        segments = VideoSegments([video.grid], window.samples / window.tokens)
+        segments = VideoSegments([video.grid], window)
 
         def write(rows: list[Detection]) -> int:
             shown = localizer.shown(rows, threshold)

@@ -33,17 +33,16 @@ from losa_jax.jobs.setup import DataSet, load_data, start_log, store_config
 from losa_jax.models.backbones.sizes import backbone_size, requested_family
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, flatten, parameters
-from losa_jax.training.build import backbone_keys, backbone_request
 from losa_jax.training.calibrate import calibrate
 from losa_jax.training.checkpoint import (
     LAST,
     Checkpoints,
-    abstract_state,
     same_facts,
 )
 from losa_jax.training.metric_writer import MetricWriter
 from losa_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from losa_jax.training.restore import plain
+from losa_jax.training.specs import backbone_keys, backbone_request
 from losa_jax.weights.backbone_folder import convert_backbone, save_source
 
 logger = logging.getLogger(__name__)
@@ -159,8 +158,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
     state = jax.device_put((params, optimizer.init(params)),
                            sharding.replicated(mesh))
     if checkpoints.latest_step() is not None:
-        state, saved = checkpoints.restore(LAST, abstract_state(state),
-                                           batches)
+        state, saved = checkpoints.restore(LAST, state, batches)
         same_facts(saved, facts, tuple(facts), workdir,
                    f"delete {workdir}")
         start = checkpoints.latest_step() or 0
@@ -213,7 +211,7 @@ def pretrain(config: Any, workdir: Path | None = None) -> float:
                 bar.set_postfix(loss=f"{values['pretrain_loss']:.3f}",
                                 accuracy=f"{values['pretrain_accuracy']:.2f}")
             if saves:
-                checkpoints.save(LAST, step, state, facts, batches)
+                checkpoints.save(step, state, facts, batches)
             if came:
                 bar.close()
                 raise Interrupted(

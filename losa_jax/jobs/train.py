@@ -47,8 +47,6 @@ from losa_jax.training.checkpoint import (
     BEST,
     LAST,
     Checkpoints,
-    Position,
-    abstract_state,
     same_facts,
 )
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
@@ -56,11 +54,11 @@ from losa_jax.training.diagnostics import gate_diagnostics, memory_diagnostics
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.feature_store import open_store
 from losa_jax.training.metric_writer import MetricWriter
-from losa_jax.training.optimizer import learning_rate_schedule
 from losa_jax.training.restore import (
     RUN_FACTS,
     fresh_state,
     run_facts,
+    run_schedule,
 )
 from losa_jax.training.state import (
     TrainState,
@@ -145,9 +143,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
-        same_facts(checkpoints.facts(LAST), facts, RUN_FACTS, workdir)
-        state, saved = checkpoints.restore(
-            LAST, abstract_state(state), batches)
+        same_facts(checkpoints.facts(), facts, RUN_FACTS, workdir)
+        state, saved = checkpoints.restore(LAST, state, batches)
         best_map = -math.inf if saved["best_map"] is None else saved[
             "best_map"]
         print(f"resumed {workdir} at step {int(state.step)} of "
@@ -161,18 +158,10 @@ def train(config: Any, workdir: Path) -> MapReport:
     store_config(config, workdir)
 
     # --- The loop -----------------------------------------------------------
-    schedule = learning_rate_schedule(
-        config.train.learning_rate,
-        round(config.train.warmup_epochs * steps_per_epoch),
-        config.train.schedule_epochs * steps_per_epoch)
+    schedule = run_schedule(config.train, steps_per_epoch)
     key = jax.random.key(config.seed)
     pending: list[_Pending] = []
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
-
-    def save(which: str, iterator: Position | None) -> None:
-        saved = {**facts, "best_map": None if math.isinf(best_map)
-                 else best_map, "epoch": step // steps_per_epoch}
-        checkpoints.save(which, step, state, saved, iterator)
 
     def flush() -> None:
         _write_metrics(pending, writer, data.train, bar, schedule, clock)
@@ -198,6 +187,7 @@ def train(config: Any, workdir: Path) -> MapReport:
             pending.append((step, metrics, facts_of_batch["video_number"]))
             epoch_ends = step % steps_per_epoch == 0
             epoch = step // steps_per_epoch
+            is_best = False
             if step % config.train.log_every_steps == 0 or epoch_ends:
                 flush()
             if epoch_ends and _is_due(config.train, epoch):
@@ -210,18 +200,23 @@ def train(config: Any, workdir: Path) -> MapReport:
                           f"{100 * report.average_map:.2f} (classes from "
                           f"{source_of_classes(config)})")
                 average_map = processes.from_first(report.average_map)
-                if average_map > best_map:
+                is_best = average_map > best_map
+                if is_best:
                     best_map = average_map
-                    save(BEST, None)
                 clock.restart()
             due = epoch % config.train.checkpoint_every_epochs == 0
             came = stop.after(step)
-            if (epoch_ends and due) or step == total_steps or came:
+            if is_best or (epoch_ends and due) or step == total_steps or came:
                 flush()
                 if processes.count() > 1:
                     for entries in processes.gather(broken.entries):
                         broken.absorb(entries)
-                save(LAST, batches)
+                saved_map = None if math.isinf(best_map) else best_map
+                checkpoints.save(
+                    step, state,
+                    {**facts, "best_map": saved_map, "epoch": epoch},
+                    batches, best_map=saved_map if is_best else None)
+                clock.restart()
             if came and step < total_steps:
                 raise Interrupted(
                     f"stopped by {came} at step {step} of {total_steps}, "
@@ -230,7 +225,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     bar.close()
 
     # --- The best checkpoint's mAP and predictions --------------------------
-    best, _ = checkpoints.restore(BEST, abstract_state(state))
+    best, _ = checkpoints.restore(BEST, state)
     report, predictions = evaluator.run(best.ema, best.statistics)
     best_step = int(best.step)
     write_results(workdir, report, predictions,

@@ -1,12 +1,12 @@
-"""Batches onto the devices, one ahead of the step, and what they cost.
+"""Prefetches batches to the devices and measures the time spent waiting.
 
-Metrics that `DataClock.metrics` gives for every log interval:
+`DataClock.metrics` gives for each log interval:
 
-- seconds_per_step: of the interval, evaluation and checkpoints left out.
-- data_wait_share: share of that in which the loop stood waiting for a batch.
+- seconds_per_step: without evaluation and checkpoints.
+- data_wait_share: share of the time in which the loop waited for a batch.
 - decoded_frames_per_second: video frames decoded for the batches used.
-- redrawn_windows: windows that made room for another one because their
-  video could not be read (data.on_broken_video=skip); only if there were any.
+- redrawn_windows: windows replaced because their video could not be read
+  (data.on_broken_video=skip); only if there were any.
 """
 
 import time
@@ -19,14 +19,14 @@ import numpy as np
 
 from losa_jax.data.windows.batch import HOST_KEYS, Batch
 from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
-from losa_jax.training.feature_store import CACHED_KINDS
+from losa_jax.training.specs import FROZEN_TYPES
 
-# From this share of waiting on, the run says what would help.
+# Share of waiting from which the run says what would help.
 BOTTLENECK_SHARE = 0.3
 
 
 class DataClock:
-    """Time and frames since the last log, and whether data is too slow."""
+    """Time and frames since the last log."""
 
     def __init__(self) -> None:
         self._intervals = 0
@@ -35,7 +35,7 @@ class DataClock:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets what was measured since the last log."""
+        """Starts a new interval."""
         self._started = time.perf_counter()
         self._waited, self._decoded, self._redrawn = 0.0, 0, 0
 
@@ -47,22 +47,22 @@ class DataClock:
         self._redrawn += redrawn_windows
 
     def metrics(self, num_steps: int) -> dict[str, float]:
-        """Of the interval that ends now; starts the next one."""
+        """Returns the interval's metrics and starts the next interval."""
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        found = {"seconds_per_step": seconds / num_steps,
-                 "data_wait_share": self._waited / seconds,
-                 "decoded_frames_per_second": self._decoded / seconds}
+        metrics = {"seconds_per_step": seconds / num_steps,
+                   "data_wait_share": self._waited / seconds,
+                   "decoded_frames_per_second": self._decoded / seconds}
         if self._redrawn:
-            found["redrawn_windows"] = self._redrawn
+            metrics["redrawn_windows"] = self._redrawn
         if self._intervals:  # the first one compiles
             self._all_seconds += seconds
             self._all_waited += self._waited
         self._intervals += 1
         self.restart()
-        return found
+        return metrics
 
     def advice(self, config: Any) -> str:
-        """One line, once a run, if data is the bottleneck; else ""."""
+        """Returns, once in a run, how to speed up slow data; otherwise ""."""
         share = self._all_waited / max(self._all_seconds, 1e-9)
         if self._has_advised or share < BOTTLENECK_SHARE:
             return ""
@@ -73,39 +73,32 @@ class DataClock:
         else:
             remedy = (
                 f"raise --config.data.num_threads={data.num_threads} to the "
-                "number of cores, or --config.data.frame_cache_gib="
-                f"{data.frame_cache_gib:g} until the set fits; smaller "
-                "videos (docs/videos.md, \"Small copies\")")
-            if config.adapter.kind in CACHED_KINDS:
-                remedy += "; features (--mode=cache)"
-        return (f"{100 * share:.0f} % of the time goes into waiting for "
-                f"data: {remedy}")
+                "number of cores, raise --config.data.frame_cache_gib="
+                f"{data.frame_cache_gib:g} until all frames fit, or use "
+                "smaller videos (docs/videos.md, \"Small copies\")")
+            if config.adapter.kind in FROZEN_TYPES:
+                remedy += " or cached features (--mode=cache)"
+        return (f"training waits for data in {100 * share:.0f} % of the "
+                f"time: {remedy}")
 
 
 class DevicePrefetch:
-    """The next batch, on the devices before it is asked for.
+    """Copies the next batch to the devices while they compute.
 
-    `fetch` after a step has been started and before anything waits for it:
-    then the batch is awaited and copied while the devices compute.
+    Call `fetch` after a step was dispatched and before its result is awaited.
     """
 
     def __init__(self, batches: grain.DatasetIterator,
                  put: Callable[[Batch], Any], clock: DataClock,
                  broken: BrokenVideos):
-        """
-        Args:
-          batches: of the dataset.
-          put: host arrays onto the devices.
-          clock: told of waiting and decoding.
-          broken: told of videos that were skipped.
-        """
+        """`put` copies host arrays to the devices."""
         self._batches, self._put = batches, put
         self._clock, self._broken = clock, broken
         self._held: tuple[Batch, Any] | None = None
         self._given = 0
 
     def fetch(self) -> None:
-        """Awaits a batch and starts its way to the devices."""
+        """Waits for a batch and starts its copy, unless one is held."""
         if self._held is not None:
             return
         started = time.perf_counter()
@@ -119,22 +112,22 @@ class DevicePrefetch:
         self._held = host, self._put(batch)
 
     def next(self) -> tuple[Batch, dict[str, jax.Array]]:
-        """(what stays on the host, what the step reads)."""
+        """Returns (arrays on the host, arrays for the step)."""
         self.fetch()
         held, self._held = self._held, None
-        assert held is not None  # `fetch` raises where there is none
+        assert held is not None  # `fetch` raises otherwise
         self._given += 1
         return held
 
     def get_state(self) -> dict[str, Any]:
-        """The position after the last batch given, not the last fetched."""
+        """Returns the position after the last batch that `next` returned."""
         return {"next_index": self._given}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on with the batch that `get_state` told of."""
+        """Continues at a position of `get_state`."""
         self._batches.set_state(state)
         self._given, self._held = int(state["next_index"]), None
 
     def close(self) -> None:
-        """Ends the reading."""
+        """Stops reading."""
         self._batches.close()

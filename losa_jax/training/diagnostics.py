@@ -1,4 +1,4 @@
-"""Numbers of a run that are read at evaluation time, not every step."""
+"""Values that are logged at each evaluation."""
 
 import resource
 import sys
@@ -9,34 +9,31 @@ import numpy as np
 
 from losa_jax.models.ops.params import flatten
 
-_RANGES = ("short", "long")
-
 
 def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str
-                ) -> dict[str, float]:
-    """What LoSA learned to use, by tapped block and range.
+                     ) -> dict[str, float]:
+    """Returns how strongly LoSA uses each tapped block and range.
 
-    gate/RANGE/block_N is the mean absolute gate over the channels;
-    added/RANGE/block_N the root mean square of the gated up-projection, the
-    map by which the adapter reaches the features: zero at step 0 unless the
-    gates are "tanh", whose gate is zero then.
+    gate/RANGE/block_N is the mean absolute gate of the channels;
+    added/RANGE/block_N is the root mean square of the gated up-projection,
+    through which the adapter changes the features.
 
     Args:
-      trained: the tree; without LoSA's adapters the answer is empty.
-      tap_layers: blocks that are tapped, in the adapters' order.
+      trained: the tree; without LoSA's gates the result is empty.
+      tap_layers: tapped blocks, in the adapters' order.
       form: config.adapter.gates.
     """
-    flat = {name: leaf for name, leaf in flatten(trained).items()
-            if "_gate/" in name}
+    flat = flatten(trained)
     diagnostics: dict[str, float] = {}
-    for span in _RANGES:
-        found = {part: leaf for name, leaf in flat.items()
-                 for part in ("gate", "up/kernel")
-                 if name.endswith(f"/taps/{span}_gate/{part}")}
-        if not found:
+    for span in ("short", "long"):
+        end = f"/taps/{span}_gate/gate"
+        prefix = next((name.removesuffix("gate") for name in flat
+                       if name.endswith(end)), None)
+        if prefix is None:
             continue
-        gates, kernels = (np.asarray(jax.device_get(found[part]), np.float64)
-                          for part in ("gate", "up/kernel"))
+        gates, kernels = (
+            np.asarray(jax.device_get(flat[prefix + part]), np.float64)
+            for part in ("gate", "up/kernel"))
         if form == "tanh":
             gates = np.tanh(gates)
         elif form == "sigmoid":
@@ -51,9 +48,9 @@ def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str
 
 
 def memory_diagnostics() -> dict[str, float]:
-    """Peaks so far, in GiB: of this process, of its first device.
+    """Returns the peak memory of this process and its first device, in GiB.
 
-    A device that does not tell (the CPU) is left out.
+    Devices that report none, such as CPUs, are left out.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 2 ** 30 if sys.platform == "darwin" else 2 ** 20

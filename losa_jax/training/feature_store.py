@@ -1,55 +1,51 @@
-"""Opens the features that a run reads in place of videos, if they fit."""
+"""Opens the features that a run reads in place of videos."""
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from losa_jax.data.features.files import FeatureFiles, FeatureSettings
+from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache, stored_facts
 from losa_jax.errors import InputError
-from losa_jax.models.adapters import ADAPTERS
-from losa_jax.training.build import choose_tap_layers
-from losa_jax.training.encoder import tap_grid
 from losa_jax.training.restore import plain
+from losa_jax.training.specs import (
+    DTYPES,
+    FROZEN_TYPES,
+    choose_tap_layers,
+    tap_grid,
+)
 from losa_jax.weights.backbone_folder import open_backbone
 
-TAP_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
-              "float16": jnp.float16}
-# Types of adapters whose features stay the same while they train.
-CACHED_KINDS = ("none", *ADAPTERS)
+TAP_DTYPES = {**DTYPES, "float16": jnp.float16}
 
 
 def open_store(config: Any) -> TapCache | FeatureFiles | None:
-    """The features that take the place of videos; None without any.
-
-    Those of config.data.cache, checked, or the files of
-    config.features.folder.
+    """Opens config.features.folder or config.data.cache; None without both.
 
     Raises:
-      InputError: missing, unfinished, or of something else.
+      InputError: the features are missing or incomplete, or do not fit.
     """
     if config.features.folder:
         return open_feature_files(config)
     if not config.data.cache:
         return None
     if not config.window.align_to_clips:
-        raise InputError("cached features need --config.window."
-                         "align_to_clips=True, as they were made")
+        raise InputError("cached features need "
+                         "--config.window.align_to_clips=True")
     facts = cache_facts(config)
     if config.adapter.kind == "none":
-        # Any taps may lie beside the last features.
+        # The cache may hold any taps.
         for name in ("tap_layers", "tap_grid", "tap_dtype"):
             del facts[name]
     elif stored_facts(config.data.cache).get("tap_grid") == []:
-        # Every patch, as the blocks gave it, serves any grid.
+        # A cache of every patch serves any grid.
         facts["tap_grid"] = []
     return TapCache(config.data.cache, facts, config.window.clip_samples)
 
 
 def open_feature_files(config: Any) -> FeatureFiles:
-    """The reader of config.features; what does not go with it is refused."""
+    """Opens the files of config.features."""
     if config.adapter.kind != "none" or config.data.cache:
         raise InputError(
             "config.features.folder trains the head alone on files of "
@@ -61,21 +57,19 @@ def open_feature_files(config: Any) -> FeatureFiles:
             "--config.window.clip_samples=1 and --config.window.samples = "
             f"--config.window.tokens (now {window.clip_samples}, "
             f"{window.samples} and {window.tokens})")
-    names = {field.name for field in dataclasses.fields(FeatureSettings)}
     return FeatureFiles(
-        FeatureSettings(**{name: value for name, value
-                           in config.features.items() if name in names}),
+        config.features,
         resized_to=window.samples if window.sampling == "resize" else 0,
         cache_gib=config.data.frame_cache_gib)
 
 
 def cache_facts(config: Any) -> dict[str, Any]:
-    """What must be equal for cached features to be those of a config."""
-    if config.adapter.kind not in CACHED_KINDS:
+    """Returns the facts that a cache and a config must share."""
+    if config.adapter.kind not in FROZEN_TYPES:
         raise InputError(
-            f"config.adapter.kind={config.adapter.kind}: its features of the "
-            "backbone change while it trains; cached features serve "
-            f"{', '.join(CACHED_KINDS)}")
+            f"config.adapter.kind={config.adapter.kind} changes the backbone's "
+            "features while it trains: use cached features only with "
+            f"{', '.join(FROZEN_TYPES)}")
     if config.data.cache_copies < 0:
         raise InputError(f"config.data.cache_copies="
                          f"{config.data.cache_copies}: give 0 or more")
@@ -89,7 +83,7 @@ def cache_facts(config: Any) -> dict[str, Any]:
                        if has_taps else ()),
         "tap_grid": tap_grid(config, spec) if has_taps else (),
         "tap_dtype": cache_dtype(config).name,
-        # The seed draws the views, and is no matter without them.
+        # The seed only draws the augmented copies.
         "augmented": {"copies": copies, "seed": config.seed,
                       **config.augment.to_dict()} if copies else {},
         "size": config.augment.size,
@@ -101,7 +95,7 @@ def cache_facts(config: Any) -> dict[str, Any]:
 
 
 def cache_dtype(config: Any) -> np.dtype:
-    """Of the taps on disk."""
+    """Returns the dtype of the taps on disk."""
     name = config.data.cache_dtype or config.backbone.dtype
     if name not in TAP_DTYPES:
         raise InputError(f"config.data.cache_dtype={name!r}: choose one of "

@@ -1,4 +1,4 @@
-"""AdamW with groups, warm-up and cosine, as the TAL recipes use it."""
+"""AdamW with parameter groups, warm-up and cosine decay."""
 
 import re
 from typing import Any
@@ -13,11 +13,11 @@ FINAL_LEARNING_RATE = 1e-8
 
 def learning_rate_schedule(base: float, warmup_steps: int,
                            total_steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then cosine to 1e-8.
+    """Returns a linear warm-up from 0, followed by a cosine to 1e-8.
 
-    Closed form of ActionFormer's schedule
-    (github.com/happyharrycn/actionformer_release): with W warm-up steps,
-    lr(t) = base t / (W - 1) below W, then half a cosine.
+    This is ActionFormer's schedule
+    (github.com/happyharrycn/actionformer_release) in closed form: with W
+    warm-up steps, lr(t) = base t / (W - 1) below W.
 
     Args:
       base: peak learning rate.
@@ -36,15 +36,14 @@ def learning_rate_schedule(base: float, warmup_steps: int,
 
 
 def parameter_paths(params: Any) -> Any:
-    """A tree of the same form with each leaf's path, "adapter/taps/..."."""
-    def name(path, _):
-        return "/".join(str(getattr(key, "key", key)) for key in path)
-
-    return jax.tree_util.tree_map_with_path(name, params)
+    """Returns a tree of each leaf's path, as "adapter/taps/kernel"."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True,
+                                             separator="/"), params)
 
 
 def decays(path: str) -> bool:
-    """Weight decay is for kernels alone: no biases, norms, scales, gates."""
+    """Whether a parameter decays: kernels do, biases and scales do not."""
     return path.rsplit("/", 1)[-1] == "kernel"
 
 
@@ -54,18 +53,18 @@ def make_optimizer(schedule: optax.Schedule, params: Any, *,
                    decay_factors: dict[str, float] | None = None,
                    second_moment_decay: float = 0.999
                    ) -> optax.GradientTransformation:
-    """Clip, Adam, decoupled decay, per-group learning rate.
+    """Returns AdamW with clipping and parameter groups.
 
     Args:
       schedule: learning rate by step.
-      params: the trained tree; groups are found by parameter path.
+      params: the trained tree.
       weight_decay: of kernels.
       gradient_clip: largest global norm; 0 does not clip.
-      rate_factors: {regular expression: factor on the learning rate}; the
-        first that is found in a path counts, others have factor 1.
-      decay_factors: the same for the weight decay of kernels.
-      second_moment_decay: Adam's b2; the recipes' 0.999 remembers longer
-        than a run of a thousand steps lasts.
+      rate_factors: {regular expression: factor on the learning rate}. The
+        first that matches a part of the parameter's path counts; without a
+        match the factor is 1.
+      decay_factors: the same for the weight decay.
+      second_moment_decay: Adam's b2.
     """
     paths = parameter_paths(params)
 

@@ -5,7 +5,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from losa_jax.models.detector import FeatureStatistics
@@ -13,13 +12,13 @@ from losa_jax.models.detector import FeatureStatistics
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that training changes, and the statistics it rests on.
+    """Everything that training changes, and the feature statistics.
 
     Attributes:
-      step: int32, updates done.
-      trained: parameters of adapters, fusion and head (a plain dict tree).
-      optimizer: optax state, for `trained` only.
-      ema: moving average of `trained`; evaluation uses it.
+      step: int32, number of updates.
+      trained: parameters of adapter, fusion and head, a nested dict.
+      optimizer: optax state of `trained`.
+      ema: moving average of `trained`, which evaluation uses.
       normalizer: float32, running number of positive points.
       statistics: channel mean and deviation of the head's input.
     """
@@ -35,35 +34,33 @@ class TrainState:
 def create_state(trained: Any, optimizer: optax.GradientTransformation,
                  normalizer: float, statistics: FeatureStatistics
                  ) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         trained=trained,
         optimizer=optimizer.init(trained),
-        # A copy: the step donates its buffers, and two leaves of one state
-        # must not be the same buffer.
+        # A copy, because a donated buffer may appear only once.
         ema=jax.tree.map(jnp.array, trained),
         normalizer=jnp.asarray(normalizer, jnp.float32),
         statistics=statistics)
 
 
 def parameter_table(trees: dict[str, Any]) -> str:
-    """Counts and bytes of parameter trees, two levels deep, for people.
+    """Returns a text table of parameter counts and bytes, two levels deep.
 
     Args:
-      trees: {"trained": tree, "frozen": tree}, nested dicts of arrays.
+      trees: {title: nested dict of arrays}.
     """
     rows: list[tuple[str, int, int]] = []
     for title, tree in trees.items():
         groups: dict[str, list] = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            keys = [str(getattr(key, "key", key)) for key in path]
-            groups.setdefault("/".join(keys[:2]), []).append(leaf)
-        total = [leaf for leaves in groups.values() for leaf in leaves]
-        rows.append((f"{title} (all)", *_size(total)))
+            name = jax.tree_util.keystr(path[:2], simple=True, separator="/")
+            groups.setdefault(name, []).append(leaf)
+        rows.append((f"{title} (all)", *_size(tree)))
         rows += [(f"  {name}", *_size(leaves))
                  for name, leaves in groups.items()]
-    width = max(len(row[0]) for row in rows)
+    width = max(len(name) for name, _, _ in rows)
     lines = [f"{'parameters':<{width}}  {'count':>13}  {'MiB':>9}"]
     lines += [f"{name:<{width}}  {count:>13,}  {size / 2**20:>9.2f}"
               for name, count, size in rows]
@@ -71,12 +68,12 @@ def parameter_table(trees: dict[str, Any]) -> str:
 
 
 def tree_size(tree: Any) -> int:
-    """Numbers in a tree of arrays."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+    """Returns the number of elements in a tree of arrays."""
+    return _size(tree)[0]
 
 
-def _size(leaves: list) -> tuple[int, int]:
-    count = tree_size(leaves)
-    size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize
-               for leaf in leaves)
-    return count, size
+def _size(tree: Any) -> tuple[int, int]:
+    """Returns (elements, bytes)."""
+    leaves = jax.tree.leaves(tree)
+    return (sum(leaf.size for leaf in leaves),
+            sum(leaf.size * leaf.dtype.itemsize for leaf in leaves))

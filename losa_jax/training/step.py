@@ -1,9 +1,8 @@
-"""Makes the train step, the predict step and the moments step of a run.
+"""The train step, the predict step and the step of feature statistics.
 
-`build` jits the first two. Gradients, optimizer state and moving average exist
-for the trained tree alone; the frozen backbone is another argument. Where
-nothing of the backbone is trained, windows are encoded before the gradient is
-taken, so no activation of it is stored.
+Gradients, optimizer state and moving average exist only for the trained tree;
+the frozen backbone is a separate argument. A frozen backbone runs outside the
+differentiated function, so none of its activations are stored.
 """
 
 import dataclasses
@@ -20,13 +19,15 @@ from losa_jax.models.ops.params import Template, Tree
 from losa_jax.training.encoder import Encode, encoder_inputs
 from losa_jax.training.state import TrainState
 
-# Of the backbone's random numbers among a step's; the head's come first.
+# Folded into the step's key to get the backbone's; the head gets the step's.
 _BACKBONE = 1
 
 
 class EmaSettings(NamedTuple):
-    """decay 0.999 as ActionFormer; `warmup` starts it lower, because a run
-    of a few hundred steps would otherwise evaluate its random start."""
+    """The moving average of the parameters; `warmup` starts it faster.
+
+    Without it, a run of a few hundred steps evaluates its initialization.
+    """
 
     decay: float
     warmup: bool
@@ -35,17 +36,11 @@ class EmaSettings(NamedTuple):
 def make_train_step(encode: Encode, detector: Template,
                     optimizer: optax.GradientTransformation, ema: EmaSettings
                     ) -> Callable[..., tuple[TrainState, dict]]:
-    """The update: (state, frozen, batch, key) to (state, metrics).
+    """Returns the update, (state, frozen, batch, key) to (state, metrics).
 
-    Args:
-      encode: windows to their features.
-      detector: template of the trained module.
-      optimizer: for the trained tree.
-      ema: settings.
-
-    The batch is a training batch of `losa_jax.data.windows.batch`, without
-    what stays on the host. `key` seeds the run; each step folds its number
-    in, so a resumed run draws what an unbroken one would.
+    The batch is of `losa_jax.data.windows.batch`, without the keys for the
+    host. Each step folds its number into `key`, so that a resumed run draws
+    the same random numbers as an uninterrupted one.
     """
     def train_step(state: TrainState, frozen: Tree,
                    batch: dict[str, jax.Array], key: jax.Array
@@ -57,11 +52,11 @@ def make_train_step(encode: Encode, detector: Template,
                           batch["valid_samples"],
                           jax.random.fold_in(step_key, _BACKBONE))
 
-        tunes_backbone = "backbone" in state.trained
-        fixed = None if tunes_backbone else encoded(state.trained)
+        trains_backbone = "backbone" in state.trained
+        fixed = None if trains_backbone else encoded(state.trained)
 
         def loss_function(trained):
-            features = encoded(trained) if tunes_backbone else fixed
+            features = encoded(trained) if trains_backbone else fixed
             model = detector.bind(trained)
             outputs = model(features, state.statistics,
                             batch["valid_samples"], step_key)
@@ -99,15 +94,8 @@ def _moving_average(ema: Tree, trained: Tree, step: jax.Array,
 
 def make_predict_step(encode: Encode, detector: Template,
                       settings: DecodeSettings) -> Callable[..., Segments]:
-    """(parameters, statistics, frozen, batch) to segments.
-
-    Args:
-      encode, detector: as `make_train_step`.
-      settings: which segments are kept.
-
-    Returns:
-      traceable; gives `Segments` [b, m] in tokens of their window.
-    """
+    """Returns the prediction, (parameters, statistics, frozen, batch) to
+    `Segments` [b, m] in tokens of their window."""
     def predict_step(parameters, statistics, frozen, batch):
         valid_samples = batch["valid_samples"]
         features = encode(frozen, parameters, encoder_inputs(batch),
@@ -122,12 +110,8 @@ def make_predict_step(encode: Encode, detector: Template,
 def make_moments_step(
     encode: Encode, tubelet: int
 ) -> Callable[[Tree, Tree, dict[str, jax.Array]], tuple[jax.Array, ...]]:
-    """Sums over the valid tokens of a batch, for `FeatureStatistics`.
-
-    Returns:
-      (frozen, trained, batch) to (count, sum [c], sum of squares [c]) in
-      float32.
-    """
+    """Returns (frozen, trained, batch) to (count, sum [c], sum of squares
+    [c]) of the features of valid tokens, in float32."""
     def moments_step(frozen, trained, batch):
         valid_samples = batch["valid_samples"]
         last = encode(frozen, trained, encoder_inputs(batch), valid_samples,

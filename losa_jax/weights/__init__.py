@@ -1,55 +1,34 @@
-"""Checkpoints in and out: one module a family maps its names to ours.
+"""Checkpoints in and out: one module per family holds its table of names.
 
-    videomae                 `RULES`: names of VideoMAE's tensors, and ours
-    actionformer, tridet     `RULES` of a head, beside `SHARED_RULES` of
-                             `head_name_table`
-    name_table, head_name_table
-                             what these tables are made of
-    checkpoint_file, torch_pickle
-                             files to unread tensors
-    open_checkpoint          a backbone's checkpoint: which family it is of,
-                             its tensors by the names of the table
-    backbone_folder, head_folder
-                             converts to a folder of our format, and loads it
-    torch_check              compares with torch (optional)
-
-What a head's module has is in `head_name_table`. A family of backbones, named
-`<family>` in `losa_jax.models.backbones.BACKBONES`, has the module
-`losa_jax.weights.<family>`, which is opened by that name and has
+A family of backbones is a module in `name_table.FAMILIES`, under its name in
+`losa_jax.models.backbones.BACKBONES`. It defines
 
     TITLE: str
         the family's name for people.
-    RULES: tuple[name_table.Rule, ...]
-        one line a parameter: the name in the checkpoint, the path of our
-        parameter, and the layout, one of `name_table`'s or of the module's own.
-        Parameters that a spec does not have are left out.
+    RULES: tuple[rules.Rule, ...]
+        one line per parameter; those that a spec does not have are left out.
     HINTS: tuple[str, ...]
-        fields of the spec that tensors may not tell. `infer_spec` takes them
-        as keyword arguments; the options of `convert` are among `heads`,
-        `clip_frames` and `image_size`.
-    recognizes(names) -> bool
-        whether a checkpoint is of the family, by its tensors' names as in
-        the file. Also for one that lacks a tensor, but never for a
-        checkpoint of another family.
-    rename_tensors(tensors, config) -> name_table.Renamed
-        the tensors by the names of RULES, without prefixes and without what
-        is not the encoder's, which is noted. `config` is the path where
-        Hugging Face has its config.json; it need not exist.
-    infer_spec(tensors, **hints) -> spec
-        by the names of RULES. Every hint may be missing or None. Sizes that
-        neither tensors nor hints tell, and tensors that tell nothing, are an
-        InputError; other faults are reported afterwards, all in one message.
-    describe(spec) -> str
-        a checkpoint in a line, for people.
-
-and, where needed,
-
+        fields of the spec that no tensor may show: keyword arguments of
+        `infer_spec`. The options of `convert` give `heads`, `clip_frames`
+        and `image_size`.
     WRAPPERS: tuple[str, ...]
-        keys under which the family's files hold the state dict, those to
-        prefer first; tried before `checkpoint_file.WRAPPERS`.
+        keys under which the family's files hold the state dict, the preferred
+        first; `checkpoint_file.state_dict` adds the usual ones.
     JOINED: dict[str, tuple[str, ...]]
         names of RULES whose tensor some layouts keep in parts, which are
         joined on the first axis; `{i}` counts blocks in all of them.
-    doubts(spec) -> list[str]
-        what looks odd about a checkpoint that fits, a line each.
+    recognizes(names) -> bool
+        whether a checkpoint is of the family, by its names in the file: also
+        one that lacks a tensor, never one of another family.
+    rename_tensors(tensors, config, notes) -> (tensors, hints)
+        the tensors by the names of RULES, without prefixes and without what
+        is not the encoder's, and arguments of `infer_spec`. `config` is the
+        path of Hugging Face's config.json, which need not exist; `notes` is a
+        list to extend with lines for people.
+    infer_spec(tensors, **hints) -> spec
+        from the names of RULES; every hint may be missing or None. Raises
+        InputError for sizes that neither tensors nor hints show. Other
+        errors are reported afterwards, all in one message.
+    describe(spec) -> str
+        a checkpoint in a line, for people.
 """

@@ -1,4 +1,4 @@
-"""Opens files of weights to unread tensors, of whatever model they are."""
+"""Opens the files of any model's weights as tensors that are not read yet."""
 
 import dataclasses
 import json
@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from losa_jax.errors import InputError
 from losa_jax.weights.torch_pickle import LazyTensor, load_torch_zip
 
-# Keys under which training programs save a state dict, outermost first.
-WRAPPERS = ("module", "model", "state_dict")
+SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
+    ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
+    ("BF16", ml_dtypes.bfloat16), ("I64", np.int64), ("I32", np.int32))}
 
 
 class Tensor(Protocol):
-    """A tensor of some file: its shape is known before it is read."""
+    """A tensor of some file, whose shape is known before it is read."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -27,57 +28,6 @@ class Tensor(Protocol):
     def dtype(self) -> np.dtype: ...
 
     def read(self) -> np.ndarray: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointFile:
-    """A public checkpoint: one file, or the parts of one.
-
-    Attributes:
-      path: as it was named.
-      contents: (file, its content) of each part; tensors are unread and may
-        lie under further keys.
-      own_facts: JSON that this program wrote into the file, "" without.
-      config_path: where Hugging Face puts the model's config.
-      notes: for people.
-    """
-
-    path: Path
-    contents: tuple[tuple[Path, Any], ...]
-    own_facts: str
-    config_path: Path
-    notes: tuple[str, ...]
-
-    def state_dict(self, wrappers: tuple[str, ...] = WRAPPERS
-                   ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Returns {name: tensor}, and the keys that they lay under.
-
-        Args:
-          wrappers: keys to look under, those to prefer first.
-
-        Raises:
-          InputError: parts share a name.
-        """
-        tensors: dict[str, Tensor] = {}
-        keys: tuple[str, ...] = ()
-        for path, content in self.contents:
-            part, keys = _unwrapped(content, wrappers)
-            if twice := sorted(set(tensors) & set(part)):
-                raise InputError(f"{path}: {twice[0]} is in an earlier part "
-                                 "too: fetch all parts again")
-            tensors |= part
-        return tensors, keys
-
-    def without_tensors(self) -> InputError:
-        """The error for a file whose state dict is empty or nowhere."""
-        path, content = self.contents[0]
-        if not isinstance(content, Mapping):
-            what = f"holds a {type(content).__name__}, not a state dict"
-        else:
-            what = ("no tensors in it; keys: "
-                    f"{', '.join(map(str, list(content)[:8]))}")
-        return InputError(f"{path}: {what}: save the model's state dict "
-                          "alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,34 +42,61 @@ class _SafeTensor:
             return file.get_tensor(self.name)
 
 
-def open_file(path: str | Path) -> CheckpointFile:
+def open_file(path: Path) -> tuple[Any, str]:
     """Opens `.pth`/`.pt`/`.bin`, `.safetensors` or a Hugging Face folder.
+
+    Returns:
+      the content: unread tensors by name, which may lie under further keys;
+      and the JSON that this program wrote into the file, or "".
 
     Raises:
       InputError: missing, damaged, or not a checkpoint.
     """
-    path = Path(path)
-    notes: list[str] = []
-    contents: list[tuple[Path, Any]] = []
-    own_facts = ""
-    files = _weight_files(path, notes)
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file}: no such file: check the path")
-        if file.suffix == ".safetensors":
-            content, metadata = open_safetensors(file)
-        else:
-            content = metadata = load_torch_zip(file)
-        if isinstance(metadata, Mapping) and isinstance(
-                metadata.get("losa_jax"), str):
-            own_facts = metadata["losa_jax"]
-        contents.append((file, content))
-    return CheckpointFile(path, tuple(contents), own_facts,
-                          files[0].with_name("config.json"), tuple(notes))
+    first, *others = _weight_files(path)
+    content, metadata = _read(first)
+    for file in others:
+        part, _ = _read(file)
+        if twice := sorted(set(content) & set(part)):
+            raise InputError(f"{file}: {twice[0]} is in an earlier part too: "
+                             "fetch all parts again")
+        content |= part
+    return content, metadata
 
 
-def _weight_files(path: Path, notes: list[str]) -> list[Path]:
-    """The file itself, or those of a Hugging Face folder."""
+def state_dict(content: Any, *wrappers: str
+               ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Returns {name: tensor} and the keys under which they lie.
+
+    Args:
+      content: of `open_file`.
+      wrappers: keys that may hold the state dict, the preferred first, before
+        those that most training programs use.
+    """
+    keys: list[str] = []
+    while isinstance(content, Mapping):
+        key = next((key for key in (*wrappers, "module", "model", "state_dict")
+                    if isinstance(content.get(key), Mapping)), None)
+        if key is None:
+            return {str(name): value for name, value in content.items() if
+                    isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)
+        keys.append(key)
+        content = content[key]
+    return {}, ()
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: check the path")
+    if path.suffix == ".safetensors":
+        content, metadata = open_safetensors(path)
+    else:
+        content = metadata = load_torch_zip(path)
+    own = metadata.get("losa_jax") if isinstance(metadata, Mapping) else None
+    return content, own if isinstance(own, str) else ""
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """Returns the file itself, or those of a Hugging Face folder."""
     if not path.is_dir():
         return [path]
     if (path / "backbone.json").is_file():
@@ -141,46 +118,31 @@ def _weight_files(path: Path, notes: list[str]) -> list[Path]:
         if not parts or outside:
             raise InputError(f"{index}: names no file, or one outside the "
                              f"folder: {outside}; fetch it again")
-        notes.append(f"{len(parts)} weight files")
         return [path / part for part in parts]
     return [path / "model.safetensors"]
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns tensors by name, unread, and the metadata of the file."""
-    names = {"F64": np.float64, "F32": np.float32, "F16": np.float16,
-             "BF16": ml_dtypes.bfloat16, "I64": np.int64, "I32": np.int32}
+    """Returns the unread tensors by name, and the metadata of the file.
+
+    Raises:
+      InputError: damaged, or a dtype that is not supported.
+    """
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(name)
-                dtype = names.get(part.get_dtype())
+                dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
                 if dtype is None:
                     raise InputError(f"{path}: tensor {name} has type "
                                      f"{part.get_dtype()}, not supported: "
                                      "save it as float32, float16 or "
                                      "bfloat16")
                 tensors[name] = _SafeTensor(
-                    path, name, tuple(part.get_shape()), np.dtype(dtype))
+                    path, name, tuple(part.get_shape()), dtype)
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); "
-                         "fetch it again") from error
+        raise InputError(f"{path}: not a complete safetensors file "
+                         f"({error}); fetch it again") from error
     return tensors, metadata
-
-
-def _unwrapped(content: Any, wrappers: tuple[str, ...]
-               ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    keys: list[str] = []
-    while isinstance(content, Mapping):
-        key = next((key for key in wrappers
-                    if isinstance(content.get(key), Mapping)), None)
-        if key is None:
-            break
-        keys.append(key)
-        content = content[key]
-    if not isinstance(content, Mapping):
-        return {}, tuple(keys)
-    return {str(name): value for name, value in content.items()
-            if isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)

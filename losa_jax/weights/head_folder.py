@@ -1,118 +1,73 @@
-"""Converts a public checkpoint of a head to a folder of ours, and loads it.
+"""Converts a public checkpoint of a head to a folder, and loads that folder.
 
-A converted head is a folder of `head.safetensors` (flat parameters by our
-names) and `head.json` (what it is).
+The folder holds `head.safetensors`, the parameters by path, and `head.json`,
+what is known of the head.
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from losa_jax.errors import InputError
-from losa_jax.weights import actionformer, tridet
-from losa_jax.weights.checkpoint_file import Tensor, open_file
-from losa_jax.weights.head_name_table import apply_rules
+from losa_jax.utils.atomic_write import atomic_file, write_text
+from losa_jax.weights.checkpoint_file import Tensor, open_file, state_dict
+from losa_jax.weights.head_names import from_public
+from losa_jax.weights.head_settings import infer_settings
 
-HEAD_MODULES = {"actionformer": actionformer, "tridet": tridet}
 ARRAYS_FILE = "head.safetensors"
 FACTS_FILE = "head.json"
 FORMAT_VERSION = 1
-_WRAPPERS = ("state_dict", "model", "module")
-# Names that only a head's checkpoint has.
-_MARKS = ("cls_head.", "rpn_head.")
 
 
 def open_head_tensors(path: str | Path, *, ema: bool = True
                       ) -> tuple[dict[str, Tensor], str] | None:
-    """Opens a checkpoint; None if it holds no head.
+    """Opens a checkpoint; returns None if it holds no head.
 
     Args:
-      path: .pth, .pth.tar, .pt or .safetensors.
-      ema: take the moving average where the file has it: what the public
-        codes evaluate.
+      path: see `open_file`.
+      ema: take the moving average, which the public programs evaluate, where
+        the file has it.
 
     Returns:
-      the tensors, unread, by public name, and which entry of the file was
-      taken, for people.
-
-    Raises:
-      InputError: missing or damaged.
+      the unread tensors by public name, and their key in the file.
     """
-    if Path(path).is_dir():
+    path = Path(path)
+    if path.is_dir():
         return None
-    named, keys = open_file(path).state_dict(
-        ("state_dict_ema", *_WRAPPERS) if ema else _WRAPPERS)
-    tensors = {_without_prefix(name): tensor
+    content, _ = open_file(path)
+    named, keys = state_dict(
+        content, *(("state_dict_ema",) if ema else ()), "state_dict", "model")
+    tensors = {name.removeprefix("module.").removeprefix("model."): tensor
                for name, tensor in named.items()}
-    if not any(name.startswith(_MARKS) for name in tensors):
+    if not any(name.startswith(("cls_head.", "rpn_head."))
+               for name in tensors):
         return None
-    if any(name.startswith("rpn_head.") for name in tensors):
-        # Trained end to end: the video backbone lies beside the head.
+    if _is_opentad(tensors):
+        # Trained end to end, it holds the video backbone too.
         tensors = {name: tensor for name, tensor in tensors.items()
                    if not name.startswith("backbone.")}
     return tensors, keys[-1] if keys else "the file"
 
 
-def _without_prefix(name: str) -> str:
-    for prefix in ("module.", "model."):
-        name = name.removeprefix(prefix)
-    return name
-
-
-def from_public(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns flat parameters of our head.
-
-    Args:
-      tensors: {public name, without prefix: array}.
-
-    Raises:
-      InputError: names that are in no rule.
-    """
-    return apply_rules(_head_of(tensors).RULES, tensors)
-
-
-def _head_of(names: Iterable[str]) -> ModuleType:
-    names = tuple(names)
-    return next((module for module in HEAD_MODULES.values()
-                 if module.recognizes(names)), actionformer)
-
-
-def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns keys of the config section `head`, and in_width, num_classes
-    and max_tokens, for a public configuration.
-
-    Args:
-      public: the YAML file's content: "model_name", "model", "train_cfg",
-        "dataset"; what it leaves out has the public code's default.
-
-    Raises:
-      InputError: another model, or an option that ours does not have.
-    """
-    names = {head.MODEL_NAME: head for head in HEAD_MODULES.values()}
-    name = public.get("model_name", actionformer.MODEL_NAME)
-    if name not in names:
-        raise InputError(f"model_name {name!r}: known are "
-                         f"{', '.join(names)}")
-    return names[name].head_settings(public)
+def _is_opentad(names: Iterable[str]) -> bool:
+    return any(name.startswith("rpn_head.") for name in names)
 
 
 def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
                  ) -> dict[str, Any]:
-    """Writes a folder of ours; returns what the tensors tell of the head.
+    """Writes a folder; returns the content of its `head.json`.
 
     Raises:
-      InputError: no head, tensors without a place, or an output that exists
-        and is something else.
+      InputError: no head, tensors without a place, or an output that is
+        something else.
     """
     output = Path(output)
-    opened = open_head_tensors(source, ema=ema)
-    if opened is None:
+    head = open_head_tensors(source, ema=ema)
+    if head is None:
         raise InputError(f"{source}: no head of ActionFormer, TriDet or "
                          "OpenTAD in it: give a checkpoint that one of them "
                          "wrote")
@@ -120,7 +75,7 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
             not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is no converted head: choose "
                          "another --output")
-    tensors, taken = opened
+    tensors, entry = head
     parameters = {
         name: np.ascontiguousarray(array, np.float32) for name, array
         in from_public({name: tensor.read() for name, tensor
@@ -130,20 +85,16 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
     if wrong:
         raise InputError(f"{source}: not finite: {', '.join(wrong[:8])}; "
                          "take the checkpoint of another epoch")
-    settings = _head_of(tensors).infer_settings(parameters)
     facts = {"format_version": FORMAT_VERSION, "source": Path(source).name,
-             "taken": taken,
-             "settings": {**settings, "opentad": any(
-                 name.startswith("rpn_head.") for name in tensors)}}
+             "taken": entry,
+             "settings": {**infer_settings(parameters),
+                          "opentad": _is_opentad(tensors)}}
     output.mkdir(parents=True, exist_ok=True)
-    # The facts come last: a folder without them does not count.
+    # The facts come last: without them the folder is no converted head.
     (output / FACTS_FILE).unlink(missing_ok=True)
-    temporary = output / f".{ARRAYS_FILE}.{os.getpid()}"
-    save_file(parameters, temporary)
-    os.replace(temporary, output / ARRAYS_FILE)
-    temporary = output / f".{FACTS_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(facts, indent=1) + "\n")
-    os.replace(temporary, output / FACTS_FILE)
+    with atomic_file(output / ARRAYS_FILE) as temporary:
+        save_file(parameters, temporary)
+    write_text(output / FACTS_FILE, json.dumps(facts, indent=1) + "\n")
     return facts
 
 

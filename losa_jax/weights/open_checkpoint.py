@@ -1,28 +1,21 @@
-"""Opens a public checkpoint of a backbone: finds its family and gives its
-tensors the names of the family's table."""
+"""Opens a public checkpoint of a backbone under the names of its table."""
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones import BACKBONES
 from losa_jax.models.backbones.base import BackboneSpec
-from losa_jax.weights.checkpoint_file import (
-    WRAPPERS,
-    CheckpointFile,
-    Tensor,
-    open_file,
-)
-from losa_jax.weights.name_table import expected_source, weights_module
+from losa_jax.weights.checkpoint_file import Tensor, open_file, state_dict
+from losa_jax.weights.name_table import FAMILIES, Place
 
-_BLOCK = r"(\d+)"
+# The number of a block in a name.
+_BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,50 +23,41 @@ class Checkpoint:
     """A public checkpoint, opened but not read.
 
     Attributes:
-      path: as it was named.
       family: of `BACKBONES`; "" where no family recognizes the names.
       tensors: by the names of the family's table.
-      hints: keyword arguments of `infer_spec` that the file itself gives.
+      hints: arguments of `infer_spec` that the file itself gives.
       notes: what was renamed, joined or dropped, for people.
-      layout: whose names the file has.
       file_names: {name in the table: in the file}, where they differ.
     """
 
-    path: Path
     family: str
     tensors: dict[str, Tensor]
     hints: dict[str, Any]
     notes: tuple[str, ...]
-    layout: str
     file_names: dict[str, str]
 
     def describe(self, name: str) -> str:
-        """A tensor's name, and its name in the file where that differs."""
-        original = self.file_names.get(name)
-        if original is None and (numbered := re.match(
-                r"(.*?\.)(\d+)(\..+)", name)):
-            # As the same tensor of another block is called.
-            before, number, after = numbered.groups()
-            for other, title in self.file_names.items():
-                twin = re.fullmatch(
-                    re.escape(before) + _BLOCK + re.escape(after), other)
-                if twin:
-                    original = title.replace(f".{twin[1]}.", f".{number}.", 1)
-                    break
-        return name if original in (None, name) else (
-            f"{name} (in the file: {original})")
+        """Returns a tensor's name, and its name in the file if different."""
+        title = self.file_names.get(name)
+        if title is None and (block := _BLOCK.search(name)):
+            # A missing tensor is named like the same one of another block.
+            title = next((_BLOCK.sub(block[0], in_file, count=1)
+                          for other, in_file in self.file_names.items()
+                          if _BLOCK.sub(block[0], other, count=1) == name),
+                         None)
+        return f"{name} (in the file: {title})" if title else name
 
 
 @dataclasses.dataclass(frozen=True)
 class _Joined:
-    """Tensors that are one of ours, one after the other on the first axis."""
+    """Tensors of one shape, concatenated on the first axis."""
 
     parts: tuple[Tensor, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        rows = sum(part.shape[0] for part in self.parts)
-        return (rows, *self.parts[0].shape[1:])
+        rows, *rest = self.parts[0].shape
+        return (rows * len(self.parts), *rest)
 
     @property
     def dtype(self) -> np.dtype:
@@ -89,45 +73,42 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
       InputError: missing, damaged, or not a checkpoint.
     """
-    file = open_file(path)
-    for family in BACKBONES:
-        module = weights_module(family)
-        tensors, keys = file.state_dict(
-            (*getattr(module, "WRAPPERS", ()), *WRAPPERS))
-        if module.recognizes(tensors):
-            return _renamed(file, family, module, tensors, keys)
-    tensors, keys = file.state_dict()
-    if not tensors:
-        raise file.without_tensors()
-    return Checkpoint(file.path, "", tensors, {}, file.notes, "unknown", {})
+    path = Path(path)
+    content, metadata = open_file(path)
+    for family, module in FAMILIES.items():
+        tensors, keys = state_dict(content, *module.WRAPPERS)
+        if not module.recognizes(tensors):
+            continue
+        notes = [f"state dict under {key!r}" for key in keys]
+        config = (path if path.is_dir() else path.parent) / "config.json"
+        renamed, hints = module.rename_tensors(tensors, config, notes)
+        titles = {id(tensor): name for name, tensor in tensors.items()}
+        file_names = {name: title for name, tensor in renamed.items()
+                      if (title := titles.get(id(tensor), name)) != name}
+        return Checkpoint(family, _join(renamed, module.JOINED),
+                          _stored_hints(path, metadata, module.HINTS) | hints,
+                          tuple(notes), file_names)
+    tensors, _ = state_dict(content)
+    if tensors:
+        return Checkpoint("", tensors, {}, (), {})
+    problem = (f"no tensors in it; keys: {', '.join(map(str, [*content][:8]))}"
+               if isinstance(content, Mapping) else
+               f"holds a {type(content).__name__}, not a state dict")
+    raise InputError(f"{path}: {problem}: save the model's state dict alone")
 
 
-def _renamed(file: CheckpointFile, family: str, module: ModuleType,
-             tensors: dict[str, Tensor], keys: Iterable[str]) -> Checkpoint:
-    titles = {id(tensor): name for name, tensor in tensors.items()}
-    hints = _own_facts(file, module) if file.own_facts else {}
-    renamed = module.rename_tensors(tensors, file.config_path)
-    names = {name: titles.get(id(tensor), name)
-             for name, tensor in renamed.tensors.items()}
-    return Checkpoint(
-        file.path, family,
-        _join(renamed.tensors, getattr(module, "JOINED", {})),
-        hints | renamed.hints,
-        (*file.notes, *(f"state dict under {key!r}" for key in keys),
-         *renamed.notes, f"{renamed.layout} names"),
-        renamed.layout,
-        {name: title for name, title in names.items() if name != title})
-
-
-def _own_facts(file: CheckpointFile, module: ModuleType) -> dict[str, Any]:
-    """What this program stored of the spec when it wrote the file."""
+def _stored_hints(path: Path, metadata: str, known: tuple[str, ...]
+                  ) -> dict[str, Any]:
+    """Returns the fields of the spec that `save_source` stored."""
+    if not metadata:
+        return {}
     try:
         hints = {name: tuple(value) if isinstance(value, list) else value
-                 for name, value in json.loads(file.own_facts).items()}
-        if not hints or not set(hints) <= set(module.HINTS):
+                 for name, value in json.loads(metadata).items()}
+        if not hints or not set(hints) <= set(known):
             raise ValueError(f"keys {sorted(hints)}")
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{file.path}: its metadata losa_jax is damaged "
+        raise InputError(f"{path}: its metadata losa_jax is damaged "
                          f"({error!r}); convert the checkpoint again"
                          ) from error
     return hints
@@ -135,22 +116,16 @@ def _own_facts(file: CheckpointFile, module: ModuleType) -> dict[str, Any]:
 
 def _join(tensors: dict[str, Tensor], joined: dict[str, tuple[str, ...]]
           ) -> dict[str, Tensor]:
-    """Parts become the one tensor that the table has.
-
-    Parts that are missing or of unequal shapes stay, and are reported by
-    their own names.
-    """
+    """Joins the parts of tensors, where all are there and of one shape."""
     tensors = dict(tensors)
+    blocks = sorted({int(block[0]) for name in tensors
+                     if (block := _BLOCK.search(name))})
     for whole, templates in joined.items():
-        pattern = _BLOCK.join(map(re.escape, templates[0].split("{i}")))
-        blocks = sorted(int(block[1]) for name in tensors
-                        if (block := re.fullmatch(pattern, name)))
         for i in blocks:
             names = [template.format(i=i) for template in templates]
-            shapes = {tuple(tensors[name].shape) for name in names
-                      if name in tensors}
-            if all(name in tensors for name in names) and (
-                    len(shapes) == 1 and len(*shapes)):
+            shapes = {tuple(tensors[name].shape) if name in tensors else ()
+                      for name in names}
+            if len(shapes) == 1 and () not in shapes:
                 tensors[whole.format(i=i)] = _Joined(
                     tuple(tensors.pop(name) for name in names))
     return tensors
@@ -160,59 +135,46 @@ def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
     """Returns the spec of a checkpoint.
 
     Args:
-      options: keyword arguments of the family's `infer_spec`, which overrule
-        what the file says; None says nothing.
+      options: arguments of the family's `infer_spec`, which override what the
+        file says unless None.
 
     Raises:
-      InputError: of no family, or the family's own.
+      InputError: of no family, or sizes are missing or wrong.
     """
     if not checkpoint.family:
-        titles = [weights_module(family).TITLE for family in BACKBONES]
+        titles = " or ".join(module.TITLE for module in FAMILIES.values())
         some = ", ".join(list(checkpoint.tensors)[:5])
-        raise InputError(f"no {' or '.join(titles)} encoder; the file begins "
-                         f"with {some}: give a checkpoint of "
-                         f"{' or '.join(titles)}")
-    module = weights_module(checkpoint.family)
+        raise InputError(f"no {titles} encoder; the file begins with {some}: "
+                         f"give a checkpoint of {titles}")
+    module = FAMILIES[checkpoint.family]
     given = {name: value for name, value in options.items()
              if value is not None}
     if useless := sorted(set(given) - set(module.HINTS)):
-        raise InputError(f"{checkpoint.path}: {', '.join(useless)} cannot be "
-                         f"chosen for {module.TITLE}: leave it out")
-    return module.infer_spec(checkpoint.tensors,
-                             **{**checkpoint.hints, **given})
+        raise InputError(f"{', '.join(useless)} cannot be chosen for "
+                         f"{module.TITLE}: leave it out")
+    return module.infer_spec(checkpoint.tensors, **checkpoint.hints | given)
 
 
-def misfits(checkpoint: Checkpoint, spec: BackboneSpec) -> list[str]:
+def misfits(checkpoint: Checkpoint, expected: Mapping[str, Place]
+            ) -> list[str]:
     """Returns a line for each tensor that is missing, unexpected or of the
-    wrong shape."""
+    wrong shape; `expected` is `expected_source` of the spec."""
     tensors, name_of = checkpoint.tensors, checkpoint.describe
-    joined = getattr(weights_module(checkpoint.family), "JOINED", {})
-    expected = expected_source(spec)
-    missing, odd, parts_seen = [], [], set()
-
-    def compare(name, shape):
-        actual = tuple(tensors[name].shape)
-        if actual != tuple(shape):
-            odd.append(f"wrong shape: {name_of(name)} is {actual}, should be "
-                       f"{shape}")
-
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, place in expected.items():
-        parts = [part.format(i=place.block)
-                 for part in joined.get(place.rule.source, ())]
-        if name in tensors:
-            compare(name, place.shape)
-        elif any(part in tensors for part in parts):
-            share = (place.shape[0] // len(parts), *place.shape[1:])
-            parts_seen.update(parts)
-            for part in parts:
-                if part in tensors:
-                    compare(part, share)
-                else:
-                    missing.append(f"missing: {name_of(part)} {share}")
+        parts = [part.format(i=place.block) for part in
+                 FAMILIES[checkpoint.family].JOINED.get(place.rule.source, ())]
+        if name not in tensors and any(part in tensors for part in parts):
+            rows, *rest = place.shape
+            shapes |= dict.fromkeys(parts, (rows // len(parts), *rest))
         else:
-            missing.append(f"missing: {name_of(name)} {place.shape}")
-    unexpected = [
-        f"unexpected: {name_of(name)} {tuple(tensor.shape)}"
-        for name, tensor in tensors.items()
-        if name not in expected and name not in parts_seen]
-    return missing + unexpected + odd
+            shapes[name] = place.shape
+    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return [
+        *(f"missing: {name_of(name)} {shape}"
+          for name, shape in shapes.items() if name not in actual),
+        *(f"unexpected: {name_of(name)} {shape}"
+          for name, shape in actual.items() if name not in shapes),
+        *(f"wrong shape: {name_of(name)} is {actual[name]}, should be {shape}"
+          for name, shape in shapes.items()
+          if actual.get(name, shape) != shape)]

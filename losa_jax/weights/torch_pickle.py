@@ -1,13 +1,12 @@
-"""Reads PyTorch checkpoint files without PyTorch, and without risk.
+"""Reads the files of `torch.save` without PyTorch and without running code.
 
-A `.pth` file of torch >= 1.6 is a zip: `NAME/data.pkl` describes the objects,
-`NAME/data/KEY` hold the numbers. A pickle can run any code, so this reader
-resolves no name by import: the handful that a state dict needs map to
-functions of this file, and every other name becomes an inert class that only
-remembers it. Objects of such a class may be made, so that a checkpoint with
-an optimizer or its arguments inside is read; calling an unknown name, which
-is how an attack looks, is refused but for the few calls that honest files
-contain. Either way nothing is run. Tensors stay on disk until asked for.
+A `.pth` file of torch >= 1.6 is a zip archive: `NAME/data.pkl` is a pickle of
+the objects, `NAME/data/KEY` holds the numbers of a tensor. Unpickling normally
+imports names and calls them, which can run any code. This reader imports
+nothing: the few names that a state dict needs are functions of this module,
+and every other name becomes an inert class, whose instances stand for an
+optimizer's state and the like. Calling such a name is refused, except for
+`_INERT_CALLS`, which make an inert instance too.
 """
 
 import dataclasses
@@ -30,192 +29,8 @@ _STORAGE_DTYPES = {
     "ShortStorage": np.int16, "CharStorage": np.int8,
     "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class LazyTensor:
-    """A tensor that still lies in the file.
-
-    Attributes:
-      shape, dtype: of the array that `read` gives.
-    """
-
-    path: Path
-    entry: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int
-
-    def __setstate__(self, _state: Any) -> None:
-        # A pickle could point the tensor at another file or place.
-        raise InputError(f"{self.path}: its pickle rewrites a tensor: "
-                         "refused. Get the file from its authors")
-
-    def read(self) -> np.ndarray:
-        """The numbers, contiguous.
-
-        Raises:
-          InputError: the file holds fewer bytes than the tensor needs.
-        """
-        count = 0 if 0 in self.shape else 1 + sum(
-            (size - 1) * stride
-            for size, stride in zip(self.shape, self.strides, strict=True))
-        itemsize = self.dtype.itemsize
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                with archive.open(self.entry) as file:
-                    file.seek(self.offset * itemsize)
-                    data = file.read(count * itemsize)
-        except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
-            raise InputError(f"{self.path}: the data of entry {self.entry} "
-                             f"cannot be read ({error}); the file is "
-                             "damaged, fetch it again") from error
-        if len(data) < count * itemsize:
-            raise InputError(f"{self.path}: entry {self.entry} is cut short; "
-                             "the file is damaged, fetch it again")
-        flat = np.frombuffer(data, self.dtype)
-        steps = tuple(stride * itemsize for stride in self.strides)
-        return np.ascontiguousarray(
-            np.lib.stride_tricks.as_strided(flat, self.shape, steps))
-
-
-class _UnknownType(type):
-    """Makes calls of unknown names fail, unlike making their objects.
-
-    Pickle makes an object by `cls.__new__` (allowed) and calls a function or
-    class by `cls(...)` (comes here).
-    """
-
-    full_name = ""
-    path: Path | None = None
-
-    def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
-        if cls.full_name not in _INERT_CALLS:
-            raise InputError(
-                f"{cls.path}: its pickle asks to call {cls.full_name}, which "
-                "could run code: refused. If you trust the file, load it "
-                "with torch and save its state dict alone")
-        return super().__call__()
-
-
-class Unknown(metaclass=_UnknownType):
-    """Stands for an object of a class that this reader does not know."""
-
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Unknown":
-        return object.__new__(cls)
-
-    def __setstate__(self, _state: Any) -> None:
-        pass
-
-    # Pickle fills lists, sets and dicts through these.
-    def append(self, _item: Any) -> None:
-        pass
-
-    def extend(self, _items: Any) -> None:
-        pass
-
-    def add(self, _item: Any) -> None:
-        pass
-
-    def __setitem__(self, _key: Any, _value: Any) -> None:
-        pass
-
-
-class _Storage(NamedTuple):
-    dtype: np.dtype
-
-
-def load_torch_zip(path: str | Path) -> Any:
-    """The object that `torch.save` wrote, with `LazyTensor` leaves.
-
-    Raises:
-      InputError: not such a file, damaged, or it asks for code to be run.
-    """
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            described = [n for n in names if n.endswith("/data.pkl")]
-            if len(described) != 1:
-                raise InputError(
-                    f"{path}: a zip file, but not one of torch.save (no "
-                    "data.pkl in it)")
-            root = described[0].removesuffix("data.pkl")
-            if (root + "byteorder" in names
-                    and archive.read(root + "byteorder") != b"little"):
-                raise InputError(f"{path}: big-endian checkpoints are not "
-                                 "supported; save it again on a common PC")
-            description = archive.read(described[0])
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file: check the path") from error
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        hint = _not_a_zip_hint(path)
-        raise InputError(f"{path}: {hint}") from error
-    try:
-        return _Reader(description, path, root).load()
-    except InputError:
-        raise
-    except Exception as error:  # a damaged pickle fails in any way it likes
-        raise InputError(f"{path}: data.pkl cannot be read ({error}); the "
-                         "file is damaged, fetch it again") from error
-
-
-def _not_a_zip_hint(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK":
-        return "the zip file is cut short or damaged; fetch it again"
-    if start[:1] == b"\x80":
-        return ("a bare pickle, which can run code: refused. If a torch "
-                "older than 1.6 wrote it, and you trust it, save it anew: "
-                "torch.save(torch.load(f, weights_only=True), g)")
-    return "is no PyTorch checkpoint (no zip file)"
-
-
-class _Reader(pickle.Unpickler):
-    """Knows a few names; imports none."""
-
-    def __init__(self, description: bytes, path: Path, root: str):
-        super().__init__(io.BytesIO(description), encoding="utf-8")
-        self._path, self._root = path, root
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module in ("torch", "torch.storage") and name in _STORAGE_DTYPES:
-            return _Storage(np.dtype(_STORAGE_DTYPES[name]))
-        if module == "torch._utils":
-            if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-                return self._rebuild_tensor
-            if name == "_rebuild_parameter":
-                return lambda data, *_: data
-        return _UnknownType("Unknown", (Unknown,), {
-            "full_name": f"{module}.{name}", "path": self._path})
-
-    def persistent_load(self, reference: Any) -> Any:
-        kind, storage, key, _location, _count = reference
-        if kind != "storage" or not isinstance(storage, _Storage):
-            raise InputError(f"{self._path}: unknown storage {reference!r}; "
-                             "quantized or special tensors are not supported")
-        return self._path, f"{self._root}data/{key}", storage.dtype
-
-    def _rebuild_tensor(self, storage: Any, offset: int, shape: tuple,
-                        strides: tuple, *_rest: Any) -> LazyTensor:
-        numbers = (offset, *shape, *strides)
-        # A negative stride would read memory outside the tensor.
-        if len(shape) != len(strides) or any(
-                type(number) is not int or number < 0 for number in numbers):
-            raise InputError(f"{self._path}: a tensor of shape {shape} with "
-                             f"strides {strides} at {offset} makes no sense; "
-                             "the file is damaged, fetch it again")
-        path, entry, dtype = storage
-        return LazyTensor(path, entry, dtype, tuple(shape), tuple(strides),
-                          offset)
-
-
-# Old pickle protocols call the module of built-ins __builtin__. None of these
-# is carried out: an inert object is made.
+_DAMAGED = "; the file is damaged, fetch it again"
+# Old pickle protocols call the module of built-ins __builtin__.
 _INERT_CALLS = frozenset(
     [f"{module}.{name}" for module in ("builtins", "__builtin__")
      for name in ("set", "frozenset", "list", "dict", "int", "float", "bool",
@@ -229,3 +44,157 @@ _INERT_CALLS = frozenset(
        "copy_reg._reconstructor", "datetime.date", "datetime.datetime",
        "datetime.timedelta", "torch.Size", "torch.device",
        "torch._utils._rebuild_tensor_v3"])
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyTensor:
+    """A tensor in a zip entry; strides and offset count elements."""
+
+    path: Path
+    entry: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+    def __setstate__(self, _state: Any) -> None:
+        # A pickle could point the tensor at another file.
+        raise InputError(f"{self.path}: its pickle rewrites a tensor: "
+                         "refused. Get the file from its authors")
+
+    def read(self) -> np.ndarray:
+        """Returns the contiguous array; InputError if it is damaged."""
+        count = 0 if 0 in self.shape else 1 + sum(
+            (size - 1) * stride
+            for size, stride in zip(self.shape, self.strides, strict=True))
+        itemsize = self.dtype.itemsize
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                with archive.open(self.entry) as file:
+                    file.seek(self.offset * itemsize)
+                    data = file.read(count * itemsize)
+        except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+            raise InputError(f"{self.path}: the data of entry {self.entry} "
+                             f"cannot be read ({error}){_DAMAGED}") from error
+        if len(data) < count * itemsize:
+            raise InputError(f"{self.path}: entry {self.entry} is cut short"
+                             f"{_DAMAGED}")
+        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(
+            np.frombuffer(data, self.dtype), self.shape,
+            tuple(stride * itemsize for stride in self.strides)))
+
+
+class _UnknownType(type):
+    """Refuses `cls(...)`, a call, but allows `cls.__new__`, an instance."""
+
+    full_name = ""
+    path: Path | None = None
+
+    def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
+        if cls.full_name not in _INERT_CALLS:
+            raise InputError(
+                f"{cls.path}: its pickle asks to call {cls.full_name}, which "
+                "could run code: refused. If you trust the file, load it "
+                "with torch and save its state dict alone")
+        return super().__call__()
+
+
+class _Unknown(metaclass=_UnknownType):
+    """Stands for an object of a class that this reader does not know."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "_Unknown":
+        return object.__new__(cls)
+
+    def append(self, *_args: Any) -> None:
+        pass
+
+    # Pickle fills objects, lists, sets and dicts through these.
+    __setstate__ = extend = add = __setitem__ = append
+
+
+class _Storage(NamedTuple):
+    dtype: np.dtype
+
+
+def load_torch_zip(path: Path) -> Any:
+    """Returns the object that `torch.save` wrote, with `LazyTensor` leaves.
+
+    Raises:
+      InputError: not such a file, damaged, or it asks for code to be run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            pickles = [n for n in names if n.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise InputError(
+                    f"{path}: a zip file, but not one of torch.save (no "
+                    "data.pkl in it)")
+            root = pickles[0].removesuffix("data.pkl")
+            if (root + "byteorder" in names
+                    and archive.read(root + "byteorder") != b"little"):
+                raise InputError(f"{path}: big-endian checkpoints are not "
+                                 "supported; save it again on a common PC")
+            content = archive.read(pickles[0])
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise InputError(f"{path}: {_not_a_zip_hint(path)}") from error
+    try:
+        return _Reader(content, path, root).load()
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(f"{path}: data.pkl cannot be read ({error})"
+                         f"{_DAMAGED}") from error
+
+
+def _not_a_zip_hint(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK":
+        return "the zip file is cut short or damaged; fetch it again"
+    if start[:1] == b"\x80":
+        return ("a bare pickle, which can run code: refused. If a torch "
+                "older than 1.6 wrote it and you trust it, save it again: "
+                "torch.save(torch.load(f, weights_only=True), g)")
+    return "is no PyTorch checkpoint (no zip file)"
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles without importing anything."""
+
+    def __init__(self, content: bytes, path: Path, root: str):
+        super().__init__(io.BytesIO(content), encoding="utf-8")
+        self._path, self._root = path, root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module in ("torch", "torch.storage") and name in _STORAGE_DTYPES:
+            return _Storage(np.dtype(_STORAGE_DTYPES[name]))
+        if module == "torch._utils":
+            if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+                return self._rebuild_tensor
+            if name == "_rebuild_parameter":
+                return lambda data, *_: data
+        return _UnknownType("_Unknown", (_Unknown,), {
+            "full_name": f"{module}.{name}", "path": self._path})
+
+    def persistent_load(self, reference: Any) -> Any:
+        tag, storage, key, _location, _count = reference
+        if tag != "storage" or not isinstance(storage, _Storage):
+            raise InputError(f"{self._path}: unknown storage {reference!r}; "
+                             "quantized or special tensors are not supported")
+        return f"{self._root}data/{key}", storage.dtype
+
+    def _rebuild_tensor(self, storage: Any, offset: int, shape: tuple,
+                        strides: tuple, *_rest: Any) -> LazyTensor:
+        numbers = (offset, *shape, *strides)
+        # A negative stride would read memory outside the tensor.
+        if len(shape) != len(strides) or any(
+                type(number) is not int or number < 0 for number in numbers):
+            raise InputError(f"{self._path}: a tensor of shape {shape} with "
+                             f"strides {strides} at {offset} makes no sense"
+                             f"{_DAMAGED}")
+        entry, dtype = storage
+        return LazyTensor(self._path, entry, dtype, tuple(shape),
+                          tuple(strides), offset)

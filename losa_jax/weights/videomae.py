@@ -1,34 +1,32 @@
-"""VideoMAE's weights: the table of names, and the layouts that circulate.
+"""VideoMAE's table of names, and the layouts of its public checkpoints.
 
-Names on the left are those of VideoMAEv2's model definition
-(github.com/OpenGVLab/VideoMAEv2); those of Hugging Face's transformers
-(models/videomae) and of OpenTAD and mmaction2 are first renamed to them. See
-the package for what each name here is for.
+The table has the names of VideoMAEv2 (github.com/OpenGVLab/VideoMAEv2); those
+of Hugging Face's transformers (models/videomae), OpenTAD and mmaction2 are
+first renamed to them. The package's docstring explains each definition.
 """
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.sizes import size_name
 from losa_jax.models.backbones.videomae import SIZES, VideoMaeSpec
 from losa_jax.weights.checkpoint_file import Tensor
-from losa_jax.weights.name_table import (
+from losa_jax.weights.rules import (
     CONV,
     LINEAR,
     SAME,
     Layout,
-    Renamed,
     Rule,
     rename,
 )
 
 TITLE = "VideoMAE"
-# The number of heads is in no tensor's shape.
+# No tensor's shape shows the number of heads.
 HEADS_OF_WIDTH = {size["width"]: size["heads"] for size in SIZES.values()}
 _POSITIONS = Layout(
     lambda array, spec: array.reshape(spec.clip_tokens, *spec.grid,
@@ -65,116 +63,91 @@ RULES = (
     Rule("head.bias", "classifier/bias", SAME),
 )
 
-# Fields of the spec that tensors may not tell.
 HINTS = ("heads", "clip_frames", "image_size", "depth", "norm_epsilon",
          "final_norm_epsilon")
-# Hugging Face's parts.
+WRAPPERS = ()
+# Hugging Face keeps three matrices.
 JOINED = {"blocks.{i}.attn.qkv.weight": tuple(
     f"blocks.{{i}}.attn.{part}.weight" for part in ("query", "key", "value"))}
 
-# What may stand before the encoder's names, outermost first.
-_PREFIXES = ("module.", "model.", "backbone.", "videomae.", "encoder.")
+# What may precede the names of the encoder.
+_OUTER = r"(?:(?:module|model|backbone)\.)*"
+_BLOCK = re.compile(_OUTER + r"(?:videomae\.)?(?:encoder\.)?(?="
+                    r"(?:blocks|encoder\.layer)\.\d+\.)")
 _LAYER = r"encoder\.layer\.(\d+)\."
 HUGGING_FACE_NAMES = (
-    (r"embeddings\.patch_embeddings\.projection\.(weight|bias)",
-     r"patch_embed.proj.\1"),
+    (r"embeddings\.patch_embeddings\.projection\.(.+)", r"patch_embed.proj.\1"),
     (_LAYER + r"attention\.attention\.(query|key|value)\.weight",
      r"blocks.\1.attn.\2.weight"),
-    (_LAYER + r"attention\.attention\.(q|v)_bias", r"blocks.\1.attn.\2_bias"),
-    (_LAYER + r"attention\.attention\.(q|v)(?:uery|alue)\.bias",
+    (_LAYER + r"attention\.attention\.(q|k|v)(?:uery|ey|alue)?[._]bias",
      r"blocks.\1.attn.\2_bias"),
-    (_LAYER + r"attention\.attention\.key\.bias",
-     r"blocks.\1.attn.k_bias"),
-    (_LAYER + r"attention\.output\.dense\.(weight|bias)",
-     r"blocks.\1.attn.proj.\2"),
-    (_LAYER + r"layernorm_before\.(weight|bias)", r"blocks.\1.norm1.\2"),
-    (_LAYER + r"layernorm_after\.(weight|bias)", r"blocks.\1.norm2.\2"),
-    (_LAYER + r"intermediate\.dense\.(weight|bias)", r"blocks.\1.mlp.fc1.\2"),
-    (_LAYER + r"output\.dense\.(weight|bias)", r"blocks.\1.mlp.fc2.\2"),
-    (r"layernorm\.(weight|bias)", r"norm.\1"),
-    (r"fc_norm\.(weight|bias)", r"fc_norm.\1"),
-    (r"classifier\.(weight|bias)", r"head.\1"),
+    (_LAYER + r"attention\.output\.dense\.(.+)", r"blocks.\1.attn.proj.\2"),
+    (_LAYER + r"layernorm_before\.(.+)", r"blocks.\1.norm1.\2"),
+    (_LAYER + r"layernorm_after\.(.+)", r"blocks.\1.norm2.\2"),
+    (_LAYER + r"intermediate\.dense\.(.+)", r"blocks.\1.mlp.fc1.\2"),
+    (_LAYER + r"output\.dense\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (r"layernorm\.(.+)", r"norm.\1"),
+    (r"classifier\.(.+)", r"head.\1"),
 )
 OPENTAD_NAMES = (
-    (r"patch_embed\.projection\.(weight|bias)", r"patch_embed.proj.\1"),
-    (r"blocks\.(\d+)\.mlp\.layers\.0\.0\.(weight|bias)",
-     r"blocks.\1.mlp.fc1.\2"),
-    (r"blocks\.(\d+)\.mlp\.layers\.1\.(weight|bias)",
-     r"blocks.\1.mlp.fc2.\2"),
-    (r"cls_head\.fc_cls\.(weight|bias)", r"head.\1"),
+    (r"patch_embed\.projection\.(.+)", r"patch_embed.proj.\1"),
+    (r"blocks\.(\d+)\.mlp\.layers\.0\.0\.(.+)", r"blocks.\1.mlp.fc1.\2"),
+    (r"blocks\.(\d+)\.mlp\.layers\.1\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (r"cls_head\.fc_cls\.(.+)", r"head.\1"),
 )
 
 
 def recognizes(names: Iterable[str]) -> bool:
-    """Whether a checkpoint is of this family, by names as in the file.
-
-    Biases on query and value alone are VideoMAE's; other transformers have
-    one of all three.
-    """
+    """Returns whether a checkpoint is of this family, by its names."""
+    # Only VideoMAE has biases on query and value alone.
     return any(re.search(
         r"(^|\.)(blocks\.\d+\.attn\.[qv]_bias$"
         r"|encoder\.layer\.\d+\.attention\.attention\.)", name)
         for name in names)
 
 
-def rename_tensors(tensors: dict[str, Tensor], config: Path) -> Renamed:
-    """Returns the tensors by the table's names.
+def rename_tensors(tensors: dict[str, Tensor], config: Path, notes: list[str]
+                   ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors by the table's names, and hints of a config.
 
     Args:
       tensors: by names as in the file.
-      config: Hugging Face's config.json; read where the names are theirs,
-        which tell neither heads nor epsilons.
+      config: Hugging Face's config.json, read only for names of Hugging Face.
+      notes: gets lines about what was renamed or dropped.
 
     Raises:
-      InputError: two tensors are the same, or the config is no VideoMAE's.
+      InputError: two tensors are the same, or the config is not VideoMAE's.
     """
-    notes: list[str] = []
-    hints: dict[str, Any] = {}
-    layout = "VideoMAEv2"
-    tensors = _strip_prefixes(tensors, notes)
+    tensors = _without_decoder(tensors, notes)
+    prefix = max((match[0] for name in tensors
+                  if (match := _BLOCK.match(name))), key=len, default="")
+    if prefix:
+        notes.append(f"prefix {prefix!r} stripped")
+        # Names outside a prefix keep theirs, as the classifier's.
+        optional = "".join(rf"(?:{part}\.)?" for part in prefix.split(".")[:-1])
+        tensors = rename(tensors, [(optional + "(.*)", r"\1")])
     if any(name.startswith("patch_embed.projection.") for name in tensors):
-        layout = "OpenTAD (mmaction2)"
-        tensors = rename(tensors, OPENTAD_NAMES)
-    if any(name.startswith("encoder.layer.") for name in tensors):
-        layout = "Hugging Face"
-        hints = _hugging_face_hints(config)
-        tensors = rename(tensors, HUGGING_FACE_NAMES)
-        for name in [name for name in tensors
-                     if name.endswith(".attn.k_bias")]:
-            # The softmax does not see it; VideoMAE's is zero by construction.
-            if not tensors[name].read().any():
-                del tensors[name]
-                notes.append(f"{name} is zero, as it must be: dropped")
-    return Renamed(tensors, hints, tuple(notes), layout)
+        notes.append("OpenTAD (mmaction2) names")
+        return rename(tensors, OPENTAD_NAMES), {}
+    if not any(name.startswith("encoder.layer.") for name in tensors):
+        notes.append("VideoMAEv2 names")
+        return tensors, {}
+    notes.append("Hugging Face names")
+    tensors = rename(tensors, HUGGING_FACE_NAMES)
+    for name in list(tensors):
+        # A bias on the keys has no effect; VideoMAE's is always zero.
+        if name.endswith(".attn.k_bias") and not tensors[name].read().any():
+            del tensors[name]
+            notes.append(f"{name} is zero, as it must be: dropped")
+    return tensors, _hugging_face_hints(config)
 
 
-def _strip_prefixes(tensors: dict[str, Tensor], notes: list[str]
-                    ) -> dict[str, Tensor]:
-    """Takes off what stands before the encoder's names.
-
-    Names outside a prefix keep theirs: they are the classifier's, or are
-    reported as unexpected later.
-    """
-    for prefix in _PREFIXES:
-        if prefix == "videomae.":  # outer prefixes are off by now
-            tensors = _drop_decoder(tensors, notes)
-        is_encoder = any(re.match(
-            re.escape(prefix) + r"(.+\.)?(blocks\.\d+|encoder\.layer\.\d+)\.",
-            name) for name in tensors)
-        nested = prefix == "encoder." and any(
-            name.startswith("encoder.layer.") for name in tensors)
-        if is_encoder and not nested:
-            notes.append(f"prefix {prefix!r} stripped")
-            tensors = rename(tensors, [(re.escape(prefix) + "(.*)", r"\1")])
-    return tensors
-
-
-def _drop_decoder(tensors: dict[str, Tensor], notes: list[str]
-                  ) -> dict[str, Tensor]:
+def _without_decoder(tensors: dict[str, Tensor], notes: list[str]
+                     ) -> dict[str, Tensor]:
     decoder = {name for name in tensors if re.match(
-        r"(decoder\.|encoder_to_decoder|mask_token)", name)}
-    if not decoder or not any(name.startswith(("encoder.", "videomae."))
-                              for name in tensors):
+        _OUTER + r"(?:decoder\.|encoder_to_decoder|mask_token)", name)}
+    if not decoder or not any(re.match(_OUTER + r"(?:encoder|videomae)\.",
+                                       name) for name in tensors):
         return tensors
     notes.append(f"a pre-training checkpoint: {len(decoder)} tensors of its "
                  "decoder are dropped")
@@ -189,45 +162,43 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text())
         size = facts["image_size"]
-        size = tuple(size) if isinstance(size, list) else (size, size)
         if facts.get("hidden_act", "gelu") != "gelu":
             raise InputError(f"{path}: hidden_act={facts['hidden_act']!r}; "
                              "only VideoMAE's gelu is supported")
         epsilon = facts["layer_norm_eps"]
-        hints = {"heads": facts["num_attention_heads"],
-                 "clip_frames": facts["num_frames"],
-                 "depth": facts.get("num_hidden_layers"),
-                 "image_size": size, "norm_epsilon": epsilon}
+        # Whatever the config says, fc_norm has torch's default there.
+        has_fc_norm = facts.get("use_mean_pooling", True)
+        return {"heads": facts["num_attention_heads"],
+                "clip_frames": facts["num_frames"],
+                "depth": facts.get("num_hidden_layers"),
+                "image_size": tuple(size) if isinstance(size, list)
+                else (size, size),
+                "norm_epsilon": epsilon,
+                "final_norm_epsilon": 1e-5 if has_fc_norm else epsilon}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the config of a VideoMAE model "
                          f"({error!r}); give its .safetensors file itself, "
                          "with --heads, --frames and --image_size"
                          ) from error
-    # fc_norm is built with torch's default there, whatever the config says.
-    return hints | {"final_norm_epsilon": 1e-5 if facts.get(
-        "use_mean_pooling", True) else epsilon}
 
 
 def describe(spec: VideoMaeSpec) -> str:
-    """A checkpoint in a line."""
+    """Returns a line for people."""
     name = size_name(spec)
+    usual = {size["depth"] for size in SIZES.values()
+             if size["width"] == spec.width} - {spec.depth}
     return ((f"{name.replace('_', '-')}: " if name else "")
-            + f"{spec.depth} blocks of width {spec.width}, {spec.heads} heads, "
+            + f"{spec.depth} blocks of width {spec.width}"
+            + (f" (VideoMAE's have {min(usual)} blocks)" if usual else "")
+            + f", {spec.heads} heads, "
             f"MLP {spec.mlp_width}; patch {spec.patch}, clips of "
             f"{spec.clip_frames} frames at {spec.image_size[0]} x "
             f"{spec.image_size[1]}; positions {spec.positions}, final norm "
-            f"{spec.final_norm}, {spec.num_classes} classes"
+            f"{spec.final_norm}, "
+            + (f"{spec.num_classes} classes" if spec.num_classes
+               else "no classifier")
             + (", LayerScale" if spec.layer_scale else "")
             + (", cosine attention" if spec.cosine_attention else ""))
-
-
-def doubts(spec: VideoMaeSpec) -> list[str]:
-    """A checkpoint that lost a whole part looks like a smaller model."""
-    lines = [f"VideoMAE's models of width {spec.width} have {size['depth']} "
-             f"blocks; this one has {spec.depth}" for size in SIZES.values()
-             if size["width"] == spec.width and size["depth"] != spec.depth]
-    return lines + ([] if spec.num_classes
-                    else ["no classifier in it: features only"])
 
 
 def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
@@ -235,128 +206,126 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
                image_size: tuple[int, int] | None = None,
                depth: int | None = None, norm_epsilon: float = 1e-6,
                final_norm_epsilon: float = 1e-6) -> VideoMaeSpec:
-    """Returns the spec of a checkpoint in VideoMAEv2's names.
+    """Returns the spec of a checkpoint.
+
+    Sizes are what most tensors show: a missing, extra or misshapen one does
+    not change the spec and is reported later.
 
     Args:
       tensors: by the table's names.
-      heads: None takes what cosine attention's scales say, or VideoMAE's
-        for the width.
-      clip_frames: None is 16, or what learned positions of this image_size
-        say.
-      image_size: height, width in pixels; None is square as a learned
-        position table says, or 224.
-      depth: None is what the tensors show.
+      heads, depth: None is what the tensors show, or VideoMAE's heads for
+        the width.
+      clip_frames: None is what learned positions of image_size show, or 16.
+      image_size: (height, width) in pixels; None is square, as learned
+        positions show, or 224.
       norm_epsilon, final_norm_epsilon: VideoMAEv2's by default.
 
     Raises:
-      InputError: tensors that tell the sizes are missing, or sizes that no
-        tensor tells must be given.
+      InputError: tensors that show the sizes are missing, or sizes that no
+        tensor shows must be given.
     """
-    votes = _size_votes(tensors)
-    if not (votes["width"] and votes["mlp_width"] and votes["depth"]):
-        some = ", ".join(list(tensors)[:5])
-        raise InputError(f"no VideoMAE encoder; the file begins with {some}: "
-                         "give a checkpoint of VideoMAE or VideoMAEv2")
-    width, mlp_width, shown_depth = (
-        votes[key].most_common(1)[0][0]
-        for key in ("width", "mlp_width", "depth"))
-    depth = depth or shown_depth
-    # Where it is missing or misshapen, that is reported; go on with VideoMAE's.
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    blocks = _block_shapes(shapes)
+    widths = [
+        shape[-1] for name, by_block in blocks.items()
+        if name not in ("mlp.fc1.bias", "mlp.fc2.weight", "attn.scale")
+        for shape in by_block.values() if shape]
+    mlp_widths = [
+        shape[0] for name in ("mlp.fc1.weight", "mlp.fc1.bias")
+        for shape in blocks[name].values() if shape]
+    if not (widths and mlp_widths):
+        raise InputError("no VideoMAE encoder: its blocks are missing; give a "
+                         "checkpoint of VideoMAE or VideoMAEv2")
+    width = mode(widths)
+    depth = depth or mode(1 + max(by_block) for by_block in blocks.values()
+                          if by_block)
+    # A missing or misshapen kernel is reported later; go on with VideoMAE's.
     tubelet, patch = 2, min((16, *(image_size or ())))
-    kernel = tensors.get("patch_embed.proj.weight")
-    shows_patch = False
-    if kernel is not None and len(kernel.shape) == 5 and (
-            0 not in kernel.shape):
-        shows_patch = True
-        tubelet, patch = kernel.shape[2:4]
-    heads = heads or (votes["heads"].most_common(1) or [(None, 0)])[0][0]
+    kernel = shapes.get("patch_embed.proj.weight", ())
+    has_patch = len(kernel) == 5 and 0 not in kernel
+    if has_patch:
+        tubelet, patch = kernel[2:4]
+    positions = shapes.get("pos_embed", ())
+    clip_frames, image_size = _clip_size(
+        positions[1] if len(positions) == 3 else 0, tubelet, patch,
+        clip_frames, image_size)
+    if has_patch and any(size % patch for size in image_size):
+        raise InputError(f"patches of {patch} pixels do not fill "
+                         f"{image_size}: give another --image_size=H,W")
+    modules = {name.rpartition(".")[0] for name in tensors}
+    num_classes = 0
+    if "head" in modules:
+        weight, bias = (shapes.get(f"head.{name}", ())
+                        for name in ("weight", "bias"))
+        fits = len(weight) == 2 and weight[1] == width
+        num_classes = (weight if fits else (*bias, *weight, 1))[0]
+    # A classifier always follows a norm, which may have been lost.
+    final_norm = next((name for name in ("fc_norm", "norm")
+                       if name in modules),
+                      "fc_norm" if "head" in modules else "none")
+    gammas = len(blocks["gamma_1"]) + len(blocks["gamma_2"])
+    scales = blocks["attn.scale"]
+    return VideoMaeSpec(
+        width=width, depth=depth, mlp_width=mode(mlp_widths),
+        heads=_heads(width, heads, scales.values()),
+        patch=patch, tubelet=tubelet,
+        clip_frames=clip_frames, image_size=image_size,
+        positions="learned" if "pos_embed" in tensors else "sincos",
+        layer_scale=gammas > depth,  # of two in each block
+        cosine_attention=2 * len(scales) >= depth,
+        final_norm=final_norm, num_classes=num_classes,
+        norm_epsilon=norm_epsilon, final_norm_epsilon=final_norm_epsilon)
+
+
+def _block_shapes(shapes: Mapping[str, tuple[int, ...]]
+                  ) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Returns {name within a block: {block: shape}} for the table's names."""
+    blocks: dict[str, dict[int, tuple[int, ...]]] = {
+        rule.source.removeprefix("blocks.{i}."): {} for rule in RULES
+        if rule.source.startswith("blocks.{i}.")}
+    for name, shape in shapes.items():
+        numbered = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+        if numbered and numbered[2] in blocks:
+            blocks[numbered[2]][int(numbered[1])] = shape
+    return blocks
+
+
+def _heads(width: int, heads: int | None,
+           scales: Iterable[tuple[int, ...]]) -> int:
+    shown = [shape[0] for shape in scales if len(shape) == 3]
+    heads = heads or (mode(shown) if shown else HEADS_OF_WIDTH.get(width))
     if heads is None:
-        if width not in HEADS_OF_WIDTH:
-            raise InputError(f"width {width} is none of VideoMAE's "
-                             f"{sorted(HEADS_OF_WIDTH)}: give the number of "
-                             "attention heads (--heads=N)")
-        heads = HEADS_OF_WIDTH[width]
+        raise InputError(f"width {width} is none of VideoMAE's "
+                         f"{sorted(HEADS_OF_WIDTH)}: give the number of "
+                         "attention heads (--heads=N)")
     if width % heads:
         raise InputError(f"{heads} heads do not divide the width {width}: "
                          "give another --heads=N")
-    learned = "pos_embed" in tensors
-    positions = (tensors["pos_embed"].shape[1] if learned and len(
-        tensors["pos_embed"].shape) == 3 else 0)
+    return heads
+
+
+def _clip_size(positions: int, tubelet: int, patch: int,
+               clip_frames: int | None, image_size: tuple[int, int] | None
+               ) -> tuple[int, tuple[int, int]]:
+    """Returns frames and (height, width) of a clip.
+
+    Args:
+      positions: number of learned positions, or 0.
+      tubelet, patch, clip_frames, image_size: see `infer_spec`.
+    """
     if clip_frames is None:
-        patches = 0 if image_size is None else (
-            image_size[0] // patch * (image_size[1] // patch))
-        known = patches and positions and positions % patches == 0
-        clip_frames = positions // patches * tubelet if known else 16
+        rows, columns = (size // patch for size in image_size or (0, 0))
+        patches = rows * columns
+        clip_frames = (positions // patches * tubelet
+                       if patches and positions and positions % patches == 0
+                       else 16)
     if clip_frames % tubelet:
         raise InputError(f"clips of {clip_frames} frames cannot be cut into "
                          f"tubelets of {tubelet}: give another --frames=N")
     if image_size is None:
-        side = 224 // patch * patch
+        side = 224 // patch
         grid = round((positions / (clip_frames // tubelet)) ** 0.5)
-        # A table of another form is reported as misshapen.
         if grid and grid * grid * (clip_frames // tubelet) == positions:
-            side = grid * patch
-        image_size = (side, side)
-    if shows_patch and any(size % patch for size in image_size):
-        raise InputError(f"patches of {patch} pixels do not fill "
-                         f"{image_size}: give another --image_size=H,W")
-    has_head = "head.weight" in tensors or "head.bias" in tensors
-    # Every classifier stands behind a norm: one without has lost it.
-    final_norm = next((name for name in ("fc_norm", "norm")
-                       if f"{name}.weight" in tensors
-                       or f"{name}.bias" in tensors),
-                      "fc_norm" if has_head else "none")
-    return VideoMaeSpec(
-        width=width, depth=depth, heads=heads,
-        mlp_width=mlp_width, patch=patch, tubelet=tubelet,
-        clip_frames=clip_frames, image_size=image_size,
-        positions="learned" if learned else "sincos",
-        # Of two a block.
-        layer_scale=votes["gamma"].total() > depth,
-        cosine_attention=2 * votes["attn.scale"].total() >= depth,
-        final_norm=final_norm,
-        num_classes=_num_classes(tensors, width) if has_head else 0,
-        norm_epsilon=norm_epsilon, final_norm_epsilon=final_norm_epsilon)
-
-
-def _num_classes(tensors: Mapping[str, Tensor], width: int) -> int:
-    """As the head's weight says, or its bias where the weight is odd."""
-    weight, bias = tensors.get("head.weight"), tensors.get("head.bias")
-    if weight is not None and len(weight.shape) == 2 and (
-            weight.shape[1] == width):
-        return weight.shape[0]
-    shapes = [tensor.shape for tensor in (bias, weight)
-              if tensor is not None and tensor.shape]
-    return shapes[0][0] if shapes else 1
-
-
-def _size_votes(tensors: Mapping[str, Tensor]) -> dict[str, Counter]:
-    """How many tensors speak for each size.
-
-    A vote, so that one missing, extra or misshapen tensor is reported as
-    that and does not change what the checkpoint is taken for.
-    """
-    votes: dict[str, Counter] = {key: Counter() for key in (
-        "width", "mlp_width", "depth", "gamma", "attn.scale", "heads")}
-    last: dict[str, int] = {}
-    for name, tensor in tensors.items():
-        if not (numbered := re.fullmatch(r"blocks\.(\d+)\.(.+)", name)):
-            continue
-        block, rest = int(numbered[1]), numbered[2]
-        if f"blocks.{{i}}.{rest}" not in {rule.source for rule in RULES}:
-            continue
-        last[rest] = max(last.get(rest, 0), block)
-        if rest in ("gamma_1", "gamma_2"):
-            votes["gamma"][True] += 1
-        if rest == "attn.scale":
-            votes[rest][True] += 1
-            if len(tensor.shape) == 3:
-                votes["heads"][tensor.shape[0]] += 1
-        if len(tensor.shape) == 1:
-            size = "mlp_width" if rest == "mlp.fc1.bias" else "width"
-            votes[size][tensor.shape[0]] += 1
-        elif rest == "mlp.fc1.weight" and len(tensor.shape) == 2:
-            votes["mlp_width"][tensor.shape[0]] += 1
-            votes["width"][tensor.shape[1]] += 1
-    votes["depth"].update(block + 1 for block in last.values())
-    return votes
+            side = grid
+        image_size = (side * patch, side * patch)
+    return clip_frames, image_size

@@ -1,7 +1,8 @@
-"""Frames and windows of videos as arrays, for tests."""
+"""Frames and windows of videos as arrays, and feature files, for tests."""
 
 import numpy as np
 
+from configs import common
 from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import augment
@@ -33,3 +34,13 @@ def read_window(cache, video, window, view=None, size=None):
 def views_of_testing(frames, size, resize):
     return np.stack([augment.test_view(frame, size, resize)
                      for frame in frames])
+
+
+def feature_settings(folder, stride_frames, clip_frames, width):
+    """The config section `features`."""
+    settings = common.get_config().features
+    settings.folder = str(folder)
+    settings.stride_frames = float(stride_frames)
+    settings.clip_frames = float(clip_frames)
+    settings.width = width
+    return settings

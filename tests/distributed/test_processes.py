@@ -34,14 +34,13 @@ from losa_jax.errors import InputError
 mesh = sharding.make_mesh((jax.device_count(), 1, 1))
 state = sharding.put({"a": np.arange(4.0)}, {"a": sharding.replicated(mesh)})
 checkpoints = checkpoint.Checkpoints(folder, only_writer=True)
-checkpoints.save("best", 1, state, {"number": 0})
-checkpoints.save("last", 1, state, {"number": 0})
+checkpoints.save(1, state, {"number": 0}, best_map=0.5)
 assert checkpoints.latest_step() == 1
 if fails and number == 0:
     def rename(*_, **__):
         raise OSError("no room")
     os.rename = rename
-checkpoints.save("last", 2, state, {})
+checkpoints.save(2, state, {})
 try:
     for _ in range(100 * (number == 0)):
         checkpoints.check()
@@ -84,9 +83,10 @@ def test_two_processes_agree_and_fail_together(tmp_path):
     codes, outputs = _run_two(1, tmp_path)
     assert codes == [1, 1], outputs
     assert (tmp_path / "order").read_text() == "01"
-    assert re.search("process 1 ends because process 0 ended: checkpoint "
-                     ".*/last/2 could not be written .no room", outputs[1])
-    kept = {path.name for path in (tmp_path / "checkpoints/last").glob("?")}
+    assert re.search("process 1 ends because process 0 ended: checkpoint .*"
+                     "/checkpoints/2 could not be written .no room",
+                     outputs[1])
+    kept = {path.name for path in (tmp_path / "checkpoints").glob("?")}
     assert kept == {"1"}
 
 

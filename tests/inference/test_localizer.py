@@ -17,7 +17,7 @@ def model():
 @pytest.mark.parametrize("limits, said", [
     ({"top_k": 0}, "top_k=0: must be 1 or more"),
     ({"top_k": -1}, "top_k=-1"), ({"top_k": 1.5}, "top_k=1.5"),
-    ({"threshold": -0.1}, "threshold=-0.1: must be a score within 0 and 1"),
+    ({"threshold": -0.1}, "threshold=-0.1: must be a score from 0 to 1"),
     ({"threshold": 50}, "threshold=50"), ({"threshold": NAN}, "threshold=nan")])
 def test_limits_that_are_none_are_refused(model, limits, said):
     with pytest.raises(InputError, match=said):

@@ -1,5 +1,7 @@
 """Every window's output comes once, in order, then the end of its video."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -60,7 +62,8 @@ def test_a_process_takes_its_own_rows_of_a_global_output():
 def test_segments_of_a_video_are_collected_in_its_seconds():
     # A sample every second frame of 25 a second; two samples a token.
     grid = timeline.sample_grid(25.0, 400, sampling="stride", frame_stride=2)
-    videos = VideoSegments([grid, grid], samples_per_token=2.0)
+    videos = VideoSegments(
+        [grid, grid], types.SimpleNamespace(samples=8, tokens=4))
     window = Segments(np.float32([[0.0, 1.0], [3.0, 5.0]]),
                       np.float32([0.9, 0.2]), np.int32([1, 0]),
                       np.bool([True, True]))

@@ -10,7 +10,7 @@ from losa_jax.data.synthetic import data_set
 from losa_jax.distributed import sharding
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training import build
-from losa_jax.training.checkpoint import BEST, Checkpoints
+from losa_jax.training.checkpoint import Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import expected_shapes
@@ -77,7 +77,7 @@ def fake_run(config, tmp_path_factory):
             lambda leaf: np.abs(shaken(leaf)) + np.float32(0.1),
             state.statistics))
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(BEST, 7, sharding.put(state, places), {
-        **run_facts(config, names, model), "best_map": 0.5, "epoch": 1})
+    checkpoints.save(7, sharding.put(state, places),
+                     run_facts(config, names, model), best_map=0.5)
     checkpoints.close()
     return workdir

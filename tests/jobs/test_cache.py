@@ -91,7 +91,7 @@ def test_features_of_something_else_are_refused(
 
 @pytest.mark.parametrize("section, name, value, message", [
     ("window", "align_to_clips", False, "align_to_clips=True"),
-    ("adapter", "kind", "tia", "cached features serve none, losa, ladder")])
+    ("adapter", "kind", "tia", "cached features only with none, losa, ladder")])
 def test_what_cannot_be_cached_is_refused(
         plain, folder, tmp_path, section, name, value, message):
     config = _cached(plain, folder)

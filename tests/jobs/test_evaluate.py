@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.features.files import FeatureFiles, FeatureSettings
+from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.records import Action, AnnotatedVideo, Video
 from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.detection.segments import Segments
 from losa_jax.distributed import sharding
 from losa_jax.jobs.evaluate import Evaluator
+from tests.data.reading import feature_settings
 
 
 def _finds_marked_tokens(parameters, statistics, frozen, batch):
@@ -31,7 +32,7 @@ def _finds_marked_tokens(parameters, statistics, frozen, batch):
 @pytest.mark.parametrize("batch_windows", [1, 2, 8])
 def test_every_window_of_every_video_counts(batch_windows, tmp_path):
     """Whatever pads the last batch."""
-    store = FeatureFiles(FeatureSettings(str(tmp_path), 1.0, 1.0, 2))
+    store = FeatureFiles(feature_settings(tmp_path, 1, 1, 2))
     videos = []
     for number, (length, start, end) in enumerate(
             [(20, 17, 19), (5, 1, 3), (11, 4, 7), (8, 0, 8)]):

@@ -90,8 +90,8 @@ def test_predict_without_model_code_finds_what_eval_finds(
 def test_any_number_of_windows_and_every_platform(run, folder):
     config, _ = run
     model = load_exported(folder)
-    assert model.thresholds == {"clockwise": 0.25}
-    assert len(model.class_names) == 8
+    assert model.manifest["thresholds"] == {"clockwise": 0.25}
+    assert len(model.manifest["class_names"]) == 8
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["platforms"] == ["cpu", "tpu", "cuda"]
     program = exported.jax_export.deserialize(
@@ -125,18 +125,18 @@ def _edit(copy, **changes):
 
 @pytest.mark.parametrize("damage, message", [
     (lambda copy: _edit(copy, format_version=2),
-     "format version 2, this program reads 1.*update losa_jax"),
+     "format version 2, but this program reads 1.*update losa_jax"),
     (lambda copy: _edit(copy, format_version=0), "export the run again"),
     (lambda copy: _edit(copy, format="zip"), "not the manifest"),
     (lambda copy: _edit(copy, files={}),
-     "nothing of weights.safetensors, program.bin"),
+     "no entry weights.safetensors, program.bin"),
     (lambda copy: (copy / "manifest.json").write_text("{"),
      "not the manifest"),
     (lambda copy: _edit(copy, platforms=["tpu", "cuda"]),
      "is for tpu, cuda, this is cpu"),
     (lambda copy: (copy / "program.bin").unlink(), "program.bin: is missing"),
     (lambda copy: os.truncate(copy / "weights.safetensors", 1000),
-     "has 1,000 bytes"),
+     "is damaged"),
     (lambda copy: _flip(copy / "weights.safetensors"), "is damaged"),
     (lambda copy: _flip(copy / "program.bin"), "is damaged"),
 ])

@@ -10,6 +10,7 @@ import pytest
 
 from configs import thumos_features
 from losa_jax.data.features.record import read_record
+from losa_jax.data.records import AnnotatedVideo
 from losa_jax.data.video.probe import probe_video
 from losa_jax.distributed import processes
 from losa_jax.distributed.stop_signal import Interrupted
@@ -140,7 +141,10 @@ def test_training_on_what_was_extracted(config, extracted, tmp_path,
         f"{name}.*")))
     assert (entry["fps"], entry["frame_count"]) == (info.fps,
                                                     info.frame_count)
-    assert store.path(name).is_file()
+    stored = store.check([AnnotatedVideo(name, "testing", None, None, ())],
+                         "stop")[0][name]
+    assert stored.path == extracted / f"{name}.npy"
+    assert (stored.fps, stored.frame_count) == (info.fps, info.frame_count)
 
 
 def test_an_extraction_goes_on_where_it_stopped(

@@ -28,7 +28,7 @@ from losa_jax.jobs.predict import find_videos, predict
 from losa_jax.jobs.prediction_files import Settings
 from losa_jax.jobs.setup import load_data, store_config, write_json
 from losa_jax.training import build
-from losa_jax.training.checkpoint import BEST, Checkpoints
+from losa_jax.training.checkpoint import Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
 
 
@@ -61,8 +61,8 @@ def workdir(config, tmp_path_factory):
         lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape).astype(
             np.float32), state.ema))
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(BEST, 1, state, {
-        **run_facts(config, data.class_names, model), "best_map": 0.5})
+    checkpoints.save(1, state, run_facts(config, data.class_names, model),
+                     best_map=0.5)
     checkpoints.close()
     store_config(config, workdir)
     return workdir

@@ -61,7 +61,7 @@ def _signal_at(step, number, process_id, launcher, workdir):
     path = workdir / "metrics.jsonl"
     old = path.stat().st_ino if path.exists() else None
     while not (path.exists() and path.stat().st_ino != old
-               and list((workdir / "checkpoints/last").glob("[0-9]"))
+               and list((workdir / "checkpoints").glob("[0-9]"))
                and any(line["step"] >= step for line in _lines(workdir))):
         assert launcher.poll() is None, launcher.stdout.read()
         time.sleep(0.02)

@@ -148,7 +148,7 @@ def test_a_window_of_broken_clips_is_refused_before_videos_are_read(
     odd = config.copy_and_resolve_references()
     odd.window.samples = 50
     odd.data.videos = "/nowhere"
-    with pytest.raises(InputError, match="frames=50 is no multiple of"):
+    with pytest.raises(InputError, match="samples=50 is no multiple of"):
         train_job.train(odd, tmp_path / "run")
 
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_names_step_and_videos(
     with pytest.raises(InputError, match="step 2: loss=nan.*"
                                          "untrimmed_training_"):
         train_job.train(config, tmp_path / "run")
-    assert not list((tmp_path / "run/checkpoints/last").glob("[0-9]*"))
+    assert not list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
 
 def test_a_broken_video_stops_or_is_skipped(config, tmp_path, capsys):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.features.files import FeatureFiles, FeatureSettings
+from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.records import AnnotatedVideo, Video
 from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.distributed import sharding
 from losa_jax.jobs.train import measure_statistics
 from losa_jax.training.encoder import feature_encoder
+from tests.data.reading import feature_settings
 
 
 @pytest.mark.parametrize("lengths", [(16, 9, 16, 5), (16,)])
@@ -22,7 +23,7 @@ def test_statistics_are_of_every_training_video(lengths, tmp_path):
     rng = np.random.default_rng(0)
     features = [rng.normal((3, -1), (0.5, 4), (length, 2)).astype(np.float32)
                 for length in lengths]
-    store = FeatureFiles(FeatureSettings(str(tmp_path), 1.0, 1.0, 2))
+    store = FeatureFiles(feature_settings(tmp_path, 1, 1, 2))
     videos = []
     for number, part in enumerate(features):
         np.save(tmp_path / f"v{number}.npy", part)

@@ -7,17 +7,17 @@ from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import nms_settings
 from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.training.build import (
-    build_mesh,
+from losa_jax.training.build import build_mesh, describe_model
+from losa_jax.training.specs import (
     check_backbone,
     check_tokens,
     choose_tap_layers,
     decode_settings,
-    describe_model,
+    inside_backbone_spec,
     make_adapter_spec,
     make_head_spec,
+    tap_grid,
 )
-from losa_jax.training.encoder import inside_backbone_spec, tap_grid
 
 
 def test_a_backbone_of_another_name_is_refused():

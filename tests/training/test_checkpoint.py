@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, and a repeated one replaces the old."""
+"""Checkpoints are restored exactly; the latest and the best are kept."""
 
 import contextlib
 import errno
@@ -17,7 +17,6 @@ from losa_jax.training.checkpoint import (
     BEST,
     LAST,
     Checkpoints,
-    abstract_state,
     same_facts,
 )
 
@@ -26,7 +25,7 @@ from losa_jax.training.checkpoint import (
 def checkpoints(tmp_path):
     with_folder = Checkpoints(tmp_path)
     yield with_folder
-    with contextlib.suppress(InputError):  # told already
+    with contextlib.suppress(InputError):  # reported already
         with_folder.close()
 
 
@@ -36,8 +35,8 @@ def _at(state, step):
 
 def test_round_trip_is_exact(checkpoints, tiny_model):
     state = _at(tiny_model().state, 7)
-    checkpoints.save(LAST, 7, state, {"best_map": 0.25, "names": ["a"]})
-    got, facts = checkpoints.restore(LAST, abstract_state(state))
+    checkpoints.save(7, state, {"best_map": 0.25, "names": ["a"]})
+    got, facts = checkpoints.restore(LAST, state)
     assert facts == {"best_map": 0.25, "names": ["a"]}
     jax.tree.map(np.testing.assert_array_equal, got, state)
 
@@ -50,30 +49,78 @@ def test_arrays_on_all_devices_are_saved_without_compiling(
         sharding.replicated(mesh))
     jax.block_until_ready(arrays)
     with jax.log_compiles(True):
-        checkpoints.save(LAST, 1, arrays, {})
+        checkpoints.save(1, arrays, {})
         checkpoints.wait()
     assert "Compiling" not in caplog.text
-    got, _ = checkpoints.restore(LAST, abstract_state(arrays))
+    got, _ = checkpoints.restore(LAST, arrays)
     jax.tree.map(np.testing.assert_array_equal, got, arrays)
 
 
-@pytest.mark.parametrize("first, second", [(4, 4), (6, 4), (4, 6)])
-def test_best_is_what_was_saved_last(checkpoints, tiny_model, first, second):
-    """A run killed between saving best and last repeats some epochs; what it
-    then finds best counts, whatever the step."""
+def _kept(workdir):
+    return {path.name for path in (workdir / "checkpoints").iterdir()}
+
+
+def test_the_best_survives_newer_checkpoints(checkpoints, tiny_model,
+                                             tmp_path):
     state = tiny_model().state
-    checkpoints.save(BEST, first, _at(state, first), {"try": 1})
-    checkpoints.save(BEST, second, _at(state, second), {"try": 2})
-    got, facts = checkpoints.restore(BEST, abstract_state(state))
-    assert facts == {"try": 2} and int(got.step) == second
-
-
-def test_only_the_newest_are_kept(checkpoints, tiny_model, tmp_path):
-    for step in (1, 2, 3):
-        checkpoints.save(LAST, step, tiny_model().state, {})
+    for step, best_map in ((1, 0.25), (2, 0.5), (3, None), (4, None),
+                           (5, None)):
+        checkpoints.save(step, _at(state, step), {"saved": step},
+                         best_map=best_map)
+    assert checkpoints.latest_step() == 5
+    assert _kept(tmp_path) == {"2", "4", "5"}
+    for manager in (checkpoints, Checkpoints(tmp_path)):
+        got, facts = manager.restore(BEST, state)
+        assert facts == {"saved": 2} and int(got.step) == 2
+        got, facts = manager.restore(LAST, state)
+        assert facts == {"saved": 5} and int(got.step) == 5
+        assert manager.facts() == {"saved": 5}
+    checkpoints.save(6, _at(state, 6), {}, best_map=0.75)
     checkpoints.wait()
-    kept = {p.name for p in (tmp_path / "checkpoints/last").iterdir()}
-    assert kept == {"2", "3"} and checkpoints.latest_step() == 3
+    assert _kept(tmp_path) == {"5", "6"}
+
+
+def test_only_the_newest_are_kept_where_none_is_best(
+        checkpoints, tiny_model, tmp_path):
+    assert checkpoints.latest_step() is None
+    for step in (1, 2, 3):
+        checkpoints.save(step, tiny_model().state, {})
+    checkpoints.wait()
+    assert _kept(tmp_path) == {"2", "3"}
+    assert checkpoints.latest_step() == 3 and not checkpoints.has_best()
+
+
+def test_a_killed_run_resumes_at_its_best_checkpoint(
+        checkpoints, tiny_model, tmp_path):
+    """The best is not due as the last one, so the run is killed before."""
+    class Iterator:
+        state = {"next_index": 6}
+
+        def get_state(self):
+            return self.state
+
+        def set_state(self, state):
+            self.state = state
+
+    state = tiny_model().state
+    checkpoints.save(4, _at(state, 4), {}, Iterator())
+    checkpoints.save(6, _at(state, 6), {"best_map": 0.5}, Iterator(),
+                     best_map=0.5)
+    checkpoints.wait()
+    resumed = Iterator()
+    resumed.state = {}
+    got, facts = Checkpoints(tmp_path).restore(
+        LAST, state, resumed)
+    assert facts == {"best_map": 0.5} and int(got.step) == 6
+    assert resumed.state == {"next_index": 6}
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_checkpoints_of_an_older_version_are_refused(tmp_path, name):
+    (tmp_path / "checkpoints" / name / "7").mkdir(parents=True)
+    with pytest.raises(InputError, match="written by an older version.*"
+                                         "choose another --workdir"):
+        Checkpoints(tmp_path)
 
 
 @pytest.fixture
@@ -101,12 +148,12 @@ def test_a_half_written_checkpoint_is_never_picked(
         checkpoints, tiny_model, tmp_path, renames):
     """Nor does the training wait for it, or spoil what is being written."""
     state = _at(tiny_model().state, 4)
-    checkpoints.save(LAST, 4, state, {})
+    checkpoints.save(4, state, {})
     assert checkpoints.latest_step() == 4  # waits
     state = _at(jax.tree.map(jax.numpy.copy, state), 5)
     want = jax.tree.map(np.array, state)
-    renames.held = "last/5"
-    checkpoints.save(LAST, 5, state, {})
+    renames.held = "checkpoints/5"
+    checkpoints.save(5, state, {})
     spoiled = jax.jit(
         lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree),
         donate_argnums=0)(state)
@@ -117,40 +164,43 @@ def test_a_half_written_checkpoint_is_never_picked(
     after = Checkpoints(tmp_path)
     assert after.latest_step() == 4
     assert any("5.orbax" in path.name
-               for path in (tmp_path / "checkpoints/last").iterdir())
+               for path in (tmp_path / "checkpoints").iterdir())
     renames.go.set()
     checkpoints.wait()
     after = Checkpoints(tmp_path)
-    got, _ = after.restore(LAST, abstract_state(spoiled))
+    got, _ = after.restore(LAST, spoiled)
     jax.tree.map(np.testing.assert_array_equal, got, want)
     after.close()
 
 
-def test_the_last_one_is_whole_after_the_best_it_knows_of(
-        checkpoints, tiny_model, renames):
+def test_the_old_best_is_deleted_after_the_new_one_is_complete(
+        checkpoints, tiny_model, tmp_path, renames):
     state = tiny_model().state
-    renames.held = "best/3"
-    checkpoints.save(BEST, 3, state, {})
-    checkpoints.save(LAST, 3, state, {})
+    checkpoints.save(1, state, {}, best_map=0.25)
+    for step in (2, 3):
+        checkpoints.save(step, state, {})
+    checkpoints.wait()
+    renames.held = "checkpoints/4"
+    checkpoints.save(4, state, {}, best_map=0.5)
     time.sleep(0.3)
-    assert [name for name in renames.done if "/3" in name] == []
+    assert {"1", "2", "3"} <= _kept(tmp_path)
+    assert Checkpoints(tmp_path).has_best()
     renames.go.set()
     checkpoints.wait()
-    assert [name for name in renames.done if "/3" in name] == [
-        "best/3", "last/3"]
+    assert _kept(tmp_path) == {"3", "4"}
 
 
-def test_a_write_that_fails_is_told(checkpoints, tiny_model, tmp_path,
+def test_a_failed_write_is_reported(checkpoints, tiny_model, tmp_path,
                                     renames):
     state = tiny_model().state
-    checkpoints.save(LAST, 1, state, {})
+    checkpoints.save(1, state, {})
     checkpoints.wait()
-    renames.held = "last/2"
+    renames.held = "checkpoints/2"
     renames.error = OSError(errno.ENOSPC, "No space left on device")
-    checkpoints.save(LAST, 2, state, {})
+    checkpoints.save(2, state, {})
     checkpoints.check()
     renames.go.set()
-    message = "(?s)last/2 could not be written .*No space left.*whole"
+    message = "(?s)checkpoints/2 could not be written .*No space left.*complete"
     with pytest.raises(InputError, match=message):
         for _ in range(600):  # as steps go by
             checkpoints.check()
@@ -158,27 +208,28 @@ def test_a_write_that_fails_is_told(checkpoints, tiny_model, tmp_path,
     with pytest.raises(InputError, match=message), checkpoints.awaited():
         pass
     renames.held = ""
-    left = tmp_path / "checkpoints/last"
+    left = tmp_path / "checkpoints"
     assert len(list(left.glob("2.orbax*"))) == 1
     after = Checkpoints(tmp_path, only_writer=True)
     assert after.latest_step() == 1
-    after.save(LAST, 3, state, {})
+    after.save(3, state, {})
     assert after.latest_step() == 3
     assert not list(left.glob("2.orbax*"))
     after.close()
 
 
-def test_nothing_to_restore_is_said(checkpoints, tiny_model):
-    with pytest.raises(InputError, match="no checkpoint under .*last.*train"):
-        checkpoints.restore(LAST, abstract_state(tiny_model().state))
+def test_a_missing_checkpoint_is_reported(checkpoints, tiny_model):
+    with pytest.raises(InputError,
+                       match="no checkpoint under .*checkpoints.*train"):
+        checkpoints.restore(LAST, tiny_model().state)
 
 
 def test_another_model_is_refused(checkpoints, tiny_model):
     state = tiny_model().state
-    checkpoints.save(LAST, 1, state, {})
+    checkpoints.save(1, state, {})
     other = state.replace(trained={"head": state.trained["head"]})
-    with pytest.raises(InputError, match="last/1 does not fit"):
-        checkpoints.restore(LAST, abstract_state(other))
+    with pytest.raises(InputError, match="checkpoints/1 does not fit"):
+        checkpoints.restore(LAST, other)
 
 
 def test_changed_settings_are_listed(tmp_path):

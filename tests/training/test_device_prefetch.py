@@ -32,23 +32,22 @@ class _Batches:
 def test_the_next_batch_is_on_its_way_and_not_yet_counted():
     batches, put, clock = _Batches(), [], DataClock()
     broken = BrokenVideos()
-    feed = DevicePrefetch(batches, lambda batch: put.append(batch) or batch,
-                          clock,
-                broken)
-    host, batch = feed.next()
+    prefetch = DevicePrefetch(
+        batches, lambda batch: put.append(batch) or batch, clock, broken)
+    host, batch = prefetch.next()
     assert set(batch) == {"frames"} and host["video_number"] == [7]
-    feed.fetch()
-    feed.fetch()  # one is enough
+    prefetch.fetch()
+    prefetch.fetch()  # one is enough
     assert (len(put), batches.position) == (2, 2)
-    assert feed.get_state() == {"next_index": 1}
-    assert feed.next()[1]["frames"] == [1] and len(put) == 2
-    found = clock.metrics(2)
-    assert found["redrawn_windows"] == 1
+    assert prefetch.get_state() == {"next_index": 1}
+    assert prefetch.next()[1]["frames"] == [1] and len(put) == 2
+    metrics = clock.metrics(2)
+    assert metrics["redrawn_windows"] == 1
     assert broken.reasons == {"gone": "cannot be opened"}
-    feed.fetch()
-    feed.set_state({"next_index": 9})
-    assert feed.next()[1]["frames"] == [9]
-    assert feed.get_state() == {"next_index": 10}
+    prefetch.fetch()
+    prefetch.set_state({"next_index": 9})
+    assert prefetch.next()[1]["frames"] == [9]
+    assert prefetch.get_state() == {"next_index": 10}
 
 
 def test_shares_rates_and_advice(monkeypatch):
@@ -62,15 +61,15 @@ def test_shares_rates_and_advice(monkeypatch):
         now[0] += seconds
         return clock.metrics(5)
 
-    found = interval(20.0, 19.0)  # the first one compiles: no advice
-    assert found == {"seconds_per_step": 4.0, "data_wait_share": 0.95,
-                     "decoded_frames_per_second": pytest.approx(30)}
+    metrics = interval(20.0, 19.0)  # the first one compiles: no advice
+    assert metrics == {"seconds_per_step": 4.0, "data_wait_share": 0.95,
+                       "decoded_frames_per_second": pytest.approx(30)}
     assert clock.advice(config) == ""
     interval(10.0, 2.0)
     assert clock.advice(config) == ""
     interval(10.0, 6.0)
     said = clock.advice(config)
-    assert said.startswith("40 % of the time") and "num_threads" in said
+    assert "40 % of the time" in said and "num_threads" in said
     assert "--mode=cache" in said
     assert clock.advice(config) == ""  # once a run
     config.adapter.kind = "tia"  # whose features change

@@ -77,10 +77,10 @@ def test_layouts_by_hand(tmp_path):
 def test_dtype_is_cast_once(tmp_path, dtype):
     _convert(_source(tmp_path), tmp_path / "out", dtype=dtype)
     _, got, _ = backbone_folder.open_backbone(tmp_path / "out")
-    kind = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
+    expected = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
     for name, array in _params().items():
-        assert got[name].dtype == kind
-        np.testing.assert_array_equal(got[name], array.astype(kind))
+        assert got[name].dtype == expected
+        np.testing.assert_array_equal(got[name], array.astype(expected))
 
 
 def test_all_faults_come_in_one_report_and_nothing_is_left(tmp_path):
@@ -128,9 +128,10 @@ def test_only_a_converted_folder_is_replaced(tmp_path):
 
 @pytest.mark.parametrize("damage, message", [
     (lambda d: (d / "backbone.json").unlink(), "no converted backbone"),
-    (lambda d: (d / "backbone.json").write_text("{"), "damaged"),
+    (lambda d: (d / "backbone.json").write_text("{"),
+     "cannot be read"),
     (lambda d: (d / "backbone.safetensors").write_bytes(
-        (d / "backbone.safetensors").read_bytes()[:-9]), "not a whole"),
+        (d / "backbone.safetensors").read_bytes()[:-9]), "not a complete"),
 ])
 def test_damaged_folders_are_refused(tmp_path, damage, message):
     _convert(_source(tmp_path), tmp_path / "out")
@@ -155,10 +156,10 @@ def test_folders_from_before_there_were_families_load(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"family": "backbones"}, "of the family 'backbones'.*has videomae"),
-    ({"format_version": 2}, "format 2, this program reads 1"),
+    ({"family": "backbones"}, "of the family 'backbones'; .*of videomae"),
+    ({"format_version": 2}, "format 2 .*this program reads format 1"),
     ({"spec": {**vars(SPEC), "positions": "none"}},
-     r"backbone.json: damaged .*VideoMaeSpec.positions='none'"),
+     r"backbone.json cannot be read .*VideoMaeSpec.positions='none'"),
 ])
 def test_what_is_not_ours_is_refused(tmp_path, change, message):
     _convert(_source(tmp_path), tmp_path / "out")

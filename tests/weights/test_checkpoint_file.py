@@ -86,14 +86,14 @@ def test_each_parameter_keeps_its_own_type(tmp_path):
         assert back[name].tobytes() == array.tobytes(), name
 
 
-@pytest.mark.parametrize("kind, options, message", [
+@pytest.mark.parametrize("dtype, options, message", [
     (np.float16, {}, "norm1/scale would not be exact.*is float16.*float32"),
     (np.int64, {"dtype": "float32"}, "wrong type: .*weight is int64"),
 ])
 def test_types_that_would_not_be_exact_are_reported(
-        tmp_path, kind, options, message):
+        tmp_path, dtype, options, message):
     state = _state()
-    state["blocks.1.norm1.weight"] = np.ones(12, kind)
+    state["blocks.1.norm1.weight"] = np.ones(12, dtype)
     with pytest.raises(InputError, match=message):
         _convert(tmp_path, state, **options)
 

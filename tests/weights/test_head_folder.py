@@ -22,7 +22,8 @@ from losa_jax.detection.targets import level_points
 from losa_jax.models.heads import HEADS, TriDetSpec
 from losa_jax.models.ops.params import Template, flatten, nest
 from losa_jax.training.optimizer import make_optimizer
-from losa_jax.weights.head_folder import from_public, head_settings
+from losa_jax.weights.head_names import from_public
+from losa_jax.weights.head_settings import head_settings
 from tests.detection.same_list import assert_same_list, stored_list
 
 pytestmark = pytest.mark.shared

@@ -113,7 +113,7 @@ def test_backbones(tmp_path, write, digest):
      "cc86f75f2572e330be38acd1b652d49abee484c42a0490ea0be686120dd7872f"),
 ])
 def test_heads(shared_dir, name, digest):
-    from losa_jax.weights.head_folder import from_public
+    from losa_jax.weights.head_names import from_public
 
     with np.load(shared_dir / f"data/parity/{name}.npz") as data:
         flat = from_public({key.removeprefix("param/"): data[key]

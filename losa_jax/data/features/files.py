@@ -5,7 +5,6 @@ duration come from the annotations, or from the record that --mode=extract
 writes beside its files (data/features/record.py): no video is opened.
 """
 
-import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,36 +26,14 @@ MOST_MISSING = 0.2
 MEASURES = ("stride_frames", "clip_frames", "width")
 
 
-@dataclasses.dataclass(frozen=True)
-class FeatureSettings:
-    """The config section `features`.
-
-    Attributes:
-      folder: of the files, <prefix><video id><suffix>.npy.
-      stride_frames: from one clip to the next.
-      clip_frames: of a clip.
-      width: channels.
-      fps: of the videos where the annotations give none; 0 needs theirs.
-      channels_first: files hold [channels, time].
-    """
-
-    folder: str
-    stride_frames: float
-    clip_frames: float
-    width: int
-    prefix: str = ""
-    suffix: str = ""
-    fps: float = 0.0
-    channels_first: bool = False
-
-
 class FeatureFiles:
     """Reads windows of features."""
 
-    def __init__(self, settings: FeatureSettings, resized_to: int = 0,
+    def __init__(self, settings: Any, resized_to: int = 0,
                  cache_gib: float = 0.0):
         """
         Args:
+          settings: the config section `features`.
           resized_to: every video becomes so many features; 0: as they are.
           cache_gib: memory for files that stay open in it.
 
@@ -87,28 +64,18 @@ class FeatureFiles:
         self._kept: dict[Path, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def path(self, video_id: str) -> Path | None:
-        """Returns the file of a video; None if there is none."""
-        stem = f"{self._settings.prefix}{video_id}{self._settings.suffix}"
-        paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
-        return next((path for path in paths if path.is_file()), None)
-
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
               ) -> Checked:
-        """As `check_videos`; `VideoInfo.path` is the file of features.
-
-        Raises:
-          InputError: names all files that are missing or do not fit.
-        """
+        """As `check_videos`; `VideoInfo.path` is the file of features."""
         return check_each(videos, self._info, self._folder, on_broken_video)
 
     def _info(self, video: AnnotatedVideo) -> VideoInfo:
         settings = self._settings
-        path = self.path(video.video_id)
+        stem = f"{settings.prefix}{video.video_id}{settings.suffix}"
+        paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
+        path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            raise InputError(
-                f"no {settings.prefix}{video.video_id}{settings.suffix}"
-                f"({'|'.join(SUFFIXES)})")
+            raise InputError(f"no {stem}({'|'.join(SUFFIXES)})")
         count = len(self._read(path))
         if self._record is not None and path.stem in self._record.videos:
             return _recorded_info(video, path, count,
@@ -191,12 +158,9 @@ def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
     return VideoInfo(path, fps, frames, seconds, height=0, width=0)
 
 
-def load_features(path: Path, settings: FeatureSettings) -> np.ndarray:
-    """Loads [t, c] from a file.
-
-    Raises:
-      InputError: unreadable, or of another shape.
-    """
+def load_features(path: Path, settings: Any) -> np.ndarray:
+    """Loads [t, c] from a file; InputError if it is unreadable or of another
+    shape."""
     try:
         # Files may come from strangers: never pickled objects.
         content: Any = np.load(path, mmap_mode="r", allow_pickle=False)

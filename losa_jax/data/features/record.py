@@ -42,11 +42,8 @@ def record_path(folder: Path, process_index: int = 0) -> Path:
 
 
 def read_record(folder: Path) -> FeatureRecord | None:
-    """Reads the records of a folder; None where there are none.
-
-    Raises:
-      InputError: damaged, of another version, or of two extractions.
-    """
+    """Reads the records of a folder, None without any; InputError if they are
+    damaged, of another version, or of two extractions."""
     record: FeatureRecord | None = None
     for path in [record_path(folder),
                  *sorted(folder.glob("features.[0-9]*.json"))]:
@@ -75,11 +72,8 @@ def read_record(folder: Path) -> FeatureRecord | None:
 def write_record(folder: Path, facts: Mapping[str, Any],
                  videos: Mapping[str, Mapping[str, Any]],
                  broken: Mapping[str, str], process_index: int) -> None:
-    """Writes the record of a process atomically; keeps its other videos.
-
-    Raises:
-      InputError: the folder holds features that were made with other facts.
-    """
+    """Writes the record of a process and keeps its other videos; InputError
+    if the folder holds features that were made with other facts."""
     before = read_record(folder)
     if before is not None and before.facts != dict(facts):
         raise InputError(

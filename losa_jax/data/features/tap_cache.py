@@ -45,11 +45,7 @@ def shard_path(folder: Path, shard: int, suffix: str) -> Path:
 
 def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
                 ) -> None:
-    """Writes what the folder is to hold.
-
-    Raises:
-      InputError: it holds other features.
-    """
+    """Writes what a folder is to hold; InputError if it holds anything else."""
     folder.mkdir(parents=True, exist_ok=True)
     index = {"format_version": FORMAT_VERSION, "facts": dict(facts),
              "num_shards": num_shards}
@@ -114,8 +110,8 @@ class TapCache:
         """
         Args:
           folder: written by --mode=cache.
-          facts: how this run needs the features to be made; other facts of
-            the folder may be anything.
+          facts: how this run needs the features to be made; the folder may
+            have more facts.
           clip_samples: samples of a clip.
 
         Raises:
@@ -173,12 +169,8 @@ class TapCache:
         """Yields `last` [n, u, c] and `taps` or `raw_taps`
         [k, n, u, g, g, c]; clips of nothing but padding are zero.
 
-        Args:
-          view: 0 is the plain one.
-
         Raises:
-          InputError: the record is damaged, or a window does not begin
-            with a clip.
+          InputError: the record is damaged, or a window begins inside a clip.
         """
         arrays = self._read(video.video_id, view)
         for window in windows:
@@ -233,11 +225,9 @@ class TapCache:
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    parts = differences(stored.get("facts", {}), wanted["facts"])
-    return f"features with {parts}" if parts else (
-        f"features in {stored.get('num_shards')} shards of format "
-        f"{stored.get('format_version')}, asked for "
-        f"{wanted['num_shards']} of {wanted['format_version']}")
+    return "features with " + differences(*(
+        {**index, **index.get("facts", {}), "facts": ""}
+        for index in (stored, wanted)))
 
 
 def _read_json(path: Path) -> Any:

@@ -33,16 +33,13 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  on_broken_video: str = "stop", check: str = "ends",
                  cache_path: Path | None = None, progress: bool = True,
                  num_threads: int = 2) -> Checked:
-    """Probes the files of videos.
+    """Probes the files <video_id>.mp4 (or with another video extension).
 
     Args:
-      videos: to look for, as <video_id>.mp4 (or another video extension).
-      folder: of the files.
       on_broken_video: what happens if a video is missing or broken: "stop"
         raises, "skip" leaves it out with a warning, `REPORT` without one.
-      check: "none", "ends" or "full"; see `probe_video`.
+      check: see `probe_video`.
       cache_path: JSON of files probed before; by path, size and time.
-      progress: show a bar.
       num_threads: files probed in parallel.
 
     Returns:
@@ -97,7 +94,6 @@ def check_each(videos: Sequence[AnnotatedVideo],
     Args:
       info_of: raises an InputError for a video that is missing or broken.
       folder: where the videos are, for the report.
-      on_broken_video: see `check_videos`.
       run: applies a function to all videos, as `map`.
     """
     def attempt(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
@@ -143,20 +139,12 @@ def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
 
 
 def video_ids(folder: Path) -> list[str]:
-    """Returns the ids of all videos in a folder: names without extension.
-
-    Raises:
-      InputError: there is no such folder.
-    """
+    """Returns the ids of all videos in a folder; errors as `video_files`."""
     return sorted(video_files(folder))
 
 
 def video_files(folder: Path) -> dict[str, list[str]]:
-    """Returns file names by video id (which may hold dots).
-
-    Raises:
-      InputError: there is no such folder.
-    """
+    """Returns file names by video id; InputError if the folder is missing."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of videos; set "
                          "--config.data.videos=FOLDER")
@@ -170,13 +158,10 @@ def video_files(folder: Path) -> dict[str, list[str]]:
 
 def find_file(video_id: str, folder: Path,
               files: dict[str, list[str]]) -> Path:
-    """Returns the file of a video.
+    """Returns the file of a video; InputError if there is not just one.
 
     Args:
       files: `video_files` of the folder.
-
-    Raises:
-      InputError: there is none, or several.
     """
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:

@@ -4,22 +4,16 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 from av.stream import Disposition
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.records import EncodedVideo
 from losa_jax.errors import InputError
-
-# Ends the messages about a damaged file.
-REMEDY = "Copy it again from its source or encode it again"
 
 # A "video" may be a playlist, or the description of a stream that FFmpeg
 # would wait for on the network. Bytes in memory may open nothing, a file may
@@ -30,16 +24,9 @@ FILES_ONLY = {"protocol_whitelist": "file"}
 
 @contextlib.contextmanager
 def open_video(path: Path | EncodedVideo, threads: int = 1
-               ) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file and its first video stream.
-
-    Args:
-      path: the file, or its bytes.
-      threads: of the decoder.
-
-    Raises:
-      InputError: the file is missing, empty, or no video.
-    """
+               ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """Opens a file and its first video stream, for a number of decoder
+    threads; InputError if it is missing, empty, or no video."""
     if isinstance(path, EncodedVideo):
         file: io.BytesIO | str = io.BytesIO(path.content)
         options = BYTES_ONLY
@@ -52,13 +39,11 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
         container = av.open(file, "r", metadata_errors="ignore",
                             options=options)
     except (FFmpegError, OSError) as error:
-        raise InputError(f"{path}: not a readable video "
-                         f"({error_reason(error)}). {REMEDY}.") from error
+        raise damaged(path, "not a readable video", error) from error
     with container:
         stream = video_stream(container, str(path))
         if stream.codec_context is None:
-            raise InputError(f"{path}: no decoder is installed for its "
-                             f"format. {REMEDY}.")
+            raise damaged(path, "no decoder is installed for its format")
         # Windows are decoded in parallel; more threads inside each decoder
         # would compete for the same cores.
         stream.thread_type = "AUTO" if threads > 1 else "NONE"
@@ -75,15 +60,12 @@ def _require_file(path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: not a file. Name one video file.")
     if status.st_size == 0:
-        raise InputError(f"{path}: the file is empty. {REMEDY}.")
+        raise damaged(path, "the file is empty")
 
 
-def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Returns the first video stream that is not the cover of an album.
-
-    Raises:
-      InputError: there is none.
-    """
+def video_stream(container: InputContainer, name: str) -> av.VideoStream:
+    """Returns the first video stream that is not the cover of an album;
+    InputError without one."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
@@ -91,22 +73,17 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
                      "data. Give a file with frames.")
 
 
-def is_mp4(container: InputContainer) -> bool:
-    """Whether the format is MP4 or MOV."""
-    return "mp4" in container.format.name.split(",")
+def is_format(container: InputContainer, name: str) -> bool:
+    """Whether FFmpeg calls the format by a name; MOV is "mp4" too."""
+    return name in container.format.name.split(",")
 
 
-def is_avi(container: InputContainer) -> bool:
-    """Whether the format is AVI, whose time stamps FFmpeg invents."""
-    return container.format.name == "avi"
-
-
-def header_fps(stream: VideoStream) -> float:
+def header_fps(stream: av.VideoStream) -> float:
     """Frames per second in the header; 0 where it gives none."""
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
-def stamp_seconds(stamp: int, stream: VideoStream) -> float:
+def stamp_seconds(stamp: int, stream: av.VideoStream) -> float:
     """Converts a time stamp to seconds on the clock of the file."""
     base = stream.time_base
     assert base is not None  # only before a file is read
@@ -114,14 +91,12 @@ def stamp_seconds(stamp: int, stream: VideoStream) -> float:
     return stamp * base.numerator / base.denominator
 
 
-def decode_packets(packets: Iterable[Packet]) -> Iterator[VideoFrame]:
-    """Yields frames in display order.
-
-    Raises:
-      FFmpegError: a packet is damaged.
-    """
-    for packet in packets:
-        yield from packet.decode()
+def damaged(path: Path | EncodedVideo, problem: str,
+            error: object = None) -> InputError:
+    """Returns the error of a damaged file."""
+    reason = f" ({error_reason(error)})" if error is not None else ""
+    return InputError(f"{path}: {problem}{reason}. Copy it again from its "
+                      "source or encode it again.")
 
 
 def error_reason(error: object) -> str:

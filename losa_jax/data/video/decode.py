@@ -6,8 +6,6 @@ starts with the first decoded frame: frame i lasts from i / fps to
 (i + 0.5) / fps after the first time stamp. In a file of constant rate that is
 the i-th decoded frame, even where the container rounds time stamps to
 milliseconds. In a file of variable rate `fps` is the average rate.
-`frame_count` is the number of frames that the decoder gives and
-`duration_seconds` is frame_count / fps, in both cases.
 
 Time stamps that do not increase in display order cannot be used (packed
 B-frames in AVI files); there frame i is the i-th decoded frame.
@@ -19,21 +17,13 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.records import EncodedVideo, VideoInfo
-from losa_jax.data.video.container import (
-    REMEDY,
-    decode_packets,
-    error_reason,
-    open_video,
-    stamp_seconds,
-)
+from losa_jax.data.video.container import damaged, open_video, stamp_seconds
 from losa_jax.data.video.frame import DecodedFrame, is_planar, upright_rgb
 from losa_jax.errors import InputError
 
@@ -67,7 +57,7 @@ def iterate_frames(path: Path | EncodedVideo,
         memory; needs one thread.
 
     Yields:
-      one frame for each index, the same object for equal ones. It uses the
+      one frame for each index, the same object for equal ones. It holds the
       decoder's memory: copy it to keep it.
 
     Raises:
@@ -105,13 +95,13 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
     if info.is_timed:
         moments = info.first_seconds + (wanted + 0.5) / info.fps
         last_moment = info.last_seconds
-        decoded = _timed_frames(path, moments, threads, skip)
     else:
         moments = wanted + 0.5
         last_moment = info.frame_count - 1
-        decoded = _numbered_frames(path, threads)
     done = 0
-    with contextlib.closing(decoded):
+    with contextlib.closing(_stamped_frames(
+            path, moments, threads, is_timed=info.is_timed,
+            skip=skip)) as decoded:
         try:
             for frame, count in _shown_at(decoded, moments, last_moment):
                 # The size may change in the middle of a file.
@@ -130,45 +120,35 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
 
 def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
                 reason: object) -> VideoDecodeError:
-    return VideoDecodeError(
-        f"{path}: frame {frame_index} of {info.frame_count} (at "
-        f"{(frame_index + 0.5) / info.fps:.2f} s) cannot be decoded "
-        f"({error_reason(reason)}). {REMEDY}.")
+    return VideoDecodeError(str(damaged(
+        path, f"frame {frame_index} of {info.frame_count} (at "
+        f"{(frame_index + 0.5) / info.fps:.2f} s) cannot be decoded",
+        reason)))
 
 
-def _numbered_frames(path: Path | EncodedVideo, threads: int
-                     ) -> Generator[tuple[float, VideoFrame]]:
-    """Yields (number, frame) from the start."""
-    with open_video(path, threads) as (container, stream):
-        yield from enumerate(decode_packets(container.demux(stream)))
-
-
-def _timed_frames(path: Path | EncodedVideo, moments: np.ndarray,
-                  threads: int, skip: bool
-                  ) -> Generator[tuple[float, VideoFrame]]:
-    """Yields (time stamp in seconds, frame), beginning with a frame that is
-    on screen at the first moment or before.
-
-    Raises:
-      _SkippedTooMuch: only with `skip`.
-    """
-    with open_video(path, threads) as (container, stream):
-        frames = _decode_from(container, stream, moments, skip)
-        for frame in frames or ():
-            if frame.pts is not None:
-                yield stamp_seconds(frame.pts, stream), frame
-    if frames is None:
+def _stamped_frames(path: Path | EncodedVideo, moments: np.ndarray,
+                    threads: int, *, is_timed: bool, skip: bool
+                    ) -> Generator[tuple[float, av.VideoFrame]]:
+    """Yields (time stamp in seconds, frame) from a frame that is on screen at
+    the first moment or before; (number, frame) from the start if not timed."""
+    for seeks in (True, False) if is_timed else (False,):
         with open_video(path, threads) as (container, stream):
-            for frame in decode_packets(container.demux(stream)):
-                if frame.pts is not None:
+            frames = (_decode_from(container, stream, moments, skip) if seeks
+                      else container.decode(stream))
+            if frames is None:
+                continue
+            for number, frame in enumerate(frames):
+                if not is_timed:
+                    yield number, frame
+                elif frame.pts is not None:
                     yield stamp_seconds(frame.pts, stream), frame
+            return
 
 
-def _decode_from(container: InputContainer, stream: VideoStream,
+def _decode_from(container: InputContainer, stream: av.VideoStream,
                  moments: np.ndarray, skip: bool
-                 ) -> Iterator[VideoFrame] | None:
-    """Seeks to a key frame at or before the first moment and decodes; None
-    if none is found."""
+                 ) -> Iterator[av.VideoFrame] | None:
+    """Decodes from a key frame before the first moment; None without one."""
     goal = latest = int(moments[0] / stream.time_base)
     for _ in range(_SEEK_TRIES):
         try:
@@ -180,7 +160,8 @@ def _decode_from(container: InputContainer, stream: VideoStream,
             if key.is_keyframe and key.pts is not None:
                 packets = itertools.chain([key], packets)
                 decoded = (_decode_needed(packets, stream, moments) if skip
-                           else decode_packets(packets))
+                           else (frame for packet in packets
+                                 for frame in packet.decode()))
                 # In open GOPs, frames before the key frame may refer to
                 # others that were not decoded.
                 frames = (frame for frame in decoded
@@ -197,13 +178,11 @@ def _decode_from(container: InputContainer, stream: VideoStream,
     return None
 
 
-def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
-                   moments: np.ndarray) -> Iterator[VideoFrame]:
+def _decode_needed(packets: Iterator[av.Packet], stream: av.VideoStream,
+                   moments: np.ndarray) -> Iterator[av.VideoFrame]:
     """Decodes the frames on screen at the moments and their references.
 
-    The packets' time stamps say which frames are on screen before anything
-    is decoded. Needs a decoder without threads, which obeys `skip_frame`
-    packet by packet.
+    Only a decoder without threads obeys `skip_frame` packet by packet.
     """
     ahead, needed = _needed_stamps(packets, stream, moments)
     due = collections.deque(sorted(needed))
@@ -224,15 +203,11 @@ def _decode_needed(packets: Iterator[Packet], stream: VideoStream,
             yield frame
 
 
-def _needed_stamps(packets: Iterator[Packet], stream: VideoStream,
-                   moments: np.ndarray) -> tuple[list[Packet], set[int]]:
-    """Reads packets up to the last moment.
-
-    Returns:
-      the packets, and the stamps of the frames on screen at the moments;
-      no stamps if the packets do not tell.
-    """
-    ahead: list[Packet] = []
+def _needed_stamps(packets: Iterator[av.Packet], stream: av.VideoStream,
+                   moments: np.ndarray) -> tuple[list[av.Packet], set[int]]:
+    """Returns the packets up to the last moment, and the stamps of the frames
+    on screen at the moments (none if the packets do not show them)."""
+    ahead: list[av.Packet] = []
     last = moments[-1] / stream.time_base
     for packet in packets:
         ahead.append(packet)
@@ -251,15 +226,13 @@ def _needed_stamps(packets: Iterator[Packet], stream: VideoStream,
     return ahead, {stamps[number] for number in shown}
 
 
-def _shown_at(frames: Iterable[tuple[float, VideoFrame]],
+def _shown_at(frames: Iterable[tuple[float, av.VideoFrame]],
               moments: np.ndarray, last_moment: float | None
-              ) -> Iterator[tuple[VideoFrame, int]]:
-    """Yields the frames on screen at the moments, each with the number of
-    moments that it is shown at.
+              ) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Yields the frames on screen at the moments, and at how many each is.
 
     Args:
       frames: (moment from which it is shown, frame), rising.
-      moments: [f], not decreasing.
       last_moment: when the last frame of the file appears; if `frames` end
         earlier, some are lost. None: unknown.
     """

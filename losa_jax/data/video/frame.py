@@ -11,9 +11,9 @@ import functools
 import threading
 from collections.abc import Callable
 
+import av
 import cv2
 import numpy as np
-from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 
@@ -56,11 +56,8 @@ def resize_frame(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 class DecodedFrame:
     """An upright frame, stored as decoded planes or as RGB."""
 
-    def __init__(self, stored: VideoFrame | np.ndarray):
-        """
-        Args:
-          stored: uint8 [H, W, 3], RGB; or a frame for which `is_planar`.
-        """
+    def __init__(self, stored: av.VideoFrame | np.ndarray):
+        """Takes uint8 [H, W, 3], RGB, or a frame for which `is_planar`."""
         self._stored = stored
 
     def rgb(self) -> np.ndarray:
@@ -75,7 +72,6 @@ class DecodedFrame:
 
         Args:
           top, left, height, width: pixels, multiples of `CROP_STEP`.
-          size: side of the result in pixels.
           out: where the result is written; None allocates memory.
         """
         stored = self._stored
@@ -105,7 +101,7 @@ class DecodedFrame:
         stored = self._stored
         if isinstance(stored, np.ndarray):
             return DecodedFrame(stored.copy())
-        new = VideoFrame(stored.width, stored.height, stored.format.name)
+        new = av.VideoFrame(stored.width, stored.height, stored.format.name)
         new.colorspace, new.color_range = stored.colorspace, stored.color_range
         for plane, target in zip(stored.planes, new.planes, strict=True):
             _pixels(target)[:] = _pixels(plane)
@@ -117,21 +113,23 @@ class DecodedFrame:
 View = Callable[[DecodedFrame, int, np.ndarray], None]
 
 
-def is_planar(frame: VideoFrame) -> bool:
+def is_planar(frame: av.VideoFrame) -> bool:
     """Whether a `DecodedFrame` can hold the frame without conversion."""
     return (frame.format.name in _PLANAR and not frame.rotation
             and frame.colorspace in _RED_BLUE
             and frame.planes[0].line_size > 0)  # else stored upside down
 
 
-def quarter_turns(frame: VideoFrame) -> int:
-    """Counterclockwise quarter turns that make a stored frame upright."""
-    return round(frame.rotation / 90)
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Returns height and width of a stored frame once it is upright."""
+    is_turned = round(frame.rotation / 90) % 2 == 1
+    return ((frame.width, frame.height) if is_turned
+            else (frame.height, frame.width))
 
 
-def upright_rgb(frame: VideoFrame, height: int, width: int) -> np.ndarray:
+def upright_rgb(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
     """Converts a decoded frame to uint8 [height, width, 3]."""
-    turns = quarter_turns(frame)
+    turns = round(frame.rotation / 90)  # counterclockwise
     if turns % 2:
         height, width = width, height
     # OpenCV accepts no negative strides.
@@ -139,8 +137,8 @@ def upright_rgb(frame: VideoFrame, height: int, width: int) -> np.ndarray:
         _converted(frame, height, width).to_ndarray(), turns))
 
 
-def _converted(frame: VideoFrame, height: int | None = None,
-               width: int | None = None) -> VideoFrame:
+def _converted(frame: av.VideoFrame, height: int | None = None,
+               width: int | None = None) -> av.VideoFrame:
     reformatter = getattr(_thread, "reformatter", None)
     if reformatter is None:
         reformatter = _thread.reformatter = VideoReformatter()

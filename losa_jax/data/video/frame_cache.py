@@ -20,8 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def set_bytes(videos: Sequence[Video]) -> int:
-    """Returns the most memory that all decoded samples of the videos take:
-    half of it where chroma is stored at half the size."""
+    """Returns the most memory that all decoded samples of the videos take."""
     return sum(3 * video.info.height * video.info.width
                * len(_sampled_frames(video)) for video in videos)
 
@@ -36,22 +35,14 @@ class FrameCache:
     """Reads windows, from memory where their whole set fits into it."""
 
     def __init__(self, budget_gib: float):
-        """
-        Args:
-          budget_gib: memory for decoded frames of all admitted sets; 0
-            keeps nothing.
-        """
+        """Takes the memory for decoded frames of all admitted sets."""
         self._left = budget_gib * 2**30
         self._admitted: dict[str, threading.Lock] = {}
         self._frames: dict[str, dict[int, DecodedFrame] | None] = {}
 
     def admit(self, videos: Sequence[Video], name: str) -> bool:
-        """Keeps these videos once they have been read, if all of them fit.
-
-        Args:
-          videos: a set that will be read again and again.
-          name: of the set, for the log.
-        """
+        """Keeps these videos once they have been read, if all of them fit; the
+        name is for the log."""
         new = [video for video in videos
                if str(video.path) not in self._admitted]
         size = set_bytes(new)
@@ -75,10 +66,10 @@ class FrameCache:
           out: uint8 [f, size, size, 3].
 
         Returns:
-          how many frames were decoded for it.
+          how many frames were decoded.
 
         Raises:
-          VideoDecodeError: a frame of the window cannot be decoded.
+          VideoDecodeError: a frame cannot be decoded.
         """
         wanted = window.frame_indices(video.grid)
         kept, num_decoded = self._kept_frames(video)

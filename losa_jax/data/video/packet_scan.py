@@ -1,6 +1,6 @@
 """One pass over a video file: its packets, and its decoder where needed.
 
-Packets are quick to read and mostly tell how many frames there are; only the
+Packets are quick to read and mostly show how many frames there are; only the
 decoder knows.
 """
 
@@ -12,23 +12,16 @@ from typing import Any, NamedTuple
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.video.container import (
-    REMEDY,
-    decode_packets,
-    error_reason,
+    damaged,
     header_fps,
-    is_avi,
-    is_mp4,
+    is_format,
     stamp_seconds,
 )
-from losa_jax.errors import InputError
 
 # Codecs in which every packet is one frame. VP8 hides frames and MPEG-4 packs
-# two into one packet: only decoding tells how many there are.
+# two into one packet: only decoding shows how many there are.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1"}
 # In these formats a seek goes by decoding time, so that with reordered frames
 # a seek to the last key frame mostly ends after it.
@@ -50,12 +43,6 @@ class FrameTimes(NamedTuple):
     is_timed: bool
 
 
-class _Packet(NamedTuple):
-    stamp: int
-    is_key: bool
-    end_seconds: float
-
-
 class _Count(NamedTuple):
     """The frames of a file by its packets, or by the index of an MP4."""
 
@@ -68,24 +55,20 @@ class _Count(NamedTuple):
 class PacketScan:
     """One pass over an open file from its start.
 
-    An error after the first frame is stored, because the packets may still be
-    counted where the decoder fails: what is asked for decides which error is
-    raised.
+    Errors after the first frame are stored, because packets may still be
+    counted where the decoder fails.
     """
 
     def __init__(self, path: Path, container: InputContainer,
-                 stream: VideoStream):
-        """
-        Args:
-          path: of the file, for messages.
-          container, stream: from `open_video`; nothing is read yet.
-        """
+                 stream: av.VideoStream):
+        """Takes a path for messages, and an open file not yet read."""
         self._path, self._container, self._stream = path, container, stream
         self._fps = header_fps(stream)
         # Read first: the index of a fragmented file grows during the pass.
         self._index = _complete_index(container, stream)
         self._left = container.demux()
-        self._packets: list[_Packet] = []
+        # Time stamp, whether it is a key frame, and end in seconds.
+        self._packets: list[tuple[int, bool, float]] = []
         self._is_stamped = True
         self._reached_seconds = 0.0  # by the packets of all streams
         self._read_error: FFmpegError | None = None
@@ -93,22 +76,17 @@ class PacketScan:
         self._decoded_end_seconds = 0.0
         self._decode_error: FFmpegError | None = None
 
-    def first_frame(self) -> VideoFrame:
-        """Reads until a frame is decoded.
-
-        Raises:
-          InputError: no frame can be decoded.
-        """
+    def first_frame(self) -> av.VideoFrame:
+        """Reads until a frame is decoded; InputError if none can be."""
         try:
             for packet in self._left:
                 self._note(packet)
                 for frame in self._decode(packet):
                     return frame
         except FFmpegError as error:
-            raise InputError(
-                f"{self._path}: the first frame cannot be decoded "
-                f"({error_reason(error)}). {REMEDY}.") from error
-        raise InputError(f"{self._path}: no frame can be decoded. {REMEDY}.")
+            raise damaged(self._path, "the first frame cannot be decoded",
+                          error) from error
+        raise damaged(self._path, "no frame can be decoded")
 
     def frame_times(self, *, decode: bool) -> FrameTimes | None:
         """Counts the packets, or decodes all where they cannot be trusted.
@@ -126,7 +104,7 @@ class PacketScan:
         first_stamp = self._decoded_stamps[0]
         codec = self._stream.codec_context.codec.canonical_name
         if first_stamp is None or codec not in _ONE_FRAME_PER_PACKET or (
-                is_avi(self._container)):
+                is_format(self._container, "avi")):
             return self.decode_all()
         count = self._index
         if count is not None and count.first_stamp != first_stamp:
@@ -147,11 +125,7 @@ class PacketScan:
                 else decoded)
 
     def decode_all(self) -> FrameTimes:
-        """Decodes the rest of the file, after `first_frame` or instead.
-
-        Raises:
-          InputError: the file is damaged.
-        """
+        """Decodes the rest of the file; InputError if it is damaged."""
         self._finish(decode=True, needs_packets=False)
         return self._decoded_times()
 
@@ -169,7 +143,7 @@ class PacketScan:
         except FFmpegError as error:
             self._read_error = error
 
-    def _note(self, packet: Packet) -> None:
+    def _note(self, packet: av.Packet) -> None:
         if not packet.size:  # the demuxer's sign for the end
             return
         is_frame = packet.stream is self._stream and not packet.is_discard
@@ -180,12 +154,12 @@ class PacketScan:
         self._reached_seconds = max(self._reached_seconds, end_seconds)
         if is_frame:
             self._packets.append(
-                _Packet(packet.pts, packet.is_keyframe, end_seconds))
+                (packet.pts, packet.is_keyframe, end_seconds))
 
-    def _decode(self, packet: Packet) -> list[VideoFrame]:
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         if packet.stream is not self._stream:
             return []
-        frames = list(decode_packets([packet]))
+        frames = packet.decode()
         for frame in frames:
             self._decoded_stamps.append(frame.pts)
             self._decoded_end_seconds = _end_seconds(frame, self._fps)
@@ -196,26 +170,21 @@ class PacketScan:
         if not self._is_stamped:
             return None
         if self._read_error is not None:
-            raise InputError(
-                f"{self._path}: cannot be read after "
-                f"{self._reached_seconds:.1f} s "
-                f"({error_reason(self._read_error)}). {REMEDY}."
-            ) from self._read_error
+            raise damaged(
+                self._path,
+                f"cannot be read after {self._reached_seconds:.1f} s",
+                self._read_error) from self._read_error
         self._require_all_seconds()
         packets = sorted(packet for packet in self._packets
-                         if packet.stamp >= first_stamp)
-        keys = [packet.stamp for packet in packets if packet.is_key]
-        if not keys or not _is_rising([packet.stamp for packet in packets]):
+                         if packet[0] >= first_stamp)
+        keys = [stamp for stamp, is_key, _ in packets if is_key]
+        if not keys or not _is_rising([packet[0] for packet in packets]):
             return None
-        return _Count(len(packets), first_stamp, keys[-1],
-                      packets[-1].end_seconds)
+        return _Count(len(packets), first_stamp, keys[-1], packets[-1][2])
 
     def _decode_end(self, count: _Count) -> FrameTimes | None:
-        """Decodes the frames from the last key frame on.
-
-        Returns:
-          None if they are not those that the packets promise.
-        """
+        """Decodes the frames from the last key frame on; None if they are not
+        those that the packets promise."""
         promised: list[Any] = []
         decoded: list[Any] = []
         try:
@@ -225,9 +194,9 @@ class PacketScan:
                     promised.append(packet.pts)
                 decoded += [frame.pts for frame in packet.decode()]
         except FFmpegError as error:
-            raise InputError(
-                f"{self._path}: the end of the video cannot be decoded "
-                f"({error_reason(error)}). {REMEDY}.") from error
+            raise damaged(
+                self._path, "the end of the video cannot be decoded", error
+            ) from error
         if not promised or None in promised or None in decoded:
             return None
         # Frames before a key frame may refer to others that were not decoded.
@@ -243,12 +212,11 @@ class PacketScan:
         stamps = self._decoded_stamps
         error = self._decode_error or self._read_error
         if error is not None:
-            raise InputError(
-                f"{self._path}: the video cannot be decoded after "
-                f"{len(stamps)} frames ({error_reason(error)}). {REMEDY}."
-            ) from error
+            raise damaged(
+                self._path, "the video cannot be decoded after "
+                f"{len(stamps)} frames", error) from error
         self._require_all_seconds()
-        if not stamps or None in stamps or not _is_rising(stamps):
+        if None in stamps or not _is_rising(stamps):
             return FrameTimes(len(stamps), 0.0, None, 0.0, False)
         return FrameTimes(len(stamps), stamp_seconds(stamps[0], self._stream),
                           stamp_seconds(stamps[-1], self._stream),
@@ -257,22 +225,22 @@ class PacketScan:
     def _require_all_seconds(self) -> None:
         """Raises if all streams end well before the length in the header."""
         promised_seconds = (self._container.duration or 0) / av.time_base
-        if is_avi(self._container) and self._fps:
+        if is_format(self._container, "avi") and self._fps:
             # FFmpeg shortens the duration of a cut AVI to what is left.
             promised_seconds = max(promised_seconds,
                                    self._stream.frames / self._fps)
         slack_seconds = min(_LOST_SECONDS, _LOST_SHARE * promised_seconds)
         if self._reached_seconds < promised_seconds - slack_seconds:
-            raise InputError(
-                f"{self._path}: the file is cut off. Its header promises "
+            raise damaged(
+                self._path, "the file is cut off. Its header promises "
                 f"{promised_seconds:.1f} s and it ends after "
-                f"{self._reached_seconds:.1f} s. {REMEDY}.")
+                f"{self._reached_seconds:.1f} s")
 
 
-def _complete_index(container: InputContainer, stream: VideoStream
+def _complete_index(container: InputContainer, stream: av.VideoStream
                     ) -> _Count | None:
     """The frames by the index of an MP4; None if packets must be counted."""
-    if not is_mp4(container):
+    if not is_format(container, "mp4"):
         return None
     listed = [entry for entry in stream.index_entries if not entry.is_discard]
     keys = [entry.timestamp for entry in listed if entry.is_keyframe]
@@ -288,7 +256,7 @@ def _is_rising(stamps: Sequence[int]) -> bool:
     return all(before < after for before, after in itertools.pairwise(stamps))
 
 
-def _end_seconds(last: Packet | VideoFrame, fps: float) -> float:
+def _end_seconds(last: av.Packet | av.VideoFrame, fps: float) -> float:
     """When a packet or frame ends; its length may be unknown."""
     unit = float(last.time_base or 0)
     length = last.duration * unit if last.duration else (

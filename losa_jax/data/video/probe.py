@@ -11,19 +11,16 @@ from typing import NamedTuple
 
 import av
 from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
-    REMEDY,
+    damaged,
     header_fps,
-    is_avi,
-    is_mp4,
+    is_format,
     open_video,
     stamp_seconds,
 )
-from losa_jax.data.video.frame import quarter_turns
+from losa_jax.data.video.frame import upright_size
 from losa_jax.data.video.packet_scan import FrameTimes, PacketScan
 from losa_jax.errors import InputError
 
@@ -38,19 +35,12 @@ _END_SLACK_FRAMES = 0.75
 
 
 class _Header(NamedTuple):
-    """What the header says; 0 where it says nothing.
-
-    Attributes:
-      fps: frames per second.
-      stored: number of frames in the file.
-      shown: number of frames to be shown.
-      seconds: length, where the file holds nothing but video.
-    """
+    """What the header says; 0 where it says nothing."""
 
     fps: float
-    stored: int
-    shown: int
-    seconds: float
+    num_stored: int
+    num_shown: int
+    seconds: float  # where the file holds nothing but video
 
 
 def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
@@ -64,9 +54,9 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
         decoded from its start, if its packets turn out to be wrong.
       check: "ends" decodes the first frame and all after the last key
         frame, which reveals a file that was cut off; where packets do not
-        tell the number of frames (AVI, old codecs, odd time stamps) it
+        show the number of frames (AVI, old codecs, odd time stamps) it
         decodes the whole file. "full" always decodes the whole file. "none"
-        believes the header and decodes one frame, because only frames tell
+        believes the header and decodes one frame, because only frames give
         the rotation.
 
     Raises:
@@ -91,37 +81,28 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
     fps = _choose_fps(path, times, header.fps)
     if check != "none":
         _warn_of_doubts(path, times, header)
-    is_turned = quarter_turns(first) % 2 == 1
     return VideoInfo(
-        path=path,
-        fps=fps,
-        frame_count=times.num_frames,
-        duration_seconds=times.num_frames / fps,
-        height=first.width if is_turned else first.height,
-        width=first.height if is_turned else first.width,
-        first_seconds=times.first_seconds,
-        last_seconds=times.last_seconds,
-        is_timed=times.is_timed,
-    )
+        path, fps, times.num_frames, times.num_frames / fps,
+        *upright_size(first), first_seconds=times.first_seconds,
+        last_seconds=times.last_seconds, is_timed=times.is_timed)
 
 
 def _require_all_bytes(path: Path, container: InputContainer,
-                       stream: VideoStream) -> None:
+                       stream: av.VideoStream) -> None:
     """Raises if the index of an MP4 file names bytes past its end."""
-    if not is_mp4(container):
+    if not is_format(container, "mp4"):
         return
     promised = max((entry.pos + entry.size
                     for entry in stream.index_entries), default=0)
     size = path.stat().st_size
     if promised > size:
-        raise InputError(
-            f"{path}: the file is cut off. Its index needs {promised} bytes "
-            f"and it has {size}. {REMEDY}.")
+        raise damaged(path, "the file is cut off. Its index needs "
+                      f"{promised} bytes and it has {size}")
 
 
-def _header(container: InputContainer, stream: VideoStream) -> _Header:
+def _header(container: InputContainer, stream: av.VideoStream) -> _Header:
     shown = stream.frames
-    if shown and is_mp4(container):  # an edit list may hide some
+    if shown and is_format(container, "mp4"):  # an edit list may hide some
         shown = sum(not entry.is_discard for entry in stream.index_entries)
     # Sound may last longer. Other videos do not, and damage may double the
     # video's own entry.
@@ -135,14 +116,14 @@ def _warn_of_doubts(path: Path, times: FrameTimes, header: _Header) -> None:
     """Warns where frames may be missing, or stored twice."""
     count, fps, doubt = times.num_frames, header.fps, ""
     length = times.end_seconds - times.first_seconds
-    if header.shown:
-        if count != header.shown:
-            doubt = f"its header promises {header.shown}"
-        elif 2 * count < header.stored:
-            doubt = f"its header hides the rest of {header.stored}"
+    if header.num_shown:
+        if count != header.num_shown:
+            doubt = f"its header promises {header.num_shown}"
+        elif 2 * count < header.num_stored:
+            doubt = f"its header hides the rest of {header.num_stored}"
     # Frames that are lost in the middle leave gaps, others shorten the video.
     if not doubt and fps and (
-            not header.shown or header.shown < header.stored):
+            not header.num_shown or header.num_shown < header.num_stored):
         if not times.is_timed:
             length = count / fps
         elif abs(length * fps - count) >= _RATE_SLACK_FRAMES:
@@ -157,15 +138,15 @@ def _warn_of_doubts(path: Path, times: FrameTimes, header: _Header) -> None:
                        "the file is unusual.", path, count, doubt)
 
 
-def _times_by_header(container: InputContainer, stream: VideoStream,
-                     first: VideoFrame) -> FrameTimes:
+def _times_by_header(container: InputContainer, stream: av.VideoStream,
+                     first: av.VideoFrame) -> FrameTimes:
     if stream.duration:
         shown_seconds = stamp_seconds(stream.duration, stream)
     else:
         shown_seconds = (container.duration or 0) / av.time_base
     count = max(1, stream.frames or round(
         shown_seconds * header_fps(stream)))
-    if first.pts is None or is_avi(container):
+    if first.pts is None or is_format(container, "avi"):
         return FrameTimes(count, 0.0, None, shown_seconds, False)
     start = stamp_seconds(first.pts, stream)
     return FrameTimes(count, start, None, start + shown_seconds, True)
@@ -178,6 +159,6 @@ def _choose_fps(path: Path, times: FrameTimes, fps: float) -> float:
             shown_seconds * fps - times.num_frames) < _RATE_SLACK_FRAMES):
         return fps
     if shown_seconds <= 0:
-        raise InputError(f"{path}: neither header nor frames tell the frame "
+        raise InputError(f"{path}: neither header nor frames give the frame "
                          "rate. Encode it again.")
     return times.num_frames / shown_seconds

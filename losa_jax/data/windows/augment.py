@@ -28,7 +28,6 @@ def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
 
     Args:
       frame: uint8 [H, W, 3].
-      size: side in pixels.
       resize: "short_crop" scales the short side to `size` and crops the
         center (AdaTAD); "squash" scales both sides, so nothing at the border
         is lost but shapes are distorted.
@@ -48,7 +47,7 @@ def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
 
 
 class TrainView:
-    """A random view, the same for all frames that it is applied to.
+    """A random view, the same for all frames.
 
     `apply` handles each frame while the video is decoded, `finish` all of
     them together, because contrast depends on the mean of the window.
@@ -56,12 +55,8 @@ class TrainView:
 
     def __init__(self, height: int, width: int, rng: np.random.Generator,
                  augment: Any):
-        """
-        Args:
-          height, width: of the frames in pixels.
-          rng: draws the parameters.
-          augment: the config section `augment`.
-        """
+        """Draws the view of frames of a size in pixels, for the config section
+        `augment`."""
         self._settings = augment
         self._box = None
         if augment.random_crop:
@@ -96,12 +91,8 @@ class TrainView:
             out[:] = pixels
 
     def finish(self, frames: np.ndarray) -> np.ndarray:
-        """Jitters the color of all frames of the view.
-
-        Args:
-          frames: uint8 [f, size, size, 3]; returned itself if there is
-            nothing to do.
-        """
+        """Jitters the color of all frames, uint8 [f, size, size, 3]; returns
+        the argument if there is nothing to do."""
         settings = self._settings
         if settings.color_jitter > 0 or settings.hue_jitter > 0:
             frames = jitter_color(frames, self._rng, settings.color_jitter,

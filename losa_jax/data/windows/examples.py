@@ -26,10 +26,7 @@ class TrainWindows:
                  augmented: bool = True):
         """
         Args:
-          videos: the training set.
-          class_names: in the order of the labels.
           config: the whole config (sections `window`, `data`).
-          reader: reads frames, or features in their place.
           augmented: False shows the test view of a random window (used to
             measure feature statistics).
         """
@@ -55,12 +52,8 @@ class TrainWindows:
 
     def __call__(self, index: int, rng: np.random.Generator,
                  frames: np.ndarray | None = None) -> Example:
-        """Returns one example.
-
-        Args:
-          frames: uint8 [f, size, size, 3], where its frames are written;
-            None allocates memory.
-        """
+        """Returns one example, its frames written into `frames`, uint8
+        [f, size, size, 3]; None allocates memory."""
         # With "skip" a video that fails is replaced by the next one, and
         # every video is tried only once.
         faults: list[tuple[str, str]] = []
@@ -137,8 +130,7 @@ def _buffer_batches(num_threads: int) -> int:
 
 
 def batches_in_memory(num_threads: int) -> int:
-    """Returns the most batches that are in memory at once: those made ahead,
-    the next one, and the one in use."""
+    """Returns the most batches in memory: made ahead, next, and in use."""
     return _buffer_batches(num_threads) + 2
 
 

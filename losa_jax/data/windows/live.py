@@ -17,18 +17,16 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
-from av.video.frame import VideoFrame
 
 from losa_jax import timeline
 from losa_jax.data.video.container import (
     BYTES_ONLY,
-    decode_packets,
     error_reason,
     header_fps,
     stamp_seconds,
     video_stream,
 )
-from losa_jax.data.video.frame import quarter_turns, upright_rgb
+from losa_jax.data.video.frame import upright_rgb, upright_size
 from losa_jax.data.windows import augment
 from losa_jax.errors import InputError
 
@@ -47,11 +45,7 @@ class GrowingFile:
     """A file that is being written; it ends when it stops growing."""
 
     def __init__(self, path: Path, idle_seconds: float):
-        """
-        Args:
-          path: must exist.
-          idle_seconds: time without growth after which the file is complete.
-        """
+        """Opens a file that is complete after some seconds without growth."""
         self._file = open(path, "rb")
         self._idle_seconds = idle_seconds
         self._is_complete = False
@@ -76,7 +70,6 @@ class LiveVideo:
     """An open source of frames.
 
     Attributes:
-      name: the source.
       fps: frames per second that it announces.
       grid: its samples, as if it had no end.
       seconds: length of what has been read.
@@ -150,12 +143,12 @@ class LiveVideo:
             (sample_index + 0.5) * self.grid.frames_per_sample + 1e-6)
         return (frame_index + 0.5) / self.fps
 
-    def _frames(self) -> Iterator[tuple[float, VideoFrame]]:
+    def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yields (seconds, frame), rising; leaves out those out of order."""
         last = -math.inf
         try:
             for number, frame in enumerate(
-                    decode_packets(self._container.demux(self._stream))):
+                    self._container.decode(self._stream)):
                 seconds = (number / self.fps if frame.pts is None
                            else stamp_seconds(frame.pts, self._stream))
                 if seconds > last:
@@ -170,11 +163,8 @@ class LiveVideo:
             logger.warning("%s: broke off after %.1f s (%s)", self.name,
                            self.seconds, error_reason(error))
 
-    def _view(self, frame: VideoFrame) -> np.ndarray:
-        height, width = frame.height, frame.width
-        if quarter_turns(frame) % 2:
-            height, width = width, height
-        return augment.test_view(upright_rgb(frame, height, width),
+    def _view(self, frame: av.VideoFrame) -> np.ndarray:
+        return augment.test_view(upright_rgb(frame, *upright_size(frame)),
                                  self._settings.size,
                                  self._settings.test_resize)
 

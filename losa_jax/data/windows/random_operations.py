@@ -19,6 +19,7 @@ MAX_MAGNITUDE = 10.0
 # At magnitude 10: shear, share of the side, degrees, change of a factor.
 _SHEAR, _SHIFT, _DEGREES, _CHANGE = 0.3, 0.45, 30.0, 0.9
 _GRAY = (128, 128, 128)
+_LEVELS = np.arange(256)
 
 
 def random_operations(rng: np.random.Generator, count: int,
@@ -65,53 +66,45 @@ def _table(values: np.ndarray) -> Operation:
     return lambda frame: cv2.LUT(frame, table)
 
 
-def _solarize(strength: float, size: int) -> Operation:
-    values = np.arange(256)
-    is_kept = values < 256 - 256 * abs(strength)
-    return _table(np.where(is_kept, values, 255 - values))
-
-
 def _posterize(strength: float, size: int) -> Operation:
     step = 2 ** round(4 * abs(strength))
-    return _table(np.arange(256) // step * step)
+    return _table(_LEVELS // step * step)
 
 
-def _contrast(strength: float, size: int) -> Operation:
-    factor = 1 + _CHANGE * strength
-
-    def apply(frame: np.ndarray) -> np.ndarray:
-        mean = float(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean())
-        return cv2.convertScaleAbs(
-            np.clip(frame * np.float32(factor)
-                    + np.float32((1 - factor) * mean), 0, 255))
-    return apply
+def _contrast(frame: np.ndarray, factor: float) -> np.ndarray:
+    mean = float(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean())
+    return cv2.convertScaleAbs(np.clip(
+        frame * np.float32(factor) + np.float32((1 - factor) * mean), 0, 255))
 
 
-def _saturation(strength: float, size: int) -> Operation:
-    factor = 1 + _CHANGE * strength
-    matrix = (factor * np.eye(3)
-              + (1 - factor) * np.array([[0.299, 0.587, 0.114]]))
-    return lambda frame: cv2.transform(frame, matrix)
+def _saturation(frame: np.ndarray, factor: float) -> np.ndarray:
+    return cv2.transform(frame, factor * np.eye(3) + (1 - factor) * np.array(
+        [[0.299, 0.587, 0.114]]))
 
 
-def _sharpness(strength: float, size: int) -> Operation:
-    factor = 1 + _CHANGE * strength
-    return lambda frame: cv2.addWeighted(
-        frame, factor, cv2.blur(frame, (3, 3)), 1 - factor, 0)
+def _sharpness(frame: np.ndarray, factor: float) -> np.ndarray:
+    return cv2.addWeighted(frame, factor, cv2.blur(frame, (3, 3)),
+                           1 - factor, 0)
 
 
 def _auto_contrast(frame: np.ndarray) -> np.ndarray:
     low = frame.min(axis=(0, 1)).astype(np.float32)
     spread = frame.max(axis=(0, 1)) - low
     scale = np.where(spread > 0, 255 / np.maximum(spread, 1), 1.0)
-    tables = np.clip((np.arange(256)[:, None] - low) * scale, 0, 255)
-    tables = np.where(spread > 0, tables, np.arange(256)[:, None])
+    tables = np.clip((_LEVELS[:, None] - low) * scale, 0, 255)
+    tables = np.where(spread > 0, tables, _LEVELS[:, None])
     return cv2.LUT(frame, tables.round().astype(np.uint8)[None])
 
 
 def _equalize(frame: np.ndarray) -> np.ndarray:
     return cv2.merge([cv2.equalizeHist(channel)
                       for channel in cv2.split(frame)])
+
+
+def _by_factor(change: Callable[[np.ndarray, float], np.ndarray]
+               ) -> Callable[[float, int], Operation]:
+    return lambda strength, size: lambda frame: change(
+        frame, 1 + _CHANGE * strength)
 
 
 # Makes an operation from a strength in -1 to 1 and the side in pixels.
@@ -127,11 +120,12 @@ OPERATIONS: dict[str, Callable[[float, int], Operation]] = {
         [[1, 0, 0], [0, 1, _SHIFT * strength * size]], size),
     "rotate": _rotate,
     "brightness": lambda strength, size: _table(
-        np.arange(256) * (1 + _CHANGE * strength)),
-    "contrast": _contrast,
-    "saturation": _saturation,
-    "sharpness": _sharpness,
-    "solarize": _solarize,
+        _LEVELS * (1 + _CHANGE * strength)),
+    "contrast": _by_factor(_contrast),
+    "saturation": _by_factor(_saturation),
+    "sharpness": _by_factor(_sharpness),
+    "solarize": lambda strength, size: _table(np.where(
+        _LEVELS < 256 - 256 * abs(strength), _LEVELS, 255 - _LEVELS)),
     "posterize": _posterize,
     "auto_contrast": lambda strength, size: _auto_contrast,
     "equalize": lambda strength, size: _equalize,

@@ -1,13 +1,12 @@
 """What windows are read from: video files, or features of their frames.
 
 `FrameReader` decodes videos, `FeatureReader` reads cached features of our
-backbones or files of other tools; the rest of the pipeline uses them as
-`WindowReader`.
+backbones or files of other tools, with the same methods.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,24 +29,32 @@ from losa_jax.data.windows.stream import WindowRow, sliding_windows
 FeatureStore = TapCache | FeatureFiles
 
 
-class WindowReader(Protocol):
-    """Reads windows of videos.
+class FrameReader:
+    """Decodes windows of videos.
 
     Attributes:
       stream_threads: threads that a `WindowStream` reads test windows with.
     """
 
-    stream_threads: int
+    def __init__(self, config: Any, cache: FrameCache | None = None):
+        """
+        Args:
+          config: the whole config (sections `window`, `augment`, `data`).
+          cache: holds the frames of small sets; None keeps nothing.
+        """
+        self._augment, self._window = config.augment, config.window
+        self._cache = FrameCache(0.0) if cache is None else cache
+        self.stream_threads: int = config.data.num_threads
 
-    def allocate(self, num_windows: int, num_samples: int
-                 ) -> np.ndarray | None:
-        """Allocates the frames of a batch, uint8 [n, f, size, size, 3]; None
-        where windows are features."""
-        ...
+    def allocate(self, num_windows: int, num_samples: int) -> np.ndarray:
+        """Allocates frames of a batch, uint8 [n, f, size, size, 3]."""
+        size = self._augment.size
+        return np.empty((num_windows, num_samples, size, size, 3), np.uint8)
 
     def empty_window(self, num_samples: int) -> Inputs:
         """Returns the inputs of a window of zeros; nothing is decoded."""
-        ...
+        size = self._augment.size
+        return {"frames": np.zeros((num_samples, size, size, 3), np.uint8)}
 
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
@@ -62,57 +69,6 @@ class WindowReader(Protocol):
         Raises:
           VideoDecodeError: a frame cannot be decoded.
         """
-        ...
-
-    def test_windows(self, video: Video, decoder_threads: int = 1
-                     ) -> Iterator[tuple[Window, Inputs]]:
-        """Yields all test windows of a video and the encoder's inputs.
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
-        """
-        ...
-
-
-def test_rows(reader: WindowReader, videos: Sequence[Video]
-              ) -> Callable[[int, int], Iterator[tuple[WindowRow, Inputs]]]:
-    """Returns the test windows of videos, as a `WindowStream` takes them."""
-    def windows_of(number: int, decoder_threads: int
-                   ) -> Iterator[tuple[WindowRow, Inputs]]:
-        for window, inputs in reader.test_windows(videos[number],
-                                                  decoder_threads):
-            yield WindowRow(number, window), inputs
-
-    return windows_of
-
-
-class FrameReader:
-    """Decodes videos; keeps the frames of small sets in memory."""
-
-    def __init__(self, config: Any, cache: FrameCache | None = None):
-        """
-        Args:
-          config: the whole config (sections `window`, `augment`, `data`).
-          cache: None keeps nothing.
-        """
-        self._augment, self._window = config.augment, config.window
-        self._cache = FrameCache(0.0) if cache is None else cache
-        self.stream_threads: int = config.data.num_threads
-
-    def allocate(self, num_windows: int, num_samples: int) -> np.ndarray:
-        """See `WindowReader.allocate`."""
-        size = self._augment.size
-        return np.empty((num_windows, num_samples, size, size, 3), np.uint8)
-
-    def empty_window(self, num_samples: int) -> Inputs:
-        """See `WindowReader.empty_window`."""
-        size = self._augment.size
-        return {"frames": np.zeros((num_samples, size, size, 3), np.uint8)}
-
-    def training_inputs(self, video: Video, window: Window,
-                        rng: np.random.Generator, out: np.ndarray | None, *,
-                        augmented: bool = True) -> Example:
-        """See `WindowReader.training_inputs`."""
         if out is None:
             out, = self.allocate(1, window.num_samples)
         if not augmented:
@@ -143,7 +99,11 @@ class FrameReader:
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """See `WindowReader.test_windows`; one pass over the video."""
+        """Yields all test windows of a video and the encoder's inputs.
+
+        Raises:
+          VideoDecodeError: a frame cannot be decoded.
+        """
         window, align = self._window, clip_alignment(self._window)
         samples = self.test_samples(video, decoder_threads)
         for place, frames in sliding_windows(
@@ -154,12 +114,8 @@ class FrameReader:
     def clips(self, video: Video, clip_frames: int, stride_frames: int,
               decoder_threads: int = 1
               ) -> Iterator[tuple[Window, np.ndarray]]:
-        """Yields the clips of a video, see `num_clips`: where each is, and
-        uint8 [f, size, size, 3].
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
-        """
+        """Yields where each clip of a video is (see `num_clips`), and its
+        frames, uint8 [f, size, size, 3]; errors as `test_windows`."""
         count = num_clips(video.grid.num_samples, clip_frames, stride_frames)
         starts = stride_frames * np.arange(count)
         # Samples between the clips are left out. In the rest, clips overlap
@@ -176,14 +132,8 @@ class FrameReader:
     def test_samples(self, video: Video, decoder_threads: int = 1,
                      samples: np.ndarray | None = None
                      ) -> Iterator[np.ndarray]:
-        """Yields the test views of samples, uint8 [size, size, 3].
-
-        Args:
-          samples: rising numbers; None means all.
-
-        Raises:
-          VideoDecodeError: when a frame is due that cannot be decoded.
-        """
+        """Yields the test views of samples (rising numbers; None: all), uint8
+        [size, size, 3]; errors as `test_windows`."""
         if samples is None:
             samples = np.arange(video.grid.num_samples)
         indices = video.grid.frame_indices(samples)
@@ -214,21 +164,17 @@ class FeatureReader:
     stream_threads = 1
 
     def __init__(self, store: FeatureStore, config: Any):
-        """
-        Args:
-          config: the whole config (sections `window`, `head`).
-        """
+        """Takes the whole config (sections `window`, `head`)."""
         self._store, self._config = store, config
         self.empty_window = store.empty_window
 
     def allocate(self, num_windows: int, num_samples: int) -> None:
-        """See `WindowReader.allocate`."""
+        """None: features are not written into a batch."""
 
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
                         augmented: bool = True) -> Example:
-        """See `WindowReader.training_inputs`; `rng` draws one of the cached
-        views."""
+        """As `FrameReader.training_inputs`; `rng` draws a cached view."""
         views = self._store.num_views(video) if augmented else 1
         view = int(rng.integers(views)) if views > 1 else 0
         inputs, = self._store.read_windows(video, [window], view)
@@ -236,7 +182,22 @@ class FeatureReader:
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """See `WindowReader.test_windows`."""
+        """As `FrameReader.test_windows`."""
         windows = test_windows_of(video, self._config)
         yield from zip(windows, self._store.read_windows(video, windows),
                        strict=True)
+
+
+WindowReader = FrameReader | FeatureReader
+
+
+def test_rows(reader: WindowReader, videos: Sequence[Video]
+              ) -> Callable[[int, int], Iterator[tuple[WindowRow, Inputs]]]:
+    """Returns the `windows_of` of a `WindowStream` over test windows."""
+    def windows_of(number: int, decoder_threads: int
+                   ) -> Iterator[tuple[WindowRow, Inputs]]:
+        for window, inputs in reader.test_windows(videos[number],
+                                                  decoder_threads):
+            yield WindowRow(number, window), inputs
+
+    return windows_of

@@ -35,8 +35,6 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     the overlap is below 0.5.
 
     Args:
-      grid: the video's samples.
-      window_samples: length of a window.
       overlap: share of a window that is in the next one too, in [0, 1).
       align: windows start at multiples of so many samples; the last one may
         then reach past the video's end, by less than that.
@@ -45,33 +43,28 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     total = grid.num_samples
     if total <= window_samples:
         return [Window(0, window_samples, total)]
-    last = last_start(total, window_samples, align)
+    last = round_up(total - window_samples, align)
     starts = [*range(0, last, step), last]
     return [Window(start, window_samples,
                    min(window_samples, total - start)) for start in starts]
 
 
 def test_windows_of(video: Video, config: Any) -> list[Window]:
-    """Returns the test windows of a video under a config.
-
-    Args:
-      config: the whole config (sections `window`, `head`).
-    """
+    """Returns the test windows of a video under a whole config."""
     settings = config.window
     if not settings.test_whole:
         return test_windows(video.grid, settings.samples, settings.overlap,
                             align=clip_alignment(settings))
     # Few lengths, each of which is compiled once.
-    unit = _round_up(-(-settings.samples // 4),
+    unit = round_up(-(-settings.samples // 4),
                      2 ** (config.head.num_levels - 1))
     total = video.grid.num_samples
-    return [Window(0, max(settings.samples, _round_up(total, unit)), total)]
+    return [Window(0, max(settings.samples, round_up(total, unit)), total)]
 
 
 def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
                   ) -> np.ndarray:
-    """Returns the window that each token of a video is taken from: int
-    [tokens].
+    """Returns the window that each token of a video is taken from.
 
     Of overlapping windows it is the one whose middle is nearest, because a
     window's edges know one side only.
@@ -80,6 +73,9 @@ def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
       windows: of the video, starting at whole tokens.
       num_samples: of the video.
       tubelet: samples of a token.
+
+    Returns:
+      int [tokens].
     """
     length = windows[0].num_samples // tubelet
     firsts = np.array([window.first_sample // tubelet for window in windows])
@@ -90,8 +86,7 @@ def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
 
 
 def num_clips(num_samples: int, clip_frames: int, stride_frames: int) -> int:
-    """Returns the number of clips inside a video, as VideoMAEv2 counts them;
-    at least one, which repeats the last frame of a shorter video."""
+    """Returns the number of clips inside a video (VideoMAEv2), at least one."""
     return max(1, (num_samples - clip_frames) // stride_frames + 1)
 
 
@@ -108,12 +103,8 @@ def window_step(window_samples: int, overlap: float, align: int = 1) -> int:
     return max(1, round(window_samples * (1 - overlap) / align)) * align
 
 
-def last_start(total: int, window_samples: int, align: int = 1) -> int:
-    """The first sample of the last window of a video longer than one."""
-    return _round_up(total - window_samples, align)
-
-
-def _round_up(number: int, multiple: int) -> int:
+def round_up(number: int, multiple: int) -> int:
+    """Returns the next multiple."""
     return -(-number // multiple) * multiple
 
 
@@ -137,10 +128,10 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
         length = min(total, window_samples)
         if total <= window_samples and crop_ratio is not None:
             length = max(1, round(rng.uniform(*crop_ratio) * total))
-            length = min(total, _round_up(length, align))
+            length = min(total, round_up(length, align))
         last = total - length
         # A video longer than the window may be cropped up to its very end.
-        last = _round_up(last, align) if total > window_samples else last
+        last = round_up(last, align) if total > window_samples else last
         first = align * int(rng.integers(0, last // align + 1))
         length = min(length, total - first)
         window = Window(first, window_samples, length)

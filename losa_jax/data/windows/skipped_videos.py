@@ -23,11 +23,8 @@ class BrokenVideos:
     """Collects the skipped videos of a run."""
 
     def __init__(self, path: Path | None = None):
-        """
-        Args:
-          path: broken_videos.json; entries of an earlier start of the run
-            are kept. None writes nothing.
-        """
+        """Takes the path of broken_videos.json, whose entries of an earlier
+        start of the run are kept; None writes nothing."""
         self._path = path
         self._entries: dict[str, dict] = {}
         if path is not None and path.exists():
@@ -92,8 +89,7 @@ class BrokenVideos:
         return len(faults)
 
     def report(self) -> str:
-        """Returns the lines for the end of a run; "" if nothing was
-        skipped."""
+        """Returns the lines for the end of a run; "" without any."""
         if not self._entries:
             return ""
         lines = [f"{len(self._entries)} videos were skipped "

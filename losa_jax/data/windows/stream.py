@@ -7,6 +7,7 @@ its windows from a `WindowStream`.
 """
 
 import collections
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -17,7 +18,7 @@ import numpy as np
 
 from losa_jax.data.records import Window
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.sampling import last_start
+from losa_jax.data.windows.sampling import round_up
 from losa_jax.errors import InputError
 
 # How often a waiting thread checks for the end.
@@ -26,16 +27,11 @@ _FINISHED = object()
 
 
 class WindowRow(NamedTuple):
-    """Which window a row of a batch is.
+    """Which window a row of a batch is."""
 
-    Attributes:
-      video_number: index of the video in the stream.
-      view: 0 is what testing sees; others are augmented.
-    """
-
-    video_number: int
+    video_number: int  # of the stream
     window: Window
-    view: int = 0
+    view: int = 0  # the test view; others are augmented
 
 
 class VideoEnd(NamedTuple):
@@ -62,50 +58,50 @@ class WindowBatch:
     ended: tuple[VideoEnd, ...]
 
 
+@dataclasses.dataclass(frozen=True)
 class WindowStream:
-    """Windows of many videos as they are read, each video in order."""
+    """Windows of many videos as they are read, each video in order.
 
-    def __init__(self, video_numbers: Sequence[int],
-                 windows_of: Callable[[int, int], Iterator[
-                     tuple[WindowRow, Any]]], *,
-                 batch_windows: int, num_threads: int,
-                 num_readers: int | None = None, queue_windows: int = 2,
-                 stopped: Callable[[], bool] = lambda: False):
-        """
-        Args:
-          video_numbers: videos to read, in this order.
-          windows_of: (video number, decoder threads) to its windows and
-            their inputs; an InputError ends the video.
-          batch_windows: rows of a batch.
-          num_threads: shared by the videos that are read in parallel.
-          num_readers: videos that are read in parallel; None is one for each
-            thread. With 1 the windows come in the order of the videos.
-          queue_windows: decoded windows that may wait, over all videos.
-          stopped: asked while waiting; True ends the stream.
-        """
-        self._numbers, self._windows_of = video_numbers, windows_of
-        self._batch_windows, self._stopped = batch_windows, stopped
-        self._readers = max(1, min(num_readers or num_threads,
-                                   len(video_numbers)))
-        self._decoder_threads = max(1, num_threads // self._readers)
-        self._queue_windows = queue_windows
+    Attributes:
+      video_numbers: videos to read, in this order.
+      windows_of: (video number, decoder threads) to its windows and their
+        inputs; an InputError ends the video.
+      batch_windows: rows of a batch.
+      num_threads: shared by the videos that are read in parallel.
+      num_readers: videos that are read in parallel; None is one for each
+        thread. With 1 the windows come in the order of the videos.
+      queue_windows: decoded windows that may wait, over all videos.
+      stopped: asked while waiting; True ends the stream.
+    """
+
+    video_numbers: Sequence[int]
+    windows_of: Callable[[int, int], Iterator[tuple[WindowRow, Any]]]
+    _: dataclasses.KW_ONLY
+    batch_windows: int
+    num_threads: int
+    num_readers: int | None = None
+    queue_windows: int = 2
+    stopped: Callable[[], bool] = lambda: False
 
     def __iter__(self) -> Generator[WindowBatch]:
         waiting: list[tuple[WindowRow, Inputs]] = []
         ended: list[VideoEnd] = []
 
         def batch() -> WindowBatch:
-            made = _batch(waiting, ended, self._batch_windows)
+            made = _batch(waiting, ended, self.batch_windows)
             waiting.clear()
             ended.clear()
             return made
 
+        readers = max(1, min(self.num_readers or self.num_threads,
+                             len(self.video_numbers)))
+        threads = max(1, self.num_threads // readers)
         # Closing it ends its threads where the consumer stops early.
-        items = read_ahead(
-            [self._read(number) for number in self._numbers],
-            num_threads=self._readers, queue_size=self._queue_windows,
-            stopped=self._stopped)
-        try:
+        with contextlib.closing(read_ahead(
+                [self._read(number, threads)
+                 for number in self.video_numbers],
+                num_threads=readers, queue_size=self.queue_windows,
+                stopped=self.stopped)) as items:
             for item in items:
                 if isinstance(item, VideoEnd):
                     ended.append(item)
@@ -114,16 +110,14 @@ class WindowStream:
                         item[0].window.num_samples):
                     yield batch()  # a batch has windows of one length
                 waiting.append(item)
-                if len(waiting) == self._batch_windows:
+                if len(waiting) == self.batch_windows:
                     yield batch()
-        finally:
-            items.close()
         if waiting or ended:
             yield batch()
 
-    def _read(self, number: int) -> Generator[Any]:
+    def _read(self, number: int, decoder_threads: int) -> Generator[Any]:
         try:
-            yield from self._windows_of(number, self._decoder_threads)
+            yield from self.windows_of(number, decoder_threads)
         except InputError as error:
             yield VideoEnd(number, error)
         else:
@@ -154,10 +148,8 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
 
     Args:
       samples: frames of one shape, in order.
-      length: samples of a window.
-      step: samples from one window to the next.
-      align: the last window, which is shifted back to end with the samples,
-        starts at a multiple of so many.
+      length, step, align: samples of a window, from one window to the next,
+        and of which the first sample of a window is a multiple.
 
     Yields:
       (window, its samples [f, ...]); padding repeats the last real one.
@@ -173,16 +165,12 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
             last_given, start = start, start + step
     if not total:
         return
-    last = last_start(total, length, align) if total > length else 0
+    last = round_up(max(0, total - length), align)
     if last > last_given:
         valid = min(length, total - last)
         frames = list(kept)[-valid:]
         frames += frames[-1:] * (length - valid)
         yield Window(last, length, valid), np.stack(frames)
-
-
-class _Raised(NamedTuple):
-    error: BaseException
 
 
 def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
@@ -222,7 +210,7 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
                     if stop.is_set():
                         return source.close()
         except BaseException as error:  # raised in the consumer's thread
-            put(_Raised(error))
+            put(error)
 
     threads = [threading.Thread(target=work, daemon=True,
                                 name=f"reader-{number}")
@@ -236,8 +224,8 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
                 item = ready.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 continue
-            if isinstance(item, _Raised):
-                raise item.error
+            if isinstance(item, BaseException):
+                raise item
             if item is _FINISHED:
                 working -= 1
             else:

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 
 from losa_jax import timeline
-from losa_jax.data.features.files import (
-    FeatureFiles,
-    FeatureSettings,
-    resize_linearly,
-)
+from losa_jax.data.features.files import FeatureFiles, resize_linearly
 from losa_jax.data.records import Action, AnnotatedVideo, Video, Window
 from losa_jax.errors import InputError
+from tests.data.reading import feature_settings
 
 
 def _video(name="v1", duration=10.0, fps=30.0):
@@ -19,9 +16,9 @@ def _video(name="v1", duration=10.0, fps=30.0):
 
 
 def _settings(folder, **changes):
-    values = dict(folder=str(folder), stride_frames=4, clip_frames=16,
-                  width=3)
-    return FeatureSettings(**{**values, **changes})
+    settings = feature_settings(folder, 4, 16, 3)
+    settings.update(changes)
+    return settings
 
 
 @pytest.fixture

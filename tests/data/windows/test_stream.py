@@ -145,16 +145,15 @@ def test_a_batch_has_windows_of_one_length():
 def test_a_video_is_opened_once_and_read_forward(videos, config,
                                                  monkeypatch):
     opened, asked = [], []
-    real_open, real_next = decode.open_video, decode.decode_packets
+    real_open, real_shown = decode.open_video, decode._shown_at
 
-    def counted(packets):
-        for frame in real_next(packets):
-            asked.append(frame.pts)
-            yield frame
+    def counted(frames, *rest):
+        return real_shown(((asked.append(frame.pts), (seconds, frame))[1]
+                           for seconds, frame in frames), *rest)
 
     monkeypatch.setattr(decode, "open_video", lambda path, threads: (
         opened.append(path), real_open(path, threads))[1])
-    monkeypatch.setattr(decode, "decode_packets", counted)
+    monkeypatch.setattr(decode, "_shown_at", counted)
     list(_stream(videos[:1], config, num_threads=1))
     assert opened == [videos[0].path]
     assert asked == sorted(set(asked))  # half of each window is seen twice

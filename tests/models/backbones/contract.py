@@ -10,9 +10,9 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, family_of
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import (
+    FAMILIES,
     expected_shapes,
     expected_source,
-    weights_module,
 )
 from losa_jax.weights.open_checkpoint import open_checkpoint
 
@@ -50,13 +50,13 @@ def _check_spec(spec):
 def _check_weights(spec, params, folder):
     """There and back, without a bit lost; recognized by this family only."""
     places = expected_source(spec).values()
-    assert {place.rule.ours for place in places} == set(params), (
+    assert {place.rule.parameter for place in places} == set(params), (
         "each parameter needs a line in RULES")
     source = folder / "source.safetensors"
     backbone_folder.save_source(source, spec, params)
     checkpoint = open_checkpoint(source)
     for name in BACKBONES:
-        assert weights_module(name).recognizes(checkpoint.tensors) == (
+        assert FAMILIES[name].recognizes(checkpoint.tensors) == (
             name == family_of(spec)), name
     assert checkpoint.family == family_of(spec)
     assert spec == backbone_folder.convert_backbone(source,
@@ -65,7 +65,7 @@ def _check_weights(spec, params, folder):
     assert got_spec == spec and set(got) == set(params)
     for name, array in params.items():
         assert got[name].tobytes() == array.tobytes(), name
-    assert weights_module(family_of(spec)).describe(spec)
+    assert FAMILIES[family_of(spec)].describe(spec)
 
 
 def _check_features(spec, backbone, rng):

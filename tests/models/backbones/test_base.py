@@ -5,7 +5,7 @@ import pytest
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.weights.name_table import weights_module
+from losa_jax.weights.name_table import FAMILIES
 from tests.models.backbones.contract import check_family
 
 TINY = dict(width=24, depth=3, heads=2, mlp_width=40, patch=8, clip_frames=4,
@@ -37,17 +37,13 @@ def test_a_spec_checks_itself(field, value, message):
 
 
 def test_each_family_has_its_weights_and_names_of_its_own():
+    assert set(FAMILIES) == set(BACKBONES)
     sizes = [name for family in BACKBONES.values() for name in family.sizes]
     assert len(sizes) == len(set(sizes))
     for name, family in BACKBONES.items():
-        module = weights_module(name)
+        module = FAMILIES[name]
         assert module.TITLE and module.RULES and module.HINTS is not None
         for size in family.sizes.values():
             spec = family.spec(**size)
             assert family_of(spec) == name
             assert backbone_template(spec).shapes
-
-
-def test_modules_are_opened_only_for_families():
-    with pytest.raises(InputError, match="'heads': choose one of videomae"):
-        weights_module("heads")

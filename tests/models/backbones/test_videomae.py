@@ -37,13 +37,13 @@ class _Array:
 def _load(tensors, **options):
     spec = videomae.infer_spec(tensors, **options)
     return spec, {
-        rule.ours: np.stack([rule.layout.to_ours(
+        rule.parameter: np.stack([rule.layout.to_flax(
             tensors[rule.source.format(i=i)].read(), spec)
             for i in range(spec.depth)])
         if "{i}" in rule.source else
-        rule.layout.to_ours(tensors[rule.source].read(), spec)
+        rule.layout.to_flax(tensors[rule.source].read(), spec)
         for rule in videomae.RULES
-        if rule.ours in expected_shapes(spec)}
+        if rule.parameter in expected_shapes(spec)}
 
 
 def _model(spec, flat):

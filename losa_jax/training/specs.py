@@ -1,0 +1,234 @@
+"""Derives typed specs from a config.
+
+All functions raise InputError for values that do not fit.
+"""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from losa_jax import timeline
+from losa_jax.detection.decode import DecodeSettings
+from losa_jax.errors import InputError, fields_as_keys
+from losa_jax.models.adapters import ADAPTERS, inside_backbone
+from losa_jax.models.backbones import BACKBONES, family_of
+from losa_jax.models.backbones.base import BackboneSpec
+from losa_jax.models.backbones.sizes import backbone_size, requested_family
+from losa_jax.models.heads import HEADS
+from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
+
+RESAMPLES = ("linear", "area")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# Adapter types that do not change the backbone's features.
+FROZEN_TYPES = ("none", *ADAPTERS)
+
+
+def configured_backbone(config: Any) -> tuple[
+        BackboneSpec, dict[str, np.ndarray], BackboneInfo]:
+    """Opens config.backbone.checkpoint and checks it.
+
+    A backbone for clips of any length gets config.window.clip_samples.
+    """
+    spec, flat, info = open_backbone(Path(config.backbone.checkpoint))
+    check_backbone(config.backbone, spec)
+    if not spec.has_fixed_frames:
+        clip_frames = config.window.clip_samples
+        try:
+            spec = dataclasses.replace(spec, clip_frames=clip_frames)
+        except InputError as error:
+            raise InputError(f"config.window.clip_samples={clip_frames} does "
+                             f"not fit the backbone: {error}") from error
+    return spec, flat, info
+
+
+def check_backbone(backbone: Any, spec: BackboneSpec) -> None:
+    """Raises InputError where the backbone is not what the config asks."""
+    asked = backbone_request(backbone)
+    if asked["name"]:
+        wanted = {"family": requested_family(asked["name"]),
+                  **backbone_size(**asked)}
+    else:
+        wanted = {key: value for key, value in asked.items() if value}
+    for key, value in wanted.items():
+        actual = (family_of(spec) if key == "family"
+                  else getattr(spec, key, None))
+        if actual != value:
+            raise InputError(
+                f"config.backbone asks for {key}={value} ("
+                f"{asked['name'] or 'without a name'}), but the backbone in "
+                f"{backbone.checkpoint} has {key}={actual}: change "
+                "--config.backbone.checkpoint or --config.backbone."
+                f"{'name' if asked['name'] else key}")
+
+
+def backbone_request(backbone: Any) -> dict[str, Any]:
+    """Returns the name and sizes that the config asks of a backbone."""
+    return {key: backbone[key] for key in (
+        "name", "width", "depth", "heads", "mlp_width", "patch")}
+
+
+def backbone_keys(config: Any) -> contextlib.AbstractContextManager[None]:
+    """Makes errors of a backbone's spec name the keys of the config."""
+    family = BACKBONES[requested_family(config.backbone.name)]
+    return fields_as_keys(family.spec, "config.backbone",
+                          clip_frames="config.window.clip_samples",
+                          image_size="config.augment.size")
+
+
+def compute_dtype(name: str) -> DTypeLike:
+    """Returns the dtype that config.backbone.dtype names."""
+    if name not in DTYPES:
+        raise InputError(f"config.backbone.dtype={name!r}: choose one of "
+                         f"{', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def check_window(config: Any, spec: BackboneSpec | None) -> None:
+    """Raises InputError where sizes of window, clip or frame do not fit."""
+    window = config.window
+    if spec is not None and window.clip_samples != spec.clip_frames:
+        raise InputError(
+            f"config.window.clip_samples={window.clip_samples}, but the "
+            f"backbone {config.backbone.checkpoint} reads clips of "
+            f"{spec.clip_frames} frames: set it to {spec.clip_frames}")
+    timeline.clip_edges(window.samples, window.clip_samples)
+    if window.resample not in RESAMPLES:
+        raise InputError(f"config.window.resample={window.resample!r}: "
+                         f"choose one of {', '.join(RESAMPLES)}")
+    if spec is not None and config.augment.size < spec.patch:
+        raise InputError(f"config.augment.size={config.augment.size} pixels "
+                         f"is below the backbone's patch of {spec.patch}: "
+                         "give a larger one")
+
+
+def window_clips(config: Any) -> int:
+    """Returns the number of clips in a window."""
+    return len(timeline.clip_edges(config.window.samples,
+                                   config.window.clip_samples))
+
+
+def check_tokens(config: Any, head_spec: Any) -> None:
+    """Raises InputError where the head's levels do not divide a window."""
+    tokens = config.window.tokens
+    multiple = getattr(head_spec, "token_multiple", 1)
+    if tokens % multiple:
+        raise InputError(
+            f"config.window.tokens={tokens} is no multiple of {multiple}, the "
+            "stride of the last of config.head.num_levels="
+            f"{config.head.num_levels} levels: give "
+            f"{-(-tokens // multiple) * multiple}")
+
+
+def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
+    """Returns the indices of the blocks that the adapter reads, ascending.
+
+    These are `tap_layers` or, without any, `num_taps` evenly spaced blocks of
+    the last half, with the last block among them (0: all of that half).
+    """
+    layers = tuple(adapter.tap_layers)
+    if layers:
+        if list(layers) != sorted(set(layers)) or not (
+                0 <= layers[0] and layers[-1] < depth):
+            raise InputError(
+                f"config.adapter.tap_layers={layers}: must ascend and lie "
+                f"within 0 .. {depth - 1}, the backbone's blocks")
+        return layers
+    half = depth // 2
+    count = adapter.num_taps or half
+    if not 1 <= count <= half:
+        raise InputError(f"config.adapter.num_taps={count}: give at most "
+                         f"{half}, half of the backbone's blocks")
+    return tuple(depth - 1 - round((count - 1 - i) * half / count)
+                 for i in range(count))
+
+
+def reads_raw_taps(config: Any) -> bool:
+    """Whether the adapter reads every patch of the tapped blocks."""
+    adapter = ADAPTERS.get(config.adapter.kind)
+    return adapter is not None and adapter.raw_taps
+
+
+def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
+    """Returns rows and columns of the taps; () keeps every patch."""
+    asked = tuple(config.adapter.tap_grid)
+    if not asked or reads_raw_taps(config):
+        return ()
+    if len(asked) != 2 or min(asked) < 1:
+        raise InputError(f"config.adapter.tap_grid={asked}: give rows and "
+                         "columns, as '(4,4)', or '()' for every patch")
+    patches = config.augment.size // spec.patch
+    rows, columns = (min(side, patches) for side in asked)
+    return () if rows == columns == patches else (rows, columns)
+
+
+def make_adapter_spec(config: Any, spec: BackboneSpec,
+                      tap_layers: tuple[int, ...]) -> Any:
+    """Returns the spec of the adapter beside the backbone, None without one."""
+    adapter, known = config.adapter, (*FROZEN_TYPES, *inside_backbone.KINDS)
+    if adapter.kind not in known:
+        raise InputError(f"config.adapter.kind={adapter.kind!r}: choose one "
+                         f"of {', '.join(known)}")
+    if adapter.kind not in ADAPTERS:
+        return None
+    patches = config.augment.size // spec.patch
+    with fields_as_keys(ADAPTERS[adapter.kind].spec, "config.adapter"):
+        return from_sections(
+            ADAPTERS[adapter.kind].spec, adapter, in_width=spec.width,
+            num_taps=len(tap_layers), clip_tokens=spec.clip_tokens,
+            tap_grid=tap_grid(config, spec) or (patches, patches))
+
+
+def inside_backbone_spec(adapter: Any, spec: BackboneSpec
+                         ) -> inside_backbone.InsideBackboneSpec:
+    """Returns which blocks of the backbone are trained, and how."""
+    top = adapter.top_blocks or spec.depth
+    if not 1 <= top <= spec.depth:
+        raise InputError(f"config.adapter.top_blocks={top}: the backbone has "
+                         f"{spec.depth} blocks; 0 is all of them")
+    with fields_as_keys(inside_backbone.InsideBackboneSpec, "config.adapter",
+                        kernel="long_kernel"):
+        return inside_backbone.InsideBackboneSpec(
+            kind=adapter.kind, top_blocks=top,
+            width=adapter.width or spec.width // 4,
+            kernel=adapter.long_kernel, drop_path=adapter.drop_path,
+            remat_blocks=adapter.remat_blocks)
+
+
+def make_head_spec(config: Any, *, in_width: int, num_classes: int,
+                   remat: bool = False) -> Any:
+    """Returns the spec of the head for features of `in_width` channels."""
+    kind = config.head.kind
+    if kind not in HEADS:
+        raise InputError(f"config.head.kind={kind!r}: choose one of "
+                         f"{', '.join(HEADS)}")
+    loss_keys = {name: f"config.loss.{name}" for name in config.loss}
+    with fields_as_keys(
+            HEADS[kind].spec, "config.head", **loss_keys,
+            in_width=("config.features.width" if config.features.folder
+                      else "config.backbone.width"),
+            max_tokens="config.window.tokens"):
+        return from_sections(
+            HEADS[kind].spec, config.head, config.loss, in_width=in_width,
+            num_classes=num_classes, max_tokens=config.window.tokens,
+            remat=remat)
+
+
+def decode_settings(evaluate: Any) -> DecodeSettings:
+    """Returns the settings in the config section `evaluate`."""
+    with fields_as_keys(DecodeSettings, "config.evaluate"):
+        return from_sections(DecodeSettings, evaluate)
+
+
+def from_sections(spec: type[Any], *sections: Any, **given: Any) -> Any:
+    """Returns a spec from the given values and keys of config sections."""
+    names = {field.name for field in dataclasses.fields(spec)}
+    values = {key: tuple(value) if isinstance(value, (tuple, list)) else value
+              for section in reversed(sections)
+              for key, value in section.items() if key in names}
+    return spec(**{**values, **{name: value for name, value in given.items()
+                                if name in names}})

@@ -1,0 +1,69 @@
+"""What a family's table of names is made of (see the package's docstring)."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from losa_jax.errors import InputError
+from losa_jax.weights.checkpoint_file import Tensor
+
+
+class Layout(NamedTuple):
+    """How a tensor of the checkpoint becomes a parameter, and the inverse.
+
+    Both take the array (of one block where blocks are stacked) and the spec.
+    """
+
+    to_flax: Callable[[np.ndarray, Any], np.ndarray]
+    to_source: Callable[[np.ndarray, Any], np.ndarray]
+
+
+# PyTorch's linear maps are (out, in) and Flax's (in, out); PyTorch's
+# convolutions are (out, in, t, h, w) and Flax's (t, h, w, in, out).
+SAME = Layout(lambda array, spec: array, lambda array, spec: array)
+LINEAR = Layout(lambda array, spec: array.T, lambda array, spec: array.T)
+CONV = Layout(lambda array, spec: array.transpose(2, 3, 4, 1, 0),
+              lambda array, spec: array.transpose(4, 3, 0, 1, 2))
+
+
+class Rule(NamedTuple):
+    """One line of a table.
+
+    Attributes:
+      source: name in the checkpoint; {i} counts the blocks, which the
+        parameter stacks on a first axis.
+      parameter: its path, such as "blocks/attn/qkv/kernel".
+      layout: how the two arrays differ.
+    """
+
+    source: str
+    parameter: str
+    layout: Layout
+
+
+def rename(tensors: Mapping[str, Tensor],
+           patterns: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    """Returns the tensors under new names.
+
+    Args:
+      tensors: by name.
+      patterns: (regular expression, replacement): the first that matches the
+        whole name applies; other names stay.
+
+    Raises:
+      InputError: two tensors would get one name.
+    """
+    patterns = tuple(patterns)
+    renamed: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        new = next((match.expand(replacement)
+                    for pattern, replacement in patterns
+                    if (match := re.fullmatch(pattern, name))), name)
+        if new in renamed:
+            raise InputError(f"{origin[new]} and {name} are both {new}: one "
+                             "of them does not belong in the checkpoint")
+        renamed[new], origin[new] = tensor, name
+    return renamed

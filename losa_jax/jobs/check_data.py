@@ -6,21 +6,16 @@ from typing import Any, NamedTuple
 
 from losa_jax.data.annotations.lint import find_faults
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
-from losa_jax.data.video.check import (
-    DISAGREEMENT,
-    REPORT,
-    check_videos,
-    end_seconds,
-)
+from losa_jax.data.video.check import DISAGREEMENT, REPORT, end_seconds
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs.setup import (
     open_stored,
+    probe,
     read_annotations,
     start_log,
     write_json,
 )
 from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.run_files import PROBED_FILE
 
 REPORT_FILE = "check_data.json"
 BLOCK_LIST_FILE = "block_list.txt"
@@ -52,13 +47,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     num_videos = num_readable = 0
     for subset in dict.fromkeys((data.train_subset, data.test_subset)):
         videos = annotations.subset(subset)
-        if stored is not None:
-            infos, unreadable = stored.check(videos, REPORT)
-        else:
-            infos, unreadable = check_videos(
-                videos, Path(data.videos), on_broken_video=REPORT,
-                check=data.check, cache_path=workdir / PROBED_FILE,
-                num_threads=data.num_threads, progress=True)
+        infos, unreadable = probe(config, videos, workdir, stored, REPORT)
         num_videos += len(videos)
         num_readable += len(infos)
         findings += [Finding(one.video_id, subset, UNREADABLE, one.reason)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.lint import (
     WRONG_DURATION,
+    Fault,
     find_faults,
     summarize,
 )
@@ -24,7 +25,7 @@ from losa_jax.data.records import (
     Video,
     VideoInfo,
 )
-from losa_jax.data.video.check import check_videos, end_seconds
+from losa_jax.data.video.check import Checked, check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows.examples import batches_in_memory
 from losa_jax.data.windows.readers import (
@@ -34,10 +35,11 @@ from losa_jax.data.windows.readers import (
     WindowReader,
 )
 from losa_jax.data.windows.sampling import video_grid
+from losa_jax.data.windows.skipped_videos import BEFORE, BrokenVideos
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.run_files import CONFIG_FILE, PROBED_FILE
+from losa_jax.utils.run_files import BROKEN_FILE, CONFIG_FILE, PROBED_FILE
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds.reader import StoredVideos
@@ -84,11 +86,7 @@ def start_log(workdir: Path) -> None:
 
 
 def store_config(config: Any, workdir: Path) -> None:
-    """Writes config.json.
-
-    Called only once the configuration is known to fit the run in the folder:
-    a start with other settings must not overwrite the run's.
-    """
+    """Writes config.json, once the config is known to fit the folder's run."""
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
@@ -106,19 +104,18 @@ def load_data(config: Any, workdir: Path,
     Raises:
       InputError: names every wrong entry and every unreadable video.
     """
-    annotations, loaded, broken = _load(
+    labels, loaded, broken = _load(
         config, workdir, [(f"{subset}_subset", config.data[f"{subset}_subset"])
                           for subset in subsets], store)
-    videos = {"train": (), "test": (),
-              **dict(zip(subsets, loaded, strict=True))}
-    labels = annotations.class_names
+    videos = dict(zip(subsets, loaded, strict=True))
+    train, test = videos.get("train", ()), videos.get("test", ())
     if not config.data.class_agnostic:
-        return DataSet(labels, labels, videos["train"], videos["test"], broken)
+        return DataSet(labels, labels, train, test, broken)
     train = tuple(
         dataclasses.replace(video, actions=tuple(
             action._replace(label=ANY_CLASS) for action in video.actions))
-        for video in videos["train"])
-    return DataSet((ANY_CLASS,), labels, train, videos["test"], broken)
+        for video in train)
+    return DataSet((ANY_CLASS,), labels, train, test, broken)
 
 
 def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
@@ -138,9 +135,9 @@ def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
 
 def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
           store: FeatureStore | None
-          ) -> tuple[Annotations, list[tuple[Video, ...]],
+          ) -> tuple[tuple[str, ...], list[tuple[Video, ...]],
                      tuple[BrokenVideo, ...]]:
-    """Returns annotations, the videos of each subset, and skipped videos."""
+    """Returns class names, the videos of each subset, and skipped videos."""
     data = config.data
     stored = open_stored(config)
     if not data.videos and store is None and stored is None:
@@ -148,26 +145,70 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                          "--config.data.videos=FOLDER, or --config.data.tfds")
     refuse_unknown_rule(data.on_outside)
     as_read = read_annotations(config, stored)
+    blocked = blocked_videos(data.block_list)
     infos: dict[str, VideoInfo] = {}
     chosen: list[list[str]] = []
     broken: list[BrokenVideo] = []
     for key, subset in subsets:
-        annotated = _chosen(config, as_read, key, subset)
-        readable, skipped = _probe(config, annotated, workdir, store, stored)
+        annotated = [video for video in as_read.subset(subset)
+                     if video.video_id not in blocked]
+        if not annotated:
+            known = sorted({v.subset for v in as_read.videos.values()})
+            raise InputError(
+                f"{as_read.path}: no video of subset {subset!r}; the file "
+                f"has {', '.join(known)}: set --config.data.{key}")
+        readable, skipped = probe(
+            config, annotated, workdir, stored if store is None else store,
+            data.on_broken_video)
         infos |= readable
         broken += skipped
         chosen.append([video.video_id for video in annotated
                        if video.video_id in readable])
         logger.info("%s: %d videos, %d unreadable or missing", subset,
                     len(chosen[-1]), len(skipped))
-    _log_faults([as_read.videos[video_id] for video_id in infos], infos)
-    # The files' lengths, known only now, decide which actions are outside.
-    annotations = clipped_to(
-        as_read, {name: end_seconds(as_read.videos[name], info)
-                  for name, info in infos.items()}, data.on_outside)
-    return annotations, [tuple(
-        _video(config, annotations.videos[name], infos[name], store, stored)
-        for name in names) for names in chosen], tuple(broken)
+    # The lengths of the files decide which actions are outside.
+    ends = {name: end_seconds(as_read.videos[name], info)
+            for name, info in infos.items()}
+    _log_faults([fault for name, end in ends.items()
+                 for fault in find_faults(as_read.videos[name], end)])
+    annotations = clipped_to(as_read, ends, data.on_outside)
+
+    def as_video(name: str) -> Video:
+        info = infos[name]
+        grid = (store and store.grid(info)) or video_grid(info, config.window)
+        read_encoded = None
+        if store is None and stored is not None and stored.embedded:
+            read_encoded = functools.partial(stored.read, name)
+        return Video(name, info, grid, annotations.videos[name].actions,
+                     read_encoded)
+
+    return (annotations.class_names,
+            [tuple(map(as_video, names)) for names in chosen], tuple(broken))
+
+
+def probe(config: Any, videos: Sequence[AnnotatedVideo], workdir: Path,
+          stored: "FeatureStore | StoredVideos | None", on_broken_video: str
+          ) -> Checked:
+    """Returns {video id: info} of the readable videos, and the others.
+
+    Args:
+      stored: features or a data set that replace config.data.videos.
+      on_broken_video: see `check_videos`.
+
+    Raises:
+      InputError: lists the unreadable videos, under "stop".
+    """
+    if stored is not None:
+        return stored.check(videos, on_broken_video)
+    with processes.first_goes_first("probe"):
+        # The other processes reuse the first one's results.
+        remote_workdir.fetch(workdir, PROBED_FILE)
+        checked = check_videos(
+            videos, Path(config.data.videos), on_broken_video=on_broken_video,
+            check=config.data.check, cache_path=workdir / PROBED_FILE,
+            num_threads=max(1, config.data.num_threads))
+        remote_workdir.copy_back(workdir)
+    return checked
 
 
 def open_stored(config: Any) -> "StoredVideos | None":
@@ -203,54 +244,8 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
     return load_annotations(stored.path, class_names or stored.class_names)
 
 
-def _chosen(config: Any, annotations: Annotations, key: str, subset: str
-            ) -> tuple[AnnotatedVideo, ...]:
-    """Returns the videos of a subset without those of the block list."""
-    blocked = blocked_videos(config.data.block_list)
-    chosen = tuple(video for video in annotations.subset(subset)
-                   if video.video_id not in blocked)
-    if not chosen:
-        known = sorted({v.subset for v in annotations.videos.values()})
-        raise InputError(
-            f"{annotations.path}: no video of subset {subset!r}; the file "
-            f"has {', '.join(known)}: set --config.data.{key}")
-    return chosen
-
-
-def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
-           store: FeatureStore | None, stored: "StoredVideos | None"
-           ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
-    data = config.data
-    if store is not None:
-        return store.check(annotated, data.on_broken_video)
-    if stored is not None:
-        return stored.check(annotated, data.on_broken_video)
-    with processes.first_goes_first("probe"):
-        # The other processes reuse the first one's results.
-        remote_workdir.fetch(workdir, PROBED_FILE)
-        probed = check_videos(
-            annotated, Path(data.videos),
-            on_broken_video=data.on_broken_video, check=data.check,
-            cache_path=workdir / PROBED_FILE, progress=True)
-        remote_workdir.copy_back(workdir)
-    return probed
-
-
-def _video(config: Any, video: AnnotatedVideo, info: VideoInfo,
-           store: FeatureStore | None, stored: "StoredVideos | None"
-           ) -> Video:
-    grid = (store and store.grid(info)) or video_grid(info, config.window)
-    read_encoded = None
-    if store is None and stored is not None and stored.embedded:
-        read_encoded = functools.partial(stored.read, video.video_id)
-    return Video(video.video_id, info, grid, video.actions, read_encoded)
-
-
-def _log_faults(videos: Sequence[AnnotatedVideo],
-                infos: Mapping[str, VideoInfo]) -> None:
+def _log_faults(faults: Sequence[Fault]) -> None:
     """Logs faults of annotations; corrected durations also to the console."""
-    faults = [fault for video in videos for fault in find_faults(
-        video, end_seconds(video, infos[video.video_id]))]
     for fault in faults:
         if fault.category == WRONG_DURATION:
             logger.warning("%s: %s", fault.video_id, fault.detail)
@@ -303,9 +298,25 @@ def window_reader(config: Any, store: FeatureStore | None,
     return FrameReader(config, cache)
 
 
+def skipped_videos(folder: Path, data: DataSet) -> BrokenVideos:
+    """Returns the record of skipped videos, which the first process writes
+    to broken_videos.json in `folder`."""
+    skipped = BrokenVideos(
+        folder / BROKEN_FILE if processes.is_first() else None)
+    for video in data.broken:
+        skipped.add(video.video_id, video.reason, BEFORE)
+    return skipped
+
+
+def share_skipped(skipped: BrokenVideos) -> None:
+    """Gives every process the skipped videos of all processes."""
+    if processes.count() > 1:
+        for entries in processes.gather(skipped.entries):
+            skipped.absorb(entries)
+
+
 def print_read_ahead(config: Any) -> None:
-    """Prints how many windows of frames are in memory at once, and their size.
-    """
+    """Prints how many windows of frames are in memory, and their size."""
     threads = config.data.num_threads
     windows = batches_in_memory(threads) * config.train.batch_windows
     size = 3 * config.augment.size ** 2 * config.window.samples

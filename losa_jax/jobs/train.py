@@ -17,7 +17,7 @@ from tqdm import tqdm
 from losa_jax.data.records import Video
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
 from losa_jax.data.windows.readers import WindowReader
-from losa_jax.data.windows.skipped_videos import BEFORE, TRAINING, BrokenVideos
+from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
 from losa_jax.detection.metrics import MapReport
 from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.distributed import processes, sharding
@@ -26,16 +26,17 @@ from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import (
     Evaluator,
+    ground_truth,
     print_report,
-    scored_classes,
     source_of_classes,
-    testing_truth,
     write_results,
 )
 from losa_jax.jobs.setup import (
     DataSet,
     load_data,
     print_read_ahead,
+    share_skipped,
+    skipped_videos,
     start_log,
     store_config,
     window_reader,
@@ -67,7 +68,6 @@ from losa_jax.training.state import (
 )
 from losa_jax.training.step import make_moments_step
 from losa_jax.utils.run_files import (
-    BROKEN_FILE,
     COST_FILE,
     MAP_FILE,
     PREDICTIONS_FILE,
@@ -123,11 +123,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
           f"{total_steps} steps of {config.train.batch_windows} windows")
     train_step = build.jit_train_step(config, model, optimizer, state, mesh)
-    broken = BrokenVideos(
-        workdir / BROKEN_FILE if processes.is_first() else None)
-    for video in data.broken:
-        broken.add(video.video_id, video.reason, BEFORE)
-    evaluator = Evaluator(config, data, model, mesh, reader, broken)
+    skipped = skipped_videos(workdir, data)
+    evaluator = Evaluator(config, data, model, mesh, reader, skipped)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
@@ -139,7 +136,7 @@ def train(config: Any, workdir: Path) -> MapReport:
             num_windows, seed=config.seed, batch_windows=batch_windows,
             rows=local_rows(mesh, batch_windows),
             num_threads=config.data.num_threads)),
-        lambda batch: put_batch(batch, mesh, batch_windows), clock, broken)
+        lambda batch: put_batch(batch, mesh, batch_windows), clock, skipped)
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map = -math.inf
     if checkpoints.latest_step() is not None:
@@ -151,7 +148,7 @@ def train(config: Any, workdir: Path) -> MapReport:
               f"{total_steps}")
     elif config.adapter.standardize_last:
         statistics = measure_statistics(config, data, model, mesh, reader,
-                                        broken)
+                                        skipped)
         state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
@@ -208,9 +205,7 @@ def train(config: Any, workdir: Path) -> MapReport:
             came = stop.after(step)
             if is_best or (epoch_ends and due) or step == total_steps or came:
                 flush()
-                if processes.count() > 1:
-                    for entries in processes.gather(broken.entries):
-                        broken.absorb(entries)
+                share_skipped(skipped)
                 saved_map = None if math.isinf(best_map) else best_map
                 checkpoints.save(
                     step, state,
@@ -230,14 +225,14 @@ def train(config: Any, workdir: Path) -> MapReport:
     best_step = int(best.step)
     write_results(workdir, report, predictions,
                   {"checkpoint": BEST, "step": best_step}, config)
+    truth, class_names = ground_truth(data, predictions)
     write_json(workdir / THRESHOLDS_FILE, best_f1_thresholds(
-        testing_truth(data, predictions), predictions,
-        class_names=scored_classes(data, predictions)))
+        truth, predictions, class_names=class_names))
     checkpoints.close()
     print_report(report, config)
     print(f"best checkpoint: step {best_step} of {total_steps}; wrote "
           f"{workdir / PREDICTIONS_FILE} and {workdir / MAP_FILE}")
-    print(broken.report(), end="\n" if broken.reasons else "")
+    print(skipped.report(), end="\n" if skipped.reasons else "")
     return report
 
 
@@ -300,7 +295,7 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 
 
 def measure_statistics(config: Any, data: DataSet, model: build.Model,
-                       mesh: Mesh, reader: WindowReader, broken: BrokenVideos
+                       mesh: Mesh, reader: WindowReader, skipped: BrokenVideos
                        ) -> FeatureStatistics:
     """Returns channel mean and deviation of the backbone's last features.
 
@@ -322,10 +317,10 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     sums: list[Any] = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
                       unit="batch", leave=False):
-        broken.collect(batch, TRAINING)
-        inputs = {**encoder_inputs(batch),
-                  "valid_samples": batch["valid_samples"]}
-        inputs = put_batch(inputs, mesh, batch_windows)
+        skipped.collect(batch, TRAINING)
+        inputs = put_batch({**encoder_inputs(batch),
+                            "valid_samples": batch["valid_samples"]},
+                           mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64, because the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)

@@ -41,18 +41,18 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
     try:
         rest = flags.FLAGS(_with_recipe(argv))
     except flags.UnrecognizedFlagError as error:
-        _stop(f"{error}; see --help", EXIT_USAGE)
+        stop(f"{error}; see --help", EXIT_USAGE)
     except (flags.Error, LookupError, AttributeError, ValueError, OSError
             ) as error:
         message = _cause(error)
-        _stop(message, EXIT_INPUT if message.startswith("--config")
+        stop(message, EXIT_INPUT if message.startswith("--config")
               else EXIT_USAGE)
     except (SyntaxError, ImportError) as error:
-        _stop(f"--config: the recipe cannot be run as Python: {error}",
+        stop(f"--config: the recipe cannot be run as Python: {error}",
               EXIT_INPUT)
     config = flags.FLAGS["config"].value
     if config is None:
-        _stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
+        stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
               "--help", EXIT_USAGE)
     if isinstance(config, ConfigDict):  # not where the file is missing
         _check_tuples(config)
@@ -66,7 +66,7 @@ def _check_tuples(config: ConfigDict, prefix: str = "--config.") -> None:
             _check_tuples(value, f"{prefix}{key}.")
         elif isinstance(value, tuple) and key not in _NAME_TUPLES and any(
                 not isinstance(one, (int, float)) for one in value):
-            _stop(f"{prefix}{key}={value}: give numbers, as '(1,2)' (the "
+            stop(f"{prefix}{key}={value}: give numbers, as '(1,2)' (the "
                   "quotes are for the shell)", EXIT_INPUT)
 
 
@@ -85,7 +85,8 @@ def _cause(error: Exception) -> str:
     return f"--config: {cause}"
 
 
-def _stop(message: str, status: int) -> NoReturn:
+def stop(message: str, status: int) -> NoReturn:
+    """Prints a message and ends the program with a status."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 

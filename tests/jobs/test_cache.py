@@ -15,6 +15,7 @@ from losa_jax.distributed import sharding
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
+from losa_jax.jobs import encode_videos
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.setup import load_data
 from losa_jax.training import build
@@ -117,7 +118,7 @@ def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
     config = _cached(plain, tmp_path / "new")
     monkeypatch.setattr(cache_job, "SHARD_BYTES", 1)  # a shard a video
 
-    class Stops(cache_job.StopSignal):
+    class Stops(encode_videos.StopSignal):
         @property
         def came(self):
             whole = [*(tmp_path / "new").glob("taps-*.json")]
@@ -128,7 +129,7 @@ def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
             pass
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_job, "StopSignal", Stops)
+        patch.setattr(encode_videos, "StopSignal", Stops)
         with pytest.raises(Interrupted, match="finished shards stay"):
             cache_job.cache(config, tmp_path / "log")
     # Which two videos are read first is up to the threads.

@@ -16,6 +16,7 @@ from losa_jax.distributed import processes
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.inference.load import load_run
+from losa_jax.jobs import encode_videos
 from losa_jax.jobs import extract as extract_job
 from losa_jax.jobs.extract import ExtractSettings, extract
 from losa_jax.jobs.train import train
@@ -152,11 +153,11 @@ def test_an_extraction_goes_on_where_it_stopped(
     one = _of(config, videos)
     half = ExtractSettings(tmp_path / "out", dtype="float16", stride_frames=8)
 
-    class Stops(extract_job.StopSignal):
+    class Stops(encode_videos.StopSignal):
         came = property(lambda self: "SIGTERM", lambda self, value: None)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract_job, "StopSignal", Stops)
+        patch.setattr(encode_videos, "StopSignal", Stops)
         with pytest.raises(Interrupted, match="finished files stay"):
             extract(one, tmp_path / "log", half)
     files = sorted((tmp_path / "out").glob("*.npy"))

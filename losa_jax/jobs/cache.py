@@ -29,11 +29,7 @@ from losa_jax.data.records import Video
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader
-from losa_jax.data.windows.stream import (
-    VideoEnd,
-    WindowRow,
-    sliding_windows,
-)
+from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
 from losa_jax.distributed import processes, sharding
 from losa_jax.errors import InputError
 from losa_jax.jobs.encode_videos import encode_videos
@@ -80,16 +76,17 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     facts = cache_facts(config)
     encode, clip_bytes = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
-    clip_bytes *= views
-    clips = {video.video_id: -(-video.grid.num_samples
-                               // config.window.clip_samples)
+    # Those of all views.
+    clips = {video.video_id: views * -(-video.grid.num_samples
+                                       // config.window.clip_samples)
              for video in videos}
+    total = sum(clips.values())
     shards = split_shards(videos, {
         name: count * clip_bytes for name, count in clips.items()},
         SHARD_BYTES)
-    print(f"{len(videos)} videos, {sum(clips.values())}"
-          f" clips{f' in {views} views' if views > 1 else ''}: "
-          f"{sum(clips.values()) * clip_bytes / 2**30:.2f} GiB of features "
+    print(f"{len(videos)} videos, {total // views} clips"
+          f"{f' in {views} views' if views > 1 else ''}: "
+          f"{total * clip_bytes / 2**30:.2f} GiB of features "
           f"in {len(shards)} shards in {folder}")
     if dry_run:
         return
@@ -101,9 +98,8 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
             if not is_written(folder, number)}
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} shards are there already")
-    bar = tqdm(total=views * sum(clips[video.video_id]
-                                 for shard in todo.values()
-                                 for video in shard),
+    bar = tqdm(total=sum(clips[video.video_id] for shard in todo.values()
+                         for video in shard),
                desc="caching features", unit="clip")
     try:
         with bar:

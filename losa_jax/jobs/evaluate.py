@@ -35,26 +35,13 @@ from losa_jax.inference.run_windows import (
     run_windows,
 )
 from losa_jax.inference.spread_windows import SpreadWindows
+from losa_jax.jobs import setup
 from losa_jax.jobs.report import write_split_report
-from losa_jax.jobs.setup import (
-    ANY_CLASS,
-    DataSet,
-    load_data,
-    share_skipped,
-    skipped_videos,
-    start_log,
-    window_reader,
-    write_json,
-)
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST
 from losa_jax.training.feature_store import open_store
 from losa_jax.training.restore import fresh_state, restore_run
-from losa_jax.utils.run_files import (
-    MAP_FILE,
-    PREDICTIONS_FILE,
-    THRESHOLDS_FILE,
-)
+from losa_jax.utils import run_files
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +49,7 @@ logger = logging.getLogger(__name__)
 class Evaluator:
     """Predicts on the testing videos and scores; compiled once."""
 
-    def __init__(self, config: Any, data: DataSet, model: build.Model,
+    def __init__(self, config: Any, data: setup.DataSet, model: build.Model,
                  mesh: Mesh, reader: WindowReader, skipped: BrokenVideos):
         """
         Args:
@@ -96,7 +83,7 @@ class Evaluator:
         videos = self._data.test
         own, failed = self._predict_own(parameters, statistics)
         parts = processes.gather([own, failed])
-        share_skipped(self._skipped)
+        setup.share_skipped(self._skipped)
         rows = {name: some for part, _ in parts for name, some in part.items()}
         names = {name for _, part in parts for name in part}
         if names:
@@ -165,22 +152,22 @@ class Evaluator:
                     fusion=settings.video_scores_fusion)
 
 
-def ground_truth(data: DataSet, predictions: dict[str, list[Detection]]
+def ground_truth(data: setup.DataSet, predictions: dict[str, list[Detection]]
                  ) -> tuple[dict[str, list[Annotation]], tuple[str, ...]]:
     """Returns the actions that predictions are scored against, and classes.
 
-    Where a class-agnostic head's proposals got no classes, ANY_CLASS is the
-    only class.
+    Where a class-agnostic head's proposals got no classes, there is only one
+    class.
     """
     agnostic = data.class_names != data.label_names and all(
-        row.label == ANY_CLASS for rows in predictions.values()
+        row.label == setup.ANY_CLASS for rows in predictions.values()
         for row in rows)
     truth = {
         video.video_id: [(action.start_seconds, action.end_seconds,
-                          ANY_CLASS if agnostic else action.label)
+                          setup.ANY_CLASS if agnostic else action.label)
                          for action in video.actions]
         for video in data.test if video.video_id in predictions}
-    return truth, (ANY_CLASS,) if agnostic else data.label_names
+    return truth, (setup.ANY_CLASS,) if agnostic else data.label_names
 
 
 def source_of_classes(config: Any) -> str:
@@ -197,32 +184,33 @@ def source_of_classes(config: Any) -> str:
             else "the head itself, no external classifier")
 
 
-def print_report(report: MapReport, config: Any) -> None:
-    """Prints the table and the settings that it depends on."""
-    print(format_map_table(report))
-    print(f"classes from: {source_of_classes(config)}")
-    if config.data.block_list:
-        print(f"videos left out: {config.data.block_list}")
-
-
-def write_results(workdir: Path, report: MapReport,
-                  predictions: dict[str, list[Detection]],
-                  facts: dict[str, Any], config: Any) -> None:
-    """Writes predictions.json and map.json in the first process."""
-    if not processes.is_first():
-        return
+def report_results(folder: Path, config: Any, report: MapReport,
+                   predictions: dict[str, list[Detection]],
+                   skipped: BrokenVideos, *, checkpoint: str, step: int
+                   ) -> None:
+    """Writes predictions.json and map.json in the first process; prints the
+    mAP and the skipped videos."""
     classes = source_of_classes(config)
-    write_predictions(
-        workdir / PREDICTIONS_FILE, predictions,
-        external_data={"used": bool(config.evaluate.video_scores),
-                       "details": f"classes from: {classes}"})
+    if processes.is_first():
+        write_predictions(
+            folder / run_files.PREDICTIONS_FILE, predictions,
+            external_data={"used": bool(config.evaluate.video_scores),
+                           "details": f"classes from: {classes}"})
     precision = report.average_precision
     content = dataclasses.asdict(report) | {"average_precision": np.where(
         np.isnan(precision), np.array(None), precision)}
-    write_json(workdir / MAP_FILE, {
-        **facts, "classes_from": classes, **{
+    setup.write_json(folder / run_files.MAP_FILE, {
+        "checkpoint": checkpoint, "step": step, "classes_from": classes, **{
             key: value.tolist() if isinstance(value, np.ndarray) else value
             for key, value in content.items()}})
+    print(format_map_table(report))
+    print(f"classes from: {classes}")
+    if config.data.block_list:
+        print(f"videos left out: {config.data.block_list}")
+    print(f"checkpoint: {checkpoint}, step {step}; wrote "
+          f"{folder / run_files.PREDICTIONS_FILE} and "
+          f"{folder / run_files.MAP_FILE}")
+    print(skipped.report(), end="\n" if skipped.reasons else "")
 
 
 def evaluate(config: Any, workdir: Path, *, which: str = BEST,
@@ -246,10 +234,10 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "
                          "(--mode=train)")
-    start_log(workdir)
+    setup.start_log(workdir)
     mesh = build.build_mesh(config)
     store = open_store(config)
-    data = load_data(config, workdir, subsets=("test",), store=store)
+    data = setup.load_data(config, workdir, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
     if has_run:
         state, which = restore_run(config, workdir, which, model, mesh,
@@ -257,30 +245,28 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     else:
         state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
-    reader = window_reader(config, store, {"testing": data.test})
+    reader = setup.window_reader(config, store, {"testing": data.test})
     output = output or workdir
     if processes.is_first():
         output.mkdir(parents=True, exist_ok=True)
-    skipped = skipped_videos(output, data)
+    skipped = setup.skipped_videos(output, data)
     report, predictions = Evaluator(
         config, data, model, mesh, reader, skipped).run(
             state.ema, state.statistics)
     step = int(state.step)
-    write_results(output, report, predictions,
-                  {"checkpoint": which, "step": step}, config)
-    print_report(report, config)
-    print(f"checkpoint: {which}, step {step}; wrote "
-          f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
+    report_results(output, config, report, predictions, skipped,
+                   checkpoint=which, step=step)
     if report_pages is not None and processes.is_first():
         truth, class_names = ground_truth(data, predictions)
         index = write_split_report(
-            output, title=workdir.resolve().name, scores=output / MAP_FILE,
-            videos=data.test, videos_folder=config.data.videos,
-            truth=truth, predictions=predictions, class_names=class_names,
-            thresholds=workdir / THRESHOLDS_FILE, max_pages=report_pages,
+            output, title=workdir.resolve().name,
+            scores=output / run_files.MAP_FILE, videos=data.test,
+            videos_folder=config.data.videos, truth=truth,
+            predictions=predictions, class_names=class_names,
+            thresholds=workdir / run_files.THRESHOLDS_FILE,
+            max_pages=report_pages,
             facts=[f"recipe {config.name}",
                    f"subset {config.data.test_subset}",
                    f"checkpoint {which}, step {step:,}"])
         print(f"the report: {index}")
-    print(skipped.report(), end="\n" if skipped.reasons else "")
     return report

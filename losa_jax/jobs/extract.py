@@ -27,27 +27,11 @@ from losa_jax.data.records import (
     VideoInfo,
     Window,
 )
-from losa_jax.data.video.check import (
-    EXTENSIONS,
-    REPORT,
-    check_videos,
-    report_broken,
-    video_ids,
-)
+from losa_jax.data.video import check
+from losa_jax.data.windows import sampling
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader
-from losa_jax.data.windows.sampling import (
-    num_clips,
-    test_windows,
-    token_windows,
-    video_grid,
-    window_step,
-)
-from losa_jax.data.windows.stream import (
-    VideoEnd,
-    WindowRow,
-    sliding_windows,
-)
+from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
 from losa_jax.distributed import processes, sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.extractor import (
@@ -145,14 +129,14 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
             ) -> tuple[list[Video], dict[str, str]]:
     """Returns this process's videos, and {video id: reason} of the others."""
     folder = Path(config.data.videos)
-    names = video_ids(folder)
+    names = check.video_ids(folder)
     if not names:
         raise InputError(f"config.data.videos={folder} holds no video: name "
-                         f"a folder of {', '.join(EXTENSIONS)} files")
+                         f"a folder of {', '.join(check.EXTENSIONS)} files")
     mine = names[jax.process_index()::jax.process_count()]
     annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
-    infos, lost = check_videos(
-        annotated, folder, on_broken_video=REPORT,
+    infos, lost = check.check_videos(
+        annotated, folder, on_broken_video=check.REPORT,
         check=config.data.check, cache_path=workdir / PROBED_FILE,
         num_threads=config.data.num_threads)
     # The first process reports for all; if that stops it, the others end too.
@@ -162,13 +146,13 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
                  [(video.video_id, video.reason) for video in lost])
              for name, reason in part]
     if processes.is_first():
-        report_broken(every, len(names), config.data.on_broken_video,
+        check.report_broken(every, len(names), config.data.on_broken_video,
                       len(every) < len(names))
     processes.barrier("reported")
 
     def grid_of(info: VideoInfo) -> timeline.SampleGrid:
         if settings.features != "clips":
-            return video_grid(info, config.window)
+            return sampling.video_grid(info, config.window)
         return timeline.sample_grid(
             info.fps, info.frame_count, sample_fps=settings.fps,
             sampling="fps" if settings.fps else "stride")
@@ -204,7 +188,7 @@ def _clips(config: Any, mesh: Mesh, settings: ExtractSettings) -> _Plan:
 
     def rows_of(video):
         return Rows(
-            num_clips(video.grid.num_samples, clip, stride),
+            sampling.num_clips(video.grid.num_samples, clip, stride),
             functools.partial(reader.clips, video, clip, stride),
             lambda window, vector: (window.first_sample // stride, vector))
 
@@ -223,19 +207,20 @@ def _tokens(config: Any, workdir: Path, mesh: Mesh,
     tubelet, window = extractor.spec.tubelet, config.window
     # Windows start at whole clips, so that their tokens share one grid.
     align = window.clip_samples
+    step = sampling.window_step(window.samples, window.overlap, align)
     reader = FrameReader(config)
 
     def rows_of(video):
-        places = test_windows(video.grid, window.samples, window.overlap,
-                              align=align)
+        places = sampling.test_windows(video.grid, window.samples,
+                                       window.overlap, align=align)
         number_of = {place.first_sample: number
                      for number, place in enumerate(places)}
-        owner = token_windows(places, video.grid.num_samples, tubelet)
+        owner = sampling.token_windows(places, video.grid.num_samples, tubelet)
 
         def windows(decoder_threads):
             return sliding_windows(
                 reader.test_samples(video, decoder_threads), window.samples,
-                window_step(window.samples, window.overlap, align), align)
+                step, align)
 
         def place(at, vectors):
             rows = np.flatnonzero(owner == number_of[at.first_sample])

@@ -9,13 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losa_jax.data.annotations import thumos_facts
-from losa_jax.data.annotations.lint import (
-    WRONG_DURATION,
-    Fault,
-    find_faults,
-    summarize,
-)
+from losa_jax.data.annotations import lint, thumos_facts
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.annotations.outside import clipped_to, refuse_unknown_rule
 from losa_jax.data.records import (
@@ -27,7 +21,6 @@ from losa_jax.data.records import (
 )
 from losa_jax.data.video.check import Checked, check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.examples import batches_in_memory
 from losa_jax.data.windows.readers import (
     FeatureReader,
     FeatureStore,
@@ -169,8 +162,13 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     # The lengths of the files decide which actions are outside.
     ends = {name: end_seconds(as_read.videos[name], info)
             for name, info in infos.items()}
-    _log_faults([fault for name, end in ends.items()
-                 for fault in find_faults(as_read.videos[name], end)])
+    faults = [fault for name, end in ends.items()
+              for fault in lint.find_faults(as_read.videos[name], end)]
+    for fault in faults:
+        if fault.category == lint.WRONG_DURATION:  # also to the console
+            logger.warning("%s: %s", fault.video_id, fault.detail)
+    for line in lint.summarize(faults):
+        logger.info("annotations: %s", line)
     annotations = clipped_to(as_read, ends, data.on_outside)
 
     def as_video(name: str) -> Video:
@@ -189,14 +187,11 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
 def probe(config: Any, videos: Sequence[AnnotatedVideo], workdir: Path,
           stored: "FeatureStore | StoredVideos | None", on_broken_video: str
           ) -> Checked:
-    """Returns {video id: info} of the readable videos, and the others.
+    """Returns what `check_videos` does, also of videos that are in `stored`.
 
     Args:
       stored: features or a data set that replace config.data.videos.
       on_broken_video: see `check_videos`.
-
-    Raises:
-      InputError: lists the unreadable videos, under "stop".
     """
     if stored is not None:
         return stored.check(videos, on_broken_video)
@@ -244,15 +239,6 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
     return load_annotations(stored.path, class_names or stored.class_names)
 
 
-def _log_faults(faults: Sequence[Fault]) -> None:
-    """Logs faults of annotations; corrected durations also to the console."""
-    for fault in faults:
-        if fault.category == WRONG_DURATION:
-            logger.warning("%s: %s", fault.video_id, fault.detail)
-    for line in summarize(faults):
-        logger.info("annotations: %s", line)
-
-
 def blocked_videos(block_list: str) -> dict[str, str]:
     """Returns {video id: reason} of the videos that a block list excludes.
 
@@ -277,8 +263,8 @@ def window_reader(config: Any, store: FeatureStore | None,
     """Returns the reader of windows: of features, or of decoded frames.
 
     Args:
-      sets: videos that are read every epoch, by name of the set; a cache
-        keeps the sets that fit into memory.
+      sets: {name: videos that are read every epoch}; a cache keeps the sets
+        that fit into memory.
 
     Raises:
       InputError: fewer than one thread, or test_whole with frames.
@@ -313,16 +299,6 @@ def share_skipped(skipped: BrokenVideos) -> None:
     if processes.count() > 1:
         for entries in processes.gather(skipped.entries):
             skipped.absorb(entries)
-
-
-def print_read_ahead(config: Any) -> None:
-    """Prints how many windows of frames are in memory, and their size."""
-    threads = config.data.num_threads
-    windows = batches_in_memory(threads) * config.train.batch_windows
-    size = 3 * config.augment.size ** 2 * config.window.samples
-    print(f"data: {threads} threads decode; up to {windows} windows of "
-          f"{size / 2**20:.1f} MiB in memory, {windows * size / 2**30:.2f} "
-          "GiB")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -77,8 +77,6 @@ def get_config() -> ConfigDict:
         num_training=0,
         num_testing=0,
         num_validation=0,
-        num_trimmed_training=0,
-        num_trimmed_testing=0,
         seed=0,
         size=64,
     ))
@@ -140,7 +138,6 @@ def get_config() -> ConfigDict:
         checkpoint="",
         # What it must be: "vit_s", "vit_b", "vit_l", "vit_h", "vit_g", or
         # sizes of your own; "" and 0 take what the checkpoint is.
-        # --mode=pretrain makes one of these sizes.
         name="",
         width=0,
         depth=0,
@@ -150,18 +147,6 @@ def get_config() -> ConfigDict:
         # Clips that one device encodes at once: bounds the backbone's memory.
         chunk_clips=8,
         dtype="float32",
-    ))
-    config.pretrain = ConfigDict(dict(
-        # --mode=pretrain: a small transformer trained on trimmed clips. The
-        # TAL stage runs it first where backbone.checkpoint is missing.
-        steps=0,
-        batch_clips=16,
-        learning_rate=1.5e-3,
-        weight_decay=0.05,
-        warmup_steps=50,
-        label_smoothing=0.1,
-        log_every=20,
-        checkpoint_every=100,
     ))
     config.adapter = ConfigDict(dict(
         # "none" (head only), "losa", "ladder" (AdaTAD's side network); with

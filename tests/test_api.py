@@ -20,7 +20,8 @@ from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Detection
 from losa_jax.inference.localizer import Localizer
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
-from losa_jax.models.heads.base import HeadLoss, HeadOutput
+from losa_jax.models.heads.base import HeadLoss
+from losa_jax.models.heads.pyramid import HeadOutput
 from losa_jax.weights import backbone_folder, name_table
 from tests.jobs.conftest import config, fake_run  # noqa: F401
 

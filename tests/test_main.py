@@ -72,7 +72,7 @@ def test_help_shows_every_flag_of_ours():
 def test_help_of_no_command_waits_for_jax():
     code = """
 import contextlib, importlib, io, sys
-for name in ("convert", "predict", "score", "sweep", "report.__main__",
+for name in ("convert", "predict", "score", "sweep",
              "data.build"):
     said = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):

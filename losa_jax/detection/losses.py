@@ -1,7 +1,4 @@
-"""Losses of pyramid heads: focal for classes, distance-IoU for boundaries.
-
-`detection_loss` is ActionFormer's, `per_class_detection_loss` TriDet's.
-"""
+"""Losses of pyramid heads: focal for classes, distance-IoU for boundaries."""
 
 from typing import NamedTuple
 
@@ -13,39 +10,32 @@ from losa_jax.detection.targets import Targets
 
 EPSILON = 1e-8
 MIN_IOU = 1e-6
-# Floor of the regression loss when it sets its own weight (ActionFormer).
+# Lower bound of the regression loss for the automatic weight (ActionFormer).
 MIN_AUTOMATIC_REGRESSION = 0.01
 
 
 class DetectionLosses(NamedTuple):
-    """The parts of the loss, float32 scalars.
+    """The parts of the loss, float32, before `regression_weight`."""
 
-    Attributes:
-      classification, regression: sums divided by the normalizer, before
-        `regression_weight`.
-      num_positive: valid points with an action in this batch.
-      normalizer: the running one after this batch; pass it to the next.
-    """
-
-    classification: Float[Array, ""]
-    regression: Float[Array, ""]
-    num_positive: Float[Array, ""]
-    normalizer: Float[Array, ""]
+    classification: Float[Array, ""]  # sum divided by the normalizer
+    regression: Float[Array, ""]  # likewise
+    num_positive: Float[Array, ""]  # valid points with an action
+    normalizer: Float[Array, ""]  # running value after this batch
 
 
 def sigmoid_focal_loss(logits: Float[Array, "*s"],
                        targets: Float[Array, "*s"], *, alpha: float = 0.25,
                        gamma: float = 2.0) -> Float[Array, "*s"]:
-    """Focal loss of every element (Lin et al., 2017), no reduction.
+    """Returns the focal loss of every element (Lin et al., 2017).
 
     Args:
       logits: before the sigmoid.
       targets: in [0, 1]; smoothed targets weigh both terms.
-      alpha: weight of the positive side, 1 - alpha of the negative.
-      gamma: how strongly easy elements fade; at least 1, for the gradient.
+      alpha: weight of the positive term; that of the negative is 1 - alpha.
+      gamma: exponent of the weight of easy elements; at least 1.
     """
-    # log(sigmoid(x)) and 1 - sigmoid(x) = sigmoid(-x) stay exact for logits
-    # of any size, where log(p) and 1 - p do not.
+    # log_sigmoid(x) and sigmoid(-x) are exact for logits of any size, unlike
+    # log(p) and 1 - p.
     cross_entropy = -(targets * jax.nn.log_sigmoid(logits)
                       + (1 - targets) * jax.nn.log_sigmoid(-logits))
     miss = (targets * jax.nn.sigmoid(-logits)
@@ -56,15 +46,14 @@ def sigmoid_focal_loss(logits: Float[Array, "*s"],
 
 def distance_iou_loss(predicted: Float[Array, "*s 2"],
                       target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
-    """1 - IoU + squared distance of centers over the enclosing length.
+    """Returns the one-dimensional distance-IoU loss (Zheng et al., 2020).
 
-    The one-dimensional distance-IoU loss (Zheng et al., 2020) of segments
-    given by their distances from a common point inside both.
-
-    Finite everywhere, and so is the gradient.
+    This is 1 - IoU + (distance of centers / enclosing length)^2. It and its
+    gradient are finite everywhere.
 
     Args:
-      predicted, target: distance to start and to end, not negative.
+      predicted, target: distances from a common point to start and end, not
+        negative.
     """
     predicted_left, predicted_right = predicted[..., 0], predicted[..., 1]
     target_left, target_right = target[..., 0], target[..., 1]
@@ -72,13 +61,13 @@ def distance_iou_loss(predicted: Float[Array, "*s 2"],
                  + jnp.maximum(predicted_right, target_right))
     center_distance = 0.5 * ((predicted_right - predicted_left)
                              - (target_right - target_left))
-    return 1 - offsets_iou(predicted, target) + (center_distance
-                      / jnp.maximum(enclosing, EPSILON))**2
+    return 1 - offsets_iou(predicted, target) + (
+        center_distance / jnp.maximum(enclosing, EPSILON))**2
 
 
 def offsets_iou(predicted: Float[Array, "*s 2"],
                 target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
-    """IoU of segments given by distances from a common point inside both."""
+    """Returns the IoU of segments as in `distance_iou_loss`."""
     intersection = jnp.minimum(predicted, target).sum(-1)
     union = (predicted + target).sum(-1) - intersection
     return intersection / jnp.maximum(union, EPSILON)
@@ -87,7 +76,7 @@ def offsets_iou(predicted: Float[Array, "*s 2"],
 def update_normalizer(normalizer: Float[Array, ""],
                       num_positive: Float[Array, ""],
                       momentum: float = 0.9) -> Float[Array, ""]:
-    """The running number of positive points that the losses divide by."""
+    """Returns the running number of positive points, the losses' divisor."""
     return (momentum * normalizer
             + (1 - momentum) * jnp.maximum(num_positive, 1.0))
 
@@ -98,31 +87,27 @@ def detection_loss(class_logits: Float[Array, "b p k"],
                    *, label_smoothing: float = 0.0,
                    regression_weight: float = 1.0, momentum: float = 0.9
                    ) -> tuple[Float[Array, ""], DetectionLosses]:
-    """ActionFormer's training loss over a (global) batch.
+    """Returns ActionFormer's loss of a global batch, and its parts.
 
-    Both parts are sums over points, not means: the running normalizer,
-    updated with this batch before it is used, divides them.
-    Differs from OpenTAD: `num_positive` counts the global batch, not one
-    device's share, so the result does not depend on the number of devices.
+    Both parts are sums over points, divided by the running normalizer, which
+    is first updated with this batch.
+    Differs from OpenTAD: `num_positive` is that of the global batch, so the
+    result does not depend on the number of devices.
 
     Args:
       class_logits: before the sigmoid.
       offsets: distances to start and end, in strides.
-      targets: of `assign_targets`, with the batch axis in front.
+      targets: of `assign_targets`, with a batch axis.
       valid: False on padding.
       normalizer: after the last batch.
       label_smoothing: e; classes become y (1 - e) + e / (k + 1).
-      regression_weight: below 0 the regression part is scaled to the size
-        of the classification part, with no gradient through the scale.
+      regression_weight: below 0, the regression part is scaled to the value
+        of the classification part, without a gradient through the scale.
       momentum: of the normalizer.
-
-    Returns:
-      The scalar to minimize, and its parts.
     """
     focal = _smoothed_focal_loss(class_logits, targets, label_smoothing)
     positive = targets.positive & valid
-    # The loss of all points, then a mask: at points that do not count it is
-    # finite, and so is its gradient, which the mask turns into 0.
+    # The mask may follow the loss, whose gradient is finite at all points.
     distance = jnp.where(positive, distance_iou_loss(
         offsets.astype(jnp.float32), targets.offsets), 0.0)
     return _weighted_sum(focal, distance, positive, valid, normalizer,
@@ -136,18 +121,12 @@ def per_class_detection_loss(
     regression_weight: float = 1.0, momentum: float = 0.9,
     iou_power: float = 0.0
 ) -> tuple[Float[Array, ""], DetectionLosses]:
-    """TriDet's training loss, where every class has offsets of its own.
+    """Returns TriDet's loss, for heads with separate offsets of each class.
 
-    Those of a positive point's own classes count, and the focal loss of these
-    classes is multiplied by IoU^iou_power, through which the gradient flows.
-    Differs from TriDet: IoU is at least `MIN_IOU`, because the slope of
-    x^0.2 at 0 has no end.
-
-    Args:
-      offsets: of every class, in strides.
-      iou_power: see above.
-
-    Others and the result as `detection_loss`.
+    It counts the offsets of a positive point's own classes and multiplies the
+    focal loss of these classes by IoU^iou_power, with a gradient.
+    Differs from TriDet: IoU is at least `MIN_IOU`, because the slope of x^0.2
+    is infinite at 0. Other arguments and the result: see `detection_loss`.
     """
     focal = _smoothed_focal_loss(class_logits, targets, label_smoothing)
     positive = targets.positive & valid
@@ -174,20 +153,17 @@ def _weighted_sum(focal: Float[Array, "b p k"], distance: Array,
                   normalizer: Float[Array, ""], regression_weight: float,
                   momentum: float
                   ) -> tuple[Float[Array, ""], DetectionLosses]:
-    """Both parts over the running number of positive points."""
     num_positive = jnp.sum(positive, dtype=jnp.float32)
     normalizer = update_normalizer(normalizer, num_positive, momentum)
     classification = jnp.sum(
         jnp.where(valid[..., None], focal, 0.0)) / normalizer
     regression = jnp.sum(distance) / normalizer
 
-    weight: jax.Array | float
+    weight: jax.Array | float = regression_weight
     if regression_weight < 0:
         weight = jax.lax.stop_gradient(
             classification
             / jnp.maximum(regression, MIN_AUTOMATIC_REGRESSION))
-    else:
-        weight = regression_weight
     return (classification + weight * regression,
             DetectionLosses(classification, regression, num_positive,
                             normalizer))

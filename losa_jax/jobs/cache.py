@@ -33,7 +33,7 @@ from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
 from losa_jax.distributed import processes, sharding
 from losa_jax.errors import InputError
 from losa_jax.jobs.encode_videos import encode_videos
-from losa_jax.jobs.setup import load_videos, start_log
+from losa_jax.jobs.setup import load_videos, require_backbone, start_log
 from losa_jax.training import specs
 from losa_jax.training.encoder import frozen_encoder
 from losa_jax.training.feature_store import cache_dtype, cache_facts
@@ -67,6 +67,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     config = config.copy_and_resolve_references()
     config.data.cache = ""  # this run reads the videos
     start_log(workdir)
+    require_backbone(config)
     videos = load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [
         (key, config.data[key]) for key in ("train_subset", "test_subset")])

@@ -41,7 +41,7 @@ from losa_jax.inference.extractor import (
 )
 from losa_jax.inference.load import load_run
 from losa_jax.jobs.encode_videos import encode_videos
-from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.setup import require_backbone, start_log
 from losa_jax.utils.atomic_write import atomic_file
 from losa_jax.utils.run_files import PROBED_FILE
 
@@ -86,6 +86,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
     start_log(workdir)
+    require_backbone(config)
     # Each process runs its own videos on its own devices.
     devices = jax.local_devices()
     mesh = sharding.make_mesh((len(devices), 1, 1), devices)

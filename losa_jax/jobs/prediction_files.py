@@ -20,7 +20,7 @@ from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.setup import write_json
 from losa_jax.report import files
 from losa_jax.report.plots import plot_timeline
-from losa_jax.utils.atomic_write import atomic_file, write_text
+from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 STDIN = "-"
@@ -123,10 +123,8 @@ class PredictionFiles:
                     shown, media=media, folder=self._settings.output,
                     created=datetime.datetime.now(datetime.UTC))}.items():
             write_text(self._path(video_id, suffix), text)
-        with atomic_file(self._path(video_id, "png"),
-                         suffix=".png") as temporary:
-            plot_timeline(shown, temporary, title=video_id,
-                          duration_seconds=info.duration_seconds)
+        plot_timeline(shown, self._path(video_id, "png"), title=video_id,
+                      duration_seconds=info.duration_seconds)
         if self._settings.report:
             self._write_page(media, video, detections)
         write_json(self._path(video_id, "json"), {
@@ -170,10 +168,8 @@ class PredictionFiles:
         write_predictions(output / PREDICTIONS_FILE,
                           {name: self.results[name] for name in done})
         if self._settings.report and done:
-            from losa_jax.report.page import (
-                read_video_page,
-                write_folder_page,
-            )
+            from losa_jax.report.folder import write_folder_page
+            from losa_jax.report.page import read_video_page
 
             write_folder_page(
                 output / INDEX_FILE,

@@ -19,6 +19,7 @@ from losa_jax.data.records import (
     Video,
     VideoInfo,
 )
+from losa_jax.data.synthetic.data_set import render_untrimmed_set
 from losa_jax.data.video.check import Checked, check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows.readers import (
@@ -33,6 +34,7 @@ from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.run_files import BROKEN_FILE, CONFIG_FILE, PROBED_FILE
+from losa_jax.weights.backbone_folder import FACTS_FILE
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds.reader import StoredVideos
@@ -83,6 +85,36 @@ def store_config(config: Any, workdir: Path) -> None:
     write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
+def require_backbone(config: Any) -> None:
+    """Refuses a missing backbone before the videos are read.
+
+    Raises:
+      InputError: config.backbone.checkpoint is no converted backbone.
+    """
+    checkpoint = config.backbone.checkpoint
+    if not Path(checkpoint, FACTS_FILE).is_file():
+        problem = (f"={checkpoint} is no converted backbone (no {FACTS_FILE})"
+                   if checkpoint else " is empty")
+        raise InputError(
+            f"config.backbone.checkpoint{problem}: convert one with `python "
+            "-m losa_jax.convert CHECKPOINT --output=DIR` and set "
+            "--config.backbone.checkpoint=DIR")
+
+
+def _render_videos(config: Any) -> None:
+    """Renders the data set of config.synthetic, once, by the first process."""
+    settings = config.synthetic
+    if not settings.folder:
+        return
+    with processes.first_goes_first("render"):
+        render_untrimmed_set(
+            Path(settings.folder) / "untrimmed",
+            num_training=settings.num_training,
+            num_testing=settings.num_testing,
+            num_validation=settings.num_validation, seed=settings.seed,
+            size=settings.size)
+
+
 def load_data(config: Any, workdir: Path,
               subsets: Sequence[str] = ("train", "test"),
               store: FeatureStore | None = None) -> DataSet:
@@ -131,6 +163,7 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
           ) -> tuple[tuple[str, ...], list[tuple[Video, ...]],
                      tuple[BrokenVideo, ...]]:
     """Returns class names, the videos of each subset, and skipped videos."""
+    _render_videos(config)
     data = config.data
     stored = open_stored(config)
     if not data.videos and store is None and stored is None:

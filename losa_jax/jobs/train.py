@@ -60,6 +60,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     setup.start_log(workdir)
     # Cheap checks come first, then videos and weights.
     mesh = build.build_mesh(config)
+    if not config.features.folder:
+        setup.require_backbone(config)
     store = open_store(config)
     data = setup.load_data(config, workdir, store=store)
     reader = setup.window_reader(config, store, {

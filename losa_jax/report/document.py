@@ -1,9 +1,9 @@
-"""One HTML file from package files and untrusted text.
+"""HTML pages, each one file, made of package files and untrusted text.
 
-A page holds all it needs but the video: style, script, data, pictures. Text
-from outside reaches it in two ways only: escaped by `escape`, or as JSON in a
-script element by `script_json`; and the page's own policy forbids every
-script but ours, by its hash, and every address but files beside it.
+A page holds everything but the video: style, script, data, images. Untrusted
+text enters in two ways only: escaped by `escape`, or as JSON in a script
+element by `script_json`. The page's content security policy allows only our
+own script, by its hash, and only files beside the page.
 """
 
 import base64
@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from losa_jax.utils.atomic_write import written_whole
+from losa_jax.utils.atomic_write import write_bytes
 
 _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
            "img-src data:; media-src 'self' file: data:; base-uri 'none'; "
@@ -24,18 +24,22 @@ _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
 
 
 def escape(text: object) -> str:
-    """For element text and quoted attributes."""
+    """Returns text for an element or a quoted attribute."""
     return html.escape(str(text), quote=True)
 
 
+def items(texts: Sequence[str]) -> str:
+    """Returns texts, escaped, as the items of a list."""
+    return "".join(f"<li>{escape(text)}</li>" for text in texts)
+
+
 def script_json(content: Any) -> str:
-    """JSON that cannot end the script element it stands in.
+    """Returns JSON that cannot end the script element around it.
 
     Raises:
       ValueError: a number that is not finite.
     """
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    # ASCII already; what HTML's parser looks for is written as escapes.
     return (text.replace("&", "\\u0026").replace("<", "\\u003c")
             .replace(">", "\\u003e"))
 
@@ -43,40 +47,34 @@ def script_json(content: Any) -> str:
 def make_document(template: str, *, title: str, styles: Sequence[str],
                   scripts: Sequence[str], content: Mapping[str, str],
                   data: Any = None) -> str:
-    """The text of a page.
+    """Returns the text of a page.
 
     Args:
-      template: package file of the body; $name is replaced by `content`.
-      title: as it is, escaped here.
+      template: package file of the body; `content` replaces its $names.
+      title: not escaped yet.
       styles, scripts: package files, in this order.
-      content: HTML for the template, its text escaped already.
-      data: for the script, which reads it from the element "data".
+      content: HTML, its text escaped already.
+      data: JSON content for the script, in the element "data".
     """
     style = "".join(map(_package_file, styles))
     script = "".join(map(_package_file, scripts))
     body = string.Template(_package_file(template)).substitute(
         content, title=escape(title))
-    policy = _POLICY.format(script=_source(script), style=_source(style))
+    policy = _POLICY.format(script=_hash(script), style=_hash(style))
     return string.Template(_package_file("document.html")).substitute(
         policy=policy, title=escape(title), style=style, body=body,
         data=script_json(data), script=script)
 
 
 def write_page(path: Path, text: str) -> None:
-    """Whole or not at all; makes the folder."""
+    """Writes a page atomically and creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary:
-        # A lone surrogate of an odd file name must not stop the page.
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """`content` as an address; `kind` as image/jpeg."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    # File names may hold surrogates, which UTF-8 cannot encode.
+    write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
 def clock(seconds: float) -> str:
-    """1:02:03.4 or 2:03.4."""
+    """Returns 1:02:03.4 or 2:03.4."""
     tenths = round(max(seconds, 0.0) * 10)
     hours, rest = divmod(tenths, 36000)
     minutes, rest = divmod(rest, 600)
@@ -88,8 +86,8 @@ def _package_file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _source(text: str) -> str:
-    """Of a policy: this text and no other."""
+def _hash(text: str) -> str:
+    """Returns the policy's source expression that allows only this text."""
     if not text:
         return "'none'"
     digest = hashlib.sha256(text.encode()).digest()

@@ -124,7 +124,7 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
                                     abstract=abstract)
     if spec is None:
         encoder = feature_encoder()
-    elif config.adapter.kind in inside_backbone.KINDS:
+    elif config.adapter.kind in inside_backbone.ADAPTER_TYPES:
         encoder = inside_backbone_encoder(config, spec, flat, mesh,
                                           abstract=abstract)
         trained["backbone"] = encoder.trained

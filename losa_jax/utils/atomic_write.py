@@ -102,7 +102,3 @@ def write_bytes(path: Path, content: bytes, *, remedy: str = "") -> None:
     """Writes a file atomically; arguments as `atomic_file`."""
     with atomic_file(path, remedy=remedy) as temporary:
         temporary.write_bytes(content)
-
-
-# The former name, until every caller has changed.
-written_whole = atomic_file

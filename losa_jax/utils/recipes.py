@@ -34,7 +34,7 @@ def find(path: str) -> str:
     name, colon, variant = path.partition(":")
     ours = shipped_folder() / name
     if Path(name).exists() or not name.startswith("configs/") or (
-            not ours.is_file()):
+            not ours.exists()):
         return path
     return f"{ours}{colon}{variant}"
 

@@ -32,7 +32,6 @@ def config(tmp_path_factory):
                                      folder / "tiny")
     config = quick.get_config()
     config.synthetic.folder = ""
-    config.pretrain.steps = 0
     config.data.annotations = str(folder / "videos/annotations.json")
     config.data.videos = str(folder / "videos/videos")
     config.backbone.checkpoint = str(folder / "tiny")

@@ -190,18 +190,18 @@ def test_processes_share_the_videos(
     one = _of(config, folder)
     one.data.on_broken_video = "skip"
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    printed = []
+    gathered = []
     for number in (1, 0):
         monkeypatch.setattr(jax, "process_index", lambda n=number: n)
         monkeypatch.setattr(processes, "is_first", lambda n=number: n == 0)
         monkeypatch.setattr(processes, "gather", lambda value, n=number: (
-            [value, printed.pop(0)] if n == 0 else printed.append(value) or [
+            [value, gathered.pop(0)] if n == 0 else gathered.append(value) or [
                 value]))
         capsys.readouterr()
         extract(one, tmp_path / "log", ExtractSettings(tmp_path / "out"))
         assert len([*(tmp_path / "out").glob("*.npy")]) == 2 - number
     shown = capsys.readouterr().out
-    assert printed == [] and shown.startswith("2 videos, [time, 16]")
+    assert gathered == [] and shown.startswith("2 videos, [time, 16]")
     assert "2 videos were skipped" in shown
     assert "zy: " in shown and "zz: " in shown
     assert len(read_record(tmp_path / "out").videos) == 2

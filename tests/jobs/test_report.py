@@ -22,7 +22,7 @@ CLASSES = ("jump", "run")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A video found whole, one half, one without actions."""
+    """Videos with all, half and no actions detected."""
     folder = tmp_path_factory.mktemp("split")
     truth = {"good": [(1.0, 2.0, "jump"), (4.0, 6.0, "run")],
              "odd/../<b>": [(1.0, 2.0, "jump"), (5.0, 6.0, "jump")],
@@ -72,14 +72,14 @@ def test_every_video_is_linked_worst_first(report):
         "good", "odd/../<b>", "empty"}
 
 
-def test_the_dashboard_tells_the_scores(report):
+def test_the_dashboard_shows_the_scores(report):
     index, result = report
     text = index.read_text()
     assert f"{100 * result.average_map:.2f} %" in text
     assert "subset &lt;testing&gt;" in text and "<testing>" not in text
     titles = re.findall(r"<figcaption><h3>(.*?)</h3>", text)
-    assert titles[:2] == ["Kinds of predictions at tIoU 0.5, %",
-                          "What errors cost, points of average mAP"]
+    assert titles[:2] == ["Prediction categories at tIoU 0.5, %",
+                          "Cost of errors, points of average mAP"]
     assert len(titles) == 5
     folder = index.parent / "diagnosis"
     assert json.loads((folder / "diagnosis.json").read_text())
@@ -104,5 +104,6 @@ def test_actions_too_short_to_be_scored_are_no_classes_of_a_video():
     ranked = _rank(video, [(0.0, 0.0005, "jump"), (1.0, 2.0, "run")],
                    [Detection(1.0, 2.0, "run", 0.7),
                     Detection(3.0, 4.0, "jump", 0.9)], CLASSES, (0.5,), {})
-    # The prediction of a class that the video has not is false, not lost.
-    assert (ranked.average_map, ranked.found, ranked.false) == (1.0, 1, 1)
+    # The prediction of a class without actions here is counted as false.
+    assert ranked.average_map == 1.0
+    assert (ranked.num_found, ranked.num_false) == (1, 1)

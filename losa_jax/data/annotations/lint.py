@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from losa_jax.data.annotations.outside import is_outside
 from losa_jax.data.records import Action, AnnotatedVideo
+from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
 OUTSIDE = "actions outside"
@@ -71,7 +72,9 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 details[TWO_LABELS].append(pair)
         elif same:
             details[TWICE].append(_show(one))
-        elif _iou(one, other) >= NEARLY_IOU:
+        elif iou_of_times(one.start_seconds, one.end_seconds,
+                          other.start_seconds, other.end_seconds
+                          ) >= NEARLY_IOU:
             details[NEARLY_TWICE].append(f"{_show(one)} and {_show(other)}")
     return [Fault(video.video_id, category, _join(category, entries))
             for category, entries in details.items()]
@@ -87,14 +90,6 @@ def _overlapping(actions: Iterable[Action]
         for one in running:
             yield one, action
         running.append(action)
-
-
-def _iou(one: Action, other: Action) -> float:
-    shared = (min(one.end_seconds, other.end_seconds)
-              - max(one.start_seconds, other.start_seconds))
-    both = (max(one.end_seconds, other.end_seconds)
-            - min(one.start_seconds, other.start_seconds))
-    return max(0.0, shared) / both if both > 0 else 0.0
 
 
 def _show(action: Action) -> str:

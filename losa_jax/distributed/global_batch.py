@@ -53,10 +53,6 @@ def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
     """Returns the indices of the videos that each lane reads, ascending.
 
     Each video goes to the lane with the fewest windows per row so far.
-
-    Args:
-      num_windows: of each video.
-      lanes: of the global batch.
     """
     loads = [0.0] * len(lanes)
     shares: list[list[int]] = [[] for _ in lanes]
@@ -69,12 +65,9 @@ def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int
               ) -> dict[str, jax.Array]:
-    """Puts a global batch onto the mesh, from the rows of each process.
+    """Puts a global batch of `batch_windows` rows onto the mesh.
 
-    Args:
-      batch: arrays [rows, ...] of the rows of `local_rows`, in their order.
-      mesh: of all processes.
-      batch_windows: rows of the global batch.
+    `batch` holds the rows of `local_rows`, in their order: [rows, ...].
     """
     shapes = {name: (batch_windows, *leaf.shape[1:])
               for name, leaf in batch.items()}

@@ -30,7 +30,7 @@ _WAIT_MS = 7 * 24 * 3600 * 1000
 _GRACE_SECONDS = 10
 # How long a process that ends waits for the others to end as well.
 _LEAVE_MS = 15_000
-# From a process's last message to its end.
+# How much longer the coordinator lives than the others.
 _EXIT_SECONDS = 0.5
 EXIT_INTERRUPTED, EXIT_LOST = 75, 76
 # Words of jax's errors about a process that cannot be reached.
@@ -61,8 +61,8 @@ def start(*, distributed: str = "auto", coordinator: str = "",
       distributed: "on" takes missing arguments from the environment (TPU
         pods, Slurm, MPI, Kubernetes with the package `kubernetes`), "auto"
         does so if that shows several processes, "off" never.
-      coordinator: HOST:PORT of process 0.
-      num_processes: of the run; 0 is missing.
+      coordinator: HOST:PORT of process 0; "" is missing.
+      num_processes: 0 is missing.
       process_id: from 0; -1 is missing.
 
     Raises:

@@ -27,8 +27,8 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
     """Returns the sizes of the mesh axes; those given as 0 are chosen.
 
     `data` takes as many devices as divide the batch. `fsdp` takes the others
-    if they divide the window's clips, so that clips and parameters are spread
-    over them. Else `clip` takes as many as divide the clips, `fsdp` the rest.
+    if they divide the window's clips. Else `clip` takes as many as divide the
+    clips, and `fsdp` the rest.
 
     Raises:
       InputError: the sizes do not multiply to the number of devices, or do
@@ -61,10 +61,7 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
 
 def make_mesh(shape: tuple[int, int, int],
               devices: list[Any] | None = None) -> Mesh:
-    """Returns a mesh of automatic axes, by default of all devices.
-
-    `jax.make_mesh` may change the order of the devices.
-    """
+    """Returns a mesh of all devices, or of those given, in their order."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices).reshape(shape), AXES)
 
@@ -98,11 +95,7 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def _clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
-    """Returns the axes over which `count` clips or frames are spread.
-
-    `fsdp` is one of them if it divides the count. Else its devices repeat
-    each other's work.
-    """
+    """Returns the axes over which clips are spread, `fsdp` if it divides."""
     devices = mesh.shape["clip"] * mesh.shape["fsdp"]
     return ("clip", "fsdp") if count % devices == 0 else ("clip",)
 
@@ -110,10 +103,6 @@ def _clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
 def batch_shardings(batch: dict[str, Any], mesh: Mesh
                     ) -> dict[str, NamedSharding]:
     """Spreads windows over `data`, and the frames of a window like its clips.
-
-    Args:
-      batch: arrays, or anything with their shape.
-      mesh: of the run.
     """
     return {name: NamedSharding(mesh, PartitionSpec(
         "data", _clip_axes(mesh, value.shape[1]))
@@ -143,8 +132,6 @@ def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
     holds a second copy of all parameters.
 
     Args:
-      tree: of arrays.
-      mesh: of the run.
       dtype_of: maps an array to its new dtype.
       abstract: returns `jax.ShapeDtypeStruct`s instead.
     """
@@ -173,12 +160,9 @@ def _release_pages(array: Any) -> None:
 
 def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
                  abstract: bool = False) -> Any:
-    """Calls a traceable function that creates parameters on the mesh.
+    """Runs a traceable function that creates parameters, on the mesh.
 
-    Args:
-      build: returns the tree.
-      mesh: of the run.
-      abstract: as in `read_onto_mesh`.
+    `abstract` returns `jax.ShapeDtypeStruct`s instead.
     """
     shapes = jax.eval_shape(build)
     shardings = parameter_shardings(shapes, mesh)

@@ -23,7 +23,7 @@ def encode_videos(videos: Sequence[Video], windows_of: Callable[
     """Encodes all windows of videos.
 
     Args:
-      windows_of: see `WindowStream`, as is `num_readers`.
+      windows_of, num_readers: see `WindowStream`.
       encode: a batch of windows to any pytree of arrays [b, ...].
       kept: what stays after a signal, for the message.
 

@@ -34,7 +34,6 @@ from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.run_files import BROKEN_FILE, CONFIG_FILE, PROBED_FILE
-from losa_jax.weights.backbone_folder import FACTS_FILE
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds.reader import StoredVideos
@@ -86,11 +85,11 @@ def store_config(config: Any, workdir: Path) -> None:
 
 
 def require_backbone(config: Any) -> None:
-    """Refuses a missing backbone before the videos are read.
+    """Raises InputError if config.backbone.checkpoint is no converted
+    backbone."""
+    # Imports the models, which exported runs do without.
+    from losa_jax.weights.backbone_folder import FACTS_FILE
 
-    Raises:
-      InputError: config.backbone.checkpoint is no converted backbone.
-    """
     checkpoint = config.backbone.checkpoint
     if not Path(checkpoint, FACTS_FILE).is_file():
         problem = (f"={checkpoint} is no converted backbone (no {FACTS_FILE})"
@@ -101,27 +100,12 @@ def require_backbone(config: Any) -> None:
             "--config.backbone.checkpoint=DIR")
 
 
-def _render_videos(config: Any) -> None:
-    """Renders the data set of config.synthetic, once, by the first process."""
-    settings = config.synthetic
-    if not settings.folder:
-        return
-    with processes.first_goes_first("render"):
-        render_untrimmed_set(
-            Path(settings.folder) / "untrimmed",
-            num_training=settings.num_training,
-            num_testing=settings.num_testing,
-            num_validation=settings.num_validation, seed=settings.seed,
-            size=settings.size)
-
-
 def load_data(config: Any, workdir: Path,
               subsets: Sequence[str] = ("train", "test"),
               store: FeatureStore | None = None) -> DataSet:
     """Reads the annotations and probes the videos of `subsets`.
 
     Args:
-      config: the whole config.
       workdir: holds the cache of probed videos.
       subsets: which of "train" and "test" to probe.
       store: features in place of videos; no video is opened.
@@ -147,11 +131,8 @@ def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
                 ) -> list[Video]:
     """Returns the probed videos of any subsets, each once.
 
-    Args:
-      subsets: (key of config.data that names it, subset).
-
-    Raises:
-      InputError: see `load_data`.
+    `subsets` are (key of config.data that names it, subset); errors are as of
+    `load_data`.
     """
     _, loaded, _ = _load(config, workdir, subsets, None)
     return list({video.video_id: video for videos in loaded
@@ -163,8 +144,15 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
           ) -> tuple[tuple[str, ...], list[tuple[Video, ...]],
                      tuple[BrokenVideo, ...]]:
     """Returns class names, the videos of each subset, and skipped videos."""
-    _render_videos(config)
-    data = config.data
+    data, synthetic = config.data, config.synthetic
+    if synthetic.folder:
+        with processes.first_goes_first("render"):
+            render_untrimmed_set(
+                Path(synthetic.folder) / "untrimmed",
+                num_training=synthetic.num_training,
+                num_testing=synthetic.num_testing,
+                num_validation=synthetic.num_validation, seed=synthetic.seed,
+                size=synthetic.size)
     stored = open_stored(config)
     if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
@@ -240,11 +228,7 @@ def probe(config: Any, videos: Sequence[AnnotatedVideo], workdir: Path,
 
 
 def open_stored(config: Any) -> "StoredVideos | None":
-    """Opens the data set of config.data.tfds; None without one.
-
-    Raises:
-      InputError: no finished data set, or a folder of videos beside it.
-    """
+    """Opens the data set of config.data.tfds; None without one."""
     if not config.data.tfds:
         return None
     if config.data.videos:
@@ -256,11 +240,7 @@ def open_stored(config: Any) -> "StoredVideos | None":
 
 def read_annotations(config: Any, stored: "StoredVideos | None"
                      ) -> Annotations:
-    """Reads config.data.annotations, or else those of the data set.
-
-    Raises:
-      InputError: neither is given; names every wrong entry.
-    """
+    """Reads config.data.annotations, or else those of the data set."""
     data = config.data
     class_names = (load_class_names(data.class_names)
                    if data.class_names else None)

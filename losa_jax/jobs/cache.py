@@ -32,7 +32,7 @@ from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
 from losa_jax.distributed import processes, sharding
 from losa_jax.errors import InputError
-from losa_jax.jobs.encode_videos import encode_videos
+from losa_jax.jobs.encode_videos import encode_videos, local_mesh
 from losa_jax.jobs.setup import load_videos, require_backbone, start_log
 from losa_jax.training import specs
 from losa_jax.training.encoder import frozen_encoder
@@ -71,9 +71,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     videos = load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [
         (key, config.data[key]) for key in ("train_subset", "test_subset")])
-    # Each process runs its own shards on its own devices.
-    devices = jax.local_devices()
-    mesh = sharding.make_mesh((len(devices), 1, 1), devices)
+    mesh = local_mesh()
     facts = cache_facts(config)
     encode, clip_bytes = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies

@@ -5,13 +5,23 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
 from losa_jax.data.records import Video
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.stream import VideoEnd, WindowRow, WindowStream
+from losa_jax.distributed import sharding
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.inference.run_windows import run_windows
 
 logger = logging.getLogger(__name__)
+
+
+def local_mesh() -> Mesh:
+    """Returns the mesh of this process's devices, which encode its videos."""
+    devices = jax.local_devices()
+    return sharding.make_mesh((len(devices), 1, 1), devices)
 
 
 def encode_videos(videos: Sequence[Video], windows_of: Callable[

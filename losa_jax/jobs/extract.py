@@ -32,7 +32,7 @@ from losa_jax.data.windows import sampling
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
-from losa_jax.distributed import processes, sharding
+from losa_jax.distributed import processes
 from losa_jax.errors import InputError
 from losa_jax.inference.extractor import (
     Extractor,
@@ -40,7 +40,7 @@ from losa_jax.inference.extractor import (
     token_extractor,
 )
 from losa_jax.inference.load import load_run
-from losa_jax.jobs.encode_videos import encode_videos
+from losa_jax.jobs.encode_videos import encode_videos, local_mesh
 from losa_jax.jobs.setup import require_backbone, start_log
 from losa_jax.utils.atomic_write import atomic_file
 from losa_jax.utils.run_files import PROBED_FILE
@@ -51,25 +51,15 @@ CLIPS_A_DEVICE = 16
 
 @dataclasses.dataclass(frozen=True)
 class ExtractSettings:
-    """The flags of --mode=extract; losa_jax.main explains them.
-
-    Attributes:
-      output: folder for the files.
-      features: "clips", "last" or "adapted".
-      which: checkpoint of the run, "best" or "last"; for "adapted".
-      stride_frames: frames from one clip to the next; for "clips".
-      fps: frames a second to read, 0 for the video's own; for "clips".
-      dtype: "float32" or "float16".
-      normalization: "imagenet" or "zero_one"; for "clips".
-    """
+    """The flags of --mode=extract; losa_jax.main explains them."""
 
     output: Path
-    features: str = "clips"
-    which: str = "best"
+    features: str = "clips"  # or "last", "adapted"
+    which: str = "best"  # checkpoint of the run
     stride_frames: int = 4
     fps: float = 0.0
     dtype: str = "float32"
-    normalization: str = "imagenet"
+    normalization: str = "imagenet"  # or "zero_one"
 
 
 def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
@@ -87,9 +77,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
                          "--mode=extract makes them from videos")
     start_log(workdir)
     require_backbone(config)
-    # Each process runs its own videos on its own devices.
-    devices = jax.local_devices()
-    mesh = sharding.make_mesh((len(devices), 1, 1), devices)
+    mesh = local_mesh()
     videos, broken = _videos(config, workdir, settings)
     extractor, rows_of, batch_windows, clock = (
         _clips(config, mesh, settings) if settings.features == "clips"
@@ -148,7 +136,7 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
              for name, reason in part]
     if processes.is_first():
         check.report_broken(every, len(names), config.data.on_broken_video,
-                      len(every) < len(names))
+                            len(every) < len(names))
     processes.barrier("reported")
 
     def grid_of(info: VideoInfo) -> timeline.SampleGrid:

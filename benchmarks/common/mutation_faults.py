@@ -50,7 +50,7 @@ TEST_STEP = ("tests/training/test_step.py",)
 TEST_OPTIMIZER = ("tests/training/test_optimizer.py",)
 TEST_EXAMPLES = ("tests/data/windows/test_examples.py",)
 GOES_ON = ("tests/jobs/test_run.py::"
-           "test_a_run_that_dies_goes_on_as_if_it_had_not",)
+           "test_a_resumed_run_equals_an_uninterrupted_run",)
 
 FAULTS = (
     # --- Clocks and windows -----------------------------------------------

@@ -121,7 +121,8 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     for one in _matches(predicted, actions, ground_truth, num_classes,
                         tiou_thresholds):
         precision[one.label] = precision_sums(
-            one.hits, np.ones(one.hits.shape)) / one.actions_per_video.sum()
+            one.hits, np.ones_like(one.hits, float)
+            ) / one.actions_per_video.sum()
     return make_report(
         class_names, tiou_thresholds, precision,
         np.bincount(actions.label, minlength=num_classes),

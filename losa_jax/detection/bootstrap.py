@@ -8,7 +8,6 @@ would), so such intervals are the shortest that could be claimed.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,21 +16,11 @@ from losa_jax.detection.metrics import (
     Predictions,
     Truth,
     match_predictions,
+    precision_sums,
 )
 
 # Draws that are in memory at once.
 _CHUNK = 64
-
-
-class Interval(NamedTuple):
-    """The bounds of the middle 95 % of the draws."""
-
-    low: float
-    high: float
-
-    def excludes_zero(self) -> bool:
-        """Returns whether both bounds are on the same side of zero."""
-        return self.low > 0 or self.high < 0
 
 
 def draw_videos(num_videos: int, num_draws: int, seed: int = 0) -> np.ndarray:
@@ -46,10 +35,8 @@ def map_draws(ground_truth: Truth, predictions: Predictions, *,
               counts: np.ndarray) -> np.ndarray:
     """Returns the average mAP of each draw, [draws].
 
-    Args:
-      ground_truth, predictions, class_names, tiou_thresholds: as in
-        `evaluate_map`.
-      counts: of `draw_videos`, for videos in the order of the ground truth.
+    `counts` is of `draw_videos`, for videos in the order of the ground truth;
+    other arguments are as in `evaluate_map`.
     """
     matches = match_predictions(
         ground_truth, predictions, class_names=class_names,
@@ -69,24 +56,21 @@ def _weighted_precision(matches: ClassMatches, counts: np.ndarray
     for hits in matches.hits:
         # Predictions after the last hit change nothing.
         length = int(np.flatnonzero(hits)[-1]) + 1 if hits.any() else 0
-        weight = counts[:, matches.video[:length]].astype(np.float32)
-        gained = weight * hits[:length]
-        ranks = np.cumsum(weight, axis=1)
-        precision = np.cumsum(gained, axis=1) / np.maximum(ranks, 1)
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        total += (best * gained).sum(axis=1)
+        total += precision_sums(
+            hits[:length],
+            counts[:, matches.video[:length]].astype(np.float32))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = total / len(matches.hits) / num_actions
     return np.where(num_actions > 0, share, np.nan)
 
 
 def interval(runs: np.ndarray, others: np.ndarray | None = None, *,
-             seed: int = 0) -> Interval:
-    """Returns the interval of a variant's mean over seeds, or of its lead.
+             seed: int = 0) -> tuple[float, float]:
+    """Returns the bounds of the middle 95 % of a mean over seeds.
 
     Args:
       runs: [seeds, draws] of `map_draws`, the same videos in each.
-      others: [seeds, draws] of the variant that it is compared with.
+      others: of another variant; the bounds are then of the lead over it.
       seed: for the draws of seeds.
     """
     rng = np.random.default_rng(seed)
@@ -99,4 +83,4 @@ def interval(runs: np.ndarray, others: np.ndarray | None = None, *,
     if others is not None:
         drawn = drawn - over_seeds(others)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Interval(float(low), float(high))
+    return float(low), float(high)

@@ -19,12 +19,9 @@ def fuse(proposals: Sequence[Detection], scores: Mapping[str, float], *,
          ) -> list[Detection]:
     """Returns a detection for each proposal and best class, best first.
 
-    Args:
-      proposals: of one video; their labels are ignored.
-      scores: {class: score} of the video.
-      top_classes: number of the video's best classes.
-      fusion: "sqrt" of score x score, or the "product".
-      max_kept: the most detections; None keeps all.
+    The labels of the proposals, all of one video, are ignored. `scores` is
+    {class: score} of the video, and `fusion` is "sqrt" of score x score, or
+    the "product".
     """
     best = sorted(scores, key=lambda name: -scores[name])[:top_classes]
     return rescore([row._replace(label=name, class_scores=None)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Points
-from losa_jax.errors import check_between, check_choice, check_whole
+from losa_jax.errors import check_between, check_flags, check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,7 @@ class DecodeSettings:
         check_between(self, 0, 1, "score_threshold")
         check_whole(self, 1, "top_k")
         check_between(self, -math.inf, math.inf, "min_length_tokens")
-        check_choice(self, "top_k_per_level", (True, False))
-        check_choice(self, "keep_all_scores", (True, False))
+        check_flags(self)
 
 
 DEFAULT_DECODING = DecodeSettings()
@@ -53,13 +52,8 @@ def decode(class_logits: Float[Array, "p k"],
            settings: DecodeSettings) -> Segments:
     """Returns the best (point, class) pairs of one window as segments.
 
-    Args:
-      class_logits: before the sigmoid.
-      offsets: distances to start and end in strides; [p, k, 2] with separate
-        offsets of each class (TriDet).
-      points: of the pyramid.
-      valid: False on padding.
-      settings: which pairs to keep.
+    Logits are before the sigmoid. Offsets are distances to start and end in
+    strides, of each class for TriDet.
 
     Returns:
       Segments in tokens by level and, within a level, by descending score.

@@ -29,6 +29,8 @@ RANKS = tuple(range(1, 11))
 NUM_BINS = 5
 
 _Place = tuple[str, int]  # video, index in its list of actions or predictions
+# A prediction, its category, and the action that it matches.
+_Categorized = tuple[_Place, str, _Place | None]
 
 
 class Bin(NamedTuple):
@@ -43,31 +45,14 @@ class Bin(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """The result of `diagnose`.
+    """The result of `diagnose`."""
 
-    Attributes:
-      tiou_threshold: of the error categories.
-      profile: {category: [ranks] share among the best k G predictions}.
-      gain: {error category: rise of average mAP without its predictions}.
-      average_map: with all predictions.
-      bins: {"length_seconds", "coverage", "actions_in_video": bins}.
-      missed: share of actions without a match among the best 10 G predictions.
-    """
-
-    tiou_threshold: float
-    profile: dict[str, list[float]]
-    gain: dict[str, float]
-    average_map: float
-    bins: dict[str, list[Bin]]
-    missed: float
-
-
-class _Categorized(NamedTuple):
-    """A prediction, its category, and the action that it matches."""
-
-    place: _Place
-    category: str
-    action: _Place | None
+    tiou_threshold: float  # of the error categories
+    profile: dict[str, list[float]]  # shares among the best k G predictions
+    gain: dict[str, float]  # rise of average mAP without an error category
+    average_map: float  # with all predictions
+    bins: dict[str, list[Bin]]  # by length_seconds, coverage, actions_in_video
+    missed: float  # share without a match among the best 10 G predictions
 
 
 def diagnose(ground_truth: Truth, predictions: Predictions, *,
@@ -76,12 +61,9 @@ def diagnose(ground_truth: Truth, predictions: Predictions, *,
              ) -> Diagnosis:
     """Finds the error categories and missed actions of predictions.
 
-    Args:
-      ground_truth, predictions, class_names, tiou_thresholds: as in
-        `evaluate_map`.
-      durations: of each video in seconds, for coverage; a video without one
-        is in no bin of coverage.
-      tiou_threshold: of the error categories.
+    Categories are those at `tiou_threshold`. A video without a duration, in
+    seconds, is in no bin of coverage. Other arguments are as in
+    `evaluate_map`.
     """
     def score(truth: Truth, predictions: Predictions) -> float:
         return evaluate_map(truth, predictions, class_names=class_names,
@@ -89,25 +71,25 @@ def diagnose(ground_truth: Truth, predictions: Predictions, *,
 
     rows = _categorize(ground_truth, predictions, tiou_threshold)
     num_actions = sum(map(len, ground_truth.values()))
-    categories = np.array([row.category for row in rows])
+    categories = np.array([category for _, category, _ in rows])
     best = [categories[:rank * num_actions] for rank in RANKS]
     profile = {name: [float((some == name).mean()) if some.size else 0.0
                       for some in best] for name in (TRUE, *ERRORS)}
     average_map = score(ground_truth, predictions)
     gain = {error: score(ground_truth, _without(predictions, {
-        row.place for row in rows if row.category == error})) - average_map
-        for error in ERRORS}
+        place for place, category, _ in rows if category == error}))
+        - average_map for error in ERRORS}
 
-    matched = {row.action for row in rows[:RANKS[-1] * num_actions]
-               if row.action is not None}
+    matched = {action for *_, action in rows[:RANKS[-1] * num_actions]
+               if action is not None}
 
     def make_bin(low: float, high: float, inside: set[_Place]) -> Bin:
         truth = {video: [action for index, action in enumerate(actions)
                          if (video, index) in inside]
                  for video, actions in ground_truth.items()}
         # Matches of actions in other bins are neither true nor false.
-        ignored = {row.place for row in rows
-                   if row.action is not None and row.action not in inside}
+        ignored = {place for place, _, action in rows
+                   if action is not None and action not in inside}
         return Bin(low, high, len(inside),
                    score(truth, _without(predictions, ignored)),
                    1 - len(matched & inside) / len(inside))
@@ -140,7 +122,7 @@ def _categorize(ground_truth: Truth, predictions: Predictions,
         category, action = _category(overlaps[video][index], is_same,
                                      threshold, video, free)
         free.discard(action)
-        rows.append(_Categorized((video, index), category, action))
+        rows.append(((video, index), category, action))
     return rows
 
 

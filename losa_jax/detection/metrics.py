@@ -38,8 +38,6 @@ class Rules:
 
 
 OURS = Rules()
-NO_ACTIONS = ("the annotations of this subset have no actions of these classes "
-              "to score against: name the subset that has them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ class MapReport:
 
     Attributes:
       class_names: k classes, in the order of all rows below.
-      tiou_thresholds: temporal IoU of a match, inclusive, in (0, 1].
+      tiou_thresholds: temporal IoU of a match, in (0, 1].
       average_precision: float64 [k, thresholds]; NaN without actions.
       map_per_threshold: float64 [thresholds], over the classes with actions.
       average_map: mean over the thresholds.
@@ -122,8 +120,9 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     precision = np.full((num_classes, len(tiou_thresholds)), np.nan)
     for one in _matches(predicted, actions, ground_truth, num_classes,
                         tiou_thresholds):
-        precision[one.label] = _average_precision(
-            one.hits, one.actions_per_video.sum())
+        precision[one.label] = precision_sums(
+            one.hits, np.ones_like(one.hits, float)
+            ) / one.actions_per_video.sum()
     return make_report(
         class_names, tiou_thresholds, precision,
         np.bincount(actions.label, minlength=num_classes),
@@ -131,6 +130,24 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
         num_videos=len(ground_truth),
         num_dropped_predictions=predicted.num_left_out,
         num_removed_actions=actions.num_left_out)
+
+
+def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns the sums [n] of the interpolated precision at hits.
+
+    Divided by the number of actions, this is the average precision: the recall
+    rises by one action's share at every hit.
+
+    Args:
+      hits: bool [m] or [n, m], best score first.
+      weight: [n, m], how often each prediction counts.
+    """
+    gained = weight * hits
+    precision = np.cumsum(gained, axis=1) / np.maximum(
+        np.cumsum(weight, axis=1), 1)
+    # The best precision at this recall or a higher one.
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (best * gained).sum(axis=1)
 
 
 def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
@@ -142,7 +159,9 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
       InputError: no action at all.
     """
     if not actions_per_class.any():
-        raise InputError(NO_ACTIONS)
+        raise InputError(
+            "the annotations of this subset have no actions of these classes "
+            "to score against: name the subset that has them")
     map_per_threshold = precision[actions_per_class > 0].mean(axis=0)
     return MapReport(
         tuple(class_names), tuple(map(float, tiou_thresholds)), precision,
@@ -168,11 +187,10 @@ def match_predictions(ground_truth: Truth, predictions: Predictions, *,
 def _matches(predicted: _Rows, actions: _Rows, ground_truth: Truth,
              num_classes: int, tiou_thresholds: Sequence[float]
              ) -> list[ClassMatches]:
-    thresholds = np.asarray(tiou_thresholds, np.float64)
-    hits = np.zeros((len(thresholds), len(predicted.group)), bool)
-    for rows, columns in _shared_groups(predicted, actions):
-        hits[:, rows] = _match(_iou(predicted, rows, actions, columns),
-                               thresholds)
+    hits = np.zeros((len(tiou_thresholds), len(predicted.group)), bool)
+    for rows, _, iou in _shared_groups(predicted, actions):
+        for index, threshold in enumerate(tiou_thresholds):
+            hits[index, rows] = _match(iou, threshold)
     ranked_labels = predicted.label[predicted.ranking]
     matches: list[ClassMatches] = []
     for k in np.unique(actions.label):
@@ -193,11 +211,8 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
 
     This is the share of actions that are matched by one of the k n best
     predictions of a video and class with n actions; one prediction may match
-    several of them.
-
-    Args:
-      multiples: the values of k.
-      Others as in `evaluate_map`.
+    several of them. k is one of `multiples`; other arguments are as in
+    `evaluate_map`.
 
     Returns:
       [multiples, thresholds] mean over the classes that have actions.
@@ -205,12 +220,9 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
     actions = _ground_truth_rows(ground_truth, class_names)
     predicted = _prediction_rows(ground_truth, predictions, class_names,
                                  Rules("file"))
-    num_classes = len(class_names)
     thresholds = np.asarray(tiou_thresholds, np.float64)
-
-    counts = np.zeros((num_classes, len(multiples), len(thresholds)))
-    for rows, columns in _shared_groups(predicted, actions):
-        iou = _iou(predicted, rows, actions, columns)
+    counts = np.zeros((len(class_names), len(multiples), len(thresholds)))
+    for rows, columns, iou in _shared_groups(predicted, actions):
         scores = predicted.scores[rows]
         iou = iou[np.argsort(scores)[::-1] if rules.ties == "numpy"
                   else np.argsort(-scores, kind="stable")]
@@ -218,7 +230,7 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
             best = iou[:multiple * iou.shape[1]].max(axis=0)
             counts[actions.label[columns.start], index] += (
                 best >= thresholds[:, None]).sum(axis=1)
-    actions_per_class = np.bincount(actions.label, minlength=num_classes)
+    actions_per_class = np.bincount(actions.label, minlength=len(class_names))
     present = actions_per_class > 0
     return (counts[present]
             / actions_per_class[present][:, None, None]).mean(axis=0)
@@ -278,11 +290,9 @@ def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
         for k in sorted(kept):
             groups += [video * len(class_names) + k] * len(kept[k])
             segments += kept[k]
-    if not groups:
-        raise InputError(NO_ACTIONS)
-    group = np.asarray(groups)
+    group = np.asarray(groups, np.int64)
     return _Rows(group, group % len(class_names),
-                 np.asarray(segments, np.float64), num_left_out)
+                 np.asarray(segments, np.float64).reshape(-1, 2), num_left_out)
 
 
 def _prediction_rows(ground_truth: Truth, predictions: Predictions,
@@ -324,47 +334,32 @@ def _prediction_rows(ground_truth: Truth, predictions: Predictions,
 
 
 def _shared_groups(predicted: _Rows, actions: _Rows
-                   ) -> Iterator[tuple[slice, slice]]:
-    """Yields the rows of each video and class that has both, as slices."""
+                   ) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yields (predictions, actions, IoU) of each video and class with both."""
     shared = np.intersect1d(predicted.group, actions.group)
     bounds = [np.searchsorted(rows.group, shared, side=side)
               for rows in (predicted, actions) for side in ("left", "right")]
     for first, last, first_action, last_action in zip(*bounds, strict=True):
-        yield slice(first, last), slice(first_action, last_action)
+        rows, columns = slice(first, last), slice(first_action, last_action)
+        yield rows, columns, segment_iou(predicted.segments[rows, None],
+                                         actions.segments[columns])
 
 
-def _iou(predicted: _Rows, rows: slice, actions: _Rows, columns: slice
-         ) -> np.ndarray:
-    return segment_iou(predicted.segments[rows, None],
-                       actions.segments[columns])
-
-
-def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Returns which predictions match an action, bool [thresholds, m].
+def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns which predictions match an action, bool [m].
 
     Args:
       iou: [m, n] of m predictions, best score first, with n actions.
     """
-    true = np.zeros((len(thresholds), len(iou)), bool)
-    for index, threshold in enumerate(thresholds):
-        free = np.where(iou >= threshold, iou, -1.0)
-        matches = np.any(free >= 0, axis=1)
-        row = 0
-        # Each round is a match: fewer rounds than predictions.
-        while matches[row:].any():
-            row += int(np.argmax(matches[row:]))
-            true[index, row] = True
-            free[:, np.argmax(free[row])] = -1.0
-            row += 1
-            matches[row:] = np.any(free[row:] >= 0, axis=1)
+    true = np.zeros(len(iou), bool)
+    free = np.where(iou >= threshold, iou, -1.0)
+    matches = np.any(free >= 0, axis=1)
+    row = 0
+    # Each round is a match: fewer rounds than predictions.
+    while matches[row:].any():
+        row += int(np.argmax(matches[row:]))
+        true[row] = True
+        free[:, np.argmax(free[row])] = -1.0
+        row += 1
+        matches[row:] = np.any(free[row:] >= 0, axis=1)
     return true
-
-
-def _average_precision(hits: np.ndarray, num_actions: int) -> np.ndarray:
-    """Returns the area under the precision-recall curve, [thresholds]."""
-    true = np.cumsum(hits, axis=1)
-    precision = true / np.arange(1, hits.shape[1] + 1)
-    # The best precision at this recall or a higher one.
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # Recall rises by 1 / num_actions at every hit.
-    return (best * hits).sum(axis=1) / num_actions

@@ -7,7 +7,7 @@ are stable everywhere: of equal scores the lowest index comes first.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,7 +16,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.detection.segments import Segments, iou_of_times, segment_iou
-from losa_jax.errors import check_between, check_choice, check_whole
+from losa_jax.errors import (
+    check_between,
+    check_choice,
+    check_flags,
+    check_whole,
+)
 
 # Added to the lengths before the IoU is computed, as ActionFormer's NMS does:
 # two empty segments then have an IoU of 0.
@@ -33,113 +38,15 @@ MOST_ROWS = 2 ** 20
 VOTING_BLOCK, VOTING_PAIRS = 256, 2 ** 22
 
 
-class Kept(NamedTuple):
-    """The picks of NMS by descending score; row and score 0 if not valid."""
-
-    row: Int[Array, "*g max_kept"]  # index into the input
-    score: Float[Array, "*g max_kept"]  # at the time of the pick
-    valid: Bool[Array, "*g max_kept"]  # False after the last pick
-
-
-@functools.partial(jax.jit, static_argnames="max_kept")
-def soft_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
-             alive: Bool[Array, "*g m"], *, sigma: float, min_score: float,
-             max_kept: int) -> Kept:
-    """Runs Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer does.
-
-    It picks the best score, multiplies all others by exp(-IoU^2 / sigma),
-    drops those below `min_score`, and repeats this. The first pick stays even
-    if its score is below `min_score`. Groups (classes) are independent, but
-    share one loop, because its operations are small.
-
-    Args:
-      segments: start and end in any unit.
-      scores: not negative.
-      alive: False on padding.
-      sigma, min_score: see above.
-      max_kept: the most picks of a group.
-    """
-    def decay(scores, iou):
-        decayed = scores * jnp.exp(-iou * iou / sigma)
-        return jnp.where(decayed >= min_score, decayed, -jnp.inf)
-
-    return _pick_greedily(segments, jnp.where(alive, scores, -jnp.inf),
-                          decay, max_kept)
-
-
-@functools.partial(jax.jit, static_argnames="max_kept")
-def hard_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
-             alive: Bool[Array, "*g m"], *, iou_threshold: float,
-             min_score: float, max_kept: int) -> Kept:
-    """Runs plain NMS: a pick removes all segments that overlap it.
-
-    Args:
-      segments, scores, alive, max_kept: as in `soft_nms`.
-      iou_threshold: IoU from which a segment is removed, inclusive.
-      min_score: if above 0, only scores above it take part.
-    """
-    alive = alive & ((scores > min_score) | (min_score <= 0))
-
-    def decay(scores, iou):
-        return jnp.where(iou >= iou_threshold, -jnp.inf, scores)
-
-    return _pick_greedily(segments, jnp.where(alive, scores, -jnp.inf),
-                          decay, max_kept)
-
-
-def _pick_greedily(segments: Float[Array, "*g m 2"],
-                   scores: Float[Array, "*g m"],
-                   decay: Callable[[Array, Array], Array],
-                   max_kept: int) -> Kept:
-    """Picks the best score until only -inf, the mark of removed rows, is left.
-
-    `decay` returns new scores from the scores and their IoU with the pick.
-    """
-    groups, count = scores.shape[:-1], scores.shape[-1]
-    start, end = jnp.moveaxis(segments.reshape(-1, count, 2), -1, 0)
-    scores = scores.reshape(-1, count)
-    index = jnp.arange(count)
-
-    def any_left(state):
-        step, _, top, _, _ = state
-        return (step < max_kept) & (jnp.max(top) > -jnp.inf)
-
-    def pick(state):
-        step, left, top, picked, picked_score = state
-        # argmax in two vectorized reductions; XLA's own argmax is a scalar
-        # loop on the CPU, 4 times slower from 4,096 rows on.
-        best = jnp.min(jnp.where(left == top, index, index[-1]), axis=1,
-                       keepdims=True)
-        iou = iou_of_times(start, end,
-                           jnp.take_along_axis(start, best, axis=1),
-                           jnp.take_along_axis(end, best, axis=1),
-                           length_epsilon=LENGTH_EPSILON)
-        left = jnp.where(index == best, -jnp.inf, decay(left, iou))
-        return (step + 1, left, jnp.max(left, axis=1, keepdims=True),
-                picked.at[step].set(best[:, 0]),
-                picked_score.at[step].set(top[:, 0]))
-
-    # A group without segments goes on picking -inf until all are finished.
-    shape = (max_kept, len(scores))
-    *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
-        0, scores, jnp.max(scores, axis=1, keepdims=True),
-        jnp.zeros(shape, index.dtype),
-        jnp.full(shape, -jnp.inf, scores.dtype)))
-    valid = picked_score > -jnp.inf
-    return Kept(*(part.T.reshape(*groups, max_kept) for part in (
-        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
-        valid)))
-
-
 @dataclasses.dataclass(frozen=True)
 class NmsSettings:
     """How overlapping segments are suppressed.
 
     Attributes:
-      method: "soft", "hard", or "none", which only sorts and cuts.
+      method: "soft" multiplies the scores of others by exp(-IoU^2 / sigma),
+        "hard" removes them, "none" only sorts and cuts.
       per_class: every class on its own, else all classes together.
-      sigma: of "soft", above 0: the scores of others are multiplied by
-        exp(-IoU^2 / sigma).
+      sigma: of "soft", above 0.
       iou_threshold: of "hard", 0..1: IoU from which others are removed.
       min_score: 0..1; "soft" drops scores below it, "hard" all that are not
         above it.
@@ -165,7 +72,7 @@ class NmsSettings:
     def __post_init__(self) -> None:
         check_choice(self, "method", ("soft", "hard", "none"))
         check_choice(self, "voting", ("actionformer", "tridet"))
-        check_choice(self, "per_class", (True, False))
+        check_flags(self)
         check_between(self, 0, math.inf, "sigma", without=(0,))
         check_between(self, 0, 1, "iou_threshold", "min_score",
                       "voting_threshold")
@@ -177,6 +84,77 @@ class NmsSettings:
         return self.voting_threshold > 0 and not self.per_class
 
 
+class Kept(NamedTuple):
+    """The picks of NMS by descending score; row and score 0 if not valid."""
+
+    row: Int[Array, "*g max_kept"]  # index into the input
+    score: Float[Array, "*g max_kept"]  # at the time of the pick
+    valid: Bool[Array, "*g max_kept"]  # False after the last pick
+
+
+@functools.partial(jax.jit, static_argnames=("method", "max_kept"))
+def pick_greedily(segments: Float[Array, "*g m 2"],
+                  scores: Float[Array, "*g m"], alive: Bool[Array, "*g m"],
+                  *, method: str, max_kept: int, min_score: float,
+                  sigma: float = 0.5, iou_threshold: float = 0.1) -> Kept:
+    """Picks the best score, weakens what overlaps it, and repeats this.
+
+    "soft" is Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer has it:
+    the first pick stays even if its score is below `min_score`. Groups
+    (classes) are independent, but share one loop, because its operations are
+    small.
+
+    Args:
+      segments: start and end in any unit.
+      scores: not negative.
+      alive: False on padding.
+      max_kept: the most picks of a group.
+      Others as in `NmsSettings`.
+    """
+    if method == "hard":
+        alive = alive & ((scores > min_score) | (min_score <= 0))
+    scores = jnp.where(alive, scores, -jnp.inf)  # removed rows have -inf
+    groups, count = scores.shape[:-1], scores.shape[-1]
+    start, end = jnp.moveaxis(segments.reshape(-1, count, 2), -1, 0)
+    scores = scores.reshape(-1, count)
+    index = jnp.arange(count)
+
+    def any_left(state):
+        step, _, top, _, _ = state
+        return (step < max_kept) & (jnp.max(top) > -jnp.inf)
+
+    def pick(state):
+        step, left, top, picked, picked_score = state
+        # argmax in two vectorized reductions; XLA's own argmax is a scalar
+        # loop on the CPU, 4 times slower from 4,096 rows on.
+        best = jnp.min(jnp.where(left == top, index, index[-1]), axis=1,
+                       keepdims=True)
+        iou = iou_of_times(start, end,
+                           jnp.take_along_axis(start, best, axis=1),
+                           jnp.take_along_axis(end, best, axis=1),
+                           length_epsilon=LENGTH_EPSILON)
+        if method == "hard":
+            left = jnp.where(iou >= iou_threshold, -jnp.inf, left)
+        else:
+            left = left * jnp.exp(-iou * iou / sigma)
+            left = jnp.where(left >= min_score, left, -jnp.inf)
+        left = jnp.where(index == best, -jnp.inf, left)
+        return (step + 1, left, jnp.max(left, axis=1, keepdims=True),
+                picked.at[step].set(best[:, 0]),
+                picked_score.at[step].set(top[:, 0]))
+
+    # A group without segments goes on picking -inf until all are finished.
+    shape = (max_kept, len(scores))
+    *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
+        0, scores, jnp.max(scores, axis=1, keepdims=True),
+        jnp.zeros(shape, index.dtype),
+        jnp.full(shape, -jnp.inf, scores.dtype)))
+    valid = picked_score > -jnp.inf
+    return Kept(*(part.T.reshape(*groups, max_kept) for part in (
+        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
+        valid)))
+
+
 def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
              ) -> tuple[Segments, np.ndarray]:
     """Returns the kept segments by descending score, and their rows, int64.
@@ -184,7 +162,6 @@ def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
     Args:
       candidates: [m, ...] of one video, in any unit; `valid` is ignored.
       num_classes: labels are 0 .. num_classes - 1.
-      settings: with `max_kept`, the most that are kept.
     """
     segments = np.asarray(candidates.segments, np.float32).reshape(-1, 2)
     scores = np.asarray(candidates.scores, np.float32)
@@ -204,13 +181,13 @@ def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
         rows, new_scores = map(np.concatenate, zip(*picks, strict=True))
     # Of equal scores the one of the first group comes first.
     best = np.argsort(-new_scores, kind="stable")[:settings.max_kept]
-    rows, new_scores = rows[best], new_scores[best]
+    rows = rows[best]
     new_segments = segments[rows]
     if settings.method != "none" and settings.votes:
         new_segments = vote(new_segments, segments, scores, settings)
     every = candidates.class_scores
-    return Segments(new_segments, new_scores, labels[rows].astype(np.int64),
-                    np.ones(len(rows), bool),
+    return Segments(new_segments, new_scores[best],
+                    labels[rows].astype(np.int64), np.ones(len(rows), bool),
                     None if every is None else np.asarray(every)[rows]), rows
 
 
@@ -222,26 +199,22 @@ def _host_device() -> jax.Device | None:
         return None
 
 
+# The rows that NMS picks in a group, and their scores at that time.
+_Picks = tuple[np.ndarray, np.ndarray]
+
+
 def _pick_groups(settings: NmsSettings, segments: np.ndarray,
                  scores: np.ndarray, groups: Sequence[np.ndarray], most: int
-                 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the rows that NMS picks in each group, and their scores.
-
-    NMS first runs on the `most` best candidates of a group.
-    """
+                 ) -> list[_Picks]:
+    """Runs NMS on the `most` best candidates of each group, or on more."""
     # The best scores, in their original order.
     parts = [rows[np.sort(np.argsort(-scores[rows], kind="stable")[:most])]
              for rows in groups]
-    picks, again = [], []
-    for i, (part, kept) in enumerate(zip(
-            parts, _run_nms(settings, segments, scores, parts), strict=True)):
-        row = part[kept.row[kept.valid]]
-        score = np.asarray(kept.score[kept.valid])
-        picks.append((row, score))
-        is_final = len(part) == len(groups[i]) or (
-            len(row) == settings.max_kept and score[-1] > scores[part].min())
-        if not is_final:
-            again.append(i)
+    picks = _run_nms(settings, segments, scores, parts)
+    again = [i for i, (part, (_, picked)) in enumerate(zip(
+        parts, picks, strict=True)) if len(part) < len(groups[i]) and not (
+            len(picked) == settings.max_kept
+            and picked[-1] > scores[part].min())]
     if again:
         more = _pick_groups(settings, segments, scores,
                             [groups[i] for i in again], 4 * most)
@@ -250,12 +223,8 @@ def _pick_groups(settings: NmsSettings, segments: np.ndarray,
     return picks
 
 
-def _next_power(count: int) -> int:
-    return 1 << (count - 1).bit_length()
-
-
 def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
-             groups: Sequence[np.ndarray]) -> list[Kept]:
+             groups: Sequence[np.ndarray]) -> list[_Picks]:
     """Runs NMS on groups of rows, those of similar size in one array.
 
     Sizes and numbers of groups are powers of two, so that few shapes are
@@ -265,7 +234,7 @@ def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
     for i, rows in enumerate(groups):
         size = max(SMALLEST_BUCKET, _next_power(len(rows)))
         by_size.setdefault(size, []).append(i)
-    picks: dict[int, Kept] = {}
+    picks: dict[int, _Picks] = {}
     for size, members in by_size.items():
         together = max(1, MOST_ROWS // size)
         for first in range(0, len(members), together):
@@ -275,30 +244,29 @@ def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
             for i, member in enumerate(some):
                 rows[i, :len(groups[member])] = groups[member]
                 alive[i, :len(groups[member])] = True
-            arguments = (segments[rows], scores[rows], alive)
-            max_kept = min(settings.max_kept, size)
-            kept = jax.device_get(
-                soft_nms(*arguments, sigma=settings.sigma,
-                         min_score=settings.min_score, max_kept=max_kept)
-                if settings.method == "soft" else
-                hard_nms(*arguments, iou_threshold=settings.iou_threshold,
-                         min_score=settings.min_score, max_kept=max_kept))
+            kept = jax.device_get(pick_greedily(
+                segments[rows], scores[rows], alive, method=settings.method,
+                max_kept=min(settings.max_kept, size),
+                min_score=settings.min_score, sigma=settings.sigma,
+                iou_threshold=settings.iou_threshold))
             for i, member in enumerate(some):
-                picks[member] = Kept(*(part[i] for part in kept))
+                valid = kept.valid[i]
+                picks[member] = (rows[i, kept.row[i, valid]],
+                                 kept.score[i, valid])
     return [picks[i] for i in range(len(groups))]
+
+
+def _next_power(count: int) -> int:
+    return 1 << (count - 1).bit_length()
 
 
 def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray,
          settings: NmsSettings) -> np.ndarray:
     """Moves kept segments [q, 2] to the weighted means of their supporters.
 
-    An empty segment has no supporters and stays in place. Unlike NMS, the IoU
-    is without `LENGTH_EPSILON`.
-
-    Args:
-      segments: [m, 2] all candidates, of any class.
-      scores: [m] of the candidates before NMS.
-      settings: with `voting_threshold` and `voting`.
+    Supporters are all candidates, with their segments [m, 2] and scores [m]
+    before NMS, of any class. An empty segment has none and stays in place.
+    Unlike NMS, the IoU is without `LENGTH_EPSILON`.
     """
     moved = kept.copy()
     size = max(1, min(VOTING_BLOCK, VOTING_PAIRS // max(1, len(segments))))

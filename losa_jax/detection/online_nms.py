@@ -12,12 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from losa_jax.detection.nms import (
-    LENGTH_EPSILON,
-    NmsSettings,
-    suppress,
-    vote,
-)
+from losa_jax.detection import nms
 from losa_jax.detection.segments import (
     Detection,
     Segments,
@@ -31,13 +26,12 @@ from losa_jax.detection.segments import (
 class OnlineNms:
     """Candidates that are not final, and the recent final picks."""
 
-    def __init__(self, class_names: Sequence[str], settings: NmsSettings,
+    def __init__(self, class_names: Sequence[str], settings: nms.NmsSettings,
                  memory_seconds: float):
         """Starts without candidates.
 
-        Args:
-          settings: `max_kept` limits the candidates that are not final.
-          memory_seconds: during which a final pick suppresses candidates.
+        `settings.max_kept` limits the candidates that are not final. A final
+        pick suppresses candidates for `memory_seconds`.
         """
         self._names, self._settings = class_names, settings
         self._memory_seconds = memory_seconds
@@ -65,14 +59,14 @@ class OnlineNms:
     def final_before(self, moment_seconds: float) -> list[Detection]:
         """Returns new final detections by time; each is returned once.
 
-        Args:
-          moment_seconds: start of the newest window; infinity at the end.
+        `moment_seconds` is the start of the newest window, infinity at the
+        end.
         """
         candidates, settings = self._open, self._settings
         final: list[Detection] = []
         if len(candidates.scores):
             # Voting follows below, with earlier candidates too.
-            left, rows = suppress(
+            left, rows = nms.suppress(
                 candidates, len(self._names),
                 dataclasses.replace(settings, voting_threshold=0.0))
             picked = take(left, left.segments[:, 1] <= moment_seconds)
@@ -84,7 +78,7 @@ class OnlineNms:
                                           picked_score[stays])
             self._picked = joined([self._picked, picked])
             if settings.votes:
-                picked = picked._replace(segments=vote(
+                picked = picked._replace(segments=nms.vote(
                     picked.segments, self._voters.segments,
                     self._voters.scores, settings))
             final = sorted(detections(picked, self._names),
@@ -107,7 +101,7 @@ class OnlineNms:
                 not len(picked.scores)):
             return candidates
         iou = segment_iou(picked.segments[:, None], candidates.segments,
-                          length_epsilon=LENGTH_EPSILON)
+                          length_epsilon=nms.LENGTH_EPSILON)
         if settings.per_class:
             iou = np.where(picked.labels[:, None] == candidates.labels, iou, 0)
         if picked_score is not None:

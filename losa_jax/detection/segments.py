@@ -25,13 +25,12 @@ class Segments(NamedTuple):
     """Detected segments of windows or of a video.
 
     Attributes:
-      segments: [*b, m, 2], start and end, in tokens of the window (these may
-        reach beyond the video) or in seconds of the video.
-      scores: [*b, m] in (0, 1); 0 where not valid.
-      labels: [*b, m], class 0 .. k - 1.
-      valid: [*b, m], False on padding.
-      class_scores: [*b, m, k], the scores of all classes; None where they
-        are not kept.
+      segments: start and end, in tokens of the window (these may reach
+        beyond the video) or in seconds of the video.
+      scores: in (0, 1); 0 where not valid.
+      labels: class 0 .. k - 1.
+      valid: False on padding.
+      class_scores: of all classes; None where they are not kept.
     """
 
     segments: Float[AnyArray, "*b m 2"]
@@ -62,11 +61,9 @@ class Detection(NamedTuple):
 def segment_iou(first: Float[AnyArray, "*s 2"],
                 second: Float[AnyArray, "*s 2"], *,
                 length_epsilon: float = 0.0) -> Float[AnyArray, "*s"]:
-    """Returns the temporal IoU of segments, 0 where both are empty.
+    """Returns the temporal IoU of (start, end), 0 where both are empty.
 
-    Args:
-      first, second: start and end; the axes before them are broadcast.
-      length_epsilon: added to both lengths, but not to the intersection.
+    `length_epsilon` is added to both lengths, but not to the intersection.
     """
     return iou_of_times(first[..., 0], first[..., 1], second[..., 0],
                         second[..., 1], length_epsilon=length_epsilon)
@@ -75,10 +72,7 @@ def segment_iou(first: Float[AnyArray, "*s 2"],
 def iou_of_times(start: AnyArray, end: AnyArray, other_start: AnyArray,
                  other_end: AnyArray, *, length_epsilon: float = 0.0
                  ) -> AnyArray:
-    """Returns `segment_iou` where start and end are separate.
-
-    Args: numbers, or numpy or JAX arrays that broadcast.
-    """
+    """Returns `segment_iou` of numbers or arrays of starts and ends."""
     xp: Any = jnp if isinstance(start, jax.Array) else np
     shared = xp.maximum(
         xp.minimum(end, other_end) - xp.maximum(start, other_start), 0)
@@ -94,8 +88,8 @@ def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,
     Args:
       window: [m, ...] in tokens, on the host.
       grid: of the video's samples.
-      first_sample: index of the window's first sample in the video.
-      samples_per_token: samples from one token of the head to the next.
+      first_sample: at which the window starts.
+      samples_per_token: that one token of the head stands for.
 
     Returns:
       float32 seconds, cut to the video, without empty and invalid segments.
@@ -126,8 +120,7 @@ def joined(parts: list[Segments]) -> Segments:
     parts.clear()
     whole = []
     for field in fields:
-        whole.append(None if field[0] is None else field[0]
-                     if len(field) == 1 else np.concatenate(field))
+        whole.append(None if field[0] is None else np.concatenate(field))
         field.clear()
     return Segments(*whole)
 
@@ -135,12 +128,12 @@ def joined(parts: list[Segments]) -> Segments:
 def detections(segments: Segments, class_names: Sequence[str]
                ) -> list[Detection]:
     """Converts rows in seconds to detections with class names."""
-    every: list[Mapping[str, float] | None] = [None] * len(segments.scores)
-    if segments.class_scores is not None:
-        every = [dict(zip(class_names, row.tolist(), strict=True))
-                 for row in segments.class_scores]
+    every: Any = segments.class_scores
+    if every is None:
+        every = [None] * len(segments.scores)
     return [Detection(float(start), float(end), class_names[label],
-                      float(score), scores)
+                      float(score), None if scores is None else dict(zip(
+                          class_names, scores.tolist(), strict=True)))
             for (start, end), score, label, scores in zip(
                 segments.segments, segments.scores, segments.labels, every,
                 strict=True)]

@@ -41,12 +41,8 @@ def level_points(num_tokens: int, strides: Sequence[int],
                  regression_ranges: Sequence[tuple[float, float]]) -> Points:
     """Returns the points of a pyramid over `num_tokens` tokens.
 
-    Every level has a point at token 0 (ActionFormer, `use_offset=False`).
-
-    Args:
-      num_tokens: length of the finest grid.
-      strides: of the levels, in tokens.
-      regression_ranges: (smallest, largest) distance of each level, tokens.
+    Every level has a point at token 0 (ActionFormer, `use_offset=False`), a
+    stride in tokens and a range of (smallest, largest) distances in tokens.
 
     Raises:
       InputError: not one range for each level, or `num_tokens` is not a
@@ -62,15 +58,13 @@ def level_points(num_tokens: int, strides: Sequence[int],
             f"a window of {num_tokens} tokens is not a multiple of the strides "
             f"{uneven} of {len(strides)} levels: choose a multiple of "
             f"{math.lcm(*strides)}")
-    levels = []
-    for stride, (range_min, range_max) in zip(strides, regression_ranges,
-                                              strict=True):
-        time = np.arange(0, num_tokens, stride, dtype=np.float32)
-        levels.append((time, np.full_like(time, range_min),
-                       np.full_like(time, range_max),
-                       np.full_like(time, stride)))
-    return Points(*(np.concatenate(parts)
-                    for parts in zip(*levels, strict=True)))
+    times = [np.arange(0, num_tokens, stride, dtype=np.float32)
+             for stride in strides]
+    of_level = np.repeat(np.arange(len(times)), [*map(len, times)])
+    range_min, range_max = np.asarray(regression_ranges, np.float32).T
+    return Points(np.concatenate(times), range_min[of_level],
+                  range_max[of_level],
+                  np.asarray(strides, np.float32)[of_level])
 
 
 def assign_targets(points: Points, segments: Float[Array, "n 2"],
@@ -99,9 +93,8 @@ def assign_targets(points: Points, segments: Float[Array, "n 2"],
     start, end = segments[None, :, 0], segments[None, :, 1]
     left, right = time - start, end - time  # [p, n]
 
-    if center_radius is None:
-        inner_left, inner_right = left, right
-    else:
+    inner_left, inner_right = left, right
+    if center_radius is not None:
         middle = 0.5 * (start + end)
         reach = center_radius * stride
         inner_left = time - jnp.maximum(start, middle - reach)

@@ -4,11 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from losa_jax.detection.metrics import (
-    Predictions,
-    Truth,
-    match_predictions,
-)
+from losa_jax.detection.metrics import Predictions, Truth, match_predictions
 
 # For classes without actions or matches.
 DEFAULT_THRESHOLD = 0.5
@@ -21,10 +17,7 @@ def best_f1_thresholds(ground_truth: Truth, predictions: Predictions, *,
 
     The figures are those of the predictions with at least this score. A class
     without actions or without a match has the score 0.5 and an F1 of 0.
-
-    Args:
-      ground_truth, predictions, class_names: as in `evaluate_map`.
-      tiou_threshold: temporal IoU of a match.
+    Arguments are as in `evaluate_map`.
     """
     thresholds = {name: {"score": DEFAULT_THRESHOLD, "f1": 0.0,
                          "precision": 0.0, "recall": 0.0}

@@ -30,22 +30,15 @@ def evaluate_thumos(ground_truth: Truth, predictions: Predictions, *,
                     ) -> MapReport:
     """Scores predictions as the challenge did.
 
-    Args:
-      ground_truth, predictions, class_names, tiou_thresholds: as in
-        `metrics.evaluate_map`, but a threshold is exclusive. Predictions in
-        other videos are left out.
-      ambiguous: (start_seconds, end_seconds) of each video's Ambiguous
-        segments.
-
-    Raises:
-      InputError: no action at all.
+    Arguments and errors are those of `metrics.evaluate_map`, but a threshold
+    is exclusive, and predictions in other videos are left out. `ambiguous`
+    are (start_seconds, end_seconds) of each video's Ambiguous segments.
     """
-    shape = (len(class_names), len(tiou_thresholds))
-    precision = np.full(shape, np.nan)
+    precision = np.full((len(class_names), len(tiou_thresholds)), np.nan)
     actions_per_class = np.zeros(len(class_names), int)
     predictions_per_class = np.zeros(len(class_names), int)
     for k, name in enumerate(class_names):
-        scores, hits, counts = [], [], []
+        parts = []
         for video, actions in ground_truth.items():
             segments = [row[:2] for row in actions if row[2] == name]
             actions_per_class[k] += len(segments)
@@ -56,14 +49,15 @@ def evaluate_thumos(ground_truth: Truth, predictions: Predictions, *,
                 continue
             predicted = [row[:2] for row in rows]
             iou = _iou(segments, predicted)
-            hit = np.stack([_take(iou, tiou) for tiou in tiou_thresholds])
+            hits = np.stack([_take(iou, tiou) for tiou in tiou_thresholds])
             near = _iou(ambiguous.get(video, ()), predicted).any(axis=0)
-            scores.append(np.array([row.score for row in rows]))
-            hits.append(hit)
-            counts.append(hit | ~near)
+            parts.append((np.array([row.score for row in rows]), hits,
+                          hits | ~near))
         if actions_per_class[k]:
-            precision[k] = _precision(scores, hits, counts,
-                                      actions_per_class[k]) if scores else 0
+            precision[k] = _hit_precision(*(
+                np.concatenate(part, axis=-1) for part
+                in zip(*parts, strict=True))) if parts else 0
+            precision[k] /= actions_per_class[k]
     return make_report(
         class_names, tiou_thresholds, precision, actions_per_class,
         predictions_per_class, num_videos=len(ground_truth),
@@ -89,15 +83,14 @@ def _take(iou: np.ndarray, threshold: float) -> np.ndarray:
     return ~free
 
 
-def _precision(scores: list[np.ndarray], hits: list[np.ndarray],
-               counts: list[np.ndarray], num_actions: int) -> np.ndarray:
-    """Returns the mean precision at the hits, [thresholds]."""
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    values = []
-    for hit, counted in zip(np.concatenate(hits, 1)[:, order],
-                            np.concatenate(counts, 1)[:, order],
-                            strict=True):
-        hit = hit[counted]
+def _hit_precision(scores: np.ndarray, hits: np.ndarray, counted: np.ndarray
+                   ) -> np.ndarray:
+    """Returns the sum of the precision at the hits, [thresholds]."""
+    order = np.argsort(-scores, kind="stable")
+    sums = []
+    for hit, is_counted in zip(hits[:, order], counted[:, order],
+                               strict=True):
+        hit = hit[is_counted]
         precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-        values.append((precision * hit).sum() / num_actions)
-    return np.array(values)
+        sums.append((precision * hit).sum())
+    return np.array(sums)

@@ -11,12 +11,7 @@ import numpy as np
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.predictions import read_predictions
-from losa_jax.detection.bootstrap import (
-    Interval,
-    draw_videos,
-    interval,
-    map_draws,
-)
+from losa_jax.detection.bootstrap import draw_videos, interval, map_draws
 from losa_jax.inference.score_predictions import ground_truth
 from losa_jax.utils.run_files import (
     CONFIG_FILE,
@@ -53,13 +48,13 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
         row = [name, str(len(runs)), *_mean_and_spread(map(_map, runs))]
         if test_subset:
             row += _mean_and_spread(scored[name])
-        row += [_interval_text(interval(draws[name])), ""]
+        row += [_interval_text(*interval(draws[name])), ""]
         if name != first:
-            lead = interval(draws[name], draws[first])
+            low, high = interval(draws[name], draws[first])
             mean = statistics.mean(scored[name]) - statistics.mean(
                 scored[first])
-            mark = "" if lead.excludes_zero() else ", not significant"
-            row[-1] = f"{mean:+.1f} ({_interval_text(lead)}{mark})"
+            mark = "" if low > 0 or high < 0 else ", not significant"
+            row[-1] = f"{mean:+.1f} ({_interval_text(low, high)}{mark})"
         cost = _read(runs[0] / COST_FILE)
         rows.append([*row, f"{cost['trained_parameters']:,}",
                      f"{cost['step_temporary_bytes'] / 2**20:,.0f}",
@@ -84,8 +79,8 @@ def _mean_and_spread(values: Iterable[float]) -> list[str]:
             f"{max(values) - min(values):.2f}"]
 
 
-def _interval_text(bounds: Interval) -> str:
-    return f"{100 * bounds.low:.1f} .. {100 * bounds.high:.1f}"
+def _interval_text(low: float, high: float) -> str:
+    return f"{100 * low:.1f} .. {100 * high:.1f}"
 
 
 def _draws(run: Path, test_subset: str) -> np.ndarray:

@@ -11,11 +11,13 @@ import pytest
 
 from losa_jax.detection import nms
 from losa_jax.detection.decode import DecodeSettings, decode
-from losa_jax.detection.nms import NmsSettings, hard_nms, soft_nms, vote
+from losa_jax.detection.nms import NmsSettings, pick_greedily, vote
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import level_points
 from tests.detection.same_list import assert_same_list, stored_list
 
+soft_nms = functools.partial(pick_greedily, method="soft")
+hard_nms = functools.partial(pick_greedily, method="hard")
 # A level of four points and one of two.
 POINTS = level_points(4, (1, 2), ((0, 4), (4, 10000)))
 
@@ -365,14 +367,14 @@ def test_suppress_refuses_unknown_labels():
 
 def test_suppress_compiles_once_for_sizes_of_one_bucket():
     suppress(*random_segments(65), np.zeros(65, int), **OPTIONS)
-    before = nms.soft_nms._cache_size()
+    before = pick_greedily._cache_size()
     for count in (66, 100, 127, 128):
         suppress(*random_segments(count), np.zeros(count, int), **OPTIONS)
         suppress(*random_segments(count), np.ones(count, int),
                  **OPTIONS | {"sigma": 0.7, "min_score": 0.2})
-    assert nms.soft_nms._cache_size() == before
+    assert pick_greedily._cache_size() == before
     suppress(*random_segments(129), np.zeros(129, int), **OPTIONS)
-    assert nms.soft_nms._cache_size() == before + 1
+    assert pick_greedily._cache_size() == before + 1
 
 
 def test_voting_by_hand():

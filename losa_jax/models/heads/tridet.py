@@ -208,9 +208,7 @@ class TriDet(PyramidHead):
 
     def _detection_loss(self, *arrays: Any, **settings: Any
                         ) -> tuple[Array, losses.DetectionLosses]:
-        if not self.spec.trident:
-            return losses.detection_loss(*arrays, **settings)
-        return losses.per_class_detection_loss(
+        return losses.detection_loss(
             *arrays, iou_power=self.spec.iou_power, **settings)
 
 

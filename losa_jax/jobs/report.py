@@ -87,12 +87,6 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
         ranked[index] = ranked[index]._replace(page=dataclasses.replace(
             read_video_page(page),
             note="" if share is None else f"average mAP {100 * share:.1f} %"))
-    worst = min((one for one in ranked if one.average_map is not None),
-                key=lambda one: one.average_map or 0.0, default=None)
-    if worst is not None:
-        print(f"page of the worst video (average mAP "
-              f"{100 * (worst.average_map or 0.0):.1f} %): "
-              f"{page_path(report / 'videos', worst.title)}")
     diagnosis = diagnose(
         truth, predictions, class_names=class_names,
         tiou_thresholds=tiou_thresholds,
@@ -103,6 +97,12 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
         report / INDEX_FILE, title=title, scores=content, videos=ranked,
         diagnosis=dataclasses.asdict(diagnosis),
         diagnosis_folder=report / "diagnosis", facts=facts)
+    worst = min((one for one in ranked if one.average_map is not None),
+                key=lambda one: one.average_map or 0.0, default=None)
+    if worst is not None:
+        print(f"page of the worst video (average mAP "
+              f"{100 * (worst.average_map or 0.0):.1f} %): "
+              f"{page_path(report / 'videos', worst.title)}")
     return report / INDEX_FILE
 
 

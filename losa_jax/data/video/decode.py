@@ -23,20 +23,18 @@ from av.error import FFmpegError
 
 from losa_jax.data.records import EncodedVideo, VideoInfo
 from losa_jax.data.video.container import (
+    VideoDecodeError,
     damaged,
     error_reason,
     open_video,
     stamp_seconds,
 )
 from losa_jax.data.video.frame import DecodedFrame, is_planar, upright_rgb
-from losa_jax.errors import InputError
+
+__all__ = ["VideoDecodeError", "iterate_frames"]
 
 # Seeks to ever earlier key frames before decoding from the start.
 _SEEK_TRIES = 3
-
-
-class VideoDecodeError(InputError):
-    """A frame of a probed video cannot be decoded."""
 
 
 class _SkippedTooMuch(Exception):
@@ -77,18 +75,13 @@ def iterate_frames(path: Path | EncodedVideo,
             f"video has 0 to {info.frame_count - 1}")
     done = 0
     try:
-        try:
-            for frame in _frames(path, info, wanted, threads,
-                                 skip=skip_unneeded and info.is_timed):
-                yield frame
-                done += 1
-        except _SkippedTooMuch:
-            yield from itertools.islice(
-                _frames(path, info, wanted, threads, skip=False), done, None)
-    except VideoDecodeError:
-        raise
-    except InputError as error:  # deleted or replaced since it was probed
-        raise VideoDecodeError(str(error)) from error
+        for frame in _frames(path, info, wanted, threads,
+                             skip=skip_unneeded and info.is_timed):
+            yield frame
+            done += 1
+    except _SkippedTooMuch:
+        yield from itertools.islice(
+            _frames(path, info, wanted, threads, skip=False), done, None)
 
 
 def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
@@ -116,10 +109,10 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
         except FFmpegError as error:
             reason = error_reason(error)
     if done < len(wanted):
-        raise VideoDecodeError(str(damaged(
+        raise damaged(
             path, f"frame {wanted[done]} of {info.frame_count} (at "
             f"{(wanted[done] + 0.5) / info.fps:.2f} s) cannot be decoded",
-            reason)))
+            reason)
 
 
 def _stamped_frames(path: Path | EncodedVideo, moments: np.ndarray,

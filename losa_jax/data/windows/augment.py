@@ -17,7 +17,6 @@ from losa_jax.errors import InputError
 # Windows are decoded in parallel; more threads would compete for the cores.
 cv2.setNumThreads(1)
 
-TEST_RESIZES = ("short_crop", "squash")
 _GRAY = np.array([0.299, 0.587, 0.114])
 
 
@@ -32,7 +31,7 @@ def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
         return resize_frame(frame, size, size)
     if resize != "short_crop":
         raise InputError(f"config.augment.test_resize={resize!r}: choose one "
-                         f"of {', '.join(TEST_RESIZES)}")
+                         "of short_crop, squash")
     height, width, _ = frame.shape
     scale = size / min(height, width)
     height = max(size, round(height * scale))

@@ -19,16 +19,13 @@ FeatureStore = TapCache | FeatureFiles
 
 
 class FrameReader:
-    """Decodes windows of videos.
-
-    Attributes:
-      stream_threads: threads that a `WindowStream` reads test windows with.
-    """
+    """Decodes windows of videos."""
 
     def __init__(self, config: Any, cache: FrameCache | None = None):
         """Takes the whole config, and a cache of small sets of videos."""
         self._augment, self._window = config.augment, config.window
         self._cache = FrameCache(0.0) if cache is None else cache
+        # Threads that a `WindowStream` reads test windows with.
         self.stream_threads: int = config.data.num_threads
 
     def allocate(self, num_windows: int, num_samples: int) -> np.ndarray:

@@ -31,12 +31,8 @@ class Fault(NamedTuple):
 
 def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 ) -> list[Fault]:
-    """Returns the faults in a video's annotations, one a category.
-
-    Args:
-      video: with the segments as the file has them.
-      duration_seconds: of the video's file; None: the annotated duration.
-    """
+    """Returns the faults in a video's annotations as read, one a category;
+    `duration_seconds` is of its file, None: the annotated duration."""
     end = duration_seconds or video.duration_seconds
     frame_seconds = 1 / (video.fps or 25.0)
     details: dict[str, list[str]] = defaultdict(list)

@@ -24,13 +24,9 @@ from losa_jax.errors import InputError
 def load_video_scores(path: str | Path, class_names: Sequence[str],
                       video_ids: Sequence[str]
                       ) -> dict[str, dict[str, float]]:
-    """Returns {video id: {class: score}} of all the videos.
-
-    Raises:
-      InputError: an unreadable file, classes that are not among
-        `class_names`, videos without scores, or scores that are no
-        probabilities (negative, or not finite).
-    """
+    """Returns {video id: {class: score}} of all the videos; InputError for an
+    unreadable file, classes that are not among `class_names`, videos without
+    scores, or scores that are no probabilities (negative, or not finite)."""
     path = Path(path)
     table = (_read_untrimmednet(path) if path.suffix == ".npy"
              else _read_json_scores(path))

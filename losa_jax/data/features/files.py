@@ -30,11 +30,8 @@ class FeatureFiles:
 
     def __init__(self, settings: Any, resized_to: int = 0,
                  cache_gib: float = 0.0):
-        """
-        Args:
-          settings: the config section `features`.
-          resized_to: every video becomes so many features; 0: as they are.
-          cache_gib: memory for features that stay in it.
+        """Takes the config section `features`, the number of features that a
+        video is resized to (0: as they are), and memory for features.
 
         Raises:
           InputError: the folder or a setting is missing, or the folder's

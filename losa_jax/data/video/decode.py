@@ -169,10 +169,8 @@ def _decode_from(container: InputContainer, stream: av.VideoStream,
 
 def _decode_needed(packets: Iterator[av.Packet], stream: av.VideoStream,
                    moments: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Decodes the frames on screen at the moments and their references.
-
-    Only a decoder without threads obeys `skip_frame` packet by packet.
-    """
+    """Decodes the frames on screen at the moments and their references. (Only
+    a decoder without threads obeys `skip_frame` packet by packet.)"""
     ahead, needed = _needed_stamps(packets, stream, moments)
     due = collections.deque(sorted(needed))
     last = max(needed, default=0)
@@ -220,10 +218,8 @@ def _shown_at(frames: Iterable[tuple[float, av.VideoFrame]],
               ) -> Iterator[tuple[av.VideoFrame, int]]:
     """Yields the frames on screen at the moments, and at how many each is.
 
-    Args:
-      frames: (moment from which it is shown, frame), rising.
-      last_moment: when the last frame of the file appears; if `frames` end
-        earlier, some are lost. None: unknown.
+    Takes (moment from which it is shown, frame), rising. If these end before
+    `last_moment`, when the last frame of the file appears, some are lost.
     """
     done = 0
     current, since = None, -np.inf

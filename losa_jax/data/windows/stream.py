@@ -138,10 +138,8 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
         if total == start + length:
             yield Window(start, length, length), np.stack(kept)
             last_given, start = start, start + step
-    if not total:
-        return
     last = round_up(max(0, total - length), align)
-    if last > last_given:
+    if total and last > last_given:
         valid = min(length, total - last)
         frames = list(kept)[-valid:]
         frames += frames[-1:] * (length - valid)

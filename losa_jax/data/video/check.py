@@ -100,13 +100,11 @@ def check_each(videos: Sequence[AnnotatedVideo],
         except InputError as error:
             return BrokenVideo(video.video_id, str(error))
 
-    infos: dict[str, VideoInfo] = {}
-    broken: list[BrokenVideo] = []
-    for video, result in zip(videos, run(attempt, videos), strict=True):
-        if isinstance(result, BrokenVideo):
-            broken.append(result)
-        else:
-            infos[video.video_id] = result
+    results = list(run(attempt, videos))
+    broken = [one for one in results if isinstance(one, BrokenVideo)]
+    infos = {video.video_id: one for video, one
+             in zip(videos, results, strict=True)
+             if not isinstance(one, BrokenVideo)}
     report_broken(broken, len(videos), on_broken_video, bool(infos))
     return infos, broken
 

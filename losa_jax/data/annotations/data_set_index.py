@@ -1,7 +1,4 @@
-"""The index of a data set of `losa_jax.data.build`.
-
-TFDS stores it as metadata.json beside the records. Annotations and probed
-facts are read from it without opening a video.
+"""The index of a data set of `losa_jax.data.build`, metadata.json.
 
     {"format_version": 1, "embedded": true, "class_names": [...],
      "left_out": {video id: reason},

@@ -32,11 +32,8 @@ class FeatureFiles:
                  cache_gib: float = 0.0):
         """Takes the config section `features`, the number of features that a
         video is resized to (0: as they are), and memory for features.
-
-        Raises:
-          InputError: the folder or a setting is missing, or the folder's
-            record has other settings.
-        """
+        InputError if the folder or a setting is missing, or the folder's
+        record has other settings."""
         self._folder = Path(settings.folder)
         if not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "

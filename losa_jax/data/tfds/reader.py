@@ -23,11 +23,8 @@ class StoredVideos:
     """The videos of a data set."""
 
     def __init__(self, folder: str | Path):
-        """Opens --output of `losa_jax.data.build`, or the set in it.
-
-        Raises:
-          InputError: no finished data set, or one that could run code.
-        """
+        """Opens --output of `losa_jax.data.build`, or the set in it;
+        InputError without a finished one, or if it could run code."""
         self.path = find_data_set(folder)
         index = read_index(self.path)
         self.embedded: bool = index["embedded"]

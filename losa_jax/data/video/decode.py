@@ -53,8 +53,7 @@ def iterate_frames(path: Path | EncodedVideo,
     Args:
       path: the file, or its bytes.
       frame_indices: [f] indices that do not decrease.
-      info: the result of `probe_video`; its height and width are those of
-        every frame.
+      info: the result of `probe_video`; has the size of every frame.
       threads: of the decoder.
       skip_unneeded: do not decode frames that are neither asked for nor
         references of others. Holds the packets up to the last frame in

@@ -23,9 +23,8 @@ _GRAY = np.array([0.299, 0.587, 0.114])
 def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
     """Returns what testing sees of uint8 [H, W, 3]: uint8 [size, size, 3].
 
-    Args:
-      resize: "short_crop" scales the short side to `size` and crops the
-        center (AdaTAD); "squash" scales both sides.
+    "short_crop" scales the short side to `size` and crops the center
+    (AdaTAD); "squash" scales both sides.
     """
     if resize == "squash":
         return resize_frame(frame, size, size)

@@ -59,11 +59,8 @@ class GrowingFile:
 
 
 class LiveVideo:
-    """An open source of frames, at `fps` frames per second that it announces.
-
-    `grid` has its samples, as if it had no end; `seconds` is the length of
-    what has been read.
-    """
+    """An open source of `fps` frames per second, which it announces. `grid` is
+    endless; `seconds` is the length of what has been read."""
 
     def __init__(self, source: str, config: Any, *,
                  idle_seconds: float = 10.0):
@@ -71,10 +68,8 @@ class LiveVideo:
         (rtsp://...), or a file, for a whole config.
 
         A file that does not grow, or an address that is silent, for
-        `idle_seconds` has ended.
-
-        Raises:
-          InputError: it cannot be opened, or does not announce its rate.
+        `idle_seconds` has ended. InputError if it cannot be opened, or does
+        not announce its rate.
         """
         window = config.window
         if window.sampling == "resize":

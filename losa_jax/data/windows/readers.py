@@ -42,13 +42,9 @@ class FrameReader:
                         augmented: bool = True) -> Example:
         """Returns the encoder's inputs of a training window.
 
-        Args:
-          rng: draws the augmentation.
-          out: [f, size, size, 3] of `allocate`, where frames are written.
-          augmented: False gives the test view.
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
+        Frames are written into `out`, [f, size, size, 3] of `allocate`;
+        `rng` draws the augmentation, without which they are test views.
+        VideoDecodeError if one cannot be decoded.
         """
         assert out is not None
         frames, num_decoded = self._cache.frames(

@@ -1,7 +1,7 @@
 """Videos that fail while a run reads them.
 
-The `faults` of a training example list the videos that it replaces, as JSON
-of [video id, reason]. Only those of batches that a run has used are counted.
+The `faults` of a training example are JSON: [video id, reason] of the videos
+that it replaces. Only those of batches that a run has used are counted.
 """
 
 import json

@@ -124,10 +124,8 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
     """Yields the windows of `sampling.test_windows` before the end is known,
     with their samples [f, ...]; padding repeats the last real one.
 
-    Args:
-      samples: frames of one shape, in order.
-      length, step, align: samples of a window, from one window to the next,
-        and of which the first sample of a window is a multiple.
+    `length` is in samples, `step` from one window to the next; windows start
+    at multiples of `align`.
     """
     # Wherever the last window starts, the last `length` samples include it.
     kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)

@@ -33,13 +33,7 @@ if TYPE_CHECKING:  # exported folders run without the code of the model
 
 
 class Run(NamedTuple):
-    """A trained run.
-
-    Attributes:
-      model, state: on the mesh.
-      class_names: in label order.
-      which: checkpoint that was restored, "best" or "last".
-    """
+    """A trained run, on the mesh; `which` checkpoint it is, best or last."""
 
     model: "Model"
     state: "TrainState"
@@ -52,8 +46,7 @@ def load_run(workdir: Path, config: Any, mesh: "Mesh", *,
     """Loads a checkpoint with a backbone that reads videos.
 
     Raises:
-      InputError: there is no checkpoint, it does not fit the config, or it
-        reads features.
+      InputError: no checkpoint, or one of another config or of features.
     """
     from losa_jax.training.build import build_model
     from losa_jax.training.checkpoint import BEST, LAST, Checkpoints
@@ -96,9 +89,8 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
       num_threads: threads that decode; 0 keeps config.data.num_threads.
 
     Returns:
-      a `Localizer`. Called with the path of a video it returns a list of
-      `losa_jax.Detection`; its `class_names` and `thresholds` describe the
-      classes.
+      a `Localizer`, which maps the path of a video to a list of
+      `losa_jax.Detection`.
 
     Raises:
       InputError: the folder holds no finished run or one that reads features,

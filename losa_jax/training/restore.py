@@ -91,7 +91,7 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
 
 def run_facts(config: Any, class_names: Sequence[str], model: Model
               ) -> dict[str, Any]:
-    """Returns the facts by which a checkpoint tells its run."""
+    """Returns the facts that identify the run of a checkpoint."""
     sections = config.to_dict()
     return plain({
         "class_names": class_names,

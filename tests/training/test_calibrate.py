@@ -27,7 +27,7 @@ def started():
     return template, params, calibrate(template, params, batches), batches
 
 
-def test_channels_have_the_wanted_strength(started):
+def test_channels_have_the_requested_deviation(started):
     template, _, params, batches = started
     module = template.bind(params)
     clips = np.concatenate(batches)

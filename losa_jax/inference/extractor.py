@@ -40,10 +40,7 @@ class Extractor(NamedTuple):
 def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
     """Returns an extractor of one vector per clip, by the backbone alone.
 
-    Args:
-      config: of the backbone.
-      mesh: of the devices to use.
-      normalization: of pixels, "imagenet" or "zero_one" (divided by 255).
+    `normalization` of pixels is "imagenet" or "zero_one" (divided by 255).
 
     Raises:
       InputError: a key that does not fit the backbone.
@@ -52,8 +49,7 @@ def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
     if not spec.clip_pooling:
         raise InputError(
             f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
-            "gives no vector for a whole clip: set "
-            "--features=last")
+            "gives no vector for a clip: set --features=last")
     dtype = specs.compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)

@@ -73,15 +73,13 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
                 ) -> tuple[TrainState, str]:
     """Returns a run's checkpoint and which it is, `best` or `last`.
 
-    Without a best checkpoint it is the last.
-
     Raises:
       InputError: there is no checkpoint, or it is of another model.
     """
     fresh, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     checkpoints = Checkpoints(workdir)
     which = which if checkpoints.has_best() else LAST
-    # Before the arrays, whose errors would not name the setting.
+    # Before the arrays, whose errors would not name the key.
     same_facts(checkpoints.facts(), run_facts(config, class_names, model),
                MODEL_FACTS, workdir)
     state, _ = checkpoints.restore(which, fresh)

@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.inference.load import Run
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.ops.params import Tree, flatten, nest
 from losa_jax.training import specs
 from losa_jax.training.encoder import frozen_dtype, frozen_encoder
+from losa_jax.training.restore import Run
 from losa_jax.utils.xla_options import compiler_options
 
 

@@ -14,10 +14,9 @@ Four clocks run along one video:
                   ^       ^
     token coordinate 0.0  1.0: a token's coordinate is its middle
 
-A head's point t is at token coordinate t, as in ActionFormer, whose offset of
-half a clip (`0.5 * num_frames`) says the same.
-Differs from OpenTAD: its end-to-end recipes place token 0 at second 0 and
-sample frame `i * stride`; the half-token shift is then learned by the head.
+A head's point t is at token coordinate t, as in ActionFormer. Differs from
+OpenTAD, whose end-to-end recipes place token 0 at second 0 and sample frame
+`i * stride`; the head then learns the shift of half a token.
 """
 
 import dataclasses
@@ -73,12 +72,12 @@ class SampleGrid:
         Samples outside the video show its nearest frame, which pads a window
         that is longer than its video.
         """
-        middle = (np.asarray(sample_index) + 0.5) * self.frames_per_sample
+        sample_index = np.asarray(sample_index)
+        middle = (sample_index + 0.5) * self.frames_per_sample
         frames = np.floor(middle + 1e-6).astype(np.int64)
-        last_sample = self.num_samples - 1
-        frames = np.where(np.asarray(sample_index) > last_sample,
-                          self.frame_count - 1, frames)
-        return np.clip(frames, 0, self.frame_count - 1)
+        last_frame = self.frame_count - 1
+        frames = np.where(sample_index >= self.num_samples, last_frame, frames)
+        return np.clip(frames, 0, last_frame)
 
     def samples_from_seconds(self, seconds: np.ndarray) -> np.ndarray:
         """Returns sample coordinates: 0.0 is where sample 0 begins."""
@@ -97,10 +96,9 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
                 window_samples: int = 0) -> SampleGrid:
     """Returns the grid of one video under a sampling rule.
 
-    Args:
-      sampling: "stride" takes every `frame_stride`-th frame; "fps" takes
-        `sample_fps` samples per second at any frame rate; "resize" spreads
-        `window_samples` over the whole video (ActivityNet's recipe).
+    "stride" takes every `frame_stride`-th frame, "fps" takes `sample_fps`
+    samples per second at any frame rate, and "resize" spreads
+    `window_samples` over the whole video (ActivityNet's recipe).
 
     Raises:
       InputError: `sampling` is unknown or its number is not positive.
@@ -114,9 +112,9 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
         raise InputError(
             f"config.window.sampling={sampling!r} needs a positive "
             "frame_stride (stride), sample_fps (fps) or samples (resize)")
-    frames_per_sample = {"stride": float(number), "fps": fps / number,
-                         "resize": frame_count / number}[sampling]
-    return SampleGrid(fps, frame_count, frames_per_sample)
+    return SampleGrid(fps, frame_count, {
+        "stride": float(number), "fps": fps / number,
+        "resize": frame_count / number}[sampling])
 
 
 def feature_grid(fps: float, frame_count: int, num_features: int, *,
@@ -125,12 +123,9 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
     """Returns the grid of a file of features; a sample is one of them.
 
     Feature i stands for the middle of its clip, frame
-    i * stride_frames + clip_frames / 2 (ActionFormer).
-
-    Args:
-      resized_to: features are interpolated to so many, which then share the
-        whole stretch that the clips cover (ActionFormer's ActivityNet
-        recipe); 0 leaves them as they are.
+    i * stride_frames + clip_frames / 2 (ActionFormer). `resized_to` features,
+    interpolated from those of the file, share the whole stretch that the
+    clips cover (ActionFormer's ActivityNet recipe); 0 is no interpolation.
     """
     if resized_to:
         covered = (num_features - 1) * stride_frames + clip_frames
@@ -144,12 +139,10 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
 def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
                         first_sample: int,
                         samples_per_token: float) -> np.ndarray:
-    """Converts times to token coordinates of a window.
+    """Converts times of the video to token coordinates of a window.
 
-    Args:
-      seconds: any shape, seconds from the start of the video.
-      first_sample: the sample at which the window starts.
-      samples_per_token: samples that one token of the head stands for.
+    The window starts at `first_sample`. A token of the head stands for
+    `samples_per_token` samples.
     """
     samples = grid.samples_from_seconds(seconds) - first_sample
     return samples / samples_per_token - 0.5
@@ -172,8 +165,11 @@ def frame_span(start_seconds: float, end_seconds: float, fps: float,
 
 
 def clip_edges(num_samples: int, clip_samples: int) -> range:
-    """Returns the first samples of a window's clips; InputError if the window
-    does not hold whole clips."""
+    """Returns the first samples of a window's clips.
+
+    Raises:
+      InputError: the window does not hold whole clips.
+    """
     if num_samples % clip_samples:
         smaller = num_samples // clip_samples * clip_samples
         raise InputError(

@@ -30,11 +30,7 @@ from losa_jax.models.heads.actionformer import (
 )
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.training.optimizer import make_optimizer
-from losa_jax.training.state import create_state
-from losa_jax.training.step import (
-    EmaSettings,
-    make_train_step,
-)
+from losa_jax.training.step import create_state, make_train_step
 from losa_jax.utils.xla_options import CPU_OPTIONS
 from losa_jax.weights.head_names import from_public
 
@@ -285,7 +281,7 @@ def _our_step(model, channels, features, segments, labels):
         return WindowFeatures(last, jnp.zeros((0, *last.shape[:3], 0, 0, 1)))
 
     step = jax.jit(make_train_step(
-        encode, template, optimizer, EmaSettings(0.999, False)),
+        encode, template, optimizer, ema_decay=0.999, ema_warmup=False),
         donate_argnums=0, compiler_options=CPU_OPTIONS)
     state = create_state(trained, optimizer, 100.0, FeatureStatistics(
         jnp.zeros(channels), jnp.ones(channels)))

@@ -24,8 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.name = "quick"
     folder = "runs/quick_data"
     config.synthetic.folder = folder
-    config.synthetic.num_training = 200
-    config.synthetic.num_testing = 60
+    config.synthetic.num_training = 160
+    config.synthetic.num_testing = 50
     config.data.annotations = f"{folder}/untrimmed/annotations.json"
     config.data.videos = f"{folder}/untrimmed/videos"
     # Made by examples/pretrain_tiny_backbone.py.
@@ -52,16 +52,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.head.num_levels = 5
     config.head.attention_window = (9,)
     config.loss.initial_normalizer = 50.0
-    config.train.epochs = 20
-    config.train.schedule_epochs = 20
-    config.train.warmup_epochs = 2.0
+    config.train.epochs = 14
+    config.train.schedule_epochs = 14
+    config.train.warmup_epochs = 1.0
     config.train.learning_rate = 2e-3
     config.train.ema_decay = 0.99
     config.train.ema_warmup = True
-    config.train.evaluate_every_epochs = 10
-    config.train.evaluate_from_epoch = 10
+    # Once, after the last epoch.
+    config.train.evaluate_from_epoch = 14
     # Hundreds of small arrays: on a CPU a save costs as much as 40 steps.
-    config.train.checkpoint_every_epochs = 5
+    config.train.checkpoint_every_epochs = 7
     config.evaluate.nms_sigma = 0.5
     config.evaluate.max_detections = 200
     if variant == "ablation":

@@ -57,23 +57,23 @@ NUM_SCALE_CLIPS = 384
 CARD = """\
 # Tiny video transformer for rendered videos
 
-The frozen backbone of `configs/quick.py`: {parameters:,} parameters of
-VideoMAE's architecture (width {spec.width}, {spec.depth} blocks,
-{spec.heads} heads, patches of {spec.patch} x {spec.patch} pixels, tubelets of
-{spec.tubelet} frames), trained from scratch. It knows nothing but rendered
-videos: for videos of the world convert a public checkpoint (docs/weights.md).
+The frozen backbone of `configs/quick.py`: {parameters:,} parameters in
+VideoMAE's architecture (width {spec.width}, {spec.depth} blocks, \
+{spec.heads} heads, patches of
+{spec.patch} x {spec.patch} pixels, tubelets of {spec.tubelet} frames), \
+trained from scratch. It knows nothing but
+rendered videos: for real videos convert a public checkpoint (docs/weights.md).
 
-- Input: clips of {spec.clip_frames} frames at {fps:g} frames per second,
-  {size} x {size} pixels.
-- Data: {num_training:,} rendered trimmed clips of {num_classes} motions
+- Input: clips of {spec.clip_frames} frames at {fps:g} frames per second, \
+{size} x {size} pixels.
+- Data: {num_training:,} rendered trimmed clips of {spec.num_classes} motions
   (`losa_jax.data.synthetic`, seed {data_seed}; the quick start's videos have
-  seed 0). Nothing was recorded, nothing was downloaded.
-- Script: `{command}`
-- Seed: {seed}. {steps:,} steps of {batch_clips} clips, {minutes:.0f} minutes
-  on {device}.
-- Accuracy: {accuracy:.1f} % on {num_testing:,} other clips of the same kind
-  (chance: {chance:.1f} %).
-- Stored as {dtype}. Date: {date}. License: Apache-2.0, as the code.
+  seed 0). Nothing was recorded or downloaded.
+- Script: `python examples/pretrain_tiny_backbone.py`, {steps:,} steps of
+  {batch_clips} clips, seed {seed}, {minutes:.0f} minutes on the {device}.
+- Accuracy: {accuracy:.1f} % on {num_testing:,} other clips of the same \
+motions (chance: {chance:.1f} %).
+- Stored as float16, {date}. License: Apache-2.0, as the code.
 """
 
 
@@ -281,18 +281,12 @@ def main():
     save_source(source, SPEC, flat)
     (options.output / "README.md").unlink(missing_ok=True)
     convert_backbone(source, options.output, dtype="float16")
-    device = jax.devices()[0]
     (options.output / "README.md").write_text(CARD.format(
-        parameters=sum(leaf.size for leaf in flat.values()), spec=SPEC,
-        fps=SAMPLE_FPS, size=IMAGE_SIZE, num_training=options.num_training,
-        num_classes=SPEC.num_classes, data_seed=DATA_SEED,
-        command="python examples/pretrain_tiny_backbone.py "
-        f"--steps={options.steps}", seed=options.seed, steps=options.steps,
-        batch_clips=options.batch_clips, minutes=minutes,
-        device=f"{device.device_kind} ({jax.default_backend()})",
-        accuracy=accuracy, num_testing=options.num_testing,
-        chance=100 / SPEC.num_classes, dtype="float16",
-        date=datetime.date.today().isoformat()))
+        spec=SPEC, fps=SAMPLE_FPS, size=IMAGE_SIZE, data_seed=DATA_SEED,
+        parameters=sum(leaf.size for leaf in flat.values()),
+        device=jax.default_backend().upper(), minutes=minutes,
+        accuracy=accuracy, chance=100 / SPEC.num_classes,
+        date=datetime.date.today().isoformat(), **vars(options)))
     print(f"wrote {options.output}")
 
 

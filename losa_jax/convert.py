@@ -1,8 +1,8 @@
 """Weights in and out: python -m losa_jax.convert CHECKPOINT --output=DIR
 
     --inspect            print what the checkpoint is, write nothing
-    --verify             read a backbone back, compare every tensor with the
-                         checkpoint, and run a random clip
+    --verify             read a backbone back and compare every tensor with
+                         the checkpoint
     --dtype=NAME         float32, float16 or bfloat16; default: unchanged
     --heads, --frames, --image_size=H,W   what no tensor shows
     --no_ema             of a head's checkpoint, the weights themselves

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, NoReturn, TypeGuard
 
@@ -15,6 +15,13 @@ class InputError(Exception):
     The message names the file, entry or key and says what to do. The command
     lines print it without a traceback and exit with 1.
     """
+
+
+def listed(lines: Sequence[str], most: int = 20) -> str:
+    """Returns the first lines for a message, each indented, and the number of
+    the others."""
+    others = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "".join(f"\n  {line}" for line in [*lines[:most], *others])
 
 
 def check_choice(spec: object, name: str, known: Iterable[object]) -> None:

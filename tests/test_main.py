@@ -25,7 +25,7 @@ def _run(*flags):
      "--config.train.epochs=many: "),
     (["--config=configs/custom.py", "--config.adapter.tap_layers=a,b"],
      "--config.adapter.tap_layers=('a,b',): give numbers"),
-    (["--config=README.md"], "the recipe is no Python"),
+    (["--config=README.md"], "the recipe cannot be run as Python"),
     (["--config=configs/thumos.py:xl"], "the variants are g1536"),
     (["--config=configs/nope.py"], "configs/nope.py"),
     (["--config=configs/custom.py", "--workdir={folder}"],

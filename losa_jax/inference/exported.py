@@ -7,50 +7,35 @@
                          weights, frames and numbers of valid samples to
                          segments
 
-Reading needs neither the config nor the code of the model. Decoding is in the
-program. Suppression is not, because it joins all windows of a video and may
-be set without a new export.
+Reading needs neither the config nor the code of the model. NMS is not in the
+program, because it joins all windows of a video and may be set later.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax import export as jax_export
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.segments import Segments
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import atomic_folder
+from losa_jax.utils.atomic_write import atomic_folder, refuse_others
 from losa_jax.utils.xla_options import compiler_options
 
 FORMAT = "losa_jax export"
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE, PROGRAM_FILE = "weights.safetensors", "program.bin"
+# Arguments of `refuse_others`.
+CONTENT = "exported model", MANIFEST_FILE, WEIGHTS_FILE, PROGRAM_FILE
 PLATFORMS = ("cpu", "tpu", "cuda")
 _AGAIN = "copy the folder again, or export the run again"
-
-
-class ExportedModel(NamedTuple):
-    """A loaded folder.
-
-    Attributes:
-      manifest: of manifest.json: `class_names` in label order, `thresholds`
-        {class name: score}, `settings` (config sections `window`, `augment`,
-        `data` and `evaluate`), `files`.
-      predict_windows: {"frames": uint8 [b, f, size, size, 3],
-        "valid_samples": int32 [b]} to segments [b, m] in tokens of their
-        window, for any b; each new b is compiled.
-    """
-
-    manifest: dict[str, Any]
-    predict_windows: Callable[[Mapping[str, np.ndarray]], Segments]
 
 
 def is_exported(folder: str | Path) -> bool:
@@ -71,7 +56,7 @@ def write_exported(folder: Path, program: bytes,
     Raises:
       InputError: the folder holds other files, or cannot be written.
     """
-    refuse_others(folder)
+    refuse_others(folder, *CONTENT)
     with atomic_folder(folder, remedy="free space, or choose another "
                        "--output") as temporary:
         save_file({name: np.ascontiguousarray(array)
@@ -87,18 +72,15 @@ def write_exported(folder: Path, program: bytes,
             indent=1) + "\n", encoding="utf-8")
 
 
-def refuse_others(folder: Path) -> None:
-    """Raises InputError where a folder holds anything but an export."""
-    ours = {MANIFEST_FILE, WEIGHTS_FILE, PROGRAM_FILE}
-    names = ({path.name for path in folder.iterdir()} if folder.is_dir()
-             else {folder.name} if folder.exists() else set())
-    if names and not (MANIFEST_FILE in names and names <= ours):
-        raise InputError(f"{folder} exists and is no exported model: choose "
-                         "another --output")
-
-
-def load_exported(folder: str | Path) -> ExportedModel:
+def load_exported(folder: str | Path
+                  ) -> tuple[dict[str, Any], Callable[[Inputs], Segments]]:
     """Reads and checks an exported folder for the devices of this machine.
+
+    Returns:
+      the manifest: `class_names` in label order, `thresholds` {class name:
+      score}, `settings` (config sections `window`, `augment`, `data` and
+      `evaluate`), `files`; and the `predict_windows` of a `Localizer`, for
+      any batch size, each of which is compiled.
 
     Raises:
       InputError: the folder is no exported model, has another version, is
@@ -113,7 +95,11 @@ def load_exported(folder: str | Path) -> ExportedModel:
             f"{', '.join(manifest['platforms'])}, this is {platform}: export "
             "the run again with --platforms")
     for name, facts in manifest["files"].items():
-        _check_file(folder / name, facts)
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: is missing: {_AGAIN}")
+        if _checksum(folder / name) != facts["sha256"]:
+            raise InputError(f"{folder / name}: is damaged (its checksum is "
+                             f"not the manifest's): {_AGAIN}")
     try:
         program = jax_export.deserialize(
             bytearray((folder / PROGRAM_FILE).read_bytes()))
@@ -122,11 +108,7 @@ def load_exported(folder: str | Path) -> ExportedModel:
             f"{folder / PROGRAM_FILE}: this jax ({jax.__version__}) cannot "
             f"read a program of jax {manifest['jax']} ({error}): install "
             "that version, or export the run again") from error
-    try:
-        weights = jax.device_put(load_file(folder / WEIGHTS_FILE))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder / WEIGHTS_FILE}: cannot be read ({error})"
-                         f": {_AGAIN}") from error
+    weights = jax.device_put(load_file(folder / WEIGHTS_FILE))
     run = jax.jit(program.call, compiler_options=compiler_options())
 
     def predict_windows(inputs):
@@ -135,14 +117,11 @@ def load_exported(folder: str | Path) -> ExportedModel:
         return Segments(rows["segments"], rows["scores"], rows["labels"],
                         rows["alive"], rows.get("class_scores"))
 
-    return ExportedModel(manifest, predict_windows)
+    return manifest, predict_windows
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise InputError(f"{folder}: no exported model (no {MANIFEST_FILE}): "
-                         "make one with --mode=export")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
@@ -157,23 +136,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}: " + (
                 "update losa_jax" if version > FORMAT_VERSION
                 else "export the run again"))
-    missing = [key for key in ("class_names", "thresholds", "settings",
-                               "platforms", "files", "jax")
-               if key not in manifest]
-    missing += [name for name in (WEIGHTS_FILE, PROGRAM_FILE)
-                if name not in manifest.get("files", ())]
+    missing = {"class_names", "thresholds", "settings", "platforms", "files",
+               "jax"} - set(manifest)
+    missing |= {PROGRAM_FILE, WEIGHTS_FILE} - set(manifest.get("files", ()))
     if missing:
-        raise InputError(f"{path}: has no entry {', '.join(missing)}: "
-                         f"{_AGAIN}")
+        raise InputError(f"{path}: has no entry {', '.join(sorted(missing))}"
+                         f": {_AGAIN}")
     return manifest
-
-
-def _check_file(path: Path, facts: Mapping[str, Any]) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: is missing: {_AGAIN}")
-    if _checksum(path) != facts["sha256"]:
-        raise InputError(f"{path}: is damaged (its checksum is not the "
-                         f"manifest's): {_AGAIN}")
 
 
 def _checksum(path: Path) -> str:

@@ -1,16 +1,14 @@
 """Turns clips and windows of videos into feature vectors."""
 
-import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.distributed import sharding
@@ -24,28 +22,27 @@ from losa_jax.training.encoder import frozen_dtype, frozen_encoder
 from losa_jax.utils.xla_options import compiler_options
 
 
-@dataclasses.dataclass(frozen=True)
-class Extractor:
+class Extractor(NamedTuple):
     """How windows become features.
 
     Attributes:
-      spec: of the backbone.
-      width: channels of the features.
+      spec: of the backbone; its width is that of the features.
       encode: a batch of windows to a vector per clip [b, width] or per token
         [b, t, width].
       facts: for the record.
     """
 
     spec: BackboneSpec
-    width: int
     encode: Callable[[Inputs], jax.Array]
     facts: dict[str, Any]
 
 
 def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
-    """Returns an encoder of one vector a clip, by the backbone alone.
+    """Returns an extractor of one vector per clip, by the backbone alone.
 
     Args:
+      config: of the backbone.
+      mesh: of the devices to use.
       normalization: of pixels, "imagenet" or "zero_one" (divided by 255).
 
     Raises:
@@ -60,9 +57,12 @@ def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
     dtype = specs.compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)
+    pixels = _pixel_facts(spec)
+    if normalization == "zero_one":
+        pixels = {"normalization": "pixel / 255"}
 
-    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
-    def encode(frozen, clips):
+    def encode(frozen, batch):
+        clips = batch["frames"]
         if normalization == "zero_one":
             # Cancels the backbone's own normalization.
             clips = (clips.astype(jnp.float32) / 255
@@ -70,14 +70,8 @@ def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
                      + jnp.asarray(spec.pixel_mean))
         return template.bind(frozen).mean_features(clips, dtype)
 
-    sharded = NamedSharding(mesh, PartitionSpec("data"))
-
-    def encode_batch(inputs):
-        return encode(frozen, jax.device_put(inputs["frames"], sharded))
-
-    return Extractor(spec, spec.width, encode_batch, {
-        "pooling": spec.clip_pooling,
-        "pixels": pixel_facts(normalization, spec),
+    return Extractor(spec, _on_mesh(encode, mesh, frozen), {
+        "pooling": spec.clip_pooling, "pixels": pixels,
         "backbone": {"fingerprint": info.fingerprint, "source": info.source,
                      "dtype": config.backbone.dtype}})
 
@@ -88,56 +82,59 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     It is the input of the run's head, standardized and with adapters, or
     without a run the spatial mean of the backbone's last block.
     """
-    facts: dict[str, Any] = {}
+    dtype = config.backbone.dtype
+    arrays: tuple[Any, ...]
     if run is not None:
         model, state = run.model, run.state
         assert model.spec is not None  # files of features were refused
-        spec, encode, detector = model.spec, model.encode, model.detector
-        arrays: tuple = state.ema, state.statistics, model.frozen
-        facts["pooling"] = (spec.last_pooling
-                            + "; standardized, adapters added")
-        facts["backbone"] = {"fingerprint": model.fingerprint,
-                             "dtype": config.backbone.dtype}
-        facts["run"] = {"kind": config.adapter.kind, "step": int(state.step),
-                        "fingerprint": tree_fingerprint(state.ema)}
+        spec, encode = model.spec, model.encode
+        arrays = state.ema, state.statistics, model.frozen
+        facts = {"pooling": f"{spec.last_pooling}; standardized, adapters "
+                            "added",
+                 "backbone": {"fingerprint": model.fingerprint,
+                              "dtype": dtype},
+                 "run": {"kind": config.adapter.kind, "step": int(state.step),
+                         "fingerprint": _fingerprint(state.ema)}}
     else:
         spec, flat, info = specs.configured_backbone(config)
         specs.check_window(config, spec)
-        facts["pooling"] = spec.last_pooling
-        encoder = frozen_encoder(config, spec, flat, (), mesh)
-        encode, detector = encoder.encode, None
-        arrays = {}, None, encoder.frozen
-        facts["backbone"] = {"fingerprint": info.fingerprint,
-                             "source": info.source,
-                             "dtype": config.backbone.dtype}
+        frozen, encode = frozen_encoder(config, spec, flat, (), mesh)
+        arrays = {}, None, frozen
+        facts = {"pooling": spec.last_pooling,
+                 "backbone": {"fingerprint": info.fingerprint,
+                              "source": info.source, "dtype": dtype}}
 
-    facts["pixels"] = pixel_facts("imagenet", spec)
-
-    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
-    def rows(parameters, statistics, frozen, batch):
+    def encode_tokens(parameters, statistics, frozen, batch):
         valid = batch["valid_samples"]
         features = encode(frozen, parameters, {"frames": batch["frames"]},
                           valid, None)
-        if detector is None:
+        if run is None:
             return rearrange(features.last, "b n u c -> b (n u) c")
-        return detector.bind(parameters).fused(features, statistics, valid)[0]
+        detector = run.model.detector.bind(parameters)
+        return detector.fused(features, statistics, valid)[0]
+
+    return Extractor(spec, _on_mesh(encode_tokens, mesh, *arrays),
+                     facts | {"pixels": _pixel_facts(spec)})
+
+
+def _on_mesh(encode: Callable[..., jax.Array], mesh: Mesh, *arrays: Any
+             ) -> Callable[[Inputs], jax.Array]:
+    """Jits a function of (*arrays, batch) to one of a batch on the host."""
+    jitted = jax.jit(encode, compiler_options=compiler_options(mesh))
 
     def encode_batch(inputs):
-        batch = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
-        return rows(*arrays, batch)
+        return jitted(*arrays, sharding.put(
+            inputs, sharding.batch_shardings(inputs, mesh)))
 
-    return Extractor(spec, spec.width, encode_batch, facts)
+    return encode_batch
 
 
-def pixel_facts(normalization: str, spec: BackboneSpec) -> dict[str, Any]:
-    """Returns how pixels of 0 .. 255 are normalized."""
-    if normalization == "zero_one":
-        return {"normalization": "pixel / 255"}
+def _pixel_facts(spec: BackboneSpec) -> dict[str, Any]:
     return {"normalization": "(pixel - mean) / std",
             "mean": list(spec.pixel_mean), "std": list(spec.pixel_std)}
 
 
-def tree_fingerprint(tree: Tree) -> str:
+def _fingerprint(tree: Tree) -> str:
     """Returns the hexadecimal SHA-256 of a tree's names and values."""
     digest = hashlib.sha256()
     for name, leaf in sorted(flatten(tree).items()):

@@ -1,21 +1,18 @@
-"""Loads finished runs and exported folders.
+"""Loads finished runs and exported folders."""
 
-`load` returns a `Localizer` for either. `load_run` returns the model and state
-of a run, for jobs that do something else with it.
-"""
-
-import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from losa_jax.data.windows.batch import Inputs
+from losa_jax.detection.segments import Segments
 from losa_jax.detection.thresholds import DEFAULT_THRESHOLD
 from losa_jax.distributed import remote_workdir
 from losa_jax.errors import InputError
@@ -32,21 +29,18 @@ if TYPE_CHECKING:  # exported folders run without the code of the model
     from jax.sharding import Mesh
 
     from losa_jax.training.build import Model
-    from losa_jax.training.state import TrainState
+    from losa_jax.training.step import TrainState
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A trained run.
 
     Attributes:
-      config: with which the model was built.
       model, state: on the mesh.
       class_names: in label order.
       which: checkpoint that was restored, "best" or "last".
     """
 
-    config: Any
     model: "Model"
     state: "TrainState"
     class_names: tuple[str, ...]
@@ -77,13 +71,10 @@ def load_run(workdir: Path, config: Any, mesh: "Mesh", *,
     checkpoints = Checkpoints(workdir)
     class_names = tuple(checkpoints.facts()["class_names"])
     checkpoints.close()
-    building = config.copy_and_resolve_references()
-    # Only training uses the head's initialization and the cache.
-    building.head.checkpoint = building.data.cache = ""
-    model = build_model(building, len(class_names), mesh)
+    model = build_model(config, len(class_names), mesh, for_videos=True)
     state, which = restore_run(config, workdir, which, model, mesh,
                                class_names)
-    return Run(building, model, state, class_names, which)
+    return Run(model, state, class_names, which)
 
 
 def load(folder: str | Path, *, which: str = "best", backbone: str = "",
@@ -115,45 +106,38 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
         exported folder.
     """
     folder = Path(folder)
-    if is_exported(folder):
-        if backbone or which != "best":
-            raise InputError(
-                f"{folder}: an exported folder holds one checkpoint with its "
-                "backbone: leave out --backbone and --which, or name the "
-                "work directory of the run")
-        return _exported_localizer(folder, batch_windows, num_threads)
-    config = read_config(folder)
-    _override(config, batch_windows, num_threads)
-    if backbone:
-        config.backbone.checkpoint = backbone
-    return _run_localizer(folder, config, which)
-
-
-def _override(config: ConfigDict, batch_windows: int, num_threads: int
-              ) -> None:
-    if batch_windows:
-        config.evaluate.batch_windows = batch_windows
-        if "train" in config:  # not in an exported folder
-            config.train.batch_windows = batch_windows
-    if num_threads:
-        config.data.num_threads = num_threads
-
-
-def _exported_localizer(folder: Path, batch_windows: int, num_threads: int
-                        ) -> Localizer:
-    manifest, predict_windows = load_exported(folder)
-    config = ConfigDict(manifest["settings"])
-    _override(config, batch_windows, num_threads)
-    class_names = tuple(manifest["class_names"])
-    checksums = [manifest["files"][name]["sha256"]
-                 for name in (WEIGHTS_FILE, PROGRAM_FILE)]
-    return Localizer(config, class_names, manifest["thresholds"],
-                     identity_of(config, class_names, checksums),
+    exported = is_exported(folder)
+    if exported and (backbone or which != "best"):
+        raise InputError(
+            f"{folder}: an exported folder holds one checkpoint with its "
+            "backbone: leave out --backbone and --which, or name the "
+            "work directory of the run")
+    if exported:
+        manifest, predict_windows = load_exported(folder)
+        config = ConfigDict(manifest["settings"])
+        class_names = tuple(manifest["class_names"])
+        thresholds = manifest["thresholds"]
+        weights = [manifest["files"][name]["sha256"]
+                   for name in (WEIGHTS_FILE, PROGRAM_FILE)]
+    else:
+        config = read_config(folder)
+        config.backbone.checkpoint = backbone or config.backbone.checkpoint
+    config.evaluate.batch_windows = (
+        batch_windows or config.evaluate.batch_windows)
+    config.data.num_threads = num_threads or config.data.num_threads
+    if not exported:
+        config.train.batch_windows = batch_windows or config.train.batch_windows
+        class_names, weights, predict_windows = _open_run(
+            folder, config, which)
+        thresholds = read_thresholds(folder)
+    return Localizer(config, class_names, thresholds,
+                     identity_of(config, class_names, weights),
                      config.evaluate.batch_windows, predict_windows)
 
 
-def _run_localizer(workdir: Path, config: ConfigDict, which: str
-                   ) -> Localizer:
+def _open_run(workdir: Path, config: ConfigDict, which: str) -> tuple[
+        tuple[str, ...], list[Any], Callable[[Inputs], Segments]]:
+    """Returns classes, checksums of the weights, and `predict_windows`."""
     from losa_jax.distributed import sharding
     from losa_jax.training import build
     from losa_jax.weights.backbone_folder import FACTS_FILE
@@ -166,20 +150,17 @@ def _run_localizer(workdir: Path, config: ConfigDict, which: str
     # The devices of this machine, not those of training.
     config.mesh.data = config.mesh.clip = config.mesh.fsdp = 0
     mesh = build.build_mesh(config)
-    run = load_run(workdir, config, mesh, which=which)
-    parameters, statistics = run.state.ema, run.state.statistics
-    step = build.jit_predict_step(run.config, run.model, mesh)
+    model, state, class_names, _ = load_run(workdir, config, mesh,
+                                            which=which)
+    step = build.jit_predict_step(config, model, mesh)
 
     def predict_windows(inputs):
         batch = sharding.put(inputs, sharding.batch_shardings(inputs, mesh))
-        return step(parameters, statistics, run.model.frozen, batch)
+        return step(state.ema, state.statistics, model.frozen, batch)
 
-    weights = [run.model.fingerprint,
-               *map(_checksum, jax.tree.leaves((parameters, statistics)))]
-    return Localizer(
-        run.config, run.class_names, read_thresholds(workdir),
-        identity_of(run.config, run.class_names, weights),
-        run.config.evaluate.batch_windows, predict_windows)
+    checksums = [zlib.crc32(np.ascontiguousarray(leaf).data) for leaf
+                 in jax.tree.leaves((state.ema, state.statistics))]
+    return class_names, [model.fingerprint, *checksums], predict_windows
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -221,7 +202,3 @@ def identity_of(config: ConfigDict, class_names: Sequence[str],
              list(weights)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()
                           ).hexdigest()[:16]
-
-
-def _checksum(leaf: jax.Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(leaf).data)

@@ -1,8 +1,4 @@
-"""A finished model that localizes actions in videos.
-
-`losa_jax.inference.load` makes a `Localizer` from a run or from an exported
-folder; only `Localizer.predict_windows` differs between the two.
-"""
+"""A finished model that localizes actions in videos."""
 
 import contextlib
 import dataclasses
@@ -31,13 +27,7 @@ from losa_jax.inference.run_windows import (
 
 
 class VideoResult(NamedTuple):
-    """The result of one video.
-
-    Attributes:
-      video: as it was probed.
-      detections: all that NMS keeps, by descending score.
-      error: why there are no detections, where the video is not readable.
-    """
+    """What NMS keeps, by descending score, or why a video is not readable."""
 
     video: Video
     detections: list[Detection]
@@ -56,6 +46,9 @@ def _check_limits(threshold: float | None, top_k: int | None) -> None:
 @dataclasses.dataclass(frozen=True)
 class Localizer:
     """A model and the settings with which it is used on videos.
+
+    `losa_jax.load` makes one from a run or from an exported folder; only
+    `predict_windows` differs between the two.
 
     Attributes:
       config: of the run; sections `window`, `augment` (size, test_resize),
@@ -102,12 +95,11 @@ class Localizer:
         return self.shown(result.detections, threshold)
 
     def probe(self, path: str | Path, video_id: str = "") -> Video:
-        """Returns id, size, frame rate and samples of a video, for `many`.
+        """Returns the properties of a video, for `many`.
 
         Args:
           path: of the video.
-          video_id: its name in results; "" takes the file's name without
-            suffix.
+          video_id: its name in results; "" is the file's without suffix.
 
         Raises:
           InputError: the file is missing or damaged.
@@ -121,13 +113,7 @@ class Localizer:
               threshold: float | None = None) -> list[Detection]:
         """Returns the detections that reach the threshold, in their order.
 
-        Args:
-          detections: in any order.
-          threshold: lowest score, 0..1; None takes the threshold of each
-            class.
-
-        Raises:
-          InputError: `threshold` is out of range.
+        Arguments and errors are those of `__call__`.
         """
         _check_limits(threshold, None)
         return [one for one in detections if one.score >= (
@@ -144,14 +130,9 @@ class Localizer:
 
         Args:
           videos: of `probe`.
-          top_k: detections that NMS keeps at most in each video, 1 or more;
-            None takes config.evaluate.max_detections.
+          top_k: as of `__call__`.
           on_windows: called with the number of windows predicted since the
             last call.
-
-        Returns:
-          a generator of a `VideoResult` for each video; with an
-          `error` where the video is not readable to its end.
 
         Raises:
           InputError: `top_k` is out of range.

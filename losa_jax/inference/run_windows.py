@@ -1,14 +1,34 @@
-"""Runs a model over windows of videos, for all jobs that do so."""
+"""Runs a model over windows of videos, also over several processes."""
 
+import collections
+import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
+from losa_jax.data.records import Video
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.stream import VideoEnd, WindowBatch, WindowRow
+from losa_jax.data.windows.readers import WindowReader, test_rows
+from losa_jax.data.windows.sampling import test_windows_of
+from losa_jax.data.windows.stream import (
+    VideoEnd,
+    WindowBatch,
+    WindowRow,
+    WindowStream,
+)
 from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Segments, in_seconds, joined
+from losa_jax.distributed.global_batch import (
+    Lane,
+    lanes,
+    local_rows,
+    share_videos,
+)
 from losa_jax.errors import fields_as_keys
 from losa_jax.timeline import SampleGrid
 
@@ -17,7 +37,8 @@ def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
                 *, output_rows: Sequence[int] | None = None,
                 is_ahead: bool = True
                 ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
-    """Yields the step's output for each window, and the end of each video.
+    """Yields (window, its output on the host), and a `VideoEnd` after the
+    last window of a video.
 
     Args:
       step: a batch's inputs on the host to a pytree of arrays [b, ...]; may
@@ -25,12 +46,8 @@ def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
       batches: of a `WindowStream`.
       output_rows: rows of the output for the rows of the batch, where the
         output also has rows of other processes.
-      is_ahead: read the next batch while the device computes; False waits
+      is_ahead: reads the next batch while the device computes; False waits
         for each result, as live videos need it.
-
-    Yields:
-      (window, its output on the host), and a `VideoEnd` after the last window
-      of a video.
     """
     def finish(batch: WindowBatch, output: Any
                ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
@@ -43,24 +60,129 @@ def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
                                         output)
         yield from batch.ended
 
-    running: tuple[WindowBatch, Any] | None = None
+    running: collections.deque[tuple[WindowBatch, Any]] = collections.deque()
     for batch in batches:
-        started = (batch, step(batch.inputs) if batch.inputs else ())
-        if running is not None:
-            yield from finish(*running)
-        running = started
-        if not is_ahead:
-            yield from finish(*running)
-            running = None
-    if running is not None:
-        yield from finish(*running)
+        running.append((batch, step(batch.inputs) if batch.inputs else ()))
+        while len(running) > is_ahead:
+            yield from finish(*running.popleft())
+    while running:
+        yield from finish(*running.popleft())
+
+
+class SpreadWindows:
+    """Test windows of videos, in batches of this process's rows.
+
+    All processes run the same global batches, and each reads the windows of
+    the rows that its devices hold. Where the clips of a window are on several
+    processes, each of them reads the window.
+
+    Attributes:
+      output_rows: rows of the global batch that this process reads.
+      own_videos: numbers of the videos whose results this process keeps.
+      num_batches: batches with windows, the same in every process; a batch
+        without windows may follow.
+    """
+
+    def __init__(self, videos: Sequence[Video], reader: WindowReader,
+                 config: Any, mesh: Mesh, batch_windows: int):
+        """`batch_windows` are those of a global batch."""
+        self._windows_of = test_rows(reader, videos)
+        self._empty_window = reader.empty_window
+        self._num_threads = reader.stream_threads
+        windows = [test_windows_of(video, config) for video in videos]
+        self._lengths = [items[0].num_samples for items in windows]
+        every = lanes(mesh, batch_windows)
+        shares = share_videos([len(items) for items in windows], every)
+        process = jax.process_index()
+        self._lanes: list[tuple[Lane, list[int]]] = [
+            # By length, because each length is compiled once.
+            (lane, sorted(share, key=self._lengths.__getitem__))
+            for lane, share in zip(every, shares, strict=True)
+            if process in lane.holders]
+        self._plan = _plan(windows, every, shares)
+        self.num_batches = len(self._plan)
+        self.output_rows = local_rows(mesh, batch_windows)
+        self.own_videos = [number for lane, share in self._lanes
+                           if lane.holders[0] == process
+                           for number in share]
+
+    def __iter__(self) -> Generator[WindowBatch]:
+        with contextlib.ExitStack() as stack:
+            streams = [stack.enter_context(contextlib.closing(_planned(
+                iter(WindowStream(
+                    share, self._windows_of, batch_windows=len(lane.rows),
+                    num_threads=max(1, self._num_threads
+                                    // len(self._lanes)),
+                    # Processes that hold the same rows need one order.
+                    num_readers=None if len(lane.holders) == 1 else 1)),
+                self._plan, functools.partial(self._padding, len(lane.rows)))))
+                for lane, share in self._lanes]
+            yield from _joined(streams, [lane.rows for lane, _ in self._lanes])
+
+    def _padding(self, count: int, num_samples: int) -> WindowBatch:
+        """Returns a batch of `count` rows without a window."""
+        inputs = {name: np.zeros((count, *array.shape), array.dtype)
+                  for name, array in self._empty_window(num_samples).items()}
+        inputs["valid_samples"] = np.zeros(count, np.int32)
+        return WindowBatch(inputs, (None,) * count, ())
+
+
+def _plan(windows: Sequence[Sequence[Any]], every: Sequence[Lane],
+          shares: Sequence[Sequence[int]]) -> list[int]:
+    """Returns the samples of the windows of each global batch, ascending."""
+    batches: collections.Counter[int] = collections.Counter()
+    for lane, share in zip(every, shares, strict=True):
+        counts = collections.Counter(
+            window.num_samples for number in share
+            for window in windows[number])
+        # A union of counters has the larger count of each length.
+        batches |= collections.Counter({
+            length: -(-count // len(lane.rows))
+            for length, count in counts.items()})
+    return sorted(batches.elements())
+
+
+def _planned(stream: Generator[WindowBatch], plan: Sequence[int],
+             padding: Callable[[int], WindowBatch]) -> Generator[WindowBatch]:
+    """Yields the batches, with padding where fewer come than planned."""
+    end = WindowBatch({}, (), ())
+    with contextlib.closing(stream):
+        held = next(stream, end)
+        for num_samples in plan:
+            row = held.rows[0] if held.rows else None
+            if row is not None and row.window.num_samples == num_samples:
+                yield held
+                held = next(stream, end)
+            else:
+                yield padding(num_samples)
+        if held.rows:
+            raise RuntimeError("windows were read that were not planned: "
+                               f"{held.rows}")
+        # The ends of videos without a further window.
+        yield held
+
+
+def _joined(streams: Sequence[Iterable[WindowBatch]],
+            rows: Sequence[Sequence[int]]) -> Generator[WindowBatch]:
+    """Yields the batches of several lanes as one, rows in ascending order."""
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    order = np.argsort(np.concatenate(rows))
+    for parts in zip(*streams, strict=True):
+        inputs = {name: np.concatenate([part.inputs[name] for part in parts]
+                                       )[order] for name in parts[0].inputs}
+        every = [row for part in parts for row in part.rows]
+        yield WindowBatch(
+            inputs, tuple(every[at] for at in order) if inputs else (),
+            tuple(end for part in parts for end in part.ended))
 
 
 class VideoSegments:
     """Collects the segments of windows until their video ends."""
 
     def __init__(self, grids: Sequence[SampleGrid], window: Any):
-        """`grids` are the samples of each video, `window` the section."""
+        """`grids` are those of the videos, `window` is the config section."""
         self._grids = grids
         self._samples_per_token = window.samples / window.tokens
         self._parts: dict[int, list[Segments]] = {}
@@ -82,16 +204,12 @@ class VideoSegments:
 
 def nms_settings(evaluate: Any, max_kept: int | None = None) -> NmsSettings:
     """Returns the settings of NMS; `max_kept` replaces max_detections."""
-    with fields_as_keys(NmsSettings, "config.evaluate", method="nms",
-                        per_class="nms_per_class", sigma="nms_sigma",
-                        iou_threshold="nms_iou_threshold",
-                        min_score="nms_min_score",
-                        max_kept="max_detections"):
-        return NmsSettings(
-            method=evaluate.nms, per_class=evaluate.nms_per_class,
-            sigma=evaluate.nms_sigma,
-            iou_threshold=evaluate.nms_iou_threshold,
-            min_score=evaluate.nms_min_score,
-            max_kept=max_kept or evaluate.max_detections,
-            voting_threshold=evaluate.voting_threshold,
-            voting=evaluate.voting)
+    keys = {"method": "nms", "per_class": "nms_per_class",
+            "sigma": "nms_sigma", "iou_threshold": "nms_iou_threshold",
+            "min_score": "nms_min_score", "max_kept": "max_detections"}
+    with fields_as_keys(NmsSettings, "config.evaluate", **keys):
+        settings = NmsSettings(
+            voting_threshold=evaluate.voting_threshold, voting=evaluate.voting,
+            **{field: evaluate[key] for field, key in keys.items()})
+    return dataclasses.replace(settings,
+                               max_kept=max_kept or settings.max_kept)

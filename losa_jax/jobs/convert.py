@@ -13,7 +13,6 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones import family_of
 from losa_jax.utils.atomic_write import atomic_file
 from losa_jax.weights import backbone_folder, head_folder
-from losa_jax.weights.checkpoint_file import Tensor
 from losa_jax.weights.head_settings import head_settings
 from losa_jax.weights.name_table import (
     FAMILIES,
@@ -21,6 +20,7 @@ from losa_jax.weights.name_table import (
     expected_source,
 )
 from losa_jax.weights.open_checkpoint import checkpoint_spec, open_checkpoint
+from losa_jax.weights.torch_pickle import Tensor
 
 
 def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
@@ -51,23 +51,22 @@ def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
 def _print_tensors(tensors: Mapping[str, Tensor]) -> None:
     width = max(map(len, tensors))
     for name, tensor in tensors.items():
-        print(f"{name:<{width}}  {tensor.dtype.name:<9} "
-              f"{tuple(tensor.shape)}")
+        print(f"{name:<{width}}  {tensor.dtype.name:<9} {tensor.shape}")
 
 
 def convert(path: Path, output: Path, *, verify: bool = False,
             dtype: str | None = None, ema: bool = True,
             public_config: Path | None = None, **sizes: Any) -> None:
-    """Converts a checkpoint of a backbone or head.
+    """Converts a checkpoint of a backbone or head to a folder.
 
     Args:
       path: of the checkpoint.
       output: the folder to make.
-      verify: of a backbone, read back what was written and compare it.
-      dtype: of a backbone, the dtype to write; None keeps the checkpoint's.
-      ema: of a head, take the moving average.
+      verify: reads a backbone back and compares it.
+      dtype: of a backbone, see `convert_backbone`.
+      ema: of a head, takes the moving average.
       public_config: YAML file for what no tensor of a head shows.
-      sizes: what no tensor of a backbone shows: see `checkpoint_spec`.
+      sizes: of a backbone, see `checkpoint_spec`.
 
     Raises:
       InputError: not a checkpoint, or tensors that fit no parameter.
@@ -136,11 +135,8 @@ def _compare(path: Path, output: Path) -> int:
 
 
 def to_torch(folder: Path, output: Path) -> None:
-    """Writes a converted backbone in the layout of its public checkpoints.
-
-    Args:
-      folder: of the backbone.
-      output: a new file, .safetensors, or .pth where torch is installed.
+    """Writes a converted backbone in the layout of its public checkpoints,
+    as a new .safetensors file, or .pth where torch is installed.
 
     Raises:
       InputError: the file exists, or torch is missing.

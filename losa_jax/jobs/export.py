@@ -15,11 +15,7 @@ from jax import export as jax_export
 import losa_jax
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.inference.exported import (
-    PLATFORMS,
-    refuse_others,
-    write_exported,
-)
+from losa_jax.inference.exported import CONTENT, PLATFORMS, write_exported
 from losa_jax.inference.load import Run, load_run, read_thresholds
 from losa_jax.jobs.setup import start_log
 from losa_jax.models.detector import FeatureStatistics
@@ -28,6 +24,7 @@ from losa_jax.models.ops.params import flatten, nest
 from losa_jax.training.restore import plain
 from losa_jax.training.specs import decode_settings
 from losa_jax.training.step import make_predict_step
+from losa_jax.utils.atomic_write import refuse_others
 
 
 def export(config: Any, workdir: Path, *, output: Path | None = None,
@@ -48,7 +45,7 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
         raise InputError(f"--platforms={','.join(platforms)}: choose among "
                          f"{', '.join(PLATFORMS)}")
     folder = output or workdir / "export"
-    refuse_others(folder)
+    refuse_others(folder, *CONTENT)
     config = config.copy_and_resolve_references()
     # The clips of all windows of a batch are encoded side by side.
     chunk, batch = config.backbone.chunk_clips, config.evaluate.batch_windows
@@ -57,7 +54,9 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     run = load_run(workdir, config, mesh, which=which)
     start_log(workdir)
     weights = {name: np.asarray(jax.device_get(leaf)) for name, leaf
-               in flatten(_weights(run)).items()}
+               in flatten({
+                   "frozen": run.model.frozen, "trained": run.state.ema,
+                   "statistics": run.state.statistics._asdict()}).items()}
     program = _program(config, run, weights, tuple(platforms))
     thresholds = read_thresholds(workdir)
     write_exported(folder, program, weights, {
@@ -76,11 +75,6 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
           + ("" if thresholds else "; the run measured no thresholds"))
     print(f"python -m losa_jax.predict VIDEO --checkpoint={folder}")
     return folder
-
-
-def _weights(run: Run) -> dict[str, Any]:
-    return {"frozen": run.model.frozen, "trained": run.state.ema,
-            "statistics": run.state.statistics._asdict()}
 
 
 def _program(config: Any, run: Run, weights: dict[str, np.ndarray],

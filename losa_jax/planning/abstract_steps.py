@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from losa_jax.distributed import sharding
 from losa_jax.training import build
 from losa_jax.training.restore import fresh_state
-from losa_jax.training.state import tree_size
 
 # The schedule's length changes no shape.
 _STEPS_PER_EPOCH = 100
@@ -42,7 +42,7 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
     Raises:
       InputError: a key that does not fit.
     """
-    model = build.describe_model(config, num_classes, mesh)
+    model = build.build_model(config, num_classes, mesh, abstract=True)
     state, optimizer = fresh_state(config, model, mesh, _STEPS_PER_EPOCH)
     size = config.augment.size
 
@@ -68,4 +68,4 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
     evaluate = build.jit_predict_step(config, model, mesh).trace(
         state.ema, state.statistics, model.frozen, batch(
             config.evaluate.batch_windows, "frames", "valid_samples"))
-    return Steps(train, evaluate, tree_size(state.trained))
+    return Steps(train, evaluate, optax.tree.size(state.trained))

@@ -31,11 +31,7 @@ from losa_jax.training.encoder import (
     frozen_encoder,
     inside_backbone_encoder,
 )
-from losa_jax.training.step import (
-    EmaSettings,
-    make_predict_step,
-    make_train_step,
-)
+from losa_jax.training.step import make_predict_step, make_train_step
 from losa_jax.utils.xla_options import compiler_options
 from losa_jax.weights.head_folder import load_head
 from losa_jax.weights.name_table import expected_shapes
@@ -52,8 +48,8 @@ class Model:
       frozen: parameters of the backbone without gradient.
       fingerprint: hash of the backbone's weights.
       detector: template of adapter, fusion and head.
-      trained: their initial parameters; the trained part of the backbone is
-        under "backbone".
+      trained: their initial parameters, and those of the backbone that are
+        trained, under "backbone".
       tap_layers: blocks that the adapter reads.
     """
 
@@ -68,35 +64,31 @@ class Model:
     tap_layers: tuple[int, ...]
 
 
-def build_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
+def build_model(config: Any, num_classes: int, mesh: Mesh, *,
+                for_videos: bool = False, abstract: bool = False) -> Model:
     """Loads the frozen backbone and initializes the trained part.
+
+    Args:
+      config: of the run.
+      num_classes: of the head.
+      mesh: of the run.
+      for_videos: the model of a finished run, to use on videos: config.data.
+        cache and config.head.checkpoint, which training needs, are ignored.
+      abstract: `jax.ShapeDtypeStruct` leaves; no checkpoint is read.
 
     Raises:
       InputError: the backbone is missing or damaged, or a key does not fit.
     """
-    if config.features.folder:
-        return _assemble(config, None, {}, "features", num_classes, mesh)
-    spec, flat, info = specs.configured_backbone(config)
-    return _assemble(config, spec, flat, info.fingerprint, num_classes, mesh)
-
-
-def describe_model(config: Any, num_classes: int, mesh: Mesh) -> Model:
-    """Builds the model from sizes, with `jax.ShapeDtypeStruct` leaves."""
-    size = config.augment.size
-    with specs.backbone_keys(config):
-        spec = requested_spec(specs.backbone_request(config.backbone),
-                              clip_frames=config.window.clip_samples,
-                              image_size=(size, size))
-    # Views of one zero, which can be sliced like real arrays.
-    flat = {name: np.broadcast_to(np.zeros((), np.float32), shape)
-            for name, shape in expected_shapes(spec).items()}
-    return _assemble(config, spec, flat, "", num_classes, mesh, abstract=True)
-
-
-def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
-              fingerprint: str, num_classes: int, mesh: Mesh, *,
-              abstract: bool = False) -> Model:
+    spec: BackboneSpec | None = None
+    flat: dict[str, Any] = {}
+    fingerprint = "features"
+    if abstract:
+        spec, flat = _described_backbone(config)
+    elif not config.features.folder:
+        spec, flat, info = specs.configured_backbone(config)
+        fingerprint = info.fingerprint
     specs.check_window(config, spec)
+    cached = bool(config.data.cache) and not for_videos
     tap_layers: tuple[int, ...] = ()
     adapter_spec = None
     width, tubelet = config.features.width, 1
@@ -107,7 +99,7 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
     head_spec = specs.make_head_spec(
         config, in_width=width, num_classes=num_classes,
         # Saves memory beside a backbone that runs; the extra time is small.
-        remat=spec is not None and not config.data.cache)
+        remat=spec is not None and not cached)
     specs.check_tokens(config, head_spec)
 
     def build() -> Detector:
@@ -125,25 +117,35 @@ def _assemble(config: Any, spec: BackboneSpec | None, flat: dict[str, Any],
     if spec is None:
         encoder = feature_encoder()
     elif config.adapter.kind in inside_backbone.ADAPTER_TYPES:
-        encoder = inside_backbone_encoder(config, spec, flat, mesh,
-                                          abstract=abstract)
-        trained["backbone"] = encoder.trained
+        encoder, trained["backbone"] = inside_backbone_encoder(
+            config, spec, flat, mesh, abstract=abstract)
     else:
         encoder = frozen_encoder(
-            config, spec, flat, tap_layers if adapter_spec else (), mesh,
-            abstract=abstract)
-    if config.head.checkpoint and not abstract:
+            config, spec, {} if cached else flat,
+            tap_layers if adapter_spec else (), mesh, abstract=abstract)
+    if config.head.checkpoint and not (for_videos or abstract):
         trained["head"] = _converted_head(config.head.checkpoint,
                                           trained["head"], mesh)
     return Model(width, tubelet, spec, encoder.frozen, fingerprint,
                  Template(build), trained, encoder.encode, tap_layers)
 
 
+def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:
+    """Returns the spec that the config asks for, and views of one zero."""
+    size = config.augment.size
+    with specs.backbone_keys(config):
+        spec = requested_spec(specs.backbone_request(config.backbone),
+                              clip_frames=config.window.clip_samples,
+                              image_size=(size, size))
+    return spec, {name: np.broadcast_to(np.zeros((), np.float32), shape)
+                  for name, shape in expected_shapes(spec).items()}
+
+
 def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
-    """Loads a converted head with the parameters of a fresh one."""
+    """Loads a converted head with the shapes of a fresh one."""
     flat, facts = load_head(folder)
-    wanted = {name: leaf.shape for name, leaf in flatten(fresh).items()}
-    given = {name: array.shape for name, array in flat.items()}
+    wanted, given = ({name: leaf.shape for name, leaf in leaves.items()}
+                     for leaves in (flatten(fresh), flat))
     wrong = [f"{name}: {given.get(name, 'missing')}, the config's is "
              f"{wanted.get(name, 'missing')}"
              for name in sorted(wanted | given)
@@ -153,19 +155,19 @@ def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
             f"config.head.checkpoint={folder} does not fit the config's head "
             f"in {len(wrong)} parameters:\n  " + "\n  ".join(wrong[:8])
             + f"\nIts settings are {facts['settings']}")
-    tree = nest(flat)
-    return sharding.put(tree, jax.tree.map(
-        lambda leaf: sharding.replicated(mesh), tree))
+    return sharding.put(nest(flat), jax.tree.map(
+        lambda leaf: sharding.replicated(mesh), fresh))
 
 
 def jit_train_step(config: Any, model: Model,
                    optimizer: optax.GradientTransformation, state: Any,
                    mesh: Mesh) -> Any:
-    """Jits `make_train_step`; `state` or its description has the shardings."""
-    settings = EmaSettings(config.train.ema_decay, config.train.ema_warmup)
+    """Jits `make_train_step`; `state` has the shardings of the result."""
+    step = make_train_step(model.encode, model.detector, optimizer,
+                           ema_decay=config.train.ema_decay,
+                           ema_warmup=config.train.ema_warmup)
     return jax.jit(
-        make_train_step(model.encode, model.detector, optimizer, settings),
-        donate_argnums=0,
+        step, donate_argnums=0,
         # With other shardings than the input's the second step would
         # compile again.
         out_shardings=(sharding.of_leaves(state), sharding.replicated(mesh)),

@@ -2,12 +2,12 @@
 
 A checkpoint is a folder checkpoints/STEP with the train state, the position
 of the data iterator and a JSON of facts (classes, configuration, mAP). The
-frozen backbone is not saved: the facts hold its fingerprint. Files are written
-in the background; an incomplete checkpoint has a temporary name.
+frozen backbone is not saved, only its fingerprint among the facts.
 """
 
 import contextlib
 import json
+import operator
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,21 +16,22 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers
 
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
-from losa_jax.training.state import TrainState
+from losa_jax.training.step import TrainState
 
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
+_MAP_OF = operator.itemgetter("map")
 
 
 class _Manager(ocp.CheckpointManager):
-    """An Orbax manager that does not ask jax about preemption.
+    """An Orbax manager that leaves preemption to `processes.stop_reached`.
 
-    Processes agree on the step to stop at by the last step that each asked
-    about (`processes.stop_reached`); Orbax asks about an earlier one.
+    Orbax would ask jax about an earlier step than the training loop does.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -42,11 +43,12 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, alone: bool = False,
                  only_writer: bool = False):
-        """
+        """Opens or creates the folder.
+
         Args:
           workdir: of the run, the same folder for all its processes.
           alone: this process saves without the others of the run.
-          only_writer: remove what interrupted saves have left.
+          only_writer: removes what interrupted saves have left.
 
         Raises:
           InputError: the checkpoints have the layout of an older version.
@@ -59,28 +61,27 @@ class Checkpoints:
                 f"{root} was written by an older version of losa_jax (it has "
                 f"folders {LAST} and {BEST}), which this version cannot read: "
                 "choose another --workdir, or use the older version")
+        who = ocp.options.MultiprocessingOptions()
         if alone:  # Orbax creates folders only for all processes together.
             root.mkdir(parents=True, exist_ok=True)
             who = ocp.options.MultiprocessingOptions(
                 active_processes={jax.process_index()},
                 primary_host=jax.process_index(),
                 barrier_sync_key_prefix="alone")
-        else:
-            who = ocp.options.MultiprocessingOptions()
         self._manager = _Manager(
             root, handler_registry=_handlers(who),
             options=ocp.CheckpointManagerOptions(
-                best_fn=_map_of,
+                best_fn=_MAP_OF,
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([
                     checkpoint_managers.LatestN(_NUM_LATEST),
                     checkpoint_managers.BestN(
-                        get_metric_fn=_map_of, n=1,
+                        get_metric_fn=_MAP_OF, n=1,
                         keep_checkpoints_without_metrics=False)]),
                 create=not alone, cleanup_tmp_directories=only_writer,
                 async_options=ocp.AsyncOptions(
                     barrier_sync_fn=self._barrier(who),
-                    # Runs before the checkpoint gets its final name, so that
-                    # no restored step lacks its metrics.
+                    # Before the checkpoint gets its final name, so that no
+                    # restored step lacks its metrics.
                     post_finalization_callback=lambda:
                         remote_workdir.copy_back(workdir),
                     create_directories_asynchronously=False),
@@ -88,19 +89,16 @@ class Checkpoints:
 
     def _barrier(self, who: ocp.options.MultiprocessingOptions
                  ) -> ocp.multihost.BarrierSyncFn:
-        """Returns the barrier of the threads that write.
-
-        After a failed write, Orbax waits here for the other processes, which
-        wait for this one elsewhere, for 20 minutes: the failure ends the wait.
-        """
+        """Returns the barrier of the threads that write."""
         wait = ocp.multihost.get_barrier_sync_fn(
             processes=who.active_processes)
 
         def barrier(*, key: str, timeout_ms: int) -> None:
             failure = sys.exception()
-            in_background = (threading.current_thread()
-                             is not threading.main_thread())
-            if failure is not None and in_background:
+            thread = threading.current_thread()
+            # After a failed write Orbax would wait here 20 minutes for the
+            # other processes, which wait elsewhere.
+            if failure is not None and thread is not threading.main_thread():
                 self._failure = failure
                 raise failure
             wait(key=key, timeout_ms=timeout_ms)
@@ -126,8 +124,8 @@ class Checkpoints:
           step: later than those of other checkpoints.
           state: may be donated as soon as this returns.
           facts: JSON.
-          iterator: has `get_state`, whose result is JSON.
-          best_map: average mAP 0..1, where it is the highest so far.
+          iterator: its `get_state` returns JSON.
+          best_map: average mAP 0..1, if it is the highest so far.
 
         Raises:
           InputError: this save or the one before failed.
@@ -160,7 +158,7 @@ class Checkpoints:
         try:
             yield
         except BaseException as error:
-            # A lost process would be waited for.
+            # Orbax would wait for a lost process.
             if not processes.is_loss(error):
                 self.wait()
             raise
@@ -195,7 +193,7 @@ class Checkpoints:
         Args:
           which: LAST or BEST.
           like: a state with the shapes, dtypes and shardings to restore.
-          iterator: has `set_state`, which gets the saved position.
+          iterator: its `set_state` gets the saved position.
 
         Raises:
           InputError: there is no checkpoint, or it does not fit the model.
@@ -225,22 +223,17 @@ class Checkpoints:
             args=ocp.args.Composite(facts=ocp.args.JsonRestore()))["facts"]
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for the background and closes the manager."""
         self.wait()
         self._manager.close()
-
-
-def _map_of(metrics: dict[str, float]) -> float:
-    return metrics["map"]
 
 
 def _handlers(who: ocp.options.MultiprocessingOptions
               ) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     """Returns handlers by which one device writes each small array.
 
-    By default each device that holds an array writes a slice of it, which
-    compiles a program for each shape of slice: for a state of small arrays on
-    eight devices 10 s in place of 0.5 s.
+    By default each device writes a slice, and each shape of slice is compiled:
+    for a state of small arrays on eight devices 10 s instead of 0.5 s.
     """
     arrays = ocp.type_handlers.ArrayHandler(
         primary_host=who.primary_host,
@@ -259,20 +252,14 @@ def same_facts(saved: dict[str, Any], now: dict[str, Any],
                keys: tuple[str, ...], workdir: Path,
                remedy: str = "choose another --workdir") -> None:
     """Raises InputError where a resumed run would be another run."""
-    changed = [line for key in keys
-               for line in _changes(key, saved.get(key), now.get(key))]
+    old, new = (flatten_dict({key: facts.get(key) for key in keys}, sep=".")
+                for facts in (saved, now))
+    changed = [f"  {name}: saved {json.dumps(old.get(name))}, "
+               f"now {json.dumps(new.get(name))}"
+               for name in dict.fromkeys((*old, *new))
+               if old.get(name) != new.get(name)]
     if changed:
         raise InputError(
             f"{workdir} holds a run with other settings:\n"
             + "\n".join(changed)
             + f"\nresume with the same settings, or {remedy}")
-
-
-def _changes(name: str, saved: Any, now: Any) -> list[str]:
-    """Returns a line for each entry that differs, in nested sections."""
-    if isinstance(saved, dict) and isinstance(now, dict):
-        return [line for key in dict.fromkeys((*saved, *now))
-                for line in _changes(f"{name}.{key}", saved.get(key),
-                                     now.get(key))]
-    return [] if saved == now else [
-        f"  {name}: saved {json.dumps(saved)}, now {json.dumps(now)}"]

@@ -1,13 +1,4 @@
-"""Prefetches batches to the devices and measures the time spent waiting.
-
-`DataClock.metrics` gives for each log interval:
-
-- seconds_per_step: without evaluation and checkpoints.
-- data_wait_share: share of the time in which the loop waited for a batch.
-- decoded_frames_per_second: video frames decoded for the batches used.
-- redrawn_windows: windows replaced because their video could not be read
-  (data.on_broken_video=skip); only if there were any.
-"""
+"""Prefetches batches to the devices and measures the time spent waiting."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +12,7 @@ from losa_jax.data.windows.batch import HOST_KEYS, Batch
 from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
 from losa_jax.training.specs import FROZEN_TYPES
 
-# Share of waiting from which the run says what would help.
+# Share of waiting from which advice is printed.
 BOTTLENECK_SHARE = 0.3
 
 
@@ -47,7 +38,12 @@ class DataClock:
         self._redrawn += redrawn_windows
 
     def metrics(self, num_steps: int) -> dict[str, float]:
-        """Returns the interval's metrics and starts the next interval."""
+        """Returns the metrics of an interval and starts the next one.
+
+        They are seconds_per_step, without evaluation and checkpoints;
+        data_wait_share of the time; decoded_frames_per_second; and
+        redrawn_windows, those replaced because their video was not readable.
+        """
         seconds = max(time.perf_counter() - self._started, 1e-9)
         metrics = {"seconds_per_step": seconds / num_steps,
                    "data_wait_share": self._waited / seconds,

@@ -3,9 +3,8 @@
 Trained parameters, norms and biases are float32 in any compute dtype.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +28,8 @@ from losa_jax.models.ops.params import Tree, nest
 from losa_jax.models.ops.taps import shape_tap
 from losa_jax.training import specs
 
-# (frozen, trained, inputs, valid_samples, key) to the windows' features:
-# `inputs` is of `encoder_inputs`, `trained` the whole trained tree, and key
-# None means evaluation.
+# (frozen, trained, inputs, valid_samples, key) to features: `inputs` is of
+# `encoder_inputs`, `trained` the whole tree, key None means evaluation.
 Encode = Callable[[Tree, Tree, dict, jax.Array | None, jax.Array | None],
                   WindowFeatures]
 
@@ -41,19 +39,11 @@ def encoder_inputs(batch: dict) -> dict:
     return {name: batch[name] for name in INPUT_KEYS if name in batch}
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoder:
-    """How windows become features.
-
-    Attributes:
-      frozen: parameters without gradient, on the mesh.
-      trained: parameters under "backbone" in the trained tree, on the mesh;
-        empty where the backbone is frozen.
-      encode: see `Encode`.
+class Encoder(NamedTuple):
+    """Parameters without gradient, on the mesh, and how to encode with them.
     """
 
     frozen: Tree
-    trained: Tree
     encode: Encode
 
 
@@ -64,20 +54,17 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     """Returns the encoder of a frozen backbone.
 
     Args:
-      flat: parameters of the backbone by name.
+      flat: parameters of the backbone by name; none to read cached features.
       tap_layers: blocks that the adapter reads; () for none.
-      raw_taps: return every patch of the blocks; None asks the adapter.
+      raw_taps: returns every patch of the blocks; None asks the adapter.
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = specs.compute_dtype(config.backbone.dtype)
-    if config.data.cache:  # holds the backbone's features
-        flat = {}
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype),
                                      abstract=abstract)
     template = backbone_template(spec)
     shards, place = sharding.clip_placement(mesh, specs.window_clips(config))
     raw_taps = specs.reads_raw_taps(config) if raw_taps is None else raw_taps
-    tap_norm = not raw_taps
     grid = None if raw_taps else specs.tap_grid(config, spec) or None
 
     def cached_taps(inputs):
@@ -85,10 +72,10 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             taps = rearrange(inputs["taps"], "b k ... -> k b ...")
             return taps.astype(dtype)
         # The blocks' patches, from which any grid is made.
+        b, k, n = inputs["raw_taps"].shape[:3]
         taps = rearrange(inputs["raw_taps"],
                          "b k n u h w c -> (k b n) u h w c").astype(dtype)
-        taps = shape_tap(taps, grid, tap_norm, spec.norm_epsilon)
-        b, k, n = inputs["raw_taps"].shape[:3]
+        taps = shape_tap(taps, grid, not raw_taps, spec.norm_epsilon)
         return rearrange(taps, "(k b n) ... -> k b n ...", k=k, b=b, n=n)
 
     def encode(frozen, trained, inputs, valid_samples, key):
@@ -97,28 +84,30 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             return WindowFeatures(inputs["last"], cached_taps(inputs))
         return encode_windows(
             template.bind(frozen), inputs["frames"], taps=tap_layers,
-            tap_grid=grid, tap_norm=tap_norm,
+            tap_grid=grid, tap_norm=not raw_taps,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=shards, clip_sharding=place)
 
-    return Encoder(frozen, {}, encode)
+    return Encoder(frozen, encode)
 
 
 def feature_encoder() -> Encoder:
     """Returns the encoder of features from files."""
     def encode(frozen, trained, inputs, valid_samples, key):
         del frozen, trained, valid_samples, key
-        last = inputs["last"]
-        b, n, u, c = last.shape
-        return WindowFeatures(last, jnp.zeros((0, b, n, u, 0, 0, c)))
+        b, n, u, c = inputs["last"].shape
+        return WindowFeatures(inputs["last"],
+                              jnp.zeros((0, b, n, u, 0, 0, c)))
 
-    return Encoder({}, {}, encode)
+    return Encoder({}, encode)
 
 
 def inside_backbone_encoder(config: Any, spec: BackboneSpec,
                             flat: dict[str, Any], mesh: Mesh, *,
-                            abstract: bool = False) -> Encoder:
-    """Returns the encoder with trained parts: adapter types `tia` and `full`.
+                            abstract: bool = False) -> tuple[Encoder, Tree]:
+    """Returns the encoder with trained parts, and these parts on the mesh.
+
+    Adapter types are `tia` and `full`; arguments as of `frozen_encoder`.
 
     Raises:
       InputError: the backbone is not a VideoMAE.
@@ -158,7 +147,7 @@ def inside_backbone_encoder(config: Any, spec: BackboneSpec,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=shards, clip_sharding=place)
 
-    return Encoder(frozen, trained, encode)
+    return Encoder(frozen, encode), trained
 
 
 def frozen_dtype(dtype: DTypeLike) -> Callable[[Any], Any]:

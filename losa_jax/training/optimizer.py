@@ -16,12 +16,11 @@ def learning_rate_schedule(base: float, warmup_steps: int,
     """Returns a linear warm-up from 0, followed by a cosine to 1e-8.
 
     This is ActionFormer's schedule
-    (github.com/happyharrycn/actionformer_release) in closed form: with W
-    warm-up steps, lr(t) = base t / (W - 1) below W.
+    (github.com/happyharrycn/actionformer_release) in closed form.
 
     Args:
       base: peak learning rate.
-      warmup_steps: W.
+      warmup_steps: the rate of step t is base t / (warmup_steps - 1) before.
       total_steps: of the whole schedule; a run may stop earlier.
     """
     def schedule(step):
@@ -33,13 +32,6 @@ def learning_rate_schedule(base: float, warmup_steps: int,
         return jnp.where(step < warmup_steps, warm, cool)
 
     return schedule
-
-
-def parameter_paths(params: Any) -> Any:
-    """Returns a tree of each leaf's path, as "adapter/taps/kernel"."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path, simple=True,
-                                             separator="/"), params)
 
 
 def decays(path: str) -> bool:
@@ -66,14 +58,13 @@ def make_optimizer(schedule: optax.Schedule, params: Any, *,
       decay_factors: the same for the weight decay.
       second_moment_decay: Adam's b2.
     """
-    paths = parameter_paths(params)
-
     def factor(factors: dict[str, float], path: str) -> float:
-        for pattern, value in factors.items():
-            if re.search(pattern, path):
-                return value
-        return 1.0
+        return next((value for pattern, value in factors.items()
+                     if re.search(pattern, path)), 1.0)
 
+    paths = jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True,
+                                             separator="/"), params)
     rates = jax.tree.map(lambda path: factor(rate_factors, path), paths)
     decay = jax.tree.map(
         lambda path: weight_decay * factor(decay_factors or {}, path)

@@ -1,4 +1,4 @@
-"""The state that a run starts from, and the facts that identify the run."""
+"""Creates and restores training states, with the facts that name a run."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import optimizer
 from losa_jax.training.build import Model
 from losa_jax.training.checkpoint import LAST, Checkpoints, same_facts
-from losa_jax.training.state import TrainState, create_state
+from losa_jax.training.step import TrainState, create_state
 
 # Facts that must be equal for a checkpoint to fit the model ...
 MODEL_FACTS = ("class_names", "backbone", "tap_layers", "model", "window")
@@ -35,19 +35,19 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
                 ) -> tuple[TrainState, optax.GradientTransformation]:
     """Returns the state at step 0, on the mesh, and the optimizer.
 
-    The feature statistics are mean 0 and deviation 1. Where the model is only
-    described, the state's leaves are `jax.ShapeDtypeStruct`.
+    The feature statistics are mean 0 and deviation 1. Of a described model,
+    the leaves are `jax.ShapeDtypeStruct`.
     """
     train, adapter = config.train, config.adapter
+    adapters = r"^(adapter|backbone/adapters)/"
     transformation = optimizer.make_optimizer(
         run_schedule(train, steps_per_epoch), model.trained,
         weight_decay=train.weight_decay, gradient_clip=train.gradient_clip,
         rate_factors={
             r"^adapter/.*gate/gate$": adapter.gate_learning_rate_factor,
-            r"^(adapter|backbone/adapters)/": adapter.learning_rate_factor,
+            adapters: adapter.learning_rate_factor,
             r"^backbone/": adapter.backbone_learning_rate_factor},
-        decay_factors={
-            r"^(adapter|backbone/adapters)/": adapter.weight_decay_factor})
+        decay_factors={adapters: adapter.weight_decay_factor})
 
     def create(trained):
         statistics = FeatureStatistics(jnp.zeros(model.width),
@@ -102,13 +102,10 @@ def run_facts(config: Any, class_names: Sequence[str], model: Model
         "model": {"adapter": sections["adapter"], "head": sections["head"],
                   "size": config.augment.size,
                   "dtype": config.backbone.dtype},
-        "window": sections["window"],
-        "train": sections["train"],
-        "loss": sections["loss"],
-        "augment": sections["augment"],
         "data": {"train_subset": config.data.train_subset,
                  "cached": bool(config.data.cache)},
-        "seed": config.seed,
+        **{name: sections[name] for name in (
+            "window", "train", "loss", "augment", "seed")},
     })
 
 

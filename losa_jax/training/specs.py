@@ -55,8 +55,7 @@ def check_backbone(backbone: Any, spec: BackboneSpec) -> None:
     else:
         wanted = {key: value for key, value in asked.items() if value}
     for key, value in wanted.items():
-        actual = (family_of(spec) if key == "family"
-                  else getattr(spec, key, None))
+        actual = {"family": family_of(spec), **vars(spec)}.get(key)
         if actual != value:
             raise InputError(
                 f"config.backbone asks for {key}={value} ("
@@ -127,13 +126,11 @@ def check_tokens(config: Any, head_spec: Any) -> None:
 def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
     """Returns the indices of the blocks that the adapter reads, ascending.
 
-    These are `tap_layers` or, without any, `num_taps` evenly spaced blocks of
-    the last half, with the last block among them (0: all of that half).
+    Without `tap_layers` these are `num_taps` evenly spaced blocks of the last
+    half, with the last block among them (0: all of that half).
     """
-    layers = tuple(adapter.tap_layers)
-    if layers:
-        if list(layers) != sorted(set(layers)) or not (
-                0 <= layers[0] and layers[-1] < depth):
+    if layers := tuple(adapter.tap_layers):
+        if list(layers) != sorted(set(layers) & set(range(depth))):
             raise InputError(
                 f"config.adapter.tap_layers={layers}: must ascend and lie "
                 f"within 0 .. {depth - 1}, the backbone's blocks")
@@ -193,28 +190,25 @@ def inside_backbone_spec(adapter: Any, spec: BackboneSpec
                          f"{spec.depth} blocks; 0 is all of them")
     with fields_as_keys(inside_backbone.InsideBackboneSpec, "config.adapter",
                         kernel="long_kernel"):
-        return inside_backbone.InsideBackboneSpec(
-            kind=adapter.kind, top_blocks=top,
-            width=adapter.width or spec.width // 4,
-            kernel=adapter.long_kernel, drop_path=adapter.drop_path,
-            remat_blocks=adapter.remat_blocks)
+        return from_sections(
+            inside_backbone.InsideBackboneSpec, adapter, top_blocks=top,
+            width=adapter.width or spec.width // 4, kernel=adapter.long_kernel)
 
 
 def make_head_spec(config: Any, *, in_width: int, num_classes: int,
                    remat: bool = False) -> Any:
     """Returns the spec of the head for features of `in_width` channels."""
-    kind = config.head.kind
-    if kind not in HEADS:
-        raise InputError(f"config.head.kind={kind!r}: choose one of "
-                         f"{', '.join(HEADS)}")
-    loss_keys = {name: f"config.loss.{name}" for name in config.loss}
+    if config.head.kind not in HEADS:
+        raise InputError(f"config.head.kind={config.head.kind!r}: choose one "
+                         f"of {', '.join(HEADS)}")
+    spec = HEADS[config.head.kind].spec
+    width_key = "features" if config.features.folder else "backbone"
     with fields_as_keys(
-            HEADS[kind].spec, "config.head", **loss_keys,
-            in_width=("config.features.width" if config.features.folder
-                      else "config.backbone.width"),
-            max_tokens="config.window.tokens"):
+            spec, "config.head", in_width=f"config.{width_key}.width",
+            max_tokens="config.window.tokens",
+            **{name: f"config.loss.{name}" for name in config.loss}):
         return from_sections(
-            HEADS[kind].spec, config.head, config.loss, in_width=in_width,
+            spec, config.head, config.loss, in_width=in_width,
             num_classes=num_classes, max_tokens=config.window.tokens,
             remat=remat)
 
@@ -228,8 +222,7 @@ def decode_settings(evaluate: Any) -> DecodeSettings:
 def from_sections(spec: type[Any], *sections: Any, **given: Any) -> Any:
     """Returns a spec from the given values and keys of config sections."""
     names = {field.name for field in dataclasses.fields(spec)}
-    values = {key: tuple(value) if isinstance(value, (tuple, list)) else value
-              for section in reversed(sections)
-              for key, value in section.items() if key in names}
-    return spec(**{**values, **{name: value for name, value in given.items()
-                                if name in names}})
+    return spec(**{
+        key: tuple(value) if isinstance(value, (tuple, list)) else value
+        for section in (*reversed(sections), given)
+        for key, value in section.items() if key in names})

@@ -1,46 +1,81 @@
 """The train step, the predict step and the step of feature statistics.
 
-Gradients, optimizer state and moving average exist only for the trained tree;
-the frozen backbone is a separate argument. A frozen backbone runs outside the
-differentiated function, so none of its activations are stored.
+Gradients, optimizer state and moving average exist only for the trained tree.
+A frozen backbone runs outside the differentiated function, so none of its
+activations are stored.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from losa_jax.detection.decode import DecodeSettings
 from losa_jax.detection.segments import Segments
+from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops.params import Template, Tree
 from losa_jax.training.encoder import Encode, encoder_inputs
-from losa_jax.training.state import TrainState
 
 # Folded into the step's key to get the backbone's; the head gets the step's.
 _BACKBONE = 1
 
 
-class EmaSettings(NamedTuple):
-    """The moving average of the parameters; `warmup` starts it faster.
+@flax.struct.dataclass
+class TrainState:
+    """What a checkpoint holds.
 
-    Without it, a run of a few hundred steps evaluates its initialization.
+    Attributes:
+      step: int32, number of updates.
+      trained: parameters of adapter, fusion and head, a nested dict.
+      optimizer: optax state of `trained`.
+      ema: moving average of `trained`, which evaluation uses.
+      normalizer: float32, running number of positive points.
+      statistics: channel mean and deviation of the head's input.
     """
 
-    decay: float
-    warmup: bool
+    step: jax.Array
+    trained: Any
+    optimizer: Any
+    ema: Any
+    normalizer: jax.Array
+    statistics: FeatureStatistics
+
+
+def create_state(trained: Any, optimizer: optax.GradientTransformation,
+                 normalizer: float, statistics: FeatureStatistics
+                 ) -> TrainState:
+    """Returns the state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trained=trained,
+        optimizer=optimizer.init(trained),
+        # A copy, because a donated buffer may appear only once.
+        ema=jax.tree.map(jnp.array, trained),
+        normalizer=jnp.asarray(normalizer, jnp.float32),
+        statistics=statistics)
 
 
 def make_train_step(encode: Encode, detector: Template,
-                    optimizer: optax.GradientTransformation, ema: EmaSettings
+                    optimizer: optax.GradientTransformation, *,
+                    ema_decay: float, ema_warmup: bool
                     ) -> Callable[..., tuple[TrainState, dict]]:
     """Returns the update, (state, frozen, batch, key) to (state, metrics).
 
     The batch is of `losa_jax.data.windows.batch`, without the keys for the
     host. Each step folds its number into `key`, so that a resumed run draws
     the same random numbers as an uninterrupted one.
+
+    Args:
+      encode: backbone, with `frozen` and the trained tree.
+      detector: adapter, fusion and head.
+      optimizer: of the trained tree.
+      ema_decay: of the moving average of the trained tree.
+      ema_warmup: averages over fewer steps at first. Without it, a run of a
+        few hundred steps evaluates its initialization.
     """
     def train_step(state: TrainState, frozen: Tree,
                    batch: dict[str, jax.Array], key: jax.Array
@@ -74,7 +109,8 @@ def make_train_step(encode: Encode, detector: Template,
         new_state = dataclasses.replace(
             state, step=state.step + 1, trained=trained,
             optimizer=optimizer_state,
-            ema=_moving_average(state.ema, trained, state.step, ema),
+            ema=_moving_average(state.ema, trained, state.step, ema_decay,
+                                ema_warmup),
             normalizer=loss.normalizer)
         metrics = {**loss.metrics, "loss": total,
                    "gradient_norm": optax.tree.norm(gradients)}
@@ -83,12 +119,12 @@ def make_train_step(encode: Encode, detector: Template,
     return train_step
 
 
-def _moving_average(ema: Tree, trained: Tree, step: jax.Array,
-                    settings: EmaSettings) -> Tree:
-    decay = jnp.float32(settings.decay)
-    if settings.warmup:
-        decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new,
+def _moving_average(ema: Tree, trained: Tree, step: jax.Array, decay: float,
+                    warmup: bool) -> Tree:
+    share = jnp.float32(decay)
+    if warmup:
+        share = jnp.minimum(share, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: share * old + (1 - share) * new,
                         ema, trained)
 
 

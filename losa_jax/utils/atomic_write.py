@@ -43,11 +43,7 @@ def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces it at the end.
 
     Parent folders are made. After an error the old folder stays, and
-    everything that was made here goes.
-
-    Args:
-      path: the target. The caller checks that it may be replaced.
-      remedy: as of `atomic_file`.
+    everything that was made here goes. `remedy` is as of `atomic_file`.
     """
     new_parents = [one for one in path.parents if not one.exists()]
     with _explained(path, remedy):
@@ -64,6 +60,19 @@ def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
                 with contextlib.suppress(OSError):  # others use it by now
                     for parent in new_parents:
                         parent.rmdir()
+
+
+def refuse_others(folder: Path, what: str, *files: str) -> None:
+    """Raises InputError unless a folder may be replaced.
+
+    It may where it does not exist, is empty, or holds nothing but `files`,
+    with the first among them; `what` is its description in the message.
+    """
+    names = ({path.name for path in folder.iterdir()} if folder.is_dir()
+             else {folder.name} if folder.exists() else set())
+    if names and not (files[0] in names and names <= set(files)):
+        raise InputError(f"{folder} exists and is no {what}: choose another "
+                         "--output")
 
 
 def _replace_folder(new: Path, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Converts a backbone's checkpoint to a folder, and loads that folder.
 
-It holds `backbone.safetensors`, the parameters by path, and `backbone.json`,
-the family, the fields of the spec and the fingerprint.
+The folder holds `backbone.safetensors`, the parameters by path, and
+`backbone.json`, the family, the fields of the spec and the fingerprint.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,11 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
-from losa_jax.utils.atomic_write import atomic_file, atomic_folder
+from losa_jax.utils.atomic_write import (
+    atomic_file,
+    atomic_folder,
+    refuse_others,
+)
 from losa_jax.weights import name_table
 from losa_jax.weights.checkpoint_file import (
     SAFETENSORS_DTYPES,
@@ -40,8 +44,7 @@ _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 DTYPES = {name: SAFETENSORS_DTYPES[code] for name, code in _CODES.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class BackboneInfo:
+class BackboneInfo(NamedTuple):
     """SHA-256 of the arrays file (hexadecimal); name of the checkpoint."""
 
     fingerprint: str
@@ -78,10 +81,8 @@ def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
 
 def open_backbone(folder: str | Path
                   ) -> tuple[BackboneSpec, dict[str, np.ndarray], BackboneInfo]:
-    """Opens a converted backbone without reading its parameters.
-
-    Returns:
-      its spec; {parameter path: memory-mapped array}; and where it is from.
+    """Opens a converted backbone; returns its spec, {parameter path:
+    memory-mapped array}, and its origin.
 
     Raises:
       InputError: not such a folder, or its arrays do not fit its spec.
@@ -95,8 +96,7 @@ def open_backbone(folder: str | Path
             f"--output={folder}`")
     try:
         facts = json.loads(facts_path.read_text())
-        # The first folders name no family.
-        family = facts.get("family", "videomae")
+        family = facts.get("family", "videomae")  # not in old folders
         if facts["format_version"] != FORMAT_VERSION or (
                 family not in BACKBONES):
             raise InputError(f"format {facts['format_version']} of the family "
@@ -110,28 +110,14 @@ def open_backbone(folder: str | Path
             InputError) as error:
         raise InputError(f"{facts_path} cannot be read ({error!r}); convert "
                          "the checkpoint again") from error
-    open_safetensors(folder / ARRAYS_FILE)  # refuses damaged files
-    arrays = _memory_mapped(folder / ARRAYS_FILE)
+    tensors, _ = open_safetensors(folder / ARRAYS_FILE)
+    arrays = {name: tensor.read() for name, tensor in tensors.items()}
     wrong = {(name, array.shape) for name, array in arrays.items()} ^ set(
         expected_shapes(spec).items())
     if wrong:
         raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
                          f"{sorted(wrong)[:5]}; convert the checkpoint again")
     return spec, arrays, info
-
-
-def _memory_mapped(path: Path) -> dict[str, np.ndarray]:
-    """Returns read-only views: a slice reads only its part of the file."""
-    raw = np.asarray(np.memmap(path, np.uint8, mode="r"))
-    start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-    header = json.loads(raw[8:start].tobytes())
-    header.pop("__metadata__", None)
-    arrays = {}
-    for name, entry in header.items():
-        first, last = (start + offset for offset in entry["data_offsets"])
-        arrays[name] = raw[first:last].view(
-            SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return arrays
 
 
 def convert_backbone(source: str | Path, output: str | Path, *,
@@ -143,16 +129,14 @@ def convert_backbone(source: str | Path, output: str | Path, *,
       source: see `open_checkpoint`.
       output: the folder to make; a converted backbone there is replaced.
       dtype: to write, a key of `DTYPES`; None keeps the checkpoint's.
-      options: what no tensor shows: see `checkpoint_spec`.
+      options: see `checkpoint_spec`.
 
     Raises:
       InputError: lists every tensor that is missing, unexpected, of the
         wrong shape or not finite; nothing is written then.
     """
     output = Path(output)
-    if output.exists() and not _is_replaceable(output):
-        raise InputError(f"{output} exists and is no converted backbone: "
-                         "choose another --output")
+    refuse_others(output, "converted backbone", FACTS_FILE, ARRAYS_FILE)
     checkpoint = open_checkpoint(source)
     spec = checkpoint_spec(checkpoint, **options)
     expected = name_table.expected_source(spec)
@@ -176,15 +160,6 @@ def convert_backbone(source: str | Path, output: str | Path, *,
             "source": Path(source).name, "sha256": digest,
         }, indent=1) + "\n")
     return spec
-
-
-def _is_replaceable(output: Path) -> bool:
-    """Whether it is an empty folder, or has our two files and no others."""
-    if not output.is_dir():
-        return False
-    names = {path.name for path in output.iterdir()}
-    return not names or (
-        FACTS_FILE in names and names <= {FACTS_FILE, ARRAYS_FILE})
 
 
 def _dtypes(checkpoint: Checkpoint, expected: Mapping[str, Place],
@@ -241,7 +216,7 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
         file.write(len(text).to_bytes(8, "little") + text)
         for name, place in places:
             tensor = checkpoint.tensors.get(name)
-            if tensor is None or tuple(tensor.shape) != place.shape:
+            if tensor is None or tensor.shape != place.shape:
                 continue  # among the problems already
             dtype = dtypes[place.rule.parameter]
             with np.errstate(over="ignore"):
@@ -260,10 +235,8 @@ def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
 
 def save_source(path: str | Path, spec: BackboneSpec,
                 params: Mapping[str, np.ndarray]) -> None:
-    """Writes flat parameters as .safetensors in the public layout.
-
-    The metadata of the file holds what no tensor shows.
-    """
+    """Writes flat parameters as .safetensors in the public layout, with
+    the fields that no tensor shows in the metadata."""
     with atomic_file(Path(path)) as temporary:
         save_file(name_table.source_tensors(spec, params), temporary,
                   metadata={"losa_jax": own_facts(spec)})

@@ -1,53 +1,29 @@
 """Opens the files of any model's weights as tensors that are not read yet."""
 
-import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from losa_jax.errors import InputError
-from losa_jax.weights.torch_pickle import LazyTensor, load_torch_zip
+from losa_jax.weights.torch_pickle import Tensor, load_torch_zip
 
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
     ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
     ("BF16", ml_dtypes.bfloat16), ("I64", np.int64), ("I32", np.int32))}
 
 
-class Tensor(Protocol):
-    """A tensor of some file, whose shape is known before it is read."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    def read(self) -> np.ndarray: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class _SafeTensor:
-    path: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def read(self) -> np.ndarray:
-        with safe_open(self.path, "np") as file:
-            return file.get_tensor(self.name)
-
-
 def open_file(path: Path) -> tuple[Any, str]:
     """Opens `.pth`/`.pt`/`.bin`, `.safetensors` or a Hugging Face folder.
 
     Returns:
-      the content: unread tensors by name, which may lie under further keys;
-      and the JSON that this program wrote into the file, or "".
+      unread tensors by name, maybe under further keys; and the JSON that
+      `save_source` wrote into the file, or "".
 
     Raises:
       InputError: missing, damaged, or not a checkpoint.
@@ -69,16 +45,15 @@ def state_dict(content: Any, *wrappers: str
 
     Args:
       content: of `open_file`.
-      wrappers: keys that may hold the state dict, the preferred first, before
-        those that most training programs use.
+      wrappers: keys that may hold the state dict, before the usual ones.
     """
     keys: list[str] = []
     while isinstance(content, Mapping):
         key = next((key for key in (*wrappers, "module", "model", "state_dict")
                     if isinstance(content.get(key), Mapping)), None)
         if key is None:
-            return {str(name): value for name, value in content.items() if
-                    isinstance(value, (LazyTensor, _SafeTensor))}, tuple(keys)
+            return {str(name): value for name, value in content.items()
+                    if isinstance(value, Tensor)}, tuple(keys)
         keys.append(key)
         content = content[key]
     return {}, ()
@@ -123,26 +98,31 @@ def _weight_files(path: Path) -> list[Path]:
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the unread tensors by name, and the metadata of the file.
+    """Returns the tensors by name, and the metadata of the file.
+
+    Tensors are read as read-only maps: a slice reads only its part.
 
     Raises:
       InputError: damaged, or a dtype that is not supported.
     """
-    tensors: dict[str, Tensor] = {}
     try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                part = file.get_slice(name)
-                dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
-                if dtype is None:
-                    raise InputError(f"{path}: tensor {name} has type "
-                                     f"{part.get_dtype()}, not supported: "
-                                     "save it as float32, float16 or "
-                                     "bfloat16")
-                tensors[name] = _SafeTensor(
-                    path, name, tuple(part.get_shape()), dtype)
+        with safe_open(path, "np"):  # checks the header and the file's size
+            pass
     except SafetensorError as error:
         raise InputError(f"{path}: not a complete safetensors file "
                          f"({error}); fetch it again") from error
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+    metadata = header.pop("__metadata__", {})
+    tensors: dict[str, Tensor] = {}
+    for name, entry in sorted(header.items()):
+        dtype, shape = SAFETENSORS_DTYPES.get(entry["dtype"]), entry["shape"]
+        if dtype is None:
+            raise InputError(f"{path}: tensor {name} has type "
+                             f"{entry['dtype']}, not supported: save it as "
+                             "float32, float16 or bfloat16")
+        tensors[name] = Tensor(path, tuple(shape), dtype, functools.partial(
+            np.memmap, path, dtype, "r", start + entry["data_offsets"][0],
+            tuple(shape)))
     return tensors, metadata

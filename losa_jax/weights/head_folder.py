@@ -1,7 +1,7 @@
 """Converts a public checkpoint of a head to a folder, and loads that folder.
 
 The folder holds `head.safetensors`, the parameters by path, and `head.json`,
-what is known of the head.
+their origin and the settings that they show.
 """
 
 import json
@@ -13,10 +13,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import atomic_file, write_text
-from losa_jax.weights.checkpoint_file import Tensor, open_file, state_dict
+from losa_jax.utils.atomic_write import atomic_folder, refuse_others
+from losa_jax.weights.checkpoint_file import open_file, state_dict
 from losa_jax.weights.head_names import from_public
 from losa_jax.weights.head_settings import infer_settings
+from losa_jax.weights.torch_pickle import Tensor
 
 ARRAYS_FILE = "head.safetensors"
 FACTS_FILE = "head.json"
@@ -25,15 +26,13 @@ FORMAT_VERSION = 1
 
 def open_head_tensors(path: str | Path, *, ema: bool = True
                       ) -> tuple[dict[str, Tensor], str] | None:
-    """Opens a checkpoint; returns None if it holds no head.
+    """Returns the unread tensors of a head by public name, and their key in
+    the file; None if the file holds no head.
 
     Args:
       path: see `open_file`.
-      ema: take the moving average, which the public programs evaluate, where
-        the file has it.
-
-    Returns:
-      the unread tensors by public name, and their key in the file.
+      ema: takes the moving average, which the public programs evaluate,
+        where the file has it.
     """
     path = Path(path)
     if path.is_dir():
@@ -62,8 +61,8 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
     """Writes a folder; returns the content of its `head.json`.
 
     Raises:
-      InputError: no head, tensors without a place, or an output that is
-        something else.
+      InputError: no head, unknown tensors, or an output that is something
+        else.
     """
     output = Path(output)
     head = open_head_tensors(source, ema=ema)
@@ -71,10 +70,7 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
         raise InputError(f"{source}: no head of ActionFormer, TriDet or "
                          "OpenTAD in it: give a checkpoint that one of them "
                          "wrote")
-    if output.exists() and not (output / FACTS_FILE).is_file() and (
-            not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} exists and is no converted head: choose "
-                         "another --output")
+    refuse_others(output, "converted head", FACTS_FILE, ARRAYS_FILE)
     tensors, entry = head
     parameters = {
         name: np.ascontiguousarray(array, np.float32) for name, array
@@ -89,12 +85,9 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
              "taken": entry,
              "settings": {**infer_settings(parameters),
                           "opentad": _is_opentad(tensors)}}
-    output.mkdir(parents=True, exist_ok=True)
-    # The facts come last: without them the folder is no converted head.
-    (output / FACTS_FILE).unlink(missing_ok=True)
-    with atomic_file(output / ARRAYS_FILE) as temporary:
-        save_file(parameters, temporary)
-    write_text(output / FACTS_FILE, json.dumps(facts, indent=1) + "\n")
+    with atomic_folder(output) as folder:
+        save_file(parameters, folder / ARRAYS_FILE)
+        (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
     return facts
 
 

@@ -1,8 +1,4 @@
-"""Settings of ActionFormer's and TriDet's heads: keys of `config.head`.
-
-They come from a public configuration file, or from the shapes of converted
-parameters as far as these show them.
-"""
+"""Reads `config.head` of ActionFormer and TriDet from YAML or from shapes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,4 @@
 """The tables of names of all families of backbones, read in both directions.
-
-`FAMILIES` is the one list of the modules that hold the tables; the package's
-docstring says what such a module defines.
 """
 
 from collections.abc import Mapping
@@ -16,6 +13,7 @@ from losa_jax.models.ops.params import flatten
 from losa_jax.weights import videomae
 from losa_jax.weights.rules import Rule
 
+# The package's docstring lists what such a module defines.
 FAMILIES: dict[str, ModuleType] = {"videomae": videomae}
 
 

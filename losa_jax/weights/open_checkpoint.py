@@ -1,6 +1,7 @@
 """Opens a public checkpoint of a backbone under the names of its table."""
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ import numpy as np
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.base import BackboneSpec
-from losa_jax.weights.checkpoint_file import Tensor, open_file, state_dict
+from losa_jax.weights.checkpoint_file import open_file, state_dict
 from losa_jax.weights.name_table import FAMILIES, Place
+from losa_jax.weights.torch_pickle import Tensor
 
 # The number of a block in a name.
 _BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -26,7 +28,7 @@ class Checkpoint:
       family: of `BACKBONES`; "" where no family recognizes the names.
       tensors: by the names of the family's table.
       hints: arguments of `infer_spec` that the file itself gives.
-      notes: what was renamed, joined or dropped, for people.
+      notes: lines about what was renamed, joined or dropped.
       file_names: {name in the table: in the file}, where they differ.
     """
 
@@ -46,25 +48,6 @@ class Checkpoint:
                           if _BLOCK.sub(block[0], other, count=1) == name),
                          None)
         return f"{name} (in the file: {title})" if title else name
-
-
-@dataclasses.dataclass(frozen=True)
-class _Joined:
-    """Tensors of one shape, concatenated on the first axis."""
-
-    parts: tuple[Tensor, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        rows, *rest = self.parts[0].shape
-        return (rows * len(self.parts), *rest)
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.result_type(*(part.dtype for part in self.parts))
-
-    def read(self) -> np.ndarray:
-        return np.concatenate([part.read() for part in self.parts])
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -116,27 +99,36 @@ def _stored_hints(path: Path, metadata: str, known: tuple[str, ...]
 
 def _join(tensors: dict[str, Tensor], joined: dict[str, tuple[str, ...]]
           ) -> dict[str, Tensor]:
-    """Joins the parts of tensors, where all are there and of one shape."""
+    """Concatenates the parts of tensors, where all have one shape."""
     tensors = dict(tensors)
     blocks = sorted({int(block[0]) for name in tensors
                      if (block := _BLOCK.search(name))})
     for whole, templates in joined.items():
         for i in blocks:
             names = [template.format(i=i) for template in templates]
-            shapes = {tuple(tensors[name].shape) if name in tensors else ()
+            shapes = {tensors[name].shape if name in tensors else ()
                       for name in names}
             if len(shapes) == 1 and () not in shapes:
-                tensors[whole.format(i=i)] = _Joined(
-                    tuple(tensors.pop(name) for name in names))
+                parts = [tensors.pop(name) for name in names]
+                rows, *rest = parts[0].shape
+                tensors[whole.format(i=i)] = Tensor(
+                    parts[0].path, (rows * len(parts), *rest),
+                    np.result_type(*(part.dtype for part in parts)),
+                    functools.partial(_read_joined, parts))
     return tensors
+
+
+def _read_joined(parts: list[Tensor]) -> np.ndarray:
+    return np.concatenate([part.read() for part in parts])
 
 
 def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
     """Returns the spec of a checkpoint.
 
     Args:
-      options: arguments of the family's `infer_spec`, which override what the
-        file says unless None.
+      checkpoint: of any family.
+      options: arguments of the family's `infer_spec` that no tensor shows;
+        they override the file's unless None.
 
     Raises:
       InputError: of no family, or sizes are missing or wrong.
@@ -169,7 +161,7 @@ def misfits(checkpoint: Checkpoint, expected: Mapping[str, Place]
             shapes |= dict.fromkeys(parts, (rows // len(parts), *rest))
         else:
             shapes[name] = place.shape
-    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    actual = {name: tensor.shape for name, tensor in tensors.items()}
     return [
         *(f"missing: {name_of(name)} {shape}"
           for name, shape in shapes.items() if name not in actual),

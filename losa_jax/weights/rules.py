@@ -1,4 +1,4 @@
-"""What a family's table of names is made of (see the package's docstring)."""
+"""Lines of a family's table of names, and their application."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax.errors import InputError
-from losa_jax.weights.checkpoint_file import Tensor
+from losa_jax.weights.torch_pickle import Tensor
 
 
 class Layout(NamedTuple):

@@ -4,16 +4,17 @@ A `.pth` file of torch >= 1.6 is a zip archive: `NAME/data.pkl` is a pickle of
 the objects, `NAME/data/KEY` holds the numbers of a tensor. Unpickling normally
 imports names and calls them, which can run any code. This reader imports
 nothing: the few names that a state dict needs are functions of this module,
-and every other name becomes an inert class, whose instances stand for an
-optimizer's state and the like. Calling such a name is refused, except for
-`_INERT_CALLS`, which make an inert instance too.
+and every other name becomes an inert class. Calling such a name is refused,
+except for `_INERT_CALLS`, which make an inert instance.
 """
 
 import dataclasses
+import functools
 import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,41 +48,18 @@ _INERT_CALLS = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
-class LazyTensor:
-    """A tensor in a zip entry; strides and offset count elements."""
+class Tensor:
+    """A tensor of a file, whose shape is known before it is read."""
 
     path: Path
-    entry: str
-    dtype: np.dtype
     shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
 
     def __setstate__(self, _state: Any) -> None:
-        # A pickle could point the tensor at another file.
+        # A pickle could change where the numbers come from.
         raise InputError(f"{self.path}: its pickle rewrites a tensor: "
                          "refused. Get the file from its authors")
-
-    def read(self) -> np.ndarray:
-        """Returns the contiguous array; InputError if it is damaged."""
-        count = 0 if 0 in self.shape else 1 + sum(
-            (size - 1) * stride
-            for size, stride in zip(self.shape, self.strides, strict=True))
-        itemsize = self.dtype.itemsize
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                with archive.open(self.entry) as file:
-                    file.seek(self.offset * itemsize)
-                    data = file.read(count * itemsize)
-        except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
-            raise InputError(f"{self.path}: the data of entry {self.entry} "
-                             f"cannot be read ({error}){_DAMAGED}") from error
-        if len(data) < count * itemsize:
-            raise InputError(f"{self.path}: entry {self.entry} is cut short"
-                             f"{_DAMAGED}")
-        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(
-            np.frombuffer(data, self.dtype), self.shape,
-            tuple(stride * itemsize for stride in self.strides)))
 
 
 class _UnknownType(type):
@@ -117,7 +95,7 @@ class _Storage(NamedTuple):
 
 
 def load_torch_zip(path: Path) -> Any:
-    """Returns the object that `torch.save` wrote, with `LazyTensor` leaves.
+    """Returns the object that `torch.save` wrote, with `Tensor` leaves.
 
     Raises:
       InputError: not such a file, damaged, or it asks for code to be run.
@@ -187,7 +165,7 @@ class _Reader(pickle.Unpickler):
         return f"{self._root}data/{key}", storage.dtype
 
     def _rebuild_tensor(self, storage: Any, offset: int, shape: tuple,
-                        strides: tuple, *_rest: Any) -> LazyTensor:
+                        strides: tuple, *_rest: Any) -> Tensor:
         numbers = (offset, *shape, *strides)
         # A negative stride would read memory outside the tensor.
         if len(shape) != len(strides) or any(
@@ -196,5 +174,27 @@ class _Reader(pickle.Unpickler):
                              f"strides {strides} at {offset} makes no sense"
                              f"{_DAMAGED}")
         entry, dtype = storage
-        return LazyTensor(self._path, entry, dtype, tuple(shape),
-                          tuple(strides), offset)
+        read = functools.partial(_read_entry, self._path, entry, dtype, offset,
+                                 shape, strides)
+        return Tensor(self._path, tuple(shape), dtype, read)
+
+
+def _read_entry(path: Path, entry: str, dtype: np.dtype, offset: int,
+                shape: tuple, strides: tuple) -> np.ndarray:
+    """Returns a contiguous array; strides and offset count elements."""
+    count = 0 if 0 in shape else 1 + sum(
+        (size - 1) * stride
+        for size, stride in zip(shape, strides, strict=True))
+    try:
+        with (zipfile.ZipFile(path) as archive,
+              archive.open(entry) as file):
+            file.seek(offset * dtype.itemsize)
+            data = file.read(count * dtype.itemsize)
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+        raise InputError(f"{path}: the data of entry {entry} cannot be read "
+                         f"({error}){_DAMAGED}") from error
+    if len(data) < count * dtype.itemsize:
+        raise InputError(f"{path}: entry {entry} is cut short{_DAMAGED}")
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(
+        np.frombuffer(data, dtype), shape,
+        tuple(stride * dtype.itemsize for stride in strides)))

@@ -15,15 +15,8 @@ from typing import Any
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.sizes import size_name
 from losa_jax.models.backbones.videomae import SIZES, VideoMaeSpec
-from losa_jax.weights.checkpoint_file import Tensor
-from losa_jax.weights.rules import (
-    CONV,
-    LINEAR,
-    SAME,
-    Layout,
-    Rule,
-    rename,
-)
+from losa_jax.weights.rules import CONV, LINEAR, SAME, Layout, Rule, rename
+from losa_jax.weights.torch_pickle import Tensor
 
 TITLE = "VideoMAE"
 # No tensor's shape shows the number of heads.
@@ -109,11 +102,6 @@ def recognizes(names: Iterable[str]) -> bool:
 def rename_tensors(tensors: dict[str, Tensor], config: Path, notes: list[str]
                    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the tensors by the table's names, and hints of a config.
-
-    Args:
-      tensors: by names as in the file.
-      config: Hugging Face's config.json, read only for names of Hugging Face.
-      notes: gets lines about what was renamed or dropped.
 
     Raises:
       InputError: two tensors are the same, or the config is not VideoMAE's.
@@ -215,16 +203,15 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
       tensors: by the table's names.
       heads, depth: None is what the tensors show, or VideoMAE's heads for
         the width.
-      clip_frames: None is what learned positions of image_size show, or 16.
+      clip_frames: None is what learned positions show, or 16.
       image_size: (height, width) in pixels; None is square, as learned
         positions show, or 224.
       norm_epsilon, final_norm_epsilon: VideoMAEv2's by default.
 
     Raises:
-      InputError: tensors that show the sizes are missing, or sizes that no
-        tensor shows must be given.
+      InputError: a size is neither shown nor given.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
     blocks = _block_shapes(shapes)
     widths = [
         shape[-1] for name, by_block in blocks.items()
@@ -309,9 +296,7 @@ def _clip_size(positions: int, tubelet: int, patch: int,
                ) -> tuple[int, tuple[int, int]]:
     """Returns frames and (height, width) of a clip.
 
-    Args:
-      positions: number of learned positions, or 0.
-      tubelet, patch, clip_frames, image_size: see `infer_spec`.
+    `positions` is the number of learned positions, or 0.
     """
     if clip_frames is None:
         rows, columns = (size // patch for size in image_size or (0, 0))

@@ -14,9 +14,8 @@ from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows.sampling import test_windows_of as windows_of
 from losa_jax.distributed import sharding
 from losa_jax.distributed.global_batch import Lane
-from losa_jax.inference import spread_windows
-from losa_jax.inference.run_windows import run_windows
-from losa_jax.inference.spread_windows import SpreadWindows
+from losa_jax.inference import run_windows as module
+from losa_jax.inference.run_windows import SpreadWindows, run_windows
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_a_broken_video_is_padded_without_reading_it_again(config, broken):
 def test_processes_that_hold_the_same_rows_read_one_order(config, monkeypatch):
     videos = [_video(f"v{number}", 32) for number in range(6)]
     # The clips of each window are spread over two processes.
-    monkeypatch.setattr(spread_windows, "lanes",
+    monkeypatch.setattr(module, "lanes",
                         lambda mesh, count: [Lane((0, 1), (0, 1))])
     orders = []
     for process in (0, 1, 0, 1):

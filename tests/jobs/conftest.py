@@ -1,4 +1,4 @@
-"""A whole tiny data set with its backbone, for tests of the jobs."""
+"""A tiny data set with its backbone, for tests of the jobs."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from losa_jax.weights.name_table import expected_shapes
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory):
-    """quick.py on six videos and a random backbone."""
+    """Returns quick.py with six videos and a random backbone."""
     folder = tmp_path_factory.mktemp("data")
     data_set.render_untrimmed_set(folder / "videos", num_training=4,
                                    num_testing=2, size=32, progress=False)
@@ -56,7 +56,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fake_run(config, tmp_path_factory):
-    """A work directory as training leaves it, of random parameters."""
+    """Returns the work directory of a run with random parameters."""
     workdir = tmp_path_factory.mktemp("run")
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     annotations = load_annotations(config.data.annotations)

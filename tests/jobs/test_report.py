@@ -9,9 +9,10 @@ from configs.common import get_config
 from losa_jax import timeline
 from losa_jax.data.records import Action, Video
 from losa_jax.data.video.decode import VideoInfo
+from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.segments import Detection
-from losa_jax.jobs.evaluate import write_results
+from losa_jax.jobs.evaluate import report_results
 from losa_jax.jobs.report import _rank, _with_page, write_split_report
 from losa_jax.report.dashboard import RankedVideo
 from losa_jax.report.page import read_video_page
@@ -39,7 +40,8 @@ def report(tmp_path_factory):
         for number, name in enumerate(truth)]
     result = evaluate_map(truth, found, class_names=CLASSES,
                           tiou_thresholds=(0.5, 0.75))
-    write_results(folder, result, found, {}, get_config())
+    report_results(folder, get_config(), result, found, BrokenVideos(),
+                   checkpoint="best", step=1)
     (folder / "thresholds.json").write_text(json.dumps(
         {"jump": {"score": 0.5}, "run": {"score": 0.5}}))
     index = write_split_report(

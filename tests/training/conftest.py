@@ -23,8 +23,7 @@ from losa_jax.models.heads.actionformer import (
 )
 from losa_jax.models.ops.params import Template, parameters
 from losa_jax.training import optimizer
-from losa_jax.training.state import create_state
-from losa_jax.training.step import EmaSettings, make_train_step
+from losa_jax.training.step import create_state, make_train_step
 
 
 @functools.cache
@@ -64,7 +63,7 @@ def _tiny(mesh=None):
         lambda step: 1e-2, trained, weight_decay=0.05, gradient_clip=1.0,
         rate_factors={"^adapter/": 0.5})
     step = make_train_step(encode, Template(build), transformation,
-                           EmaSettings(0.9, True))
+                           ema_decay=0.9, ema_warmup=True)
     statistics = FeatureStatistics(jnp.zeros(64), jnp.ones(64))
     state = create_state(trained, transformation, 10.0, statistics)
     return types.SimpleNamespace(

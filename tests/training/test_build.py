@@ -7,7 +7,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import nms_settings
 from losa_jax.models.backbones.sizes import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
-from losa_jax.training.build import build_mesh, describe_model
+from losa_jax.training.build import build_mesh, build_model
 from losa_jax.training.specs import (
     check_backbone,
     check_tokens,
@@ -142,4 +142,5 @@ def test_a_backbone_in_no_checkpoint_names_the_keys(key, value, said):
     config = thumos.get_config("b")
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=said):
-        describe_model(config, 2, build_mesh(custom.get_config()))
+        build_model(config, 2, build_mesh(custom.get_config()),
+                    abstract=True)

@@ -5,7 +5,6 @@ import numpy as np
 
 from losa_jax.detection.decode import DecodeSettings
 from losa_jax.training.step import (
-    EmaSettings,
     _moving_average,
     make_moments_step,
     make_predict_step,
@@ -78,12 +77,11 @@ def test_normalizer_follows_the_positive_points(
 
 def test_moving_average_by_hand():
     old, new = {"a": np.float32(1.0)}, {"a": np.float32(3.0)}
-    plain = EmaSettings(decay=0.9, warmup=False)
-    assert np.isclose(_moving_average(old, new, 0, plain)["a"], 1.2)
-    warm = EmaSettings(decay=0.9, warmup=True)
+    assert np.isclose(_moving_average(old, new, 0, 0.9, False)["a"], 1.2)
     # (1 + 0) / (10 + 0) = 0.1 at first, 0.9 in the end.
-    assert np.isclose(_moving_average(old, new, 0, warm)["a"], 2.8)
-    assert np.isclose(_moving_average(old, new, 10 ** 6, warm)["a"], 1.2)
+    assert np.isclose(_moving_average(old, new, 0, 0.9, True)["a"], 2.8)
+    assert np.isclose(_moving_average(old, new, 10 ** 6, 0.9, True)["a"],
+                      1.2)
 
 
 def test_prediction_ignores_other_windows(tiny_model, tiny_batch):

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from losa_jax.data.video.decode import read_frames
-from losa_jax.data.windows.augment import test_view as view
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import expected_shapes
 from losa_jax.weights.open_checkpoint import open_checkpoint
+from tests.data.reading import read_frames, views_of_testing
 
 pytestmark = pytest.mark.torch
 TINY = dict(width=12, depth=2, heads=3, mlp_width=24, patch=4, clip_frames=4,
@@ -97,6 +96,7 @@ def real_backbone(shared_dir, tmp_path_factory):
 def test_tokens_of_a_real_clip(shared_dir, real_backbone, size):
     pytest.importorskip("torch")
     video = sorted((shared_dir / "data/gestures/videos").glob("*.mp4"))[0]
-    clip = view(read_frames(video, range(20, 52, 2)), size, "squash")[None]
+    clip = views_of_testing(read_frames(video, range(20, 52, 2)), size,
+                            "squash")[None]
     assert clip.shape == (1, 16, size, size, 3) and np.ptp(clip) > 100
     assert _compare(*real_backbone, clip)[0] <= 1e-4

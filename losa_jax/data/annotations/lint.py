@@ -1,18 +1,4 @@
-"""Faults in annotations, by category, and what is done about them.
-
-    actions outside      reach outside their video (`outside.is_outside`):
-                         data.on_outside says whether a run stops or cuts
-                         them; scoring keeps them, as other tools do
-    empty actions        last no time: data.on_outside=clip drops them
-    shorter than a frame kept, although no detection can match them
-    given twice          one label, both ends within a millisecond: kept for
-                         training, scored once
-    nearly given twice   one label, tIoU of 0.9 and more: kept, scored twice
-    under two labels     one segment, two labels (each CliffDiving of
-                         THUMOS-14 is a Diving too): trained and scored
-    wrong duration       a THUMOS-14 file that assumes 30 frames a second for
-                         every video: corrected (`thumos_facts.SLOW_VIDEOS`)
-"""
+"""Faults in annotations, by category, and what is done about them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,14 +9,17 @@ from losa_jax.data.records import Action, AnnotatedVideo
 from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
+# A run stops or cuts these (data.on_outside); scoring keeps them.
 OUTSIDE = "actions outside"
-EMPTY = "empty actions"
-SHORT = "actions shorter than a frame"
+EMPTY = "empty actions"  # dropped by data.on_outside=clip
+SHORT = "actions shorter than a frame"  # kept; no detection can match them
+# One label, both ends within a millisecond: kept for training, scored once.
 TWICE = "actions given twice"
-NEARLY_TWICE = "actions nearly given twice"
-TWO_LABELS = "actions under two labels"
-WRONG_DURATION = "a wrong duration that is known"
+NEARLY_TWICE = "actions nearly given twice"  # scored twice
 NEARLY_IOU = 0.9
+# One segment (each CliffDiving of THUMOS-14 is a Diving too): scored twice.
+TWO_LABELS = "actions under two labels"
+WRONG_DURATION = "a wrong duration that is known"  # corrected while reading
 
 
 class Fault(NamedTuple):
@@ -76,7 +65,7 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                           other.start_seconds, other.end_seconds
                           ) >= NEARLY_IOU:
             details[NEARLY_TWICE].append(f"{_show(one)} and {_show(other)}")
-    return [Fault(video.video_id, category, _join(category, entries))
+    return [Fault(video.video_id, category, _joined(category, entries))
             for category, entries in details.items()]
 
 
@@ -97,7 +86,7 @@ def _show(action: Action) -> str:
             f"{action.end_seconds:g}]")
 
 
-def _join(category: str, entries: list[str]) -> str:
+def _joined(category: str, entries: list[str]) -> str:
     if category == TWO_LABELS:
         return ", ".join(f"{count} x {pair}"
                          for pair, count in Counter(entries).items())

@@ -24,16 +24,12 @@ from losa_jax.errors import InputError
 def load_video_scores(path: str | Path, class_names: Sequence[str],
                       video_ids: Sequence[str]
                       ) -> dict[str, dict[str, float]]:
-    """Returns {video id: {class: score}}.
-
-    Args:
-      path: a file in one of the layouts.
-      class_names: of the data set; those of the file must be among them.
-      video_ids: the videos, which must all be in the file.
+    """Returns {video id: {class: score}} of all the videos.
 
     Raises:
-      InputError: an unreadable file, other classes, videos without scores,
-        or scores that are no probabilities (negative, or not finite).
+      InputError: an unreadable file, classes that are not among
+        `class_names`, videos without scores, or scores that are no
+        probabilities (negative, or not finite).
     """
     path = Path(path)
     table = (_read_untrimmednet(path) if path.suffix == ".npy"
@@ -43,23 +39,21 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
     if unknown:
         raise InputError(f"{path}: has {len(unknown)} classes that are not "
                          f"among the data set's: {', '.join(unknown[:5])}")
-    chosen, missing = {}, []
-    for video_id in video_ids:
-        scores = table.get(video_id, table.get(YOUTUBE_PREFIX + video_id))
-        if scores is None:
-            missing.append(video_id)
-            continue
-        chosen[video_id] = scores
-        for name, score in scores.items():
-            if not 0 <= score < math.inf:
-                raise InputError(
-                    f"{path}: video {video_id!r}, class {name!r}: the score "
-                    f"{score} is not a number from 0 up; give probabilities")
+    chosen = {
+        video_id: table.get(video_id)
+        or table.get(YOUTUBE_PREFIX + video_id, {}) for video_id in video_ids}
+    missing = [video_id for video_id, scores in chosen.items() if not scores]
     if missing:
         raise InputError(f"{path}: no scores of {len(missing)} of "
                          f"{len(video_ids)} videos: {', '.join(missing[:5])};"
                          " add them, or leave the videos out with "
                          "config.data.block_list")
+    for video_id, scores in chosen.items():
+        for name, score in scores.items():
+            if not 0 <= score < math.inf:
+                raise InputError(
+                    f"{path}: video {video_id!r}, class {name!r}: the score "
+                    f"{score} is not a number from 0 up; give probabilities")
     return chosen
 
 

@@ -70,14 +70,21 @@ class PyramidHead(nnx.Module):
         Raises:
           InputError: t is not such a multiple, or c is not `in_width`.
         """
-        levels = self.neck(self.pyramid(x, valid, key))
-        logits, offsets = (layers.run_block(output, self.spec, levels)
-                           for output in (self.cls, self.reg))
-        offsets = [jax.nn.relu(scale * offset) for scale, offset
-                   in zip(self.reg_scale[...], offsets, strict=True)]
+        levels, logits, offsets = self.raw_outputs(x, valid, key)
         distances = self._distances(levels, offsets)
         valid = jnp.concatenate([valid for _, valid in levels], 1)
         return HeadOutput(_joined(logits), _joined(distances), valid)
+
+    def raw_outputs(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                    key: Array | None = None
+                    ) -> tuple[list[layers.Level], list[Array], list[Array]]:
+        """Returns tokens, class logits and offsets 0 or more of each level."""
+        levels = self.neck(self.pyramid(x, valid, key))
+        logits, offsets = (layers.run_block(output, self.spec, levels)
+                           for output in (self.cls, self.reg))
+        return levels, logits, [jax.nn.relu(scale * offset) for scale, offset
+                                in zip(self.reg_scale[...], offsets,
+                                       strict=True)]
 
     def _distances(self, levels: list[layers.Level], offsets: list[Array]
                    ) -> list[Array]:

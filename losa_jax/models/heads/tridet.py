@@ -196,11 +196,15 @@ class TriDet(PyramidHead):
                    ) -> list[Array]:
         if not self.spec.trident:
             return offsets
+        return list(map(decode_bins, offsets, *self.boundary_logits(levels)))
+
+    def boundary_logits(self, levels: list[layers.Level]
+                        ) -> tuple[list[Array], list[Array]]:
+        """Returns the logits [b, t, k] of starts and ends on each level."""
         fixed = [(jax.lax.stop_gradient(tokens), level_valid)
                  for tokens, level_valid in levels]
-        starts, ends = (layers.run_block(output, self.spec, fixed)
-                        for output in (self.start, self.end))
-        return list(map(decode_bins, offsets, starts, ends))
+        return tuple(layers.run_block(output, self.spec, fixed)
+                     for output in (self.start, self.end))
 
     def _detection_loss(self, *arrays: Any, **settings: Any
                         ) -> tuple[Array, losses.DetectionLosses]:

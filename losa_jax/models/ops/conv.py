@@ -13,7 +13,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.ops.layers import torch_uniform
+from losa_jax.models.ops.layers import flat_product, torch_uniform
 
 
 class MaskedConv(nnx.Module):
@@ -32,12 +32,49 @@ class MaskedConv(nnx.Module):
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
                  ) -> Float[Array, "b t d"]:
         """Returns the masked convolution; x must be zero at invalid tokens."""
-        y = jax.lax.conv_general_dilated(
-            x, self.kernel[...].astype(x.dtype), (1,), "SAME",
-            dimension_numbers=("NWC", "WIO", "NWC"))
+        y = convolve(x, self.kernel[...].astype(x.dtype))
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         return y * valid[..., None].astype(x.dtype)
+
+
+@jax.custom_vjp
+def convolve(x: Float[Array, "b t c"], kernel: Float[Array, "k c d"]
+             ) -> Float[Array, "b t d"]:
+    """Returns a zero-padded convolution, as one product of joined neighbors.
+
+    Unlike XLA's convolution on CPU, the result at a token does not depend on
+    the number of tokens; the time is the same (`benchmarks.head_speed`). The
+    custom gradient stores only x, not its k joined neighbors.
+    """
+    k, c, d = kernel.shape
+    joined = jnp.concatenate(neighbors(x, k), axis=-1)
+    return flat_product(joined, kernel.reshape(k * c, d))
+
+
+def _convolve_forward(x, kernel):
+    return convolve(x, kernel), (x, kernel)
+
+
+def _convolve_backward(stored, gradient):
+    # Without transposing axes of the kernel: XLA would make the copies at the
+    # start of the program and hold them until here.
+    x, kernel = stored
+    k, c, d = kernel.shape
+
+    def reversed_neighbors(y: Array) -> list[Array]:
+        return neighbors(y, k, before=(k - 1) // 2)[::-1]
+
+    spread = flat_product(gradient, kernel.reshape(k * c, d).T)
+    to_x = functools.reduce(operator.add, (
+        reversed_neighbors(part)[i]
+        for i, part in enumerate(jnp.split(spread, k, axis=-1))))
+    rows = x.reshape(-1, c).T
+    return to_x, jnp.stack([rows @ part.reshape(-1, d)
+                            for part in reversed_neighbors(gradient)])
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def patch_convolution(clips: Float[Array, "n f H W rgb"],
@@ -72,25 +109,32 @@ class DepthwiseConv(nnx.Module):
                  ) -> Float[Array, "b s *space c"]:
         """Returns unmasked outputs; x must be zero at invalid tokens."""
         kernel = self.kernel[...].astype(x.dtype)
-        size = kernel.shape[0]
-        padding = size // 2, size - 1 - size // 2
         y = functools.reduce(operator.add, (
-            part * weight for part, weight in zip(
-                _shifted(x, size, self.stride, padding), kernel, strict=True)))
+            part * kernel[i] for i, part in enumerate(
+                neighbors(x, kernel.shape[0], self.stride))))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-def _shifted(x: Array, count: int, stride: int, padding: tuple[int, int],
-             value: float = 0.0) -> list[Array]:
-    """Returns shifts of x along axis 1, one a kernel position, padded."""
+def neighbors(x: Array, kernel_size: int, stride: int = 1,
+              before: int | None = None, padding: float = 0) -> list[Array]:
+    """Returns the shifts of x along axis 1 for each kernel position.
+
+    Args:
+      x: padded here.
+      kernel_size: number of shifts.
+      stride: of the tokens that are wanted.
+      before: kernel positions before a token's own; None is half of them.
+      padding: value before the first and after the last token.
+    """
+    left = kernel_size // 2 if before is None else before
     pads = [(0, 0)] * x.ndim
-    pads[1] = padding
-    padded = jnp.pad(x, pads, constant_values=value)
+    pads[1] = (left, kernel_size - 1 - left)
+    padded = jnp.pad(x, pads, constant_values=padding)
     length = x.shape[1]
     return [jax.lax.slice_in_dim(padded, i, i + length, stride, axis=1)
-            for i in range(count)]
+            for i in range(kernel_size)]
 
 
 def max_pool_half(x: Float[Array, "b t c"]) -> Float[Array, "b s c"]:
     """Returns the maximum over three tokens at every second; s = t / 2."""
-    return functools.reduce(jnp.maximum, _shifted(x, 3, 2, (1, 1), -jnp.inf))
+    return functools.reduce(jnp.maximum, neighbors(x, 3, 2, padding=-jnp.inf))

@@ -1,4 +1,4 @@
-"""Missing, broken and contradicting videos are found before training."""
+"""Missing, broken and contradicting videos are reported before training."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Every frame is the one asked for, and every broken file is found out.
+"""Every frame is the one asked for, and every damaged file is detected.
 
 Frames carry their number: see tests/data/painted.py.
 """
@@ -266,9 +266,9 @@ def test_a_track_that_is_there_twice_does_not_hide_a_lost_start(
             frame.pts = number
             container.mux(streams[0].encode(frame))
         container.mux(streams[0].encode())
-    info, (said,) = _warnings(path, caplog, monkeypatch)
+    info, (warning,) = _warnings(path, caplog, monkeypatch)
     assert info.frame_count == 40
-    assert "they last 1.600 s, its header says 2.400 s" in said
+    assert "they last 1.600 s, its header says 2.400 s" in warning
 
 
 def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
@@ -281,10 +281,10 @@ def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
             if packet.size and number not in (57, 58):
                 packet.stream = stream
                 target.mux(packet)
-    info, said = _warnings(path, caplog, monkeypatch)
+    info, warnings = _warnings(path, caplog, monkeypatch)
     assert info.frame_count == 58
-    assert len(said) == 1 and "58 frames can be read, but" in said[0]
-    assert str(path) in said[0]
+    assert len(warnings) == 1 and "58 frames can be read, but" in warnings[0]
+    assert str(path) in warnings[0]
 
 
 def test_ten_bits_in_the_other_orientation_from_a_late_start(folder):

@@ -26,14 +26,14 @@ NUM_VIDEOS = 5
 
 
 def _videos(folder):
-    found = []
+    videos = []
     for path in sorted(folder.glob("*.mp4")):
         info = probe_video(path)
         grid = timeline.sample_grid(info.fps, info.frame_count,
                                     sampling="stride", frame_stride=2)
-        found.append(Video(path.stem, info, grid,
+        videos.append(Video(path.stem, info, grid,
                                  (Action(0.2, 1.5, "move"),)))
-    return found
+    return videos
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def _batches(videos, config, count=4, *, start=0, rows=None, threads=2):
         _windows(videos, config), len(videos), seed=3, batch_windows=2,
         num_threads=threads, rows=rows))
     batches.set_state({"next_index": start})
-    found = [next(batches) for _ in range(count)]
+    read = [next(batches) for _ in range(count)]
     assert batches.get_state() == {"next_index": start + count}
     batches.close()
-    return found
+    return read
 
 
 def _same(ones, others):
@@ -112,8 +112,8 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
     video, settings = videos[0], config.augment
     for per, clips in (("window", 1), ("clip", 2)):
         config.augment.per = per
-        got = _windows([video], config)(
-            0, np.random.default_rng(5))["frames"]
+        got, = _windows([video], config).batch(
+            [(0, np.random.default_rng(5))])["frames"]
         rng = np.random.default_rng(5)
         window = train_window(
             video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),
@@ -124,10 +124,10 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
                  for _ in range(clips)]
         want = np.empty_like(got)
         for i in range(16):
-            views[i * clips // 16].apply(frames[i], want[i])
-        np.testing.assert_array_equal(got, np.concatenate([
-            view.finish(part) for view, part
-            in zip(views, np.split(want, clips), strict=True)]))
+            want[i] = views[i * clips // 16].apply(frames[i])
+        for view, part in zip(views, np.split(want, clips), strict=True):
+            view.finish(part)
+        np.testing.assert_array_equal(got, want)
 
 
 def test_a_video_that_is_gone_makes_room_for_the_next(

@@ -68,8 +68,8 @@ def _samples(source, config, **settings):
 def test_samples_of_a_whole_file(path, config, rate):
     config = config.copy_and_resolve_references()
     config.window.sample_fps = rate
-    found, video = _samples(path, config, idle_seconds=0)
-    np.testing.assert_array_equal(found, _expected(path, config))
+    samples, video = _samples(path, config, idle_seconds=0)
+    np.testing.assert_array_equal(samples, _expected(path, config))
     assert video.seconds == pytest.approx(
         probe_video(path).duration_seconds)
 
@@ -80,21 +80,21 @@ def test_samples_of_a_whole_file(path, config, rate):
     "portrait_rotated.mp4", "one_frame.mp4"])
 def test_samples_of_odd_files(shared_dir, config, name):
     path = shared_dir / "data/odd_videos" / name
-    found, _ = _samples(path, config, idle_seconds=0)
+    samples, _ = _samples(path, config, idle_seconds=0)
     expected = _expected(path, config)
     if name == "variable_frame_rate.mp4":
         # The last frame's end is not known to a stream.
-        found = found[:len(expected)]
-        expected = expected[:len(found)]
-        assert len(found) > 50
-    np.testing.assert_array_equal(found, expected)
+        samples = samples[:len(expected)]
+        expected = expected[:len(samples)]
+        assert len(samples) > 50
+    np.testing.assert_array_equal(samples, expected)
 
 
 def test_standard_input(path, config, monkeypatch):
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
         buffer=io.BytesIO(path.read_bytes())))
-    found, _ = _samples("-", config)
-    np.testing.assert_array_equal(found, _expected(path, config))
+    samples, _ = _samples("-", config)
+    np.testing.assert_array_equal(samples, _expected(path, config))
 
 
 def test_a_file_that_grows(path, config, tmp_path, monkeypatch):
@@ -112,9 +112,9 @@ def test_a_file_that_grows(path, config, tmp_path, monkeypatch):
 
     writer = threading.Thread(target=write)
     writer.start()
-    found, _ = _samples(growing, config, idle_seconds=0.7)
+    samples, _ = _samples(growing, config, idle_seconds=0.7)
     writer.join()
-    np.testing.assert_array_equal(found, _expected(path, config))
+    np.testing.assert_array_equal(samples, _expected(path, config))
 
 
 def _when_listening(config, source, send):
@@ -134,9 +134,9 @@ def test_an_address(path, config):
             with connection:
                 connection.sendall(path.read_bytes())
 
-        found = _when_listening(
+        samples = _when_listening(
             config, f"tcp://127.0.0.1:{server.getsockname()[1]}", send)
-    np.testing.assert_array_equal(found, _expected(path, config))
+    np.testing.assert_array_equal(samples, _expected(path, config))
 
 
 def test_datagrams_end_with_silence(path, config):
@@ -153,10 +153,10 @@ def test_datagrams_end_with_silence(path, config):
                 sender.sendto(content[start:start + 1316], address)
                 threading.Event().wait(0.001)
 
-    found = _when_listening(config, f"udp://127.0.0.1:{address[1]}", send)
+    samples = _when_listening(config, f"udp://127.0.0.1:{address[1]}", send)
     expected = _expected(path, config)
-    assert len(expected) - 3 <= len(found) <= len(expected)
-    np.testing.assert_array_equal(found[:-1], expected[:len(found) - 1])
+    assert len(expected) - 3 <= len(samples) <= len(expected)
+    np.testing.assert_array_equal(samples[:-1], expected[:len(samples) - 1])
 
 
 def test_an_address_that_stays_silent(config, monkeypatch):

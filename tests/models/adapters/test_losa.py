@@ -220,7 +220,7 @@ def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
 
 
 @pytest.mark.parametrize("place, shape, said", [
-    (0, (2, 3, 4, 10), r"last is of shape .*10\): .* needs \(2, 3, 4, 12\)"),
+    (0, (2, 3, 4, 10), r"last has shape .*10\): .* needs \(2, 3, 4, 12\)"),
     (1, (1, 2, 3, 4, 3, 3, 12), r"taps .* needs \(2, 2, 3, 4, 3, 3, 12\)"),
     (1, (2, 2, 3, 4, 6, 6, 12), "taps .* needs"),
     (2, (2, 12), r"valid .* needs \(2, 3, 4\)")])

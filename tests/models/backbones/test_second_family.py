@@ -85,7 +85,7 @@ def test_parts_and_wrappers_of_its_own(tmp_path, capsys):
     assert convert.main([*command, "--verify", "--frames=6"]) == 0
     shown = capsys.readouterr().out
     assert "4 blocks of width 16" in shown
-    assert "features of a random clip are finite" in shown
+    assert "verified: 10 tensors equal" in shown
     assert backbone_folder.open_backbone(tmp_path / "out")[0].clip_frames == 6
     facts = json.loads((tmp_path / "out/backbone.json").read_text())
     assert facts["family"] == "toy" and facts["pixel_std"] == [255.0] * 3
@@ -132,8 +132,8 @@ def test_what_does_not_fit_the_config_is_refused(config):
 
 
 def test_tokens_are_extracted_and_clips_refused(config):
-    with pytest.raises(InputError, match="a toy backbone has no vector"):
-        clip_extractor(config, _mesh())
+    with pytest.raises(InputError, match="a toy backbone gives no vector"):
+        clip_extractor(config, _mesh(), "imagenet")
     facts = token_extractor(config, _mesh(), None).facts
     assert facts["pooling"] == "mean of the patches of each token"
     assert facts["pixels"]["std"] == [255.0] * 3

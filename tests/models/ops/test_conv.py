@@ -1,12 +1,15 @@
 """Convolutions and pooling over masked time against plain numpy loops."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from losa_jax.models.ops.conv import (
     DepthwiseConv,
     MaskedConv,
+    convolve,
     max_pool_half,
 )
 
@@ -28,6 +31,25 @@ def test_masked_conv_is_a_zero_padded_convolution_times_mask():
                     want[b, t] += x[b, t + k - 1] @ kernel[k]
     want = want * valid[..., None]
     np.testing.assert_allclose(conv(x, jnp.asarray(valid)), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
+def test_gradient_of_a_convolution_by_finite_differences(kernel_size):
+    rng = np.random.default_rng(kernel_size)
+    with jax.enable_x64(True):
+        x, kernel, weights = (jnp.asarray(rng.normal(size=shape)) for shape in
+                              [(2, 7, 3), (kernel_size, 3, 4), (2, 7, 4)])
+        loss = lambda x, kernel: (  # noqa: E731
+            convolve(x, kernel) * weights).sum()
+        gradients = jax.grad(loss, argnums=(0, 1))(x, kernel)
+        # The loss is linear in each: any step is exact.
+        for argument, gradient in enumerate(gradients):
+            for place in np.ndindex(gradient.shape):
+                inputs = [x, kernel]
+                inputs[argument] = inputs[argument].at[place].add(1.0)
+                difference = loss(*inputs) - loss(x, kernel)
+                assert gradient[place] == pytest.approx(float(difference),
+                                                        abs=1e-10)
 
 
 def test_depthwise_convolution_acts_only_along_time():

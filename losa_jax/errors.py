@@ -26,8 +26,8 @@ def listed(lines: Sequence[str], most: int = 20) -> str:
 
 def check_choice(spec: object, name: str, known: Iterable[object]) -> None:
     """Raises InputError unless a field has one of the known values."""
-    value, known = getattr(spec, name), tuple(known)
-    if value not in known:
+    known = tuple(known)
+    if getattr(spec, name) not in known:
         _refuse(spec, name, f"choose one of {', '.join(map(str, known))}")
 
 
@@ -55,7 +55,7 @@ def check_odd(spec: object, *names: str) -> None:
 
 
 def is_odd(value: object) -> bool:
-    """Whether this is an odd whole number above 0."""
+    """Returns whether this is an odd whole number above 0."""
     return _is_whole(value) and value > 0 and value % 2 == 1
 
 
@@ -82,36 +82,27 @@ def check_between(spec: object, low: float, high: float, *names: str,
                   without: tuple[float, ...] = ()) -> None:
     """Raises InputError unless fields are finite numbers from low to high.
 
-    Args:
-      spec: has the fields.
-      low, high: bounds, which are allowed unless in `without`; an infinite
-        one is no bound.
-      names: of the fields.
-      without: bounds that are not allowed.
+    An infinite bound is none; the bounds in `without` are not allowed.
     """
     for name in names:
         value = getattr(spec, name)
-        if (_is_number(value) and math.isfinite(value)
-                and low <= value <= high and value not in without):
+        is_number = isinstance(value, Real)
+        if (is_number and math.isfinite(value) and low <= value <= high
+                and value not in without):
             continue
-        bounds = [
-            f"{'above' if low in without else 'at least'} {low}"
-            if math.isfinite(low) else "",
-            f"{'below' if high in without else 'at most'} {high}"
-            if math.isfinite(high) else ""]
-        rule = " and ".join(filter(None, bounds))
-        if rule and not _is_number(value):
+        rule = " and ".join(
+            f"{outside if bound in without else inside} {bound}"
+            for bound, inside, outside in ((low, "at least", "above"),
+                                           (high, "at most", "below"))
+            if math.isfinite(bound))
+        if rule and not is_number:
             rule = f"a number, {rule}"
         _refuse(spec, name, f"must be {rule or 'a finite number'}")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    """Whether this is an integer of Python or numpy, and no boolean."""
+    """Returns whether this is an integer of Python or numpy, and no bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real)
 
 
 def _refuse(spec: object, name: str, rule: str) -> NoReturn:
@@ -129,12 +120,12 @@ def fields_as_keys(spec: Any, section: str, **keys: str) -> Iterator[None]:
       keys: {field: key} where they differ; a key that begins with "config."
         is of another section.
     """
+    def key_of(match: re.Match[str]) -> str:
+        key = keys.get(match[1], match[1])
+        return key if key.startswith("config.") else f"{section}.{key}"
+
     try:
         yield
     except InputError as error:
-        def key_of(match: re.Match[str]) -> str:
-            key = keys.get(match[1], match[1])
-            return key if key.startswith("config.") else f"{section}.{key}"
-
         raise InputError(re.sub(rf"\b{spec.__name__}\.(\w+)", key_of,
                                 str(error))) from error

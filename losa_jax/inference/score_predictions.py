@@ -40,27 +40,26 @@ def evaluate(predictions: str | os.PathLike | Predictions,
     Args:
       predictions: a file in the ActivityNet submission format, or {video id:
         list of `losa_jax.Detection`} in seconds from the first frame. If no
-        id is in the annotations, they are tried without and with "v_" in
-        front.
+        id is in the annotations, they are tried without and with the prefix
+        ``v_``.
       annotations: a file in any layout that docs/data.md lists.
       protocol: "activitynet", or "thumos" as the THUMOS-14 challenge scored.
-      tiou: temporal IoU from which a prediction is right, above 0 and up to
-        1: several, or one number.
+      tiou: temporal IoU of a match, above 0 and up to 1; one or several.
       subset: whose videos are scored, with and without predictions, as the
         annotations name it ("testing"); None: the subset of the predicted
         videos.
 
     Returns:
       a `MapReport`: `average_map`, `map_per_threshold` [thresholds] and
-      `average_precision` [classes, thresholds], shares 0..1 and not percent;
-      `class_names`, those with an action in the subset, in label order; and
-      how much was scored and left out.
+      `average_precision` [classes, thresholds] as shares 0..1, `class_names`
+      (those with an action in the subset, in label order), and the numbers of
+      scored and omitted videos, actions and predictions.
 
     Raises:
-      InputError: a file that cannot be read, a detection with a time or
-        score that is not finite or an end before its start, an unknown
-        protocol or subset, wrong thresholds, or predictions in several
-        subsets without `subset`.
+      InputError: a file that cannot be read, a detection with a number that
+        is not finite or an end before its start, an unknown protocol or
+        subset, wrong thresholds, or predictions in several subsets without
+        `subset`.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol={protocol!r}: choose one of "
@@ -91,9 +90,7 @@ def scored(truth: Truth, predictions: Predictions,
            ) -> MapReport:
     """Scores predictions by one of `PROTOCOLS`.
 
-    Args:
-      rules: of "activitynet", see `evaluate_map`.
-      ambiguous: of "thumos", see `evaluate_thumos`.
+    `rules` are of "activitynet", `ambiguous` of "thumos".
     """
     if protocol == "thumos":
         return evaluate_thumos(

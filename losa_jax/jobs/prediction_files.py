@@ -147,9 +147,7 @@ class PredictionFiles:
             self._path(video.video_id, "html"), media, title=video.video_id,
             duration_seconds=video.info.duration_seconds, fps=video.info.fps,
             predictions=[
-                {"segment": [one.start_seconds, one.end_seconds],
-                 "label": one.label, "score": one.score}
-                for rank, one in enumerate(detections)
+                one[:4] for rank, one in enumerate(detections)
                 if rank < PAGE_LEAST
                 or one.score >= PAGE_SHARE * self._shown_from[one.label]],
             thresholds=self._shown_from)

@@ -45,8 +45,6 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
     """Writes the pages into `folder`/report; returns the dashboard.
 
     Args:
-      folder: of the evaluation's results.
-      title: of the run.
       scores: map.json.
       videos: of the split; those without predictions are left out.
       videos_folder: of the video files, for videos known by features only.
@@ -64,59 +62,59 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
     least = _thresholds(thresholds, truth, predictions, class_names)
     content = json.loads(scores.read_text())
     tiou_thresholds = tuple(content["tiou_thresholds"])
-    shown = [video for video in videos if video.video_id in predictions]
-    ranked = [_rank(video, truth[video.video_id], predictions[video.video_id],
-                    class_names, tiou_thresholds, least) for video in shown]
+    shown = {video.video_id: video for video in videos
+             if video.video_id in predictions}
+    ranked = worst_first([
+        _rank(video, truth[name], predictions[name], class_names,
+              tiou_thresholds, least) for name, video in shown.items()])
     files = (video_files(Path(videos_folder))
              if videos_folder and Path(videos_folder).is_dir() else {})
     for index in tqdm(_with_page(ranked, max_pages), desc="writing pages",
                       unit="video", leave=False):
-        video, name = shown[index], shown[index].video_id
+        name, share = ranked[index].title, ranked[index].average_map
+        video = shown[name]
         best = sorted(predictions[name], key=lambda row: -row.score)
         page = page_path(report / "videos", name)
         write_video_page(
             page, _playable(video, videos_folder, files), title=name,
             duration_seconds=video.info.duration_seconds, fps=video.info.fps,
-            predictions=[{"segment": row[:2], "label": row.label,
-                          "score": row.score}
-                         for row in best[:_MAX_DETECTIONS]],
-            ground_truth=[{"segment": row[:2], "label": row[2]}
-                          for row in truth[name]],
-            thresholds=least, max_thumbnails=_MAX_THUMBNAILS)
-        share = ranked[index].average_map
+            predictions=[row[:4] for row in best[:_MAX_DETECTIONS]],
+            ground_truth=truth[name], thresholds=least,
+            max_thumbnails=_MAX_THUMBNAILS)
         ranked[index] = ranked[index]._replace(page=dataclasses.replace(
             read_video_page(page),
             note="" if share is None else f"average mAP {100 * share:.1f} %"))
+    if ranked and ranked[0].average_map is not None:
+        print(f"page of the worst video (average mAP "
+              f"{100 * ranked[0].average_map:.1f} %): "
+              f"{page_path(report / 'videos', ranked[0].title)}")
     diagnosis = diagnose(
         truth, predictions, class_names=class_names,
         tiou_thresholds=tiou_thresholds,
-        durations={video.video_id: video.info.duration_seconds
-                   for video in shown})
+        durations={name: video.info.duration_seconds
+                   for name, video in shown.items()})
     write_diagnosis(report / "diagnosis", diagnosis)
     write_split_dashboard(
         report / INDEX_FILE, title=title, scores=content, videos=ranked,
         diagnosis=dataclasses.asdict(diagnosis),
         diagnosis_folder=report / "diagnosis", facts=facts)
-    worst = min((one for one in ranked if one.average_map is not None),
-                key=lambda one: one.average_map or 0.0, default=None)
-    if worst is not None:
-        print(f"page of the worst video (average mAP "
-              f"{100 * (worst.average_map or 0.0):.1f} %): "
-              f"{page_path(report / 'videos', worst.title)}")
     return report / INDEX_FILE
 
 
+def worst_first(videos: Sequence[RankedVideo]) -> list[RankedVideo]:
+    """Returns videos by average mAP; those without actions come last."""
+    return sorted(videos, key=lambda video: (
+        video.average_map is None, video.average_map or 0.0))
+
+
 def _with_page(ranked: Sequence[RankedVideo], most: int) -> list[int]:
-    """Returns the worst and the best; videos without actions come last."""
-    order = sorted(range(len(ranked)), key=lambda index: (
-        ranked[index].average_map is None, ranked[index].average_map or 0.0))
-    if not most or most >= len(order):
-        return order
-    scored = [index for index in order
-              if ranked[index].average_map is not None]
+    """Returns the indices of the worst and of the best; 0: of all videos."""
+    if not most or most >= len(ranked):
+        return [*range(len(ranked))]
+    num_scored = sum(video.average_map is not None for video in ranked)
     best = most // 2
-    chosen = scored[:most - best] + scored[len(scored) - best:]
-    return list(dict.fromkeys(chosen))
+    return sorted({*range(min(most - best, num_scored)),
+                   *range(max(num_scored - best, 0), num_scored)})
 
 
 def _thresholds(path: Path, truth: Truth, predictions: Predictions,

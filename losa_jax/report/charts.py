@@ -7,7 +7,7 @@ size on a phone. The numbers follow below each chart, as a table.
 import math
 from collections.abc import Mapping, Sequence
 
-from losa_jax.report.document import escape
+from losa_jax.report.document import escape, table
 
 WIDTH, HEIGHT = 380, 210
 LEFT, RIGHT = 46, 8
@@ -26,12 +26,9 @@ def bar_chart(title: str, labels: Sequence[str],
               stacked: bool = False) -> str:
     """Returns the HTML of a chart with the bars of each label.
 
-    Args:
-      title: with the unit.
-      labels: below the bars.
-      series: {name: a value for each label}.
-      summary: a sentence below the title.
-      stacked: the bars of a label stand on each other, not side by side.
+    The title, with the unit, and a sentence are above the bars. `series` is
+    {name: a value for each label}; `stacked` puts the bars of a label on each
+    other, not side by side.
     """
     values = [value for row in series.values() for value in row]
     sums = [sum(column) for column in zip(*series.values(), strict=True)]
@@ -70,6 +67,9 @@ def bar_chart(title: str, labels: Sequence[str],
             elif width > 24:
                 parts.append(_text(x + width / 2, y - 3, f"{value:.3g}"))
         parts.append(_text(left + 0.36 * slot, HEIGHT - 7, label))
+    numbers = table(["", *series], ((escape(label), [
+        f"<td>{number(row[column])}</td>" for row in series.values()], "")
+        for column, label in enumerate(labels)))
     legend = "" if len(series) < 2 else "".join(
         f'<li class="hue{row % 12}"><i class="key"></i>{escape(name)}</li>'
         for row, name in enumerate(series))
@@ -79,20 +79,8 @@ def bar_chart(title: str, labels: Sequence[str],
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
             f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
             f'<ul class="keys soft flow">{legend}</ul>'
-            f"{_numbers(labels, series)}</figure>")
-
-
-def _numbers(labels: Sequence[str], series: Mapping[str, Sequence[float]]
-             ) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in series)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(label)}</th>' + "".join(
-            f"<td>{number(row[column])}</td>" for row in series.values())
-        + "</tr>" for column, label in enumerate(labels))
-    return ('<details class="soft"><summary>Numbers</summary>'
-            '<div class="wide"><table>'
-            f'<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody>'
-            "</table></div></details>")
+            '<details class="soft"><summary>Numbers</summary>'
+            f"{numbers}</details></figure>")
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
@@ -101,7 +89,7 @@ def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from at most `low` to at least `high`, about five."""
+    """Returns about five round numbers from `low` or less to `high` or more."""
     rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10)

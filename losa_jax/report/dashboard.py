@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.report.charts import bar_chart
-from losa_jax.report.document import clock, escape
+from losa_jax.report.document import clock, escape, table
 from losa_jax.report.folder import video_card, write_list_page
 from losa_jax.report.page import VideoPage, link
 
@@ -32,7 +32,7 @@ class RankedVideo(NamedTuple):
     num_actions: int
     num_detections: int  # at any score
     average_map: float | None  # of this video, 0..1; None without actions
-    num_found: int  # actions that a detection matches
+    num_matched: int  # actions that a detection matches
     num_false: int  # detections that match no action
     page: VideoPage | None  # None where no page was written
 
@@ -46,10 +46,8 @@ def write_split_dashboard(output: Path, *, title: str,
     """Writes tables, charts, best and worst videos, and links to all pages.
 
     Args:
-      output: the HTML file.
-      title: of the run.
       scores: the content of map.json.
-      videos: of the split, in any order.
+      videos: of the split, worst first.
       diagnosis: the content of diagnosis.json.
       diagnosis_folder: the folder of its files, for a link.
       facts: short texts for the line below the title.
@@ -87,27 +85,27 @@ def _tiles(scores: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> str:
 
 def map_table(scores: Mapping[str, Any]) -> str:
     """Returns average precision by class and tIoU, percent, from map.json."""
-    lines = []
-    for name, row, num_actions, num_predictions in zip(
+    def row(name: str, shares: Sequence[float | None], num_actions: int,
+            num_predictions: int, attributes: str = ""
+            ) -> tuple[str, list[str], str]:
+        return escape(name), [
+            *map(_percent, shares), f"<td>{num_actions:,}</td>",
+            f"<td>{num_predictions:,}</td>"], attributes
+
+    rows = []
+    for name, shares, *counts in zip(
             scores["class_names"], scores["average_precision"],
             scores["actions_per_class"], scores["predictions_per_class"],
             strict=True):
-        known = [value for value in row if value is not None]
+        known = [value for value in shares if value is not None]
         mean = sum(known) / len(known) if known else None
-        lines.append(_map_row(name, [*row, mean], num_actions,
-                              num_predictions))
-    lines.append(_map_row(
+        rows.append(row(name, [*shares, mean], *counts))
+    rows.append(row(
         "mean", [*scores["map_per_threshold"], scores["average_map"]],
         scores["num_actions"], scores["num_predictions"], ' class="total"'))
     head = [f"{tiou:g}" for tiou in scores["tiou_thresholds"]]
-    return _table(["tIoU", *head, "mean", "actions", "predictions"], lines)
-
-
-def _map_row(name: str, shares: Sequence[float | None], num_actions: int,
-             num_predictions: int, attribute: str = "") -> str:
-    return (f'<tr{attribute}><th scope="row">{escape(name)}</th>'
-            f'{"".join(map(_percent, shares))}'
-            f"<td>{num_actions:,}</td><td>{num_predictions:,}</td></tr>")
+    return table(["tIoU", *head, "mean", "actions", "predictions"], rows,
+                 ' class="marks"')
 
 
 def _percent(share: float | None) -> str:
@@ -115,13 +113,6 @@ def _percent(share: float | None) -> str:
         return "<td>–</td>"
     shade = min(int(share * _SHADES), _SHADES - 1)
     return f'<td class="shade{shade}">{100 * share:.2f}</td>'
-
-
-def _table(head: Sequence[str], lines: Sequence[str]) -> str:
-    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
-    return ('<div class="wide"><table class="marks"><thead>'
-            f'<tr>{columns}</tr></thead><tbody>{"".join(lines)}</tbody>'
-            "</table></div>")
 
 
 def _charts(diagnosis: Mapping[str, Any]) -> str:
@@ -158,9 +149,7 @@ def _charts(diagnosis: Mapping[str, Any]) -> str:
     return "".join(charts)
 
 
-def _videos(videos: Sequence[RankedVideo], folder: Path) -> list[str]:
-    worst_first = sorted(videos, key=lambda video: (
-        video.average_map is None, video.average_map or 0.0))
+def _videos(worst_first: Sequence[RankedVideo], folder: Path) -> list[str]:
     paged = [video.page for video in worst_first
              if video.average_map is not None and video.page is not None]
     parts = []
@@ -171,29 +160,29 @@ def _videos(videos: Sequence[RankedVideo], folder: Path) -> list[str]:
             cards = "".join(video_card(page, folder) for page in pages)
             parts.append(f'<h2 class="part">{title}</h2>'
                          f'<ul class="videos cards">{cards}</ul>')
-    table = _table(["video", "length", "average mAP, %", "actions", "found",
-                    "false", "detections"],
-                   [_video_row(video, folder) for video in worst_first])
+    rows = table(["video", "length", "average mAP, %", "actions", "found",
+                  "false", "detections"],
+                 [_video_row(video, folder) for video in worst_first],
+                 ' class="marks"')
     parts.append(
         '<section class="card panel" id="videos"><h2>All videos, worst first'
-        f"</h2>{table}"
+        f"</h2>{rows}"
         '<p class="soft">Found and false: at tIoU 0.5, with each class\'s '
         "own score threshold.</p></section>")
     return parts
 
 
-def _video_row(video: RankedVideo, folder: Path) -> str:
+def _video_row(video: RankedVideo, folder: Path
+               ) -> tuple[str, list[str], str]:
     name = escape(video.title)
     if video.page is not None:
         name = f'<a href="{escape(link(video.page.path, folder))}">{name}</a>'
     share = ("–" if video.average_map is None
              else f"{100 * video.average_map:.2f}")
-    return (f'<tr data-name="{escape(video.title.lower())}">'
-            f'<th scope="row">{name}</th>'
-            f"<td>{clock(video.duration_seconds)}</td><td>{share}</td>"
-            f"<td>{video.num_actions}</td><td>{video.num_found}</td>"
-            f"<td>{video.num_false}</td><td>{video.num_detections:,}</td>"
-            "</tr>")
+    return name, [f"<td>{cell}</td>" for cell in (
+        clock(video.duration_seconds), share, video.num_actions,
+        video.num_matched, video.num_false, f"{video.num_detections:,}")
+        ], f' data-name="{escape(video.title.lower())}"'
 
 
 def page_path(folder: Path, video_id: str) -> Path:

@@ -1,9 +1,9 @@
 """HTML pages, each one file, made of package files and untrusted text.
 
-A page holds everything but the video: style, script, data, images. Untrusted
-text enters in two ways only: escaped by `escape`, or as JSON in a script
-element by `script_json`. The page's content security policy allows only our
-own script, by its hash, and only files beside the page.
+A page holds everything but the video. Untrusted text enters in two ways only:
+escaped by `escape`, or as JSON in a script element by `script_json`. The
+page's content security policy allows only our own script, by its hash, and
+only files beside the page.
 """
 
 import base64
@@ -11,7 +11,7 @@ import hashlib
 import html
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,6 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def items(texts: Sequence[str]) -> str:
-    """Returns texts, escaped, as the items of a list."""
-    return "".join(f"<li>{escape(text)}</li>" for text in texts)
-
-
 def script_json(content: Any) -> str:
     """Returns JSON that cannot end the script element around it.
 
@@ -44,33 +39,49 @@ def script_json(content: Any) -> str:
             .replace(">", "\\u003e"))
 
 
-def make_document(template: str, *, title: str, styles: Sequence[str],
-                  scripts: Sequence[str], content: Mapping[str, str],
-                  data: Any = None) -> str:
-    """Returns the text of a page.
+def write_page(path: Path, template: str, *, title: str,
+               facts: Sequence[str], styles: Sequence[str],
+               scripts: Sequence[str], content: Mapping[str, str],
+               data: Any = None) -> None:
+    """Writes a page atomically and creates its folder.
 
     Args:
-      template: package file of the body; `content` replaces its $names.
-      title: not escaped yet.
+      template: package file of the body; `content`, HTML, replaces its $names.
+      title, facts: text of the heading, not escaped yet.
       styles, scripts: package files, in this order.
-      content: HTML, its text escaped already.
       data: JSON content for the script, in the element "data".
     """
     style = "".join(map(_package_file, styles))
     script = "".join(map(_package_file, scripts))
+    title = escape(title)
     body = string.Template(_package_file(template)).substitute(
-        content, title=escape(title))
-    policy = _POLICY.format(script=_hash(script), style=_hash(style))
-    return string.Template(_package_file("document.html")).substitute(
-        policy=policy, title=escape(title), style=style, body=body,
-        data=script_json(data), script=script)
-
-
-def write_page(path: Path, text: str) -> None:
-    """Writes a page atomically and creates its folder."""
+        content, title=title,
+        facts="".join(f"<li>{escape(fact)}</li>" for fact in facts))
+    text = string.Template(_package_file("document.html")).substitute(
+        policy=_POLICY.format(script=_hash(script), style=_hash(style)),
+        title=title, style=style, body=body, data=script_json(data),
+        script=script)
     path.parent.mkdir(parents=True, exist_ok=True)
     # File names may hold surrogates, which UTF-8 cannot encode.
     write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str], str]],
+          attributes: str = "") -> str:
+    """Returns an HTML table.
+
+    Args:
+      head: text of the heading row; an empty one is no heading.
+      rows: (heading, cells, attributes of the row), all as HTML.
+      attributes: of the table.
+    """
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' if name
+                      else "<td></td>" for name in head)
+    body = "".join(
+        f'<tr{row_attributes}><th scope="row">{name}</th>{"".join(cells)}</tr>'
+        for name, cells, row_attributes in rows)
+    return (f'<div class="wide"><table{attributes}><thead><tr>{columns}</tr>'
+            f"</thead><tbody>{body}</tbody></table></div>")
 
 
 def clock(seconds: float) -> str:

@@ -3,13 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from losa_jax.report.document import (
-    clock,
-    escape,
-    items,
-    make_document,
-    write_page,
-)
+from losa_jax.report.document import clock, escape, write_page
 from losa_jax.report.page import VideoPage, count_text, link
 
 # Detections drawn in the strip of a video.
@@ -19,13 +13,9 @@ _MAX_IN_STRIP = 60
 def write_folder_page(output: Path, pages: Sequence[VideoPage], *,
                       title: str,
                       broken: Mapping[str, str] | None = None) -> None:
-    """Writes the list of a folder's pages.
+    """Writes the list of a folder's pages (`read_video_page`), in this order.
 
-    Args:
-      output: the HTML file.
-      pages: in the order shown; see `read_video_page`.
-      title: of the folder.
-      broken: {video: reason} of the videos without a page.
+    `broken` is {video: reason} of the videos without a page.
     """
     total = sum(page.duration_seconds for page in pages)
     facts = [count_text(len(pages), "video"), clock(total), count_text(
@@ -48,17 +38,12 @@ def write_list_page(output: Path, *, title: str, facts: Sequence[str],
                     ) -> None:
     """Writes a page with a search field for the element "videos".
 
-    Args:
-      output: the HTML file.
-      title, facts: text for the heading.
-      parts: HTML of the content.
-      styles: package files, besides those of every such page.
+    `parts` are HTML, and `styles` package files besides the usual ones.
     """
-    write_page(output, make_document(
-        "folder.html", title=title,
-        styles=("base.css", "folder.css", *styles),
-        scripts=("theme.js", "folder.js"),
-        content={"facts": items(facts), "parts": "".join(parts)}))
+    write_page(output, "folder.html", title=title, facts=facts,
+               styles=("base.css", "folder.css", *styles),
+               scripts=("theme.js", "folder.js"),
+               content={"parts": "".join(parts)})
 
 
 def video_card(page: VideoPage, folder: Path) -> str:

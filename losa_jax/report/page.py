@@ -1,30 +1,21 @@
-"""The page of one video: player, timeline, list and table of detections.
-
-A detection is {"segment": [start_seconds, end_seconds], "label": name,
-"score": number}, as in predictions.json; an action of the ground truth is the
-same without a score.
-"""
+"""The page of one video: player, timeline, list and table of detections."""
 
 import dataclasses
 import itertools
 import json
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from losa_jax.errors import InputError
-from losa_jax.report.document import (
-    clock,
-    escape,
-    items,
-    make_document,
-    write_page,
-)
+from losa_jax.report.document import clock, escape, write_page
 from losa_jax.report.thumbnails import read_thumbnails
+
+# start_seconds, end_seconds, class name, and the score of a detection
+Segment = tuple[Any, ...]
 
 # Keeps the page small.
 MAX_THUMBNAILS = 200
@@ -54,31 +45,23 @@ class VideoPage:
 
 def write_video_page(output: Path, video: Path | None, *, title: str,
                      duration_seconds: float, fps: float,
-                     predictions: Sequence[Mapping[str, Any]],
-                     ground_truth: Sequence[Mapping[str, Any]] | None = None,
+                     predictions: Iterable[Segment],
+                     ground_truth: Sequence[Segment] | None = None,
                      thresholds: Mapping[str, float] | None = None,
                      max_thumbnails: int = MAX_THUMBNAILS) -> None:
-    """Writes the page of one video.
+    """Writes the page of one video and creates its folder.
 
     Args:
-      output: the HTML file; its folder is created.
       video: the file, which the page refers to by its relative path; None
         for a page without a player.
-      title, duration_seconds, fps: of the video.
       predictions: in any order.
       ground_truth: None where it is not known; empty where there is none.
       thresholds: {class: score} from which its detections are shown first.
       max_thumbnails: the best scores get thumbnails first.
-
-    Raises:
-      InputError: a prediction or an action that is not valid.
     """
-    detections = sorted(
-        (_row(entry, f"{title}: prediction {index}", "score")
-         for index, entry in enumerate(predictions)),
-        key=lambda row: (row[0], row[1], -row[3]))
-    actions = [_row(entry, f"{title}: action {index}")
-               for index, entry in enumerate(ground_truth or ())]
+    detections = sorted(predictions,
+                        key=lambda row: (row[0], row[1], -row[3]))
+    actions = ground_truth or ()
     labels = sorted({row[2] for row in (*detections, *actions)})
     images, image_of = _thumbnails(video, detections, actions, duration_seconds,
                                    max_thumbnails)
@@ -91,17 +74,18 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
     facts = _facts(detections, labels, duration_seconds, fps, thresholds or {})
     if ground_truth is not None:
         facts.append(f"{count_text(len(actions), 'action')} annotated")
-    write_page(output, make_document(
-        "video.html", title=title, styles=("base.css", "video.css"),
+    write_page(
+        output, "video.html", title=title, facts=facts,
+        styles=("base.css", "video.css"),
         scripts=("theme.js", "player.js", "timeline.js", "video.js"),
-        content={"facts": items(facts), "table": _table(detections, actions),
+        content={"table": _table(detections, actions),
                  "player": _player(video, output.parent, title)},
         data={"title": title, "duration": duration_seconds, "fps": fps,
               "labels": labels, "predictions": rows[:len(detections)],
               "truth": None if ground_truth is None else rows[len(detections):],
               "images": images, "poster": poster,
               "thresholds": None if thresholds is None else [
-                  float(thresholds.get(label, 0.0)) for label in labels]}))
+                  float(thresholds.get(label, 0.0)) for label in labels]})
 
 
 def read_video_page(path: Path) -> VideoPage:
@@ -126,35 +110,18 @@ def read_video_page(path: Path) -> VideoPage:
                          f"({error}); write it again") from error
 
 
-def _row(entry: Mapping[str, Any], where: str, *keys: str
-         ) -> tuple[Any, ...]:
-    """Returns (start_seconds, end_seconds, label, score if asked for)."""
-    try:
-        start, end = map(float, entry["segment"])
-        numbers = [float(entry[key]) for key in keys]
-        label = str(entry["label"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{where}: needs a valid {', '.join(('segment', 'label', *keys))}"
-            f" ({error!r})") from error
-    if not all(map(math.isfinite, (start, end, *numbers))) or end < start:
-        raise InputError(f"{where}: {[start, end, *numbers]} holds a number "
-                         "that is not finite, or ends before it starts")
-    return (start, end, label, *numbers)
-
-
-def _thumbnails(video: Path | None, detections: Sequence[tuple],
-                actions: Sequence[tuple], duration_seconds: float,
-                most: int) -> tuple[list[str], list[int]]:
+def _thumbnails(video: Path | None, detections: Sequence[Segment],
+                actions: Sequence[Segment], duration_seconds: float, most: int
+                ) -> tuple[list[str], list[int]]:
     """Returns images, and the image index of each segment; -1: no image."""
     segments = [*detections, *actions]
-    keys: list[int | None] = [None] * len(segments)
     if video is None:
         return [], [-1] * len(segments)
     # The best scores first, and as many actions.
     ranked = sorted(range(len(detections)),
                     key=lambda index: -detections[index][3])
     moments: dict[int, float] = {}
+    keys = [-1] * len(segments)
     for index in itertools.chain.from_iterable(itertools.zip_longest(
             ranked, range(len(detections), len(segments)))):
         if index is None:
@@ -168,10 +135,8 @@ def _thumbnails(video: Path | None, detections: Sequence[tuple],
     images = dict(zip(moments, read_thumbnails(video, [*moments.values()]),
                       strict=True))
     kept = [key for key in sorted(images) if images[key]]
-    index_of = {key: index for index, key in enumerate(kept)}
     return ([images[key] for key in kept],
-            [index_of.get(key, -1) if key is not None else -1
-             for key in keys])
+            [kept.index(key) if key in kept else -1 for key in keys])
 
 
 def link(target: Path, folder: Path) -> str:
@@ -195,7 +160,7 @@ def _player(video: Path | None, folder: Path, title: str) -> str:
             f'aria-label="{escape(title)}"></video>')
 
 
-def _facts(detections: Sequence[tuple], labels: Sequence[str],
+def _facts(detections: Sequence[Segment], labels: Sequence[str],
            duration_seconds: float, fps: float,
            thresholds: Mapping[str, float]) -> list[str]:
     strong = sum(row[3] >= thresholds.get(row[2], 0.0) for row in detections)
@@ -211,7 +176,7 @@ def count_text(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _table(detections: Sequence[tuple], actions: Sequence[tuple]) -> str:
+def _table(detections: Sequence[Segment], actions: Sequence[Segment]) -> str:
     """Returns rows by time; the script only hides and links them."""
     lines = [(*row[:3], f"{row[3]:.3f}", f"p{index}")
              for index, row in enumerate(detections)]

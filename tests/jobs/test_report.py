@@ -16,7 +16,12 @@ from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.segments import Detection
 from losa_jax.jobs.evaluate import report_results
-from losa_jax.jobs.report import _rank, _with_page, write_split_report
+from losa_jax.jobs.report import (
+    _rank,
+    _with_page,
+    worst_first,
+    write_split_report,
+)
 from losa_jax.report.dashboard import RankedVideo
 from losa_jax.report.page import read_video_page
 
@@ -101,13 +106,16 @@ def test_the_dashboard_shows_the_scores(report):
 
 def test_of_many_videos_the_worst_and_the_best_have_pages():
     scores = [0.5, None, 0.9, 0.1, 0.7, 0.3]
-    ranked = [RankedVideo(f"v{index}", 1.0, 1, 1, score, 0, 0, None)
-              for index, score in enumerate(scores)]
-    assert _with_page(ranked, 3) == [3, 5, 2]
-    assert _with_page(ranked, 0) == [3, 5, 0, 4, 2, 1]
+    ranked = worst_first([
+        RankedVideo(f"v{index}", 1.0, 1, 1, score, 0, 0, None)
+        for index, score in enumerate(scores)])
+    assert [one.title for one in ranked] == ["v3", "v5", "v0", "v4", "v2",
+                                             "v1"]
+    assert _with_page(ranked, 3) == [0, 1, 4]
+    assert _with_page(ranked, 0) == [0, 1, 2, 3, 4, 5]
     # No more than there are with actions, none of them twice.
-    assert _with_page(ranked[:2], 1) == [0]
-    assert _with_page(ranked[1:4], 2) == [3 - 1, 2 - 1]
+    assert _with_page(ranked[4:], 1) == [0]
+    assert _with_page(ranked[3:], 2) == [0, 1]
 
 
 def test_actions_too_short_to_be_scored_are_no_classes_of_a_video():
@@ -118,4 +126,4 @@ def test_actions_too_short_to_be_scored_are_no_classes_of_a_video():
                     Detection(3.0, 4.0, "jump", 0.9)], CLASSES, (0.5,), {})
     # The prediction of a class without actions here is counted as false.
     assert ranked.average_map == 1.0
-    assert (ranked.num_found, ranked.num_false) == (1, 1)
+    assert (ranked.num_matched, ranked.num_false) == (1, 1)

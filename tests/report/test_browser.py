@@ -18,22 +18,22 @@ from tests.report.conftest import FPS, SECONDS
 pytestmark = pytest.mark.browser
 
 EVIL = "<script>alert(1)</script><!--"
-FOUND = [
-    {"segment": [1.25, 2.5], "label": EVIL, "score": 0.9},
+DETECTIONS = [
+    Detection(1.25, 2.5, EVIL, 0.9),
     # No browser's clock can hold this start.
-    {"segment": [3.4999999876, 4.75], "label": "wave", "score": 0.6},
-    {"segment": [3.0, 4.0], "label": "wave", "score": 0.2},
-    {"segment": [0.5, 1.0], "label": EVIL, "score": 0.05},
+    Detection(3.4999999876, 4.75, "wave", 0.6),
+    Detection(3.0, 4.0, "wave", 0.2),
+    Detection(0.5, 1.0, EVIL, 0.05),
 ]
-TRUTH = [{"segment": [1.3, 2.5], "label": EVIL},
-         {"segment": [5.0, 5.5], "label": "wave"}]
+ROWS = [one[:4] for one in DETECTIONS]
+TRUTH = [(1.3, 2.5, EVIL), (5.0, 5.5, "wave")]
 
 
 @pytest.fixture(scope="module")
 def page(video, tmp_path_factory):
     path = tmp_path_factory.mktemp("pages") / "deep" / "page.html"
     write_video_page(path, video, title=f"{video.name} {EVIL}",
-                     duration_seconds=SECONDS, fps=FPS, predictions=FOUND,
+                     duration_seconds=SECONDS, fps=FPS, predictions=ROWS,
                      ground_truth=TRUTH)
     return path
 
@@ -161,7 +161,7 @@ def test_a_video_that_cannot_be_played_is_reported(video, browser, tmp_path):
     broken.write_bytes(b"no video at all" * 100)
     path = tmp_path / "page.html"
     write_video_page(path, broken, title="odd", duration_seconds=SECONDS,
-                     fps=FPS, predictions=FOUND)
+                     fps=FPS, predictions=ROWS)
     view = browser.new_page()
     view.goto(path.as_uri())
     failure = view.locator("#failure")
@@ -195,17 +195,16 @@ def test_pages_fit_and_follow_the_scheme(look, page, tmp_path, width,
 def _dashboard(tmp_path, page):
     """A dashboard with four videos, two of them with long names."""
     truth = {"v": [(1.25, 2.5, EVIL), (5.0, 5.5, "wave")]}
-    found = {"v": [Detection(*row["segment"], row["label"], row["score"])
-                   for row in FOUND]}
+    detections = {"v": DETECTIONS}
     classes = (EVIL, "wave")
     scores = {**dataclasses.asdict(evaluate_map(
-        truth, found, class_names=classes, tiou_thresholds=(0.3, 0.5))),
+        truth, detections, class_names=classes, tiou_thresholds=(0.3, 0.5))),
         "average_precision": [[1.0, 0.5], [None, None]]}
     path = tmp_path / "dashboard.html"
     write_split_dashboard(
         path, title=EVIL, scores=scores, facts=["subset testing"],
         diagnosis=dataclasses.asdict(diagnose(
-            truth, found, class_names=classes, tiou_thresholds=(0.5,),
+            truth, detections, class_names=classes, tiou_thresholds=(0.5,),
             durations={"v": SECONDS})),
         diagnosis_folder=tmp_path / "diagnosis",
         videos=[RankedVideo(f"video {'x' * 40 * (index % 2)}", SECONDS, 2, 4,
@@ -225,8 +224,7 @@ def test_hundreds_of_detections_over_half_an_hour(look, tmp_path):
     path = tmp_path / "long.html"
     write_video_page(path, None, title="long", duration_seconds=1800, fps=25,
                      predictions=[
-                         {"segment": [start, start + 4], "score": score,
-                          "label": f"class {number}"}
+                         (start, start + 4, f"class {number}", score)
                          for start, score, number in zip(
                              starts, rng.uniform(size=1500),
                              rng.integers(0, 20, 1500), strict=True)])

@@ -77,13 +77,13 @@ def build_loop(folder: Path):
             start = np.ascontiguousarray(segments[rows, 0])
             end = np.ascontiguousarray(segments[rows, 1])
             left = np.ascontiguousarray(scores[rows])
-            found = np.empty(len(rows), np.int32)
+            picks = np.empty(len(rows), np.int32)
             decayed = np.empty(len(rows), np.float32)
             count = pick(pointer(start), pointer(end), pointer(left),
                          len(rows), ctypes.c_float(SIGMA),
-                         ctypes.c_float(MIN_SCORE), most, pointer(found),
+                         ctypes.c_float(MIN_SCORE), most, pointer(picks),
                          pointer(decayed))
-            kept_rows.append(rows[found[:count]])
+            kept_rows.append(rows[picks[:count]])
             kept_scores.append(decayed[:count])
         rows, decayed = map(np.concatenate, (kept_rows, kept_scores))
         best = np.argsort(-decayed, kind="stable")[:most]
@@ -132,8 +132,8 @@ def _compare(loop, count: int, most: int, rounds: int) -> list[str]:
     np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_allclose(one[1], two[1], rtol=1e-4)
     seconds = interleaved({"ours": ours, "C++": theirs}, rounds)
-    cells = [f"{1e3 * statistics.median(found):.1f} ({1e3 * min(found):.1f} "
-             f".. {1e3 * max(found):.1f})" for found in seconds.values()]
+    cells = [f"{1e3 * statistics.median(times):.1f} ({1e3 * min(times):.1f} "
+             f".. {1e3 * max(times):.1f})" for times in seconds.values()]
     return [f"{count:,}", f"{most:,}", *cells,
             f"{ratio(seconds['ours'], seconds['C++']):.2f}"]
 

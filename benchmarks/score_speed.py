@@ -33,7 +33,7 @@ def make_set(num_predictions: int, seed: int = 0) -> tuple[dict, dict]:
     rng = np.random.default_rng(seed)
     names = [f"video_{number:04d}" for number in range(VIDEOS)]
     truth: dict = {name: [] for name in names}
-    found: dict = {name: [] for name in names}
+    predictions: dict = {name: [] for name in names}
     for number in range(ACTIONS):
         start, length = rng.uniform(0, 200), rng.uniform(0.5, 10)
         truth[names[number % VIDEOS]].append(
@@ -50,17 +50,18 @@ def make_set(num_predictions: int, seed: int = 0) -> tuple[dict, dict]:
             start = rng.uniform(0, 200)
             end = start + rng.uniform(0.5, 10)
             label = CLASSES[rng.integers(len(CLASSES))]
-        found[name].append(Detection(start, end, label, scores[number]))
-    return truth, found
+        predictions[name].append(Detection(start, end, label, scores[number]))
+    return truth, predictions
 
 
-def loop_map(truth: dict, found: dict) -> np.ndarray:
+def loop_map(truth: dict, predictions: dict) -> np.ndarray:
     """[classes, thresholds] average precision, row by row."""
     actions = pd.DataFrame(
         [(name, *row) for name, rows in truth.items() for row in rows],
         columns=["video", "start", "end", "label"])
     rows = pd.DataFrame(
-        [(name, *row[:4]) for name, rows in found.items() for row in rows],
+        [(name, *row[:4]) for name, rows in predictions.items()
+         for row in rows],
         columns=["video", "start", "end", "label", "score"])
     result = []
     with tqdm(total=len(rows), desc="pandas loop", unit="row",
@@ -114,13 +115,13 @@ def _area(hits: np.ndarray, num_actions: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictions", type=int, default=422_000)
-    truth, found = make_set(parser.parse_args().predictions)
+    truth, predictions = make_set(parser.parse_args().predictions)
     started = time.perf_counter()
-    report = evaluate_map(truth, found, class_names=CLASSES,
+    report = evaluate_map(truth, predictions, class_names=CLASSES,
                           tiou_thresholds=THRESHOLDS)
     ours = time.perf_counter() - started
     started = time.perf_counter()
-    wanted = loop_map(truth, found)
+    wanted = loop_map(truth, predictions)
     loop = time.perf_counter() - started
     difference = np.abs(report.average_precision - wanted).max()
     print(f"{report.num_predictions:,} predictions, {report.num_actions:,} "

@@ -59,7 +59,7 @@ def make_set(folder: Path) -> list[str]:
                         image_size=(64, 64))
     make_backbone(folder / "small", spec)
     return ["--config=configs/quick.py",
-            "--config.synthetic.folder=", "--config.pretrain.steps=0",
+            "--config.synthetic.folder=",
             f"--config.data.annotations={folder}/videos/annotations.json",
             f"--config.data.videos={folder}/videos/videos",
             f"--config.backbone.checkpoint={folder}/small",

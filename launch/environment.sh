@@ -1,18 +1,27 @@
-# Sourced by the other scripts: finds Python, makes and activates .venv.
+# Sourced by the other scripts: makes and activates .venv, with uv where it is
+# installed, else with venv and pip; both install the same.
 # shellcheck shell=bash
 
-# A Python >= 3.11 that can make virtual environments, the one tested most
-# first; LOSA_PYTHON overrules the search.
+# has_uv: whether uv is on the PATH.
+has_uv() {
+  command -v uv >/dev/null
+}
+
+# A Python >= 3.11, the most tested version first; LOSA_PYTHON overrides the
+# search. Without uv it must be able to make virtual environments.
 find_python() {
-  local candidate
+  local candidate needs="venv, ensurepip"
+  if has_uv; then
+    needs=site
+  fi
   for candidate in ${LOSA_PYTHON:-} python3.11 python3.12 python3.13 python3; do
-    if "$candidate" -c 'import sys, venv, ensurepip
-sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    if "$candidate" -c "import sys, $needs
+sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1; then
       echo "$candidate"
       return
     fi
   done
-  echo "error: no Python >= 3.11 with venv found; install one (Debian:" \
+  echo "error: no Python >= 3.11 with venv; install one (Debian:" \
     "apt-get install python3 python3-venv) or set LOSA_PYTHON" >&2
   exit 1
 }
@@ -21,10 +30,19 @@ sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
 # `.[extras]`, once for each content of these files.
 make_environment() {
   local python stamp wanted what
+  local -a install=(python -m pip install --quiet --disable-pip-version-check)
+  if has_uv; then
+    install=(uv pip install --quiet)
+  fi
   if [ ! -x .venv/bin/python ]; then
     python=$(find_python)
     echo "making .venv with $("$python" --version)"
-    "$python" -m venv .venv
+    if has_uv; then
+      # With pip inside, as venv makes it.
+      uv venv --quiet --seed --python "$(command -v "$python")" .venv
+    else
+      "$python" -m venv .venv
+    fi
   fi
   # shellcheck disable=SC1091
   . .venv/bin/activate
@@ -36,10 +54,8 @@ make_environment() {
     fi
     echo "installing $what"
     case "$what" in
-      *.txt) python -m pip install --quiet --disable-pip-version-check \
-        -r "$what" ;;
-      *) python -m pip install --quiet --disable-pip-version-check \
-        -e "$what" ;;
+      *.txt) "${install[@]}" -r "$what" ;;
+      *) "${install[@]}" -e "$what" ;;
     esac
     echo "$wanted" >"$stamp"
   done

@@ -1,9 +1,10 @@
-"""The one exception that means: the input is wrong, the program is not."""
+"""The exception for bad input, and checks of specs that raise it."""
 
 import contextlib
+import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, NoReturn, TypeGuard
 
@@ -16,19 +17,29 @@ class InputError(Exception):
     """
 
 
-def check_choice(spec: object, name: str, known: Iterable[object]) -> None:
-    """Raises InputError where a field of a spec has none of the known values.
+def listed(lines: Sequence[str], most: int = 20) -> str:
+    """Returns the first lines for a message, each indented, and the number of
+    the others."""
+    others = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return "".join(f"\n  {line}" for line in [*lines[:most], *others])
 
-    The message begins with the spec's class and the field.
-    """
-    value, known = getattr(spec, name), tuple(known)
-    if value not in known:
-        raise InputError(f"{type(spec).__name__}.{name}={value!r}: choose one "
-                         f"of {', '.join(map(str, known))}")
+
+def check_choice(spec: object, name: str, known: Iterable[object]) -> None:
+    """Raises InputError unless a field has one of the known values."""
+    known = tuple(known)
+    if getattr(spec, name) not in known:
+        _refuse(spec, name, f"choose one of {', '.join(map(str, known))}")
+
+
+def check_flags(spec: Any) -> None:
+    """Raises InputError unless all fields of type bool are True or False."""
+    for field in dataclasses.fields(spec):
+        if field.type is bool:
+            check_choice(spec, field.name, (True, False))
 
 
 def check_whole(spec: object, least: int, *names: str) -> None:
-    """Raises InputError where one of these is no whole number or below."""
+    """Raises InputError unless fields are whole numbers, `least` or more."""
     for name in names:
         value = getattr(spec, name)
         if not (_is_whole(value) and value >= least):
@@ -37,20 +48,28 @@ def check_whole(spec: object, least: int, *names: str) -> None:
 
 
 def check_odd(spec: object, *names: str) -> None:
-    """Raises InputError where one of these is no odd number above 0."""
+    """Raises InputError unless fields are odd numbers above 0."""
     for name in names:
-        value = getattr(spec, name)
-        if not is_odd(value):
+        if not is_odd(getattr(spec, name)):
             _refuse(spec, name, "must be an odd number, 1 or more")
 
 
 def is_odd(value: object) -> bool:
-    """Whether this is an odd whole number above 0."""
+    """Returns whether this is an odd whole number above 0."""
     return _is_whole(value) and value > 0 and value % 2 == 1
 
 
+def check_heads(spec: Any, name: str) -> None:
+    """Raises InputError unless a number of heads divides `spec.width`."""
+    heads, title = getattr(spec, name), type(spec).__name__
+    if spec.width % heads:
+        raise InputError(
+            f"{title}.width={spec.width} does not divide by {title}.{name}="
+            f"{heads}: give another number of heads")
+
+
 def check_grid(spec: object, *names: str) -> None:
-    """Raises InputError where one of these is not (rows, columns)."""
+    """Raises InputError unless fields are (rows, columns)."""
     for name in names:
         value = getattr(spec, name)
         if not (isinstance(value, tuple) and len(value) == 2 and all(
@@ -61,40 +80,29 @@ def check_grid(spec: object, *names: str) -> None:
 
 def check_between(spec: object, low: float, high: float, *names: str,
                   without: tuple[float, ...] = ()) -> None:
-    """Raises InputError where one of these is no number from low to high.
+    """Raises InputError unless fields are finite numbers from low to high.
 
-    Args:
-      spec: whose fields they are.
-      low, high: both allowed unless in `without`; infinite ones are no
-        bound, but the values themselves are finite.
-      names: of the fields.
-      without: those of the bounds that are not allowed themselves.
+    An infinite bound is none; the bounds in `without` are not allowed.
     """
     for name in names:
         value = getattr(spec, name)
-        if (_is_number(value) and math.isfinite(value)
-                and low <= value <= high and value not in without):
+        is_number = isinstance(value, Real)
+        if (is_number and math.isfinite(value) and low <= value <= high
+                and value not in without):
             continue
-        bounds = [
-            f"{'above' if low in without else 'at least'} {low}"
-            if math.isfinite(low) else "",
-            f"{'below' if high in without else 'at most'} {high}"
-            if math.isfinite(high) else ""]
-        rule = " and ".join(filter(None, bounds))
-        if not rule:
-            rule = "a finite number"
-        elif not _is_number(value):
+        rule = " and ".join(
+            f"{outside if bound in without else inside} {bound}"
+            for bound, inside, outside in ((low, "at least", "above"),
+                                           (high, "at most", "below"))
+            if math.isfinite(bound))
+        if rule and not is_number:
             rule = f"a number, {rule}"
-        _refuse(spec, name, f"must be {rule}")
+        _refuse(spec, name, f"must be {rule or 'a finite number'}")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    """Python's and numpy's integers, not True and False."""
+    """Returns whether this is an integer of Python or numpy, and no bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, Real)
 
 
 def _refuse(spec: object, name: str, rule: str) -> NoReturn:
@@ -104,20 +112,20 @@ def _refuse(spec: object, name: str, rule: str) -> NoReturn:
 
 @contextlib.contextmanager
 def fields_as_keys(spec: Any, section: str, **keys: str) -> Iterator[None]:
-    """Errors of a spec's fields name the keys of the configuration.
+    """Makes errors of a spec's fields name the keys of the configuration.
 
     Args:
       spec: class whose name begins the messages.
-      section: as "config.adapter".
+      section: of the configuration, as "config.adapter".
       keys: {field: key} where they differ; a key that begins with "config."
         is of another section.
     """
+    def key_of(match: re.Match[str]) -> str:
+        key = keys.get(match[1], match[1])
+        return key if key.startswith("config.") else f"{section}.{key}"
+
     try:
         yield
     except InputError as error:
-        def key_of(found: re.Match[str]) -> str:
-            key = keys.get(found[1], found[1])
-            return key if key.startswith("config.") else f"{section}.{key}"
-
         raise InputError(re.sub(rf"\b{spec.__name__}\.(\w+)", key_of,
                                 str(error))) from error

@@ -1,4 +1,4 @@
-r"""Temporal action localization: what a recipe asks for.
+r"""Temporal action localization: runs a recipe.
 
 usage: python -m losa_jax.main --config=RECIPE[:VARIANT] [--workdir=DIR]
            [--mode=MODE] [--config.SECTION.KEY=VALUE ...]
@@ -12,12 +12,12 @@ usage: python -m losa_jax.main --config=RECIPE[:VARIANT] [--workdir=DIR]
 
 Modes: train (the default; evaluates on the way and resumes), eval, cache
 (features of the frozen backbone), extract (features as .npy files), export (a
-folder for losa_jax.predict), check_data (what is wrong with videos and
-annotations), plan (memory and time on chips that are not here).
+folder for losa_jax.predict), check_data (faults of videos and annotations),
+plan (memory and time on chips that are not here).
 
 Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
-stopped by a signal with everything saved, start again to go on; 76 another
-process of the run was lost, start again to go on from the last checkpoint.
+stopped by a signal with everything saved, start again to continue; 76 another
+process of the run was lost, start again to continue from the last checkpoint.
 """
 
 import functools
@@ -39,7 +39,7 @@ from losa_jax.utils.malloc import keep_freed_memory
 from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
 MODES = ("train", "eval", "cache", "extract", "export", "check_data", "plan")
-# What several processes can do together.
+# The modes that several processes can run together.
 SHARED_MODES = ("train", "eval", "cache", "extract")
 # The modes that a flag belongs to.
 GOES_WITH = {
@@ -53,14 +53,13 @@ GOES_WITH = {
     "platforms": ("export",),
     "topology": ("plan",), "json": ("plan",),
 }
-# What a mode cannot do without.
+# The flag that a mode requires.
 NEEDS = {"extract": "output", "plan": "topology"}
 HELP = {
     "What to do": "config workdir mode",
     "With some modes": " ".join(GOES_WITH),
     "Several processes": "distributed coordinator num_processes process_id",
 }
-EXIT_INTERRUPTED = 75
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, e.g. configs/quick.py or configs/thumos.py:s; "
@@ -122,50 +121,77 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 def run(argv: list[str]) -> int:
     """Runs the job that the flags ask for; returns the exit status."""
+    mode = _MODE.value
     if len(argv) > 1:
-        print(f"unexpected arguments: {' '.join(argv[1:])}", file=sys.stderr)
-        return EXIT_USAGE
+        usage.stop(f"unexpected arguments: {' '.join(argv[1:])}", EXIT_USAGE)
     for name, modes in GOES_WITH.items():
-        if flags.FLAGS[name].present and _MODE.value not in modes:
-            print(f"--{name} goes with "
-                  + " or ".join(f"--mode={mode}" for mode in modes),
-                  file=sys.stderr)
-            return EXIT_USAGE
-    needed = NEEDS.get(_MODE.value)
+        if flags.FLAGS[name].present and mode not in modes:
+            usage.stop(f"--{name} goes with " + " or ".join(
+                f"--mode={one}" for one in modes), EXIT_USAGE)
+    needed = NEEDS.get(mode)
     if needed and not flags.FLAGS[needed].value:
-        print(f"--mode={_MODE.value} needs --{needed}", file=sys.stderr)
-        return EXIT_USAGE
+        usage.stop(f"--mode={mode} needs --{needed}", EXIT_USAGE)
     _set_up_logging()
     try:
         config = _CONFIG.value
         folder = _WORKDIR.value or f"runs/{config.name}"
     except OSError:  # ml_collections reports a missing file only here
         typed = config_flags.get_config_filename(flags.FLAGS["config"])
-        print(f"error: --config={typed}: no such file; the path counts from "
-              "the current folder. Recipes of the package: "
-              f"{' '.join(recipes.names())}",
-              file=sys.stderr)
-        return EXIT_INPUT
+        usage.stop(f"--config={typed}: no such file; the path counts from the "
+                   "current folder. Recipes of the package: "
+                   f"{' '.join(recipes.names())}", EXIT_INPUT)
     keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
     from losa_jax.distributed import processes, remote_workdir
-    if _MODE.value in SHARED_MODES:
+    if mode in SHARED_MODES:
         try:
             processes.start(
                 distributed=_DISTRIBUTED.value, coordinator=_COORDINATOR.value,
                 num_processes=_NUM_PROCESSES.value,
                 process_id=_PROCESS_ID.value)
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_INPUT
+            usage.stop(str(error), EXIT_INPUT)
         except processes.NotTogether as error:
-            print(f"error: {error}", file=sys.stderr)
-            return processes.EXIT_LOST
+            usage.stop(str(error), processes.EXIT_LOST)
     processes.quiet_unless_first()
     # Modules live until the end. Without this the garbage collector scans
     # them again and again, a fourth of the time of tracing a step.
     gc.disable()
     from losa_jax.distributed.stop_signal import Interrupted
+    job = _job(mode)
+    gc.freeze()
+    gc.enable()
+
+    status, message, workdir = 0, "", None
+    try:
+        workdir = remote_workdir.local_folder(folder)
+        job(config, workdir)
+    except InputError as error:
+        status, message = EXIT_INPUT, f"error: {error}"
+        print(message, file=sys.stderr)
+    except Interrupted as error:
+        status, message = processes.EXIT_INTERRUPTED, str(error)
+        print(message, file=sys.stderr)
+    except BaseException as error:
+        if processes.count() == 1:
+            raise
+        if processes.is_loss(error):
+            processes.leave_lost(error)
+        # The usual way out would wait for the others.
+        traceback.print_exc()
+        status, message = EXIT_INPUT, repr(error)
+    if workdir is not None:
+        remote_workdir.copy_back(workdir)
+        if "://" in folder:
+            print(f"copied from {workdir} to {folder}")
+    if status:
+        processes.fail(status, message)
+    processes.finish()
+    return status
+
+
+def _job(mode: str) -> Callable[[ConfigDict, Path], object]:
+    """Imports all jobs and returns that of a mode, with its flags."""
     from losa_jax.jobs.cache import cache
     from losa_jax.jobs.check_data import check_data
     from losa_jax.jobs.evaluate import evaluate
@@ -174,10 +200,8 @@ def run(argv: list[str]) -> int:
     from losa_jax.jobs.plan import plan
     from losa_jax.jobs.train import train
     from losa_jax.utils.compile_cache import use_compile_cache
-    gc.freeze()
-    gc.enable()
 
-    if _MODE.value != "plan":
+    if mode != "plan":  # which measures the time of a compilation
         use_compile_cache()
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
     jobs: dict[str, Callable[[ConfigDict, Path], object]] = {
@@ -198,32 +222,7 @@ def run(argv: list[str]) -> int:
             config, _TOPOLOGY.value,
             output=Path(_JSON.value) if _JSON.value else None),
     }
-    status, message, workdir = 0, "", None
-    try:
-        workdir = remote_workdir.local_folder(folder)
-        jobs[_MODE.value](config, workdir)
-    except InputError as error:
-        status, message = EXIT_INPUT, f"error: {error}"
-        print(message, file=sys.stderr)
-    except Interrupted as error:
-        status, message = EXIT_INTERRUPTED, str(error)
-        print(message, file=sys.stderr)
-    except BaseException as error:
-        if processes.count() == 1:
-            raise
-        if processes.is_loss(error):
-            processes.leave_lost(error)
-        # The usual way out would wait for the others.
-        traceback.print_exc()
-        status, message = EXIT_INPUT, repr(error)
-    if workdir is not None:
-        remote_workdir.copy_back(workdir)
-        if "://" in folder:
-            print(f"copied from {workdir} to {folder}")
-    if status:
-        processes.fail(status, message)
-    processes.finish()
-    return status
+    return jobs[mode]
 
 
 def _set_up_logging() -> None:

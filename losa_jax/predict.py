@@ -1,13 +1,13 @@
-"""What happens when, in your own video: no annotations, no configuration.
+"""Localizes actions in videos, with the model of a finished run.
 
     python -m losa_jax.predict VIDEO_OR_FOLDER... --checkpoint=WORKDIR
         [--output=DIR] [--threshold=S] [--top_k=K] [--report]
 
 A folder means all videos in it and its subfolders; `-` reads one video from
 standard input. Writes for each video, into DIR, JSON, CSV, subtitles (SRT,
-WebVTT), an ELAN document and a picture of the timeline, and predictions.json
-of all. Shown are detections above their class's threshold (the score of best
-F1 in the run's thresholds.json; 0.5 without one); predictions.json holds all
+WebVTT), an ELAN document and a plot of the timeline, and predictions.json of
+all. Shown are detections above their class's threshold (the score of best F1
+in the run's thresholds.json; 0.5 without one); predictions.json holds all
 detections after NMS, as --mode=eval does. The same command again continues
 where it stopped. Videos that cannot be read are listed, the others are done.
 
@@ -28,14 +28,10 @@ Exit status: 0 done; 1 the input is wrong, or some videos could not be read;
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.malloc import keep_freed_memory
-
-if TYPE_CHECKING:
-    from losa_jax.inference.localizer import Localizer
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,6 +75,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from losa_jax.distributed.stop_signal import Interrupted
     from losa_jax.inference.load import load
+    from losa_jax.jobs.live import live
+    from losa_jax.jobs.predict import predict
+    from losa_jax.jobs.prediction_files import Settings
     from losa_jax.utils.compile_cache import use_compile_cache
 
     use_compile_cache()
@@ -91,39 +90,24 @@ def main(argv: list[str] | None = None) -> int:
             batch_windows=1 if arguments.live else arguments.batch_windows,
             num_threads=arguments.num_threads)
         if arguments.live:
-            _live(arguments, localizer)
+            live(arguments.sources[0], localizer, output=arguments.output,
+                 threshold=arguments.threshold,
+                 idle_seconds=arguments.idle_seconds)
         else:
-            failures = _predict(arguments, localizer)
+            failures = predict(arguments.sources, localizer, Settings(
+                arguments.output or Path("predictions"), arguments.threshold,
+                arguments.top_k, arguments.report))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Interrupted as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         print(error, file=sys.stderr)
-        return 75
-    except KeyboardInterrupt:
         return 75
     if failures:
         print(f"{len(failures)} could not be read:", file=sys.stderr)
         for reason in failures.values():
             print(f"  {reason}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _predict(arguments: argparse.Namespace, localizer: "Localizer"
-             ) -> dict[str, str]:
-    from losa_jax.jobs.predict import predict
-    from losa_jax.jobs.prediction_files import Settings
-
-    return predict(arguments.sources, localizer, Settings(
-        arguments.output or Path("predictions"), arguments.threshold,
-        arguments.top_k, arguments.report))
-
-
-def _live(arguments: argparse.Namespace, localizer: "Localizer") -> None:
-    from losa_jax.jobs.live import live
-
-    live(arguments.sources[0], localizer, output=arguments.output,
-         threshold=arguments.threshold, idle_seconds=arguments.idle_seconds)
 
 
 def _positive(text: str) -> int:

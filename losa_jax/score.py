@@ -1,4 +1,4 @@
-"""mAP of anybody's predictions: no model, no configuration.
+"""mAP of predictions of any program: no model, no configuration.
 
     python -m losa_jax.score PREDICTIONS.json --annotations=FILE --subset=test
         [--protocol=activitynet|thumos] [--tiou=0.3:0.7:0.1]
@@ -6,21 +6,21 @@
         [--diagnose=DIR] [--classifier=NAME]
 
 PREDICTIONS.json is in the ActivityNet submission format. --annotations takes
-any layout of losa_jax/data/annotations/formats.py; of two files, with a comma
-between. --videos names the videos that count: a THUMOS protocol, or a file of
-ids to leave out, one a line.
+any layout of losa_jax/data/annotations/formats.py; two files are separated by
+a comma. --videos names the videos that count: a THUMOS protocol, or a file of
+ids to leave out, one on each line.
 
---diagnose writes kinds of errors, what they cost, and what is missed by
-length, coverage and count, as tables and PNG files.
+--diagnose writes the error categories, their cost in mAP, and what is missed
+by length, coverage and count, as tables and PNG files.
 
-Where proposals took their classes from an external classifier, the mAP is its
-too: our predictions.json names it, --classifier does for files of other tools.
+If the classes of proposals come from an external classifier, the mAP depends
+on it: our predictions.json names it, --classifier does for other files.
 
-Protocols: `activitynet` gives the numbers of ActivityNet's kit, equal scores
-in the order of numpy's sort (which depends on the processor; --ties=stable
-does not) and predictions in unknown videos false (--unknown=drop leaves them
-out). `thumos` is the 2014 challenge's; --ambiguous=FILE names its Ambiguous
-segments.
+Protocols: `activitynet` gives the numbers of ActivityNet's kit, with equal
+scores in the order of numpy's sort (which depends on the processor;
+--ties=stable does not) and predictions in unknown videos counted as false
+(--unknown=drop leaves them out). `thumos` is that of the 2014 challenge;
+--ambiguous=FILE names its Ambiguous segments.
 
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
@@ -51,20 +51,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--unknown", choices=("false", "drop"),
                         default="false")
     parser.add_argument("--ambiguous", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--diagnose", type=Path)
+    parser.add_argument("--json", type=Path, dest="output")
+    parser.add_argument("--diagnose", type=Path, dest="diagnose_into")
     parser.add_argument("--classifier", default="")
     arguments = parser.parse_args(argv)
-    from losa_jax.jobs.score import score, tiou_list
+    # Imported late, so that --help is quick.
+    from losa_jax.jobs.score import score
     try:
-        score(arguments.predictions, arguments.annotations,
-              subset=arguments.subset, protocol=arguments.protocol,
-              tiou_thresholds=tiou_list(arguments.tiou),
-              videos=arguments.videos, class_names=arguments.class_names,
-              ties=arguments.ties, unknown=arguments.unknown,
-              ambiguous=arguments.ambiguous, output=arguments.json,
-              diagnose_into=arguments.diagnose,
-              classifier=arguments.classifier)
+        score(**vars(arguments))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

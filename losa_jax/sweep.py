@@ -1,16 +1,16 @@
-"""Variants of a config x seeds, and one table of them all.
+"""Trains variants of a config with several seeds and writes one table.
 
     python -m losa_jax.sweep --config=configs/quick.py:ablation \
         --workdir=runs/ablation --variants=configs/kinds.txt --seeds=0,1,2 \
         --test_subset=testing
 
---variants names a file with one `name: section.key=value ...` a line;
---vary='name: section.key=value' gives one more. Further --config.... flags
-hold for all runs. Finished runs are not run again; the table stands in
+--variants names a file with `name: section.key=value ...` on each line;
+--vary='name: section.key=value' adds one. Other --config.... flags apply to
+all runs. Finished runs are not repeated. The table is written to
 WORKDIR/table.md.
 
 Exit status: 0 done; 1 wrong input, or a run failed; 2 usage; 75 stopped by a
-signal, start again to go on.
+signal: start the same command again to continue.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from losa_jax.errors import InputError
 from losa_jax.utils import recipes
+from losa_jax.utils.atomic_write import write_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if wrong:
         parser.error(f"not known: {' '.join(wrong)} (settings of the config "
                      "are --config.section.key=value)")
-    # Imported late, so that --help does not wait for jax.
+    # Imported late, so that --help is quick.
     from losa_jax.distributed.stop_signal import Interrupted
     from losa_jax.jobs.sweep import parse_variant, read_variants, run_all
     from losa_jax.jobs.sweep_table import make_table
@@ -55,12 +56,12 @@ def main(argv: list[str] | None = None) -> int:
                           [f"--config={arguments.config}", *others],
                           arguments.workdir, arguments.test_subset)
         table = make_table(folders, arguments.test_subset)
-        (arguments.workdir / "table.md").write_text(table)
+        write_text(arguments.workdir / "table.md", table)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
-        print(error or "stopped; start the same command again to go on",
+        print(error or "stopped; start the same command again to continue",
               file=sys.stderr)
         return 75
     print(f"{table}\nwrote {arguments.workdir / 'table.md'}")

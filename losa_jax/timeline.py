@@ -14,10 +14,9 @@ Four clocks run along one video:
                   ^       ^
     token coordinate 0.0  1.0: a token's coordinate is its middle
 
-A head's point t is at token coordinate t, as in ActionFormer, whose offset of
-half a clip (`0.5 * num_frames`) says the same.
-Differs from OpenTAD: its end-to-end recipes place token 0 at second 0 and
-sample frame `i * stride`; the half-token shift is then learned by the head.
+A head's point t is at token coordinate t, as in ActionFormer. Differs from
+OpenTAD: its end-to-end recipes place token 0 at second 0 and sample frame
+`i * stride`; the head then learns the half-token shift.
 """
 
 import dataclasses
@@ -34,23 +33,14 @@ SAME_ACTION_SECONDS = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class SampleGrid:
-    """The samples of one video: which frames they show, when they happen.
-
-    Attributes:
-      fps: frames per second of the file.
-      frame_count: frames in the file.
-      frames_per_sample: frames from one sample to the next, may be a
-        fraction (29.97 fps sampled at 10 fps).
-      offset_frames: where sample 0 begins; features of overlapping clips
-        have their middles later than their stride alone says.
-      sample_count: number of samples; 0: as many as cover the video.
-    """
+    """The samples of one video: which frames they show, when they happen."""
 
     fps: float
     frame_count: int
+    # May be a fraction (29.97 fps sampled at 10 fps).
     frames_per_sample: float
-    offset_frames: float = 0.0
-    sample_count: int = 0
+    offset_frames: float = 0.0  # where sample 0 begins
+    sample_count: int = 0  # 0: as many as cover the video
 
     @property
     def duration_seconds(self) -> float:
@@ -60,25 +50,20 @@ class SampleGrid:
     @property
     def num_samples(self) -> int:
         """Samples that cover every frame; the last may reach past the end."""
-        if self.sample_count:
-            return self.sample_count
-        # The small number keeps 300 frames / (30 / 10) at 100 samples in
-        # floating point.
+        # The small number keeps 300 frames / (30 / 10) at 100 samples.
         samples = self.frame_count / self.frames_per_sample
-        return max(1, math.ceil(samples - 1e-6))
+        return self.sample_count or max(1, math.ceil(samples - 1e-6))
 
     def frame_indices(self, sample_index: np.ndarray) -> np.ndarray:
         """Returns the frames that samples show: int64 of the same shape.
 
-        Samples outside the video show its nearest frame, which pads a window
-        that is longer than its video.
+        Samples outside the video show its nearest frame, as padding.
         """
-        middle = (np.asarray(sample_index) + 0.5) * self.frames_per_sample
+        sample_index, last = np.asarray(sample_index), self.frame_count - 1
+        middle = (sample_index + 0.5) * self.frames_per_sample
         frames = np.floor(middle + 1e-6).astype(np.int64)
-        last_sample = self.num_samples - 1
-        frames = np.where(np.asarray(sample_index) > last_sample,
-                          self.frame_count - 1, frames)
-        return np.clip(frames, 0, self.frame_count - 1)
+        frames = np.where(sample_index >= self.num_samples, last, frames)
+        return np.clip(frames, 0, last)
 
     def samples_from_seconds(self, seconds: np.ndarray) -> np.ndarray:
         """Returns sample coordinates: 0.0 is where sample 0 begins."""
@@ -97,23 +82,17 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
                 window_samples: int = 0) -> SampleGrid:
     """Returns the grid of one video under a sampling rule.
 
-    Args:
-      sampling: "stride" takes every `frame_stride`-th frame; "fps" takes
-        `sample_fps` samples per second at any frame rate; "resize" spreads
-        `window_samples` over the whole video (ActivityNet's recipe).
-
-    Raises:
-      InputError: `sampling` is unknown or its number is not positive.
+    "stride" takes every `frame_stride`-th frame; "fps" takes `sample_fps`
+    samples per second at any frame rate; "resize" spreads `window_samples`
+    over the whole video (ActivityNet's recipe). InputError if the rule is
+    unknown or its number is not positive.
     """
-    if sampling not in ("stride", "fps", "resize"):
-        raise InputError(f"config.window.sampling={sampling!r}: choose one "
-                         "of stride, fps, resize")
     number = {"stride": frame_stride, "fps": sample_fps,
-              "resize": window_samples}[sampling]
+              "resize": window_samples}.get(sampling, 0)
     if number <= 0:
         raise InputError(
-            f"config.window.sampling={sampling!r} needs a positive "
-            "frame_stride (stride), sample_fps (fps) or samples (resize)")
+            f"config.window.sampling={sampling!r}: choose one of stride, fps, "
+            "resize with a positive frame_stride, sample_fps or samples")
     frames_per_sample = {"stride": float(number), "fps": fps / number,
                          "resize": frame_count / number}[sampling]
     return SampleGrid(fps, frame_count, frames_per_sample)
@@ -125,12 +104,9 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
     """Returns the grid of a file of features; a sample is one of them.
 
     Feature i stands for the middle of its clip, frame
-    i * stride_frames + clip_frames / 2 (ActionFormer).
-
-    Args:
-      resized_to: features are interpolated to so many, which then share the
-        whole stretch that the clips cover (ActionFormer's ActivityNet
-        recipe); 0 leaves them as they are.
+    i * stride_frames + clip_frames / 2. If `resized_to` is not 0, features are
+    interpolated to so many, which share the stretch that the clips cover
+    (ActionFormer).
     """
     if resized_to:
         covered = (num_features - 1) * stride_frames + clip_frames
@@ -142,15 +118,10 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
 
 
 def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
-                        first_sample: int,
-                        samples_per_token: float) -> np.ndarray:
-    """Converts times to token coordinates of a window.
-
-    Args:
-      seconds: any shape, seconds from the start of the video.
-      first_sample: the sample at which the window starts.
-      samples_per_token: samples that one token of the head stands for.
-    """
+                        first_sample: int, samples_per_token: float
+                        ) -> np.ndarray:
+    """Converts seconds of a video, in any shape, to token coordinates of the
+    window that starts at `first_sample`."""
     samples = grid.samples_from_seconds(seconds) - first_sample
     return samples / samples_per_token - 0.5
 

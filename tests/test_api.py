@@ -20,7 +20,8 @@ from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Detection
 from losa_jax.inference.localizer import Localizer
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
-from losa_jax.models.heads.base import HeadLoss, HeadOutput
+from losa_jax.models.heads.base import HeadLoss
+from losa_jax.models.heads.pyramid import HeadOutput
 from losa_jax.weights import backbone_folder, name_table
 from tests.jobs.conftest import config, fake_run  # noqa: F401
 
@@ -124,7 +125,7 @@ def test_help_stands_alone(name):
         text = inspect.getdoc(member)
         signature = inspect.signature(member)
         if signature.return_annotation not in (None, "None"):
-            assert re.search(r"\bReturns\b|^[A-Z][^.]*\.$", text), key
+            assert re.search(r"\b(Returns|Yields)\b|^[A-Z][^.]*\.$", text), key
         for wanted in signature.parameters:
             # A short helper may name them all in its one sentence.
             assert wanted == "self" or "Args:" not in text or re.search(

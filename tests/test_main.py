@@ -25,7 +25,7 @@ def _run(*flags):
      "--config.train.epochs=many: "),
     (["--config=configs/custom.py", "--config.adapter.tap_layers=a,b"],
      "--config.adapter.tap_layers=('a,b',): give numbers"),
-    (["--config=README.md"], "the recipe is no Python"),
+    (["--config=README.md"], "the recipe cannot be run as Python"),
     (["--config=configs/thumos.py:xl"], "the variants are g1536"),
     (["--config=configs/nope.py"], "configs/nope.py"),
     (["--config=configs/custom.py", "--workdir={folder}"],
@@ -72,7 +72,7 @@ def test_help_shows_every_flag_of_ours():
 def test_help_of_no_command_waits_for_jax():
     code = """
 import contextlib, importlib, io, sys
-for name in ("convert", "predict", "score", "sweep", "report.__main__",
+for name in ("convert", "predict", "score", "sweep",
              "data.build"):
     said = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):

@@ -33,16 +33,16 @@ def _run(folder, *more):
     return status, json.loads(out.read_text()) if out.exists() else None
 
 
-def test_by_hand(files, capsys):
+def test_map_by_hand(files, capsys):
     status, report = _run(files)
     # The stranger is false and first: one hit of two at rank 2.
     assert status == 0 and report["average_map"] == pytest.approx(0.25)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("2 videos, 2 actions, 3 predictions", "1 videos without a "
                   "prediction", "1 videos with 1 predictions are not in the "
                   "ground truth: they are false (c)", "1 predictions of other"
                   " labels", "recall@1x  0.5: 50.00"):
-        assert words in said
+        assert words in output
     assert _run(files, "--unknown=drop")[1]["average_map"] == pytest.approx(
         0.5)
 
@@ -68,23 +68,24 @@ def test_ambiguous_predictions_are_not_false(files):
     assert (plain, spared) == (pytest.approx(0.25), pytest.approx(0.5))
 
 
-def test_whose_classes_is_said(files, capsys):
-    assert "classes from: the file does not say" in _said(files, capsys)
-    assert "classes from: CUHK" in _said(files, capsys, "--classifier=CUHK")
+def test_the_classifier_is_printed(files, capsys):
+    assert "classes from: unknown" in _output_of(files, capsys)
+    assert "classes from: CUHK" in _output_of(files, capsys,
+                                              "--classifier=CUHK")
     content = json.loads((files / "found.json").read_text())
     content["external_data"] = {"used": True,
                                 "details": "classes from: \x1b[2JX"}
     (files / "found.json").write_text(json.dumps(content))
-    assert "\nclasses from: [2JX\n" in _said(files, capsys)
+    assert "\nclasses from: [2JX\n" in _output_of(files, capsys)
     assert _run(files)[1]["classifier"] == "classes from: [2JX"
 
 
-def _said(files, capsys, *flags):
+def _output_of(files, capsys, *flags):
     assert _run(files, *flags)[0] == 0
     return capsys.readouterr().out
 
 
-def test_videos_that_do_not_count(files, capsys):
+def test_excluded_videos_are_not_scored(files, capsys):
     (files / "block.txt").write_text("b broken\nc\n")
     _, report = _run(files, f"--videos={files / 'block.txt'}")
     assert report["num_videos"] == 1
@@ -92,14 +93,14 @@ def test_videos_that_do_not_count(files, capsys):
     assert "left out: c is listed in block.txt" in capsys.readouterr().out
     (files / "block.txt").write_text(
         "".join(f"x{number}\n" for number in range(25)))
-    said = _said(files, capsys, f"--videos={files / 'block.txt'}")
-    assert said.count("left out: x") == 20 and "left out: 5 more" in said
+    output = _output_of(files, capsys, f"--videos={files / 'block.txt'}")
+    assert output.count("left out: x") == 20 and "left out: 5 more" in output
 
 
 @pytest.mark.parametrize("flags, message", [
     (["--subset=val"], "no video of subset 'val'; the file has test"),
     (["--tiou=0.5:0.9"], "write first:last:step"),
-    (["--tiou=1.5"], "within 0 and 1"),
+    (["--tiou=1.5"], "above 0 and up to 1"),
     (["--videos=thumos_300"], "thumos_212, thumos_211, thumos_210"),
     (["--class_names=/nowhere"], "no such file"),
     (["--protocol=thumos", "--ambiguous=/nowhere"], "cannot be read")])
@@ -109,8 +110,8 @@ def test_refusals(files, capsys, flags, message):
 
 
 def test_thresholds():
-    assert tiou_list("0.1:0.7:0.1") == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    assert tiou_list("0.5,0.75") == (0.5, 0.75)
+    assert tiou_list("0.1:0.7:0.1") == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert tiou_list("0.5,0.75") == [0.5, 0.75]
     with pytest.raises(InputError):
         tiou_list("0.5:0.7:0")
 

@@ -7,12 +7,10 @@ The name is thumos14, activitynet, or custom (any annotation file and one
 folder of videos). Every video is probed. A record holds the video file
 (--embed, the default: training then needs the data set only) or its path
 (--paths), the annotations, frame rate, frame count and duration. Read the set
-with --config.data.tfds=DIR, or with plain `tfds.data_source`. TensorFlow is
-not needed.
+with --config.data.tfds=DIR, or with plain `tfds.data_source`.
 
---beam_runner=NAME writes the records with Apache Beam (extra `beam`), on as
-many machines as the runner has; they must see the same folders.
---beam_options are Beam's own flags.
+--beam_runner=NAME writes the records with Apache Beam (extra `beam`) on
+machines that see the same folders.
 
 Exit status: 0 done; 1 wrong input; 2 usage; 75 interrupted: start again.
 """
@@ -50,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--annotations", required=True)
     parser.add_argument("--output", type=Path, required=True)
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--embed", action="store_true", default=True)
+    mode.add_argument("--embed", action="store_true")
     mode.add_argument("--paths", action="store_true")
     parser.add_argument("--class_names", default="",
                         help="file with one name a line")
@@ -81,12 +79,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build(arguments: argparse.Namespace) -> None:
-    """Builds the data set of the command's arguments, unless it is there.
-
-    Raises:
-      InputError: wrong annotations, broken videos (each is named), another
-        data set in its place, a full disk, or no Apache Beam.
-    """
+    """Builds the data set of the command's arguments, unless it is there;
+    InputError for wrong annotations, broken videos, another data set in its
+    place, a full disk, or no Apache Beam."""
     if not arguments.videos.is_dir():
         raise InputError(f"--videos={arguments.videos} is no folder: give "
                          "the folder of the video files")
@@ -132,9 +127,9 @@ def build(arguments: argparse.Namespace) -> None:
 
 
 def _split_names(annotations: Annotations, subsets: str) -> list[str]:
-    present = dict.fromkeys(
-        video.subset for video in annotations.videos.values())
-    chosen = subsets.lower().split(",") if subsets else list(present)
+    present = list(dict.fromkeys(
+        video.subset for video in annotations.videos.values()))
+    chosen = subsets.lower().split(",") if subsets else present
     for split in chosen:
         if split not in present:
             raise InputError(f"--subsets: {annotations.path} has no "

@@ -16,27 +16,17 @@ from typing import Any
 import numpy as np
 
 from losa_jax.detection.segments import Detection
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import atomic_file
-
-MAX_REPORTED = 10
 
 
 def write_predictions(path: str | os.PathLike,
                       predictions: Mapping[str, Sequence[Detection]], *,
                       external_data: Mapping[str, Any] | None = None
                       ) -> None:
-    """Writes the file atomically, in the order given.
-
-    Args:
-      path: the file; its folder must exist.
-      predictions: of each video; numbers may be numpy scalars.
-      external_data: scoring prints its "details".
-
-    Raises:
-      InputError: a detection with a number that is not finite, or that ends
-        before it starts. Nothing is written then.
-    """
+    """Writes the file atomically, in the order given; InputError, and no file,
+    if a number is not finite or a detection ends before it starts. Scoring
+    prints the "details" of `external_data`."""
     results = {video: [_entry(row) for row in rows]
                for video, rows in predictions.items()}
     _parse(results, f"cannot write {path}")
@@ -49,14 +39,8 @@ def write_predictions(path: str | os.PathLike,
 
 def check_predictions(predictions: Mapping[str, Sequence[Detection]],
                       where: str) -> dict[str, list[Detection]]:
-    """Returns the detections with Python's numbers, without class_scores.
-
-    Args:
-      where: begins the message of an error.
-
-    Raises:
-      InputError: entries that `read_predictions` would refuse.
-    """
+    """Returns the detections with Python's numbers, without class_scores;
+    InputError, beginning with `where`, as `read_predictions`."""
     return _parse({
         video: [_entry(row) for row in rows]
         if isinstance(rows, Sequence) else rows
@@ -87,12 +71,8 @@ def read_submission(path: str | os.PathLike
                     ) -> tuple[dict[str, list[Detection]], str]:
     """Reads a file of this or another tool; further keys are ignored.
 
-    Returns:
-      the predictions of each video, and the details of "external_data", about
-      other data that made them, "" for none.
-
-    Raises:
-      InputError: not such a file, or names the entries that are wrong.
+    Returns the predictions of each video, and the details of "external_data"
+    (other data that made them) or "". InputError names the wrong entries.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -128,11 +108,8 @@ def _parse(results: Mapping[str, Any], where: str
                 detections.append(Detection(start, end, entry["label"],
                                             entry["score"]))
     if wrong:
-        more = len(wrong) - MAX_REPORTED
-        raise InputError("\n  ".join(
-            [f"{where}: {len(wrong)} wrong entries; correct or remove them",
-             *wrong[:MAX_REPORTED]]
-            + [f"and {more} more"] * (more > 0)))
+        raise InputError(f"{where}: {len(wrong)} wrong entries; correct or "
+                         f"remove them{listed(wrong, most=10)}")
     return predictions
 
 
@@ -157,5 +134,4 @@ def _problem(entry: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and math.isfinite(value))
+    return type(value) in (int, float) and math.isfinite(value)

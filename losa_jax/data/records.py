@@ -39,9 +39,7 @@ class Annotations:
 
     path: Path
     videos: dict[str, AnnotatedVideo]
-    # In label order: a given list, else by `label_id` where every action has
-    # one, else sorted.
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # in label order
     classes_given: bool = False
 
     def subset(self, name: str) -> tuple[AnnotatedVideo, ...]:
@@ -52,39 +50,27 @@ class Annotations:
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """The properties of a video file.
-
-    Attributes:
-      fps: frames a second of the grid (see `losa_jax.data.video.decode`).
-      frame_count: frames of the grid, as many as the decoder returns.
-      duration_seconds: frame_count / fps.
-      height, width: pixels of an upright frame.
-      first_seconds, last_seconds: time stamps of these frames; None if not
-        probed.
-      is_timed: False if frames are counted, for lack of time stamps.
-    """
+    """The properties of a video file."""
 
     path: Path
-    fps: float
-    frame_count: int
-    duration_seconds: float
-    height: int
+    fps: float  # of the grid, see `losa_jax.data.video.decode`
+    frame_count: int  # of the grid, as many as the decoder returns
+    duration_seconds: float  # frame_count / fps
+    height: int  # pixels of an upright frame
     width: int
-    first_seconds: float = 0.0
-    last_seconds: float | None = None
-    is_timed: bool = True
+    first_seconds: float = 0.0  # time stamp of the first frame
+    last_seconds: float | None = None  # of the last one; None: not probed
+    is_timed: bool = True  # False if frames are counted, for lack of stamps
 
 
 class BrokenVideo(NamedTuple):
     """A video that cannot be used, and the reason."""
 
     video_id: str
-    path: Path
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
-class EncodedVideo:
+class EncodedVideo(NamedTuple):
     """The bytes of a video file that another file holds."""
 
     name: str  # for messages
@@ -96,11 +82,8 @@ class EncodedVideo:
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """A probed video with its actions and its sample grid.
-
-    `read_encoded` returns the bytes of a video in a data set; it is None
-    where `info.path` is a file.
-    """
+    """A probed video; `read_encoded` returns its bytes where it is part of a
+    data set."""
 
     video_id: str
     info: VideoInfo

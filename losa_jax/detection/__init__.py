@@ -1,1 +1,1 @@
-"""From arrays to actions and back. Knows nothing of data and models."""
+"""From the arrays of a head to detected actions, their loss and scores."""

@@ -1,57 +1,42 @@
-"""How far a mAP, or a difference of two, may be chance: bootstrap.
+"""Bootstrap intervals of a mAP and of the difference of two.
 
-Videos are drawn with replacement, the same ones for every run that is
-compared, so what is hard for all of them cancels in a difference. Runs of
-several seeds are drawn with replacement too. With three seeds that tells
-less than the seeds' true spread (a draw of three has a third fewer
-differences than three fresh runs would): read such intervals as the shortest
-that could be claimed.
+Videos are drawn with replacement, the same ones for all runs that are
+compared, so that hard videos cancel in a difference. The runs of several
+seeds are drawn with replacement too. Three seeds underestimate the true
+spread of seeds (a draw of three differs a third less than three new runs
+would), so such intervals are the shortest that could be claimed.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
 from losa_jax.detection.metrics import (
-    Annotation,
     ClassMatches,
+    Predictions,
+    Truth,
     match_predictions,
+    precision_sums,
 )
-from losa_jax.detection.segments import Detection
 
-# Draws whose sums are held in memory at once.
+# Draws that are in memory at once.
 _CHUNK = 64
 
 
-class Interval(NamedTuple):
-    """The bounds that 95 % of the draws lie in."""
-
-    low: float
-    high: float
-
-    def excludes_zero(self) -> bool:
-        """Whether all of it lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
-
 def draw_videos(num_videos: int, num_draws: int, seed: int = 0) -> np.ndarray:
-    """int [draws, videos]: how often each video is in a draw."""
+    """Returns how often each video is in each draw, int [draws, videos]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos),
                            size=num_draws)
 
 
-def map_draws(ground_truth: Mapping[str, Sequence[Annotation]],
-              predictions: Mapping[str, Sequence[Detection]], *,
+def map_draws(ground_truth: Truth, predictions: Predictions, *,
               class_names: Sequence[str], tiou_thresholds: Sequence[float],
               counts: np.ndarray) -> np.ndarray:
-    """[draws] average mAP with each video counted so many times.
+    """Returns the average mAP of each draw, [draws].
 
-    Args:
-      ground_truth, predictions, class_names, tiou_thresholds: as those of
-        `evaluate_map`.
-      counts: of `draw_videos`, in the order of the ground truth.
+    `counts` is of `draw_videos`, for videos in the order of the ground truth;
+    other arguments are as in `evaluate_map`.
     """
     matches = match_predictions(
         ground_truth, predictions, class_names=class_names,
@@ -59,37 +44,34 @@ def map_draws(ground_truth: Mapping[str, Sequence[Annotation]],
     precisions = [np.concatenate([
         _weighted_precision(one, counts[first:first + _CHUNK])
         for first in range(0, len(counts), _CHUNK)]) for one in matches]
-    # A class without actions in a draw is not in its mean.
+    # A class without actions in a draw is not part of its mean.
     return np.nanmean(np.stack(precisions), axis=0)
 
 
 def _weighted_precision(matches: ClassMatches, counts: np.ndarray
                         ) -> np.ndarray:
-    """[draws] average precision of one class, mean over the thresholds."""
+    """Returns a class's average precision over the thresholds, [draws]."""
     num_actions = counts @ matches.actions_per_video
     total = np.zeros(len(counts))
     for hits in matches.hits:
-        # What follows the last hit changes nothing.
+        # Predictions after the last hit change nothing.
         length = int(np.flatnonzero(hits)[-1]) + 1 if hits.any() else 0
-        weight = counts[:, matches.video[:length]].astype(np.float32)
-        gained = weight * hits[:length]
-        ranks = np.cumsum(weight, axis=1)
-        precision = np.cumsum(gained, axis=1) / np.maximum(ranks, 1)
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        total += (best * gained).sum(axis=1)
+        total += precision_sums(
+            hits[:length],
+            counts[:, matches.video[:length]].astype(np.float32))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = total / len(matches.hits) / num_actions
     return np.where(num_actions > 0, share, np.nan)
 
 
 def interval(runs: np.ndarray, others: np.ndarray | None = None, *,
-             seed: int = 0) -> Interval:
-    """Of the mean over a variant's seeds, or of its lead over another's.
+             seed: int = 0) -> tuple[float, float]:
+    """Returns the bounds of the middle 95 % of a mean over seeds.
 
     Args:
       runs: [seeds, draws] of `map_draws`, the same videos in each.
-      others: [seeds, draws] of the other variant.
-      seed: of the draws of seeds.
+      others: of another variant; the bounds are then of the lead over it.
+      seed: for the draws of seeds.
     """
     rng = np.random.default_rng(seed)
 
@@ -101,4 +83,4 @@ def interval(runs: np.ndarray, others: np.ndarray | None = None, *,
     if others is not None:
         drawn = drawn - over_seeds(others)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Interval(float(low), float(high))
+    return float(low), float(high)

@@ -1,9 +1,8 @@
-"""Class-agnostic proposals x scores of whole videos.
+"""Combines the scores of proposals and of classes of whole videos.
 
 Source: the ActivityNet recipe of ActionFormer
 (github.com/happyharrycn/actionformer_release) and OpenTAD
-(github.com/sming256/OpenTAD): every proposal stands once for each of the
-video's best classes.
+(github.com/sming256/OpenTAD).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,50 +10,36 @@ from collections.abc import Mapping, Sequence
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 
-# "sqrt" is ActionFormer's, "product" OpenTAD's for CUHK's file: one order.
+# ActionFormer uses "sqrt", OpenTAD "product"; the order is the same.
 FUSIONS = ("sqrt", "product")
 
 
 def fuse(proposals: Sequence[Detection], scores: Mapping[str, float], *,
          top_classes: int, fusion: str = "sqrt", max_kept: int | None = None
          ) -> list[Detection]:
-    """Proposals of one video as detections, best first.
+    """Returns a detection for each proposal and best class, best first.
 
-    Args:
-      proposals: their labels do not count.
-      scores: {class: score} of the video.
-      top_classes: classes that a proposal stands for.
-      fusion: "sqrt" of score x score, or the "product".
-      max_kept: detections kept; None keeps all.
+    The labels of the proposals, all of one video, are ignored. `scores` is
+    {class: score} of the video, and `fusion` is "sqrt" of score x score, or
+    the "product".
     """
-    _check(fusion)
     best = sorted(scores, key=lambda name: -scores[name])[:top_classes]
-    found = []
-    for row in proposals:
-        for name in best:
-            found.append(Detection(row.start_seconds, row.end_seconds, name,
-                                   _fused(row.score, scores[name], fusion)))
-    found.sort(key=lambda row: -row.score)
-    return found if max_kept is None else found[:max_kept]
+    return rescore([row._replace(label=name, class_scores=None)
+                    for row in proposals for name in best], scores,
+                   fusion=fusion)[:max_kept]
 
 
 def rescore(detections: Sequence[Detection], scores: Mapping[str, float], *,
             fusion: str = "sqrt") -> list[Detection]:
-    """Detections that have classes, weighed by the video's score of theirs.
+    """Returns detections with scores fused by class, best first.
 
-    Arguments as those of `fuse`; a class without a score has 0.
+    Arguments are as in `fuse`; a class without a score has 0.
     """
-    _check(fusion)
-    found = [row._replace(score=_fused(row.score, scores.get(row.label, 0.0),
-                                       fusion)) for row in detections]
-    return sorted(found, key=lambda row: -row.score)
-
-
-def _fused(one: float, other: float, fusion: str) -> float:
-    return (one * other) ** 0.5 if fusion == "sqrt" else one * other
-
-
-def _check(fusion: str) -> None:
     if fusion not in FUSIONS:
         raise InputError(f"fusion={fusion!r}: "
                          f"choose one of {', '.join(FUSIONS)}")
+    power = 0.5 if fusion == "sqrt" else 1
+    fused = [row._replace(
+        score=(row.score * scores.get(row.label, 0.0)) ** power)
+        for row in detections]
+    return sorted(fused, key=lambda row: -row.score)

@@ -1,4 +1,4 @@
-"""From a head's outputs at its points to the best segments of a window."""
+"""Decodes the outputs of a head to the best segments of a window."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Points
-from losa_jax.errors import check_between, check_choice, check_whole
+from losa_jax.errors import check_between, check_flags, check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,12 @@ class DecodeSettings:
     """Which segments of a window are kept for NMS.
 
     Attributes:
-      score_threshold: scores, 0..1 after the sigmoid, must lie above it.
-      top_k: how many (point, class) pairs of a window to keep at most.
-      top_k_per_level: keep `top_k` on every level (ActionFormer), not of all
+      score_threshold: kept scores, 0..1 after the sigmoid, are above it.
+      top_k: the most (point, class) pairs of a window.
+      top_k_per_level: `top_k` is for each level (ActionFormer), not for all
         levels together (OpenTAD).
-      min_length_tokens: segments must be longer, in tokens of the finest
-        level; a negative value lets empty ones through (OpenTAD has no such
-        threshold).
+      min_length_tokens: kept segments are longer, in tokens of the finest
+        level; a negative value keeps empty ones too (as OpenTAD does).
       keep_all_scores: keep the scores of all classes of each segment.
 
     Raises:
@@ -41,8 +40,7 @@ class DecodeSettings:
         check_between(self, 0, 1, "score_threshold")
         check_whole(self, 1, "top_k")
         check_between(self, -math.inf, math.inf, "min_length_tokens")
-        check_choice(self, "top_k_per_level", (True, False))
-        check_choice(self, "keep_all_scores", (True, False))
+        check_flags(self)
 
 
 DEFAULT_DECODING = DecodeSettings()
@@ -52,19 +50,15 @@ def decode(class_logits: Float[Array, "p k"],
            offsets: Float[Array, "p 2"] | Float[Array, "p k 2"],
            points: Points, valid: Bool[Array, "p"],
            settings: DecodeSettings) -> Segments:
-    """The best (point, class) pairs of one window as segments; vmap over b.
+    """Returns the best (point, class) pairs of one window as segments.
 
-    Args:
-      class_logits: before the sigmoid.
-      offsets: distances to start and end in strides; [p, k, 2] where every
-        class has its own (TriDet).
-      points: of the pyramid.
-      valid: False on padding, which scores 0.
-      settings: which to keep.
+    Logits are before the sigmoid. Offsets are distances to start and end in
+    strides, of each class for TriDet.
 
     Returns:
-      m = the sum over levels of min(top_k, pairs) rows in tokens, level
-      after level, within a level by descending score.
+      Segments in tokens by level and, within a level, by descending score.
+      There are min(top_k, number of pairs) rows for each level, or for all
+      levels together.
     """
     num_classes = class_logits.shape[-1]
     offsets = jnp.asarray(offsets, jnp.float32)

@@ -1,197 +1,153 @@
-"""Why a mAP is what it is: kinds of errors, what they cost, what is missed.
+"""Error categories of predictions, their cost in mAP, and missed actions.
 
 After DETAD (Alwassel et al., ECCV 2018), without its extra annotations: bins
 of length, coverage and count are fifths of the data's own actions.
 
-A prediction, best score first, is at a threshold a
-    true            it found an action of its class that was free
-    double          IoU >= a with an action of its class found before
-    wrong_label     IoU >= a with an action of another class
-    localization    0.1 <= IoU < a with an action of its class
-    confusion       0.1 <= IoU < a with an action of another class
+By descending score, a prediction is in one of these categories at a threshold:
+    true            matches an action of its class that has no match yet
+    double          IoU >= threshold only with matched actions of its class
+    wrong_label     IoU >= threshold with an action of another class
+    localization    0.1 <= IoU < threshold with an action of its class
+    confusion       0.1 <= IoU < threshold with an action of another class
     background      IoU < 0.1 with every action
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from losa_jax.detection.metrics import Annotation, evaluate_map
-from losa_jax.detection.segments import Detection
+from losa_jax.detection.metrics import Predictions, Truth, evaluate_map
+from losa_jax.detection.segments import segment_iou
 
 TRUE = "true"
 ERRORS = ("double", "wrong_label", "localization", "confusion", "background")
-# Below this overlap a prediction has nothing to do with an action.
 BACKGROUND_IOU = 0.1
-# The profile looks at the best 1 G to 10 G predictions, G actions in all.
+# The profile covers the best 1 G to 10 G predictions, with G actions in all.
 RANKS = tuple(range(1, 11))
 NUM_BINS = 5
 
-
-Truth = Mapping[str, Sequence[Annotation]]
-Found = Mapping[str, Sequence[Detection]]
+_Place = tuple[str, int]  # video, index in its list of actions or predictions
+# A prediction, its category, and the action that it matches.
+_Categorized = tuple[_Place, str, _Place | None]
 
 
 class Bin(NamedTuple):
-    """A fifth of the actions by some measure.
-
-    Attributes:
-      low, high: of the measure.
-      num_actions: in it.
-      average_map: over all classes, when only these actions count.
-      missed: share that no prediction among the best 10 G found.
-    """
+    """A fifth of the actions, between two values of some measure."""
 
     low: float
     high: float
     num_actions: int
-    average_map: float
-    missed: float
+    average_map: float  # over all classes, if only these actions count
+    missed: float  # share without a match among the best 10 G predictions
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found at one threshold.
+    """The result of `diagnose`."""
 
-    Attributes:
-      tiou_threshold: a.
-      profile: {kind: [ranks] share among the best k G predictions}.
-      gain: {error: how much mAP rises, over all thresholds, if no prediction
-        made this error}.
-      average_map: as it is.
-      bins: {"length_seconds", "coverage", "actions_in_video": bins}.
-      missed: share of all actions not found among the best 10 G.
-    """
-
-    tiou_threshold: float
-    profile: dict[str, list[float]]
-    gain: dict[str, float]
-    average_map: float
-    bins: dict[str, list[Bin]]
-    missed: float
+    tiou_threshold: float  # of the error categories
+    profile: dict[str, list[float]]  # shares among the best k G predictions
+    gain: dict[str, float]  # rise of average mAP without an error category
+    average_map: float  # with all predictions
+    bins: dict[str, list[Bin]]  # by length_seconds, coverage, actions_in_video
+    missed: float  # share without a match among the best 10 G predictions
 
 
-_Place = tuple[str, int]  # video, number of its action
-
-
-class _Matched(NamedTuple):
-    """Kinds of predictions and who found which action, best score first."""
-
-    kind: list[str]
-    video: list[str]
-    place: list[int]  # in the video's list of predictions
-    action: list[_Place | None]  # that was found
-
-
-def diagnose(ground_truth: Truth, predictions: Found, *,
+def diagnose(ground_truth: Truth, predictions: Predictions, *,
              class_names: Sequence[str], tiou_thresholds: Sequence[float],
              durations: Mapping[str, float], tiou_threshold: float = 0.5
              ) -> Diagnosis:
-    """Looks into a set of predictions.
+    """Finds the error categories and missed actions of predictions.
 
-    Args:
-      ground_truth, predictions, class_names, tiou_thresholds: as in
-        `evaluate_map`.
-      durations: of each video in seconds, for coverage; a video without one
-        is in no bin of it.
-      tiou_threshold: at which predictions are told apart.
+    Categories are those at `tiou_threshold`. A video without a duration, in
+    seconds, is in no bin of coverage. Other arguments are as in
+    `evaluate_map`.
     """
-    matched = _match(ground_truth, predictions, tiou_threshold)
-    num_actions = sum(len(actions) for actions in ground_truth.values())
-    kinds = np.array(matched.kind)
-    profile = {}
-    for kind in (TRUE, *ERRORS):
-        shares = []
-        for rank in RANKS:
-            best = kinds[:rank * num_actions]
-            shares.append(float((best == kind).mean()) if best.size else 0.0)
-        profile[kind] = shares
-
-    def score(truth: Truth, found: Found) -> float:
-        return evaluate_map(truth, found, class_names=class_names,
+    def score(truth: Truth, predictions: Predictions) -> float:
+        return evaluate_map(truth, predictions, class_names=class_names,
                             tiou_thresholds=tiou_thresholds).average_map
 
+    rows = _categorize(ground_truth, predictions, tiou_threshold)
+    num_actions = sum(map(len, ground_truth.values()))
+    categories = np.array([category for _, category, _ in rows])
+    best = [categories[:rank * num_actions] for rank in RANKS]
+    profile = {name: [float((some == name).mean()) if some.size else 0.0
+                      for some in best] for name in (TRUE, *ERRORS)}
     average_map = score(ground_truth, predictions)
-    gain = {error: score(ground_truth, _without(predictions, matched, error))
-            - average_map for error in ERRORS}
+    gain = {error: score(ground_truth, _without(predictions, {
+        place for place, category, _ in rows if category == error}))
+        - average_map for error in ERRORS}
 
-    found = {action for action in matched.action[:RANKS[-1] * num_actions]
-             if action is not None}
-    bins = {name: _bins(measure, ground_truth, predictions, matched, found,
-                        score)
-            for name, measure in _measures(ground_truth, durations).items()}
+    matched = {action for *_, action in rows[:RANKS[-1] * num_actions]
+               if action is not None}
+
+    def make_bin(low: float, high: float, inside: set[_Place]) -> Bin:
+        truth = {video: [action for index, action in enumerate(actions)
+                         if (video, index) in inside]
+                 for video, actions in ground_truth.items()}
+        # Matches of actions in other bins are neither true nor false.
+        ignored = {place for place, _, action in rows
+                   if action is not None and action not in inside}
+        return Bin(low, high, len(inside),
+                   score(truth, _without(predictions, ignored)),
+                   1 - len(matched & inside) / len(inside))
+
+    bins = {name: [make_bin(*fifth) for fifth in _fifths(values)]
+            for name, values in _measures(ground_truth, durations).items()}
     return Diagnosis(tiou_threshold, profile, gain, average_map, bins,
-                     1 - len(found) / max(num_actions, 1))
+                     1 - len(matched) / max(num_actions, 1))
 
 
-def _match(ground_truth: Truth, predictions: Found, threshold: float
-           ) -> _Matched:
-    rows = sorted(
-        ((found.score, video, place) for video, list_ in predictions.items()
-         if video in ground_truth for place, found in enumerate(list_)),
-        key=lambda row: -row[0])
-    overlaps = {video: _overlaps(ground_truth[video], predictions[video])
-                for video in predictions if video in ground_truth}
-    labels = {video: np.array([label for *_, label in actions])
-              for video, actions in ground_truth.items()}
-    taken: set[tuple[str, int]] = set()
-    matched = _Matched([], [], [], [])
-    for _, video, place in rows:
-        iou = overlaps[video][place]
-        same = (labels[video] == predictions[video][place].label
-                if iou.size else np.zeros(0, bool))
-        kind, action = _kind(iou, same, threshold, video, taken)
-        if action is not None:
-            taken.add(action)
-        matched.kind.append(kind)
-        matched.video.append(video)
-        matched.place.append(place)
-        matched.action.append(action)
-    return matched
+def _categorize(ground_truth: Truth, predictions: Predictions,
+                threshold: float) -> list[_Categorized]:
+    """Returns the predictions of known videos, best score first."""
+    places = [(video, index) for video, rows in predictions.items()
+              if video in ground_truth for index in range(len(rows))]
+    places.sort(key=lambda place: -predictions[place[0]][place[1]].score)
+    overlaps, labels = {}, {}
+    for video, actions in ground_truth.items():
+        # [predictions, actions]
+        overlaps[video] = segment_iou(*(
+            np.array([row[:2] for row in rows], float).reshape(*shape, 2)
+            for rows, shape in ((predictions.get(video, ()), (-1, 1)),
+                                (actions, (1, -1)))))
+        labels[video] = np.array([label for *_, label in actions], object)
+    free = {(video, index) for video, actions in ground_truth.items()
+            for index in range(len(actions))}
+    rows = []
+    for video, index in places:
+        is_same = labels[video] == predictions[video][index].label
+        category, action = _category(overlaps[video][index], is_same,
+                                     threshold, video, free)
+        free.discard(action)
+        rows.append(((video, index), category, action))
+    return rows
 
 
-def _kind(iou: np.ndarray, same: np.ndarray, threshold: float, video: str,
-          taken: set[tuple[str, int]]
-          ) -> tuple[str, tuple[str, int] | None]:
-    near = np.flatnonzero(same & (iou >= threshold))
-    for number in near[np.argsort(-iou[near], kind="stable")]:
-        if (video, int(number)) not in taken:
-            return TRUE, (video, int(number))
+def _category(iou: np.ndarray, is_same: np.ndarray, threshold: float,
+              video: str, free: Collection[_Place]
+              ) -> tuple[str, _Place | None]:
+    near = np.flatnonzero(is_same & (iou >= threshold))
+    for index in near[np.argsort(-iou[near], kind="stable")].tolist():
+        if (video, index) in free:
+            return TRUE, (video, index)
     if near.size:
         return "double", None
     if (iou >= threshold).any():
         return "wrong_label", None
-    if (iou[same] >= BACKGROUND_IOU).any():
+    if (iou[is_same] >= BACKGROUND_IOU).any():
         return "localization", None
     if (iou >= BACKGROUND_IOU).any():
         return "confusion", None
     return "background", None
 
 
-def _overlaps(actions: Sequence[Annotation], found: Sequence[Detection]
-              ) -> np.ndarray:
-    """IoU [predictions, actions]."""
-    one = np.array([(row.start_seconds, row.end_seconds) for row in found]
-                   ).reshape(-1, 2)
-    two = np.array([(start, end) for start, end, _ in actions]).reshape(-1, 2)
-    shared = np.maximum(np.minimum(one[:, None, 1], two[None, :, 1])
-                        - np.maximum(one[:, None, 0], two[None, :, 0]), 0)
-    union = ((one[:, 1] - one[:, 0])[:, None] + (two[:, 1] - two[:, 0])[None]
-             - shared)
-    return shared / np.maximum(union, 1e-12)
-
-
-def _without(predictions: Found, matched: _Matched, error: str) -> Found:
-    """All predictions but those that made this error."""
-    wrong: dict[str, set[int]] = {}
-    for kind, video, place in zip(matched.kind, matched.video, matched.place,
-                                  strict=True):
-        if kind == error:
-            wrong.setdefault(video, set()).add(place)
-    return {video: [row for place, row in enumerate(rows)
-                    if place not in wrong.get(video, ())]
+def _without(predictions: Predictions, removed: Collection[_Place]
+             ) -> Predictions:
+    return {video: [row for index, row in enumerate(rows)
+                    if (video, index) not in removed]
             for video, rows in predictions.items()}
 
 
@@ -199,63 +155,48 @@ def _measures(ground_truth: Truth, durations: Mapping[str, float]
               ) -> dict[str, dict[_Place, float]]:
     length, coverage, count = {}, {}, {}
     for video, actions in ground_truth.items():
-        for number, (start, end, _) in enumerate(actions):
-            length[video, number] = end - start
-            count[video, number] = float(len(actions))
+        for index, (start, end, _) in enumerate(actions):
+            length[video, index] = end - start
+            count[video, index] = float(len(actions))
             if durations.get(video):
-                coverage[video, number] = (end - start) / durations[video]
+                coverage[video, index] = (end - start) / durations[video]
     return {"length_seconds": length, "coverage": coverage,
             "actions_in_video": count}
 
 
-def _bins(measure: Mapping[_Place, float], ground_truth: Truth,
-          predictions: Found, matched: _Matched, found: set[_Place],
-          score: Callable[[Truth, Found], float]) -> list[Bin]:
-    if not measure:
+def _fifths(values: Mapping[_Place, float]
+            ) -> list[tuple[float, float, set[_Place]]]:
+    """Returns (low, high, actions) of the bins that are not empty."""
+    if not values:
         return []
-    values = np.array(list(measure.values()))
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, NUM_BINS + 1)))
+    edges = np.unique(np.quantile([*values.values()],
+                                  np.linspace(0, 1, NUM_BINS + 1)))
     if len(edges) == 1:
         edges = np.append(edges, edges)
     bins = []
-    for number, (low, high) in enumerate(zip(edges[:-1], edges[1:],
-                                             strict=True)):
-        last = number == len(edges) - 2
-        inside = {action for action, value in measure.items()
-                  if low <= value and (value <= high if last
-                                       else value < high)}
-        if not inside:
-            continue
-        truth = {video: [action for place, action in enumerate(actions)
-                         if (video, place) in inside]
-                 for video, actions in ground_truth.items()}
-        # What found an action of another bin is neither true nor false.
-        spared = {(video, place) for video, place, action in zip(
-            matched.video, matched.place, matched.action, strict=True)
-            if action is not None and action not in inside}
-        kept = {video: [row for place, row in enumerate(rows)
-                        if (video, place) not in spared]
-                for video, rows in predictions.items()}
-        missed = 1 - len(found & inside) / len(inside)
-        bins.append(Bin(float(low), float(high), len(inside),
-                        score(truth, kept), missed))
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        inside = {action for action, value in values.items()
+                  if low <= value < high
+                  or value == high == edges[-1]}
+        if inside:
+            bins.append((float(low), float(high), inside))
     return bins
 
 
-def format_diagnosis(found: Diagnosis) -> str:
-    """Tables for people, percent."""
-    lines = [f"kinds of predictions at tIoU {found.tiou_threshold:g}, share "
-             "among the best k G (G actions), %",
+def format_diagnosis(diagnosis: Diagnosis) -> str:
+    """Returns tables in percent."""
+    lines = [f"prediction categories at tIoU {diagnosis.tiou_threshold:g}, "
+             "share among the best k G (G actions), %",
              f"{'k':<14}" + "".join(f"{rank:>7}" for rank in RANKS)]
-    lines += [f"{kind:<14}" + "".join(f"{100 * share:7.1f}"
+    lines += [f"{name:<14}" + "".join(f"{100 * share:7.1f}"
                                       for share in shares)
-              for kind, shares in found.profile.items()]
-    lines += ["", f"average mAP {100 * found.average_map:.2f}; it would rise "
-              "by this much without"]
+              for name, shares in diagnosis.profile.items()]
+    lines += ["", f"average mAP {100 * diagnosis.average_map:.2f}; rise "
+              "without the predictions of an error category:"]
     lines += [f"{error:<14}{100 * value:+7.2f}"
-              for error, value in found.gain.items()]
-    lines += ["", f"missed: {100 * found.missed:.1f} % of the actions"]
-    for name, bins in found.bins.items():
+              for error, value in diagnosis.gain.items()]
+    lines += ["", f"missed: {100 * diagnosis.missed:.1f} % of the actions"]
+    for name, bins in diagnosis.bins.items():
         lines += ["", f"{name:<24}{'actions':>9}{'mAP':>8}{'missed':>8}"]
         lines += [f"{one.low:9.3g} .. {one.high:<9.3g}  {one.num_actions:>9}"
                   f"{100 * one.average_map:8.2f}{100 * one.missed:8.1f}"

@@ -1,12 +1,8 @@
 """Mean average precision and recall, as ActivityNet's kit defines them.
 
-Pure numpy, on the host. Predictions are ranked by a *stable* descending
-sort: of equal scores the one that comes first in the input (videos in the
-order of the mapping, then the order of its list) ranks first. Public kits
-use numpy's unstable sort, whose order of equal scores depends on the
-processor: where many scores are equal, expect their mAP to differ from ours
-by some tenths of a percent (on one public file they give 33.41, 33.47 or
-33.14 on three kinds of processor, we 33.15 on every one).
+Of equal scores, the first in the input ranks first. Public kits use numpy's
+unstable sort, which depends on the processor: for one public file they give
+33.41, 33.47 or 33.14 on three processors, and we 33.15 on all.
 `Rules("numpy", "false")` does as they do.
 """
 
@@ -16,24 +12,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losa_jax.detection.segments import Detection
+from losa_jax.detection.segments import Detection, segment_iou
 from losa_jax.errors import InputError
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
 Annotation = tuple[float, float, str]  # start_seconds, end_seconds, label
+# {video id: actions or detections}; a video without any is listed too.
+Truth = Mapping[str, Sequence[Annotation]]
+Predictions = Mapping[str, Sequence[Detection]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Where public kits differ from what we find right.
+    """Where public kits differ from our evaluation.
 
     Attributes:
-      ties: "stable", or "numpy": equal scores in the order of its unstable
-        sort, as ActivityNet's kit. "file" keeps the order given, whatever
-        the scores.
-      unknown_videos: predictions in videos that are not in the ground truth
-        are left out ("drop"), or are false ("false"), as in ActivityNet's
-        kit.
+      ties: order of equal scores: "stable", or "numpy" as its unstable sort;
+        "file" ranks by the order of the file instead of the scores.
+      unknown_videos: whether predictions in videos without ground truth are
+        left out ("drop") or "false".
     """
 
     ties: str = "stable"
@@ -41,8 +38,6 @@ class Rules:
 
 
 OURS = Rules()
-NO_ACTIONS = ("the annotations of this subset have no actions of these classes "
-              "to score against: name the subset that has them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,21 +46,15 @@ class MapReport:
 
     Attributes:
       class_names: k classes, in the order of all rows below.
-      tiou_thresholds: temporal IoU that counts as found, inclusive, above 0
-        and up to 1.
-      average_precision: float64 [k, thresholds]; NaN for a class without
-        actions.
-      map_per_threshold: float64 [thresholds], mean over the classes with
-        actions.
+      tiou_thresholds: temporal IoU of a match, in (0, 1].
+      average_precision: float64 [k, thresholds]; NaN without actions.
+      map_per_threshold: float64 [thresholds], over the classes with actions.
       average_map: mean over the thresholds.
-      actions_per_class: int64 [k], ground truth that was scored against.
-      predictions_per_class: int64 [k], predictions that were scored.
-      num_videos: videos of the ground truth, those without actions too.
-      num_actions: sum of `actions_per_class`.
-      num_predictions: sum of `predictions_per_class`.
-      num_dropped_predictions: predictions left out because their label is
-        no class or their video is not in the ground truth.
-      num_removed_actions: annotations left out as duplicates or too short.
+      actions_per_class, predictions_per_class: int64 [k], that were scored.
+      num_videos: of the ground truth, with and without actions.
+      num_actions, num_predictions: sums over the classes.
+      num_dropped_predictions: predictions of other labels or videos.
+      num_removed_actions: annotations that are duplicates or too short.
     """
 
     class_names: tuple[str, ...]
@@ -83,185 +72,174 @@ class MapReport:
 
 
 class ClassMatches(NamedTuple):
-    """What the predictions of one class found.
+    """The predictions of one class, best score first, and their matches."""
 
-    Attributes:
-      label: number of the class.
-      video: [m] number of each prediction's video, best score first.
-      scores: [m].
-      hits: bool [thresholds, m].
-      actions_per_video: [videos]
-    """
-
-    label: int
-    video: np.ndarray
-    scores: np.ndarray
-    hits: np.ndarray
-    actions_per_video: np.ndarray
+    label: int  # index of the class
+    video: np.ndarray  # [m] index of each prediction's video
+    scores: np.ndarray  # [m]
+    hits: np.ndarray  # bool [thresholds, m]
+    actions_per_video: np.ndarray  # [videos]
 
 
 class _Rows(NamedTuple):
-    """Segments of all videos, one row each.
+    """Segments of all videos by group, predictions also by score."""
 
-    Attributes:
-      group: [m] video x number of classes + class, ascending; predictions
-        of one group by descending score.
-      label: [m] class.
-      segments: [m, 2] seconds, float64.
-      scores: [m]; empty for the ground truth.
-      ranking: [m] rows by descending score; empty for the ground truth.
-      num_left_out: rows that are not here.
-    """
-
-    group: np.ndarray
-    label: np.ndarray
-    segments: np.ndarray
-    scores: np.ndarray
-    ranking: np.ndarray
+    group: np.ndarray  # [m] video x number of classes + class, ascending
+    label: np.ndarray  # [m] class
+    segments: np.ndarray  # [m, 2] seconds, float64
     num_left_out: int
+    scores: np.ndarray = np.empty(0)  # [m]
+    ranking: np.ndarray = np.empty(0, np.int64)  # [m] rows, best score first
 
 
-def evaluate_map(ground_truth: Mapping[str, Sequence[Annotation]],
-                 predictions: Mapping[str, Sequence[Detection]], *,
+def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
                  class_names: Sequence[str],
                  tiou_thresholds: Sequence[float], rules: Rules = OURS
                  ) -> MapReport:
     """Scores predictions by the ActivityNet protocol.
 
-    In every class the predictions of all videos are taken by descending
-    score; each finds the action of its video and class with the highest IoU
-    among those not yet found, if that IoU reaches the threshold, else it is
-    false. Average precision is the area under the interpolated
-    precision-recall curve (VOC 2011), its mean runs over the classes that
-    have actions.
+    By descending score, each prediction matches the action of its video and
+    class with the highest IoU among those without a match, if that IoU reaches
+    the threshold; otherwise it is false. Average precision is the area under
+    the interpolated precision-recall curve (VOC 2011); mAP is its mean over
+    the classes that have actions.
 
     Args:
-      ground_truth: (start_seconds, end_seconds, label) of every action of
-        each video; list a video without actions too, for what is predicted
-        there is false.
-      predictions: detections of each video; a missing video has none.
-      class_names: all classes; predictions of other labels are left out and
-        counted.
-      tiou_thresholds: temporal IoU that counts as found, inclusive.
-      rules: `Rules("numpy", "false")` gives that kit's numbers.
+      ground_truth: all videos, also those without actions.
+      predictions: a missing video has none.
+      class_names: predictions of other labels are left out and counted.
+      tiou_thresholds: temporal IoU of a match, inclusive.
+      rules: `Rules("numpy", "false")` gives the numbers of ActivityNet's kit.
 
     Raises:
-      InputError: no action at all, or a ground-truth label that is not in
-        `class_names`.
+      InputError: no action at all, or an unknown label in the ground truth.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
-    found = _prediction_rows(ground_truth, predictions, class_names, rules)
+    predicted = _prediction_rows(ground_truth, predictions, class_names, rules)
     num_classes = len(class_names)
-    thresholds = np.asarray(tiou_thresholds, np.float64)
-
-    true = _hits(found, actions, thresholds)
-    actions_per_class = np.bincount(actions.label, minlength=num_classes)
-    precision = np.full((num_classes, len(thresholds)), np.nan)
-    ranked_labels = found.label[found.ranking]
-    for k in np.flatnonzero(actions_per_class):
-        hits = true[:, found.ranking[ranked_labels == k]]
-        precision[k] = _average_precision(hits, actions_per_class[k])
-
-    map_per_threshold = precision[actions_per_class > 0].mean(axis=0)
-    return MapReport(
-        class_names=tuple(class_names),
-        tiou_thresholds=tuple(float(value) for value in thresholds),
-        average_precision=precision,
-        map_per_threshold=map_per_threshold,
-        average_map=float(map_per_threshold.mean()),
-        actions_per_class=actions_per_class,
-        predictions_per_class=np.bincount(found.label,
-                                          minlength=num_classes),
+    precision = np.full((num_classes, len(tiou_thresholds)), np.nan)
+    for one in _matches(predicted, actions, ground_truth, num_classes,
+                        tiou_thresholds):
+        precision[one.label] = precision_sums(
+            one.hits, np.ones_like(one.hits, float)
+            ) / one.actions_per_video.sum()
+    return make_report(
+        class_names, tiou_thresholds, precision,
+        np.bincount(actions.label, minlength=num_classes),
+        np.bincount(predicted.label, minlength=num_classes),
         num_videos=len(ground_truth),
-        num_actions=len(actions.label),
-        num_predictions=len(found.label),
-        num_dropped_predictions=found.num_left_out,
+        num_dropped_predictions=predicted.num_left_out,
         num_removed_actions=actions.num_left_out)
 
 
-def match_predictions(ground_truth: Mapping[str, Sequence[Annotation]],
-                      predictions: Mapping[str, Sequence[Detection]], *,
+def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns the sums [n] of the interpolated precision at hits.
+
+    Divided by the number of actions, this is the average precision: the recall
+    rises by one action's share at every hit.
+
+    Args:
+      hits: bool [m] or [n, m], best score first.
+      weight: [n, m], how often each prediction counts.
+    """
+    gained = weight * hits
+    precision = np.cumsum(gained, axis=1) / np.maximum(
+        np.cumsum(weight, axis=1), 1)
+    # The best precision at this recall or a higher one.
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (best * gained).sum(axis=1)
+
+
+def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
+                precision: np.ndarray, actions_per_class: np.ndarray,
+                predictions_per_class: np.ndarray, **counts: int) -> MapReport:
+    """Returns a report with its means and sums.
+
+    Raises:
+      InputError: no action at all.
+    """
+    if not actions_per_class.any():
+        raise InputError(
+            "the annotations of this subset have no actions of these classes "
+            "to score against: name the subset that has them")
+    map_per_threshold = precision[actions_per_class > 0].mean(axis=0)
+    return MapReport(
+        tuple(class_names), tuple(map(float, tiou_thresholds)), precision,
+        map_per_threshold, float(map_per_threshold.mean()), actions_per_class,
+        predictions_per_class, num_actions=int(actions_per_class.sum()),
+        num_predictions=int(predictions_per_class.sum()), **counts)
+
+
+def match_predictions(ground_truth: Truth, predictions: Predictions, *,
                       class_names: Sequence[str],
                       tiou_thresholds: Sequence[float]
                       ) -> list[ClassMatches]:
-    """The matching of `evaluate_map`, for each class that has actions.
+    """Returns the matches of `evaluate_map` for each class with actions.
 
-    It does not depend on which other videos are scored.
+    The matches in one video do not depend on the other videos.
     """
-    actions = _ground_truth_rows(ground_truth, class_names)
-    found = _prediction_rows(ground_truth, predictions, class_names)
-    true = _hits(found, actions, np.asarray(tiou_thresholds, np.float64))
-    num_classes, matches = len(class_names), []
-    ranked_labels = found.label[found.ranking]
+    return _matches(
+        _prediction_rows(ground_truth, predictions, class_names, OURS),
+        _ground_truth_rows(ground_truth, class_names), ground_truth,
+        len(class_names), tiou_thresholds)
+
+
+def _matches(predicted: _Rows, actions: _Rows, ground_truth: Truth,
+             num_classes: int, tiou_thresholds: Sequence[float]
+             ) -> list[ClassMatches]:
+    hits = np.zeros((len(tiou_thresholds), len(predicted.group)), bool)
+    for rows, _, iou in _shared_groups(predicted, actions):
+        for index, threshold in enumerate(tiou_thresholds):
+            hits[index, rows] = _match(iou, threshold)
+    ranked_labels = predicted.label[predicted.ranking]
+    matches: list[ClassMatches] = []
     for k in np.unique(actions.label):
-        rows = found.ranking[ranked_labels == k]
+        ranked = predicted.ranking[ranked_labels == k]
         matches.append(ClassMatches(
-            int(k), found.group[rows] // num_classes, found.scores[rows],
-            true[:, rows],
+            int(k), predicted.group[ranked] // num_classes,
+            predicted.scores[ranked], hits[:, ranked],
             np.bincount(actions.group[actions.label == k] // num_classes,
                         minlength=len(ground_truth))))
     return matches
 
 
-def _hits(found: _Rows, actions: _Rows, thresholds: np.ndarray
-          ) -> np.ndarray:
-    """bool [thresholds, m]: which rows found an action of their own."""
-    true = np.zeros((len(thresholds), len(found.group)), bool)
-    for rows, columns in _shared_groups(found, actions):
-        iou = _segment_iou(found.segments[rows], actions.segments[columns])
-        true[:, rows] = _match(iou, thresholds)
-    return true
-
-
-def recall_at(ground_truth: Mapping[str, Sequence[Annotation]],
-              predictions: Mapping[str, Sequence[Detection]], *,
+def recall_at(ground_truth: Truth, predictions: Predictions, *,
               class_names: Sequence[str], tiou_thresholds: Sequence[float],
               multiples: Sequence[int] = (1, 5), rules: Rules = OURS
               ) -> np.ndarray:
-    """Recall@kx of Ego4D, as ActionFormer reports it beside mAP.
+    """Returns Recall@kx of Ego4D, as ActionFormer reports it beside mAP.
 
-    Of every video and class with n actions the k n best predictions are
-    taken; an action is found if one of them reaches the threshold. One
-    prediction may find several actions.
-
-    Args:
-      ground_truth, predictions, class_names, tiou_thresholds: as in
-        `evaluate_map`.
-      multiples: the k.
-      rules: `ties` as in `evaluate_map`, inside each video and class.
+    This is the share of actions that are matched by one of the k n best
+    predictions of a video and class with n actions; one prediction may match
+    several of them. k is one of `multiples`; other arguments are as in
+    `evaluate_map`.
 
     Returns:
-      [multiples, thresholds] mean over the classes that have actions of the
-      share of actions found.
+      [multiples, thresholds] mean over the classes that have actions.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
-    found = _prediction_rows(ground_truth, predictions, class_names,
-                             Rules("file"))
-    num_classes = len(class_names)
+    predicted = _prediction_rows(ground_truth, predictions, class_names,
+                                 Rules("file"))
     thresholds = np.asarray(tiou_thresholds, np.float64)
-
-    counts = np.zeros((num_classes, len(multiples), len(thresholds)))
-    for rows, columns in _shared_groups(found, actions):
-        label = actions.label[columns.start]
-        num_actions = columns.stop - columns.start
-        iou = _segment_iou(found.segments[rows], actions.segments[columns])
-        scores = found.scores[rows]
+    counts = np.zeros((len(class_names), len(multiples), len(thresholds)))
+    for rows, columns, iou in _shared_groups(predicted, actions):
+        scores = predicted.scores[rows]
         iou = iou[np.argsort(scores)[::-1] if rules.ties == "numpy"
                   else np.argsort(-scores, kind="stable")]
         for index, multiple in enumerate(multiples):
-            best = iou[:multiple * num_actions].max(axis=0)
-            counts[label, index] += (best >= thresholds[:, None]).sum(axis=1)
-    actions_per_class = np.bincount(actions.label, minlength=num_classes)
+            best = iou[:multiple * iou.shape[1]].max(axis=0)
+            counts[actions.label[columns.start], index] += (
+                best >= thresholds[:, None]).sum(axis=1)
+    actions_per_class = np.bincount(actions.label, minlength=len(class_names))
     present = actions_per_class > 0
     return (counts[present]
             / actions_per_class[present][:, None, None]).mean(axis=0)
 
 
 def format_map_table(report: MapReport) -> str:
-    """The report for people: percent, one line a class, counts below."""
+    """Returns a table in percent, a line for each class, counts below."""
     width = max(len("class"), len("mean"),
                 *(len(name) for name in report.class_names))
-    columns = [f"{value:g}" for value in report.tiou_thresholds]
 
     def line(name: str, values: Sequence[float], actions: int,
              predictions: int) -> str:
@@ -269,8 +247,8 @@ def format_map_table(report: MapReport) -> str:
                         else f"{100 * value:8.2f}" for value in values)
         return f"{name:<{width}}{cells}{actions:10,}{predictions:13,}"
 
-    head = "".join(f"{text:>8}" for text in [*columns, "average"])
-    lines = [f"{'tIoU':<{width}}{head}{'actions':>10}{'predictions':>13}"]
+    head = "".join(f"{value:>8g}" for value in report.tiou_thresholds)
+    lines = [f"{'tIoU':<{width}}{head} average   actions  predictions"]
     for k, name in enumerate(report.class_names):
         precision = report.average_precision[k]
         lines.append(line(name, [*precision, precision.mean()],
@@ -287,14 +265,14 @@ def format_map_table(report: MapReport) -> str:
     return "\n".join(lines)
 
 
-def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
-                       class_names: Sequence[str]) -> _Rows:
-    """All actions, duplicates removed, video after video, class by class."""
+def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
+                       ) -> _Rows:
+    """Returns all actions without duplicates, by video and class."""
     class_index = {name: k for k, name in enumerate(class_names)}
     unknown = sorted({label for annotations in ground_truth.values()
                       for _, _, label in annotations} - set(class_index))
     if unknown:
-        raise InputError("the annotations have labels that are no class: "
+        raise InputError("the annotations have labels that are not classes: "
                          f"{', '.join(unknown)}; add them to the file of "
                          "class names")
     groups, segments, num_left_out = [], [], 0
@@ -312,20 +290,14 @@ def _ground_truth_rows(ground_truth: Mapping[str, Sequence[Annotation]],
         for k in sorted(kept):
             groups += [video * len(class_names) + k] * len(kept[k])
             segments += kept[k]
-    if not groups:
-        raise InputError(NO_ACTIONS)
-    group = np.asarray(groups)
+    group = np.asarray(groups, np.int64)
     return _Rows(group, group % len(class_names),
-                 np.asarray(segments, np.float64), np.empty(0),
-                 np.empty(0, np.int64),
-                 num_left_out)
+                 np.asarray(segments, np.float64).reshape(-1, 2), num_left_out)
 
 
-def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
-                     predictions: Mapping[str, Sequence[Detection]],
-                     class_names: Sequence[str], rules: Rules = OURS
-                     ) -> _Rows:
-    """Predictions of known videos and classes, by group, best first."""
+def _prediction_rows(ground_truth: Truth, predictions: Predictions,
+                     class_names: Sequence[str], rules: Rules) -> _Rows:
+    """Returns predictions of known videos and classes by group and score."""
     class_index = {name: k for k, name in enumerate(class_names)}
     video_index = {video: index for index, video in enumerate(ground_truth)}
     groups, rows, total = [], [], 0
@@ -357,70 +329,37 @@ def _prediction_rows(ground_truth: Mapping[str, Sequence[Annotation]],
     row_of_input = np.empty_like(order)
     row_of_input[order] = np.arange(len(order))
     return _Rows(group[order], group[order] % len(class_names),
-                 values[order, :2], values[order, 2], row_of_input[ranking],
-                 total - len(group))
+                 values[order, :2], total - len(group), values[order, 2],
+                 row_of_input[ranking])
 
 
-def _shared_groups(found: _Rows, actions: _Rows
-                   ) -> Iterator[tuple[slice, slice]]:
-    """Yields the rows of each video and class that has both, as slices."""
-    shared = np.intersect1d(found.group, actions.group)
+def _shared_groups(predicted: _Rows, actions: _Rows
+                   ) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yields (predictions, actions, IoU) of each video and class with both."""
+    shared = np.intersect1d(predicted.group, actions.group)
     bounds = [np.searchsorted(rows.group, shared, side=side)
-              for rows in (found, actions) for side in ("left", "right")]
+              for rows in (predicted, actions) for side in ("left", "right")]
     for first, last, first_action, last_action in zip(*bounds, strict=True):
-        yield slice(first, last), slice(first_action, last_action)
+        rows, columns = slice(first, last), slice(first_action, last_action)
+        yield rows, columns, segment_iou(predicted.segments[rows, None],
+                                         actions.segments[columns])
 
 
-def _segment_iou(found: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """IoU [m, n] of segments [m, 2] and [n, 2]; actions are not empty."""
-    start = np.maximum(found[:, None, 0], actions[None, :, 0])
-    end = np.minimum(found[:, None, 1], actions[None, :, 1])
-    intersection = np.maximum(end - start, 0)
-    lengths = ((found[:, 1] - found[:, 0])[:, None]
-               + (actions[:, 1] - actions[:, 0])[None])
-    return intersection / (lengths - intersection)
-
-
-def _match(iou: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Which ranked predictions find an action of their own.
-
-    Every round finds one action, so there are as many rounds as actions
-    found, not as predictions.
+def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns which predictions match an action, bool [m].
 
     Args:
       iou: [m, n] of m predictions, best score first, with n actions.
-      thresholds: inclusive.
-
-    Returns:
-      bool [thresholds, m].
     """
-    true = np.zeros((len(thresholds), len(iou)), bool)
-    for index, threshold in enumerate(thresholds):
-        free = np.where(iou >= threshold, iou, -1.0)
-        matches = np.any(free >= 0, axis=1)
-        row = 0
-        while matches[row:].any():
-            row += int(np.argmax(matches[row:]))
-            true[index, row] = True
-            free[:, np.argmax(free[row])] = -1.0
-            row += 1
-            matches[row:] = np.any(free[row:] >= 0, axis=1)
+    true = np.zeros(len(iou), bool)
+    free = np.where(iou >= threshold, iou, -1.0)
+    matches = np.any(free >= 0, axis=1)
+    row = 0
+    # Each round is a match: fewer rounds than predictions.
+    while matches[row:].any():
+        row += int(np.argmax(matches[row:]))
+        true[row] = True
+        free[:, np.argmax(free[row])] = -1.0
+        row += 1
+        matches[row:] = np.any(free[row:] >= 0, axis=1)
     return true
-
-
-def _average_precision(hits: np.ndarray, num_actions: int) -> np.ndarray:
-    """Area under the interpolated precision-recall curve (VOC 2011).
-
-    Args:
-      hits: bool [thresholds, m], best score first.
-      num_actions: to be found.
-
-    Returns:
-      [thresholds]
-    """
-    true = np.cumsum(hits, axis=1)
-    precision = true / np.arange(1, hits.shape[1] + 1)
-    # The best precision at this recall or beyond.
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # Recall rises by 1 / num_actions at every hit and nowhere else.
-    return (best * hits).sum(axis=1) / num_actions

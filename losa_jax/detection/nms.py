@@ -1,16 +1,13 @@
 """Non-maximum suppression, soft and hard, and voting.
 
-`suppress` runs on the host, once a video, when the candidates of all its
-windows are together; it hands `soft_nms` or `hard_nms` arrays of a few fixed
-sizes.
-
-Order is stable everywhere: of equal scores the lowest index comes first.
+`suppress` runs on the host, once for each video, after all its windows. Ties
+are stable everywhere: of equal scores the lowest index comes first.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,135 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from losa_jax.detection.segments import Segments
-from losa_jax.errors import check_between, check_choice, check_whole
+from losa_jax.detection.segments import Segments, iou_of_times, segment_iou
+from losa_jax.errors import (
+    check_between,
+    check_choice,
+    check_flags,
+    check_whole,
+)
 
-# Added to the lengths (not to the intersection) before an overlap is
-# computed, as ActionFormer's NMS does: empty segments then overlap nothing,
-# and nothing divides by zero.
+# Added to the lengths before the IoU is computed, as ActionFormer's NMS does:
+# two empty segments then have an IoU of 0.
 LENGTH_EPSILON = 1e-6
-# Smallest array that NMS is compiled for; larger ones double.
+# Array sizes are this or a larger power of two, so that few are compiled.
 SMALLEST_BUCKET = 64
-# Candidates that NMS looks at first. Picks fall in score, and who is not
-# picked changes nothing: if the last of `max_kept` picks scores above all
-# that were left aside, those need no look. A video of hours has millions.
+# NMS first runs on this many candidates with the best scores, because a video
+# of hours has millions. Scores only fall, so if the last of `max_kept` picks
+# has a better score than all other candidates, none of these can be picked.
 FIRST_CANDIDATES = 2 ** 13
-# Rows that NMS runs on at a time, groups side by side; a larger group runs
-# alone.
+# The most rows in one array of several groups.
 MOST_ROWS = 2 ** 20
-# Kept segments that vote at a time, and pairs with candidates in memory.
+# The most kept segments, and pairs with candidates, in memory while voting.
 VOTING_BLOCK, VOTING_PAIRS = 256, 2 ** 22
-
-
-class Kept(NamedTuple):
-    """What NMS left, in the order picked: by descending score.
-
-    Attributes:
-      row: [max_kept] of the input; 0 where not valid.
-      score: [max_kept] as it was when picked; 0 where not valid.
-      valid: [max_kept] False behind the last pick.
-    """
-
-    row: Int[Array, "*g max_kept"]
-    score: Float[Array, "*g max_kept"]
-    valid: Bool[Array, "*g max_kept"]
-
-
-def soft_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
-             alive: Bool[Array, "*g m"], *, sigma: float, min_score: float,
-             max_kept: int) -> Kept:
-    """Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer runs it.
-
-    Picks the best score left, multiplies all others by
-    exp(-overlap^2 / sigma), drops those below `min_score`, and so on. What
-    is picked is not tested: the first pick stays even below `min_score`.
-
-    Groups (classes) in front are each on their own, side by side in one
-    loop: a pick is a few small operations, whose start costs more than they.
-
-    Args:
-      segments: start and end, any unit.
-      scores: not negative.
-      alive: rows that take part.
-      sigma: wider spares more neighbors.
-      min_score: a decayed score below this drops out.
-      max_kept: stop after so many picks.
-    """
-    def decay(left, overlap):
-        decayed = left * jnp.exp(-overlap * overlap / sigma)
-        return jnp.where(decayed >= min_score, decayed, -jnp.inf)
-
-    return _pick_greedily(segments, jnp.where(alive, scores, -jnp.inf),
-                          decay, max_kept)
-
-
-def hard_nms(segments: Float[Array, "*g m 2"], scores: Float[Array, "*g m"],
-             alive: Bool[Array, "*g m"], *, iou_threshold: float,
-             min_score: float, max_kept: int) -> Kept:
-    """Plain NMS: a pick removes all that overlap it by `iou_threshold`.
-
-    Args:
-      segments, scores, alive, max_kept: as in `soft_nms`.
-      iou_threshold: overlap at which a worse segment goes, inclusive.
-      min_score: if above 0, only scores above it take part.
-    """
-    alive = alive & ((scores > min_score) | (min_score <= 0))
-
-    def decay(left, overlap):
-        return jnp.where(overlap >= iou_threshold, -jnp.inf, left)
-
-    return _pick_greedily(segments, jnp.where(alive, scores, -jnp.inf),
-                          decay, max_kept)
-
-
-def _pick_greedily(segments: Float[Array, "*g m 2"],
-                   scores: Float[Array, "*g m"],
-                   decay: Callable[[Array, Array], Array],
-                   max_kept: int) -> Kept:
-    """Picks the best score left until none is; -inf marks what is out."""
-    groups, count = scores.shape[:-1], scores.shape[-1]
-    start, end = jnp.moveaxis(jnp.reshape(segments, (-1, count, 2)), -1, 0)
-    length = end - start + LENGTH_EPSILON
-    index = jnp.arange(count)
-    scores = scores.reshape(-1, count)
-
-    def best_of(left):
-        return jnp.max(left, axis=1, keepdims=True)
-
-    def any_left(state):
-        step, _, top, _, _ = state
-        return (step < max_kept) & (jnp.max(top) > -jnp.inf)
-
-    def pick(state):
-        step, left, top, picked, picked_score = state
-        # argmax in two vectorized reductions; XLA's own argmax is a scalar
-        # loop on the CPU, 4 times slower from 4,096 rows on.
-        best = jnp.min(jnp.where(left == top, index, index[-1]), axis=1,
-                       keepdims=True)
-        best_start = jnp.take_along_axis(start, best, axis=1)
-        best_end = jnp.take_along_axis(end, best, axis=1)
-        best_length = best_end - best_start + LENGTH_EPSILON
-        intersection = jnp.maximum(
-            jnp.minimum(end, best_end) - jnp.maximum(start, best_start), 0)
-        overlap = intersection / (length + best_length - intersection)
-        left = jnp.where(index == best, -jnp.inf, decay(left, overlap))
-        return (step + 1, left, best_of(left),
-                picked.at[step].set(best[:, 0]),
-                picked_score.at[step].set(top[:, 0]))
-
-    # A group that has run dry goes on picking -inf until all have.
-    shape = (max_kept, len(scores))
-    *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
-        0, scores, best_of(scores), jnp.zeros(shape, index.dtype),
-        jnp.full(shape, -jnp.inf, scores.dtype)))
-    valid = picked_score > -jnp.inf
-    return Kept(*(part.T.reshape(*groups, max_kept) for part in (
-        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
-        valid)))
-
-
-_jitted_soft_nms = jax.jit(soft_nms, static_argnames="max_kept")
-_jitted_hard_nms = jax.jit(hard_nms, static_argnames="max_kept")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,17 +43,17 @@ class NmsSettings:
     """How overlapping segments are suppressed.
 
     Attributes:
-      method: "soft", "hard", or "none", which only sorts and cuts.
+      method: "soft" multiplies the scores of others by exp(-IoU^2 / sigma),
+        "hard" removes them, "none" only sorts and cuts.
       per_class: every class on its own, else all classes together.
-      sigma: of "soft", above 0: another's score falls by the factor
-        exp(-IoU^2 / sigma).
-      iou_threshold: of "hard", 0..1: others go from this IoU on.
-      min_score: 0..1; "soft" drops what falls below it, "hard" what is not
+      sigma: of "soft", above 0.
+      iou_threshold: of "hard", 0..1: IoU from which others are removed.
+      min_score: 0..1; "soft" drops scores below it, "hard" all that are not
         above it.
       max_kept: rows kept of each class, and then of all; 1 or more.
       voting_threshold: above 0, every kept segment becomes the mean of all
-        candidates that overlap it so much; only without `per_class`.
-      voting: weight of a vote, score x overlap ("actionformer") or score
+        candidates with at least this IoU; only without `per_class`.
+      voting: weight of a vote, score x IoU ("actionformer") or the score
         alone ("tridet").
 
     Raises:
@@ -183,25 +72,96 @@ class NmsSettings:
     def __post_init__(self) -> None:
         check_choice(self, "method", ("soft", "hard", "none"))
         check_choice(self, "voting", ("actionformer", "tridet"))
-        check_choice(self, "per_class", (True, False))
+        check_flags(self)
         check_between(self, 0, math.inf, "sigma", without=(0,))
         check_between(self, 0, 1, "iou_threshold", "min_score",
                       "voting_threshold")
         check_whole(self, 1, "max_kept")
 
+    @property
+    def votes(self) -> bool:
+        """Whether kept segments are moved by votes."""
+        return self.voting_threshold > 0 and not self.per_class
+
+
+class Kept(NamedTuple):
+    """The picks of NMS by descending score; row and score 0 if not valid."""
+
+    row: Int[Array, "*g max_kept"]  # index into the input
+    score: Float[Array, "*g max_kept"]  # at the time of the pick
+    valid: Bool[Array, "*g max_kept"]  # False after the last pick
+
+
+@functools.partial(jax.jit, static_argnames=("method", "max_kept"))
+def pick_greedily(segments: Float[Array, "*g m 2"],
+                  scores: Float[Array, "*g m"], alive: Bool[Array, "*g m"],
+                  *, method: str, max_kept: int, min_score: float,
+                  sigma: float = 0.5, iou_threshold: float = 0.1) -> Kept:
+    """Picks the best score, weakens what overlaps it, and repeats this.
+
+    "soft" is Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer has it:
+    the first pick stays even if its score is below `min_score`. Groups
+    (classes) are independent, but share one loop, because its operations are
+    small.
+
+    Args:
+      segments: start and end in any unit.
+      scores: not negative.
+      alive: False on padding.
+      max_kept: the most picks of a group.
+      Others as in `NmsSettings`.
+    """
+    if method == "hard":
+        alive = alive & ((scores > min_score) | (min_score <= 0))
+    scores = jnp.where(alive, scores, -jnp.inf)  # removed rows have -inf
+    groups, count = scores.shape[:-1], scores.shape[-1]
+    start, end = jnp.moveaxis(segments.reshape(-1, count, 2), -1, 0)
+    scores = scores.reshape(-1, count)
+    index = jnp.arange(count)
+
+    def any_left(state):
+        step, _, top, _, _ = state
+        return (step < max_kept) & (jnp.max(top) > -jnp.inf)
+
+    def pick(state):
+        step, left, top, picked, picked_score = state
+        # argmax in two vectorized reductions; XLA's own argmax is a scalar
+        # loop on the CPU, 4 times slower from 4,096 rows on.
+        best = jnp.min(jnp.where(left == top, index, index[-1]), axis=1,
+                       keepdims=True)
+        iou = iou_of_times(start, end,
+                           jnp.take_along_axis(start, best, axis=1),
+                           jnp.take_along_axis(end, best, axis=1),
+                           length_epsilon=LENGTH_EPSILON)
+        if method == "hard":
+            left = jnp.where(iou >= iou_threshold, -jnp.inf, left)
+        else:
+            left = left * jnp.exp(-iou * iou / sigma)
+            left = jnp.where(left >= min_score, left, -jnp.inf)
+        left = jnp.where(index == best, -jnp.inf, left)
+        return (step + 1, left, jnp.max(left, axis=1, keepdims=True),
+                picked.at[step].set(best[:, 0]),
+                picked_score.at[step].set(top[:, 0]))
+
+    # A group without segments goes on picking -inf until all are finished.
+    shape = (max_kept, len(scores))
+    *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
+        0, scores, jnp.max(scores, axis=1, keepdims=True),
+        jnp.zeros(shape, index.dtype),
+        jnp.full(shape, -jnp.inf, scores.dtype)))
+    valid = picked_score > -jnp.inf
+    return Kept(*(part.T.reshape(*groups, max_kept) for part in (
+        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
+        valid)))
+
 
 def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
              ) -> tuple[Segments, np.ndarray]:
-    """NMS over all candidates of one video, on the host.
+    """Returns the kept segments by descending score, and their rows, int64.
 
     Args:
-      candidates: [m, ...], any unit, any m; all count, `valid` or not.
+      candidates: [m, ...] of one video, in any unit; `valid` is ignored.
       num_classes: labels are 0 .. num_classes - 1.
-      settings: how.
-
-    Returns:
-      by descending score, q <= max_kept rows, and int64 [q], which
-      candidates they are.
     """
     segments = np.asarray(candidates.segments, np.float32).reshape(-1, 2)
     scores = np.asarray(candidates.scores, np.float32)
@@ -209,154 +169,112 @@ def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with "
                          f"{num_classes} classes")
-    max_kept = settings.max_kept
-    if settings.method == "none":
-        rows = np.argsort(-scores, kind="stable")[:max_kept]
-        return _kept_rows(candidates, rows, segments[rows], scores[rows]), rows
-
-    run: Callable[..., Kept]
-    if settings.method == "soft":
-        run = functools.partial(_jitted_soft_nms, sigma=settings.sigma,
-                                min_score=settings.min_score)
+    if settings.method == "none" or not scores.size:
+        rows, new_scores = np.arange(len(scores)), scores
     else:
-        run = functools.partial(_jitted_hard_nms,
-                                min_score=settings.min_score,
-                                iou_threshold=settings.iou_threshold)
-    if settings.per_class:
-        by_class = np.argsort(labels, kind="stable")
-        ends = np.cumsum(np.bincount(
-            labels.astype(np.int64), minlength=num_classes))
-        groups = np.split(by_class, ends[:-1])
-    else:
-        groups = [np.arange(len(scores))]
-    groups = [rows for rows in groups if rows.size]
-    kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    looked_at = FIRST_CANDIDATES
-    with jax.default_device(_host_device()):
-        while len(kept) < len(groups):
-            open_groups = [i for i in range(len(groups)) if i not in kept]
-            parts = [_best(groups[i], scores, looked_at) for i in open_groups]
-            picks = _run_groups(run, segments, scores, parts, max_kept)
-            for i, part, pick in zip(open_groups, parts, picks, strict=True):
-                if len(part) == len(groups[i]) or _is_final(
-                        pick, scores[part].min(), max_kept):
-                    kept[i] = (part[pick.row[pick.valid]],
-                               np.asarray(pick.score[pick.valid]))
-            looked_at *= 4
-    # In the groups' order, which decides between equal scores.
-    rows = np.concatenate([np.empty(0, np.int64),
-                           *(kept[i][0] for i in range(len(groups)))])
-    new_scores = np.concatenate([np.empty(0, np.float32),
-                                 *(kept[i][1] for i in range(len(groups)))])
-    best = np.argsort(-new_scores, kind="stable")[:max_kept]
-    rows, new_scores = rows[best], new_scores[best]
-
+        group = labels if settings.per_class else np.zeros_like(labels)
+        order = np.argsort(group, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+        with jax.default_device(_host_device()):
+            picks = _pick_groups(settings, segments, scores, groups,
+                                 FIRST_CANDIDATES)
+        rows, new_scores = map(np.concatenate, zip(*picks, strict=True))
+    # Of equal scores the one of the first group comes first.
+    best = np.argsort(-new_scores, kind="stable")[:settings.max_kept]
+    rows = rows[best]
     new_segments = segments[rows]
-    if settings.voting_threshold > 0 and not settings.per_class:
-        new_segments = vote(
-            new_segments, segments, scores, voting=settings.voting,
-            threshold=settings.voting_threshold)
-    return _kept_rows(candidates, rows, new_segments, new_scores), rows
-
-
-def _kept_rows(candidates: Segments, rows: np.ndarray, segments: np.ndarray,
-               scores: np.ndarray) -> Segments:
-    """Candidates that are left, where and how sure NMS says they are."""
+    if settings.method != "none" and settings.votes:
+        new_segments = vote(new_segments, segments, scores, settings)
     every = candidates.class_scores
-    return Segments(
-        segments, scores, np.asarray(candidates.labels)[rows].astype(np.int64),
-        np.ones(len(rows), bool),
-        None if every is None else np.asarray(every)[rows])
-
-
-def _best(rows: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
-    """The `count` rows of the best scores, in their own order."""
-    if len(rows) <= count:
-        return rows
-    best = np.argsort(-scores[rows], kind="stable")[:count]
-    return rows[np.sort(best)]
-
-
-def _is_final(kept: Kept, aside: float, max_kept: int) -> bool:
-    """Whether no candidate with a score up to `aside` could be picked."""
-    count = int(np.asarray(kept.valid).sum())
-    return count == max_kept and float(kept.score[count - 1]) > aside
+    return Segments(new_segments, new_scores[best],
+                    labels[rows].astype(np.int64), np.ones(len(rows), bool),
+                    None if every is None else np.asarray(every)[rows]), rows
 
 
 def _host_device() -> jax.Device | None:
-    """The CPU: NMS is a chain of tiny steps, an accelerator only waits."""
+    """Returns the CPU: an accelerator only waits for such small steps."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
         return None
 
 
-def _bucket(count: int, smallest: int = 1) -> int:
-    """The next power of two: few sizes are ever compiled."""
-    return max(smallest, 1 << (count - 1).bit_length())
+# The rows that NMS picks in a group, and their scores at that time.
+_Picks = tuple[np.ndarray, np.ndarray]
 
 
-def _run_groups(run: Callable[..., Kept], segments: np.ndarray,
-                scores: np.ndarray, groups: Sequence[np.ndarray],
-                max_kept: int) -> list[Kept]:
-    """NMS of groups of rows, those of like size in one array.
+def _pick_groups(settings: NmsSettings, segments: np.ndarray,
+                 scores: np.ndarray, groups: Sequence[np.ndarray], most: int
+                 ) -> list[_Picks]:
+    """Runs NMS on the `most` best candidates of each group, or on more."""
+    # The best scores, in their original order.
+    parts = [rows[np.sort(np.argsort(-scores[rows], kind="stable")[:most])]
+             for rows in groups]
+    picks = _run_nms(settings, segments, scores, parts)
+    again = [i for i, (part, (_, picked)) in enumerate(zip(
+        parts, picks, strict=True)) if len(part) < len(groups[i]) and not (
+            len(picked) == settings.max_kept
+            and picked[-1] > scores[part].min())]
+    if again:
+        more = _pick_groups(settings, segments, scores,
+                            [groups[i] for i in again], 4 * most)
+        for i, pick in zip(again, more, strict=True):
+            picks[i] = pick
+    return picks
+
+
+def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
+             groups: Sequence[np.ndarray]) -> list[_Picks]:
+    """Runs NMS on groups of rows, those of similar size in one array.
 
     Sizes and numbers of groups are powers of two, so that few shapes are
-    ever compiled.
+    compiled.
     """
     by_size: dict[int, list[int]] = {}
     for i, rows in enumerate(groups):
-        by_size.setdefault(_bucket(len(rows), SMALLEST_BUCKET), []).append(i)
-    started: list[tuple[list[int], Kept]] = []
+        size = max(SMALLEST_BUCKET, _next_power(len(rows)))
+        by_size.setdefault(size, []).append(i)
+    picks: dict[int, _Picks] = {}
     for size, members in by_size.items():
         together = max(1, MOST_ROWS // size)
         for first in range(0, len(members), together):
             some = members[first:first + together]
-            rows = np.zeros((_bucket(len(some)), size), np.int64)
+            rows = np.zeros((_next_power(len(some)), size), np.int64)
             alive = np.zeros(rows.shape, bool)
             for i, member in enumerate(some):
                 rows[i, :len(groups[member])] = groups[member]
                 alive[i, :len(groups[member])] = True
-            kept = run(segments[rows], scores[rows], alive,
-                       max_kept=min(max_kept, size))
-            # Small ones run side by side.
-            started.append((some, kept if 2 * rows.size < MOST_ROWS
-                            else jax.block_until_ready(kept)))
-    found: dict[int, Kept] = {}
-    for some, kept in started:
-        parts = [np.asarray(part) for part in kept]
-        for i, member in enumerate(some):
-            found[member] = Kept(*(part[i] for part in parts))
-    return [found[i] for i in range(len(groups))]
+            kept = jax.device_get(pick_greedily(
+                segments[rows], scores[rows], alive, method=settings.method,
+                max_kept=min(settings.max_kept, size),
+                min_score=settings.min_score, sigma=settings.sigma,
+                iou_threshold=settings.iou_threshold))
+            for i, member in enumerate(some):
+                valid = kept.valid[i]
+                picks[member] = (rows[i, kept.row[i, valid]],
+                                 kept.score[i, valid])
+    return [picks[i] for i in range(len(groups))]
 
 
-def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray, *,
-         threshold: float, voting: str) -> np.ndarray:
-    """Moves every kept segment to the weighted mean of its supporters.
+def _next_power(count: int) -> int:
+    return 1 << (count - 1).bit_length()
 
-    Args:
-      kept: [q, 2] segments that NMS left.
-      segments: [m, 2] all candidates, of any class.
-      scores: [m] of the candidates before NMS; the weight of a vote, times
-        the IoU for "actionformer".
-      threshold: IoU from which a candidate supports a kept segment, above
-        0; without 1e-6 on the lengths, unlike NMS.
 
-    Returns:
-      [q, 2]; a kept segment without support (an empty one) stays in place.
+def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray,
+         settings: NmsSettings) -> np.ndarray:
+    """Moves kept segments [q, 2] to the weighted means of their supporters.
+
+    Supporters are all candidates, with their segments [m, 2] and scores [m]
+    before NMS, of any class. An empty segment has none and stays in place.
+    Unlike NMS, the IoU is without `LENGTH_EPSILON`.
     """
     moved = kept.copy()
-    start, end = segments[:, 0], segments[:, 1]
     size = max(1, min(VOTING_BLOCK, VOTING_PAIRS // max(1, len(segments))))
     for first in range(0, len(kept), size):
         block = kept[first:first + size]
-        intersection = np.maximum(
-            np.minimum(block[:, 1:], end) - np.maximum(block[:, :1], start),
-            0)
-        union = (block[:, 1:] - block[:, :1]) + (end - start) - intersection
-        iou = intersection / np.where(union > 0, union, 1)
-        weight = np.where(iou >= threshold, scores, 0)
-        if voting == "actionformer":
+        iou = segment_iou(block[:, None], segments)
+        weight = np.where(iou >= settings.voting_threshold, scores, 0)
+        if settings.voting == "actionformer":
             weight = weight * iou
         total = weight.sum(axis=1, keepdims=True)
         mean = weight @ segments / np.where(total > 0, total, 1)

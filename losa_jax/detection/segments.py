@@ -1,13 +1,15 @@
-"""Scored stretches of time with a class: the container of all results.
+"""Scored segments of time with a class, and their IoU.
 
-The head gives `Segments` of a window in tokens; `in_seconds` puts them on the
-clock of the video, `joined` collects those of all its windows, and
-`nms.suppress` leaves the best. `detections` names the classes.
+A head returns the segments of a window in tokens. `in_seconds` converts them,
+`joined` collects those of all windows, `nms.suppress` keeps the best, and
+`detections` adds the class names.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -15,19 +17,20 @@ from losa_jax import timeline
 
 # A jax.Array in the jitted step, an np.ndarray on the host.
 AnyArray = Any
+# Keeps the division finite where both segments are empty.
+_SMALLEST_UNION = 1e-12
 
 
 class Segments(NamedTuple):
-    """Results of windows or of a video.
+    """Detected segments of windows or of a video.
 
     Attributes:
-      segments: [*b, m, 2], start and end; in tokens of their window, where
-        they may reach beyond the video, or in seconds of the video.
-      scores: [*b, m] in (0, 1); 0 where not valid.
-      labels: [*b, m], class 0 .. k - 1.
-      valid: [*b, m], False on rows that hold nothing.
-      class_scores: [*b, m, k], the scores of all classes; None where they
-        are not kept.
+      segments: start and end, in tokens of the window (these may reach
+        beyond the video) or in seconds of the video.
+      scores: in (0, 1); 0 where not valid.
+      labels: class 0 .. k - 1.
+      valid: False on padding.
+      class_scores: of all classes; None where they are not kept.
     """
 
     segments: Float[AnyArray, "*b m 2"]
@@ -41,10 +44,9 @@ class Detection(NamedTuple):
     """One action that was detected in a video.
 
     Attributes:
-      start_seconds: from the first frame of the video.
-      end_seconds: likewise, after `start_seconds`.
+      start_seconds, end_seconds: from the first frame of the video.
       label: name of the class.
-      score: 0..1, as NMS left it.
+      score: 0..1, after NMS.
       class_scores: {class name: score 0..1 before NMS} of all classes; None
         unless the run had config.evaluate.keep_all_scores.
     """
@@ -56,19 +58,41 @@ class Detection(NamedTuple):
     class_scores: Mapping[str, float] | None = None
 
 
+def segment_iou(first: Float[AnyArray, "*s 2"],
+                second: Float[AnyArray, "*s 2"], *,
+                length_epsilon: float = 0.0) -> Float[AnyArray, "*s"]:
+    """Returns the temporal IoU of (start, end), 0 where both are empty.
+
+    `length_epsilon` is added to both lengths, but not to the intersection.
+    """
+    return iou_of_times(first[..., 0], first[..., 1], second[..., 0],
+                        second[..., 1], length_epsilon=length_epsilon)
+
+
+def iou_of_times(start: AnyArray, end: AnyArray, other_start: AnyArray,
+                 other_end: AnyArray, *, length_epsilon: float = 0.0
+                 ) -> AnyArray:
+    """Returns `segment_iou` of numbers or arrays of starts and ends."""
+    xp: Any = jnp if isinstance(start, jax.Array) else np
+    shared = xp.maximum(
+        xp.minimum(end, other_end) - xp.maximum(start, other_start), 0)
+    union = ((end - start + length_epsilon)
+             + (other_end - other_start + length_epsilon) - shared)
+    return shared / xp.maximum(union, _SMALLEST_UNION)
+
+
 def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,
                samples_per_token: float) -> Segments:
-    """The valid segments of one window on the clock of its video.
+    """Converts the segments of one window to seconds of its video.
 
     Args:
-      window: [m, ...] in tokens, arrays on the host.
-      grid: samples of the video.
-      first_sample: where the window starts.
-      samples_per_token: samples that a token of the head stands for.
+      window: [m, ...] in tokens, on the host.
+      grid: of the video's samples.
+      first_sample: at which the window starts.
+      samples_per_token: that one token of the head stands for.
 
     Returns:
-      float32 seconds, cut to the video; segments of which nothing is left
-      are not among them.
+      float32 seconds, cut to the video, without empty and invalid segments.
     """
     seconds = np.asarray(timeline.seconds_from_tokens(
         np.asarray(window.segments), grid, first_sample, samples_per_token),
@@ -78,16 +102,16 @@ def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,
 
 
 def take(segments: Segments, rows: np.ndarray) -> Segments:
-    """Some rows; numbers of rows, or a mask [m]."""
+    """Returns the rows of these indices or of this mask [m]."""
     return Segments(*(None if part is None else np.asarray(part)[rows]
                       for part in segments))
 
 
 def joined(parts: list[Segments]) -> Segments:
-    """All rows of several, in their order; the list is emptied.
+    """Joins all rows in their order and empties the list.
 
-    A video of hours has millions of candidates, so each field's parts are
-    released before the next field is joined. No parts give no rows.
+    A video of hours has millions of candidates: each field's parts are
+    released before the next field is joined.
     """
     if not parts:
         return Segments(np.zeros((0, 2), np.float32), np.zeros(0, np.float32),
@@ -96,21 +120,20 @@ def joined(parts: list[Segments]) -> Segments:
     parts.clear()
     whole = []
     for field in fields:
-        whole.append(None if field[0] is None else field[0]
-                     if len(field) == 1 else np.concatenate(field))
+        whole.append(None if field[0] is None else np.concatenate(field))
         field.clear()
     return Segments(*whole)
 
 
 def detections(segments: Segments, class_names: Sequence[str]
                ) -> list[Detection]:
-    """The rows, in seconds, with the names of their classes."""
-    every: list[Mapping[str, float] | None] = [None] * len(segments.scores)
-    if segments.class_scores is not None:
-        every = [dict(zip(class_names, row.tolist(), strict=True))
-                 for row in segments.class_scores]
+    """Converts rows in seconds to detections with class names."""
+    every: Any = segments.class_scores
+    if every is None:
+        every = [None] * len(segments.scores)
     return [Detection(float(start), float(end), class_names[label],
-                      float(score), scores)
+                      float(score), None if scores is None else dict(zip(
+                          class_names, scores.tolist(), strict=True)))
             for (start, end), score, label, scores in zip(
                 segments.segments, segments.scores, segments.labels, every,
                 strict=True)]

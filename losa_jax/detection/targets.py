@@ -1,8 +1,7 @@
-"""Which action each pyramid point must find: ActionFormer's assignment.
+"""Assigns actions to the points of a pyramid, as ActionFormer does.
 
-A point is a place on the pyramid: point i of a level with stride s stands at
-token coordinate i * s of the head's finest grid. Joining the levels gives
-the axis p that logits, offsets and targets share.
+Point i of a level with stride s is at token coordinate i * s of the head's
+finest grid. Logits, offsets and targets share the axis p of all levels' points.
 """
 
 import math
@@ -16,97 +15,77 @@ from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.errors import InputError
 
-# Actions whose lengths differ by less than this many tokens are equally
-# short: a point inside both learns both classes (ActionFormer).
+# Actions whose lengths differ by less than this many tokens count as equal: a
+# point inside both learns both classes (ActionFormer).
 EQUAL_LENGTH_TOKENS = 1e-3
 
 
 class Points(NamedTuple):
-    """The points of all levels, level 0 first; float32 [p] each.
-
-    Attributes:
-      time: token coordinate on the finest grid.
-      range_min, range_max: distances in tokens that the point's level
-        answers for, both inclusive.
-      stride: tokens from one point of the level to the next.
-    """
+    """The points of all levels, level 0 first, in tokens of the finest grid."""
 
     time: Float[np.ndarray, "p"]
-    range_min: Float[np.ndarray, "p"]
-    range_max: Float[np.ndarray, "p"]
-    stride: Float[np.ndarray, "p"]
+    range_min: Float[np.ndarray, "p"]  # distances that the level regresses,
+    range_max: Float[np.ndarray, "p"]  # both inclusive
+    stride: Float[np.ndarray, "p"]  # from one point of the level to the next
 
 
 class Targets(NamedTuple):
-    """What the head should say; points without an action hold zeros.
+    """The wanted outputs; points without an action have zeros."""
 
-    Attributes:
-      classes: [p, k] 0 or 1; a point may carry several classes.
-      offsets: [p, 2] distances to start and end of its action, in strides.
-      positive: [p] whether the point has an action.
-    """
-
-    classes: Float[Array, "*b p k"]
-    offsets: Float[Array, "*b p 2"]
-    positive: Bool[Array, "*b p"]
+    classes: Float[Array, "*b p k"]  # 0 or 1; a point may have several
+    offsets: Float[Array, "*b p 2"]  # distances to start and end, in strides
+    positive: Bool[Array, "*b p"]  # whether the point has an action
 
 
 def level_points(num_tokens: int, strides: Sequence[int],
                  regression_ranges: Sequence[tuple[float, float]]) -> Points:
-    """The points of a pyramid over `num_tokens` tokens, as constants.
+    """Returns the points of a pyramid over `num_tokens` tokens.
 
-    No half-stride offset: every level has a point on token 0 (ActionFormer,
-    `use_offset=False`).
-
-    Args:
-      num_tokens: length of the finest grid.
-      strides: of the levels, in tokens.
-      regression_ranges: (smallest, largest) distance of each level, tokens.
+    Every level has a point at token 0 (ActionFormer, `use_offset=False`), a
+    stride in tokens and a range of (smallest, largest) distances in tokens.
 
     Raises:
-      InputError: not one range a level, or a stride that leaves a rest.
+      InputError: not one range for each level, or `num_tokens` is not a
+        multiple of every stride.
     """
     if len(strides) != len(regression_ranges):
         raise InputError(
             f"{len(regression_ranges)} regression ranges for {len(strides)} "
-            "levels: give one range a level")
+            "levels: give one range for each level")
     uneven = [stride for stride in strides if num_tokens % stride]
     if uneven:
         raise InputError(
-            f"a window of {num_tokens} tokens does not divide by the strides "
+            f"a window of {num_tokens} tokens is not a multiple of the strides "
             f"{uneven} of {len(strides)} levels: choose a multiple of "
             f"{math.lcm(*strides)}")
-    levels = []
-    for stride, (range_min, range_max) in zip(strides, regression_ranges,
-                                              strict=True):
-        time = np.arange(0, num_tokens, stride, dtype=np.float32)
-        levels.append((time, np.full_like(time, range_min),
-                       np.full_like(time, range_max),
-                       np.full_like(time, stride)))
-    return Points(*(np.concatenate(parts)
-                    for parts in zip(*levels, strict=True)))
+    times = [np.arange(0, num_tokens, stride, dtype=np.float32)
+             for stride in strides]
+    of_level = np.repeat(np.arange(len(times)), [*map(len, times)])
+    range_min, range_max = np.asarray(regression_ranges, np.float32).T
+    return Points(np.concatenate(times), range_min[of_level],
+                  range_max[of_level],
+                  np.asarray(strides, np.float32)[of_level])
 
 
 def assign_targets(points: Points, segments: Float[Array, "n 2"],
                    labels: Int[Array, "n"], action_valid: Bool[Array, "n"],
                    *, num_classes: int,
                    center_radius: float | None) -> Targets:
-    """Targets of one video; vmap over the last three for a batch.
+    """Returns the targets of one window; vmap over the arrays for a batch.
 
-    ActionFormer's rule. A point may learn an action if it lies strictly
-    inside the action's middle part (center +- `center_radius` strides, cut
-    to the action) and the farther end of the *whole* action is within the
-    level's range. Of several the shortest wins, the first of equals; the
-    classes of all within 1e-3 tokens of the shortest are set.
+    A point may learn an action if it is strictly inside the action's middle
+    part (center +- `center_radius` strides, cut to the action) and the
+    farther end of the *whole* action is within the level's range. Of several
+    actions it learns the shortest (of equals the first), and the classes of
+    all that are at most 1e-3 tokens longer.
 
     Args:
       points: of the pyramid.
-      segments: start and end in tokens; n >= 1, padded at will.
-      labels: class 0 .. k - 1; anything on padding.
+      segments: start and end in tokens, n >= 1 with padding.
+      labels: class 0 .. k - 1; ignored on padding.
       action_valid: False on padding.
       num_classes: k.
-      center_radius: in strides; None lets every point inside the action
-        learn it.
+      center_radius: in strides; None allows every point inside the action.
     """
     time, range_min, range_max, stride = (
         jnp.asarray(values, jnp.float32)[:, None] for values in points)
@@ -114,9 +93,8 @@ def assign_targets(points: Points, segments: Float[Array, "n 2"],
     start, end = segments[None, :, 0], segments[None, :, 1]
     left, right = time - start, end - time  # [p, n]
 
-    if center_radius is None:
-        inner_left, inner_right = left, right
-    else:
+    inner_left, inner_right = left, right
+    if center_radius is not None:
         middle = 0.5 * (start + end)
         reach = center_radius * stride
         inner_left = time - jnp.maximum(start, middle - reach)
@@ -130,7 +108,7 @@ def assign_targets(points: Points, segments: Float[Array, "n 2"],
     shortest = jnp.min(length, axis=1, keepdims=True)
     positive = jnp.any(candidate, axis=1)
 
-    # Without a candidate inf <= inf holds, hence the second condition.
+    # Without candidates, inf <= inf is true.
     chosen = (length <= shortest + EQUAL_LENGTH_TOKENS) & candidate
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     classes = jnp.minimum(chosen.astype(jnp.float32) @ one_hot, 1.0)

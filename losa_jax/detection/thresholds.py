@@ -1,34 +1,27 @@
-"""Score thresholds: where each class's F1 is best on a validation split.
+"""Score thresholds at which each class's F1 is best on a validation split."""
 
-mAP needs no threshold; a person who asks what happens in a video does.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from losa_jax.detection.metrics import Annotation, match_predictions
-from losa_jax.detection.segments import Detection
+from losa_jax.detection.metrics import Predictions, Truth, match_predictions
 
-# Without actions to choose by.
+# For classes without actions or matches.
 DEFAULT_THRESHOLD = 0.5
 
 
-def best_f1_thresholds(ground_truth: Mapping[str, Sequence[Annotation]],
-                       predictions: Mapping[str, Sequence[Detection]], *,
+def best_f1_thresholds(ground_truth: Truth, predictions: Predictions, *,
                        class_names: Sequence[str], tiou_threshold: float = 0.5
                        ) -> dict[str, dict[str, float]]:
-    """{class: {"score", "f1", "precision", "recall"}}.
+    """Returns {class: {"score", "f1", "precision", "recall"}}.
 
-    Predictions with a score of at least "score" are kept. A class without
-    actions, or without a single hit, has the score 0.5 and an F1 of 0.
-
-    Args:
-      ground_truth, predictions, class_names: as in `evaluate_map`.
-      tiou_threshold: temporal IoU that counts as found.
+    The figures are those of the predictions with at least this score. A class
+    without actions or without a match has the score 0.5 and an F1 of 0.
+    Arguments are as in `evaluate_map`.
     """
-    found = {name: {"score": DEFAULT_THRESHOLD, "f1": 0.0, "precision": 0.0,
-                    "recall": 0.0} for name in class_names}
+    thresholds = {name: {"score": DEFAULT_THRESHOLD, "f1": 0.0,
+                         "precision": 0.0, "recall": 0.0}
+                  for name in class_names}
     for one in match_predictions(
             ground_truth, predictions, class_names=class_names,
             tiou_thresholds=(tiou_threshold,)):
@@ -38,11 +31,11 @@ def best_f1_thresholds(ground_truth: Mapping[str, Sequence[Annotation]],
         kept = np.arange(1, len(hits) + 1)
         actions = one.actions_per_video.sum()
         f1 = 2 * hits / (kept + actions)
-        # Equal scores stay or go together.
+        # Of equal scores all or none are kept.
         ends = np.append(one.scores[1:] < one.scores[:-1], True)
         best = int(np.argmax(np.where(ends, f1, -1.0)))
-        found[class_names[one.label]] = {
+        thresholds[class_names[one.label]] = {
             "score": float(one.scores[best]), "f1": float(f1[best]),
             "precision": float(hits[best] / kept[best]),
             "recall": float(hits[best] / actions)}
-    return found
+    return thresholds

@@ -16,7 +16,7 @@ class Lane(NamedTuple):
     Attributes:
       rows: of the global batch, ascending.
       holders: indices of the processes, ascending. Each of them reads the
-        windows of these rows; the first keeps the results.
+        windows; the first keeps the results.
     """
 
     rows: tuple[int, ...]
@@ -26,8 +26,7 @@ class Lane(NamedTuple):
 def lanes(mesh: Mesh, batch_windows: int) -> list[Lane]:
     """Groups the rows of a global batch by the processes that hold them.
 
-    Processes whose devices hold different windows have a lane each. Processes
-    over which the clips of a window are spread share one.
+    Processes over which the clips of a window are spread share a lane.
     """
     holders: dict[int, set[int]] = {}
     indices: Any = NamedSharding(
@@ -53,12 +52,7 @@ def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
                  ) -> list[list[int]]:
     """Returns the indices of the videos that each lane reads, ascending.
 
-    Each video goes to the lane with the fewest windows a row so far. Every
-    process computes the same.
-
-    Args:
-      num_windows: of each video.
-      lanes: of the global batch.
+    Each video goes to the lane with the fewest windows per row so far.
     """
     loads = [0.0] * len(lanes)
     shares: list[list[int]] = [[] for _ in lanes]
@@ -71,12 +65,9 @@ def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int
               ) -> dict[str, jax.Array]:
-    """Puts a global batch onto the mesh, from the rows of each process.
+    """Puts a global batch of `batch_windows` rows onto the mesh.
 
-    Args:
-      batch: arrays of [rows, ...], the rows of `local_rows` in their order.
-      mesh: of all processes.
-      batch_windows: rows of the global batch.
+    `batch` holds the rows of `local_rows`, in their order: [rows, ...].
     """
     shapes = {name: (batch_windows, *leaf.shape[1:])
               for name, leaf in batch.items()}

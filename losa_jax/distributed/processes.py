@@ -1,8 +1,7 @@
 """The processes of one run: they start, agree and end together.
 
-There is one process a host (or a GPU, with Slurm). Each runs the same program
-on its own devices. In a run of one process these functions do nothing, or
-return what one process needs.
+There is one process for each host, or for each GPU with Slurm. In a run of
+one process these functions do nothing, or return what one process needs.
 """
 
 import contextlib
@@ -12,8 +11,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -27,49 +26,48 @@ HEARTBEAT_TIMEOUT_SECONDS = 30
 START_TIMEOUT_SECONDS = 300
 # One process may evaluate for hours while the others wait.
 _WAIT_MS = 7 * 24 * 3600 * 1000
-# For the others to read why a process fails.
-_HEARING_MS = 5000
 # For the others to finish their own writing after a stop on a signal.
 _GRACE_SECONDS = 10
-# From a process's last message to its end.
+# How long a process that ends waits for the others to end as well.
+_LEAVE_MS = 15_000
+# How much longer the coordinator lives than the others.
 _EXIT_SECONDS = 0.5
 EXIT_INTERRUPTED, EXIT_LOST = 75, 76
 # Words of jax's errors about a process that cannot be reached.
 _LOSSES = ("Gloo", "NCCL", "UNAVAILABLE", "Connection reset",
            "Connection closed", "heartbeat", "coordination service")
-# Keys of jax's key-value store.
-_ENDED, _STOP = "losa_jax/ended", "losa_jax/stop"
-_HEARD, _GONE = "losa_jax/heard", "losa_jax/gone"
+# Keys of jax's key-value store, and the barrier before the end.
+_ENDED, _STOP, _LEAVE = (
+    "losa_jax/ended", "losa_jax/stop", "losa_jax/leave")
 
 _client: Any = None
 _watcher: threading.Thread
 _count, _index = 1, 0
 # A barrier needs a new name each time; all processes pass them in one order.
 _barriers = itertools.count()
-_going_first = False
-# Two threads may notice a loss; only one reports it.
-_reporting = threading.Lock()
+# Two threads may notice that the run ends; only one ends the process.
+_ending = threading.Lock()
 
 
 class NotTogether(Exception):
-    """Other processes of the run did not come; a new start may help."""
+    """The run's processes did not connect; a new start may help."""
 
 
 def start(*, distributed: str = "auto", coordinator: str = "",
           num_processes: int = 0, process_id: int = -1) -> None:
-    """Joins the run's other processes; must come before other uses of jax.
+    """Connects the run's processes; must come before other uses of jax.
 
     Args:
-      distributed: "on" takes what is not given from the environment (TPU
+      distributed: "on" takes missing arguments from the environment (TPU
         pods, Slurm, MPI, Kubernetes with the package `kubernetes`), "auto"
         does so if that shows several processes, "off" never.
-      coordinator: HOST:PORT of process 0.
-      num_processes: of the run; 0 is not given.
-      process_id: from 0; -1 is not given.
+      coordinator: HOST:PORT of process 0; "" is missing.
+      num_processes: 0 is missing.
+      process_id: from 0; -1 is missing.
 
     Raises:
       InputError: the arguments are incomplete or wrong.
-      NotTogether: the other processes did not come.
+      NotTogether: other processes did not connect in time.
     """
     global _client, _count, _index, _watcher
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
@@ -87,7 +85,12 @@ def start(*, distributed: str = "auto", coordinator: str = "",
         if not environment_names_several(os.environ):
             return
     if all(given):
-        _check_given(coordinator, num_processes, process_id)
+        if not 0 <= process_id < num_processes:
+            raise InputError(f"--process_id={process_id} must be from 0 to "
+                             f"--num_processes - 1 = {num_processes - 1}")
+        if not coordinator.rpartition(":")[2].isdigit():
+            raise InputError(
+                f"--coordinator={coordinator}: write HOST:PORT")
         if num_processes == 1:
             return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -118,21 +121,12 @@ def start(*, distributed: str = "auto", coordinator: str = "",
     _watcher.start()
 
 
-def _check_given(coordinator: str, num_processes: int, process_id: int
-                 ) -> None:
-    if not 0 <= process_id < num_processes:
-        raise InputError(f"--process_id={process_id} must be from 0 to "
-                         f"--num_processes - 1 = {num_processes - 1}")
-    if not coordinator.rpartition(":")[2].isdigit():
-        raise InputError(f"--coordinator={coordinator}: write HOST:PORT")
-
-
-def environment_names_several(environment: Any) -> bool:
+def environment_names_several(environment: Mapping[str, str]) -> bool:
     """Returns whether variables show that this is one of several processes.
 
     Cloud TPU VMs set none of them, so their launcher gives --distributed=on.
     """
-    # srun sets the first for its steps; the others are of MPI and GKE.
+    # Set by srun for its steps, by MPI and by GKE.
     sizes = (environment.get(name, "") for name in (
         "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE",
         "MEGASCALE_NUM_SLICES"))
@@ -173,22 +167,10 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def first_goes_first(name: str) -> Iterator[None]:
-    """Runs the block in the first process, then in the others.
-
-    A block inside of another one does not wait, since only the first process
-    may have entered it.
-    """
-    global _going_first
-    if _going_first:
-        yield
-        return
+    """Runs the block in the first process, then in the others."""
     if not is_first():
         barrier(name)
-    _going_first = True
-    try:
-        yield
-    finally:
-        _going_first = False
+    yield
     if is_first():
         barrier(name)
 
@@ -212,18 +194,10 @@ def from_first(value: float) -> float:
     return gather(value)[0]
 
 
-def stop_reached(step: int) -> bool:
-    """Returns whether all processes stop after this step.
-
-    Must be called at every step. A signal to any process stops all at a step
-    that none has passed.
-    """
-    return multihost_utils.reached_preemption_sync_point(step)
-
-
 def ask_to_stop() -> None:
     """Asks the other processes, which need not be in step, to stop."""
-    _set(f"{_STOP}/{_index}")
+    if _client is not None:
+        _client.key_value_set(f"{_STOP}/{_index}", "", allow_overwrite=True)
 
 
 def asked_to_stop() -> bool:
@@ -243,18 +217,13 @@ def finish() -> None:
 
 
 def fail(status: int, message: str) -> None:
-    """Ends this process, and the others with the same status and the reason.
+    """Ends all processes with this status; the others print the reason.
 
     Returns only in a run of one process.
     """
-    if _client is None:
-        return
-    with contextlib.suppress(Exception):  # the others may be gone
-        _set(f"{_HEARD}/{_index}")
+    if _client is not None:
         _set_ended(status, message)
-        for other in range(_count):
-            _client.blocking_key_value_get(f"{_HEARD}/{other}", _HEARING_MS)
-    _leave(status)
+        _end(status)
 
 
 def is_loss(error: BaseException) -> bool:
@@ -266,42 +235,19 @@ def is_loss(error: BaseException) -> bool:
 
 
 def leave_lost(error: BaseException) -> None:
-    """Ends this process and the others because one of them is gone.
+    """Ends all processes because one of them is gone; does not return.
 
-    The others may wait for it where they cannot notice. Does not return.
+    The others may wait for it where they cannot notice.
     """
     reason = str(error).splitlines()[0]
-    with contextlib.suppress(Exception):  # the first to notice sets it
-        _set_ended(EXIT_LOST, reason)
-    _report_loss(reason)
+    _set_ended(EXIT_LOST, reason)
+    _end(EXIT_LOST, _loss(reason))
 
 
-def _report_loss(reason: str) -> None:
-    if not _reporting.acquire(blocking=False):
-        threading.Event().wait()  # the other thread ends the process
-    print(f"process {_index} of {_count} ends: another process was lost "
-          f"({reason}). Start all of them again, with as many as there are: "
-          "the run goes on from its last checkpoint", file=sys.stderr)
-    _leave(EXIT_LOST)
-
-
-def _leave(status: int) -> None:
-    """Ends this process, the coordinator last: jax aborts the others then."""
-    with contextlib.suppress(ValueError, OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    for other in range(1, _count) if is_first() else ():
-        with contextlib.suppress(Exception):  # it may be lost
-            _client.blocking_key_value_get(f"{_GONE}/{other}",
-                                           1000 * _GRACE_SECONDS)
-    if is_first():
-        time.sleep(_EXIT_SECONDS)
-    else:
-        with contextlib.suppress(Exception):  # the coordinator may be lost
-            _set(f"{_GONE}/{_index}")
-    # sys.exit ends only the calling thread, and jax's exit handlers would
-    # wait for processes that are gone.
-    os._exit(status)
+def _loss(reason: str) -> str:
+    return (f"process {_index} of {_count} ends: another process was lost "
+            f"({reason}). Start all of them again, with as many as there "
+            "are: the run goes on from its last checkpoint")
 
 
 def _watch() -> None:
@@ -309,31 +255,41 @@ def _watch() -> None:
     while True:
         try:
             text = _client.blocking_key_value_get(_ENDED, 60_000)
+            break
         except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" in str(error):
-                continue
-            return  # shut down, or the coordinator is gone and jax ends us
-        break
+            if "DEADLINE_EXCEEDED" not in str(error):
+                return  # shut down, or the coordinator is gone: jax ends us
     ended = json.loads(text)
-    if ended["process"] == _index or ended["status"] == 0:
+    status, reason = ended["status"], ended["message"]
+    if ended["process"] == _index or status == 0:
         return
-    if ended["status"] == EXIT_LOST:
-        _report_loss(ended["message"])
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _set(f"{_HEARD}/{_index}")
-    if ended["status"] == EXIT_INTERRUPTED:
+    if status == EXIT_INTERRUPTED:
         time.sleep(_GRACE_SECONDS)
-    print(f"process {_index} ends because process {ended['process']} ended: "
-          f"{ended['message']}", file=sys.stderr)
-    _leave(ended["status"])
-
-
-def _set(key: str) -> None:
-    if _client is not None:
-        _client.key_value_set(key, "", allow_overwrite=True)
+    _end(status, _loss(reason) if status == EXIT_LOST else
+         f"process {_index} ends because process {ended['process']} ended: "
+         f"{reason}")
 
 
 def _set_ended(status: int, message: str) -> None:
-    """Informs the others; raises if another process did so before."""
-    _client.key_value_set(_ENDED, json.dumps(
-        {"process": _index, "status": status, "message": message}))
+    """Informs the other processes, unless another one did so before."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        _client.key_value_set(_ENDED, json.dumps(
+            {"process": _index, "status": status, "message": message}))
+
+
+def _end(status: int, message: str = "") -> NoReturn:
+    """Ends this process, after the others where they can be reached."""
+    if not _ending.acquire(blocking=False):
+        threading.Event().wait()  # another thread ends the process
+    with contextlib.suppress(ValueError, OSError):
+        if message:
+            print(message, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        _client.wait_at_barrier(_LEAVE, _LEAVE_MS)
+    if is_first():  # jax aborts the others when the coordinator ends
+        time.sleep(_EXIT_SECONDS)
+    # sys.exit ends only the calling thread, and jax's exit handlers would
+    # wait for processes that are gone.
+    os._exit(status)

@@ -1,10 +1,9 @@
 """Work directories in a bucket: --workdir=gs://BUCKET/FOLDER.
 
-Orbax writes checkpoints into the bucket itself. All other files of a run are
-small but grow line by line, which a bucket's objects cannot. They are written
-to a local copy of the folder, which is copied to the bucket with each
-checkpoint and at the end. A new start fetches them first, so a run continues
-with its logs and metrics as of the last checkpoint.
+Orbax writes checkpoints into the bucket itself. The other files are small but
+grow line by line, which a bucket's objects cannot. They are written to a
+local copy of the folder, which is copied to the bucket with each checkpoint
+and at the end, and fetched from it by a new start.
 """
 
 import logging
@@ -44,8 +43,8 @@ def local_folder(workdir: str) -> Path:
                          "install -e .[gcs]") from error
     except Exception as error:  # each file system raises types of its own
         raise InputError(
-            f"--workdir={workdir}: cannot be read or made ({error}); may "
-            "this machine's account write there?") from error
+            f"--workdir={workdir}: cannot be read or created ({error}): does "
+            "this machine's account have write access?") from error
     _remote[local] = remote
     return local
 
@@ -71,12 +70,12 @@ def fetch(workdir: Path, name: str) -> None:
     """
     if workdir not in _remote or processes.is_first():
         return
-    source = _remote[workdir] / name
+    remote = _remote[workdir] / name
     try:
-        if source.exists():
-            source.copy(workdir / name, overwrite=True)
+        if remote.exists():
+            remote.copy(workdir / name, overwrite=True)
     except Exception as error:  # each file system raises types of its own
-        logger.warning("%s was not read: %s", source, error)
+        logger.warning("%s was not read: %s", remote, error)
 
 
 def copy_back(workdir: Path) -> None:

@@ -1,9 +1,9 @@
 """The device mesh, and the sharding of arrays on it.
 
 Axes: `data` (windows), `clip` (clips of a window, which the frozen backbone
-sees one by one, so that they need no communication) and `fsdp` (shards of
-parameters, gathered block by block; clips are spread over it as well, so that
-no device repeats another's work). The result does not depend on the mesh.
+encodes one by one, without communication) and `fsdp` (shards of parameters,
+gathered block by block, and clips as well). The result does not depend on the
+mesh.
 """
 
 import math
@@ -27,9 +27,8 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
     """Returns the sizes of the mesh axes; those given as 0 are chosen.
 
     `data` takes as many devices as divide the batch. `fsdp` takes the others
-    if they divide the window's clips: then clips and parameters are spread
-    over them, so all memory of a chip falls with the number of chips. Else
-    `clip` takes as many as divide the clips, and `fsdp` the rest.
+    if they divide the window's clips. Else `clip` takes as many as divide the
+    clips, and `fsdp` the rest.
 
     Raises:
       InputError: the sizes do not multiply to the number of devices, or do
@@ -62,10 +61,7 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
 
 def make_mesh(shape: tuple[int, int, int],
               devices: list[Any] | None = None) -> Mesh:
-    """Returns a mesh of automatic axes, by default of all devices.
-
-    `jax.make_mesh` may change the order of the devices.
-    """
+    """Returns a mesh of all devices, or of those given, in their order."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices).reshape(shape), AXES)
 
@@ -98,12 +94,8 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(sharding, tree)
 
 
-def clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
-    """Returns the axes over which a window's clips or frames are spread.
-
-    `fsdp` is one of them if it divides the count. Else its devices repeat
-    each other's work.
-    """
+def _clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
+    """Returns the axes over which clips are spread, `fsdp` if it divides."""
     devices = mesh.shape["clip"] * mesh.shape["fsdp"]
     return ("clip", "fsdp") if count % devices == 0 else ("clip",)
 
@@ -111,20 +103,11 @@ def clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
 def batch_shardings(batch: dict[str, Any], mesh: Mesh
                     ) -> dict[str, NamedSharding]:
     """Spreads windows over `data`, and the frames of a window like its clips.
-
-    Args:
-      batch: arrays or their descriptions; None stands for any size.
-      mesh: of the run.
     """
-    def spec(name, value):
-        if name != "frames":
-            return PartitionSpec("data")
-        shape = getattr(value, "shape", None)
-        axes = ("clip",) if shape is None else clip_axes(mesh, shape[1])
-        return PartitionSpec("data", axes)
-
-    return {name: NamedSharding(mesh, spec(name, value))
-            for name, value in batch.items()}
+    return {name: NamedSharding(mesh, PartitionSpec(
+        "data", _clip_axes(mesh, value.shape[1]))
+        if name == "frames" else PartitionSpec("data"))
+        for name, value in batch.items()}
 
 
 def clip_placement(mesh: Mesh, window_clips: int
@@ -132,10 +115,10 @@ def clip_placement(mesh: Mesh, window_clips: int
     """Returns how `encode_windows` spreads clips.
 
     Returns:
-      (the parts into which windows and the clips of a window are divided),
+      (parts into which windows and the clips of a window are divided), and
       the sharding of clips in chunks, [chunks, clips, ...].
     """
-    axes = clip_axes(mesh, window_clips)
+    axes = _clip_axes(mesh, window_clips)
     parts = math.prod(mesh.shape[axis] for axis in axes)
     return ((mesh.shape["data"], parts),
             NamedSharding(mesh, PartitionSpec(None, ("data", *axes))))
@@ -149,10 +132,8 @@ def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
     holds a second copy of all parameters.
 
     Args:
-      tree: of arrays.
-      mesh: of the run.
       dtype_of: maps an array to its new dtype.
-      abstract: returns descriptions (`jax.ShapeDtypeStruct`) instead.
+      abstract: returns `jax.ShapeDtypeStruct`s instead.
     """
     def place(leaf, sharding):
         dtype = dtype_of(leaf)
@@ -179,12 +160,9 @@ def _release_pages(array: Any) -> None:
 
 def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
                  abstract: bool = False) -> Any:
-    """Makes a new tree of parameters on the mesh, in one program.
+    """Runs a traceable function that creates parameters, on the mesh.
 
-    Args:
-      build: a traceable function that returns the tree.
-      mesh: of the run.
-      abstract: as of `read_onto_mesh`.
+    `abstract` returns `jax.ShapeDtypeStruct`s instead.
     """
     shapes = jax.eval_shape(build)
     shardings = parameter_shardings(shapes, mesh)

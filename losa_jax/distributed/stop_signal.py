@@ -3,6 +3,8 @@
 import signal
 import time
 
+from jax.experimental import multihost_utils
+
 from losa_jax.distributed import processes
 
 # Seconds between questions whether another process stops.
@@ -37,10 +39,15 @@ class StopSignal:
         return self
 
     def after(self, step: int) -> str:
-        """Returns the signal to stop for after this step, "" for none."""
-        if self._in_step:
-            return "SIGTERM" if processes.stop_reached(step) else ""
-        return self.came
+        """Returns the signal to stop for after this step, "" for none.
+
+        Must be called at every step: a signal to any process stops all of
+        them at a step that none has passed.
+        """
+        if not self._in_step:
+            return self.came
+        return ("SIGTERM" if multihost_utils.reached_preemption_sync_point(
+            step) else "")
 
     def raise_if_asked(self, kept: str) -> None:
         """Raises Interrupted if this or another process is to stop.
@@ -56,7 +63,7 @@ class StopSignal:
         if self.came or processes.asked_to_stop():
             raise Interrupted(
                 f"stopped by {self.came or 'SIGTERM'}, {kept}: start the "
-                "same command again to go on")
+                "same command again to continue")
 
     def _note(self, number: int, _frame: object) -> None:
         if self.came:  # the user does not want to wait

@@ -1,6 +1,6 @@
-"""Scores predictions against annotations: mAP by a data set's protocol.
+"""Scores predictions against annotations, without a model.
 
-No model runs here; the job that runs one is `losa_jax.jobs.evaluate`.
+The job that runs a model is `losa_jax.jobs.evaluate`.
 """
 
 import os
@@ -17,19 +17,17 @@ from losa_jax.detection.metrics import (
     OURS,
     Annotation,
     MapReport,
+    Predictions,
     Rules,
+    Truth,
     evaluate_map,
 )
-from losa_jax.detection.segments import Detection
 from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
 
 PROTOCOLS = ("activitynet", "thumos")
-# ActivityNet's ids circulate with and without this before them.
+# ActivityNet's ids exist with and without this prefix.
 _PREFIX = "v_"
-
-Truth = dict[str, list[Annotation]]
-Predictions = Mapping[str, Sequence[Detection]]
 
 
 def evaluate(predictions: str | os.PathLike | Predictions,
@@ -37,37 +35,36 @@ def evaluate(predictions: str | os.PathLike | Predictions,
              protocol: str = "activitynet",
              tiou: float | Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
              subset: str | None = None) -> MapReport:
-    """Mean average precision of anybody's predictions.
+    """Returns the mean average precision of predictions of any program.
 
     Args:
       predictions: a file in the ActivityNet submission format, or {video id:
         list of `losa_jax.Detection`} in seconds from the first frame. If no
-        id is in the annotations, they are tried without and with "v_" in
-        front.
+        id is in the annotations, they are tried without and with the prefix
+        ``v_``.
       annotations: a file in any layout that docs/data.md lists.
       protocol: "activitynet", or "thumos" as the THUMOS-14 challenge scored.
-      tiou: temporal IoU from which a prediction is right, above 0 and up to
-        1: several, or one number.
-      subset: whose videos are scored, those without predictions too, as the
+      tiou: temporal IoU of a match, above 0 and up to 1; one or several.
+      subset: whose videos are scored, with and without predictions, as the
         annotations name it ("testing"); None: the subset of the predicted
         videos.
 
     Returns:
       a `MapReport`: `average_map`, `map_per_threshold` [thresholds] and
-      `average_precision` [classes, thresholds], shares 0..1 and not percent;
-      `class_names`, those with an action in the subset, in label order; and
-      how much was scored and left out.
+      `average_precision` [classes, thresholds] as shares 0..1, `class_names`
+      (those with an action in the subset, in label order), and the numbers of
+      scored and omitted videos, actions and predictions.
 
     Raises:
-      InputError: a file that cannot be read, a detection with a time or
-        score that is not finite or an end before its start, an unknown
-        protocol or subset, wrong thresholds, or predictions in several
-        subsets where none is named.
+      InputError: a file that cannot be read, a detection with a number that
+        is not finite or an end before its start, an unknown protocol or
+        subset, wrong thresholds, or predictions in several subsets without
+        `subset`.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol={protocol!r}: choose one of "
                          f"{', '.join(PROTOCOLS)}")
-    thresholds = _thresholds(tiou)
+    thresholds = tiou_thresholds(tiou, f"tiou={tiou!r}")
     for name, value, other in (("predictions", predictions, Mapping),
                                ("annotations", annotations, Annotations)):
         if not isinstance(value, (str, os.PathLike, other)):
@@ -83,31 +80,30 @@ def evaluate(predictions: str | os.PathLike | Predictions,
         subset = _subset_of(predictions, annotations)
     truth = ground_truth(annotations, subset)
     return scored(truth, predictions, present_classes(annotations, truth),
-                  protocol=protocol, tiou_thresholds=thresholds)
+                  protocol=protocol, tiou=thresholds)
 
 
 def scored(truth: Truth, predictions: Predictions,
            class_names: Sequence[str], *, protocol: str,
-           tiou_thresholds: Sequence[float], rules: Rules = OURS,
+           tiou: Sequence[float], rules: Rules = OURS,
            ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None = None
            ) -> MapReport:
-    """Scores by one of `PROTOCOLS`.
+    """Scores predictions by one of `PROTOCOLS`.
 
-    Args:
-      rules: of "activitynet", see `evaluate_map`.
-      ambiguous: of "thumos", see `evaluate_thumos`.
+    `rules` are of "activitynet", `ambiguous` of "thumos".
     """
     if protocol == "thumos":
         return evaluate_thumos(
             truth, predictions, class_names=class_names,
-            tiou_thresholds=tiou_thresholds, ambiguous=ambiguous or {})
+            tiou_thresholds=tiou, ambiguous=ambiguous or {})
     return evaluate_map(truth, predictions, class_names=class_names,
-                        tiou_thresholds=tiou_thresholds, rules=rules)
+                        tiou_thresholds=tiou, rules=rules)
 
 
 def ground_truth(annotations: Annotations, subset: str,
-                 excluded: Mapping[str, Any] | None = None) -> Truth:
-    """The actions of every video of a subset that is not excluded.
+                 excluded: Mapping[str, Any] | None = None
+                 ) -> dict[str, list[Annotation]]:
+    """Returns the actions of the videos of a subset, without the excluded.
 
     Raises:
       InputError: the file has no such subset.
@@ -126,7 +122,7 @@ def ground_truth(annotations: Annotations, subset: str,
 
 def present_classes(annotations: Annotations, truth: Truth
                     ) -> tuple[str, ...]:
-    """Classes that some action has, in label order."""
+    """Returns the classes that have an action, in label order."""
     present = {label for actions in truth.values() for *_, label in actions}
     return tuple(name for name in annotations.class_names
                  if name in present)
@@ -134,28 +130,32 @@ def present_classes(annotations: Annotations, truth: Truth
 
 def fit_ids(predictions: Predictions, known: Mapping[str, Any]
             ) -> Predictions:
-    """The predictions under the annotations' ids, with or without "v_"."""
-    if any(video in known for video in predictions):
-        return predictions
+    """Returns the predictions by known ids, without or with "v_"."""
     changes: tuple[Callable[[str], str], ...] = (
-        lambda name: name.removeprefix(_PREFIX),
+        str, lambda name: name.removeprefix(_PREFIX),
         lambda name: f"{_PREFIX}{name}")
     for change in changes:
         renamed = {change(video): rows for video, rows in predictions.items()}
-        if any(video in known for video in renamed):
+        if not renamed.keys().isdisjoint(known):
             return renamed
     return predictions
 
 
-def _thresholds(tiou: float | Sequence[float]) -> list[float]:
+def tiou_thresholds(values: float | Sequence[float], where: str
+                    ) -> list[float]:
+    """Returns the values as a list; `where` begins the error message.
+
+    Raises:
+      InputError: they are not numbers above 0 and up to 1.
+    """
     try:
-        values = np.atleast_1d(np.asarray(tiou, np.float64))
+        thresholds = np.atleast_1d(np.asarray(values, np.float64))
     except (TypeError, ValueError):
-        values = np.empty(0)
-    if values.ndim > 1 or not values.size or not all(
-            (values > 0) & (values <= 1)):
-        raise InputError(f"tiou={tiou!r}: give numbers above 0 and up to 1")
-    return values.tolist()
+        thresholds = np.empty(0)
+    if thresholds.ndim > 1 or not thresholds.size or not all(
+            (thresholds > 0) & (thresholds <= 1)):
+        raise InputError(f"{where}: give numbers above 0 and up to 1")
+    return thresholds.tolist()
 
 
 def _subset_of(predictions: Predictions, annotations: Annotations) -> str:
@@ -165,6 +165,6 @@ def _subset_of(predictions: Predictions, annotations: Annotations) -> str:
     if len(subsets) != 1:
         what = ("no predicted video is in the annotations" if not subsets
                 else f"the predicted videos are of {', '.join(subsets)}")
-        raise InputError(f"{annotations.path}: {what}: name the subset to "
+        raise InputError(f"{annotations.path}: {what}; name the subset to "
                          "score with subset=")
     return subsets[0]

@@ -5,9 +5,9 @@ and run no backbone. An interrupted run continues with the first incomplete
 shard.
 """
 
+import collections
 import contextlib
 import functools
-import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,29 +29,21 @@ from losa_jax.data.records import Video
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader
-from losa_jax.data.windows.stream import (
-    VideoEnd,
-    WindowRow,
-    WindowStream,
-    sliding_windows,
-)
+from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
 from losa_jax.distributed import processes, sharding
-from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
-from losa_jax.inference.run_windows import run_windows
-from losa_jax.jobs.setup import load_videos, start_log
+from losa_jax.jobs.encode_videos import encode_videos, local_mesh
+from losa_jax.jobs.setup import load_videos, require_backbone, start_log
 from losa_jax.training import specs
-from losa_jax.training.encoder import Encoder, frozen_encoder
+from losa_jax.training.encoder import frozen_encoder
 from losa_jax.training.feature_store import cache_dtype, cache_facts
 from losa_jax.utils.xla_options import compiler_options
-
-logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 * 2**20
 # Clips encoded at once, on each device.
 CLIPS_A_DEVICE = 16
 
-# `last` and the taps of one view of a video, or of one clip.
+# `last` and the taps of a clip, or of one view of a video.
 Features = dict[str, np.ndarray]
 
 
@@ -73,23 +65,25 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                          "start of its window")
     folder = Path(config.data.cache)
     start_log(workdir)
+    require_backbone(config)
     videos = load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [
         (key, config.data[key]) for key in ("train_subset", "test_subset")])
-    # Each process runs its own shards on its own devices.
-    devices = jax.local_devices()
-    mesh = sharding.make_mesh((len(devices), 1, 1), devices)
+    mesh = local_mesh()
     facts = cache_facts(config)
-    encoder, taps_name = _make_encoder(config, facts, mesh)
+    encode, clip_bytes = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
-    clip_bytes = views * _clip_bytes(encoder, config, mesh.size)
-    clips = {video.video_id: _num_clips(video, config) for video in videos}
-    shards = split_shards(videos, {
-        name: count * clip_bytes for name, count in clips.items()},
+    # Clips of all views.
+    clips = {video.video_id: views * -(-video.grid.num_samples
+                                       // config.window.clip_samples)
+             for video in videos}
+    total = sum(clips.values())
+    shards = split_shards(
+        videos, [clips[video.video_id] * clip_bytes for video in videos],
         SHARD_BYTES)
-    print(f"{len(videos)} videos, {sum(clips.values())}"
-          f" clips{f' in {views} views' if views > 1 else ''}: "
-          f"{sum(clips.values()) * clip_bytes / 2**30:.2f} GiB of features "
+    print(f"{len(videos)} videos, {total // views} clips"
+          f"{f' in {views} views' if views > 1 else ''}: "
+          f"{total * clip_bytes / 2**30:.2f} GiB of features "
           f"in {len(shards)} shards in {folder}")
     if dry_run:
         return
@@ -101,15 +95,13 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
             if not is_written(folder, number)}
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} shards are there already")
-    bar = tqdm(total=views * sum(clips[video.video_id]
-                                 for shard in todo.values()
-                                 for video in shard),
+    bar = tqdm(total=sum(clips[video.video_id] for shard in todo.values()
+                         for video in shard),
                desc="caching features", unit="clip")
     try:
-        with StopSignal() as stop, bar:
-            _write_shards(todo, folder, config,
-                          _encode_step(encoder, taps_name, config, mesh),
-                          CLIPS_A_DEVICE * mesh.size, stop, bar)
+        with bar:
+            _write_shards(todo, folder, config, encode,
+                          CLIPS_A_DEVICE * mesh.size, bar)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error}): make room and start the "
@@ -117,100 +109,73 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
-                  ) -> tuple[Encoder, str]:
-    """Returns the frozen encoder and the name of its taps in the cache."""
+                  ) -> tuple[Callable[[Inputs], dict[str, jax.Array]], int]:
+    """Returns the encoder of windows of one clip, and the bytes of a clip.
+
+    The encoder gives `last` [b, u, c] and taps [b, k, u, h, w, c].
+    """
     spec, flat, _ = specs.configured_backbone(config)
     specs.check_window(config, spec)
     # A cache of every patch keeps the blocks' outputs unchanged.
     is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
     encoder = frozen_encoder(config, spec, flat, tuple(facts["tap_layers"]),
                              mesh, raw_taps=True if is_raw else None)
-    return encoder, "raw_taps" if is_raw else "taps"
-
-
-def _encode_step(encoder: Encoder, taps_name: str, config: Any, mesh: Mesh
-                 ) -> Callable[[Inputs], dict[str, jax.Array]]:
-    """Returns a function from windows of one clip to their features.
-
-    They are `last` [b, u, c] and taps [b, k, u, h, w, c].
-    """
     dtype = cache_dtype(config)
 
     @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
     def encode(frozen, frames):
         features = encoder.encode(frozen, {}, {"frames": frames}, None, None)
         taps = rearrange(features.taps, "k b 1 u h w c -> b k u h w c")
-        return {"last": features.last[:, 0], taps_name: taps.astype(dtype)}
+        return {"last": features.last[:, 0],
+                "raw_taps" if is_raw else "taps": taps.astype(dtype)}
 
-    def step(inputs):
+    def encode_batch(inputs):
         frames = {"frames": inputs["frames"]}
         put = sharding.put(frames, sharding.batch_shardings(frames, mesh))
         return encode(encoder.frozen, put["frames"])
 
-    return step
-
-
-def _num_clips(video: Video, config: Any) -> int:
-    return -(-video.grid.num_samples // config.window.clip_samples)
-
-
-def _clip_bytes(encoder: Encoder, config: Any, num_devices: int) -> int:
-    """Returns the bytes of one clip's features."""
     size = config.augment.size
-    features = jax.eval_shape(
-        lambda frozen, frames: encoder.encode(
-            frozen, {}, {"frames": frames}, None, None),
-        encoder.frozen, jax.ShapeDtypeStruct(
-            (num_devices, config.window.clip_samples, size, size, 3),
-            np.uint8))
-    return (features.last.size * features.last.dtype.itemsize
-            + features.taps.size * cache_dtype(config).itemsize
-            ) // num_devices
+    features = jax.eval_shape(encode, encoder.frozen, jax.ShapeDtypeStruct(
+        (mesh.size, config.window.clip_samples, size, size, 3), np.uint8))
+    return encode_batch, sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in features.values()) // mesh.size
 
 
 def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
-                  config: Any, step: Callable[[Inputs], Any],
-                  batch_clips: int, stop: StopSignal, bar: tqdm) -> None:
-    """Encodes all videos in one stream and writes each shard when it is full.
+                  config: Any, encode: Callable[[Inputs], Any],
+                  batch_clips: int, bar: tqdm) -> None:
+    """Encodes all videos in one stream and writes each shard at its end.
 
-    One video is read at a time, because all its features are in memory.
+    One video is read at a time, because all its features are in memory. So
+    the videos end in their order.
     """
     videos = [video for shard in todo.values() for video in shard]
-    open_shards = {number: {video.video_id for video in shard}
-                   for number, shard in todo.items()}
-    shard_of = {video.video_id: number for number, shard in todo.items()
-                for video in shard}
-    clips: dict[int, dict[int, list[Features]]] = {}
+    last_of = {shard[-1].video_id: number for number, shard in todo.items()}
+    clips: dict[int, dict[int, list[Features]]] = collections.defaultdict(
+        lambda: collections.defaultdict(list))
     done: dict[str, list[Features]] = {}
-    stream = WindowStream(
-        range(len(videos)), functools.partial(_clips, videos, config),
-        batch_windows=batch_clips, num_threads=config.data.num_threads,
-        num_readers=1, queue_windows=2 * batch_clips)
-    with contextlib.closing(iter(stream)) as batches:
-        for item in run_windows(step, batches):
-            stop.raise_if_asked("finished shards stay")
+    with contextlib.closing(encode_videos(
+            videos, functools.partial(_clips, videos, config), encode, config,
+            batch_windows=batch_clips, kept="finished shards stay",
+            num_readers=1)) as items:
+        for item in items:
             if not isinstance(item, VideoEnd):
                 row, features = item
-                clips.setdefault(row.video_number, {}).setdefault(
-                    row.view, []).append(
-                        # Copied: a view would hold its batch in memory.
-                        {name: np.array(array)
-                         for name, array in features.items()})
+                # Copied: a view would hold its batch in memory.
+                clips[row.video_number][row.view].append(
+                    jax.tree.map(np.array, features))
                 bar.update()
                 continue
             name = videos[item.video_number].video_id
             views = clips.pop(item.video_number, {})
             if item.error is None:
-                done[name] = [_joined(parts) for _, parts
-                              in sorted(views.items())]
-            elif config.data.on_broken_video != "skip":
-                raise item.error
-            else:
-                logger.warning("skipped %s: %s", name, item.error)
-            number = shard_of[name]
-            open_shards[number].discard(name)
-            if not open_shards[number]:
-                _write_shard(folder, number, todo[number], done)
+                done[name] = [_joined(views[view]) for view in sorted(views)]
+            if name in last_of:
+                shard = todo[last_of[name]]
+                write_shard(folder, last_of[name], (
+                    (video, done.pop(video.video_id)) for video in shard
+                    if video.video_id in done))
 
 
 def _joined(parts: Sequence[Features]) -> Features:
@@ -218,14 +183,6 @@ def _joined(parts: Sequence[Features]) -> Features:
     return {name: np.stack([part[name] for part in parts],
                            axis=0 if name == "last" else 1)
             for name in parts[0]}
-
-
-def _write_shard(folder: Path, number: int, videos: Sequence[Video],
-                 done: dict[str, list[Features]]) -> None:
-    """Writes videos in the order of the shard, not of completion."""
-    write_shard(folder, number, (
-        (video, done.pop(video.video_id)) for video in videos
-        if video.video_id in done))
 
 
 def _clips(videos: Sequence[Video], config: Any, number: int,

@@ -1,4 +1,4 @@
-"""--mode=check_data: reports what is wrong with videos and annotations."""
+"""--mode=check_data: reports faults of videos and annotations."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,21 +6,10 @@ from typing import Any, NamedTuple
 
 from losa_jax.data.annotations.lint import find_faults
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
-from losa_jax.data.video.check import (
-    DISAGREEMENT,
-    REPORT,
-    check_videos,
-    end_seconds,
-)
+from losa_jax.data.video.check import DISAGREEMENT, REPORT, end_seconds
 from losa_jax.data.windows.sampling import video_grid
-from losa_jax.jobs.setup import (
-    open_stored,
-    read_annotations,
-    start_log,
-    write_json,
-)
+from losa_jax.jobs import setup
 from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.run_files import PROBED_FILE
 
 REPORT_FILE = "check_data.json"
 BLOCK_LIST_FILE = "block_list.txt"
@@ -30,7 +19,7 @@ UNREADABLE = "missing or unreadable"
 
 
 class Finding(NamedTuple):
-    """Something that is wrong with one video."""
+    """A fault of one video."""
 
     video_id: str
     subset: str
@@ -44,21 +33,16 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     Raises:
       InputError: annotations that cannot be read, no folder of videos.
     """
-    start_log(workdir)
-    data = config.data
-    stored = open_stored(config)
-    annotations = read_annotations(config, stored)
+    setup.start_log(workdir)
+    stored = setup.open_stored(config)
+    annotations = setup.read_annotations(config, stored)
     findings: list[Finding] = []
     num_videos = num_readable = 0
-    for subset in dict.fromkeys((data.train_subset, data.test_subset)):
+    for subset in dict.fromkeys((config.data.train_subset,
+                                 config.data.test_subset)):
         videos = annotations.subset(subset)
-        if stored is not None:
-            infos, unreadable = stored.check(videos, REPORT)
-        else:
-            infos, unreadable = check_videos(
-                videos, Path(data.videos), on_broken_video=REPORT,
-                check=data.check, cache_path=workdir / PROBED_FILE,
-                num_threads=data.num_threads, progress=True)
+        infos, unreadable = setup.probe(config, videos, workdir, stored,
+                                        REPORT)
         num_videos += len(videos)
         num_readable += len(infos)
         findings += [Finding(one.video_id, subset, UNREADABLE, one.reason)
@@ -68,7 +52,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
                 findings += check_video(video, infos[video.video_id], config)
     blocked = sorted({one.video_id for one in findings
                       if one.category == UNREADABLE})
-    write_json(workdir / REPORT_FILE, {
+    setup.write_json(workdir / REPORT_FILE, {
         "videos": num_videos, "readable": num_readable,
         "findings": [one._asdict() for one in findings]})
     write_text(workdir / BLOCK_LIST_FILE,

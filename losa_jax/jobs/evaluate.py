@@ -15,14 +15,11 @@ from losa_jax.data.predictions import write_predictions
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader
-from losa_jax.data.windows.skipped_videos import (
-    BEFORE,
-    EVALUATION,
-    BrokenVideos,
-)
+from losa_jax.data.windows.skipped_videos import EVALUATION, BrokenVideos
 from losa_jax.data.windows.stream import VideoEnd
 from losa_jax.detection.classifier_scores import FUSIONS, fuse, rescore
 from losa_jax.detection.metrics import (
+    Annotation,
     MapReport,
     evaluate_map,
     format_map_table,
@@ -38,25 +35,13 @@ from losa_jax.inference.run_windows import (
     nms_settings,
     run_windows,
 )
+from losa_jax.jobs import setup
 from losa_jax.jobs.report import write_split_report
-from losa_jax.jobs.setup import (
-    ANY_CLASS,
-    DataSet,
-    load_data,
-    start_log,
-    window_reader,
-    write_json,
-)
 from losa_jax.training import build
 from losa_jax.training.checkpoint import BEST
 from losa_jax.training.feature_store import open_store
 from losa_jax.training.restore import fresh_state, restore_run
-from losa_jax.utils.run_files import (
-    BROKEN_FILE,
-    MAP_FILE,
-    PREDICTIONS_FILE,
-    THRESHOLDS_FILE,
-)
+from losa_jax.utils import run_files
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +49,7 @@ logger = logging.getLogger(__name__)
 class Evaluator:
     """Predicts on the testing videos and scores; compiled once."""
 
-    def __init__(self, config: Any, data: DataSet, model: build.Model,
+    def __init__(self, config: Any, data: setup.DataSet, model: build.Model,
                  mesh: Mesh, reader: WindowReader, skipped: BrokenVideos):
         """
         Args:
@@ -95,9 +80,30 @@ class Evaluator:
         Videos that fail to decode under data.on_broken_video="skip" are left
         out of the ground truth, with a warning and a count.
         """
+        videos = self._data.test
+        own, failed = self._predict_own(parameters, statistics)
+        parts = processes.gather([own, failed])
+        setup.share_skipped(self._skipped)
+        rows = {name: some for part, _ in parts for name, some in part.items()}
+        names = {name for _, part in parts for name in part}
+        if names:
+            logger.warning(
+                "%d of %d test videos failed to decode and are not in the "
+                "mAP: %s", len(names), len(videos), ", ".join(sorted(names)))
+        predictions = {
+            video.video_id: [Detection(*row) for row in rows[video.video_id]]
+            for video in videos if video.video_id not in names}
+        truth, class_names = ground_truth(self._data, predictions)
+        return evaluate_map(
+            truth, predictions, class_names=class_names, tiou_thresholds=tuple(
+                self._config.evaluate.tiou_thresholds)), predictions
+
+    def _predict_own(self, parameters: Any, statistics: Any
+                     ) -> tuple[dict[str, list[Detection]], list[str]]:
+        """Returns this process's detections, and the videos that failed."""
         videos, windows = self._data.test, self._windows
-        failed: set[str] = set()
-        merged: dict[str, list[Detection]] = {}
+        results: dict[str, list[Detection]] = {}
+        failed: list[str] = []
         own = set(windows.own_videos)
         segments = VideoSegments([video.grid for video in videos],
                                  self._config.window)
@@ -117,90 +123,51 @@ class Evaluator:
                     if item[0].video_number in own:
                         segments.add(*item)
                     continue
-                video_id = videos[item.video_number].video_id
+                name = videos[item.video_number].video_id
                 video_segments = segments.take(item.video_number)
                 if item.error is not None:
                     # Damaged features are not a video that can be skipped.
                     if (self._config.data.on_broken_video != "skip"
                             or not isinstance(item.error, VideoDecodeError)):
                         raise item.error
-                    self._skipped.add(video_id, str(item.error), EVALUATION)
-                    failed.add(video_id)
+                    self._skipped.add(name, str(item.error), EVALUATION)
+                    failed.append(name)
                 elif item.video_number in own:
-                    merged[video_id] = self._merged(
-                        video_id, video_segments)
-        predictions, failed = self._gather(merged, failed)
-        return self._score(predictions, failed), predictions
+                    results[name] = self._detections(name, video_segments)
+        return results, failed
 
-    def _merged(self, video_id: str, segments: Segments) -> list[Detection]:
-        """Returns a video's detections from the segments of its windows."""
-        names = self._data.class_names
-        kept, _ = suppress(segments, len(names), self._nms)
-        return self._classified(video_id, detections(kept, names))
-
-    def _gather(self, merged: dict[str, list[Detection]], failed: set[str]
-                ) -> tuple[dict[str, list[Detection]], set[str]]:
-        """Returns detections (in video order) and failures of all processes.
-        """
-        if processes.count() > 1:
-            parts = processes.gather(
-                [merged, sorted(failed), self._skipped.entries])
-            merged = {video_id: [Detection(*row) for row in rows]
-                      for part, *_ in parts for video_id, rows in part.items()}
-            failed = {video_id for _, part, _ in parts for video_id in part}
-            for *_, entries in parts:
-                self._skipped.absorb(entries)
-        return {video.video_id: merged[video.video_id]
-                for video in self._data.test
-                if video.video_id not in failed}, failed
-
-    def _classified(self, video_id: str, rows: list[Detection]
+    def _detections(self, video_id: str, segments: Segments
                     ) -> list[Detection]:
-        """Applies the scores of an external classifier, if there are any."""
+        """Returns a video's detections after NMS and the fusion with the
+        scores of an external classifier."""
+        names, settings = self._data.class_names, self._config.evaluate
+        kept, _ = suppress(segments, len(names), self._nms)
+        rows = detections(kept, names)
         if self._video_scores is None:
             return rows
-        settings = self._config.evaluate
         scores = self._video_scores[video_id]
         if not self._config.data.class_agnostic:
             return rescore(rows, scores, fusion=settings.video_scores_fusion)
         return fuse(rows, scores, top_classes=settings.video_scores_top,
                     fusion=settings.video_scores_fusion)
 
-    def _score(self, predictions: dict[str, list[Detection]],
-               failed: set[str]) -> MapReport:
-        if failed:
-            logger.warning(
-                "%d of %d test videos failed to decode and are not in the "
-                "mAP: %s", len(failed), len(self._data.test),
-                ", ".join(sorted(failed)))
-        return evaluate_map(
-            testing_truth(self._data, predictions), predictions,
-            class_names=scored_classes(self._data, predictions),
-            tiou_thresholds=tuple(self._config.evaluate.tiou_thresholds))
 
+def ground_truth(data: setup.DataSet, predictions: dict[str, list[Detection]]
+                 ) -> tuple[dict[str, list[Annotation]], tuple[str, ...]]:
+    """Returns the actions that predictions are scored against, and classes.
 
-def testing_truth(data: DataSet, predictions: dict[str, list[Detection]]
-                 ) -> dict[str, list[tuple[float, float, str]]]:
-    """Returns the actions of the testing videos that have predictions.
-
-    All have the class ANY_CLASS where the predictions have no other.
+    Where a class-agnostic head's proposals got no classes, there is only one
+    class.
     """
-    agnostic = scored_classes(data, predictions) == (ANY_CLASS,)
-    return {
+    agnostic = data.class_names != data.label_names and all(
+        row.label == setup.ANY_CLASS for rows in predictions.values()
+        for row in rows)
+    truth = {
         video.video_id: [(action.start_seconds, action.end_seconds,
-                          ANY_CLASS if agnostic else action.label)
+                          setup.ANY_CLASS if agnostic else action.label)
                          for action in video.actions]
         for video in data.test if video.video_id in predictions}
-
-
-def scored_classes(data: DataSet, predictions: dict[str, list[Detection]]
-                   ) -> tuple[str, ...]:
-    """Returns the annotations' classes, or ANY_CLASS for proposals."""
-    if data.class_names == data.label_names or any(
-            row.label != ANY_CLASS for rows in predictions.values()
-            for row in rows):
-        return data.label_names
-    return (ANY_CLASS,)
+    return truth, (setup.ANY_CLASS,) if agnostic else data.label_names
 
 
 def source_of_classes(config: Any) -> str:
@@ -217,34 +184,33 @@ def source_of_classes(config: Any) -> str:
             else "the head itself, no external classifier")
 
 
-def print_report(report: MapReport, config: Any) -> None:
-    """Prints the table and the settings that it depends on."""
+def report_results(folder: Path, config: Any, report: MapReport,
+                   predictions: dict[str, list[Detection]],
+                   skipped: BrokenVideos, *, checkpoint: str, step: int
+                   ) -> None:
+    """Writes predictions.json and map.json in the first process; prints the
+    mAP and the skipped videos."""
+    classes = source_of_classes(config)
+    if processes.is_first():
+        write_predictions(
+            folder / run_files.PREDICTIONS_FILE, predictions,
+            external_data={"used": bool(config.evaluate.video_scores),
+                           "details": f"classes from: {classes}"})
+    precision = report.average_precision
+    content = dataclasses.asdict(report) | {"average_precision": np.where(
+        np.isnan(precision), np.array(None), precision)}
+    setup.write_json(folder / run_files.MAP_FILE, {
+        "checkpoint": checkpoint, "step": step, "classes_from": classes, **{
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in content.items()}})
     print(format_map_table(report))
-    print(f"classes from: {source_of_classes(config)}")
+    print(f"classes from: {classes}")
     if config.data.block_list:
         print(f"videos left out: {config.data.block_list}")
-
-
-def write_results(workdir: Path, report: MapReport,
-                  predictions: dict[str, list[Detection]],
-                  facts: dict[str, Any], config: Any) -> None:
-    """Writes predictions.json and map.json in the first process."""
-    if not processes.is_first():
-        return
-    classes = source_of_classes(config)
-    write_predictions(
-        workdir / PREDICTIONS_FILE, predictions,
-        external_data={"used": bool(config.evaluate.video_scores),
-                       "details": f"classes from: {classes}"})
-    content = dataclasses.asdict(report)
-    content["average_precision"] = [
-        [None if np.isnan(value) else float(value) for value in row]
-        for row in report.average_precision]
-    for key, value in content.items():
-        if isinstance(value, np.ndarray):
-            content[key] = value.tolist()
-    write_json(workdir / MAP_FILE, {
-        **facts, "classes_from": classes, **content})
+    print(f"checkpoint: {checkpoint}, step {step}; wrote "
+          f"{folder / run_files.PREDICTIONS_FILE} and "
+          f"{folder / run_files.MAP_FILE}")
+    print(skipped.report(), end="\n" if skipped.reasons else "")
 
 
 def evaluate(config: Any, workdir: Path, *, which: str = BEST,
@@ -268,10 +234,10 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "
                          "(--mode=train)")
-    start_log(workdir)
+    setup.start_log(workdir)
     mesh = build.build_mesh(config)
     store = open_store(config)
-    data = load_data(config, workdir, subsets=("test",), store=store)
+    data = setup.load_data(config, workdir, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
     if has_run:
         state, which = restore_run(config, workdir, which, model, mesh,
@@ -279,33 +245,28 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     else:
         state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
-    reader = window_reader(config, store, {"testing": data.test})
+    reader = setup.window_reader(config, store, {"testing": data.test})
     output = output or workdir
     if processes.is_first():
         output.mkdir(parents=True, exist_ok=True)
-    broken = BrokenVideos(
-        output / BROKEN_FILE if processes.is_first() else None)
-    for video in data.broken:
-        broken.add(video.video_id, video.reason, BEFORE)
+    skipped = setup.skipped_videos(output, data)
     report, predictions = Evaluator(
-        config, data, model, mesh, reader, broken).run(
+        config, data, model, mesh, reader, skipped).run(
             state.ema, state.statistics)
     step = int(state.step)
-    write_results(output, report, predictions,
-                  {"checkpoint": which, "step": step}, config)
-    print_report(report, config)
-    print(f"checkpoint: {which}, step {step}; wrote "
-          f"{output / PREDICTIONS_FILE} and {output / MAP_FILE}")
+    report_results(output, config, report, predictions, skipped,
+                   checkpoint=which, step=step)
     if report_pages is not None and processes.is_first():
+        truth, class_names = ground_truth(data, predictions)
         index = write_split_report(
-            output, title=workdir.resolve().name, scores=output / MAP_FILE,
-            videos=data.test, videos_folder=config.data.videos,
-            truth=testing_truth(data, predictions), predictions=predictions,
-            class_names=scored_classes(data, predictions),
-            thresholds=workdir / THRESHOLDS_FILE, max_pages=report_pages,
+            output, title=workdir.resolve().name,
+            scores=output / run_files.MAP_FILE, videos=data.test,
+            videos_folder=config.data.videos, truth=truth,
+            predictions=predictions, class_names=class_names,
+            thresholds=workdir / run_files.THRESHOLDS_FILE,
+            max_pages=report_pages,
             facts=[f"recipe {config.name}",
                    f"subset {config.data.test_subset}",
                    f"checkpoint {which}, step {step:,}"])
         print(f"the report: {index}")
-    print(broken.report(), end="\n" if broken.reasons else "")
     return report

@@ -54,7 +54,9 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     run = load_run(workdir, config, mesh, which=which)
     start_log(workdir)
     weights = {name: np.asarray(jax.device_get(leaf)) for name, leaf
-               in flatten(_weights(run)).items()}
+               in flatten({
+                   "frozen": run.model.frozen, "trained": run.state.ema,
+                   "statistics": run.state.statistics._asdict()}).items()}
     program = _program(config, run, weights, tuple(platforms))
     thresholds = read_thresholds(workdir)
     write_exported(folder, program, weights, {
@@ -73,11 +75,6 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
           + ("" if thresholds else "; the run measured no thresholds"))
     print(f"python -m losa_jax.predict VIDEO --checkpoint={folder}")
     return folder
-
-
-def _weights(run: Run) -> dict[str, Any]:
-    return {"frozen": run.model.frozen, "trained": run.state.ema,
-            "statistics": run.state.statistics._asdict()}
 
 
 def _program(config: Any, run: Run, weights: dict[str, np.ndarray],

@@ -2,15 +2,13 @@
 
 The files are [time, width], the layout that ActionFormer, OpenTAD and our own
 config.features read, with a record (data/features/record.py) of how they were
-made. Every process takes its share of the videos and spreads clips or windows
-over its devices. The same command again continues with the missing files.
+made. Every process takes its share of the videos. The same command again
+continues with the missing files.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,44 +20,30 @@ from tqdm import tqdm
 
 from losa_jax import timeline
 from losa_jax.data.features.record import record_path, write_record
-from losa_jax.data.records import AnnotatedVideo, BrokenVideo, Video, Window
-from losa_jax.data.video.check import (
-    EXTENSIONS,
-    REPORT,
-    check_videos,
-    report_broken,
-    video_ids,
+from losa_jax.data.records import (
+    AnnotatedVideo,
+    BrokenVideo,
+    Video,
+    VideoInfo,
+    Window,
 )
+from losa_jax.data.video import check
+from losa_jax.data.windows import sampling
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader
-from losa_jax.data.windows.sampling import (
-    num_clips,
-    test_windows,
-    token_windows,
-    video_grid,
-    window_step,
-)
-from losa_jax.data.windows.stream import (
-    VideoEnd,
-    WindowRow,
-    WindowStream,
-    sliding_windows,
-)
-from losa_jax.distributed import processes, sharding
-from losa_jax.distributed.stop_signal import StopSignal
+from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
+from losa_jax.distributed import processes
 from losa_jax.errors import InputError
 from losa_jax.inference.extractor import (
     Extractor,
     clip_extractor,
     token_extractor,
 )
-from losa_jax.inference.run_windows import run_windows
-from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.encode_videos import encode_videos, local_mesh
+from losa_jax.jobs.setup import require_backbone, start_log
 from losa_jax.training.restore import load_run
 from losa_jax.utils.atomic_write import atomic_file
 from losa_jax.utils.run_files import PROBED_FILE
-
-logger = logging.getLogger(__name__)
 
 # Clips encoded at once on each device where backbone.chunk_clips is 0.
 CLIPS_A_DEVICE = 16
@@ -67,25 +51,15 @@ CLIPS_A_DEVICE = 16
 
 @dataclasses.dataclass(frozen=True)
 class ExtractSettings:
-    """The flags of --mode=extract; losa_jax.main explains them.
-
-    Attributes:
-      output: folder for the files.
-      features: "clips", "last" or "adapted".
-      which: checkpoint of the run, "best" or "last"; for "adapted".
-      stride_frames: frames from one clip to the next; for "clips".
-      fps: frames a second to read, 0 for the video's own; for "clips".
-      dtype: "float32" or "float16".
-      normalization: "imagenet" or "zero_one"; for "clips".
-    """
+    """The flags of --mode=extract; losa_jax.main explains them."""
 
     output: Path
-    features: str = "clips"
-    which: str = "best"
+    features: str = "clips"  # or "last", "adapted"
+    which: str = "best"  # checkpoint of the run
     stride_frames: int = 4
     fps: float = 0.0
     dtype: str = "float32"
-    normalization: str = "imagenet"
+    normalization: str = "imagenet"  # or "zero_one"
 
 
 def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
@@ -102,9 +76,8 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
     start_log(workdir)
-    # Each process runs its own videos on its own devices.
-    devices = jax.local_devices()
-    mesh = sharding.make_mesh((len(devices), 1, 1), devices)
+    require_backbone(config)
+    mesh = local_mesh()
     videos, broken = _videos(config, workdir, settings)
     extractor, rows_of, batch_windows, clock = (
         _clips(config, mesh, settings) if settings.features == "clips"
@@ -136,47 +109,47 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         broken |= failed
         write(broken=broken)
     processes.barrier("extracted")
-    parts = processes.gather([[video.video_id for video in videos], broken])
-    _report([name for names, _ in parts for name in names],
-            {name: part[name] for _, part in parts for name in part},
-            folder, facts)
+    counts, parts = zip(*processes.gather(
+        [len(videos) - len(failed), broken]), strict=True)
+    _report(sum(counts), {name: reason for part in parts
+                          for name, reason in part.items()}, folder, facts)
 
 
 def _videos(config: Any, workdir: Path, settings: ExtractSettings
             ) -> tuple[list[Video], dict[str, str]]:
     """Returns this process's videos, and {video id: reason} of the others."""
     folder = Path(config.data.videos)
-    names = video_ids(folder)
+    names = check.video_ids(folder)
     if not names:
         raise InputError(f"config.data.videos={folder} holds no video: name "
-                         f"a folder of {', '.join(EXTENSIONS)} files")
+                         f"a folder of {', '.join(check.EXTENSIONS)} files")
     mine = names[jax.process_index()::jax.process_count()]
     annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
-    infos, lost = check_videos(
-        annotated, folder, on_broken_video=REPORT,
+    infos, lost = check.check_videos(
+        annotated, folder, on_broken_video=check.REPORT,
         check=config.data.check, cache_path=workdir / PROBED_FILE,
         num_threads=config.data.num_threads)
     # The first process reports for all; if that stops it, the others end too.
     processes.barrier("probed")
-    every = [BrokenVideo(name, folder / name, reason)
+    every = [BrokenVideo(name, reason)
              for part in processes.gather(
                  [(video.video_id, video.reason) for video in lost])
              for name, reason in part]
     if processes.is_first():
-        report_broken(every, len(names), config.data.on_broken_video,
-                      len(every) < len(names))
+        check.report_broken(every, len(names), config.data.on_broken_video,
+                            len(every) < len(names))
     processes.barrier("reported")
-    videos = []
-    for name, info in infos.items():
-        if settings.features == "clips":
-            sampling = "fps" if settings.fps else "stride"
-            grid = timeline.sample_grid(info.fps, info.frame_count,
-                                        sampling=sampling,
-                                        sample_fps=settings.fps)
-        else:
-            grid = video_grid(info, config.window)
-        videos.append(Video(name, info, grid, ()))
-    return videos, {video.video_id: video.reason for video in lost}
+
+    def grid_of(info: VideoInfo) -> timeline.SampleGrid:
+        if settings.features != "clips":
+            return sampling.video_grid(info, config.window)
+        return timeline.sample_grid(
+            info.fps, info.frame_count, sample_fps=settings.fps,
+            sampling="fps" if settings.fps else "stride")
+
+    return ([Video(name, info, grid_of(info), ())
+             for name, info in infos.items()],
+            {video.video_id: video.reason for video in lost})
 
 
 class Rows(NamedTuple):
@@ -205,7 +178,7 @@ def _clips(config: Any, mesh: Mesh, settings: ExtractSettings) -> _Plan:
 
     def rows_of(video):
         return Rows(
-            num_clips(video.grid.num_samples, clip, stride),
+            sampling.num_clips(video.grid.num_samples, clip, stride),
             functools.partial(reader.clips, video, clip, stride),
             lambda window, vector: (window.first_sample // stride, vector))
 
@@ -224,19 +197,20 @@ def _tokens(config: Any, workdir: Path, mesh: Mesh,
     tubelet, window = extractor.spec.tubelet, config.window
     # Windows start at whole clips, so that their tokens share one grid.
     align = window.clip_samples
+    step = sampling.window_step(window.samples, window.overlap, align)
     reader = FrameReader(config)
 
     def rows_of(video):
-        places = test_windows(video.grid, window.samples, window.overlap,
-                              align=align)
+        places = sampling.test_windows(video.grid, window.samples,
+                                       window.overlap, align=align)
         number_of = {place.first_sample: number
                      for number, place in enumerate(places)}
-        owner = token_windows(places, video.grid.num_samples, tubelet)
+        owner = sampling.token_windows(places, video.grid.num_samples, tubelet)
 
         def windows(decoder_threads):
             return sliding_windows(
                 reader.test_samples(video, decoder_threads), window.samples,
-                window_step(window.samples, window.overlap, align), align)
+                step, align)
 
         def place(at, vectors):
             rows = np.flatnonzero(owner == number_of[at.first_sample])
@@ -254,7 +228,7 @@ def _tokens(config: Any, workdir: Path, mesh: Mesh,
 
 
 def _clock_of(video: Video, facts: dict[str, Any]) -> dict[str, Any]:
-    """Returns the rate of the clock that counts stride and clip."""
+    """Returns the rate and length of the clock of stride and clip."""
     info = video.info
     if facts["clock"] == "frames of the file":
         return {"fps": info.fps, "frame_count": info.frame_count}
@@ -267,50 +241,38 @@ def _run(videos: Sequence[Video], rows: Mapping[str, Rows], folder: Path,
          config: Any) -> dict[str, str]:
     """Encodes and writes videos; returns {video id: reason} of skipped ones.
     """
-    failed: dict[str, str] = {}
-    bar = tqdm(total=sum(video.info.frame_count for video in videos),
-               desc="extracting", unit="frame", unit_scale=True)
-    # Several videos are decoded at once, so their windows come mixed.
-    begun: dict[int, np.ndarray] = {}
-    counted: collections.Counter[int] = collections.Counter()
-    bar_of: dict[int, int] = {}
-
     def windows_of(number: int, decoder_threads: int
                    ) -> Iterator[tuple[WindowRow, Inputs]]:
         for window, frames in rows[videos[number].video_id].windows(
                 decoder_threads):
             yield WindowRow(number, window), {"frames": frames}
 
-    stream = WindowStream(
-        range(len(videos)), windows_of, batch_windows=batch_windows,
-        num_threads=config.data.num_threads, queue_windows=2 * batch_windows)
-    with StopSignal() as stop, bar, contextlib.closing(
-            iter(stream)) as batches:
-        for item in run_windows(extractor.encode, batches):
-            stop.raise_if_asked("finished files stay")
-            number = (item if isinstance(item, VideoEnd)
-                      else item[0]).video_number
-            name = videos[number].video_id
-            frames = videos[number].info.frame_count
-            if not isinstance(item, VideoEnd):
-                video = rows[name]
-                if number not in begun:
-                    begun[number] = np.empty(
-                        (video.length, extractor.spec.width), np.float32)
-                place, vectors = video.place(item[0].window, item[1])
-                begun[number][place] = vectors
-                counted[number] += np.size(place)
-                frames = frames * counted[number] // video.length
-            elif item.error is None:
-                _save(folder / f"{name}.npy", begun.pop(number), dtype)
-            elif config.data.on_broken_video != "skip":
-                raise item.error
-            else:
-                logger.warning("skipped %s: %s", name, item.error)
-                failed[name] = str(item.error)
-                begun.pop(number, None)
-            bar.update(frames - bar_of.get(number, 0))
-            bar_of[number] = frames
+    failed: dict[str, str] = {}
+    # Several videos are decoded at once, so their windows come mixed.
+    begun: dict[int, np.ndarray] = {}
+    bar = tqdm(total=sum(rows[video.video_id].length for video in videos),
+               desc="extracting", unit="feature", unit_scale=True)
+    with bar, contextlib.closing(encode_videos(
+            videos, windows_of, extractor.encode, config,
+            batch_windows=batch_windows, kept="finished files stay")) as items:
+        for item in items:
+            if isinstance(item, VideoEnd):
+                name = videos[item.video_number].video_id
+                features = begun.pop(item.video_number, None)
+                if item.error is not None:
+                    failed[name] = str(item.error)
+                elif features is not None:
+                    _save(folder / f"{name}.npy", features, dtype)
+                continue
+            window, output = item
+            number = window.video_number
+            plan = rows[videos[number].video_id]
+            if number not in begun:
+                begun[number] = np.empty((plan.length, extractor.spec.width),
+                                         np.float32)
+            place, vectors = plan.place(window.window, output)
+            begun[number][place] = vectors
+            bar.update(np.size(place))
     return failed
 
 
@@ -340,16 +302,15 @@ def _save(path: Path, rows: np.ndarray, dtype: np.dtype) -> None:
             np.save(file, rows.astype(dtype))
 
 
-def _report(names: Sequence[str], broken: dict[str, str],
-            folder: Path, facts: dict[str, Any]) -> None:
+def _report(num_done: int, broken: dict[str, str], folder: Path,
+            facts: dict[str, Any]) -> None:
     """Prints the result of all processes.
 
     Args:
-      names: ids of the videos that were begun.
-      broken: reason of each that was left out.
+      num_done: videos that have features.
+      broken: {video id: reason} of the skipped videos.
     """
-    done = sum(name not in broken for name in names)
-    print(f"{done} videos, [time, {facts['width']}] {facts['dtype']}, in "
+    print(f"{num_done} videos, [time, {facts['width']}] {facts['dtype']}, in "
           f"{folder}; how they were made: {record_path(folder)}")
     print("to train on them: --config=configs/thumos_features.py "
           f"--config.features.folder={folder} " + " ".join(

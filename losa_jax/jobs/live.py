@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax import timeline
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.live import ENDLESS, LiveVideo
 from losa_jax.data.windows.sampling import clip_alignment, window_step
@@ -30,6 +29,7 @@ from losa_jax.inference.run_windows import (
     nms_settings,
     run_windows,
 )
+from losa_jax.jobs.prediction_files import as_row
 
 LINES_FILE = "live.jsonl"
 # Waits for the source after a signal (`data.windows.stream`), then it ends.
@@ -43,7 +43,7 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
     Args:
       source: see `LiveVideo`.
       localizer: the model, loaded with batch_windows=1.
-      output: folder for a file of the lines as well, added to live.jsonl.
+      output: folder of live.jsonl, to which the lines are added as well.
       threshold: lowest score written; None takes each class's own.
       idle_seconds: a file that has not grown for so long has ended.
 
@@ -58,37 +58,35 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
         raise InputError(f"batch_windows={localizer.batch_windows}: a live "
                          "video needs batch_windows=1, so that no window "
                          "waits for the next one")
-    config, count = localizer.config, 0
-    window = config.window
+    window, count = localizer.config.window, 0
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
-        video = LiveVideo(source, config, idle_seconds=idle_seconds)
-        lines = [sys.stdout]
+        video = LiveVideo(source, localizer.config, idle_seconds=idle_seconds)
+        files = [sys.stdout]
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-            lines.append(stack.enter_context(
+            files.append(stack.enter_context(
                 open(output / LINES_FILE, "a", encoding="utf-8")))
         bar = stack.enter_context(tqdm(
             desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen"
             "{postfix}"))
+
+        def seconds(num_samples: int) -> float:
+            return float(video.grid.seconds_from_samples(num_samples))
+
         online = OnlineNms(
-            localizer.class_names, nms_settings(config.evaluate),
-            memory_seconds=float(
-                video.grid.seconds_from_samples(window.samples)))
+            localizer.class_names, nms_settings(localizer.config.evaluate),
+            memory_seconds=seconds(window.samples))
         segments = VideoSegments([video.grid], window)
 
         def write(rows: list[Detection]) -> int:
             shown = localizer.shown(rows, threshold)
             for detection in shown:
-                first, last = timeline.frame_span(
-                    *detection[:2], video.fps, ENDLESS)
-                text = json.dumps({
-                    "label": detection.label,
+                text = json.dumps(as_row(detection, video.fps, ENDLESS) | {
                     "score": round(detection.score, 6),
                     "start_seconds": round(detection.start_seconds, 3),
-                    "end_seconds": round(detection.end_seconds, 3),
-                    "start_frame": first, "end_frame": last})
-                for file in lines:
+                    "end_seconds": round(detection.end_seconds, 3)})
+                for file in files:
                     print(text, file=file, flush=True)
             return len(shown)
 
@@ -110,15 +108,14 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                 if item.error is not None:
                     raise item.error
                 continue
-            row, _ = item
+            place = item[0].window
             online.add(segments.in_seconds(*item))
             # Only up to the start of this window: the next one may be the
             # last, which is shifted back to end with the video.
-            count += write(online.final_before(float(
-                video.grid.seconds_from_samples(row.window.first_sample))))
+            count += write(online.final_before(seconds(place.first_sample)))
             bar.set_postfix_str(f"{count} detections", refresh=False)
-            bar.update(float(video.grid.seconds_from_samples(
-                row.window.first_sample + row.window.valid_samples)) - bar.n)
+            bar.update(seconds(place.first_sample + place.valid_samples)
+                       - bar.n)
         online.cut(video.seconds)
         count += write(online.final_before(math.inf))
         bar.set_postfix_str(f"{count} detections")
@@ -136,7 +133,7 @@ def _until_stopped(video: LiveVideo, stop: StopSignal
 
 
 def _gives_up(stop: StopSignal) -> Callable[[], bool]:
-    """Returns a function to ask after every wait for the source.
+    """Returns a function to call after every wait for the source.
 
     After a signal the last window is waited for, but a camera that hangs is
     not.

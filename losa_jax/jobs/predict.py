@@ -19,23 +19,25 @@ from tqdm import tqdm
 from losa_jax.data.records import Video
 from losa_jax.data.video.check import EXTENSIONS
 from losa_jax.data.windows.sampling import clip_alignment, test_windows
-from losa_jax.distributed.stop_signal import Interrupted, StopSignal
+from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
 from losa_jax.jobs.prediction_files import (
     INDEX_FILE,
-    Asked,
-    Predicted,
+    STDIN,
+    PredictionFiles,
+    Request,
     Settings,
 )
 from losa_jax.jobs.setup import write_json
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 
-STDIN = "-"
 FAILURES_FILE = "failures.json"
 # Files of all videos: no video's files may have these names.
 RESERVED = tuple(Path(name).stem for name in (
     PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, "stdin"))
+# What stays after a signal.
+KEPT = "finished videos are written"
 
 
 def predict(sources: Sequence[str], localizer: Localizer,
@@ -58,29 +60,29 @@ def predict(sources: Sequence[str], localizer: Localizer,
     with (_writable(output), contextlib.ExitStack() as stack,
           StopSignal() as stop):
         output.mkdir(parents=True, exist_ok=True)
-        asked = find_videos(sources, failures)
+        requests = find_videos(sources, failures)
         if STDIN in sources:
-            asked.append(Asked("stdin", stack.enter_context(
+            requests.append(Request("stdin", stack.enter_context(
                 spooled(sys.stdin.buffer, output)), STDIN))
-        if not asked and not failures:
+        if not requests and not failures:
             raise InputError(
                 f"no video in {', '.join(sources)}: give video files, or "
                 f"folders with {', '.join(EXTENSIONS)} files")
-        done = Predicted(localizer, settings)
-        to_do = [one for one in asked if not done.take(one)]
-        if len(to_do) < len(asked):
-            print(f"{len(asked) - len(to_do)} of {len(asked)} videos are "
-                  f"done already ({output})")
+        files = PredictionFiles(localizer, settings)
+        to_do = [one for one in requests if not files.reuse(one)]
+        if len(to_do) < len(requests):
+            print(f"{len(requests) - len(to_do)} of {len(requests)} videos "
+                  f"are done already ({output})")
         try:
             videos = _probe(to_do, localizer, failures, stop)
-            _predict_all(videos, localizer, settings, done, failures, stop)
+            _predict_all(videos, localizer, settings, files, failures, stop)
         finally:
-            done.write(asked, failures)
+            files.write_index(requests, failures)
             if failures:
                 write_json(output / FAILURES_FILE, failures)
             else:  # those of an earlier run
                 (output / FAILURES_FILE).unlink(missing_ok=True)
-        print(f"{len(done.results)} of {len(asked)} videos done; wrote "
+        print(f"{len(files.results)} of {len(requests)} videos done; wrote "
               f"{output / PREDICTIONS_FILE}")
     return failures
 
@@ -98,11 +100,11 @@ def _writable(output: Path) -> Iterator[None]:
 
 
 def find_videos(sources: Sequence[str], failures: dict[str, str]
-                ) -> list[Asked]:
+                ) -> list[Request]:
     """Lists the video files of all sources, each once, with a unique id.
 
-    The id is the file's name without its suffix; where several share it, with
-    the suffix, and then with the folders.
+    The id is the first of these that no other file may have, in any case: the
+    name without its suffix, the name, folder and name, the whole path.
 
     Args:
       sources: files and folders.
@@ -125,19 +127,17 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
             paths[path] = None
         else:
             failures[source] = f"{path}: no such file: check the path"
-    ids: dict[Path, str] = {}
-    for name in (lambda path: path.stem, lambda path: path.name,
-                 lambda path: "_".join(path.parts[-2:]),
-                 lambda path: "_".join(path.absolute().parts[1:]),
-                 lambda path: f"video_{list(paths).index(path)}"):
-        # Some file systems ignore case.
-        taken = {known.casefold() for known in (*ids.values(), *RESERVED)}
-        left = [path for path in paths if path not in ids]
-        counts = collections.Counter(name(path).casefold() for path in left)
-        ids |= {path: name(path) for path in left
-                if counts[name(path).casefold()] == 1
-                and name(path).casefold() not in taken}
-    return [Asked(ids[path], path, str(path)) for path in paths]
+    names = {path: list(dict.fromkeys((
+        path.stem, path.name, "_".join(path.parts[-2:]),
+        "_".join(path.absolute().parts[1:]), f"video_{number}")))
+        for number, path in enumerate(paths)}
+    # Some file systems ignore case.
+    counts = collections.Counter(
+        name.casefold() for some in (*names.values(), RESERVED)
+        for name in some)
+    return [Request(next(name for name in names[path]
+                         if counts[name.casefold()] == 1), path, str(path))
+            for path in paths]
 
 
 @contextlib.contextmanager
@@ -150,41 +150,44 @@ def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
         yield Path(file.name)
 
 
-def _probe(asked: Sequence[Asked], localizer: Localizer,
+def _probe(requests: Sequence[Request], localizer: Localizer,
            failures: dict[str, str], stop: StopSignal
-           ) -> list[tuple[Asked, Video]]:
+           ) -> list[tuple[Request, Video]]:
     """Returns the readable videos; adds reasons of others to `failures`."""
-    def probe(one: Asked) -> Video | InputError:
+    def probe(one: Request) -> Video | InputError:
         try:
             return localizer.probe(one.path, one.video_id)
         except InputError as error:
             return error
 
     readable = []
-    with ThreadPoolExecutor(localizer.config.data.num_threads) as pool:
-        results = tqdm(pool.map(probe, asked), total=len(asked),
+    pool = ThreadPoolExecutor(localizer.config.data.num_threads)
+    try:
+        results = tqdm(pool.map(probe, requests), total=len(requests),
                        desc="checking videos", unit="video", leave=False,
-                       disable=not asked)
-        for one, result in zip(asked, results, strict=True):
-            if stop.came:
-                pool.shutdown(cancel_futures=True)
-                raise _interrupted(stop)
+                       disable=not requests)
+        for one, result in zip(requests, results, strict=True):
+            stop.raise_if_asked(KEPT)
             if isinstance(result, InputError):
                 failures[one.source] = _reason(one, result)
             else:
                 readable.append((one, result))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return readable
 
 
-def _predict_all(readable: Sequence[tuple[Asked, Video]],
-                 localizer: Localizer, settings: Settings, done: Predicted,
-                 failures: dict[str, str], stop: StopSignal) -> None:
-    asked = {one.video_id: one for one, _ in readable}
+def _predict_all(readable: Sequence[tuple[Request, Video]],
+                 localizer: Localizer, settings: Settings,
+                 files: PredictionFiles, failures: dict[str, str],
+                 stop: StopSignal) -> None:
+    requests = {one.video_id: one for one, _ in readable}
     videos = [video for _, video in readable]
     window = localizer.config.window
     total = sum(len(test_windows(video.grid, window.samples, window.overlap,
                                  align=clip_alignment(window)))
                 for video in videos)
+    most = settings.top_k or localizer.config.evaluate.max_detections
     writing: collections.deque[Future] = collections.deque()
     # Files are written while the next windows are predicted. The executor
     # waits for all of them at the end, also after an error.
@@ -193,24 +196,21 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
           ThreadPoolExecutor(1) as writer):
         def on_windows(count: int) -> None:
             bar.update(count)
-            if stop.came:
-                raise _interrupted(stop)
+            stop.raise_if_asked(KEPT)
 
-        def write(one: Asked, result: VideoResult) -> None:
-            shown = done.add(one, result.video, result.detections)
+        def write(one: Request, result: VideoResult) -> None:
+            num_shown = files.add(one, result.video, result.detections)
             # All kept detections are shown, so the limit cut some off.
-            is_full = len(shown) == (
-                settings.top_k or localizer.config.evaluate.max_detections)
-            bar.write(f"{one.source}: {len(shown)} actions in "
+            bar.write(f"{one.source}: {num_shown} actions in "
                       f"{result.video.info.duration_seconds:.1f} s" + (
                           ", as many as are kept: --top_k=N keeps more"
-                          if is_full else ""), file=sys.stdout)
+                          if num_shown == most else ""), file=sys.stdout)
 
         with contextlib.closing(localizer.many(
                 videos, top_k=settings.top_k,
                 on_windows=on_windows)) as results:
             for result in results:
-                one = asked[result.video.video_id]
+                one = requests[result.video.video_id]
                 if result.error is not None:
                     failures[one.source] = _reason(one, result.error)
                     continue
@@ -221,11 +221,6 @@ def _predict_all(readable: Sequence[tuple[Asked, Video]],
             future.result()
 
 
-def _reason(one: Asked, error: InputError) -> str:
+def _reason(one: Request, error: InputError) -> str:
     """Returns the message with the name that the user gave."""
     return str(error).replace(str(one.path), one.source)
-
-
-def _interrupted(stop: StopSignal) -> Interrupted:
-    return Interrupted(f"stopped by {stop.came}; videos that are done are "
-                       "written: start the same command again to go on")

@@ -9,12 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losa_jax.data.annotations import thumos_facts
-from losa_jax.data.annotations.lint import (
-    WRONG_DURATION,
-    find_faults,
-    summarize,
-)
+from losa_jax.data.annotations import lint, thumos_facts
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.annotations.outside import clipped_to, refuse_unknown_rule
 from losa_jax.data.records import (
@@ -24,9 +19,9 @@ from losa_jax.data.records import (
     Video,
     VideoInfo,
 )
-from losa_jax.data.video.check import check_videos, end_seconds
+from losa_jax.data.synthetic.data_set import render_untrimmed_set
+from losa_jax.data.video.check import Checked, check_videos, end_seconds
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.examples import batches_in_memory
 from losa_jax.data.windows.readers import (
     FeatureReader,
     FeatureStore,
@@ -34,10 +29,11 @@ from losa_jax.data.windows.readers import (
     WindowReader,
 )
 from losa_jax.data.windows.sampling import video_grid
+from losa_jax.data.windows.skipped_videos import BEFORE, BrokenVideos
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.run_files import CONFIG_FILE, PROBED_FILE
+from losa_jax.utils.run_files import BROKEN_FILE, CONFIG_FILE, PROBED_FILE
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds.reader import StoredVideos
@@ -84,12 +80,24 @@ def start_log(workdir: Path) -> None:
 
 
 def store_config(config: Any, workdir: Path) -> None:
-    """Writes config.json.
-
-    Called only once the configuration is known to fit the run in the folder:
-    a start with other settings must not overwrite the run's.
-    """
+    """Writes config.json, once the config is known to fit the folder's run."""
     write_json(workdir / CONFIG_FILE, config.to_dict())
+
+
+def require_backbone(config: Any) -> None:
+    """Raises InputError if config.backbone.checkpoint is no converted
+    backbone."""
+    # Imports the models, which exported runs do without.
+    from losa_jax.weights.backbone_folder import FACTS_FILE
+
+    checkpoint = config.backbone.checkpoint
+    if not Path(checkpoint, FACTS_FILE).is_file():
+        problem = (f"={checkpoint} is no converted backbone (no {FACTS_FILE})"
+                   if checkpoint else " is empty")
+        raise InputError(
+            f"config.backbone.checkpoint{problem}: convert one with `python "
+            "-m losa_jax.convert CHECKPOINT --output=DIR` and set "
+            "--config.backbone.checkpoint=DIR")
 
 
 def load_data(config: Any, workdir: Path,
@@ -98,7 +106,6 @@ def load_data(config: Any, workdir: Path,
     """Reads the annotations and probes the videos of `subsets`.
 
     Args:
-      config: the whole config.
       workdir: holds the cache of probed videos.
       subsets: which of "train" and "test" to probe.
       store: features in place of videos; no video is opened.
@@ -106,30 +113,26 @@ def load_data(config: Any, workdir: Path,
     Raises:
       InputError: names every wrong entry and every unreadable video.
     """
-    annotations, loaded, broken = _load(
+    labels, loaded, broken = _load(
         config, workdir, [(f"{subset}_subset", config.data[f"{subset}_subset"])
                           for subset in subsets], store)
-    videos = {"train": (), "test": (),
-              **dict(zip(subsets, loaded, strict=True))}
-    labels = annotations.class_names
+    videos = dict(zip(subsets, loaded, strict=True))
+    train, test = videos.get("train", ()), videos.get("test", ())
     if not config.data.class_agnostic:
-        return DataSet(labels, labels, videos["train"], videos["test"], broken)
+        return DataSet(labels, labels, train, test, broken)
     train = tuple(
         dataclasses.replace(video, actions=tuple(
             action._replace(label=ANY_CLASS) for action in video.actions))
-        for video in videos["train"])
-    return DataSet((ANY_CLASS,), labels, train, videos["test"], broken)
+        for video in train)
+    return DataSet((ANY_CLASS,), labels, train, test, broken)
 
 
 def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
                 ) -> list[Video]:
     """Returns the probed videos of any subsets, each once.
 
-    Args:
-      subsets: (key of config.data that names it, subset).
-
-    Raises:
-      InputError: see `load_data`.
+    `subsets` are (key of config.data that names it, subset); errors are as of
+    `load_data`.
     """
     _, loaded, _ = _load(config, workdir, subsets, None)
     return list({video.video_id: video for videos in loaded
@@ -138,44 +141,94 @@ def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
 
 def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
           store: FeatureStore | None
-          ) -> tuple[Annotations, list[tuple[Video, ...]],
+          ) -> tuple[tuple[str, ...], list[tuple[Video, ...]],
                      tuple[BrokenVideo, ...]]:
-    """Returns annotations, the videos of each subset, and skipped videos."""
-    data = config.data
+    """Returns class names, the videos of each subset, and skipped videos."""
+    data, synthetic = config.data, config.synthetic
+    if synthetic.folder:
+        with processes.first_goes_first("render"):
+            render_untrimmed_set(
+                Path(synthetic.folder) / "untrimmed",
+                num_training=synthetic.num_training,
+                num_testing=synthetic.num_testing,
+                num_validation=synthetic.num_validation, seed=synthetic.seed,
+                size=synthetic.size)
     stored = open_stored(config)
     if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
                          "--config.data.videos=FOLDER, or --config.data.tfds")
     refuse_unknown_rule(data.on_outside)
     as_read = read_annotations(config, stored)
+    blocked = blocked_videos(data.block_list)
     infos: dict[str, VideoInfo] = {}
     chosen: list[list[str]] = []
     broken: list[BrokenVideo] = []
     for key, subset in subsets:
-        annotated = _chosen(config, as_read, key, subset)
-        readable, skipped = _probe(config, annotated, workdir, store, stored)
+        annotated = [video for video in as_read.subset(subset)
+                     if video.video_id not in blocked]
+        if not annotated:
+            known = sorted({v.subset for v in as_read.videos.values()})
+            raise InputError(
+                f"{as_read.path}: no video of subset {subset!r}; the file "
+                f"has {', '.join(known)}: set --config.data.{key}")
+        readable, skipped = probe(
+            config, annotated, workdir, stored if store is None else store,
+            data.on_broken_video)
         infos |= readable
         broken += skipped
         chosen.append([video.video_id for video in annotated
                        if video.video_id in readable])
         logger.info("%s: %d videos, %d unreadable or missing", subset,
                     len(chosen[-1]), len(skipped))
-    _log_faults([as_read.videos[video_id] for video_id in infos], infos)
-    # The files' lengths, known only now, decide which actions are outside.
-    annotations = clipped_to(
-        as_read, {name: end_seconds(as_read.videos[name], info)
-                  for name, info in infos.items()}, data.on_outside)
-    return annotations, [tuple(
-        _video(config, annotations.videos[name], infos[name], store, stored)
-        for name in names) for names in chosen], tuple(broken)
+    # The lengths of the files decide which actions are outside.
+    ends = {name: end_seconds(as_read.videos[name], info)
+            for name, info in infos.items()}
+    faults = [fault for name, end in ends.items()
+              for fault in lint.find_faults(as_read.videos[name], end)]
+    for fault in faults:
+        if fault.category == lint.WRONG_DURATION:  # also to the console
+            logger.warning("%s: %s", fault.video_id, fault.detail)
+    for line in lint.summarize(faults):
+        logger.info("annotations: %s", line)
+    annotations = clipped_to(as_read, ends, data.on_outside)
+
+    def as_video(name: str) -> Video:
+        info = infos[name]
+        grid = (store and store.grid(info)) or video_grid(info, config.window)
+        read_encoded = None
+        if store is None and stored is not None and stored.embedded:
+            read_encoded = functools.partial(stored.read, name)
+        return Video(name, info, grid, annotations.videos[name].actions,
+                     read_encoded)
+
+    return (annotations.class_names,
+            [tuple(map(as_video, names)) for names in chosen], tuple(broken))
+
+
+def probe(config: Any, videos: Sequence[AnnotatedVideo], workdir: Path,
+          stored: "FeatureStore | StoredVideos | None", on_broken_video: str
+          ) -> Checked:
+    """Returns what `check_videos` does, also of videos that are in `stored`.
+
+    Args:
+      stored: features or a data set that replace config.data.videos.
+      on_broken_video: see `check_videos`.
+    """
+    if stored is not None:
+        return stored.check(videos, on_broken_video)
+    with processes.first_goes_first("probe"):
+        # The other processes reuse the first one's results.
+        remote_workdir.fetch(workdir, PROBED_FILE)
+        checked = check_videos(
+            videos, Path(config.data.videos), on_broken_video=on_broken_video,
+            check=config.data.check, cache_path=workdir / PROBED_FILE,
+            num_threads=max(1, config.data.num_threads))
+        remote_workdir.copy_back(workdir)
+    return checked
 
 
 def open_stored(config: Any) -> "StoredVideos | None":
-    """Opens the data set of config.data.tfds; None without one.
-
-    Raises:
-      InputError: no finished data set, or a folder of videos beside it.
-    """
+    """Opens the data set of config.data.tfds; None without one."""
     if not config.data.tfds:
         return None
     if config.data.videos:
@@ -187,11 +240,7 @@ def open_stored(config: Any) -> "StoredVideos | None":
 
 def read_annotations(config: Any, stored: "StoredVideos | None"
                      ) -> Annotations:
-    """Reads config.data.annotations, or else those of the data set.
-
-    Raises:
-      InputError: neither is given; names every wrong entry.
-    """
+    """Reads config.data.annotations, or else those of the data set."""
     data = config.data
     class_names = (load_class_names(data.class_names)
                    if data.class_names else None)
@@ -201,61 +250,6 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
         raise InputError("config.data.annotations is empty: set "
                          "--config.data.annotations=FILE.json")
     return load_annotations(stored.path, class_names or stored.class_names)
-
-
-def _chosen(config: Any, annotations: Annotations, key: str, subset: str
-            ) -> tuple[AnnotatedVideo, ...]:
-    """Returns the videos of a subset without those of the block list."""
-    blocked = blocked_videos(config.data.block_list)
-    chosen = tuple(video for video in annotations.subset(subset)
-                   if video.video_id not in blocked)
-    if not chosen:
-        known = sorted({v.subset for v in annotations.videos.values()})
-        raise InputError(
-            f"{annotations.path}: no video of subset {subset!r}; the file "
-            f"has {', '.join(known)}: set --config.data.{key}")
-    return chosen
-
-
-def _probe(config: Any, annotated: Sequence[AnnotatedVideo], workdir: Path,
-           store: FeatureStore | None, stored: "StoredVideos | None"
-           ) -> tuple[dict[str, VideoInfo], list[BrokenVideo]]:
-    data = config.data
-    if store is not None:
-        return store.check(annotated, data.on_broken_video)
-    if stored is not None:
-        return stored.check(annotated, data.on_broken_video)
-    with processes.first_goes_first("probe"):
-        # The other processes reuse the first one's results.
-        remote_workdir.fetch(workdir, PROBED_FILE)
-        probed = check_videos(
-            annotated, Path(data.videos),
-            on_broken_video=data.on_broken_video, check=data.check,
-            cache_path=workdir / PROBED_FILE, progress=True)
-        remote_workdir.copy_back(workdir)
-    return probed
-
-
-def _video(config: Any, video: AnnotatedVideo, info: VideoInfo,
-           store: FeatureStore | None, stored: "StoredVideos | None"
-           ) -> Video:
-    grid = (store and store.grid(info)) or video_grid(info, config.window)
-    read_encoded = None
-    if store is None and stored is not None and stored.embedded:
-        read_encoded = functools.partial(stored.read, video.video_id)
-    return Video(video.video_id, info, grid, video.actions, read_encoded)
-
-
-def _log_faults(videos: Sequence[AnnotatedVideo],
-                infos: Mapping[str, VideoInfo]) -> None:
-    """Logs faults of annotations; corrected durations also to the console."""
-    faults = [fault for video in videos for fault in find_faults(
-        video, end_seconds(video, infos[video.video_id]))]
-    for fault in faults:
-        if fault.category == WRONG_DURATION:
-            logger.warning("%s: %s", fault.video_id, fault.detail)
-    for line in summarize(faults):
-        logger.info("annotations: %s", line)
 
 
 def blocked_videos(block_list: str) -> dict[str, str]:
@@ -282,8 +276,8 @@ def window_reader(config: Any, store: FeatureStore | None,
     """Returns the reader of windows: of features, or of decoded frames.
 
     Args:
-      sets: videos that are read every epoch, by name of the set; a cache
-        keeps the sets that fit into memory.
+      sets: {name: videos that are read every epoch}; a cache keeps the sets
+        that fit into memory.
 
     Raises:
       InputError: fewer than one thread, or test_whole with frames.
@@ -303,15 +297,21 @@ def window_reader(config: Any, store: FeatureStore | None,
     return FrameReader(config, cache)
 
 
-def print_read_ahead(config: Any) -> None:
-    """Prints how many windows of frames are in memory at once, and their size.
-    """
-    threads = config.data.num_threads
-    windows = batches_in_memory(threads) * config.train.batch_windows
-    size = 3 * config.augment.size ** 2 * config.window.samples
-    print(f"data: {threads} threads decode; up to {windows} windows of "
-          f"{size / 2**20:.1f} MiB in memory, {windows * size / 2**30:.2f} "
-          "GiB")
+def skipped_videos(folder: Path, data: DataSet) -> BrokenVideos:
+    """Returns the record of skipped videos, which the first process writes
+    to broken_videos.json in `folder`."""
+    skipped = BrokenVideos(
+        folder / BROKEN_FILE if processes.is_first() else None)
+    for video in data.broken:
+        skipped.add(video.video_id, video.reason, BEFORE)
+    return skipped
+
+
+def share_skipped(skipped: BrokenVideos) -> None:
+    """Gives every process the skipped videos of all processes."""
+    if processes.count() > 1:
+        for entries in processes.gather(skipped.entries):
+            skipped.absorb(entries)
 
 
 def write_json(path: Path, content: Any) -> None:

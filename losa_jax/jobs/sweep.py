@@ -1,8 +1,8 @@
-"""Variants of a config x seeds: every run, then one table.
+"""Trains the variants of a config with several seeds.
 
-Each run is a process of its own with a folder of its own, started by the
-same command that a person would type; a finished one is not run again, so
-an interrupted sweep goes on where it was.
+Each run is a process with a folder, started with the command that a person
+would type. A finished run is not repeated, so the same command continues an
+interrupted sweep.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs.setup import write_json
 
-# Beside a run's own files: what was run, written when it is through.
+# Beside the files of a run: its flags, written when it is finished.
 DONE_FILE = "sweep.json"
 CONSOLE_FILE = "console.txt"
 _INTERRUPTED = 75
@@ -27,25 +27,19 @@ _INTERRUPTED = 75
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A named list of config overrides.
-
-    Attributes:
-      name: for the table.
-      overrides: as on the command line, without "--config.":
-        "adapter.kind=none".
-    """
+    """A named list of config overrides, such as "adapter.kind=none"."""
 
     name: str
     overrides: tuple[str, ...]
 
     @property
     def folder(self) -> str:
-        """The name as a folder's."""
+        """The name without characters that are unusual in file names."""
         return re.sub(r"[^A-Za-z0-9._=-]+", "_", self.name)
 
 
 def parse_variant(line: str) -> Variant:
-    """"name: key=value key=value" (values without spaces, or none).
+    """Parses "name: key=value key=value"; values have no spaces.
 
     Raises:
       InputError: it is not of this form.
@@ -57,12 +51,12 @@ def parse_variant(line: str) -> Variant:
     if not name.strip() or not colon or wrong:
         raise InputError(f"variant {line!r}: write `name: section.key=value "
                          "section.key=value`, values without spaces"
-                         + (f"; not so: {', '.join(wrong)}" if wrong else ""))
+                         + (f"; wrong: {', '.join(wrong)}" if wrong else ""))
     return Variant(name.strip(), overrides)
 
 
 def read_variants(path: Path) -> list[Variant]:
-    """One a line; empty lines and those with # are passed over."""
+    """Reads a variant from each line that is not empty or a # comment."""
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
@@ -75,15 +69,12 @@ def read_variants(path: Path) -> list[Variant]:
 def run_all(variants: Sequence[Variant], seeds: Sequence[int],
             config_flags: Sequence[str], workdir: Path,
             test_subset: str) -> dict[str, list[Path]]:
-    """Trains every variant with every seed.
+    """Trains every variant with every seed; returns successful runs' folders.
 
     Args:
-      config_flags: --config=FILE and overrides for all of them.
+      config_flags: --config=FILE and overrides for all runs.
       test_subset: scored once with each run's best checkpoint, into the
         folder `test` of the run; "" for none.
-
-    Returns:
-      folders of the runs that went well, by variant.
 
     Raises:
       Interrupted: a run was stopped by a signal.
@@ -92,7 +83,7 @@ def run_all(variants: Sequence[Variant], seeds: Sequence[int],
     if len({variant.folder for variant in variants}) < len(variants):
         raise InputError("two variants have the same name: "
                          + ", ".join(variant.name for variant in variants))
-    # Seed by seed: an early look compares all variants.
+    # By seed, so that all variants can be compared early.
     runs = [(variant, seed) for seed in seeds for variant in variants]
     folders: dict[str, list[Path]] = {v.name: [] for v in variants}
     with tqdm(runs, desc="sweep", unit="run") as bar:
@@ -102,43 +93,44 @@ def run_all(variants: Sequence[Variant], seeds: Sequence[int],
             flags = [*config_flags,
                      *(f"--config.{part}" for part in variant.overrides),
                      f"--config.seed={seed}"]
-            if _run_one(flags, folder, test_subset, bar):
+            failure = _run_one(flags, folder, test_subset)
+            if failure:
+                bar.write(failure)
+            else:
                 folders[variant.name].append(folder)
     return folders
 
 
-def _run_one(flags: list[str], folder: Path, test_subset: str, bar: tqdm
-             ) -> bool:
-    """Whether the run went well."""
+def _run_one(flags: list[str], folder: Path, test_subset: str) -> str:
+    """Runs what is not finished; returns the failure, or ""."""
     wanted = {"flags": flags, "test_subset": test_subset}
     done = folder / DONE_FILE
     if done.exists():
-        found = json.loads(done.read_text())
-        if found != wanted:
+        finished = json.loads(done.read_text())
+        if finished != wanted:
             raise InputError(
-                f"{folder} was run with {found}, asked for {wanted}: name "
+                f"{folder} was run with {finished}, not with {wanted}: name "
                 "another --workdir, or delete the folder")
-        return True
+        return ""
     folder.mkdir(parents=True, exist_ok=True)
+    console = folder / CONSOLE_FILE
     commands = [flags]
     if test_subset:
         commands.append([
             *flags, "--mode=eval", f"--config.data.test_subset={test_subset}",
             f"--output={folder / 'test'}"])
     for command in commands:
-        with (folder / CONSOLE_FILE).open("a") as console:
+        with console.open("a") as output:
             status = subprocess.run(
                 [sys.executable, "-m", "losa_jax.main", *command,
                  f"--workdir={folder}"],
-                stdout=console, stderr=subprocess.STDOUT).returncode
+                stdout=output, stderr=subprocess.STDOUT).returncode
         if status == _INTERRUPTED:
-            raise Interrupted("stopped; start the same command again to go "
-                              "on")
+            raise Interrupted("stopped; start the same command again to "
+                              "continue")
         if status:
-            last = (folder / CONSOLE_FILE).read_text().strip().splitlines()
-            bar.write(f"{folder} failed with status {status}: "
-                      f"{last[-1] if last else ''} (all of it: "
-                      f"{folder / CONSOLE_FILE})")
-            return False
+            last = console.read_text().strip().splitlines()[-1:]
+            return (f"{folder} failed with status {status}: "
+                    f"{''.join(last)} (all output: {console})")
     write_json(done, wanted)
-    return True
+    return ""

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,40 +15,23 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data.records import Video
-from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.examples import (
+    TrainWindows,
+    batches_in_memory,
+    train_dataset,
+)
 from losa_jax.data.windows.readers import WindowReader
-from losa_jax.data.windows.skipped_videos import BEFORE, TRAINING, BrokenVideos
+from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
 from losa_jax.detection.metrics import MapReport
 from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.distributed import processes, sharding
 from losa_jax.distributed.global_batch import local_rows, put_batch
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
-from losa_jax.jobs.evaluate import (
-    Evaluator,
-    print_report,
-    scored_classes,
-    source_of_classes,
-    testing_truth,
-    write_results,
-)
-from losa_jax.jobs.setup import (
-    DataSet,
-    load_data,
-    print_read_ahead,
-    start_log,
-    store_config,
-    window_reader,
-    write_json,
-)
+from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import build
-from losa_jax.training.checkpoint import (
-    BEST,
-    LAST,
-    Checkpoints,
-    same_facts,
-)
+from losa_jax.training import build, restore
+from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.feature_store import open_store
@@ -59,27 +41,13 @@ from losa_jax.training.metrics import (
     memory_diagnostics,
     parameter_table,
 )
-from losa_jax.training.restore import (
-    RUN_FACTS,
-    fresh_state,
-    run_facts,
-    run_schedule,
-)
 from losa_jax.training.step import TrainState, make_moments_step
-from losa_jax.utils.run_files import (
-    BROKEN_FILE,
-    COST_FILE,
-    MAP_FILE,
-    PREDICTIONS_FILE,
-    THRESHOLDS_FILE,
-)
+from losa_jax.utils import run_files
 from losa_jax.utils.xla_options import compiler_options
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
 # batch's videos.
 _Pending = tuple[int, dict[str, jax.Array], np.ndarray]
-
-logger = logging.getLogger(__name__)
 
 
 def train(config: Any, workdir: Path) -> MapReport:
@@ -93,45 +61,50 @@ def train(config: Any, workdir: Path) -> MapReport:
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     # --- Folder, backbone, data -------------------------------------------
-    start_log(workdir)
+    setup.start_log(workdir)
     # Cheap checks come first, then videos and weights.
     mesh = build.build_mesh(config)
+    if not config.features.folder:
+        setup.require_backbone(config)
     store = open_store(config)
-    data = load_data(config, workdir, store=store)
-    reader = window_reader(config, store, {
+    data = setup.load_data(config, workdir, store=store)
+    reader = setup.window_reader(config, store, {
         "training": data.train, "testing": data.test})
-    if store is not None:
-        print(f"features from {config.data.cache or config.features.folder}:"
-              " no video is read, and config.augment has no effect")
+    settings, batch_windows = config.train, config.train.batch_windows
     num_windows = len(data.train) * config.window.per_video
-    steps_per_epoch = num_windows // config.train.batch_windows
+    steps_per_epoch = num_windows // batch_windows
     if steps_per_epoch == 0:
         raise InputError(
             f"{num_windows} training windows are fewer than "
-            f"config.train.batch_windows={config.train.batch_windows}: lower "
-            "it, or raise config.window.per_video")
-    total_steps = config.train.epochs * steps_per_epoch
+            f"config.train.batch_windows={batch_windows}: lower it, or raise "
+            "config.window.per_video")
+    total_steps = settings.epochs * steps_per_epoch
 
     # --- Model, optimizer, functions --------------------------------------
     model = build.build_model(config, len(data.class_names), mesh)
-    facts = run_facts(config, data.class_names, model)
-    state, optimizer = fresh_state(config, model, mesh, steps_per_epoch)
+    facts = restore.run_facts(config, data.class_names, model)
+    state, optimizer = restore.fresh_state(config, model, mesh,
+                                           steps_per_epoch)
     print(parameter_table({"trained": state.trained,
                            "frozen": model.frozen}))
     if store is None:
-        print_read_ahead(config)
+        threads = config.data.num_threads
+        windows = batches_in_memory(threads) * batch_windows
+        size = 3 * config.augment.size ** 2 * config.window.samples
+        print(f"data: {threads} threads decode; up to {windows} windows of "
+              f"{size / 2**20:.1f} MiB in memory, "
+              f"{windows * size / 2**30:.2f} GiB")
+    else:
+        print(f"features from {config.data.cache or config.features.folder}:"
+              " no video is read, and config.augment has no effect")
     print(f"mesh {dict(mesh.shape)}, tapped blocks {model.tap_layers}, "
-          f"{total_steps} steps of {config.train.batch_windows} windows")
+          f"{total_steps} steps of {batch_windows} windows")
     train_step = build.jit_train_step(config, model, optimizer, state, mesh)
-    broken = BrokenVideos(
-        workdir / BROKEN_FILE if processes.is_first() else None)
-    for video in data.broken:
-        broken.add(video.video_id, video.reason, BEFORE)
-    evaluator = Evaluator(config, data, model, mesh, reader, broken)
+    skipped = setup.skipped_videos(workdir, data)
+    evaluator = evaluate.Evaluator(config, data, model, mesh, reader, skipped)
 
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
-    batch_windows = config.train.batch_windows
     batches = DevicePrefetch(
         iter(train_dataset(
             TrainWindows(data.train, data.class_names, config,
@@ -139,26 +112,25 @@ def train(config: Any, workdir: Path) -> MapReport:
             num_windows, seed=config.seed, batch_windows=batch_windows,
             rows=local_rows(mesh, batch_windows),
             num_threads=config.data.num_threads)),
-        lambda batch: put_batch(batch, mesh, batch_windows), clock, broken)
+        lambda batch: put_batch(batch, mesh, batch_windows), clock, skipped)
     checkpoints = Checkpoints(workdir, only_writer=True)
-    best_map = -math.inf
+    best_map: float | None = None
     if checkpoints.latest_step() is not None:
-        same_facts(checkpoints.facts(), facts, RUN_FACTS, workdir)
+        same_facts(checkpoints.facts(), facts, restore.RUN_FACTS, workdir)
         state, saved = checkpoints.restore(LAST, state, batches)
-        best_map = -math.inf if saved["best_map"] is None else saved[
-            "best_map"]
+        best_map = saved["best_map"]
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
     elif config.adapter.standardize_last:
         statistics = measure_statistics(config, data, model, mesh, reader,
-                                        broken)
+                                        skipped)
         state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
-    store_config(config, workdir)
+    setup.store_config(config, workdir)
 
     # --- The loop -----------------------------------------------------------
-    schedule = run_schedule(config.train, steps_per_epoch)
+    schedule = restore.run_schedule(settings, steps_per_epoch)
     key = jax.random.key(config.seed)
     pending: list[_Pending] = []
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
@@ -185,37 +157,37 @@ def train(config: Any, workdir: Path) -> MapReport:
                 batches.fetch()
             bar.update()
             pending.append((step, metrics, facts_of_batch["video_number"]))
-            epoch_ends = step % steps_per_epoch == 0
-            epoch = step // steps_per_epoch
+            epoch, epoch_ends = (step // steps_per_epoch,
+                                 step % steps_per_epoch == 0)
             is_best = False
-            if step % config.train.log_every_steps == 0 or epoch_ends:
+            if step % settings.log_every_steps == 0 or epoch_ends:
                 flush()
-            if epoch_ends and _is_due(config.train, epoch):
+            if step == total_steps or (
+                    epoch_ends and epoch >= settings.evaluate_from_epoch
+                    and epoch % settings.evaluate_every_epochs == 0):
                 report, _ = evaluator.run(state.ema, state.statistics)
                 writer.write(step, {
                     "map": 100 * report.average_map, **memory_diagnostics(),
                     **gate_diagnostics(state.ema, model.tap_layers,
-                                  config.adapter.gates)})
+                                       config.adapter.gates)})
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "
-                          f"{source_of_classes(config)})")
+                          f"{evaluate.source_of_classes(config)})")
                 average_map = processes.from_first(report.average_map)
-                is_best = average_map > best_map
+                is_best = best_map is None or average_map > best_map
                 if is_best:
                     best_map = average_map
                 clock.restart()
-            due = epoch % config.train.checkpoint_every_epochs == 0
             came = stop.after(step)
-            if is_best or (epoch_ends and due) or step == total_steps or came:
+            if is_best or step == total_steps or came or (
+                    epoch_ends
+                    and epoch % settings.checkpoint_every_epochs == 0):
                 flush()
-                if processes.count() > 1:
-                    for entries in processes.gather(broken.entries):
-                        broken.absorb(entries)
-                saved_map = None if math.isinf(best_map) else best_map
+                setup.share_skipped(skipped)
                 checkpoints.save(
                     step, state,
-                    {**facts, "best_map": saved_map, "epoch": epoch},
-                    batches, best_map=saved_map if is_best else None)
+                    {**facts, "best_map": best_map, "epoch": epoch},
+                    batches, best_map=best_map if is_best else None)
                 clock.restart()
             if came and step < total_steps:
                 raise Interrupted(
@@ -226,27 +198,14 @@ def train(config: Any, workdir: Path) -> MapReport:
 
     # --- The best checkpoint's mAP and predictions --------------------------
     best, _ = checkpoints.restore(BEST, state)
-    report, predictions = evaluator.run(best.ema, best.statistics)
-    best_step = int(best.step)
-    write_results(workdir, report, predictions,
-                  {"checkpoint": BEST, "step": best_step}, config)
-    write_json(workdir / THRESHOLDS_FILE, best_f1_thresholds(
-        testing_truth(data, predictions), predictions,
-        class_names=scored_classes(data, predictions)))
     checkpoints.close()
-    print_report(report, config)
-    print(f"best checkpoint: step {best_step} of {total_steps}; wrote "
-          f"{workdir / PREDICTIONS_FILE} and {workdir / MAP_FILE}")
-    print(broken.report(), end="\n" if broken.reasons else "")
+    report, predictions = evaluator.run(best.ema, best.statistics)
+    truth, class_names = evaluate.ground_truth(data, predictions)
+    setup.write_json(workdir / run_files.THRESHOLDS_FILE, best_f1_thresholds(
+        truth, predictions, class_names=class_names))
+    evaluate.report_results(workdir, config, report, predictions, skipped,
+                            checkpoint=BEST, step=int(best.step))
     return report
-
-
-def _is_due(settings: Any, epoch: int) -> bool:
-    """Whether to evaluate after this epoch; always after the last."""
-    if epoch == settings.epochs:
-        return True
-    return (epoch >= settings.evaluate_from_epoch
-            and epoch % settings.evaluate_every_epochs == 0)
 
 
 def _write_metrics(pending: list[_Pending], writer: MetricWriter,
@@ -291,7 +250,7 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
                compiled: jax.stages.Compiled) -> None:
     """Writes cost.json: parameters, and XLA's memory of a step per device."""
     memory = compiled.memory_analysis()
-    write_json(workdir / COST_FILE, {
+    setup.write_json(workdir / run_files.COST_FILE, {
         "trained_parameters": optax.tree.size(state.trained),
         "frozen_parameters": optax.tree.size(model.frozen),
         # Some backends do not report memory.
@@ -299,8 +258,8 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
         "step_temporary_bytes": memory and memory.temp_size_in_bytes})
 
 
-def measure_statistics(config: Any, data: DataSet, model: build.Model,
-                       mesh: Mesh, reader: WindowReader, broken: BrokenVideos
+def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
+                       mesh: Mesh, reader: WindowReader, skipped: BrokenVideos
                        ) -> FeatureStatistics:
     """Returns channel mean and deviation of the backbone's last features.
 
@@ -322,10 +281,10 @@ def measure_statistics(config: Any, data: DataSet, model: build.Model,
     sums: list[Any] = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
                       unit="batch", leave=False):
-        broken.collect(batch, TRAINING)
-        inputs = {**encoder_inputs(batch),
-                  "valid_samples": batch["valid_samples"]}
-        inputs = put_batch(inputs, mesh, batch_windows)
+        skipped.collect(batch, TRAINING)
+        inputs = put_batch({**encoder_inputs(batch),
+                            "valid_samples": batch["valid_samples"]},
+                           mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64, because the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)

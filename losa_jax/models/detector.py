@@ -1,7 +1,7 @@
 """Adapter and head in one module: backbone features to head outputs.
 
-The frozen backbone is another module with a parameter tree of its own;
-`backbones.encode_windows` runs it clip by clip.
+The frozen backbone is another module with its own parameters, which
+`backbones.encode_windows` runs.
 """
 
 from typing import Any, NamedTuple
@@ -18,11 +18,7 @@ from losa_jax.models.ops.resample import resize_time
 
 
 class FeatureStatistics(NamedTuple):
-    """Mean and deviation of each channel of `last` over the training set.
-
-    Standardizing the head's input is worth more than any adapter, so every
-    type of adapter gets it.
-    """
+    """Mean and deviation of each channel of `last` over the training set."""
 
     mean: Array
     deviation: Array
@@ -36,12 +32,11 @@ class Detector(nnx.Module):
                  resample: str = "linear"):
         """
         Args:
-          adapter: None trains the head only.
-          head: gets the adapter's output on its own tokens.
-          samples_per_token: samples that a token of the head's level 0
-            stands for.
-          tubelet: samples that one backbone token stands for.
-          resample: from its tokens to level 0, see `resize_time`.
+          adapter: None trains only the head.
+          head: gets the adapter's output resampled to its own tokens.
+          samples_per_token: samples per token of the head's level 0.
+          tubelet: samples per token of the backbone.
+          resample: method of `resize_time` from the backbone's tokens.
         """
         self.adapter, self.head = adapter, head
         self.samples_per_token = samples_per_token
@@ -52,7 +47,7 @@ class Detector(nnx.Module):
                  statistics: FeatureStatistics,
                  valid_samples: Int[Array, "b"],
                  key: Array | None = None) -> Any:
-        """The head's outputs for windows.
+        """Returns the head's outputs for windows.
 
         Args:
           features: from `encode_windows`.
@@ -64,23 +59,22 @@ class Detector(nnx.Module):
         tokens = round(x.shape[1] * self.tubelet / self.samples_per_token)
         valid = valid_steps(valid_samples, tokens, self.samples_per_token)
         x = resize_valid_time(x, step_valid, tokens, self.resample)
-        # Interpolation reaches a token behind the last real one.
+        # Interpolation reaches a token after the last real one.
         return self.head(x * valid[..., None].astype(x.dtype), valid, key)
 
     def fused(self, features: WindowFeatures,
               statistics: FeatureStatistics, valid_samples: Int[Array, "b"]
               ) -> tuple[Float[Array, "b t c"], Bool[Array, "b n u"]]:
-        """What the head reads, at the backbone's t = n u temporal tokens:
-        standardized, with what the adapter adds; and which are real.
+        """Returns standardized features plus the adapter's, and which are real.
 
-        Arguments as `__call__`.
+        They are at the backbone's t = n u temporal tokens; arguments as
+        `__call__`.
         """
         _, n, u, _ = features.last.shape
         last = (features.last - statistics.mean) / statistics.deviation
         step_valid = valid_steps(valid_samples, n * u, self.tubelet)
         step_valid = rearrange(step_valid, "b (n u) -> b n u", u=u)
-        # Zero, not standardized padding: it must look the same for every
-        # video and every pad length.
+        # Zero, not standardized padding, which would depend on its length.
         last = last * step_valid[..., None]
         if self.adapter is None:
             return rearrange(last, "b n u c -> b (n u) c"), step_valid
@@ -89,7 +83,7 @@ class Detector(nnx.Module):
 
 def valid_steps(valid_samples: Int[Array, "b"], length: int,
                 samples_per_step: float) -> Bool[Array, "b length"]:
-    """Steps that stand for at least some real samples."""
+    """Returns which steps cover at least part of the real samples."""
     first_sample = jnp.arange(length) * samples_per_step
     return first_sample[None, :] < valid_samples[:, None]
 
@@ -98,11 +92,7 @@ def resize_valid_time(x: Float[Array, "b t c"],
                       step_valid: Bool[Array, "b n u"],
                       length: int, method: str = "linear"
                       ) -> Float[Array, "b length c"]:
-    """`resize_time` in which padding does not count.
-
-    Interpolation at the last real token would mix in padding; weights are
-    renormalized over the real neighbors instead.
-    """
+    """Returns `resize_time` with weights renormalized over real tokens."""
     weight = rearrange(step_valid, "b n u -> b (n u) 1").astype(x.dtype)
     if x.shape[1] == length:
         return x * weight

@@ -1,1 +1,1 @@
-"""Pictures and pages for people."""
+"""HTML pages, images and text files of results, for people."""

@@ -1,21 +1,23 @@
-"""The page of a whole evaluated split."""
+"""The dashboard page of an evaluated split."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.report.charts import bar_chart
-from losa_jax.report.document import clock, escape, make_document, write_page
-from losa_jax.report.page import VideoPage, link, video_card
-from losa_jax.report.tables import map_table, tiles
+from losa_jax.report.document import clock, escape, table
+from losa_jax.report.folder import video_card, write_list_page
+from losa_jax.report.page import VideoPage, link
 
-# Pictures of so many of the best and of the worst videos.
+# Number of best and of worst videos that are shown with a card.
 NUM_SHOWN = 5
-# Short enough to stand below a bar.
-_KINDS = {"true": "true", "double": "found twice", "wrong_label":
-          "wrong class", "localization": "misplaced",
-          "confusion": "both", "background": "no action"}
-# What a bin is by, and the unit that its edges are shown in.
+# Shades of a table cell, from 0 to 100 %.
+_SHADES = 5
+# Names of the prediction categories, short enough to fit below a bar.
+_CATEGORIES = {"true": "true", "double": "found twice",
+               "wrong_label": "wrong class", "localization": "misplaced",
+               "confusion": "both", "background": "no action"}
+# {measure of the bins: (title, factor from the measure to the title's unit)}.
 _MEASURES = {"length_seconds": ("length of the action, seconds", 1),
              "coverage": ("share of the video that the action covers, %",
                           100),
@@ -23,164 +25,169 @@ _MEASURES = {"length_seconds": ("length of the action, seconds", 1),
 
 
 class RankedVideo(NamedTuple):
-    """A video of the split.
+    """A video of the split; counts are above the thresholds of the classes."""
 
-    Attributes:
-      title: its id.
-      duration_seconds: of it.
-      num_actions, num_detections: in it.
-      average_map: of this video alone; None without actions.
-      found: actions found at its classes' thresholds.
-      false: detections at its classes' thresholds that find none.
-      page: what its page says; None where none was written.
-    """
-
-    title: str
+    title: str  # its id
     duration_seconds: float
     num_actions: int
-    num_detections: int
-    average_map: float | None
-    found: int
-    false: int
-    page: VideoPage | None
+    num_detections: int  # at any score
+    average_map: float | None  # of this video, 0..1; None without actions
+    num_matched: int  # actions that a detection matches
+    num_false: int  # detections that match no action
+    page: VideoPage | None  # None where no page was written
 
 
 def write_split_dashboard(output: Path, *, title: str,
                           scores: Mapping[str, Any],
                           videos: Sequence[RankedVideo],
-                          diagnosis: Mapping[str, Any] | None = None,
-                          diagnosis_folder: Path | None = None,
+                          diagnosis: Mapping[str, Any],
+                          diagnosis_folder: Path,
                           facts: Sequence[str] = ()) -> None:
-    """Writes tables, charts, best and worst videos, links to all pages.
+    """Writes tables, charts, best and worst videos, and links to all pages.
 
     Args:
-      output: the HTML file.
-      title: of the run.
       scores: the content of map.json.
-      videos: of the split, in any order.
-      diagnosis: the content of diagnosis.json; None leaves its charts out.
-      diagnosis_folder: with its files, to be linked.
-      facts: short remarks for the line below the title.
+      videos: of the split, worst first.
+      diagnosis: the content of diagnosis.json.
+      diagnosis_folder: the folder of its files, for a link.
+      facts: short texts for the line below the title.
     """
-    parts = [f'<dl class="tiles">{_tiles(scores, diagnosis)}</dl>',
-             '<section class="card panel"><h2>Average precision, %</h2>'
-             f"{map_table(scores)}</section>"]
-    if diagnosis:
-        more = "" if diagnosis_folder is None else (
-            '<p class="summary">Also as '
-            f'<a href="{escape(_folder_link(diagnosis_folder, output))}">'
-            "files</a>: text, JSON, pictures.</p>")
-        parts.append(f'<h2 class="part">Diagnosis</h2>{more}'
-                     f'<div class="charts">{_diagnosis(diagnosis)}</div>')
-    parts += _videos(videos, output.parent)
-    write_page(output, make_document(
-        "dashboard.html", title=title,
-        styles=("base.css", "folder.css", "charts.css"),
-        scripts=("theme.js", "folder.js"),
-        content={"facts": "".join(f"<li>{escape(fact)}</li>"
-                                  for fact in facts),
-                 "parts": "".join(parts)}))
+    folder = output.parent
+    files = escape(link(diagnosis_folder, folder))
+    write_list_page(output, title=title, facts=facts, styles=("charts.css",),
+                    parts=[
+        f'<dl class="tiles cards">{_tiles(scores, diagnosis)}</dl>',
+        '<section class="card panel"><h2>Average precision, %</h2>'
+        f"{map_table(scores)}</section>",
+        '<h2 class="part">Diagnosis</h2><p class="soft">Also as '
+        f'<a href="{files}/">files</a>: text, JSON, images.</p>'
+        f'<div class="charts cards">{_charts(diagnosis)}</div>',
+        *_videos(videos, folder)])
 
 
-def _folder_link(folder: Path, output: Path) -> str:
-    return link(folder, output.parent) + "/"
+def _tiles(scores: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> str:
+    thresholds = scores["tiou_thresholds"]
+    rows = [("Average mAP", f"{100 * scores['average_map']:.2f} %",
+             f"tIoU {thresholds[0]:g} to {thresholds[-1]:g}")]
+    rows += [(f"mAP at {tiou:g}", f"{100 * share:.2f} %", "")
+             for tiou, share in zip(thresholds, scores["map_per_threshold"],
+                                    strict=True) if tiou in (0.5, 0.75)]
+    rows += [("Missed", f"{100 * diagnosis['missed']:.1f} %",
+              f"at tIoU {diagnosis['tiou_threshold']:g}"),
+             ("Videos", f"{scores['num_videos']:,}", ""),
+             ("Actions", f"{scores['num_actions']:,}", ""),
+             ("Predictions", f"{scores['num_predictions']:,}", "")]
+    return "".join(
+        f'<div class="card tile"><dt class="soft">{name}</dt><dd>{figure}'
+        f'<small class="soft">{remark}</small></dd></div>'
+        for name, figure, remark in rows)
 
 
-def _tiles(scores: Mapping[str, Any], diagnosis: Mapping[str, Any] | None
-           ) -> str:
-    found = [("Average mAP", f"{100 * scores['average_map']:.2f} %",
-              f"tIoU {scores['tiou_thresholds'][0]:g} to "
-              f"{scores['tiou_thresholds'][-1]:g}")]
-    found += [(f"mAP at {tiou:g}", f"{100 * share:.2f} %", "")
-              for tiou, share in zip(scores["tiou_thresholds"],
-                                     scores["map_per_threshold"],
-                                     strict=True) if tiou in (0.5, 0.75)]
-    if diagnosis:
-        found.append(("Missed", f"{100 * diagnosis['missed']:.1f} %",
-                      f"of the actions, at {diagnosis['tiou_threshold']:g}"))
-    found += [("Videos", f"{scores['num_videos']:,}", ""),
-              ("Actions", f"{scores['num_actions']:,}", ""),
-              ("Predictions", f"{scores['num_predictions']:,}", "")]
-    return tiles(found)
+def map_table(scores: Mapping[str, Any]) -> str:
+    """Returns average precision by class and tIoU, percent, from map.json."""
+    def row(name: str, shares: Sequence[float | None], num_actions: int,
+            num_predictions: int, attributes: str = ""
+            ) -> tuple[str, list[str], str]:
+        return escape(name), [
+            *map(_percent, shares), f"<td>{num_actions:,}</td>",
+            f"<td>{num_predictions:,}</td>"], attributes
+
+    rows = []
+    for name, shares, *counts in zip(
+            scores["class_names"], scores["average_precision"],
+            scores["actions_per_class"], scores["predictions_per_class"],
+            strict=True):
+        known = [value for value in shares if value is not None]
+        mean = sum(known) / len(known) if known else None
+        rows.append(row(name, [*shares, mean], *counts))
+    rows.append(row(
+        "mean", [*scores["map_per_threshold"], scores["average_map"]],
+        scores["num_actions"], scores["num_predictions"], ' class="total"'))
+    head = [f"{tiou:g}" for tiou in scores["tiou_thresholds"]]
+    return table(["tIoU", *head, "mean", "actions", "predictions"], rows,
+                 ' class="marks"')
 
 
-def _diagnosis(found: Mapping[str, Any]) -> str:
-    ranks = [f"{rank}G" for rank in range(
-        1, 1 + len(next(iter(found["profile"].values()))))]
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "<td>–</td>"
+    shade = min(int(share * _SHADES), _SHADES - 1)
+    return f'<td class="shade{shade}">{100 * share:.2f}</td>'
+
+
+def _charts(diagnosis: Mapping[str, Any]) -> str:
+    profile, gain = diagnosis["profile"], diagnosis["gain"]
+    num_ranks = len(next(iter(profile.values())))
     charts = [
         bar_chart(
-            f"Kinds of predictions at tIoU {found['tiou_threshold']:g}, %",
-            ranks, {_KINDS.get(kind, kind): [100 * share for share in shares]
-                    for kind, shares in found["profile"].items()},
+            "Prediction categories at tIoU "
+            f"{diagnosis['tiou_threshold']:g}, %",
+            [f"{rank}G" for rank in range(1, num_ranks + 1)],
+            {_CATEGORIES[name]: [100 * share for share in shares]
+             for name, shares in profile.items()},
             summary="share among the best k G (G actions in all)",
             stacked=True),
         bar_chart(
-            "What errors cost, points of average mAP",
-            [_KINDS.get(kind, kind) for kind in found["gain"]],
-            {"gain": [100 * value for value in found["gain"].values()]},
-            summary="how much it would rise without each kind; both: wrong "
+            "Cost of errors, points of average mAP",
+            [_CATEGORIES[name] for name in gain],
+            {"gain": [100 * value for value in gain.values()]},
+            summary="rise of average mAP without a category; both: wrong "
                     "class and misplaced")]
-    for name, bins in found["bins"].items():
+    for measure, bins in diagnosis["bins"].items():
         if not bins:
             continue
-        what, unit = _MEASURES.get(name, (name, 1))
-        rows = [dict(zip(("low", "high", "num_actions", "average_map",
-                          "missed"), one, strict=True)) for one in bins]
+        title, unit = _MEASURES[measure]
+        labels, maps, missed = [], [], []
+        for low, high, _, average_map, missed_share in bins:
+            labels.append(f"{unit * low:.3g}–{unit * high:.3g}")
+            maps.append(100 * average_map)
+            missed.append(100 * missed_share)
         charts.append(bar_chart(
-            f"By {what}",
-            [f"{unit * row['low']:.3g}–{unit * row['high']:.3g}"
-             for row in rows],
-            {"average mAP, %": [100 * row["average_map"] for row in rows],
-             "missed, %": [100 * row["missed"] for row in rows]},
+            f"By {title}", labels,
+            {"average mAP, %": maps, "missed, %": missed},
             summary="fifths of the actions"))
     return "".join(charts)
 
 
-def _videos(videos: Sequence[RankedVideo], folder: Path) -> list[str]:
-    scored = sorted((video for video in videos
-                     if video.average_map is not None),
-                    key=lambda video: -(video.average_map or 0.0))
-    paged = [video.page for video in scored if video.page is not None]
+def _videos(worst_first: Sequence[RankedVideo], folder: Path) -> list[str]:
+    paged = [video.page for video in worst_first
+             if video.average_map is not None and video.page is not None]
     parts = []
     shown = min(NUM_SHOWN, len(paged) // 2)
     if shown:
-        for title, some in (("Best videos", paged[:shown]),
-                            ("Worst videos", paged[:-shown - 1:-1])):
-            cards = "".join(video_card(page, folder) for page in some)
+        for title, pages in (("Best videos", paged[:-shown - 1:-1]),
+                             ("Worst videos", paged[:shown])):
+            cards = "".join(video_card(page, folder) for page in pages)
             parts.append(f'<h2 class="part">{title}</h2>'
-                         f'<ul class="videos">{cards}</ul>')
-    rows = "".join(_row(video, folder) for video in [
-        *reversed(scored),
-        *(video for video in videos if video.average_map is None)])
+                         f'<ul class="videos cards">{cards}</ul>')
+    rows = table(["video", "length", "average mAP, %", "actions", "found",
+                  "false", "detections"],
+                 [_video_row(video, folder) for video in worst_first],
+                 ' class="marks"')
     parts.append(
-        '<section class="card panel" id="all"><h2>All videos, worst first'
-        '</h2><div class="wide"><table class="marks"><thead><tr>'
-        '<th scope="col" class="left">video</th><th scope="col">length</th>'
-        '<th scope="col">average mAP, %</th><th scope="col">actions</th>'
-        '<th scope="col">found</th><th scope="col">false</th>'
-        '<th scope="col">detections</th></tr></thead>'
-        f'<tbody id="videos">{rows}</tbody></table></div>'
-        '<p class="summary">Found and false: at tIoU 0.5, with each class\'s '
+        '<section class="card panel" id="videos"><h2>All videos, worst first'
+        f"</h2>{rows}"
+        '<p class="soft">Found and false: at tIoU 0.5, with each class\'s '
         "own score threshold.</p></section>")
     return parts
 
 
-def _row(video: RankedVideo, folder: Path) -> str:
+def _video_row(video: RankedVideo, folder: Path
+               ) -> tuple[str, list[str], str]:
     name = escape(video.title)
     if video.page is not None:
         name = f'<a href="{escape(link(video.page.path, folder))}">{name}</a>'
     share = ("–" if video.average_map is None
              else f"{100 * video.average_map:.2f}")
-    return (f'<tr data-name="{escape(video.title.lower())}">'
-            f'<th scope="row">{name}</th>'
-            f"<td>{clock(video.duration_seconds)}</td><td>{share}</td>"
-            f"<td>{video.num_actions}</td><td>{video.found}</td>"
-            f"<td>{video.false}</td><td>{video.num_detections:,}</td></tr>")
+    return name, [f"<td>{cell}</td>" for cell in (
+        clock(video.duration_seconds), share, video.num_actions,
+        video.num_matched, video.num_false, f"{video.num_detections:,}")
+        ], f' data-name="{escape(video.title.lower())}"'
 
 
 def page_path(folder: Path, video_id: str) -> Path:
-    """Where a video's page lies; ids may hold what file names may not."""
-    # Of odd characters, `link` escapes the percent signs once more.
+    """Returns the path of a video's page, whatever characters its id has."""
+    # `link` escapes the percent signs once more.
     name = "".join(c if c.isalnum() or c in "-_. " else f"%{ord(c):04x}"
                    for c in video_id)
     return folder / f"{name}.html"

@@ -1,9 +1,9 @@
-"""One HTML file from package files and untrusted text.
+"""HTML pages, each one file, made of package files and untrusted text.
 
-A page holds all it needs but the video: style, script, data, pictures. Text
-from outside reaches it in two ways only: escaped by `escape`, or as JSON in a
-script element by `script_json`; and the page's own policy forbids every
-script but ours, by its hash, and every address but files beside it.
+A page holds everything but the video. Untrusted text enters in two ways only:
+escaped by `escape`, or as JSON in a script element by `script_json`. The
+page's content security policy allows only our own script, by its hash, and
+only files beside the page.
 """
 
 import base64
@@ -11,12 +11,12 @@ import hashlib
 import html
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from losa_jax.utils.atomic_write import written_whole
+from losa_jax.utils.atomic_write import write_bytes
 
 _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
            "img-src data:; media-src 'self' file: data:; base-uri 'none'; "
@@ -24,59 +24,68 @@ _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
 
 
 def escape(text: object) -> str:
-    """For element text and quoted attributes."""
+    """Returns text for an element or a quoted attribute."""
     return html.escape(str(text), quote=True)
 
 
 def script_json(content: Any) -> str:
-    """JSON that cannot end the script element it stands in.
+    """Returns JSON that cannot end the script element around it.
 
     Raises:
       ValueError: a number that is not finite.
     """
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    # ASCII already; what HTML's parser looks for is written as escapes.
     return (text.replace("&", "\\u0026").replace("<", "\\u003c")
             .replace(">", "\\u003e"))
 
 
-def make_document(template: str, *, title: str, styles: Sequence[str],
-                  scripts: Sequence[str], content: Mapping[str, str],
-                  data: Any = None) -> str:
-    """The text of a page.
+def write_page(path: Path, template: str, *, title: str,
+               facts: Sequence[str], styles: Sequence[str],
+               scripts: Sequence[str], content: Mapping[str, str],
+               data: Any = None) -> None:
+    """Writes a page atomically and creates its folder.
 
     Args:
-      template: package file of the body; $name is replaced by `content`.
-      title: as it is, escaped here.
+      template: package file of the body; `content`, HTML, replaces its $names.
+      title, facts: text of the heading, not escaped yet.
       styles, scripts: package files, in this order.
-      content: HTML for the template, its text escaped already.
-      data: for the script, which reads it from the element "data".
+      data: JSON content for the script, in the element "data".
     """
     style = "".join(map(_package_file, styles))
     script = "".join(map(_package_file, scripts))
+    title = escape(title)
     body = string.Template(_package_file(template)).substitute(
-        content, title=escape(title))
-    policy = _POLICY.format(script=_source(script), style=_source(style))
-    return string.Template(_package_file("document.html")).substitute(
-        policy=policy, title=escape(title), style=style, body=body,
-        data=script_json(data), script=script)
-
-
-def write_page(path: Path, text: str) -> None:
-    """Whole or not at all; makes the folder."""
+        content, title=title,
+        facts="".join(f"<li>{escape(fact)}</li>" for fact in facts))
+    text = string.Template(_package_file("document.html")).substitute(
+        policy=_POLICY.format(script=_hash(script), style=_hash(style)),
+        title=title, style=style, body=body, data=script_json(data),
+        script=script)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary:
-        # A lone surrogate of an odd file name must not stop the page.
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+    # File names may hold surrogates, which UTF-8 cannot encode.
+    write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """`content` as an address; `kind` as image/jpeg."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str], str]],
+          attributes: str = "") -> str:
+    """Returns an HTML table.
+
+    Args:
+      head: text of the heading row; an empty one is no heading.
+      rows: (heading, cells, attributes of the row), all as HTML.
+      attributes: of the table.
+    """
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' if name
+                      else "<td></td>" for name in head)
+    body = "".join(
+        f'<tr{row_attributes}><th scope="row">{name}</th>{"".join(cells)}</tr>'
+        for name, cells, row_attributes in rows)
+    return (f'<div class="wide"><table{attributes}><thead><tr>{columns}</tr>'
+            f"</thead><tbody>{body}</tbody></table></div>")
 
 
 def clock(seconds: float) -> str:
-    """1:02:03.4 or 2:03.4."""
+    """Returns 1:02:03.4 or 2:03.4."""
     tenths = round(max(seconds, 0.0) * 10)
     hours, rest = divmod(tenths, 36000)
     minutes, rest = divmod(rest, 600)
@@ -88,8 +97,8 @@ def _package_file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _source(text: str) -> str:
-    """Of a policy: this text and no other."""
+def _hash(text: str) -> str:
+    """Returns the policy's source expression that allows only this text."""
     if not text:
         return "'none'"
     digest = hashlib.sha256(text.encode()).digest()

@@ -1,12 +1,13 @@
 """Detections of one video as text: CSV, SubRip, WebVTT, ELAN.
 
-Pure functions: rows in, text out. A row is a dictionary with "label",
-"score", "start_seconds", "end_seconds", "start_frame" and "end_frame" (one
-past the last). Every text has its rows in the order of time.
+A row is a dictionary with "label", "score", "start_seconds", "end_seconds",
+"start_frame" and "end_frame" (one past the last). Every text lists its rows
+by time.
 """
 
 import csv
 import datetime
+import html
 import io
 import mimetypes
 import os
@@ -21,12 +22,12 @@ Row = Mapping[str, Any]
 
 COLUMNS = ("label", "score", "start_seconds", "end_seconds", "start_frame",
            "end_frame")
-# Shown at least so long: a subtitle that ends as it starts is an error.
+# Players reject a subtitle that ends when it starts.
 _SHORTEST_MS = 1
-# What XML 1.0 has no way to write.
+# Characters that XML 1.0 does not allow.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _EAF_TYPE = "detections"
-# What other types of tiers may ask for; ELAN's own files name all four.
+# Constraints for other tier types; ELAN's own files list all four.
 _EAF_STEREOTYPES = {
     "Time_Subdivision": "Parts of the parent, without gaps",
     "Symbolic_Subdivision": "Parts of the parent in order, without times",
@@ -36,13 +37,13 @@ _EAF_STEREOTYPES = {
 
 
 def in_time(rows: Sequence[Row]) -> list[Row]:
-    """By start, then by end."""
+    """Returns rows by start, then by end."""
     return sorted(rows, key=lambda row: (row["start_seconds"],
                                          row["end_seconds"]))
 
 
 def csv_text(video: str, rows: Sequence[Row]) -> str:
-    """A table with a header; the first column names the video."""
+    """Returns a table with a header; the first column names the video."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("video", *COLUMNS))
@@ -55,7 +56,7 @@ def csv_text(video: str, rows: Sequence[Row]) -> str:
 
 
 def srt_text(rows: Sequence[Row]) -> str:
-    """SubRip subtitles: label and score while a detection lasts."""
+    """Returns SubRip subtitles with the label and score of detections."""
     return "".join(
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n"
         f"{_caption(row)}\n\n"
@@ -63,25 +64,25 @@ def srt_text(rows: Sequence[Row]) -> str:
 
 
 def webvtt_text(rows: Sequence[Row]) -> str:
-    """WebVTT subtitles, for the <track> of a web page."""
+    """Returns WebVTT subtitles, for the <track> of a web page."""
     cues = "".join(
         f"\n{number}\n{_clock(start, '.')} --> {_clock(end, '.')}\n"
-        f"{_escaped(_caption(row))}\n"
+        f"{html.escape(_caption(row), quote=False)}\n"
         for number, (row, start, end) in enumerate(_timed(rows), 1))
     return "WEBVTT\n" + cues
 
 
 def eaf_text(rows: Sequence[Row], *, media: Path | None, folder: Path,
              created: datetime.datetime) -> str:
-    """An ELAN document (EAF 3.0): a tier for each class.
+    """Returns an ELAN document (EAF 3.0) with a tier for each class.
 
-    Annotations of one tier must not overlap, so what overlaps of one class
-    goes to further tiers, "jump (2)".
+    Annotations of one tier must not overlap, so overlapping detections of a
+    class go to further tiers, "jump (2)".
 
     Args:
-      rows: what was found.
-      media: the video; None where it is no file.
-      folder: where the document will lie.
+      rows: the detections.
+      media: the video; None where it is not a file.
+      folder: of the document.
       created: with a time zone.
     """
     root = ElementTree.Element("ANNOTATION_DOCUMENT", {
@@ -103,7 +104,7 @@ def eaf_text(rows: Sequence[Row], *, media: Path | None, folder: Path,
                                   {"NAME": "lastUsedAnnotationId"})
     used.text = str(len(timed))
 
-    # Two slots an annotation; ELAN wants them all in the order of time.
+    # Two slots for each annotation; ELAN requires all of them by time.
     moments = sorted((moment, number, edge)
                      for number, (_, *edges) in enumerate(timed)
                      for edge, moment in enumerate(edges))
@@ -138,7 +139,7 @@ def eaf_text(rows: Sequence[Row], *, media: Path | None, folder: Path,
 
 
 def _tiers(timed: Sequence[tuple[Row, int, int]]) -> dict[str, list[int]]:
-    """Rows of each tier; within one none overlaps another."""
+    """Returns {tier: indices of rows that do not overlap}."""
     labels = sorted({row["label"] for row, *_ in timed})
     tiers: dict[str, list[int]] = {}
     for label in labels:
@@ -161,7 +162,7 @@ def _tiers(timed: Sequence[tuple[Row, int, int]]) -> dict[str, list[int]]:
 
 
 def _timed(rows: Sequence[Row]) -> list[tuple[Row, int, int]]:
-    """(row, start, end in milliseconds), in the order of time."""
+    """Returns (row, start and end in milliseconds) by time."""
     timed = []
     for row in in_time(rows):
         start = round(1000 * row["start_seconds"])
@@ -171,14 +172,9 @@ def _timed(rows: Sequence[Row]) -> list[tuple[Row, int, int]]:
 
 
 def _caption(row: Row) -> str:
-    """One line; a line break or an arrow would end a subtitle."""
+    """Returns one line; a line break or an arrow would end a subtitle."""
     label = " ".join(str(row["label"]).split()).replace("-->", "->")
     return f"{label} {row['score']:.2f}"
-
-
-def _escaped(text: str) -> str:
-    return (text.replace("&", "&amp;").replace("<", "&lt;")
-            .replace(">", "&gt;"))
 
 
 def _clock(milliseconds: int, point: str) -> str:

@@ -1,10 +1,10 @@
 const find = document.getElementById("find");
 find.addEventListener("input", () => {
   const wanted = find.value.trim().toLowerCase();
-  let count = 0;
-  for (const card of document.getElementById("videos").children) {
-    card.hidden = !card.dataset.name.includes(wanted);
-    count += !card.hidden;
+  const entries = [...document.querySelectorAll("#videos [data-name]")];
+  for (const entry of entries) {
+    entry.hidden = !entry.dataset.name.includes(wanted);
   }
-  document.getElementById("said").textContent = `${count} videos`;
+  const count = entries.filter((entry) => !entry.hidden).length;
+  document.getElementById("announcer").textContent = `${count} videos`;
 });

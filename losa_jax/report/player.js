@@ -1,34 +1,29 @@
-// The clock of the page: the video's, or our own where it cannot play.
+// The time of the page: the video's, or its own where no video can play.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 
 function clockText(seconds, digits = 1) {
-  const unit = 10 ** digits;
-  const units = Math.round(Math.max(seconds, 0) * unit);
-  const whole = Math.floor(units / unit);
-  const hours = Math.floor(whole / 3600);
-  const minutes = Math.floor(whole / 60) % 60;
-  let text = String(whole % 60).padStart(2, "0");
-  if (digits) text += "." + String(units % unit).padStart(digits, "0");
-  return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${text}`
-    : `${minutes}:${text}`;
+  const rounded = Number(Math.max(seconds, 0).toFixed(digits));
+  const hours = Math.floor(rounded / 3600);
+  const minutes = String(Math.floor(rounded / 60) % 60);
+  const rest = (rounded % 60).toFixed(digits).padStart(
+    digits ? digits + 3 : 2, "0");
+  return hours ? `${hours}:${minutes.padStart(2, "0")}:${rest}`
+    : `${minutes}:${rest}`;
 }
 
 const player = {
   video: $("video"),
   works: Boolean($("video")),
-  // What the page was asked for while the video had no time yet.
-  wanted: null,
-  still: 0,
-  listeners: [],
+  // Where the video has no time: before it is loaded, or if it cannot play.
+  ownTime: 0,
 
-  get duration() {
-    return data.duration;
+  get isLoaded() {
+    return this.works && this.video.readyState > 0;
   },
 
   get time() {
-    if (this.wanted !== null) return this.wanted;
-    return this.works ? this.video.currentTime : this.still;
+    return this.isLoaded ? this.video.currentTime : this.ownTime;
   },
 
   get playing() {
@@ -36,15 +31,10 @@ const player = {
   },
 
   seek(seconds) {
-    const time = Math.min(Math.max(seconds, 0), this.duration);
-    if (!this.works) {
-      this.still = time;
-    } else if (this.video.readyState === 0) {
-      this.wanted = time;
-    } else {
-      this.video.currentTime = time;
-    }
-    this.changed();
+    const time = Math.min(Math.max(seconds, 0), data.duration);
+    if (this.isLoaded) this.video.currentTime = time;
+    else this.ownTime = time;
+    showTime();
   },
 
   toggle() {
@@ -53,55 +43,43 @@ const player = {
     else this.video.pause();
   },
 
-  changed() {
-    for (const listener of this.listeners) listener();
-  },
-
   fail(reason) {
     if (!this.works) return;
-    this.still = this.time;
-    this.wanted = null;
+    this.ownTime = this.time;
     this.works = false;
     const name = this.video.dataset.name;
     $("failure").textContent = `This browser cannot play ${name} ` +
-      `(${reason}). Keep the video where the page was made beside it; if it ` +
-      "is there, its codec is not known here: try another browser, or make " +
-      `a copy with: ffmpeg -i "${name}" -c:v libx264 -pix_fmt yuv420p ` +
-      "copy.mp4. The timeline below works without it.";
+      `(${reason}). Keep the video where it was when this page was written. ` +
+      "If it is there, the browser does not know its codec: try another " +
+      `browser, or make a copy with: ffmpeg -i "${name}" -c:v libx264 ` +
+      "-pix_fmt yuv420p copy.mp4. The timeline below works without it.";
     $("failure").hidden = false;
     this.video.hidden = true;
-    this.changed();
+    showTime();
+  },
+
+  watch() {
+    const video = this.video;
+    const reasons = ["", "loading was stopped", "it could not be read",
+      "it could not be decoded", "missing, or of an unknown format"];
+    const failed = () => this.fail(reasons[video.error?.code ?? 4]);
+    video.addEventListener("error", failed);
+    video.addEventListener("loadedmetadata", () => {
+      if (!video.videoWidth) {
+        this.fail("its sound can be played, but not its frames");
+      } else if (this.ownTime) {
+        video.currentTime = this.ownTime;
+      }
+      showTime();
+    });
+    for (const name of ["timeupdate", "seeking", "seeked", "pause"]) {
+      video.addEventListener(name, showTime);
+    }
+    const eachFrame = () => {
+      showTime();
+      if (this.playing) requestAnimationFrame(eachFrame);
+    };
+    video.addEventListener("play", eachFrame);
+    if (video.error) failed();
   },
 };
-
-function watchVideo(video) {
-  const reasons = ["", "loading was stopped", "it could not be read",
-    "it could not be decoded", "missing, or of a kind it does not know"];
-  video.addEventListener("error", () => {
-    player.fail(reasons[video.error ? video.error.code : 4]);
-  });
-  video.addEventListener("loadedmetadata", () => {
-    // A sound track alone is no picture: the codec is not known.
-    if (!video.videoWidth) {
-      player.fail("it has sound for this browser, but no pictures");
-      return;
-    }
-    if (player.wanted !== null) {
-      video.currentTime = player.wanted;
-      player.wanted = null;
-    }
-    player.changed();
-  });
-  for (const name of ["timeupdate", "seeking", "seeked", "play", "pause"]) {
-    video.addEventListener(name, () => player.changed());
-  }
-  const frame = () => {
-    if (!player.playing) return;
-    player.changed();
-    requestAnimationFrame(frame);
-  };
-  video.addEventListener("play", frame);
-  if (video.error) player.fail(reasons[video.error.code]);
-}
-
-if (player.video) watchVideo(player.video);

@@ -1,18 +1,21 @@
-"""Pictures: of a diagnosis, and of what was found in a video."""
+"""PNG files of a diagnosis and of the detections of a video."""
 
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Without pyplot, whose one backend is the caller's: a notebook's stays.
+# Without pyplot, so that the backend of a notebook stays as it is.
 from matplotlib import ticker
 from matplotlib.figure import Figure
+
+from losa_jax.report.document import clock
+from losa_jax.utils.atomic_write import atomic_file
 
 # Distinct for most color-blind readers (Okabe and Ito).
 COLORS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 
-# Steps of a clock, seconds, and how many of them a timeline may have.
+# Distances between ticks in seconds, and the most ticks of a timeline.
 _CLOCK_STEPS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
                 7200, 14400, 43200, 86400)
 MAX_TICKS = 12
@@ -20,15 +23,15 @@ MAX_TICKS = 12
 
 def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
                  title: str) -> None:
-    """Stacked shares of the kinds of predictions by rank."""
+    """Draws the shares of {category: [ranks]}, stacked."""
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots()
     ranks = range(1, 1 + len(next(iter(profile.values()))))
     bottom = [0.0] * len(ranks)
-    for (kind, shares), color in zip(profile.items(), COLORS, strict=True):
+    for (category, shares), color in zip(profile.items(), COLORS, strict=True):
         percent = [100 * share for share in shares]
-        axes.bar(ranks, percent, bottom=bottom, label=kind.replace("_", " "),
-                 color=color)
+        axes.bar(ranks, percent, bottom=bottom, color=color,
+                 label=category.replace("_", " "))
         bottom = [a + b for a, b in zip(bottom, percent, strict=True)]
     axes.set_xlabel("best k G predictions (G actions)")
     axes.set_ylabel("share, %")
@@ -40,7 +43,7 @@ def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
 
 def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
               label: str) -> None:
-    """One bar a name, its number above it."""
+    """Draws a bar for each name with its value above it."""
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots()
     bars = axes.bar([name.replace("_", " ") for name in values],
@@ -55,7 +58,7 @@ def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
 
 def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
                   title: str, duration_seconds: float) -> None:
-    """What happens when: a row for each class, darker with the score.
+    """Draws detections over time, a row for each class, darker by score.
 
     Args:
       rows: as in `losa_jax.report.files`.
@@ -75,34 +78,28 @@ def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
                     (height - 0.38, 0.76), facecolor=color, edgecolor="none",
                     alpha=0.25 + 0.75 * min(1.0, max(0.0, row["score"])))
     if not rows:
-        axes.text(0.5, 0.5, "nothing found at or above the threshold",
+        axes.text(0.5, 0.5, "no detection reaches the threshold",
                   ha="center", va="center", transform=axes.transAxes)
     axes.set_xlim(0, max(duration_seconds, 1e-3))
     axes.set_ylim(max(1, len(labels)) - 0.5, -0.5)
     axes.set_yticks(range(len(labels)), labels)
     for text in (axes.set_title(title), *axes.get_yticklabels()):
-        text.set_parse_math(False)  # a "$" in a name is a "$"
+        text.set_parse_math(False)  # "$" in a name is not math
     step = next((step for step in _CLOCK_STEPS
                  if duration_seconds <= MAX_TICKS * step),
                 duration_seconds / MAX_TICKS)
     axes.xaxis.set_major_locator(ticker.MultipleLocator(step))
     axes.xaxis.set_major_formatter(
-        lambda seconds, _: _clock(seconds) if step >= 1
-        else f"{seconds:.1f} s")
+        lambda seconds, _: f"{seconds:.1f} s" if step < 1
+        else clock(seconds).removesuffix(".0"))
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     with warnings.catch_warnings():
-        # A script without letters in this font shows as boxes.
+        # Characters that the font does not have are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         _save(figure, path)
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (f"{hours}:{minutes:02}:{seconds:02}" if hours
-            else f"{minutes}:{seconds:02}")
-
-
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    with atomic_file(path, suffix=".png") as temporary:
+        figure.savefig(temporary, dpi=120, bbox_inches="tight")

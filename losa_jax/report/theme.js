@@ -1,5 +1,5 @@
 "use strict";
-// Light, dark, or as the system says; kept where the browser lets us.
+// Light, dark, or as the system; a page from disk may not be able to keep it.
 const themes = ["auto", "light", "dark"];
 const themeButton = document.getElementById("theme");
 
@@ -8,21 +8,16 @@ function showTheme(name) {
   themeButton.textContent = `Theme: ${name}`;
 }
 
-function storedTheme() {
-  try {
-    return localStorage.getItem("theme");
-  } catch {
-    return null;
-  }
-}
-
-showTheme(themes.includes(storedTheme()) ? storedTheme() : "auto");
+let theme = themes[0];
+try {
+  const stored = localStorage.getItem("theme");
+  if (themes.includes(stored)) theme = stored;
+} catch { /* no storage */ }
+showTheme(theme);
 themeButton.addEventListener("click", () => {
-  const now = themes.indexOf(document.documentElement.dataset.theme);
-  const next = themes[(now + 1) % themes.length];
-  showTheme(next);
+  theme = themes[(themes.indexOf(theme) + 1) % themes.length];
+  showTheme(theme);
   try {
-    localStorage.setItem("theme", next);
-  } catch { /* a page from disk may not be allowed to keep anything */ }
-  dispatchEvent(new Event("themechange"));
+    localStorage.setItem("theme", theme);
+  } catch { /* no storage */ }
 });

@@ -1,10 +1,10 @@
-"""Small pictures of moments of a video.
+"""Small images of moments of a video, for pages.
 
-For people to look at: a picture may be some frames off where time stamps are
-broken, and a moment that cannot be decoded has none. (Exact frames, for
-models, are read by `losa_jax.data.video.decode`.)
+They may be some frames off where time stamps are broken, and a moment that
+cannot be decoded has none. (`losa_jax.data.video.decode` reads exact frames.)
 """
 
+import base64
 import logging
 import os
 from collections.abc import Sequence
@@ -16,82 +16,80 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
-
-from losa_jax.report.document import data_uri
 
 logger = logging.getLogger(__name__)
 
 WIDTH_PIXELS, MAX_HEIGHT_PIXELS = 192, 192
 JPEG_QUALITY = 78
-# Decoding on is cheaper than a seek to a moment so close.
+# Up to this distance decoding is faster than a seek.
 _SEEK_BEYOND_SECONDS = 2.0
 
 
 def read_thumbnails(video: Path, moments: Sequence[float]) -> list[str]:
-    """JPEG data URIs of the pictures shown at `moments` (seconds).
+    """Returns JPEG data URIs of the frames shown at `moments`.
 
-    Moments count from the first picture. An empty string stands for a
-    picture that cannot be had; the log says why.
+    Args:
+      moments: seconds from the first frame, in any order.
+
+    Returns:
+      as many; an empty string where there is no frame (the log says why).
     """
-    found = [""] * len(moments)
+    images = [""] * len(moments)
     order = sorted(range(len(moments)), key=lambda index: moments[index])
     try:
         # FFmpeg would take the relative path "12:30.mp4" for an address.
         with av.open(os.path.abspath(video), metadata_errors="ignore"
                      ) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            pictures = _Pictures(container, stream)
+            frames = _Frames(container)
             for index in order:
-                picture = pictures.at(moments[index])
-                if picture is not None:
-                    found[index] = data_uri(_jpeg(picture), "image/jpeg")
+                frame = frames.at(moments[index])
+                if frame is not None:
+                    images[index] = _jpeg_uri(frame)
     except (FFmpegError, OSError, IndexError, ValueError) as error:
         logger.warning("%s: no more thumbnails (%s)", video, error)
-    return found
+    return images
 
 
-class _Pictures:
+class _Frames:
     """Decodes forward, and seeks where the next moment is far ahead."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream):
-        self._container, self._stream = container, stream
-        self._decoded = container.decode(stream)
+    def __init__(self, container: InputContainer):
+        self._container, self._stream = container, container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self._decoded = container.decode(self._stream)
         self._shown: VideoFrame | None = None
         self._next = next(self._decoded, None)
         first = self._next.time if self._next is not None else None
         self._first_seconds = first or 0.0
 
     def at(self, moment: float) -> VideoFrame | None:
-        """The picture on screen; `moment` never falls."""
+        """Returns the frame shown at `moment`, which never decreases."""
         goal = moment + self._first_seconds
         upcoming = self._next
         if upcoming is None or upcoming.time is None:
             return self._shown or upcoming
         if goal - upcoming.time > _SEEK_BEYOND_SECONDS:
-            self._container.seek(
-                int(goal / (self._stream.time_base or 1)),
-                stream=self._stream)
+            self._container.seek(int(goal / (self._stream.time_base or 1)),
+                                 stream=self._stream)
             self._decoded = self._container.decode(self._stream)
             self._next = next(self._decoded, None)
-        # Half a frame's grace: a moment on a boundary is the later picture.
+        # With a tolerance: at a boundary the later frame is shown.
         while (self._next is not None and self._next.time is not None
                and self._next.time <= goal + 1e-3):
             self._shown, self._next = self._next, next(self._decoded, None)
         return self._shown or self._next
 
 
-def _jpeg(picture: VideoFrame) -> bytes:
-    height, width = picture.height, picture.width
+def _jpeg_uri(frame: VideoFrame) -> str:
+    height, width = frame.height, frame.width
     scale = min(WIDTH_PIXELS / width, MAX_HEIGHT_PIXELS / height, 1.0)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    pixels = cv2.resize(picture.to_ndarray(format="bgr24"), size,
+    pixels = cv2.resize(frame.to_ndarray(format="bgr24"), size,
                         interpolation=cv2.INTER_AREA)
     upright = np.ascontiguousarray(
-        np.rot90(pixels, round(picture.rotation / 90)))
+        np.rot90(pixels, round(frame.rotation / 90)))
     done, encoded = cv2.imencode(
         ".jpg", upright, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
-        raise ValueError("a picture that JPEG cannot hold")
-    return encoded.tobytes()
+        raise ValueError("a frame that cannot be encoded as JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.data).decode()}"

@@ -1,39 +1,37 @@
-// What is shown at a score, at a moment; keys and pointers.
+// What is shown at a score and at a time; pointers and keys.
 const HIT_IOU = 0.5;
 // Browsers keep a player's time in whole microseconds.
 const CLOCK_SLACK = 1e-4;
-const MOST_LISTED = 250;
-const FEW_AT_FIRST = 30;
-const MANY_AT_FIRST = 120;
+const MAX_LISTED = 250;
+const MAX_CHIPS = 8;
+
 const topScore = data.predictions.reduce((top, row) =>
   Math.max(top, row[3]), 1e-9);
-const predictions = data.predictions.map(([start, end, label, score, picture],
-  index) => ({id: `p${index}`, start, end, label, score, picture,
-    strength: Math.max(score, 0) / topScore}));
-const actions = (data.truth ?? []).map(([start, end, label, picture],
-  index) => ({id: `t${index}`, start, end, label, picture, isAction: true}));
+const predictions = data.predictions.map(([start, end, label, score, image],
+  index) => ({id: `p${index}`, start, end, label, score, image,
+  strength: Math.max(score, 0) / topScore}));
+const actions = (data.truth ?? []).map(([start, end, label, image],
+  index) => ({id: `t${index}`, start, end, label, image, isAction: true}))
+  .sort((a, b) => a.start - b.start);
 const itemOf = new Map([...predictions, ...actions].map((item) =>
   [item.id, item]));
-const rowOf = new Map([...$("body").children].map((row) =>
-  [row.dataset.id, row]));
 const slider = $("score");
 let shown = [];
 let active = new Set();
 let loops = false;
 
 function isShown(item) {
-  const least = data.thresholds && $("trusted").checked
-    ? data.thresholds[item.label] : Number(slider.value);
-  return item.score >= least;
+  return item.score >= (data.thresholds && $("trusted").checked
+    ? data.thresholds[item.label] : Number(slider.value));
 }
 
-// Best score first, each finds the action it overlaps most, as in mAP.
+// By descending score, each detection matches the free action of its class
+// that it overlaps most, as for mAP.
 function matchActions() {
   const free = new Set(actions);
   for (const item of predictions) item.hit = undefined;
   for (const item of [...shown].sort((a, b) => b.score - a.score)) {
-    let best = null;
-    let most = HIT_IOU;
+    let [best, most] = [null, HIT_IOU];
     for (const action of free) {
       if (action.label !== item.label) continue;
       const shared = Math.min(item.end, action.end) -
@@ -48,12 +46,12 @@ function matchActions() {
   for (const action of actions) action.missed = free.has(action);
 }
 
+// Draws everything that depends on the score.
 function refresh() {
   shown = predictions.filter(isShown);
   if (data.truth) {
     matchActions();
     const hits = shown.filter((item) => item.hit).length;
-    $("verdict").hidden = false;
     $("verdict").textContent = `${hits} of ${actions.length} actions found,` +
       ` ${shown.length - hits} false (tIoU ${HIT_IOU})`;
   }
@@ -64,58 +62,53 @@ function refresh() {
   $("slider").classList.toggle("off", $("trusted").checked);
   timeline.draw(shown, actions);
   drawList();
-  const visible = new Set(shown);
-  for (const item of predictions) {
-    const row = rowOf.get(item.id);
-    row.hidden = !visible.has(item);
-    row.classList.toggle("false", item.hit === false);
+  for (const row of $("body").children) {
+    const item = itemOf.get(row.dataset.id);
+    row.hidden = !item.isAction && !isShown(item);
   }
   active = new Set();
   showTime();
 }
 
-function drawList() {
-  const list = $("list");
-  const lines = shown.slice(0, MOST_LISTED).map((item) => {
-    const line = make("li", hueOf(item.label));
-    const button = make("button", "entry");
-    button.type = "button";
-    button.dataset.id = item.id;
-    button.setAttribute("aria-label", describe(item));
-    if (item.picture >= 0) {
-      const picture = make("img");
-      picture.src = data.pictures[item.picture];
-      picture.alt = "";
-      button.append(picture);
-    } else {
-      button.append(make("span", "blank"));
-    }
-    const text = make("span", "what");
-    text.append(make("b", "", data.labels[item.label]), make("span", "when",
-      `${clockText(item.start)} – ${clockText(item.end)}`));
-    const meter = make("span", "meter");
-    const bar = make("i");
-    bar.style.width = `${100 * item.strength}%`;
-    meter.append(bar);
-    text.append(meter);
-    const mark = item.hit === undefined ? "" : item.hit ? "✓" : "✗";
-    button.append(text, make("span", "score", scoreText(item.score)),
-      make("span", item.hit ? "mark right" : "mark", mark));
-    line.append(button);
-    return line;
-  });
-  if (!lines.length) {
-    lines.push(make("li", "empty", predictions.length
-      ? "No detection reaches the score: move the slider to see weaker ones."
-      : "Nothing was found."));
+const thumbnail = (item) => item.image < 0
+  ? make("span", {className: "blank"})
+  : make("img", {src: data.images[item.image], alt: ""});
+
+function listEntry(item) {
+  const button = make("button", {className: "entry", type: "button",
+    ariaLabel: describe(item)},
+  thumbnail(item),
+  make("span", {className: "what column"},
+    make("b", {}, data.labels[item.label]),
+    make("span", {className: "soft"},
+      `${clockText(item.start)} – ${clockText(item.end)}`),
+    make("span", {className: "meter"},
+      make("i", {style: `width: ${100 * item.strength}%`}))),
+  make("b", {}, scoreText(item.score)));
+  if (item.hit !== undefined) {
+    button.append(make("span", {className: item.hit ? "right" : "wrong"},
+      item.hit ? "✓" : "✗"));
   }
-  if (shown.length > MOST_LISTED) {
-    lines.push(make("li", "empty", `${shown.length - MOST_LISTED} more: ` +
-      "raise the score, or look at the table."));
-  }
-  list.replaceChildren(...lines);
+  button.dataset.id = item.id;
+  return make("li", {className: hueOf(item)}, button);
 }
 
+function drawList() {
+  const note = (text) => make("li", {className: "empty soft"}, text);
+  const lines = shown.slice(0, MAX_LISTED).map(listEntry);
+  if (!predictions.length) {
+    lines.push(note("Nothing was detected."));
+  } else if (!lines.length) {
+    lines.push(note("No detection reaches the score: move the slider to see " +
+      "weaker ones."));
+  } else if (shown.length > MAX_LISTED) {
+    lines.push(note(`${shown.length - MAX_LISTED} more: raise the score, or ` +
+      "look at the table."));
+  }
+  $("list").replaceChildren(...lines);
+}
+
+// Draws everything that depends on the time.
 function showTime() {
   const time = player.time;
   if (loops && timeline.chosen && player.playing &&
@@ -125,7 +118,7 @@ function showTime() {
   }
   $("clock").textContent = clockText(time);
   timeline.showTime();
-  const now = new Set([...shown, ...actions].filter((item) =>
+  const now = new Set([...actions, ...shown].filter((item) =>
     item.start <= time + CLOCK_SLACK && time < item.end));
   if (now.size !== active.size || [...now].some((one) => !active.has(one))) {
     active = now;
@@ -135,67 +128,45 @@ function showTime() {
 }
 
 function showActive() {
-  for (const element of document.querySelectorAll(".playing")) {
-    element.classList.remove("playing");
-  }
-  const chips = [...active].sort((a, b) => Boolean(b.isAction) -
-    Boolean(a.isAction) || b.score - a.score).slice(0, 8).map((item) => {
-    const chip = make("li", `chip ${hueOf(item.label)}` +
-      (item.isAction ? " action" : ""));
-    chip.append(make("b", "", data.labels[item.label]), make("span", "",
-      item.isAction ? "annotated" : scoreText(item.score)));
-    return chip;
-  });
-  $("now").replaceChildren(...chips);
-  for (const item of active) {
-    timeline.elements.get(item.id)?.classList.add("playing");
-    rowOf.get(item.id)?.classList.add("playing");
-  }
-  for (const entry of $("list").querySelectorAll(".entry")) {
-    if (active.has(itemOf.get(entry.dataset.id))) {
-      entry.classList.add("playing");
-    }
+  const chips = [...active].sort((a, b) =>
+    (b.score ?? Infinity) - (a.score ?? Infinity) || 0).slice(0, MAX_CHIPS);
+  $("now").replaceChildren(...chips.map((item) => make("li",
+    {className: classNames("chip", hueOf(item), item.isAction && "action")},
+    make("b", {}, data.labels[item.label]),
+    make("span", {}, item.isAction ? "annotated" : scoreText(item.score)))));
+  for (const element of document.querySelectorAll("[data-id]")) {
+    element.classList.toggle("playing",
+      active.has(itemOf.get(element.dataset.id)));
   }
   const first = $("list").querySelector(".playing");
   if (first && !$("list").matches(":hover, :focus-within")) {
-    const list = $("list");
-    const top = first.offsetTop - list.offsetTop;
-    if (top < list.scrollTop ||
-        top + first.offsetHeight > list.scrollTop + list.clientHeight) {
-      list.scrollTop = top - list.clientHeight / 3;
-    }
+    $("list").scrollTop = first.offsetTop - $("list").offsetTop -
+      $("list").clientHeight / 3;
   }
 }
 
-// Where the video cannot play: the picture of the segment of this moment.
+// Where the video cannot play: the thumbnail that is nearest in time.
 function showStill(time) {
-  const near = [...predictions, ...actions].filter((item) =>
-    item.picture >= 0 && item.start <= time + CLOCK_SLACK &&
-    time <= item.end)
-    .sort((a, b) => Math.abs(a.start + a.end - 2 * time) -
-      Math.abs(b.start + b.end - 2 * time))[0];
+  const distance = (item) => Math.abs(item.start + item.end - 2 * time);
+  const near = [...active].filter((item) => item.image >= 0)
+    .sort((a, b) => distance(a) - distance(b))[0];
   $("still").hidden = !near;
-  if (near) $("still").src = data.pictures[near.picture];
-}
-
-function say(text) {
-  $("said").textContent = text;
+  if (near) $("still").src = data.images[near.image];
 }
 
 function go(item) {
   timeline.choose(item);
   player.seek(item.start);
   timeline.reveal(item.start);
-  say(describe(item));
+  $("announcer").textContent = describe(item);
 }
 
-function step(direction) {
+function goToNext(direction) {
   const time = player.time;
-  const sorted = [...(shown.length ? shown : actions)].sort((a, b) =>
-    a.start - b.start);
+  const items = shown.length ? shown : actions;
   const next = direction > 0
-    ? sorted.find((item) => item.start > time + 0.01)
-    : sorted.findLast((item) => item.start < time - 0.01);
+    ? items.find((item) => item.start > time + 0.01)
+    : items.findLast((item) => item.start < time - 0.01);
   if (next) go(next);
 }
 
@@ -208,41 +179,38 @@ function setScore(value) {
 // --- Pointers ---------------------------------------------------------------
 
 document.addEventListener("click", (event) => {
-  const holder = event.target.closest("[data-id]");
-  if (holder && event.target.closest("button")) {
-    go(itemOf.get(holder.dataset.id));
-  }
+  const id = event.target.closest("button")?.closest("[data-id]")?.dataset.id;
+  if (id) go(itemOf.get(id));
 });
 
-function scrub(element, secondsAt) {
+const secondsIn = (element, event) => {
+  const box = element.getBoundingClientRect();
+  return (event.clientX - box.left) / box.width * data.duration;
+};
+
+function seekOnDrag(element, seek) {
   element.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || event.target.closest(".segment")) return;
+    if (event.button !== 0) return;
     element.setPointerCapture(event.pointerId);
-    player.seek(secondsAt(event));
+    seek(secondsIn(element, event));
   });
   element.addEventListener("pointermove", (event) => {
     if (element.hasPointerCapture(event.pointerId)) {
-      player.seek(secondsAt(event));
+      seek(secondsIn(element, event));
     }
   });
 }
 
-const secondsIn = (event) => {
-  const box = $("ruler").getBoundingClientRect();
-  return (event.clientX - box.left) / box.width * data.duration;
-};
-scrub($("ruler"), secondsIn);
+seekOnDrag($("ruler"), (seconds) => player.seek(seconds));
+seekOnDrag($("overview"), (seconds) => {
+  $("scroller").scrollLeft = seconds / data.duration * timeline.lanesWidth -
+    timeline.fitWidth / 2;
+  player.seek(seconds);
+});
 $("rows").addEventListener("click", (event) => {
   if (event.target.closest(".lanes") && !event.target.closest("button")) {
-    player.seek(secondsIn(event));
+    player.seek(secondsIn($("ruler"), event));
   }
-});
-scrub($("overview"), (event) => {
-  const box = $("overview").getBoundingClientRect();
-  const time = (event.clientX - box.left) / box.width * data.duration;
-  $("scroller").scrollLeft = time / data.duration * timeline.lanesWidth -
-    timeline.fitWidth / 2;
-  return time;
 });
 
 $("rows").addEventListener("pointermove", (event) => {
@@ -250,141 +218,111 @@ $("rows").addEventListener("pointermove", (event) => {
   const tip = $("tip");
   tip.hidden = !item || event.pointerType === "touch";
   if (tip.hidden) return;
-  const parts = [make("b", "", data.labels[item.label]), make("span", "",
-    `${clockText(item.start, 2)} – ${clockText(item.end, 2)}`), make("span",
-    "", item.isAction ? (item.missed ? "annotated, missed" : "annotated")
-      : `score ${item.score.toFixed(3)}` + (item.hit === undefined ? ""
-        : item.hit ? " · right" : " · false"))];
-  if (item.picture >= 0) {
-    const picture = make("img");
-    picture.src = data.pictures[item.picture];
-    picture.alt = "";
-    parts.unshift(picture);
-  }
-  tip.replaceChildren(...parts);
-  const box = tip.getBoundingClientRect();
-  tip.style.left = `${Math.max(8, Math.min(event.clientX + 14,
-    innerWidth - box.width - 8))}px`;
-  tip.style.top = `${event.clientY - box.height - 14 > 8
-    ? event.clientY - box.height - 14 : event.clientY + 18}px`;
+  const times = `${clockText(item.start, 2)} – ${clockText(item.end, 2)}`;
+  tip.replaceChildren(thumbnail(item), make("b", {}, data.labels[item.label]),
+    make("div", {}, times), verdict(item));
+  const above = event.clientY - tip.offsetHeight - 14;
+  tip.style = `left: ${clamp(event.clientX + 14, 8,
+    innerWidth - tip.offsetWidth - 8)}px; ` +
+    `top: ${above > 8 ? above : event.clientY + 18}px`;
 });
 $("rows").addEventListener("pointerleave", () => {
   $("tip").hidden = true;
 });
 
-// --- Keys -------------------------------------------------------------------
+// --- Keys and controls ------------------------------------------------------
 
-const frame = 1 / (data.fps || 25);
+const frameSeconds = 1 / (data.fps || 25);
+const seekBy = (seconds) => player.seek(player.time + seconds);
+const zoomBy = (factor) => timeline.setZoom(timeline.zoom * factor);
+const scoreBy = (steps) =>
+  setScore(Number(slider.value) + steps * Number(slider.step));
 const keys = {
   " ": () => player.toggle(),
   k: () => player.toggle(),
-  ArrowLeft: (event) => player.seek(player.time - (event.shiftKey ? 5 : 1)),
-  ArrowRight: (event) => player.seek(player.time + (event.shiftKey ? 5 : 1)),
-  ",": () => player.seek(player.time - frame),
-  ".": () => player.seek(player.time + frame),
-  n: () => step(1),
-  p: () => step(-1),
+  ArrowLeft: (event) => seekBy(event.shiftKey ? -5 : -1),
+  ArrowRight: (event) => seekBy(event.shiftKey ? 5 : 1),
+  ",": () => seekBy(-frameSeconds),
+  ".": () => seekBy(frameSeconds),
+  n: () => goToNext(1),
+  p: () => goToNext(-1),
   l: () => {
     loops = !loops;
     $("loop").hidden = !loops;
-    say(loops ? "Plays the chosen detection again and again" : "Plays on");
+    $("announcer").textContent = loops ? "repeating" : "not repeating";
   },
-  "[": () => setScore(Number(slider.value) - 5 * Number(slider.step)),
-  "]": () => setScore(Number(slider.value) + 5 * Number(slider.step)),
-  "+": () => timeline.setZoom(timeline.zoom * 1.5),
-  "=": () => timeline.setZoom(timeline.zoom * 1.5),
-  "-": () => timeline.setZoom(timeline.zoom / 1.5),
-  "0": () => timeline.setZoom(1),
+  "[": () => scoreBy(-5),
+  "]": () => scoreBy(5),
+  "+": () => zoomBy(1.5),
+  "=": () => zoomBy(1.5),
+  "-": () => zoomBy(1 / 1.5),
+  0: () => timeline.setZoom(1),
   Home: () => player.seek(0),
   End: () => player.seek(data.duration),
   "?": () => $("help").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
-  const target = event.target;
-  if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) {
+  const {target, key} = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || $("help").open ||
+      // These have keys of their own.
+      target.matches("[type=range], video") ||
+      (key === " " && target.matches("button, summary, input"))) {
     return;
   }
-  if (target.matches(".segment") && event.key.startsWith("Arrow")) {
-    timeline.move(target, event.key);
-    event.preventDefault();
-    return;
-  }
-  // These have keys of their own.
-  if (target.matches("[type=range], video")) return;
-  if (event.key === " " && target.matches("button, summary, input")) return;
-  const act = keys[event.key] ?? keys[event.key.toLowerCase()];
+  const act = target.matches(".segment") && key.startsWith("Arrow")
+    ? () => timeline.moveFocus(target, key)
+    : keys[key] ?? keys[key.toLowerCase()];
   if (act) {
     act(event);
     event.preventDefault();
   }
 });
 
-// --- Controls ---------------------------------------------------------------
-
-let due = 0;
-function soon(act) {
-  cancelAnimationFrame(due);
-  due = requestAnimationFrame(act);
-}
-
-slider.addEventListener("input", () => {
-  $("trusted").checked = false;
-  soon(refresh);
-});
+slider.addEventListener("input", () => setScore(slider.value));
 $("trusted").addEventListener("change", refresh);
-$("zoom-in").addEventListener("click", () =>
-  timeline.setZoom(timeline.zoom * 1.5));
-$("zoom-out").addEventListener("click", () =>
-  timeline.setZoom(timeline.zoom / 1.5));
-$("zoom-fit").addEventListener("click", () => timeline.setZoom(1));
+for (const [id, key] of [["zoom-in", "+"], ["zoom-out", "-"],
+  ["zoom-fit", "0"], ["help-open", "?"]]) {
+  $(id).addEventListener("click", keys[key]);
+}
 $("scroller").addEventListener("scroll", () => timeline.drawTicks());
 $("scroller").addEventListener("wheel", (event) => {
   if (!event.ctrlKey) return;
   event.preventDefault();
   timeline.setZoom(timeline.zoom * Math.exp(-event.deltaY / 300),
-    secondsIn(event), event.clientX -
+    secondsIn($("ruler"), event), event.clientX -
     $("scroller").getBoundingClientRect().left);
 }, {passive: false});
-$("help-open").addEventListener("click", () => $("help").showModal());
+
 function arrange() {
   timeline.layout();
-  refresh();
   timeline.drawTicks();
 }
-// The page's own width: the track's height changes with every refresh.
-let lastWidth = 0;
+// Only the width counts: the height changes with every refresh.
+let lastWidth = $("scroller").clientWidth;
 new ResizeObserver(() => {
   const width = $("scroller").clientWidth;
   if (width !== lastWidth) {
     lastWidth = width;
-    soon(arrange);
+    requestAnimationFrame(arrange);
   }
 }).observe($("scroller"));
-addEventListener("themechange", () => soon(arrange));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change",
-  () => soon(arrange));
 
+// The score that shows a few detections at first.
 function firstScore() {
   const scores = predictions.map((item) => item.score).sort((a, b) => b - a);
-  const few = data.truth ? Math.max(12, Math.ceil(1.5 * actions.length))
-    : FEW_AT_FIRST;
-  if (scores.length <= few) return 0;
-  const least = Math.floor(scores[few - 1] / slider.step) * slider.step;
-  const many = scores.filter((score) => score >= least).length;
-  return many > Math.max(MANY_AT_FIRST, few) ? least + Number(slider.step)
-    : least;
+  const few = data.truth ? Math.max(12, Math.ceil(1.5 * actions.length)) : 30;
+  return scores.length <= few ? 0
+    : Math.floor(scores[few - 1] / slider.step) * slider.step;
 }
 
 slider.step = topScore < 0.1 ? 0.0001 : 0.01;
 slider.max = Math.ceil(topScore / slider.step) * slider.step;
 slider.value = firstScore();
-if (data.thresholds) {
-  $("trusted-box").hidden = false;
-  $("trusted").checked = true;
-}
-const asked = /^#t=([\d.]+)$/.exec(location.hash);
-if (asked) player.seek(Number(asked[1]));
-player.listeners.push(showTime);
-if (data.truth) $("legend").hidden = false;
+$("trusted").checked = data.thresholds !== null;
+$("trusted-box").hidden = data.thresholds === null;
+$("legend").hidden = $("verdict").hidden = data.truth === null;
 arrange();
+if (player.works) player.watch();
+const moment = /^#t=([\d.]+)$/.exec(location.hash);
+if (moment) player.seek(Number(moment[1]));

@@ -116,7 +116,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
                                     abstract=abstract)
     if spec is None:
         encoder = feature_encoder()
-    elif config.adapter.kind in inside_backbone.KINDS:
+    elif config.adapter.kind in inside_backbone.ADAPTER_TYPES:
         encoder, trained["backbone"] = inside_backbone_encoder(
             config, spec, flat, mesh, abstract=abstract)
     else:

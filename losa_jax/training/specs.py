@@ -164,7 +164,8 @@ def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
 def make_adapter_spec(config: Any, spec: BackboneSpec,
                       tap_layers: tuple[int, ...]) -> Any:
     """Returns the spec of the adapter beside the backbone, None without one."""
-    adapter, known = config.adapter, (*FROZEN_TYPES, *inside_backbone.KINDS)
+    adapter = config.adapter
+    known = (*FROZEN_TYPES, *inside_backbone.ADAPTER_TYPES)
     if adapter.kind not in known:
         raise InputError(f"config.adapter.kind={adapter.kind!r}: choose one "
                          f"of {', '.join(known)}")

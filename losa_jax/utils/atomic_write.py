@@ -43,11 +43,7 @@ def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces it at the end.
 
     Parent folders are made. After an error the old folder stays, and
-    everything that was made here goes.
-
-    Args:
-      path: the target. The caller checks that it may be replaced.
-      remedy: as of `atomic_file`.
+    everything that was made here goes. `remedy` is as of `atomic_file`.
     """
     new_parents = [one for one in path.parents if not one.exists()]
     with _explained(path, remedy):
@@ -115,7 +111,3 @@ def write_bytes(path: Path, content: bytes, *, remedy: str = "") -> None:
     """Writes a file atomically; arguments as `atomic_file`."""
     with atomic_file(path, remedy=remedy) as temporary:
         temporary.write_bytes(content)
-
-
-# The former name, until every caller has changed.
-written_whole = atomic_file

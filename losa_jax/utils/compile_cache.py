@@ -1,9 +1,8 @@
 """JAX's persistent compilation cache, which makes a second start quick.
 
-`main` and `predict` switch it on. LOSA_COMPILE_CACHE names its folder, "off"
-switches it off. JAX_COMPILATION_CACHE_DIR has precedence. The folder can be
-deleted at any time. `--mode=plan` does not use it, because the time of a
-compilation is part of its output.
+LOSA_COMPILE_CACHE names its folder, "off" switches it off, and
+JAX_COMPILATION_CACHE_DIR has precedence. The folder can be deleted at any
+time.
 """
 
 import hashlib
@@ -31,8 +30,8 @@ def use_compile_cache() -> Path | None:
     if jax.config.values["jax_compilation_cache_dir"]:
         return None
     try:
-        root = Path(wanted) if wanted else _default_folder()
-        folder = root / _machine()
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(wanted or Path(cache, "losa_jax/compiled")) / _machine()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         _log.warning(
@@ -46,22 +45,14 @@ def use_compile_cache() -> Path | None:
     return folder
 
 
-def _default_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    home = Path(base) if base else Path.home() / ".cache"
-    return home / "losa_jax" / "compiled"
-
-
 def _machine() -> str:
     """Returns a name for the processor model.
 
     Machines may share a home folder. A program for the CPU uses instructions
     that another model may lack, and JAX's cache key does not include them.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
     model = sorted({line for line in lines
                     if line.startswith(("model name", "flags", "Features"))})
     return hashlib.sha256("\n".join(model).encode()).hexdigest()[:12]

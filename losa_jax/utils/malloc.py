@@ -1,13 +1,9 @@
-"""Tells glibc's malloc to reuse the memory that a step frees.
+"""Makes glibc's malloc reuse the memory that a step frees.
 
-By default glibc returns every large array to the system when it is freed, and
-the next step requests the same pages again. On a virtual machine with two
-cores that took a third of the time of training on the CPU (80,000 page faults
-a second); windows of frames cost the same on hosts of accelerators.
-
-glibc's own variables (MALLOC_..., GLIBC_TUNABLES) have precedence, and
-LOSA_KEEP_FREED_MEMORY=off leaves glibc as it is. With another C library or
-another allocator nothing happens.
+By default glibc returns every large array to the system, and the next step
+requests the same pages again: a third of the time of training on two virtual
+cores (80,000 page faults a second). LOSA_KEEP_FREED_MEMORY=off and glibc's
+own variables (MALLOC_..., GLIBC_TUNABLES) leave glibc as it is.
 """
 
 import ctypes
@@ -30,11 +26,11 @@ def keep_freed_memory() -> bool:
     get arenas of their own.
 
     Returns:
-      whether glibc accepted the settings.
+      whether glibc accepted the settings; false with another C library.
     """
-    is_set = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"
-                 for name in os.environ)
-    if is_set or os.environ.get("LOSA_KEEP_FREED_MEMORY") == "off":
+    if os.environ.get("LOSA_KEEP_FREED_MEMORY") == "off" or any(
+            name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+            for name in os.environ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

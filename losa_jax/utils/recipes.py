@@ -1,8 +1,7 @@
 """Finds recipes: files of the folder `configs`, in a checkout or installed.
 
 `--config=configs/thumos.py` is the file below the current folder, or else the
-package's own file of that name. So the same command works from a checkout,
-after `pip install` and from any folder.
+package's own file of that name.
 """
 
 import sys
@@ -27,19 +26,15 @@ def make_importable() -> None:
 
 
 def find(path: str) -> str:
-    """Returns the path of a recipe, or of another file of `configs`.
+    """Returns the path of a file of `configs`, as given if it exists there.
 
     Args:
-      path: of a file, with or without a variant: "x.py:variant".
-
-    Returns:
-      the path of the package's file, if only the package has it; else the
-      path as given.
+      path: with or without a variant: "x.py:variant".
     """
     name, colon, variant = path.partition(":")
     ours = shipped_folder() / name
     if Path(name).exists() or not name.startswith("configs/") or (
-            not ours.is_file()):
+            not ours.exists()):
         return path
     return f"{ours}{colon}{variant}"
 

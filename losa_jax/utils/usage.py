@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from losa_jax.utils import recipes
 
 EXIT_INPUT, EXIT_USAGE = 1, 2
-_WIDTH = 79
 # Keys with tuples of names instead of numbers.
 _NAME_TUPLES = ("cache_subsets",)
 
@@ -24,8 +23,7 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
     Args:
       argv: the whole command line.
       overview: the first lines of --help.
-      sections: for each title of the help the names of its flags, separated
-        by spaces.
+      sections: {title in the help: names of its flags, separated by spaces}.
 
     Returns:
       the program's name and the arguments that are no flags.
@@ -43,18 +41,18 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
     try:
         rest = flags.FLAGS(_with_recipe(argv))
     except flags.UnrecognizedFlagError as error:
-        _stop(f"{error}; see --help", EXIT_USAGE)
+        stop(f"{error}; see --help", EXIT_USAGE)
     except (flags.Error, LookupError, AttributeError, ValueError, OSError
             ) as error:
         message = _cause(error)
-        _stop(message, EXIT_INPUT if message.startswith("--config")
+        stop(message, EXIT_INPUT if message.startswith("--config")
               else EXIT_USAGE)
     except (SyntaxError, ImportError) as error:
-        _stop(f"--config: the recipe is no Python that runs here: {error}",
+        stop(f"--config: the recipe cannot be run as Python: {error}",
               EXIT_INPUT)
     config = flags.FLAGS["config"].value
     if config is None:
-        _stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
+        stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
               "--help", EXIT_USAGE)
     if isinstance(config, ConfigDict):  # not where the file is missing
         _check_tuples(config)
@@ -68,7 +66,7 @@ def _check_tuples(config: ConfigDict, prefix: str = "--config.") -> None:
             _check_tuples(value, f"{prefix}{key}.")
         elif isinstance(value, tuple) and key not in _NAME_TUPLES and any(
                 not isinstance(one, (int, float)) for one in value):
-            _stop(f"{prefix}{key}={value}: give numbers, as '(1,2)' (the "
+            stop(f"{prefix}{key}={value}: give numbers, as '(1,2)' (the "
                   "quotes are for the shell)", EXIT_INPUT)
 
 
@@ -80,29 +78,29 @@ def _cause(error: Exception) -> str:
         return (f"--config: the recipe has no {name!r}; configs/common.py "
                 f"explains every key. {hint.strip()}").rstrip()
     # The message of ml_collections is a traceback that ends with the cause.
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    cause = re.sub(r"^\w+(Error|Exception): ", "", lines[-1])
+    cause = re.sub(r"^\w+(Error|Exception): ", "",
+                   text.strip().splitlines()[-1].strip())
     if cause.startswith("flag --"):
         return cause.removeprefix("flag ")
     return f"--config: {cause}"
 
 
-def _stop(message: str, status: int) -> NoReturn:
+def stop(message: str, status: int) -> NoReturn:
+    """Prints a message and ends the program with a status."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
     """Returns the arguments with the path of the recipe's file."""
-    arguments = list(argv)
-    for number, argument in enumerate(argv):
-        name, equals, path = argument.partition("=")
-        if name not in ("--config", "-config"):
-            continue
-        if equals:
-            arguments[number] = f"{name}={recipes.find(path)}"
-        elif number + 1 < len(argv):
-            arguments[number + 1] = recipes.find(argv[number + 1])
+    arguments = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        name, _, path = argument.partition("=")
+        if before in ("--config", "-config"):
+            argument = recipes.find(argument)
+        elif name in ("--config", "-config") and path:
+            argument = f"{name}={recipes.find(path)}"
+        arguments.append(argument)
     return arguments
 
 
@@ -115,13 +113,12 @@ def _help(overview: str, sections: Mapping[str, str]) -> str:
             default = "" if flag.default in (None, "", False, -1) else (
                 f" Default: {flag.default}.")
             lines += [f"  --{name}" + ("" if flag.boolean else "=..."),
-                      *_wrapped(flag.help + default, 6)]
+                      _wrapped(flag.help + default, 6)]
     return "\n".join([
         *lines, "", f"Recipes, in {recipes.shipped_folder()}:",
-        *_wrapped(" ".join(recipes.names()), 2),
+        _wrapped(" ".join(recipes.names()), 2),
         "--helpfull lists every flag, those of the libraries too."])
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=" " * indent,
-                         subsequent_indent=" " * indent)
+def _wrapped(text: str, indent: int) -> str:
+    return textwrap.indent(textwrap.fill(text, 79 - indent), " " * indent)

@@ -19,16 +19,12 @@ def read_frames(path, frame_indices, info=None):
                      *frames])[1 + inverse]
 
 
-def read_window(cache, video, window, view=None, size=None):
+def read_window(cache, video, window, view=None):
     """What a `FrameCache` reads of a window: uint8 [f, H, W, 3]."""
-    def whole(frame, i, out):
-        out[:] = frame.rgb()
-
-    height, width = ((video.info.height, video.info.width) if size is None
-                     else (size, size))
-    frames = np.empty((window.num_samples, height, width, 3), np.uint8)
-    cache.read_into(frames, video, window, view or whole)
-    return frames
+    frames, _ = cache.frames(video, window.frame_indices(video.grid),
+                             skip_unneeded=True)
+    return np.stack([frame.rgb() if view is None else view(frame, i)
+                     for i, frame in enumerate(frames)])
 
 
 def views_of_testing(frames, size, resize):

@@ -1,4 +1,4 @@
-"""Kinds of errors by hand."""
+"""Error categories by hand."""
 
 import pytest
 
@@ -22,9 +22,9 @@ def found():
                     tiou_thresholds=(0.5,), durations={"a": 100.0, "b": 10.0})
 
 
-def test_kinds(found):
+def test_error_categories(found):
     # G is 4: the best four, then all seven.
-    assert {kind: shares[0] for kind, shares in found.profile.items()} == {
+    assert {name: shares[0] for name, shares in found.profile.items()} == {
         "true": 0.25, "double": 0.25, "wrong_label": 0.25,
         "localization": 0.25, "confusion": 0.0, "background": 0.0}
     assert found.profile["true"][-1] == pytest.approx(2 / 7)
@@ -32,7 +32,7 @@ def test_kinds(found):
     assert found.missed == pytest.approx(0.5)
 
 
-def test_what_errors_cost(found):
+def test_the_gain_without_an_error_category(found):
     # run: hits at ranks 1 and 6 of 3 actions: (1 + 2/6) / 3; jump 0.
     assert found.average_map == pytest.approx((1 + 2 / 6) / 3 / 2)
     # Without the double, the second hit is at rank 5.
@@ -51,7 +51,7 @@ def test_bins(found):
     assert "wrong_label" in text and "missed: 50.0 %" in text
 
 
-def test_what_found_another_bins_action_is_neither_true_nor_false():
+def test_matches_of_other_bins_are_ignored():
     truth = {"a": [(0.0, 1.0, "run"), (10.0, 20.0, "run")]}
     predictions = {"a": [Detection(0, 1, "run", 0.9),
                          Detection(10, 20, "run", 0.8)]}

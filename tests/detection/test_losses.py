@@ -11,7 +11,6 @@ from losa_jax.detection.losses import (
     detection_loss,
     distance_iou_loss,
     sigmoid_focal_loss,
-    update_normalizer,
 )
 from losa_jax.detection.targets import Targets
 
@@ -57,13 +56,6 @@ def test_distance_iou_gradient_is_finite_everywhere():
     loss, gradient = jax.value_and_grad(
         lambda x: distance_iou_loss(x, target).sum())(predicted)
     assert np.isfinite(loss) and np.isfinite(gradient).all()
-
-
-def test_normalizer_by_hand():
-    assert float(update_normalizer(jnp.float32(20), jnp.float32(33))
-                 ) == pytest.approx(21.3, rel=1e-6)
-    assert float(update_normalizer(jnp.float32(10), jnp.float32(0),
-                                   momentum=0.5)) == 5.5
 
 
 def in_float64(logits, offsets, classes, target_offsets, valid, normalizer,

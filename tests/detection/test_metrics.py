@@ -126,7 +126,7 @@ def test_dropped_predictions_are_counted():
 
 
 def test_bad_ground_truth():
-    with pytest.raises(InputError, match="no class: x, y"):
+    with pytest.raises(InputError, match="not classes: x, y"):
         evaluate_map({"v": [(0, 1, "y"), (0, 1, "a"), (0, 1, "x")]}, {},
                      class_names=["a"], tiou_thresholds=[0.5])
     for truth in ({}, {"v": []}, {"v": [(1, 1, "a")]}):

@@ -11,11 +11,13 @@ import pytest
 
 from losa_jax.detection import nms
 from losa_jax.detection.decode import DecodeSettings, decode
-from losa_jax.detection.nms import NmsSettings, hard_nms, soft_nms, vote
+from losa_jax.detection.nms import NmsSettings, pick_greedily, vote
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import level_points
 from tests.detection.same_list import assert_same_list, stored_list
 
+soft_nms = functools.partial(pick_greedily, method="soft")
+hard_nms = functools.partial(pick_greedily, method="hard")
 # A level of four points and one of two.
 POINTS = level_points(4, (1, 2), ((0, 4), (4, 10000)))
 
@@ -60,7 +62,7 @@ def test_decode_by_hand():
         decode_window, logit(probability).astype(np.float32), offsets,
         POINTS, valid, score_threshold=0.06, min_length_tokens=0.3)
 
-    # Point 2 makes segments of 0.25 tokens: too short. Point 5 stands at
+    # Point 2 makes segments of 0.25 tokens: too short. Point 5 is at
     # token 2 and counts in strides of 2.
     first = [(0.5, 2.0, 0.9, 1), (0.5, 2.0, 0.5, 0)]
     coarse = [(1.0, 6.0, 0.8, 1), (1.0, 6.0, 0.1, 0)]
@@ -365,14 +367,14 @@ def test_suppress_refuses_unknown_labels():
 
 def test_suppress_compiles_once_for_sizes_of_one_bucket():
     suppress(*random_segments(65), np.zeros(65, int), **OPTIONS)
-    before = nms._jitted_soft_nms._cache_size()
+    before = pick_greedily._cache_size()
     for count in (66, 100, 127, 128):
         suppress(*random_segments(count), np.zeros(count, int), **OPTIONS)
         suppress(*random_segments(count), np.ones(count, int),
                  **OPTIONS | {"sigma": 0.7, "min_score": 0.2})
-    assert nms._jitted_soft_nms._cache_size() == before
+    assert pick_greedily._cache_size() == before
     suppress(*random_segments(129), np.zeros(129, int), **OPTIONS)
-    assert nms._jitted_soft_nms._cache_size() == before + 1
+    assert pick_greedily._cache_size() == before + 1
 
 
 def test_voting_by_hand():
@@ -382,19 +384,21 @@ def test_voting_by_hand():
     # IoU with the first: 1, 3/4, 1/2. The empty one has no support at all.
     weighted = (0.4 * 0.75 * 1) / (0.8 + 0.4 * 0.75)
     np.testing.assert_allclose(
-        vote(kept, segments, scores, threshold=0.75, voting="actionformer"),
+        vote(kept, segments, scores, NmsSettings(
+            voting_threshold=0.75, voting="actionformer")),
         [[weighted, 4], [9, 9]], rtol=1e-6)
     np.testing.assert_allclose(
-        vote(kept, segments, scores, threshold=0.75, voting="tridet"),
+        vote(kept, segments, scores, NmsSettings(
+            voting_threshold=0.75, voting="tridet")),
         [[0.4 / 1.2, 4], [9, 9]], rtol=1e-6)
 
 
 def test_voting_in_blocks(monkeypatch):
     segments, scores = random_segments(50)
-    whole = vote(segments, segments, scores, threshold=0.3, voting="tridet")
+    settings = NmsSettings(voting_threshold=0.3, voting="tridet")
+    whole = vote(segments, segments, scores, settings)
     monkeypatch.setattr(nms, "VOTING_BLOCK", 7)
-    blocks = vote(segments, segments, scores, threshold=0.3,
-                  voting="tridet")
+    blocks = vote(segments, segments, scores, settings)
     np.testing.assert_allclose(blocks, whole, rtol=1e-5)
     assert np.abs(whole - segments).max() > 1
 

@@ -1,4 +1,4 @@
-"""What is given out early is what the whole video gives."""
+"""Early detections equal those of the whole video."""
 
 import numpy as np
 import pytest

@@ -60,7 +60,7 @@ def test_nothing_gives_no_detections():
 
 def test_segments_of_a_window_on_the_clock_of_the_video():
     # 10 frames a second, two frames a sample, two samples a token: a token
-    # lasts 0.4 s, and token 0 of the window stands at sample 11.
+    # lasts 0.4 s, and token 0 of the window is at sample 11.
     grid = timeline.SampleGrid(10.0, 60, 2.0)
     window = Segments(
         np.float32([[0, 5], [-40, 2], [30, 40], [1, 2]]),

@@ -9,7 +9,7 @@ from losa_jax.errors import InputError
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"top_k": 0}, "top_k=0: must be at least 1"),
     ({"top_k": 2.5}, "top_k=2.5: .* a whole number"),
     ({"score_threshold": NAN}, "score_threshold=nan"),
@@ -17,13 +17,13 @@ NAN = float("nan")
     ({"min_length_tokens": NAN}, "min_length_tokens=nan: .* finite number"),
     ({"keep_all_scores": "no"}, "keep_all_scores='no'"),
     ({"top_k_per_level": "no"}, "top_k_per_level='no'")])
-def test_decoding(wrong, said):
-    with pytest.raises(InputError, match=f"DecodeSettings.{said}"):
+def test_decoding(wrong, message):
+    with pytest.raises(InputError, match=f"DecodeSettings.{message}"):
         DecodeSettings(**wrong)
     DecodeSettings(min_length_tokens=-1.0)
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"method": "sotf"}, "method='sotf': choose one of soft, hard, none"),
     ({"voting": "none"}, "voting='none'"),
     ({"per_class": "no"}, "per_class='no'"),
@@ -35,6 +35,6 @@ def test_decoding(wrong, said):
     ({"min_score": -0.1}, "min_score=-0.1"),
     ({"max_kept": 0}, "max_kept=0: must be at least 1"),
     ({"voting_threshold": 2.0}, "voting_threshold=2.0")])
-def test_nms(wrong, said):
-    with pytest.raises(InputError, match=f"NmsSettings.{said}"):
+def test_nms(wrong, message):
+    with pytest.raises(InputError, match=f"NmsSettings.{message}"):
         NmsSettings(**wrong)

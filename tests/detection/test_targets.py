@@ -27,7 +27,7 @@ def test_points_of_two_levels():
 def test_points_refuse_a_bad_pyramid():
     with pytest.raises(InputError, match=r"\[4\].*multiple of 4"):
         level_points(6, (1, 2, 4), RANGES)
-    with pytest.raises(InputError, match="one range a level"):
+    with pytest.raises(InputError, match="one range for each level"):
         level_points(8, (1, 2), RANGES)
 
 
@@ -53,7 +53,7 @@ def test_range_is_inclusive_at_both_ends():
 
 def test_inside_is_strict_and_the_radius_counts_strides():
     points = level_points(16, (1, 2), ((0, 100), (0, 100)))
-    # Level 1 follows from index 16 on, its point 2 stands at t = 4.
+    # Level 1 follows from index 16 on, its point 2 is at t = 4.
     assert np.flatnonzero(assign(
         points, [[2, 6]], [0]).positive).tolist() == [3, 4, 5, 16 + 2]
     # The middle is 7: 1.5 strides are 5.5 .. 8.5 and 4 .. 10, open.
@@ -119,7 +119,7 @@ def test_against_loops_with_padding(center_radius):
     labels = rng.integers(0, 4, (6, 9))
     counts = [9, 5, 1, 0, 7, 3]
     valid = np.arange(9) < np.array(counts)[:, None]
-    # What stands on padding must not matter.
+    # Values on padding are ignored.
     labels[~valid] = -1
 
     targets = jax.jit(jax.vmap(functools.partial(

@@ -1,4 +1,4 @@
-"""The tiny model of the tests of the step."""
+"""Shares the tiny model of the tests of training."""
 
 from tests.training.conftest import (  # noqa: F401
     run_key,

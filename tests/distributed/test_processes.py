@@ -1,4 +1,4 @@
-"""Processes connect, agree, and end together."""
+"""Processes connect, exchange values and end together."""
 
 import re
 import socket
@@ -22,8 +22,7 @@ assert (processes.count(), processes.index()) == (2, number)
 assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
     {"mine": [0]}, {"mine": [1] * 41}]
 assert processes.from_first(0.1 + number) == 0.1
-with processes.first_goes_first("write"), (
-        processes.first_goes_first("the others do not enter")):
+with processes.first_goes_first("write"):
     with open(folder / "order", "a") as file:
         file.write(str(number))
 
@@ -80,7 +79,7 @@ def _run_two(fails, folder, program=_PROGRAM):
 
 
 def test_two_processes_agree_and_fail_together(tmp_path):
-    """One cannot write a checkpoint; the other would wait 20 minutes."""
+    """One cannot write a checkpoint, which would block the other."""
     codes, outputs = _run_two(1, tmp_path)
     assert codes == [1, 1], outputs
     assert (tmp_path / "order").read_text() == "01"
@@ -123,11 +122,12 @@ def test_incomplete_flags_are_refused(wrong, message):
     ({"MEGASCALE_NUM_SLICES": "2"}, True),
     ({"OMPI_COMM_WORLD_SIZE": "4"}, True),
 ])
-def test_environments_of_several_processes_are_recognized(environment, several):
+def test_environments_of_several_processes_are_recognized(
+        environment, several):
     assert processes.environment_names_several(environment) == several
 
 
-def test_one_process_needs_no_others():
+def test_a_run_of_one_process_needs_no_others():
     assert processes.gather({"a": 1}) == [{"a": 1}]
     assert processes.is_first() and not processes.asked_to_stop()
     processes.barrier("one process")
@@ -135,7 +135,7 @@ def test_one_process_needs_no_others():
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 1), (1, 8, 1), (4, 1, 2)])
-def test_a_batch_from_all_rows_is_the_batch(shape):
+def test_put_batch_returns_the_batch(shape):
     mesh = sharding.make_mesh(shape)
     batch = {"frames": np.arange(4 * 16).reshape(4, 16),
              "labels": np.arange(4)}

@@ -1,4 +1,4 @@
-"""Work directories in a bucket, which a file system in memory replaces."""
+"""Work directories in a bucket, replaced by a file system in memory."""
 
 import fsspec
 import pytest
@@ -21,7 +21,7 @@ class _Bucket(MemoryFileSystem):
 
 @pytest.fixture
 def files(monkeypatch):
-    """The bucket's objects."""
+    """Returns the bucket's objects."""
     for name in ("gcs", "gs"):
         fsspec.register_implementation(name, _Bucket, clobber=True)
     backend.fsspec_backend._get_filesystem.cache_clear()
@@ -54,8 +54,7 @@ def test_a_new_start_fetches_the_files_of_the_bucket(files):
     assert not (second / "checkpoints").exists()
 
 
-def test_another_process_fetches_a_file_of_the_first(
-        files, monkeypatch):
+def test_another_process_fetches_a_file_of_the_first(files, monkeypatch):
     first = remote_workdir.local_folder("gs://data/runs/b")
     (first / "probed.json").write_text("{}")
     (first / "half.json.tmp").write_text("{")

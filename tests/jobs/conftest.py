@@ -1,4 +1,4 @@
-"""A whole tiny data set with its backbone, for tests of the jobs."""
+"""A tiny data set with its backbone, for tests of the jobs."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from losa_jax.weights.name_table import expected_shapes
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory):
-    """quick.py on six videos and a random backbone."""
+    """Returns quick.py with six videos and a random backbone."""
     folder = tmp_path_factory.mktemp("data")
     data_set.render_untrimmed_set(folder / "videos", num_training=4,
                                    num_testing=2, size=32, progress=False)
@@ -32,7 +32,6 @@ def config(tmp_path_factory):
                                      folder / "tiny")
     config = quick.get_config()
     config.synthetic.folder = ""
-    config.pretrain.steps = 0
     config.data.annotations = str(folder / "videos/annotations.json")
     config.data.videos = str(folder / "videos/videos")
     config.backbone.checkpoint = str(folder / "tiny")
@@ -57,7 +56,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fake_run(config, tmp_path_factory):
-    """A work directory as training leaves it, of random parameters."""
+    """Returns the work directory of a run with random parameters."""
     workdir = tmp_path_factory.mktemp("run")
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     annotations = load_annotations(config.data.annotations)

@@ -1,10 +1,10 @@
-"""A config as the flags that a command line needs for it."""
+"""Turns a config into flags of the command line."""
 
 from configs import quick
 
 
 def flags_of(config):
-    """What the command line must say to make quick.py this config."""
+    """Returns the flags that turn quick.py into this config."""
     plain = quick.get_config().to_dict()
     return ["--config=configs/quick.py", *(
         f"--config.{section}.{key}={value}"

@@ -1,4 +1,4 @@
-"""Cached features: the same training without a video, and every refusal."""
+"""Cached features replace the videos, and wrong caches are refused."""
 
 import json
 
@@ -15,6 +15,7 @@ from losa_jax.distributed import sharding
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
+from losa_jax.jobs import encode_videos
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.setup import load_data
 from losa_jax.training import build
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def plain(config):
-    """No pixel augmentation; windows start with a clip."""
+    """A config without pixel augmentation; windows start with a clip."""
     config = config.copy_and_resolve_references()
     config.window.align_to_clips = True
     config.adapter.tap_grid = (1, 1)
@@ -57,7 +58,7 @@ def _trace(workdir):
 
 def test_training_from_cache_is_training_from_video(plain, folder, tmp_path):
     config = _cached(plain, folder)
-    # Proof that no video is read.
+    # This folder does not exist, so no video is read.
     config.data.videos = str(tmp_path / "nowhere")
     cached = train_job.train(config, tmp_path / "cached")
     config = config.copy_and_resolve_references()
@@ -78,7 +79,7 @@ def test_head_only_reads_the_features_of_any_taps(plain, folder):
 @pytest.mark.parametrize("key, value", [
     ("augment.size", 16), ("window.sample_fps", 5.0),
     ("adapter.tap_grid", (2, 2)), ("adapter.num_taps", 2)])
-def test_features_of_something_else_are_refused(
+def test_a_cache_with_other_settings_is_refused(
         plain, folder, tmp_path, key, value):
     config = _cached(plain, folder)
     section, name = key.split(".")
@@ -92,7 +93,7 @@ def test_features_of_something_else_are_refused(
 @pytest.mark.parametrize("section, name, value, message", [
     ("window", "align_to_clips", False, "align_to_clips=True"),
     ("adapter", "kind", "tia", "cached features only with none, losa, ladder")])
-def test_what_cannot_be_cached_is_refused(
+def test_settings_that_cannot_be_cached_are_refused(
         plain, folder, tmp_path, section, name, value, message):
     config = _cached(plain, folder)
     config[section][name] = value
@@ -103,21 +104,21 @@ def test_what_cannot_be_cached_is_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_dry_run_tells_the_size(plain, tmp_path, capsys, folder):
+def test_a_dry_run_prints_the_size(plain, tmp_path, capsys, folder):
     cache_job.cache(_cached(plain, tmp_path / "new"), tmp_path / "log",
                     dry_run=True)
     assert not (tmp_path / "new").exists()
-    said = float(capsys.readouterr().out.split(" GiB")[0].split()[-1])
+    printed = float(capsys.readouterr().out.split(" GiB")[0].split()[-1])
     real = sum(path.stat().st_size for path in folder.glob("*.arrayrecord"))
-    assert said == pytest.approx(real / 2**30, abs=0.01)
+    assert printed == pytest.approx(real / 2**30, abs=0.01)
 
 
-def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
-                                 capsys):
+def test_a_stopped_cache_continues_with_the_missing_shards(
+        plain, folder, tmp_path, monkeypatch, capsys):
     config = _cached(plain, tmp_path / "new")
     monkeypatch.setattr(cache_job, "SHARD_BYTES", 1)  # a shard a video
 
-    class Stops(cache_job.StopSignal):
+    class Stops(encode_videos.StopSignal):
         @property
         def came(self):
             whole = [*(tmp_path / "new").glob("taps-*.json")]
@@ -128,7 +129,7 @@ def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
             pass
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_job, "StopSignal", Stops)
+        patch.setattr(encode_videos, "StopSignal", Stops)
         with pytest.raises(Interrupted, match="finished shards stay"):
             cache_job.cache(config, tmp_path / "log")
     # Which two videos are read first is up to the threads.
@@ -143,7 +144,7 @@ def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
     cache_job.cache(config, tmp_path / "log")
     assert "2 shards are there already" in capsys.readouterr().out
 
-    # A flipped byte is found when its video is read.
+    # A flipped byte is detected when its video is read.
     path = tap_cache.shard_path(tmp_path / "new", 3, "arrayrecord")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -152,14 +153,15 @@ def test_a_stopped_cache_goes_on(plain, folder, tmp_path, monkeypatch,
         train_job.train(config, tmp_path / "run")
 
 
-def test_a_folder_of_the_users_is_left_alone(plain, tmp_path):
+def test_a_folder_with_other_files_is_refused(plain, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty"):
         cache_job.cache(_cached(plain, tmp_path), tmp_path / "log2")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log2", "note.txt"]
 
 
-def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
+def test_the_cache_holds_augmented_views_and_the_plain_view(
+        plain, folder, tmp_path):
     config = _cached(plain, tmp_path / "new")
     config.augment.color_jitter = 0.5
     config.data.cache_copies, config.data.cache_dtype = 2, "float16"
@@ -186,8 +188,8 @@ def test_augmented_views_lie_beside_the_plain_one(plain, folder, tmp_path):
         windows = TrainWindows(data.train, data.class_names, config,
                                reader=FeatureReader(store, config),
                                augmented=augmented)
-        return {float(windows(0, np.random.default_rng(i))["last"][0].sum())
-                for i in range(12)}
+        return {float(windows.batch([(0, np.random.default_rng(i))])
+                      ["last"][0, 0].sum()) for i in range(12)}
 
     config.window.short_crop_ratio = ()
     config.window.samples = config.window.tokens = 512  # the whole video
@@ -235,7 +237,7 @@ def test_a_cache_of_every_patch_serves_every_grid(
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
-def test_a_cache_of_one_subset(plain, folder, tmp_path):
+def test_only_one_subset_can_be_cached(plain, folder, tmp_path):
     config = _cached(plain, folder)
     config.adapter.kind = "ladder"
     with pytest.raises(InputError, match=r"tap_grid=\[1, 1\]"):

@@ -1,4 +1,4 @@
-"""check_data names every fault of videos and annotations."""
+"""--mode=check_data names every fault of videos and annotations."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""From windows to a mAP, with a model that sees what is in the features."""
+"""Evaluation, with a model that detects marked features."""
 
 import types
 
@@ -17,8 +17,8 @@ from losa_jax.jobs.evaluate import Evaluator
 from tests.data.reading import feature_settings
 
 
-def _finds_marked_tokens(parameters, statistics, frozen, batch):
-    """One candidate a window: from the first marked token to the last."""
+def _detect_marked_tokens(parameters, statistics, frozen, batch):
+    """Gives one candidate a window, from its first marked token to its last."""
     marked = np.asarray(batch["last"])[:, :, 0, 1] > 0
     first = marked.argmax(1)
     last = marked.shape[1] - 1 - marked[:, ::-1].argmax(1)
@@ -31,7 +31,7 @@ def _finds_marked_tokens(parameters, statistics, frozen, batch):
 
 @pytest.mark.parametrize("batch_windows", [1, 2, 8])
 def test_every_window_of_every_video_counts(batch_windows, tmp_path):
-    """Whatever pads the last batch."""
+    """The padding of the last batch changes nothing."""
     store = FeatureFiles(feature_settings(tmp_path, 1, 1, 2))
     videos = []
     for number, (length, start, end) in enumerate(
@@ -57,8 +57,8 @@ def test_every_window_of_every_video_counts(batch_windows, tmp_path):
     evaluator = Evaluator(
         config, data, model, sharding.make_mesh((1, 1, 1), jax.devices()[:1]),
         FeatureReader(store, config), BrokenVideos())
-    evaluator._predict = _finds_marked_tokens
+    evaluator._predict = _detect_marked_tokens
     report, predictions = evaluator.run({}, None)
     # Windows: 3 + 1 + 2 + 1.
-    assert [len(found) for found in predictions.values()] == [1, 1, 2, 1]
+    assert [len(rows) for rows in predictions.values()] == [1, 1, 2, 1]
     assert (report.num_videos, report.average_map) == (4, 1.0)

@@ -1,4 +1,4 @@
-"""A run as one folder: the same detections without any of its code."""
+"""An exported run predicts the same without the code of its model."""
 
 import json
 import os
@@ -31,7 +31,7 @@ raise SystemExit(predict.main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def run(config, fake_run, tmp_path_factory):
-    """A config whose evaluation keeps few, clear detections; its folder."""
+    """Returns a config that keeps few detections, and its folder."""
     config = config.copy_and_resolve_references()
     config.evaluate.max_detections = 40
     config.evaluate.top_k = 200
@@ -49,10 +49,10 @@ def folder(run):
     return export(config, workdir)
 
 
-def _same(found, wanted, tolerance=1e-5):
-    """The same list, where rows of nearly one score may change places."""
-    assert len(found) == len(wanted) > 10
-    left = list(found)
+def _same(actual, wanted, tolerance=1e-5):
+    """Asserts equal lists, but for the order of nearly equal scores."""
+    assert len(actual) == len(wanted) > 10
+    left = list(actual)
     for row in wanted:
         partner = next(one for one in left if one["label"] == row["label"]
                        and abs(one["score"] - row["score"]) <= tolerance
@@ -61,7 +61,7 @@ def _same(found, wanted, tolerance=1e-5):
         left.remove(partner)
 
 
-def test_predict_without_model_code_finds_what_eval_finds(
+def test_an_exported_model_predicts_what_evaluation_predicts(
         run, folder, tmp_path, monkeypatch):
     devices = jax.devices()[:1]  # one is compiled for in half the time
     monkeypatch.setattr(jax, "devices", lambda: devices)
@@ -80,14 +80,14 @@ def test_predict_without_model_code_finds_what_eval_finds(
          f"--checkpoint={alone}", f"--output={tmp_path / 'out'}"],
         capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out/predictions.json").read_text())[
+    actual = json.loads((tmp_path / "out/predictions.json").read_text())[
         "results"]
-    assert set(found) == set(wanted)
+    assert set(actual) == set(wanted)
     for name, rows in wanted.items():
-        _same(found[name], rows)
+        _same(actual[name], rows)
 
 
-def test_any_number_of_windows_and_every_platform(run, folder):
+def test_the_export_takes_any_number_of_windows_on_every_platform(run, folder):
     config, _ = run
     stored, predict_windows = load_exported(folder)
     assert stored["thresholds"] == {"clockwise": 0.25}
@@ -140,7 +140,7 @@ def _edit(copy, **changes):
     (lambda copy: _flip(copy / "weights.safetensors"), "is damaged"),
     (lambda copy: _flip(copy / "program.bin"), "is damaged"),
 ])
-def test_a_folder_that_is_not_right_is_refused(copy, damage, message):
+def test_a_damaged_export_is_refused(copy, damage, message):
     damage(copy)
     with pytest.raises(InputError, match=message):
         load_exported(copy)
@@ -152,13 +152,13 @@ def _flip(path):
     path.write_bytes(content)
 
 
-def test_other_checkpoints_are_not_in_a_folder(folder):
+def test_an_export_holds_only_one_checkpoint(folder):
     for settings in ({"which": "last"}, {"backbone": "elsewhere"}):
         with pytest.raises(InputError, match="holds one checkpoint"):
             load(folder, **settings)
 
 
-def test_half_a_folder_never_has_its_name(tmp_path, monkeypatch):
+def test_a_failed_export_leaves_the_old_folder(tmp_path, monkeypatch):
     parts = {"program": b"program", "weights": {"a": np.ones(3, np.float32)},
              "manifest": {"class_names": ["a"]}}
     exported.write_exported(tmp_path / "out", **parts)
@@ -186,7 +186,8 @@ def test_half_a_folder_never_has_its_name(tmp_path, monkeypatch):
     ("platforms", ("cpu", "rocm"), "choose among cpu, tpu, cuda"),
     ("features.folder", "somewhere", "reads files of features"),
 ])
-def test_what_cannot_be_exported(run, tmp_path, key, value, message):
+def test_runs_that_cannot_be_exported_are_refused(
+        run, tmp_path, key, value, message):
     config, workdir = run
     config = config.copy_and_resolve_references()
     settings = {"output": tmp_path / "out"}

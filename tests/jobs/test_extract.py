@@ -1,4 +1,4 @@
-"""Features of videos in files: what they are, and training on them."""
+"""Extracted features are correct, and a head trains on them."""
 
 import dataclasses
 import json
@@ -15,6 +15,7 @@ from losa_jax.data.video.probe import probe_video
 from losa_jax.distributed import processes
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
+from losa_jax.jobs import encode_videos
 from losa_jax.jobs import extract as extract_job
 from losa_jax.jobs.extract import ExtractSettings, extract
 from losa_jax.jobs.train import train
@@ -35,7 +36,7 @@ def _of(config, videos):
 
 @pytest.fixture(scope="module")
 def videos(config, tmp_path_factory):
-    """Two of the videos."""
+    """Returns a folder with two of the videos."""
     folder = tmp_path_factory.mktemp("videos")
     paths = sorted(extract_job.Path(config.data.videos).iterdir())
     for path in paths[:2]:
@@ -51,7 +52,7 @@ def extracted(config, tmp_path_factory):
 
 
 def _numpy_feature(clip, config):
-    """A clip's feature by plain numpy, but for the blocks' GELU."""
+    """Computes a clip's feature with numpy."""
     from scipy.special import erf
 
     spec, flat, _ = open_backbone(config.backbone.checkpoint)
@@ -98,7 +99,7 @@ def _numpy_feature(clip, config):
     return norm(x.mean(0), "fc_norm")
 
 
-def test_a_feature_is_videomaes_of_its_clip(config, extracted):
+def test_a_feature_equals_videomae_on_its_clip(config, extracted):
     path = sorted(extract_job.Path(config.data.videos).iterdir())[0]
     info = probe_video(path)
     got = np.load(extracted / f"{path.stem}.npy")
@@ -112,9 +113,9 @@ def test_a_feature_is_videomaes_of_its_clip(config, extracted):
                                    atol=2e-5)
 
 
-def test_training_on_what_was_extracted(config, extracted, tmp_path,
-                                        monkeypatch):
-    """The round trip: the record gives what the annotations lack."""
+def test_a_head_trains_on_extracted_features(
+        config, extracted, tmp_path, monkeypatch):
+    """The record of the features completes the annotations."""
     devices = jax.devices()[:1]  # one is compiled for in half the time
     monkeypatch.setattr(jax, "devices", lambda: devices)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
@@ -147,16 +148,16 @@ def test_training_on_what_was_extracted(config, extracted, tmp_path,
     assert (stored.fps, stored.frame_count) == (info.fps, info.frame_count)
 
 
-def test_an_extraction_goes_on_where_it_stopped(
+def test_an_extraction_continues_where_it_stopped(
         config, videos, tmp_path, capsys, monkeypatch):
     one = _of(config, videos)
     half = ExtractSettings(tmp_path / "out", dtype="float16", stride_frames=8)
 
-    class Stops(extract_job.StopSignal):
+    class Stops(encode_videos.StopSignal):
         came = property(lambda self: "SIGTERM", lambda self, value: None)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract_job, "StopSignal", Stops)
+        patch.setattr(encode_videos, "StopSignal", Stops)
         with pytest.raises(Interrupted, match="finished files stay"):
             extract(one, tmp_path / "log", half)
     files = sorted((tmp_path / "out").glob("*.npy"))
@@ -179,9 +180,9 @@ def test_an_extraction_goes_on_where_it_stopped(
                 dataclasses.replace(half, stride_frames=4))
 
 
-def test_processes_share_the_videos(config, videos, extracted, tmp_path,
-                                    monkeypatch, capsys):
-    """One after the other; the first one tells of all."""
+def test_processes_share_the_videos(
+        config, videos, extracted, tmp_path, monkeypatch, capsys):
+    """The first process reports the videos of all."""
     folder = tmp_path / "videos"
     shutil.copytree(videos, folder)
     for name in ("zy", "zz"):  # one for each process
@@ -189,18 +190,18 @@ def test_processes_share_the_videos(config, videos, extracted, tmp_path,
     one = _of(config, folder)
     one.data.on_broken_video = "skip"
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    said = []
+    gathered = []
     for number in (1, 0):
         monkeypatch.setattr(jax, "process_index", lambda n=number: n)
         monkeypatch.setattr(processes, "is_first", lambda n=number: n == 0)
         monkeypatch.setattr(processes, "gather", lambda value, n=number: (
-            [value, said.pop(0)] if n == 0 else said.append(value) or [
+            [value, gathered.pop(0)] if n == 0 else gathered.append(value) or [
                 value]))
         capsys.readouterr()
         extract(one, tmp_path / "log", ExtractSettings(tmp_path / "out"))
         assert len([*(tmp_path / "out").glob("*.npy")]) == 2 - number
     shown = capsys.readouterr().out
-    assert said == [] and shown.startswith("2 videos, [time, 16]")
+    assert gathered == [] and shown.startswith("2 videos, [time, 16]")
     assert "2 videos were skipped" in shown
     assert "zy: " in shown and "zz: " in shown
     assert len(read_record(tmp_path / "out").videos) == 2
@@ -208,7 +209,7 @@ def test_processes_share_the_videos(config, videos, extracted, tmp_path,
         assert path.read_bytes() == (extracted / path.name).read_bytes()
 
 
-def test_broken_videos_are_told_and_skipped_only_on_demand(
+def test_broken_videos_are_reported_and_skipped_only_on_demand(
         config, videos, tmp_path, capsys):
     folder = tmp_path / "videos"
     shutil.copytree(videos, folder)
@@ -226,11 +227,11 @@ def test_broken_videos_are_told_and_skipped_only_on_demand(
     one.data.on_broken_video = "skip"
     one.data.check = "none"
     extract(one, tmp_path / "log", ExtractSettings(tmp_path / "out"))
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     broken = json.loads((tmp_path / "out/features.json").read_text())[
         "broken"]
     assert set(broken) == {"empty", bad.stem}
-    assert all(f"{name}: {why}" in said for name, why in broken.items())
+    assert all(f"{name}: {why}" in printed for name, why in broken.items())
     assert [path.stem for path in (tmp_path / "out").glob("*.npy")] == [
         good.stem]
 

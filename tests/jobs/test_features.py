@@ -20,7 +20,7 @@ WIDTH = 16
 
 @pytest.fixture(scope="module")
 def set_of_features(shared_dir, tmp_path_factory):
-    """Six short THUMOS videos' real annotations, random features."""
+    """Returns real annotations of six short THUMOS videos, random features."""
     folder = tmp_path_factory.mktemp("features")
     database = json.loads((shared_dir / "data/thumos14/thumos14.json"
                            ).read_text())["database"]
@@ -54,7 +54,7 @@ def _config(folder):
 
 
 def _run(environment, folder, variant, workdir, *more):
-    """As a user would."""
+    """Runs the command line."""
     flags = {
         "data.annotations": folder / "annotations.json",
         "data.test_subset": "validation", "features.folder": folder,
@@ -104,7 +104,7 @@ def test_real_annotations_are_overfitted(
 @pytest.mark.slow
 def test_proposals_get_their_classes_from_a_classifier(
         one_device, set_of_features, tmp_path):
-    """TriDet finds actions of any class, a perfect classifier names them."""
+    """TriDet proposes actions, and a perfect classifier gives their classes."""
     database = json.loads((set_of_features / "annotations.json"
                            ).read_text())["database"]
     scores = tmp_path / "scores.json"
@@ -141,20 +141,20 @@ def test_an_imported_head_is_scored_without_a_run(
     out = tmp_path / "head"
     assert convert.main([str(tmp_path / "head.safetensors"),
                          f"--output={out}"]) == 0
-    said = capsys.readouterr().out
-    assert "actionformer of " in said and "16 channels, 5 classes" in said
+    printed = capsys.readouterr().out
+    assert "actionformer of " in printed and "16 channels, 5 classes" in printed
     public = tmp_path / "public.yaml"
     public.write_text("model_name: LocPointTransformer\nmodel: {embd_dim: 32,"
                       " n_mha_win_size: 5, n_head: 4, head_dim: 32, fpn_dim: "
                       "32, backbone_arch: [2, 2, 3]}\n")
-    assert "attention_window" in said and "(5,)" not in said
+    assert "attention_window" in printed and "(5,)" not in printed
     assert convert.main([str(tmp_path / "head.safetensors"),
                          f"--public_config={public}",
                          f"--output={out}"]) == 0
-    said = capsys.readouterr().out
-    assert "--config.head.attention_window='(5,)'" in said
+    printed = capsys.readouterr().out
+    assert "--config.head.attention_window='(5,)'" in printed
     flags = dict(line.strip().removeprefix("--config.head.").split("=", 1)
-                 for line in said.splitlines() if "--config.head." in line)
+                 for line in printed.splitlines() if "--config.head." in line)
     assert flags["width"] == "32" and flags["num_levels"] == "4"
 
     names = tmp_path / "classes.txt"
@@ -187,7 +187,8 @@ def test_an_imported_head_is_scored_without_a_run(
     ({"adapter.kind": "losa"}, "adapter.kind=none"),
     ({"window.clip_samples": 16}, "a sample is one feature"),
     ({"features.width": 0}, "features.width=0")])
-def test_settings_that_do_not_go_with_features(tmp_path, changes, message):
+def test_settings_that_do_not_fit_features_are_refused(
+        tmp_path, changes, message):
     config = _config(tmp_path)
     for key, value in changes.items():
         section, name = key.split(".")
@@ -197,7 +198,7 @@ def test_settings_that_do_not_go_with_features(tmp_path, changes, message):
         train(config, tmp_path / "run")
 
 
-def test_what_is_no_head_is_refused(tmp_path):
+def test_a_file_without_a_head_is_refused(tmp_path):
     save_file({"cls_head.foo": np.zeros(3, np.float32)},
               tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="in no rule: cls_head.foo"):
@@ -210,8 +211,9 @@ def test_what_is_no_head_is_refused(tmp_path):
 
 @pytest.mark.torch
 @pytest.mark.shared
-def test_opentad_names_and_moving_averages(shared_dir, tmp_path):
-    """OpenTAD calls the same tensors otherwise; EMA weights are taken."""
+def test_opentad_heads_are_imported_with_their_moving_averages(
+        shared_dir, tmp_path):
+    """OpenTAD has other names for the tensors; its EMA weights are taken."""
     torch = pytest.importorskip("torch")
     data = np.load(shared_dir / "data/parity/tridet_tiny.npz")
     public = {key.removeprefix("param/"): data[key] for key in data

@@ -1,4 +1,4 @@
-"""Videos in, files out: as the evaluation, again and again, in any way."""
+"""Prediction of videos: detections, files, failures, restarts, live video."""
 
 import csv
 import dataclasses
@@ -34,7 +34,7 @@ from losa_jax.training.restore import fresh_state, run_facts
 
 @pytest.fixture(scope="module", autouse=True)
 def _built_once():
-    """Making the network takes seconds, and it is the same each time."""
+    """Builds each model only once, because that takes seconds."""
     built, real = {}, build.build_model
 
     def build_model(config, num_classes, mesh, **options):
@@ -50,7 +50,7 @@ def _built_once():
 
 @pytest.fixture(scope="module")
 def workdir(config, tmp_path_factory):
-    """A run that has learned nothing, but whose scores differ."""
+    """Returns the folder of a run with random parameters."""
     workdir = tmp_path_factory.mktemp("run")
     data = load_data(config, workdir, subsets=("test",))
     mesh = build.build_mesh(config)
@@ -70,7 +70,7 @@ def workdir(config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(config, workdir):
-    """predictions.json of --mode=eval, and the videos' folder."""
+    """Returns the detections of --mode=eval."""
     evaluate(config, workdir)
     return read_predictions(workdir / "predictions.json")
 
@@ -92,7 +92,7 @@ def videos(config, expected):
 
 @pytest.fixture(scope="module")
 def threshold(expected):
-    """That a good part of the detections reaches."""
+    """Returns a score that a third of the detections reach."""
     return float(np.quantile([one.score for rows in expected.values()
                               for one in rows], 0.7))
 
@@ -112,7 +112,7 @@ def output(model, videos, threshold, tmp_path_factory):
     return output
 
 
-def test_as_the_evaluation(output, expected):
+def test_detections_equal_those_of_the_evaluation(output, expected):
     ours = read_predictions(output / "predictions.json")
     assert len(ours) == 6  # the folder's training videos too
     for video, rows in expected.items():
@@ -120,7 +120,8 @@ def test_as_the_evaluation(output, expected):
         _same(ours[video], rows)
 
 
-def test_files_of_a_video(output, expected, threshold):
+def test_the_files_of_a_video_hold_the_shown_detections(
+        output, expected, threshold):
     name = next(iter(expected))
     shown = [one for one in expected[name] if one.score >= threshold]
     content = json.loads((output / f"{name}.json").read_text())
@@ -150,8 +151,8 @@ def _never(*_):
     raise AssertionError("this video was done")
 
 
-def test_what_is_done_is_not_done_again(output, model, videos, threshold,
-                                        tmp_path, monkeypatch):
+def test_finished_videos_are_not_predicted_again(
+        output, model, videos, threshold, tmp_path, monkeypatch):
     again = tmp_path / "out"
     shutil.copytree(output, again)
     idle = dataclasses.replace(model, predict_windows=_never)
@@ -159,12 +160,12 @@ def test_what_is_done_is_not_done_again(output, model, videos, threshold,
     folder = [str(videos[0].parent)]
     predict(folder, idle, Settings(again, threshold))
     assert (again / "predictions.json").read_text() == before
-    # Another threshold only writes the files anew.
+    # Another threshold only writes the files again.
     predict(folder, idle, Settings(again, 0.0))
     content = json.loads((again / f"{videos[0].stem}.json").read_text())
     assert content["below_threshold"] == [] != content["detections"]
     assert (again / "predictions.json").read_text() == before
-    # A lost or half-written one, another model or another file is done anew.
+    # A damaged file, another model or another video is predicted again.
     (again / f"{videos[0].stem}.json").write_text("{")
     with pytest.raises(AssertionError, match="was done"):
         predict(folder, idle, Settings(again, threshold))
@@ -173,7 +174,7 @@ def test_what_is_done_is_not_done_again(output, model, videos, threshold,
         predict([str(videos[1])], other, Settings(again, threshold))
 
 
-def test_a_signal_stops_it_with_finished_videos_written(
+def test_a_signal_stops_after_finished_videos_are_written(
         model, videos, expected, tmp_path):
     calls = []
 
@@ -199,7 +200,8 @@ def test_a_signal_stops_it_with_finished_videos_written(
         _same(ours[name], rows)
 
 
-def test_called_from_python(model, videos, expected, threshold):
+def test_the_model_can_be_called_from_python(
+        model, videos, expected, threshold):
     rows = expected[videos[0].stem]
     _same(model(videos[0], threshold=0), rows)
     _same(model(videos[0], threshold=threshold),
@@ -210,7 +212,7 @@ def test_called_from_python(model, videos, expected, threshold):
         model("nowhere.mp4")
 
 
-def test_thresholds_of_the_run(workdir, tmp_path, expected):
+def test_the_thresholds_of_the_run_are_read(workdir, tmp_path, expected):
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
     label = expected[next(iter(expected))][0].label
@@ -221,7 +223,7 @@ def test_thresholds_of_the_run(workdir, tmp_path, expected):
         read_thresholds(copy)
 
 
-def test_broken_ones_are_listed_and_the_others_done(
+def test_broken_videos_are_listed_and_the_others_predicted(
         workdir, model, videos, tmp_path, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(load_module, "load", lambda *names, **settings: (
@@ -249,7 +251,7 @@ def test_broken_ones_are_listed_and_the_others_done(
     assert len(json.loads((output / "failures.json").read_text())) == 3
     assert set(read_predictions(output / "predictions.json")) == {
         "videos_good.mp4", "deep_good.mp4"}
-    # Without them all is well, and nothing is left of the failures.
+    # Without them the status is 0, and failures.json is deleted.
     (folder / "empty.mp4").unlink()
     (folder / "text.mp4").unlink()
     assert command_line.main([str(folder), *command[2:]]) == 0
@@ -258,7 +260,7 @@ def test_broken_ones_are_listed_and_the_others_done(
 
 
 @pytest.mark.shared
-def test_real_broken_ones(shared_dir, model, videos, tmp_path):
+def test_real_broken_videos_are_listed(shared_dir, model, videos, tmp_path):
     broken = ("audio_only", "text_not_video", "truncated_faststart",
               "truncated_no_faststart", "zero_bytes")
     folder, output = tmp_path / "videos", tmp_path / "out"
@@ -276,8 +278,8 @@ def test_real_broken_ones(shared_dir, model, videos, tmp_path):
         videos[0].stem]
 
 
-def test_standard_input_is_the_file(model, videos, expected, tmp_path,
-                                    monkeypatch):
+def test_a_video_is_read_from_standard_input(
+        model, videos, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
         buffer=io.BytesIO(videos[0].read_bytes())))
     assert predict(["-"], model, Settings(tmp_path)) == {}
@@ -291,7 +293,7 @@ def test_standard_input_is_the_file(model, videos, expected, tmp_path,
     assert list(failures) == ["-"] and failures["-"].startswith("-: ")
 
 
-def test_live_gives_lines_of_what_the_file_holds(
+def test_live_prints_the_detections_of_a_file_as_lines(
         model, live_model, videos, expected, threshold, tmp_path, capsys):
     with pytest.raises(InputError, match="needs batch_windows=1"):
         live(str(videos[0]), model)
@@ -316,15 +318,15 @@ def test_a_folder_that_cannot_be_written_is_named(model, videos, tmp_path):
         predict([str(videos[0])], model, Settings(tmp_path / "file"))
 
 
-def test_ids_tell_videos_apart(tmp_path):
+def test_every_video_gets_a_unique_id(tmp_path):
     for name in ("a/x.mp4", "b/x.mp4", "b/x.mkv", "b/y.mp4", "b/Y.avi",
                  "b/predictions.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     failures = {}
-    found = find_videos([str(tmp_path / "b/y.mp4"), str(tmp_path)], failures)
+    requests = find_videos([str(tmp_path / "b/y.mp4"), str(tmp_path)], failures)
     assert {one.video_id: str(one.path.relative_to(tmp_path))
-            for one in found} == {
+            for one in requests} == {
         "y.mp4": "b/y.mp4", "Y.avi": "b/Y.avi", "x.mkv": "b/x.mkv",
         "a_x.mp4": "a/x.mp4", "b_x.mp4": "b/x.mp4",
         "predictions.mp4": "b/predictions.mp4"}
@@ -336,8 +338,7 @@ def test_ids_tell_videos_apart(tmp_path):
     (["a", "b", "--checkpoint={folder}", "--live"], 2, "takes one source"),
     (["--checkpoint={folder}"], 2, "VIDEO_OR_FOLDER"),
 ])
-def test_wrong_use_is_explained(arguments, status, message, tmp_path,
-                                capsys):
+def test_wrong_use_is_explained(arguments, status, message, tmp_path, capsys):
     arguments = [part.format(folder=tmp_path) for part in arguments]
     try:
         assert command_line.main(arguments) == status
@@ -346,12 +347,12 @@ def test_wrong_use_is_explained(arguments, status, message, tmp_path,
     assert message in capsys.readouterr().err
 
 
-def test_a_backbone_that_is_gone_is_named(workdir):
+def test_a_missing_backbone_is_named(workdir):
     with pytest.raises(InputError, match="nowhere.*--backbone=FOLDER"):
         load(workdir, backbone="nowhere")
 
 
-def test_the_devices_of_the_training_need_not_be_here(workdir, tmp_path):
+def test_prediction_does_not_need_the_devices_of_training(workdir, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
     settings = json.loads((copy / "config.json").read_text())

@@ -1,4 +1,4 @@
-"""Real processes over loopback, through launch/local_processes.sh: as one."""
+"""A run of several real processes equals a run of one process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def small(config):
-    """A head that compiles fast, and thresholds that a poor one reaches."""
+    """Returns a config with a small head and low tIoU thresholds."""
     small = config.copy_and_resolve_references()
     small.adapter.kind = "none"
     small.head.num_levels = small.head.num_stem_blocks = 1
@@ -46,7 +46,7 @@ def _start(config, environment, workdir, count, **extra):
 
 
 def _lines(workdir):
-    """Of metrics.jsonl, as far as they are written."""
+    """Returns the complete lines of metrics.jsonl."""
     path = workdir / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(True)
@@ -96,9 +96,9 @@ def _same_run(workdir, unbroken):
                     pytest.approx([row["score"] for row in rows], rel=1e-3))
 
 
-def test_processes_stopped_one_by_one_are_as_one(small, environment,
-                                                 tmp_path):
-    """Of four the last is killed; one of two gets SIGTERM; then one ends."""
+def test_a_run_of_several_processes_that_is_stopped_equals_a_run_of_one(
+        small, environment, tmp_path):
+    """Kills one of four processes, stops two by SIGTERM, ends with one."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     launcher = _start(small, environment, whole, 1)
     output, _ = launcher.communicate(timeout=240)

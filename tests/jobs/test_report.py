@@ -1,7 +1,10 @@
 """The pages of a split, from predictions that are known."""
 
+import contextlib
+import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +12,16 @@ from configs.common import get_config
 from losa_jax import timeline
 from losa_jax.data.records import Action, Video
 from losa_jax.data.video.decode import VideoInfo
+from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.segments import Detection
-from losa_jax.jobs.evaluate import write_results
-from losa_jax.jobs.report import _rank, _with_page, write_split_report
+from losa_jax.jobs.evaluate import report_results
+from losa_jax.jobs.report import (
+    _rank,
+    _with_page,
+    worst_first,
+    write_split_report,
+)
 from losa_jax.report.dashboard import RankedVideo
 from losa_jax.report.page import read_video_page
 
@@ -21,7 +30,7 @@ CLASSES = ("jump", "run")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A video found whole, one half, one without actions."""
+    """Videos with all, half and no actions detected."""
     folder = tmp_path_factory.mktemp("split")
     truth = {"good": [(1.0, 2.0, "jump"), (4.0, 6.0, "run")],
              "odd/../<b>": [(1.0, 2.0, "jump"), (5.0, 6.0, "jump")],
@@ -39,19 +48,22 @@ def report(tmp_path_factory):
         for number, name in enumerate(truth)]
     result = evaluate_map(truth, found, class_names=CLASSES,
                           tiou_thresholds=(0.5, 0.75))
-    write_results(folder, result, found, {}, get_config())
+    report_results(folder, get_config(), result, found, BrokenVideos(),
+                   checkpoint="best", step=1)
     (folder / "thresholds.json").write_text(json.dumps(
         {"jump": {"score": 0.5}, "run": {"score": 0.5}}))
-    index = write_split_report(
-        folder, title="a run", scores=folder / "map.json", videos=videos,
-        videos_folder="", truth=truth, predictions=found,
-        class_names=CLASSES, thresholds=folder / "thresholds.json",
-        facts=["subset <testing>"])
-    return index, result
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        index = write_split_report(
+            folder, title="a run", scores=folder / "map.json", videos=videos,
+            videos_folder="", truth=truth, predictions=found,
+            class_names=CLASSES, thresholds=folder / "thresholds.json",
+            facts=["subset <testing>"])
+    return index, result, printed.getvalue()
 
 
 def test_every_video_is_linked_worst_first(report):
-    index, _ = report
+    index, _, _ = report
     text = index.read_text()
     rows = re.findall(r'<tr data-name="([^"]*)"><th scope="row">'
                       r'<a href="([^"]*)">.*?</a></th>(.*?)</tr>', text)
@@ -70,14 +82,21 @@ def test_every_video_is_linked_worst_first(report):
         "good", "odd/../<b>", "empty"}
 
 
-def test_the_dashboard_tells_the_scores(report):
-    index, result = report
+def test_the_page_of_the_worst_video_is_named(report):
+    _, _, printed = report
+    page, = re.findall(r"page of the worst video \(average mAP 25.0 %\): (.+)",
+                       printed)
+    assert read_video_page(Path(page)).title == "odd/../<b>"
+
+
+def test_the_dashboard_shows_the_scores(report):
+    index, result, _ = report
     text = index.read_text()
     assert f"{100 * result.average_map:.2f} %" in text
     assert "subset &lt;testing&gt;" in text and "<testing>" not in text
     titles = re.findall(r"<figcaption><h3>(.*?)</h3>", text)
-    assert titles[:2] == ["Kinds of predictions at tIoU 0.5, %",
-                          "What errors cost, points of average mAP"]
+    assert titles[:2] == ["Prediction categories at tIoU 0.5, %",
+                          "Cost of errors, points of average mAP"]
     assert len(titles) == 5
     folder = index.parent / "diagnosis"
     assert json.loads((folder / "diagnosis.json").read_text())
@@ -87,13 +106,16 @@ def test_the_dashboard_tells_the_scores(report):
 
 def test_of_many_videos_the_worst_and_the_best_have_pages():
     scores = [0.5, None, 0.9, 0.1, 0.7, 0.3]
-    ranked = [RankedVideo(f"v{index}", 1.0, 1, 1, score, 0, 0, None)
-              for index, score in enumerate(scores)]
-    assert _with_page(ranked, 3) == [3, 5, 2]
-    assert _with_page(ranked, 0) == [3, 5, 0, 4, 2, 1]
+    ranked = worst_first([
+        RankedVideo(f"v{index}", 1.0, 1, 1, score, 0, 0, None)
+        for index, score in enumerate(scores)])
+    assert [one.title for one in ranked] == ["v3", "v5", "v0", "v4", "v2",
+                                             "v1"]
+    assert _with_page(ranked, 3) == [0, 1, 4]
+    assert _with_page(ranked, 0) == [0, 1, 2, 3, 4, 5]
     # No more than there are with actions, none of them twice.
-    assert _with_page(ranked[:2], 1) == [0]
-    assert _with_page(ranked[1:4], 2) == [3 - 1, 2 - 1]
+    assert _with_page(ranked[4:], 1) == [0]
+    assert _with_page(ranked[3:], 2) == [0, 1]
 
 
 def test_actions_too_short_to_be_scored_are_no_classes_of_a_video():
@@ -102,5 +124,6 @@ def test_actions_too_short_to_be_scored_are_no_classes_of_a_video():
     ranked = _rank(video, [(0.0, 0.0005, "jump"), (1.0, 2.0, "run")],
                    [Detection(1.0, 2.0, "run", 0.7),
                     Detection(3.0, 4.0, "jump", 0.9)], CLASSES, (0.5,), {})
-    # The prediction of a class that the video has not is false, not lost.
-    assert (ranked.average_map, ranked.found, ranked.false) == (1.0, 1, 1)
+    # The prediction of a class without actions here is counted as false.
+    assert ranked.average_map == 1.0
+    assert (ranked.num_matched, ranked.num_false) == (1, 1)

@@ -1,4 +1,5 @@
-"""What annotations say of a video gives way to what its file says."""
+"""Videos and annotations are loaded; the length of a file decides which
+actions are outside."""
 
 import json
 import logging
@@ -15,7 +16,7 @@ from tests.data.tiny_set import make_tiny_set
 
 @pytest.fixture
 def config(tmp_path):
-    """training.0 lasts 1.6 s, training.1 1.64 s, ..."""
+    """Returns the config of a tiny set; training.0 has 1.6 s, .1 has 1.64 s."""
     folder = make_tiny_set(tmp_path)
     path = folder / "annotations.json"
     database = json.loads(path.read_text())["database"]
@@ -46,19 +47,19 @@ def _segments(video):
             for action in video.actions]
 
 
-def test_the_file_says_what_is_outside(config, tmp_path, caplog):
+def test_actions_outside_the_file_are_clipped(config, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     config.data.on_outside = "clip"
     data = load_data(config, tmp_path)
     assert [_segments(video) for video in data.train] == [
         [(0.2, 0.6), (1.0, 1.5)], [(0.2, 0.6), (1.0, 1.64)],
         [(0.2, 0.6), (1.5, 1.69)], [(0.2, 0.6)]]
-    said = [record.message for record in caplog.records]
+    logged = [record.message for record in caplog.records]
     assert any("training.0: the annotation says duration 0.8" in line
-               for line in said)
+               for line in logged)
     assert sum("training.1" in line and "dropped" in line
-               for line in said) == 1
-    assert "annotations: actions outside: 1 videos (training.1)" in said
+               for line in logged) == 1
+    assert "annotations: actions outside: 1 videos (training.1)" in logged
 
 
 def test_the_annotations_are_parsed_once(config, tmp_path, monkeypatch):
@@ -77,7 +78,7 @@ def test_the_annotations_are_parsed_once(config, tmp_path, monkeypatch):
         load_videos(config, tmp_path, [("cache_subsets", "nobody")])
 
 
-def test_or_the_run_stops_and_names_it(config, tmp_path):
+def test_actions_outside_the_file_stop_the_run(config, tmp_path):
     for config.data.on_broken_video in ("stop", "skip"):
         with pytest.raises(InputError, match=(
                 r"2 wrong entries:\n"
@@ -90,13 +91,13 @@ def test_or_the_run_stops_and_names_it(config, tmp_path):
         load_data(config, tmp_path)
 
 
-def test_or_actions_stay_outside_their_video(config, tmp_path):
+def test_actions_outside_the_file_are_kept(config, tmp_path):
     config.data.on_outside = "keep"
     data = load_data(config, tmp_path)
     assert _segments(data.train[1]) == [(0.2, 0.6), (9.0, 9.5), (1.0, 1.9)]
 
 
-def test_a_whole_video_of_frames_is_no_window(config):
+def test_a_whole_video_of_frames_is_refused_as_a_window(config):
     config.window.test_whole = True
     with pytest.raises(InputError, match="config.window.test_whole=True"):
         window_reader(config, None, {})

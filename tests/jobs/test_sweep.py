@@ -51,7 +51,7 @@ def test_a_variant_by_hand():
 @pytest.mark.parametrize("line", [
     "adapter.kind=none", ": adapter.kind=none", "one: adapter.kind",
     "one: adapter.kind = none"])
-def test_no_variant(line):
+def test_invalid_variants_are_refused(line):
     with pytest.raises(InputError, match=re.escape(repr(line))):
         parse_variant(line)
 
@@ -98,14 +98,14 @@ def test_seed_by_seed_and_nothing_twice(commands, tmp_path):
                 tmp_path, "")
 
 
-def test_a_failed_run_is_said_and_run_again(commands, tmp_path, capsys):
+def test_a_failed_run_is_reported_and_repeated(commands, tmp_path, capsys):
     variants = [parse_variant("good:"), parse_variant("bad: a.b=1")]
     commands.status["--config.a.b=1"] = 1
     folders = run_all(variants, (0,), [], tmp_path, "")
     assert folders == {"good": [tmp_path / "good/seed0"], "bad": []}
-    said = capsys.readouterr().out
-    assert "bad/seed0 failed with status 1: the last line" in said
-    assert str(tmp_path / "bad/seed0/console.txt") in said
+    output = capsys.readouterr().out
+    assert "bad/seed0 failed with status 1: the last line" in output
+    assert str(tmp_path / "bad/seed0/console.txt") in output
     commands.status.clear()
     assert run_all(variants, (0,), [], tmp_path, "")["bad"] == [
         tmp_path / "bad/seed0"]
@@ -201,7 +201,7 @@ def test_no_variants_are_an_error(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_sweep_of_real_runs(config, tmp_path, capsys):
-    """Two variants, one of which cannot run: its reason is said."""
+    """Two variants, one of which cannot run: its reason is output."""
     small = config.copy_and_resolve_references()
     small.adapter.kind = "none"
     small.head.num_levels = 1
@@ -210,10 +210,10 @@ def test_a_sweep_of_real_runs(config, tmp_path, capsys):
              "--test_subset=training", "--vary=head alone:",
              "--vary=no such: adapter.kind=nothing"]
     assert sweep.main(flags) == 1
-    said = capsys.readouterr().out
-    assert "no_such/seed1 failed with status 1: " in said
+    output = capsys.readouterr().out
+    assert "no_such/seed1 failed with status 1: " in output
     table = (tmp_path / "table.md").read_text()
-    assert table in said and table.count("| head alone | 1 |") == 1
+    assert table in output and table.count("| head alone | 1 |") == 1
     run = tmp_path / "head_alone/seed1"
     assert json.loads((run / "config.json").read_text())["seed"] == 1
     assert len(json.loads((run / "test/predictions.json").read_text())[

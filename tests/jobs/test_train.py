@@ -1,4 +1,4 @@
-"""Parts of a training run, without running one."""
+"""Parts of training that need no whole run."""
 
 import types
 
@@ -18,8 +18,8 @@ from tests.data.reading import feature_settings
 
 
 @pytest.mark.parametrize("lengths", [(16, 9, 16, 5), (16,)])
-def test_statistics_are_of_every_training_video(lengths, tmp_path):
-    """Of one video in batches of two as well."""
+def test_feature_statistics_cover_every_training_video(lengths, tmp_path):
+    """A set of one video in batches of two is covered as well."""
     rng = np.random.default_rng(0)
     features = [rng.normal((3, -1), (0.5, 4), (length, 2)).astype(np.float32)
                 for length in lengths]

@@ -30,7 +30,11 @@ SPEC = VideoMaeSpec(width=24, depth=4, heads=2, mlp_width=48, patch=8,
 
 @pytest.fixture(scope="module")
 def backbone():
-    return VideoMae(SPEC, rngs=nnx.Rngs(0))
+    model = VideoMae(SPEC, rngs=nnx.Rngs(0))
+    # Features of order one, for which the tolerances are meant.
+    model.blocks.attn.proj.kernel[...] *= 0.5
+    model.blocks.mlp.fc2.kernel[...] *= 0.5
+    return model
 
 
 def _frames(b=2, f=16):

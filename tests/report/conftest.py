@@ -1,4 +1,4 @@
-"""A short video, and a browser to look at pages with."""
+"""A short video, and a browser that opens pages."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-# Chromium without a screen, a sandbox (CI runs as root) or a word to the
+# Chromium without a screen, a sandbox (CI runs as root) or access to the
 # network.
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update",
@@ -26,8 +26,8 @@ def video(tmp_path_factory):
         stream.gop_size = 20
         for index in range(SECONDS * FPS):
             gray = 40 * (index // FPS)
-            picture = np.full((48, 64, 3), gray, np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            pixels = np.full((48, 64, 3), gray, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -56,16 +56,16 @@ def browser():
 
 @pytest.fixture
 def look(browser):
-    """look(path, width, scheme) opens a page from disk; what its console
-    says, or asks of the network, fails the test."""
-    pages, said = [], []
+    """look(path, width, scheme) opens a page from disk; console messages and
+    network requests fail the test."""
+    pages, messages = [], []
 
     def open_page(path, width=1400, scheme="light", fragment=""):
         page = browser.new_page(viewport={"width": width, "height": 900},
                                 color_scheme=scheme)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: messages.append(request.url)
                 if not request.url.startswith(("file:", "data:")) else None)
         page.goto(path.as_uri() + fragment)
         pages.append(page)
@@ -74,4 +74,4 @@ def look(browser):
     yield open_page
     for page in pages:
         page.close()
-    assert said == []
+    assert messages == []

@@ -1,38 +1,39 @@
 """The pages in a real browser: what is seen, clicked and typed."""
 
+import dataclasses
 import io
 
 import av
 import numpy as np
 import pytest
 
-from losa_jax.report.page import (
-    read_video_page,
-    write_folder_page,
-    write_video_page,
-)
-from losa_jax.report.training import write_training_page
+from losa_jax.detection.diagnosis import diagnose
+from losa_jax.detection.metrics import evaluate_map
+from losa_jax.detection.segments import Detection
+from losa_jax.report.dashboard import RankedVideo, write_split_dashboard
+from losa_jax.report.folder import write_folder_page
+from losa_jax.report.page import read_video_page, write_video_page
 from tests.report.conftest import FPS, SECONDS
 
 pytestmark = pytest.mark.browser
 
 EVIL = "<script>alert(1)</script><!--"
-FOUND = [
-    {"segment": [1.25, 2.5], "label": EVIL, "score": 0.9},
+DETECTIONS = [
+    Detection(1.25, 2.5, EVIL, 0.9),
     # No browser's clock can hold this start.
-    {"segment": [3.4999999876, 4.75], "label": "wave", "score": 0.6},
-    {"segment": [3.0, 4.0], "label": "wave", "score": 0.2},
-    {"segment": [0.5, 1.0], "label": EVIL, "score": 0.05},
+    Detection(3.4999999876, 4.75, "wave", 0.6),
+    Detection(3.0, 4.0, "wave", 0.2),
+    Detection(0.5, 1.0, EVIL, 0.05),
 ]
-TRUTH = [{"segment": [1.3, 2.5], "label": EVIL},
-         {"segment": [5.0, 5.5], "label": "wave"}]
+ROWS = [one[:4] for one in DETECTIONS]
+TRUTH = [(1.3, 2.5, EVIL), (5.0, 5.5, "wave")]
 
 
 @pytest.fixture(scope="module")
 def page(video, tmp_path_factory):
     path = tmp_path_factory.mktemp("pages") / "deep" / "page.html"
     write_video_page(path, video, title=f"{video.name} {EVIL}",
-                     duration_seconds=SECONDS, fps=FPS, predictions=FOUND,
+                     duration_seconds=SECONDS, fps=FPS, predictions=ROWS,
                      ground_truth=TRUTH)
     return path
 
@@ -62,7 +63,7 @@ def test_a_segment_seeks_the_player_to_its_start(look, page):
     assert segments.count() == 4
     view.get_by_label("wave, 0:03.5 to 0:04.8, score 0.60, false").first.click()
     assert _time(view) == pytest.approx(3.5, abs=1e-3)
-    # What plays then is said and lit: the chosen one and the weaker one.
+    # Both segments at this time are named and highlighted.
     assert view.locator("#now li").all_inner_texts() == [
         "wave\n.60", "wave\n.20"]
     assert view.locator(".segment.playing").count() == 2
@@ -139,14 +140,14 @@ def test_a_link_to_a_moment_opens_there(look, page):
     assert _time(view) == pytest.approx(4.5, abs=1e-3)
 
 
-def test_for_a_screen_reader(look, page):
+def test_the_page_works_with_a_screen_reader(look, page):
     view = look(page)
     tree = view.locator("body").aria_snapshot()
     for line in ('region "Player"', 'region "Timeline"',
                  'slider "Playing position"', 'list "Classes"',
                  'slider "Score from', 'main', 'banner'):
         assert line in tree, f"{line}\n{tree}"
-    # No control without a name, no picture without a word or its absence.
+    # Every control has a name, and every image an alternative text.
     unnamed = view.evaluate("""[...document.querySelectorAll(
         "button, input, video, [role=slider]")].filter((one) =>
         !(one.ariaLabel || one.innerText || one.textContent ||
@@ -155,12 +156,12 @@ def test_for_a_screen_reader(look, page):
     assert view.locator("img:not([alt])").count() == 0
 
 
-def test_a_video_that_cannot_be_played_is_said(video, browser, tmp_path):
+def test_a_video_that_cannot_be_played_is_reported(video, browser, tmp_path):
     broken = tmp_path / "odd.mp4"
     broken.write_bytes(b"no video at all" * 100)
     path = tmp_path / "page.html"
     write_video_page(path, broken, title="odd", duration_seconds=SECONDS,
-                     fps=FPS, predictions=FOUND, thumbnails=False)
+                     fps=FPS, predictions=ROWS)
     view = browser.new_page()
     view.goto(path.as_uri())
     failure = view.locator("#failure")
@@ -174,16 +175,6 @@ def test_a_video_that_cannot_be_played_is_said(video, browser, tmp_path):
     view.close()
 
 
-def test_a_page_with_the_video_inside_stands_alone(
-        look, video, tmp_path):
-    path = tmp_path / "alone.html"
-    write_video_page(path, video, title="alone", duration_seconds=SECONDS,
-                     fps=FPS, predictions=FOUND, embed_video=True)
-    view = look(path)
-    _ready(view)
-    assert view.evaluate("document.getElementById('video').videoWidth") == 64
-
-
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_and_follow_the_scheme(look, page, tmp_path, width,
@@ -191,18 +182,35 @@ def test_pages_fit_and_follow_the_scheme(look, page, tmp_path, width,
     folder = tmp_path / "index.html"
     write_folder_page(folder, [read_video_page(page)], title=EVIL,
                       broken={"cut.mp4": f"is cut {EVIL}"})
-    with (tmp_path / "metrics.jsonl").open("w") as file:
-        for step in range(1, 40):
-            file.write(f'{{"step": {step}, "loss": {1 / step}, '
-                       f'"gate/short/block_{step % 2}": 0.5}}\n')
-    for path in (page, folder, write_training_page(tmp_path)):
+    for path in (page, folder, _dashboard(tmp_path, page)):
         view = look(path, width, scheme)
-        # The picture is really drawn, in the scheme that was asked for.
+        # The page is drawn in the requested color scheme.
         pixels = _pixels(view.screenshot(full_page=True))
-        assert pixels.shape[1] == width  # nothing hangs over the edge
+        assert pixels.shape[1] == width  # nothing is wider than the page
         corner = pixels[2, 2].mean()
         assert corner > 230 if scheme == "light" else corner < 30
         assert pixels.std() > 5
+
+
+def _dashboard(tmp_path, page):
+    """A dashboard with four videos, two of them with long names."""
+    truth = {"v": [(1.25, 2.5, EVIL), (5.0, 5.5, "wave")]}
+    detections = {"v": DETECTIONS}
+    classes = (EVIL, "wave")
+    scores = {**dataclasses.asdict(evaluate_map(
+        truth, detections, class_names=classes, tiou_thresholds=(0.3, 0.5))),
+        "average_precision": [[1.0, 0.5], [None, None]]}
+    path = tmp_path / "dashboard.html"
+    write_split_dashboard(
+        path, title=EVIL, scores=scores, facts=["subset testing"],
+        diagnosis=dataclasses.asdict(diagnose(
+            truth, detections, class_names=classes, tiou_thresholds=(0.5,),
+            durations={"v": SECONDS})),
+        diagnosis_folder=tmp_path / "diagnosis",
+        videos=[RankedVideo(f"video {'x' * 40 * (index % 2)}", SECONDS, 2, 4,
+                            share, 1, 1, read_video_page(page))
+                for index, share in enumerate((0.1, 0.5, 0.9, None))])
+    return path
 
 
 def _pixels(png):
@@ -216,8 +224,7 @@ def test_hundreds_of_detections_over_half_an_hour(look, tmp_path):
     path = tmp_path / "long.html"
     write_video_page(path, None, title="long", duration_seconds=1800, fps=25,
                      predictions=[
-                         {"segment": [start, start + 4], "score": score,
-                          "label": f"class {number}"}
+                         (start, start + 4, f"class {number}", score)
                          for start, score, number in zip(
                              starts, rng.uniform(size=1500),
                              rng.integers(0, 20, 1500), strict=True)])

@@ -11,13 +11,9 @@ import numpy as np
 import pytest
 
 from losa_jax.errors import InputError
-from losa_jax.report.document import clock, make_document, script_json
-from losa_jax.report.page import (
-    link,
-    read_video_page,
-    write_folder_page,
-    write_video_page,
-)
+from losa_jax.report.document import clock, script_json, write_page
+from losa_jax.report.folder import write_folder_page
+from losa_jax.report.page import link, read_video_page, write_video_page
 from losa_jax.report.thumbnails import read_thumbnails
 from tests.report.conftest import FPS, SECONDS
 
@@ -44,17 +40,16 @@ class _Scripts(HTMLParser):
 
 def _gray(uri):
     content = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
-    with av.open(io.BytesIO(content)) as picture:
-        pixels = next(picture.decode(video=0)).to_ndarray(format="gray")
+    with av.open(io.BytesIO(content)) as image:
+        pixels = next(image.decode(video=0)).to_ndarray(format="gray")
     return pixels.mean(), pixels.shape
 
 
-def test_labels_cannot_leave_their_place(tmp_path):
+def test_labels_cannot_inject_html(tmp_path):
     path = tmp_path / "page.html"
     write_video_page(path, None, title=EVIL, duration_seconds=5, fps=25,
-                     predictions=[{"segment": [1, 2], "label": EVIL,
-                                   "score": 0.5}],
-                     ground_truth=[{"segment": [1, 2], "label": EVIL}])
+                     predictions=[(1, 2, EVIL, 0.5)],
+                     ground_truth=[(1, 2, EVIL)])
     page = _Scripts(path.read_text())
     assert len(page.scripts) == 2
     assert json.loads(page.scripts[0])["labels"] == [EVIL]
@@ -79,23 +74,22 @@ def test_every_page_is_one_file(tmp_path):
     write_folder_page(tmp_path / "index.html", [], title="none")
     text = (tmp_path / "index.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", text)
-    assert "$" not in make_document(
-        "folder.html", title="t", styles=(), scripts=(),
-        content={"facts": "", "cards": "", "broken": ""})
+    write_page(tmp_path / "plain.html", "folder.html", title="t", facts=(),
+               styles=(), scripts=(), content={"parts": ""})
+    assert "$" not in (tmp_path / "plain.html").read_text()
 
 
-def test_what_was_written_is_read_again(video, tmp_path):
+def test_a_written_page_is_read_again(video, tmp_path):
     path = tmp_path / "page.html"
     write_video_page(
         path, video, title="one", duration_seconds=SECONDS, fps=FPS,
-        predictions=[{"segment": [4.0, 5.0], "label": "b", "score": 0.9},
-                     {"segment": [1.0, 2.0], "label": "a", "score": 0.3}],
+        predictions=[(4.0, 5.0, "b", 0.9), (1.0, 2.0, "a", 0.3)],
         ground_truth=[])
     page = read_video_page(path)
     assert page.title == "one" and page.duration_seconds == SECONDS
     assert page.labels == ("a", "b") and page.num_actions == 0
     assert page.segments == ((1.0, 2.0, 0, 0.3), (4.0, 5.0, 1, 0.9))
-    # The picture is that of the best detection's middle.
+    # The poster is the frame of the best detection's middle.
     gray, shape = _gray(page.poster)
     assert gray == pytest.approx(40 * 4, abs=4) and shape == (48, 64)
     (tmp_path / "other.html").write_text("<p>")
@@ -103,13 +97,12 @@ def test_what_was_written_is_read_again(video, tmp_path):
         read_video_page(tmp_path / "other.html")
 
 
-def test_what_is_below_its_threshold_does_not_count(tmp_path):
+def test_detections_below_their_threshold_are_not_counted(tmp_path):
     path = tmp_path / "page.html"
     write_video_page(
         path, None, title="one", duration_seconds=SECONDS, fps=FPS,
-        predictions=[{"segment": [4.0, 5.0], "label": "b", "score": 0.9},
-                     {"segment": [1.0, 2.0], "label": "a", "score": 0.3},
-                     {"segment": [1.0, 2.0], "label": "b", "score": 0.3}],
+        predictions=[(4.0, 5.0, "b", 0.9), (1.0, 2.0, "a", 0.3),
+                     (1.0, 2.0, "b", 0.3)],
         thresholds={"a": 0.3, "b": 0.5})
     assert "<li>2 detections and 1 weaker</li>" in path.read_text()
     page = read_video_page(path)
@@ -131,37 +124,16 @@ def test_thumbnails_show_their_moments(video, tmp_path):
     assert read_thumbnails(tmp_path / "missing.mp4", [0.0]) == [""]
 
 
-def test_pictures_are_few_and_go_to_the_best(video, tmp_path):
+def test_the_best_detections_get_the_thumbnails(video, tmp_path):
     path = tmp_path / "page.html"
     write_video_page(
         path, video, title="one", duration_seconds=SECONDS, fps=FPS,
-        predictions=[{"segment": [start, start + 1], "label": "a",
-                      "score": 0.1 + 0.1 * start} for start in range(5)],
+        predictions=[(start, start + 1, "a", 0.1 + 0.1 * start)
+                     for start in range(5)],
         max_thumbnails=2)
     data = json.loads(_Scripts(path.read_text()).scripts[0])
-    assert len(data["pictures"]) == 2
+    assert len(data["images"]) == 2
     assert [row[4] for row in data["predictions"]] == [-1, -1, -1, 0, 1]
-
-
-@pytest.mark.parametrize("wrong, said", [
-    ({"segment": [1, 2], "label": "a"}, "prediction 0: has no .*score"),
-    ({"segment": [1], "label": "a", "score": 1}, "prediction 0: has no"),
-    ({"segment": [1, float("nan")], "label": "a", "score": 1}, "not finite"),
-    ({"segment": [2, 1], "label": "a", "score": 1}, "ends before it starts"),
-])
-def test_what_is_no_detection_is_named(wrong, said, tmp_path):
-    with pytest.raises(InputError, match=said):
-        write_video_page(tmp_path / "page.html", None, title="x",
-                         duration_seconds=5, fps=25, predictions=[wrong])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_large_video_is_not_embedded(video, tmp_path, monkeypatch):
-    monkeypatch.setattr("losa_jax.report.page.MAX_EMBEDDED_MIB", 0)
-    with pytest.raises(InputError, match="leave the video beside"):
-        write_video_page(tmp_path / "page.html", video, title="x",
-                         duration_seconds=5, fps=25, predictions=[],
-                         embed_video=True)
 
 
 def test_addresses_are_relative_and_escaped(tmp_path):

@@ -1,4 +1,4 @@
-"""The folder of compiled programs: its path, and that it is filled."""
+"""The compilation cache has the right folder and is used."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_programs_are_stored_in_the_folder(tmp_path, named):
     assert [path for path in root.rglob("*") if path.is_file()]
 
 
-def test_it_can_be_switched_off(tmp_path):
+def test_the_cache_can_be_switched_off(tmp_path):
     output, _ = _run(HOME=str(tmp_path), LOSA_COMPILE_CACHE="off")
     assert output == "None" and not list(tmp_path.iterdir())
 

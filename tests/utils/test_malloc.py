@@ -1,4 +1,4 @@
-"""Freed memory is reused without page faults, unless that is off."""
+"""Freed memory is reused without page faults, unless it is switched off."""
 
 import os
 import platform
@@ -40,7 +40,7 @@ _PAGES = 10 * 40 * 2**20 // os.sysconf("SC_PAGE_SIZE")
                     reason="another C library than glibc")
 @pytest.mark.parametrize("switch", (
     {}, {"LOSA_KEEP_FREED_MEMORY": "off"}, {"MALLOC_ARENA_MAX": "4"}))
-def test_page_faults_of_large_arrays(switch):
+def test_large_arrays_cause_no_page_faults(switch):
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith(("LOSA_", "MALLOC_", "GLIBC_"))}
     accepted, main, thread = subprocess.run(

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(params=["checkout", "installed"])
 def package(request, tmp_path):
-    """The folder to import from, laid out as a checkout or as a wheel."""
+    """Returns the folder to import from, a checkout or an installed wheel."""
     if request.param == "checkout":
         return ROOT
     site = tmp_path / "site"
@@ -28,7 +28,7 @@ def package(request, tmp_path):
 
 @pytest.fixture
 def run(package, tmp_path):
-    """The main command from another folder."""
+    """Returns a function that runs the main command from another folder."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
 
@@ -46,14 +46,14 @@ def run(package, tmp_path):
 WRONG = "--config.adapter.knd=losa"
 
 
-def test_recipe_of_the_package(run):
+def test_a_recipe_of_the_package_is_found(run):
     done = run("--config=configs/thumos.py:xl")
     assert "the variants are g1536" in done.stderr
     done = run("--config", "configs/quick.py:ablation", WRONG)
     assert done.returncode == 1 and 'Did you mean "kind"' in done.stderr
 
 
-def test_own_recipe_starts_from_the_package(run):
+def test_an_own_recipe_imports_the_package_configs(run):
     (run.folder / "configs").mkdir()
     (run.folder / "configs/thumos.py").write_text(
         "from configs import common\n"
@@ -64,10 +64,28 @@ def test_own_recipe_starts_from_the_package(run):
     assert done.stderr == "error: --config: mine, losa\n"
 
 
-def test_help_is_about_the_product(run):
+def test_help_shows_only_flags_of_this_package(run):
     done = run("--help")
     assert done.returncode == 0 and not done.stderr
     for word in ("--config=", "--mode", "check_data", "configs/thumos.py"):
         assert word in done.stdout
     assert "absl" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) < 80 + len(str(run.folder))
+
+
+def test_the_quick_start_has_its_backbone(package, run):
+    code = ("from losa_jax.utils import recipes\n"
+            "recipes.make_importable()\n"
+            "from configs import quick\n"
+            "print(quick.get_config().backbone.checkpoint)")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=run.folder, text=True, check=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(package)})
+    folder = Path(done.stdout.strip())
+    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert set(files) == {"README.md", "backbone.json",
+                          "backbone.safetensors"}
+    assert sum(files.values()) <= 2_000_000
+    card = (folder / "README.md").read_text()
+    for word in ("Data", "Script", "seed 0", "Accuracy", "License"):
+        assert word in card

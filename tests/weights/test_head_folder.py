@@ -124,15 +124,20 @@ def test_raw_outputs_of_the_trident(case):
     if not isinstance(case.spec, TriDetSpec):
         pytest.skip("ActionFormer has no boundary heads")
     x, valid, *_ = _batch(case)
-    levels = jax.jit(lambda tree, x, valid: case.template.bind(tree).levels(
-        x, valid))(case.tree, x, valid)
-    for i, level in enumerate(levels):
-        for name, got in (
-                ("out_cls_logits", level.class_logits),
-                ("out_offsets", level.offsets),
-                ("out_start_logits", np.swapaxes(level.start_logits, 1, 2)),
-                ("out_end_logits", np.swapaxes(level.end_logits, 1, 2))):
-            _close(got, case.data[f"train/{name}/{i}"], ACTIVATIONS)
+
+    @jax.jit
+    def raw_outputs(tree, x, valid):
+        head = case.template.bind(tree)
+        levels, logits, offsets = head.raw_outputs(x, valid)
+        return logits, offsets, *(
+            [jnp.swapaxes(level, 1, 2) for level in boundary]
+            for boundary in head.boundary_logits(levels))
+
+    for name, levels in zip(("cls_logits", "offsets", "start_logits",
+                             "end_logits"),
+                            raw_outputs(case.tree, x, valid), strict=True):
+        for i, got in enumerate(levels):
+            _close(got, case.data[f"train/out_{name}/{i}"], ACTIVATIONS)
 
 
 def test_a_training_step(case):

@@ -1,7 +1,4 @@
-"""The index of a data set of `losa_jax.data.build`.
-
-TFDS stores it as metadata.json beside the records, so that annotations and
-probed facts can be read without reading a video.
+"""The index of a data set of `losa_jax.data.build`, metadata.json.
 
     {"format_version": 1, "embedded": true, "class_names": [...],
      "left_out": {video id: reason},
@@ -26,41 +23,31 @@ def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
                infos: Mapping[str, VideoInfo], broken: Sequence[BrokenVideo],
                class_names: Sequence[str], *, embedded: bool
                ) -> dict[str, Any]:
-    """Returns the index of the videos that `infos` has.
-
-    Args:
-      class_names: in the order of label_id.
-      embedded: whether the records hold the files, or their paths.
-    """
-    videos = {
-        split: [_entry(video, infos[video.video_id], class_names, embedded)
-                for video in chosen if video.video_id in infos]
-        for split, chosen in splits.items()}
+    """Returns the index of the videos that `infos` has; `embedded` tells
+    whether the records hold the files, or their paths."""
+    videos: dict[str, list[dict]] = {}
+    for split, chosen in splits.items():
+        for video in (one for one in chosen if one.video_id in infos):
+            probed = dataclasses.asdict(infos[video.video_id])
+            path = Path(probed.pop("path"))
+            videos.setdefault(split, []).append({
+                "video_id": video.video_id,
+                "file": path.name if embedded else str(path.absolute()),
+                "bytes": path.stat().st_size,
+                "probed": probed,
+                "annotated": {
+                    "subset": video.subset,
+                    "duration": video.duration_seconds,
+                    "fps": video.fps,
+                    "annotations": [
+                        {"label": action.label,
+                         "label_id": class_names.index(action.label),
+                         "segment": list(action[:2])}
+                        for action in video.actions]}})
     return {"format_version": FORMAT_VERSION, "embedded": embedded,
             "class_names": list(class_names),
             "left_out": {one.video_id: one.reason for one in broken},
-            "videos": {split: entries for split, entries in videos.items()
-                       if entries}}
-
-
-def _entry(video: AnnotatedVideo, info: VideoInfo,
-           class_names: Sequence[str], embedded: bool) -> dict[str, Any]:
-    probed = dataclasses.asdict(info)
-    path = Path(probed.pop("path"))
-    return {
-        "video_id": video.video_id,
-        "file": path.name if embedded else str(path.absolute()),
-        "bytes": path.stat().st_size,
-        "probed": probed,
-        "annotated": {
-            "subset": video.subset,
-            "duration": video.duration_seconds,
-            "fps": video.fps,
-            "annotations": [
-                {"label": action.label,
-                 "label_id": class_names.index(action.label),
-                 "segment": [action.start_seconds, action.end_seconds]}
-                for action in video.actions]}}
+            "videos": videos}
 
 
 def data_sets(folder: Path) -> list[Path]:
@@ -88,11 +75,11 @@ def read_index(data_set: Path) -> dict[str, Any]:
     path = data_set / INDEX_FILE
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): not a data set "
+        version = index["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error!r}): not a data set "
                          "of `python -m losa_jax.data.build`") from error
-    if not isinstance(index, dict) or (
-            index.get("format_version") != FORMAT_VERSION):
+    if version != FORMAT_VERSION:
         raise InputError(f"{path}: not the index of a data set of this "
                          "version: build the data set again")
     return index

@@ -11,12 +11,11 @@ Each reader returns the "database" object of the ActivityNet layout:
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
     TFDS          the folder that `losa_jax.data.build` wrote
 
-Two files are separated by a comma. A new layout is a reader here and a branch
-of `read_database`.
+Two files are separated by a comma.
 """
 
+import contextlib
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -28,19 +27,15 @@ from losa_jax.errors import InputError
 
 # Some files have this before ActivityNet's video ids.
 YOUTUBE_PREFIX = "v_"
-AMBIGUOUS = "Ambiguous"
 
 
 def read_database(paths: str | Path) -> dict[str, Any]:
-    """Reads a file, two files separated by a comma, or a folder.
-
-    Raises:
-      InputError: missing, or in none of the layouts.
-    """
+    """Reads a file, two files separated by a comma, or a folder; InputError
+    if it is missing or in none of the layouts."""
     first, _, second = str(paths).partition(",")
     path, info = Path(first), Path(second) if second else None
-    for one in (path, info):
-        if one is not None and not one.exists():
+    for one in filter(None, (path, info)):
+        if not one.exists():
             raise InputError(f"{one}: no such annotation file: check the "
                              "path, which is relative to the current folder")
     if path.is_dir():
@@ -57,10 +52,14 @@ def read_database(paths: str | Path) -> dict[str, Any]:
         if isinstance(content.get("database"), dict):
             return content["database"]
         if content and all(
-                isinstance(entry, dict) and "annotations" in entry
-                and "subset" in entry for entry in content.values()):
-            return {video_id: _with_fps(entry)
-                    for video_id, entry in content.items()}
+                isinstance(entry, dict) and entry.keys() >= {
+                    "annotations", "subset"} for entry in content.values()):
+            for entry in content.values():  # THUMOS files may have frames
+                with contextlib.suppress(KeyError, TypeError,
+                                         ZeroDivisionError):
+                    entry.setdefault("fps",
+                                     entry["frames"] / entry["duration"])
+            return content
     raise InputError(
         f"{path}: has no object \"database\" of videos; the format is in "
         "README, \"Your own videos\". BMN's file needs its table too: "
@@ -68,11 +67,8 @@ def read_database(paths: str | Path) -> dict[str, Any]:
 
 
 def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
-    """Reads ambiguous segments of THUMOS-14 in seconds, by video.
-
-    Raises:
-      InputError: missing, or a line that is not `video start end`.
-    """
+    """Reads ambiguous segments of THUMOS-14 in seconds, by video; InputError
+    for a missing file or a line that is not `video start end`."""
     segments: dict[str, list[tuple[float, float]]] = {}
     for video_id, start, end in _read_segments(Path(path)):
         segments.setdefault(video_id, []).append((start, end))
@@ -83,12 +79,9 @@ def read_text(path: Path) -> str:
     """Reads UTF-8, or raises InputError."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file ({error}): save it as "
-                         "UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})"
-                         ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): check the path, "
+                         "and that it is UTF-8 text") from error
 
 
 def read_json(path: Path) -> Any:
@@ -101,35 +94,23 @@ def read_json(path: Path) -> Any:
                          ) from error
 
 
-def _with_fps(entry: dict[str, Any]) -> dict[str, Any]:
-    """Adds the rate of THUMOS files that have `frames` instead."""
-    try:
-        return {"fps": entry["frames"] / entry["duration"], **entry}
-    except (KeyError, TypeError, ZeroDivisionError):
-        return entry
-
-
 def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
                 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file, row" and the columns of each row."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    except csv.Error as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    rows = csv.DictReader(read_text(path).splitlines())
     columns = text + numbers
-    missing = [name for name in columns if not rows or name not in rows[0]]
+    missing = [name for name in columns if name not in (rows.fieldnames or ())]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it needs "
                          f"{', '.join(columns)}")
     for number, row in enumerate(rows, 2):
         where = f"{path}, row {number}"
         try:
-            values = {name: float(row[name]) for name in numbers}
+            yield where, row | {name: float(row[name]) for name in numbers}
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: " + ", ".join(
                 f"{name}={row[name]!r}" for name in numbers)
                 + ": numbers are needed") from error
-        yield where, row | values
 
 
 def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
@@ -140,8 +121,8 @@ def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
         name = row["video"]
         entry = content.get(name) if isinstance(content, dict) else None
         if not isinstance(entry, dict):
-            raise InputError(f"{where}: {name} is not among the annotations: "
-                             "give the two files of one data set")
+            raise InputError(f"{where}: {name} has no annotations: give the "
+                             "two files of one data set")
         database[name.removeprefix(YOUTUBE_PREFIX)] = {
             "subset": row["subset"],
             "duration": entry.get("duration_second", row["seconds"]),
@@ -159,8 +140,7 @@ def _read_afsd(path: Path, info: Path | None) -> dict[str, Any]:
     database: dict[str, Any] = {}
     for where, row in _read_table(info, ("video",), ("fps", "count")):
         if row["fps"] <= 0:
-            raise InputError(f"{where}: fps={row['fps']:g}: give the frames a "
-                             "second")
+            raise InputError(f"{where}: fps={row['fps']:g} is not positive")
         database[row["video"]] = {
             "subset": subset, "fps": row["fps"],
             "duration": row["count"] / row["fps"], "annotations": []}
@@ -181,13 +161,13 @@ def _read_thumos_folder(folder: Path) -> dict[str, Any]:
         if match is None:
             continue
         label, subset = match.groups()
-        for video_id, start, end in _read_segments(path):
+        for video_id, *segment in _read_segments(path):
             entry = database.setdefault(video_id, {
                 "subset": "validation" if subset == "val" else "test",
                 "annotations": []})
-            if label != AMBIGUOUS:
+            if label != "Ambiguous":
                 entry["annotations"].append(
-                    {"label": label, "segment": [start, end]})
+                    {"label": label, "segment": segment})
     if not database:
         raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
                          "in it: give the folder of THUMOS' annotations")
@@ -197,11 +177,10 @@ def _read_thumos_folder(folder: Path) -> dict[str, Any]:
 def _read_segments(path: Path) -> list[tuple[str, float, float]]:
     segments = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
         try:
-            video_id, start, end = line.split()
-            segments.append((video_id, float(start), float(end)))
+            if line.strip():
+                video_id, start, end = line.split()
+                segments.append((video_id, float(start), float(end)))
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {line!r} is not `video "
                              "start end`") from error

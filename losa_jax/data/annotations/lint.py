@@ -1,35 +1,25 @@
-"""Faults in annotations, by category, and what is done about them.
-
-    actions outside      reach outside their video (`outside.is_outside`):
-                         data.on_outside says whether a run stops or cuts
-                         them; scoring keeps them, as other tools do
-    empty actions        last no time: data.on_outside=clip drops them
-    shorter than a frame kept, although no detection can match them
-    given twice          one label, both ends within a millisecond: kept for
-                         training, scored once
-    nearly given twice   one label, tIoU of 0.9 and more: kept, scored twice
-    under two labels     one segment, two labels (each CliffDiving of
-                         THUMOS-14 is a Diving too): trained and scored
-    wrong duration       a THUMOS-14 file that assumes 30 frames a second for
-                         every video: corrected (`thumos_facts.SLOW_VIDEOS`)
-"""
+"""Faults in annotations, by category, and what is done about them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from losa_jax.data.annotations.outside import is_outside
 from losa_jax.data.records import Action, AnnotatedVideo
+from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
+# A run stops or cuts these (data.on_outside); scoring keeps them.
 OUTSIDE = "actions outside"
-EMPTY = "empty actions"
-SHORT = "actions shorter than a frame"
+EMPTY = "empty actions"  # dropped by data.on_outside=clip
+SHORT = "actions shorter than a frame"  # kept; no detection can match them
+# One label, both ends within a millisecond: kept for training, scored once.
 TWICE = "actions given twice"
-NEARLY_TWICE = "actions nearly given twice"
-TWO_LABELS = "actions under two labels"
-WRONG_DURATION = "a wrong duration that is known"
+NEARLY_TWICE = "actions nearly given twice"  # scored twice
 NEARLY_IOU = 0.9
+# One segment (each CliffDiving of THUMOS-14 is a Diving too): scored twice.
+TWO_LABELS = "actions under two labels"
+WRONG_DURATION = "a wrong duration that is known"  # corrected while reading
 
 
 class Fault(NamedTuple):
@@ -42,12 +32,8 @@ class Fault(NamedTuple):
 
 def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 ) -> list[Fault]:
-    """Returns the faults in a video's annotations, one a category.
-
-    Args:
-      video: with the segments as the file has them.
-      duration_seconds: of the video's file; None: the annotated duration.
-    """
+    """Returns the faults in a video's annotations as read, one a category;
+    `duration_seconds` is of its file, None: the annotated duration."""
     end = duration_seconds or video.duration_seconds
     frame_seconds = 1 / (video.fps or 25.0)
     details: dict[str, list[str]] = defaultdict(list)
@@ -61,40 +47,27 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
             details[SHORT].append(_show(action))
         if end is not None and is_outside(action, end):
             details[OUTSIDE].append(f"{_show(action)} of {end:.2f} s")
-    for one, other in _overlapping(video.actions):
-        same = max(abs(one.start_seconds - other.start_seconds),
-                   abs(one.end_seconds - other.end_seconds)
-                   ) <= SAME_ACTION_SECONDS
-        if one.label != other.label:
-            if same:
+    running: list[Action] = []  # those that overlap the next one
+    for other in sorted(video.actions):
+        running = [one for one in running if one.end_seconds
+                   >= other.start_seconds - SAME_ACTION_SECONDS]
+        for one in running:
+            same = max(abs(one.start_seconds - other.start_seconds),
+                       abs(one.end_seconds - other.end_seconds)
+                       ) <= SAME_ACTION_SECONDS
+            if same and one.label != other.label:
                 pair = " and ".join(sorted((one.label, other.label)))
                 details[TWO_LABELS].append(pair)
-        elif same:
-            details[TWICE].append(_show(one))
-        elif _iou(one, other) >= NEARLY_IOU:
-            details[NEARLY_TWICE].append(f"{_show(one)} and {_show(other)}")
-    return [Fault(video.video_id, category, _join(category, entries))
+            elif same:
+                details[TWICE].append(_show(one))
+            elif one.label == other.label and iou_of_times(
+                    one.start_seconds, one.end_seconds, other.start_seconds,
+                    other.end_seconds) >= NEARLY_IOU:
+                details[NEARLY_TWICE].append(
+                    f"{_show(one)} and {_show(other)}")
+        running.append(other)
+    return [Fault(video.video_id, category, _joined(category, entries))
             for category, entries in details.items()]
-
-
-def _overlapping(actions: Iterable[Action]
-                 ) -> Iterator[tuple[Action, Action]]:
-    """Yields pairs that overlap, or start and end together."""
-    running: list[Action] = []
-    for action in sorted(actions):
-        running = [one for one in running if one.end_seconds
-                   >= action.start_seconds - SAME_ACTION_SECONDS]
-        for one in running:
-            yield one, action
-        running.append(action)
-
-
-def _iou(one: Action, other: Action) -> float:
-    shared = (min(one.end_seconds, other.end_seconds)
-              - max(one.start_seconds, other.start_seconds))
-    both = (max(one.end_seconds, other.end_seconds)
-            - min(one.start_seconds, other.start_seconds))
-    return max(0.0, shared) / both if both > 0 else 0.0
 
 
 def _show(action: Action) -> str:
@@ -102,7 +75,7 @@ def _show(action: Action) -> str:
             f"{action.end_seconds:g}]")
 
 
-def _join(category: str, entries: list[str]) -> str:
+def _joined(category: str, entries: list[str]) -> str:
     if category == TWO_LABELS:
         return ", ".join(f"{count} x {pair}"
                          for pair, count in Counter(entries).items())

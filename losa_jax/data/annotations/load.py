@@ -1,10 +1,6 @@
-"""Reads and checks annotations, from the database that `formats` returns:
+"""Reads and checks annotations, from the database that `formats` returns.
 
-    {"video_1": {"subset": "training", "duration": 25.1, "fps": 25.0,
-                 "annotations": [{"label": "jump", "segment": [3.2, 4.8]}]}}
-
-Times are seconds; `duration`, `fps` and an annotation's `label_id` may be
-absent.
+`duration`, `fps` and an annotation's `label_id` may be absent.
 """
 
 import difflib
@@ -18,24 +14,16 @@ from typing import Any
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.formats import read_database, read_text
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
 
-MAX_REPORTED = 20
 # Durations that agree within this share are the same.
 _SAME_DURATION = 0.01
 
 
 def load_class_names(path: str | Path) -> tuple[str, ...]:
-    """Reads class names, one a line, in label order.
-
-    Raises:
-      InputError: missing, empty, or a name twice.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of class names: check the "
-                         "path")
-    lines = map(str.strip, read_text(path).splitlines())
+    """Reads class names, one a line, in label order; InputError for a missing
+    or empty file, or a name twice."""
+    lines = map(str.strip, read_text(Path(path)).splitlines())
     names = tuple(filter(None, lines))
     if not names or len(set(names)) < len(names):
         raise InputError(f"{path}: needs different class names, one a line; "
@@ -47,15 +35,9 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
 def load_annotations(path: str | Path,
                      class_names: Sequence[str] | None = None
                      ) -> Annotations:
-    """Reads and checks annotations; see `outside` for what it leaves.
-
-    Args:
-      path: a file, or files, in one of the layouts of `formats`.
-      class_names: the classes in label order; None: the file's own.
-
-    Raises:
-      InputError: names every wrong entry.
-    """
+    """Reads and checks annotations in one of the layouts of `formats`, with
+    the classes in label order (None: the file's own). InputError names every
+    wrong entry."""
     path = Path(path)
     problems: list[str] = []
     videos: dict[str, AnnotatedVideo] = {}
@@ -79,40 +61,37 @@ def load_annotations(path: str | Path,
 def wrong_entries(path: Path, problems: Sequence[str],
                   remedy: str = "Correct the file") -> InputError:
     """Returns the error that lists the problems of a file, one a line."""
-    more = len(problems) - MAX_REPORTED
-    return InputError("\n  ".join(
-        [f"{path}: {len(problems)} wrong entries:", *problems[:MAX_REPORTED],
-         *([f"and {more} more"] if more > 0 else [])]) + f"\n{remedy}")
+    return InputError(f"{path}: {len(problems)} wrong entries:"
+                      f"{listed(problems)}\n{remedy}")
 
 
 def _read_video(video_id: str, entry: Any, problems: list[str]
                 ) -> AnnotatedVideo | None:
     problem = ""
-    name = video_id
     if not _is_clean(video_id):
-        name, problem = repr(video_id), "is empty or no printable video id"
+        problem = f"{video_id!r}: is empty or no printable video id"
     elif not isinstance(entry, dict):
-        problem = "is no object"
+        problem = f"{video_id}: is no object"
     elif not isinstance(entry.get("subset"), str):
-        problem = "has no \"subset\" (training, testing ...)"
+        problem = f"{video_id}: has no \"subset\" (training, testing ...)"
     elif not isinstance(entry.get("annotations") or [], list):
-        problem = "\"annotations\" is no list"
+        problem = f"{video_id}: \"annotations\" is no list"
     if problem:
-        problems.append(f"{name}: {problem}")
+        problems.append(problem)
         return None
-    numbers = []
-    for key in ("duration", "fps"):
-        value = entry.get(key)
-        if value is not None and not _is_positive(value):
+    numbers = {"duration": entry.get("duration"), "fps": entry.get("fps")}
+    for key, value in numbers.items():
+        if value is not None and not (
+                type(value) in (int, float)
+                and 0 < value <= sys.float_info.max):
             problems.append(f"{video_id}: {key} is {value!r}, must be a "
                             "positive number or absent")
-            value = None
-        numbers.append(value)
-    duration, fps, correction = _corrected(video_id, *numbers)
+            numbers[key] = None
     actions = [_read_action(f"{video_id}, annotation {number}", annotation,
                             problems)
                for number, annotation in enumerate(
                    entry.get("annotations") or [])]
+    duration, fps, correction = _corrected(video_id, *numbers.values())
     return AnnotatedVideo(
         video_id, entry["subset"].lower(), duration, fps,
         tuple(one[0] for one in actions if one), correction,
@@ -140,11 +119,6 @@ def _is_clean(text: str) -> bool:
         for character in text)
 
 
-def _is_positive(value: Any) -> bool:
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and 0 < value <= sys.float_info.max)
-
-
 def _read_action(where: str, annotation: Any, problems: list[str]
                  ) -> tuple[Action, int | None] | None:
     """Returns an action and its label_id."""
@@ -156,7 +130,6 @@ def _read_action(where: str, annotation: Any, problems: list[str]
         problems.append(f"{where}: needs \"label\" and \"segment\": [start, "
                         f"end] in seconds, is {str(annotation)[:80]}")
         return None
-    problem = ""
     if not isinstance(label, str) or not _is_clean(label):
         problem = f"label {label!r} is no name"
     elif not (math.isfinite(start) and math.isfinite(end)):
@@ -165,10 +138,10 @@ def _read_action(where: str, annotation: Any, problems: list[str]
         problem = f"segment [{start}, {end}] ends before it starts"
     elif label_id is not None and type(label_id) is not int:
         problem = f"label_id {label_id!r} is no whole number"
-    if problem:
-        problems.append(f"{where}: {problem}")
-        return None
-    return Action(start, end, label), label_id
+    else:
+        return Action(start, end, label), label_id
+    problems.append(f"{where}: {problem}")
+    return None
 
 
 def _check_labels(videos: Mapping[str, AnnotatedVideo],
@@ -186,11 +159,8 @@ def _check_labels(videos: Mapping[str, AnnotatedVideo],
 
 def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
                 ) -> tuple[str, ...]:
-    """Returns the actions' labels by label_id if all have one, else sorted.
-
-    Args:
-      problems: contradictions between label_ids are appended to it.
-    """
+    """Returns the actions' labels by label_id if all have one, else sorted;
+    appends contradictions between label_ids to `problems`."""
     ids_of: dict[str, set[int | None]] = {}
     for video in videos.values():
         for action, label_id in zip(video.actions, video.label_ids,
@@ -202,7 +172,7 @@ def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
         if len(numbers) > 1:
             problems.append(f"label {label!r} has several label_id: "
                             f"{', '.join(map(str, numbers))}")
-        label_of |= {number: label for number in numbers[:1]}
+        label_of |= {number: label for number in numbers}
     if any(len(ids) > 1 or None in ids for ids in ids_of.values()):
         return tuple(sorted(ids_of))
     if len(label_of) < len(ids_of):

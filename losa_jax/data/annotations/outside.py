@@ -1,8 +1,4 @@
-"""Actions that reach outside their video, or last no time.
-
-What is outside depends on the length of the video's file, so annotations are
-clipped after the files have been probed.
-"""
+"""Actions that reach outside their video, or last no time."""
 
 import dataclasses
 import logging
@@ -29,11 +25,8 @@ def refuse_unknown_rule(on_outside: str) -> None:
 
 
 def is_outside(action: Action, end_seconds: float) -> bool:
-    """Whether an action reaches outside its video by more than rounding.
-
-    Args:
-      end_seconds: length of the video; infinite where it is not known.
-    """
+    """Whether an action reaches outside its video by more than rounding;
+    `end_seconds` is infinite where the length of the video is not known."""
     tolerance = 0.0 if math.isinf(end_seconds) else max(
         TOLERANCE_SECONDS, TOLERANCE_SHARE * end_seconds)
     return (action.start_seconds < -tolerance
@@ -47,14 +40,10 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     Where no list of classes was given, those are left that have an action.
 
     Args:
-      durations: seconds of the videos' files, where they are known; they
-        replace the annotated ones.
-      on_outside: "error" refuses actions that are outside or empty; "clip"
-        cuts them to their video and drops those of which nothing is left,
-        with a warning; "keep" returns the annotations as they are.
-
-    Raises:
-      InputError: names every wrong entry.
+      durations: seconds of the videos' files, in place of the annotated ones.
+      on_outside: "error" raises an InputError that names all actions that are
+        outside or empty; "clip" cuts them to their video and drops those of
+        which nothing is left, with a warning; "keep" changes nothing.
     """
     refuse_unknown_rule(on_outside)
     if on_outside == "keep":
@@ -63,7 +52,7 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     videos = {}
     for video_id, video in annotations.videos.items():
         end = durations.get(video_id) or video.duration_seconds or math.inf
-        actions, label_ids = [], []
+        kept = []
         for number, (action, label_id) in enumerate(
                 zip(video.actions, video.label_ids, strict=True)):
             inside, problem = _inside(action, end)
@@ -75,16 +64,15 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
                 logger.warning("%s: %s", message,
                                "dropped" if inside is None else "cut")
             if inside is not None:
-                actions.append(inside)
-                label_ids.append(label_id)
+                kept.append((inside, label_id))
         videos[video_id] = dataclasses.replace(
-            video, actions=tuple(actions), label_ids=tuple(label_ids))
+            video, actions=tuple(action for action, _ in kept),
+            label_ids=tuple(label_id for _, label_id in kept))
     remedy = "Correct the file" + (
         " (or cut segments to their video, and drop empty ones, with "
         "--config.data.on_outside=clip)" if problems else "")
-    names = annotations.class_names
-    if not annotations.classes_given:
-        names = class_order(videos, problems)
+    names = (annotations.class_names if annotations.classes_given
+             else class_order(videos, problems))
     if problems:
         raise wrong_entries(annotations.path, problems, remedy)
     return dataclasses.replace(annotations, videos=videos, class_names=names)

@@ -24,17 +24,9 @@ from losa_jax.errors import InputError
 def load_video_scores(path: str | Path, class_names: Sequence[str],
                       video_ids: Sequence[str]
                       ) -> dict[str, dict[str, float]]:
-    """Returns {video id: {class: score}}.
-
-    Args:
-      path: a file in one of the layouts.
-      class_names: of the data set; those of the file must be among them.
-      video_ids: the videos, which must all be in the file.
-
-    Raises:
-      InputError: an unreadable file, other classes, videos without scores,
-        or scores that are no probabilities (negative, or not finite).
-    """
+    """Returns {video id: {class: score}} of all the videos; InputError for an
+    unreadable file, classes that are not among `class_names`, videos without
+    scores, or scores that are no probabilities (negative, or not finite)."""
     path = Path(path)
     table = (_read_untrimmednet(path) if path.suffix == ".npy"
              else _read_json_scores(path))
@@ -43,23 +35,21 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
     if unknown:
         raise InputError(f"{path}: has {len(unknown)} classes that are not "
                          f"among the data set's: {', '.join(unknown[:5])}")
-    chosen, missing = {}, []
-    for video_id in video_ids:
-        scores = table.get(video_id, table.get(YOUTUBE_PREFIX + video_id))
-        if scores is None:
-            missing.append(video_id)
-            continue
-        chosen[video_id] = scores
-        for name, score in scores.items():
-            if not 0 <= score < math.inf:
-                raise InputError(
-                    f"{path}: video {video_id!r}, class {name!r}: the score "
-                    f"{score} is not a number from 0 up; give probabilities")
+    chosen = {
+        video_id: table.get(video_id)
+        or table.get(YOUTUBE_PREFIX + video_id, {}) for video_id in video_ids}
+    missing = [video_id for video_id, scores in chosen.items() if not scores]
     if missing:
         raise InputError(f"{path}: no scores of {len(missing)} of "
                          f"{len(video_ids)} videos: {', '.join(missing[:5])};"
                          " add them, or leave the videos out with "
                          "config.data.block_list")
+    for video_id, scores in chosen.items():
+        for name, score in scores.items():
+            if not 0 <= score < math.inf:
+                raise InputError(
+                    f"{path}: video {video_id!r}, class {name!r}: the score "
+                    f"{score} is not a number from 0 up; give probabilities")
     return chosen
 
 
@@ -85,8 +75,7 @@ def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:
     if scores.ndim != 2 or scores.shape[1] != 101:
         raise InputError(f"{path}: has the shape {scores.shape}, not [videos,"
                          " 101 UCF101 classes]")
-    return {
-        f"video_test_{row + 1:07d}": {
-            name: float(values[number - 1])
-            for name, number in thumos_facts.UCF101_NUMBERS.items()}
-        for row, values in enumerate(scores)}
+    return {f"video_test_{number:07d}": {
+                name: float(values[place - 1])
+                for name, place in thumos_facts.UCF101_NUMBERS.items()}
+            for number, values in enumerate(scores, 1)}

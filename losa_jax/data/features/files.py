@@ -1,8 +1,7 @@
-"""Features that somebody else extracted: one .npy or .npz file per video.
+"""Features of other tools, or of --mode=extract: a .npy or .npz file a video.
 
-I3D, TSP, VideoMAEv2, InternVideo2 features circulate so. Frame rate and
-duration come from the annotations, or from the record that --mode=extract
-writes beside its files (data/features/record.py): no video is opened.
+Frame rate and duration come from the annotations, or from the record that
+--mode=extract writes beside its files (`record`): no video is opened.
 """
 
 import threading
@@ -31,34 +30,27 @@ class FeatureFiles:
 
     def __init__(self, settings: Any, resized_to: int = 0,
                  cache_gib: float = 0.0):
-        """
-        Args:
-          settings: the config section `features`.
-          resized_to: every video becomes so many features; 0: as they are.
-          cache_gib: memory for files that stay open in it.
-
-        Raises:
-          InputError: the folder or a setting is missing, or the folder's
-            record has other settings.
-        """
+        """Takes the config section `features`, the number of features that a
+        video is resized to (0: as they are), and memory for features.
+        InputError if the folder or a setting is missing, or the folder's
+        record has other settings."""
         self._folder = Path(settings.folder)
-        self._record = read_record(self._folder)
-        facts = self._record.facts if self._record is not None else {}
-        if facts and any(getattr(settings, name) != facts.get(name)
-                         for name in MEASURES):
-            raise InputError(
-                f"{settings.folder} holds features that --mode=extract made "
-                "with other settings than config.features. Set " + " ".join(
-                    f"--config.features.{name}={facts.get(name)}"
-                    for name in MEASURES))
-        for name in MEASURES:
-            if getattr(settings, name) <= 0:
-                raise InputError(
-                    f"config.features.{name}={getattr(settings, name)}: set "
-                    "it to what the features were made with")
         if not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "
                              "no folder: name that of the feature files")
+        self._record = read_record(self._folder)
+        facts = self._record.facts if self._record is not None else {}
+        for name in MEASURES:
+            value = getattr(settings, name)
+            if facts and value != facts.get(name):
+                raise InputError(
+                    f"{settings.folder} holds features that --mode=extract "
+                    "made with other settings than config.features. Set "
+                    + " ".join(f"--config.features.{name}={facts.get(name)}"
+                               for name in MEASURES))
+            if value <= 0:
+                raise InputError(f"config.features.{name}={value}: set it to "
+                                 "what the features were made with")
         self._settings, self._resized_to = settings, resized_to
         self._budget = int(cache_gib * 2**30)
         self._kept: dict[Path, np.ndarray] = {}
@@ -67,13 +59,13 @@ class FeatureFiles:
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
               ) -> Checked:
         """As `check_videos`; `VideoInfo.path` is the file of features."""
-        return check_each(videos, self._info, self._folder, on_broken_video)
+        return check_each(videos, self._info, on_broken_video)
 
     def _info(self, video: AnnotatedVideo) -> VideoInfo:
         settings = self._settings
         stem = f"{settings.prefix}{video.video_id}{settings.suffix}"
         paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
-        path = next((path for path in paths if path.is_file()), None)
+        path = next(filter(Path.is_file, paths), None)
         if path is None:
             raise InputError(f"no {stem}({'|'.join(SUFFIXES)})")
         count = len(self._read(path))
@@ -119,8 +111,7 @@ class FeatureFiles:
         for window in windows:
             first = window.first_sample
             part = features[first:first + window.valid_samples]
-            padding = window.num_samples - len(part)
-            part = np.pad(part, ((0, padding), (0, 0)))
+            part = np.pad(part, ((0, window.num_samples - len(part)), (0, 0)))
             yield {"last": np.asarray(part[:, None], np.float32)}
 
     def empty_window(self, num_samples: int) -> dict[str, np.ndarray]:
@@ -130,15 +121,13 @@ class FeatureFiles:
 
     def _read(self, path: Path) -> np.ndarray:
         """[t, c]; a memory map where it is not kept in memory."""
-        with self._lock:
-            if path in self._kept:
-                return self._kept[path]
+        if path in self._kept:
+            return self._kept[path]
         features = load_features(path, self._settings)
         with self._lock:
-            if features.nbytes <= self._budget:
-                features = np.array(features)
+            if features.nbytes <= self._budget and path not in self._kept:
                 self._budget -= features.nbytes
-                self._kept[path] = features
+                self._kept[path] = np.array(features)
         return features
 
 
@@ -159,8 +148,7 @@ def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
 
 
 def load_features(path: Path, settings: Any) -> np.ndarray:
-    """Loads [t, c] from a file; InputError if it is unreadable or of another
-    shape."""
+    """Loads [t, c]; InputError if it is unreadable or of another shape."""
     try:
         # Files may come from strangers: never pickled objects.
         content: Any = np.load(path, mmap_mode="r", allow_pickle=False)

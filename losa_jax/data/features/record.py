@@ -6,9 +6,8 @@
      "broken": {"video_2": "reason"}}
 
 Feature i of a video stands for the middle of its clip, frame
-i * stride_frames + clip_frames / 2 of a clock of `fps` frames per second:
-that of the file, or what it was read at. Each process writes a file of its
-own (features.1.json ...); a reader takes all.
+i * stride_frames + clip_frames / 2 at `fps` frames per second. Each process
+writes a file of its own (features.1.json ...); a reader takes all.
 """
 
 import json
@@ -23,15 +22,10 @@ FORMAT_VERSION = 1
 
 
 class FeatureRecord(NamedTuple):
-    """The record of a folder.
-
-    Attributes:
-      facts: how the features were made, equal for all videos.
-      videos: {video id: {"fps", "frame_count", "length"}}, `length` the
-        number of features; a video that is listed may have no file yet.
-    """
+    """The record of a folder; a listed video may have no file yet."""
 
     facts: dict[str, Any]
+    # {video id: {"fps", "frame_count", "length": the number of features}}
     videos: dict[str, dict[str, Any]]
 
 
@@ -60,9 +54,8 @@ def read_record(folder: Path) -> FeatureRecord | None:
         if version != FORMAT_VERSION:
             raise InputError(f"{path}: format {version}, this program reads "
                              f"{FORMAT_VERSION}. Extract again.")
-        if record is None:
-            record = FeatureRecord(facts, {})
-        elif record.facts != facts:
+        record = record or FeatureRecord(facts, {})
+        if record.facts != facts:
             raise InputError(f"{path}: of another extraction than the other "
                              "records beside it. Keep one of them.")
         record.videos.update(videos)

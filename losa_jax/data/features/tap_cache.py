@@ -4,10 +4,9 @@ A folder holds `cache.json` (how the features were made, and the number of
 shards) and for each shard `taps-00000.arrayrecord`, with one record for each
 view of a video (the plain one first, then augmented ones), and
 `taps-00000.json`, with each record's number, checksum and the video's probe
-result. A shard's JSON is written last: a shard without it is not complete. A
-record is a safetensors blob: `last` [n, u, c] and `taps` [k, n, u, g, g, c] of
-the video's n clips, which start at its first sample; or `raw_taps`, every
-patch as the block gave it, neither standardized nor pooled.
+result, which is written last. A record is a safetensors blob: `last`
+[n, u, c] and `taps` [k, n, u, g, g, c] of the video's n clips, which start at
+its first sample; or `raw_taps`, every patch as the block gave it.
 """
 
 import dataclasses
@@ -32,10 +31,9 @@ from losa_jax.utils.atomic_write import atomic_file, write_text
 
 INDEX_FILE = "cache.json"
 FORMAT_VERSION = 4
-_AnyVideo = TypeVar("_AnyVideo", Video, AnnotatedVideo)
+Item = TypeVar("Item")
 
-_DTYPES = {"F32": np.float32, "F16": np.float16,
-           "BF16": ml_dtypes.bfloat16}
+_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 def shard_path(folder: Path, shard: int, suffix: str) -> Path:
@@ -50,17 +48,15 @@ def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
     index = {"format_version": FORMAT_VERSION, "facts": dict(facts),
              "num_shards": num_shards}
     path = folder / INDEX_FILE
-    if path.exists():
-        stored = _read_json(path)
-        if stored != index:
-            raise InputError(
-                f"{folder} holds {_difference(stored, index)}. Delete it or "
-                "choose another --config.data.cache.")
-        return
-    if any(folder.iterdir()):
+    if not any(folder.iterdir()):
+        write_text(path, json.dumps(index, indent=1))
+    elif not path.exists():
         raise InputError(f"{folder} is not empty and holds no {INDEX_FILE}. "
                          "Choose another --config.data.cache.")
-    write_text(path, json.dumps(index, indent=1))
+    elif (stored := _read_json(path)) != index:
+        raise InputError(
+            f"{folder} holds {_difference(stored, index)}. Delete it or "
+            "choose another --config.data.cache.")
 
 
 def is_written(folder: Path, shard: int) -> bool:
@@ -76,8 +72,7 @@ def stored_facts(folder: str | Path) -> dict[str, Any]:
 
 def write_shard(folder: Path, shard: int, videos: Iterable[
         tuple[Video, Sequence[Mapping[str, np.ndarray]]]]) -> None:
-    """Writes a shard: videos and the features of their views, the plain view
-    first."""
+    """Writes videos and the features of their views, the plain one first."""
     entries: dict[str, dict] = {}
     num_records = 0
     with atomic_file(shard_path(folder, shard, "arrayrecord")) as temporary:
@@ -107,18 +102,9 @@ class TapCache:
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any],
                  clip_samples: int):
-        """
-        Args:
-          folder: written by --mode=cache.
-          facts: how this run needs the features to be made; the folder may
-            have more facts.
-          clip_samples: samples of a clip.
-
-        Raises:
-          InputError: missing, unfinished, or made with other facts.
-        """
-        self._folder = Path(folder)
-        self._clip_samples = clip_samples
+        """Opens a folder that --mode=cache wrote with these facts, and maybe
+        more; InputError if it is missing, unfinished, or differs."""
+        self._folder, self._clip_samples = Path(folder), clip_samples
         path = self._folder / INDEX_FILE
         if not path.is_file():
             raise InputError(f"{folder}: no cached features (no "
@@ -138,11 +124,10 @@ class TapCache:
                 "are not written yet. Run --mode=cache again; it continues "
                 "where it stopped.")
         # The shard of each video, and its entry there.
-        self._entries: dict[str, tuple[int, dict]] = {}
-        for shard in range(index["num_shards"]):
-            for name, entry in _read_json(shard_path(
-                    self._folder, shard, "json")).items():
-                self._entries[name] = shard, entry
+        self._entries: dict[str, tuple[int, dict]] = {
+            name: (shard, entry) for shard in range(index["num_shards"])
+            for name, entry in _read_json(
+                shard_path(self._folder, shard, "json")).items()}
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -155,7 +140,7 @@ class TapCache:
             info = self._entries[video.video_id][1]["info"]
             return VideoInfo(**{**info, "path": Path(info["path"])})
 
-        return check_each(videos, info_of, self._folder, on_broken_video)
+        return check_each(videos, info_of, on_broken_video)
 
     def grid(self, info: VideoInfo) -> None:
         """None: the samples are those of the video."""
@@ -166,12 +151,9 @@ class TapCache:
 
     def read_windows(self, video: Video, windows: Sequence[Window],
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields `last` [n, u, c] and `taps` or `raw_taps`
-        [k, n, u, g, g, c]; clips of nothing but padding are zero.
-
-        Raises:
-          InputError: the record is damaged, or a window begins inside a clip.
-        """
+        """Yields `last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c],
+        zero in clips of nothing but padding; InputError if the record is
+        damaged, or a window begins inside a clip."""
         arrays = self._read(video.video_id, view)
         for window in windows:
             if window.first_sample % self._clip_samples:
@@ -238,15 +220,16 @@ def _read_json(path: Path) -> Any:
                          "run --mode=cache again.") from error
 
 
-def split_shards(videos: Sequence[_AnyVideo], bytes_of: Mapping[str, float],
-                 shard_bytes: float) -> list[list[_AnyVideo]]:
-    """Splits videos, in order, into shards of about a size in bytes."""
-    shards: list[list[_AnyVideo]] = []
+def split_shards(items: Sequence[Item], num_bytes: Sequence[float],
+                 shard_bytes: float) -> list[list[Item]]:
+    """Splits items of a number of bytes each, in order, into shards of about
+    a size in bytes."""
+    shards: list[list[Item]] = []
     size = shard_bytes
-    for video in videos:
+    for item, item_bytes in zip(items, num_bytes, strict=True):
         if size >= shard_bytes:
             shards.append([])
             size = 0
-        shards[-1].append(video)
-        size += bytes_of[video.video_id]
+        shards[-1].append(item)
+        size += item_bytes
     return shards

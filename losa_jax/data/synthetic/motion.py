@@ -1,14 +1,13 @@
-"""How the main object of a synthetic video moves, and which stretch is which
-action.
+"""How the main object of a synthetic video moves, and when an action is.
 
-Eight action classes in four pairs: the two of a pair hold the same poses in
+Eight action classes in four pairs: the two of a pair show the same poses in
 another order, so no single frame, and often no single clip, tells them apart.
 Twelve motion classes, each a single motion, for clips to pre-train on.
-Lengths are in pixels of a picture `STAGE` wide; time is continuous seconds.
+Lengths are in pixels of a frame `STAGE` wide; time is continuous seconds.
 """
 
-import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +20,7 @@ _SWINGS = {
     "down_then_up": (1, 1), "up_then_down": (1, -1),
     "grow_then_shrink": (2, 1), "shrink_then_grow": (2, -1),
 }
-# name -> sense of turning (y points down, so clockwise is positive)
+# name -> sense of rotation (y points down, so clockwise is positive)
 _CIRCLES = {"clockwise": 1, "counter_clockwise": -1}
 _SLIDES = {
     "slide_right": (0, 1), "slide_left": (0, -1),
@@ -34,47 +33,33 @@ MOTION_CLASSES = (*_SLIDES, *_CIRCLES, "shake", "bounce", "wander", "still")
 _ACTION_SECONDS = (0.5, 8.0)
 _VIDEO_SECONDS = (20.0, 32.0)
 _CLIP_SECONDS = (2.0, 2.5)
-_LABELLED_SHARE = (0.3, 0.42)
+_LABELED_SHARE = (0.3, 0.42)
 # The object rests at least this long on both sides of an action, so that the
-# boundary can be seen, and needs this long for a move of its own in between.
+# boundary is visible; an unlabeled move in between takes this long.
 _REST_SECONDS = 0.6
 _MOVE_SECONDS = (1.0, 3.0)
 _GAP_SECONDS = 2 * _REST_SECONDS + _MOVE_SECONDS[0]
 
-# A path gives the pose at each u of [f], 0 to 1, as [f, 3]: x and y in stage
-# pixels, log radius.
+# Maps shares of a duration, 0 to 1, [f] to poses [f, 3] (x and y in stage
+# pixels, log radius) or to some of their columns.
 PosePath = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A stretch of the main object's life.
-
-    Attributes:
-      duration_seconds: how long it lasts.
-      path: the pose at each share of the duration, [f] -> [f, 3].
-      opacity: at the start and at the end, linear in between.
-    """
+class Piece(NamedTuple):
+    """A stretch of the main object's motion."""
 
     duration_seconds: float
-    path: PosePath
-    opacity: tuple[float, float] = (1.0, 1.0)
+    path: PosePath  # the pose at each share of the duration
+    opacity: tuple[float, float] = (1.0, 1.0)  # at its start and its end
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What happens in one video.
-
-    Attributes:
-      fps: frames per second.
-      frame_count: number of frames.
-      pieces: the main object's life, from the first frame to the last.
-      actions: (class index, start seconds, end seconds), in time order.
-    """
+class Plan(NamedTuple):
+    """What happens in one video."""
 
     fps: int
     frame_count: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece, ...]  # from the first frame to the last
+    # (class index, start seconds, end seconds), in time order.
     actions: tuple[tuple[int, float, float], ...]
 
 
@@ -84,19 +69,19 @@ def plan_untrimmed(rng: np.random.Generator) -> Plan:
     while True:
         low, high = np.log(_ACTION_SECONDS)
         lengths = np.exp(rng.uniform(low, high, int(rng.integers(3, 7))))
-        labelled = float(lengths.sum())
+        labeled = float(lengths.sum())
         seconds = float(np.clip(
-            labelled / rng.uniform(*_LABELLED_SHARE), *_VIDEO_SECONDS))
+            labeled / rng.uniform(*_LABELED_SHARE), *_VIDEO_SECONDS))
         seconds = round(seconds * fps) / fps
-        spare = seconds - labelled - (len(lengths) + 1) * _GAP_SECONDS
-        if labelled < seconds / 2 and spare > 0:
+        spare = seconds - labeled - (len(lengths) + 1) * _GAP_SECONDS
+        if labeled < seconds / 2 and spare > 0:
             break
     gaps = _GAP_SECONDS + spare * rng.dirichlet(np.ones(len(lengths) + 1))
     classes = rng.integers(len(ACTION_CLASSES), size=len(lengths))
     paths = [_action_path(rng, ACTION_CLASSES[index]) for index in classes]
 
     pieces, actions, now = [], [], 0.0
-    pose = _Stance.draw(rng).rest
+    pose = _Stance(rng).rest
     for index, path, gap, length in zip(
             classes, paths, gaps[:-1], lengths, strict=True):
         pieces += _gap_pieces(rng, pose, path(np.zeros(1))[0], gap)
@@ -104,7 +89,7 @@ def plan_untrimmed(rng: np.random.Generator) -> Plan:
         actions.append((int(index), now + gap, now + gap + length))
         now += gap + length
         pose = path(np.ones(1))[0]
-    pieces += _gap_pieces(rng, pose, _Stance.draw(rng).rest, gaps[-1])
+    pieces += _gap_pieces(rng, pose, _Stance(rng).rest, gaps[-1])
     return Plan(fps, round(seconds * fps), tuple(pieces), tuple(actions))
 
 
@@ -114,15 +99,38 @@ def plan_trimmed(rng: np.random.Generator) -> Plan:
     frame_count = round(rng.uniform(*_CLIP_SECONDS) * fps)
     seconds = frame_count / fps
     index = int(rng.integers(len(MOTION_CLASSES)))
-    pieces = _motion_pieces(rng, MOTION_CLASSES[index], seconds)
-    return Plan(fps, frame_count, tuple(pieces), ((index, 0.0, seconds),))
+    name, stance = MOTION_CLASSES[index], _Stance(rng)
+    if name in _SLIDES:
+        axis, direction = _SLIDES[name]
+        path = stance.swing(axis, lambda u: direction * (2 * _ramp(u) - 1))
+        length = _log_uniform(rng, (0.4, seconds))
+        # Near the middle, so that a shorter crop of the clip still shows it.
+        before = (seconds - length) * rng.uniform(0.4, 0.6)
+        pieces = (
+            Piece(before, _hold(path(np.zeros(1))[0])),
+            Piece(length, path),
+            Piece(seconds - before - length, _hold(path(np.ones(1))[0])))
+        return Plan(fps, frame_count, pieces, ((index, 0.0, seconds),))
+    if name in _CIRCLES:
+        turns = _CIRCLES[name] * seconds / _log_uniform(rng, (0.7, 4.0))
+        path = stance.circle(rng.uniform(0, 2 * np.pi), turns)
+    elif name == "shake":
+        path = _shake(rng, stance.rest, seconds)
+    elif name == "bounce":
+        path = _bounce(rng, stance.rest, seconds)
+    elif name == "wander":
+        path = _wander(rng, stance.rest, stance.rest)
+    else:
+        path = _hold(stance.rest)
+    return Plan(fps, frame_count, (Piece(seconds, path),),
+                ((index, 0.0, seconds),))
 
 
 def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """The main object at every frame; frame i shows the moment i / fps.
 
     Returns:
-      Poses [f, 3] (x, y, log radius) and opacity [f].
+      poses [f, 3] (x, y, log radius) and opacity [f].
     """
     seconds = np.arange(plan.frame_count) / plan.fps
     lengths = np.array([piece.duration_seconds for piece in plan.pieces])
@@ -139,63 +147,54 @@ def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     return poses, opacity
 
 
-@dataclasses.dataclass(frozen=True)
 class _Stance:
     """Where an object is and how far it reaches, drawn alike for all classes.
 
     Along each axis of the pose the object keeps to center - half .. center +
-    half. On axes that do not move, `rest` is drawn with the very distribution
-    that a moving axis runs through, so that a single frame gives nothing away.
+    half. `rest` is drawn from the distribution that a moving axis runs
+    through, so that a single frame does not reveal the class.
     """
 
-    center: np.ndarray
-    half: np.ndarray
-    rest: np.ndarray
-
-    @staticmethod
-    def draw(rng: np.random.Generator) -> "_Stance":
+    def __init__(self, rng: np.random.Generator):
         reach = rng.uniform(9, 14)
-        half = np.array([reach, reach, rng.uniform(0.25, 0.4)])
-        # 12 pixels from the edge even a large object is mostly seen.
+        self.half = np.array([reach, reach, rng.uniform(0.25, 0.4)])
+        # 12 pixels from the edge even a large object is mostly visible.
         middle = STAGE / 2
         play = middle - 12 - reach
-        center = np.array([
+        self.center = np.array([
             middle + rng.uniform(-play, play),
             middle + rng.uniform(-play, play),
             rng.uniform(np.log(7.0), np.log(8.5))])
-        return _Stance(
-            center, half, center + half * (2 * _ramp(rng.uniform(size=3)) - 1))
+        self.rest = self.center + self.half * (
+            2 * _ramp(rng.uniform(size=3)) - 1)
 
-    def move(
-        self, axis: int, course: Callable[[np.ndarray], np.ndarray]
-    ) -> PosePath:
-        """Moves one axis along a course of u [f] -> -1..1 [f]."""
-
+    def move(self, axis: int | slice, course: PosePath) -> PosePath:
+        """Moves one axis, or x and y, along a course of offsets."""
         def path(u: np.ndarray) -> np.ndarray:
             poses = np.tile(self.rest, (len(u), 1))
-            poses[:, axis] = self.center[axis] + self.half[axis] * course(u)
+            poses[:, axis] = self.center[axis] + course(u)
             return poses
 
         return path
+
+    def swing(self, axis: int, course: PosePath) -> PosePath:
+        """Moves one axis along a course of shares of the reach, -1 to 1."""
+        return self.move(axis, lambda u: self.half[axis] * course(u))
 
     def circle(self, start: float, turns: float) -> PosePath:
-        """Goes round the center; a positive number of turns is clockwise."""
-        # With this radius x and y vary as much as they do in a slide.
-        radius = np.sqrt(2 / 3) * self.half[0]
-
-        def path(u: np.ndarray) -> np.ndarray:
-            poses = np.tile(self.rest, (len(u), 1))
+        """Circles the center; a positive number of turns is clockwise."""
+        def course(u: np.ndarray) -> np.ndarray:
+            # With this radius x and y vary as much as they do in a slide.
+            radius = np.sqrt(2 / 3) * self.half[0]
             angle = start + 2 * np.pi * turns * u
-            poses[:, 0] = self.center[0] + radius * np.cos(angle)
-            poses[:, 1] = self.center[1] + radius * np.sin(angle)
-            return poses
+            return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
-        return path
+        return self.move(slice(2), course)
 
 
 def _action_path(rng: np.random.Generator, name: str) -> PosePath:
     """The path of one action; it ends where it began."""
-    stance = _Stance.draw(rng)
+    stance = _Stance(rng)
     if name in _CIRCLES:
         circle = stance.circle(rng.uniform(0, 2 * np.pi), _CIRCLES[name])
         return lambda u: circle(_ramp(u))
@@ -206,53 +205,21 @@ def _action_path(rng: np.random.Generator, name: str) -> PosePath:
         out, back = _ramp(u / turn), _ramp((1 - u) / (1 - turn))
         return direction * (2 * np.where(u < turn, out, back) - 1)
 
-    return stance.move(axis, there_and_back)
+    return stance.swing(axis, there_and_back)
 
 
-def _motion_pieces(
-    rng: np.random.Generator, name: str, seconds: float
-) -> list[Piece]:
-    """The pieces of a trimmed clip of one of MOTION_CLASSES."""
-    stance = _Stance.draw(rng)
-    if name in _SLIDES:
-        axis, direction = _SLIDES[name]
-        path = stance.move(axis, lambda u: direction * (2 * _ramp(u) - 1))
-        length = _log_uniform(rng, (0.4, seconds))
-        # Near the middle, so that a shorter crop of the clip still shows it.
-        before = (seconds - length) * rng.uniform(0.4, 0.6)
-        return [
-            Piece(before, _hold(path(np.zeros(1))[0])),
-            Piece(length, path),
-            Piece(seconds - before - length, _hold(path(np.ones(1))[0]))]
-    if name in _CIRCLES:
-        turns = _CIRCLES[name] * seconds / _log_uniform(rng, (0.7, 4.0))
-        path = stance.circle(rng.uniform(0, 2 * np.pi), turns)
-    elif name == "shake":
-        path = _shake(rng, stance.rest, seconds)
-    elif name == "bounce":
-        path = _bounce(rng, stance.rest, seconds)
-    elif name == "wander":
-        path = _wander(rng, stance.rest, stance.rest)
-    else:
-        path = _hold(stance.rest)
-    return [Piece(seconds, path)]
-
-
-def _gap_pieces(
-    rng: np.random.Generator, start: np.ndarray, end: np.ndarray,
-    seconds: float,
-) -> list[Piece]:
-    """Unlabelled time between poses `start` and `end` [3]: rest, a move that
-    no class makes (there, but not back), rest."""
+def _gap_pieces(rng: np.random.Generator, start: np.ndarray, end: np.ndarray,
+                seconds: float) -> list[Piece]:
+    """Unlabeled time between two poses [3]: rest, a one-way move, rest."""
     spare = seconds - 2 * _REST_SECONDS
     length = min(spare, _log_uniform(rng, _MOVE_SECONDS))
     before = (spare - length) * rng.uniform()
-    kind = rng.choice(["straight", "by_axis", "wander", "vanish"])
-    if kind == "straight":
+    move = rng.choice(["straight", "by_axis", "wander", "vanish"])
+    if move == "straight":
         moves = [Piece(length, _line(start, end))]
-    elif kind == "wander":
+    elif move == "wander":
         moves = [Piece(length, _wander(rng, start, end))]
-    elif kind == "vanish":
+    elif move == "vanish":
         moves = [Piece(0.3, _hold(start), (1.0, 0.0)),
                  Piece(length - 0.6, _hold(start), (0.0, 0.0)),
                  Piece(0.3, _hold(end), (0.0, 1.0))]
@@ -269,10 +236,9 @@ def _gap_pieces(
         *_idle_pieces(rng, end, seconds - _REST_SECONDS - before - length)]
 
 
-def _idle_pieces(
-    rng: np.random.Generator, pose: np.ndarray, seconds: float
-) -> list[Piece]:
-    """Rest at a pose [3], now and then broken by a shake or a bounce."""
+def _idle_pieces(rng: np.random.Generator, pose: np.ndarray, seconds: float
+                 ) -> list[Piece]:
+    """Rest at a pose [3], sometimes interrupted by a shake or a bounce."""
     length = seconds - 2 * _REST_SECONDS
     if length < 0.8 or rng.uniform() < 0.5:
         return [Piece(seconds, _hold(pose))]
@@ -292,9 +258,8 @@ def _line(start: np.ndarray, end: np.ndarray) -> PosePath:
     return lambda u: start + (end - start) * _ramp(u)[:, None]
 
 
-def _wander(
-    rng: np.random.Generator, start: np.ndarray, end: np.ndarray
-) -> PosePath:
+def _wander(rng: np.random.Generator, start: np.ndarray, end: np.ndarray
+            ) -> PosePath:
     """A winding way between two poses [3]."""
     line = _line(start, end)
     waves = np.arange(2, 5)  # half waves along the way
@@ -309,20 +274,18 @@ def _wander(
     return path
 
 
-def _shake(
-    rng: np.random.Generator, pose: np.ndarray, seconds: float
-) -> PosePath:
-    """Quickly to and fro sideways, whole periods, two at least."""
+def _shake(rng: np.random.Generator, pose: np.ndarray, seconds: float
+           ) -> PosePath:
+    """Quick sideways oscillation, two whole periods or more."""
     periods = max(2, np.ceil(rng.uniform(1.5, 2.8) * seconds))
     reach = rng.uniform(4, 7)
     return lambda u: pose + np.outer(
         np.sin(2 * np.pi * periods * u), [reach, 0, 0])
 
 
-def _bounce(
-    rng: np.random.Generator, pose: np.ndarray, seconds: float
-) -> PosePath:
-    """Hops upwards, like a ball on the ground, whole hops."""
+def _bounce(rng: np.random.Generator, pose: np.ndarray, seconds: float
+            ) -> PosePath:
+    """Whole hops upwards, like a ball on the ground."""
     # Two at least: a single hop would be "up_then_down" but for its height.
     hops = max(2, np.ceil(rng.uniform(1.2, 2.4) * seconds))
     reach = rng.uniform(7, 12)
@@ -332,7 +295,7 @@ def _bounce(
 
 def _ramp(u: np.ndarray) -> np.ndarray:
     """0 to 1 with constant speed but for a soft start and stop, [f] -> [f]."""
-    soft = 0.12  # share of the way's time spent speeding up
+    soft = 0.12  # share of the time spent accelerating
     u = np.clip(u, 0, 1)
     near = np.minimum(u, 1 - u)
     height = np.where(
@@ -340,8 +303,6 @@ def _ramp(u: np.ndarray) -> np.ndarray:
     return np.where(u < 0.5, height, 1 - height)
 
 
-def _log_uniform(
-    rng: np.random.Generator, bounds: tuple[float, float]
-) -> float:
-    """A value, even on a logarithmic scale."""
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]
+                 ) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))

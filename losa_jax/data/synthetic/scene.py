@@ -1,13 +1,10 @@
-"""What a synthetic video looks like, and the H.264 file it is kept in.
+"""What a synthetic video looks like, and its H.264 encoding.
 
-Nothing here knows of classes: the pictures are drawn from a random stream of
-their own, so shape, color, texture, background and distractors cannot tell
-what the main object does. Lengths are written for a picture of `STAGE` pixels
-and scaled to the size asked for.
+The look comes from a random stream of its own and knows nothing of classes.
+Lengths are for a frame of `STAGE` pixels and are scaled to the actual size.
 """
 
 import io
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +14,10 @@ import cv2
 import numpy as np
 
 from losa_jax.data.synthetic.motion import STAGE
+from losa_jax.utils.atomic_write import atomic_file
 
-# Backgrounds are darker than objects (luma of 255), so that an object shows
-# over every background; hue and texture stay free.
+# Backgrounds are darker than objects (luma of 255), so that an object is
+# visible over every background; hue and texture vary freely.
 _BACKGROUND_LUMA = (20.0, 100.0)
 _OBJECT_LUMA = (140.0, 240.0)
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -30,25 +28,17 @@ _SHAPES = (("polygon", 3), ("polygon", 4), ("polygon", 5), ("polygon", 40),
            ("star", 4), ("star", 5), ("star", 6))
 
 
-def render_frames(
-    rng: np.random.Generator,
-    poses: np.ndarray,
-    visible: np.ndarray,
-    fps: int,
-    size: int,
-) -> Iterator[np.ndarray]:
-    """Draws a scene and yields its frames.
+def render_frames(rng: np.random.Generator, poses: np.ndarray,
+                  visible: np.ndarray, fps: int, size: int
+                  ) -> Iterator[np.ndarray]:
+    """Yields the frames of a scene, uint8 [size, size, 3], RGB.
 
     Args:
-      rng: source of everything but the main object's motion.
+      rng: draws everything but the main object's motion.
       poses: [f, 3] x, y (stage pixels, y down) and log radius of the main
         object.
       visible: [f] opacity of the main object, 0 to 1.
-      fps: frames per second.
-      size: width and height of the picture in pixels.
-
-    Yields:
-      uint8 [size, size, 3], RGB.
+      size: width and height in pixels.
     """
     scale = size / STAGE
     seconds = np.arange(len(poses)) / fps
@@ -61,69 +51,63 @@ def render_frames(
         for _ in range(rng.integers(1, 3))
     ]
     sprite = _draw_sprite(rng, size)
-    # The object is never quite still: a slow sway of about half a pixel.
+    # The object is never quite still: it sways by about half a pixel.
     sway = np.stack(
         [0.6 * _wave(rng, seconds, (0.05, 0.3)) for _ in range(2)], axis=1)
-    places = (poses[:, :2] + sway) * scale
+    centers = (poses[:, :2] + sway) * scale
     radii = np.exp(poses[:, 2]) * scale
     noise = rng.normal(
         0, rng.uniform(1, 4), (size + 64, size + 64, 3)).astype(np.float32)
     corners = rng.integers(0, 64, (len(poses), 2))
 
-    for frame_index in range(len(poses)):
-        shift = np.array([[1, 0, offsets[frame_index, 0]],
-                          [0, 1, offsets[frame_index, 1]]])
-        picture: np.ndarray = cv2.warpAffine(
+    for index in range(len(poses)):
+        shift = np.array([[1, 0, offsets[index, 0]],
+                          [0, 1, offsets[index, 1]]])
+        frame: np.ndarray = cv2.warpAffine(
             background, shift, (size, size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         for small, radius, path in distractors:
-            picture = _paste(picture, small, path[frame_index], radius, 1.0)
-        if visible[frame_index] > 0:
-            picture = _paste(picture, sprite, places[frame_index],
-                             radii[frame_index], visible[frame_index])
-        picture *= np.float32(gain[frame_index])
-        # One sheet of noise seen through a jumping hole: as good as fresh
-        # noise to the eye, and much cheaper.
-        top, left = corners[frame_index]
-        picture += noise[top:top + size, left:left + size]
-        yield np.clip(picture, 0, 255).astype(np.uint8)
+            frame = _paste(frame, small, path[index], radius, 1.0)
+        if visible[index] > 0:
+            frame = _paste(frame, sprite, centers[index], radii[index],
+                           visible[index])
+        frame *= np.float32(gain[index])
+        # A random crop of one noise image: much cheaper than fresh noise.
+        top, left = corners[index]
+        frame += noise[top:top + size, left:left + size]
+        yield np.clip(frame, 0, 255).astype(np.uint8)
 
 
-def encode_video(
-    path: Path, frames: Iterable[np.ndarray], fps: int, size: int
-) -> None:
-    """Writes frames as constant-rate H.264 in MP4, whole or not at all.
+def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int, size: int
+                 ) -> None:
+    """Writes frames as constant-rate H.264 in MP4, atomically.
 
     Args:
       path: the file to write; its folder exists.
-      frames: uint8 [size, size, 3], RGB.
-      fps: frames per second.
-      size: width and height in pixels, even.
+      frames: uint8 [size, size, 3], RGB; `size` is even.
     """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        # The same pictures must give the same file. One thread: else it
+        # The same frames must give the same file. One thread: else it
         # depends on the machine's cores. No macroblock tree: x264's vector
-        # code for it reads memory nobody wrote (six results in 200 tries).
+        # code for it reads uninitialized memory (six results in 200 tries).
         stream = container.add_stream("libx264", rate=fps, options={
             "crf": "22", "preset": "veryfast", "g": "30", "threads": "1",
             "x264-params": "mbtree=0"})
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
-        for frame_index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = frame_index
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = index
             frame.time_base = Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
 
 
-def _wave(
-    rng: np.random.Generator, seconds: np.ndarray, hertz: tuple[float, float]
-) -> np.ndarray:
+def _wave(rng: np.random.Generator, seconds: np.ndarray,
+          hertz: tuple[float, float]) -> np.ndarray:
     """A slow random signal in -1..1: two sine waves. Returns [f]."""
     frequency = rng.uniform(*hertz, 2)
     phase = rng.uniform(0, 2 * np.pi, 2)
@@ -131,10 +115,9 @@ def _wave(
     return np.sin(angle).mean(axis=1)
 
 
-def _drift(
-    rng: np.random.Generator, seconds: np.ndarray, scale: float
-) -> np.ndarray:
-    """Where the background has drifted to. Returns [f, 2] in pixels."""
+def _drift(rng: np.random.Generator, seconds: np.ndarray, scale: float
+           ) -> np.ndarray:
+    """The background's offset. Returns [f, 2] in pixels."""
     angle = rng.uniform(0, 2 * np.pi)
     speed = rng.uniform(0, 4) * scale
     start = rng.uniform(0, 2 * STAGE, 2) * scale
@@ -150,31 +133,25 @@ def _wander(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
         for _ in range(2)], axis=1)
 
 
-def _draw_color(
-    rng: np.random.Generator, luma: tuple[float, float]
-) -> np.ndarray:
-    """A random RGB color whose brightness lies in a range. Returns [3]."""
+def _draw_color(rng: np.random.Generator, luma: tuple[float, float]
+                ) -> np.ndarray:
+    """A random RGB color whose luma lies in a range. Returns [3]."""
     while True:
         color = rng.uniform(0, 255, 3)
         if luma[0] <= color @ _LUMA <= luma[1]:
             return color
 
 
-def _draw_pattern(
-    rng: np.random.Generator, side: int, waves: tuple[int, int]
-) -> np.ndarray:
-    """A random texture that repeats without a seam.
+def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int]
+                  ) -> np.ndarray:
+    """A random periodic texture, float [side, side], 0 to 1.
 
     Args:
-      rng: source of the kind and the shape of the texture.
       side: width and height in pixels.
       waves: lowest and highest number of periods along a side.
-
-    Returns:
-      float [side, side], 0 to 1.
     """
-    kind = rng.choice(["noise", "grating", "checker"])
-    if kind == "noise":
+    texture = rng.choice(["noise", "grating", "checker"])
+    if texture == "noise":
         frequency = np.fft.fftfreq(side) * side
         distance = np.hypot(frequency[:, None], frequency)
         spectrum = np.fft.fft2(rng.normal(size=(side, side)))
@@ -187,15 +164,18 @@ def _draw_pattern(
     across *= rng.choice([-1, 1])
     turn = 2 * np.pi * np.arange(side) / side
     first = np.sin(along * turn[:, None] + across * turn)
-    if kind == "grating":
+    if texture == "grating":
         return 0.5 + 0.5 * first
     second = np.sin(across * turn[:, None] - along * turn)
     return 0.5 + 0.5 * np.tanh(4 * first * second)
 
 
 def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A tile of twice the picture's size, continued far enough to be seen
-    through a picture-sized hole from anywhere. Returns [h, w, 3] float32."""
+    """A tile of twice the frame's size, padded by a frame on two sides.
+
+    Returns:
+      float32 [3 size + 2, 3 size + 2, 3].
+    """
     side = 2 * size
     value = 0.7 * _draw_pattern(rng, side, (2, 7))
     value += 0.3 * _draw_pattern(rng, side, (4, 16))
@@ -207,14 +187,16 @@ def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A soft-edged textured shape of radius size / 4 in the middle of a
-    square. Returns [h, w, 4] float32: RGB times opacity, and opacity."""
+    """A soft-edged textured shape of radius size / 4 in a square.
+
+    Returns:
+      float32 [h, w, 4]: RGB times opacity, and opacity.
+    """
     radius = size / 4
     side = round(_SPRITE_RADII * radius)
-    fine = 4  # drawn four times as large, then averaged: smooth edges
-    kind, points = _SHAPES[rng.integers(len(_SHAPES))]
+    shape, points = _SHAPES[rng.integers(len(_SHAPES))]
     reach = np.ones(points)
-    if kind == "star":
+    if shape == "star":
         reach = np.tile([1.0, rng.uniform(0.45, 0.6)], points)
     turn = rng.uniform(0, 2 * np.pi)
     angle = turn + 2 * np.pi * np.arange(len(reach)) / len(reach)
@@ -225,33 +207,27 @@ def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
     # Shapes of one radius have one area, or a triangle would look smaller
     # than a disc. 2.6 lies between a square's and a disc's.
     corners *= np.sqrt(2.6 / area) * radius
+    fine = 4  # drawn four times as large, then averaged: smooth edges
     mask = np.zeros((side * fine, side * fine), np.float32)
     cv2.fillPoly(
         mask, [np.round((corners + side / 2) * fine).astype(np.int32)], 1.0)
     opacity = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
-    opacity = cv2.GaussianBlur(opacity, (0, 0), 0.06 * radius)
+    opacity = cv2.GaussianBlur(opacity, (0, 0), 0.06 * radius)[..., None]
     value = _draw_pattern(rng, side, (2, 4))[..., None]
     first, second = (_draw_color(rng, _OBJECT_LUMA) for _ in range(2))
     color = first + (second - first) * value
-    return np.concatenate(
-        [color * opacity[..., None], opacity[..., None]],
-        axis=2).astype(np.float32)
+    return np.concatenate([color * opacity, opacity], 2).astype(np.float32)
 
 
-def _paste(
-    picture: np.ndarray,
-    sprite: np.ndarray,
-    place: np.ndarray,
-    radius: float,
-    opacity: float,
-) -> np.ndarray:
-    """Lays a sprite over a picture [h, w, 3], its middle at `place` [2]."""
-    height, width = picture.shape[:2]
+def _paste(frame: np.ndarray, sprite: np.ndarray, center: np.ndarray,
+           radius: float, opacity: float) -> np.ndarray:
+    """Draws a sprite over a frame [h, w, 3], its middle at `center` [2]."""
+    height, width = frame.shape[:2]
     side = sprite.shape[0]
     zoom = radius * _SPRITE_RADII / side
     middle = (side - 1) / 2
-    placing = np.array([[zoom, 0, place[0] - zoom * middle],
-                        [0, zoom, place[1] - zoom * middle]])
-    layer = cv2.warpAffine(sprite, placing, (width, height)) * np.float32(
+    transform = np.array([[zoom, 0, center[0] - zoom * middle],
+                          [0, zoom, center[1] - zoom * middle]])
+    layer = cv2.warpAffine(sprite, transform, (width, height)) * np.float32(
         opacity)
-    return picture * (1 - layer[..., 3:]) + layer[..., :3]
+    return frame * (1 - layer[..., 3:]) + layer[..., :3]

@@ -1,8 +1,6 @@
 """Writes a TensorFlow Datasets set of annotated videos, without TensorFlow.
 
-The builder is a `tfds.core.ShardBasedBuilder`, which writes the records of a
-shard in order. (`GeneratorBasedBuilder` sorts sets above 1 GB through files
-for which it imports TensorFlow.)
+(`tfds.core.GeneratorBasedBuilder` would import it to sort sets above 1 GB.)
 """
 
 import contextlib
@@ -20,6 +18,7 @@ from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
+from losa_jax.data.features.tap_cache import split_shards
 from losa_jax.errors import InputError
 
 # A protocol buffer holds less than 2 GiB.
@@ -57,27 +56,21 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def __init__(self, name: str, *, index: Mapping[str, Any],
                  video_folder: Path, shard_bytes: float, data_dir: Path):
-        """
-        Args:
-          name: a key of `SETS`.
-          index: see `losa_jax.data.annotations.data_set_index`; stored
-            beside the records.
-          shard_bytes: video files in a shard.
-        """
+        """Takes a key of `SETS`, and the index (`annotations.data_set_index`)
+        to store beside the records."""
         self.name = name
         self._index = index
         self._video_folder = video_folder
-        self._shards = {split: _in_shards(entries, shard_bytes)
-                        for split, entries in index["videos"].items()}
+        self._shards = {
+            split: split_shards(entries, [entry["bytes"] for entry in entries],
+                                shard_bytes)
+            for split, entries in index["videos"].items()}
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def write(self, beam_runner: str | None = None, beam_options: Any = None
               ) -> None:
-        """Writes the set into a temporary folder that is renamed at the end.
-
-        Raises:
-          InputError: a video changed meanwhile, or a full disk.
-        """
+        """Writes the set atomically; InputError if a video changed meanwhile
+        or the disk is full."""
         # A killed process leaves its temporary folder behind.
         for folder in self.data_path.parent.glob(
                 f"incomplete.*_{self.data_path.name}"):
@@ -122,30 +115,14 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 class _DeterministicWriter(ExampleWriter):
-    """Writes records of equal content as equal bytes.
-
-    The fields of a record are a protocol buffer's map, whose order differs
-    between processes.
-    """
+    """Writes equal records as equal bytes: their fields are a protocol
+    buffer's map, whose order differs between processes."""
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
         return super().write(path, (
             (key, tf_example_pb2.Example.FromString(record)
              .SerializeToString(deterministic=True))
             for key, record in examples))
-
-
-def _in_shards(entries: Sequence[Entry], shard_bytes: float
-               ) -> list[list[Entry]]:
-    shards: list[list[Entry]] = []
-    num_bytes = shard_bytes
-    for entry in entries:
-        if num_bytes >= shard_bytes:
-            shards.append([])
-            num_bytes = 0
-        shards[-1].append(entry)
-        num_bytes += entry["bytes"]
-    return shards
 
 
 def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
@@ -174,11 +151,8 @@ def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
 
 def examples(entries: Sequence[Entry], video_folder: Path, embedded: bool,
              shard_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the video id and the record of each video of a shard.
-
-    Raises:
-      InputError: a file is missing, has changed, or is too large to embed.
-    """
+    """Yields the video id and the record of each video of a shard; InputError
+    if a file is missing, has changed, or is too large to embed."""
     for entry in tqdm(entries, desc=shard_name, unit="video", leave=False,
                       disable=None):
         path = video_folder / entry["file"]

@@ -1,8 +1,4 @@
-"""Reads videos from a TFDS data set that `losa_jax.data.build` wrote.
-
-Annotations and probed facts come from its index. The bytes of a video are
-read by `tfds.data_source` when one of its windows is decoded.
-"""
+"""Reads videos from a TFDS data set that `losa_jax.data.build` wrote."""
 
 import json
 import threading
@@ -27,13 +23,8 @@ class StoredVideos:
     """The videos of a data set."""
 
     def __init__(self, folder: str | Path):
-        """
-        Args:
-          folder: --output of `losa_jax.data.build`, or the set in it.
-
-        Raises:
-          InputError: no finished data set, or one that could run code.
-        """
+        """Opens --output of `losa_jax.data.build`, or the set in it;
+        InputError without a finished one, or if it could run code."""
         self.path = find_data_set(folder)
         index = read_index(self.path)
         self.embedded: bool = index["embedded"]
@@ -43,63 +34,46 @@ class StoredVideos:
             entry["video_id"]: (split, number, entry)
             for split, entries in index["videos"].items()
             for number, entry in enumerate(entries)}
-        self._refuse_other_features()
-        builder = tfds.builder_from_directory(self.path)
-        self._lock = threading.Lock()
-        self._records: dict[str, Any] = {}
-        for split, entries in index["videos"].items():
-            self._records[split] = builder.as_data_source(split)
-            if len(self._records[split]) != len(entries):
-                raise InputError(f"{self.path}: {split} has another number "
-                                 f"of records than of videos: {_REMEDY}")
-
-    def _refuse_other_features(self) -> None:
-        """Raises InputError where TFDS could import code that a file names."""
-        path = self.path / "features.json"
+        features_path = self.path / "features.json"
         try:
-            stored = json.loads(path.read_bytes())
+            stored = json.loads(features_path.read_bytes())
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}): {_REMEDY}"
-                             ) from error
+            raise InputError(f"{features_path}: cannot be read ({error}): "
+                             f"{_REMEDY}") from error
+        # TFDS could import code that the file names.
         if stored != json_format.MessageToDict(
                 features(self.class_names).to_proto()):
-            raise InputError(f"{path}: is not as this version of "
+            raise InputError(f"{features_path}: is not as this version of "
                              "`losa_jax.data.build` writes it and could run "
                              f"code of others: {_REMEDY}")
+        builder = tfds.builder_from_directory(self.path)
+        self._lock = threading.Lock()
+        self._records: dict[str, Any] = {
+            split: builder.as_data_source(split) for split in index["videos"]}
 
     def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
               ) -> Checked:
-        """Returns what `check_videos` does, as probed when the set was built.
-
-        Raises:
-          InputError: lists the videos that are missing, under "stop".
-        """
+        """As `check_videos`, by the results of the build."""
         def info_of(video: AnnotatedVideo) -> VideoInfo:
-            info = self._probed(video.video_id)
+            if video.video_id not in self._places:
+                raise InputError(self._left_out.get(
+                    video.video_id, f"is not in {self.path}"))
+            _, _, entry = self._places[video.video_id]
+            path = self.path / entry["file"]
+            if not self.embedded and not (
+                    path.is_file() and path.stat().st_size == entry["bytes"]):
+                raise InputError(f"{path}: is missing or has another size than "
+                                 f"when the data set was built: {_REMEDY}")
+            info = VideoInfo(path=path, **entry["probed"])
             if on_broken_video != REPORT:
                 compare(video, info)
             return info
 
-        return check_each(videos, info_of, self.path, on_broken_video)
-
-    def _probed(self, video_id: str) -> VideoInfo:
-        if video_id not in self._places:
-            raise InputError(self._left_out.get(
-                video_id, f"is not in {self.path}"))
-        _, _, entry = self._places[video_id]
-        path = self.path / entry["file"]
-        if not self.embedded and not (
-                path.is_file() and path.stat().st_size == entry["bytes"]):
-            raise InputError(f"{path}: is missing or has another size than "
-                             f"when the data set was built: {_REMEDY}")
-        return VideoInfo(path=path, **entry["probed"])
+        return check_each(videos, info_of, on_broken_video)
 
     def read(self, video_id: str) -> EncodedVideo:
-        """Returns the bytes of an embedded video.
-
-        Raises:
-          VideoDecodeError: the record is damaged.
-        """
+        """Returns the bytes of an embedded video; VideoDecodeError if its
+        record is damaged."""
         split, number, _ = self._places[video_id]
         name = f"{self.path}: {video_id}"
         try:

@@ -1,5 +1,6 @@
 """Finds and probes every video of a set before training."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,16 +14,15 @@ from tqdm import tqdm
 
 from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
 from losa_jax.data.video.probe import CHECKS, probe_video
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import write_text
 
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
-# A file that disagrees with its annotation by more than this share has been
-# cut or encoded again; its actions may be elsewhere.
+# A file that disagrees with its annotation by more has been cut or encoded
+# again; its actions may be elsewhere.
 DISAGREEMENT = 0.01
-MAX_REPORTED = 20
 # For a job that reports broken videos itself.
 REPORT = "report"
 
@@ -35,15 +35,13 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  num_threads: int = 2) -> Checked:
     """Probes the files <video_id>.mp4 (or with another video extension).
 
+    Returns ({video_id: info}, videos left out).
+
     Args:
-      on_broken_video: what happens if a video is missing or broken: "stop"
-        raises, "skip" leaves it out with a warning, `REPORT` without one.
+      on_broken_video: "stop" raises if a video is missing or broken, "skip"
+        leaves it out with a warning, `REPORT` without one.
       check: see `probe_video`.
       cache_path: JSON of files probed before; by path, size and time.
-      num_threads: files probed in parallel.
-
-    Returns:
-      ({video_id: info}, videos left out).
 
     Raises:
       InputError: lists every missing or broken video and the remedy.
@@ -55,17 +53,21 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         raise InputError(f"config.data.check={check!r}: choose one of "
                          f"{', '.join(CHECKS)}")
     files = video_files(folder)
-    cache = _load_cache(cache_path)
+    cache = {}
+    if cache_path is not None:
+        with contextlib.suppress(FileNotFoundError, TypeError, ValueError):
+            cache = dict(json.loads(cache_path.read_text()))
 
     def info_of(video: AnnotatedVideo) -> VideoInfo:
         path = find_file(video.video_id, folder, files)
         status = path.stat()
         key = (f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
                f"|{check}")
-        info = _from_cache(cache, key)
-        if info is None:
+        try:
+            info = VideoInfo(**{**cache[key], "path": path})
+        except (KeyError, TypeError):  # not there, or of another version
             info = probe_video(path, check=check)
-            cache[key] = {**dataclasses.asdict(info), "path": str(info.path)}
+            cache[key] = {**dataclasses.asdict(info), "path": str(path)}
         if on_broken_video != REPORT:
             compare(video, info)
         return info
@@ -73,7 +75,7 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
     pool = ThreadPoolExecutor(num_threads)
     try:
         return check_each(
-            videos, info_of, folder, on_broken_video,
+            videos, info_of, on_broken_video,
             run=lambda attempt, videos: tqdm(
                 pool.map(attempt, videos), total=len(videos),
                 desc="checking videos", unit="video", disable=not progress,
@@ -86,29 +88,22 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
 
 
 def check_each(videos: Sequence[AnnotatedVideo],
-               info_of: Callable[[AnnotatedVideo], VideoInfo], folder: Path,
+               info_of: Callable[[AnnotatedVideo], VideoInfo],
                on_broken_video: str,
                run: Callable[..., Iterable[Any]] = map) -> Checked:
-    """Calls a function for each video; results and errors as `check_videos`.
-
-    Args:
-      info_of: raises an InputError for a video that is missing or broken.
-      folder: where the videos are, for the report.
-      run: applies a function to all videos, as `map`.
-    """
+    """Calls `info_of`, which raises an InputError for a broken video, for each
+    video by `run`, as `map`; results and errors as `check_videos`."""
     def attempt(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
         try:
             return info_of(video)
         except InputError as error:
-            return BrokenVideo(video.video_id, folder, str(error))
+            return BrokenVideo(video.video_id, str(error))
 
-    infos: dict[str, VideoInfo] = {}
-    broken: list[BrokenVideo] = []
-    for video, result in zip(videos, run(attempt, videos), strict=True):
-        if isinstance(result, BrokenVideo):
-            broken.append(result)
-        else:
-            infos[video.video_id] = result
+    results = list(run(attempt, videos))
+    broken = [one for one in results if isinstance(one, BrokenVideo)]
+    infos = {video.video_id: one for video, one
+             in zip(videos, results, strict=True)
+             if not isinstance(one, BrokenVideo)}
     report_broken(broken, len(videos), on_broken_video, bool(infos))
     return infos, broken
 
@@ -116,24 +111,16 @@ def check_each(videos: Sequence[AnnotatedVideo],
 def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
                   on_broken_video: str, some_are_left: bool,
                   flag: str = "--config.data.on_broken_video") -> None:
-    """Warns of videos that are left out, or stops because of them.
-
-    Args:
-      flag: of the command that was used, for the message.
-
-    Raises:
-      InputError: lists them, under "stop" or where no video is left.
-    """
+    """Warns of videos that are left out; under "stop", or where no video is
+    left, raises an InputError that lists them and names the flag."""
     if on_broken_video == REPORT:
         return
     if broken and (on_broken_video == "stop" or not some_are_left):
-        lines = [f"  {item.video_id}: {item.reason}"
-                 for item in broken[:MAX_REPORTED]]
-        more = len(broken) - len(lines)
+        reasons = [f"{item.video_id}: {item.reason}" for item in broken]
         raise InputError(
-            f"{len(broken)} of {num_videos} videos are missing or broken:\n"
-            + "\n".join(lines) + (f"\n  and {more} more" if more else "")
-            + f"\nRepair them, or leave them out with {flag}=skip")
+            f"{len(broken)} of {num_videos} videos are missing or broken:"
+            f"{listed(reasons)}\nRepair them, or leave them out with "
+            f"{flag}=skip")
     for item in broken:
         logger.warning("skipped %s: %s", item.video_id, item.reason)
 
@@ -150,19 +137,16 @@ def video_files(folder: Path) -> dict[str, list[str]]:
                          "--config.data.videos=FOLDER")
     files: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
-        for extension in EXTENSIONS:
-            if name.lower().endswith(extension):
-                files.setdefault(name[:-len(extension)], []).append(name)
+        stem, extension = os.path.splitext(name)
+        if extension.lower() in EXTENSIONS:
+            files.setdefault(stem, []).append(name)
     return files
 
 
 def find_file(video_id: str, folder: Path,
               files: dict[str, list[str]]) -> Path:
-    """Returns the file of a video; InputError if there is not just one.
-
-    Args:
-      files: `video_files` of the folder.
-    """
+    """Returns the file of a video among `video_files` of its folder;
+    InputError if there is not just one."""
     # An id with a separator in it would reach outside the folder.
     if Path(video_id).name != video_id:
         raise InputError(f"video id {video_id!r} is no plain file name: "
@@ -179,9 +163,8 @@ def find_file(video_id: str, folder: Path,
 
 
 def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
-    """Returns the end of a video for its actions: the annotated duration if
-    the file agrees within `DISAGREEMENT` (both are rounded), else the
-    file's."""
+    """Returns the annotated duration if the file agrees within `DISAGREEMENT`
+    (both are rounded), else the file's."""
     annotated, real = video.duration_seconds, info.duration_seconds
     if annotated is not None and abs(annotated - real) <= DISAGREEMENT * real:
         return annotated
@@ -200,18 +183,3 @@ def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
                            annotated, real)
 
 
-def _load_cache(path: Path | None) -> dict:
-    try:
-        cache = json.loads(path.read_text()) if path else None
-    except (FileNotFoundError, ValueError):
-        cache = None
-    return cache if isinstance(cache, dict) else {}
-
-
-def _from_cache(cache: dict, key: str) -> VideoInfo | None:
-    if key not in cache:
-        return None
-    try:
-        return VideoInfo(**{**cache[key], "path": Path(cache[key]["path"])})
-    except TypeError:
-        return None  # written by another version

@@ -2,13 +2,12 @@
 
 Time model. A video is read on a constant grid of `fps` frames per second that
 starts with the first decoded frame: frame i lasts from i / fps to
-(i + 1) / fps and shows the decoded frame that is on screen in its middle,
-(i + 0.5) / fps after the first time stamp. In a file of constant rate that is
-the i-th decoded frame, even where the container rounds time stamps to
-milliseconds. In a file of variable rate `fps` is the average rate.
+(i + 1) / fps and shows the decoded frame that is on screen in its middle. In
+a file of constant rate that is the i-th decoded frame, even where the
+container rounds time stamps. In a file of variable rate `fps` is the average.
 
-Time stamps that do not increase in display order cannot be used (packed
-B-frames in AVI files); there frame i is the i-th decoded frame.
+Where time stamps do not increase in display order (packed B-frames in AVI
+files), frame i is the i-th decoded frame.
 """
 
 import collections
@@ -23,16 +22,19 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from losa_jax.data.records import EncodedVideo, VideoInfo
-from losa_jax.data.video.container import damaged, open_video, stamp_seconds
+from losa_jax.data.video.container import (
+    VideoDecodeError,
+    damaged,
+    error_reason,
+    open_video,
+    stamp_seconds,
+)
 from losa_jax.data.video.frame import DecodedFrame, is_planar, upright_rgb
-from losa_jax.errors import InputError
+
+__all__ = ["VideoDecodeError", "iterate_frames"]
 
 # Seeks to ever earlier key frames before decoding from the start.
 _SEEK_TRIES = 3
-
-
-class VideoDecodeError(InputError):
-    """A frame of a probed video cannot be decoded."""
 
 
 class _SkippedTooMuch(Exception):
@@ -45,25 +47,21 @@ def iterate_frames(path: Path | EncodedVideo,
                    skip_unneeded: bool = False) -> Iterator[DecodedFrame]:
     """Decodes frames of a video in one pass, exactly and upright.
 
+    Yields one frame for each index, the same object for equal ones. It holds
+    the decoder's memory: copy it to keep it.
+
     Args:
       path: the file, or its bytes.
       frame_indices: [f] indices that do not decrease.
-      info: the result of `probe_video`; its height and width are those of
-        every frame.
-      threads: of the decoder; more than one where nothing else is decoded
-        meanwhile.
+      info: the result of `probe_video`; has the size of every frame.
+      threads: of the decoder.
       skip_unneeded: do not decode frames that are neither asked for nor
         references of others. Holds the packets up to the last frame in
         memory; needs one thread.
 
-    Yields:
-      one frame for each index, the same object for equal ones. It holds the
-      decoder's memory: copy it to keep it.
-
     Raises:
       ValueError: the indices decrease or lie outside [0, frame_count).
-      VideoDecodeError: a frame cannot be decoded, or the file cannot be
-        opened (any more).
+      VideoDecodeError: the file or a frame cannot be read (any more).
     """
     wanted = np.asarray(frame_indices, np.int64)
     if not wanted.size:
@@ -76,18 +74,13 @@ def iterate_frames(path: Path | EncodedVideo,
             f"video has 0 to {info.frame_count - 1}")
     done = 0
     try:
-        try:
-            for frame in _frames(path, info, wanted, threads,
-                                 skip=skip_unneeded and info.is_timed):
-                yield frame
-                done += 1
-        except _SkippedTooMuch:
-            yield from itertools.islice(
-                _frames(path, info, wanted, threads, skip=False), done, None)
-    except VideoDecodeError:
-        raise
-    except InputError as error:  # deleted or replaced since it was probed
-        raise VideoDecodeError(str(error)) from error
+        for frame in _frames(path, info, wanted, threads,
+                             skip=skip_unneeded and info.is_timed):
+            yield frame
+            done += 1
+    except _SkippedTooMuch:
+        yield from itertools.islice(
+            _frames(path, info, wanted, threads, skip=False), done, None)
 
 
 def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
@@ -98,7 +91,7 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
     else:
         moments = wanted + 0.5
         last_moment = info.frame_count - 1
-    done = 0
+    done, reason = 0, "the file ends before it"
     with contextlib.closing(_stamped_frames(
             path, moments, threads, is_timed=info.is_timed,
             skip=skip)) as decoded:
@@ -113,17 +106,12 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
                 yield from itertools.repeat(shown, count)
                 done += count
         except FFmpegError as error:
-            raise _lost_frame(path, info, wanted[done], error) from error
+            reason = error_reason(error)
     if done < len(wanted):
-        raise _lost_frame(path, info, wanted[done], "the file ends before it")
-
-
-def _lost_frame(path: Path | EncodedVideo, info: VideoInfo, frame_index: int,
-                reason: object) -> VideoDecodeError:
-    return VideoDecodeError(str(damaged(
-        path, f"frame {frame_index} of {info.frame_count} (at "
-        f"{(frame_index + 0.5) / info.fps:.2f} s) cannot be decoded",
-        reason)))
+        raise damaged(
+            path, f"frame {wanted[done]} of {info.frame_count} (at "
+            f"{(wanted[done] + 0.5) / info.fps:.2f} s) cannot be decoded",
+            reason)
 
 
 def _stamped_frames(path: Path | EncodedVideo, moments: np.ndarray,
@@ -180,10 +168,8 @@ def _decode_from(container: InputContainer, stream: av.VideoStream,
 
 def _decode_needed(packets: Iterator[av.Packet], stream: av.VideoStream,
                    moments: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Decodes the frames on screen at the moments and their references.
-
-    Only a decoder without threads obeys `skip_frame` packet by packet.
-    """
+    """Decodes the frames on screen at the moments and their references. (Only
+    a decoder without threads obeys `skip_frame` packet by packet.)"""
     ahead, needed = _needed_stamps(packets, stream, moments)
     due = collections.deque(sorted(needed))
     last = max(needed, default=0)
@@ -231,24 +217,19 @@ def _shown_at(frames: Iterable[tuple[float, av.VideoFrame]],
               ) -> Iterator[tuple[av.VideoFrame, int]]:
     """Yields the frames on screen at the moments, and at how many each is.
 
-    Args:
-      frames: (moment from which it is shown, frame), rising.
-      last_moment: when the last frame of the file appears; if `frames` end
-        earlier, some are lost. None: unknown.
+    Takes (moment from which it is shown, frame), rising. If these end before
+    `last_moment`, when the last frame of the file appears, some are lost.
     """
-    left = collections.deque(moments.tolist())
+    done = 0
     current, since = None, -np.inf
     for start, frame in frames:
         if current is not None:
-            shown = 0
-            while left and left[0] < start:
-                left.popleft()
-                shown += 1
-            if shown:
-                yield current, shown
-            if not left:
+            end = int(np.searchsorted(moments, start))
+            if end > done:
+                yield current, end - done
+                done = end
+            if done == len(moments):
                 return
         current, since = frame, start
-    is_complete = last_moment is None or since >= last_moment
-    if current is not None and is_complete:
-        yield current, len(left)
+    if current is not None and (last_moment is None or since >= last_moment):
+        yield current, len(moments) - done

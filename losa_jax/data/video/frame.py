@@ -1,15 +1,13 @@
 """A decoded frame, converted to RGB as late and as small as possible.
 
-Most files store luma at full size and chroma at half of it. A crop is resized
-as it is stored, plane by plane, and converted to RGB afterwards. That takes
-less time than FFmpeg's conversion to RGB followed by a resize, and is closer
-to the frame before it was encoded, because chroma is interpolated and not
-repeated (benchmarks/augment_speed.py measures both).
+A crop is resized as it is stored, plane by plane, and converted to RGB
+afterwards. That takes less time than FFmpeg's conversion to RGB followed by a
+resize, and is closer to the frame before it was encoded, because chroma is
+interpolated and not repeated (benchmarks/augment_speed.py measures both).
 """
 
 import functools
 import threading
-from collections.abc import Callable
 
 import av
 import cv2
@@ -33,12 +31,8 @@ _thread = threading.local()
 
 def resize_method(height: int, width: int, new_height: int, new_width: int
                   ) -> int:
-    """Returns OpenCV's interpolation for a resize between two sizes.
-
-    Bilinear, as in the published recipes; the mean over the area below half
-    the size, where bilinear would skip pixels. (The mean takes five times as
-    long: benchmarks/augment_speed.py.)
-    """
+    """Returns OpenCV's bilinear interpolation, as in the published recipes, or
+    the mean over the area below half the size, where it would skip pixels."""
     shrinks = 2 * new_height < height or 2 * new_width < width
     return cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
 
@@ -66,22 +60,14 @@ class DecodedFrame:
             return self._stored
         return _converted(self._stored).to_ndarray()
 
-    def crop(self, top: int, left: int, height: int, width: int, size: int,
-             out: np.ndarray | None = None) -> np.ndarray:
-        """Resizes a box of the frame to uint8 [size, size, 3].
-
-        Args:
-          top, left, height, width: pixels, multiples of `CROP_STEP`.
-          out: where the result is written; None allocates memory.
-        """
+    def crop(self, top: int, left: int, height: int, width: int, size: int
+             ) -> np.ndarray:
+        """Resizes a box, in pixels and multiples of `CROP_STEP`, to
+        uint8 [size, size, 3]."""
         stored = self._stored
         if isinstance(stored, np.ndarray):
-            pixels = resize_frame(
+            return resize_frame(
                 stored[top:top + height, left:left + width], size, size)
-            if out is None:
-                return pixels
-            out[:] = pixels
-            return out
         method = resize_method(height, width, size, size)
         resized = []
         for plane in map(_pixels, stored.planes):
@@ -94,7 +80,7 @@ class DecodedFrame:
         is_full_range = (stored.color_range == ColorRange.JPEG
                          or stored.format.name.startswith("yuvj"))
         return cv2.transform(cv2.merge(resized), _to_rgb(
-            stored.colorspace, is_full_range), dst=out)
+            stored.colorspace, is_full_range))
 
     def copy(self) -> "DecodedFrame":
         """Returns the frame in memory of its own, not the decoder's."""
@@ -106,11 +92,6 @@ class DecodedFrame:
         for plane, target in zip(stored.planes, new.planes, strict=True):
             _pixels(target)[:] = _pixels(plane)
         return DecodedFrame(new)
-
-
-# Writes the view of a frame, with its index in the window, into
-# uint8 [size, size, 3].
-View = Callable[[DecodedFrame, int, np.ndarray], None]
 
 
 def is_planar(frame: av.VideoFrame) -> bool:

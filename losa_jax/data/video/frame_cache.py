@@ -1,20 +1,18 @@
 """Decoded samples of small sets of videos, kept in memory.
 
-A set of some tens of short videos is read dozens of times; decoding it each
-time takes most of a run on a CPU (without this, configs/quick.py waited for
-data in 70 % of its time, with it in 2 %). A set whose samples do not all fit
-into the budget is decoded window by window.
+A set whose samples do not all fit into the budget is decoded window by window.
 """
 
+import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from losa_jax.data.records import Video, Window
+from losa_jax.data.records import Video
 from losa_jax.data.video.decode import VideoDecodeError, iterate_frames
-from losa_jax.data.video.frame import DecodedFrame, View
+from losa_jax.data.video.frame import DecodedFrame
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ def _sampled_frames(video: Video) -> np.ndarray:
 
 
 class FrameCache:
-    """Reads windows, from memory where their whole set fits into it."""
+    """Reads frames, from memory where their whole set fits into it."""
 
     def __init__(self, budget_gib: float):
         """Takes the memory for decoded frames of all admitted sets."""
@@ -41,8 +39,7 @@ class FrameCache:
         self._frames: dict[str, dict[int, DecodedFrame] | None] = {}
 
     def admit(self, videos: Sequence[Video], name: str) -> bool:
-        """Keeps these videos once they have been read, if all of them fit; the
-        name is for the log."""
+        """Keeps these videos once they have been read, if all of them fit."""
         new = [video for video in videos
                if str(video.path) not in self._admitted]
         size = set_bytes(new)
@@ -58,55 +55,36 @@ class FrameCache:
                     name, size / 2**30)
         return True
 
-    def read_into(self, out: np.ndarray, video: Video, window: Window,
-                  view: View) -> int:
-        """Writes a view of each frame of a window; padding repeats the last.
-
-        Args:
-          out: uint8 [f, size, size, 3].
-
-        Returns:
-          how many frames were decoded.
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
-        """
-        wanted = window.frame_indices(video.grid)
+    def frames(self, video: Video, indices: np.ndarray, *, threads: int = 1,
+               skip_unneeded: bool = False
+               ) -> tuple[Iterator[DecodedFrame], int]:
+        """Returns the frames of int [f] indices, as `iterate_frames`, and how
+        many are decoded."""
         kept, num_decoded = self._kept_frames(video)
-        if kept is None:
-            frames = iterate_frames(video.open(), wanted, video.info,
-                                    skip_unneeded=True)
-            num_decoded += len(np.unique(wanted))
-        else:
-            frames = (kept[frame_index] for frame_index in wanted.tolist())
-        for i, frame in enumerate(frames):
-            view(frame, i, out[i])
-        return num_decoded
-
-    def kept_frames(self, video: Video) -> dict[int, DecodedFrame] | None:
-        """Returns the decoded frames of an admitted video by frame index;
-        None where it is not kept."""
-        return self._kept_frames(video)[0]
+        if kept is not None:
+            return map(kept.__getitem__, indices.tolist()), num_decoded
+        return iterate_frames(
+            video.open(), indices, video.info, threads=threads,
+            skip_unneeded=skip_unneeded), len(np.unique(indices))
 
     def _kept_frames(self, video: Video
                      ) -> tuple[dict[int, DecodedFrame] | None, int]:
-        """Also returns how many frames this call decoded."""
+        """Returns the frames of an admitted video by frame index, None where
+        it is not kept, and how many of them this call decoded."""
         key = str(video.path)
         if key not in self._admitted:
             return None, 0
-        num_decoded = 0
         with self._admitted[key]:
-            if key not in self._frames:
-                indices = _sampled_frames(video).tolist()
-                try:
-                    self._frames[key] = {
-                        index: frame.copy() for index, frame in zip(
-                            indices, iterate_frames(
-                                video.open(), indices, video.info,
-                                skip_unneeded=True), strict=True)}
-                    num_decoded = len(indices)
-                except VideoDecodeError:
-                    # Whether a window of a damaged video can be read must
-                    # not depend on this cache.
-                    self._frames[key] = None
-            return self._frames[key], num_decoded
+            if key in self._frames:
+                return self._frames[key], 0
+            indices = _sampled_frames(video).tolist()
+            # Whether a window of a damaged video can be read must not depend
+            # on this cache.
+            self._frames[key] = None
+            with contextlib.suppress(VideoDecodeError):
+                frames = iterate_frames(video.open(), indices, video.info,
+                                        skip_unneeded=True)
+                self._frames[key] = {
+                    index: frame.copy() for index, frame in zip(
+                        indices, frames, strict=True)}
+            return self._frames[key], len(self._frames[key] or ())

@@ -1,32 +1,43 @@
 """Finds out what a video file holds, and whether it can be read to its end.
 
 Headers may be wrong: they count frames that do not exist, or give no number,
-and the header of a file that was cut off looks intact. The time model is that
-of `losa_jax.data.video.decode`.
+and the header of a file that was cut off looks intact.
 """
 
+import itertools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
 
 from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
     damaged,
     header_fps,
-    is_format,
     open_video,
     stamp_seconds,
 )
 from losa_jax.data.video.frame import upright_size
-from losa_jax.data.video.packet_scan import FrameTimes, PacketScan
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 CHECKS = ("none", "ends", "full")
+# Codecs in which every packet is one frame. VP8 hides frames and MPEG-4 packs
+# two into one packet: only decoding shows how many there are.
+_ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1"}
+# Formats without presentation times, or that seek by decoding times: with
+# reordered frames a seek to the last key frame would mostly end after it.
+_DECODED_FORMATS = {"avi", "mpegts", "mpeg"}
+# A file that lacks more than this of the length in its header, or than the
+# share of it in a short file, has lost its end. Headers round, and the streams
+# of a file end a little apart.
+_LOST_SECONDS = 1.0
+_LOST_SHARE = 0.1
 # The rate in the header is used while it misplaces the end of the video by
 # less than this share of a frame; in Matroska it is sometimes a guess.
 _RATE_SLACK_FRAMES = 0.25
@@ -34,131 +45,304 @@ _RATE_SLACK_FRAMES = 0.25
 _END_SLACK_FRAMES = 0.75
 
 
-class _Header(NamedTuple):
-    """What the header says; 0 where it says nothing."""
+class _FrameTimes(NamedTuple):
+    """The number of frames of a file, and their times on its own clock."""
 
-    fps: float
-    num_stored: int
-    num_shown: int
-    seconds: float  # where the file holds nothing but video
+    num_frames: int
+    first_seconds: float
+    last_seconds: float | None
+    end_seconds: float
+    is_timed: bool
+
+
+class _Count(NamedTuple):
+    """The frames of a file by its packets, or by the index of an MP4."""
+
+    num_frames: int
+    first_stamp: int
+    last_key_stamp: int
+    end_seconds: float
 
 
 def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
     """Finds out what a video file holds and whether it can be read.
 
-    Where header and frames disagree and the file may still be sound
-    (variable rate, AVI), a warning says so.
+    Warns where header and frames disagree and the file may still be sound.
 
-    Args:
-      path: the file. It is opened once; under "ends" a second time, to be
-        decoded from its start, if its packets turn out to be wrong.
-      check: "ends" decodes the first frame and all after the last key
-        frame, which reveals a file that was cut off; where packets do not
-        show the number of frames (AVI, old codecs, odd time stamps) it
-        decodes the whole file. "full" always decodes the whole file. "none"
-        believes the header and decodes one frame, because only frames give
-        the rotation.
+    "ends" decodes the first frame and all after the last key frame, which
+    reveals a file that was cut off; where packets do not show the number of
+    frames (AVI, MPEG, old codecs, odd time stamps) it decodes the whole file.
+    "full" always decodes the whole file. "none" believes the header and
+    decodes one frame, because only frames give the rotation.
 
     Raises:
-      InputError: the file is missing, empty, no video, or damaged.
+      VideoDecodeError: the file is missing, empty, no video, or damaged.
     """
     if check not in CHECKS:
         raise ValueError(f"check={check!r}: choose one of {CHECKS}")
     path = Path(path)
-    with open_video(path) as (container, stream):
-        scan = PacketScan(path, container, stream)
+    with open_video(path) as opened:
+        scan = _Scan(path, *opened)
         first = scan.first_frame()
-        header = _header(container, stream)
         if check == "none":
-            times: FrameTimes | None = _times_by_header(container, stream,
-                                                        first)
+            times: _FrameTimes | None = scan.times_by_header(first)
         else:
-            _require_all_bytes(path, container, stream)
-            times = scan.frame_times(decode=check == "full")
+            scan.require_all_bytes()
+            times = (scan.decode_all() if check == "full"
+                     else scan.frame_times())
     if times is None:
-        with open_video(path) as (container, stream):
-            times = PacketScan(path, container, stream).decode_all()
-    fps = _choose_fps(path, times, header.fps)
+        with open_video(path) as opened:
+            times = _Scan(path, *opened).decode_all()
+    fps = scan.choose_fps(times)
     if check != "none":
-        _warn_of_doubts(path, times, header)
+        scan.warn_of_doubts(times)
     return VideoInfo(
         path, fps, times.num_frames, times.num_frames / fps,
         *upright_size(first), first_seconds=times.first_seconds,
         last_seconds=times.last_seconds, is_timed=times.is_timed)
 
 
-def _require_all_bytes(path: Path, container: InputContainer,
-                       stream: av.VideoStream) -> None:
-    """Raises if the index of an MP4 file names bytes past its end."""
-    if not is_format(container, "mp4"):
-        return
-    promised = max((entry.pos + entry.size
-                    for entry in stream.index_entries), default=0)
-    size = path.stat().st_size
-    if promised > size:
-        raise damaged(path, "the file is cut off. Its index needs "
-                      f"{promised} bytes and it has {size}")
+class _Scan:
+    """One pass over an open file from its start, by packets or, where these
+    may be wrong, by the decoder."""
+
+    def __init__(self, path: Path, container: InputContainer,
+                 stream: av.VideoStream):
+        """Takes a path for messages, and an open file not yet read."""
+        self._path, self._container, self._stream = path, container, stream
+        # Read first: the index of a fragmented file grows during the pass.
+        is_mp4 = "mp4" in container.format.name.split(",")
+        self._entries = list(stream.index_entries) if is_mp4 else []
+        self._index = self._count_by_index()
+        self._fps = header_fps(stream)
+        self._num_stored = self._num_shown = stream.frames
+        if is_mp4 and stream.frames:  # an edit list may hide some
+            self._num_shown = sum(not one.is_discard for one in self._entries)
+        self._header_seconds = (container.duration or 0) / av.time_base
+        self._is_alone = all(one.type == "video" for one in container.streams)
+        self._left = container.demux()
+        # Time stamp, whether it is a key frame, and end in seconds.
+        self._packets: list[tuple[int, bool, float]] = []
+        self._is_stamped = True
+        self._reached_seconds = 0.0  # by the packets of all streams
+        self._decoded_stamps: list[Any] = []  # int, or None
+        self._decoded_end_seconds = 0.0
+
+    def first_frame(self) -> av.VideoFrame:
+        """Reads until a frame is decoded; InputError if none can be."""
+        try:
+            for packet in self._left:
+                self._note(packet)
+                for frame in self._decode(packet):
+                    return frame
+        except FFmpegError as error:
+            raise damaged(self._path, "the first frame cannot be decoded",
+                          error) from error
+        raise damaged(self._path, "no frame can be decoded")
+
+    def frame_times(self) -> _FrameTimes | None:
+        """Counts the packets, or decodes all where they cannot be trusted;
+        None if they turn out to be wrong, InputError if damaged."""
+        first_stamp = self._decoded_stamps[0]
+        codec = self._stream.codec_context.codec.canonical_name
+        if first_stamp is None or codec not in _ONE_FRAME_PER_PACKET or (
+                self._container.format.name in _DECODED_FORMATS):
+            return self.decode_all()
+        count = self._index
+        if count is None or count.first_stamp != first_stamp:
+            count = self._count_packets(first_stamp)
+        return None if count is None else self._decode_end(count)
+
+    def decode_all(self) -> _FrameTimes:
+        """Decodes the rest of the file; InputError if it is damaged."""
+        error: FFmpegError | None = None
+        try:
+            for packet in self._left:
+                self._note(packet)
+                try:
+                    if error is None:
+                        self._decode(packet)
+                except FFmpegError as decode_error:
+                    error = decode_error
+        except FFmpegError as read_error:
+            error = error or read_error
+        self._require_all_seconds()
+        stamps = self._decoded_stamps
+        if error is not None:
+            raise damaged(
+                self._path, "the video cannot be decoded after "
+                f"{len(stamps)} frames", error) from error
+        if None in stamps or not _is_rising(stamps):
+            return _FrameTimes(len(stamps), 0.0, None, 0.0, False)
+        # Index and packets know better how long the last frame is shown.
+        ends = {stamp: end for stamp, _, end in self._packets}
+        end_seconds = ends.get(stamps[-1], self._decoded_end_seconds)
+        if self._index and self._index[:2] == (len(stamps), stamps[0]):
+            end_seconds = self._index.end_seconds
+        return _FrameTimes(
+            len(stamps), stamp_seconds(stamps[0], self._stream),
+            stamp_seconds(stamps[-1], self._stream), end_seconds, True)
+
+    def _note(self, packet: av.Packet) -> None:
+        if not packet.size:  # the demuxer's sign for the end
+            return
+        is_frame = packet.stream is self._stream and not packet.is_discard
+        if packet.pts is None:
+            self._is_stamped &= not is_frame
+            return
+        end_seconds = _end_seconds(packet, self._fps)
+        self._reached_seconds = max(self._reached_seconds, end_seconds)
+        if is_frame:
+            self._packets.append(
+                (packet.pts, packet.is_keyframe, end_seconds))
+
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        if packet.stream is not self._stream:
+            return []
+        frames = packet.decode()
+        for frame in frames:
+            self._decoded_stamps.append(frame.pts)
+            self._decoded_end_seconds = _end_seconds(frame, self._fps)
+        return frames
+
+    def _count_packets(self, first_stamp: int) -> _Count | None:
+        """None if the stamps cannot be used or there is no key frame."""
+        try:
+            for packet in self._left:
+                self._note(packet)
+        except FFmpegError as error:
+            raise damaged(
+                self._path,
+                f"cannot be read after {self._reached_seconds:.1f} s",
+                error) from error
+        self._require_all_seconds()
+        packets = sorted(packet for packet in self._packets
+                         if packet[0] >= first_stamp)
+        keys = [stamp for stamp, is_key, _ in packets if is_key]
+        if not self._is_stamped or not keys or not _is_rising(
+                [packet[0] for packet in packets]):
+            return None
+        return _Count(len(packets), first_stamp, keys[-1], packets[-1][2])
+
+    def _decode_end(self, count: _Count) -> _FrameTimes | None:
+        """Decodes from the last key frame on; None if the frames are not those
+        that the packets promise."""
+        promised: list[Any] = []
+        decoded: list[Any] = []
+        try:
+            self._container.seek(count.last_key_stamp, stream=self._stream)
+            for packet in self._container.demux(self._stream):
+                if packet.size and not packet.is_discard:
+                    promised.append(packet.pts)
+                decoded += [frame.pts for frame in packet.decode()]
+        except FFmpegError as error:
+            raise damaged(
+                self._path, "the end of the video cannot be decoded", error
+            ) from error
+        if not promised or None in promised or None in decoded:
+            return None
+        # Frames before a key frame may refer to others that were not decoded.
+        due = sorted(stamp for stamp in promised if stamp >= promised[0])
+        given = [stamp for stamp in decoded if stamp >= promised[0]]
+        if given != due or not _is_rising(given):
+            return None
+        return _FrameTimes(
+            count.num_frames, stamp_seconds(count.first_stamp, self._stream),
+            stamp_seconds(given[-1], self._stream), count.end_seconds, True)
+
+    def _require_all_seconds(self) -> None:
+        """Raises if all streams end well before the length in the header."""
+        promised_seconds = (self._container.duration or 0) / av.time_base
+        if self._container.format.name == "avi" and self._fps:
+            # FFmpeg shortens the duration of a cut AVI to what is left.
+            promised_seconds = max(promised_seconds,
+                                   self._stream.frames / self._fps)
+        slack_seconds = min(_LOST_SECONDS, _LOST_SHARE * promised_seconds)
+        if self._reached_seconds < promised_seconds - slack_seconds:
+            raise damaged(
+                self._path, "the file is cut off. Its header promises "
+                f"{promised_seconds:.1f} s and it ends after "
+                f"{self._reached_seconds:.1f} s")
+
+    def require_all_bytes(self) -> None:
+        """Raises if the index names bytes past the end of the file."""
+        promised = max((one.pos + one.size for one in self._entries),
+                       default=0)
+        size = self._path.stat().st_size
+        if promised > size:
+            raise damaged(self._path, "the file is cut off. Its index needs "
+                          f"{promised} bytes and it has {size}")
+
+    def _count_by_index(self) -> _Count | None:
+        """None if packets must be counted."""
+        stream = self._stream
+        listed = [one for one in self._entries if not one.is_discard]
+        keys = [one.timestamp for one in listed if one.is_keyframe]
+        if (len(listed) != stream.frames or not keys
+                or stream.start_time is None or not stream.duration):
+            return None
+        return _Count(
+            stream.frames, stream.start_time, keys[-1],
+            stamp_seconds(stream.start_time + stream.duration, stream))
+
+    def times_by_header(self, first: av.VideoFrame) -> _FrameTimes:
+        """Returns the times of frames that are not counted."""
+        seconds = self._header_seconds
+        if self._stream.duration:
+            seconds = stamp_seconds(self._stream.duration, self._stream)
+        count = max(1, self._num_stored or round(seconds * self._fps))
+        if first.pts is None or self._container.format.name == "avi":
+            return _FrameTimes(count, 0.0, None, seconds, False)
+        start = stamp_seconds(first.pts, self._stream)
+        return _FrameTimes(count, start, None, start + seconds, True)
+
+    def choose_fps(self, times: _FrameTimes) -> float:
+        """Returns the header's rate unless the frames contradict it."""
+        shown_seconds = times.end_seconds - times.first_seconds
+        if self._fps and (not times.is_timed or abs(
+                shown_seconds * self._fps - times.num_frames
+                ) < _RATE_SLACK_FRAMES):
+            return self._fps
+        if shown_seconds <= 0:
+            raise InputError(f"{self._path}: neither header nor frames give "
+                             "the frame rate. Encode it again.")
+        return times.num_frames / shown_seconds
+
+    def warn_of_doubts(self, times: _FrameTimes) -> None:
+        """Warns where frames may be missing, or stored twice."""
+        count, shown, fps = times.num_frames, self._num_shown, self._fps
+        length, doubt = times.end_seconds - times.first_seconds, ""
+        if shown:
+            if count != shown:
+                doubt = f"its header promises {shown}"
+            elif 2 * count < self._num_stored:
+                doubt = f"its header hides the rest of {self._num_stored}"
+        # Frames lost in the middle leave gaps, others shorten the video.
+        if not doubt and fps and (not shown or shown < self._num_stored):
+            if not times.is_timed:
+                length = count / fps
+            elif abs(length * fps - count) >= _RATE_SLACK_FRAMES:
+                doubt = (f"there is time for {length * fps:.1f} at the "
+                         f"header's {fps:.6g} per second")
+            # Sound may last longer. Other videos do not, and damage may
+            # double the video's own entry.
+            if self._is_alone and self._header_seconds and (
+                    abs(self._header_seconds - length) * fps
+                    >= _END_SLACK_FRAMES):
+                doubt = (f"they last {length:.3f} s, its header says "
+                         f"{self._header_seconds:.3f} s")
+        if doubt:
+            logger.warning("%s: %d frames can be read, but %s. Some are lost, "
+                           "or the file is unusual.", self._path, count, doubt)
 
 
-def _header(container: InputContainer, stream: av.VideoStream) -> _Header:
-    shown = stream.frames
-    if shown and is_format(container, "mp4"):  # an edit list may hide some
-        shown = sum(not entry.is_discard for entry in stream.index_entries)
-    # Sound may last longer. Other videos do not, and damage may double the
-    # video's own entry.
-    is_alone = all(each.type == "video" for each in container.streams)
-    return _Header(header_fps(stream), stream.frames, shown,
-                   (container.duration or 0) / av.time_base if is_alone
-                   else 0.0)
+def _is_rising(stamps: Sequence[int]) -> bool:
+    return all(before < after for before, after in itertools.pairwise(stamps))
 
 
-def _warn_of_doubts(path: Path, times: FrameTimes, header: _Header) -> None:
-    """Warns where frames may be missing, or stored twice."""
-    count, fps, doubt = times.num_frames, header.fps, ""
-    length = times.end_seconds - times.first_seconds
-    if header.num_shown:
-        if count != header.num_shown:
-            doubt = f"its header promises {header.num_shown}"
-        elif 2 * count < header.num_stored:
-            doubt = f"its header hides the rest of {header.num_stored}"
-    # Frames that are lost in the middle leave gaps, others shorten the video.
-    if not doubt and fps and (
-            not header.num_shown or header.num_shown < header.num_stored):
-        if not times.is_timed:
-            length = count / fps
-        elif abs(length * fps - count) >= _RATE_SLACK_FRAMES:
-            doubt = (f"there is time for {length * fps:.1f} at the "
-                     f"header's {fps:.6g} per second")
-        lacks = abs(header.seconds - length)
-        if header.seconds and lacks * fps >= _END_SLACK_FRAMES:
-            doubt = (f"they last {length:.3f} s, its header says "
-                     f"{header.seconds:.3f} s")
-    if doubt:
-        logger.warning("%s: %d frames can be read, but %s. Some are lost, or "
-                       "the file is unusual.", path, count, doubt)
-
-
-def _times_by_header(container: InputContainer, stream: av.VideoStream,
-                     first: av.VideoFrame) -> FrameTimes:
-    if stream.duration:
-        shown_seconds = stamp_seconds(stream.duration, stream)
-    else:
-        shown_seconds = (container.duration or 0) / av.time_base
-    count = max(1, stream.frames or round(
-        shown_seconds * header_fps(stream)))
-    if first.pts is None or is_format(container, "avi"):
-        return FrameTimes(count, 0.0, None, shown_seconds, False)
-    start = stamp_seconds(first.pts, stream)
-    return FrameTimes(count, start, None, start + shown_seconds, True)
-
-
-def _choose_fps(path: Path, times: FrameTimes, fps: float) -> float:
-    """Returns the header's rate unless the frames contradict it."""
-    shown_seconds = times.end_seconds - times.first_seconds
-    if fps and (not times.is_timed or abs(
-            shown_seconds * fps - times.num_frames) < _RATE_SLACK_FRAMES):
-        return fps
-    if shown_seconds <= 0:
-        raise InputError(f"{path}: neither header nor frames give the frame "
-                         "rate. Encode it again.")
-    return times.num_frames / shown_seconds
+def _end_seconds(last: av.Packet | av.VideoFrame, fps: float) -> float:
+    """When a packet or frame ends; its length may be unknown."""
+    unit = float(last.time_base or 0)
+    length = last.duration * unit if last.duration else (
+        1 / fps if fps else 0.0)
+    return (last.pts or 0) * unit + length

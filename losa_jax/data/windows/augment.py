@@ -1,8 +1,7 @@
 """Pixels of a window: resize, crop, flip, color; uint8 in, uint8 out.
 
-Random values are drawn once for all frames of a window (or of each clip, as
-configured): an object must not jump between frames. Normalization happens on
-the device.
+Random values are drawn once for all frames of a window, or of each clip.
+Normalization happens on the device.
 """
 
 import math
@@ -15,89 +14,73 @@ from losa_jax.data.video.frame import CROP_STEP, DecodedFrame, resize_frame
 from losa_jax.data.windows.random_operations import random_operations
 from losa_jax.errors import InputError
 
-# Windows are decoded in parallel threads; OpenCV's own threads would compete
-# for the same cores.
+# Windows are decoded in parallel; more threads would compete for the cores.
 cv2.setNumThreads(1)
 
-TEST_RESIZES = ("short_crop", "squash")
 _GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """Returns what testing sees of a frame: uint8 [size, size, 3].
+    """Returns what testing sees of uint8 [H, W, 3]: uint8 [size, size, 3].
 
-    Args:
-      frame: uint8 [H, W, 3].
-      resize: "short_crop" scales the short side to `size` and crops the
-        center (AdaTAD); "squash" scales both sides, so nothing at the border
-        is lost but shapes are distorted.
+    "short_crop" scales the short side to `size` and crops the center
+    (AdaTAD); "squash" scales both sides.
     """
     if resize == "squash":
         return resize_frame(frame, size, size)
     if resize != "short_crop":
         raise InputError(f"config.augment.test_resize={resize!r}: choose one "
-                         f"of {', '.join(TEST_RESIZES)}")
+                         "of short_crop, squash")
     height, width, _ = frame.shape
     scale = size / min(height, width)
-    frame = resize_frame(frame, max(size, round(height * scale)),
-                         max(size, round(width * scale)))
-    top = (frame.shape[0] - size) // 2
-    left = (frame.shape[1] - size) // 2
-    return frame[top:top + size, left:left + size]
+    height = max(size, round(height * scale))
+    width = max(size, round(width * scale))
+    top, left = (height - size) // 2, (width - size) // 2
+    return resize_frame(frame, height, width)[top:top + size, left:left + size]
 
 
 class TrainView:
-    """A random view, the same for all frames.
-
-    `apply` handles each frame while the video is decoded, `finish` all of
-    them together, because contrast depends on the mean of the window.
-    """
+    """A random view, the same for all frames: `apply` handles each frame,
+    `finish` all together, because contrast depends on their mean."""
 
     def __init__(self, height: int, width: int, rng: np.random.Generator,
                  augment: Any):
-        """Draws the view of frames of a size in pixels, for the config section
+        """Takes the size of a frame in pixels and the config section
         `augment`."""
         self._settings = augment
         self._box = None
         if augment.random_crop:
-            top, left, height, width = random_resized_crop(
-                height, width, rng, tuple(augment.crop_area),
-                tuple(augment.crop_ratio))
             # Moved by a pixel at most, see `DecodedFrame.crop`.
-            self._box = (top - top % CROP_STEP, left - left % CROP_STEP,
-                         max(CROP_STEP, height - height % CROP_STEP),
-                         max(CROP_STEP, width - width % CROP_STEP))
+            top, left, height, width = (
+                side - side % CROP_STEP for side in random_resized_crop(
+                    height, width, rng, tuple(augment.crop_area),
+                    tuple(augment.crop_ratio)))
+            self._box = (top, left, max(CROP_STEP, height),
+                         max(CROP_STEP, width))
         self._flips = rng.random() < augment.flip_probability
         self._operations = random_operations(
             rng, augment.random_operations, augment.operation_magnitude,
             augment.size)
         self._rng = rng
 
-    def apply(self, frame: DecodedFrame, out: np.ndarray) -> None:
-        """Writes the view of a frame into `out`, uint8 [size, size, 3]."""
-        # The last step writes into `out` itself where it can.
-        size, is_done = self._settings.size, False
-        if self._box is not None:
-            is_done = not (self._flips or self._operations)
-            pixels = frame.crop(*self._box, size, out if is_done else None)
-        else:
-            pixels = test_view(frame.rgb(), size, self._settings.test_resize)
+    def apply(self, frame: DecodedFrame) -> np.ndarray:
+        """Returns the view of a frame, uint8 [size, size, 3]."""
+        size = self._settings.size
+        pixels = (test_view(frame.rgb(), size, self._settings.test_resize)
+                  if self._box is None else frame.crop(*self._box, size))
         if self._flips:
-            is_done = not self._operations
-            pixels = cv2.flip(pixels, 1, dst=out if is_done else None)
+            pixels = cv2.flip(pixels, 1)
         for operation in self._operations:
             pixels = operation(pixels)
-        if not is_done:
-            out[:] = pixels
+        return pixels
 
-    def finish(self, frames: np.ndarray) -> np.ndarray:
-        """Jitters the color of all frames, uint8 [f, size, size, 3]; returns
-        the argument if there is nothing to do."""
+    def finish(self, frames: np.ndarray) -> None:
+        """Jitters the color of all frames, uint8 [f, size, size, 3], in place.
+        """
         settings = self._settings
         if settings.color_jitter > 0 or settings.hue_jitter > 0:
-            frames = jitter_color(frames, self._rng, settings.color_jitter,
-                                  settings.hue_jitter)
-        return frames
+            frames[:] = jitter_color(frames, self._rng, settings.color_jitter,
+                                     settings.hue_jitter)
 
 
 def train_view(frames: np.ndarray, rng: np.random.Generator,
@@ -106,21 +89,20 @@ def train_view(frames: np.ndarray, rng: np.random.Generator,
     [f, size, size, 3]."""
     _, height, width, _ = frames.shape
     view = TrainView(height, width, rng, augment)
-    views = np.empty((len(frames), augment.size, augment.size, 3), np.uint8)
-    for frame, out in zip(frames, views, strict=True):
-        view.apply(DecodedFrame(frame), out)
-    return view.finish(views)
+    views = np.stack([view.apply(DecodedFrame(frame)) for frame in frames])
+    view.finish(views)
+    return views
 
 
 def random_resized_crop(height: int, width: int, rng: np.random.Generator,
                         area: tuple[float, float],
                         ratio: tuple[float, float]
                         ) -> tuple[int, int, int, int]:
-    """Draws a box: top, left, height, width in pixels.
+    """Draws a box: top, left, height, width in pixels (Inception's rule).
 
     Its share of the frame's area lies in `area`, its aspect ratio
     (log-uniform) in `ratio`; after ten draws that do not fit, it is the whole
-    frame. Image and video recipes have used this rule since Inception.
+    frame.
     """
     for _ in range(10):
         target = rng.uniform(*area) * height * width
@@ -137,11 +119,8 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
 def jitter_color(frames: np.ndarray, rng: np.random.Generator,
                  strength: float, hue: float = 0.0) -> np.ndarray:
     """Changes brightness, contrast and saturation by random factors within
-    1 +- strength, and turns the hue within +- `hue` of a circle.
-
-    All are linear in the pixel (the hue is turned in the YIQ plane), so they
-    are one 3 x 3 matrix and an offset, applied by OpenCV in one pass.
-    """
+    1 +- strength, and turns the hue within +- `hue` of a circle (in the YIQ
+    plane): one 3 x 3 matrix and an offset."""
     brightness, contrast, saturation = rng.uniform(
         1 - strength, 1 + strength, 3)
     matrix = saturation * np.eye(3) + (1 - saturation) * _GRAY[None, :]
@@ -154,7 +133,6 @@ def jitter_color(frames: np.ndarray, rng: np.random.Generator,
     affine = np.concatenate(
         [matrix, np.full((3, 1), (1 - contrast) * mean_gray)], axis=1)
     flat = np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3)
-    # The transform saturates to 0..255 by itself.
     return cv2.transform(flat, affine).reshape(frames.shape)
 
 

@@ -38,8 +38,7 @@ from collections.abc import Mapping
 import numpy as np
 
 Batch = dict[str, np.ndarray]
-# What a batch has for the model, `valid_samples` included.
-Inputs = dict[str, np.ndarray]
+Inputs = dict[str, np.ndarray]  # for the model, with `valid_samples`
 # One window of a training batch, without the first axis.
 Example = Mapping[str, np.ndarray | np.generic]
 

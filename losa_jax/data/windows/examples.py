@@ -19,17 +19,13 @@ Draw = tuple[int, np.random.Generator]
 
 
 class TrainWindows:
-    """Makes training examples from video numbers and random generators."""
+    """Makes training batches from video numbers and random generators."""
 
     def __init__(self, videos: Sequence[Video], class_names: Sequence[str],
                  config: Any, *, reader: WindowReader,
                  augmented: bool = True):
-        """
-        Args:
-          config: the whole config (sections `window`, `data`).
-          augmented: False shows the test view of a random window (used to
-            measure feature statistics).
-        """
+        """Takes the whole config; `augmented` is False for the test views of
+        random windows, which measure feature statistics."""
         self._videos = videos
         self._class_names = list(class_names)
         self._config = config
@@ -40,40 +36,38 @@ class TrainWindows:
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """Returns a training batch, see `losa_jax.data.windows.batch`."""
-        # Decoders write into the batch: the frames of one window of THUMOS
+        # Frames are written into the batch: those of one window of THUMOS
         # take 118 MB, too much to be copied into it.
         frames = self._reader.allocate(len(draws), self._config.window.samples)
         examples = [
-            self(index, rng, None if frames is None else frames[row])
+            self._readable_example(index, rng,
+                                   None if frames is None else frames[row])
             for row, (index, rng) in enumerate(draws)]
         return {name: (frames if name == "frames" and frames is not None
                        else np.stack([one[name] for one in examples]))
                 for name in examples[0]}
 
-    def __call__(self, index: int, rng: np.random.Generator,
-                 frames: np.ndarray | None = None) -> Example:
-        """Returns one example, its frames written into `frames`, uint8
-        [f, size, size, 3]; None allocates memory."""
-        # With "skip" a video that fails is replaced by the next one, and
-        # every video is tried only once.
+    def _readable_example(self, index: int, rng: np.random.Generator,
+                          frames: np.ndarray | None) -> Example:
+        """With "skip", a video that fails is replaced by the next one, and
+        every video is tried only once."""
         faults: list[tuple[str, str]] = []
         for attempt in range(len(self._videos)):
             number = (int(index) + attempt) % len(self._videos)
-            video = self._videos[number]
             try:
-                return {**self._example(number, video, rng, frames),
+                return {**self._example(number, rng, frames),
                         "faults": np.str_(json.dumps(faults))}
             except VideoDecodeError as error:
                 if self._config.data.on_broken_video != "skip":
                     raise
-                faults.append((video.video_id, str(error)))
+                faults.append((self._videos[number].video_id, str(error)))
         raise VideoDecodeError(
             f"None of the {len(self._videos)} training videos can be read. "
             f"Check their disk first ({faults[-1][1]}).")
 
-    def _example(self, number: int, video: Video, rng: np.random.Generator,
+    def _example(self, number: int, rng: np.random.Generator,
                  frames: np.ndarray | None) -> Example:
-        config = self._config.window
+        video, config = self._videos[number], self._config.window
         window = sampling.train_window(
             video.grid, video.actions, config.samples, rng,
             crop_ratio=tuple(config.short_crop_ratio) or None,
@@ -102,14 +96,9 @@ def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
     """Returns shuffled batches; the seed determines order and augmentation.
 
     The state of an iterator is the number of global batches, so a run can
-    continue with another number of threads or processes.
-
-    Args:
-      batch_windows: windows of a global batch.
-      num_threads: threads that make batches. (PyAV and OpenCV release the
-        interpreter lock.)
-      num_epochs: None repeats for ever.
-      rows: rows of each global batch that this process reads; None: all.
+    continue with another number of threads or processes. This process reads
+    `rows` of each global batch of `batch_windows`; None: all. Without
+    `num_epochs` it repeats for ever.
     """
     rows = range(batch_windows) if rows is None else rows
     dataset = (
@@ -117,21 +106,15 @@ def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
         .seed(seed).shuffle().repeat(num_epochs).random_map(_draw)
         .batch(batch_windows, drop_remainder=True, batch_fn=list)
         .map(lambda draws: transform.batch([draws[row] for row in rows])))
-    # Grain's default is 16 threads and 500 elements in memory.
-    return dataset.to_iter_dataset(grain.ReadOptions(
-        num_threads=num_threads,
-        prefetch_buffer_size=_buffer_batches(num_threads)))
-
-
-def _buffer_batches(num_threads: int) -> int:
     # Batches are handed out in order: with one more than threads, a thread
     # that finishes before its neighbor is not idle.
-    return num_threads + 1
+    return dataset.to_iter_dataset(grain.ReadOptions(
+        num_threads=num_threads, prefetch_buffer_size=num_threads + 1))
 
 
 def batches_in_memory(num_threads: int) -> int:
     """Returns the most batches in memory: made ahead, next, and in use."""
-    return _buffer_batches(num_threads) + 2
+    return num_threads + 3
 
 
 def _draw(index: int, rng: np.random.Generator) -> Draw:

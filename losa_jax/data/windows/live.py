@@ -1,12 +1,11 @@
 """Samples of a video that has no end yet: a camera, a pipe, a growing file.
 
-The clock is that of `losa_jax.data.video.decode`, from the first frame on;
-the rate is the one that the stream announces.
+The time model is that of `losa_jax.data.video.decode`, at the rate that the
+stream announces.
 """
 
 import contextlib
 import logging
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -19,13 +18,7 @@ from av.container import InputContainer
 from av.error import ExitError, FFmpegError
 
 from losa_jax import timeline
-from losa_jax.data.video.container import (
-    BYTES_ONLY,
-    error_reason,
-    header_fps,
-    stamp_seconds,
-    video_stream,
-)
+from losa_jax.data.video import container
 from losa_jax.data.video.frame import upright_rgb, upright_size
 from losa_jax.data.windows import augment
 from losa_jax.errors import InputError
@@ -42,10 +35,10 @@ _LOOK_SECONDS = 0.2
 
 
 class GrowingFile:
-    """A file that is being written; it ends when it stops growing."""
+    """A file that is complete after some seconds without growth."""
 
     def __init__(self, path: Path, idle_seconds: float):
-        """Opens a file that is complete after some seconds without growth."""
+        """Opens the file."""
         self._file = open(path, "rb")
         self._idle_seconds = idle_seconds
         self._is_complete = False
@@ -53,12 +46,11 @@ class GrowingFile:
     def read(self, size: int) -> bytes:
         """Returns the next bytes, at least one; none at the end."""
         waited = 0.0
-        while not (data := self._file.read(size)):
-            self._is_complete |= waited >= self._idle_seconds
-            if self._is_complete:
-                return b""
-            time.sleep(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
+        while not (data := self._file.read(size)) and not self._is_complete:
+            self._is_complete = waited >= self._idle_seconds
+            if not self._is_complete:
+                time.sleep(_LOOK_SECONDS)
+                waited += _LOOK_SECONDS
         return data
 
     def close(self) -> None:
@@ -67,26 +59,17 @@ class GrowingFile:
 
 
 class LiveVideo:
-    """An open source of frames.
-
-    Attributes:
-      fps: frames per second that it announces.
-      grid: its samples, as if it had no end.
-      seconds: length of what has been read.
-    """
+    """An open source of `fps` frames per second, which it announces. `grid` is
+    endless; `seconds` is the length of what has been read."""
 
     def __init__(self, source: str, config: Any, *,
                  idle_seconds: float = 10.0):
-        """
-        Args:
-          source: "-", a device (/dev/video0), an address (rtsp://...), or a
-            file.
-          config: the whole config (sections `window`, `augment`).
-          idle_seconds: see `GrowingFile`; an address that is silent for so
-            long has ended too.
+        """Opens "-" (standard input), a device (/dev/video0), an address
+        (rtsp://...), or a file, for a whole config.
 
-        Raises:
-          InputError: it cannot be opened, or does not announce its rate.
+        A file that does not grow, or an address that is silent, for
+        `idle_seconds` has ended. InputError if it cannot be opened, or does
+        not announce its rate.
         """
         window = config.window
         if window.sampling == "resize":
@@ -94,12 +77,11 @@ class LiveVideo:
                 "This run needs whole videos (config.window.sampling=resize), "
                 "and this one has no end. Take a run with "
                 "config.window.sampling=stride or fps.")
-        self.name = source
-        self._settings = config.augment
+        self._name, self._settings = source, config.augment
         with contextlib.ExitStack() as closing:
             self._container = _open(source, idle_seconds, closing)
-            self._stream = video_stream(self._container, source)
-            self.fps = header_fps(self._stream)
+            self._stream = container.video_stream(self._container, source)
+            self.fps = container.header_fps(self._stream)
             if not self.fps:
                 raise InputError(f"{source}: announces no frame rate. Give a "
                                  "file or stream that does, as MPEG-TS or "
@@ -111,21 +93,18 @@ class LiveVideo:
         self.seconds = 0.0
 
     def samples(self) -> Iterator[np.ndarray]:
-        """Yields test views, uint8 [size, size, 3], as they come.
-
-        A stream that breaks off ends there, without an error.
-        """
+        """Yields test views, uint8 [size, size, 3], as they come; a stream
+        that breaks off ends there, without an error."""
         first = current = view = None
-        index, moment = 0, self._moment(0)
+        index = 0
         for seconds, frame in self._frames():
             first = seconds if first is None else first
             # `current` is on screen until this frame comes.
-            while current is not None and moment < seconds - first:
-                if view is None:
-                    view = self._view(current)
+            while current is not None and self._moments(index) < (
+                    seconds - first):
+                view = self._view(current) if view is None else view
                 yield view
                 index += 1
-                moment = self._moment(index)
             current, view = frame, None
             self.seconds = seconds - first + 1 / self.fps
         if current is None:
@@ -137,31 +116,30 @@ class LiveVideo:
             view = self._view(current) if view is None else view
             yield view
 
-    def _moment(self, sample_index: int) -> float:
-        """When a sample is shown, in seconds from the first frame."""
-        frame_index = math.floor(
-            (sample_index + 0.5) * self.grid.frames_per_sample + 1e-6)
-        return (frame_index + 0.5) / self.fps
+    def _moments(self, sample_index: Any) -> np.ndarray:
+        """When samples are shown, in seconds from the first frame."""
+        return (self.grid.frame_indices(sample_index) + 0.5) / self.fps
 
     def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yields (seconds, frame), rising; leaves out those out of order."""
-        last = -math.inf
+        last = -np.inf
         try:
             for number, frame in enumerate(
                     self._container.decode(self._stream)):
-                seconds = (number / self.fps if frame.pts is None
-                           else stamp_seconds(frame.pts, self._stream))
+                seconds = number / self.fps
+                if frame.pts is not None:
+                    seconds = container.stamp_seconds(frame.pts, self._stream)
                 if seconds > last:
                     last = seconds
                     yield seconds, frame
         except FFmpegError as error:
-            if last == -math.inf:
-                raise _unreadable(self.name, error) from error
+            if last == -np.inf:
+                raise _unreadable(self._name, error) from error
             if isinstance(error, ExitError):
-                logger.info("%s: nothing more came", self.name)
-                return
-            logger.warning("%s: broke off after %.1f s (%s)", self.name,
-                           self.seconds, error_reason(error))
+                logger.info("%s: nothing more came", self._name)
+            else:
+                logger.warning("%s: broke off after %.1f s (%s)", self._name,
+                               self.seconds, container.error_reason(error))
 
     def _view(self, frame: av.VideoFrame) -> np.ndarray:
         return augment.test_view(upright_rgb(frame, *upright_size(frame)),
@@ -178,21 +156,19 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
     options: dict[str, Any] = {}
     target: Any = source
     if source == STDIN:
-        target, options = sys.stdin.buffer, {"options": BYTES_ONLY}
+        target, options = sys.stdin.buffer, {"options": container.BYTES_ONLY}
     elif source.startswith("/dev/video"):
         options = {"format": "v4l2"}
     elif "://" in source:
-        # Without timeouts a datagram stream has no end, and one that hangs
-        # notices no signal.
+        # Without timeouts a datagram stream has no end.
         options = {"timeout": (max(_OPENING_SECONDS, idle_seconds),
                                max(_LOOK_SECONDS, idle_seconds))}
+    elif not Path(source).is_file():
+        raise InputError(f"{source}: no such file: check the path")
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise InputError(f"{source}: no such file: check the path")
-        target = GrowingFile(path, idle_seconds)
-        options = {"options": BYTES_ONLY}
-        closing.callback(target.close)
+        target = closing.enter_context(contextlib.closing(
+            GrowingFile(Path(source), idle_seconds)))
+        options = {"options": container.BYTES_ONLY}
     try:
         return closing.enter_context(
             av.open(target, metadata_errors="ignore", **options))
@@ -201,13 +177,11 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
 
 
 def _unreadable(source: str, error: Exception) -> InputError:
-    reason = error_reason(error)
-    remedy = ("Give a stream, or a container that can be read from front to "
+    reason = ("nothing came" if isinstance(error, ExitError)
+              else container.error_reason(error))
+    remedy = ("Check the address and its sender; --idle_seconds waits longer."
+              if "://" in source else
+              "Give a stream, or a container that can be read from front to "
               "back (MPEG-TS, Matroska, fragmented MP4).")
-    if "://" in source:
-        if isinstance(error, ExitError):
-            reason = "nothing came"
-        remedy = ("Check the address and its sender; --idle_seconds waits "
-                  "longer.")
     return InputError(f"{source}: cannot be read as it comes ({reason}). "
                       f"{remedy}")

@@ -1,9 +1,7 @@
 """RandAugment's operations on uint8 frames, drawn once for a window.
 
-Cubuk et al., "RandAugment" (arXiv 1909.13719), as in video recipes: a number
-of operations, each drawn again, all at one magnitude of ten. The sign is
-drawn for every window; AdaTAD's public code draws it once, when the pipeline
-is built, so that its frames only ever lean to one side.
+Cubuk et al., "RandAugment" (arXiv 1909.13719). Differs from AdaTAD's public
+code, which draws the sign once for a whole run.
 """
 
 from collections.abc import Callable
@@ -24,20 +22,17 @@ _LEVELS = np.arange(256)
 
 def random_operations(rng: np.random.Generator, count: int,
                       magnitude: float, size: int) -> list[Operation]:
-    """Draws `count` operations for square frames of `size` pixels.
-
-    Raises:
-      InputError: a magnitude outside 0 to 10, or a negative count.
-    """
+    """Draws `count` operations for square frames of `size` pixels; InputError
+    for a magnitude outside 0 to 10, or a negative count."""
     if count < 0 or not 0 <= magnitude <= MAX_MAGNITUDE:
         raise InputError(
             f"config.augment.random_operations={count} must not be negative "
             f"and config.augment.operation_magnitude={magnitude} lie in 0 "
             f"to {MAX_MAGNITUDE:g}")
-    names = list(OPERATIONS)
+    makers = list(OPERATIONS.values())
     operations = []
     for _ in range(count):
-        make = OPERATIONS[names[int(rng.integers(len(names)))]]
+        make = makers[int(rng.integers(len(makers)))]
         sign = 1.0 if rng.random() < 0.5 else -1.0
         operations.append(make(sign * magnitude / MAX_MAGNITUDE, size))
     return operations

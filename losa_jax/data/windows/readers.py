@@ -1,11 +1,7 @@
-"""What windows are read from: video files, or features of their frames.
-
-`FrameReader` decodes videos, `FeatureReader` reads cached features of our
-backbones or files of other tools, with the same methods.
-"""
+"""What windows are read from: video files, or features of their frames."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,85 +9,57 @@ import numpy as np
 from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache
 from losa_jax.data.records import Video, Window
-from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.frame import DecodedFrame
 from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows import augment
+from losa_jax.data.windows import augment, sampling
 from losa_jax.data.windows.batch import Example, Inputs
-from losa_jax.data.windows.sampling import (
-    clip_alignment,
-    num_clips,
-    test_windows_of,
-    window_step,
-)
 from losa_jax.data.windows.stream import WindowRow, sliding_windows
 
 FeatureStore = TapCache | FeatureFiles
 
 
 class FrameReader:
-    """Decodes windows of videos.
-
-    Attributes:
-      stream_threads: threads that a `WindowStream` reads test windows with.
-    """
+    """Decodes windows of videos."""
 
     def __init__(self, config: Any, cache: FrameCache | None = None):
-        """
-        Args:
-          config: the whole config (sections `window`, `augment`, `data`).
-          cache: holds the frames of small sets; None keeps nothing.
-        """
+        """Takes the whole config, and a cache of small sets of videos."""
         self._augment, self._window = config.augment, config.window
         self._cache = FrameCache(0.0) if cache is None else cache
+        # Threads that a `WindowStream` reads test windows with.
         self.stream_threads: int = config.data.num_threads
 
     def allocate(self, num_windows: int, num_samples: int) -> np.ndarray:
-        """Allocates frames of a batch, uint8 [n, f, size, size, 3]."""
+        """Returns zeros for a batch, uint8 [n, f, size, size, 3]."""
         size = self._augment.size
-        return np.empty((num_windows, num_samples, size, size, 3), np.uint8)
+        return np.zeros((num_windows, num_samples, size, size, 3), np.uint8)
 
     def empty_window(self, num_samples: int) -> Inputs:
         """Returns the inputs of a window of zeros; nothing is decoded."""
-        size = self._augment.size
-        return {"frames": np.zeros((num_samples, size, size, 3), np.uint8)}
+        return {"frames": self.allocate(1, num_samples)[0]}
 
     def training_inputs(self, video: Video, window: Window,
                         rng: np.random.Generator, out: np.ndarray | None, *,
                         augmented: bool = True) -> Example:
         """Returns the encoder's inputs of a training window.
 
-        Args:
-          rng: draws the augmentation.
-          out: [f, size, size, 3] of `allocate`, where frames are written.
-          augmented: False gives the test view.
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
+        Frames are written into `out`, [f, size, size, 3] of `allocate`;
+        `rng` draws the augmentation, without which they are test views.
+        VideoDecodeError if one cannot be decoded.
         """
-        if out is None:
-            out, = self.allocate(1, window.num_samples)
-        if not augmented:
-            num_decoded = self._cache.read_into(
-                out, video, window, self._write_test_view)
-            return {"frames": out, "decoded_frames": np.int32(num_decoded)}
-        clip: int = (self._window.clip_samples if self._augment.per == "clip"
-                     else window.num_samples)
+        assert out is not None
+        frames, num_decoded = self._cache.frames(
+            video, window.frame_indices(video.grid), skip_unneeded=True)
+        clip = (self._window.clip_samples if self._augment.per == "clip"
+                else window.num_samples)
+        num_views = window.num_samples // clip if augmented else 0
         views = [augment.TrainView(video.info.height, video.info.width, rng,
-                                   self._augment)
-                 for _ in range(window.num_samples // clip)]
-        num_decoded = self._cache.read_into(
-            out, video, window,
-            lambda frame, i, pixels: views[i // clip].apply(frame, pixels))
-        for view, part in zip(views, np.split(out, len(views)), strict=True):
-            finished = view.finish(part)
-            if finished is not part:  # avoids a copy of the window
-                part[:] = finished
+                                   self._augment) for _ in range(num_views)]
+        for i, frame in enumerate(frames):
+            out[i] = (views[i // clip].apply(frame) if augmented
+                      else self._test_view(frame))
+        for i, view in enumerate(views):
+            view.finish(out[i * clip:(i + 1) * clip])
         return {"frames": out, "decoded_frames": np.int32(num_decoded)}
-
-    def _write_test_view(self, frame: DecodedFrame, i: int, out: np.ndarray
-                         ) -> None:
-        out[:] = self._test_view(frame)
 
     def _test_view(self, frame: DecodedFrame) -> np.ndarray:
         return augment.test_view(frame.rgb(), self._augment.size,
@@ -99,16 +67,13 @@ class FrameReader:
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """Yields all test windows of a video and the encoder's inputs.
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
-        """
-        window, align = self._window, clip_alignment(self._window)
-        samples = self.test_samples(video, decoder_threads)
+        """Yields all test windows of a video and the encoder's inputs; errors
+        as `training_inputs`."""
+        window, align = self._window, sampling.clip_alignment(self._window)
+        step = sampling.window_step(window.samples, window.overlap, align)
         for place, frames in sliding_windows(
-                samples, window.samples,
-                window_step(window.samples, window.overlap, align), align):
+                self.test_samples(video, decoder_threads), window.samples,
+                step, align):
             yield place, {"frames": frames}
 
     def clips(self, video: Video, clip_frames: int, stride_frames: int,
@@ -116,10 +81,9 @@ class FrameReader:
               ) -> Iterator[tuple[Window, np.ndarray]]:
         """Yields where each clip of a video is (see `num_clips`), and its
         frames, uint8 [f, size, size, 3]; errors as `test_windows`."""
-        count = num_clips(video.grid.num_samples, clip_frames, stride_frames)
-        starts = stride_frames * np.arange(count)
-        # Samples between the clips are left out. In the rest, clips overlap
-        # by what they share, or not at all.
+        starts = stride_frames * np.arange(sampling.num_clips(
+            video.grid.num_samples, clip_frames, stride_frames))
+        # Samples between the clips are left out.
         samples = np.unique(starts[:, None] + np.arange(clip_frames))
         step = min(stride_frames, clip_frames)
         for window, frames in sliding_windows(
@@ -136,12 +100,8 @@ class FrameReader:
         [size, size, 3]; errors as `test_windows`."""
         if samples is None:
             samples = np.arange(video.grid.num_samples)
-        indices = video.grid.frame_indices(samples)
-        kept = self._cache.kept_frames(video)
-        frames: Iterable[DecodedFrame] = (
-            iterate_frames(video.open(), indices, video.info,
-                           threads=decoder_threads) if kept is None
-            else map(kept.__getitem__, indices.tolist()))
+        frames, _ = self._cache.frames(
+            video, video.grid.frame_indices(samples), threads=decoder_threads)
         last = None
         for frame in frames:
             if frame is not last:  # one frame may serve several samples
@@ -150,11 +110,10 @@ class FrameReader:
 
     def full_samples(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[np.ndarray]:
-        """Yields every sample at the file's own size, uint8 [H, W, 3]."""
+        """Returns all samples at the file's own size, uint8 [H, W, 3]."""
         indices = video.grid.frame_indices(np.arange(video.grid.num_samples))
-        for frame in iterate_frames(video.open(), indices, video.info,
-                                    threads=decoder_threads):
-            yield frame.rgb()
+        frames, _ = self._cache.frames(video, indices, threads=decoder_threads)
+        return (frame.rgb() for frame in frames)
 
 
 class FeatureReader:
@@ -183,7 +142,7 @@ class FeatureReader:
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
         """As `FrameReader.test_windows`."""
-        windows = test_windows_of(video, self._config)
+        windows = sampling.test_windows_of(video, self._config)
         yield from zip(windows, self._store.read_windows(video, windows),
                        strict=True)
 

@@ -1,8 +1,4 @@
-"""Which samples of a video are a window: training crops and test windows.
-
-Nothing is decoded here. A window is a stretch of samples
-(`losa_jax.timeline`); its actions are in tokens of the head's grid.
-"""
+"""Which samples of a video are a window: training crops and test windows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,23 +26,18 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     """Returns sliding windows that together hold every sample of a video.
 
     The last window is shifted back to end with the video (AdaTAD's rule), so
-    only a video shorter than one window is padded.
-    Differs from OpenTAD: its window count can leave a tail uncovered when
-    the overlap is below 0.5.
+    only a video shorter than one window is padded. Differs from OpenTAD,
+    which can leave a tail uncovered when the overlap is below 0.5.
 
-    Args:
-      overlap: share of a window that is in the next one too, in [0, 1).
-      align: windows start at multiples of so many samples; the last one may
-        then reach past the video's end, by less than that.
+    `overlap` is the share of a window that is in the next one too, in [0, 1).
+    Windows start at multiples of `align` samples; the last one may then reach
+    past the video's end, by less than that.
     """
     step = window_step(window_samples, overlap, align)
     total = grid.num_samples
-    if total <= window_samples:
-        return [Window(0, window_samples, total)]
-    last = round_up(total - window_samples, align)
-    starts = [*range(0, last, step), last]
-    return [Window(start, window_samples,
-                   min(window_samples, total - start)) for start in starts]
+    last = round_up(max(0, total - window_samples), align)
+    return [Window(start, window_samples, min(window_samples, total - start))
+            for start in [*range(0, last, step), last]]
 
 
 def test_windows_of(video: Video, config: Any) -> list[Window]:
@@ -57,26 +48,16 @@ def test_windows_of(video: Video, config: Any) -> list[Window]:
                             align=clip_alignment(settings))
     # Few lengths, each of which is compiled once.
     unit = round_up(-(-settings.samples // 4),
-                     2 ** (config.head.num_levels - 1))
+                    2 ** (config.head.num_levels - 1))
     total = video.grid.num_samples
     return [Window(0, max(settings.samples, round_up(total, unit)), total)]
 
 
 def token_windows(windows: Sequence[Window], num_samples: int, tubelet: int
                   ) -> np.ndarray:
-    """Returns the window that each token of a video is taken from.
-
-    Of overlapping windows it is the one whose middle is nearest, because a
-    window's edges know one side only.
-
-    Args:
-      windows: of the video, starting at whole tokens.
-      num_samples: of the video.
-      tubelet: samples of a token.
-
-    Returns:
-      int [tokens].
-    """
+    """Returns the window that each token of a video, of `tubelet` samples, is
+    taken from, int [tokens]: the one whose middle is nearest, because a
+    window's edges know one side only."""
     length = windows[0].num_samples // tubelet
     firsts = np.array([window.first_sample // tubelet for window in windows])
     tokens = np.arange(-(-num_samples // tubelet))
@@ -117,8 +98,7 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
     As ActionFormer and AdaTAD: a video longer than the window is cropped at
     a random place; a shorter one to a random share of itself within
     `crop_ratio` (None: all of it). If no crop is drawn in which some action
-    keeps `min_action_kept` of its length, the last one is used (a video
-    without actions is background, which is worth learning too). Crops start,
+    keeps `min_action_kept` of its length, the last one is used. Crops start,
     and end unless the video does, at multiples of `align` samples.
     """
     total = grid.num_samples
@@ -142,8 +122,7 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
 
 
 def _span(grid: timeline.SampleGrid, action: Action) -> np.ndarray:
-    return grid.samples_from_seconds(
-        np.array([action.start_seconds, action.end_seconds]))
+    return grid.samples_from_seconds(np.array(action[:2]))
 
 
 def _kept_share(span: np.ndarray, first: float, last: float) -> float:
@@ -156,30 +135,22 @@ def window_actions(grid: timeline.SampleGrid, window: Window,
                    samples_per_token: float, min_action_kept: float,
                    max_actions: int
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the actions of a window, padded to a fixed number.
+    """Returns the actions of a window, padded to a fixed number: segments,
+    float32 [n, 2], in tokens; labels, int32 [n]; valid, bool [n].
 
     Actions that keep less than `min_action_kept` of their length are left
     out, others are clipped to the window's real samples.
-
-    Returns:
-      segments: float32 [n, 2], token coordinates in the window.
-      labels: int32 [n], index in `class_names`.
-      valid: bool [n], False for padding.
     """
     first = window.first_sample
     last = first + window.valid_samples
     bounds = grid.seconds_from_samples(np.array([first, last]))
     segments = np.zeros((max_actions, 2), np.float32)
     labels = np.zeros(max_actions, np.int32)
-    valid = np.zeros(max_actions, bool)
     kept = [action for action in actions
             if _kept_share(_span(grid, action), first, last)
             >= max(min_action_kept, 1e-9)]
     for row, action in enumerate(kept):
-        seconds = np.clip([action.start_seconds, action.end_seconds],
-                          bounds[0], bounds[1])
         segments[row] = timeline.tokens_from_seconds(
-            seconds, grid, first, samples_per_token)
+            np.clip(action[:2], *bounds), grid, first, samples_per_token)
         labels[row] = class_names.index(action.label)
-        valid[row] = True
-    return segments, labels, valid
+    return segments, labels, np.arange(max_actions) < len(kept)

@@ -1,8 +1,7 @@
 """Videos that fail while a run reads them.
 
-The `faults` of a training example list the videos that it replaces, as JSON
-of [video id, reason]. They travel in the batch, so that only the batches that
-a run has used are counted, however far it reads ahead.
+The `faults` of a training example are JSON: [video id, reason] of the videos
+that it replaces. Only those of batches that a run has used are counted.
 """
 
 import json
@@ -23,8 +22,8 @@ class BrokenVideos:
     """Collects the skipped videos of a run."""
 
     def __init__(self, path: Path | None = None):
-        """Takes the path of broken_videos.json, whose entries of an earlier
-        start of the run are kept; None writes nothing."""
+        """Reads the entries of an earlier start from broken_videos.json; None
+        writes nothing."""
         self._path = path
         self._entries: dict[str, dict] = {}
         if path is not None and path.exists():
@@ -34,14 +33,12 @@ class BrokenVideos:
     @property
     def reasons(self) -> dict[str, str]:
         """{video id: why it could not be read}."""
-        return {name: entry["reason"]
-                for name, entry in self._entries.items()}
+        return {name: one["reason"] for name, one in self._entries.items()}
 
     @property
     def redrawn_windows(self) -> int:
         """Training windows that were replaced by one of another video."""
-        return sum(entry["redrawn_windows"]
-                   for entry in self._entries.values())
+        return sum(one["redrawn_windows"] for one in self._entries.values())
 
     @property
     def entries(self) -> list[dict]:
@@ -55,21 +52,15 @@ class BrokenVideos:
                 self.add(entry["video_id"], entry["reason"], entry["found"],
                          step)
 
-    def add(self, video_id: str, reason: str, found: str,
+    def add(self, video_id: str, reason: str, phase: str,
             step: int | None = None) -> None:
-        """Adds a video and writes the file.
-
-        Args:
-          found: BEFORE, TRAINING or EVALUATION.
-          step: training step whose window was replaced.
-        """
-        entry = self._entries.get(video_id)
-        if entry is None:
-            if found != BEFORE:  # `report_broken` has already warned of those
-                logger.warning("skipped %s: %s", video_id, reason)
-            entry = self._entries[video_id] = {
-                "video_id": video_id, "found": found, "reason": reason,
-                "redrawn_windows": 0, "steps": []}
+        """Adds a video and writes the file; the phase is BEFORE, TRAINING or
+        EVALUATION, the step a training step whose window was replaced."""
+        if video_id not in self._entries and phase != BEFORE:
+            logger.warning("skipped %s: %s", video_id, reason)
+        entry = self._entries.setdefault(video_id, {
+            "video_id": video_id, "found": phase, "reason": reason,
+            "redrawn_windows": 0, "steps": []})
         # A resumed run repeats some steps.
         if step is not None and step not in entry["steps"]:
             entry["steps"].append(step)
@@ -78,14 +69,14 @@ class BrokenVideos:
             write_text(self._path, json.dumps(
                 {"videos": self.entries}, indent=1) + "\n")
 
-    def collect(self, batch: dict[str, np.ndarray], found: str,
+    def collect(self, batch: dict[str, np.ndarray], phase: str,
                 step: int | None = None) -> int:
         """Removes the faults from a batch, adds them and returns how many
         there were."""
         faults = [fault for content in batch.pop("faults").tolist()
                   for fault in json.loads(content)]
         for video_id, reason in faults:
-            self.add(video_id, reason, found, step)
+            self.add(video_id, reason, phase, step)
         return len(faults)
 
     def report(self) -> str:
@@ -97,6 +88,5 @@ class BrokenVideos:
                  f"{self.redrawn_windows} training windows replaced:"]
         lines += [f"  {name} ({entry['found']}): {entry['reason']}"
                   for name, entry in self._entries.items()]
-        if self._path is not None:
-            lines.append(f"also in {self._path}")
+        lines += [f"also in {self._path}"] if self._path is not None else []
         return "\n".join(lines)

@@ -1,9 +1,8 @@
-"""Windows of whole videos in one pass, in batches: nothing is decoded twice.
+"""Windows of whole videos in one pass, in batches.
 
-A buffer holds one window of frames as the backbone sees them; the part that
-the next window shares stays in it. So memory does not grow with the length of
-the video, and nothing seeks. Everything that runs a model over videos takes
-its windows from a `WindowStream`.
+A buffer holds one window of frames; the part that the next window shares
+stays in it. So nothing is decoded twice, nothing seeks, and memory does not
+grow with the length of the video.
 """
 
 import collections
@@ -43,56 +42,32 @@ class VideoEnd(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WindowBatch:
-    """Windows that are run at once.
+    """Windows that are run at once."""
 
-    Attributes:
-      inputs: [b, ...], see `batch`; empty where no window was left to run.
-      rows: which windows these are; None for padding, whose valid_samples
-        are 0.
-      ended: videos whose last window is in this batch or was in an earlier
-        one.
-    """
-
-    inputs: Inputs
-    rows: tuple[WindowRow | None, ...]
-    ended: tuple[VideoEnd, ...]
+    inputs: Inputs  # [b, ...], see `batch`; empty if no window was left
+    rows: tuple[WindowRow | None, ...]  # None for padding, without samples
+    ended: tuple[VideoEnd, ...]  # whose last window is here or was earlier
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowStream:
-    """Windows of many videos as they are read, each video in order.
-
-    Attributes:
-      video_numbers: videos to read, in this order.
-      windows_of: (video number, decoder threads) to its windows and their
-        inputs; an InputError ends the video.
-      batch_windows: rows of a batch.
-      num_threads: shared by the videos that are read in parallel.
-      num_readers: videos that are read in parallel; None is one for each
-        thread. With 1 the windows come in the order of the videos.
-      queue_windows: decoded windows that may wait, over all videos.
-      stopped: asked while waiting; True ends the stream.
-    """
+    """Windows of many videos as they are read, each video in order."""
 
     video_numbers: Sequence[int]
+    # (Video number, decoder threads) to its windows and their inputs; an
+    # InputError ends the video.
     windows_of: Callable[[int, int], Iterator[tuple[WindowRow, Any]]]
     _: dataclasses.KW_ONLY
-    batch_windows: int
-    num_threads: int
-    num_readers: int | None = None
-    queue_windows: int = 2
+    batch_windows: int  # rows of a batch
+    num_threads: int  # shared by the videos that are read in parallel
+    num_readers: int | None = None  # videos in parallel; None: one a thread
+    queue_windows: int = 2  # that may wait, over all videos
+    # Asked while waiting; True ends the stream.
     stopped: Callable[[], bool] = lambda: False
 
     def __iter__(self) -> Generator[WindowBatch]:
         waiting: list[tuple[WindowRow, Inputs]] = []
         ended: list[VideoEnd] = []
-
-        def batch() -> WindowBatch:
-            made = _batch(waiting, ended, self.batch_windows)
-            waiting.clear()
-            ended.clear()
-            return made
-
         readers = max(1, min(self.num_readers or self.num_threads,
                              len(self.video_numbers)))
         threads = max(1, self.num_threads // readers)
@@ -108,12 +83,13 @@ class WindowStream:
                     continue
                 if waiting and waiting[0][0].window.num_samples != (
                         item[0].window.num_samples):
-                    yield batch()  # a batch has windows of one length
+                    # A batch has windows of one length.
+                    yield _take_batch(waiting, ended, self.batch_windows)
                 waiting.append(item)
                 if len(waiting) == self.batch_windows:
-                    yield batch()
+                    yield _take_batch(waiting, ended, self.batch_windows)
         if waiting or ended:
-            yield batch()
+            yield _take_batch(waiting, ended, self.batch_windows)
 
     def _read(self, number: int, decoder_threads: int) -> Generator[Any]:
         try:
@@ -124,35 +100,32 @@ class WindowStream:
             yield VideoEnd(number)
 
 
-def _batch(items: Sequence[tuple[WindowRow, Inputs]],
-           ended: Sequence[VideoEnd], batch_windows: int) -> WindowBatch:
-    """Stacks the inputs of windows; zeros after the last."""
-    if not items:
-        return WindowBatch({}, (), tuple(ended))
+def _take_batch(items: list[tuple[WindowRow, Inputs]], ended: list[VideoEnd],
+                batch_windows: int) -> WindowBatch:
+    """Empties both lists; stacks the inputs, with zeros after the last."""
     inputs: Inputs = {}
-    for name, first in items[0][1].items():
-        inputs[name] = np.zeros((batch_windows, *first.shape), first.dtype)
-        for row, (_, arrays) in enumerate(items):
-            inputs[name][row] = arrays[name]
-    inputs["valid_samples"] = np.zeros(batch_windows, np.int32)
-    inputs["valid_samples"][:len(items)] = [
-        row.window.valid_samples for row, _ in items]
-    padding = (None,) * (batch_windows - len(items))
-    return WindowBatch(inputs, (*(row for row, _ in items), *padding),
-                       tuple(ended))
+    rows: list[WindowRow | None] = [row for row, _ in items]
+    if items:
+        rows += [None] * (batch_windows - len(items))
+        samples = [row.window.valid_samples if row else 0 for row in rows]
+        inputs["valid_samples"] = np.array(samples, np.int32)
+        for name, first in items[0][1].items():
+            inputs[name] = np.zeros((batch_windows, *first.shape), first.dtype)
+            for row, (_, arrays) in enumerate(items):
+                inputs[name][row] = arrays[name]
+    batch = WindowBatch(inputs, tuple(rows), tuple(ended))
+    items.clear()
+    ended.clear()
+    return batch
 
 
 def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
                     align: int = 1) -> Generator[tuple[Window, np.ndarray]]:
-    """Yields the windows of `sampling.test_windows` before the end is known.
+    """Yields the windows of `sampling.test_windows` before the end is known,
+    with their samples [f, ...]; padding repeats the last real one.
 
-    Args:
-      samples: frames of one shape, in order.
-      length, step, align: samples of a window, from one window to the next,
-        and of which the first sample of a window is a multiple.
-
-    Yields:
-      (window, its samples [f, ...]); padding repeats the last real one.
+    `length` is in samples, `step` from one window to the next; windows start
+    at multiples of `align`.
     """
     # Wherever the last window starts, the last `length` samples include it.
     kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
@@ -163,10 +136,8 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
         if total == start + length:
             yield Window(start, length, length), np.stack(kept)
             last_given, start = start, start + step
-    if not total:
-        return
     last = round_up(max(0, total - length), align)
-    if last > last_given:
+    if total and last > last_given:
         valid = min(length, total - last)
         frames = list(kept)[-valid:]
         frames += frames[-1:] * (length - valid)
@@ -174,18 +145,13 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
 
 
 def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
-               queue_size: int,
-               stopped: Callable[[], bool] = lambda: False
+               queue_size: int, stopped: Callable[[], bool] = lambda: False
                ) -> Generator[Any]:
-    """Yields items of several generators, each in order, read by threads.
+    """Yields items of generators, each in order, read by threads; raises what
+    a generator raises.
 
-    Args:
-      sources: read in this order, `num_threads` in parallel.
-      queue_size: items that may wait.
-      stopped: asked while waiting; True ends the reading.
-
-    Raises:
-      what a source raises.
+    `num_threads` generators are read in parallel, and `queue_size` items may
+    wait. `stopped` is asked while waiting; True ends the reading.
     """
     left = iter(sources)
     lock, stop = threading.Lock(), threading.Event()
@@ -212,12 +178,11 @@ def read_ahead(sources: Sequence[Generator[Any]], *, num_threads: int,
         except BaseException as error:  # raised in the consumer's thread
             put(error)
 
-    threads = [threading.Thread(target=work, daemon=True,
-                                name=f"reader-{number}")
-               for number in range(num_threads)]
+    threads = [threading.Thread(target=work, daemon=True)
+               for _ in range(num_threads)]
     for thread in threads:
         thread.start()
-    working = len(threads)
+    working = num_threads
     try:
         while working and not stopped():
             try:

@@ -1,7 +1,7 @@
 """Adapters beside the frozen backbone, and inside it.
 
-`ADAPTERS` is the one place that lists those beside it; config.adapter.kind
-names one. Those inside it: `inside_backbone`.
+`ADAPTERS` lists those beside it, `inside_backbone.ADAPTER_TYPES` those inside;
+config.adapter.kind names one of either.
 """
 
 from losa_jax.models.adapters.base import AdapterType

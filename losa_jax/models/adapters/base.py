@@ -12,25 +12,20 @@ class Adapter(Protocol):
     """What the detector calls; the constructor is `(spec, *, rngs)`.
 
     The spec is a frozen dataclass that checks itself. Its fields `in_width`
-    (channels of the backbone), `num_taps`, `clip_tokens` and `tap_grid` are
-    what the backbone gives; all others are keys of the config section
-    `adapter`.
+    (channels of the backbone), `num_taps`, `clip_tokens` and `tap_grid`
+    describe the backbone's features; all others are keys of the config
+    section `adapter`.
     """
 
     def __call__(self, last: Float[Array, "b n u c"],
                  taps: Float[Array, "k b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Features of b windows at their t = n u temporal tokens.
+        """Returns features of b windows at their t = n u temporal tokens.
 
-        Args:
-          last: standardized spatial mean of the last block's output; zero
-            where not valid.
-          taps: outputs of the k tapped blocks; the adapter begins with
-            `jax.lax.stop_gradient(taps)`.
-          valid: real tokens; outputs there must not depend on the others.
-
-        Returns:
-          exactly `last` at the first step of training.
+        See `LosaAdapter`. The adapter begins with `check_features` and
+        `jax.lax.stop_gradient(taps)`. The result equals `last` before the
+        first step of training, and at valid tokens it does not depend on the
+        others.
         """
         ...
 
@@ -39,8 +34,8 @@ class AdapterType(NamedTuple):
     """An adapter's spec and module.
 
     Attributes:
-      raw_taps: it reads every patch as the blocks give it; else taps are
-        standardized and pooled to `tap_grid`.
+      raw_taps: whether it reads every patch of the blocks' outputs unchanged;
+        if not, taps are standardized and pooled to `tap_grid`.
     """
 
     spec: type[Any]
@@ -49,26 +44,16 @@ class AdapterType(NamedTuple):
 
 
 def check_features(spec: Any, last: Array, taps: Array, valid: Array) -> None:
-    """Refuses features of other sizes than the spec's.
-
-    Args:
-      spec: with those of `in_width`, `num_taps`, `clip_tokens` and
-        `tap_grid` that the adapter depends on.
-      last, taps, valid: see `Adapter`.
-
-    Raises:
-      InputError: names the array and the shape that it must have.
-    """
+    """Raises InputError if an array has another shape than the spec says."""
     b, n, u, c = (*last.shape, 0, 0, 0, 0)[:4]
     k, *_, h, w, _ = (*taps.shape, *7 * (0,))[:7]
     h, w = getattr(spec, "tap_grid", (h, w))
     k, u = getattr(spec, "num_taps", k), getattr(spec, "clip_tokens", u)
     c = getattr(spec, "in_width", c)
-    for name, array, wanted in (
+    for name, array, shape in (
             ("last", last, (b, n, u, c)),
             ("taps", taps, (k, b, n, u, h, w, c)),
             ("valid", valid, (b, n, u))):
-        if array.shape != wanted:
-            raise InputError(
-                f"{name} is of shape {array.shape}: {type(spec).__name__} "
-                f"needs {wanted}")
+        if array.shape != shape:
+            raise InputError(f"{name} has shape {array.shape}: "
+                             f"{type(spec).__name__} needs {shape}")

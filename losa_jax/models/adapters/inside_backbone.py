@@ -1,12 +1,11 @@
 """Adapters inside the backbone (AdaTAD), and fine-tuning of its blocks.
 
-The gradient goes through the backbone: what LoSA is compared with.
+Gradients go through the backbone, which LoSA avoids. `tia` puts AdaTAD's
+temporal adapter after each of the top blocks, which stay frozen; `full` trains
+the top blocks, and the embedding too if these are all blocks. The blocks below
+run clip by clip without gradients. VideoMAE only.
 
-`tia` puts AdaTAD's temporal adapter behind each of the top blocks, which
-stay frozen themselves; `full` trains the top blocks, and the embedding too
-when they are all. Blocks below run as for the other types: clip by clip,
-nothing stored. VideoMAE only: it needs the backbone's parts. Source of `tia`:
-AdaTAD as in OpenTAD, github.com/sming256/OpenTAD (Apache-2.0),
+Source of `tia`: AdaTAD in OpenTAD, github.com/sming256/OpenTAD (Apache-2.0),
 opentad/models/backbones/vit_adapter.py.
 """
 
@@ -21,12 +20,7 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.errors import (
-    check_between,
-    check_choice,
-    check_odd,
-    check_whole,
-)
+from losa_jax import errors
 from losa_jax.models.adapters.ladder import TemporalAdapter
 from losa_jax.models.backbones.encode_windows import (
     WindowFeatures,
@@ -41,23 +35,24 @@ from losa_jax.models.backbones.videomae import (
 )
 from losa_jax.models.ops.params import Template, Tree, parameters
 
-KINDS = ("tia", "full")
+ADAPTER_TYPES = ("tia", "full")
+EMBEDDING = ("patch_embed", "pos_embed")
 
 
 @dataclasses.dataclass(frozen=True)
 class InsideBackboneSpec:
-    """How the backbone is tuned.
+    """Which blocks of the backbone have adapters or are trained.
 
     Attributes:
-      kind: "tia" or "full".
+      kind: adapter type, "tia" or "full".
       top_blocks: blocks with adapters, or trained ones, counted from the
         last; 1 or more.
-      width: of the adapters in channels; "full" has none.
-      kernel: of their temporal convolution in tokens; odd.
-      drop_path: share of clips that skip the last block while training,
-        below 1; grows linearly over all blocks.
-      remat_blocks: compute each block again in the gradient instead of
-        storing what is inside it.
+      width: channels of the adapters; "full" has none.
+      kernel: length of their temporal convolution in tokens; odd.
+      drop_path: share of clips that skip the last block in training, below 1;
+        grows linearly over all blocks.
+      remat_blocks: recompute each block in the backward pass instead of
+        storing its activations.
 
     Raises:
       InputError: names the field and what it allows.
@@ -71,24 +66,29 @@ class InsideBackboneSpec:
     remat_blocks: bool = True
 
     def __post_init__(self) -> None:
-        check_choice(self, "kind", KINDS)
-        check_whole(self, 1, "top_blocks")
-        check_whole(self, int(self.kind == "tia"), "width")
-        check_odd(self, "kernel")
-        check_between(self, 0, 1, "drop_path", without=(1,))
-        check_choice(self, "remat_blocks", (True, False))
+        errors.check_flags(self)
+        errors.check_choice(self, "kind", ADAPTER_TYPES)
+        errors.check_whole(self, 1, "top_blocks")
+        errors.check_whole(self, int(self.kind == "tia"), "width")
+        errors.check_odd(self, "kernel")
+        errors.check_between(self, 0, 1, "drop_path", without=(1,))
 
 
 def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec,
-                   tuned: InsideBackboneSpec
+                   inside: InsideBackboneSpec
                    ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(frozen, trained) flat parameters of a converted backbone.
+    """Returns the frozen and the trained parameters of a converted backbone.
 
-    Stacked blocks are cut into "lower/..." and "upper/..."; slices of a
-    memory-mapped file read nothing. Norm and classifier after the last block
-    are not used and left out.
+    Blocks are split into "lower/..." and "upper/..."; parameters after the
+    last block are left out.
+
+    Args:
+      flat: parameters by path; slices of a memory-mapped file read nothing.
+      spec: of the backbone.
+      inside: which blocks are trained.
     """
-    below = spec.depth - tuned.top_blocks
+    below = spec.depth - inside.top_blocks
+    trains_blocks = inside.kind == "full"
     frozen: dict[str, Any] = {}
     trained: dict[str, Any] = {}
     for name, array in flat.items():
@@ -96,16 +96,15 @@ def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec,
         if root == "blocks":
             if below:
                 frozen[f"lower/{rest}"] = array[:below]
-            upper = trained if tuned.kind == "full" else frozen
+            upper = trained if trains_blocks else frozen
             upper[f"upper/{rest}"] = array[below:]
-        elif root in ("patch_embed", "pos_embed"):
-            whole = tuned.kind == "full" and not below
-            (trained if whole else frozen)[name] = array
+        elif root in EMBEDDING:
+            (trained if trains_blocks and not below else frozen)[name] = array
     return frozen, trained
 
 
 class BlockAdapters(nnx.Module):
-    """One temporal adapter a block, stacked."""
+    """One temporal adapter for each of the top blocks, stacked."""
 
     def __init__(self, in_width: int, spec: InsideBackboneSpec, *,
                  rngs: nnx.Rngs):
@@ -118,14 +117,14 @@ class BlockAdapters(nnx.Module):
 class InsideBackbone:
     """Encodes windows with gradients into the top of the backbone."""
 
-    def __init__(self, spec: VideoMaeSpec, tuned: InsideBackboneSpec):
-        self.spec, self.tuned = spec, tuned
-        self._below = spec.depth - tuned.top_blocks
+    def __init__(self, spec: VideoMaeSpec, inside: InsideBackboneSpec):
+        self.spec, self.inside = spec, inside
+        self._below = spec.depth - inside.top_blocks
         self._lower = self._template(max(self._below, 1))
-        self._upper = self._template(tuned.top_blocks)
+        self._upper = self._template(inside.top_blocks)
         self._adapters = (Template(lambda: BlockAdapters(
-            spec.width, tuned, rngs=nnx.Rngs(0)))
-            if tuned.kind == "tia" else None)
+            spec.width, inside, rngs=nnx.Rngs(0)))
+            if inside.kind == "tia" else None)
 
     def _template(self, depth: int) -> Template:
         spec = dataclasses.replace(self.spec, depth=depth, num_classes=0,
@@ -133,9 +132,9 @@ class InsideBackbone:
         return Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
 
     def fresh_adapters(self, seed: int) -> Tree:
-        """Parameters of the adapters: they add nothing at first."""
+        """Returns initial parameters of the adapters, which add nothing yet."""
         return {"adapters": parameters(BlockAdapters(
-            self.spec.width, self.tuned, rngs=nnx.Rngs(seed)))}
+            self.spec.width, self.inside, rngs=nnx.Rngs(seed)))}
 
     def __call__(self, frozen: Tree, trained: Tree, frames: Array,
                  valid: Bool[Array, "b n u"], key: Array | None, *,
@@ -143,60 +142,51 @@ class InsideBackbone:
                  shards: tuple[int, int] = (1, 1),
                  clip_sharding: NamedSharding | None = None
                  ) -> WindowFeatures:
-        """As `encode_windows`, without taps.
+        """Returns features of windows as `encode_windows`, without taps.
 
         Args:
-          frozen, trained: the two halves of `split_backbone`, nested, and
+          frozen, trained: the two results of `split_backbone`, nested, and
             "adapters" in `trained` for `tia`.
           frames: [b, f, H, W, 3].
           valid: real tokens of each window; the adapters mask the others.
           key: for drop path; None means evaluation.
-          chunk_clips, dtype, shards, clip_sharding: see `encode_windows`;
-            only blocks below the tuned ones run in chunks.
+          chunk_clips: clips in flight on a device, in the blocks below.
+          dtype, shards, clip_sharding: see `encode_windows`.
         """
         b, place = frames.shape[0], clip_place(clip_sharding)
         both = {**frozen, **trained}
-        embedding: dict[str, Any] = {
-            name: both[name] for name in ("patch_embed", "pos_embed")
-            if name in both}
-        lower = {**embedding, "blocks": both["lower"]} if self._below else None
+        embedding = {name: both[name] for name in EMBEDDING if name in both}
         upper = self._upper.bind({**embedding, "blocks": both["upper"]})
-        clips = rearrange(frames, "b (n f) H W c -> (b n) f H W c",
+        clips = rearrange(frames, "b (n f) H W c -> b n f H W c",
                           f=self.spec.clip_frames)
-        if lower is None:
-            tokens = upper.embed(clips, dtype)
-            x = rearrange(tokens, "m u h w c -> m (u h w) c")
-        else:
-            backbone = self._lower.bind(lower)
-            chunks = chunks_of(
-                rearrange(clips, "(b n) ... -> b n ...", b=b), chunk_clips,
-                shards, clip_sharding)
 
-            def below(chunk):
-                tokens = backbone.embed(chunk, dtype)
-                return backbone.run_blocks(
-                    rearrange(tokens, "m u h w c -> m (u h w) c"),
-                    place=place)[0]
+        def embed(backbone: VideoMae, clips: Array) -> Array:
+            return rearrange(backbone.embed(clips, dtype),
+                             "m u h w c -> m (u h w) c")
 
-            x = rearrange(
-                from_chunks(jax.lax.map(below, chunks), b, shards),
-                "b n t c -> (b n) t c")
+        if self._below:
+            lower = self._lower.bind({**embedding, "blocks": both["lower"]})
+            chunks = chunks_of(clips, chunk_clips, shards, clip_sharding)
+            x = jax.lax.map(lambda chunk: lower.run_blocks(
+                embed(lower, chunk), place=place)[0], chunks)
+            x = rearrange(from_chunks(x, b, shards), "b n t c -> (b n) t c")
             x = jax.lax.stop_gradient(x)
+        else:
+            x = embed(upper, rearrange(clips, "b n ... -> (b n) ..."))
         x = self._run_upper(upper, trained, x, valid, key, place)
-        pooled = x.reshape(b, -1, self.spec.clip_tokens,
-                           x.shape[1] // self.spec.clip_tokens, x.shape[2])
-        last = pooled.astype(jnp.float32).mean(axis=3)
+        last = rearrange(x.astype(jnp.float32), "(b n) (u s) c -> b n u s c",
+                         b=b, u=self.spec.clip_tokens).mean(axis=3)
         return WindowFeatures(last, jnp.zeros(
             (0, *last.shape[:3], 0, 0, self.spec.width), dtype))
 
     def _run_upper(self, upper: VideoMae, trained: Tree, x: Array,
                    valid: Array, key: Array | None,
                    place: NamedSharding | None) -> Float[Array, "m t c"]:
-        count = self.tuned.top_blocks
+        count = self.inside.top_blocks
         numbers = self._below + jnp.arange(count)
-        rates = self.tuned.drop_path * numbers / max(self.spec.depth - 1, 1)
+        rates = self.inside.drop_path * numbers / max(self.spec.depth - 1, 1)
         keys = (jax.random.split(key, count)
-                if key is not None and self.tuned.drop_path else None)
+                if key is not None and self.inside.drop_path else None)
         adapters = None if self._adapters is None else self._adapters.bind(
             trained["adapters"]).stack
         b, n, u = valid.shape
@@ -213,6 +203,6 @@ class InsideBackbone:
                                   n=n).astype(x.dtype)
             return x, None
 
-        if self.tuned.remat_blocks:
+        if self.inside.remat_blocks:
             step = jax.checkpoint(step, prevent_cse=False)
         return jax.lax.scan(step, x, (upper.blocks, adapters, rates, keys))[0]

@@ -1,13 +1,11 @@
 """AdaTAD's temporal adapter, and the side ladder made of it.
 
 Source: AdaTAD (Liu et al., CVPR 2024) in OpenTAD (Apache-2.0). Differences:
-padding is masked before
-the temporal convolution, so that it cannot leak into real tokens; the
-ladder's up-projections act after the spatial mean, which is the same sum,
-since both are linear, and costs h w times less.
+padding is masked before the temporal convolution; the ladder's up-projections
+act after the spatial mean, which gives the same sum for h w times less, since
+both are linear.
 
-Sizes: b windows, t tokens of a window over all its clips, s patches, c
-backbone width, d adapter width.
+Sizes: b windows of t tokens, s patches, c backbone width, d adapter width.
 """
 
 import dataclasses
@@ -18,10 +16,10 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.errors import InputError, check_odd, check_whole
+from losa_jax import errors
 from losa_jax.models.adapters.base import check_features
 from losa_jax.models.ops.conv import DepthwiseConv
-from losa_jax.models.ops.layers import Linear, gelu
+from losa_jax.models.ops.layers import Linear, gelu, zero_linear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +29,7 @@ class LadderSpec:
     Attributes:
       in_width: channels c of the backbone.
       num_taps: tapped blocks k.
-      width: channels d of the adapters; 0 is a quarter of `in_width`, which
-        is then 4 or more.
+      width: channels d of the adapters; 0 is a quarter of `in_width`.
       long_kernel: length of the temporal convolution in tokens; odd.
 
     Raises:
@@ -45,14 +42,14 @@ class LadderSpec:
     long_kernel: int = 3
 
     def __post_init__(self) -> None:
-        check_whole(self, 1, "in_width", "num_taps")
-        check_whole(self, 0, "width")
-        check_odd(self, "long_kernel")
+        errors.check_whole(self, 1, "in_width", "num_taps")
+        errors.check_whole(self, 0, "width")
+        errors.check_odd(self, "long_kernel")
         if not self.width:
             if self.in_width < 4:
-                raise InputError(
-                    f"LadderSpec.in_width={self.in_width}: a quarter of it "
-                    "is no width of adapters: give LadderSpec.width")
+                raise errors.InputError(
+                    f"LadderSpec.in_width={self.in_width} is too small to "
+                    "take a quarter of it: give LadderSpec.width")
             object.__setattr__(self, "width", self.in_width // 4)
 
 
@@ -70,24 +67,23 @@ class TemporalAdapter(nnx.Module):
         self.pointwise = Linear(width, width, rngs=rngs)
         self.pointwise.kernel[...] = (2 / width) ** 0.5 * jax.random.normal(
             rngs.params(), (width, width))
-        self.up = Linear(width, in_width, rngs=rngs)
-        self.up.kernel[...] = jnp.zeros((width, in_width))
+        self.up = zero_linear(width, in_width, rngs=rngs)
         self.gamma = nnx.Param(jnp.ones(1))
 
     def hidden(self, x: Float[Array, "b t s c"], valid: Bool[Array, "b t"]
                ) -> Float[Array, "b t s d"]:
-        """h + conv(h), zero padded at both ends of what is valid."""
+        """Returns h + conv(h), where padding is zero."""
         keep = valid[:, :, None, None].astype(x.dtype)
         h = gelu(self.down(x)) * keep
         return h + self.pointwise(self.mixer(h))
 
     def raised(self, hidden: Float[Array, "*n d"]) -> Float[Array, "*n c"]:
-        """Back to the backbone's width."""
+        """Returns gamma up(hidden)."""
         return self.gamma[...].astype(hidden.dtype) * self.up(hidden)
 
     def __call__(self, x: Float[Array, "b t s c"], valid: Bool[Array, "b t"]
                  ) -> Float[Array, "b t s c"]:
-        """What the adapter adds to x."""
+        """Returns what the adapter adds to x."""
         return self.raised(self.hidden(x, valid))
 
 
@@ -109,28 +105,28 @@ class LadderAdapter(nnx.Module):
     def __call__(self, last: Float[Array, "b n u c"],
                  taps: Float[Array, "k b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Features of windows of n clips, with what every tap adds.
+        """Returns features of windows at their t = n u temporal tokens.
 
         Args:
           last: [b, n, u, c] spatial mean of the last block's output at the u
-            temporal tokens of each clip. A run standardizes each channel
-            over the training set first. Zero where not valid.
-          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks as they
-            are, of a backbone's `features(..., tap_norm=False)`, every
-            patch; no gradient flows into them.
-          valid: bool [b, n, u], False on padding, which reaches no real
-            token.
+            temporal tokens of each clip, zero where not valid. A run
+            standardizes each channel over the training set first.
+          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks, all patches,
+            of a backbone's `features(..., tap_norm=False)`; no gradient flows
+            into them.
+          valid: bool [b, n, u], False on padding, which has no effect on real
+            tokens.
 
         Returns:
-          [b, t, c] of the dtype of `last`: features at the t = n u temporal
-          tokens, exactly `last` before the first step of training.
+          [b, t, c] of the dtype of `last`, equal to it before the first step
+          of training.
         """
         check_features(self.spec, last, taps, valid)
         taps = jax.lax.stop_gradient(taps)
         start = rearrange(last, "b n u c -> b (n u) c")
         step_valid = rearrange(valid, "b n u -> b (n u)")
 
-        # What is inside an adapter is h w times larger than what it gives.
+        # Activations inside are h w times larger than the output.
         @jax.checkpoint
         def added(adapter, tap):
             x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
@@ -141,5 +137,4 @@ class LadderAdapter(nnx.Module):
             adapter, tap = inputs
             return total + added(adapter, tap).astype(total.dtype), None
 
-        total, _ = jax.lax.scan(add_tap, start, (self.taps, taps))
-        return total
+        return jax.lax.scan(add_tap, start, (self.taps, taps))[0]

@@ -1,14 +1,9 @@
 """LoSA: long- and short-range adapters beside a frozen backbone.
 
 After Gupta et al., WACV 2025 (arXiv 2404.01282), whose code is not public.
-Theirs: adapters read intermediate layers in parallel to the backbone, one
-kind inside a clip (spatial convolution, then cross-attention), one kind over
-the whole window, and a gated fusion adds them to the last layer's features.
-The rest is our reconstruction (docs/method.md): the residual path from the
-tap's own tokens, the depthwise convolution as long-range mixer, and
-up-projections that start at zero, so that step 0 is the head-only model.
+docs/method.md has the equations, and what is the paper's and what is ours.
 
-Sizes: b windows, n clips, u tubelet steps a clip, h w tap grid, c backbone
+Sizes: b windows, n clips, u temporal tokens a clip, h w tap grid, c backbone
 width, d adapter width, t = n u tokens of the window.
 """
 
@@ -23,24 +18,26 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.errors import (
-    InputError,
-    check_between,
-    check_choice,
-    check_grid,
-    check_odd,
-    check_whole,
-)
+from losa_jax import errors
 from losa_jax.models.adapters.base import check_features
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.grid_filter import filter_grid
-from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, gelu, zero_linear
+from losa_jax.models.ops.layers import (
+    LayerNorm,
+    Linear,
+    Mlp,
+    gelu,
+    scaled_normal,
+    zero_linear,
+)
+from losa_jax.models.ops.remat import short_scan
 from losa_jax.models.ops.taps import pool_grid
 from losa_jax.models.ops.time_attention import TimeAttention
 
 NORM_EPSILON = 1e-6
-MOST_UNROLLED = 4
+# Large into the GELU, small out of the MLP.
+MLP_INITS = (scaled_normal(2.0), scaled_normal(0.25))
 GATES = ("none", "tanh", "sigmoid")
 RANGES = ("short", "long", "both")
 SHORT_POOLS = ("conv", "mean")
@@ -55,13 +52,13 @@ class LosaSpec:
       in_width: channels c of the backbone.
       num_taps: tapped blocks k.
       clip_tokens: temporal tokens u of a clip.
-      tap_grid: rows and columns of a tap, as the backbone gives it.
+      tap_grid: rows and columns of a tap.
       width: channels d of the adapters, a multiple of `attention_heads`; 0
         is a sixth of `in_width`, in multiples of 32 (of 8 below an
         `in_width` of 384).
       short_grid: side s of the short-range feature map; at most the tap
         grid's.
-      ranges: "short", "long" or "both".
+      ranges: adapters to use, "short", "long" or "both".
       gates: "none" (per-channel factors that start at one), "sigmoid"
         (start at half), both with up-projections that start at zero; or
         "tanh" (start at zero, with ordinary up-projections).
@@ -71,14 +68,13 @@ class LosaSpec:
         all of it.
       long_key_pool: neighboring tokens averaged into one key of that
         attention; 1 keeps all.
-      attention_heads: of either attention; that over the window needs an
-        even number of channels a head.
+      attention_heads: of the cross-attention and of the attention over the
+        window, which needs an even number of channels a head.
       mlp_ratio: hidden channels of the adapters' MLPs, as a multiple of
         `width`; above 0.
-      tap_residual: keep the tap's own token beside the cross-attention.
-      short_pool: how the s x s map of a step becomes its token: "conv", a
-        convolution as large as the map, which can tell where something is,
-        or "mean".
+      tap_residual: add the tap's own token to the cross-attention's output.
+      short_pool: how the s x s map of a temporal token becomes one vector:
+        "conv", a convolution as large as the map, or "mean".
 
     Raises:
       InputError: names the field and what it allows.
@@ -101,34 +97,30 @@ class LosaSpec:
     short_pool: str = "conv"
 
     def __post_init__(self) -> None:
-        check_choice(self, "ranges", RANGES)
-        check_choice(self, "gates", GATES)
-        check_choice(self, "long_mixer", LONG_MIXERS)
-        check_choice(self, "short_pool", SHORT_POOLS)
-        check_choice(self, "tap_residual", (True, False))
-        check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
-                    "short_grid", "long_key_pool", "attention_heads")
-        check_whole(self, 0, "width")
-        check_odd(self, "long_kernel")
-        check_between(self, 0, math.inf, "mlp_ratio", without=(0,))
-        check_grid(self, "tap_grid")
+        errors.check_flags(self)
+        errors.check_choice(self, "ranges", RANGES)
+        errors.check_choice(self, "gates", GATES)
+        errors.check_choice(self, "long_mixer", LONG_MIXERS)
+        errors.check_choice(self, "short_pool", SHORT_POOLS)
+        errors.check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
+                           "short_grid", "long_key_pool", "attention_heads")
+        errors.check_whole(self, 0, "width")
+        errors.check_odd(self, "long_kernel")
+        errors.check_between(self, 0, math.inf, "mlp_ratio", without=(0,))
+        errors.check_grid(self, "tap_grid")
         if not self.width:
-            # Multiples of 32 let up to 32 devices share a large backbone's
-            # adapters: 232 of ViT-g would stay whole on each.
+            # Up to 32 devices can then shard a large backbone's adapters.
             unit = 32 if self.in_width >= 384 else 8
             object.__setattr__(self, "width", max(
                 8, round(self.in_width / 6 / unit) * unit))
-        if self.width % self.attention_heads:
-            raise InputError(
-                f"LosaSpec.width={self.width} does not divide by "
-                f"LosaSpec.attention_heads={self.attention_heads}")
+        errors.check_heads(self, "attention_heads")
         if int(self.width * self.mlp_ratio) < 1:
-            raise InputError(
+            raise errors.InputError(
                 f"LosaSpec.mlp_ratio={self.mlp_ratio} of LosaSpec.width="
-                f"{self.width} leaves no hidden channel: give more")
+                f"{self.width} leaves no hidden channel: increase it")
         if self.long_mixer == "attention" and (
                 self.width % (2 * self.attention_heads)):
-            raise InputError(
+            raise errors.InputError(
                 "LosaSpec.long_mixer=attention: LosaSpec.width="
                 f"{self.width} must divide by 2 x LosaSpec.attention_heads="
                 f"{self.attention_heads} (rotary positions rotate pairs)")
@@ -138,12 +130,12 @@ class SpatialConv(nnx.Module):
     """Depthwise 3 x 3 over patches, pointwise c to d, pooled to s x s."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
-        # A center one: the tap passes through unchanged at first.
+        # Starts as the identity.
         kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
         self.kernel = nnx.Param(kernel)
         self.down = Linear(spec.in_width, spec.width, rngs=rngs)
-        self.grid = (min(spec.short_grid, spec.tap_grid[0]),
-                     min(spec.short_grid, spec.tap_grid[1]))
+        rows, columns = spec.tap_grid
+        self.grid = min(spec.short_grid, rows), min(spec.short_grid, columns)
 
     def __call__(self, tap: Float[Array, "m u h w c"]
                  ) -> Float[Array, "m u s1 s2 d"]:
@@ -157,11 +149,10 @@ class ShortRangeAdapter(nnx.Module):
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d, u = spec.width, spec.clip_tokens
         self.spatial = SpatialConv(spec, rngs)
-        grid = self.spatial.grid
-        cells = grid[0] * grid[1]
+        cells = math.prod(self.spatial.grid)
         self.pool = (Linear(cells * d, d, rngs=rngs)
                      if spec.short_pool == "conv" else None)
-        # Attention alone cannot tell when in the clip a token happens.
+        # Attention alone does not know when in the clip a token is.
         init = nnx.initializers.normal(0.02)
         self.key_positions = nnx.Param(
             init(rngs.params(), (u, cells, d)))
@@ -171,9 +162,9 @@ class ShortRangeAdapter(nnx.Module):
         self.from_last = Linear(spec.in_width, d, rngs=rngs)
         self.query = Linear(d, d, rngs=rngs)
         self.key_value = Linear(d, 2 * d, rngs=rngs)
-        self.out = zero_linear(d, d, rngs)
+        self.out = zero_linear(d, d, rngs=rngs)
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
-        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
         self.heads = spec.attention_heads
         self.tap_residual = spec.tap_residual
 
@@ -190,7 +181,6 @@ class ShortRangeAdapter(nnx.Module):
         query = self.query(query + self.query_positions[...].astype(x.dtype))
         tokens = self.key_norm(x) + self.key_positions[...].astype(x.dtype)
         key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
-        # A key is masked where its step is padding.
         cells = x.shape[2]
         mask = jnp.repeat(valid.reshape(b * n, u), cells, axis=1)
         attended = attention(
@@ -210,16 +200,14 @@ class LongRangeAdapter(nnx.Module):
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d = spec.width
         self.down = Linear(spec.in_width, d, rngs=rngs)
-        self.attention: TimeAttention | None
-        if spec.long_mixer == "attention":
-            self.attention = TimeAttention(
-                d, spec.attention_heads, spec.long_key_pool, rngs=rngs)
-        else:
-            self.attention = None
+        self.attention = (TimeAttention(
+            d, spec.attention_heads, spec.long_key_pool, rngs=rngs)
+            if spec.long_mixer == "attention" else None)
+        if self.attention is None:
             self.mixer = DepthwiseConv(d, spec.long_kernel, rngs=rngs)
             self.pointwise = Linear(d, d, rngs=rngs)
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
-        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs)
+        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
 
     def __call__(self, tap: Float[Array, "b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
@@ -235,23 +223,24 @@ class LongRangeAdapter(nnx.Module):
 
 
 class TapAdapters(nnx.Module):
-    """What one tap adds to the last layer's features."""
+    """The adapters of one tap: what they add to the last features."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
-        self.spec = spec
-        has_short = spec.ranges in ("short", "both")
-        has_long = spec.ranges in ("long", "both")
+        has_short, has_long = (spec.ranges in (name, "both")
+                               for name in ("short", "long"))
         self.short = ShortRangeAdapter(spec, rngs) if has_short else None
         self.long = LongRangeAdapter(spec, rngs) if has_long else None
-        self.short_gate = GatedUp(spec, rngs) if has_short else None
-        self.long_gate = GatedUp(spec, rngs) if has_long else None
+        if has_short:
+            self.short_gate = GatedUp(spec, rngs)
+        if has_long:
+            self.long_gate = GatedUp(spec, rngs)
 
     def __call__(self, tap: Array, last: Array, valid: Array
                  ) -> Float[Array, "b t c"]:
         parts = []
-        if self.short is not None and self.short_gate is not None:
+        if self.short is not None:
             parts.append(self.short_gate(self.short(tap, last, valid)))
-        if self.long is not None and self.long_gate is not None:
+        if self.long is not None:
             parts.append(self.long_gate(self.long(tap, valid)))
         return functools.reduce(operator.add, parts)
 
@@ -260,7 +249,7 @@ class GatedUp(nnx.Module):
     """gate * Up(x), exactly zero at step 0."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
-        # tanh gates are zero themselves; the others need a zero map.
+        # A tanh gate starts at zero; the others need a zero map.
         start = Linear if spec.gates == "tanh" else zero_linear
         self.up = start(spec.width, spec.in_width, rngs=rngs)
         value = 1.0 if spec.gates == "none" else 0.0
@@ -279,8 +268,8 @@ class GatedUp(nnx.Module):
 class LosaAdapter(nnx.Module):
     """All taps' adapters beside the frozen backbone, and their gated fusion.
 
-    The adapters of all taps are stacked and scanned: compile time does not
-    grow with their number, and their sum is accumulated as they go.
+    The adapters of all taps are stacked and run in a scan, so that compile time
+    does not grow with their number.
 
     Args:
       spec: sizes and options, a `LosaSpec`.
@@ -296,21 +285,21 @@ class LosaAdapter(nnx.Module):
     def __call__(self, last: Float[Array, "b n u c"],
                  taps: Float[Array, "k b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Fused features of windows of n clips.
+        """Returns features of windows at their t = n u temporal tokens.
 
         Args:
           last: [b, n, u, c] spatial mean of the last block's output at the u
-            temporal tokens of each clip. A run standardizes each channel
-            over the training set first. Zero where not valid.
+            temporal tokens of each clip, zero where not valid. A run
+            standardizes each channel over the training set first.
           taps: [k, b, n, u, h, w, c] outputs of the tapped blocks, each token
-            standardized over its channels, as a backbone's `features` gives
+            standardized over its channels, as a backbone's `features` returns
             them; no gradient flows into them.
-          valid: bool [b, n, u], False on padding, which reaches no real
-            token.
+          valid: bool [b, n, u], False on padding, which has no effect on real
+            tokens.
 
         Returns:
-          [b, t, c] of the dtype of `last`: features at the t = n u temporal
-          tokens, exactly `last` before the first step of training.
+          [b, t, c] of the dtype of `last`, equal to it before the first step
+          of training.
         """
         check_features(self.spec, last, taps, valid)
         taps = jax.lax.stop_gradient(taps)
@@ -321,13 +310,4 @@ class LosaAdapter(nnx.Module):
             added = adapters(tap, last, valid)
             return total + added.astype(total.dtype), None
 
-        # Few taps are unrolled: XLA's CPU runs what is inside a loop on one
-        # thread.
-        unroll = self.spec.num_taps <= MOST_UNROLLED
-        if not unroll:
-            # Else all that every tap's adapters compute on the way would wait
-            # for the gradient.
-            add_tap = jax.checkpoint(add_tap, prevent_cse=False)
-        total, _ = jax.lax.scan(add_tap, start, (self.taps, taps),
-                                unroll=unroll)
-        return total
+        return short_scan(add_tap, start, (self.taps, taps))

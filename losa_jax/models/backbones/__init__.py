@@ -1,8 +1,7 @@
 """Frozen video backbones.
 
-`BACKBONES` is the one place that lists their families. The weights of a
-family are read by the module `losa_jax.weights.<family>`, which is opened by
-that name.
+`BACKBONES` lists their families. `losa_jax.weights.<family>` reads the weights
+of a family.
 """
 
 from typing import cast
@@ -21,15 +20,11 @@ BACKBONES = {
 
 
 def family_of(spec: BackboneSpec) -> str:
-    """Returns the name of the family whose spec this is.
-
-    Raises:
-      InputError: the table has no such family.
-    """
+    """Returns the name of a spec's family; InputError if it is not listed."""
     for name, family in BACKBONES.items():
         if type(spec) is family.spec:
             return name
-    raise InputError(f"{type(spec).__name__} is the spec of no family in "
+    raise InputError(f"{type(spec).__name__} belongs to no family in "
                      "losa_jax.models.backbones.BACKBONES: add its line")
 
 

@@ -1,10 +1,9 @@
 """The contract of a frozen video backbone.
 
-A family of backbones is an `nnx.Module` that follows `Backbone`, made by
-`Module(spec, rngs=...)`, and a frozen dataclass that follows `BackboneSpec`.
-`losa_jax.models.backbones.BACKBONES` lists them. Parameter paths such as
-"blocks/attn/qkv/kernel" are the interface of converted weights and of
-checkpoints of runs: they may not change once weights were converted.
+A family of backbones has an `nnx.Module` that follows `Backbone` and a frozen
+dataclass that follows `BackboneSpec`. Parameter paths such as
+"blocks/attn/qkv/kernel" are part of converted weights and of checkpoints: they
+may not change once weights were converted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class ClipFeatures(NamedTuple):
-    """What a frozen backbone gives for n clips.
+    """Features of n clips.
 
     Attributes:
       last: float32 [n, u, c], one vector for each temporal token, as
@@ -36,31 +35,31 @@ class ClipFeatures(NamedTuple):
 
 
 class BackboneSpec(Protocol):
-    """What a checkpoint of any family is: enough to build its model.
+    """The sizes and variants of a checkpoint of any family.
 
-    A frozen dataclass that checks itself in `__post_init__` and raises
-    InputError. `backbone.json` stores its fields: numbers, strings, booleans
-    and tuples of them. What is the same for every checkpoint of a family is
-    a class variable or a property instead of a field.
+    A frozen dataclass that checks itself and raises InputError.
+    `backbone.json` stores its fields: numbers, strings, booleans and tuples of
+    them. What all checkpoints of a family share is a class variable or a
+    property instead.
 
     Attributes:
       width: channels of every token.
-      depth: blocks, which can be tapped by their numbers from 0.
+      depth: number of blocks; taps count them from 0.
       patch: side of a patch in pixels.
       tubelet: frames of one temporal token.
       clip_frames: frames of a clip.
       has_fixed_frames: whether clips of another length are refused. If not,
-        `dataclasses.replace(spec, clip_frames=n)` describes the same
-        parameters, and a run sets it to config.window.clip_samples.
+        the parameters do not depend on `clip_frames`, and a run sets it to
+        config.window.clip_samples.
       image_size: height and width in pixels that the checkpoint was trained
         with; `features` takes other sizes too.
-      pixel_mean, pixel_std: of red, green and blue on the scale 0..255,
-        which `features` takes off.
+      pixel_mean, pixel_std: of red, green and blue on the scale 0..255, for
+        normalization.
       norm_epsilon: of the norms, and of the standardization of taps.
-      last_pooling: what `ClipFeatures.last` is, in words; stored with
-        extracted features.
-      clip_pooling: likewise of `mean_features`, "" where the module has none.
-      clip_tokens: temporal tokens of a clip of `clip_frames`.
+      last_pooling: description of `ClipFeatures.last`, stored with extracted
+        features.
+      clip_pooling: likewise of `mean_features`; "" if the module has none.
+      clip_tokens: temporal tokens of a clip.
       grid: rows and columns of patches at `image_size`.
     """
 
@@ -112,11 +111,8 @@ class BackboneSpec(Protocol):
 class Backbone(Protocol):
     """A frozen video backbone that sees each clip alone.
 
-    It knows no config and no file. A module may also have
-    `mean_features(clips, dtype) -> float32 [n, c]`, one vector a clip, which
-    extraction of clips writes to feature files. Training inside the backbone
-    (`models/adapters/inside_backbone.py`) uses further parts, which only
-    VideoMAE has.
+    A module may also have `mean_features(clips, dtype) -> float32 [n, c]`, one
+    vector a clip, for feature files.
     """
 
     @property
@@ -126,23 +122,7 @@ class Backbone(Protocol):
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> ClipFeatures:
-        """Returns the features of clips; traceable.
-
-        Args:
-          clips: uint8 or float [n, f, H, W, 3], RGB 0..255, of
-            `spec.clip_frames` frames.
-          taps: ascending numbers from 0 of the blocks whose outputs are
-            wanted.
-          tap_grid: average-pools each tap to this many rows and columns
-            (`models/ops/taps.py`); None keeps every patch.
-          tap_norm: standardizes each tapped token over channels before that.
-          dtype: compute dtype of the blocks, and the dtype of the taps.
-          place: how the clips are spread over devices, if that is known.
-
-        Raises:
-          InputError: clips or taps that `check_clips` or `check_taps`
-            refuses.
-        """
+        """Returns the features of clips; see `VideoMae.features`."""
         ...
 
 
@@ -150,7 +130,7 @@ class BackboneFamily(NamedTuple):
     """A family of backbones, for the table `BACKBONES`.
 
     Attributes:
-      spec: frozen dataclass that follows `BackboneSpec`.
+      spec: dataclass that follows `BackboneSpec`.
       module: `nnx.Module` that follows `Backbone`, made by
         `module(spec, rngs=...)`.
       sizes: arguments of `spec` by public name, for config.backbone.name;
@@ -164,42 +144,31 @@ class BackboneFamily(NamedTuple):
 
 def normalized_pixels(clips: Array, spec: BackboneSpec
                       ) -> Float[Array, "n f H W 3"]:
-    """Clips of 0..255 in float32, less the mean, over the deviation."""
+    """Returns clips of 0..255 minus the mean, divided by the deviation."""
     mean = jnp.asarray(spec.pixel_mean, jnp.float32)
     std = jnp.asarray(spec.pixel_std, jnp.float32)
     return (clips.astype(jnp.float32) - mean) / std
 
 
 def check_clips(clips: Array, spec: BackboneSpec) -> None:
-    """Refuses clips that the backbone cannot cut into tokens.
-
-    Raises:
-      InputError: not [n, f, H, W, 3]; another number of frames, where the
-        spec fixes it, or none of whole tubelets; pictures smaller than a
-        patch.
-    """
+    """Raises InputError if clips cannot be cut into tokens."""
     if len(clips.shape) != 5 or clips.shape[-1] != 3:
         raise InputError(f"clips of shape {clips.shape}: must be "
                          "[n, frames, height, width, 3]")
-    frames, *picture = clips.shape[1:4]
+    frames, height, width = clips.shape[1:4]
     if spec.has_fixed_frames and frames != spec.clip_frames:
         raise InputError(f"clips of {frames} frames; the weights are for "
                          f"{spec.clip_frames}")
     if frames < 1 or frames % spec.tubelet:
         raise InputError(f"clips of {frames} frames cannot be cut into "
                          f"tubelets of {spec.tubelet}")
-    if min(picture) < spec.patch:
-        raise InputError(f"pictures of {picture[0]} x {picture[1]} pixels are "
-                         f"below the patch of {spec.patch}")
+    if min(height, width) < spec.patch:
+        raise InputError(f"frames of {height} x {width} pixels are below the "
+                         f"patch of {spec.patch}")
 
 
 def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
-    """Refuses taps that are no blocks, or in another order.
-
-    Raises:
-      InputError: they do not ascend, or one is below 0 or not below the
-        spec's depth.
-    """
+    """Raises InputError unless taps are blocks in ascending order."""
     if list(taps) != sorted(set(taps)) or any(
             not 0 <= tap < spec.depth for tap in taps):
         raise InputError(f"taps={tuple(taps)}: must ascend and lie within 0 "
@@ -208,15 +177,11 @@ def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
 
 
 def check_sizes(spec: BackboneSpec, *names: str) -> None:
-    """Refuses sizes that no backbone can have, for `__post_init__`.
+    """Raises InputError for sizes that no backbone can have.
 
     Args:
       spec: of any family.
-      names: further fields that are 1 or more.
-
-    Raises:
-      InputError: a size is below 1 or no whole number, the clip is cut within
-        a tubelet, or the image is smaller than a patch.
+      names: further fields that must be whole numbers of 1 or more.
     """
     check_whole(spec, 1, "width", "depth", "patch", "tubelet",
                 "clip_frames", *names)

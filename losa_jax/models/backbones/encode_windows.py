@@ -13,11 +13,11 @@ from losa_jax.models.backbones.base import Backbone
 
 
 class WindowFeatures(NamedTuple):
-    """What a frozen backbone gives for b windows.
+    """Features of b windows of n clips.
 
     Attributes:
       last: float32 [b, n, u, c], spatial mean of the last block's output.
-      taps: [k, b, n, u, h, w, c], tapped blocks.
+      taps: [k, b, n, u, h, w, c], outputs of the tapped blocks.
     """
 
     last: Array
@@ -33,49 +33,42 @@ def encode_windows(backbone: Backbone,
                    shards: tuple[int, int] = (1, 1),
                    clip_sharding: NamedSharding | None = None
                    ) -> WindowFeatures:
-    """Frozen features of windows, a chunk of clips at a time.
+    """Returns frozen features of windows.
 
-    The backbone sees each clip alone, so its memory is bounded by
-    `chunk_clips` whatever the window's length, and clips spread over devices
-    without communication.
+    Memory is bounded by `chunk_clips` for windows of any length, and clips are
+    sharded over devices without communication.
 
     Args:
-      backbone: of any family; no gradient enters it.
+      backbone: of any family; gets no gradient.
       frames: uint8 or float RGB, f a multiple of the clip's frames.
-      taps, tap_grid, tap_norm: see `Backbone.features`.
-      chunk_clips: clips that one device has in flight; 0 takes all.
+      taps, tap_grid, tap_norm: see `VideoMae.features`.
+      chunk_clips: clips in flight on a device; 0 is all.
       dtype: compute dtype of the blocks.
-      shards: parts that the windows, and the clips of a window, are in.
-      clip_sharding: of an array whose second axis counts clips (the first
-        counts chunks); None leaves it to the compiler.
+      shards: parts into which windows, and the clips of a window, are sharded.
+      clip_sharding: of an array of chunks, clips, ...; None leaves it to the
+        compiler.
     """
     b = frames.shape[0]
     clips = rearrange(frames, "b (n f) H W c -> b n f H W c",
                       f=backbone.spec.clip_frames)
     clips = chunks_of(clips, chunk_clips, shards, clip_sharding)
-
-    def encode(chunk_of_clips):
-        return backbone.features(chunk_of_clips, taps=taps,
-                                 tap_grid=tap_grid, tap_norm=tap_norm,
-                                 dtype=dtype, place=clip_place(clip_sharding))
-
-    features = jax.lax.map(encode, clips)
+    features = jax.lax.map(lambda chunk: backbone.features(
+        chunk, taps=taps, tap_grid=tap_grid, tap_norm=tap_norm, dtype=dtype,
+        place=clip_place(clip_sharding)), clips)
     last = from_chunks(features.last, b, shards)
     tapped = jax.vmap(lambda tap: from_chunks(tap, b, shards), in_axes=1)(
         features.taps)
-    return WindowFeatures(jax.lax.stop_gradient(last),
-                          jax.lax.stop_gradient(tapped))
+    return jax.lax.stop_gradient(WindowFeatures(last, tapped))
 
 
 def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
               shards: tuple[int, int],
               clip_sharding: NamedSharding | None = None
               ) -> Float[Array, "i m ..."]:
-    """Clips in chunks, for a scan; arguments as `encode_windows`.
+    """Returns clips in chunks, for a scan; arguments as `encode_windows`.
 
-    Each device keeps its own clips, whatever windows they are of: chunk i
-    takes the i-th chunk of every device, so the scan over chunks moves
-    nothing.
+    Chunk i has the i-th chunk of every device, whatever windows its clips are
+    from, so that the scan needs no communication.
     """
     windows, parts = shards
     clips = rearrange(clips, "(D p) (C q) ... -> D C p q ...", D=windows,
@@ -92,7 +85,7 @@ def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
 
 def from_chunks(x: Float[Array, "i m ..."], num_windows: int,
                 shards: tuple[int, int]) -> Float[Array, "b n ..."]:
-    """The way back from `chunks_of`, for what was made of each clip."""
+    """Returns results of `chunks_of` in the order of windows and clips."""
     windows, parts = shards
     x = rearrange(x, "i (D C j) ... -> D C i j ...", D=windows, C=parts)
     p = num_windows // windows
@@ -102,7 +95,7 @@ def from_chunks(x: Float[Array, "i m ..."], num_windows: int,
 
 
 def clip_place(clip_sharding: NamedSharding | None) -> NamedSharding | None:
-    """Where the clips of one chunk lie, from where all chunks do."""
+    """Returns the sharding of one chunk's clips, given that of all chunks."""
     if clip_sharding is None:
         return None
     return NamedSharding(clip_sharding.mesh,
@@ -110,6 +103,6 @@ def clip_place(clip_sharding: NamedSharding | None) -> NamedSharding | None:
 
 
 def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of a number that is no larger than the limit."""
+    """Returns the largest divisor of a number up to a limit."""
     return next(d for d in range(min(number, limit), 0, -1)
                 if number % d == 0)

@@ -1,4 +1,4 @@
-"""The public backbones by name, and any other size."""
+"""Public names of backbones and their sizes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,19 +15,19 @@ SIZES = {name: size for family in BACKBONES.values()
 def backbone_size(name: str = "", *, width: int = 0, depth: int = 0,
                   heads: int = 0, mlp_width: int = 0, patch: int = 0
                   ) -> dict[str, Any]:
-    """Keyword arguments of a spec.
+    """Returns the keyword arguments of a spec.
 
     Args:
-      name: one of `SIZES`, or "" for a VideoMAE of a size of one's own.
-      width, depth, heads, mlp_width, patch: replace what the name says; 0
-        keeps it. Without a name `mlp_width` is 4 widths and `patch` 16.
+      name: one of `SIZES`, or "" for a VideoMAE of another size.
+      width, depth, heads, mlp_width, patch: replace the named size; 0 keeps
+        it. Without a name `mlp_width` is 4 widths and `patch` 16.
 
     Raises:
       InputError: an unknown name, or a size without name lacks a number.
     """
     if name and name not in SIZES:
         raise InputError(f"config.backbone.name={name!r}: choose one of "
-                         f"{', '.join(SIZES)}, or '' and sizes of your own")
+                         f"{', '.join(SIZES)}, or '' and other sizes")
     given = dict(zip(_FIELDS, (width, depth, heads, mlp_width, patch),
                      strict=True))
     size = {**SIZES.get(name, {"mlp_width": 4 * width, "patch": 16}),
@@ -43,21 +43,18 @@ def backbone_size(name: str = "", *, width: int = 0, depth: int = 0,
 
 
 def requested_family(name: str) -> str:
-    """The family of a public name; VideoMAE where the name is empty."""
+    """Returns the family of a public name; VideoMAE if the name is empty."""
     return next((family for family, entry in BACKBONES.items()
                  if name in entry.sizes), "videomae")
 
 
 def requested_spec(request: Mapping[str, Any], *, clip_frames: int,
                    image_size: tuple[int, int]) -> BackboneSpec:
-    """The spec of a backbone that is in no checkpoint yet.
+    """Returns the spec of a backbone without a checkpoint.
 
     Args:
       request: arguments of `backbone_size`.
       clip_frames, image_size: further fields of the spec.
-
-    Raises:
-      InputError: see `backbone_size`, or the spec refuses itself.
     """
     family = BACKBONES[requested_family(request["name"])]
     return family.spec(**backbone_size(**request), clip_frames=clip_frames,
@@ -65,7 +62,7 @@ def requested_spec(request: Mapping[str, Any], *, clip_frames: int,
 
 
 def size_name(spec: BackboneSpec) -> str:
-    """The public name of a size, "" for others; the patch may differ."""
+    """Returns the public name of a size of any patch, "" for other sizes."""
     for name, size in BACKBONES[family_of(spec)].sizes.items():
         if all(getattr(spec, field) == value for field, value in size.items()
                if field != "patch"):

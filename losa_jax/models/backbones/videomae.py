@@ -1,7 +1,4 @@
-"""The VideoMAE / VideoMAEv2 video transformer, frozen below the adapters.
-
-Blocks are stacked on a leading axis and run in a scan, so compile time does
-not grow with depth.
+"""The VideoMAE / VideoMAEv2 video transformer.
 
 Source: the model definition of VideoMAEv2 (github.com/OpenGVLab/VideoMAEv2,
 MIT): tubelets of 2 frames, pre-norm blocks, biases on query and value only,
@@ -22,31 +19,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from losa_jax.errors import (
-    InputError,
-    check_between,
-    check_choice,
-    check_whole,
-)
-from losa_jax.models.backbones.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ClipFeatures,
-    check_clips,
-    check_sizes,
-    check_taps,
-    normalized_pixels,
-)
-from losa_jax.models.backbones.patch_filters import cosine_filters
+from losa_jax import errors
+from losa_jax.models.backbones import base
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.layers import (
-    GAIN_INTO,
-    GAIN_OUT,
-    LayerNorm,
-    Linear,
-    Mlp,
-    drop_path,
-)
+from losa_jax.models.ops.conv import patch_convolution
+from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, drop_path
 from losa_jax.models.ops.positions import resize_grid, sincos_table
 from losa_jax.models.ops.taps import shape_tap
 
@@ -70,24 +47,24 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class VideoMaeSpec:
-    """What a checkpoint of VideoMAE or VideoMAEv2 is.
+    """Sizes and variants of a checkpoint of VideoMAE or VideoMAEv2.
 
     Attributes:
       width: channels c of every token.
-      depth: blocks; their numbers count from 0.
+      depth: number of blocks.
       heads: of the attention; must divide `width`.
       mlp_width: hidden channels of each block's MLP.
       patch: side of a patch in pixels.
       tubelet: frames of one temporal token.
       clip_frames: frames of a clip, a multiple of `tubelet`.
       image_size: height and width in pixels that the position table is for;
-        other sizes resample the table.
+        it is resampled for other sizes.
       positions: "sincos" (computed, in no checkpoint) or "learned".
-      layer_scale: each branch of a block has a learned scale.
-      cosine_attention: of unit queries and keys, with a learned factor
-        (VideoMAEv2's ViT-g).
+      layer_scale: whether each branch of a block has a learned scale.
+      cosine_attention: whether queries and keys have unit length and their
+        product a learned factor (VideoMAEv2's ViT-g).
       final_norm: "norm" (all tokens), "fc_norm" (after their mean) or "none".
-      num_classes: of the classifier that the checkpoint has; 0 for none.
+      num_classes: outputs of the checkpoint's classifier; 0 without one.
       norm_epsilon: of the blocks' norms, and of the standardization of taps.
       final_norm_epsilon: 1e-6 for VideoMAEv2, 1e-5 for Hugging Face fc_norm.
 
@@ -112,28 +89,24 @@ class VideoMaeSpec:
     final_norm_epsilon: float = 1e-6
 
     has_fixed_frames: ClassVar[bool] = True
-    pixel_mean: ClassVar[tuple[float, float, float]] = IMAGENET_MEAN
-    pixel_std: ClassVar[tuple[float, float, float]] = IMAGENET_STD
+    pixel_mean: ClassVar[tuple[float, float, float]] = base.IMAGENET_MEAN
+    pixel_std: ClassVar[tuple[float, float, float]] = base.IMAGENET_STD
     last_pooling: ClassVar[str] = (
         "mean of the patches of each token, no final norm")
 
     def __post_init__(self) -> None:
-        check_sizes(self, "heads", "mlp_width")
-        check_choice(self, "positions", POSITIONS)
-        check_choice(self, "final_norm", POOLING)
-        check_choice(self, "layer_scale", (True, False))
-        check_choice(self, "cosine_attention", (True, False))
-        check_whole(self, 0, "num_classes")
-        check_between(self, 0, math.inf, "norm_epsilon", "final_norm_epsilon",
-                      without=(0,))
-        if self.width % self.heads:
-            raise InputError(f"VideoMaeSpec.width={self.width} does not "
-                             f"divide by VideoMaeSpec.heads={self.heads}: "
-                             "give another number of heads")
+        base.check_sizes(self, "heads", "mlp_width")
+        errors.check_flags(self)
+        errors.check_choice(self, "positions", POSITIONS)
+        errors.check_choice(self, "final_norm", POOLING)
+        errors.check_whole(self, 0, "num_classes")
+        errors.check_between(self, 0, math.inf, "norm_epsilon",
+                             "final_norm_epsilon", without=(0,))
+        errors.check_heads(self, "heads")
 
     @property
     def clip_pooling(self) -> str:
-        """What `VideoMae.mean_features` is, in words."""
+        """Description of `VideoMae.mean_features`."""
         return POOLING[self.final_norm]
 
     @property
@@ -143,7 +116,7 @@ class VideoMaeSpec:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches of the position table, rows and columns."""
+        """Rows and columns of patches at `image_size`."""
         return (self.image_size[0] // self.patch,
                 self.image_size[1] // self.patch)
 
@@ -153,21 +126,20 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         c = spec.width
-        self.qkv = Linear(c, 3 * c, bias=False, gain=GAIN_INTO, rngs=rngs)
+        self.qkv = Linear(c, 3 * c, bias=False, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(c))
         self.v_bias = nnx.Param(jnp.zeros(c))
         self.logit_scale = nnx.Param(
             jnp.full(spec.heads, np.log(10.0))
         ) if spec.cosine_attention else None
-        self.proj = Linear(c, c, gain=GAIN_OUT, rngs=rngs)
+        self.proj = Linear(c, c, rngs=rngs)
         self.heads = spec.heads
 
     def __call__(self, x: Float[Array, "n t c"],
                  place: NamedSharding | None = None
                  ) -> Float[Array, "n t c"]:
-        bias = jnp.concatenate([
-            self.q_bias[...], jnp.zeros_like(self.q_bias[...]),
-            self.v_bias[...]])
+        q_bias, v_bias = self.q_bias[...], self.v_bias[...]
+        bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
         qkv = self.qkv(x) + bias.astype(x.dtype)
         query, key, value = rearrange(
             qkv, "n t (three heads d) -> three n t heads d", three=3,
@@ -204,8 +176,7 @@ class Block(nnx.Module):
                  drop_rate: float | Array = 0.0, key: Array | None = None,
                  place: NamedSharding | None = None
                  ) -> Float[Array, "n t c"]:
-        """`drop_rate` of each branch and clip; key None drops nothing.
-        `place`: how clips are spread, see `attention`."""
+        """Returns the block's output; key None drops no branch."""
         keys = (None, None) if key is None else jax.random.split(key)
         a = self.attn(self.norm1(x), place)
         if self.gamma_1 is not None:
@@ -220,14 +191,14 @@ class Block(nnx.Module):
 def block_on_place(block: Block, x: Float[Array, "n t c"],
                    place: NamedSharding | None, **settings: Any
                    ) -> Float[Array, "n t c"]:
-    """A block whose parameters are gathered for it, and only for it.
+    """Returns block(x, **settings), gathering the block's parameters for it.
 
-    Left alone, the compiler rather moves the clips' activations, hundreds of
-    times the weights, to where slices of the weights lie.
+    Otherwise the compiler moves the clips' activations, hundreds of times the
+    size of the weights, to the devices that hold slices of the weights.
     """
     if place is not None:
-        whole = NamedSharding(place.mesh, PartitionSpec())
-        block = jax.lax.with_sharding_constraint(block, whole)
+        replicated = NamedSharding(place.mesh, PartitionSpec())
+        block = jax.lax.with_sharding_constraint(block, replicated)
         x = jax.lax.with_sharding_constraint(x, place)
     return block(x, place=place, **settings)
 
@@ -237,31 +208,23 @@ class PatchEmbed(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
-        filters = cosine_filters(spec.tubelet, spec.patch, spec.width)
         init = nnx.initializers.truncated_normal(0.02)
-        self.kernel = nnx.Param(init(rngs.params(), shape).at[
-            ..., :filters.shape[-1]].set(filters))
+        self.kernel = nnx.Param(init(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(spec.width))
 
     def __call__(self, clips: Float[Array, "n f H W 3"]
                  ) -> Float[Array, "n u h w c"]:
-        """Pixels that no whole patch covers are left out."""
-        kernel = self.kernel[...].astype(clips.dtype)
-        u, p, q, _, c = kernel.shape
-        rows, columns = clips.shape[2] // p, clips.shape[3] // q
-        # As a matrix product: on CPU 1.2 to 1.7 times faster than XLA's
-        # convolution, its gradient up to four times.
-        pixels = rearrange(
-            clips[:, :, :rows * p, :columns * q],
-            "n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)",
-            u=u, p=p, q=q)
-        tokens = (pixels @ kernel.reshape(-1, c)).reshape(
-            clips.shape[0], -1, rows, columns, c)
-        return tokens + self.bias[...].astype(clips.dtype)
+        """Returns tokens; pixels that no whole patch covers are left out."""
+        kernel, bias = (parameter[...].astype(clips.dtype)
+                        for parameter in (self.kernel, self.bias))
+        return patch_convolution(clips, kernel) + bias
 
 
 class VideoMae(nnx.Module):
     """The frozen video transformer, which sees each clip alone.
+
+    Blocks are stacked on a leading axis and run in a scan, so that compile
+    time does not grow with depth.
 
     Args:
       spec: its sizes, a `VideoMaeSpec`.
@@ -285,41 +248,26 @@ class VideoMae(nnx.Module):
         if spec.num_classes:
             self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
 
-    def patch_tokens(self, clips: Array, dtype: DTypeLike = jnp.float32
-                     ) -> Float[Array, "n u h w c"]:
-        """Returns normalized pixels as tokens, before positions are added."""
-        check_clips(clips, self.spec)
-        pixels = normalized_pixels(clips, self.spec)
-        return self.patch_embed(pixels.astype(dtype))
-
     def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
               ) -> Float[Array, "n u h w c"]:
-        """Returns normalized pixels as tokens with positions.
-
-        Args:
-          clips: [n, f, H, W, 3], RGB 0..255, uint8 or float.
-          dtype: compute dtype.
-
-        Raises:
-          InputError: the clips have another number of frames than the spec,
-            or pictures smaller than a patch.
-        """
+        """Returns clips as tokens, with positions added."""
         spec = self.spec
-        tokens = self.patch_tokens(clips, dtype)
-        _, _, height, width, _ = tokens.shape
-        grid = height, width
+        base.check_clips(clips, spec)
+        pixels = base.normalized_pixels(clips, spec)
+        tokens = self.patch_embed(pixels.astype(dtype))
         if spec.positions == "learned":
-            positions = resize_grid(self.pos_embed[...], grid)
+            table = self.pos_embed[...]
         else:
-            table = sincos_table(spec.clip_tokens, *spec.grid, spec.width)
-            positions = resize_grid(jnp.asarray(table), grid)
-        return tokens + positions.astype(dtype)
+            table = jnp.asarray(sincos_table(spec.clip_tokens, *spec.grid,
+                                             spec.width))
+        _, _, rows, columns, _ = tokens.shape
+        return tokens + resize_grid(table, (rows, columns)).astype(dtype)
 
     def features(self, clips: Array, *, taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True,
                  dtype: DTypeLike = jnp.float32,
-                 place: NamedSharding | None = None) -> ClipFeatures:
+                 place: NamedSharding | None = None) -> base.ClipFeatures:
         """Returns the spatial mean of the last block, and the taps.
 
         Args:
@@ -327,13 +275,13 @@ class VideoMae(nnx.Module):
             `spec.clip_frames` frames. H and W may differ from
             `spec.image_size`; pixels that no whole patch covers are left out.
           taps: ascending numbers of the blocks, 0 .. depth - 1, whose
-            outputs are wanted; () for none.
+            outputs are returned.
           tap_grid: each tap is average-pooled to this many rows and columns;
             None keeps every patch.
           tap_norm: each tapped token is standardized over its channels before
             that (False for `LadderAdapter`).
           dtype: compute dtype of the blocks, and the dtype of the taps.
-          place: how the clips are spread over devices, if that is known.
+          place: how the clips are sharded over devices, if that is known.
 
         Returns:
           (last, taps): last float32 [n, u, c], the mean over space of the
@@ -342,65 +290,57 @@ class VideoMae(nnx.Module):
           `dtype`, [0, n, u, 0, 0, c] without any.
 
         Raises:
-          InputError: another number of frames, pictures smaller than a patch,
-            or taps that do not ascend or are no blocks.
+          InputError: another number of frames, frames smaller than a patch,
+            or taps that do not ascend or are not blocks.
         """
-        check_taps(taps, self.spec)
+        base.check_taps(taps, self.spec)
         tokens = self.embed(clips, dtype)
         n, u, h, w, c = tokens.shape
 
-        def tap(x):
-            x = x.reshape(n, u, h, w, c)
-            return shape_tap(x, tap_grid, tap_norm, self.spec.norm_epsilon)
+        def tap(x: Array) -> Array:
+            return shape_tap(x.reshape(n, u, h, w, c), tap_grid, tap_norm,
+                             self.spec.norm_epsilon)
 
         x, tapped = self.run_blocks(tokens.reshape(n, u * h * w, c), taps,
                                     tap, place)
         pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
         if tapped is None:
             tapped = jnp.zeros((0, n, u, 0, 0, c), dtype)
-        return ClipFeatures(pooled, tapped)
+        return base.ClipFeatures(pooled, tapped)
 
     def run_blocks(self, x: Float[Array, "n t c"],
                    tap_layers: tuple[int, ...] = (),
                    tap: Callable[[Array], Array] = lambda x: x,
                    place: NamedSharding | None = None
                    ) -> tuple[Float[Array, "n t c"], Array | None]:
-        """All blocks, in one scan.
+        """Returns the last block's output, and taps [k, ...] or None.
 
         Args:
           x: tokens.
-          tap_layers: ascending block numbers whose output is wanted.
-          tap: what is kept of such an output, computed on its way.
-          place: how the clips are spread over devices, if that is known.
-
-        Returns:
-          The last block's output, and [k, ...] the taps; None without.
+          tap_layers: ascending numbers of the tapped blocks.
+          tap: computes what is returned of a tapped block's output.
+          place: how the clips are sharded over devices, if that is known.
         """
-        # A gradient computes each block again instead of storing what is
-        # inside: on CPU a quarter faster too (214 to 157 ms a step of
-        # --mode=pretrain).
-        def run_block(block, x):
-            return block_on_place(block, x, place)
-
-        run = jax.checkpoint(run_block, prevent_cse=False)
+        # If a gradient is taken, blocks are rematerialized.
+        run = jax.checkpoint(lambda block, x: block_on_place(block, x, place),
+                             prevent_cse=False)
         if not tap_layers:
             return jax.lax.scan(lambda x, block: (run(block, x), None), x,
                                 self.blocks)
-        # Over the stacked blocks as they lie: cutting the stack at the taps
-        # would copy the weights.
+        # One scan over all blocks: slices of their stack would copy weights.
         numbers = np.arange(self.spec.depth)
         slots = np.minimum(np.searchsorted(tap_layers, numbers),
                            len(tap_layers) - 1)
-        kept = jax.eval_shape(tap, x)
-        taps = jnp.zeros((len(tap_layers), *kept.shape), kept.dtype)
+        shape = jax.eval_shape(tap, x)
+        taps = jnp.zeros((len(tap_layers), *shape.shape), shape.dtype)
 
         def step(carry, inputs):
             x, taps = carry
             block, slot, is_tapped = inputs
             x = run(block, x)
-            kept = jax.lax.dynamic_index_in_dim(taps, slot, 0, False)
-            kept = jax.lax.cond(is_tapped, tap, lambda x: kept, x)
-            taps = jax.lax.dynamic_update_index_in_dim(taps, kept, slot, 0)
+            old = jax.lax.dynamic_index_in_dim(taps, slot, 0, False)
+            new = jax.lax.cond(is_tapped, tap, lambda x: old, x)
+            taps = jax.lax.dynamic_update_index_in_dim(taps, new, slot, 0)
             return (x, taps), None
 
         return jax.lax.scan(step, (x, taps), (
@@ -409,42 +349,30 @@ class VideoMae(nnx.Module):
 
     def classify(self, clips: Array, dtype: DTypeLike = jnp.float32
                  ) -> Float[Array, "n k"]:
-        """Class logits of whole clips."""
-        return self.classifier(self.clip_features(clips, dtype))
-
-    def clip_features(self, clips: Array, dtype: DTypeLike = jnp.float32
-                      ) -> Float[Array, "n c"]:
-        """One vector a clip: what the classifier reads."""
-        x = self.embed(clips, dtype)
-        x, _ = self.run_blocks(x.reshape(x.shape[0], -1, x.shape[-1]))
-        return self.pooled_features(x)
+        """Returns class logits of clips."""
+        return self.classifier(
+            self.pooled_features(self._last_block(clips, dtype)))
 
     def pooled_features(self, tokens: Float[Array, "n t c"]
                         ) -> Float[Array, "n c"]:
-        """Returns of all tokens their mean, or the first one.
-
-        VideoMAEv2 without mean pooling norms all tokens and takes the first.
-        """
+        """Returns the classifier's input; with `norm` the first token."""
         tokens = tokens.astype(jnp.float32)
         if self.spec.final_norm == "norm":
             return self.norm(tokens)[:, 0]
-        return self._normed_mean(tokens)
+        return self._mean(tokens)
 
     def mean_features(self, clips: Array, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:
-        """Returns one vector a clip: the mean of its tokens, final norm done.
+        """Returns one vector a clip, which `spec.clip_pooling` describes."""
+        return self._mean(self._last_block(clips, dtype).astype(jnp.float32))
 
-        Feature files hold it. VideoMAEv2's extraction, whose weights have
-        `fc_norm`: the norm of the mean. A `norm` is of every token.
-        """
+    def _last_block(self, clips: Array, dtype: DTypeLike
+                    ) -> Float[Array, "n t c"]:
         x = self.embed(clips, dtype)
-        x, _ = self.run_blocks(x.reshape(x.shape[0], -1, x.shape[-1]))
-        x = x.astype(jnp.float32)
-        if self.spec.final_norm == "norm":
-            return self.norm(x).mean(axis=1)
-        return self._normed_mean(x)
+        return self.run_blocks(x.reshape(x.shape[0], -1, x.shape[-1]))[0]
 
-    def _normed_mean(self, tokens: Float[Array, "n t c"]
-                     ) -> Float[Array, "n c"]:
+    def _mean(self, tokens: Float[Array, "n t c"]) -> Float[Array, "n c"]:
+        if self.spec.final_norm == "norm":
+            return self.norm(tokens).mean(axis=1)
         mean = tokens.mean(axis=1)
         return self.fc_norm(mean) if self.spec.final_norm == "fc_norm" else mean

@@ -1,6 +1,6 @@
 """Detection heads: outputs, targets, loss and decoding.
 
-`HEADS` is the one place that lists them; config.head.kind names one.
+`HEADS` lists them; config.head.kind names one.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,7 @@ from losa_jax.models.heads.tridet import TriDet, TriDetSpec
 
 
 class HeadType(NamedTuple):
-    """A head's spec, a frozen dataclass, and its module.
-
-    `mypy` compares the module with the contract.
-    """
+    """A head's spec, a frozen dataclass, and its module."""
 
     spec: type[Any]
     module: Callable[..., Head]

@@ -1,13 +1,12 @@
 """Layers that pyramid heads share: embedding, pyramid, neck, outputs.
 
 Source: ActionFormer (Zhang et al., ECCV 2022) and TriDet (Shi et al., CVPR
-2023), public code (MIT).
-Differs from both: tokens are masked again after each norm and activation, so
-a norm's bias in the padding cannot reach the last real steps through the
-next convolution (OpenTAD masks again too). `reference_masking` leaves that
-out, for checkpoints that were trained without.
+2023), public code (MIT). Unlike both, and like OpenTAD, tokens are masked again
+after each norm and activation, so that a norm's bias on padding cannot reach
+real tokens through the next convolution. `reference_masking` leaves this out.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -19,52 +18,60 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.errors import InputError
-from losa_jax.models.heads.base import PyramidSpec
+from losa_jax.models.heads.pyramid_spec import PyramidSpec
 from losa_jax.models.ops.conv import DepthwiseConv, MaskedConv
-from losa_jax.models.ops.layers import LayerNorm, flat_product, torch_uniform
+from losa_jax.models.ops.layers import (
+    LayerNorm,
+    Linear,
+    drop_path,
+    dropout,
+    torch_uniform,
+)
 from losa_jax.models.ops.positions import sincos_table
 from losa_jax.models.ops.remat import recomputed
 from losa_jax.models.ops.resample import resize_time
 
 NORM_EPSILON = 1e-5
-OPENTAD_EPSILON = 1e-6  # of norms behind convolutions
-# ActionFormer: the residual scale that comes with drop path starts here.
+OPENTAD_EPSILON = 1e-6  # of norms after convolutions
+# ActionFormer's initial scale of branches with drop path.
 RESIDUAL_SCALE = 1e-4
 
 Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
 
 
-def of_level(values: tuple[int, ...], level: int) -> int:
-    """One value for all levels, or one a level."""
-    return values[level] if len(values) > 1 else values[0]
-
-
 def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
            spec: PyramidSpec) -> Float[Array, "b t c"]:
-    """Zero at padding, unless the reference leaves it as it is."""
+    """Returns x, zero at padding unless `reference_masking` is set."""
     return x if spec.reference_masking else x * valid[..., None].astype(
         x.dtype)
 
 
 def run_block(block: nnx.Module, spec: PyramidSpec, *inputs: Any) -> Any:
-    """block(*inputs), rematerialized in the backward pass if so specified."""
+    """Returns block(*inputs), rematerialized if the spec says so."""
     return recomputed(block, *inputs) if spec.remat else block(*inputs)
 
 
-class Pointwise(nnx.Module):
-    """A linear map with torch's default start and a zero bias."""
+def residual_scale(spec: PyramidSpec) -> nnx.Param | None:
+    """Returns the learned scale of a branch; None without drop path."""
+    scale = jnp.full(spec.width, RESIDUAL_SCALE)
+    return nnx.Param(scale) if spec.drop_path > 0 else None
 
-    def __init__(self, in_width: int, out_width: int, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(
-            torch_uniform(rngs.params(), (in_width, out_width)))
-        self.bias = nnx.Param(jnp.zeros(out_width))
 
-    def __call__(self, x: Array) -> Array:
-        return flat_product(x, self.kernel[...], self.bias)
+def scaled_branch(branch: Float[Array, "b t c"], scale: nnx.Param | None,
+                  spec: PyramidSpec, key: Array | None
+                  ) -> Float[Array, "b t c"]:
+    """Returns a branch with its scale and drop path, if it has them."""
+    if scale is None:
+        return branch
+    return drop_path(branch * scale[...].astype(branch.dtype), spec.drop_path,
+                     key)
+
+
+Pointwise = functools.partial(Linear, init=torch_uniform)
 
 
 class ConvNormRelu(nnx.Module):
-    """Masked convolution, layer norm, ReLU, masked again."""
+    """Masked convolution, layer norm and ReLU, masked again."""
 
     def __init__(self, spec: PyramidSpec, in_width: int, out_width: int,
                  kernel_size: int, has_norm: bool, rngs: nnx.Rngs):
@@ -88,11 +95,7 @@ class Pyramid(nnx.Module):
     def __init__(self, spec: PyramidSpec,
                  make_block: Callable[[int, int], nnx.Module],
                  rngs: nnx.Rngs):
-        """
-        Args:
-          make_block: (level, stride) to a block (x, valid, key) -> (x,
-            valid).
-        """
+        """`make_block`: (level, stride) to (x, valid, key) -> (x, valid)."""
         self.spec = spec
         self.embedding = nnx.List([
             ConvNormRelu(spec, spec.in_width if i == 0 else spec.width,
@@ -106,22 +109,22 @@ class Pyramid(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                  key: Array | None) -> list[Level]:
-        """Tokens and validity of every level, the finest first."""
+        """Returns tokens and validity of every level, the finest first."""
         spec = self.spec
         if x.shape[2] != spec.in_width:
             raise InputError(f"features of {x.shape[2]} channels: "
                              f"{type(spec).__name__}.in_width={spec.in_width}")
         if x.shape[1] % spec.strides[-1]:
-            raise InputError(f"{x.shape[1]} tokens do not divide by the last "
-                             f"level's stride {spec.strides[-1]}")
+            raise InputError(f"{x.shape[1]} tokens are not a multiple of "
+                             f"the last level's stride {spec.strides[-1]}")
         num_blocks = len(self.stem) + len(self.branch)
         keys = ([None] * (num_blocks + 1) if key is None
                 else list(jax.random.split(key, num_blocks + 1)))
-        x = masked(disturb(x, spec, keys.pop()), valid, spec)
+        x = masked(_augmented(x, spec, keys.pop()), valid, spec)
         for conv in self.embedding:
             x = run_block(conv, spec, x, valid)
         if spec.absolute_positions:
-            table = position_table(spec, x.shape[1])
+            table = _position_table(spec, x.shape[1])
             x = x + table * valid[..., None].astype(x.dtype)
         for block in self.stem:
             x, valid = run_block(block, spec, x, valid, keys.pop())
@@ -132,25 +135,20 @@ class Pyramid(nnx.Module):
         return levels
 
 
-def disturb(x: Float[Array, "b t c"], spec: PyramidSpec, key: Array | None
-            ) -> Float[Array, "b t c"]:
-    """Noise and channel dropout on the input, while training."""
-    if key is None or not (spec.input_noise or spec.input_dropout):
+def _augmented(x: Float[Array, "b t c"], spec: PyramidSpec, key: Array | None
+               ) -> Float[Array, "b t c"]:
+    """Returns x with noise and dropped channels, in training."""
+    if key is None:
         return x
     noise_key, drop_key = jax.random.split(key)
     if spec.input_noise:
         x = x + spec.input_noise * jax.random.normal(noise_key, x.shape,
                                                      x.dtype)
-    if spec.input_dropout:
-        keep = 1 - spec.input_dropout
-        kept = jax.random.bernoulli(drop_key, keep,
-                                    (x.shape[0], 1, x.shape[2]))
-        x = jnp.where(kept, x / keep, 0.0).astype(x.dtype)
-    return x
+    return dropout(x, spec.input_dropout, drop_key, shared_axes=(1,))
 
 
-def position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
-    """ActionFormer's sinusoids over sqrt(c); stretched for longer inputs."""
+def _position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
+    """Returns ActionFormer's sinusoids / sqrt(c), stretched if too short."""
     table = jnp.asarray(sincos_table(spec.max_tokens, 1, 1, spec.width))
     table = table[None, :, 0, 0] / math.sqrt(spec.width)
     if length > spec.max_tokens:
@@ -159,18 +157,17 @@ def position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
 
 
 class Neck(nnx.Module):
-    """Between pyramid and outputs: a norm a level, or a feature pyramid.
+    """Norms between pyramid and outputs, after a feature pyramid with "fpn".
 
-    "fpn": lateral 1x1 convolutions, sums from coarse to fine by doubling, a
-    depthwise convolution, a norm.
+    "fpn": lateral 1 x 1 convolutions, each level added to the next finer one,
+    depthwise convolutions.
     """
 
     def __init__(self, spec: PyramidSpec, rngs: nnx.Rngs):
         width, _ = spec.level_widths
         levels = range(spec.num_levels)
         self.spec = spec
-        self.is_fpn = spec.neck == "fpn"
-        if self.is_fpn:
+        if spec.neck == "fpn":
             has_bias = not spec.neck_norm
             self.lateral = nnx.List([
                 MaskedConv(spec.width, width, 1, bias=has_bias, rngs=rngs)
@@ -178,23 +175,22 @@ class Neck(nnx.Module):
             self.smooth = nnx.List([
                 DepthwiseConv(width, 3, bias=has_bias, rngs=rngs)
                 for _ in levels])
-        self.norms = (nnx.List([LayerNorm(width, NORM_EPSILON)
-                                for _ in levels])
-                      if spec.neck_norm else None)
+        if spec.neck_norm:
+            self.norms = nnx.List([LayerNorm(width, NORM_EPSILON)
+                                   for _ in levels])
 
     def __call__(self, levels: list[Level]) -> list[Level]:
-        features = [x for x, _ in levels]
-        valids = [valid for _, valid in levels]
-        if self.is_fpn:
-            features = [lateral(x, valid) for lateral, (x, valid) in zip(
-                self.lateral, levels, strict=True)]
+        features, valids = map(list, zip(*levels, strict=True))
+        if self.spec.neck == "fpn":
+            features = list(map(lambda conv, x, valid: conv(x, valid),
+                                self.lateral, features, valids))
             for level in range(len(levels) - 1, 0, -1):
                 features[level - 1] += jnp.repeat(features[level], 2, axis=1)
             features = [
                 smooth(x) * valid[..., None].astype(x.dtype)
                 for smooth, x, valid in zip(self.smooth, features, valids,
                                             strict=True)]
-        if self.norms is not None:
+        if self.spec.neck_norm:
             features = [norm(x) for norm, x in zip(self.norms, features,
                                                    strict=True)]
         return [(masked(x, valid, self.spec), valid)
@@ -204,33 +200,29 @@ class Neck(nnx.Module):
 class OutputHead(nnx.Module):
     """Convolutions shared by all levels, then the prediction.
 
-    The levels lie behind each other on one time axis, as many zeros between
-    two as a filter reaches: one product a layer instead of one a layer and
-    level, and the numbers that each level alone would have.
+    All levels are joined along time, separated by as many zeros as a filter
+    reaches, so that each layer is one product. The results are those of each
+    level alone.
     """
 
     def __init__(self, spec: PyramidSpec, outputs: int, rngs: nnx.Rngs, *,
                  prior: float = 0.5, kernel_size: int = 0):
-        """
-        Args:
-          prior: probability that the bias starts at.
-          kernel_size: 0 is spec.head_kernel.
-        """
+        """The bias starts at `prior`; `kernel_size` 0 is spec.head_kernel."""
         kernel_size = kernel_size or spec.head_kernel
         in_width, width = spec.level_widths
+        widths = [in_width] + [width] * (spec.head_layers - 1)
         self.convs = nnx.List([
-            ConvNormRelu(spec, in_width if i == 0 else width, width,
-                         kernel_size, spec.head_norm, rngs)
-            for i in range(spec.head_layers - 1)])
+            ConvNormRelu(spec, one, width, kernel_size, spec.head_norm, rngs)
+            for one in widths[:-1]])
         # ActionFormer: prior 0.01 gives the bias -4.595.
         self.out = MaskedConv(
-            width if spec.head_layers > 1 else in_width, outputs, kernel_size,
+            widths[-1], outputs, kernel_size,
             bias_value=-math.log((1 - prior) / prior), rngs=rngs)
         self.gap = kernel_size // 2
         self.spec = spec
 
     def __call__(self, levels: list[Level]) -> list[Float[Array, "b t k"]]:
-        """Predictions of every level, whose tokens are [b, t, c]."""
+        """Returns the predictions of every level."""
         lengths = [x.shape[1] for x, _ in levels]
         starts = itertools.accumulate(
             (length + self.gap for length in lengths), initial=0)
@@ -241,13 +233,13 @@ class OutputHead(nnx.Module):
         for conv in self.convs:
             x = conv(x, valid) * inside.astype(x.dtype)
         if self.spec.opentad and self.spec.reference_masking:
-            valid = jnp.ones_like(valid)  # OpenTAD leaves predictions as is
+            valid = jnp.ones_like(valid)  # OpenTAD masks no predictions
         y = self.out(x, valid)
         return [y[:, start:start + length] for start, length
                 in zip(starts, lengths, strict=False)]
 
     def _joined(self, parts: list[Array]) -> Array:
-        """Along time, with zeros (False) behind each."""
+        """Joins arrays along time, with zeros (False) after each."""
         pads = [(0, 0), (0, self.gap), (0, 0)]
         return jnp.concatenate([jnp.pad(part, pads[:part.ndim])
                                 for part in parts], axis=1)

@@ -1,8 +1,7 @@
 """Attention to a band of neighbors, at a cost linear in the length.
 
-ActionFormer's local attention. The sequence is cut into chunks a little
-longer than the reach; each looks at itself and at both neighbors, which
-hold all that its tokens may see.
+ActionFormer's local attention. The sequence is cut into chunks at least as long
+as the band reaches; each attends to itself and to both neighbors.
 """
 
 import jax
@@ -10,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-# Shortest chunk: smaller products do not fill vector units.
-SHORTEST_CHUNK = 16
+# Products of smaller chunks do not fill vector units.
+MIN_CHUNK = 16
 
 
 def band_attention(query: Float[Array, "b t heads d"],
@@ -20,19 +19,18 @@ def band_attention(query: Float[Array, "b t heads d"],
                    valid: Bool[Array, "b t"], reach: int,
                    bias: Float[Array, "heads distances"] | None = None
                    ) -> Float[Array, "b t heads d"]:
-    """Scaled dot-product attention of each token to those at most `reach`
-    away, float32 softmax.
+    """Returns scaled dot-product attention to the tokens within `reach`.
 
     Args:
       query, key, value: heads already split.
-      valid: tokens that may be looked at; what an invalid one finds has no
+      valid: tokens that may be attended to; the output at other tokens has no
         meaning.
       reach: tokens to either side.
       bias: added to the scores by distance, key minus query, from -reach to
         reach.
     """
     b, t, heads, d = query.shape
-    chunk = max(SHORTEST_CHUNK, -(-reach // 8) * 8)
+    chunk = max(MIN_CHUNK, -(-reach // 8) * 8)
     count = -(-t // chunk)
     padding = ((0, 0), (0, count * chunk - t), (0, 0), (0, 0))
 
@@ -40,7 +38,7 @@ def band_attention(query: Float[Array, "b t heads d"],
         return jnp.pad(x, padding).reshape(b, count, chunk, heads, d)
 
     def around(x: Array) -> Array:
-        """Each chunk between its neighbors: [b, count, 3 chunk, ...]."""
+        # Each chunk between its neighbors: [b, count, 3 chunk, ...].
         edges = [(0, 0)] * x.ndim
         edges[1] = (1, 1)
         x = jnp.pad(x, edges)

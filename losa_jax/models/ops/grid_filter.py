@@ -15,9 +15,9 @@ def filter_grid(x: Float[Array, "m u h w c"], kernel: Float[Array, "3 3 c"]
                 ) -> Float[Array, "m u h w c"]:
     """Returns x filtered by one 3 x 3 filter a channel, zero padded.
 
-    Its own gradient stores x alone, not its nine shifted copies, and sums the
-    filter's in two stages: XLA's CPU would write down all nine products
-    first. `benchmarks.losa_speed` shows it.
+    The custom gradient stores only x, not its nine shifted copies, and sums
+    the filter's gradient in two stages, since XLA's CPU compiler would store
+    all nine products first. `benchmarks.losa_speed` shows the gain.
     """
     return functools.reduce(operator.add, (
         part * kernel[i, j] for (i, j), part in _shifted(x)))
@@ -30,10 +30,10 @@ def _shifted(x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
         yield (i, j), padded[:, :, i:i + h, j:j + w]
 
 
-def _filter_grid_backward(kept, gradient):
-    x, kernel = kept
-    # The gradient is shifted in the opposite direction, and x is not: each
-    # shifted x would be used twice, so XLA would write it down.
+def _filter_grid_backward(stored, gradient):
+    x, kernel = stored
+    # The gradient is shifted in the opposite direction instead of x: each
+    # shifted x would have two uses, and XLA would store it.
     exact = jnp.promote_types(x.dtype, jnp.float32)
     steps = jnp.stack([(x * part).sum((2, 3), dtype=exact)
                        for _, part in _shifted(gradient)])

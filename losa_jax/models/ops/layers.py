@@ -1,5 +1,6 @@
-"""Linear maps, norms, activations and dropout of adapters and backbones."""
+"""Linear maps, norms, activations and dropout."""
 
+import functools
 import math
 
 import jax
@@ -7,26 +8,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# torch's default for linear and convolution weights: uniform within
-# 1 / sqrt(fan_in). The published recipes were tuned with it.
+# Of a scale s: outputs have variance s for independent inputs of variance one.
+scaled_normal = functools.partial(
+    nnx.initializers.variance_scaling, mode="fan_in",
+    distribution="truncated_normal")
+unit_normal = scaled_normal(1.0)
+# torch's default for linear and convolution weights, which the published
+# recipes use: uniform within 1 / sqrt(fan_in).
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-# How a block starts where it is trained from scratch: loud into the softmax
-# and the GELU, quiet onto the residual stream. Measured on --mode=pretrain.
-GAIN_INTO = 2 ** 0.5
-GAIN_OUT = 0.5
 
 
 def flat_product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"],
                  bias: Float[Array, "d"] | nnx.Param | None = None
                  ) -> Float[Array, "*n d"]:
-    """x @ kernel + bias with one axis of rows.
+    """Returns x @ kernel + bias, computed with a single axis of rows.
 
-    On CPU the gradient of two such layers took 6 to 7 ms instead of 12
-    (2048 rows of 96 channels, 384 between): XLA sums over several leading
-    axes, as the kernel's and the bias's gradients need, slower than over
-    one.
+    XLA's CPU compiler sums the gradients of kernel and bias over several axes
+    more slowly: two layers took 12 instead of 6 to 7 ms (2048 rows, 96 to 384
+    to 96 channels). `benchmarks.losa_speed` shows the gain.
     """
     y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
     if bias is not None:
@@ -35,18 +34,18 @@ def flat_product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"],
 
 
 def gelu(x: Array) -> Array:
-    """The exact GELU, by the error function as torch has it.
+    """Returns the exact GELU by the error function, as torch does.
 
-    jax.nn.gelu takes erfc, an exponential and a choice of polynomials more:
-    with its gradient 1.6 times as long on CPU (4608 x 2048 numbers).
+    jax.nn.gelu uses erfc and takes 1.6 x the time on CPU (4608 x 2048 numbers
+    with gradient; `benchmarks.losa_speed`).
     """
-    if x.dtype != jnp.float32:  # 1 + erf would lose its few digits
+    if x.dtype != jnp.float32:  # 1 + erf is too inexact in 16 bits
         return jax.nn.gelu(x, approximate=False)
     return 0.5 * x * (1 + jax.lax.erf(math.sqrt(0.5) * x))
 
 
 def standardize(x: Array, epsilon: float) -> Array:
-    """Zero mean and unit variance over channels, in float32."""
+    """Returns x with zero mean and unit variance over channels, float32."""
     x = x.astype(jnp.float32)
     mean = x.mean(axis=-1, keepdims=True)
     centered = x - mean
@@ -55,18 +54,10 @@ def standardize(x: Array, epsilon: float) -> Array:
 
 
 class Linear(nnx.Module):
-    """y = x @ kernel + bias; kernel [in, out].
-
-    Starts with outputs of variance `gain`^2 for inputs of variance one. The
-    0.02 that ViT recipes use suits widths of about a thousand: at a width of
-    96 it leaves every layer almost linear, and a small transformer that
-    learns from scratch stays at chance for hundreds of steps.
-    """
+    """y = x @ kernel + bias; kernel [in, out]."""
 
     def __init__(self, in_width: int, out_width: int, *, bias: bool = True,
-                 gain: float = 1.0, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(
-            gain ** 2, "fan_in", "truncated_normal")
+                 init: nnx.Initializer = unit_normal, rngs: nnx.Rngs):
         self.kernel = nnx.Param(init(rngs.params(), (in_width, out_width)))
         self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
 
@@ -83,49 +74,47 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
-        # One axis of rows: see `flat_product`.
+        # A single axis of rows, as in `flat_product`.
         y = standardize(x.reshape(-1, x.shape[-1]), self.epsilon)
         y = y * self.scale[...] + self.bias[...]
         return y.astype(x.dtype).reshape(x.shape)
 
 
 class Mlp(nnx.Module):
-    """Two layers with exact GELU between."""
+    """Two linear layers with a GELU between them."""
 
-    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, hidden, gain=GAIN_INTO, rngs=rngs)
-        self.fc2 = Linear(hidden, width, gain=GAIN_OUT, rngs=rngs)
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs, *,
+                 inits: tuple[nnx.Initializer, nnx.Initializer]
+                 = (unit_normal, unit_normal)):
+        self.fc1 = Linear(width, hidden, init=inits[0], rngs=rngs)
+        self.fc2 = Linear(hidden, width, init=inits[1], rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         return self.fc2(gelu(self.fc1(x)))
 
 
-def zero_linear(in_width: int, out_width: int, rngs: nnx.Rngs) -> Linear:
-    """A linear map that starts as the zero map."""
-    linear = Linear(in_width, out_width, rngs=rngs)
-    linear.kernel[...] = jnp.zeros((in_width, out_width))
-    return linear
+zero_linear = functools.partial(Linear, init=nnx.initializers.zeros)
+
+
+def dropout(x: Array, rate: float | Array, key: Array | None,
+            shared_axes: tuple[int, ...] = ()) -> Array:
+    """Returns x with elements dropped and the others scaled to keep the mean.
+
+    Args:
+      x: values.
+      rate: probability to drop an element.
+      key: None means evaluation: x as it is.
+      shared_axes: elements along these are dropped together.
+    """
+    if key is None or (isinstance(rate, float) and rate == 0.0):
+        return x
+    shape = tuple(1 if axis in shared_axes else size
+                  for axis, size in enumerate(x.shape))
+    keep = jax.random.bernoulli(key, 1 - rate, shape)
+    return jnp.where(keep, x / (1 - rate), 0.0).astype(x.dtype)
 
 
 def drop_path(x: Float[Array, "b ..."], rate: float | Array,
               key: Array | None) -> Array:
-    """Stochastic depth: zero a branch for a whole sample.
-
-    Args:
-      x: the branch; scaled by 1 / (1 - rate) where it stays.
-      rate: probability to drop it.
-      key: None means evaluation: x as it is.
-    """
-    if key is None or (isinstance(rate, float) and rate == 0.0):
-        return x
-    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],))
-    keep = keep.reshape((-1,) + (1,) * (x.ndim - 1))
-    return jnp.where(keep, x / (1 - rate), 0.0).astype(x.dtype)
-
-
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Element-wise dropout; key None means evaluation."""
-    if key is None or rate == 0.0:
-        return x
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0.0).astype(x.dtype)
+    """Returns a branch x, dropped for whole samples (stochastic depth)."""
+    return dropout(x, rate, key, tuple(range(1, x.ndim)))

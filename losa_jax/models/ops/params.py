@@ -1,79 +1,65 @@
-"""Flax modules as plain nested dicts of arrays, and back.
+"""Flax modules as nested dicts of arrays, and back.
 
-Parameter paths ("head/cls/convs/0/conv/kernel") are an interface: weight
-decay, learning rates, sharding, checkpoints and conversion all match on them.
-Plain dicts keep class names out of checkpoints.
+Parameter paths such as "head/cls/convs/0/conv/kernel" are an interface: weight
+decay, learning rates, sharding, checkpoints and conversion match on them. Keys
+are strings, also those of an `nnx.List`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
 Tree = dict[str, Any]
 
 
 class Template:
-    """How to turn a tree of parameters back into its module.
+    """A module without its parameters.
 
     Attributes:
-      shapes: the tree with `jax.ShapeDtypeStruct` leaves.
+      shapes: the tree of parameters, with `jax.ShapeDtypeStruct` leaves.
     """
 
     def __init__(self, build: Callable[[], nnx.Module]):
         """`build` makes the module; nothing is allocated here."""
-        module = nnx.eval_shape(build)
-        self._graph, state = nnx.split(module)
-        self._variables = dict(nnx.to_flat_state(state))
-        self.shapes = self._tree(state)
+        self._graph, state = nnx.split(nnx.eval_shape(build))
+        self._variables = nnx.to_flat_state(state)
+        self.shapes = _tree(state)
 
     def bind(self, tree: Tree) -> Any:
-        """The module with these parameters; works inside `jax.jit`."""
+        """Returns the module with these parameters; traceable."""
         flat = flatten(tree)
-        state = nnx.from_flat_state(
-            (path, variable.replace(flat["/".join(map(str, path))]))
-            for path, variable in self._variables.items())
-        return nnx.merge(self._graph, state)
-
-    def _tree(self, state: nnx.State) -> Tree:
-        return nest({"/".join(map(str, path)): variable.get_value()
-                     for path, variable in nnx.to_flat_state(state)})
+        return nnx.merge(self._graph, nnx.from_flat_state(
+            (path, variable.replace(flat[_name(path)]))
+            for path, variable in self._variables))
 
 
 def parameters(module: nnx.Module) -> Tree:
-    """The module's parameters as a nested dict of arrays.
+    """Returns the module's parameters as a nested dict of arrays.
 
-    Of a definite type: `jnp.full(c, 1.0)` is weakly typed, what an optimizer
-    makes of it is not, and the second step would be compiled anew.
+    None of them is weakly typed, as `jnp.full(c, 1.0)` is: an optimizer's
+    result is not, and the second step would be compiled again.
     """
-    return nest({"/".join(map(str, path)): _definite(variable.get_value())
-                 for path, variable in nnx.to_flat_state(nnx.state(module))})
+    return _tree(nnx.state(module),
+                 lambda array: jnp.asarray(array, array.dtype))
 
 
-def _definite(array: Any) -> Any:
-    return jnp.asarray(array, array.dtype)
+def _tree(state: nnx.State, convert: Callable[[Any], Any] = lambda x: x
+          ) -> Tree:
+    return nest({_name(path): convert(variable.get_value())
+                 for path, variable in nnx.to_flat_state(state)})
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": x}} to {"a/b": x}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, name + "/"))
-        else:
-            flat[name] = value
-    return flat
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(map(str, path))
+
+
+def flatten(tree: Tree) -> dict[str, Any]:
+    """Returns {"a/b": x} for {"a": {"b": x}}."""
+    return traverse_util.flatten_dict(tree, sep="/")
 
 
 def nest(flat: Mapping[str, Any]) -> Tree:
-    """{"a/b": x} to {"a": {"b": x}}, keys sorted as written."""
-    tree: Tree = {}
-    for name, value in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
+    """Returns {"a": {"b": x}} for {"a/b": x}."""
+    return traverse_util.unflatten_dict(dict(flat), sep="/")

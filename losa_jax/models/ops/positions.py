@@ -1,4 +1,4 @@
-"""Position tables of the video transformer and how they change size."""
+"""Position tables of the video transformer, and their resizing."""
 
 import functools
 
@@ -10,11 +10,10 @@ from jaxtyping import Array, Float
 @functools.lru_cache(maxsize=8)
 def sincos_table(times: int, rows: int, columns: int, width: int
                  ) -> np.ndarray:
-    """VideoMAE's fixed table, float32 [times, rows, columns, width].
+    """Returns VideoMAE's fixed table, float32 [times, rows, columns, width].
 
-    One-dimensional: position p counts tokens in time, row, column order;
-    channel j has angle p / 10000^(2 floor(j / 2) / width), sine where j is
-    even, cosine where odd (fixtures' README; not in any checkpoint).
+    Position p counts tokens in time, row, column order; channel j has the sine
+    (j even) or cosine (j odd) of p / 10000^(2 floor(j / 2) / width).
     """
     position = np.arange(times * rows * columns)[:, None]
     channel = np.arange(width)[None, :]
@@ -25,10 +24,10 @@ def sincos_table(times: int, rows: int, columns: int, width: int
 
 def resize_grid(table: Float[Array, "u h w c"], grid: tuple[int, int]
                 ) -> Float[Array, "u h w c"]:
-    """The table for another number of rows and columns, per time slot.
+    """Returns the table for another number of rows and columns.
 
-    Bicubic with a = -0.75, half-pixel centers, edges repeated, no
-    anti-aliasing: what the reference recipes do (AdaTAD, fixtures' README).
+    Bicubic with a = -0.75, half-pixel centers, repeated edges and no
+    anti-aliasing, as in AdaTAD.
     """
     if table.shape[1:3] == tuple(grid):
         return table
@@ -38,8 +37,8 @@ def resize_grid(table: Float[Array, "u h w c"], grid: tuple[int, int]
 
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
-    """float32 [new, old]: bicubic interpolation as a matrix."""
-    a = -0.75  # torch's choice; Keys' own is -0.5
+    """Returns bicubic interpolation as a matrix, float32 [new, old]."""
+    a = -0.75  # as in torch
     matrix = np.zeros((new, old))
     for i in range(new):
         center = (i + 0.5) * old / new - 0.5

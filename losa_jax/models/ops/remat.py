@@ -1,11 +1,6 @@
-"""Activations made anew for the gradient instead of kept, on every device.
+"""Recomputation of activations in the backward pass, on every device."""
 
-`jax.checkpoint` holds the second computation back with a barrier. XLA's CPU
-compiler drops barriers before it chooses an order and then computes at once
-what was to come later: the time is spent, no memory saved (jax 0.10, outside
-of loops). Here the second computation reads something of the gradient.
-"""
-
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,15 +8,20 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+MAX_UNROLLED = 4
+
 
 def recomputed(module: nnx.Module, *inputs: Any) -> Any:
-    """module(*inputs), of which only the inputs are kept for the gradient.
+    """Returns module(*inputs), storing only the inputs for the backward pass.
 
-    What depends on nothing but keys (the masks of dropout) may be kept too:
-    the compiler is free to compute it early. Only reverse-mode gradients.
+    On CPU `jax.checkpoint` saves no memory outside of loops (jax 0.10): XLA
+    drops the barrier that delays the recomputation. Here the recomputation
+    depends on the gradient; tests/models/ops/test_remat.py measures the
+    memory. Values that depend only on keys, such as dropout masks, may be
+    stored too. Reverse mode only.
 
     Args:
-      module: without state that changes; its parameters get gradients.
+      module: without changing state; its parameters get gradients.
       inputs: pytrees of arrays, keys or None.
     """
     graph, state = nnx.split(module)
@@ -32,8 +32,8 @@ def recomputed(module: nnx.Module, *inputs: Any) -> Any:
     def forward(state, inputs):
         return apply(state, inputs), (state, inputs)
 
-    def backward(kept, gradient):
-        state, inputs = kept
+    def backward(stored, gradient):
+        state, inputs = stored
         _, pull = jax.vjp(apply, state, _after(gradient, inputs))
         return pull(gradient)
 
@@ -42,13 +42,27 @@ def recomputed(module: nnx.Module, *inputs: Any) -> Any:
     return run(state, inputs)
 
 
+def short_scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any,
+               inputs: Any) -> Any:
+    """Returns the last carry of a scan whose steps need much memory.
+
+    Up to `MAX_UNROLLED` steps are unrolled, since XLA's CPU compiler runs a
+    loop on one thread (`benchmarks.losa_speed`). More steps are recomputed
+    in the backward pass.
+    """
+    unroll = jax.tree.leaves(inputs)[0].shape[0] <= MAX_UNROLLED
+    if not unroll:
+        step = jax.checkpoint(step, prevent_cse=False)
+    return jax.lax.scan(step, carry, inputs, unroll=unroll)[0]
+
+
 def _after(gradient: Any, inputs: Any) -> Any:
-    """The same inputs, their numbers not there before the gradient is."""
+    """Returns the inputs, which are then only available after the gradient."""
     first = next(leaf for leaf in jax.tree.leaves(gradient)
                  if jnp.issubdtype(leaf.dtype, jnp.inexact))
 
     def on_cpu(first: Array, leaves: list[Array]) -> list[Array]:
-        # Never true, which the compiler does not know.
+        # Never true, but the compiler does not know that.
         never = first[(0,) * first.ndim] > jnp.inf
         return [jnp.where(never, 0, leaf) for leaf in leaves]
 
@@ -56,10 +70,10 @@ def _after(gradient: Any, inputs: Any) -> Any:
         return jax.lax.optimization_barrier((first, leaves))[1]
 
     leaves, structure = jax.tree.flatten(inputs)
-    places = [i for i, leaf in enumerate(leaves)
-              if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    held = jax.lax.platform_dependent(
-        first, [leaves[i] for i in places], cpu=on_cpu, default=elsewhere)
-    for i, leaf in zip(places, held, strict=True):
+    indices = [i for i, leaf in enumerate(leaves)
+               if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    delayed = jax.lax.platform_dependent(
+        first, [leaves[i] for i in indices], cpu=on_cpu, default=elsewhere)
+    for i, leaf in zip(indices, delayed, strict=True):
         leaves[i] = leaf
     return jax.tree.unflatten(structure, leaves)

@@ -1,4 +1,4 @@
-"""Features resampled along time, and the weights of adaptive pooling."""
+"""Resampling along time, and the weights of adaptive average pooling."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +7,11 @@ from jaxtyping import Array, Float
 
 def resize_time(x: Float[Array, "b t c"], length: int,
                 method: str = "linear") -> Float[Array, "b length c"]:
-    """Resamples along time.
+    """Returns features resampled along time.
 
     Args:
       x: features.
-      length: wanted.
+      length: tokens of the result.
       method: "linear" interpolation with half-pixel centers and repeated
         ends, torch's `interpolate(mode="linear", align_corners=False)`, which
         AdaTAD uses between the backbone's tokens and the head's; or "area",
@@ -32,7 +32,7 @@ def resize_time(x: Float[Array, "b t c"], length: int,
 
 
 def pool_matrix(size: int, cells: int) -> np.ndarray:
-    """Weights [cells, size] of adaptive average pooling.
+    """Returns the weights [cells, size] of adaptive average pooling.
 
     Cell i of g covers floor(i n / g) to ceil((i + 1) n / g) of n.
     """

@@ -1,7 +1,7 @@
-"""Attention along a window's time, with rotary positions and pooled keys.
+"""Attention over a window's time, with rotary positions and pooled keys.
 
-The long-range adapter's alternative to a depthwise convolution: every token
-sees the whole window. Rotary positions after Su et al. 2021 (RoFormer).
+The long-range adapter's alternative to a depthwise convolution. Rotary
+positions: Su et al. 2021 (RoFormer).
 """
 
 import jax.numpy as jnp
@@ -11,31 +11,29 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.layers import LayerNorm, Linear
+from losa_jax.models.ops.layers import LayerNorm, Linear, zero_linear
 
 ROTARY_BASE = 10000.0
 
 
 class TimeAttention(nnx.Module):
-    """[b, t, s, d] to the same shape; each of the s places for itself.
+    """Attention of each of s places to itself at all valid times.
 
-    What it gives is zero at first. Padding is never looked at.
+    The output is zero at the start of training.
     """
 
     def __init__(self, width: int, heads: int, key_pool: int, *,
                  rngs: nnx.Rngs):
         """
         Args:
-          width: d.
+          width: channels d.
           heads: must divide d into even parts.
-          key_pool: neighboring tokens that are averaged into one key; the
-            scores then cost that much less. 1 keeps every token.
+          key_pool: neighboring tokens that are averaged into one key.
         """
         self.norm = LayerNorm(width, 1e-6)
         self.query = Linear(width, width, rngs=rngs)
         self.key_value = Linear(width, 2 * width, rngs=rngs)
-        self.out = Linear(width, width, rngs=rngs)
-        self.out.kernel[...] = jnp.zeros((width, width))
+        self.out = zero_linear(width, width, rngs=rngs)
         self.heads, self.key_pool = heads, key_pool
 
     def __call__(self, x: Float[Array, "b t s d"], valid: Bool[Array, "b t"]
@@ -48,7 +46,7 @@ class TimeAttention(nnx.Module):
         query, key, value = (
             rearrange(part, "m t (e d) -> m t e d", e=self.heads)
             for part in (self.query(x), key, value))
-        # A pooled key stands at the middle of what it was made of.
+        # A pooled key has the mean position of its tokens.
         centers = (np.arange(key.shape[1]) + 0.5) * self.key_pool - 0.5
         out = attention(rotate(query, np.arange(query.shape[1])),
                         rotate(key, centers), value,
@@ -59,29 +57,34 @@ class TimeAttention(nnx.Module):
 
 def pool_time(x: Float[Array, "m t d"], valid: Bool[Array, "m t"], pool: int
               ) -> tuple[Float[Array, "m p d"], Bool[Array, "m p"]]:
-    """Mean over the valid ones of each `pool` tokens, p = ceil(t / pool)."""
+    """Returns the mean of the valid tokens in each group of `pool`.
+
+    The p = ceil(t / pool) means, and which groups have any valid token.
+    """
     if pool == 1:
         return x, valid
     padding = -x.shape[1] % pool
     x = jnp.pad(x, ((0, 0), (0, padding), (0, 0)))
     x = rearrange(x, "m (p q) d -> m p q d", q=pool)
-    kept = rearrange(jnp.pad(valid, ((0, 0), (0, padding))),
-                     "m (p q) -> m p q", q=pool)
-    weight = kept.astype(x.dtype)
+    valid = rearrange(jnp.pad(valid, ((0, 0), (0, padding))),
+                      "m (p q) -> m p q", q=pool)
+    weight = valid.astype(x.dtype)
     count = jnp.maximum(weight.sum(axis=2), 1)
     mean = jnp.einsum("mpqd,mpq->mpd", x, weight) / count[..., None]
-    return mean, kept.any(axis=2)
+    return mean, valid.any(axis=2)
 
 
 def rotate(x: Float[Array, "m t e d"], positions: np.ndarray
            ) -> Float[Array, "m t e d"]:
-    """Turns pairs (i, i + d / 2) of channels by an angle that grows with
-    time: scores then depend on the distance of two tokens alone."""
+    """Returns x with channels (i, i + d / 2) rotated in proportion to time.
+
+    Scores then depend only on the distance between two tokens.
+    """
     half = x.shape[-1] // 2
     rates = ROTARY_BASE ** (-np.arange(half) / half)
     angles = positions[:, None] * rates
     cosine = jnp.asarray(np.cos(angles), x.dtype)[None, :, None, :]
     sine = jnp.asarray(np.sin(angles), x.dtype)[None, :, None, :]
-    one, two = x[..., :half], x[..., half:]
-    return jnp.concatenate([one * cosine - two * sine,
-                            one * sine + two * cosine], axis=-1)
+    first, second = x[..., :half], x[..., half:]
+    return jnp.concatenate([first * cosine - second * sine,
+                            first * sine + second * cosine], axis=-1)

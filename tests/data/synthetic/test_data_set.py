@@ -1,8 +1,10 @@
 """The rendered data sets: files, labels, randomness, and no give-aways."""
 
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import av
@@ -313,26 +315,31 @@ def test_a_crashed_run_is_finished_where_it_stopped(
         untrimmed, tmp_path, monkeypatch):
     folder = tmp_path / "set"
 
-    def crash(folder, parameters, paths, progress):
-        data_set.render_share(str(folder), json.dumps(parameters), "0", "2")
-        (folder / "videos/untrimmed_training_0001.mp4.7.partial").touch()
-        raise KeyboardInterrupt
+    class Crashes(ThreadPoolExecutor):
+        def __init__(self, *_, **__):
+            super().__init__(1)
+            self.rendered = 0
+
+        def submit(self, function, *arguments):
+            if self.rendered == 2:
+                raise KeyboardInterrupt
+            self.rendered += 1
+            return super().submit(function, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_set, "_run_workers", crash)
+        patch.setattr(data_set, "ProcessPoolExecutor", Crashes)
         with pytest.raises(KeyboardInterrupt):
             data_set.render_untrimmed_set(folder, **_SMALL)
-    assert not (folder / "annotations.json").exists()
+    (folder / "videos/.0123456789ab.tmp").touch()
     before = {path: path.stat().st_mtime_ns
               for path in folder.glob("videos/*.mp4")}
     assert len(before) == 2
-    with pytest.raises(InputError, match="unfinished.json.*delete"):
+    with pytest.raises(InputError, match="annotations.json.*delete"):
         data_set.render_untrimmed_set(folder, **_SMALL, seed=1)
 
     data_set.render_untrimmed_set(folder, **_SMALL)
     assert all(path.stat().st_mtime_ns == moment
                for path, moment in before.items())
-    assert not (folder / "unfinished.json").exists()
     for name in ("annotations.json", "classes.txt"):
         assert (folder / name).read_bytes() == (untrimmed / name).read_bytes()
     for path in (untrimmed / "videos").iterdir():
@@ -344,7 +351,7 @@ def test_a_complete_set_is_left_as_it_is(untrimmed, monkeypatch):
     def refuse(*_):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(data_set, "_run_workers", refuse)
+    monkeypatch.setattr(data_set.ProcessPoolExecutor, "submit", refuse)
     assert data_set.render_untrimmed_set(untrimmed, **_SMALL) == untrimmed
 
 
@@ -362,23 +369,26 @@ def test_another_kind_or_a_foreign_folder_is_refused(untrimmed, tmp_path):
     with pytest.raises(InputError, match="is not empty"):
         data_set.render_trimmed_set(tmp_path, **_SMALL)
     (tmp_path / "annotations.json").write_text("[1]")
-    with pytest.raises(InputError, match="another kind"):
+    with pytest.raises(InputError, match="other annotations"):
         data_set.render_trimmed_set(tmp_path, **_SMALL)
 
 
 def test_wrong_parameters_are_named_together(tmp_path):
     with pytest.raises(InputError) as error:
         data_set.render_trimmed_set(
-            tmp_path, num_training=-1, seed=-2, size=31)
+            tmp_path, num_training=-1, num_testing=0, seed=-2, size=31)
     for name in ("num_training=-1", "seed=-2", "size=31", "even"):
         assert name in str(error.value)
 
 
-def test_a_failed_worker_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(InputError, match="3 videos are missing"):
+def _die(*_):
+    os._exit(1)
+
+
+def test_a_killed_worker_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_set, "_render_video", _die)
+    with pytest.raises(InputError, match="was killed.*again to continue"):
         data_set.render_trimmed_set(tmp_path / "set", **_SMALL)
-    assert not (tmp_path / "set/annotations.json").exists()
 
 
 def test_workers_do_not_load_jax():

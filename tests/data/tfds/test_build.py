@@ -206,7 +206,7 @@ def test_annotations_are_read_back_from_the_set(folder, whole):
     (["--videos=/nowhere"], "--videos=/nowhere is no folder"),
     (["--annotations=/nowhere"], "no such annotation file"),
     (["--subsets=train"], "has no 'train' but training, testing"),
-    (["--class_names=/nowhere"], "no such file")])
+    (["--class_names=/nowhere"], "No such file")])
 def test_wrong_arguments_are_refused(folder, tmp_path, capsys, flags, message):
     assert _build(folder, tmp_path / "out", *flags) == 1
     assert message in capsys.readouterr().err

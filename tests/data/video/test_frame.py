@@ -45,15 +45,12 @@ def test_colors_are_those_of_ffmpeg(pixel_format, colors):
 def test_a_crop_of_planes_is_nearer_to_the_truth_than_one_of_rgb(pixel_format):
     frame = _frame(pixel_format)
     decoded, rgb = DecodedFrame(frame), upright_rgb(frame, 48, 64)
-    out = np.zeros((40, 40, 3), np.uint8)
     for box in ((0, 0, 48, 64), (8, 20, 22, 34), (2, 0, 40, 40)):
         want = DecodedFrame(_pixels()).crop(*box, 40)
         got = decoded.crop(*box, 40)
         from_rgb = DecodedFrame(rgb).crop(*box, 40)
         assert _error(got, want) < min(2, _error(from_rgb, want))
         np.testing.assert_array_equal(decoded.copy().crop(*box, 40), got)
-        assert decoded.crop(*box, 40, out) is out
-        np.testing.assert_array_equal(out, got)
 
 
 def test_a_copy_does_not_change_with_its_source():
@@ -66,7 +63,7 @@ def test_a_copy_does_not_change_with_its_source():
     assert (DecodedFrame(frame).rgb() != before).any()
 
 
-def test_odd_sizes_lose_nothing():
+def test_odd_sizes_keep_the_last_row_and_column():
     """An even frame without its last row and column, as players crop it."""
     frame = VideoFrame(63, 47, "yuv420p")
     for plane, source in zip(frame.planes, _frame("yuv420p").planes,

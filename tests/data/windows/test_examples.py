@@ -1,4 +1,4 @@
-"""The row of batches: the same however it is read, and without bad videos."""
+"""Batches do not depend on threads or processes, and skip bad videos."""
 
 import json
 import shutil
@@ -26,14 +26,14 @@ NUM_VIDEOS = 5
 
 
 def _videos(folder):
-    found = []
+    videos = []
     for path in sorted(folder.glob("*.mp4")):
         info = probe_video(path)
         grid = timeline.sample_grid(info.fps, info.frame_count,
                                     sampling="stride", frame_stride=2)
-        found.append(Video(path.stem, info, grid,
-                                 (Action(0.2, 1.5, "move"),)))
-    return found
+        videos.append(Video(path.stem, info, grid,
+                            (Action(0.2, 1.5, "move"),)))
+    return videos
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def _batches(videos, config, count=4, *, start=0, rows=None, threads=2):
         _windows(videos, config), len(videos), seed=3, batch_windows=2,
         num_threads=threads, rows=rows))
     batches.set_state({"next_index": start})
-    found = [next(batches) for _ in range(count)]
+    read = [next(batches) for _ in range(count)]
     assert batches.get_state() == {"next_index": start + count}
     batches.close()
-    return found
+    return read
 
 
 def _same(ones, others):
@@ -81,7 +81,7 @@ def _same(ones, others):
             np.testing.assert_array_equal(one[name], other[name], name)
 
 
-def test_processes_and_restarts_read_the_same_row(videos, config):
+def test_processes_and_restarts_read_the_same_batches(videos, config):
     whole = _batches(videos, config)
     assert whole[0]["frames"].shape == (2, 16, 16, 16, 3)
     # Another epoch and another window look otherwise.
@@ -112,8 +112,8 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
     video, settings = videos[0], config.augment
     for per, clips in (("window", 1), ("clip", 2)):
         config.augment.per = per
-        got = _windows([video], config)(
-            0, np.random.default_rng(5))["frames"]
+        got, = _windows([video], config).batch(
+            [(0, np.random.default_rng(5))])["frames"]
         rng = np.random.default_rng(5)
         window = train_window(
             video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),
@@ -124,13 +124,13 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
                  for _ in range(clips)]
         want = np.empty_like(got)
         for i in range(16):
-            views[i * clips // 16].apply(frames[i], want[i])
-        np.testing.assert_array_equal(got, np.concatenate([
-            view.finish(part) for view, part
-            in zip(views, np.split(want, clips), strict=True)]))
+            want[i] = views[i * clips // 16].apply(frames[i])
+        for view, part in zip(views, np.split(want, clips), strict=True):
+            view.finish(part)
+        np.testing.assert_array_equal(got, want)
 
 
-def test_a_video_that_is_gone_makes_room_for_the_next(
+def test_a_deleted_video_is_replaced_by_the_next_one(
         folder, config, tmp_path):
     for path in folder.glob("*.mp4"):
         shutil.copy(path, tmp_path)
@@ -169,7 +169,7 @@ def test_a_video_that_is_gone_makes_room_for_the_next(
     assert again.redrawn_windows == 2
     assert f"{gone.video_id} (training): " in again.report()
 
-    # Nothing left to read is an end, not a search without one.
+    # Without any readable video the search ends.
     for video in videos:
         video.path.unlink(missing_ok=True)
     with pytest.raises(VideoDecodeError, match="None of the 5 training videos"):

@@ -68,8 +68,8 @@ def _samples(source, config, **settings):
 def test_samples_of_a_whole_file(path, config, rate):
     config = config.copy_and_resolve_references()
     config.window.sample_fps = rate
-    found, video = _samples(path, config, idle_seconds=0)
-    np.testing.assert_array_equal(found, _expected(path, config))
+    samples, video = _samples(path, config, idle_seconds=0)
+    np.testing.assert_array_equal(samples, _expected(path, config))
     assert video.seconds == pytest.approx(
         probe_video(path).duration_seconds)
 
@@ -80,21 +80,21 @@ def test_samples_of_a_whole_file(path, config, rate):
     "portrait_rotated.mp4", "one_frame.mp4"])
 def test_samples_of_odd_files(shared_dir, config, name):
     path = shared_dir / "data/odd_videos" / name
-    found, _ = _samples(path, config, idle_seconds=0)
+    samples, _ = _samples(path, config, idle_seconds=0)
     expected = _expected(path, config)
     if name == "variable_frame_rate.mp4":
         # The last frame's end is not known to a stream.
-        found = found[:len(expected)]
-        expected = expected[:len(found)]
-        assert len(found) > 50
-    np.testing.assert_array_equal(found, expected)
+        samples = samples[:len(expected)]
+        expected = expected[:len(samples)]
+        assert len(samples) > 50
+    np.testing.assert_array_equal(samples, expected)
 
 
 def test_standard_input(path, config, monkeypatch):
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
         buffer=io.BytesIO(path.read_bytes())))
-    found, _ = _samples("-", config)
-    np.testing.assert_array_equal(found, _expected(path, config))
+    samples, _ = _samples("-", config)
+    np.testing.assert_array_equal(samples, _expected(path, config))
 
 
 def test_a_file_that_grows(path, config, tmp_path, monkeypatch):
@@ -112,9 +112,9 @@ def test_a_file_that_grows(path, config, tmp_path, monkeypatch):
 
     writer = threading.Thread(target=write)
     writer.start()
-    found, _ = _samples(growing, config, idle_seconds=0.7)
+    samples, _ = _samples(growing, config, idle_seconds=0.7)
     writer.join()
-    np.testing.assert_array_equal(found, _expected(path, config))
+    np.testing.assert_array_equal(samples, _expected(path, config))
 
 
 def _when_listening(config, source, send):
@@ -134,9 +134,9 @@ def test_an_address(path, config):
             with connection:
                 connection.sendall(path.read_bytes())
 
-        found = _when_listening(
+        samples = _when_listening(
             config, f"tcp://127.0.0.1:{server.getsockname()[1]}", send)
-    np.testing.assert_array_equal(found, _expected(path, config))
+    np.testing.assert_array_equal(samples, _expected(path, config))
 
 
 def test_datagrams_end_with_silence(path, config):
@@ -153,10 +153,10 @@ def test_datagrams_end_with_silence(path, config):
                 sender.sendto(content[start:start + 1316], address)
                 threading.Event().wait(0.001)
 
-    found = _when_listening(config, f"udp://127.0.0.1:{address[1]}", send)
+    samples = _when_listening(config, f"udp://127.0.0.1:{address[1]}", send)
     expected = _expected(path, config)
-    assert len(expected) - 3 <= len(found) <= len(expected)
-    np.testing.assert_array_equal(found[:-1], expected[:len(found) - 1])
+    assert len(expected) - 3 <= len(samples) <= len(expected)
+    np.testing.assert_array_equal(samples[:-1], expected[:len(samples) - 1])
 
 
 def test_an_address_that_stays_silent(config, monkeypatch):
@@ -167,7 +167,7 @@ def test_an_address_that_stays_silent(config, monkeypatch):
                  idle_seconds=0.2)
 
 
-def test_what_needs_seeking_is_refused(mp4, config, tmp_path):
+def test_a_container_that_needs_seeking_is_refused(mp4, config, tmp_path):
     # Longer than what is read at once.
     path = tmp_path / "long.mp4"
     content = mp4.read_bytes()
@@ -192,14 +192,14 @@ def test_a_file_is_at_its_end_after_a_while(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source, message", [
     ("nowhere.mp4", "no such file"), ("{text}", "cannot be read as it comes"),
     ("tcp://127.0.0.1:1", "cannot be read as it comes")])
-def test_what_cannot_be_opened(source, message, config, tmp_path):
+def test_unreadable_sources_are_refused(source, message, config, tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     with pytest.raises(InputError, match=message):
         LiveVideo(source.format(text=text), config, idle_seconds=0)
 
 
-def test_whole_videos_have_an_end(config, path):
+def test_a_live_video_cannot_be_resized_to_one_window(config, path):
     config = config.copy_and_resolve_references()
     config.window.sampling = "resize"
     with pytest.raises(InputError, match="resize"):

@@ -8,8 +8,8 @@ import pytest
 from configs import common
 from losa_jax import timeline
 from losa_jax.data.records import Video, VideoInfo
+from losa_jax.data.video import frame_cache
 from losa_jax.data.video.frame import DecodedFrame
-from losa_jax.data.windows import readers
 from losa_jax.data.windows.readers import FrameReader
 from losa_jax.data.windows.sampling import num_clips
 
@@ -29,7 +29,7 @@ def decoded(monkeypatch):
     """Frames that are their own number; returns what was decoded."""
     asked = []
 
-    def iterate(path, frame_indices, info, *, threads):
+    def iterate(path, frame_indices, info, **settings):
         assert np.all(np.diff(frame_indices) >= 0)
         for i, frame_index in enumerate(frame_indices):
             if i == 0 or frame_index != frame_indices[i - 1]:
@@ -38,7 +38,7 @@ def decoded(monkeypatch):
                     np.full((SIDE, SIDE, 3), frame_index, np.uint8))
             yield frame
 
-    monkeypatch.setattr(readers, "iterate_frames", iterate)
+    monkeypatch.setattr(frame_cache, "iterate_frames", iterate)
     return asked
 
 

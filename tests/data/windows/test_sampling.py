@@ -19,23 +19,23 @@ def _grid(frame_count, stride=1, fps=10.0):
 @pytest.mark.parametrize("stride", [1, 3])
 def test_test_windows_cover_every_sample(frame_count, stride, overlap):
     grid = _grid(frame_count, stride)
-    found = sampling.test_windows(grid, 64, overlap)
+    windows = sampling.test_windows(grid, 64, overlap)
     covered = np.zeros(grid.num_samples, bool)
-    for window in found:
+    for window in windows:
         assert window.num_samples == 64
         last = window.first_sample + window.valid_samples
         assert 0 <= window.first_sample and last <= grid.num_samples
         covered[window.first_sample:last] = True
     assert covered.all()
     if grid.num_samples >= 64:
-        assert all(window.valid_samples == 64 for window in found)
+        assert all(window.valid_samples == 64 for window in windows)
     # Samples stand for stretches of frames: the last one reaches the end.
     assert grid.num_samples * grid.frames_per_sample >= frame_count
 
 
 def test_last_test_window_ends_with_the_video():
-    found = sampling.test_windows(_grid(100), 64, 0.5)
-    assert [w.first_sample for w in found] == [0, 32, 36]
+    windows = sampling.test_windows(_grid(100), 64, 0.5)
+    assert [w.first_sample for w in windows] == [0, 32, 36]
 
 
 def test_padding_repeats_the_last_real_frame():

@@ -33,12 +33,12 @@ def videos(config, tmp_path_factory):
     folder = data_set.render_untrimmed_set(
         tmp_path_factory.mktemp("stream") / "set", num_training=2,
         num_testing=1, size=32, progress=False)
-    found = []
+    videos = []
     for path in sorted((folder / "videos").glob("*.mp4")):
         info = probe_video(path)
-        found.append(Video(path.stem, info,
+        videos.append(Video(path.stem, info,
                                  video_grid(info, config.window), ()))
-    return found
+    return videos
 
 
 def _stream(videos, config, batch_windows=1, num_threads=2, reader=None):
@@ -67,16 +67,16 @@ def _rows(batches):
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("total", [1, 15, 63, 64, 65, 100, 127, 128, 1151])
-def test_windows_that_do_not_know_the_end(total, overlap, align, config):
+def test_sliding_windows_equal_test_windows(total, overlap, align, config):
     align = config.window.clip_samples if align else 1
     grid = timeline.sample_grid(10.0, total, sampling="stride",
                                 frame_stride=1)
     expected = sampling.test_windows(grid, 64, overlap, align)
-    found = list(stream.sliding_windows(
+    windows = list(stream.sliding_windows(
         (np.array([i]) for i in range(total)), 64,
         sampling.window_step(64, overlap, align), align))
-    assert [place for place, _ in found] == expected
-    for place, frames in found:
+    assert [place for place, _ in windows] == expected
+    for place, frames in windows:
         np.testing.assert_array_equal(frames[:, 0],
                                       place.frame_indices(grid))
 
@@ -102,14 +102,14 @@ def test_frames_are_those_of_windows_read_alone(videos, config, cache_gib,
     left = {(number, window) for number, video in enumerate(sources)
             for window in sampling.test_windows_of(video, other)}
 
-    def view(frame, i, out):
-        out[:] = augment.test_view(frame.rgb(), other.augment.size,
-                                   other.augment.test_resize)
+    def view(frame, i):
+        return augment.test_view(frame.rgb(), other.augment.size,
+                                 other.augment.test_resize)
 
     for row, frames in rows:
         left.remove((row.video_number, row.window))
         np.testing.assert_array_equal(frames, read_window(
-            alone, sources[row.video_number], row.window, view, 16))
+            alone, sources[row.video_number], row.window, view))
     assert not left
     assert sorted(end.video_number for end in ends) == [0, 1, 2]
     assert all(end.error is None for end in ends)
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_length():
     assert most[0] <= 32 + 2
 
 
-def test_who_stops_early_leaves_no_thread(videos, config):
+def test_no_thread_is_left_after_an_early_stop(videos, config):
     before = threading.active_count()
     items = iter(_stream(videos, config))
     next(items)

@@ -37,12 +37,12 @@ def _flat(spec=SPEC):
             for name, shape in expected_shapes(spec).items()}
 
 
-def _encode(spec, tuned, flat, frames, valid, trained=None, key=None,
+def _encode(spec, inside, flat, frames, valid, trained=None, key=None,
             chunk_clips=2):
-    frozen, own = split_backbone(flat, spec, tuned)
-    backbone = InsideBackbone(spec, tuned)
+    frozen, own = split_backbone(flat, spec, inside)
+    backbone = InsideBackbone(spec, inside)
     if trained is None:
-        trained = (backbone.fresh_adapters(0) if tuned.kind == "tia"
+        trained = (backbone.fresh_adapters(0) if inside.kind == "tia"
                    else nest(own))
     return jax.jit(lambda *inputs: backbone(
         *inputs, chunk_clips=chunk_clips, dtype=jnp.float32).last)(
@@ -60,13 +60,13 @@ VALID = np.ones((2, 3, 2), bool)
 
 @pytest.mark.parametrize("kind", ["tia", "full"])
 @pytest.mark.parametrize("top", [1, 3, 4])
-def test_at_first_it_is_the_frozen_backbone(kind, top):
+def test_without_training_it_equals_the_frozen_backbone(kind, top):
     flat = _flat()
     model = _model(SPEC, flat)
     frames = _frames()
     want = model.features(frames.reshape(6, 4, 16, 16, 3)).last
-    tuned = InsideBackboneSpec(kind, top, width=4)
-    got = _encode(SPEC, tuned, flat, frames, VALID)
+    inside = InsideBackboneSpec(kind, top, width=4)
+    got = _encode(SPEC, inside, flat, frames, VALID)
     np.testing.assert_allclose(got.reshape(6, 2, 16), want, atol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_adapters_equal_opentad_with_their_gradients(shared_dir, name):
         image_size=size)
     depth = facts["depth"]
     top = depth - layers[0]
-    tuned = InsideBackboneSpec("tia", top, width=12)
+    inside = InsideBackboneSpec("tia", top, width=12)
 
     def stacked(prefix):
         """By our names; blocks without an adapter get one that is zero."""
@@ -110,7 +110,7 @@ def test_adapters_equal_opentad_with_their_gradients(shared_dir, name):
     valid = jnp.ones((videos, clips, spec.clip_tokens), bool)
 
     def loss(trained):
-        last = _encode(spec, tuned, flat, frames, valid, trained)
+        last = _encode(spec, inside, flat, frames, valid, trained)
         out = last.reshape(videos, -1, spec.width)
         resized = jax.image.resize(
             out, (videos, facts["total_frames"], spec.width), "linear")
@@ -144,29 +144,29 @@ def _own(data, prefix, block, theirs, axes, layers):
 
 def test_full_moves_the_top_blocks_only():
     flat = _flat()
-    tuned = InsideBackboneSpec("full", 2)
-    frozen, own = split_backbone(flat, SPEC, tuned)
+    inside = InsideBackboneSpec("full", 2)
+    frozen, own = split_backbone(flat, SPEC, inside)
     assert {name.split("/")[0] for name in own} == {"upper"}
     assert {name.split("/")[0] for name in frozen} == {
         "lower", "patch_embed"}
     assert own["upper/attn/q_bias"].shape == (2, 16)
     gradient = jax.grad(lambda trained: _encode(
-        SPEC, tuned, flat, _frames(), VALID, trained).sum())(nest(own))
+        SPEC, inside, flat, _frames(), VALID, trained).sum())(nest(own))
     norms = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), gradient)
     assert min(jax.tree.leaves(norms)) > 0
     whole = split_backbone(flat, SPEC, InsideBackboneSpec("full", 4))[1]
     assert "patch_embed/kernel" in whole
 
 
-def test_checkpointing_changes_memory_not_numbers():
+def test_rematerialization_changes_memory_but_not_numbers():
     flat = _flat()
     results, sizes = [], []
     for stores in (False, True):
-        tuned = InsideBackboneSpec("full", 4, drop_path=0.2,
+        inside = InsideBackboneSpec("full", 4, drop_path=0.2,
                           remat_blocks=not stores)
-        own = nest(split_backbone(flat, SPEC, tuned)[1])
-        compiled = jax.jit(jax.grad(lambda trained, tuned=tuned: jnp.square(
-            _encode(SPEC, tuned, flat, _frames(clips=3), VALID, trained,
+        own = nest(split_backbone(flat, SPEC, inside)[1])
+        compiled = jax.jit(jax.grad(lambda trained, inside=inside: jnp.square(
+            _encode(SPEC, inside, flat, _frames(clips=3), VALID, trained,
                     jax.random.key(0))).sum())).lower(own).compile()
         results.append(compiled(own))
         sizes.append(compiled.memory_analysis().temp_size_in_bytes)
@@ -177,27 +177,27 @@ def test_checkpointing_changes_memory_not_numbers():
 
 def test_drop_path_drops_whole_clips_in_training_only():
     flat = _flat()
-    tuned = InsideBackboneSpec("full", 4, drop_path=0.9)
+    inside = InsideBackboneSpec("full", 4, drop_path=0.9)
     frames = _frames()
-    plain = _encode(SPEC, tuned, flat, frames, VALID)
-    one, two = (_encode(SPEC, tuned, flat, frames, VALID,
+    plain = _encode(SPEC, inside, flat, frames, VALID)
+    one, two = (_encode(SPEC, inside, flat, frames, VALID,
                         key=jax.random.key(seed)) for seed in (0, 1))
     assert not np.allclose(one, plain) and not np.allclose(one, two)
     np.testing.assert_array_equal(
-        plain, _encode(SPEC, tuned, flat, frames, VALID))
+        plain, _encode(SPEC, inside, flat, frames, VALID))
 
 
 def test_padding_does_not_reach_valid_tokens():
     flat = _flat()
-    tuned = InsideBackboneSpec("tia", 2, width=4)
-    trained = InsideBackbone(SPEC, tuned).fresh_adapters(0)
+    inside = InsideBackboneSpec("tia", 2, width=4)
+    trained = InsideBackbone(SPEC, inside).fresh_adapters(0)
     up = trained["adapters"]["stack"]["up"]
     up["kernel"] = jnp.ones_like(up["kernel"])
     valid = VALID.copy()
     valid[:, 2] = False
     frames = _frames()
-    first = _encode(SPEC, tuned, flat, frames, valid, trained)
-    other = _encode(SPEC, tuned, flat, frames.at[:, 8:].set(255), valid,
+    first = _encode(SPEC, inside, flat, frames, valid, trained)
+    other = _encode(SPEC, inside, flat, frames.at[:, 8:].set(255), valid,
                     trained)
     np.testing.assert_allclose(first[:, :2], other[:, :2], atol=1e-6)
     assert not np.allclose(first[:, 2], other[:, 2])
@@ -212,7 +212,7 @@ def test_padding_does_not_reach_valid_tokens():
     ({"drop_path": 1.0}, "InsideBackboneSpec.drop_path=1.0: .* below 1"),
     ({"drop_path": float("nan")}, "InsideBackboneSpec.drop_path=nan"),
     ({"remat_blocks": "no"}, "InsideBackboneSpec.remat_blocks='no'")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         InsideBackboneSpec(**{"kind": "tia", "top_blocks": 2, "width": 4,
                               **wrong})

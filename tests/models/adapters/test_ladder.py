@@ -127,11 +127,11 @@ def test_padding_does_not_reach_valid_tokens():
 
 @pytest.mark.parametrize("wrong, said", [
     ({"in_width": 0}, "LadderSpec.in_width=0"),
-    ({"in_width": 3}, "LadderSpec.in_width=3: .* give LadderSpec.width"),
+    ({"in_width": 3}, "LadderSpec.in_width=3 .* give LadderSpec.width"),
     ({"num_taps": 0}, "LadderSpec.num_taps=0"),
     ({"width": -1}, "LadderSpec.width=-1"),
     ({"long_kernel": 2}, "LadderSpec.long_kernel=2: must be an odd number")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         LadderSpec(**{"in_width": 8, "num_taps": 2, **wrong})
     assert LadderSpec(in_width=3, num_taps=1, width=1).width == 1

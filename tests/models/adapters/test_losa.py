@@ -172,7 +172,7 @@ def test_short_range_tells_where_only_with_a_convolution(pool, tells):
     assert same != tells
 
 
-def test_the_gradient_keeps_no_copies_of_many_taps():
+def test_the_gradient_stores_no_copies_of_many_taps():
     """Its memory is bounded by one tap's copies (16 times the taps else)."""
     spec = _spec(in_width=64, num_taps=8, tap_grid=(4, 4))
     template = Template(lambda: LosaAdapter(spec, rngs=nnx.Rngs(0)))
@@ -214,13 +214,13 @@ def test_the_gradient_keeps_no_copies_of_many_taps():
     ({"tap_residual": "no"}, "LosaSpec.tap_residual='no': .* True, False"),
     ({"gates": "tnah"}, "LosaSpec.gates='tnah': choose one of none, tanh"),
     ({"long_mixer": "atention"}, "LosaSpec.long_mixer='atention'")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         _spec(**wrong)
 
 
 @pytest.mark.parametrize("place, shape, said", [
-    (0, (2, 3, 4, 10), r"last is of shape .*10\): .* needs \(2, 3, 4, 12\)"),
+    (0, (2, 3, 4, 10), r"last has shape .*10\): .* needs \(2, 3, 4, 12\)"),
     (1, (1, 2, 3, 4, 3, 3, 12), r"taps .* needs \(2, 2, 3, 4, 3, 3, 12\)"),
     (1, (2, 2, 3, 4, 6, 6, 12), "taps .* needs"),
     (2, (2, 12), r"valid .* needs \(2, 3, 4\)")])

@@ -95,7 +95,7 @@ def _check_features(spec, backbone, rng):
     np.testing.assert_allclose(none.last, features.last, atol=1e-4)
     half = backbone.features(clips, taps=taps, dtype="bfloat16")
     assert half.last.dtype == "float32" and half.taps.dtype == "bfloat16"
-    # Another size of the picture.
+    # Frames of another size.
     larger = np.repeat(np.repeat(clips[:1], 2, axis=2), 2, axis=3)
     assert backbone.features(larger).last.shape == (1, u, c)
     for wrong in ((1, 0), (0, 0), (-1,), (0, spec.depth)):

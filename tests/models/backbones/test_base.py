@@ -36,7 +36,7 @@ def test_a_spec_checks_itself(field, value, message):
         VideoMaeSpec(**TINY | {field: value})
 
 
-def test_each_family_has_its_weights_and_names_of_its_own():
+def test_each_family_has_weights_and_unique_names():
     assert set(FAMILIES) == set(BACKBONES)
     sizes = [name for family in BACKBONES.values() for name in family.sizes]
     assert len(sizes) == len(set(sizes))

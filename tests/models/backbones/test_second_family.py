@@ -99,7 +99,7 @@ def test_parts_and_wrappers_of_its_own(tmp_path, capsys):
             ) in capsys.readouterr().err
 
 
-def test_it_encodes_windows_of_clips_of_another_length(config):
+def test_windows_of_clips_of_another_length_are_encoded(config):
     model = build.build_model(config, 3, _mesh())
     assert model.spec.clip_frames == 8 and model.tap_layers == (2, 3)
     frames = np.random.default_rng(0).integers(

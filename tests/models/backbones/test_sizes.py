@@ -15,19 +15,19 @@ from losa_jax.weights.name_table import expected_shapes
     # and 1011 with one.
     ("vit_s", 21.9), ("vit_b", 86.2), ("vit_l", 303.9), ("vit_h", 631.7),
     ("vit_g", 1011.6)])
-def test_names_have_the_published_size(name, millions):
+def test_named_sizes_have_the_published_parameter_counts(name, millions):
     shapes = expected_shapes(VideoMaeSpec(**SIZES[name]))
     count = sum(math.prod(shape) for shape in shapes.values())
     assert count / 1e6 == pytest.approx(millions, rel=0.002)
 
 
-def test_a_name_can_be_changed_in_part():
+def test_single_numbers_of_a_named_size_can_be_replaced():
     assert backbone_size("vit_s", patch=14) == {**SIZES["vit_s"], "patch": 14}
     spec = VideoMaeSpec(**backbone_size("vit_s", patch=14))
     assert size_name(spec) == "vit_s"
 
 
-def test_a_size_of_ones_own():
+def test_a_size_without_a_name_needs_three_numbers():
     size = backbone_size(width=96, depth=6, heads=4)
     assert size == {"width": 96, "depth": 6, "heads": 4, "mlp_width": 384,
                     "patch": 16}
@@ -39,6 +39,6 @@ def test_a_size_of_ones_own():
     ({"width": 96}, "needs its depth, heads"),
     ({}, "needs its width, depth, heads, mlp_width"),
     ({"name": "vit_s", "heads": 5}, "width=384 does not divide.*heads=5")])
-def test_what_cannot_be_built_is_named(options, message):
+def test_incomplete_sizes_raise_errors_that_name_the_gap(options, message):
     with pytest.raises(InputError, match=message):
         backbone_size(**options)

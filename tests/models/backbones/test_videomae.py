@@ -151,7 +151,7 @@ def small():
 
 @pytest.mark.parametrize("layers", [(0,), (3,), (1, 3), (0, 1, 2, 3),
                                     (1, 2)])
-def test_taps_are_the_blocks_asked_for(small, layers):
+def test_taps_are_the_requested_blocks(small, layers):
     model, clips = small
     blocks = np.asarray(_block_outputs(model, clips))
     got = model.features(clips, taps=layers, tap_norm=False)
@@ -182,7 +182,7 @@ def test_pooling_to_one_cell_is_the_mean():
                                atol=1e-6)
 
 
-def test_only_asked_taps_are_stored(small):
+def test_only_requested_taps_are_stored(small):
     """Compiled memory grows with the taps asked for, not with the depth."""
     def bytes_of(depth, layers):
         spec = VideoMaeSpec(width=64, depth=depth, heads=2, mlp_width=64,
@@ -197,7 +197,7 @@ def test_only_asked_taps_are_stored(small):
     assert bytes_of(16, (14, 15)) <= 1.02 * bytes_of(4, (2, 3))
 
 
-def test_other_picture_sizes_resample_positions(small):
+def test_other_frame_sizes_resample_positions(small):
     model, _ = small
     clips = jnp.zeros((1, 4, 32, 32, 3), jnp.uint8)
     assert model.features(clips).last.shape == (1, 2, 24)
@@ -209,7 +209,7 @@ def test_wrong_clip_length_is_refused(small):
         model.embed(jnp.zeros((1, 6, 16, 24, 3)))
 
 
-def test_patch_embedding_is_a_convolution_that_leaves_a_rest_out():
+def test_patch_embedding_is_a_convolution_without_padding():
     spec = VideoMaeSpec(width=12, depth=1, heads=2, mlp_width=8, patch=8,
                         clip_frames=4, image_size=(16, 24))
     embed = PatchEmbed(spec, nnx.Rngs(0))

@@ -113,13 +113,14 @@ def test_tokens_must_divide_by_the_last_stride():
     ({"attention_heads": 0}, "ActionFormerSpec.attention_heads=0"),
     ({"attention_window": 19},
      r"ActionFormerSpec.attention_window=19: give a tuple, as \(19,\)"),
-    ({"attention_window": (4,)}, "must be odd, 1 or more, or -1 for every"),
+    ({"attention_window": (4,)},
+     "must be odd, 1 or more, or -1 for all tokens"),
     ({"attention_window": (0,)}, "must be odd"),
     ({"attention_window": (5, 5)}, "one for each of the 3 levels"),
     ({"dropout": 1.0}, "ActionFormerSpec.dropout=1.0: .* below 1"),
     ({"drop_path": 1.0}, "ActionFormerSpec.drop_path=1.0"),
     ({"relative_positions": 2}, "ActionFormerSpec.relative_positions=2")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         _small(**wrong)
 

@@ -8,8 +8,8 @@ from flax import nnx
 
 from losa_jax.errors import InputError
 from losa_jax.models.heads.actionformer import ActionFormerSpec
-from losa_jax.models.heads.base import PyramidSpec
 from losa_jax.models.heads.layers import OutputHead
+from losa_jax.models.heads.pyramid_spec import PyramidSpec
 from losa_jax.models.heads.tridet import TriDetSpec
 from losa_jax.models.ops.params import flatten, parameters
 
@@ -75,12 +75,12 @@ NAN = float("nan")
       for edges in ((8.0, 4.0), (4.0, 4.0), (0.0, 4.0), (-4.0, 4.0),
                     (4.0, NAN), (NAN, 4.0), (4.0, float("inf")), ("a", "b"),
                     [4.0, 8.0], 4.0, None))])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=f"PyramidSpec.{said}"):
         PyramidSpec(**{"in_width": 6, "num_classes": 3, "width": 8, **wrong})
 
 
-def test_what_sounds_odd_and_is_none_is_taken():
+def test_unusual_but_valid_specs_are_accepted():
     """No embedding, no stem, a loss that weighs itself."""
     PyramidSpec(8, 3, width=8, num_embedding_convs=0, num_stem_blocks=0,
                 regression_weight=-1.0, center_radius=None, num_levels=2,

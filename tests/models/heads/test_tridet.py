@@ -8,12 +8,7 @@ import pytest
 from flax import nnx
 
 from losa_jax.errors import InputError
-from losa_jax.models.heads.tridet import (
-    TridentLevel,
-    TriDet,
-    TriDetSpec,
-    decode_bins,
-)
+from losa_jax.models.heads.tridet import TriDet, TriDetSpec, decode_bins
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
 
 
@@ -83,8 +78,8 @@ def test_boundaries_by_hand():
     end = np.zeros((1, 3, 1))
     own = np.zeros((1, 3, 6))
     own[0, 2, 3:] = [0.0, np.log(2.0), np.log(3.0)]
-    level = TridentLevel(None, *map(jnp.asarray, (own, start, end)), None)
-    got = np.asarray(decode_bins(level))[0, :, 0]
+    got = np.asarray(decode_bins(*map(jnp.asarray, (own, start, end))))
+    got = got[0, :, 0]
     # Point 2 sees weights 1, 2, 4 at 2, 1, 0 strides; point 0 sees two
     # zeros (weight 1 each) beyond the edge and itself.
     assert got[2, 0] == pytest.approx((2 * 1 + 1 * 2) / 7)
@@ -100,8 +95,9 @@ def test_boundary_heads_give_the_pyramid_no_gradient():
     valid = jnp.ones((1, 32), bool)
 
     def total(tree):
-        return sum(level.start_logits.sum() for level
-                   in template.bind(tree).levels(x, valid))
+        head = template.bind(tree)
+        starts, ends = head.boundary_logits(head.raw_outputs(x, valid)[0])
+        return sum(level.sum() for level in (*starts, *ends))
 
     gradient = flatten(jax.jit(jax.grad(total))(
         parameters(TriDet(spec, rngs=nnx.Rngs(0)))))
@@ -139,6 +135,6 @@ def test_a_start_at_zero_never_learns_the_block():
     ({"boundary_kernel": 2}, "TriDetSpec.boundary_kernel=2"),
     ({"iou_power": float("nan")}, "TriDetSpec.iou_power=nan"),
     ({"trident": "yes"}, "TriDetSpec.trident='yes'")])
-def test_a_spec_that_cannot_be_is_refused_by_name(wrong, said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
     with pytest.raises(InputError, match=said):
         _small(**wrong)

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from losa_jax.models.ops import attention as module
+from losa_jax.models.ops.cpu_attention import MIN_LOOP_SCORES
 
 
 def _loop(query, key, value, mask=None, scale=None):
@@ -25,21 +26,18 @@ def _loop(query, key, value, mask=None, scale=None):
 
 
 @pytest.mark.parametrize("tokens", [10, 300, 901])
-def test_plain_and_blocked_paths(tokens):
+def test_short_and_long_sequences_equal_a_loop(tokens):
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(3, 2, tokens, 2, 8)).astype(np.float32)
     got = jax.jit(module.attention)(*inputs)
     np.testing.assert_allclose(got, _loop(*inputs), atol=2e-6)
 
 
-def test_the_long_case_is_blocked():
-    # 300 x 300 scores are above the limit, 901 queries take two blocks, the
-    # last of them not full: the test above sees all.
-    assert 10 * 10 <= module.CPU_BLOCK_FROM_SCORES < 300 * 300
-    assert 901 / 2 < module.CPU_QUERY_BLOCK < 901
+def test_long_sequences_are_attended_head_by_head():
+    assert 10 * 10 <= MIN_LOOP_SCORES < 300 * 300
 
 
-def test_scores_beyond_an_exponential_in_blocks():
+def test_scores_beyond_an_exponential_do_not_overflow():
     rng = np.random.default_rng(2)
     query, key, value = rng.normal(size=(3, 1, 901, 1, 8)).astype(np.float32)
     # Scores of some hundreds: exp of them alone is infinite.
@@ -50,7 +48,7 @@ def test_scores_beyond_an_exponential_in_blocks():
 # One mask for all queries and heads, as a padded window's, and one for each.
 @pytest.mark.parametrize("mask_shape", [None, (2, 1, 1, 901), (2, 1, 901, 901),
                                         (2, 2, 901, 901)])
-def test_gradient_in_blocks(mask_shape):
+def test_gradient_equals_that_of_the_plain_formula(mask_shape):
     rng = np.random.default_rng(3)
     inputs = rng.normal(size=(3, 2, 901, 2, 8)).astype(np.float32)
     wanted = rng.normal(size=inputs.shape[1:]).astype(np.float32)

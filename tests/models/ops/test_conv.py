@@ -52,7 +52,7 @@ def test_gradient_of_a_convolution_by_finite_differences(kernel_size):
                                                         abs=1e-10)
 
 
-def test_depthwise_conv_leaves_space_alone():
+def test_depthwise_convolution_acts_only_along_time():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, 6, 2, 3)).astype(np.float32)
     conv = DepthwiseConv(3, 5, rngs=nnx.Rngs(0))

@@ -40,7 +40,7 @@ def test_equals_the_plain_path(dtype, tolerance):
     np.testing.assert_allclose(got.astype(jnp.float32), want, atol=tolerance)
 
 
-def test_its_gradient_is_the_plain_paths():
+def test_the_gradient_equals_that_of_the_plain_path():
     inputs = _inputs(130, 16, jnp.float32)
     place = _place(jax.devices()[:1])
 
@@ -56,7 +56,7 @@ def test_its_gradient_is_the_plain_paths():
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
-def test_where_it_applies():
+def test_the_kernel_is_used_for_long_bfloat16_sequences_on_tpu():
     def place(platform):
         devices = np.array([types.SimpleNamespace(platform=platform)])
         return types.SimpleNamespace(mesh=types.SimpleNamespace(

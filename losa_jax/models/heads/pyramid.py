@@ -1,0 +1,170 @@
+"""Heads with outputs at every point of a temporal pyramid.
+
+ActionFormer and TriDet differ in their blocks and in how they predict
+distances.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from losa_jax.detection import decode as decoding
+from losa_jax.detection.losses import DetectionLosses, detection_loss
+from losa_jax.detection.segments import Segments
+from losa_jax.detection.targets import Targets, assign_targets
+from losa_jax.models.heads import layers
+from losa_jax.models.heads.base import HeadLoss
+from losa_jax.models.heads.pyramid_spec import PyramidSpec
+
+
+class HeadOutput(NamedTuple):
+    """Outputs of a pyramid head at the p points of all levels.
+
+    The finest level comes first: t points at a distance of one token, then
+    t / 2 at a distance of two and so on, p = t (2 - 1 / 2^(num_levels - 1)) in
+    all.
+
+    Attributes:
+      class_logits: float32 [b, p, k], before the sigmoid.
+      offsets: float32 [b, p, 2], distances to start and end, 0 or more, in
+        strides of the point's level; [b, p, k, 2], one pair a class, from
+        TriDet with `trident`.
+      valid: bool [b, p], False on padding.
+    """
+
+    class_logits: Float[Array, "b p k"]
+    offsets: Float[Array, "b p 2"] | Float[Array, "b p k 2"]
+    valid: Bool[Array, "b p"]
+
+
+class PyramidHead(nnx.Module):
+    """The parts, targets, loss and decoding that pyramid heads share."""
+
+    def __init__(self, spec: PyramidSpec,
+                 make_block: Callable[[int, int], nnx.Module],
+                 num_offsets: int, rngs: nnx.Rngs):
+        """`num_offsets`: outputs of a point that say where its action is."""
+        self.spec = spec
+        self.pyramid = layers.Pyramid(spec, make_block, rngs)
+        self.neck = layers.Neck(spec, rngs)
+        self.cls = layers.OutputHead(spec, spec.num_classes, rngs,
+                                     prior=spec.prior_probability)
+        self.reg = layers.OutputHead(spec, num_offsets, rngs)
+        self.reg_scale = nnx.Param(jnp.ones(spec.num_levels))
+
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None = None) -> HeadOutput:
+        """Returns class logits and distances at the points of all levels.
+
+        Args:
+          x: float [b, t, c], features of b windows at t tokens, zero where
+            not valid; t is a multiple of 2^(num_levels - 1).
+          valid: bool [b, t], real tokens; outputs there do not depend on the
+            others.
+          key: for drop path, dropout and noise in training; None is evaluation.
+
+        Raises:
+          InputError: t is not such a multiple, or c is not `in_width`.
+        """
+        levels, logits, offsets = self.raw_outputs(x, valid, key)
+        distances = self._distances(levels, offsets)
+        valid = jnp.concatenate([valid for _, valid in levels], 1)
+        return HeadOutput(_joined(logits), _joined(distances), valid)
+
+    def raw_outputs(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                    key: Array | None = None
+                    ) -> tuple[list[layers.Level], list[Array], list[Array]]:
+        """Returns tokens, class logits and offsets 0 or more of each level."""
+        levels = self.neck(self.pyramid(x, valid, key))
+        logits, offsets = (layers.run_block(output, self.spec, levels)
+                           for output in (self.cls, self.reg))
+        return levels, logits, [jax.nn.relu(scale * offset) for scale, offset
+                                in zip(self.reg_scale[...], offsets,
+                                       strict=True)]
+
+    def _distances(self, levels: list[layers.Level], offsets: list[Array]
+                   ) -> list[Array]:
+        """Returns the distances to start and end of each level."""
+        return offsets
+
+    def targets(self, outputs: HeadOutput, segments: Float[Array, "b n 2"],
+                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
+                ) -> Targets:
+        """Returns what the outputs should be, by ActionFormer's assignment.
+
+        Args:
+          outputs: of the head; only their number of points p is read.
+          segments: float [b, n, 2], start and end of up to n actions a window,
+            in tokens of the finest level; n is 1 or more.
+          labels: int [b, n], class 0 .. k - 1; anything where not valid.
+          action_valid: bool [b, n], False on rows without an action.
+
+        Returns:
+          (classes, offsets, positive): float32 [b, p, k] of 0 and 1; float32
+          [b, p, 2], distances to start and end in strides of the point's
+          level; bool [b, p], whether the point has an action.
+        """
+        points = self.spec.points(outputs.class_logits.shape[1])
+        return jax.vmap(lambda segments, labels, valid: assign_targets(
+            points, segments, labels, valid,
+            num_classes=self.spec.num_classes,
+            center_radius=self.spec.center_radius))(
+                segments, labels, action_valid)
+
+    def loss(self, outputs: HeadOutput, targets: Targets,
+             normalizer: Float[Array, ""]) -> HeadLoss:
+        """Returns the focal and distance-IoU loss over the global batch.
+
+        Args:
+          outputs: of the head.
+          targets: of its method `targets`.
+          normalizer: float32 scalar, the running number of positive points
+            after the last batch (a run starts at config.loss.
+            initial_normalizer, 100). It is updated with this batch, by
+            `normalizer_momentum`, and then divides both sums.
+        """
+        spec = self.spec
+        total, parts = self._detection_loss(
+            outputs.class_logits, outputs.offsets, targets, outputs.valid,
+            normalizer, label_smoothing=spec.label_smoothing,
+            regression_weight=spec.regression_weight,
+            momentum=spec.normalizer_momentum)
+        return HeadLoss(total, parts.normalizer, {
+            "classification_loss": parts.classification,
+            "regression_loss": parts.regression,
+            "positive_points": parts.num_positive})
+
+    def _detection_loss(self, *arrays: Any, **settings: Any
+                        ) -> tuple[Array, DetectionLosses]:
+        return detection_loss(*arrays, **settings)
+
+    def decode(self, outputs: HeadOutput, settings: decoding.DecodeSettings
+               = decoding.DEFAULT_DECODING) -> Segments:
+        """Returns the best segments of each window, before NMS.
+
+        Args:
+          outputs: of the head.
+          settings: by default up to 2000 segments of a window whose score is
+            above 0.001 and that are longer than 0.05 tokens.
+
+        Returns:
+          (segments, scores, labels, valid, class_scores): float32 [b, m, 2],
+          start and end in tokens of the finest level, which may lie outside
+          the window; float32 [b, m], 0 where not valid; int32 [b, m], class
+          0 .. k - 1; bool [b, m], False on empty rows; and None, or [b, m, k]
+          with `keep_all_scores`. m is the smaller of `top_k` and p k, on each
+          level with `top_k_per_level`.
+        """
+        points = self.spec.points(outputs.class_logits.shape[1])
+        return jax.vmap(lambda logits, offsets, valid: decoding.decode(
+            logits, offsets, points, valid, settings))(*outputs)
+
+
+def _joined(levels: Sequence[Array]) -> Array:
+    """Returns the outputs of all levels as one array, float32 or wider."""
+    joined = jnp.concatenate(levels, 1)
+    return joined.astype(jnp.promote_types(joined.dtype, jnp.float32))

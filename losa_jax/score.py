@@ -29,6 +29,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import losa_jax
 from losa_jax.errors import InputError
 
 
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m losa_jax.score", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version",
+                        version=losa_jax.__version__)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--annotations", required=True)
     parser.add_argument("--subset", required=True)
@@ -57,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     # Imported late, so that --help is quick.
     from losa_jax.jobs.score import score
+
     try:
         score(**vars(arguments))
     except InputError as error:

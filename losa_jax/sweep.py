@@ -17,6 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils import recipes
 from losa_jax.utils.atomic_write import write_text
@@ -27,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m losa_jax.sweep", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version",
+                        version=losa_jax.__version__)
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--variants", default="", metavar="FILE")

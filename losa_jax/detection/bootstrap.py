@@ -2,9 +2,8 @@
 
 Videos are drawn with replacement, the same ones for all runs that are
 compared, so that hard videos cancel in a difference. The runs of several
-seeds are drawn with replacement too. Three seeds underestimate the true
-spread of seeds (a draw of three differs a third less than three new runs
-would), so such intervals are the shortest that could be claimed.
+seeds are drawn too; three seeds underestimate the true spread of seeds, so
+such intervals are the shortest that could be claimed.
 """
 
 from collections.abc import Sequence
@@ -23,11 +22,10 @@ from losa_jax.detection.metrics import (
 _CHUNK = 64
 
 
-def draw_videos(num_videos: int, num_draws: int, seed: int = 0) -> np.ndarray:
+def draw_videos(num_videos: int, num_draws: int) -> np.ndarray:
     """Returns how often each video is in each draw, int [draws, videos]."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos),
-                           size=num_draws)
+    return np.random.default_rng(0).multinomial(
+        num_videos, np.full(num_videos, 1 / num_videos), size=num_draws)
 
 
 def map_draws(ground_truth: Truth, predictions: Predictions, *,
@@ -64,16 +62,14 @@ def _weighted_precision(matches: ClassMatches, counts: np.ndarray
     return np.where(num_actions > 0, share, np.nan)
 
 
-def interval(runs: np.ndarray, others: np.ndarray | None = None, *,
-             seed: int = 0) -> tuple[float, float]:
+def interval(runs: np.ndarray, others: np.ndarray | None = None
+             ) -> tuple[float, float]:
     """Returns the bounds of the middle 95 % of a mean over seeds.
 
-    Args:
-      runs: [seeds, draws] of `map_draws`, the same videos in each.
-      others: of another variant; the bounds are then of the lead over it.
-      seed: for the draws of seeds.
+    With the `others` of another variant, the bounds are of the lead over it.
+    Both are [seeds, draws] of `map_draws`, of the same videos.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def over_seeds(values: np.ndarray) -> np.ndarray:
         chosen = rng.integers(len(values), size=values.shape)

@@ -1,8 +1,6 @@
 """Combines the scores of proposals and of classes of whole videos.
 
-Source: the ActivityNet recipe of ActionFormer
-(github.com/happyharrycn/actionformer_release) and OpenTAD
-(github.com/sming256/OpenTAD).
+This is the ActivityNet recipe of ActionFormer and OpenTAD.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,9 +29,9 @@ def fuse(proposals: Sequence[Detection], scores: Mapping[str, float], *,
 
 def rescore(detections: Sequence[Detection], scores: Mapping[str, float], *,
             fusion: str = "sqrt") -> list[Detection]:
-    """Returns detections with scores fused by class, best first.
+    """Returns detections fused with the scores of their classes, best first.
 
-    Arguments are as in `fuse`; a class without a score has 0.
+    A class without a score has 0. See `fuse`.
     """
     if fusion not in FUSIONS:
         raise InputError(f"fusion={fusion!r}: "

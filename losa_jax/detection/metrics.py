@@ -24,16 +24,12 @@ Predictions = Mapping[str, Sequence[Detection]]
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Where public kits differ from our evaluation.
+    """Where public kits differ from our evaluation."""
 
-    Attributes:
-      ties: order of equal scores: "stable", or "numpy" as its unstable sort;
-        "file" ranks by the order of the file instead of the scores.
-      unknown_videos: whether predictions in videos without ground truth are
-        left out ("drop") or "false".
-    """
-
+    # Of equal scores: "stable", or "numpy" as its unstable sort; "file" ranks
+    # by the order of the file instead of the scores.
     ties: str = "stable"
+    # Predictions in videos without ground truth: "drop" or "false".
     unknown_videos: str = "drop"
 
 
@@ -42,33 +38,20 @@ OURS = Rules()
 
 @dataclasses.dataclass(frozen=True)
 class MapReport:
-    """Average precision of a set of predictions, as shares 0..1, not percent.
+    """Average precision of predictions, as shares 0..1, not percent."""
 
-    Attributes:
-      class_names: k classes, in the order of all rows below.
-      tiou_thresholds: temporal IoU of a match, in (0, 1].
-      average_precision: float64 [k, thresholds]; NaN without actions.
-      map_per_threshold: float64 [thresholds], over the classes with actions.
-      average_map: mean over the thresholds.
-      actions_per_class, predictions_per_class: int64 [k], that were scored.
-      num_videos: of the ground truth, with and without actions.
-      num_actions, num_predictions: sums over the classes.
-      num_dropped_predictions: predictions of other labels or videos.
-      num_removed_actions: annotations that are duplicates or too short.
-    """
-
-    class_names: tuple[str, ...]
-    tiou_thresholds: tuple[float, ...]
-    average_precision: np.ndarray
-    map_per_threshold: np.ndarray
-    average_map: float
-    actions_per_class: np.ndarray
-    predictions_per_class: np.ndarray
-    num_videos: int
+    class_names: tuple[str, ...]  # k classes, in the order of all rows below
+    tiou_thresholds: tuple[float, ...]  # temporal IoU of a match, in (0, 1]
+    average_precision: np.ndarray  # [k, thresholds]; NaN without actions
+    map_per_threshold: np.ndarray  # [thresholds], mean over the classes
+    average_map: float  # mean over the thresholds
+    actions_per_class: np.ndarray  # int64 [k], that were scored
+    predictions_per_class: np.ndarray  # int64 [k], that were scored
+    num_videos: int  # of the ground truth, with and without actions
     num_actions: int
     num_predictions: int
-    num_dropped_predictions: int
-    num_removed_actions: int
+    num_dropped_predictions: int  # of other labels or videos
+    num_removed_actions: int  # duplicates or too short
 
 
 class ClassMatches(NamedTuple):

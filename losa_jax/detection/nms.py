@@ -26,11 +26,10 @@ from losa_jax.errors import (
 # Added to the lengths before the IoU is computed, as ActionFormer's NMS does:
 # two empty segments then have an IoU of 0.
 LENGTH_EPSILON = 1e-6
-# Array sizes are this or a larger power of two, so that few are compiled.
 SMALLEST_BUCKET = 64
-# NMS first runs on this many candidates with the best scores, because a video
-# of hours has millions. Scores only fall, so if the last of `max_kept` picks
-# has a better score than all other candidates, none of these can be picked.
+# A video of hours has millions of candidates, so NMS first runs on this many
+# with the best scores. Scores only fall: if the last of `max_kept` picks has a
+# better score than all other candidates, none of these can be picked.
 FIRST_CANDIDATES = 2 ** 13
 # The most rows in one array of several groups.
 MOST_ROWS = 2 ** 20
@@ -102,14 +101,8 @@ def pick_greedily(segments: Float[Array, "*g m 2"],
     "soft" is Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer has it:
     the first pick stays even if its score is below `min_score`. Groups
     (classes) are independent, but share one loop, because its operations are
-    small.
-
-    Args:
-      segments: start and end in any unit.
-      scores: not negative.
-      alive: False on padding.
-      max_kept: the most picks of a group.
-      Others as in `NmsSettings`.
+    small. Scores are not negative; `alive` is False on padding. Settings are
+    those of `NmsSettings`.
     """
     if method == "hard":
         alive = alive & ((scores > min_score) | (min_score <= 0))
@@ -159,9 +152,7 @@ def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
              ) -> tuple[Segments, np.ndarray]:
     """Returns the kept segments by descending score, and their rows, int64.
 
-    Args:
-      candidates: [m, ...] of one video, in any unit; `valid` is ignored.
-      num_classes: labels are 0 .. num_classes - 1.
+    Candidates [m, ...] are of one video, in any unit; `valid` is ignored.
     """
     segments = np.asarray(candidates.segments, np.float32).reshape(-1, 2)
     scores = np.asarray(candidates.scores, np.float32)
@@ -199,14 +190,13 @@ def _host_device() -> jax.Device | None:
         return None
 
 
-# The rows that NMS picks in a group, and their scores at that time.
-_Picks = tuple[np.ndarray, np.ndarray]
-
-
 def _pick_groups(settings: NmsSettings, segments: np.ndarray,
                  scores: np.ndarray, groups: Sequence[np.ndarray], most: int
-                 ) -> list[_Picks]:
-    """Runs NMS on the `most` best candidates of each group, or on more."""
+                 ) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the picked rows of each group, and their scores at that time.
+
+    NMS runs on the `most` best candidates of a group, or on more if needed.
+    """
     # The best scores, in their original order.
     parts = [rows[np.sort(np.argsort(-scores[rows], kind="stable")[:most])]
              for rows in groups]
@@ -224,17 +214,17 @@ def _pick_groups(settings: NmsSettings, segments: np.ndarray,
 
 
 def _run_nms(settings: NmsSettings, segments: np.ndarray, scores: np.ndarray,
-             groups: Sequence[np.ndarray]) -> list[_Picks]:
+             groups: Sequence[np.ndarray]
+             ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Runs NMS on groups of rows, those of similar size in one array.
 
-    Sizes and numbers of groups are powers of two, so that few shapes are
-    compiled.
+    Sizes and numbers of groups are powers of two, so that few are compiled.
     """
     by_size: dict[int, list[int]] = {}
     for i, rows in enumerate(groups):
         size = max(SMALLEST_BUCKET, _next_power(len(rows)))
         by_size.setdefault(size, []).append(i)
-    picks: dict[int, _Picks] = {}
+    picks = {}
     for size, members in by_size.items():
         together = max(1, MOST_ROWS // size)
         for first in range(0, len(members), together):

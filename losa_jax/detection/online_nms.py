@@ -1,10 +1,9 @@
 """NMS over an endless video: detections are returned when they are final.
 
-Windows come by time. No window detects a segment that ends before the window
-starts, so a segment that ends before the newest window is final, with one
-exception: a later candidate may overlap it with a better score. The earlier
-detection then stays, and NMS treats it as picked first. Otherwise the result
-equals that of `nms.suppress` over the whole video.
+Windows come by time. A segment that ends before the newest window is final.
+If a later candidate overlaps it with a better score, the earlier detection
+stays, and NMS treats it as picked first. Otherwise the result equals that of
+`nms.suppress` over the whole video.
 """
 
 import dataclasses
@@ -30,8 +29,8 @@ class OnlineNms:
                  memory_seconds: float):
         """Starts without candidates.
 
-        `settings.max_kept` limits the candidates that are not final. A final
-        pick suppresses candidates for `memory_seconds`.
+        `settings.max_kept` limits those that are not final. A final pick
+        suppresses candidates for `memory_seconds`.
         """
         self._names, self._settings = class_names, settings
         self._memory_seconds = memory_seconds
@@ -57,10 +56,9 @@ class OnlineNms:
         self._open, self._voters = cut(self._open), cut(self._voters)
 
     def final_before(self, moment_seconds: float) -> list[Detection]:
-        """Returns new final detections by time; each is returned once.
+        """Returns new final detections by time, each once.
 
-        `moment_seconds` is the start of the newest window, infinity at the
-        end.
+        The newest window starts at this moment; it is infinity at the end.
         """
         candidates, settings = self._open, self._settings
         final: list[Detection] = []
@@ -91,11 +89,8 @@ class OnlineNms:
 
     def _suppressed(self, picked: Segments, candidates: Segments,
                     picked_score: np.ndarray | None) -> Segments:
-        """Returns candidates as these picks leave them.
-
-        Only picks before a candidate change it: those that are better than
-        its own `picked_score`, or all if this is None.
-        """
+        """Returns candidates as the picks that are better than their
+        `picked_score` leave them; None: as all picks do."""
         settings = self._settings
         if settings.method == "none" or not len(candidates.scores) or (
                 not len(picked.scores)):

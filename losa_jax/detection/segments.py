@@ -24,20 +24,15 @@ _SMALLEST_UNION = 1e-12
 class Segments(NamedTuple):
     """Detected segments of windows or of a video.
 
-    Attributes:
-      segments: start and end, in tokens of the window (these may reach
-        beyond the video) or in seconds of the video.
-      scores: in (0, 1); 0 where not valid.
-      labels: class 0 .. k - 1.
-      valid: False on padding.
-      class_scores: of all classes; None where they are not kept.
+    Their ends are in tokens of the window, and then may reach beyond the video,
+    or in seconds of the video.
     """
 
-    segments: Float[AnyArray, "*b m 2"]
-    scores: Float[AnyArray, "*b m"]
-    labels: Int[AnyArray, "*b m"]
-    valid: Bool[AnyArray, "*b m"]
-    class_scores: Float[AnyArray, "*b m k"] | None = None
+    segments: Float[AnyArray, "*b m 2"]  # start and end
+    scores: Float[AnyArray, "*b m"]  # in (0, 1); 0 where not valid
+    labels: Int[AnyArray, "*b m"]  # class 0 .. k - 1
+    valid: Bool[AnyArray, "*b m"]  # False on padding
+    class_scores: Float[AnyArray, "*b m k"] | None = None  # None: not kept
 
 
 class Detection(NamedTuple):

@@ -16,8 +16,7 @@ def best_f1_thresholds(ground_truth: Truth, predictions: Predictions, *,
     """Returns {class: {"score", "f1", "precision", "recall"}}.
 
     The figures are those of the predictions with at least this score. A class
-    without actions or without a match has the score 0.5 and an F1 of 0.
-    Arguments are as in `evaluate_map`.
+    without actions or matches has the score 0.5 and an F1 of 0.
     """
     thresholds = {name: {"score": DEFAULT_THRESHOLD, "f1": 0.0,
                          "precision": 0.0, "recall": 0.0}

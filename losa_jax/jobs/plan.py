@@ -24,31 +24,21 @@ _GIB, _TERA = 2**30, 1e12
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The result of `plan`.
-
-    Attributes:
-      topology: as asked.
-      mesh: {axis: devices}.
-      chip_memory_bytes: of one chip; None if there is no limit.
-      fits: whether both steps do.
-      train, evaluate: the steps.
-    """
+    """The result of `plan`."""
 
     topology: str
-    mesh: dict[str, int]
-    chip_memory_bytes: float | None
-    fits: bool
+    mesh: dict[str, int]  # {axis: devices}
+    chip_memory_bytes: float | None  # None if there is no limit
+    fits: bool  # whether both steps do
     train: Need
     evaluate: Need
 
 
 def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
-    """Prints what a chip needs, and whether it has that.
+    """Prints what a chip of a topology ("v5e:4x8") needs, and whether it fits.
 
-    Args:
-      config: with a backbone's name or sizes; no checkpoint is read.
-      topology: as "v5e:4x8" or "h100:8".
-      output: JSON file to write; None writes none.
+    The config needs a backbone's name or sizes, because no checkpoint is
+    read. `output` is a JSON file to write.
 
     Raises:
       InputError: a config that does not fit the topology.
@@ -78,14 +68,11 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
 def format_plan(config: Any, result: Plan) -> str:
     """Returns the lines that the job prints."""
     memory = result.chip_memory_bytes
-    lines = [f"{result.topology}: mesh "
-             + " x ".join(f"{axis} {size}"
-                          for axis, size in result.mesh.items())
-             + ("" if memory is None
-                else f", {memory / _GIB:.1f} GiB a chip")
-             + f"; windows of {config.window.samples} frames at "
-             f"{config.augment.size} pixels, adapter.kind="
-             f"{config.adapter.kind}, chunk_clips="
+    mesh = " x ".join(f"{axis} {size}" for axis, size in result.mesh.items())
+    limit = "" if memory is None else f", {memory / _GIB:.1f} GiB a chip"
+    lines = [f"{result.topology}: mesh {mesh}{limit}; windows of "
+             f"{config.window.samples} frames at {config.augment.size} pixels, "
+             f"adapter.kind={config.adapter.kind}, chunk_clips="
              f"{config.backbone.chunk_clips}, {config.backbone.dtype}"]
     for title, need, windows in (
             ("train step", result.train, config.train.batch_windows),

@@ -3,7 +3,6 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,11 +10,7 @@ from losa_jax.data.annotations.formats import read_ambiguous
 from losa_jax.data.annotations.lint import find_faults, summarize
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.predictions import read_submission
-from losa_jax.detection.diagnosis import (
-    Diagnosis,
-    diagnose,
-    format_diagnosis,
-)
+from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.detection.metrics import (
     MapReport,
     Predictions,
@@ -41,11 +36,7 @@ MAX_SHOWN = 20
 
 
 def tiou_list(text: str) -> list[float]:
-    """Converts "0.3:0.7:0.1" or "0.5,0.75" to thresholds.
-
-    Raises:
-      InputError: it is neither, or a threshold is not within 0 .. 1.
-    """
+    """Converts "0.3:0.7:0.1" or "0.5,0.75" to thresholds."""
     try:
         if ":" in text:
             first, last, step = map(float, text.split(":"))
@@ -63,9 +54,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           tiou: str, videos: str, class_names: str, ties: str, unknown: str,
           ambiguous: Path | None, output: Path | None,
           diagnose_into: Path | None, classifier: str) -> MapReport:
-    """Prints the table of mAP and what was scored and left out.
-
-    Args: those of `python -m losa_jax.score`.
+    """Runs `python -m losa_jax.score`, whose arguments these are.
 
     Raises:
       InputError: a file that cannot be read or does not fit.
@@ -78,13 +67,13 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     truth = ground_truth(loaded, subset, excluded)
     chosen = loaded.subset(subset)
     predicted = fit_ids({video: rows for video, rows in submitted.items()
-                     if video not in excluded}, truth)
+                         if video not in excluded}, truth)
     labels = present_classes(loaded, truth)
     rules = Rules(ties, unknown)
     report = scored(
         truth, predicted, labels, protocol=protocol, tiou=thresholds,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
-    content = _content(report)
+    recalls: dict[str, list[float]] = {}
     print(format_map_table(report))
     for line in summarize(
             fault for video in chosen if video.video_id not in excluded
@@ -102,7 +91,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
             print(f"recall@{multiple}x  " + "  ".join(
                 f"{one:g}: {100 * value:.2f}"
                 for one, value in zip(thresholds, row, strict=True)))
-            content["recall"][f"{multiple}x"] = row
+            recalls[f"{multiple}x"] = row
     elif ambiguous is None:
         print("no Ambiguous segments: --ambiguous=FILE names them")
     silent = sum(not predicted.get(video) for video in truth)
@@ -113,9 +102,15 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         print(f"left out: {video} {reason}")
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
-    _print_doubts(predicted, truth, protocol, rules)
+    _print_doubts(predicted, truth, protocol == "activitynet", rules)
     if output is not None:
-        write_json(output, {**content, "recall": content["recall"] or None,
+        content = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value
+            for key, value in dataclasses.asdict(report).items()}
+        content["average_precision"] = [
+            [None if np.isnan(value) else value for value in row]
+            for row in content["average_precision"]]
+        write_json(output, {**content, "recall": recalls or None,
                             "classifier": classifier or external or None})
     if diagnose_into is not None:
         write_diagnosis(diagnose_into, diagnose(
@@ -149,10 +144,9 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
                       title=f"{what} by {name}".replace("_", " "))
 
 
-def _print_doubts(predicted: Predictions, truth: Truth, protocol: str,
+def _print_doubts(predicted: Predictions, truth: Truth, is_activitynet: bool,
                   rules: Rules) -> None:
     """Prints the predictions in unknown videos and those of equal scores."""
-    is_activitynet = protocol == "activitynet"
     unknown = [video for video in predicted if video not in truth]
     if unknown:
         effect = ("are false" if is_activitynet
@@ -168,14 +162,3 @@ def _print_doubts(predicted: Predictions, truth: Truth, protocol: str,
               "class: their order is that of " + (
                   "numpy's sort and depends on the processor, --ties=stable "
                   "does not" if rules.ties == "numpy" else "the file"))
-
-
-def _content(report: MapReport) -> dict[str, Any]:
-    """Returns the report as JSON content, None for NaN."""
-    content: dict[str, Any] = {
-        key: value.tolist() if isinstance(value, np.ndarray) else value
-        for key, value in dataclasses.asdict(report).items()}
-    content["average_precision"] = [
-        [None if np.isnan(value) else value for value in row]
-        for row in content["average_precision"]]
-    return {**content, "recall": {}}

@@ -39,11 +39,7 @@ class Variant:
 
 
 def parse_variant(line: str) -> Variant:
-    """Parses "name: key=value key=value"; values have no spaces.
-
-    Raises:
-      InputError: it is not of this form.
-    """
+    """Parses "name: key=value key=value"; values have no spaces."""
     name, colon, rest = line.partition(":")
     overrides = tuple(rest.split())
     wrong = [part for part in overrides
@@ -71,10 +67,9 @@ def run_all(variants: Sequence[Variant], seeds: Sequence[int],
             test_subset: str) -> dict[str, list[Path]]:
     """Trains every variant with every seed; returns successful runs' folders.
 
-    Args:
-      config_flags: --config=FILE and overrides for all runs.
-      test_subset: scored once with each run's best checkpoint, into the
-        folder `test` of the run; "" for none.
+    `config_flags` are --config=FILE and overrides for all runs. Each run's
+    best checkpoint is scored once on `test_subset`, if it is not "", into the
+    folder `test` of the run.
 
     Raises:
       Interrupted: a run was stopped by a signal.
@@ -114,15 +109,12 @@ def _run_one(flags: list[str], folder: Path, test_subset: str) -> str:
         return ""
     folder.mkdir(parents=True, exist_ok=True)
     console = folder / CONSOLE_FILE
-    commands = [flags]
-    if test_subset:
-        commands.append([
-            *flags, "--mode=eval", f"--config.data.test_subset={test_subset}",
-            f"--output={folder / 'test'}"])
-    for command in commands:
+    score = ["--mode=eval", f"--config.data.test_subset={test_subset}",
+             f"--output={folder / 'test'}"]
+    for more in ([], score) if test_subset else ([],):
         with console.open("a") as output:
             status = subprocess.run(
-                [sys.executable, "-m", "losa_jax.main", *command,
+                [sys.executable, "-m", "losa_jax.main", *flags, *more,
                  f"--workdir={folder}"],
                 stdout=output, stderr=subprocess.STDOUT).returncode
         if status == _INTERRUPTED:

@@ -13,13 +13,7 @@ from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.bootstrap import draw_videos, interval, map_draws
 from losa_jax.inference.score_predictions import ground_truth
-from losa_jax.utils.run_files import (
-    CONFIG_FILE,
-    COST_FILE,
-    MAP_FILE,
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-)
+from losa_jax.utils import run_files
 
 NUM_DRAWS = 1000
 
@@ -55,7 +49,7 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
                 scored[first])
             mark = "" if low > 0 or high < 0 else ", not significant"
             row[-1] = f"{mean:+.1f} ({_interval_text(low, high)}{mark})"
-        cost = _read(runs[0] / COST_FILE)
+        cost = _read(runs[0] / run_files.COST_FILE)
         rows.append([*row, f"{cost['trained_parameters']:,}",
                      f"{cost['step_temporary_bytes'] / 2**20:,.0f}",
                      f"{statistics.median(map(_seconds, runs)):.3f}"])
@@ -70,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _map(folder: Path) -> float:
-    return 100 * _read(folder / MAP_FILE)["average_map"]
+    return 100 * _read(folder / run_files.MAP_FILE)["average_map"]
 
 
 def _mean_and_spread(values: Iterable[float]) -> list[str]:
@@ -84,14 +78,14 @@ def _interval_text(low: float, high: float) -> str:
 
 
 def _draws(run: Path, test_subset: str) -> np.ndarray:
-    config = _read(run / CONFIG_FILE)
+    config = _read(run / run_files.CONFIG_FILE)
     data = config["data"]
     names = data["class_names"]
     annotations = clipped_to(load_annotations(
         data["annotations"] or data["tfds"],
         load_class_names(names) if names else None), {}, data["on_outside"])
     predictions = read_predictions(
-        run / ("test" if test_subset else ".") / PREDICTIONS_FILE)
+        run / ("test" if test_subset else ".") / run_files.PREDICTIONS_FILE)
     truth = {video: actions for video, actions in ground_truth(
         annotations, test_subset or data["test_subset"]).items()
         if video in predictions}
@@ -103,7 +97,7 @@ def _draws(run: Path, test_subset: str) -> np.ndarray:
 
 def _seconds(run: Path) -> float:
     """Returns the median seconds of a step."""
-    lines = map(json.loads, (run / METRICS_FILE).read_text().splitlines())
+    metrics = (run / run_files.METRICS_FILE).read_text().splitlines()
     return statistics.median(
-        line["seconds_per_step"] for line in lines
+        line["seconds_per_step"] for line in map(json.loads, metrics)
         if line.get("seconds_per_step"))

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from losa_jax.distributed import sharding
@@ -18,26 +17,18 @@ _MAX_ACTIONS = 64
 
 
 class Steps(NamedTuple):
-    """The two functions of a run, ready to lower and compile.
+    """The two functions of a run, ready to lower and compile."""
 
-    Attributes:
-      train: the update of train.batch_windows windows.
-      evaluate: the candidates of evaluate.batch_windows windows.
-      trained_count: number of trained parameters.
-    """
-
-    train: jax.stages.Traced
-    evaluate: jax.stages.Traced
-    trained_count: int
+    train: jax.stages.Traced  # the update of train.batch_windows windows
+    evaluate: jax.stages.Traced  # candidates of evaluate.batch_windows windows
+    trained_count: int  # number of trained parameters
 
 
 def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
     """Traces the train and the evaluation step for the devices of a mesh.
 
-    Args:
-      config: with a backbone's name or sizes; its checkpoint is not read.
-      num_classes: of the data set.
-      mesh: of real devices or of a topology description.
+    The devices may be described ones. The config needs the backbone's name or
+    sizes, because its checkpoint is not read.
 
     Raises:
       InputError: a key that does not fit.
@@ -68,4 +59,5 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
     evaluate = build.jit_predict_step(config, model, mesh).trace(
         state.ema, state.statistics, model.frozen, batch(
             config.evaluate.batch_windows, "frames", "valid_samples"))
-    return Steps(train, evaluate, optax.tree.size(state.trained))
+    return Steps(train, evaluate, sum(
+        leaf.size for leaf in jax.tree.leaves(state.trained)))

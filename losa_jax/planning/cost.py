@@ -15,11 +15,8 @@ def matmul_flops(jaxpr: Any, scope: str = "") -> int:
     A multiply-add is 2. Element-wise work, some percent of a transformer, is
     not counted. A scan counts `length` times, a Pallas kernel once a grid
     cell, the body of a `shard_map` once a shard. Of a `cond` the most
-    expensive branch counts, of a `while` one iteration.
-
-    Args:
-      jaxpr: `jax.make_jaxpr(f)(...)` or `jax.jit(f).trace(...).jaxpr`.
-      scope: counts only what lies in this `jax.named_scope`; "" counts all.
+    expensive branch counts, of a `while` one iteration. With a `scope`, only
+    the content of this `jax.named_scope` counts.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -27,14 +24,24 @@ def matmul_flops(jaxpr: Any, scope: str = "") -> int:
         inside = scope in str(equation.source_info.name_stack)
         name = equation.primitive.name
         if name in ("dot_general", "conv_general_dilated"):
-            total += inside * (_dot_flops(equation) if name == "dot_general"
-                               else _conv_flops(equation))
+            total += inside * _product_flops(equation)
         else:
             counts = [matmul_flops(inner, "" if inside else scope)
                       for inner in _inner_jaxprs(equation)]
             total += _repetitions(equation) * (
                 max(counts) if name == "cond" else sum(counts))
     return total
+
+
+def _product_flops(equation: Any) -> int:
+    left, right = (operand.aval.shape for operand in equation.invars[:2])
+    numbers = equation.params["dimension_numbers"]
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = numbers
+        depth = math.prod(left[axis] for axis in contracted)
+    else:
+        depth = math.prod(right) // right[numbers.rhs_spec[0]]
+    return 2 * math.prod(equation.outvars[0].aval.shape) * depth
 
 
 def _inner_jaxprs(equation: Any) -> list[Any]:
@@ -57,17 +64,3 @@ def _repetitions(equation: Any) -> int:
                 for axis in ((part,) if isinstance(part, str) else part)}
         return math.prod(params["mesh"].shape[axis] for axis in axes)
     return 1
-
-
-def _dot_flops(equation: Any) -> int:
-    left = equation.invars[0].aval.shape
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    depth = math.prod(left[axis] for axis in contracted)
-    return 2 * math.prod(equation.outvars[0].aval.shape) * depth
-
-
-def _conv_flops(equation: Any) -> int:
-    kernel = equation.invars[1].aval.shape
-    outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-    return (2 * math.prod(equation.outvars[0].aval.shape)
-            * math.prod(kernel) // outputs)

@@ -19,27 +19,15 @@ GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False,
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What a step needs of a chip.
+    """What a step needs of a chip."""
 
-    Attributes:
-      fits: in the chip's memory.
-      total_flops: of matrix products, on all chips together.
-      attention_flops: the part of them in softmax attention.
-      chip_flops: of one chip, if they are spread evenly.
-      best_seconds: the least time for them at the chip's rated FLOP/s;
-        None if that is unknown.
-      compile_seconds: also of a failed compilation.
-      argument_bytes, temporary_bytes, peak_bytes: of one chip; None where
-        the compiler ran out of memory.
-      message: the compiler's, where it ran out of memory.
-    """
-
-    fits: bool
-    total_flops: int
-    attention_flops: int
-    chip_flops: float
-    best_seconds: float | None
-    compile_seconds: float
+    fits: bool  # in the chip's memory
+    total_flops: int  # of matrix products, on all chips together
+    attention_flops: int  # the part of them in softmax attention
+    chip_flops: float  # of one chip, if they are spread evenly
+    best_seconds: float | None  # for these at the rated FLOP/s, if known
+    compile_seconds: float  # also of a failed compilation
+    # Of one chip; None where the compiler ran out of memory, with its message.
     argument_bytes: int | None = None
     temporary_bytes: int | None = None
     peak_bytes: int | None = None
@@ -47,12 +35,9 @@ class Need:
 
 
 def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int) -> Need:
-    """Compiles a step; running out of memory is a result, not an error.
+    """Compiles a traced step for devices that share the work.
 
-    Args:
-      traced: `jax.jit(f).trace(...)` of arguments on the devices.
-      chip: what each device is.
-      num_devices: that share the work.
+    Running out of memory is a result, not an error.
     """
     total = matmul_flops(traced.jaxpr)
     on_chip = total / num_devices

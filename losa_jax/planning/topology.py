@@ -18,22 +18,16 @@ from losa_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One accelerator.
+    """One accelerator."""
 
-    Attributes:
-      memory_bytes: that a program may use; None if there is no limit.
-      flops: dense bfloat16 FLOP/s; None if unknown.
-      gpu: fields of XLA's GpuDeviceInfoProto; None for other chips.
-    """
-
-    memory_bytes: float | None
-    flops: float | None
-    gpu: Mapping[str, Any] | None = None
+    memory_bytes: float | None  # for programs; None if there is no limit
+    flops: float | None  # dense bfloat16 FLOP/s; None if unknown
+    gpu: Mapping[str, Any] | None = None  # fields of XLA's GpuDeviceInfoProto
 
 
 _GIB = 2**30
-# The rest is for the driver and the libraries. jax itself takes 75 %, which
-# XLA_PYTHON_CLIENT_MEM_FRACTION can raise to this.
+# The rest is for the driver and the libraries. jax itself takes 75 %, unless
+# XLA_PYTHON_CLIENT_MEM_FRACTION raises it to this.
 _GPU_SHARE = 0.92
 # From the data sheets and the CUDA programming guide; of shared memory a
 # block may have 1 KiB less than a core has.
@@ -69,11 +63,7 @@ CHIPS = {
 
 
 def parse_topology(text: str) -> tuple[str, tuple[int, ...]]:
-    """Returns a chip's name and the sides of its grid, as of "v5e:4x8".
-
-    Raises:
-      InputError: another form, or an unknown chip.
-    """
+    """Returns a chip's name and the sides of its grid, as of "v5e:4x8"."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
     if match is None or match[1] not in CHIPS:
         raise InputError(
@@ -87,8 +77,8 @@ def describe_devices(text: str) -> tuple[Chip, list[Any]]:
     """Returns the chip of a topology, and devices to compile for.
 
     Raises:
-      InputError: the compiler does not know the topology or is not
-        installed, or this process has too few CPU devices.
+      InputError: another form, an unknown chip or topology, a compiler that
+        is not installed, or too few CPU devices in this process.
     """
     name, sides = parse_topology(text)
     chip, count = CHIPS[name], math.prod(sides)
@@ -125,9 +115,8 @@ def _tpus(text: str, name: str, count: int) -> Any:
                        ("TPU_MIN_LOG_LEVEL", "3"),
                        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):
         os.environ.setdefault(key, value)
-    extra: dict[str, Any] = {}
-    if count == 1:
-        extra["chips_per_host_bounds"] = (1, 1, 1)
+    extra: dict[str, Any] = (
+        {"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {})
     if name == "v4":
         extra["chip_config_name"] = "megacore"
     return topologies.get_topology_desc(platform="tpu", topology_name=text,

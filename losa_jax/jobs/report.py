@@ -84,10 +84,6 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
         ranked[index] = ranked[index]._replace(page=dataclasses.replace(
             read_video_page(page),
             note="" if share is None else f"average mAP {100 * share:.1f} %"))
-    if ranked and ranked[0].average_map is not None:
-        print(f"page of the worst video (average mAP "
-              f"{100 * ranked[0].average_map:.1f} %): "
-              f"{page_path(report / 'videos', ranked[0].title)}")
     diagnosis = diagnose(
         truth, predictions, class_names=class_names,
         tiou_thresholds=tiou_thresholds,
@@ -98,6 +94,10 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
         report / INDEX_FILE, title=title, scores=content, videos=ranked,
         diagnosis=dataclasses.asdict(diagnosis),
         diagnosis_folder=report / "diagnosis", facts=facts)
+    if ranked and ranked[0].average_map is not None:
+        print(f"page of the worst video (average mAP "
+              f"{100 * ranked[0].average_map:.1f} %): "
+              f"{page_path(report / 'videos', ranked[0].title)}")
     return report / INDEX_FILE
 
 

@@ -1,7 +1,4 @@
-"""Scores predictions against annotations, without a model.
-
-The job that runs a model is `losa_jax.jobs.evaluate`.
-"""
+"""Scores predictions against annotations, without a model."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -103,11 +100,7 @@ def scored(truth: Truth, predictions: Predictions,
 def ground_truth(annotations: Annotations, subset: str,
                  excluded: Mapping[str, Any] | None = None
                  ) -> dict[str, list[Annotation]]:
-    """Returns the actions of the videos of a subset, without the excluded.
-
-    Raises:
-      InputError: the file has no such subset.
-    """
+    """Returns the actions of the videos of a subset, without the excluded."""
     chosen = annotations.subset(subset)
     if not chosen:
         known = sorted({video.subset for video
@@ -143,11 +136,7 @@ def fit_ids(predictions: Predictions, known: Mapping[str, Any]
 
 def tiou_thresholds(values: float | Sequence[float], where: str
                     ) -> list[float]:
-    """Returns the values as a list; `where` begins the error message.
-
-    Raises:
-      InputError: they are not numbers above 0 and up to 1.
-    """
+    """Returns the values as a list; `where` begins the error message."""
     try:
         thresholds = np.atleast_1d(np.asarray(values, np.float64))
     except (TypeError, ValueError):

@@ -8,7 +8,7 @@ unstable sort, which depends on the processor: for one public file they give
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,14 @@ class MapReport:
     num_predictions: int
     num_dropped_predictions: int  # of other labels or videos
     num_removed_actions: int  # duplicates or too short
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON content, None for NaN."""
+        precision = self.average_precision
+        content = dataclasses.asdict(self) | {"average_precision": np.where(
+            np.isnan(precision), np.array(None), precision)}
+        return {key: value.tolist() if isinstance(value, np.ndarray) else value
+                for key, value in content.items()}
 
 
 class ClassMatches(NamedTuple):

@@ -1,9 +1,8 @@
 """Mean average precision and recall, as ActivityNet's kit defines them.
 
 Of equal scores, the first in the input ranks first. Public kits use numpy's
-unstable sort, which depends on the processor: for one public file they give
-33.41, 33.47 or 33.14 on three processors, and we 33.15 on all.
-`Rules("numpy", "false")` does as they do.
+unstable sort, which depends on the processor: one public file has 33.41, 33.47
+or 33.14 on three processors. `Rules("numpy", "false")` does as they do.
 """
 
 import dataclasses
@@ -93,12 +92,8 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     the interpolated precision-recall curve (VOC 2011); mAP is its mean over
     the classes that have actions.
 
-    Args:
-      ground_truth: all videos, also those without actions.
-      predictions: a missing video has none.
-      class_names: predictions of other labels are left out and counted.
-      tiou_thresholds: temporal IoU of a match, inclusive.
-      rules: `Rules("numpy", "false")` gives the numbers of ActivityNet's kit.
+    Predictions of labels that are not in `class_names` are left out and
+    counted. Thresholds are inclusive.
 
     Raises:
       InputError: no action at all, or an unknown label in the ground truth.
@@ -124,12 +119,9 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
 def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Returns the sums [n] of the interpolated precision at hits.
 
-    Divided by the number of actions, this is the average precision: the recall
-    rises by one action's share at every hit.
-
-    Args:
-      hits: bool [m] or [n, m], best score first.
-      weight: [n, m], how often each prediction counts.
+    Divided by the number of actions, this is the average precision. Hits, bool
+    [m] or [n, m], are in the order of their scores; `weight` [n, m] is how
+    often each prediction counts.
     """
     gained = weight * hits
     precision = np.cumsum(gained, axis=1) / np.maximum(
@@ -142,11 +134,7 @@ def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
                 precision: np.ndarray, actions_per_class: np.ndarray,
                 predictions_per_class: np.ndarray, **counts: int) -> MapReport:
-    """Returns a report with its means and sums.
-
-    Raises:
-      InputError: no action at all.
-    """
+    """Returns a report with its means and sums."""
     if not actions_per_class.any():
         raise InputError(
             "the annotations of this subset have no actions of these classes "
@@ -208,11 +196,8 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
 
     This is the share of actions that are matched by one of the k n best
     predictions of a video and class with n actions; one prediction may match
-    several of them. k is one of `multiples`; other arguments are as in
-    `evaluate_map`.
-
-    Returns:
-      [multiples, thresholds] mean over the classes that have actions.
+    several of them. The result, [multiples, thresholds] for each k of
+    `multiples`, is the mean over the classes that have actions.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
     predicted = _prediction_rows(ground_truth, predictions, class_names, OURS)
@@ -312,11 +297,7 @@ def _as_rows(rows: Sequence[tuple[float, ...]], total: int) -> _Rows:
 
 
 def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns which predictions match an action, bool [m].
-
-    Args:
-      iou: [m, n] of m predictions, best score first, with n actions.
-    """
+    """Returns which of m predictions, best first, match an action, bool [m]."""
     true = np.zeros(len(iou), bool)
     free = np.where(iou >= threshold, iou, -1.0)
     matches = np.any(free >= 0, axis=1)

@@ -45,20 +45,20 @@ def main(argv: list[str] | None = None) -> int:
                      "are --config.section.key=value)")
     # Imported late, so that --help is quick.
     from losa_jax.distributed.stop_signal import Interrupted
-    from losa_jax.jobs.sweep import parse_variant, read_variants, run_all
-    from losa_jax.jobs.sweep_table import make_table
+    from losa_jax.jobs import sweep
 
     try:
-        variants = [*map(parse_variant, arguments.vary)]
+        variants = [*map(sweep.parse_variant, arguments.vary)]
         if arguments.variants:
-            variants[:0] = read_variants(
+            variants[:0] = sweep.read_variants(
                 Path(recipes.find(arguments.variants)))
         if not variants:
             raise InputError("no variants: give --variants=FILE or --vary")
-        folders = run_all(variants, arguments.seeds,
-                          [f"--config={arguments.config}", *others],
-                          arguments.workdir, arguments.test_subset)
-        table = make_table(folders, arguments.test_subset)
+        folders = sweep.run_all(
+            variants, arguments.seeds,
+            [f"--config={arguments.config}", *others], arguments.workdir,
+            arguments.test_subset)
+        table = sweep.make_table(folders, arguments.test_subset)
         write_text(arguments.workdir / "table.md", table)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

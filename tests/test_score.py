@@ -102,7 +102,7 @@ def test_excluded_videos_are_not_scored(files, capsys):
     (["--tiou=0.5:0.9"], "write first:last:step"),
     (["--tiou=1.5"], "above 0 and up to 1"),
     (["--videos=thumos_300"], "thumos_212, thumos_211, thumos_210"),
-    (["--class_names=/nowhere"], "No such file"),
+    (["--class_names=/nowhere"], "/nowhere: cannot be read"),
     (["--protocol=thumos", "--ambiguous=/nowhere"], "cannot be read")])
 def test_refusals(files, capsys, flags, message):
     assert _run(files, *flags)[0] == 1

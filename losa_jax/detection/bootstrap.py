@@ -10,13 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from losa_jax.detection.metrics import (
-    ClassMatches,
-    Predictions,
-    Truth,
-    match_predictions,
-    precision_sums,
-)
+from losa_jax.detection import metrics
 
 # Draws that are in memory at once.
 _CHUNK = 64
@@ -28,7 +22,7 @@ def draw_videos(num_videos: int, num_draws: int) -> np.ndarray:
         num_videos, np.full(num_videos, 1 / num_videos), size=num_draws)
 
 
-def map_draws(ground_truth: Truth, predictions: Predictions, *,
+def map_draws(ground_truth: metrics.Truth, predictions: metrics.Predictions, *,
               class_names: Sequence[str], tiou_thresholds: Sequence[float],
               counts: np.ndarray) -> np.ndarray:
     """Returns the average mAP of each draw, [draws].
@@ -36,7 +30,7 @@ def map_draws(ground_truth: Truth, predictions: Predictions, *,
     `counts` is of `draw_videos`, for videos in the order of the ground truth;
     other arguments are as in `evaluate_map`.
     """
-    matches = match_predictions(
+    matches = metrics.match_predictions(
         ground_truth, predictions, class_names=class_names,
         tiou_thresholds=tiou_thresholds)
     precisions = [np.concatenate([
@@ -46,7 +40,7 @@ def map_draws(ground_truth: Truth, predictions: Predictions, *,
     return np.nanmean(np.stack(precisions), axis=0)
 
 
-def _weighted_precision(matches: ClassMatches, counts: np.ndarray
+def _weighted_precision(matches: metrics.ClassMatches, counts: np.ndarray
                         ) -> np.ndarray:
     """Returns a class's average precision over the thresholds, [draws]."""
     num_actions = counts @ matches.actions_per_video
@@ -54,7 +48,7 @@ def _weighted_precision(matches: ClassMatches, counts: np.ndarray
     for hits in matches.hits:
         # Predictions after the last hit change nothing.
         length = int(np.flatnonzero(hits)[-1]) + 1 if hits.any() else 0
-        total += precision_sums(
+        total += metrics.precision_sums(
             hits[:length],
             counts[:, matches.video[:length]].astype(np.float32))
     with np.errstate(invalid="ignore", divide="ignore"):

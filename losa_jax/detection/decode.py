@@ -55,10 +55,8 @@ def decode(class_logits: Float[Array, "p k"],
     Logits are before the sigmoid. Offsets are distances to start and end in
     strides, of each class for TriDet.
 
-    Returns:
-      Segments in tokens by level and, within a level, by descending score.
-      There are min(top_k, number of pairs) rows for each level, or for all
-      levels together.
+    Segments are in tokens, by level and then by descending score, with
+    min(top_k, number of pairs) rows for each level or for all together.
     """
     num_classes = class_logits.shape[-1]
     offsets = jnp.asarray(offsets, jnp.float32)

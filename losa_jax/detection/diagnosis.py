@@ -13,6 +13,7 @@ By descending score, a prediction is in one of these categories at a threshold:
 """
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -173,14 +174,11 @@ def _fifths(values: Mapping[_Place, float]
                                   np.linspace(0, 1, NUM_BINS + 1)))
     if len(edges) == 1:
         edges = np.append(edges, edges)
-    bins = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        inside = {action for action, value in values.items()
-                  if low <= value < high
-                  or value == high == edges[-1]}
-        if inside:
-            bins.append((float(low), float(high), inside))
-    return bins
+    bins = [(float(low), float(high), {
+        action for action, value in values.items()
+        if low <= value < high or value == high == edges[-1]})
+        for low, high in itertools.pairwise(edges)]
+    return [one for one in bins if one[2]]
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:

@@ -29,8 +29,8 @@ def sigmoid_focal_loss(logits: Float[Array, "*s"],
                        gamma: float = 2.0) -> Float[Array, "*s"]:
     """Returns the focal loss of every element (Lin et al., 2017).
 
-    Targets are in [0, 1], and smoothed ones weigh both terms. `alpha` weighs
-    the positive term, 1 - alpha the negative one. `gamma` is at least 1.
+    Targets are in [0, 1]. `alpha` weighs the positive term, 1 - alpha the
+    negative one. `gamma` is at least 1.
     """
     # log_sigmoid(x) and sigmoid(-x) are exact for logits of any size, unlike
     # log(p) and 1 - p.
@@ -87,8 +87,6 @@ def detection_loss(class_logits: Float[Array, "b p k"],
       class_logits: before the sigmoid.
       offsets: distances to start and end, in strides. Of those of each class
         only a point's own classes count.
-      targets: of `assign_targets`, with a batch axis.
-      valid: False on padding.
       normalizer: the running number after the last batch.
       label_smoothing: e; classes become y (1 - e) + e / (k + 1).
       regression_weight: below 0, the regression part is scaled to the value

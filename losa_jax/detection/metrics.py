@@ -1,14 +1,13 @@
 """Mean average precision and recall, as ActivityNet's kit defines them.
 
 Of equal scores, the first in the input ranks first. Public kits use numpy's
-unstable sort, which depends on the processor: for one public file they give
-33.41, 33.47 or 33.14 on three processors, and we 33.15 on all.
-`Rules("numpy", "false")` does as they do.
+unstable sort, which depends on the processor: one public file has 33.41, 33.47
+or 33.14 on three processors. `Rules("numpy", "false")` does as they do.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +25,7 @@ Predictions = Mapping[str, Sequence[Detection]]
 class Rules:
     """Where public kits differ from our evaluation."""
 
-    # Of equal scores: "stable", or "numpy" as its unstable sort; "file" ranks
-    # by the order of the file instead of the scores.
+    # Order of equal scores: "stable", or "numpy" as its unstable sort.
     ties: str = "stable"
     # Predictions in videos without ground truth: "drop" or "false".
     unknown_videos: str = "drop"
@@ -66,6 +64,14 @@ class MapReport:
     num_dropped_predictions: int
     num_removed_actions: int
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON content, None for NaN."""
+        precision = self.average_precision
+        content = dataclasses.asdict(self) | {"average_precision": np.where(
+            np.isnan(precision), np.array(None), precision)}
+        return {key: value.tolist() if isinstance(value, np.ndarray) else value
+                for key, value in content.items()}
+
 
 class ClassMatches(NamedTuple):
     """The predictions of one class, best score first, and their matches."""
@@ -78,14 +84,13 @@ class ClassMatches(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Segments of all videos by group, predictions also by score."""
+    """Actions or predictions of all videos, in the order of their file."""
 
-    group: np.ndarray  # [m] video x number of classes + class, ascending
+    video: np.ndarray  # [m] index
     label: np.ndarray  # [m] class
     segments: np.ndarray  # [m, 2] seconds, float64
+    scores: np.ndarray  # [m]; 0 for actions
     num_left_out: int
-    scores: np.ndarray = np.empty(0)  # [m]
-    ranking: np.ndarray = np.empty(0, np.int64)  # [m] rows, best score first
 
 
 def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
@@ -100,12 +105,8 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     the interpolated precision-recall curve (VOC 2011); mAP is its mean over
     the classes that have actions.
 
-    Args:
-      ground_truth: all videos, also those without actions.
-      predictions: a missing video has none.
-      class_names: predictions of other labels are left out and counted.
-      tiou_thresholds: temporal IoU of a match, inclusive.
-      rules: `Rules("numpy", "false")` gives the numbers of ActivityNet's kit.
+    Predictions of labels that are not in `class_names` are left out and
+    counted. Thresholds are inclusive.
 
     Raises:
       InputError: no action at all, or an unknown label in the ground truth.
@@ -114,8 +115,8 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     predicted = _prediction_rows(ground_truth, predictions, class_names, rules)
     num_classes = len(class_names)
     precision = np.full((num_classes, len(tiou_thresholds)), np.nan)
-    for one in _matches(predicted, actions, ground_truth, num_classes,
-                        tiou_thresholds):
+    for one in _matches(predicted, actions, len(ground_truth),
+                        tiou_thresholds, rules.ties):
         precision[one.label] = precision_sums(
             one.hits, np.ones_like(one.hits, float)
             ) / one.actions_per_video.sum()
@@ -131,12 +132,9 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
 def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Returns the sums [n] of the interpolated precision at hits.
 
-    Divided by the number of actions, this is the average precision: the recall
-    rises by one action's share at every hit.
-
-    Args:
-      hits: bool [m] or [n, m], best score first.
-      weight: [n, m], how often each prediction counts.
+    Divided by the number of actions, this is the average precision. Hits, bool
+    [m] or [n, m], are in the order of their scores; `weight` [n, m] is how
+    often each prediction counts.
     """
     gained = weight * hits
     precision = np.cumsum(gained, axis=1) / np.maximum(
@@ -149,11 +147,7 @@ def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
                 precision: np.ndarray, actions_per_class: np.ndarray,
                 predictions_per_class: np.ndarray, **counts: int) -> MapReport:
-    """Returns a report with its means and sums.
-
-    Raises:
-      InputError: no action at all.
-    """
+    """Returns a report with its means and sums."""
     if not actions_per_class.any():
         raise InputError(
             "the annotations of this subset have no actions of these classes "
@@ -176,27 +170,35 @@ def match_predictions(ground_truth: Truth, predictions: Predictions, *,
     """
     return _matches(
         _prediction_rows(ground_truth, predictions, class_names, OURS),
-        _ground_truth_rows(ground_truth, class_names), ground_truth,
-        len(class_names), tiou_thresholds)
+        _ground_truth_rows(ground_truth, class_names), len(ground_truth),
+        tiou_thresholds, OURS.ties)
 
 
-def _matches(predicted: _Rows, actions: _Rows, ground_truth: Truth,
-             num_classes: int, tiou_thresholds: Sequence[float]
+def _matches(predicted: _Rows, actions: _Rows, num_videos: int,
+             tiou_thresholds: Sequence[float], ties: str
              ) -> list[ClassMatches]:
-    hits = np.zeros((len(tiou_thresholds), len(predicted.group)), bool)
-    for rows, _, iou in _shared_groups(predicted, actions):
-        for index, threshold in enumerate(tiou_thresholds):
-            hits[index, rows] = _match(iou, threshold)
-    ranked_labels = predicted.label[predicted.ranking]
-    matches: list[ClassMatches] = []
-    for k in np.unique(actions.label):
-        ranked = predicted.ranking[ranked_labels == k]
+    matches = []
+    for k in np.unique(actions.label).tolist():
+        rows = np.flatnonzero(predicted.label == k)
+        rows = rows[_best_first(predicted.scores[rows], ties)]
+        own = actions.label == k
+        # A sum over hits of all thresholds depends on this memory order.
+        hits = np.zeros((len(rows), len(tiou_thresholds)), bool).T
+        for video in np.unique(actions.video[own]):
+            places = np.flatnonzero(predicted.video[rows] == video)
+            iou = segment_iou(predicted.segments[rows[places], None],
+                              actions.segments[own & (actions.video == video)])
+            for index, threshold in enumerate(tiou_thresholds):
+                hits[index, places] = _match(iou, threshold)
         matches.append(ClassMatches(
-            int(k), predicted.group[ranked] // num_classes,
-            predicted.scores[ranked], hits[:, ranked],
-            np.bincount(actions.group[actions.label == k] // num_classes,
-                        minlength=len(ground_truth))))
+            k, predicted.video[rows], predicted.scores[rows], hits,
+            np.bincount(actions.video[own], minlength=num_videos)))
     return matches
+
+
+def _best_first(scores: np.ndarray, ties: str) -> np.ndarray:
+    return (np.argsort(scores)[::-1] if ties == "numpy"
+            else np.argsort(-scores, kind="stable"))
 
 
 def recall_at(ground_truth: Truth, predictions: Predictions, *,
@@ -207,25 +209,25 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
 
     This is the share of actions that are matched by one of the k n best
     predictions of a video and class with n actions; one prediction may match
-    several of them. k is one of `multiples`; other arguments are as in
-    `evaluate_map`.
-
-    Returns:
-      [multiples, thresholds] mean over the classes that have actions.
+    several of them. The result, [multiples, thresholds] for each k of
+    `multiples`, is the mean over the classes that have actions.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
-    predicted = _prediction_rows(ground_truth, predictions, class_names,
-                                 Rules("file"))
+    predicted = _prediction_rows(ground_truth, predictions, class_names, OURS)
     thresholds = np.asarray(tiou_thresholds, np.float64)
     counts = np.zeros((len(class_names), len(multiples), len(thresholds)))
-    for rows, columns, iou in _shared_groups(predicted, actions):
-        scores = predicted.scores[rows]
-        iou = iou[np.argsort(scores)[::-1] if rules.ties == "numpy"
-                  else np.argsort(-scores, kind="stable")]
-        for index, multiple in enumerate(multiples):
-            best = iou[:multiple * iou.shape[1]].max(axis=0)
-            counts[actions.label[columns.start], index] += (
-                best >= thresholds[:, None]).sum(axis=1)
+    for k in np.unique(actions.label):
+        rows = np.flatnonzero(predicted.label == k)
+        own = actions.label == k
+        for video in np.unique(actions.video[own]):
+            best = rows[predicted.video[rows] == video]
+            best = best[_best_first(predicted.scores[best], rules.ties)]
+            iou = segment_iou(predicted.segments[best, None],
+                              actions.segments[own & (actions.video == video)])
+            for index, multiple in enumerate(multiples):
+                highest = iou[:multiple * iou.shape[1]].max(axis=0, initial=0)
+                counts[k, index] += (
+                    highest >= thresholds[:, None]).sum(axis=1)
     actions_per_class = np.bincount(actions.label, minlength=len(class_names))
     present = actions_per_class > 0
     return (counts[present]
@@ -263,7 +265,7 @@ def format_map_table(report: MapReport) -> str:
 
 def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
                        ) -> _Rows:
-    """Returns all actions without duplicates, by video and class."""
+    """Returns all actions without duplicates."""
     class_index = {name: k for k, name in enumerate(class_names)}
     unknown = sorted({label for annotations in ground_truth.values()
                       for _, _, label in annotations} - set(class_index))
@@ -271,82 +273,44 @@ def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
         raise InputError("the annotations have labels that are not classes: "
                          f"{', '.join(unknown)}; add them to the file of "
                          "class names")
-    groups, segments, num_left_out = [], [], 0
+    rows: list[tuple[float, ...]] = []
     for video, annotations in enumerate(ground_truth.values()):
-        kept: dict[int, list[tuple[float, float]]] = {}
+        kept: dict[str, list[tuple[float, float]]] = {}
         for start, end, label in annotations:
-            same_label = kept.setdefault(class_index[label], [])
-            if (end - start < SAME_ACTION_SECONDS
-                    or any(abs(start - other_start) <= SAME_ACTION_SECONDS
-                           and abs(end - other_end) <= SAME_ACTION_SECONDS
-                           for other_start, other_end in same_label)):
-                num_left_out += 1
-            else:
+            same_label = kept.setdefault(label, [])
+            if (end - start >= SAME_ACTION_SECONDS
+                    and not any(abs(start - other_start) <= SAME_ACTION_SECONDS
+                                and abs(end - other_end) <= SAME_ACTION_SECONDS
+                                for other_start, other_end in same_label)):
                 same_label.append((start, end))
-        for k in sorted(kept):
-            groups += [video * len(class_names) + k] * len(kept[k])
-            segments += kept[k]
-    group = np.asarray(groups, np.int64)
-    return _Rows(group, group % len(class_names),
-                 np.asarray(segments, np.float64).reshape(-1, 2), num_left_out)
+                rows.append((video, class_index[label], start, end, 0.0))
+    return _as_rows(rows, sum(map(len, ground_truth.values())))
 
 
 def _prediction_rows(ground_truth: Truth, predictions: Predictions,
                      class_names: Sequence[str], rules: Rules) -> _Rows:
-    """Returns predictions of known videos and classes by group and score."""
+    """Returns predictions of known videos and classes."""
     class_index = {name: k for k, name in enumerate(class_names)}
     video_index = {video: index for index, video in enumerate(ground_truth)}
-    groups, rows, total = [], [], 0
+    rows: list[tuple[float, ...]] = []
     for video, detections in predictions.items():
-        total += len(detections)
-        if video not in video_index:
-            if rules.unknown_videos == "drop":
-                continue
-            video_index[video] = len(video_index)
-        first_group = video_index[video] * len(class_names)
-        for start, end, label, score, *_ in detections:
-            k = class_index.get(label)
-            if k is not None:
-                groups.append(first_group + k)
-                rows.append((start, end, score))
-    group = np.asarray(groups, np.int64)
-    values = np.asarray(rows, np.float64).reshape(-1, 3)
-    if rules.ties == "file":
-        ranking = np.arange(len(values))
-    elif rules.ties == "stable":
-        ranking = np.argsort(-values[:, 2], kind="stable")
-    else:  # class by class, as the kits sort
-        labels = group % len(class_names)
-        of_class = [np.flatnonzero(labels == k)
-                    for k in range(len(class_names))]
-        ranking = np.concatenate([
-            one[np.argsort(values[one, 2])[::-1]] for one in of_class])
-    order = ranking[np.argsort(group[ranking], kind="stable")]
-    row_of_input = np.empty_like(order)
-    row_of_input[order] = np.arange(len(order))
-    return _Rows(group[order], group[order] % len(class_names),
-                 values[order, :2], total - len(group), values[order, 2],
-                 row_of_input[ranking])
+        if rules.unknown_videos == "false":
+            video_index.setdefault(video, len(video_index))
+        if video in video_index:
+            rows += [(video_index[video], class_index[label], start, end, score)
+                     for start, end, label, score, *_ in detections
+                     if label in class_index]
+    return _as_rows(rows, sum(map(len, predictions.values())))
 
 
-def _shared_groups(predicted: _Rows, actions: _Rows
-                   ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Yields (predictions, actions, IoU) of each video and class with both."""
-    shared = np.intersect1d(predicted.group, actions.group)
-    bounds = [np.searchsorted(rows.group, shared, side=side)
-              for rows in (predicted, actions) for side in ("left", "right")]
-    for first, last, first_action, last_action in zip(*bounds, strict=True):
-        rows, columns = slice(first, last), slice(first_action, last_action)
-        yield rows, columns, segment_iou(predicted.segments[rows, None],
-                                         actions.segments[columns])
+def _as_rows(rows: Sequence[tuple[float, ...]], total: int) -> _Rows:
+    values = np.asarray(rows, np.float64).reshape(-1, 5)
+    return _Rows(values[:, 0].astype(int), values[:, 1].astype(int),
+                 values[:, 2:4], values[:, 4], total - len(values))
 
 
 def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns which predictions match an action, bool [m].
-
-    Args:
-      iou: [m, n] of m predictions, best score first, with n actions.
-    """
+    """Returns which of m predictions, best first, match an action, bool [m]."""
     true = np.zeros(len(iou), bool)
     free = np.where(iou >= threshold, iou, -1.0)
     matches = np.any(free >= 0, axis=1)

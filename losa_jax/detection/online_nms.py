@@ -44,7 +44,7 @@ class OnlineNms:
         if self._settings.votes:
             self._voters = joined([self._voters, window])
         self._open = joined([
-            self._open, self._suppressed(self._picked, window, None)])
+            self._open, self._suppressed(self._picked, window, -np.inf)])
 
     def cut(self, duration_seconds: float) -> None:
         """Cuts the open candidates to the length of the finished video."""
@@ -88,9 +88,9 @@ class OnlineNms:
         return final
 
     def _suppressed(self, picked: Segments, candidates: Segments,
-                    picked_score: np.ndarray | None) -> Segments:
-        """Returns candidates as the picks that are better than their
-        `picked_score` leave them; None: as all picks do."""
+                    picked_score: np.ndarray | float) -> Segments:
+        """Returns candidates as the picks leave them that are better than
+        their `picked_score`."""
         settings = self._settings
         if settings.method == "none" or not len(candidates.scores) or (
                 not len(picked.scores)):
@@ -99,8 +99,7 @@ class OnlineNms:
                           length_epsilon=nms.LENGTH_EPSILON)
         if settings.per_class:
             iou = np.where(picked.labels[:, None] == candidates.labels, iou, 0)
-        if picked_score is not None:
-            iou = np.where(picked.scores[:, None] > picked_score, iou, 0)
+        iou = np.where(picked.scores[:, None] > picked_score, iou, 0)
         if settings.method == "hard":
             return take(candidates,
                         np.all(iou < settings.iou_threshold, axis=0))

@@ -78,16 +78,10 @@ def iou_of_times(start: AnyArray, end: AnyArray, other_start: AnyArray,
 
 def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,
                samples_per_token: float) -> Segments:
-    """Converts the segments of one window to seconds of its video.
+    """Converts the segments [m, ...] of one window to seconds of its video.
 
-    Args:
-      window: [m, ...] in tokens, on the host.
-      grid: of the video's samples.
-      first_sample: at which the window starts.
-      samples_per_token: that one token of the head stands for.
-
-    Returns:
-      float32 seconds, cut to the video, without empty and invalid segments.
+    The float32 seconds are cut to the video. Empty and invalid segments are
+    dropped. See `timeline.seconds_from_tokens`.
     """
     seconds = np.asarray(timeline.seconds_from_tokens(
         np.asarray(window.segments), grid, first_sample, samples_per_token),
@@ -105,8 +99,8 @@ def take(segments: Segments, rows: np.ndarray) -> Segments:
 def joined(parts: list[Segments]) -> Segments:
     """Joins all rows in their order and empties the list.
 
-    A video of hours has millions of candidates: each field's parts are
-    released before the next field is joined.
+    Each field's parts are released before the next field is joined, because a
+    video of hours has millions of candidates.
     """
     if not parts:
         return Segments(np.zeros((0, 2), np.float32), np.zeros(0, np.float32),

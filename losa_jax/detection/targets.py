@@ -1,7 +1,7 @@
 """Assigns actions to the points of a pyramid, as ActionFormer does.
 
-Point i of a level with stride s is at token coordinate i * s of the head's
-finest grid. Logits, offsets and targets share the axis p of all levels' points.
+Point i of a level with stride s is at token coordinate i * s of the finest
+grid. Logits, offsets and targets share the axis p of all levels' points.
 """
 
 import math
@@ -39,14 +39,10 @@ class Targets(NamedTuple):
 
 def level_points(num_tokens: int, strides: Sequence[int],
                  regression_ranges: Sequence[tuple[float, float]]) -> Points:
-    """Returns the points of a pyramid over `num_tokens` tokens.
+    """Returns the points of a pyramid over a multiple of every stride.
 
-    Every level has a point at token 0 (ActionFormer, `use_offset=False`), a
-    stride in tokens and a range of (smallest, largest) distances in tokens.
-
-    Raises:
-      InputError: not one range for each level, or `num_tokens` is not a
-        multiple of every stride.
+    Every level has a point at token 0 (ActionFormer, `use_offset=False`), and
+    a range of (smallest, largest) distances in tokens.
     """
     if len(strides) != len(regression_ranges):
         raise InputError(
@@ -79,13 +75,8 @@ def assign_targets(points: Points, segments: Float[Array, "n 2"],
     actions it learns the shortest (of equals the first), and the classes of
     all that are at most 1e-3 tokens longer.
 
-    Args:
-      points: of the pyramid.
-      segments: start and end in tokens, n >= 1 with padding.
-      labels: class 0 .. k - 1; ignored on padding.
-      action_valid: False on padding.
-      num_classes: k.
-      center_radius: in strides; None allows every point inside the action.
+    Segments are in tokens, n >= 1 with padding, where `action_valid` is False.
+    `center_radius` None allows every point inside the action.
     """
     time, range_min, range_max, stride = (
         jnp.asarray(values, jnp.float32)[:, None] for values in points)

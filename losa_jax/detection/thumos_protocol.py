@@ -11,28 +11,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from losa_jax.detection.metrics import (
-    MapReport,
-    Predictions,
-    Truth,
-    make_report,
-)
+from losa_jax.detection import metrics
 from losa_jax.detection.segments import segment_iou
 
 # The class of segments that the annotators could not classify.
 AMBIGUOUS = "Ambiguous"
 
 
-def evaluate_thumos(ground_truth: Truth, predictions: Predictions, *,
+def evaluate_thumos(ground_truth: metrics.Truth,
+                    predictions: metrics.Predictions, *,
                     class_names: Sequence[str],
                     tiou_thresholds: Sequence[float],
                     ambiguous: Mapping[str, Sequence[tuple[float, float]]]
-                    ) -> MapReport:
-    """Scores predictions as the challenge did.
+                    ) -> metrics.MapReport:
+    """Scores predictions as the challenge did; see `metrics.evaluate_map`.
 
-    Arguments and errors are those of `metrics.evaluate_map`, but a threshold
-    is exclusive, and predictions in other videos are left out. `ambiguous`
-    are (start_seconds, end_seconds) of each video's Ambiguous segments.
+    Thresholds are exclusive. `ambiguous` are (start_seconds, end_seconds) of
+    each video's Ambiguous segments.
     """
     precision = np.full((len(class_names), len(tiou_thresholds)), np.nan)
     actions_per_class = np.zeros(len(class_names), int)
@@ -58,7 +53,7 @@ def evaluate_thumos(ground_truth: Truth, predictions: Predictions, *,
                 np.concatenate(part, axis=-1) for part
                 in zip(*parts, strict=True))) if parts else 0
             precision[k] /= actions_per_class[k]
-    return make_report(
+    return metrics.make_report(
         class_names, tiou_thresholds, precision, actions_per_class,
         predictions_per_class, num_videos=len(ground_truth),
         num_dropped_predictions=sum(map(len, predictions.values()))

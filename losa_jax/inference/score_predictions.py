@@ -1,10 +1,7 @@
-"""Scores predictions against annotations, without a model.
-
-The job that runs a model is `losa_jax.jobs.evaluate`.
-"""
+"""Scores predictions against annotations, without a model."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +10,8 @@ import numpy as np
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.predictions import check_predictions, read_predictions
 from losa_jax.data.records import Annotations
-from losa_jax.detection.metrics import (
-    OURS,
-    Annotation,
-    MapReport,
-    Predictions,
-    Rules,
-    Truth,
-    evaluate_map,
-)
+from losa_jax.detection import metrics
+from losa_jax.detection.metrics import Annotation, MapReport, Predictions, Truth
 from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
 
@@ -85,7 +75,7 @@ def evaluate(predictions: str | os.PathLike | Predictions,
 
 def scored(truth: Truth, predictions: Predictions,
            class_names: Sequence[str], *, protocol: str,
-           tiou: Sequence[float], rules: Rules = OURS,
+           tiou: Sequence[float], rules: metrics.Rules = metrics.OURS,
            ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None = None
            ) -> MapReport:
     """Scores predictions by one of `PROTOCOLS`.
@@ -96,18 +86,14 @@ def scored(truth: Truth, predictions: Predictions,
         return evaluate_thumos(
             truth, predictions, class_names=class_names,
             tiou_thresholds=tiou, ambiguous=ambiguous or {})
-    return evaluate_map(truth, predictions, class_names=class_names,
-                        tiou_thresholds=tiou, rules=rules)
+    return metrics.evaluate_map(truth, predictions, class_names=class_names,
+                                tiou_thresholds=tiou, rules=rules)
 
 
 def ground_truth(annotations: Annotations, subset: str,
                  excluded: Mapping[str, Any] | None = None
                  ) -> dict[str, list[Annotation]]:
-    """Returns the actions of the videos of a subset, without the excluded.
-
-    Raises:
-      InputError: the file has no such subset.
-    """
+    """Returns the actions of the videos of a subset, without the excluded."""
     chosen = annotations.subset(subset)
     if not chosen:
         known = sorted({video.subset for video
@@ -131,11 +117,9 @@ def present_classes(annotations: Annotations, truth: Truth
 def fit_ids(predictions: Predictions, known: Mapping[str, Any]
             ) -> Predictions:
     """Returns the predictions by known ids, without or with "v_"."""
-    changes: tuple[Callable[[str], str], ...] = (
-        str, lambda name: name.removeprefix(_PREFIX),
-        lambda name: f"{_PREFIX}{name}")
-    for change in changes:
-        renamed = {change(video): rows for video, rows in predictions.items()}
+    for old, new in (("", ""), (_PREFIX, ""), ("", _PREFIX)):
+        renamed = {new + video.removeprefix(old): rows
+                   for video, rows in predictions.items()}
         if not renamed.keys().isdisjoint(known):
             return renamed
     return predictions
@@ -143,11 +127,7 @@ def fit_ids(predictions: Predictions, known: Mapping[str, Any]
 
 def tiou_thresholds(values: float | Sequence[float], where: str
                     ) -> list[float]:
-    """Returns the values as a list; `where` begins the error message.
-
-    Raises:
-      InputError: they are not numbers above 0 and up to 1.
-    """
+    """Returns the values as a list; `where` begins the error message."""
     try:
         thresholds = np.atleast_1d(np.asarray(values, np.float64))
     except (TypeError, ValueError):

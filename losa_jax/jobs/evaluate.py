@@ -1,12 +1,10 @@
 """--mode=eval: writes mAP and predictions.json of a work directory."""
 
 import contextlib
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -196,13 +194,9 @@ def report_results(folder: Path, config: Any, report: MapReport,
             folder / run_files.PREDICTIONS_FILE, predictions,
             external_data={"used": bool(config.evaluate.video_scores),
                            "details": f"classes from: {classes}"})
-    precision = report.average_precision
-    content = dataclasses.asdict(report) | {"average_precision": np.where(
-        np.isnan(precision), np.array(None), precision)}
     setup.write_json(folder / run_files.MAP_FILE, {
-        "checkpoint": checkpoint, "step": step, "classes_from": classes, **{
-            key: value.tolist() if isinstance(value, np.ndarray) else value
-            for key, value in content.items()}})
+        "checkpoint": checkpoint, "step": step, "classes_from": classes,
+        **report.as_json()})
     print(format_map_table(report))
     print(f"classes from: {classes}")
     if config.data.block_list:
@@ -263,8 +257,7 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
             scores=output / run_files.MAP_FILE, videos=data.test,
             videos_folder=config.data.videos, truth=truth,
             predictions=predictions, class_names=class_names,
-            thresholds=workdir / run_files.THRESHOLDS_FILE,
-            max_pages=report_pages,
+            workdir=workdir, max_pages=report_pages,
             facts=[f"recipe {config.name}",
                    f"subset {config.data.test_subset}",
                    f"checkpoint {which}, step {step:,}"])

@@ -20,6 +20,7 @@ from losa_jax.detection.metrics import (
 from losa_jax.detection.segments import Detection
 from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.errors import InputError
+from losa_jax.inference.load import read_thresholds
 from losa_jax.jobs.score import write_diagnosis
 from losa_jax.report.dashboard import (
     RankedVideo,
@@ -39,7 +40,7 @@ _MAX_DETECTIONS, _MAX_THUMBNAILS = 400, 60
 def write_split_report(folder: Path, *, title: str, scores: Path,
                        videos: Sequence[Video], videos_folder: str,
                        truth: Truth, predictions: Predictions,
-                       class_names: Sequence[str], thresholds: Path,
+                       class_names: Sequence[str], workdir: Path,
                        max_pages: int = 0, facts: Sequence[str] = ()
                        ) -> Path:
     """Writes the pages into `folder`/report; returns the dashboard.
@@ -49,7 +50,7 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
       videos: of the split; those without predictions are left out.
       videos_folder: of the video files, for videos known by features only.
       truth, predictions, class_names: that were scored.
-      thresholds: thresholds.json; if it is missing, the scores of best F1 on
+      workdir: the run; without its thresholds.json, the scores of best F1 on
         this split are used.
       max_pages: number of videos with a page, half of them the worst, half
         the best; 0: all.
@@ -59,7 +60,9 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
       InputError: a file that cannot be read.
     """
     report = folder / REPORT_FOLDER
-    least = _thresholds(thresholds, truth, predictions, class_names)
+    least = read_thresholds(workdir) or {
+        name: one["score"] for name, one in best_f1_thresholds(
+            truth, predictions, class_names=class_names).items()}
     content = json.loads(scores.read_text())
     tiou_thresholds = tuple(content["tiou_thresholds"])
     shown = {video.video_id: video for video in videos
@@ -115,19 +118,6 @@ def _with_page(ranked: Sequence[RankedVideo], most: int) -> list[int]:
     best = most // 2
     return sorted({*range(min(most - best, num_scored)),
                    *range(max(num_scored - best, 0), num_scored)})
-
-
-def _thresholds(path: Path, truth: Truth, predictions: Predictions,
-                class_names: Sequence[str]) -> dict[str, float]:
-    try:
-        known = json.loads(path.read_text())
-    except FileNotFoundError:
-        known = best_f1_thresholds(truth, predictions,
-                                   class_names=class_names)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); delete it, and "
-                         "thresholds are computed again") from error
-    return {name: one["score"] for name, one in known.items()}
 
 
 def _playable(video: Video, folder: str, files: dict[str, list[str]]

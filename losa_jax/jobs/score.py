@@ -4,8 +4,6 @@ import dataclasses
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 from losa_jax.data.annotations.formats import read_ambiguous
 from losa_jax.data.annotations.lint import find_faults, summarize
 from losa_jax.data.annotations.load import load_annotations, load_class_names
@@ -104,13 +102,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
     _print_doubts(predicted, truth, protocol == "activitynet", rules)
     if output is not None:
-        content = {
-            key: value.tolist() if isinstance(value, np.ndarray) else value
-            for key, value in dataclasses.asdict(report).items()}
-        content["average_precision"] = [
-            [None if np.isnan(value) else value for value in row]
-            for row in content["average_precision"]]
-        write_json(output, {**content, "recall": recalls or None,
+        write_json(output, {**report.as_json(), "recall": recalls or None,
                             "classifier": classifier or external or None})
     if diagnose_into is not None:
         write_diagnosis(diagnose_into, diagnose(

@@ -1,7 +1,4 @@
-"""Descriptions of accelerators to compile for, none of which is needed.
-
-Figures come from the makers' public data sheets.
-"""
+"""Descriptions of accelerators to compile for, from public data sheets."""
 
 import dataclasses
 import math
@@ -29,8 +26,7 @@ _GIB = 2**30
 # The rest is for the driver and the libraries. jax itself takes 75 %, unless
 # XLA_PYTHON_CLIENT_MEM_FRACTION raises it to this.
 _GPU_SHARE = 0.92
-# From the data sheets and the CUDA programming guide; of shared memory a
-# block may have 1 KiB less than a core has.
+# Of shared memory a block may have 1 KiB less than a core has.
 _H100 = {
     "cuda_compute_capability": "{ major: 9 minor: 0 }",
     "core_count": 132, "shared_memory_per_core": 228 * 1024,

@@ -45,12 +45,8 @@ def write_split_dashboard(output: Path, *, title: str,
                           facts: Sequence[str] = ()) -> None:
     """Writes tables, charts, best and worst videos, and links to all pages.
 
-    Args:
-      scores: the content of map.json.
-      videos: of the split, worst first.
-      diagnosis: the content of diagnosis.json.
-      diagnosis_folder: the folder of its files, for a link.
-      facts: short texts for the line below the title.
+    Scores and diagnosis are the content of map.json and diagnosis.json.
+    Videos come worst first; facts are short texts below the title.
     """
     folder = output.parent
     files = escape(link(diagnosis_folder, folder))
@@ -137,14 +133,11 @@ def _charts(diagnosis: Mapping[str, Any]) -> str:
         if not bins:
             continue
         title, unit = _MEASURES[measure]
-        labels, maps, missed = [], [], []
-        for low, high, _, average_map, missed_share in bins:
-            labels.append(f"{unit * low:.3g}–{unit * high:.3g}")
-            maps.append(100 * average_map)
-            missed.append(100 * missed_share)
         charts.append(bar_chart(
-            f"By {title}", labels,
-            {"average mAP, %": maps, "missed, %": missed},
+            f"By {title}",
+            [f"{unit * low:.3g}–{unit * high:.3g}" for low, high, *_ in bins],
+            {"average mAP, %": [100 * one[3] for one in bins],
+             "missed, %": [100 * one[4] for one in bins]},
             summary="fifths of the actions"))
     return "".join(charts)
 

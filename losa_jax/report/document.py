@@ -29,11 +29,7 @@ def escape(text: object) -> str:
 
 
 def script_json(content: Any) -> str:
-    """Returns JSON that cannot end the script element around it.
-
-    Raises:
-      ValueError: a number that is not finite.
-    """
+    """Returns JSON that cannot end the script element around it."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return (text.replace("&", "\\u0026").replace("<", "\\u003c")
             .replace(">", "\\u003e"))
@@ -68,12 +64,9 @@ def write_page(path: Path, template: str, *, title: str,
 
 def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str], str]],
           attributes: str = "") -> str:
-    """Returns an HTML table.
+    """Returns an HTML table with a heading row of texts.
 
-    Args:
-      head: text of the heading row; an empty one is no heading.
-      rows: (heading, cells, attributes of the row), all as HTML.
-      attributes: of the table.
+    Rows are (heading, cells, attributes of the row), all as HTML.
     """
     columns = "".join(f'<th scope="col">{escape(name)}</th>' if name
                       else "<td></td>" for name in head)

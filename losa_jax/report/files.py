@@ -1,8 +1,7 @@
 """Detections of one video as text: CSV, SubRip, WebVTT, ELAN.
 
-A row is a dictionary with "label", "score", "start_seconds", "end_seconds",
-"start_frame" and "end_frame" (one past the last). Every text lists its rows
-by time.
+A row is a dictionary with the `COLUMNS`; "end_frame" is one past the last.
+Every text lists its rows by time.
 """
 
 import csv
@@ -77,62 +76,56 @@ def eaf_text(rows: Sequence[Row], *, media: Path | None, folder: Path,
     """Returns an ELAN document (EAF 3.0) with a tier for each class.
 
     Annotations of one tier must not overlap, so overlapping detections of a
-    class go to further tiers, "jump (2)".
-
-    Args:
-      rows: the detections.
-      media: the video; None where it is not a file.
-      folder: of the document.
-      created: with a time zone.
+    class go to further tiers, "jump (2)". `media` is None where the video is
+    not a file, `folder` that of the document; `created` has a time zone.
     """
+    add = ElementTree.SubElement
     root = ElementTree.Element("ANNOTATION_DOCUMENT", {
         "AUTHOR": "losa_jax", "DATE": created.isoformat(timespec="seconds"),
         "FORMAT": "3.0", "VERSION": "3.0",
         "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
         "xsi:noNamespaceSchemaLocation":
             "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"})
-    header = ElementTree.SubElement(root, "HEADER", {
-        "MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
+    header = add(root, "HEADER", {"MEDIA_FILE": "",
+                                  "TIME_UNITS": "milliseconds"})
     if media is not None:
-        ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", {
+        add(header, "MEDIA_DESCRIPTOR", {
             "MEDIA_URL": media.absolute().as_uri(),
             "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "unknown",
             "RELATIVE_MEDIA_URL": "./" + urllib.parse.quote(
                 os.path.relpath(media, folder).replace(os.sep, "/"))})
     timed = _timed(rows)
-    used = ElementTree.SubElement(header, "PROPERTY",
-                                  {"NAME": "lastUsedAnnotationId"})
-    used.text = str(len(timed))
+    add(header, "PROPERTY", {"NAME": "lastUsedAnnotationId"}
+        ).text = str(len(timed))
 
     # Two slots for each annotation; ELAN requires all of them by time.
     moments = sorted((moment, number, edge)
                      for number, (_, *edges) in enumerate(timed)
                      for edge, moment in enumerate(edges))
-    order = ElementTree.SubElement(root, "TIME_ORDER")
+    order = add(root, "TIME_ORDER")
     slots = {}
     for index, (moment, number, edge) in enumerate(moments, 1):
         slots[number, edge] = f"ts{index}"
-        ElementTree.SubElement(order, "TIME_SLOT", {
-            "TIME_SLOT_ID": f"ts{index}", "TIME_VALUE": str(moment)})
+        add(order, "TIME_SLOT", {"TIME_SLOT_ID": f"ts{index}",
+                                 "TIME_VALUE": str(moment)})
 
     for name, numbers in _tiers(timed).items():
-        tier = ElementTree.SubElement(root, "TIER", {
-            "LINGUISTIC_TYPE_REF": _EAF_TYPE, "TIER_ID": name})
+        tier = add(root, "TIER", {"LINGUISTIC_TYPE_REF": _EAF_TYPE,
+                                  "TIER_ID": name})
         for number in numbers:
-            annotation = ElementTree.SubElement(
-                ElementTree.SubElement(tier, "ANNOTATION"),
-                "ALIGNABLE_ANNOTATION", {
+            annotation = add(
+                add(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION", {
                     "ANNOTATION_ID": f"a{number + 1}",
                     "TIME_SLOT_REF1": slots[number, 0],
                     "TIME_SLOT_REF2": slots[number, 1]})
-            value = ElementTree.SubElement(annotation, "ANNOTATION_VALUE")
-            value.text = _NOT_XML.sub(" ", _caption(timed[number][0]))
-    ElementTree.SubElement(root, "LINGUISTIC_TYPE", {
+            add(annotation, "ANNOTATION_VALUE").text = _NOT_XML.sub(
+                " ", _caption(timed[number][0]))
+    add(root, "LINGUISTIC_TYPE", {
         "GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": _EAF_TYPE,
         "TIME_ALIGNABLE": "true"})
     for stereotype, description in _EAF_STEREOTYPES.items():
-        ElementTree.SubElement(root, "CONSTRAINT", {
-            "DESCRIPTION": description, "STEREOTYPE": stereotype})
+        add(root, "CONSTRAINT", {"DESCRIPTION": description,
+                                 "STEREOTYPE": stereotype})
     ElementTree.indent(root)
     return ('<?xml version="1.0" encoding="UTF-8"?>\n'
             + ElementTree.tostring(root, encoding="unicode") + "\n")
@@ -140,9 +133,8 @@ def eaf_text(rows: Sequence[Row], *, media: Path | None, folder: Path,
 
 def _tiers(timed: Sequence[tuple[Row, int, int]]) -> dict[str, list[int]]:
     """Returns {tier: indices of rows that do not overlap}."""
-    labels = sorted({row["label"] for row, *_ in timed})
     tiers: dict[str, list[int]] = {}
-    for label in labels:
+    for label in sorted({row["label"] for row, *_ in timed}):
         lanes: list[list[int]] = []
         for number, (row, start, _) in enumerate(timed):
             if row["label"] != label:

@@ -33,10 +33,8 @@ def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
         axes.bar(ranks, percent, bottom=bottom, color=color,
                  label=category.replace("_", " "))
         bottom = [a + b for a, b in zip(bottom, percent, strict=True)]
-    axes.set_xlabel("best k G predictions (G actions)")
-    axes.set_ylabel("share, %")
-    axes.set_xticks(list(ranks))
-    axes.set_title(title)
+    axes.set(xlabel="best k G predictions (G actions)", ylabel="share, %",
+             xticks=list(ranks), title=title)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)
 
@@ -49,8 +47,7 @@ def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
     bars = axes.bar([name.replace("_", " ") for name in values],
                     list(values.values()), color=COLORS[1])
     axes.bar_label(bars, fmt="%.1f")
-    axes.set_ylabel(label)
-    axes.set_title(title)
+    axes.set(ylabel=label, title=title)
     axes.margins(y=0.15)
     axes.tick_params(axis="x", rotation=20)
     _save(figure, path)
@@ -58,13 +55,7 @@ def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
 
 def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
                   title: str, duration_seconds: float) -> None:
-    """Draws detections over time, a row for each class, darker by score.
-
-    Args:
-      rows: as in `losa_jax.report.files`.
-      path: a PNG.
-      title, duration_seconds: of the video.
-    """
+    """Draws rows of `report.files` over time, by class, darker by score."""
     labels = sorted({row["label"] for row in rows})
     figure = Figure(figsize=(12, 1.4 + 0.42 * max(1, len(labels))))
     axes = figure.subplots()

@@ -28,11 +28,8 @@ _SEEK_BEYOND_SECONDS = 2.0
 def read_thumbnails(video: Path, moments: Sequence[float]) -> list[str]:
     """Returns JPEG data URIs of the frames shown at `moments`.
 
-    Args:
-      moments: seconds from the first frame, in any order.
-
-    Returns:
-      as many; an empty string where there is no frame (the log says why).
+    Moments are seconds from the first frame, in any order. Where there is no
+    frame, the string is empty, and the log says why.
     """
     images = [""] * len(moments)
     order = sorted(range(len(moments)), key=lambda index: moments[index])
@@ -59,16 +56,13 @@ class _Frames:
         self._decoded = container.decode(self._stream)
         self._shown: VideoFrame | None = None
         self._next = next(self._decoded, None)
-        first = self._next.time if self._next is not None else None
-        self._first_seconds = first or 0.0
+        self._first_seconds = self._next and self._next.time or 0.0
 
     def at(self, moment: float) -> VideoFrame | None:
         """Returns the frame shown at `moment`, which never decreases."""
         goal = moment + self._first_seconds
-        upcoming = self._next
-        if upcoming is None or upcoming.time is None:
-            return self._shown or upcoming
-        if goal - upcoming.time > _SEEK_BEYOND_SECONDS:
+        if (self._next is not None and self._next.time is not None
+                and goal - self._next.time > _SEEK_BEYOND_SECONDS):
             self._container.seek(int(goal / (self._stream.time_base or 1)),
                                  stream=self._stream)
             self._decoded = self._container.decode(self._stream)
@@ -81,9 +75,10 @@ class _Frames:
 
 
 def _jpeg_uri(frame: VideoFrame) -> str:
-    height, width = frame.height, frame.width
-    scale = min(WIDTH_PIXELS / width, MAX_HEIGHT_PIXELS / height, 1.0)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    scale = min(WIDTH_PIXELS / frame.width, MAX_HEIGHT_PIXELS / frame.height,
+                1.0)
+    size = (max(1, round(frame.width * scale)),
+            max(1, round(frame.height * scale)))
     pixels = cv2.resize(frame.to_ndarray(format="bgr24"), size,
                         interpolation=cv2.INTER_AREA)
     upright = np.ascontiguousarray(

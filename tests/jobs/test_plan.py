@@ -13,7 +13,7 @@ from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.jobs.plan import DEFAULT_CLASSES, format_plan, plan
 from losa_jax.planning.abstract_steps import trace_steps
-from losa_jax.planning.cost import matmul_flops
+from losa_jax.planning.estimate import matmul_flops
 from losa_jax.planning.topology import CHIPS, describe_devices, parse_topology
 from losa_jax.training import build
 from losa_jax.training.restore import fresh_state

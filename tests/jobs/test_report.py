@@ -57,8 +57,7 @@ def report(tmp_path_factory):
         index = write_split_report(
             folder, title="a run", scores=folder / "map.json", videos=videos,
             videos_folder="", truth=truth, predictions=found,
-            class_names=CLASSES, thresholds=folder / "thresholds.json",
-            facts=["subset <testing>"])
+            class_names=CLASSES, workdir=folder, facts=["subset <testing>"])
     return index, result, printed.getvalue()
 
 

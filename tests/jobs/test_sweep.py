@@ -13,8 +13,13 @@ from configs import quick
 from losa_jax import sweep
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
-from losa_jax.jobs.sweep import Variant, parse_variant, read_variants, run_all
-from losa_jax.jobs.sweep_table import make_table
+from losa_jax.jobs.sweep import (
+    Variant,
+    make_table,
+    parse_variant,
+    read_variants,
+    run_all,
+)
 from tests.jobs.flags import flags_of
 
 ROOT = Path(__file__).parent.parent.parent

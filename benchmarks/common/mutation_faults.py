@@ -105,12 +105,11 @@ FAULTS = (
           "side = (1 - alpha) * targets + alpha * (1 - targets)",
           TEST_LOSSES),
     Fault("padding counts in the regression loss", LOSSES,
-          "positive = targets.positive & valid\n    # The loss",
-          "positive = targets.positive\n    # The loss", TEST_LOSSES),
+          "positive = targets.positive & valid",
+          "positive = targets.positive", TEST_LOSSES),
     Fault("losses are divided by the batch's own positives", LOSSES,
-          "normalizer = update_normalizer(normalizer, num_positive, "
-          "momentum)", "normalizer = jnp.maximum(num_positive, 1.0)",
-          TEST_LOSSES),
+          "(momentum * normalizer\n                  + (1 - momentum) * ",
+          "(0 * normalizer\n                  + 1 * ", TEST_LOSSES),
     Fault("a gradient goes through the automatic weight", LOSSES,
           "weight = jax.lax.stop_gradient(\n            classification",
           "weight = (\n            classification", TEST_LOSSES),
@@ -207,8 +206,7 @@ FAULTS = (
           "segments = jnp.stack([time - distance[:, 1], "
           "time + distance[:, 0]], -1)", TEST_NMS),
     Fault("soft-NMS decays by the overlap, not its square", NMS,
-          "jnp.exp(-overlap * overlap / sigma)",
-          "jnp.exp(-overlap / sigma)", TEST_NMS),
+          "jnp.exp(-iou * iou / sigma)", "jnp.exp(-iou / sigma)", TEST_NMS),
     Fault("ActionFormer's votes do not weigh by overlap", NMS,
           "weight = weight * iou", "weight = weight * 1", TEST_NMS),
     Fault("windows are merged as if they began with the video",
@@ -228,23 +226,23 @@ FAULTS = (
           "free = np.where(iou >= threshold, iou, -1.0)",
           "free = np.where(iou > threshold, iou, -1.0)", TEST_METRICS),
     Fault("an action can be found twice", METRICS,
-          "            free[:, np.argmax(free[row])] = -1.0\n", "",
+          "        free[:, np.argmax(free[row])] = -1.0\n", "",
           TEST_METRICS),
     Fault("precision is not interpolated", METRICS,
-          "(best * hits).sum(axis=1)", "(precision * hits).sum(axis=1)",
+          "(best * gained).sum(axis=1)", "(precision * gained).sum(axis=1)",
           TEST_METRICS),
     Fault("videos without predictions do not count", METRICS,
           "    actions = _ground_truth_rows(ground_truth, class_names)\n"
-          "    found = _prediction_rows(ground_truth, predictions, "
+          "    predicted = _prediction_rows(ground_truth, predictions, "
           "class_names, rules)\n",
           "    ground_truth = {video: actions for video, actions in "
           "ground_truth.items() if predictions.get(video)}\n"
           "    actions = _ground_truth_rows(ground_truth, class_names)\n"
-          "    found = _prediction_rows(ground_truth, predictions, "
+          "    predicted = _prediction_rows(ground_truth, predictions, "
           "class_names, rules)\n", TEST_METRICS),
     Fault("what touches an ambiguous segment is false",
           "losa_jax/detection/thumos_protocol.py",
-          "counts.append(hit | ~near)", "counts.append(hit | True)",
+          "hits | ~near))", "hits | True))",
           ("tests/test_score.py",)),
     # --- Written since ----------------------------------------------------
     Fault("levels of the pyramid run into each other",

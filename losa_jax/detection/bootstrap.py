@@ -27,8 +27,7 @@ def map_draws(ground_truth: metrics.Truth, predictions: metrics.Predictions, *,
               counts: np.ndarray) -> np.ndarray:
     """Returns the average mAP of each draw, [draws].
 
-    `counts` is of `draw_videos`, for videos in the order of the ground truth;
-    other arguments are as in `evaluate_map`.
+    `counts` is of `draw_videos`, in the order of the ground truth.
     """
     matches = metrics.match_predictions(
         ground_truth, predictions, class_names=class_names,

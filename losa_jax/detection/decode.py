@@ -25,9 +25,6 @@ class DecodeSettings:
       min_length_tokens: kept segments are longer, in tokens of the finest
         level; a negative value keeps empty ones too (as OpenTAD does).
       keep_all_scores: keep the scores of all classes of each segment.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     score_threshold: float = 0.001
@@ -52,9 +49,7 @@ def decode(class_logits: Float[Array, "p k"],
            settings: DecodeSettings) -> Segments:
     """Returns the best (point, class) pairs of one window as segments.
 
-    Logits are before the sigmoid. Offsets are distances to start and end in
-    strides, of each class for TriDet.
-
+    Offsets are distances to start and end in strides, of each class for TriDet.
     Segments are in tokens, by level and then by descending score, with
     min(top_k, number of pairs) rows for each level or for all together.
     """

@@ -1,13 +1,14 @@
-"""Bar charts as SVG that follow the page's colors, light and dark.
+"""Bar charts as SVG in the page's colors, with a table of the numbers.
 
 They are drawn at the width of a page's column, so that the text keeps its
-size on a phone. The numbers follow below each chart, as a table.
+size on a phone.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 
-from losa_jax.report.document import escape, table
+from losa_jax.report.document import table
 
 WIDTH, HEIGHT = 380, 210
 LEFT, RIGHT = 46, 8

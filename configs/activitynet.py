@@ -10,10 +10,10 @@ Variants: configs/activitynet.py:NAME with NAME one of
     g768   ViT-g, 768 frames at 160 px (the default)
     g1536  ViT-g, 1536 frames at 224 px (the paper's backbone)
     s, b, l, h   768 frames at 160 px
-Each tells the 200 classes apart itself. NAME_proposals learns actions of any
-class in the usual way; their classes then come from a classifier of whole
-videos, --config.evaluate.video_scores=FILE, and every mAP is its too.
-Each video is one window of 192 tokens, however long it is.
+Each classifies the 200 classes itself. NAME_proposals detects actions of any
+class, as is usual on ActivityNet; their classes come from a video-level
+classifier, --config.evaluate.video_scores=FILE, and so does a part of the mAP.
+Each video is one window of 192 tokens, whatever its length.
 Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were NOT
 measured here. Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and an
 external classifier 38.6.

@@ -16,51 +16,51 @@ def get_config() -> ConfigDict:
         # ActivityNet-style JSON and the folder of its videos (<id>.mp4 ...).
         annotations="",
         videos="",
-        # A data set of `python -m losa_jax.data.build` (its --output) in
-        # place of both; `annotations` given beside it come before its own.
+        # The --output of `python -m losa_jax.data.build`, in place of both;
+        # `annotations` beside it replace the data set's own.
         tfds="",
-        # One class name a line, in label order; "" takes label_id from the
-        # JSON, or sorted names.
+        # File of class names, one a line, in label order; "" takes label_id
+        # from the JSON, or sorted names.
         class_names="",
-        # The head finds actions of any class, as one; classes come from
-        # evaluate.video_scores (ActivityNet's usual way).
+        # The head detects actions of any class as one class; classes come
+        # from evaluate.video_scores (as usual on ActivityNet).
         class_agnostic=False,
         train_subset="training",
         test_subset="testing",
-        # A broken or missing video, before the run or in the middle of it:
-        # "stop", or "skip" it: the next video takes its place, and
-        # broken_videos.json lists it.
+        # A missing video, or one that cannot be read: "stop" the run, or
+        # "skip" it: another video replaces it, and broken_videos.json lists
+        # it.
         on_broken_video="stop",
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
         block_list="",
-        # How much of each video is decoded to see that it is whole before a
-        # run: "none", "ends" or "full".
+        # How much of each video is decoded before a run to check it: "none",
+        # "ends" or "full".
         check="ends",
         # Segments that reach outside their video or are empty: "error", or
-        # "clip" cuts them and drops what nothing is left of.
+        # "clip" cuts them to the video and drops the empty ones.
         on_outside="error",
         # Threads that decode.
         num_threads=2,
-        # Memory for decoded samples, in the files' own size: the training
-        # set, then the testing set, is decoded once a run instead of once an
-        # epoch where all of it fits into what is left. 0 keeps nothing.
+        # Memory for decoded frames. The training set, then the testing set,
+        # is decoded once in a run instead of once an epoch if all of it fits
+        # into the rest of this memory. 0 caches nothing.
         frame_cache_gib=2.0,
         # Folder of cached features of the frozen backbone: --mode=cache
         # writes it; training and evaluation then read it and no video.
         cache="",
         # Subsets that --mode=cache covers; () is train and test.
         cache_subsets=(),
-        # Of the taps in the cache: "" keeps backbone.dtype; "bfloat16" or
-        # "float16" take half the room of float32.
+        # Dtype of the taps in the cache: "" is backbone.dtype; "bfloat16"
+        # and "float16" need half the space of float32.
         cache_dtype="",
-        # Augmented views of each video to cache beside the plain one; a
-        # training window is then drawn from one of all these.
+        # Augmented views of each video to cache beside the plain one; each
+        # training window is drawn from one of these views.
         cache_copies=0,
     ))
-    # Head-only training on somebody's files of features: one .npy or .npz a
-    # video, <prefix><video id><suffix>.npy, [time, width]. A sample is then
-    # one feature (window.clip_samples=1, window.samples=window.tokens).
+    # Training of the head alone on feature files: one .npy or .npz per video,
+    # <prefix><video id><suffix>.npy, [time, width]. A sample is then one
+    # feature (window.clip_samples=1, window.samples=window.tokens).
     config.features = ConfigDict(dict(
         folder="",
         prefix="",
@@ -68,11 +68,11 @@ def get_config() -> ConfigDict:
         stride_frames=0.0,
         clip_frames=0.0,
         width=0,
-        fps=0.0,  # of all videos, where the annotations say none
+        fps=0.0,  # of all videos, if the annotations have no fps
         channels_first=False,
     ))
     config.synthetic = ConfigDict(dict(
-        # Folder for videos that the project renders itself; "" for none.
+        # Folder for rendered videos; "" renders none.
         folder="",
         num_training=0,
         num_testing=0,
@@ -96,15 +96,15 @@ def get_config() -> ConfigDict:
         sampling="stride",
         frame_stride=4,
         sample_fps=0.0,
-        # Share of a test window that the next one sees again.
+        # Share of a test window that overlaps with the next one.
         overlap=0.5,
-        # A training video shorter than a window is cut to a random share in
-        # this range; () keeps it whole.
+        # A training video shorter than a window is cropped to a random share
+        # in this range; () does not crop it.
         short_crop_ratio=(0.9, 1.0),
         # An action stays in a training window if this share of it is inside.
         min_action_kept=0.75,
-        # Windows start with a clip of the whole video's row of clips: then a
-        # clip's features do not depend on the window. data.cache needs it.
+        # Windows start at multiples of a clip, so that a clip's features do
+        # not depend on the window. data.cache needs it.
         align_to_clips=False,
         # Each test video as one window, padded to a multiple of a quarter
         # of window.samples, however long it is (features only).
@@ -120,7 +120,7 @@ def get_config() -> ConfigDict:
         random_crop=True,
         crop_area=(0.08, 1.0),
         crop_ratio=(0.75, 1.3333),
-        # 0 where left and right tell classes apart.
+        # Set it to 0 where left and right distinguish classes.
         flip_probability=0.5,
         # Brightness, contrast and saturation within 1 +- this.
         color_jitter=0.5,
@@ -130,21 +130,21 @@ def get_config() -> ConfigDict:
         # at a magnitude of 10. AdaTAD: 2 and 9.
         random_operations=0,
         operation_magnitude=9.0,
-        # One draw for all frames of a "window" or of each "clip".
+        # Random values are drawn once per "window" or once per "clip".
         per="window",
     ))
     config.backbone = ConfigDict(dict(
         # Folder written by `python -m losa_jax.convert`.
         checkpoint="",
-        # What it must be: "vit_s", "vit_b", "vit_l", "vit_h", "vit_g", or
-        # sizes of your own; "" and 0 take what the checkpoint is.
+        # The size that the checkpoint must have: "vit_s", "vit_b", "vit_l",
+        # "vit_h", "vit_g", or the numbers below; "" and 0 accept any.
         name="",
         width=0,
         depth=0,
         heads=0,
         mlp_width=0,
         patch=0,
-        # Clips that one device encodes at once: bounds the backbone's memory.
+        # Clips that a device encodes at once; limits the backbone's memory.
         chunk_clips=8,
         dtype="float32",
     ))
@@ -157,9 +157,8 @@ def get_config() -> ConfigDict:
         # ones of the last half (0: all of the last half).
         tap_layers=(),
         num_taps=0,
-        # Taps are average-pooled to this grid as they are produced; () keeps
-        # every patch, as the ladder always does. On configs/quick.py:ablation
-        # (4, 4) gave 97.8 mAP, (2, 2) 86.1 (validation, one seed).
+        # Taps are average-pooled to this grid of rows and columns; () keeps
+        # every patch, as the ladder always does.
         tap_grid=(4, 4),
         # 0: a sixth of the backbone's in multiples of 32 (below width 384: of
         # 8); ladder and tia: a quarter.
@@ -182,17 +181,17 @@ def get_config() -> ConfigDict:
         gate_learning_rate_factor=1.0,
         # Weight decay of the adapters' kernels, as a factor on the head's.
         weight_decay_factor=1.0,
-        # tia and full: blocks that they tune, counted from the last; 0: all.
+        # tia and full: number of blocks trained, from the last; 0: all.
         top_blocks=0,
         backbone_learning_rate_factor=0.1,  # full
-        drop_path=0.1,  # tia, full: of the last block, less below
-        # tia, full: compute blocks again in the gradient, not store them.
+        drop_path=0.1,  # tia, full: of the last block, decreasing downward
+        # tia, full: rematerialize blocks in the backward pass.
         remat_blocks=True,
     ))
     config.head = ConfigDict(dict(
         kind="actionformer",  # actionformer, tridet
-        # A head that `convert` read from a public checkpoint, to start from;
-        # --mode=eval scores it without a run.
+        # Folder of a head converted from a public checkpoint, to start from;
+        # --mode=eval can score it without a run.
         checkpoint="",
         width=512,
         num_levels=6,
@@ -212,8 +211,8 @@ def get_config() -> ConfigDict:
         head_kernel=3,
         head_width=0,  # 0: width
         head_norm=True,
-        # As OpenTAD's copies of the heads where they differ (epsilon 1e-6,
-        # masks, start of the boundary heads).
+        # Follow OpenTAD where its heads differ from the originals (epsilon
+        # 1e-6, masks, initialization of the boundary heads).
         opentad=False,
         prior_probability=0.01,
         drop_path=0.1,
@@ -222,12 +221,12 @@ def get_config() -> ConfigDict:
         # (OpenTAD), deviation of noise (TriDet).
         input_dropout=0.0,
         input_noise=0.0,
-        # Padding leaks into the last real tokens as in the public code: for
-        # imported checkpoints.
+        # Padding affects the last real tokens, as in the public code; needed
+        # for imported checkpoints.
         reference_masking=False,
         # tridet: kernels w and about (w + 1) k of its blocks, one w for all
-        # levels or one a level; 0 deviation is the published THUMOS recipe,
-        # which never learns these kernels (their gradients stay zero).
+        # levels or one a level. With deviation 0, the published THUMOS recipe,
+        # these kernels stay zero, because their gradients are.
         sgp_window=(1,),
         sgp_k=5.0,
         sgp_mlp_width=768,
@@ -253,14 +252,14 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(dict(
         batch_windows=2,
         epochs=60,
-        # The cosine ends here; AdaTAD stops long before it does.
+        # Epochs of the cosine schedule; AdaTAD stops long before its end.
         schedule_epochs=100,
         warmup_epochs=5.0,
         learning_rate=1e-4,
         weight_decay=0.05,
         gradient_clip=1.0,
         ema_decay=0.999,
-        # A lower decay at first; for runs of only some hundred steps.
+        # Begin with a lower decay; for runs of a few hundred steps.
         ema_warmup=False,
         log_every_steps=10,
         evaluate_every_epochs=2,
@@ -283,23 +282,23 @@ def get_config() -> ConfigDict:
         nms_per_class=True,
         max_detections=2000,  # a video
         # Above 0, without nms_per_class: a kept segment becomes the mean of
-        # all that overlap it so much, weighed by score x overlap
-        # ("actionformer") or score ("tridet").
+        # all segments with at least this tIoU, weighted by score x tIoU
+        # ("actionformer") or by score ("tridet").
         voting_threshold=0.0,
         voting="actionformer",
         # predictions.json holds the scores of all classes of a segment.
         keep_all_scores=False,
-        # Scores of whole videos by a classifier (see
-        # data/annotations/video_scores.py): a class-agnostic proposal stands
-        # for the best video_scores_top of them, other detections are weighed
-        # by the score of their class.
+        # File of video-level scores of a classifier
+        # (losa_jax/data/annotations/video_scores.py): a class-agnostic
+        # proposal gets the best video_scores_top classes; other detections
+        # are weighted by the score of their class.
         video_scores="",
         video_scores_top=2,
         video_scores_fusion="sqrt",  # sqrt, product
     ))
     config.mesh = ConfigDict(dict(
-        # Devices along each axis; 0 lets the program choose: windows over
-        # `data`, their clips and the parameters over `fsdp`.
+        # Devices along each axis; 0 chooses: windows over `data`, their clips
+        # and the parameters over `fsdp`.
         data=0,
         clip=0,
         fsdp=0,

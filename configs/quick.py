@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.name = "quick"
     folder = "runs/quick_data"
     config.synthetic.folder = folder
-    config.synthetic.num_training = 160
+    config.synthetic.num_training = 200
     config.synthetic.num_testing = 50
     config.data.annotations = f"{folder}/untrimmed/annotations.json"
     config.data.videos = f"{folder}/untrimmed/videos"
@@ -40,7 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.window.tokens = 128
     config.augment.size = 64
     config.augment.random_crop = False
-    # Left and right tell these classes apart.
+    # Left and right distinguish these classes.
     config.augment.flip_probability = 0.0
     config.augment.color_jitter = 0.2
     config.adapter.num_taps = 3
@@ -70,7 +70,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def _make_larger(config: ConfigDict) -> None:
-    """Differences of 2 mAP can be told; features are cached."""
+    """Uses more videos, to resolve differences of 2 mAP; caches features."""
     folder = "runs/ablation_data"
     config.name = "ablation"
     config.synthetic.folder = folder
@@ -79,11 +79,11 @@ def _make_larger(config: ConfigDict) -> None:
     config.synthetic.num_testing = 400
     config.data.annotations = f"{folder}/untrimmed/annotations.json"
     config.data.videos = f"{folder}/untrimmed/videos"
-    # Every patch (64 pixels are 4 x 4), so all kinds read the same features.
+    # Every patch (64 pixels are 4 x 4), which every adapter type can read.
     config.data.cache = f"{folder}/taps"
     config.data.cache_dtype = "float16"
     config.data.cache_subsets = ("training", "validation", "testing")
-    # Hundreds of files that this program has just written itself.
+    # The program rendered these files itself.
     config.data.check = "none"
     config.window.align_to_clips = True
     # Settings are chosen here; "testing" is scored once, by the sweep.
@@ -92,5 +92,5 @@ def _make_larger(config: ConfigDict) -> None:
     config.train.epochs = 5
     config.train.schedule_epochs = 5
     config.train.warmup_epochs = 0.5
-    # Once: the best of several looks would flatter.
+    # Once: the best of several evaluations would be biased.
     config.train.evaluate_from_epoch = 5

@@ -19,9 +19,10 @@ run=(python -m losa_jax.main --config=configs/quick.py --workdir=runs/quick "$@"
 cat <<'END'
 
 What to type next, after `. .venv/bin/activate`:
-  python -m losa_jax.predict --checkpoint=runs/quick \
+  python -m losa_jax.predict --checkpoint=runs/quick --report \
     runs/quick_data/untrimmed/videos/untrimmed_testing_0000.mp4
-  python -m losa_jax.report runs/quick
+  python -m losa_jax.score runs/quick/predictions.json --subset=testing \
+    --annotations=runs/quick_data/untrimmed/annotations.json
   python -m losa_jax.main --config=configs/custom.py --mode=check_data \
     --config.data.annotations=YOUR.json --config.data.videos=YOUR_FOLDER
 END

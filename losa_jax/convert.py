@@ -22,6 +22,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import losa_jax
 from losa_jax.errors import InputError
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m losa_jax.convert", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version",
+                        version=losa_jax.__version__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--inspect", action="store_true")

@@ -103,9 +103,9 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
     """Returns the grid of a file of features; a sample is one of them.
 
     Feature i stands for the middle of its clip, frame
-    i * stride_frames + clip_frames / 2 (ActionFormer). If `resized_to` is not
-    0, features are interpolated to so many, which then share the whole
-    stretch that the clips cover (ActionFormer's ActivityNet recipe).
+    i * stride_frames + clip_frames / 2. If `resized_to` is not 0, features are
+    interpolated to so many, which share the stretch that the clips cover
+    (ActionFormer).
     """
     if resized_to:
         covered = (num_features - 1) * stride_frames + clip_frames

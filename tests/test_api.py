@@ -125,7 +125,7 @@ def test_help_stands_alone(name):
         text = inspect.getdoc(member)
         signature = inspect.signature(member)
         if signature.return_annotation not in (None, "None"):
-            assert re.search(r"\bReturns\b|^[A-Z][^.]*\.$", text), key
+            assert re.search(r"\b(Returns|Yields)\b|^[A-Z][^.]*\.$", text), key
         for wanted in signature.parameters:
             # A short helper may name them all in its one sentence.
             assert wanted == "self" or "Args:" not in text or re.search(

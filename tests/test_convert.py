@@ -1,4 +1,4 @@
-"""The converter's command line: what a user types and reads."""
+"""The command line of the converter."""
 
 import sys
 
@@ -37,7 +37,7 @@ def test_convert_and_verify(source, tmp_path, capsys):
     assert backbone_folder.open_backbone(out)[0] == SPEC
 
 
-def test_verify_sees_a_changed_folder(source, tmp_path, monkeypatch, capsys):
+def test_verify_detects_a_changed_folder(source, tmp_path, monkeypatch, capsys):
     save = backbone_folder.convert_backbone
 
     def convert_another(path, output, **options):
@@ -62,7 +62,7 @@ def test_inspect_writes_nothing(source, tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_back_to_the_public_layout_is_bit_exact(source, tmp_path):
+def test_the_conversion_back_is_bit_exact(source, tmp_path):
     out, back = tmp_path / "out", tmp_path / "back.safetensors"
     assert convert.main([str(source), f"--output={out}"]) == 0
     assert convert.main([str(out), "--to=torch", f"--output={back}"]) == 0

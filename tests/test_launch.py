@@ -145,3 +145,49 @@ esac
     assert calls.count(" create ") == 2 and calls.count(" delete ") == 1
     assert len((tmp_path / "starts").read_text().split()) == 2
     assert "status 128: starting again (1 of 100)" in done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with what launch/environment.sh reads."""
+    (tmp_path / "launch").mkdir()
+    for name in ("launch/environment.sh", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    (tmp_path / "stubs").mkdir()
+    return tmp_path
+
+
+def _make_environment(checkout, path):
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", ". launch/environment.sh\n"
+         "make_environment requirements.txt\ncommand -v python"],
+        cwd=checkout, text=True, capture_output=True, timeout=120,
+        env={**os.environ, "PATH": path, "LOSA_PYTHON": sys.executable})
+
+
+def test_the_environment_is_made_by_uv_where_it_is_installed(checkout):
+    _stub(checkout / "stubs", "uv", """echo "$*" >>calls
+if [ "$1" = venv ]; then
+  mkdir -p .venv/bin
+  ln -s "$LOSA_PYTHON" .venv/bin/python
+  echo 'PATH="$PWD/.venv/bin:$PATH"' >.venv/bin/activate
+fi""")
+    path = f"{checkout}/stubs:{os.environ['PATH']}"
+    for _ in range(2):  # the second time there is nothing to do
+        done = _make_environment(checkout, path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith(f"{checkout}/.venv/bin/python\n")
+    assert (checkout / "calls").read_text().splitlines() == [
+        f"venv --quiet --seed --python {sys.executable} .venv",
+        "pip install --quiet -r requirements.txt"]
+
+
+def test_the_environment_is_made_without_uv(checkout):
+    path = os.pathsep.join(
+        folder for folder in os.environ["PATH"].split(os.pathsep)
+        if not (Path(folder) / "uv").exists())
+    done = _make_environment(checkout, path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"{checkout}/.venv/bin/python\n")
+    assert (checkout / ".venv/bin/pip").exists()

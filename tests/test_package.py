@@ -124,14 +124,12 @@ def test_a_wheel_holds_all_that_git_does():
         (ROOT.parent / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {name: ROOT.parent / project["package-dir"].get(
         name, name.replace(".", "/")) for name in project["packages"]}
-    assert set(folders.values()) == {
-        path.parent for path in FILES} | {ROOT.parent / "configs"}
+    recipes = ROOT.parent / "configs"
+    assert set(folders.values()) == {path.parent for path in FILES} | {
+        recipes, recipes / "tiny_backbone"}
     for name, folder in folders.items():
-        kinds = project["package-data"].get(name, ())
-        shipped = {path for kind in ("*.py", *kinds)
-                   for path in folder.glob(kind)}
-        # The recipes' folder holds one folder that is no package.
-        held = (folder.rglob("*") if folder.name == "configs"
-                else folder.iterdir())
-        assert shipped == {path for path in held
+        patterns = project["package-data"].get(name, ())
+        shipped = {path for pattern in ("*.py", *patterns)
+                   for path in folder.glob(pattern)}
+        assert shipped == {path for path in folder.iterdir()
                            if path.is_file() and path.suffix != ".pyc"}

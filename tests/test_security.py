@@ -68,7 +68,7 @@ def test_scoring_needs_no_network(no_network, tmp_path):
 
 
 def test_bytes_of_a_video_open_no_port():
-    # FFmpeg would wait on this port for pictures, and for ever.
+    # FFmpeg would wait on this port for frames for ever.
     text = (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
             b"m=video 46907 RTP/AVP 96\na=rtpmap:96 H264/90000\n")
     with pytest.raises(InputError, match="not a readable video"), (

@@ -44,7 +44,7 @@ def test_resize_spreads_the_window_over_the_whole_video():
                                   np.arange(10) * 10 + 5)
 
 
-def test_token_zero_stands_in_the_middle_of_its_stretch():
+def test_token_zero_is_in_the_middle_of_its_stretch():
     # 30 fps, every third frame: ten samples a second; two samples a token.
     grid = timeline.sample_grid(30.0, 900, sampling="stride", frame_stride=3)
     # Token 0 of a window at sample 40 covers samples 40 and 41: seconds 4.0

@@ -24,15 +24,9 @@ def write_predictions(path: str | os.PathLike,
                       predictions: Mapping[str, Sequence[Detection]], *,
                       external_data: Mapping[str, Any] | None = None
                       ) -> None:
-    """Writes the file atomically, in the order given.
-
-    Numbers may be numpy scalars. Scoring prints the "details" of
-    `external_data`.
-
-    Raises:
-      InputError: a number is not finite, or a detection ends before it
-        starts; nothing is written.
-    """
+    """Writes the file atomically, in the order given; InputError, and no file,
+    if a number is not finite or a detection ends before it starts. Scoring
+    prints the "details" of `external_data`."""
     results = {video: [_entry(row) for row in rows]
                for video, rows in predictions.items()}
     _parse(results, f"cannot write {path}")
@@ -78,10 +72,7 @@ def read_submission(path: str | os.PathLike
     """Reads a file of this or another tool; further keys are ignored.
 
     Returns the predictions of each video, and the details of "external_data"
-    (other data that made them) or "".
-
-    Raises:
-      InputError: not such a file, or names the entries that are wrong.
+    (other data that made them) or "". InputError names the wrong entries.
     """
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))

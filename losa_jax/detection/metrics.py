@@ -38,20 +38,33 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class MapReport:
-    """Average precision of predictions, as shares 0..1, not percent."""
+    """Average precision of predictions, as shares 0..1, not percent.
 
-    class_names: tuple[str, ...]  # k classes, in the order of all rows below
-    tiou_thresholds: tuple[float, ...]  # temporal IoU of a match, in (0, 1]
-    average_precision: np.ndarray  # [k, thresholds]; NaN without actions
-    map_per_threshold: np.ndarray  # [thresholds], mean over the classes
-    average_map: float  # mean over the thresholds
-    actions_per_class: np.ndarray  # int64 [k], that were scored
-    predictions_per_class: np.ndarray  # int64 [k], that were scored
-    num_videos: int  # of the ground truth, with and without actions
+    Attributes:
+      class_names: k classes, in the order of all rows below.
+      tiou_thresholds: temporal IoU of a match, in (0, 1].
+      average_precision: [k, thresholds]; NaN for a class without actions.
+      map_per_threshold: [thresholds], mean over the classes with actions.
+      average_map: mean over the thresholds.
+      actions_per_class, predictions_per_class: int64 [k], that were scored.
+      num_videos: of the ground truth, with and without actions.
+      num_actions, num_predictions: sums over the classes.
+      num_dropped_predictions: predictions of other labels or videos.
+      num_removed_actions: annotations that are duplicates or too short.
+    """
+
+    class_names: tuple[str, ...]
+    tiou_thresholds: tuple[float, ...]
+    average_precision: np.ndarray
+    map_per_threshold: np.ndarray
+    average_map: float
+    actions_per_class: np.ndarray
+    predictions_per_class: np.ndarray
+    num_videos: int
     num_actions: int
     num_predictions: int
-    num_dropped_predictions: int  # of other labels or videos
-    num_removed_actions: int  # duplicates or too short
+    num_dropped_predictions: int
+    num_removed_actions: int
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""

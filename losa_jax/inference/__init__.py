@@ -1,1 +1,1 @@
-"""A trained model on windows and on whole videos."""
+"""Trained models on windows and on videos."""

@@ -49,9 +49,10 @@ def write_exported(folder: Path, program: bytes,
     """Writes the folder, in place of an exported model there.
 
     Args:
+      folder: to write.
+      program: serialized.
       weights: by flat name.
-      manifest: `class_names`, `thresholds`, `settings`, `platforms` and any
-        further facts.
+      manifest: as `load_exported` returns it, without `files`.
 
     Raises:
       InputError: the folder holds other files, or cannot be written.
@@ -78,9 +79,8 @@ def load_exported(folder: str | Path
 
     Returns:
       the manifest: `class_names` in label order, `thresholds` {class name:
-      score}, `settings` (config sections `window`, `augment`, `data` and
-      `evaluate`), `files`; and the `predict_windows` of a `Localizer`, for
-      any batch size, each of which is compiled.
+      score}, `settings` (sections `window`, `augment`, `data`, `evaluate`),
+      `platforms`, `files`; and the `predict_windows` of a `Localizer`.
 
     Raises:
       InputError: the folder is no exported model, has another version, is

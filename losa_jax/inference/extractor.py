@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.inference.load import Run
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.ops.params import Tree, flatten, nest
 from losa_jax.training import specs
 from losa_jax.training.encoder import frozen_dtype, frozen_encoder
+from losa_jax.training.restore import Run
 from losa_jax.utils.xla_options import compiler_options
 
 
@@ -40,10 +40,7 @@ class Extractor(NamedTuple):
 def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
     """Returns an extractor of one vector per clip, by the backbone alone.
 
-    Args:
-      config: of the backbone.
-      mesh: of the devices to use.
-      normalization: of pixels, "imagenet" or "zero_one" (divided by 255).
+    `normalization` of pixels is "imagenet" or "zero_one" (divided by 255).
 
     Raises:
       InputError: a key that does not fit the backbone.
@@ -52,8 +49,7 @@ def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
     if not spec.clip_pooling:
         raise InputError(
             f"{config.backbone.checkpoint}: a {family_of(spec)} backbone "
-            "gives no vector for a whole clip: set "
-            "--features=last")
+            "gives no vector for a clip: set --features=last")
     dtype = specs.compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype))
     template = backbone_template(spec)

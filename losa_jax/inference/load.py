@@ -5,7 +5,7 @@ import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.metrics import DEFAULT_THRESHOLD
 from losa_jax.detection.segments import Segments
-from losa_jax.distributed import remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import (
     PROGRAM_FILE,
@@ -24,57 +23,6 @@ from losa_jax.inference.exported import (
 )
 from losa_jax.inference.localizer import Localizer
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
-
-if TYPE_CHECKING:  # exported folders run without the code of the model
-    from jax.sharding import Mesh
-
-    from losa_jax.training.build import Model
-    from losa_jax.training.step import TrainState
-
-
-class Run(NamedTuple):
-    """A trained run.
-
-    Attributes:
-      model, state: on the mesh.
-      class_names: in label order.
-      which: checkpoint that was restored, "best" or "last".
-    """
-
-    model: "Model"
-    state: "TrainState"
-    class_names: tuple[str, ...]
-    which: str
-
-
-def load_run(workdir: Path, config: Any, mesh: "Mesh", *,
-             which: str = "best") -> Run:
-    """Loads a checkpoint with a backbone that reads videos.
-
-    Raises:
-      InputError: there is no checkpoint, it does not fit the config, or it
-        reads features.
-    """
-    from losa_jax.training.build import build_model
-    from losa_jax.training.checkpoint import BEST, LAST, Checkpoints
-    from losa_jax.training.restore import restore_run
-
-    if which not in (BEST, LAST):
-        raise InputError(f"checkpoint {which!r}: choose {BEST} or {LAST}")
-    if config.features.folder:
-        raise InputError(
-            f"{workdir}: this run reads files of features, not videos: use "
-            "a run with a backbone")
-    if not remote_workdir.checkpoints_folder(workdir).is_dir():
-        raise InputError(f"--workdir={workdir} holds no run: name the "
-                         "folder of a run, or train first (--mode=train)")
-    checkpoints = Checkpoints(workdir)
-    class_names = tuple(checkpoints.facts()["class_names"])
-    checkpoints.close()
-    model = build_model(config, len(class_names), mesh, for_videos=True)
-    state, which = restore_run(config, workdir, which, model, mesh,
-                               class_names)
-    return Run(model, state, class_names, which)
 
 
 def load(folder: str | Path, *, which: str = "best", backbone: str = "",
@@ -96,9 +44,8 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
       num_threads: threads that decode; 0 keeps config.data.num_threads.
 
     Returns:
-      a `Localizer`. Called with the path of a video it returns a list of
-      `losa_jax.Detection`; its `class_names` and `thresholds` describe the
-      classes.
+      a `Localizer`, which maps the path of a video to a list of
+      `losa_jax.Detection`.
 
     Raises:
       InputError: the folder holds no finished run or one that reads features,
@@ -138,8 +85,10 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
 def _open_run(workdir: Path, config: ConfigDict, which: str) -> tuple[
         tuple[str, ...], list[Any], Callable[[Inputs], Segments]]:
     """Returns classes, checksums of the weights, and `predict_windows`."""
+    # Exported folders are used without the code of the model.
     from losa_jax.distributed import sharding
     from losa_jax.training import build
+    from losa_jax.training.restore import load_run
     from losa_jax.weights.backbone_folder import FACTS_FILE
 
     if not config.features.folder and not (

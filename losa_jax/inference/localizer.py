@@ -126,7 +126,7 @@ class Localizer:
     def many(self, videos: Sequence[Video], *, top_k: int | None = None,
              on_windows: Callable[[int], object] = lambda count: None
              ) -> Generator[VideoResult]:
-        """Predicts videos whose windows share batches.
+        """Yields the results of videos whose windows share batches.
 
         Args:
           videos: of `probe`.

@@ -25,6 +25,8 @@ def evaluate(predictions: str | os.PathLike | Predictions,
              subset: str | None = None) -> MapReport:
     """Returns the mean average precision of predictions of any program.
 
+    The report's classes are those with an action in the subset.
+
     Args:
       predictions: a file in the ActivityNet submission format, or {video id:
         list of `losa_jax.Detection`} in seconds from the first frame. If no
@@ -36,12 +38,6 @@ def evaluate(predictions: str | os.PathLike | Predictions,
       subset: whose videos are scored, with and without predictions, as the
         annotations name it ("testing"); None: the subset of the predicted
         videos.
-
-    Returns:
-      `average_map`, `map_per_threshold` [thresholds] and `average_precision`
-      [classes, thresholds] as shares 0..1, `class_names` (those with an action
-      in the subset, in label order), and the numbers of scored and omitted
-      videos, actions and predictions.
 
     Raises:
       InputError: a file that cannot be read, a detection with a number that

@@ -24,7 +24,7 @@ from losa_jax.weights.torch_pickle import Tensor
 
 
 def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
-    """Prints what a checkpoint of a backbone or head is; see `convert`."""
+    """Prints the content of a backbone's or head's file; see `convert`."""
     head = head_folder.open_head_tensors(path, ema=ema)
     if head is not None:
         tensors, entry = head

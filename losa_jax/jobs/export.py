@@ -16,12 +16,12 @@ import losa_jax
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import CONTENT, PLATFORMS, write_exported
-from losa_jax.inference.load import Run, load_run, read_thresholds
+from losa_jax.inference.load import read_thresholds
 from losa_jax.jobs.setup import start_log
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops.attention import portable
 from losa_jax.models.ops.params import flatten, nest
-from losa_jax.training.restore import plain
+from losa_jax.training.restore import Run, load_run, plain
 from losa_jax.training.specs import decode_settings
 from losa_jax.training.step import make_predict_step
 from losa_jax.utils.atomic_write import refuse_others

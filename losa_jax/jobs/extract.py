@@ -39,9 +39,9 @@ from losa_jax.inference.extractor import (
     clip_extractor,
     token_extractor,
 )
-from losa_jax.inference.load import load_run
 from losa_jax.jobs.encode_videos import encode_videos, local_mesh
 from losa_jax.jobs.setup import require_backbone, start_log
+from losa_jax.training.restore import load_run
 from losa_jax.utils.atomic_write import atomic_file
 from losa_jax.utils.run_files import PROBED_FILE
 

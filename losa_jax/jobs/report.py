@@ -64,13 +64,9 @@ def write_split_report(folder: Path, *, title: str, scores: metrics.MapReport,
             predictions=[row[:4] for row in best[:_MAX_DETECTIONS]],
             ground_truth=truth[name], thresholds=least,
             max_thumbnails=_MAX_THUMBNAILS)
-        ranked[index] = ranked[index]._replace(page=dataclasses.replace(
-            read_video_page(page),
-            note="" if share is None else f"average mAP {100 * share:.1f} %"))
-    if ranked and ranked[0].average_map is not None:
-        print(f"page of the worst video (average mAP "
-              f"{100 * ranked[0].average_map:.1f} %): "
-              f"{page_path(report / 'videos', ranked[0].title)}")
+        note = "" if share is None else f"average mAP {100 * share:.1f} %"
+        ranked[index] = ranked[index]._replace(
+            page=read_video_page(page)._replace(note=note))
     diagnosis = diagnose(
         truth, predictions, class_names=class_names,
         tiou_thresholds=scores.tiou_thresholds,
@@ -81,6 +77,10 @@ def write_split_report(folder: Path, *, title: str, scores: metrics.MapReport,
         report / INDEX_FILE, title=title, scores=scores.as_json(),
         videos=ranked, diagnosis=dataclasses.asdict(diagnosis),
         diagnosis_folder=report / "diagnosis", facts=facts)
+    if ranked and ranked[0].average_map is not None:
+        print(f"page of the worst video (average mAP "
+              f"{100 * ranked[0].average_map:.1f} %): "
+              f"{page_path(report / 'videos', ranked[0].title)}")
     return report / INDEX_FILE
 
 

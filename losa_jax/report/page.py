@@ -1,6 +1,5 @@
 """The page of one video, and the page that lists those of a folder."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -8,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from losa_jax.errors import InputError
@@ -27,8 +26,7 @@ _DATA = re.compile(
     r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
-@dataclasses.dataclass(frozen=True)
-class VideoPage:
+class VideoPage(NamedTuple):
     """What a list of pages shows of one page."""
 
     path: Path
@@ -51,9 +49,9 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
                      max_thumbnails: int = MAX_THUMBNAILS) -> None:
     """Writes the page of one video and creates its folder.
 
-    The page refers to the video by its relative path, and has no player
-    without one. An unknown ground truth is None, not empty. `thresholds` are
-    the scores from which detections of a class are shown first. The best
+    The page refers to the video by its relative path; without a video it has
+    no player. A ground truth that is not known is None, not empty. Detections
+    from the `thresholds` of their classes on are shown first, and the best
     scores get thumbnails first.
     """
     detections = sorted(predictions,

@@ -1,7 +1,4 @@
-"""Small images of moments of a video, for pages.
-
-They may be some frames off where time stamps are broken.
-"""
+"""Small images of a video; some frames off where time stamps are broken."""
 
 import base64
 import logging

@@ -72,9 +72,9 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
       config: of the run.
       num_classes: of the head.
       mesh: of the run.
-      for_videos: the model of a finished run, to use on videos: config.data.
-        cache and config.head.checkpoint, which training needs, are ignored.
-      abstract: `jax.ShapeDtypeStruct` leaves; no checkpoint is read.
+      for_videos: a finished run is used on videos: data.cache and
+        head.checkpoint of the config, which training reads, are ignored.
+      abstract: leaves are `jax.ShapeDtypeStruct`, no checkpoint is read.
 
     Raises:
       InputError: the backbone is missing or damaged, or a key does not fit.

@@ -251,7 +251,7 @@ def _handlers(who: ocp.options.MultiprocessingOptions
 def same_facts(saved: dict[str, Any], now: dict[str, Any],
                keys: tuple[str, ...], workdir: Path,
                remedy: str = "choose another --workdir") -> None:
-    """Raises InputError where a resumed run would be another run."""
+    """Raises InputError where these facts of a resumed run have changed."""
     old, new = (flatten_dict({key: facts.get(key) for key in keys}, sep=".")
                 for facts in (saved, now))
     changed = [f"  {name}: saved {json.dumps(old.get(name))}, "

@@ -56,7 +56,7 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     Args:
       flat: parameters of the backbone by name; none to read cached features.
       tap_layers: blocks that the adapter reads; () for none.
-      raw_taps: returns every patch of the blocks; None asks the adapter.
+      raw_taps: returns every patch of the blocks; None: as the adapter needs.
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = specs.compute_dtype(config.backbone.dtype)

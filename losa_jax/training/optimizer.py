@@ -13,15 +13,11 @@ FINAL_LEARNING_RATE = 1e-8
 
 def learning_rate_schedule(base: float, warmup_steps: int,
                            total_steps: int) -> optax.Schedule:
-    """Returns a linear warm-up from 0, followed by a cosine to 1e-8.
+    """Returns a linear warm-up from 0 to `base`, then a cosine to 1e-8.
 
     This is ActionFormer's schedule
-    (github.com/happyharrycn/actionformer_release) in closed form.
-
-    Args:
-      base: peak learning rate.
-      warmup_steps: the rate of step t is base t / (warmup_steps - 1) before.
-      total_steps: of the whole schedule; a run may stop earlier.
+    (github.com/happyharrycn/actionformer_release) in closed form; step t of
+    the warm-up has the rate base t / (warmup_steps - 1).
     """
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -52,9 +48,8 @@ def make_optimizer(schedule: optax.Schedule, params: Any, *,
       params: the trained tree.
       weight_decay: of kernels.
       gradient_clip: largest global norm; 0 does not clip.
-      rate_factors: {regular expression: factor on the learning rate}. The
-        first that matches a part of the parameter's path counts; without a
-        match the factor is 1.
+      rate_factors: {regular expression: factor on the learning rate}; the
+        first that matches a part of the path counts, without one 1.
       decay_factors: the same for the weight decay.
       second_moment_decay: Adam's b2.
     """

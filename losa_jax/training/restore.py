@@ -4,18 +4,19 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from losa_jax.distributed import sharding
+from losa_jax.distributed import remote_workdir, sharding
+from losa_jax.errors import InputError
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import optimizer
+from losa_jax.training import build, optimizer
 from losa_jax.training.build import Model
-from losa_jax.training.checkpoint import LAST, Checkpoints, same_facts
+from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.step import TrainState, create_state
 
 # Facts that must be equal for a checkpoint to fit the model ...
@@ -68,12 +69,44 @@ def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int
     return state, transformation
 
 
+class Run(NamedTuple):
+    """A trained run, on the mesh; `which` checkpoint it is, best or last."""
+
+    model: Model
+    state: TrainState
+    class_names: tuple[str, ...]
+    which: str
+
+
+def load_run(workdir: Path, config: Any, mesh: Mesh, *, which: str = BEST
+             ) -> Run:
+    """Loads a checkpoint with a backbone that reads videos.
+
+    Raises:
+      InputError: no checkpoint, or one of another config or of features.
+    """
+    if which not in (BEST, LAST):
+        raise InputError(f"checkpoint {which!r}: choose {BEST} or {LAST}")
+    if config.features.folder:
+        raise InputError(
+            f"{workdir}: this run reads files of features, not videos: use "
+            "a run with a backbone")
+    if not remote_workdir.checkpoints_folder(workdir).is_dir():
+        raise InputError(f"--workdir={workdir} holds no run: name the "
+                         "folder of a run, or train first (--mode=train)")
+    checkpoints = Checkpoints(workdir)
+    class_names = tuple(checkpoints.facts()["class_names"])
+    checkpoints.close()
+    model = build.build_model(config, len(class_names), mesh, for_videos=True)
+    state, which = restore_run(config, workdir, which, model, mesh,
+                               class_names)
+    return Run(model, state, class_names, which)
+
+
 def restore_run(config: Any, workdir: Path, which: str, model: Model,
                 mesh: Mesh, class_names: Sequence[str]
                 ) -> tuple[TrainState, str]:
     """Returns a run's checkpoint and which it is, `best` or `last`.
-
-    Without a best checkpoint it is the last.
 
     Raises:
       InputError: there is no checkpoint, or it is of another model.
@@ -81,7 +114,7 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
     fresh, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     checkpoints = Checkpoints(workdir)
     which = which if checkpoints.has_best() else LAST
-    # Before the arrays, whose errors would not name the setting.
+    # Before the arrays, whose errors would not name the key.
     same_facts(checkpoints.facts(), run_facts(config, class_names, model),
                MODEL_FACTS, workdir)
     state, _ = checkpoints.restore(which, fresh)
@@ -91,7 +124,7 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
 
 def run_facts(config: Any, class_names: Sequence[str], model: Model
               ) -> dict[str, Any]:
-    """Returns the facts by which a checkpoint tells its run."""
+    """Returns the facts that identify the run of a checkpoint."""
     sections = config.to_dict()
     return plain({
         "class_names": class_names,

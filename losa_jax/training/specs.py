@@ -37,12 +37,10 @@ def configured_backbone(config: Any) -> tuple[
     spec, flat, info = open_backbone(Path(config.backbone.checkpoint))
     check_backbone(config.backbone, spec)
     if not spec.has_fixed_frames:
-        clip_frames = config.window.clip_samples
-        try:
-            spec = dataclasses.replace(spec, clip_frames=clip_frames)
-        except InputError as error:
-            raise InputError(f"config.window.clip_samples={clip_frames} does "
-                             f"not fit the backbone: {error}") from error
+        with fields_as_keys(type(spec), "config.backbone",
+                            clip_frames="config.window.clip_samples"):
+            spec = dataclasses.replace(
+                spec, clip_frames=config.window.clip_samples)
     return spec, flat, info
 
 

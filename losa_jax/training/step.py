@@ -67,15 +67,9 @@ def make_train_step(encode: Encode, detector: Template,
 
     The batch is of `losa_jax.data.windows.batch`, without the keys for the
     host. Each step folds its number into `key`, so that a resumed run draws
-    the same random numbers as an uninterrupted one.
-
-    Args:
-      encode: backbone, with `frozen` and the trained tree.
-      detector: adapter, fusion and head.
-      optimizer: of the trained tree.
-      ema_decay: of the moving average of the trained tree.
-      ema_warmup: averages over fewer steps at first. Without it, a run of a
-        few hundred steps evaluates its initialization.
+    the same random numbers as an uninterrupted one. With `ema_warmup` the
+    moving average covers fewer steps at first; without it, a run of a few
+    hundred steps evaluates its initialization.
     """
     def train_step(state: TrainState, frozen: Tree,
                    batch: dict[str, jax.Array], key: jax.Array
@@ -112,9 +106,8 @@ def make_train_step(encode: Encode, detector: Template,
             ema=_moving_average(state.ema, trained, state.step, ema_decay,
                                 ema_warmup),
             normalizer=loss.normalizer)
-        metrics = {**loss.metrics, "loss": total,
-                   "gradient_norm": optax.tree.norm(gradients)}
-        return new_state, metrics
+        return new_state, {**loss.metrics, "loss": total,
+                           "gradient_norm": optax.tree.norm(gradients)}
 
     return train_step
 

@@ -140,7 +140,7 @@ def infer_settings(parameters: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _window_factor(windows: list[int], wide: list[int]) -> float:
-    """Returns a k for which round((window + 1) k), made odd, is `wide`."""
+    """Returns a k for which `wide` is round((window + 1) k), made odd."""
     candidates = [1.0, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0,
                   *(size / (window + 1) for window, size
                     in zip(windows, wide, strict=True))]

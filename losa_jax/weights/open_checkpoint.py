@@ -103,7 +103,7 @@ def _join(tensors: dict[str, Tensor], joined: dict[str, tuple[str, ...]]
     tensors = dict(tensors)
     blocks = sorted({int(block[0]) for name in tensors
                      if (block := _BLOCK.search(name))})
-    for whole, templates in joined.items():
+    for joined_name, templates in joined.items():
         for i in blocks:
             names = [template.format(i=i) for template in templates]
             shapes = {tensors[name].shape if name in tensors else ()
@@ -111,7 +111,7 @@ def _join(tensors: dict[str, Tensor], joined: dict[str, tuple[str, ...]]
             if len(shapes) == 1 and () not in shapes:
                 parts = [tensors.pop(name) for name in names]
                 rows, *rest = parts[0].shape
-                tensors[whole.format(i=i)] = Tensor(
+                tensors[joined_name.format(i=i)] = Tensor(
                     parts[0].path, (rows * len(parts), *rest),
                     np.result_type(*(part.dtype for part in parts)),
                     functools.partial(_read_joined, parts))

@@ -154,7 +154,7 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: hidden_act={facts['hidden_act']!r}; "
                              "only VideoMAE's gelu is supported")
         epsilon = facts["layer_norm_eps"]
-        # Whatever the config says, fc_norm has torch's default there.
+        # fc_norm always has torch's default there.
         has_fc_norm = facts.get("use_mean_pooling", True)
         return {"heads": facts["num_attention_heads"],
                 "clip_frames": facts["num_frames"],
@@ -171,7 +171,7 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
 
 
 def describe(spec: VideoMaeSpec) -> str:
-    """Returns a line for people."""
+    """Returns a line about a checkpoint."""
     name = size_name(spec)
     usual = {size["depth"] for size in SIZES.values()
              if size["width"] == spec.width} - {spec.depth}
@@ -246,7 +246,7 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
                         for name in ("weight", "bias"))
         fits = len(weight) == 2 and weight[1] == width
         num_classes = (weight if fits else (*bias, *weight, 1))[0]
-    # A classifier always follows a norm, which may have been lost.
+    # A classifier always follows a norm, which may be missing.
     final_norm = next((name for name in ("fc_norm", "norm")
                        if name in modules),
                       "fc_norm" if "head" in modules else "none")

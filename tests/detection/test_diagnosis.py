@@ -7,13 +7,14 @@ from losa_jax.detection.segments import Detection
 
 TRUTH = {"a": [(0.0, 10.0, "run"), (20.0, 30.0, "jump")],
          "b": [(0.0, 1.0, "run"), (5.0, 6.0, "run")]}
-PREDICTIONS = {"a": [Detection(0, 10, "run", 0.9),     # true
-               Detection(0.5, 10, "run", 0.8),   # double
-               Detection(20, 30, "run", 0.7),    # wrong label
-               Detection(0, 4, "run", 0.6),      # localization
-               Detection(20, 24, "run", 0.5),    # confusion
-               Detection(50, 60, "jump", 0.4)],  # background
-         "b": [Detection(0, 1, "run", 0.3)]}     # true
+PREDICTIONS = {
+    "a": [Detection(0, 10, "run", 0.9),     # true
+          Detection(0.5, 10, "run", 0.8),   # double
+          Detection(20, 30, "run", 0.7),    # wrong label
+          Detection(0, 4, "run", 0.6),      # localization
+          Detection(20, 24, "run", 0.5),    # confusion
+          Detection(50, 60, "jump", 0.4)],  # background
+    "b": [Detection(0, 1, "run", 0.3)]}     # true
 
 
 @pytest.fixture(scope="module")

@@ -44,8 +44,9 @@ def test_average_precision_by_hand():
 
 def test_precision_is_interpolated():
     truth = {"v": [(0, 1, "a"), (2, 3, "a"), (4, 5, "a"), (6, 7, "a")]}
-    predictions = {"v": detections((10, 11, "a", 0.9), (0, 1, "a", 0.8),
-                             (2, 3, "a", 0.7), (4, 5, "a", 0.6))}
+    predictions = {"v": detections(
+        (10, 11, "a", 0.9), (0, 1, "a", 0.8), (2, 3, "a", 0.7),
+        (4, 5, "a", 0.6))}
     report = evaluate_map(truth, predictions, class_names=["a"],
                           tiou_thresholds=[0.5])
     # Precision 1/2, 2/3, 3/4 rises: each recall step counts 3/4.
@@ -54,9 +55,10 @@ def test_precision_is_interpolated():
 
 def test_best_action_still_free_is_matched():
     truth = {"v": [(0, 10, "a"), (1, 11, "a")]}
-    predictions = {"v": detections((1, 11, "a", 0.9),    # takes its own
-                             (1.2, 11, "a", 0.8),  # nearest is taken
-                             (0, 10, "a", 0.7))}   # nothing left at 0.5
+    predictions = {"v": detections(
+        (1, 11, "a", 0.9),    # takes its own
+        (1.2, 11, "a", 0.8),  # nearest is taken
+        (0, 10, "a", 0.7))}   # nothing left at 0.5
     report = evaluate_map(truth, predictions, class_names=["a"],
                           tiou_thresholds=[0.5, 0.9])
     # At 0.9 the second has no action but its taken one: false; the third
@@ -110,8 +112,9 @@ def test_duplicates_and_empty_actions_are_removed():
 
 
 def test_dropped_predictions_are_counted():
-    predictions = {"v": detections((0, 1, "a", 0.5), (0, 1, "z", 0.9)),
-             "other": detections((5, 6, "a", 0.9), (5, 6, "z", 0.9))}
+    predictions = {
+        "v": detections((0, 1, "a", 0.5), (0, 1, "z", 0.9)),
+        "other": detections((5, 6, "a", 0.9), (5, 6, "z", 0.9))}
     truth = {"v": [(0, 1, "a")]}
     report = evaluate_map(truth, predictions, class_names=["a"],
                           tiou_thresholds=[0.5])

@@ -1,4 +1,4 @@
-"""What a caller asks of a `Localizer` is checked before any video is read."""
+"""Arguments of a `Localizer` are checked before any video is read."""
 
 import pytest
 
@@ -14,21 +14,21 @@ def model():
     return Localizer(None, ("a", "b"), {"a": 0.3}, "", 1, None)
 
 
-@pytest.mark.parametrize("limits, said", [
+@pytest.mark.parametrize("limits, message", [
     ({"top_k": 0}, "top_k=0: must be 1 or more"),
     ({"top_k": -1}, "top_k=-1"), ({"top_k": 1.5}, "top_k=1.5"),
     ({"threshold": -0.1}, "threshold=-0.1: must be a score from 0 to 1"),
     ({"threshold": 50}, "threshold=50"), ({"threshold": NAN}, "threshold=nan")])
-def test_limits_that_are_none_are_refused(model, limits, said):
-    with pytest.raises(InputError, match=said):
+def test_limits_out_of_range_are_refused(model, limits, message):
+    with pytest.raises(InputError, match=message):
         model("video.mp4", **limits)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         if "top_k" in limits:
             next(model.many([], **limits))
         model.shown([], **limits)
 
 
-def test_each_class_has_its_threshold_and_half_without_one(model):
+def test_a_class_without_a_threshold_has_one_half(model):
     rows = [Detection(0.0, 1.0, label, score) for label, score in (
         ("a", 0.3), ("b", 0.5), ("b", 0.4), ("a", 0.2))]
     assert model.shown(rows) == rows[:2]

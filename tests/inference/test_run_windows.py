@@ -1,4 +1,4 @@
-"""Every window's output comes once, in order, then the end of its video."""
+"""Each window has one output, in order, before the end of its video."""
 
 import types
 
@@ -24,15 +24,15 @@ def _batch(rows, ended=(), value=0):
     return WindowBatch(inputs, tuple(rows), tuple(ended))
 
 
-def test_padding_has_no_output_and_ends_come_behind_the_last_window():
-    broken = InputError("damaged")
+def test_padding_has_no_output_and_a_video_ends_after_its_last_window():
+    error = InputError("damaged")
     batches = [_batch([_row(0), _row(0, 8)]),
                _batch([_row(1), None], [VideoEnd(0)], value=10),
-               _batch([], [VideoEnd(1, broken), VideoEnd(2)])]
-    found = list(run_windows(lambda inputs: 2 * inputs["frames"], batches))
-    assert found == [
+               _batch([], [VideoEnd(1, error), VideoEnd(2)])]
+    outputs = list(run_windows(lambda inputs: 2 * inputs["frames"], batches))
+    assert outputs == [
         (_row(0), 0), (_row(0, 8), 2), (_row(1), 20), VideoEnd(0),
-        VideoEnd(1, broken), VideoEnd(2)]
+        VideoEnd(1, error), VideoEnd(2)]
 
 
 @pytest.mark.parametrize("is_ahead, order", [
@@ -54,9 +54,9 @@ def test_the_next_batch_starts_before_a_result_is_awaited(is_ahead, order):
 def test_a_process_takes_its_own_rows_of_a_global_output():
     batches = [_batch([_row(4), _row(5)], [VideoEnd(4)]),
                _batch([], [VideoEnd(5)])]
-    found = list(run_windows(lambda inputs: np.arange(10, 18), batches,
+    outputs = list(run_windows(lambda inputs: np.arange(10, 18), batches,
                              output_rows=[2, 5]))
-    assert found == [(_row(4), 12), (_row(5), 15), VideoEnd(4), VideoEnd(5)]
+    assert outputs == [(_row(4), 12), (_row(5), 15), VideoEnd(4), VideoEnd(5)]
 
 
 def test_segments_of_a_video_are_collected_in_its_seconds():
@@ -70,11 +70,11 @@ def test_segments_of_a_video_are_collected_in_its_seconds():
     videos.add(_row(0), window)
     videos.add(_row(0, 50), window)
     videos.add(_row(1), window)
-    found = videos.take(0)
-    # Token 0 stands at sample 1, which begins at second 2 / 25.
+    segments = videos.take(0)
+    # The middle of token 0 is sample 1, which begins at second 2 / 25.
     first = np.array([[0.08, 0.24], [0.56, 0.88]])
-    np.testing.assert_allclose(found.segments,
+    np.testing.assert_allclose(segments.segments,
                                np.concatenate([first, first + 4.0]))
-    np.testing.assert_array_equal(found.labels, [1, 0, 1, 0])
+    np.testing.assert_array_equal(segments.labels, [1, 0, 1, 0])
     assert len(videos.take(0).segments) == 0
     assert len(videos.take(1).segments) == 2

@@ -1,4 +1,4 @@
-"""Each process reads its rows, all in the same order, and pads the rest."""
+"""Each process reads its own rows of every batch and pads missing windows."""
 
 import time
 import types
@@ -39,8 +39,8 @@ def _video(name, num_samples):
 class _Reader:
     """Windows of one number; some videos fail, and time is uneven."""
 
-    def __init__(self, config, broken=(), num_threads=4):
-        self._config, self._broken = config, broken
+    def __init__(self, config, failing=(), num_threads=4):
+        self._config, self._failing = config, failing
         self.stream_threads, self.read = num_threads, []
         self._rng = np.random.default_rng()
 
@@ -51,7 +51,7 @@ class _Reader:
         for window in windows_of(video, self._config):
             self.read.append((video.video_id, window.first_sample))
             time.sleep(self._rng.uniform(0, 0.004))
-            if video.video_id in self._broken:
+            if video.video_id in self._failing:
                 raise VideoDecodeError(f"{video.video_id}: cannot decode")
             yield window, {"last": np.full(
                 (window.num_samples, 1), window.first_sample, np.float32)}
@@ -84,20 +84,20 @@ def test_every_window_comes_once_and_every_video_ends(config):
     assert ends == dict.fromkeys(range(5))
 
 
-@pytest.mark.parametrize("broken", [["v0"], ["v1"], ["v0", "v1", "v2"]])
-def test_a_broken_video_is_padded_without_reading_it_again(config, broken):
+@pytest.mark.parametrize("failing", [["v0"], ["v1"], ["v0", "v1", "v2"]])
+def test_a_skipped_video_is_padded_without_reading_it_again(config, failing):
     videos = [_video(f"v{number}", 32) for number in range(3)]
-    reader = _Reader(config, broken)
+    reader = _Reader(config, failing)
     windows = SpreadWindows(videos, reader, config, _mesh(), 1)
     batches = list(windows)
     assert sum(bool(batch.inputs) for batch in batches) == windows.num_batches
     ends = {end.video_number: end.error for batch in batches
             for end in batch.ended}
     assert {f"v{number}" for number, error in ends.items() if error} == set(
-        broken)
-    # A broken video is given up at its first window.
+        failing)
+    # A failing video ends at its first window.
     assert len(reader.read) == len(set(reader.read))
-    assert len(reader.read) == 6 - len(broken)
+    assert len(reader.read) == 6 - len(failing)
 
 
 def test_processes_that_hold_the_same_rows_read_one_order(config, monkeypatch):

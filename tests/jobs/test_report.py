@@ -1,7 +1,10 @@
 """The pages of a split, from predictions that are known."""
 
+import contextlib
+import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -32,12 +35,13 @@ def report(tmp_path_factory):
     truth = {"good": [(1.0, 2.0, "jump"), (4.0, 6.0, "run")],
              "odd/../<b>": [(1.0, 2.0, "jump"), (5.0, 6.0, "jump")],
              "empty": []}
-    predictions = {"good": [Detection(1.0, 2.0, "jump", 0.9),
-                      Detection(4.0, 6.0, "run", 0.8),
-                      Detection(7.0, 8.0, "run", 0.1)],
-             "odd/../<b>": [Detection(1.0, 2.0, "jump", 0.7),
-                            Detection(8.0, 9.0, "jump", 0.95)],
-             "empty": [Detection(0.0, 1.0, "run", 0.6)]}
+    predictions = {
+        "good": [Detection(1.0, 2.0, "jump", 0.9),
+                 Detection(4.0, 6.0, "run", 0.8),
+                 Detection(7.0, 8.0, "run", 0.1)],
+        "odd/../<b>": [Detection(1.0, 2.0, "jump", 0.7),
+                       Detection(8.0, 9.0, "jump", 0.95)],
+        "empty": [Detection(0.0, 1.0, "run", 0.6)]}
     videos = [Video(
         name, VideoInfo(folder / f"{number}.npy", 25.0, 250, 10.0, 0, 0),
         timeline.SampleGrid(25.0, 250, 1.0),
@@ -49,15 +53,17 @@ def report(tmp_path_factory):
                    checkpoint="best", step=1)
     (folder / "thresholds.json").write_text(json.dumps(
         {"jump": {"score": 0.5}, "run": {"score": 0.5}}))
-    index = write_split_report(
-        folder, title="a run", scores=result, videos=videos,
-        videos_folder="", truth=truth, predictions=predictions, workdir=folder,
-        facts=["subset <testing>"])
-    return index, result
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        index = write_split_report(
+            folder, title="a run", scores=result, videos=videos,
+            videos_folder="", truth=truth, predictions=predictions,
+            workdir=folder, facts=["subset <testing>"])
+    return index, result, printed.getvalue()
 
 
 def test_every_video_is_linked_worst_first(report):
-    index, _ = report
+    index, _, _ = report
     text = index.read_text()
     rows = re.findall(r'<tr data-name="([^"]*)"><th scope="row">'
                       r'<a href="([^"]*)">.*?</a></th>(.*?)</tr>', text)
@@ -76,8 +82,15 @@ def test_every_video_is_linked_worst_first(report):
         "good", "odd/../<b>", "empty"}
 
 
+def test_the_page_of_the_worst_video_is_named(report):
+    _, _, printed = report
+    page, = re.findall(r"page of the worst video \(average mAP 25.0 %\): (.+)",
+                       printed)
+    assert read_video_page(Path(page)).title == "odd/../<b>"
+
+
 def test_the_dashboard_shows_the_scores(report):
-    index, result = report
+    index, result, _ = report
     text = index.read_text()
     assert f"{100 * result.average_map:.2f} %" in text
     assert "subset &lt;testing&gt;" in text and "<testing>" not in text

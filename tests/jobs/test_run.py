@@ -154,8 +154,8 @@ def test_a_loss_that_is_not_finite_names_step_and_videos(
         config, tmp_path, monkeypatch):
     real = build.make_train_step
 
-    def poisoned(*arguments):
-        step = real(*arguments)
+    def poisoned(*arguments, **settings):
+        step = real(*arguments, **settings)
 
         def poison(state, *rest):
             state, metrics = step(state, *rest)

@@ -39,7 +39,7 @@ def test_feature_statistics_cover_every_training_video(lengths, tmp_path):
     measured = measure_statistics(
         config, types.SimpleNamespace(train=videos, class_names=()),
         types.SimpleNamespace(encode=encoder.encode, frozen=encoder.frozen,
-                              trained=encoder.trained, tubelet=1),
+                              trained={}, tubelet=1),
         sharding.make_mesh((1, 1, 1), jax.devices()[:1]),
         FeatureReader(store, config), BrokenVideos())
     rows = np.concatenate(features)

@@ -1,4 +1,4 @@
-"""A whole tiny model and a batch, for tests of the step.
+"""A complete tiny model and a batch, for tests of the step.
 
 Cached: compiling the step is most of these tests' time.
 """

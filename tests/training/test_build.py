@@ -1,4 +1,4 @@
-"""From a config to the model: what does not fit is refused."""
+"""Values of a config that do not fit the model are refused."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_a_backbone_of_another_name_is_refused():
         check_backbone(config.backbone, VideoMaeSpec(**SIZES["vit_s"]))
 
 
-def test_single_sizes_are_checked_too():
+def test_a_backbone_of_another_size_is_refused():
     config = custom.get_config()
     spec = VideoMaeSpec(**{**SIZES["vit_s"], "patch": 14})
     check_backbone(config.backbone, spec)
@@ -37,7 +37,7 @@ def test_single_sizes_are_checked_too():
         check_backbone(config.backbone, spec)
 
 
-def test_an_unknown_name_is_refused():
+def test_an_unknown_backbone_name_is_refused():
     config = custom.get_config()
     config.backbone.name = "vit_giant"
     with pytest.raises(InputError, match="'vit_giant': choose one of vit_s"):
@@ -70,7 +70,7 @@ def test_taps_are_spread_over_the_last_half(depth, num_taps, layers):
 
 
 @pytest.mark.parametrize("layers", [(3, 12), (-1, 3), (5, 3), (3, 3)])
-def test_taps_that_are_no_blocks_are_refused(layers):
+def test_tap_layers_outside_the_backbone_are_refused(layers):
     adapter = custom.get_config().adapter
     adapter.tap_layers = layers
     with pytest.raises(InputError, match=r"must ascend.*0 \.\. 11"):
@@ -106,7 +106,7 @@ def test_a_grid_of_taps_has_rows_and_columns():
     ("evaluate.nms_min_score", -1.0, nms_settings),
     ("evaluate.max_detections", 0, nms_settings),
     ("evaluate.voting_threshold", 2.0, nms_settings)])
-def test_a_value_that_a_spec_refuses_is_named_by_its_key(key, value, made):
+def test_a_refused_value_is_reported_by_its_config_key(key, value, made):
     config = custom.get_config()
     if made is inside_backbone_spec:
         config.adapter.kind = "tia"
@@ -124,7 +124,7 @@ def test_a_value_that_a_spec_refuses_is_named_by_its_key(key, value, made):
             made(config.evaluate)
 
 
-def test_a_head_says_which_windows_fit():
+def test_windows_that_do_not_fit_the_head_are_refused():
     config = custom.get_config()
     config.window.tokens, config.head.num_levels = 48, 6
     spec = make_head_spec(config, in_width=8, num_classes=2)
@@ -135,12 +135,13 @@ def test_a_head_says_which_windows_fit():
     check_tokens(config, spec)
 
 
-@pytest.mark.parametrize("key, value, said", [
+@pytest.mark.parametrize("key, value, message", [
     ("augment.size", 8, r"config.augment.size=\(8, 8\) is below the patch"),
     ("window.clip_samples", 15, "config.window.clip_samples=15 cannot be cut")])
-def test_a_backbone_in_no_checkpoint_names_the_keys(key, value, said):
+def test_errors_of_a_described_backbone_name_the_config_keys(
+        key, value, message):
     config = thumos.get_config("b")
     config.update_from_flattened_dict({key: value})
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         build_model(config, 2, build_mesh(custom.get_config()),
                     abstract=True)

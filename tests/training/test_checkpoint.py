@@ -127,24 +127,24 @@ def test_checkpoints_of_an_older_version_are_refused(tmp_path, name):
 def renames(monkeypatch):
     """Checkpoints that got their names, in order; whose folder's name is in
     `held` waits for `go`, and fails where `error` is set."""
-    found = types.SimpleNamespace(done=[], held="", go=threading.Event(),
+    renames = types.SimpleNamespace(done=[], held="", go=threading.Event(),
                                   error=None)
     real = os.rename
 
     def rename(source, target, **rest):
-        if found.held and found.held in str(target):
-            assert found.go.wait(60)
-            if found.error is not None:
-                raise found.error
-        found.done.append("/".join(str(target).split("/")[-2:]))
+        if renames.held and renames.held in str(target):
+            assert renames.go.wait(60)
+            if renames.error is not None:
+                raise renames.error
+        renames.done.append("/".join(str(target).split("/")[-2:]))
         return real(source, target, **rest)
 
     monkeypatch.setattr(os, "rename", rename)
-    yield found
-    found.go.set()
+    yield renames
+    renames.go.set()
 
 
-def test_a_half_written_checkpoint_is_never_picked(
+def test_an_incomplete_checkpoint_is_never_restored(
         checkpoints, tiny_model, tmp_path, renames):
     """Nor does the training wait for it, or spoil what is being written."""
     state = _at(tiny_model().state, 4)

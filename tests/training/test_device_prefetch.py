@@ -29,11 +29,11 @@ class _Batches:
         self.position = state["next_index"]
 
 
-def test_the_next_batch_is_on_its_way_and_not_yet_counted():
+def test_a_prefetched_batch_is_not_counted_before_it_is_used():
     batches, put, clock = _Batches(), [], DataClock()
-    broken = BrokenVideos()
+    skipped = BrokenVideos()
     prefetch = DevicePrefetch(
-        batches, lambda batch: put.append(batch) or batch, clock, broken)
+        batches, lambda batch: put.append(batch) or batch, clock, skipped)
     host, batch = prefetch.next()
     assert set(batch) == {"frames"} and host["video_number"] == [7]
     prefetch.fetch()
@@ -43,14 +43,14 @@ def test_the_next_batch_is_on_its_way_and_not_yet_counted():
     assert prefetch.next()[1]["frames"] == [1] and len(put) == 2
     metrics = clock.metrics(2)
     assert metrics["redrawn_windows"] == 1
-    assert broken.reasons == {"gone": "cannot be opened"}
+    assert skipped.reasons == {"gone": "cannot be opened"}
     prefetch.fetch()
     prefetch.set_state({"next_index": 9})
     assert prefetch.next()[1]["frames"] == [9]
     assert prefetch.get_state() == {"next_index": 10}
 
 
-def test_shares_rates_and_advice(monkeypatch):
+def test_clock_reports_rates_and_advises_once(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("losa_jax.training.device_prefetch.time.perf_counter",
                         lambda: now[0])
@@ -68,9 +68,9 @@ def test_shares_rates_and_advice(monkeypatch):
     interval(10.0, 2.0)
     assert clock.advice(config) == ""
     interval(10.0, 6.0)
-    said = clock.advice(config)
-    assert "40 % of the time" in said and "num_threads" in said
-    assert "--mode=cache" in said
+    advice = clock.advice(config)
+    assert "40 % of the time" in advice and "num_threads" in advice
+    assert "--mode=cache" in advice
     assert clock.advice(config) == ""  # once a run
     config.adapter.kind = "tia"  # whose features change
     again = DataClock()

@@ -1,4 +1,4 @@
-"""Metrics survive a kill: the trace is that of an unbroken run."""
+"""Metrics after a kill are those of an uninterrupted run."""
 
 import json
 
@@ -58,7 +58,7 @@ def tree():
     return {"losa": parameters(LosaAdapter(spec, rngs=nnx.Rngs(0)))}
 
 
-def test_a_gate_is_open_or_closed(tree):
+def test_gate_diagnostics_equal_hand_computed_values(tree):
     fresh = gate_diagnostics(tree, (3, 7), "none")
     assert set(fresh) == {f"{what}/{span}/block_{block}"
                           for what in ("gate", "added")
@@ -86,5 +86,5 @@ def test_a_run_without_losa_has_no_gates():
     assert gate_diagnostics({"head": {"kernel": np.ones(2)}}, (), "none") == {}
 
 
-def test_memory_is_that_of_this_process():
+def test_memory_diagnostics_report_this_process():
     assert 0.05 < memory_diagnostics()["host_memory_gib"] < 100

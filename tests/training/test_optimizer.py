@@ -11,7 +11,7 @@ import pytest
 from losa_jax.training import optimizer
 
 
-def test_schedule_by_hand():
+def test_schedule_equals_hand_computed_values():
     schedule = optimizer.learning_rate_schedule(1e-3, 5, 25)
     assert float(schedule(0)) == 0.0
     assert float(schedule(2)) == pytest.approx(5e-4)

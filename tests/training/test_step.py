@@ -1,4 +1,4 @@
-"""The update: it learns, it leaves the backbone alone, it is repeatable."""
+"""The train step lowers the loss, keeps the backbone, and is repeatable."""
 
 import jax
 import numpy as np
@@ -40,8 +40,8 @@ def test_a_step_depends_on_its_number_not_on_history(
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
-def test_steps_draw_anew(tiny_model, tiny_batch, run_key):
-    """Of drop path: all else is as it was."""
+def test_each_step_draws_other_random_numbers(tiny_model, tiny_batch, run_key):
+    """They decide about drop path; all else is equal."""
     model = tiny_model()
     losses = {float(model.step(
         model.state.replace(step=np.int32(number)), model.frozen, tiny_batch,
@@ -49,7 +49,7 @@ def test_steps_draw_anew(tiny_model, tiny_batch, run_key):
     assert len(losses) > 1
 
 
-def test_the_average_takes_in_the_step_just_made(
+def test_moving_average_includes_the_current_step(
         tiny_model, tiny_batch, run_key):
     model = tiny_model()
     after, _ = model.step(model.state, model.frozen, tiny_batch, run_key)
@@ -75,7 +75,7 @@ def test_normalizer_follows_the_positive_points(
         0.9 * 10 + 0.1 * positives)
 
 
-def test_moving_average_by_hand():
+def test_moving_average_equals_hand_computed_values():
     old, new = {"a": np.float32(1.0)}, {"a": np.float32(3.0)}
     assert np.isclose(_moving_average(old, new, 0, 0.9, False)["a"], 1.2)
     # (1 + 0) / (10 + 0) = 0.1 at first, 0.9 in the end.
@@ -114,8 +114,9 @@ def test_moments_are_those_of_the_valid_tokens(tiny_model, tiny_batch):
     np.testing.assert_allclose(squares, (rows ** 2).sum(0), rtol=1e-4)
 
 
-def test_a_step_gives_back_the_types_it_got(tiny_model, tiny_batch, run_key):
-    """Else the second step is compiled anew: weak types count too."""
+def test_a_step_returns_the_types_of_its_arguments(
+        tiny_model, tiny_batch, run_key):
+    """Otherwise the second step is compiled again; weak types count too."""
     model = tiny_model()
     got, _ = jax.eval_shape(model.step, model.state, model.frozen,
                             tiny_batch, run_key)

@@ -1,4 +1,4 @@
-"""Weights survive every trip, and nothing wrong goes through in silence."""
+"""Conversion is exact in both directions, and reports all that does not fit."""
 
 import json
 import pickle
@@ -59,7 +59,7 @@ def test_round_trip_is_bit_exact(tmp_path, spec):
         assert got[name].tobytes() == array.tobytes(), name
 
 
-def test_layouts_by_hand(tmp_path):
+def test_layouts_equal_hand_written_ones(tmp_path):
     """torch keeps linear weights (out, in) and convolutions (out, in, t, h,
     w); ours are (in, out) and (t, h, w, in, out)."""
     state = source_tensors(SPEC, _params())
@@ -83,7 +83,7 @@ def test_dtype_is_cast_once(tmp_path, dtype):
         np.testing.assert_array_equal(got[name], array.astype(expected))
 
 
-def test_all_faults_come_in_one_report_and_nothing_is_left(tmp_path):
+def test_all_errors_are_reported_at_once_and_nothing_is_written(tmp_path):
     def spoil(state):
         del state["blocks.1.attn.v_bias"]
         state["blocks.0.attn.extra"] = np.zeros(3, np.float32)
@@ -147,7 +147,7 @@ def _rewrite_facts(folder, change):
     path.write_text(json.dumps(facts))
 
 
-def test_folders_from_before_there_were_families_load(tmp_path):
+def test_folders_without_a_family_are_loaded(tmp_path):
     spec = _convert(_source(tmp_path), tmp_path / "out")
     facts = json.loads((tmp_path / "out/backbone.json").read_text())
     assert facts["family"] == "videomae" and facts["format_version"] == 1
@@ -161,7 +161,7 @@ def test_folders_from_before_there_were_families_load(tmp_path):
     ({"spec": {**vars(SPEC), "positions": "none"}},
      r"backbone.json cannot be read .*VideoMaeSpec.positions='none'"),
 ])
-def test_what_is_not_ours_is_refused(tmp_path, change, message):
+def test_folders_of_another_format_are_refused(tmp_path, change, message):
     _convert(_source(tmp_path), tmp_path / "out")
     _rewrite_facts(tmp_path / "out", lambda facts: facts.update(change))
     with pytest.raises(InputError, match=message):
@@ -203,7 +203,7 @@ def test_known_sizes_need_no_options():
             heads, 16, (224, 224))
 
 
-def test_a_file_of_something_else_is_named(tmp_path):
+def test_a_file_of_another_model_is_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"conv1.weight": np.zeros((3, 3), np.float32)}, path)
     with pytest.raises(InputError, match="no VideoMAE encoder.*conv1"):
@@ -228,7 +228,7 @@ def test_torch_files_are_read_without_torch(tmp_path, wrapper):
 
 
 @pytest.mark.torch
-def test_training_checkpoints_with_strange_objects_are_read(tmp_path):
+def test_training_checkpoints_with_unknown_objects_are_read(tmp_path):
     torch = pytest.importorskip("torch")
     import argparse
 
@@ -304,7 +304,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     (b"\x80\x02}q\x00.", "a bare pickle.*refused"),
     (b"PK\x03\x04 and then nothing", "cut short or damaged"),
 ])
-def test_other_files_are_told_apart(tmp_path, content, message):
+def test_files_of_other_formats_are_refused(tmp_path, content, message):
     path = tmp_path / "file.pth"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -322,7 +322,7 @@ def test_a_truncated_checkpoint_is_refused(shared_dir, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["cut.pth"]
 
 
-def test_pretraining_decoder_is_dropped_aloud(tmp_path):
+def test_dropping_the_pretraining_decoder_is_reported(tmp_path):
     state = {f"encoder.{name}": array for name, array in
              source_tensors(SPEC, _params()).items()}
     state["decoder.blocks.0.norm1.weight"] = np.zeros(4, np.float32)

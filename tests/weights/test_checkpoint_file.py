@@ -1,4 +1,4 @@
-"""Checkpoints with odd wrappers, types and faults, through the converter."""
+"""Conversion of checkpoints with unusual wrappers, dtypes and errors."""
 
 import json
 
@@ -36,7 +36,7 @@ def _convert(tmp_path, state, **options):
 @pytest.mark.parametrize("missing", [
     "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight",
     "blocks.2.norm1.weight", "fc_norm.weight", "head.weight"])
-def test_four_faults_are_reported_whichever_tensor_is_missing(
+def test_all_errors_are_reported_whichever_tensor_is_missing(
         tmp_path, missing):
     state = _state()
     del state[missing]
@@ -63,7 +63,7 @@ def test_a_misshapen_patch_embedding_is_reported(tmp_path):
         _convert(tmp_path, state)
 
 
-def test_one_missing_gamma_is_missing(tmp_path):
+def test_one_missing_gamma_is_reported(tmp_path):
     spec = VideoMaeSpec(**{**vars(SPEC), "layer_scale": True})
     state = _state(spec)
     del state["blocks.0.gamma_1"]
@@ -72,7 +72,7 @@ def test_one_missing_gamma_is_missing(tmp_path):
         _convert(tmp_path, state)
 
 
-def test_each_parameter_keeps_its_own_type(tmp_path):
+def test_each_parameter_keeps_its_own_dtype(tmp_path):
     """Half-precision matrices with full-precision norms stay exact."""
     state = {name: array.astype(np.float16) if array.ndim > 1 else array
              for name, array in _state().items()}
@@ -90,7 +90,7 @@ def test_each_parameter_keeps_its_own_type(tmp_path):
     (np.float16, {}, "norm1/scale would not be exact.*is float16.*float32"),
     (np.int64, {"dtype": "float32"}, "wrong type: .*weight is int64"),
 ])
-def test_types_that_would_not_be_exact_are_reported(
+def test_dtypes_that_would_not_be_exact_are_reported(
         tmp_path, dtype, options, message):
     state = _state()
     state["blocks.1.norm1.weight"] = np.ones(12, dtype)
@@ -123,7 +123,7 @@ def hugging_face(shared_dir, tmp_path):
 
 
 @pytest.mark.shared
-def test_a_hugging_face_pretraining_folder_loses_its_decoder(
+def test_the_decoder_of_a_hugging_face_folder_is_dropped(
         hugging_face, tmp_path):
     folder, state = hugging_face
     state["decoder.norm.weight"] = np.zeros(4, np.float32)
@@ -134,7 +134,7 @@ def test_a_hugging_face_pretraining_folder_loses_its_decoder(
 
 
 @pytest.mark.shared
-def test_a_hugging_face_file_brings_its_config(hugging_face, tmp_path):
+def test_the_config_beside_a_hugging_face_file_is_read(hugging_face, tmp_path):
     """Heads and epsilons are the same, folder or file named."""
     folder, state = hugging_face
     path = folder / "model.safetensors"
@@ -148,7 +148,7 @@ def test_a_hugging_face_file_brings_its_config(hugging_face, tmp_path):
 
 
 @pytest.mark.shared
-def test_a_lost_last_layer_is_missing(hugging_face, tmp_path):
+def test_a_missing_last_layer_is_reported(hugging_face, tmp_path):
     folder, state = hugging_face
     save_file({name: array for name, array in state.items()
                if ".layer.1." not in name}, folder / "model.safetensors")
@@ -172,7 +172,8 @@ def test_a_hugging_face_bin_is_read(hugging_face, tmp_path):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("lost", [None, "model-00002-of-00002.safetensors"])
-def test_a_hugging_face_folder_in_parts(hugging_face, tmp_path, lost):
+def test_a_hugging_face_folder_of_several_files_is_read(
+        hugging_face, tmp_path, lost):
     folder, state = hugging_face
     names = sorted(state)
     parts = {f"model-0000{i}-of-00002.safetensors": names[i - 1::2]
@@ -196,7 +197,7 @@ def test_a_hugging_face_folder_in_parts(hugging_face, tmp_path, lost):
     assert first == second
 
 
-def test_an_index_that_leads_outside_is_refused(tmp_path):
+def test_an_index_of_files_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({
         "weight_map": {"a": "../secret.safetensors"}}))
     with pytest.raises(InputError, match="outside the folder"):
@@ -206,7 +207,7 @@ def test_an_index_that_leads_outside_is_refused(tmp_path):
         open_checkpoint(tmp_path)
 
 
-def test_opentad_names_are_videomaes(tmp_path):
+def test_opentad_names_are_renamed(tmp_path):
     """mmaction2's classifier checkpoints: backbone.* beside cls_head.*."""
     state = _state()
     _convert(tmp_path, state)
@@ -252,7 +253,7 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path, capsys, options,
     assert not output.exists()
 
 
-def test_nothing_of_the_users_is_overwritten(tmp_path, capsys):
+def test_files_of_the_user_are_not_overwritten(tmp_path, capsys):
     _convert(tmp_path, _state())
     notes = tmp_path / "out" / "notes.txt"
     notes.write_text("years of work")
@@ -267,7 +268,7 @@ def test_nothing_of_the_users_is_overwritten(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
-def test_loading_maps_the_file(tmp_path):
+def test_loaded_arrays_are_memory_mapped(tmp_path):
     """Nothing is read before it is used, and nothing can be changed."""
     _, got, _ = _convert(tmp_path, _state())
     for array in got.values():

@@ -73,7 +73,7 @@ def test_tokens_of_random_weights(tmp_path, options):
     assert largest <= 2e-5 * max(1, scale)
 
 
-def test_the_comparison_sees_a_model_that_computes_something_else(
+def test_the_comparison_detects_another_model(
         tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from benchmarks.common import videomae_torch

@@ -1,4 +1,4 @@
-"""Checkpoints that wear other names, or have lost something."""
+"""Checkpoints with other names or missing tensors."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_a_stray_tensor_does_not_hide_the_prefix(tmp_path, prefix):
                               "unexpected: stray (3,)"]
 
 
-def test_faults_carry_the_names_of_the_file(tmp_path):
+def test_errors_name_the_tensors_as_in_the_file(tmp_path):
     state = {f"module.{name}": array for name, array in _state().items()}
     state["module.blocks.1.norm1.bias"] = np.zeros(11, np.float32)
     del state["module.blocks.2.mlp.fc1.weight"]
@@ -53,7 +53,7 @@ def test_two_tensors_of_one_name_are_refused(tmp_path):
         _convert(tmp_path, state)
 
 
-def test_cosine_attention_tells_the_heads(tmp_path):
+def test_heads_are_inferred_from_cosine_attention(tmp_path):
     spec = VideoMaeSpec(**{**vars(SPEC), "cosine_attention": True, "heads": 3})
     path = tmp_path / "source.safetensors"
     save_file(_state(spec), path)
@@ -62,7 +62,7 @@ def test_cosine_attention_tells_the_heads(tmp_path):
     assert converted == spec
 
 
-def test_learned_positions_tell_the_frames(tmp_path):
+def test_frames_are_inferred_from_learned_positions(tmp_path):
     spec = VideoMaeSpec(**{**vars(SPEC), "positions": "learned",
                       "image_size": (8, 12)})
     path = tmp_path / "source.safetensors"
@@ -72,7 +72,7 @@ def test_learned_positions_tell_the_frames(tmp_path):
     assert converted == spec
 
 
-def test_an_odd_position_table_is_one_fault_among_others(tmp_path):
+def test_a_wrong_position_table_is_one_error_among_others(tmp_path):
     state = _state()
     state["pos_embed"] = np.zeros((1, 7, 12), np.float32)
     state["head.bias"][0] = np.nan
@@ -86,7 +86,7 @@ def test_an_odd_position_table_is_one_fault_among_others(tmp_path):
 
 @pytest.mark.parametrize("shape, blamed", [
     ((12, 5), "head.weight"), ((), "head.weight")])
-def test_a_misshapen_classifier_is_named(tmp_path, shape, blamed):
+def test_a_misshapen_classifier_is_reported(tmp_path, shape, blamed):
     state = _state()
     state["head.weight"] = np.zeros(shape, np.float32)
     with pytest.raises(InputError) as caught:
@@ -104,7 +104,7 @@ def test_a_stray_gamma_is_unexpected(tmp_path):
     assert _lines(caught) == ["unexpected: blocks.0.gamma_1 (12,)"]
 
 
-def test_a_classifier_without_its_norm_misses_it(tmp_path):
+def test_a_classifier_without_its_norm_is_reported(tmp_path):
     state = _state()
     del state["fc_norm.weight"], state["fc_norm.bias"]
     with pytest.raises(InputError) as caught:
@@ -146,7 +146,8 @@ def test_hugging_face_attention_of_unequal_parts(hugging_face, tmp_path):
 
 
 @pytest.mark.shared
-def test_a_lost_query_is_called_by_its_name(hugging_face, tmp_path):
+def test_a_missing_query_is_reported_by_its_name_in_the_file(
+        hugging_face, tmp_path):
     write, state, prefix = hugging_face
     del state[f"{prefix}query.weight"]
     with pytest.raises(InputError) as caught:
@@ -191,7 +192,7 @@ def test_hugging_face_sizes_and_activations(hugging_face, tmp_path):
                                          tmp_path / "out")
 
 
-def test_inspect_says_what_it_can(tmp_path, capsys):
+def test_inspect_prints_what_it_can_infer(tmp_path, capsys):
     path = tmp_path / "source.safetensors"
     save_file(_state(), path)
     assert convert.main([str(path), "--inspect"]) == 0
@@ -203,7 +204,7 @@ def test_inspect_says_what_it_can(tmp_path, capsys):
     assert "what it is: 3 blocks of width 12" in text
 
 
-def test_odd_commands(tmp_path, capsys):
+def test_commands_that_do_not_fit_are_refused(tmp_path, capsys):
     path = tmp_path / "source.safetensors"
     save_file(_state(), path)
     options = ["--heads=2", "--frames=4", "--image_size=8,8"]
@@ -232,7 +233,7 @@ def test_a_failure_leaves_no_folders(tmp_path):
 
 
 @pytest.mark.torch
-def test_pth_keeps_what_no_tensor_tells(tmp_path):
+def test_pth_files_keep_what_no_tensor_shows(tmp_path):
     torch = pytest.importorskip("torch")
     spec = VideoMaeSpec(**{**vars(SPEC), "norm_epsilon": 1e-12,
                       "final_norm_epsilon": 1e-5})
@@ -262,7 +263,7 @@ def test_nested_wrappers(tmp_path):
     assert spec == SPEC
 
 
-def test_damaged_metadata_of_ours_is_an_error(tmp_path):
+def test_damaged_metadata_is_refused(tmp_path):
     path = tmp_path / "source.safetensors"
     save_file(_state(), path, metadata={"losa_jax": "{}"})
     with pytest.raises(InputError, match="metadata losa_jax is damaged"):

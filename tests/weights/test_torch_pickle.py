@@ -1,4 +1,4 @@
-"""The reader of PyTorch's files against pickles made to harm."""
+"""Malicious pickles do not run code in the reader of PyTorch's files."""
 
 import datetime
 import pathlib
@@ -48,7 +48,7 @@ def test_calls_that_are_on_no_list_are_refused(tmp_path):
 
 
 @pytest.mark.torch
-def test_a_pickle_cannot_point_a_tensor_elsewhere(tmp_path):
+def test_a_pickle_cannot_point_a_tensor_to_another_file(tmp_path):
     torch = pytest.importorskip("torch")
     path, other = tmp_path / "attack.pth", tmp_path / "other.pth"
     torch.save({"w": torch.ones(3)}, path)
@@ -85,7 +85,7 @@ def test_negative_strides_are_refused(tmp_path):
 
 
 @pytest.mark.torch
-def test_harmless_calls_beside_the_weights_are_passed_over(tmp_path):
+def test_harmless_calls_beside_the_weights_are_ignored(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "train.pth"
     torch.save({"model": {"w": torch.ones(2)}, "empty": b"", "bytes": b"ab",

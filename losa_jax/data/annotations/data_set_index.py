@@ -1,7 +1,4 @@
-"""The index of a data set of `losa_jax.data.build`.
-
-TFDS stores it as metadata.json beside the records. Annotations and probed
-facts are read from it without opening a video.
+"""The index of a data set of `losa_jax.data.build`, metadata.json.
 
     {"format_version": 1, "embedded": true, "class_names": [...],
      "left_out": {video id: reason},
@@ -30,34 +27,27 @@ def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
     whether the records hold the files, or their paths."""
     videos: dict[str, list[dict]] = {}
     for split, chosen in splits.items():
-        for video in chosen:
-            if video.video_id in infos:
-                videos.setdefault(split, []).append(_entry(
-                    video, infos[video.video_id], class_names, embedded))
+        for video in (one for one in chosen if one.video_id in infos):
+            probed = dataclasses.asdict(infos[video.video_id])
+            path = Path(probed.pop("path"))
+            videos.setdefault(split, []).append({
+                "video_id": video.video_id,
+                "file": path.name if embedded else str(path.absolute()),
+                "bytes": path.stat().st_size,
+                "probed": probed,
+                "annotated": {
+                    "subset": video.subset,
+                    "duration": video.duration_seconds,
+                    "fps": video.fps,
+                    "annotations": [
+                        {"label": action.label,
+                         "label_id": class_names.index(action.label),
+                         "segment": list(action[:2])}
+                        for action in video.actions]}})
     return {"format_version": FORMAT_VERSION, "embedded": embedded,
             "class_names": list(class_names),
             "left_out": {one.video_id: one.reason for one in broken},
             "videos": videos}
-
-
-def _entry(video: AnnotatedVideo, info: VideoInfo,
-           class_names: Sequence[str], embedded: bool) -> dict[str, Any]:
-    probed = dataclasses.asdict(info)
-    path = Path(probed.pop("path"))
-    return {
-        "video_id": video.video_id,
-        "file": path.name if embedded else str(path.absolute()),
-        "bytes": path.stat().st_size,
-        "probed": probed,
-        "annotated": {
-            "subset": video.subset,
-            "duration": video.duration_seconds,
-            "fps": video.fps,
-            "annotations": [
-                {"label": action.label,
-                 "label_id": class_names.index(action.label),
-                 "segment": [action.start_seconds, action.end_seconds]}
-                for action in video.actions]}}
 
 
 def data_sets(folder: Path) -> list[Path]:

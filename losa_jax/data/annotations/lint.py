@@ -1,7 +1,7 @@
 """Faults in annotations, by category, and what is done about them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from losa_jax.data.annotations.outside import is_outside
@@ -32,12 +32,8 @@ class Fault(NamedTuple):
 
 def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 ) -> list[Fault]:
-    """Returns the faults in a video's annotations, one a category.
-
-    Args:
-      video: with the segments as the file has them.
-      duration_seconds: of the video's file; None: the annotated duration.
-    """
+    """Returns the faults in a video's annotations as read, one a category;
+    `duration_seconds` is of its file, None: the annotated duration."""
     end = duration_seconds or video.duration_seconds
     frame_seconds = 1 / (video.fps or 25.0)
     details: dict[str, list[str]] = defaultdict(list)
@@ -51,34 +47,27 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
             details[SHORT].append(_show(action))
         if end is not None and is_outside(action, end):
             details[OUTSIDE].append(f"{_show(action)} of {end:.2f} s")
-    for one, other in _overlapping(video.actions):
-        same = max(abs(one.start_seconds - other.start_seconds),
-                   abs(one.end_seconds - other.end_seconds)
-                   ) <= SAME_ACTION_SECONDS
-        if one.label != other.label:
-            if same:
+    running: list[Action] = []  # those that overlap the next one
+    for other in sorted(video.actions):
+        running = [one for one in running if one.end_seconds
+                   >= other.start_seconds - SAME_ACTION_SECONDS]
+        for one in running:
+            same = max(abs(one.start_seconds - other.start_seconds),
+                       abs(one.end_seconds - other.end_seconds)
+                       ) <= SAME_ACTION_SECONDS
+            if same and one.label != other.label:
                 pair = " and ".join(sorted((one.label, other.label)))
                 details[TWO_LABELS].append(pair)
-        elif same:
-            details[TWICE].append(_show(one))
-        elif iou_of_times(one.start_seconds, one.end_seconds,
-                          other.start_seconds, other.end_seconds
-                          ) >= NEARLY_IOU:
-            details[NEARLY_TWICE].append(f"{_show(one)} and {_show(other)}")
+            elif same:
+                details[TWICE].append(_show(one))
+            elif one.label == other.label and iou_of_times(
+                    one.start_seconds, one.end_seconds, other.start_seconds,
+                    other.end_seconds) >= NEARLY_IOU:
+                details[NEARLY_TWICE].append(
+                    f"{_show(one)} and {_show(other)}")
+        running.append(other)
     return [Fault(video.video_id, category, _joined(category, entries))
             for category, entries in details.items()]
-
-
-def _overlapping(actions: Iterable[Action]
-                 ) -> Iterator[tuple[Action, Action]]:
-    """Yields pairs that overlap, or start and end together."""
-    running: list[Action] = []
-    for action in sorted(actions):
-        running = [one for one in running if one.end_seconds
-                   >= action.start_seconds - SAME_ACTION_SECONDS]
-        for one in running:
-            yield one, action
-        running.append(action)
 
 
 def _show(action: Action) -> str:

@@ -35,11 +35,9 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
 def load_annotations(path: str | Path,
                      class_names: Sequence[str] | None = None
                      ) -> Annotations:
-    """Reads and checks annotations in one of the layouts of `formats`.
-
-    Takes the classes in label order; None: the file's own. InputError names
-    every wrong entry.
-    """
+    """Reads and checks annotations in one of the layouts of `formats`, with
+    the classes in label order (None: the file's own). InputError names every
+    wrong entry."""
     path = Path(path)
     problems: list[str] = []
     videos: dict[str, AnnotatedVideo] = {}

@@ -40,14 +40,10 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     Where no list of classes was given, those are left that have an action.
 
     Args:
-      durations: seconds of the videos' files, where they are known; they
-        replace the annotated ones.
-      on_outside: "error" refuses actions that are outside or empty; "clip"
-        cuts them to their video and drops those of which nothing is left,
-        with a warning; "keep" returns the annotations as they are.
-
-    Raises:
-      InputError: names every wrong entry.
+      durations: seconds of the videos' files, in place of the annotated ones.
+      on_outside: "error" raises an InputError that names all actions that are
+        outside or empty; "clip" cuts them to their video and drops those of
+        which nothing is left, with a warning; "keep" changes nothing.
     """
     refuse_unknown_rule(on_outside)
     if on_outside == "keep":

@@ -1,8 +1,4 @@
-"""THUMOS-14: its classes, and the sets of test videos that papers score.
-
-A score depends on the set of videos, so each set has a name, which is printed
-with the score.
-"""
+"""THUMOS-14: its classes, and the sets of test videos that papers score."""
 
 # In the order of `label_id` in ActionFormer's file
 # (github.com/happyharrycn/actionformer_release).

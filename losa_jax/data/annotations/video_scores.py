@@ -24,13 +24,9 @@ from losa_jax.errors import InputError
 def load_video_scores(path: str | Path, class_names: Sequence[str],
                       video_ids: Sequence[str]
                       ) -> dict[str, dict[str, float]]:
-    """Returns {video id: {class: score}} of all the videos.
-
-    Raises:
-      InputError: an unreadable file, classes that are not among
-        `class_names`, videos without scores, or scores that are no
-        probabilities (negative, or not finite).
-    """
+    """Returns {video id: {class: score}} of all the videos; InputError for an
+    unreadable file, classes that are not among `class_names`, videos without
+    scores, or scores that are no probabilities (negative, or not finite)."""
     path = Path(path)
     table = (_read_untrimmednet(path) if path.suffix == ".npy"
              else _read_json_scores(path))
@@ -79,8 +75,7 @@ def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:
     if scores.ndim != 2 or scores.shape[1] != 101:
         raise InputError(f"{path}: has the shape {scores.shape}, not [videos,"
                          " 101 UCF101 classes]")
-    return {
-        f"video_test_{row + 1:07d}": {
-            name: float(values[number - 1])
-            for name, number in thumos_facts.UCF101_NUMBERS.items()}
-        for row, values in enumerate(scores)}
+    return {f"video_test_{number:07d}": {
+                name: float(values[place - 1])
+                for name, place in thumos_facts.UCF101_NUMBERS.items()}
+            for number, values in enumerate(scores, 1)}

@@ -30,16 +30,10 @@ class FeatureFiles:
 
     def __init__(self, settings: Any, resized_to: int = 0,
                  cache_gib: float = 0.0):
-        """
-        Args:
-          settings: the config section `features`.
-          resized_to: every video becomes so many features; 0: as they are.
-          cache_gib: memory for features that stay in it.
-
-        Raises:
-          InputError: the folder or a setting is missing, or the folder's
-            record has other settings.
-        """
+        """Takes the config section `features`, the number of features that a
+        video is resized to (0: as they are), and memory for features.
+        InputError if the folder or a setting is missing, or the folder's
+        record has other settings."""
         self._folder = Path(settings.folder)
         if not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "

@@ -6,9 +6,8 @@
      "broken": {"video_2": "reason"}}
 
 Feature i of a video stands for the middle of its clip, frame
-i * stride_frames + clip_frames / 2 at `fps` frames per second, those of the
-file or those at which it was read. Each process writes a file of its own
-(features.1.json ...); a reader takes all.
+i * stride_frames + clip_frames / 2 at `fps` frames per second. Each process
+writes a file of its own (features.1.json ...); a reader takes all.
 """
 
 import json

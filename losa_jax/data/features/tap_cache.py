@@ -33,8 +33,7 @@ INDEX_FILE = "cache.json"
 FORMAT_VERSION = 4
 Item = TypeVar("Item")
 
-_DTYPES = {"F32": np.float32, "F16": np.float16,
-           "BF16": ml_dtypes.bfloat16}
+_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 def shard_path(folder: Path, shard: int, suffix: str) -> Path:
@@ -104,11 +103,7 @@ class TapCache:
     def __init__(self, folder: str | Path, facts: Mapping[str, Any],
                  clip_samples: int):
         """Opens a folder that --mode=cache wrote with these facts, and maybe
-        more.
-
-        Raises:
-          InputError: missing, unfinished, or made with other facts.
-        """
+        more; InputError if it is missing, unfinished, or differs."""
         self._folder, self._clip_samples = Path(folder), clip_samples
         path = self._folder / INDEX_FILE
         if not path.is_file():
@@ -156,9 +151,9 @@ class TapCache:
 
     def read_windows(self, video: Video, windows: Sequence[Window],
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields `last` [n, u, c] and `taps` or `raw_taps`
-        [k, n, u, g, g, c]; clips of nothing but padding are zero. InputError
-        if the record is damaged, or a window begins inside a clip."""
+        """Yields `last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c],
+        zero in clips of nothing but padding; InputError if the record is
+        damaged, or a window begins inside a clip."""
         arrays = self._read(video.video_id, view)
         for window in windows:
             if window.first_sample % self._clip_samples:

@@ -99,8 +99,31 @@ def plan_trimmed(rng: np.random.Generator) -> Plan:
     frame_count = round(rng.uniform(*_CLIP_SECONDS) * fps)
     seconds = frame_count / fps
     index = int(rng.integers(len(MOTION_CLASSES)))
-    pieces = _motion_pieces(rng, MOTION_CLASSES[index], seconds)
-    return Plan(fps, frame_count, tuple(pieces), ((index, 0.0, seconds),))
+    name, stance = MOTION_CLASSES[index], _Stance(rng)
+    if name in _SLIDES:
+        axis, direction = _SLIDES[name]
+        path = stance.swing(axis, lambda u: direction * (2 * _ramp(u) - 1))
+        length = _log_uniform(rng, (0.4, seconds))
+        # Near the middle, so that a shorter crop of the clip still shows it.
+        before = (seconds - length) * rng.uniform(0.4, 0.6)
+        pieces = (
+            Piece(before, _hold(path(np.zeros(1))[0])),
+            Piece(length, path),
+            Piece(seconds - before - length, _hold(path(np.ones(1))[0])))
+        return Plan(fps, frame_count, pieces, ((index, 0.0, seconds),))
+    if name in _CIRCLES:
+        turns = _CIRCLES[name] * seconds / _log_uniform(rng, (0.7, 4.0))
+        path = stance.circle(rng.uniform(0, 2 * np.pi), turns)
+    elif name == "shake":
+        path = _shake(rng, stance.rest, seconds)
+    elif name == "bounce":
+        path = _bounce(rng, stance.rest, seconds)
+    elif name == "wander":
+        path = _wander(rng, stance.rest, stance.rest)
+    else:
+        path = _hold(stance.rest)
+    return Plan(fps, frame_count, (Piece(seconds, path),),
+                ((index, 0.0, seconds),))
 
 
 def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -183,34 +206,6 @@ def _action_path(rng: np.random.Generator, name: str) -> PosePath:
         return direction * (2 * np.where(u < turn, out, back) - 1)
 
     return stance.swing(axis, there_and_back)
-
-
-def _motion_pieces(rng: np.random.Generator, name: str, seconds: float
-                   ) -> list[Piece]:
-    """The pieces of a trimmed clip of one of MOTION_CLASSES."""
-    stance = _Stance(rng)
-    if name in _SLIDES:
-        axis, direction = _SLIDES[name]
-        path = stance.swing(axis, lambda u: direction * (2 * _ramp(u) - 1))
-        length = _log_uniform(rng, (0.4, seconds))
-        # Near the middle, so that a shorter crop of the clip still shows it.
-        before = (seconds - length) * rng.uniform(0.4, 0.6)
-        return [
-            Piece(before, _hold(path(np.zeros(1))[0])),
-            Piece(length, path),
-            Piece(seconds - before - length, _hold(path(np.ones(1))[0]))]
-    if name in _CIRCLES:
-        turns = _CIRCLES[name] * seconds / _log_uniform(rng, (0.7, 4.0))
-        path = stance.circle(rng.uniform(0, 2 * np.pi), turns)
-    elif name == "shake":
-        path = _shake(rng, stance.rest, seconds)
-    elif name == "bounce":
-        path = _bounce(rng, stance.rest, seconds)
-    elif name == "wander":
-        path = _wander(rng, stance.rest, stance.rest)
-    else:
-        path = _hold(stance.rest)
-    return [Piece(seconds, path)]
 
 
 def _gap_pieces(rng: np.random.Generator, start: np.ndarray, end: np.ndarray,

@@ -69,8 +69,8 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def write(self, beam_runner: str | None = None, beam_options: Any = None
               ) -> None:
-        """Writes the set into a temporary folder that is renamed at the end;
-        InputError if a video changed meanwhile or the disk is full."""
+        """Writes the set atomically; InputError if a video changed meanwhile
+        or the disk is full."""
         # A killed process leaves its temporary folder behind.
         for folder in self.data_path.parent.glob(
                 f"incomplete.*_{self.data_path.name}"):

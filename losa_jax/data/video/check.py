@@ -20,8 +20,8 @@ from losa_jax.utils.atomic_write import write_text
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
-# A file that disagrees with its annotation by more than this share has been
-# cut or encoded again; its actions may be elsewhere.
+# A file that disagrees with its annotation by more has been cut or encoded
+# again; its actions may be elsewhere.
 DISAGREEMENT = 0.01
 # For a job that reports broken videos itself.
 REPORT = "report"
@@ -35,14 +35,13 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  num_threads: int = 2) -> Checked:
     """Probes the files <video_id>.mp4 (or with another video extension).
 
+    Returns ({video_id: info}, videos left out).
+
     Args:
       on_broken_video: "stop" raises if a video is missing or broken, "skip"
         leaves it out with a warning, `REPORT` without one.
       check: see `probe_video`.
       cache_path: JSON of files probed before; by path, size and time.
-
-    Returns:
-      ({video_id: info}, videos left out).
 
     Raises:
       InputError: lists every missing or broken video and the remedy.
@@ -100,13 +99,11 @@ def check_each(videos: Sequence[AnnotatedVideo],
         except InputError as error:
             return BrokenVideo(video.video_id, str(error))
 
-    infos: dict[str, VideoInfo] = {}
-    broken: list[BrokenVideo] = []
-    for video, result in zip(videos, run(attempt, videos), strict=True):
-        if isinstance(result, BrokenVideo):
-            broken.append(result)
-        else:
-            infos[video.video_id] = result
+    results = list(run(attempt, videos))
+    broken = [one for one in results if isinstance(one, BrokenVideo)]
+    infos = {video.video_id: one for video, one
+             in zip(videos, results, strict=True)
+             if not isinstance(one, BrokenVideo)}
     report_broken(broken, len(videos), on_broken_video, bool(infos))
     return infos, broken
 

@@ -19,11 +19,15 @@ BYTES_ONLY = {"protocol_whitelist": "none"}
 FILES_ONLY = {"protocol_whitelist": "file"}
 
 
+class VideoDecodeError(InputError):
+    """A video, or a frame of it, cannot be read."""
+
+
 @contextlib.contextmanager
 def open_video(path: Path | EncodedVideo, threads: int = 1
                ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Opens a file and its first video stream; `threads` are the decoder's.
-    InputError if it is missing, empty, or no video."""
+    VideoDecodeError if it is missing, empty, or no video."""
     if isinstance(path, EncodedVideo):
         file: io.BytesIO | str = io.BytesIO(path.content)
         options = BYTES_ONLY
@@ -52,21 +56,22 @@ def _require_file(path: Path) -> None:
     try:
         num_bytes = path.stat().st_size
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error_reason(error)}). "
-                         "Check the path and its permissions.") from error
+        raise VideoDecodeError(
+            f"{path}: cannot be opened ({error_reason(error)}). Check the "
+            "path and its permissions.") from error
     if not path.is_file():
-        raise InputError(f"{path}: not a file. Name one video file.")
+        raise VideoDecodeError(f"{path}: not a file. Name one video file.")
     if not num_bytes:
         raise damaged(path, "the file is empty")
 
 
 def video_stream(container: InputContainer, name: str) -> av.VideoStream:
-    """Returns the first video stream that is no album cover, or InputError."""
+    """Returns the first video stream that is no album cover."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
-    raise InputError(f"{name}: the file has no video stream, only sound or "
-                     "data. Give a file with frames.")
+    raise VideoDecodeError(f"{name}: the file has no video stream, only sound "
+                           "or data. Give a file with frames.")
 
 
 def header_fps(stream: av.VideoStream) -> float:
@@ -83,11 +88,11 @@ def stamp_seconds(stamp: int, stream: av.VideoStream) -> float:
 
 
 def damaged(path: Path | EncodedVideo, problem: str,
-            error: object = None) -> InputError:
+            error: object = None) -> VideoDecodeError:
     """Returns the error of a damaged file."""
     reason = f" ({error_reason(error)})" if error is not None else ""
-    return InputError(f"{path}: {problem}{reason}. Copy it again from its "
-                      "source or encode it again.")
+    return VideoDecodeError(f"{path}: {problem}{reason}. Copy it again from "
+                            "its source or encode it again.")
 
 
 def error_reason(error: object) -> str:

@@ -23,20 +23,18 @@ from av.error import FFmpegError
 
 from losa_jax.data.records import EncodedVideo, VideoInfo
 from losa_jax.data.video.container import (
+    VideoDecodeError,
     damaged,
     error_reason,
     open_video,
     stamp_seconds,
 )
 from losa_jax.data.video.frame import DecodedFrame, is_planar, upright_rgb
-from losa_jax.errors import InputError
+
+__all__ = ["VideoDecodeError", "iterate_frames"]
 
 # Seeks to ever earlier key frames before decoding from the start.
 _SEEK_TRIES = 3
-
-
-class VideoDecodeError(InputError):
-    """A frame of a probed video cannot be decoded."""
 
 
 class _SkippedTooMuch(Exception):
@@ -55,8 +53,7 @@ def iterate_frames(path: Path | EncodedVideo,
     Args:
       path: the file, or its bytes.
       frame_indices: [f] indices that do not decrease.
-      info: the result of `probe_video`; its height and width are those of
-        every frame.
+      info: the result of `probe_video`; has the size of every frame.
       threads: of the decoder.
       skip_unneeded: do not decode frames that are neither asked for nor
         references of others. Holds the packets up to the last frame in
@@ -77,18 +74,13 @@ def iterate_frames(path: Path | EncodedVideo,
             f"video has 0 to {info.frame_count - 1}")
     done = 0
     try:
-        try:
-            for frame in _frames(path, info, wanted, threads,
-                                 skip=skip_unneeded and info.is_timed):
-                yield frame
-                done += 1
-        except _SkippedTooMuch:
-            yield from itertools.islice(
-                _frames(path, info, wanted, threads, skip=False), done, None)
-    except VideoDecodeError:
-        raise
-    except InputError as error:  # deleted or replaced since it was probed
-        raise VideoDecodeError(str(error)) from error
+        for frame in _frames(path, info, wanted, threads,
+                             skip=skip_unneeded and info.is_timed):
+            yield frame
+            done += 1
+    except _SkippedTooMuch:
+        yield from itertools.islice(
+            _frames(path, info, wanted, threads, skip=False), done, None)
 
 
 def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
@@ -116,10 +108,10 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
         except FFmpegError as error:
             reason = error_reason(error)
     if done < len(wanted):
-        raise VideoDecodeError(str(damaged(
+        raise damaged(
             path, f"frame {wanted[done]} of {info.frame_count} (at "
             f"{(wanted[done] + 0.5) / info.fps:.2f} s) cannot be decoded",
-            reason)))
+            reason)
 
 
 def _stamped_frames(path: Path | EncodedVideo, moments: np.ndarray,
@@ -176,10 +168,8 @@ def _decode_from(container: InputContainer, stream: av.VideoStream,
 
 def _decode_needed(packets: Iterator[av.Packet], stream: av.VideoStream,
                    moments: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Decodes the frames on screen at the moments and their references.
-
-    Only a decoder without threads obeys `skip_frame` packet by packet.
-    """
+    """Decodes the frames on screen at the moments and their references. (Only
+    a decoder without threads obeys `skip_frame` packet by packet.)"""
     ahead, needed = _needed_stamps(packets, stream, moments)
     due = collections.deque(sorted(needed))
     last = max(needed, default=0)
@@ -227,10 +217,8 @@ def _shown_at(frames: Iterable[tuple[float, av.VideoFrame]],
               ) -> Iterator[tuple[av.VideoFrame, int]]:
     """Yields the frames on screen at the moments, and at how many each is.
 
-    Args:
-      frames: (moment from which it is shown, frame), rising.
-      last_moment: when the last frame of the file appears; if `frames` end
-        earlier, some are lost. None: unknown.
+    Takes (moment from which it is shown, frame), rising. If these end before
+    `last_moment`, when the last frame of the file appears, some are lost.
     """
     done = 0
     current, since = None, -np.inf

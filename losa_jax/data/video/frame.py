@@ -31,11 +31,8 @@ _thread = threading.local()
 
 def resize_method(height: int, width: int, new_height: int, new_width: int
                   ) -> int:
-    """Returns OpenCV's interpolation for a resize between two sizes.
-
-    Bilinear, as in the published recipes; the mean over the area below half
-    the size, where bilinear would skip pixels.
-    """
+    """Returns OpenCV's bilinear interpolation, as in the published recipes, or
+    the mean over the area below half the size, where it would skip pixels."""
     shrinks = 2 * new_height < height or 2 * new_width < width
     return cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
 

@@ -1,7 +1,6 @@
 """Decoded samples of small sets of videos, kept in memory.
 
-Decoding a small set in every epoch takes most of a run on a CPU. A set whose
-samples do not all fit into the budget is decoded window by window.
+A set whose samples do not all fit into the budget is decoded window by window.
 """
 
 import contextlib

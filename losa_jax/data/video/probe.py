@@ -69,17 +69,14 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
 
     Warns where header and frames disagree and the file may still be sound.
 
-    Args:
-      path: the file.
-      check: "ends" decodes the first frame and all after the last key
-        frame, which reveals a file that was cut off; where packets do not
-        show the number of frames (AVI, MPEG, old codecs, odd time stamps) it
-        decodes the whole file. "full" always decodes the whole file. "none"
-        believes the header and decodes one frame, because only frames give
-        the rotation.
+    "ends" decodes the first frame and all after the last key frame, which
+    reveals a file that was cut off; where packets do not show the number of
+    frames (AVI, MPEG, old codecs, odd time stamps) it decodes the whole file.
+    "full" always decodes the whole file. "none" believes the header and
+    decodes one frame, because only frames give the rotation.
 
     Raises:
-      InputError: the file is missing, empty, no video, or damaged.
+      VideoDecodeError: the file is missing, empty, no video, or damaged.
     """
     if check not in CHECKS:
         raise ValueError(f"check={check!r}: choose one of {CHECKS}")

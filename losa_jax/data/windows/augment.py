@@ -17,22 +17,20 @@ from losa_jax.errors import InputError
 # Windows are decoded in parallel; more threads would compete for the cores.
 cv2.setNumThreads(1)
 
-TEST_RESIZES = ("short_crop", "squash")
 _GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
     """Returns what testing sees of uint8 [H, W, 3]: uint8 [size, size, 3].
 
-    Args:
-      resize: "short_crop" scales the short side to `size` and crops the
-        center (AdaTAD); "squash" scales both sides.
+    "short_crop" scales the short side to `size` and crops the center
+    (AdaTAD); "squash" scales both sides.
     """
     if resize == "squash":
         return resize_frame(frame, size, size)
     if resize != "short_crop":
         raise InputError(f"config.augment.test_resize={resize!r}: choose one "
-                         f"of {', '.join(TEST_RESIZES)}")
+                         "of short_crop, squash")
     height, width, _ = frame.shape
     scale = size / min(height, width)
     height = max(size, round(height * scale))

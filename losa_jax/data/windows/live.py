@@ -18,13 +18,7 @@ from av.container import InputContainer
 from av.error import ExitError, FFmpegError
 
 from losa_jax import timeline
-from losa_jax.data.video.container import (
-    BYTES_ONLY,
-    error_reason,
-    header_fps,
-    stamp_seconds,
-    video_stream,
-)
+from losa_jax.data.video import container
 from losa_jax.data.video.frame import upright_rgb, upright_size
 from losa_jax.data.windows import augment
 from losa_jax.errors import InputError
@@ -65,13 +59,8 @@ class GrowingFile:
 
 
 class LiveVideo:
-    """An open source of frames.
-
-    Attributes:
-      fps: frames per second that it announces.
-      grid: its samples, as if it had no end.
-      seconds: length of what has been read.
-    """
+    """An open source of `fps` frames per second, which it announces. `grid` is
+    endless; `seconds` is the length of what has been read."""
 
     def __init__(self, source: str, config: Any, *,
                  idle_seconds: float = 10.0):
@@ -79,10 +68,8 @@ class LiveVideo:
         (rtsp://...), or a file, for a whole config.
 
         A file that does not grow, or an address that is silent, for
-        `idle_seconds` has ended.
-
-        Raises:
-          InputError: it cannot be opened, or does not announce its rate.
+        `idle_seconds` has ended. InputError if it cannot be opened, or does
+        not announce its rate.
         """
         window = config.window
         if window.sampling == "resize":
@@ -93,8 +80,8 @@ class LiveVideo:
         self._name, self._settings = source, config.augment
         with contextlib.ExitStack() as closing:
             self._container = _open(source, idle_seconds, closing)
-            self._stream = video_stream(self._container, source)
-            self.fps = header_fps(self._stream)
+            self._stream = container.video_stream(self._container, source)
+            self.fps = container.header_fps(self._stream)
             if not self.fps:
                 raise InputError(f"{source}: announces no frame rate. Give a "
                                  "file or stream that does, as MPEG-TS or "
@@ -139,8 +126,9 @@ class LiveVideo:
         try:
             for number, frame in enumerate(
                     self._container.decode(self._stream)):
-                seconds = (number / self.fps if frame.pts is None
-                           else stamp_seconds(frame.pts, self._stream))
+                seconds = number / self.fps
+                if frame.pts is not None:
+                    seconds = container.stamp_seconds(frame.pts, self._stream)
                 if seconds > last:
                     last = seconds
                     yield seconds, frame
@@ -151,7 +139,7 @@ class LiveVideo:
                 logger.info("%s: nothing more came", self._name)
             else:
                 logger.warning("%s: broke off after %.1f s (%s)", self._name,
-                               self.seconds, error_reason(error))
+                               self.seconds, container.error_reason(error))
 
     def _view(self, frame: av.VideoFrame) -> np.ndarray:
         return augment.test_view(upright_rgb(frame, *upright_size(frame)),
@@ -168,7 +156,7 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
     options: dict[str, Any] = {}
     target: Any = source
     if source == STDIN:
-        target, options = sys.stdin.buffer, {"options": BYTES_ONLY}
+        target, options = sys.stdin.buffer, {"options": container.BYTES_ONLY}
     elif source.startswith("/dev/video"):
         options = {"format": "v4l2"}
     elif "://" in source:
@@ -180,7 +168,7 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
     else:
         target = closing.enter_context(contextlib.closing(
             GrowingFile(Path(source), idle_seconds)))
-        options = {"options": BYTES_ONLY}
+        options = {"options": container.BYTES_ONLY}
     try:
         return closing.enter_context(
             av.open(target, metadata_errors="ignore", **options))
@@ -190,7 +178,7 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
 
 def _unreadable(source: str, error: Exception) -> InputError:
     reason = ("nothing came" if isinstance(error, ExitError)
-              else error_reason(error))
+              else container.error_reason(error))
     remedy = ("Check the address and its sender; --idle_seconds waits longer."
               if "://" in source else
               "Give a stream, or a container that can be read from front to "

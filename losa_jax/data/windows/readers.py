@@ -19,16 +19,13 @@ FeatureStore = TapCache | FeatureFiles
 
 
 class FrameReader:
-    """Decodes windows of videos.
-
-    Attributes:
-      stream_threads: threads that a `WindowStream` reads test windows with.
-    """
+    """Decodes windows of videos."""
 
     def __init__(self, config: Any, cache: FrameCache | None = None):
         """Takes the whole config, and a cache of small sets of videos."""
         self._augment, self._window = config.augment, config.window
         self._cache = FrameCache(0.0) if cache is None else cache
+        # Threads that a `WindowStream` reads test windows with.
         self.stream_threads: int = config.data.num_threads
 
     def allocate(self, num_windows: int, num_samples: int) -> np.ndarray:
@@ -45,13 +42,9 @@ class FrameReader:
                         augmented: bool = True) -> Example:
         """Returns the encoder's inputs of a training window.
 
-        Args:
-          rng: draws the augmentation.
-          out: [f, size, size, 3] of `allocate`, where frames are written.
-          augmented: False gives the test view.
-
-        Raises:
-          VideoDecodeError: a frame cannot be decoded.
+        Frames are written into `out`, [f, size, size, 3] of `allocate`;
+        `rng` draws the augmentation, without which they are test views.
+        VideoDecodeError if one cannot be decoded.
         """
         assert out is not None
         frames, num_decoded = self._cache.frames(

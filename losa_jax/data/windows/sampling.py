@@ -29,10 +29,9 @@ def test_windows(grid: timeline.SampleGrid, window_samples: int,
     only a video shorter than one window is padded. Differs from OpenTAD,
     which can leave a tail uncovered when the overlap is below 0.5.
 
-    Args:
-      overlap: share of a window that is in the next one too, in [0, 1).
-      align: windows start at multiples of so many samples; the last one may
-        then reach past the video's end, by less than that.
+    `overlap` is the share of a window that is in the next one too, in [0, 1).
+    Windows start at multiples of `align` samples; the last one may then reach
+    past the video's end, by less than that.
     """
     step = window_step(window_samples, overlap, align)
     total = grid.num_samples
@@ -136,15 +135,11 @@ def window_actions(grid: timeline.SampleGrid, window: Window,
                    samples_per_token: float, min_action_kept: float,
                    max_actions: int
                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the actions of a window, padded to a fixed number.
+    """Returns the actions of a window, padded to a fixed number: segments,
+    float32 [n, 2], in tokens; labels, int32 [n]; valid, bool [n].
 
     Actions that keep less than `min_action_kept` of their length are left
     out, others are clipped to the window's real samples.
-
-    Returns:
-      segments: float32 [n, 2], token coordinates in the window.
-      labels: int32 [n], index in `class_names`.
-      valid: bool [n], False for padding.
     """
     first = window.first_sample
     last = first + window.valid_samples

@@ -1,7 +1,7 @@
 """Videos that fail while a run reads them.
 
-The `faults` of a training example list the videos that it replaces, as JSON
-of [video id, reason]. Only those of batches that a run has used are counted.
+The `faults` of a training example are JSON: [video id, reason] of the videos
+that it replaces. Only those of batches that a run has used are counted.
 """
 
 import json
@@ -54,12 +54,8 @@ class BrokenVideos:
 
     def add(self, video_id: str, reason: str, phase: str,
             step: int | None = None) -> None:
-        """Adds a video and writes the file.
-
-        Args:
-          phase: BEFORE, TRAINING or EVALUATION.
-          step: training step whose window was replaced.
-        """
+        """Adds a video and writes the file; the phase is BEFORE, TRAINING or
+        EVALUATION, the step a training step whose window was replaced."""
         if video_id not in self._entries and phase != BEFORE:
             logger.warning("skipped %s: %s", video_id, reason)
         entry = self._entries.setdefault(video_id, {

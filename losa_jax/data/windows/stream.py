@@ -124,10 +124,8 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
     """Yields the windows of `sampling.test_windows` before the end is known,
     with their samples [f, ...]; padding repeats the last real one.
 
-    Args:
-      samples: frames of one shape, in order.
-      length, step, align: samples of a window, from one window to the next,
-        and of which the first sample of a window is a multiple.
+    `length` is in samples, `step` from one window to the next; windows start
+    at multiples of `align`.
     """
     # Wherever the last window starts, the last `length` samples include it.
     kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
@@ -138,10 +136,8 @@ def sliding_windows(samples: Iterable[np.ndarray], length: int, step: int,
         if total == start + length:
             yield Window(start, length, length), np.stack(kept)
             last_given, start = start, start + step
-    if not total:
-        return
     last = round_up(max(0, total - length), align)
-    if last > last_given:
+    if total and last > last_given:
         valid = min(length, total - last)
         frames = list(kept)[-valid:]
         frames += frames[-1:] * (length - valid)

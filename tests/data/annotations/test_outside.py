@@ -27,7 +27,7 @@ def _annotations(label_ids=None, **segments):
                        label_ids is None)
 
 
-def test_what_rounding_explains_is_cut_without_a_warning(caplog):
+def test_rounding_errors_are_cut_without_a_warning(caplog):
     clipped = clipped_to(_annotations(a=[(-0.04, 1.0), (9.0, 10.04)]), {},
                          "error")
     assert clipped.videos["a"].actions == (Action(0.0, 1.0, "jump"),

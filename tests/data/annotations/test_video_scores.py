@@ -1,4 +1,4 @@
-"""Layouts of video-level scores, and what does not fit."""
+"""Layouts of video-level scores, and files that are refused."""
 
 import json
 

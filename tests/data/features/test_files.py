@@ -1,4 +1,4 @@
-"""Files of features: time, shapes, and every refusal."""
+"""Files of features: times, shapes, and every error."""
 
 import numpy as np
 import pytest

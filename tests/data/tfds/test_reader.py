@@ -118,7 +118,7 @@ def test_a_set_that_names_code_is_refused(sets, tmp_path, old, new):
         StoredVideos(tmp_path / "set")
 
 
-def test_a_file_that_changed_is_no_longer_the_one(sets, tmp_path):
+def test_a_changed_file_is_refused(sets, tmp_path):
     shutil.copytree(sets / "videos", tmp_path / "videos")
     assert build.main([
         "custom", f"--videos={tmp_path / 'videos'}", "--paths",

@@ -159,7 +159,7 @@ def test_a_damaged_cache_is_replaced(folder, tmp_path, text):
     assert len(json.loads(cache.read_text())) == 1
 
 
-def test_what_was_probed_is_kept_when_it_stops(folder, tmp_path,
+def test_probed_videos_are_cached_after_an_interruption(folder, tmp_path,
                                                monkeypatch):
     cache = tmp_path / "probed.json"
     with pytest.raises(InputError):

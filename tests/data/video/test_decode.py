@@ -93,7 +93,7 @@ def test_threads_do_not_disturb_each_other(rendered):
             assert _numbers(frames) == list(range(start, start + 8))
 
 
-def test_frames_outside_the_video_are_a_mistake_of_the_program(rendered):
+def test_frames_outside_the_video_raise_a_value_error(rendered):
     path, info = rendered
     for wanted in ([-1], [0, FRAMES]):
         with pytest.raises(ValueError, match="the video has 0 to 239"):
@@ -101,7 +101,7 @@ def test_frames_outside_the_video_are_a_mistake_of_the_program(rendered):
     assert read_frames(path, [], info=info).shape == (0, 64, 160, 3)
 
 
-def test_a_variable_rate_that_the_header_denies(folder):
+def test_a_variable_rate_that_contradicts_the_header(folder):
     """Matroska's header says 25 fps of 100 frames at 25, then 5 fps."""
     seconds = np.concatenate([np.arange(50) / 25, 2 + np.arange(50) / 5])
     path = _render(folder / "variable.mkv", frames=100, seconds=seconds)
@@ -142,7 +142,7 @@ def test_unknown_check(folder):
 
 @pytest.mark.parametrize("name, codec", [
     ("cut.mp4", "libx264"), ("cut.mkv", "libx264"), ("cut.avi", "mpeg4")])
-def test_a_cut_file_is_found_out(folder, name, codec):
+def test_a_truncated_file_is_detected(folder, name, codec):
     path = _render(folder / name, codec=codec)
     info = probe_video(path)
     content = path.read_bytes()
@@ -232,7 +232,7 @@ def test_a_relative_name_like_an_address(folder, monkeypatch):
     (lambda path: path.touch(), "the file is empty"),
     (lambda path: path.write_text("hello"), "not a readable video"),
 ])
-def test_what_is_no_video(tmp_path, make, message):
+def test_files_that_are_no_videos_are_refused(tmp_path, make, message):
     path = tmp_path / "video.mp4"
     make(path)
     for call in (probe_video, lambda path: read_frames(path, [0])):
@@ -249,11 +249,11 @@ def _warnings(path, caplog, monkeypatch):
     return info, [record.getMessage() for record in caplog.records]
 
 
-def test_a_sound_file_raises_no_doubt(rendered, caplog, monkeypatch):
+def test_an_intact_file_causes_no_warning(rendered, caplog, monkeypatch):
     assert _warnings(rendered[0], caplog, monkeypatch)[1] == []
 
 
-def test_a_track_that_is_there_twice_does_not_hide_a_lost_start(
+def test_a_duplicated_track_does_not_hide_a_lost_start(
         folder, caplog, monkeypatch):
     """As a lost piece of a Matroska file may leave its tracks."""
     path = folder / "twice.mkv"
@@ -271,7 +271,7 @@ def test_a_track_that_is_there_twice_does_not_hide_a_lost_start(
     assert "they last 1.600 s, its header says 2.400 s" in warning
 
 
-def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
+def test_lost_packets_cause_a_warning(folder, caplog, monkeypatch):
     """Matroska says nothing of how many frames there should be."""
     whole = _render(folder / "unbroken.mkv", frames=60)
     path = folder / "gaps.mkv"
@@ -287,7 +287,7 @@ def test_lost_packets_raise_a_doubt(folder, caplog, monkeypatch):
     assert str(path) in warnings[0]
 
 
-def test_ten_bits_in_the_other_orientation_from_a_late_start(folder):
+def test_ten_bit_rotated_frames_from_a_late_start(folder):
     """HEVC Main 10, first frame at 1.5 s, every second one shown longer,
     a quarter turn in the header."""
     path = folder / "odd.mov"
@@ -372,7 +372,7 @@ def test_sparse_frames_leave_out_frames_that_are_not_needed(
     assert _numbers(read_frames(path, wanted, info=info)) == wanted
 
 
-def test_a_file_that_vanished_is_a_frame_that_cannot_be_had(folder, tmp_path):
+def test_a_deleted_file_raises_a_decode_error(folder, tmp_path):
     path = tmp_path / "video.mp4"
     _render(path, frames=5)
     info = probe_video(path)

@@ -63,7 +63,7 @@ def test_a_copy_does_not_change_with_its_source():
     assert (DecodedFrame(frame).rgb() != before).any()
 
 
-def test_odd_sizes_lose_nothing():
+def test_odd_sizes_keep_the_last_row_and_column():
     """An even frame without its last row and column, as players crop it."""
     frame = VideoFrame(63, 47, "yuv420p")
     for plane, source in zip(frame.planes, _frame("yuv420p").planes,

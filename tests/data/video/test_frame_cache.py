@@ -75,7 +75,7 @@ def test_an_admitted_video_is_decoded_once(videos, monkeypatch):
     assert calls == [videos[0].path]
 
 
-def test_a_set_stays_out_as_a_whole_and_sets_share_the_budget(videos):
+def test_a_set_is_cached_completely_or_not_and_sets_share_the_budget(videos):
     one, both = (frame_cache.set_bytes(v) for v in (videos[:1], videos))
     # Samples of a clip of 2 to 2.5 s at 10 a second, RGB.
     assert one == 3 * 32 * 32 * videos[0].grid.num_samples
@@ -87,7 +87,7 @@ def test_a_set_stays_out_as_a_whole_and_sets_share_the_budget(videos):
     assert exact.admit(videos[:1], "first") and exact.admit(videos, "both")
 
 
-def test_what_it_gave_can_be_changed(videos):
+def test_the_cache_is_not_changed_by_its_callers(videos):
     cache = FrameCache(1.0)
     cache.admit(videos, "set")
     window = Window(0, 16, 16)

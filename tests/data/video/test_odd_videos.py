@@ -1,4 +1,4 @@
-"""Every frame of real and odd files, or the refusal that they deserve."""
+"""Every frame of real and odd files, or the right error."""
 
 import dataclasses
 
@@ -89,7 +89,7 @@ def test_odd_files_without_numbers(shared_dir, name):
 
 
 @pytest.mark.shared
-def test_a_lying_frame_is_scaled_upright(shared_dir):
+def test_a_rotated_frame_is_scaled_upright(shared_dir):
     path = shared_dir / "data/odd_videos/portrait_rotated.mp4"
     info = dataclasses.replace(probe_video(path), height=128, width=72)
     frames = read_frames(path, [0, 70], info=info)
@@ -114,7 +114,7 @@ def test_broken_files(shared_dir, name, message):
 
 
 @pytest.mark.shared
-def test_a_header_that_is_believed(shared_dir):
+def test_check_none_believes_the_header(shared_dir):
     path = shared_dir / "data/odd_videos/truncated_faststart.mp4"
     info = probe_video(path, "none")
     assert (info.frame_count, info.last_seconds) == (150, None)

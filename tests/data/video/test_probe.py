@@ -1,4 +1,4 @@
-"""A file is opened once to be probed, whatever is in it."""
+"""A file is opened once to be probed, in every format."""
 
 import av
 import pytest
@@ -41,14 +41,14 @@ def sound(request, folder):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_sound_file_is_opened_once(sound, check, opened):
+def test_an_intact_file_is_opened_once(sound, check, opened):
     info = probe_video(sound, check)
     assert len(opened) == 1
     if check != "none":
         assert info.frame_count == FRAMES
 
 
-def test_packets_that_lie_cost_a_second_opening(folder, opened):
+def test_contradicting_packets_need_a_second_opening(folder, opened):
     """Two packets with one time stamp, as no decoder would show them."""
     whole = render(folder / "whole.mkv", frames=FRAMES)
     path = folder / "twice.mkv"

@@ -1,4 +1,4 @@
-"""The page on batches is what batches hold."""
+"""Batches hold what the documentation says."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The row of batches: the same however it is read, and without bad videos."""
+"""Batches do not depend on threads or processes, and skip bad videos."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def _videos(folder):
         grid = timeline.sample_grid(info.fps, info.frame_count,
                                     sampling="stride", frame_stride=2)
         videos.append(Video(path.stem, info, grid,
-                                 (Action(0.2, 1.5, "move"),)))
+                            (Action(0.2, 1.5, "move"),)))
     return videos
 
 
@@ -81,7 +81,7 @@ def _same(ones, others):
             np.testing.assert_array_equal(one[name], other[name], name)
 
 
-def test_processes_and_restarts_read_the_same_row(videos, config):
+def test_processes_and_restarts_read_the_same_batches(videos, config):
     whole = _batches(videos, config)
     assert whole[0]["frames"].shape == (2, 16, 16, 16, 3)
     # Another epoch and another window look otherwise.
@@ -130,7 +130,7 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
         np.testing.assert_array_equal(got, want)
 
 
-def test_a_video_that_is_gone_makes_room_for_the_next(
+def test_a_deleted_video_is_replaced_by_the_next_one(
         folder, config, tmp_path):
     for path in folder.glob("*.mp4"):
         shutil.copy(path, tmp_path)
@@ -169,7 +169,7 @@ def test_a_video_that_is_gone_makes_room_for_the_next(
     assert again.redrawn_windows == 2
     assert f"{gone.video_id} (training): " in again.report()
 
-    # Nothing left to read is an end, not a search without one.
+    # Without any readable video the search ends.
     for video in videos:
         video.path.unlink(missing_ok=True)
     with pytest.raises(VideoDecodeError, match="None of the 5 training videos"):

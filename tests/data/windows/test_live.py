@@ -167,7 +167,7 @@ def test_an_address_that_stays_silent(config, monkeypatch):
                  idle_seconds=0.2)
 
 
-def test_what_needs_seeking_is_refused(mp4, config, tmp_path):
+def test_a_container_that_needs_seeking_is_refused(mp4, config, tmp_path):
     # Longer than what is read at once.
     path = tmp_path / "long.mp4"
     content = mp4.read_bytes()
@@ -192,14 +192,14 @@ def test_a_file_is_at_its_end_after_a_while(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source, message", [
     ("nowhere.mp4", "no such file"), ("{text}", "cannot be read as it comes"),
     ("tcp://127.0.0.1:1", "cannot be read as it comes")])
-def test_what_cannot_be_opened(source, message, config, tmp_path):
+def test_unreadable_sources_are_refused(source, message, config, tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     with pytest.raises(InputError, match=message):
         LiveVideo(source.format(text=text), config, idle_seconds=0)
 
 
-def test_whole_videos_have_an_end(config, path):
+def test_a_live_video_cannot_be_resized_to_one_window(config, path):
     config = config.copy_and_resolve_references()
     config.window.sampling = "resize"
     with pytest.raises(InputError, match="resize"):

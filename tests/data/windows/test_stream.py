@@ -67,7 +67,7 @@ def _rows(batches):
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("total", [1, 15, 63, 64, 65, 100, 127, 128, 1151])
-def test_windows_that_do_not_know_the_end(total, overlap, align, config):
+def test_sliding_windows_equal_test_windows(total, overlap, align, config):
     align = config.window.clip_samples if align else 1
     grid = timeline.sample_grid(10.0, total, sampling="stride",
                                 frame_stride=1)
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_length():
     assert most[0] <= 32 + 2
 
 
-def test_who_stops_early_leaves_no_thread(videos, config):
+def test_no_thread_is_left_after_an_early_stop(videos, config):
     before = threading.active_count()
     items = iter(_stream(videos, config))
     next(items)

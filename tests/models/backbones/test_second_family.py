@@ -122,9 +122,7 @@ def test_nothing_trains_inside_it(config, kind):
 
 def test_what_does_not_fit_the_config_is_refused(config):
     config.window.clip_samples = 1
-    with pytest.raises(InputError, match=(
-            "config.window.clip_samples=1 does not fit the backbone: "
-            "ToySpec.clip_frames=1")):
+    with pytest.raises(InputError, match="^config.window.clip_samples=1"):
         build.build_model(config, 3, _mesh())
     config.backbone.update(name="vit_s", width=0, depth=0)
     with pytest.raises(InputError, match="family=videomae .vit_s.*family=toy"):

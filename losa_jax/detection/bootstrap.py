@@ -1,9 +1,8 @@
 """Bootstrap intervals of a mAP and of the difference of two.
 
-Videos are drawn with replacement, the same ones for all runs that are
-compared, so that hard videos cancel in a difference. The runs of several
-seeds are drawn too; three seeds underestimate the true spread of seeds, so
-such intervals are the shortest that could be claimed.
+Videos are drawn with replacement, the same ones for all compared runs, so that
+hard videos cancel in a difference. The runs of several seeds are drawn too;
+three seeds underestimate their true spread, so intervals may be too short.
 """
 
 from collections.abc import Sequence

@@ -105,10 +105,8 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     class with the highest IoU among those without a match, if that IoU reaches
     the threshold; otherwise it is false. Average precision is the area under
     the interpolated precision-recall curve (VOC 2011); mAP is its mean over
-    the classes that have actions.
-
-    Predictions of labels that are not in `class_names` are left out and
-    counted. Thresholds are inclusive.
+    the classes that have actions. Predictions of labels that are not in
+    `class_names` are left out and counted. Thresholds are inclusive.
 
     Raises:
       InputError: no action at all, or an unknown label in the ground truth.

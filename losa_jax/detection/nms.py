@@ -49,6 +49,9 @@ class NmsSettings:
         candidates with at least this IoU; only without `per_class`.
       voting: weight of a vote, score x IoU ("actionformer") or the score
         alone ("tridet").
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     method: str = "soft"

@@ -18,7 +18,7 @@ import jax
 from configs import thumos
 from losa_jax.distributed import sharding
 from losa_jax.models.adapters.inside_backbone import ADAPTER_TYPES as TUNED
-from losa_jax.planning.abstract_steps import trace_steps
+from losa_jax.planning.estimate import trace_steps
 from losa_jax.planning.topology import describe_devices
 from losa_jax.training.build import KINDS
 

@@ -114,11 +114,8 @@ def _refuse(spec: object, name: str, rule: str) -> NoReturn:
 def fields_as_keys(spec: Any, section: str, **keys: str) -> Iterator[None]:
     """Makes errors of a spec's fields name the keys of the configuration.
 
-    Args:
-      spec: class whose name begins the messages.
-      section: of the configuration, as "config.adapter".
-      keys: {field: key} where they differ; a key that begins with "config."
-        is of another section.
+    The keys are of a section such as "config.adapter". `keys` maps fields to
+    keys of another name, or of another section if they begin with "config.".
     """
     def key_of(match: re.Match[str]) -> str:
         key = keys.get(match[1], match[1])

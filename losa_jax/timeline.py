@@ -84,8 +84,7 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
 
     "stride" takes every `frame_stride`-th frame; "fps" takes `sample_fps`
     samples per second at any frame rate; "resize" spreads `window_samples`
-    over the whole video (ActivityNet's recipe). InputError if the rule is
-    unknown or its number is not positive.
+    over the whole video (ActivityNet's recipe). Each number is positive.
     """
     number = {"stride": frame_stride, "fps": sample_fps,
               "resize": window_samples}.get(sampling, 0)
@@ -93,9 +92,9 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
         raise InputError(
             f"config.window.sampling={sampling!r}: choose one of stride, fps, "
             "resize with a positive frame_stride, sample_fps or samples")
-    frames_per_sample = {"stride": float(number), "fps": fps / number,
-                         "resize": frame_count / number}[sampling]
-    return SampleGrid(fps, frame_count, frames_per_sample)
+    return SampleGrid(fps, frame_count, {
+        "stride": float(number), "fps": fps / number,
+        "resize": frame_count / number}[sampling])
 
 
 def feature_grid(fps: float, frame_count: int, num_features: int, *,
@@ -143,8 +142,7 @@ def frame_span(start_seconds: float, end_seconds: float, fps: float,
 
 
 def clip_edges(num_samples: int, clip_samples: int) -> range:
-    """Returns the first samples of a window's clips; InputError if the window
-    does not hold whole clips."""
+    """Returns the first samples of the whole clips of a window."""
     if num_samples % clip_samples:
         smaller = num_samples // clip_samples * clip_samples
         raise InputError(

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from losa_jax import score
+import losa_jax
+from losa_jax import score, sweep
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
 
@@ -16,7 +17,7 @@ def files(tmp_path):
             {"label": "run", "segment": [0, 10]},
             {"label": "run", "segment": [20, 30]}]},
         "b": {"subset": "test", "annotations": []}}}))
-    (tmp_path / "found.json").write_text(json.dumps({"results": {
+    (tmp_path / "predictions.json").write_text(json.dumps({"results": {
         "a": [{"label": "run", "segment": [0, 9], "score": 0.9},
               {"label": "run", "segment": [50, 60], "score": 0.8},
               {"label": "walk", "segment": [50, 60], "score": 0.8}],
@@ -24,9 +25,16 @@ def files(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("command", [score, sweep])
+def test_the_version_is_printed(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--version"])
+    assert capsys.readouterr().out == f"{losa_jax.__version__}\n"
+
+
 def _run(folder, *more):
     out = folder / "out.json"
-    status = score.main([str(folder / "found.json"),
+    status = score.main([str(folder / "predictions.json"),
                          f"--annotations={folder / 'truth.json'}",
                          "--subset=test", "--tiou=0.5", f"--json={out}",
                          *more])
@@ -58,9 +66,9 @@ def test_the_challenges_protocol_by_hand(files):
 
 
 def test_ambiguous_predictions_are_not_false(files):
-    content = json.loads((files / "found.json").read_text())
+    content = json.loads((files / "predictions.json").read_text())
     content["results"]["a"][1]["score"] = 0.99
-    (files / "found.json").write_text(json.dumps(content))
+    (files / "predictions.json").write_text(json.dumps(content))
     (files / "ambiguous.txt").write_text("a 55.0 58.0\n")
     plain = _run(files, "--protocol=thumos")[1]["average_map"]
     spared = _run(files, "--protocol=thumos",
@@ -72,10 +80,10 @@ def test_the_classifier_is_printed(files, capsys):
     assert "classes from: unknown" in _output_of(files, capsys)
     assert "classes from: CUHK" in _output_of(files, capsys,
                                               "--classifier=CUHK")
-    content = json.loads((files / "found.json").read_text())
+    content = json.loads((files / "predictions.json").read_text())
     content["external_data"] = {"used": True,
                                 "details": "classes from: \x1b[2JX"}
-    (files / "found.json").write_text(json.dumps(content))
+    (files / "predictions.json").write_text(json.dumps(content))
     assert "\nclasses from: [2JX\n" in _output_of(files, capsys)
     assert _run(files)[1]["classifier"] == "classes from: [2JX"
 

@@ -1,9 +1,8 @@
 """Bootstrap intervals of a mAP and of the difference of two.
 
-Videos are drawn with replacement, the same ones for all runs that are
-compared, so that hard videos cancel in a difference. The runs of several
-seeds are drawn too; three seeds underestimate the true spread of seeds, so
-such intervals are the shortest that could be claimed.
+Videos are drawn with replacement, the same ones for all compared runs, so that
+hard videos cancel in a difference. The runs of several seeds are drawn too;
+three seeds underestimate their true spread, so intervals may be too short.
 """
 
 from collections.abc import Sequence
@@ -27,8 +26,7 @@ def map_draws(ground_truth: metrics.Truth, predictions: metrics.Predictions, *,
               counts: np.ndarray) -> np.ndarray:
     """Returns the average mAP of each draw, [draws].
 
-    `counts` is of `draw_videos`, for videos in the order of the ground truth;
-    other arguments are as in `evaluate_map`.
+    `counts` is of `draw_videos`, in the order of the ground truth.
     """
     matches = metrics.match_predictions(
         ground_truth, predictions, class_names=class_names,

@@ -6,7 +6,6 @@ This is the ActivityNet recipe of ActionFormer and OpenTAD.
 from collections.abc import Mapping, Sequence
 
 from losa_jax.detection.segments import Detection
-from losa_jax.errors import InputError
 
 # ActionFormer uses "sqrt", OpenTAD "product"; the order is the same.
 FUSIONS = ("sqrt", "product")
@@ -17,9 +16,8 @@ def fuse(proposals: Sequence[Detection], scores: Mapping[str, float], *,
          ) -> list[Detection]:
     """Returns a detection for each proposal and best class, best first.
 
-    The labels of the proposals, all of one video, are ignored. `scores` is
-    {class: score} of the video, and `fusion` is "sqrt" of score x score, or
-    the "product".
+    `scores` is {class: score} of the video of all proposals, and `fusion` is
+    the "sqrt" of score x score, or the "product".
     """
     best = sorted(scores, key=lambda name: -scores[name])[:top_classes]
     return rescore([row._replace(label=name, class_scores=None)
@@ -33,9 +31,6 @@ def rescore(detections: Sequence[Detection], scores: Mapping[str, float], *,
 
     A class without a score has 0. See `fuse`.
     """
-    if fusion not in FUSIONS:
-        raise InputError(f"fusion={fusion!r}: "
-                         f"choose one of {', '.join(FUSIONS)}")
     power = 0.5 if fusion == "sqrt" else 1
     fused = [row._replace(
         score=(row.score * scores.get(row.label, 0.0)) ** power)

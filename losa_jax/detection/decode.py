@@ -52,9 +52,7 @@ def decode(class_logits: Float[Array, "p k"],
            settings: DecodeSettings) -> Segments:
     """Returns the best (point, class) pairs of one window as segments.
 
-    Logits are before the sigmoid. Offsets are distances to start and end in
-    strides, of each class for TriDet.
-
+    Offsets are distances to start and end in strides, of each class for TriDet.
     Segments are in tokens, by level and then by descending score, with
     min(top_k, number of pairs) rows for each level or for all together.
     """

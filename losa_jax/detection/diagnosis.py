@@ -1,9 +1,7 @@
 """Error categories of predictions, their cost in mAP, and missed actions.
 
-After DETAD (Alwassel et al., ECCV 2018), without its extra annotations: bins
-of length, coverage and count are fifths of the data's own actions.
-
-By descending score, a prediction is in one of these categories at a threshold:
+After DETAD (Alwassel et al., ECCV 2018), but bins are fifths of the data's own
+actions. By descending score, a prediction is in one of these categories:
     true            matches an action of its class that has no match yet
     double          IoU >= threshold only with matched actions of its class
     wrong_label     IoU >= threshold with an action of another class
@@ -63,8 +61,7 @@ def diagnose(ground_truth: Truth, predictions: Predictions, *,
     """Finds the error categories and missed actions of predictions.
 
     Categories are those at `tiou_threshold`. A video without a duration, in
-    seconds, is in no bin of coverage. Other arguments are as in
-    `evaluate_map`.
+    seconds, is in no bin of coverage.
     """
     def score(truth: Truth, predictions: Predictions) -> float:
         return evaluate_map(truth, predictions, class_names=class_names,
@@ -154,15 +151,15 @@ def _without(predictions: Predictions, removed: Collection[_Place]
 
 def _measures(ground_truth: Truth, durations: Mapping[str, float]
               ) -> dict[str, dict[_Place, float]]:
-    length, coverage, count = {}, {}, {}
-    for video, actions in ground_truth.items():
-        for index, (start, end, _) in enumerate(actions):
-            length[video, index] = end - start
-            count[video, index] = float(len(actions))
-            if durations.get(video):
-                coverage[video, index] = (end - start) / durations[video]
-    return {"length_seconds": length, "coverage": coverage,
-            "actions_in_video": count}
+    length = {(video, index): end - start
+              for video, actions in ground_truth.items()
+              for index, (start, end, _) in enumerate(actions)}
+    return {"length_seconds": length,
+            "coverage": {place: seconds / durations[place[0]]
+                         for place, seconds in length.items()
+                         if durations.get(place[0])},
+            "actions_in_video": {place: float(len(ground_truth[place[0]]))
+                                 for place in length}}
 
 
 def _fifths(values: Mapping[_Place, float]

@@ -15,13 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from losa_jax import errors
 from losa_jax.detection.segments import Segments, iou_of_times, segment_iou
-from losa_jax.errors import (
-    check_between,
-    check_choice,
-    check_flags,
-    check_whole,
-)
 
 # Added to the lengths before the IoU is computed, as ActionFormer's NMS does:
 # two empty segments then have an IoU of 0.
@@ -69,13 +64,13 @@ class NmsSettings:
     voting: str = "actionformer"
 
     def __post_init__(self) -> None:
-        check_choice(self, "method", ("soft", "hard", "none"))
-        check_choice(self, "voting", ("actionformer", "tridet"))
-        check_flags(self)
-        check_between(self, 0, math.inf, "sigma", without=(0,))
-        check_between(self, 0, 1, "iou_threshold", "min_score",
-                      "voting_threshold")
-        check_whole(self, 1, "max_kept")
+        errors.check_choice(self, "method", ("soft", "hard", "none"))
+        errors.check_choice(self, "voting", ("actionformer", "tridet"))
+        errors.check_flags(self)
+        errors.check_between(self, 0, math.inf, "sigma", without=(0,))
+        errors.check_between(self, 0, 1, "iou_threshold", "min_score",
+                             "voting_threshold")
+        errors.check_whole(self, 1, "max_kept")
 
     @property
     def votes(self) -> bool:

@@ -11,15 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from losa_jax.detection import nms
-from losa_jax.detection.segments import (
-    Detection,
-    Segments,
-    detections,
-    joined,
-    segment_iou,
-    take,
-)
+from losa_jax.detection import nms, segments
+from losa_jax.detection.segments import Detection, Segments, joined, take
 
 
 class OnlineNms:
@@ -48,9 +41,9 @@ class OnlineNms:
 
     def cut(self, duration_seconds: float) -> None:
         """Cuts the open candidates to the length of the finished video."""
-        def cut(segments: Segments) -> Segments:
-            times = np.minimum(segments.segments, np.float32(duration_seconds))
-            return take(segments._replace(segments=times),
+        def cut(part: Segments) -> Segments:
+            times = np.minimum(part.segments, np.float32(duration_seconds))
+            return take(part._replace(segments=times),
                         times[:, 1] > times[:, 0])
 
         self._open, self._voters = cut(self._open), cut(self._voters)
@@ -79,7 +72,7 @@ class OnlineNms:
                 picked = picked._replace(segments=nms.vote(
                     picked.segments, self._voters.segments,
                     self._voters.scores, settings))
-            final = sorted(detections(picked, self._names),
+            final = sorted(segments.detections(picked, self._names),
                            key=lambda one: one[:2])
         oldest = moment_seconds - self._memory_seconds
         self._picked, self._voters = (
@@ -92,11 +85,11 @@ class OnlineNms:
         """Returns candidates as the picks leave them that are better than
         their `picked_score`."""
         settings = self._settings
-        if settings.method == "none" or not len(candidates.scores) or (
-                not len(picked.scores)):
+        if settings.method == "none" or not picked.scores.size:
             return candidates
-        iou = segment_iou(picked.segments[:, None], candidates.segments,
-                          length_epsilon=nms.LENGTH_EPSILON)
+        iou = segments.segment_iou(
+            picked.segments[:, None], candidates.segments,
+            length_epsilon=nms.LENGTH_EPSILON)
         if settings.per_class:
             iou = np.where(picked.labels[:, None] == candidates.labels, iou, 0)
         iou = np.where(picked.scores[:, None] > picked_score, iou, 0)

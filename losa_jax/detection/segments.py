@@ -1,8 +1,7 @@
 """Scored segments of time with a class, and their IoU.
 
 A head returns the segments of a window in tokens. `in_seconds` converts them,
-`joined` collects those of all windows, `nms.suppress` keeps the best, and
-`detections` adds the class names.
+`joined` collects those of all windows, and `detections` adds class names.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,9 @@
-"""The evaluation of the THUMOS-14 challenge, which differs from ActivityNet's.
+"""The evaluation of the THUMOS-14 challenge, after its kit (TH14evalkit).
 
-After the challenge's kit (TH14evalkit, Matlab; facts only). In each video
-every *action*, in the order of the annotations, takes the free prediction
-with the highest IoU, if it is above the threshold. Other predictions that
-overlap a segment marked Ambiguous are left out. Average precision is the mean
-of the precision at every hit, without interpolation.
+In each video every *action*, in the order of the annotations, takes the free
+prediction with the highest IoU, if it is above the threshold. Other
+predictions that overlap a segment marked Ambiguous are left out. Average
+precision is the mean of the precision at every hit, without interpolation.
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from losa_jax.data.windows.batch import Inputs
+from losa_jax.detection.metrics import DEFAULT_THRESHOLD
 from losa_jax.detection.segments import Segments
-from losa_jax.detection.thresholds import DEFAULT_THRESHOLD
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import (
     PROGRAM_FILE,

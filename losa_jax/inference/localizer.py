@@ -15,9 +15,9 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import FrameReader, test_rows
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.data.windows.stream import VideoEnd, WindowStream
+from losa_jax.detection.metrics import DEFAULT_THRESHOLD
 from losa_jax.detection.nms import suppress
 from losa_jax.detection.segments import Detection, Segments, detections
-from losa_jax.detection.thresholds import DEFAULT_THRESHOLD
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import (
     VideoSegments,

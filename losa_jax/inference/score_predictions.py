@@ -16,8 +16,6 @@ from losa_jax.detection.thumos_protocol import evaluate_thumos
 from losa_jax.errors import InputError
 
 PROTOCOLS = ("activitynet", "thumos")
-# ActivityNet's ids exist with and without this prefix.
-_PREFIX = "v_"
 
 
 def evaluate(predictions: str | os.PathLike | Predictions,
@@ -26,6 +24,8 @@ def evaluate(predictions: str | os.PathLike | Predictions,
              tiou: float | Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
              subset: str | None = None) -> MapReport:
     """Returns the mean average precision of predictions of any program.
+
+    The report's classes are those with an action in the subset.
 
     Args:
       predictions: a file in the ActivityNet submission format, or {video id:
@@ -38,12 +38,6 @@ def evaluate(predictions: str | os.PathLike | Predictions,
       subset: whose videos are scored, with and without predictions, as the
         annotations name it ("testing"); None: the subset of the predicted
         videos.
-
-    Returns:
-      a `MapReport`: `average_map`, `map_per_threshold` [thresholds] and
-      `average_precision` [classes, thresholds] as shares 0..1, `class_names`
-      (those with an action in the subset, in label order), and the numbers of
-      scored and omitted videos, actions and predictions.
 
     Raises:
       InputError: a file that cannot be read, a detection with a number that
@@ -96,8 +90,7 @@ def ground_truth(annotations: Annotations, subset: str,
     """Returns the actions of the videos of a subset, without the excluded."""
     chosen = annotations.subset(subset)
     if not chosen:
-        known = sorted({video.subset for video
-                        in annotations.videos.values()})
+        known = sorted({one.subset for one in annotations.videos.values()})
         raise InputError(f"{annotations.path}: no video of subset "
                          f"{subset!r}; the file has {', '.join(known)}")
     return {video.video_id: [
@@ -117,7 +110,8 @@ def present_classes(annotations: Annotations, truth: Truth
 def fit_ids(predictions: Predictions, known: Mapping[str, Any]
             ) -> Predictions:
     """Returns the predictions by known ids, without or with "v_"."""
-    for old, new in (("", ""), (_PREFIX, ""), ("", _PREFIX)):
+    # ActivityNet's ids exist with and without this prefix.
+    for old, new in (("", ""), ("v_", ""), ("", "v_")):
         renamed = {new + video.removeprefix(old): rows
                    for video, rows in predictions.items()}
         if not renamed.keys().isdisjoint(known):
@@ -139,8 +133,7 @@ def tiou_thresholds(values: float | Sequence[float], where: str
 
 
 def _subset_of(predictions: Predictions, annotations: Annotations) -> str:
-    subsets = sorted({annotations.videos[video].subset
-                      for video in predictions
+    subsets = sorted({annotations.videos[video].subset for video in predictions
                       if video in annotations.videos})
     if len(subsets) != 1:
         what = ("no predicted video is in the annotations" if not subsets

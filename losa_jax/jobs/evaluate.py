@@ -251,12 +251,12 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     report_results(output, config, report, predictions, skipped,
                    checkpoint=which, step=step)
     if report_pages is not None and processes.is_first():
-        truth, class_names = ground_truth(data, predictions)
+        truth, _ = ground_truth(data, predictions)
         index = write_split_report(
             output, title=workdir.resolve().name,
-            scores=output / run_files.MAP_FILE, videos=data.test,
+            scores=report, videos=data.test,
             videos_folder=config.data.videos, truth=truth,
-            predictions=predictions, class_names=class_names,
+            predictions=predictions,
             workdir=workdir, max_pages=report_pages,
             facts=[f"recipe {config.name}",
                    f"subset {config.data.test_subset}",

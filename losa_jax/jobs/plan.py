@@ -13,8 +13,7 @@ from losa_jax import timeline
 from losa_jax.data.annotations.load import load_class_names
 from losa_jax.distributed import sharding
 from losa_jax.jobs.setup import write_json
-from losa_jax.planning.abstract_steps import trace_steps
-from losa_jax.planning.estimate import Need, estimate
+from losa_jax.planning.estimate import Need, estimate, trace_steps
 from losa_jax.planning.topology import describe_devices
 
 # THUMOS' number, for configs without data.class_names.
@@ -39,9 +38,6 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
 
     The config needs a backbone's name or sizes, because no checkpoint is
     read. `output` is a JSON file to write.
-
-    Raises:
-      InputError: a config that does not fit the topology.
     """
     chip, devices = describe_devices(topology)
     clips = timeline.clip_edges(config.window.samples,
@@ -66,7 +62,7 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
 
 
 def format_plan(config: Any, result: Plan) -> str:
-    """Returns the lines that the job prints."""
+    """Returns the text that the job prints."""
     memory = result.chip_memory_bytes
     mesh = " x ".join(f"{axis} {size}" for axis, size in result.mesh.items())
     limit = "" if memory is None else f", {memory / _GIB:.1f} GiB a chip"

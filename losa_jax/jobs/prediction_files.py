@@ -166,8 +166,7 @@ class PredictionFiles:
         write_predictions(output / PREDICTIONS_FILE,
                           {name: self.results[name] for name in done})
         if self._settings.report and done:
-            from losa_jax.report.folder import write_folder_page
-            from losa_jax.report.page import read_video_page
+            from losa_jax.report.page import read_video_page, write_folder_page
 
             write_folder_page(
                 output / INDEX_FILE,

@@ -1,7 +1,6 @@
 """--mode=eval --report: a page for each video, and a dashboard."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,26 +8,15 @@ from tqdm import tqdm
 
 from losa_jax.data.records import Video
 from losa_jax.data.video.check import find_file, video_files
+from losa_jax.detection import metrics
 from losa_jax.detection.diagnosis import diagnose
-from losa_jax.detection.metrics import (
-    Annotation,
-    Predictions,
-    Truth,
-    evaluate_map,
-    match_predictions,
-)
 from losa_jax.detection.segments import Detection
-from losa_jax.detection.thresholds import best_f1_thresholds
 from losa_jax.errors import InputError
 from losa_jax.inference.load import read_thresholds
 from losa_jax.jobs.score import write_diagnosis
-from losa_jax.report.dashboard import (
-    RankedVideo,
-    page_path,
-    write_split_dashboard,
-)
+from losa_jax.report import dashboard
+from losa_jax.report.dashboard import RankedVideo, page_path
 from losa_jax.report.page import read_video_page, write_video_page
-from losa_jax.timeline import SAME_ACTION_SECONDS
 
 REPORT_FOLDER, INDEX_FILE = "report", "index.html"
 # Of the dashboard's counts of detected actions and false detections.
@@ -37,39 +25,31 @@ _HIT_IOU = 0.5
 _MAX_DETECTIONS, _MAX_THUMBNAILS = 400, 60
 
 
-def write_split_report(folder: Path, *, title: str, scores: Path,
+def write_split_report(folder: Path, *, title: str, scores: metrics.MapReport,
                        videos: Sequence[Video], videos_folder: str,
-                       truth: Truth, predictions: Predictions,
-                       class_names: Sequence[str], workdir: Path,
-                       max_pages: int = 0, facts: Sequence[str] = ()
-                       ) -> Path:
+                       truth: metrics.Truth, predictions: metrics.Predictions,
+                       workdir: Path, max_pages: int = 0,
+                       facts: Sequence[str] = ()) -> Path:
     """Writes the pages into `folder`/report; returns the dashboard.
 
     Args:
-      scores: map.json.
       videos: of the split; those without predictions are left out.
       videos_folder: of the video files, for videos known by features only.
-      truth, predictions, class_names: that were scored.
       workdir: the run; without its thresholds.json, the scores of best F1 on
         this split are used.
       max_pages: number of videos with a page, half of them the worst, half
         the best; 0: all.
-      facts: short texts for the heading of the dashboard.
-
-    Raises:
-      InputError: a file that cannot be read.
     """
-    report = folder / REPORT_FOLDER
+    report, class_names = folder / REPORT_FOLDER, scores.class_names
     least = read_thresholds(workdir) or {
-        name: one["score"] for name, one in best_f1_thresholds(
+        name: one["score"] for name, one in metrics.best_f1_thresholds(
             truth, predictions, class_names=class_names).items()}
-    content = json.loads(scores.read_text())
-    tiou_thresholds = tuple(content["tiou_thresholds"])
     shown = {video.video_id: video for video in videos
              if video.video_id in predictions}
     ranked = worst_first([
         _rank(video, truth[name], predictions[name], class_names,
-              tiou_thresholds, least) for name, video in shown.items()])
+              scores.tiou_thresholds, least)
+        for name, video in shown.items()])
     files = (video_files(Path(videos_folder))
              if videos_folder and Path(videos_folder).is_dir() else {})
     for index in tqdm(_with_page(ranked, max_pages), desc="writing pages",
@@ -84,18 +64,18 @@ def write_split_report(folder: Path, *, title: str, scores: Path,
             predictions=[row[:4] for row in best[:_MAX_DETECTIONS]],
             ground_truth=truth[name], thresholds=least,
             max_thumbnails=_MAX_THUMBNAILS)
-        ranked[index] = ranked[index]._replace(page=dataclasses.replace(
-            read_video_page(page),
-            note="" if share is None else f"average mAP {100 * share:.1f} %"))
+        note = "" if share is None else f"average mAP {100 * share:.1f} %"
+        ranked[index] = ranked[index]._replace(
+            page=read_video_page(page)._replace(note=note))
     diagnosis = diagnose(
         truth, predictions, class_names=class_names,
-        tiou_thresholds=tiou_thresholds,
+        tiou_thresholds=scores.tiou_thresholds,
         durations={name: video.info.duration_seconds
                    for name, video in shown.items()})
     write_diagnosis(report / "diagnosis", diagnosis)
-    write_split_dashboard(
-        report / INDEX_FILE, title=title, scores=content, videos=ranked,
-        diagnosis=dataclasses.asdict(diagnosis),
+    dashboard.write_split_dashboard(
+        report / INDEX_FILE, title=title, scores=scores.as_json(),
+        videos=ranked, diagnosis=dataclasses.asdict(diagnosis),
         diagnosis_folder=report / "diagnosis", facts=facts)
     if ranked and ranked[0].average_map is not None:
         print(f"page of the worst video (average mAP "
@@ -133,22 +113,18 @@ def _playable(video: Video, folder: str, files: dict[str, list[str]]
         return None
 
 
-def _rank(video: Video, truth: Sequence[Annotation],
+def _rank(video: Video, truth: Sequence[metrics.Annotation],
           detections: Sequence[Detection], class_names: Sequence[str],
           tiou_thresholds: Sequence[float], least: Mapping[str, float]
           ) -> RankedVideo:
     name = video.video_id
-    present = {label for start, end, label in truth
-               if end - start >= SAME_ACTION_SECONDS}
-    labels = [label for label in class_names if label in present]
     kept = [row for row in detections if row.score >= least.get(row.label, 0.0)]
-    hits, score = 0, None
-    if labels:
-        scored = {name: [action for action in truth if action[2] in present]}
-        score = evaluate_map(scored, {name: detections}, class_names=labels,
-                             tiou_thresholds=tiou_thresholds).average_map
-        hits = sum(int(one.hits.sum()) for one in match_predictions(
-            scored, {name: kept}, class_names=labels,
-            tiou_thresholds=(_HIT_IOU,)))
+    matches = metrics.match_predictions(
+        {name: truth}, {name: kept}, class_names=class_names,
+        tiou_thresholds=(_HIT_IOU,))
+    hits = sum(int(one.hits.sum()) for one in matches)
+    score = None if not matches else metrics.evaluate_map(
+        {name: truth}, {name: detections}, class_names=class_names,
+        tiou_thresholds=tiou_thresholds).average_map
     return RankedVideo(name, video.info.duration_seconds, len(truth),
                        len(detections), score, hits, len(kept) - hits, None)

@@ -8,23 +8,10 @@ from losa_jax.data.annotations.formats import read_ambiguous
 from losa_jax.data.annotations.lint import find_faults, summarize
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.predictions import read_submission
+from losa_jax.detection import metrics
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
-from losa_jax.detection.metrics import (
-    MapReport,
-    Predictions,
-    Rules,
-    Truth,
-    format_map_table,
-    recall_at,
-)
 from losa_jax.errors import InputError
-from losa_jax.inference.score_predictions import (
-    fit_ids,
-    ground_truth,
-    present_classes,
-    scored,
-    tiou_thresholds,
-)
+from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import blocked_videos, write_json
 from losa_jax.utils.atomic_write import write_text
 
@@ -45,13 +32,13 @@ def tiou_list(text: str) -> list[float]:
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"--tiou={text}: write first:last:step, as "
                          "0.3:0.7:0.1, or a list, as 0.5,0.75") from error
-    return tiou_thresholds(values, f"--tiou={text}")
+    return score_predictions.tiou_thresholds(values, f"--tiou={text}")
 
 
 def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           tiou: str, videos: str, class_names: str, ties: str, unknown: str,
           ambiguous: Path | None, output: Path | None,
-          diagnose_into: Path | None, classifier: str) -> MapReport:
+          diagnose_into: Path | None, classifier: str) -> metrics.MapReport:
     """Runs `python -m losa_jax.score`, whose arguments these are.
 
     Raises:
@@ -62,17 +49,18 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
     excluded = blocked_videos(videos)
-    truth = ground_truth(loaded, subset, excluded)
+    truth = score_predictions.ground_truth(loaded, subset, excluded)
     chosen = loaded.subset(subset)
-    predicted = fit_ids({video: rows for video, rows in submitted.items()
-                         if video not in excluded}, truth)
-    labels = present_classes(loaded, truth)
-    rules = Rules(ties, unknown)
-    report = scored(
+    predicted = score_predictions.fit_ids({
+        video: rows for video, rows in submitted.items()
+        if video not in excluded}, truth)
+    labels = score_predictions.present_classes(loaded, truth)
+    rules = metrics.Rules(ties, unknown)
+    report = score_predictions.scored(
         truth, predicted, labels, protocol=protocol, tiou=thresholds,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
     recalls: dict[str, list[float]] = {}
-    print(format_map_table(report))
+    print(metrics.format_map_table(report))
     for line in summarize(
             fault for video in chosen if video.video_id not in excluded
             for fault in find_faults(video)):
@@ -81,7 +69,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     print(source or "classes from: unknown (no external_data in the file); "
           "name an external classifier with --classifier")
     if protocol != "thumos":
-        recall = recall_at(
+        recall = metrics.recall_at(
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
             multiples=RECALL_MULTIPLES, rules=rules)
         for multiple, row in zip(RECALL_MULTIPLES, recall.tolist(),
@@ -136,8 +124,8 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
                       title=f"{what} by {name}".replace("_", " "))
 
 
-def _print_doubts(predicted: Predictions, truth: Truth, is_activitynet: bool,
-                  rules: Rules) -> None:
+def _print_doubts(predicted: metrics.Predictions, truth: metrics.Truth,
+                  is_activitynet: bool, rules: metrics.Rules) -> None:
     """Prints the predictions in unknown videos and those of equal scores."""
     unknown = [video for video in predicted if video not in truth]
     if unknown:

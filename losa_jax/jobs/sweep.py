@@ -1,19 +1,17 @@
 """Trains the variants of a config with several seeds and compares them.
 
-Each run is a process with a folder, started with the command that a person
-would type. A finished run is not repeated, so the same command continues an
-interrupted sweep.
+Each run is a process with a folder. A finished run is not repeated, so the
+same command continues an interrupted sweep.
 """
 
-import dataclasses
 import json
 import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -35,8 +33,7 @@ _INTERRUPTED = 75
 NUM_DRAWS = 1000
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """A named list of config overrides, such as "adapter.kind=none"."""
 
     name: str
@@ -140,11 +137,10 @@ def _run_one(flags: list[str], folder: Path, test_subset: str) -> str:
 
 def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
                ) -> str:
-    """Returns Markdown with a row for each variant.
+    """Returns Markdown with a row for each variant, the baseline first.
 
     mAP on the config's own test subset is the best during training, so it is
-    optimistic. Intervals are of `test_subset`, which was scored once, or
-    without one of the config's own. The first variant is the baseline.
+    optimistic. Intervals are of `test_subset`, or without one of the config's.
     """
     folders = {name: runs for name, runs in folders.items() if runs}
     draws = {name: np.stack([_draws(run, test_subset) for run in runs])
@@ -159,7 +155,7 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
              "trained", "step temporary MiB", "s / step"]
     rows = [head, ["---"] * len(head)]
     for name, runs in folders.items():
-        row = [name, str(len(runs)), *_mean_and_spread(map(_map, runs))]
+        row = [name, str(len(runs)), *_mean_and_spread([*map(_map, runs)])]
         if test_subset:
             row += _mean_and_spread(scored[name])
         row += [_interval_text(*interval(draws[name])), ""]
@@ -187,8 +183,7 @@ def _map(folder: Path) -> float:
     return 100 * _read(folder / run_files.MAP_FILE)["average_map"]
 
 
-def _mean_and_spread(values: Iterable[float]) -> list[str]:
-    values = [*values]
+def _mean_and_spread(values: Sequence[float]) -> list[str]:
     return [f"{statistics.mean(values):.2f}",
             f"{max(values) - min(values):.2f}"]
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,17 +58,6 @@ CHIPS = {
 }
 
 
-def parse_topology(text: str) -> tuple[str, tuple[int, ...]]:
-    """Returns a chip's name and the sides of its grid, as of "v5e:4x8"."""
-    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
-    if match is None or match[1] not in CHIPS:
-        raise InputError(
-            f"--topology={text}: write CHIP:SIDExSIDE, as v5e:4x8 or "
-            "v5p:2x2x2, h100:8 for a host of GPUs, h100:4x8 for four; "
-            f"chips: {', '.join(CHIPS)}")
-    return match[1], tuple(int(side) for side in match[2].split("x"))
-
-
 def describe_devices(text: str) -> tuple[Chip, list[Any]]:
     """Returns the chip of a topology, and devices to compile for.
 
@@ -76,7 +65,13 @@ def describe_devices(text: str) -> tuple[Chip, list[Any]]:
       InputError: another form, an unknown chip or topology, a compiler that
         is not installed, or too few CPU devices in this process.
     """
-    name, sides = parse_topology(text)
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
+    if match is None or match[1] not in CHIPS:
+        raise InputError(
+            f"--topology={text}: write CHIP:SIDExSIDE, as v5e:4x8 or "
+            "v5p:2x2x2, h100:8 for a host of GPUs, h100:4x8 for four; "
+            f"chips: {', '.join(CHIPS)}")
+    name, sides = match[1], [int(side) for side in match[2].split("x")]
     chip, count = CHIPS[name], math.prod(sides)
     if name == "cpu":
         devices = jax.devices("cpu")
@@ -119,7 +114,7 @@ def _tpus(text: str, name: str, count: int) -> Any:
                                         **extra)
 
 
-def _gpus(name: str, gpu: Mapping[str, Any], sides: tuple[int, ...]) -> Any:
+def _gpus(name: str, gpu: Mapping[str, Any], sides: Sequence[int]) -> Any:
     """Describes GPUs; the CUDA plugin compiles for them without a GPU."""
     hosts, gpus = (1, *sides)[-2:]
     facts = " ".join(f"{key}: {value}"

@@ -1,14 +1,12 @@
-"""Bar charts as SVG that follow the page's colors, light and dark.
-
-They are drawn at the width of a page's column, so that the text keeps its
-size on a phone. The numbers follow below each chart, as a table.
-"""
+"""Bar charts as SVG in the page's colors, with a table of the numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 
-from losa_jax.report.document import escape, table
+from losa_jax.report.document import table
 
+# The width of a page's column, so that the text keeps its size on a phone.
 WIDTH, HEIGHT = 380, 210
 LEFT, RIGHT = 46, 8
 _TOP, _BOTTOM = 10, 24

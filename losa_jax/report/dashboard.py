@@ -1,13 +1,13 @@
 """The dashboard page of an evaluated split."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.report.charts import bar_chart
-from losa_jax.report.document import clock, escape, table
-from losa_jax.report.folder import video_card, write_list_page
-from losa_jax.report.page import VideoPage, link
+from losa_jax.report.document import clock, table
+from losa_jax.report.page import VideoPage, link, video_card, write_list_page
 
 # Number of best and of worst videos that are shown with a card.
 NUM_SHOWN = 5

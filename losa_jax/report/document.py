@@ -1,17 +1,17 @@
 """HTML pages, each one file, made of package files and untrusted text.
 
 A page holds everything but the video. Untrusted text enters in two ways only:
-escaped by `escape`, or as JSON in a script element by `script_json`. The
+escaped by `html.escape`, or as JSON in a script element by `script_json`. The
 page's content security policy allows only our own script, by its hash, and
 only files beside the page.
 """
 
 import base64
 import hashlib
-import html
 import json
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,6 @@ from losa_jax.utils.atomic_write import write_bytes
 _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
            "img-src data:; media-src 'self' file: data:; base-uri 'none'; "
            "form-action 'none'")
-
-
-def escape(text: object) -> str:
-    """Returns text for an element or a quoted attribute."""
-    return html.escape(str(text), quote=True)
 
 
 def script_json(content: Any) -> str:
@@ -41,11 +36,9 @@ def write_page(path: Path, template: str, *, title: str,
                data: Any = None) -> None:
     """Writes a page atomically and creates its folder.
 
-    Args:
-      template: package file of the body; `content`, HTML, replaces its $names.
-      title, facts: text of the heading, not escaped yet.
-      styles, scripts: package files, in this order.
-      data: JSON content for the script, in the element "data".
+    Template, styles and scripts are package files. `content`, HTML, replaces
+    the template's $names. Title and facts are not escaped yet. `data` is JSON
+    content for the scripts, in the element "data".
     """
     style = "".join(map(_package_file, styles))
     script = "".join(map(_package_file, scripts))
@@ -92,7 +85,5 @@ def _package_file(name: str) -> str:
 
 def _hash(text: str) -> str:
     """Returns the policy's source expression that allows only this text."""
-    if not text:
-        return "'none'"
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,42 +1,40 @@
-"""The page of one video: player, timeline, list and table of detections."""
+"""The page of one video, and the page that lists those of a folder."""
 
-import dataclasses
 import itertools
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from losa_jax.errors import InputError
-from losa_jax.report.document import clock, escape, write_page
+from losa_jax.report.document import clock, write_page
 from losa_jax.report.thumbnails import read_thumbnails
 
 # start_seconds, end_seconds, class name, and the score of a detection
 Segment = tuple[Any, ...]
 
-# Keeps the page small.
-MAX_THUMBNAILS = 200
+MAX_THUMBNAILS = 200  # keeps the page small
+# Detections drawn in the strip of a video on a list.
+_MAX_IN_STRIP = 60
 # Segments whose middles are this close share a thumbnail.
 _SAME_MOMENT_SECONDS = 0.5
 _DATA = re.compile(
     r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
-@dataclasses.dataclass(frozen=True)
-class VideoPage:
-    """What a list of pages shows of one page.
-
-    A segment is (start_seconds, end_seconds, index of the class, score), of
-    detections that reach the threshold of their class, if there is one.
-    """
+class VideoPage(NamedTuple):
+    """What a list of pages shows of one page."""
 
     path: Path
     title: str  # of the video
     duration_seconds: float
     labels: tuple[str, ...]  # class names
+    # start_seconds, end_seconds, index of the class and score of detections
+    # that reach the threshold of their class
     segments: tuple[tuple[float, float, int, float], ...]
     num_actions: int | None = None  # in the ground truth, if it is known
     poster: str = ""  # data URI of an image
@@ -51,13 +49,10 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
                      max_thumbnails: int = MAX_THUMBNAILS) -> None:
     """Writes the page of one video and creates its folder.
 
-    Args:
-      video: the file, which the page refers to by its relative path; None
-        for a page without a player.
-      predictions: in any order.
-      ground_truth: None where it is not known; empty where there is none.
-      thresholds: {class: score} from which its detections are shown first.
-      max_thumbnails: the best scores get thumbnails first.
+    The page refers to the video by its relative path; without a video it has
+    no player. A ground truth that is not known is None, not empty. Detections
+    from the `thresholds` of their classes on are shown first, and the best
+    scores get thumbnails first.
     """
     detections = sorted(predictions,
                         key=lambda row: (row[0], row[1], -row[3]))
@@ -71,7 +66,13 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
     best = max((row for row in rows[:len(detections)] if row[-1] >= 0),
                key=lambda row: row[3], default=None)
     poster = best[-1] if best else 0 if images else -1
-    facts = _facts(detections, labels, duration_seconds, fps, thresholds or {})
+    least = thresholds or {}
+    strong = sum(row[3] >= least.get(row[2], 0.0) for row in detections)
+    weaker = len(detections) - strong
+    facts = [clock(duration_seconds), f"{fps:.4g} fps",
+             count_text(strong, "detection")
+             + (f" and {weaker:,} weaker" if weaker else ""),
+             f"{len(labels)} class{'' if len(labels) == 1 else 'es'}"]
     if ground_truth is not None:
         facts.append(f"{count_text(len(actions), 'action')} annotated")
     write_page(
@@ -156,17 +157,6 @@ def _player(video: Path | None, folder: Path, title: str) -> str:
             f'aria-label="{escape(title)}"></video>')
 
 
-def _facts(detections: Sequence[Segment], labels: Sequence[str],
-           duration_seconds: float, fps: float,
-           thresholds: Mapping[str, float]) -> list[str]:
-    strong = sum(row[3] >= thresholds.get(row[2], 0.0) for row in detections)
-    weaker = len(detections) - strong
-    return [clock(duration_seconds), f"{fps:.4g} fps",
-            count_text(strong, "detection")
-            + (f" and {weaker:,} weaker" if weaker else ""),
-            f"{len(labels)} class{'' if len(labels) == 1 else 'es'}"]
-
-
 def count_text(number: int, noun: str) -> str:
     """Returns "1 video" or "2 videos"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -184,3 +174,73 @@ def _table(detections: Sequence[Segment], actions: Sequence[Segment]) -> str:
         f"<td>{clock(end)}</td><td>{end - start:.2f} s</td>"
         f"<td>{score}</td></tr>"
         for start, end, label, score, name in sorted(lines))
+
+
+def write_folder_page(output: Path, pages: Sequence[VideoPage], *,
+                      title: str,
+                      broken: Mapping[str, str] | None = None) -> None:
+    """Writes the list of a folder's pages (`read_video_page`), in this order.
+
+    `broken` is {video: reason} of the videos without a page.
+    """
+    total = sum(page.duration_seconds for page in pages)
+    facts = [count_text(len(pages), "video"), clock(total), count_text(
+        sum(len(page.segments) for page in pages), "detection")]
+    cards = "".join(video_card(page, output.parent) for page in pages)
+    parts = [f'<ul class="videos cards" id="videos">{cards}</ul>']
+    if broken:
+        facts.append(f"{len(broken)} without a page")
+        reasons = "".join(
+            f"<li><strong>{escape(name)}</strong> "
+            f"{escape(reason.removeprefix(f'{name}: '))}</li>"
+            for name, reason in broken.items())
+        parts.append('<section class="card"><h2>Videos without a page</h2>'
+                     f'<ul class="broken soft">{reasons}</ul></section>')
+    write_list_page(output, title=title, facts=facts, parts=parts)
+
+
+def write_list_page(output: Path, *, title: str, facts: Sequence[str],
+                    parts: Sequence[str], styles: Sequence[str] = ()
+                    ) -> None:
+    """Writes a page with a search field for the element "videos".
+
+    `parts` are HTML, and `styles` package files besides the usual ones.
+    """
+    write_page(output, "folder.html", title=title, facts=facts,
+               styles=("base.css", "folder.css", *styles),
+               scripts=("theme.js", "folder.js"),
+               content={"parts": "".join(parts)})
+
+
+def video_card(page: VideoPage, folder: Path) -> str:
+    """Returns a link to a page with image, name and strip of detections."""
+    image = (f'<img src="{page.poster}" alt="" loading="lazy">'
+             if page.poster else '<span class="blank"></span>')
+    facts = [clock(page.duration_seconds),
+             count_text(len(page.segments), "detection")]
+    if page.num_actions is not None:
+        facts.append(count_text(page.num_actions, "action"))
+    note = page.note and f'<p class="note soft">{escape(page.note)}</p>'
+    return (
+        '<li class="card column video" '
+        f'data-name="{escape(page.title.lower())}">'
+        f'<a href="{escape(link(page.path, folder))}">{image}'
+        f"<h3>{escape(page.title)}</h3></a>"
+        f'<p class="soft">{" · ".join(facts)}</p>{note}{_strip(page)}</li>')
+
+
+def _strip(page: VideoPage) -> str:
+    """Returns the best detections along the video, by class and score."""
+    duration = max(page.duration_seconds, 1e-9)
+    best = sorted(page.segments, key=lambda row: -row[3])[:_MAX_IN_STRIP]
+    top = best[0][3] if best else 1.0
+    height = 100 / max(len(page.labels), 1)
+    bars = "".join(
+        f'<rect class="hue{label % 12}" x="{1000 * start / duration:.1f}" '
+        f'width="{max(1000 * (end - start) / duration, 4):.1f}" '
+        f'y="{height * label:.1f}" height="{height:.1f}" '
+        f'opacity="{max(score / (top or 1.0), 0.1):.2f}"/>'
+        for start, end, label, score in reversed(best))
+    return ('<svg class="strip" viewBox="0 0 1000 100" '
+            'preserveAspectRatio="none" aria-hidden="true">'
+            f"{bars}</svg>")

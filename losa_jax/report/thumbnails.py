@@ -1,8 +1,4 @@
-"""Small images of moments of a video, for pages.
-
-They may be some frames off where time stamps are broken, and a moment that
-cannot be decoded has none. (`losa_jax.data.video.decode` reads exact frames.)
-"""
+"""Small images of a video; some frames off where time stamps are broken."""
 
 import base64
 import logging
@@ -19,8 +15,7 @@ from av.video.frame import VideoFrame
 
 logger = logging.getLogger(__name__)
 
-WIDTH_PIXELS, MAX_HEIGHT_PIXELS = 192, 192
-JPEG_QUALITY = 78
+MAX_SIDE_PIXELS, JPEG_QUALITY = 192, 78
 # Up to this distance decoding is faster than a seek.
 _SEEK_BEYOND_SECONDS = 2.0
 
@@ -75,8 +70,7 @@ class _Frames:
 
 
 def _jpeg_uri(frame: VideoFrame) -> str:
-    scale = min(WIDTH_PIXELS / frame.width, MAX_HEIGHT_PIXELS / frame.height,
-                1.0)
+    scale = min(MAX_SIDE_PIXELS / max(frame.width, frame.height), 1.0)
     size = (max(1, round(frame.width * scale)),
             max(1, round(frame.height * scale)))
     pixels = cv2.resize(frame.to_ndarray(format="bgr24"), size,

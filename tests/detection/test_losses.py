@@ -176,7 +176,7 @@ def test_automatic_weight_of_a_tiny_regression():
         rtol=1e-6)
 
 
-def test_what_stands_on_padding_does_not_matter():
+def test_values_on_padding_do_not_matter():
     case = random_case(4)
     loss, _ = ours(case, 5.0)
     other = {name: np.where(

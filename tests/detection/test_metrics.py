@@ -25,13 +25,13 @@ def detections(*rows):
 
 def test_average_precision_by_hand():
     truth = {"v": [(0, 10, "a"), (20, 30, "a")], "w": [(0, 10, "a")]}
-    found = {
-        "v": detections((0, 10, "a", 0.9),     # found
-                        (0, 9, "a", 0.8),      # false: already found
-                        (21, 30, "a", 0.6)),   # found
+    predictions = {
+        "v": detections((0, 10, "a", 0.9),     # matched
+                        (0, 9, "a", 0.8),      # false: matched before
+                        (21, 30, "a", 0.6)),   # matched
         "w": detections((40, 50, "a", 0.7)),   # false
     }
-    report = evaluate_map(truth, found, class_names=["a"],
+    report = evaluate_map(truth, predictions, class_names=["a"],
                           tiou_thresholds=[0.5, 0.95])
     # Precision 1, 1/2, 1/3, 2/4 at recall 1/3, 1/3, 1/3, 2/3.
     np.testing.assert_allclose(report.average_precision,
@@ -44,9 +44,10 @@ def test_average_precision_by_hand():
 
 def test_precision_is_interpolated():
     truth = {"v": [(0, 1, "a"), (2, 3, "a"), (4, 5, "a"), (6, 7, "a")]}
-    found = {"v": detections((10, 11, "a", 0.9), (0, 1, "a", 0.8),
-                             (2, 3, "a", 0.7), (4, 5, "a", 0.6))}
-    report = evaluate_map(truth, found, class_names=["a"],
+    predictions = {"v": detections(
+        (10, 11, "a", 0.9), (0, 1, "a", 0.8), (2, 3, "a", 0.7),
+        (4, 5, "a", 0.6))}
+    report = evaluate_map(truth, predictions, class_names=["a"],
                           tiou_thresholds=[0.5])
     # Precision 1/2, 2/3, 3/4 rises: each recall step counts 3/4.
     np.testing.assert_allclose(report.average_precision, [[3 * 0.75 / 4]])
@@ -54,13 +55,14 @@ def test_precision_is_interpolated():
 
 def test_best_action_still_free_is_matched():
     truth = {"v": [(0, 10, "a"), (1, 11, "a")]}
-    found = {"v": detections((1, 11, "a", 0.9),    # takes its own
-                             (1.2, 11, "a", 0.8),  # nearest is taken
-                             (0, 10, "a", 0.7))}   # nothing left at 0.5
-    report = evaluate_map(truth, found, class_names=["a"],
+    predictions = {"v": detections(
+        (1, 11, "a", 0.9),    # takes its own
+        (1.2, 11, "a", 0.8),  # nearest is taken
+        (0, 10, "a", 0.7))}   # nothing left at 0.5
+    report = evaluate_map(truth, predictions, class_names=["a"],
                           tiou_thresholds=[0.5, 0.9])
     # At 0.9 the second has no action but its taken one: false; the third
-    # finds the first action.
+    # matches the first action.
     np.testing.assert_allclose(report.average_precision,
                                [[1, (1 + 2 / 3) / 2]])
 
@@ -75,13 +77,13 @@ def test_threshold_is_inclusive():
 def test_equal_scores_rank_by_input_order():
     truth = {"first": [(0, 1, "a")], "second": [(0, 1, "a")]}
     hit, miss = Detection(0, 1, "a", 0.5), Detection(5, 6, "a", 0.5)
-    for found, expected in [
+    for predictions, expected in [
             ({"first": [hit, miss]}, 0.5),
             ({"first": [miss, hit]}, 0.25),
             # The order of the predictions, not that of the ground truth.
             ({"second": [miss], "first": [hit]}, 0.25),
             ({"second": [hit], "first": [miss]}, 0.5)]:
-        report = evaluate_map(truth, found, class_names=["a"],
+        report = evaluate_map(truth, predictions, class_names=["a"],
                               tiou_thresholds=[0.5])
         np.testing.assert_allclose(report.average_map, expected)
 
@@ -110,15 +112,16 @@ def test_duplicates_and_empty_actions_are_removed():
 
 
 def test_dropped_predictions_are_counted():
-    found = {"v": detections((0, 1, "a", 0.5), (0, 1, "z", 0.9)),
-             "other": detections((5, 6, "a", 0.9), (5, 6, "z", 0.9))}
+    predictions = {
+        "v": detections((0, 1, "a", 0.5), (0, 1, "z", 0.9)),
+        "other": detections((5, 6, "a", 0.9), (5, 6, "z", 0.9))}
     truth = {"v": [(0, 1, "a")]}
-    report = evaluate_map(truth, found, class_names=["a"],
+    report = evaluate_map(truth, predictions, class_names=["a"],
                           tiou_thresholds=[0.5])
     assert report.num_dropped_predictions == 3
     assert report.num_predictions == 1 and report.average_map == 1
     # A video listed without actions is background: predictions are false.
-    report = evaluate_map(truth | {"other": []}, found, class_names=["a"],
+    report = evaluate_map(truth | {"other": []}, predictions, class_names=["a"],
                           tiou_thresholds=[0.5])
     assert report.num_dropped_predictions == 2
     assert report.num_predictions == 2 and report.average_map == 0.5
@@ -138,12 +141,12 @@ def test_bad_ground_truth():
 def test_recall_by_hand():
     truth = {"v": [(0, 10, "a"), (5, 15, "a"), (40, 50, "b")],
              "w": [(0, 10, "a")]}
-    found = {
+    predictions = {
         "v": detections((2.5, 12.5, "a", 0.9),   # 0.6 with both actions
                         (80, 90, "a", 0.8), (0, 10, "a", 0.7),
                         (40, 50, "b", 0.1)),
         "w": detections((80, 90, "a", 0.9), (0, 10, "a", 0.8))}
-    recall = recall_at(truth, found, class_names=["a", "b", "c"],
+    recall = recall_at(truth, predictions, class_names=["a", "b", "c"],
                        tiou_thresholds=[0.5, 0.6, 0.7], multiples=(1, 2))
     # Class a: v keeps 2 (then 4) predictions, w keeps 1 (then 2); 0.6 is
     # reached exactly.
@@ -157,12 +160,12 @@ def iou_of(a, b):
     return intersection / (a[1] - a[0] + b[1] - b[0] - intersection)
 
 
-def average_precision_by_loops(truth, found, label, threshold):
+def average_precision_by_loops(truth, predictions, label, threshold):
     """The protocol, prediction by prediction."""
     taken = {video: [False] * len(actions)
              for video, actions in truth.items()}
     ranked = sorted(
-        [(video, row) for video, rows in found.items() for row in rows
+        [(video, row) for video, rows in predictions.items() for row in rows
          if row.label == label and video in truth],
         key=lambda pair: -pair[1].score)  # sorted() is stable
     hits = []
@@ -187,23 +190,23 @@ def average_precision_by_loops(truth, found, label, threshold):
     return area
 
 
-def recall_by_loops(truth, found, label, threshold, multiple):
-    num_found = total = 0
+def recall_by_loops(truth, predictions, label, threshold, multiple):
+    num_matched = total = 0
     for video, actions in truth.items():
         actions = [action for action in actions if action[2] == label]
-        rows = sorted((row for row in found.get(video, [])
+        rows = sorted((row for row in predictions.get(video, [])
                        if row.label == label), key=lambda row: -row.score)
         rows = rows[:multiple * len(actions)]
         total += len(actions)
-        num_found += sum(any(iou_of(row, action) >= threshold
+        num_matched += sum(any(iou_of(row, action) >= threshold
                              for row in rows) for action in actions)
-    return num_found / total
+    return num_matched / total
 
 
 def random_case(seed, num_videos=8, ties=True):
     rng = np.random.default_rng(seed)
     names = ["a", "b", "c"]
-    truth, found = {}, {}
+    truth, predictions = {}, {}
     for video in rng.permutation(num_videos):
         start = rng.uniform(0, 60, rng.integers(0, 9))
         truth[f"v{video}"] = [
@@ -211,28 +214,28 @@ def random_case(seed, num_videos=8, ties=True):
             for s in start]
     for video in rng.permutation(num_videos + 1):
         start = rng.uniform(0, 60, rng.integers(0, 60))
-        found[f"v{video}"] = [
+        predictions[f"v{video}"] = [
             Detection(s, s + rng.exponential(6), names[rng.integers(3)],
                       rng.integers(10) / 10 if ties else rng.random())
             for s in start]
-    return truth, found, names
+    return truth, predictions, names
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_against_loops(seed):
-    truth, found, names = random_case(seed, ties=seed % 2 == 0)
+    truth, predictions, names = random_case(seed, ties=seed % 2 == 0)
     thresholds = [0.1, 0.3, 0.5]
-    report = evaluate_map(truth, found, class_names=names,
+    report = evaluate_map(truth, predictions, class_names=names,
                           tiou_thresholds=thresholds)
-    expected = [[average_precision_by_loops(truth, found, name, threshold)
+    expected = [[average_precision_by_loops(truth, predictions, name, threshold)
                  for threshold in thresholds] for name in names]
     np.testing.assert_allclose(report.average_precision, expected,
                                rtol=1e-12)
     assert report.map_per_threshold[0] > report.map_per_threshold[2] > 0
-    recall = recall_at(truth, found, class_names=names,
+    recall = recall_at(truth, predictions, class_names=names,
                        tiou_thresholds=thresholds, multiples=(1, 3))
     np.testing.assert_allclose(recall, [
-        [np.mean([recall_by_loops(truth, found, name, threshold, multiple)
+        [np.mean([recall_by_loops(truth, predictions, name, threshold, multiple)
                   for name in names]) for threshold in thresholds]
         for multiple in (1, 3)], rtol=1e-12)
 
@@ -256,7 +259,7 @@ def test_table_for_people():
 def test_many_predictions_take_seconds():
     rng = np.random.default_rng(0)
     names = [f"c{k}" for k in range(20)]
-    truth, found = {}, {}
+    truth, predictions = {}, {}
     for video in range(211):
         label = names[rng.integers(20)]
         start = rng.uniform(0, 300, (16, 1))
@@ -266,10 +269,10 @@ def test_many_predictions_take_seconds():
         rows = np.stack([start, start + rng.exponential(5, 2000),
                          rng.random(2000)], axis=1).tolist()
         other = names[rng.integers(20)]
-        found[video] = [Detection(row[0], row[1], (label, other)[i % 2],
+        predictions[video] = [Detection(row[0], row[1], (label, other)[i % 2],
                                   row[2]) for i, row in enumerate(rows)]
     begin = time.perf_counter()
-    report = evaluate_map(truth, found, class_names=names,
+    report = evaluate_map(truth, predictions, class_names=names,
                           tiou_thresholds=np.arange(1, 8) / 10)
     assert report.num_predictions == 422_000
     assert time.perf_counter() - begin < 10  # about 1.2 on 2 quiet cores
@@ -323,9 +326,9 @@ def thumos_test_set(shared_dir):
              if entry["subset"] == "Test"}
     names = sorted({action[2] for actions in truth.values()
                     for action in actions})
-    found = read_predictions(
+    predictions = read_predictions(
         shared_dir / "data/detections/turn_flow_scnn_thumos14.json")
-    return truth, found, names
+    return truth, predictions, names
 
 
 THUMOS_THRESHOLDS = np.arange(1, 8) / 10
@@ -333,9 +336,9 @@ THUMOS_THRESHOLDS = np.arange(1, 8) / 10
 
 @pytest.mark.shared
 def test_thumos_detections_as_public_kits_score_them(shared_dir):
-    truth, found, names = thumos_test_set(shared_dir)
-    found = with_distinct_scores(found, lambda _, row: row.label)
-    report = evaluate_map(truth | {"video_test_0001292": []}, found,
+    truth, predictions, names = thumos_test_set(shared_dir)
+    predictions = with_distinct_scores(predictions, lambda _, row: row.label)
+    report = evaluate_map(truth | {"video_test_0001292": []}, predictions,
                           class_names=names,
                           tiou_thresholds=THUMOS_THRESHOLDS)
     np.testing.assert_allclose(
@@ -347,10 +350,10 @@ def test_thumos_detections_as_public_kits_score_them(shared_dir):
 
 @pytest.mark.shared
 def test_thumos_recall_as_public_kits_score_it(shared_dir):
-    truth, found, names = thumos_test_set(shared_dir)
-    found = with_distinct_scores(found,
+    truth, predictions, names = thumos_test_set(shared_dir)
+    predictions = with_distinct_scores(predictions,
                                  lambda video, row: (video, row.label))
-    recall = 100 * recall_at(truth, found, class_names=names,
+    recall = 100 * recall_at(truth, predictions, class_names=names,
                              tiou_thresholds=[0.5])
     np.testing.assert_allclose(recall[:, 0], [41.91, 58.26], atol=6e-3)
 
@@ -359,8 +362,8 @@ def test_thumos_recall_as_public_kits_score_it(shared_dir):
 def test_thumos_detections_as_we_score_them(shared_dir):
     # Stable order, the unknown video left out; the same on every machine.
     # Figures of a separate evaluator in plain loops.
-    truth, found, names = thumos_test_set(shared_dir)
-    report = evaluate_map(truth, found, class_names=names,
+    truth, predictions, names = thumos_test_set(shared_dir)
+    report = evaluate_map(truth, predictions, class_names=names,
                           tiou_thresholds=THUMOS_THRESHOLDS)
     np.testing.assert_allclose(
         100 * report.map_per_threshold,
@@ -382,20 +385,21 @@ def test_activitynet_sample(shared_dir):
         for video, entry in database.items() if video in validation}
     names = sorted({action[2] for actions in truth.values()
                     for action in actions})
-    found = read_predictions(folder / "sample_detection_prediction.json")
+    predictions = read_predictions(folder / "sample_detection_prediction.json")
     # Every score is 1; reversed, the last entry ranks first.
-    found = {video: rows[::-1] for video, rows in reversed(found.items())}
+    predictions = {video: rows[::-1]
+                   for video, rows in reversed(predictions.items())}
     thresholds = np.linspace(0.5, 0.95, 10)
 
-    report = evaluate_map(truth, found, class_names=names,
+    report = evaluate_map(truth, predictions, class_names=names,
                           tiou_thresholds=thresholds)
     assert 100 * report.average_map == pytest.approx(99.8881, abs=1e-4)
     assert report.num_videos == 4728 and report.num_removed_actions == 22
     assert report.num_predictions == 7293
     assert report.num_dropped_predictions == 361
 
-    everything = dict.fromkeys(found, ()) | truth
-    report = evaluate_map(everything, found, class_names=names,
+    everything = dict.fromkeys(predictions, ()) | truth
+    report = evaluate_map(everything, predictions, class_names=names,
                           tiou_thresholds=thresholds)
     assert 100 * report.average_map == pytest.approx(97.0738, abs=1e-4)
     assert report.num_videos == 4926

@@ -69,7 +69,7 @@ def test_decode_by_hand():
     levels = decode(top_k=3, top_k_per_level=True)
     assert levels.scores.shape == (6,)
     assert valid_rows(levels) == first + coarse
-    # The short one takes a place of the two before it is thrown out.
+    # The short one takes a place of the two before it is removed.
     assert valid_rows(decode(top_k=2, top_k_per_level=True)) == [
         first[0], *coarse]
     together = decode(top_k=3, top_k_per_level=False)
@@ -210,7 +210,7 @@ def test_soft_nms_by_hand():
                                             0.5], rtol=1e-5)
 
 
-def test_first_pick_is_not_tested():
+def test_the_first_pick_may_be_below_the_lowest_score():
     segments = np.array([[0, 1], [5, 6]], np.float32)
     kept = soft_nms(segments, np.array([0.02, 0.01], np.float32),
                     np.ones(2, bool), sigma=0.5, min_score=0.1, max_kept=2)
@@ -250,7 +250,7 @@ def test_equal_scores_go_by_index():
         2, 4, 0, 3, 5]
 
 
-def test_zero_scores_and_nobody():
+def test_scores_of_zero_are_picked_and_padding_is_not():
     segments = np.array([[0, 1], [5, 6]], np.float32)
     kept = soft_nms(segments, np.zeros(2, np.float32), np.ones(2, bool),
                     sigma=0.5, min_score=0.0, max_kept=2)
@@ -304,7 +304,7 @@ def test_suppress_takes_every_class_on_its_own():
 
 @pytest.mark.parametrize("method", ["soft", "hard"])
 @pytest.mark.parametrize("max_kept", [5, 40, 300])
-def test_looking_at_the_best_first_changes_nothing(method, max_kept,
+def test_running_on_the_best_candidates_first_changes_nothing(method, max_kept,
                                                    monkeypatch):
     segments, scores = random_segments(600)
     scores = np.round(scores, 2)  # many are equal
@@ -349,7 +349,7 @@ def test_suppress_none_only_sorts_and_cuts():
     np.testing.assert_array_equal(ours[2], best % 3)
 
 
-def test_suppress_of_nothing():
+def test_suppress_without_candidates():
     for per_class in (True, False):
         for method in ("soft", "hard", "none"):
             segments, scores, labels = suppress(

@@ -42,8 +42,8 @@ def _stream(windows, settings):
     {"per_class": False, "voting_threshold": 0.7},
 ], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_as_of_the_whole_video(changes, seed):
-    # No window finds what starts before it.
+def test_early_detections_equal_those_of_the_whole_video(changes, seed):
+    # No window detects an action that starts before the window.
     rng = np.random.default_rng(seed)
     settings = _settings(**changes)
     windows = [_window(rng, 5.0 * number) for number in range(6)]
@@ -57,7 +57,7 @@ def test_as_of_the_whole_video(changes, seed):
         assert one.score == pytest.approx(other.score, abs=1e-5)
 
 
-def test_each_is_given_once_and_as_early_as_is_safe():
+def test_each_detection_is_returned_once_and_as_early_as_is_safe():
     rng = np.random.default_rng(7)
     given = _stream([_window(rng, 5.0 * number) for number in range(20)],
                     _settings(method="hard", iou_threshold=0.1))
@@ -69,7 +69,7 @@ def test_each_is_given_once_and_as_early_as_is_safe():
     assert len(set(every)) == len(every)
 
 
-def test_a_late_detection_does_not_repeat_what_was_given():
+def test_a_late_detection_does_not_repeat_a_returned_one():
     segments = np.array([[2, 6]], np.float32)
 
     def window(score):
@@ -99,7 +99,7 @@ def test_memory_does_not_grow_with_the_video(voting_threshold, is_empty):
     assert max(most[30:]) <= (0 if is_empty else max(most[:30]) + 12)
 
 
-def test_the_end_cuts_what_waits():
+def test_open_candidates_are_cut_to_the_length_of_the_video():
     online = OnlineNms(NAMES, _settings(), memory_seconds=10.0)
     online.add(_segments([[2, 9], [7, 9]], [0.5, 0.9], [0, 1]))
     online.cut(6.5)

@@ -53,7 +53,7 @@ def test_joined_segments_keep_their_order_and_empty_the_list(has_scores):
     assert (whole.class_scores is not None) == has_scores
 
 
-def test_nothing_gives_no_detections():
+def test_no_segments_give_no_detections():
     left, _ = suppress(joined([]), 2, NmsSettings())
     assert detections(left, CLASSES) == []
 

@@ -1,4 +1,4 @@
-"""Settings of decoding and NMS refuse what makes no sense, by name."""
+"""Settings of decoding and NMS refuse wrong values and name the field."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Anybody's predictions are scored by the protocol that is asked for."""
+"""Predictions of any program are scored by either protocol."""
 
 from pathlib import Path
 

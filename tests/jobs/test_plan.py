@@ -1,4 +1,4 @@
-"""Plans for chips that are not there, and for a real run."""
+"""Plans for described chips, and for a real run."""
 
 import dataclasses
 import importlib.util
@@ -12,18 +12,16 @@ from configs import thumos
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.jobs.plan import DEFAULT_CLASSES, format_plan, plan
-from losa_jax.planning.abstract_steps import trace_steps
-from losa_jax.planning.estimate import matmul_flops
-from losa_jax.planning.topology import CHIPS, describe_devices, parse_topology
+from losa_jax.planning.estimate import matmul_flops, trace_steps
+from losa_jax.planning.topology import CHIPS, describe_devices
 from losa_jax.training import build
 from losa_jax.training.restore import fresh_state
 
 
 def test_topologies():
-    assert parse_topology("v5e:4x8") == ("v5e", (4, 8))
     for text in ("v5e", "v9:2x2", "v5e:4-8", "cpu:"):
         with pytest.raises(InputError, match="v5e:4x8 or v5p:2x2x2"):
-            parse_topology(text)
+            describe_devices(text)
     with pytest.raises(InputError, match="this process has 8 CPU devices"):
         describe_devices("cpu:64")
     with pytest.raises(InputError, match="h100:GPUS of one host"):
@@ -73,7 +71,7 @@ def test_a_plan_for_these_processors(config, planned):
 
 
 @pytest.mark.slow
-def test_a_run_is_what_was_planned(config, planned):
+def test_a_run_needs_the_planned_memory(config, planned):
     """Its memory to the byte. The state is donated; one compilation."""
     mesh = sharding.make_mesh((2, 1, 2), jax.devices()[:4])
     model = build.build_model(config, DEFAULT_CLASSES, mesh)
@@ -127,7 +125,7 @@ def test_flops_of_a_step_by_hand():
 
 @pytest.mark.libtpu
 @pytest.mark.slow
-def test_a_tpu_that_is_not_there(config):
+def test_a_plan_for_a_tpu_without_the_tpu(config):
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed (extra `tpu`)")
     result = plan(config, "v5e:2x2")

@@ -35,29 +35,30 @@ def report(tmp_path_factory):
     truth = {"good": [(1.0, 2.0, "jump"), (4.0, 6.0, "run")],
              "odd/../<b>": [(1.0, 2.0, "jump"), (5.0, 6.0, "jump")],
              "empty": []}
-    found = {"good": [Detection(1.0, 2.0, "jump", 0.9),
-                      Detection(4.0, 6.0, "run", 0.8),
-                      Detection(7.0, 8.0, "run", 0.1)],
-             "odd/../<b>": [Detection(1.0, 2.0, "jump", 0.7),
-                            Detection(8.0, 9.0, "jump", 0.95)],
-             "empty": [Detection(0.0, 1.0, "run", 0.6)]}
+    predictions = {
+        "good": [Detection(1.0, 2.0, "jump", 0.9),
+                 Detection(4.0, 6.0, "run", 0.8),
+                 Detection(7.0, 8.0, "run", 0.1)],
+        "odd/../<b>": [Detection(1.0, 2.0, "jump", 0.7),
+                       Detection(8.0, 9.0, "jump", 0.95)],
+        "empty": [Detection(0.0, 1.0, "run", 0.6)]}
     videos = [Video(
         name, VideoInfo(folder / f"{number}.npy", 25.0, 250, 10.0, 0, 0),
         timeline.SampleGrid(25.0, 250, 1.0),
         tuple(Action(*action) for action in truth[name]))
         for number, name in enumerate(truth)]
-    result = evaluate_map(truth, found, class_names=CLASSES,
+    result = evaluate_map(truth, predictions, class_names=CLASSES,
                           tiou_thresholds=(0.5, 0.75))
-    report_results(folder, get_config(), result, found, BrokenVideos(),
+    report_results(folder, get_config(), result, predictions, BrokenVideos(),
                    checkpoint="best", step=1)
     (folder / "thresholds.json").write_text(json.dumps(
         {"jump": {"score": 0.5}, "run": {"score": 0.5}}))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         index = write_split_report(
-            folder, title="a run", scores=folder / "map.json", videos=videos,
-            videos_folder="", truth=truth, predictions=found,
-            class_names=CLASSES, workdir=folder, facts=["subset <testing>"])
+            folder, title="a run", scores=result, videos=videos,
+            videos_folder="", truth=truth, predictions=predictions,
+            workdir=folder, facts=["subset <testing>"])
     return index, result, printed.getvalue()
 
 

@@ -124,20 +124,21 @@ def test_a_signal_ends_the_whole_sweep(commands, tmp_path):
     assert len(commands.all) == 2
 
 
-def _finished(folder, annotations, found, seconds, trained=1234567,
+def _finished(folder, annotations, num_detected, seconds, trained=1234567,
               subset="val"):
-    """A run's files; its detections are `found` of the actions, exactly."""
+    """A run's files, which detect `num_detected` of each video's actions."""
     for place, name in ((folder, subset), (folder / "test", "testing")):
         place.mkdir(parents=True)
         results = {
             video: [{"segment": one["segment"], "label": one["label"],
-                     "score": 0.9} for one in entry["annotations"][:found]]
+                     "score": 0.9}
+                    for one in entry["annotations"][:num_detected]]
             for video, entry in annotations.items()
             if entry["subset"] == name}
         (place / "predictions.json").write_text(json.dumps(
             {"results": results}))
         (place / "map.json").write_text(json.dumps(
-            {"average_map": found / 2 - 0.01 * (name == "testing")}))
+            {"average_map": num_detected / 2 - 0.01 * (name == "testing")}))
     (folder / "config.json").write_text(json.dumps({
         "data": {"annotations": str(folder.parents[1] / "annotations.json"),
                  "tfds": "", "on_outside": "error", "class_names": "",
@@ -151,7 +152,7 @@ def _finished(folder, annotations, found, seconds, trained=1234567,
 
 
 def test_the_table_by_hand(tmp_path):
-    """Each video has two actions; the first alone is found, or both: average
+    """Each video has two actions; the first alone is detected, or both: average
     precision 1/2 or 1 whichever videos are drawn."""
     annotations = {
         f"{subset}{number}": {
@@ -162,10 +163,10 @@ def test_the_table_by_hand(tmp_path):
     (tmp_path / "annotations.json").write_text(json.dumps(
         {"database": annotations}))
     folders = {"poor": [], "good": [], "none went well": []}
-    for name, found, trained in (("poor", 1, 999), ("good", 2, 1234567)):
+    for name, num_detected, trained in (("poor", 1, 999), ("good", 2, 1234567)):
         for seed, seconds in ((0, (0.5, 0.1)), (1, (0.3, 0.3))):
             folder = tmp_path / name / f"seed{seed}"
-            _finished(folder, annotations, found, seconds, trained)
+            _finished(folder, annotations, num_detected, seconds, trained)
             folders[name].append(folder)
     # One seed's mAP while it trained was other than the rest's.
     (tmp_path / "poor/seed1/map.json").write_text('{"average_map": 0.44}')

@@ -16,8 +16,7 @@ from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.flash_attention import TILE, flash_attention
 from losa_jax.models.ops.params import Template
-from losa_jax.planning.abstract_steps import trace_steps
-from losa_jax.planning.estimate import matmul_flops
+from losa_jax.planning.estimate import matmul_flops, trace_steps
 from losa_jax.planning.topology import describe_devices
 
 

@@ -11,8 +11,11 @@ from losa_jax.detection.diagnosis import diagnose
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.segments import Detection
 from losa_jax.report.dashboard import RankedVideo, write_split_dashboard
-from losa_jax.report.folder import write_folder_page
-from losa_jax.report.page import read_video_page, write_video_page
+from losa_jax.report.page import (
+    read_video_page,
+    write_folder_page,
+    write_video_page,
+)
 from tests.report.conftest import FPS, SECONDS
 
 pytestmark = pytest.mark.browser
@@ -94,7 +97,7 @@ def test_a_score_hides_what_is_below_it(look, page):
     assert view.locator("#body tr:not([hidden])").count() == 4
     assert view.locator("#verdict").inner_text() == (
         "1 of 2 actions found, 1 false (tIoU 0.5)")
-    # The annotated action that nothing found is marked.
+    # The annotated action without a detection is marked.
     assert view.locator("#rows .missed").count() == 1
     view.keyboard.press("Tab")  # out of the slider, which has its own keys
     view.keyboard.press("[")

@@ -102,9 +102,9 @@ def test_eaf_has_the_order_and_attributes_of_the_format(document):
 
 
 def test_eaf_is_read_by_another_program(document):
-    found = Elan.Eaf(str(document))
-    tiers = {name: found.get_annotation_data_for_tier(name)
-             for name in found.get_tier_names()}
+    content = Elan.Eaf(str(document))
+    tiers = {name: content.get_annotation_data_for_tier(name)
+             for name in content.get_tier_names()}
     # Overlapping ones of a class lie on tiers of their own.
     assert [row[:3] for row in sorted(tiers["jump"])] == [
         (500, 1750, "jump 0.20"), (1750, 1751, "jump 0.50")]

@@ -12,8 +12,12 @@ import pytest
 
 from losa_jax.errors import InputError
 from losa_jax.report.document import clock, script_json, write_page
-from losa_jax.report.folder import write_folder_page
-from losa_jax.report.page import link, read_video_page, write_video_page
+from losa_jax.report.page import (
+    link,
+    read_video_page,
+    write_folder_page,
+    write_video_page,
+)
 from losa_jax.report.thumbnails import read_thumbnails
 from tests.report.conftest import FPS, SECONDS
 

@@ -3,13 +3,13 @@
 Source: ActionFormer (Zhang et al., ECCV 2022) and TriDet (Shi et al., CVPR
 2023), public code (MIT). Unlike both, and like OpenTAD, tokens are masked again
 after each norm and activation, so that a norm's bias on padding cannot reach
-real tokens through the next convolution. `reference_masking` leaves this out.
+real tokens through the next convolution. `reference_masking` omits this.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -157,10 +157,10 @@ def _position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
 
 
 class Neck(nnx.Module):
-    """Norms between pyramid and outputs, after a feature pyramid with "fpn".
+    """Norms between pyramid and outputs.
 
-    "fpn": lateral 1 x 1 convolutions, each level added to the next finer one,
-    depthwise convolutions.
+    "fpn" first has lateral 1 x 1 convolutions, adds each level to the next
+    finer one, and smooths by depthwise convolutions.
     """
 
     def __init__(self, spec: PyramidSpec, rngs: nnx.Rngs):
@@ -182,8 +182,8 @@ class Neck(nnx.Module):
     def __call__(self, levels: list[Level]) -> list[Level]:
         features, valids = map(list, zip(*levels, strict=True))
         if self.spec.neck == "fpn":
-            features = list(map(lambda conv, x, valid: conv(x, valid),
-                                self.lateral, features, valids))
+            features = [conv(x, valid) for conv, (x, valid)
+                        in zip(self.lateral, levels, strict=True)]
             for level in range(len(levels) - 1, 0, -1):
                 features[level - 1] += jnp.repeat(features[level], 2, axis=1)
             features = [
@@ -201,8 +201,7 @@ class OutputHead(nnx.Module):
     """Convolutions shared by all levels, then the prediction.
 
     All levels are joined along time, separated by as many zeros as a filter
-    reaches, so that each layer is one product. The results are those of each
-    level alone.
+    reaches, so that each layer is one product.
     """
 
     def __init__(self, spec: PyramidSpec, outputs: int, rngs: nnx.Rngs, *,
@@ -226,8 +225,7 @@ class OutputHead(nnx.Module):
         lengths = [x.shape[1] for x, _ in levels]
         starts = itertools.accumulate(
             (length + self.gap for length in lengths), initial=0)
-        x = self._joined([x for x, _ in levels])
-        valid = self._joined([valid for _, valid in levels])
+        x, valid = map(self._joined, zip(*levels, strict=True))
         inside = self._joined([jnp.ones((1, length, 1), bool)
                                for length in lengths])
         for conv in self.convs:
@@ -238,8 +236,8 @@ class OutputHead(nnx.Module):
         return [y[:, start:start + length] for start, length
                 in zip(starts, lengths, strict=False)]
 
-    def _joined(self, parts: list[Array]) -> Array:
-        """Joins arrays along time, with zeros (False) after each."""
+    def _joined(self, parts: Sequence[Array]) -> Array:
+        """Returns arrays joined along time, with zeros (False) after each."""
         pads = [(0, 0), (0, self.gap), (0, 0)]
         return jnp.concatenate([jnp.pad(part, pads[:part.ndim])
                                 for part in parts], axis=1)

@@ -1,15 +1,16 @@
-"""Convolutions, and pooling over a masked time axis.
+"""Convolutions and pooling.
 
-Over time, the output at a valid token does not depend on the padding.
+Along time, the output at a valid token does not depend on the padding.
 """
 
 import functools
+import itertools
 import math
 import operator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -40,29 +41,12 @@ class MaskedConv(nnx.Module):
         return y * valid[..., None].astype(x.dtype)
 
 
-def patch_convolution(clips: Float[Array, "n f H W rgb"],
-                      kernel: Float[Array, "u p q rgb c"]
-                      ) -> Float[Array, "n t h w c"]:
-    """Returns a convolution with stride u, p, q, as one matrix product.
-
-    On CPU this takes 0.6 to 0.8 x the time of XLA's convolution, its gradient
-    down to 0.25 x. `benchmarks.backbone_speed` has it in its model.
-    """
-    u, p, q, _, c = kernel.shape
-    rows, columns = clips.shape[2] // p, clips.shape[3] // q
-    pixels = rearrange(
-        clips[:, :, :rows * p, :columns * q],
-        "n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)", u=u, p=p, q=q)
-    return (pixels @ kernel.reshape(-1, c)).reshape(
-        clips.shape[0], -1, rows, columns, c)
-
-
 class DepthwiseConv(nnx.Module):
     """One filter a channel along the time axis (axis 1), zero padded."""
 
     def __init__(self, width: int, kernel_size: int, *, stride: int = 1,
                  bias: bool = False, rngs: nnx.Rngs):
-        bound = 1 / math.sqrt(kernel_size)  # torch: fan_in of one channel
+        bound = 1 / math.sqrt(kernel_size)  # PyTorch: fan_in of one channel
         self.kernel = nnx.Param(jax.random.uniform(
             rngs.params(), (kernel_size, width), minval=-bound, maxval=bound))
         self.bias = nnx.Param(jnp.zeros(width)) if bias else None
@@ -74,15 +58,19 @@ class DepthwiseConv(nnx.Module):
         kernel = self.kernel[...].astype(x.dtype)
         size = kernel.shape[0]
         padding = size // 2, size - 1 - size // 2
-        y = functools.reduce(operator.add, (
-            part * weight for part, weight in zip(
-                _shifted(x, size, self.stride, padding), kernel, strict=True)))
+        y = functools.reduce(operator.add, map(
+            operator.mul, _shifted(x, size, self.stride, padding), kernel))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+def max_pool_half(x: Float[Array, "b t c"]) -> Float[Array, "b s c"]:
+    """Returns the maximum over three tokens at every second; s = t / 2."""
+    return functools.reduce(jnp.maximum, _shifted(x, 3, 2, (1, 1), -jnp.inf))
 
 
 def _shifted(x: Array, count: int, stride: int, padding: tuple[int, int],
              value: float = 0.0) -> list[Array]:
-    """Returns shifts of x along axis 1, one a kernel position, padded."""
+    """Returns x shifted along axis 1, once for each kernel position."""
     pads = [(0, 0)] * x.ndim
     pads[1] = padding
     padded = jnp.pad(x, pads, constant_values=value)
@@ -91,6 +79,39 @@ def _shifted(x: Array, count: int, stride: int, padding: tuple[int, int],
             for i in range(count)]
 
 
-def max_pool_half(x: Float[Array, "b t c"]) -> Float[Array, "b s c"]:
-    """Returns the maximum over three tokens at every second; s = t / 2."""
-    return functools.reduce(jnp.maximum, _shifted(x, 3, 2, (1, 1), -jnp.inf))
+@jax.custom_vjp
+def filter_grid(x: Float[Array, "m u h w c"], kernel: Float[Array, "3 3 c"]
+                ) -> Float[Array, "m u h w c"]:
+    """Returns x filtered by one 3 x 3 filter a channel, zero padded.
+
+    The custom gradient stores only x, not its nine shifted copies, and sums
+    the filter's gradient in two stages, since XLA's CPU compiler would store
+    all nine products first (`benchmarks.losa_speed`).
+    """
+    return functools.reduce(operator.add, (
+        part * kernel[i, j] for (i, j), part in _neighbors(x)))
+
+
+def _neighbors(x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
+    h, w = x.shape[2:4]
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in itertools.product(range(3), range(3)):
+        yield (i, j), padded[:, :, i:i + h, j:j + w]
+
+
+def _filter_grid_backward(stored, gradient):
+    x, kernel = stored
+    # The gradient is shifted in the opposite direction instead of x: each
+    # shifted x would have two uses, and XLA would store it.
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    steps = jnp.stack([(x * part).sum((2, 3), dtype=exact)
+                       for _, part in _neighbors(gradient)])
+    steps = steps.reshape(9, -1, x.shape[-1])[::-1]
+    to_kernel = jnp.einsum("knc,n->kc", steps, jnp.ones(steps.shape[1], exact),
+                           precision=jax.lax.Precision.HIGHEST)
+    return (filter_grid(gradient, kernel[::-1, ::-1]),
+            to_kernel.reshape(kernel.shape).astype(kernel.dtype))
+
+
+filter_grid.defvjp(lambda x, kernel: (filter_grid(x, kernel), (x, kernel)),
+                   _filter_grid_backward)

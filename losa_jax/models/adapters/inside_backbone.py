@@ -91,15 +91,6 @@ def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec,
     return frozen, trained
 
 
-class BlockAdapters(nnx.Module):
-    """One temporal adapter for each of the top blocks, stacked."""
-
-    def __init__(self, in_width: int, spec: InsideBackboneSpec, *,
-                 rngs: nnx.Rngs):
-        self.stack = params.stacked(lambda rngs: TemporalAdapter(
-            in_width, spec.width, spec.kernel, rngs), spec.top_blocks, rngs)
-
-
 class InsideBackbone:
     """Encodes windows with gradients into the top of the backbone."""
 
@@ -108,9 +99,8 @@ class InsideBackbone:
         self._below = spec.depth - inside.top_blocks
         self._lower = self._template(max(self._below, 1))
         self._upper = self._template(inside.top_blocks)
-        self._adapters = (Template(lambda: BlockAdapters(
-            spec.width, inside, rngs=nnx.Rngs(0)))
-            if inside.kind == "tia" else None)
+        self._adapters = (Template(lambda: self._make_adapters(0))
+                          if inside.kind == "tia" else None)
 
     def _template(self, depth: int) -> Template:
         spec = dataclasses.replace(self.spec, depth=depth, num_classes=0,
@@ -119,8 +109,14 @@ class InsideBackbone:
 
     def fresh_adapters(self, seed: int) -> Tree:
         """Returns initial parameters of the adapters, which add nothing yet."""
-        return {"adapters": params.parameters(BlockAdapters(
-            self.spec.width, self.inside, rngs=nnx.Rngs(seed)))}
+        adapters = self._make_adapters(seed)
+        return {"adapters": {"stack": params.parameters(adapters)}}
+
+    def _make_adapters(self, seed: int) -> nnx.Module:
+        inside = self.inside
+        return params.stacked(lambda rngs: TemporalAdapter(
+            self.spec.width, inside.width, inside.kernel, rngs),
+            inside.top_blocks, nnx.Rngs(seed))
 
     def __call__(self, frozen: Tree, trained: Tree, frames: Array,
                  valid: Bool[Array, "b n u"], key: Array | None, *,
@@ -175,7 +171,7 @@ class InsideBackbone:
         keys = (jax.random.split(key, count)
                 if key is not None and self.inside.drop_path else None)
         adapters = None if self._adapters is None else self._adapters.bind(
-            trained["adapters"]).stack
+            trained["adapters"]["stack"])
         b, n, u = valid.shape
 
         def step(x, inputs):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from losa_jax import errors
 from losa_jax.models.adapters.base import StackedAdapter
@@ -161,9 +161,8 @@ class ShortRangeAdapter(nnx.Module):
         self.heads = spec.attention_heads
         self.tap_residual = spec.tap_residual
 
-    def __call__(self, tap: Float[Array, "b n u h w c"],
-                 last: Float[Array, "b n u c"],
-                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+    def __call__(self, tap: Array, last: Array, valid: Array
+                 ) -> Float[Array, "b t d"]:
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
         x = rearrange(x, "m u h w d -> m u (h w) d")
@@ -202,8 +201,7 @@ class LongRangeAdapter(nnx.Module):
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
         self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
 
-    def __call__(self, tap: Float[Array, "b n u h w c"],
-                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+    def __call__(self, tap: Array, valid: Array) -> Float[Array, "b t d"]:
         x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
         x = gelu(self.down(x)) * keep

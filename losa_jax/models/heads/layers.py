@@ -33,8 +33,6 @@ from losa_jax.models.ops.resample import resize_time
 
 NORM_EPSILON = 1e-5
 OPENTAD_EPSILON = 1e-6  # of norms after convolutions
-# ActionFormer's initial scale of branches with drop path.
-RESIDUAL_SCALE = 1e-4
 
 Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
 
@@ -42,8 +40,9 @@ Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
 def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
            spec: PyramidSpec) -> Float[Array, "b t c"]:
     """Returns x, zero at padding unless `reference_masking` is set."""
-    return x if spec.reference_masking else x * valid[..., None].astype(
-        x.dtype)
+    if spec.reference_masking:
+        return x
+    return x * valid[..., None].astype(x.dtype)
 
 
 def run_block(block: nnx.Module, spec: PyramidSpec, *inputs: Any) -> Any:
@@ -53,13 +52,13 @@ def run_block(block: nnx.Module, spec: PyramidSpec, *inputs: Any) -> Any:
 
 def residual_scale(spec: PyramidSpec) -> nnx.Param | None:
     """Returns the learned scale of a branch; None without drop path."""
-    scale = jnp.full(spec.width, RESIDUAL_SCALE)
+    # ActionFormer's initial value.
+    scale = jnp.full(spec.width, 1e-4)
     return nnx.Param(scale) if spec.drop_path > 0 else None
 
 
-def scaled_branch(branch: Float[Array, "b t c"], scale: nnx.Param | None,
-                  spec: PyramidSpec, key: Array | None
-                  ) -> Float[Array, "b t c"]:
+def scaled_branch(branch: Array, scale: nnx.Param | None, spec: PyramidSpec,
+                  key: Array | None) -> Float[Array, "b t c"]:
     """Returns a branch with its scale and drop path, if it has them."""
     if scale is None:
         return branch
@@ -135,8 +134,7 @@ class Pyramid(nnx.Module):
         return levels
 
 
-def _augmented(x: Float[Array, "b t c"], spec: PyramidSpec, key: Array | None
-               ) -> Float[Array, "b t c"]:
+def _augmented(x: Array, spec: PyramidSpec, key: Array | None) -> Array:
     """Returns x with noise and dropped channels, in training."""
     if key is None:
         return x

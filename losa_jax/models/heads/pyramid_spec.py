@@ -11,7 +11,6 @@ from losa_jax.detection.targets import Points, level_points
 
 # A distance in tokens beyond any window: the last level has no upper limit.
 OPEN_RANGE = 10000.0
-_ATTRIBUTES = "Attributes:\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +99,11 @@ class PyramidSpec:
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Puts these fields first in a subclass's docstring, too."""
         super().__init_subclass__(**keywords)
-        start, shared, rest = (PyramidSpec.__doc__ or "").partition(
-            _ATTRIBUTES)
-        fields = rest.partition("\n\n")[0].rstrip()
-        if cls.__doc__ and shared:
-            cls.__doc__ = cls.__doc__.replace(
-                _ATTRIBUTES, f"{_ATTRIBUTES}{fields}\n", 1)
+        title = "Attributes:\n"
+        shared = (PyramidSpec.__doc__ or "").partition(title)[2]
+        fields = shared.partition("\n\n")[0]
+        cls.__doc__ = (cls.__doc__ or "").replace(
+            title, f"{title}{fields}\n", 1)
 
     def __post_init__(self) -> None:
         errors.check_flags(self)

@@ -127,7 +127,7 @@ def test_padding_does_not_reach_valid_tokens():
 
 @pytest.mark.parametrize("wrong, message", [
     ({"in_width": 0}, "LadderSpec.in_width=0"),
-    ({"in_width": 3}, "LadderSpec.in_width=3: .* give LadderSpec.width"),
+    ({"in_width": 3}, "LadderSpec.in_width=3 .* give LadderSpec.width"),
     ({"num_taps": 0}, "LadderSpec.num_taps=0"),
     ({"width": -1}, "LadderSpec.width=-1"),
     ({"long_kernel": 2}, "LadderSpec.long_kernel=2: must be an odd number")])

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.figures import table
-from losa_jax.models.backbones.sizes import SIZES, backbone_size
+from losa_jax.models.backbones import SIZES, backbone_size
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import expected_source

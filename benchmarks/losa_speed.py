@@ -26,7 +26,7 @@ from benchmarks.head_speed import torch_loss
 from configs import thumos
 from losa_jax.detection.targets import assign_targets, level_points
 from losa_jax.distributed import sharding
-from losa_jax.models.backbones.sizes import backbone_size
+from losa_jax.models.backbones import backbone_size
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.ops.params import flatten, nest
 from losa_jax.training import build, specs

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common, custom
 from losa_jax import main
-from losa_jax.models.backbones.sizes import SIZES
+from losa_jax.models.backbones import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.specs import (
     choose_tap_layers,

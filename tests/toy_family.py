@@ -13,19 +13,18 @@ from einops import rearrange
 from flax import nnx
 
 from losa_jax.models.backbones.base import (
+    BackboneSpec,
     ClipFeatures,
-    check_clips,
-    check_sizes,
     check_taps,
     normalized_pixels,
 )
 from losa_jax.models.ops.layers import Linear
-from losa_jax.models.ops.taps import shape_tap
+from losa_jax.models.ops.resample import shape_tap
 from losa_jax.weights.rules import LINEAR, SAME, Rule, rename
 
 
 @dataclasses.dataclass(frozen=True)
-class ToySpec:
+class ToySpec(BackboneSpec):
     width: int
     depth: int
     patch: int = 8
@@ -38,18 +37,6 @@ class ToySpec:
     pixel_mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
     pixel_std: ClassVar[tuple[float, float, float]] = (255.0, 255.0, 255.0)
     last_pooling: ClassVar[str] = "mean of the patches of each token"
-    clip_pooling: ClassVar[str] = ""
-
-    def __post_init__(self):
-        check_sizes(self)
-
-    @property
-    def clip_tokens(self):
-        return self.clip_frames // self.tubelet
-
-    @property
-    def grid(self):
-        return tuple(side // self.patch for side in self.image_size)
 
 
 class Toy(nnx.Module):
@@ -66,7 +53,6 @@ class Toy(nnx.Module):
     def features(self, clips, *, taps=(), tap_grid=None, tap_norm=True,
                  dtype=jnp.float32, place=None):
         spec = self.spec
-        check_clips(clips, spec)
         check_taps(taps, spec)
         x = self.embed(rearrange(
             normalized_pixels(clips, spec).astype(dtype),

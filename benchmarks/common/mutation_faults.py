@@ -116,7 +116,7 @@ FAULTS = (
           "weight = jax.lax.stop_gradient(\n            classification",
           "weight = (\n            classification", TEST_LOSSES),
     # --- Backbone and adapters --------------------------------------------
-    Fault("pixels of a tubelet are read columns first", CONV,
+    Fault("pixels of a tubelet are read columns first", BACKBONE,
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)"',
           '"n (t u) (h p) (w q) rgb -> (n t h w) (u q p rgb)"',
           TEST_BACKBONE),
@@ -251,7 +251,7 @@ FAULTS = (
           "losa_jax/models/heads/layers.py", "self.gap = kernel_size // 2",
           "self.gap = 0", ("tests/models/heads/test_layers.py",)),
     Fault("a filter's gradient is laid upside down",
-          "losa_jax/models/ops/grid_filter.py",
+          "losa_jax/models/ops/conv.py",
           "steps = steps.reshape(9, -1, x.shape[-1])[::-1]",
           "steps = steps.reshape(9, -1, x.shape[-1])",
           ("tests/models/ops/test_grid_filter.py",)),

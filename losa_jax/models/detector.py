@@ -1,8 +1,4 @@
-"""Adapter and head in one module: backbone features to head outputs.
-
-The frozen backbone is another module with its own parameters, which
-`backbones.encode_windows` runs.
-"""
+"""Adapter and head in one module: backbone features to head outputs."""
 
 from typing import Any, NamedTuple
 
@@ -25,19 +21,18 @@ class FeatureStatistics(NamedTuple):
 
 
 class Detector(nnx.Module):
-    """Features of the backbone -> adapter -> head."""
+    """Adapter, resampling to the head's tokens, and head.
+
+    Args:
+      adapter: None trains only the head.
+      samples_per_token: samples per token of the head's level 0.
+      tubelet: samples per token of the backbone.
+      resample: method of `resize_time`.
+    """
 
     def __init__(self, adapter: Adapter | None, head: Head, *,
                  samples_per_token: float, tubelet: int,
                  resample: str = "linear"):
-        """
-        Args:
-          adapter: None trains only the head.
-          head: gets the adapter's output resampled to its own tokens.
-          samples_per_token: samples per token of the head's level 0.
-          tubelet: samples per token of the backbone.
-          resample: method of `resize_time` from the backbone's tokens.
-        """
         self.adapter, self.head = adapter, head
         self.samples_per_token = samples_per_token
         self.tubelet = tubelet
@@ -49,11 +44,8 @@ class Detector(nnx.Module):
                  key: Array | None = None) -> Any:
         """Returns the head's outputs for windows.
 
-        Args:
-          features: from `encode_windows`.
-          statistics: of the training set.
-          valid_samples: real samples at the start of each window.
-          key: for drop path and dropout; None means evaluation.
+        `valid_samples` counts the real samples at the start of each window;
+        key None means evaluation.
         """
         x, step_valid = self.fused(features, statistics, valid_samples)
         tokens = round(x.shape[1] * self.tubelet / self.samples_per_token)
@@ -65,10 +57,9 @@ class Detector(nnx.Module):
     def fused(self, features: WindowFeatures,
               statistics: FeatureStatistics, valid_samples: Int[Array, "b"]
               ) -> tuple[Float[Array, "b t c"], Bool[Array, "b n u"]]:
-        """Returns standardized features plus the adapter's, and which are real.
+        """Returns the adapter's output, and which of its tokens are real.
 
-        They are at the backbone's t = n u temporal tokens; arguments as
-        `__call__`.
+        Without an adapter the output is the standardized features.
         """
         _, n, u, _ = features.last.shape
         last = (features.last - statistics.mean) / statistics.deviation

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
+from losa_jax.models.backbones import requested_spec
 from losa_jax.models.backbones.base import BackboneSpec
-from losa_jax.models.backbones.sizes import requested_spec
 from losa_jax.models.detector import Detector
 from losa_jax.models.heads import HEADS
 from losa_jax.models.ops.params import (

@@ -25,7 +25,7 @@ from losa_jax.models.backbones.encode_windows import (
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.detector import valid_steps
 from losa_jax.models.ops.params import Tree, nest
-from losa_jax.models.ops.taps import shape_tap
+from losa_jax.models.ops.resample import shape_tap
 from losa_jax.training import specs
 
 # (frozen, trained, inputs, valid_samples, key) to features: `inputs` is of

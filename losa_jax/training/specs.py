@@ -16,9 +16,13 @@ from losa_jax import timeline
 from losa_jax.detection.decode import DecodeSettings
 from losa_jax.errors import InputError, fields_as_keys
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
-from losa_jax.models.backbones import BACKBONES, family_of
+from losa_jax.models.backbones import (
+    BACKBONES,
+    backbone_size,
+    family_of,
+    requested_family,
+)
 from losa_jax.models.backbones.base import BackboneSpec
-from losa_jax.models.backbones.sizes import backbone_size, requested_family
 from losa_jax.models.heads import HEADS
 from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
 

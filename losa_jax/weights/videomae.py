@@ -13,7 +13,7 @@ from statistics import mode
 from typing import Any
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.sizes import size_name
+from losa_jax.models.backbones import size_name
 from losa_jax.models.backbones.videomae import SIZES, VideoMaeSpec
 from losa_jax.weights.rules import CONV, LINEAR, SAME, Layout, Rule, rename
 from losa_jax.weights.torch_pickle import Tensor

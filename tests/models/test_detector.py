@@ -164,7 +164,7 @@ class _Input(nnx.Module):
 
 
 @pytest.mark.parametrize("samples", [7, 12, 13, 16])
-def test_what_a_head_reads_is_zero_behind_the_window(samples):
+def test_the_input_of_a_head_is_zero_after_the_last_real_sample(samples):
     # 4 backbone tokens of 4 samples to 8 of the head's, of 2 samples.
     last = jnp.ones((1, 2, 2, 3))
     detector = Detector(None, _Input(), samples_per_token=2.0, tubelet=4)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs import thumos
 from losa_jax.distributed import sharding
-from losa_jax.models.backbones.sizes import SIZES
+from losa_jax.models.backbones import SIZES
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.flash_attention import TILE, flash_attention

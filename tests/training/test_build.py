@@ -5,7 +5,7 @@ import pytest
 from configs import custom, thumos
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import nms_settings
-from losa_jax.models.backbones.sizes import SIZES
+from losa_jax.models.backbones import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.build import build_mesh, build_model
 from losa_jax.training.specs import (

@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import jax
+from einops import rearrange
+from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.errors import InputError
+from losa_jax.models.ops.params import stacked
 
 
 class Adapter(Protocol):
@@ -20,12 +24,9 @@ class Adapter(Protocol):
     def __call__(self, last: Float[Array, "b n u c"],
                  taps: Float[Array, "k b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Returns features of b windows at their t = n u temporal tokens.
+        """Returns features of windows; see `StackedAdapter`.
 
-        See `LosaAdapter`. The adapter begins with `check_features` and
-        `jax.lax.stop_gradient(taps)`. The result equals `last` before the
-        first step of training, and at valid tokens it does not depend on the
-        others.
+        It begins with `check_features` and `jax.lax.stop_gradient(taps)`.
         """
         ...
 
@@ -41,6 +42,55 @@ class AdapterType(NamedTuple):
     spec: type[Any]
     module: Callable[..., Adapter]
     raw_taps: bool = False
+
+
+class StackedAdapter(nnx.Module):
+    """An adapter with a module for each tap, whose outputs are added up.
+
+    The modules are stacked and run in a scan, so that compile time does not
+    grow with their number.
+    """
+
+    def __init__(self, spec: Any, build: Callable[[nnx.Rngs], nnx.Module],
+                 rngs: nnx.Rngs):
+        self.spec = spec
+        self.taps = stacked(build, spec.num_taps, rngs)
+
+    def __call__(self, last: Float[Array, "b n u c"],
+                 taps: Float[Array, "k b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
+        """Returns features of b windows at their t = n u temporal tokens.
+
+        They have the dtype of `last` and equal it before the first step of
+        training.
+
+        Args:
+          last: [b, n, u, c] spatial mean of the last block's output at the u
+            temporal tokens of each of n clips, zero where not valid. A run
+            standardizes each channel over the training set first.
+          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks as the
+            class describes them; they get no gradient.
+          valid: bool [b, n, u], False on padding, which has no effect on real
+            tokens.
+        """
+        check_features(self.spec, last, taps, valid)
+        taps = jax.lax.stop_gradient(taps)
+        start = rearrange(last, "b n u c -> b (n u) c")
+
+        def add_tap(total, inputs):
+            module, tap = inputs
+            added = self._added(module, tap, last, valid)
+            return total + added.astype(total.dtype), None
+
+        return self._scan(add_tap, start, (self.taps, taps))
+
+    def _added(self, module: Any, tap: Array, last: Array, valid: Array
+               ) -> Float[Array, "b t c"]:
+        return module(tap, last, valid)
+
+    def _scan(self, step: Callable[..., Any], carry: Array, inputs: Any
+              ) -> Array:
+        return jax.lax.scan(step, carry, inputs)[0]
 
 
 def check_features(spec: Any, last: Array, taps: Array, valid: Array) -> None:

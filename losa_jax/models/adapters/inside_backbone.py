@@ -1,9 +1,8 @@
 """Adapters inside the backbone (AdaTAD), and fine-tuning of its blocks.
 
-Gradients go through the backbone, which LoSA avoids. `tia` puts AdaTAD's
-temporal adapter after each of the top blocks, which stay frozen; `full` trains
-the top blocks, and the embedding too if these are all blocks. The blocks below
-run clip by clip without gradients. VideoMAE only.
+"tia" puts AdaTAD's temporal adapter after each of the top blocks, which stay
+frozen; "full" trains the top blocks, and the embedding too if these are all
+blocks. The blocks below run without gradients. VideoMAE only.
 
 Source of `tia`: AdaTAD in OpenTAD, github.com/sming256/OpenTAD (Apache-2.0),
 opentad/models/backbones/vit_adapter.py.
@@ -22,18 +21,11 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
 from losa_jax.models.adapters.ladder import TemporalAdapter
-from losa_jax.models.backbones.encode_windows import (
-    WindowFeatures,
-    chunks_of,
-    clip_place,
-    from_chunks,
-)
-from losa_jax.models.backbones.videomae import (
-    VideoMae,
-    VideoMaeSpec,
-    block_on_place,
-)
-from losa_jax.models.ops.params import Template, Tree, parameters
+from losa_jax.models.backbones import encode_windows as windows
+from losa_jax.models.backbones import videomae
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
+from losa_jax.models.ops import params
+from losa_jax.models.ops.params import Template, Tree
 
 ADAPTER_TYPES = ("tia", "full")
 EMBEDDING = ("patch_embed", "pos_embed")
@@ -51,8 +43,8 @@ class InsideBackboneSpec:
       kernel: length of their temporal convolution in tokens; odd.
       drop_path: share of clips that skip the last block in training, below 1;
         grows linearly over all blocks.
-      remat_blocks: recompute each block in the backward pass instead of
-        storing its activations.
+      remat_blocks: whether each block is rematerialized in the backward
+        pass.
 
     Raises:
       InputError: names the field and what it allows.
@@ -79,13 +71,9 @@ def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec,
                    ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the frozen and the trained parameters of a converted backbone.
 
-    Blocks are split into "lower/..." and "upper/..."; parameters after the
-    last block are left out.
-
-    Args:
-      flat: parameters by path; slices of a memory-mapped file read nothing.
-      spec: of the backbone.
-      inside: which blocks are trained.
+    Both have paths: "blocks/..." becomes "lower/..." and "upper/...", and
+    parameters after the last block are left out. Slices of a memory-mapped
+    file read nothing.
     """
     below = spec.depth - inside.top_blocks
     trains_blocks = inside.kind == "full"
@@ -103,17 +91,6 @@ def split_backbone(flat: dict[str, Any], spec: VideoMaeSpec,
     return frozen, trained
 
 
-class BlockAdapters(nnx.Module):
-    """One temporal adapter for each of the top blocks, stacked."""
-
-    def __init__(self, in_width: int, spec: InsideBackboneSpec, *,
-                 rngs: nnx.Rngs):
-        self.stack = nnx.vmap(lambda key: TemporalAdapter(
-            in_width, spec.width, kernel=spec.kernel,
-            rngs=nnx.Rngs(params=key))
-        )(jax.random.split(rngs.params(), spec.top_blocks))
-
-
 class InsideBackbone:
     """Encodes windows with gradients into the top of the backbone."""
 
@@ -122,9 +99,8 @@ class InsideBackbone:
         self._below = spec.depth - inside.top_blocks
         self._lower = self._template(max(self._below, 1))
         self._upper = self._template(inside.top_blocks)
-        self._adapters = (Template(lambda: BlockAdapters(
-            spec.width, inside, rngs=nnx.Rngs(0)))
-            if inside.kind == "tia" else None)
+        self._adapters = (Template(lambda: self._make_adapters(0))
+                          if inside.kind == "tia" else None)
 
     def _template(self, depth: int) -> Template:
         spec = dataclasses.replace(self.spec, depth=depth, num_classes=0,
@@ -133,27 +109,32 @@ class InsideBackbone:
 
     def fresh_adapters(self, seed: int) -> Tree:
         """Returns initial parameters of the adapters, which add nothing yet."""
-        return {"adapters": parameters(BlockAdapters(
-            self.spec.width, self.inside, rngs=nnx.Rngs(seed)))}
+        adapters = self._make_adapters(seed)
+        return {"adapters": {"stack": params.parameters(adapters)}}
+
+    def _make_adapters(self, seed: int) -> nnx.Module:
+        inside = self.inside
+        return params.stacked(lambda rngs: TemporalAdapter(
+            self.spec.width, inside.width, inside.kernel, rngs),
+            inside.top_blocks, nnx.Rngs(seed))
 
     def __call__(self, frozen: Tree, trained: Tree, frames: Array,
                  valid: Bool[Array, "b n u"], key: Array | None, *,
                  chunk_clips: int, dtype: DTypeLike,
                  shards: tuple[int, int] = (1, 1),
                  clip_sharding: NamedSharding | None = None
-                 ) -> WindowFeatures:
+                 ) -> windows.WindowFeatures:
         """Returns features of windows as `encode_windows`, without taps.
 
         Args:
-          frozen, trained: the two results of `split_backbone`, nested, and
-            "adapters" in `trained` for `tia`.
+          frozen, trained: the two results of `split_backbone`, nested; for
+            "tia", `trained` also has `fresh_adapters`.
           frames: [b, f, H, W, 3].
           valid: real tokens of each window; the adapters mask the others.
           key: for drop path; None means evaluation.
-          chunk_clips: clips in flight on a device, in the blocks below.
-          dtype, shards, clip_sharding: see `encode_windows`.
+          chunk_clips, dtype, shards, clip_sharding: see `encode_windows`.
         """
-        b, place = frames.shape[0], clip_place(clip_sharding)
+        b, place = frames.shape[0], windows.clip_place(clip_sharding)
         both = {**frozen, **trained}
         embedding = {name: both[name] for name in EMBEDDING if name in both}
         upper = self._upper.bind({**embedding, "blocks": both["upper"]})
@@ -166,17 +147,19 @@ class InsideBackbone:
 
         if self._below:
             lower = self._lower.bind({**embedding, "blocks": both["lower"]})
-            chunks = chunks_of(clips, chunk_clips, shards, clip_sharding)
+            chunks = windows.chunks_of(clips, chunk_clips, shards,
+                                       clip_sharding)
             x = jax.lax.map(lambda chunk: lower.run_blocks(
                 embed(lower, chunk), place=place)[0], chunks)
-            x = rearrange(from_chunks(x, b, shards), "b n t c -> (b n) t c")
+            x = rearrange(windows.from_chunks(x, b, shards),
+                          "b n t c -> (b n) t c")
             x = jax.lax.stop_gradient(x)
         else:
             x = embed(upper, rearrange(clips, "b n ... -> (b n) ..."))
         x = self._run_upper(upper, trained, x, valid, key, place)
         last = rearrange(x.astype(jnp.float32), "(b n) (u s) c -> b n u s c",
                          b=b, u=self.spec.clip_tokens).mean(axis=3)
-        return WindowFeatures(last, jnp.zeros(
+        return windows.WindowFeatures(last, jnp.zeros(
             (0, *last.shape[:3], 0, 0, self.spec.width), dtype))
 
     def _run_upper(self, upper: VideoMae, trained: Tree, x: Array,
@@ -188,13 +171,13 @@ class InsideBackbone:
         keys = (jax.random.split(key, count)
                 if key is not None and self.inside.drop_path else None)
         adapters = None if self._adapters is None else self._adapters.bind(
-            trained["adapters"]).stack
+            trained["adapters"]["stack"])
         b, n, u = valid.shape
 
         def step(x, inputs):
             block, adapter, rate, block_key = inputs
-            x = block_on_place(block, x, place, drop_rate=rate,
-                               key=block_key)
+            x = videomae.block_on_place(block, x, place, drop_rate=rate,
+                                        key=block_key)
             if adapter is not None:
                 window = rearrange(x, "(b n) (u s) c -> b (n u) s c", b=b,
                                    u=u)

@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
-from losa_jax.models.adapters.base import check_features
+from losa_jax.models.adapters.base import StackedAdapter
 from losa_jax.models.ops.conv import DepthwiseConv
 from losa_jax.models.ops.layers import Linear, gelu, zero_linear
 
@@ -56,7 +56,7 @@ class LadderSpec:
 class TemporalAdapter(nnx.Module):
     """gamma up(h + conv(h)), h = GELU(down(x)), conv along the window."""
 
-    def __init__(self, in_width: int, width: int, *, kernel: int = 3,
+    def __init__(self, in_width: int, width: int, kernel: int,
                  rngs: nnx.Rngs):
         self.down = Linear(in_width, width, rngs=rngs)
         small = nnx.initializers.truncated_normal(0.02)
@@ -83,12 +83,15 @@ class TemporalAdapter(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t s c"], valid: Bool[Array, "b t"]
                  ) -> Float[Array, "b t s c"]:
-        """Returns what the adapter adds to x."""
+        """Returns the branch, to be added to x."""
         return self.raised(self.hidden(x, valid))
 
 
-class LadderAdapter(nnx.Module):
+class LadderAdapter(StackedAdapter):
     """AdaTAD's adapters beside the frozen backbone, added to its last features.
+
+    It reads all patches of the tapped blocks, not standardized: the taps of a
+    backbone's `features(..., tap_norm=False)`.
 
     Args:
       spec: sizes, a `LadderSpec`.
@@ -96,45 +99,17 @@ class LadderAdapter(nnx.Module):
     """
 
     def __init__(self, spec: LadderSpec, *, rngs: nnx.Rngs):
-        self.spec = spec
-        self.taps = nnx.vmap(lambda key: TemporalAdapter(
-            spec.in_width, spec.width, kernel=spec.long_kernel,
-            rngs=nnx.Rngs(params=key))
-        )(jax.random.split(rngs.params(), spec.num_taps))
+        super().__init__(spec, lambda rngs: TemporalAdapter(
+            spec.in_width, spec.width, spec.long_kernel, rngs), rngs)
 
-    def __call__(self, last: Float[Array, "b n u c"],
-                 taps: Float[Array, "k b n u h w c"],
-                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Returns features of windows at their t = n u temporal tokens.
-
-        Args:
-          last: [b, n, u, c] spatial mean of the last block's output at the u
-            temporal tokens of each clip, zero where not valid. A run
-            standardizes each channel over the training set first.
-          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks, all patches,
-            of a backbone's `features(..., tap_norm=False)`; no gradient flows
-            into them.
-          valid: bool [b, n, u], False on padding, which has no effect on real
-            tokens.
-
-        Returns:
-          [b, t, c] of the dtype of `last`, equal to it before the first step
-          of training.
-        """
-        check_features(self.spec, last, taps, valid)
-        taps = jax.lax.stop_gradient(taps)
-        start = rearrange(last, "b n u c -> b (n u) c")
+    def _added(self, module: TemporalAdapter, tap: Array, last: Array,
+               valid: Array) -> Float[Array, "b t c"]:
         step_valid = rearrange(valid, "b n u -> b (n u)")
 
         # Activations inside are h w times larger than the output.
         @jax.checkpoint
-        def added(adapter, tap):
+        def added(module, tap):
             x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
-            pooled = adapter.hidden(x, step_valid).mean(axis=2)
-            return adapter.raised(pooled)
+            return module.raised(module.hidden(x, step_valid).mean(axis=2))
 
-        def add_tap(total, inputs):
-            adapter, tap = inputs
-            return total + added(adapter, tap).astype(total.dtype), None
-
-        return jax.lax.scan(add_tap, start, (self.taps, taps))[0]
+        return added(module, tap)

@@ -1,28 +1,27 @@
 """LoSA: long- and short-range adapters beside a frozen backbone.
 
 After Gupta et al., WACV 2025 (arXiv 2404.01282), whose code is not public.
-docs/method.md has the equations, and what is the paper's and what is ours.
+docs/method.md has the equations and the differences from the paper.
 
 Sizes: b windows, n clips, u temporal tokens a clip, h w tap grid, c backbone
 width, d adapter width, t = n u tokens of the window.
 """
 
 import dataclasses
-import functools
 import math
-import operator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from losa_jax import errors
-from losa_jax.models.adapters.base import check_features
+from losa_jax.models.adapters.base import StackedAdapter
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.conv import DepthwiseConv
-from losa_jax.models.ops.grid_filter import filter_grid
+from losa_jax.models.ops.conv import DepthwiseConv, filter_grid
 from losa_jax.models.ops.layers import (
     LayerNorm,
     Linear,
@@ -32,16 +31,12 @@ from losa_jax.models.ops.layers import (
     zero_linear,
 )
 from losa_jax.models.ops.remat import short_scan
-from losa_jax.models.ops.taps import pool_grid
+from losa_jax.models.ops.resample import pool_grid
 from losa_jax.models.ops.time_attention import TimeAttention
 
 NORM_EPSILON = 1e-6
-# Large into the GELU, small out of the MLP.
+# Initial values large into the GELU, small out of the MLP.
 MLP_INITS = (scaled_normal(2.0), scaled_normal(0.25))
-GATES = ("none", "tanh", "sigmoid")
-RANGES = ("short", "long", "both")
-SHORT_POOLS = ("conv", "mean")
-LONG_MIXERS = ("conv", "attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +49,8 @@ class LosaSpec:
       clip_tokens: temporal tokens u of a clip.
       tap_grid: rows and columns of a tap.
       width: channels d of the adapters, a multiple of `attention_heads`; 0
-        is a sixth of `in_width`, in multiples of 32 (of 8 below an
-        `in_width` of 384).
+        is a sixth of `in_width`, in multiples of 32 (of 8 if `in_width` is
+        below 384).
       short_grid: side s of the short-range feature map; at most the tap
         grid's.
       ranges: adapters to use, "short", "long" or "both".
@@ -67,11 +62,10 @@ class LosaSpec:
       long_mixer: "conv", depthwise along the window, or "attention" over
         all of it.
       long_key_pool: neighboring tokens averaged into one key of that
-        attention; 1 keeps all.
-      attention_heads: of the cross-attention and of the attention over the
-        window, which needs an even number of channels a head.
-      mlp_ratio: hidden channels of the adapters' MLPs, as a multiple of
-        `width`; above 0.
+        attention.
+      attention_heads: of both attentions; that over the window needs an even
+        number of channels a head.
+      mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
       short_pool: how the s x s map of a temporal token becomes one vector:
         "conv", a convolution as large as the map, or "mean".
@@ -98,10 +92,10 @@ class LosaSpec:
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
-        errors.check_choice(self, "ranges", RANGES)
-        errors.check_choice(self, "gates", GATES)
-        errors.check_choice(self, "long_mixer", LONG_MIXERS)
-        errors.check_choice(self, "short_pool", SHORT_POOLS)
+        errors.check_choice(self, "ranges", ("short", "long", "both"))
+        errors.check_choice(self, "gates", ("none", "tanh", "sigmoid"))
+        errors.check_choice(self, "long_mixer", ("conv", "attention"))
+        errors.check_choice(self, "short_pool", ("conv", "mean"))
         errors.check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
                            "short_grid", "long_key_pool", "attention_heads")
         errors.check_whole(self, 0, "width")
@@ -154,8 +148,7 @@ class ShortRangeAdapter(nnx.Module):
                      if spec.short_pool == "conv" else None)
         # Attention alone does not know when in the clip a token is.
         init = nnx.initializers.normal(0.02)
-        self.key_positions = nnx.Param(
-            init(rngs.params(), (u, cells, d)))
+        self.key_positions = nnx.Param(init(rngs.params(), (u, cells, d)))
         self.query_positions = nnx.Param(init(rngs.params(), (u, d)))
         self.query_norm = LayerNorm(d, NORM_EPSILON)
         self.key_norm = LayerNorm(d, NORM_EPSILON)
@@ -168,9 +161,8 @@ class ShortRangeAdapter(nnx.Module):
         self.heads = spec.attention_heads
         self.tap_residual = spec.tap_residual
 
-    def __call__(self, tap: Float[Array, "b n u h w c"],
-                 last: Float[Array, "b n u c"],
-                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+    def __call__(self, tap: Array, last: Array, valid: Array
+                 ) -> Float[Array, "b t d"]:
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
         x = rearrange(x, "m u h w d -> m u (h w) d")
@@ -209,8 +201,7 @@ class LongRangeAdapter(nnx.Module):
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
         self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
 
-    def __call__(self, tap: Float[Array, "b n u h w c"],
-                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
+    def __call__(self, tap: Array, valid: Array) -> Float[Array, "b t d"]:
         x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
         x = gelu(self.down(x)) * keep
@@ -223,16 +214,16 @@ class LongRangeAdapter(nnx.Module):
 
 
 class TapAdapters(nnx.Module):
-    """The adapters of one tap: what they add to the last features."""
+    """The adapters of one tap, whose sum is added to the last features."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
-        has_short, has_long = (spec.ranges in (name, "both")
-                               for name in ("short", "long"))
-        self.short = ShortRangeAdapter(spec, rngs) if has_short else None
-        self.long = LongRangeAdapter(spec, rngs) if has_long else None
-        if has_short:
+        self.short = (ShortRangeAdapter(spec, rngs)
+                      if spec.ranges != "long" else None)
+        self.long = (LongRangeAdapter(spec, rngs)
+                     if spec.ranges != "short" else None)
+        if self.short is not None:
             self.short_gate = GatedUp(spec, rngs)
-        if has_long:
+        if self.long is not None:
             self.long_gate = GatedUp(spec, rngs)
 
     def __call__(self, tap: Array, last: Array, valid: Array
@@ -242,11 +233,11 @@ class TapAdapters(nnx.Module):
             parts.append(self.short_gate(self.short(tap, last, valid)))
         if self.long is not None:
             parts.append(self.long_gate(self.long(tap, valid)))
-        return functools.reduce(operator.add, parts)
+        return sum(parts[1:], start=parts[0])
 
 
 class GatedUp(nnx.Module):
-    """gate * Up(x), exactly zero at step 0."""
+    """gate * up(x), exactly zero at step 0."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         # A tanh gate starts at zero; the others need a zero map.
@@ -265,11 +256,11 @@ class GatedUp(nnx.Module):
         return self.up(x) * gate.astype(x.dtype)
 
 
-class LosaAdapter(nnx.Module):
+class LosaAdapter(StackedAdapter):
     """All taps' adapters beside the frozen backbone, and their gated fusion.
 
-    The adapters of all taps are stacked and run in a scan, so that compile time
-    does not grow with their number.
+    It reads taps whose tokens are standardized over their channels, as a
+    backbone's `features` returns them.
 
     Args:
       spec: sizes and options, a `LosaSpec`.
@@ -277,37 +268,8 @@ class LosaAdapter(nnx.Module):
     """
 
     def __init__(self, spec: LosaSpec, *, rngs: nnx.Rngs):
-        self.spec = spec
-        self.taps = nnx.vmap(
-            lambda key: TapAdapters(spec, nnx.Rngs(params=key))
-        )(jax.random.split(rngs.params(), spec.num_taps))
+        super().__init__(spec, lambda rngs: TapAdapters(spec, rngs), rngs)
 
-    def __call__(self, last: Float[Array, "b n u c"],
-                 taps: Float[Array, "k b n u h w c"],
-                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
-        """Returns features of windows at their t = n u temporal tokens.
-
-        Args:
-          last: [b, n, u, c] spatial mean of the last block's output at the u
-            temporal tokens of each clip, zero where not valid. A run
-            standardizes each channel over the training set first.
-          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks, each token
-            standardized over its channels, as a backbone's `features` returns
-            them; no gradient flows into them.
-          valid: bool [b, n, u], False on padding, which has no effect on real
-            tokens.
-
-        Returns:
-          [b, t, c] of the dtype of `last`, equal to it before the first step
-          of training.
-        """
-        check_features(self.spec, last, taps, valid)
-        taps = jax.lax.stop_gradient(taps)
-        start = rearrange(last, "b n u c -> b (n u) c")
-
-        def add_tap(total, inputs):
-            adapters, tap = inputs
-            added = adapters(tap, last, valid)
-            return total + added.astype(total.dtype), None
-
-        return short_scan(add_tap, start, (self.taps, taps))
+    def _scan(self, step: Callable[..., Any], carry: Array, inputs: Any
+              ) -> Array:
+        return short_scan(step, carry, inputs)

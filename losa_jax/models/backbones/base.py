@@ -1,7 +1,7 @@
 """The contract of a frozen video backbone.
 
 A family of backbones has an `nnx.Module` that follows `Backbone` and a frozen
-dataclass that follows `BackboneSpec`. Parameter paths such as
+dataclass derived from `BackboneSpec`. Parameter paths such as
 "blocks/attn/qkv/kernel" are part of converted weights and of checkpoints: they
 may not change once weights were converted.
 """
@@ -22,90 +22,74 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class ClipFeatures(NamedTuple):
-    """Features of n clips.
+    """Features of n clips; `BackboneSpec.last_pooling` describes `last`."""
 
-    Attributes:
-      last: float32 [n, u, c], one vector for each temporal token, as
-        `BackboneSpec.last_pooling` says.
-      taps: [k, n, u, h, w, c], outputs of the tapped blocks on the tap grid.
-    """
-
-    last: Array
-    taps: Array
+    last: Float[Array, "n u c"]
+    taps: Float[Array, "k n u h w c"]
 
 
-class BackboneSpec(Protocol):
+class BackboneSpec:
     """The sizes and variants of a checkpoint of any family.
 
-    A frozen dataclass that checks itself and raises InputError.
-    `backbone.json` stores its fields: numbers, strings, booleans and tuples of
-    them. What all checkpoints of a family share is a class variable or a
-    property instead.
+    Fields of the derived dataclass are what checkpoints differ in: numbers,
+    strings, booleans and tuples of them, which `backbone.json` stores. What
+    all checkpoints of a family share is a class variable or a property.
+
+    `VideoMaeSpec` describes the other fields.
 
     Attributes:
-      width: channels of every token.
-      depth: number of blocks; taps count them from 0.
-      patch: side of a patch in pixels.
-      tubelet: frames of one temporal token.
-      clip_frames: frames of a clip.
+      image_size: height and width in pixels that the checkpoint was trained
+        with; `features` takes other sizes too.
       has_fixed_frames: whether clips of another length are refused. If not,
         the parameters do not depend on `clip_frames`, and a run sets it to
         config.window.clip_samples.
-      image_size: height and width in pixels that the checkpoint was trained
-        with; `features` takes other sizes too.
-      pixel_mean, pixel_std: of red, green and blue on the scale 0..255, for
-        normalization.
-      norm_epsilon: of the norms, and of the standardization of taps.
+      pixel_mean, pixel_std: of red, green and blue on the scale 0..255.
       last_pooling: description of `ClipFeatures.last`, stored with extracted
         features.
-      clip_pooling: likewise of `mean_features`; "" if the module has none.
-      clip_tokens: temporal tokens of a clip.
-      grid: rows and columns of patches at `image_size`.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    width: int
+    depth: int
+    patch: int
+    tubelet: int
+    clip_frames: int
+    image_size: tuple[int, int]
+    norm_epsilon: float
+    has_fixed_frames: ClassVar[bool]
+    pixel_mean: ClassVar[tuple[float, float, float]]
+    pixel_std: ClassVar[tuple[float, float, float]]
+    last_pooling: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_whole(self, 1, "width", "depth", "patch", "tubelet",
+                    "clip_frames")
+        check_grid(self, "image_size")
+        title = type(self).__name__
+        if self.clip_frames % self.tubelet:
+            raise InputError(
+                f"{title}.clip_frames={self.clip_frames} cannot be cut into "
+                f"tubelets of {self.tubelet}: give a multiple")
+        if min(self.image_size) < self.patch:
+            raise InputError(
+                f"{title}.image_size={self.image_size} is below the patch of "
+                f"{self.patch} pixels: give that or more")
 
     @property
-    def width(self) -> int: ...
+    def clip_pooling(self) -> str:
+        """Description of `mean_features`; "" if the module has none."""
+        return ""
 
     @property
-    def depth(self) -> int: ...
+    def clip_tokens(self) -> int:
+        """Temporal tokens of a clip."""
+        return self.clip_frames // self.tubelet
 
     @property
-    def patch(self) -> int: ...
-
-    @property
-    def tubelet(self) -> int: ...
-
-    @property
-    def clip_frames(self) -> int: ...
-
-    @property
-    def has_fixed_frames(self) -> bool: ...
-
-    @property
-    def image_size(self) -> tuple[int, int]: ...
-
-    @property
-    def pixel_mean(self) -> tuple[float, float, float]: ...
-
-    @property
-    def pixel_std(self) -> tuple[float, float, float]: ...
-
-    @property
-    def norm_epsilon(self) -> float: ...
-
-    @property
-    def last_pooling(self) -> str: ...
-
-    @property
-    def clip_pooling(self) -> str: ...
-
-    @property
-    def clip_tokens(self) -> int: ...
-
-    @property
-    def grid(self) -> tuple[int, int]: ...
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches at `image_size`."""
+        height, width = self.image_size
+        return height // self.patch, width // self.patch
 
 
 class Backbone(Protocol):
@@ -130,9 +114,6 @@ class BackboneFamily(NamedTuple):
     """A family of backbones, for the table `BACKBONES`.
 
     Attributes:
-      spec: dataclass that follows `BackboneSpec`.
-      module: `nnx.Module` that follows `Backbone`, made by
-        `module(spec, rngs=...)`.
       sizes: arguments of `spec` by public name, for config.backbone.name;
         the names are unique among families.
     """
@@ -144,14 +125,11 @@ class BackboneFamily(NamedTuple):
 
 def normalized_pixels(clips: Array, spec: BackboneSpec
                       ) -> Float[Array, "n f H W 3"]:
-    """Returns clips of 0..255 minus the mean, divided by the deviation."""
-    mean = jnp.asarray(spec.pixel_mean, jnp.float32)
-    std = jnp.asarray(spec.pixel_std, jnp.float32)
-    return (clips.astype(jnp.float32) - mean) / std
+    """Returns clips of 0..255 minus the mean, divided by the deviation.
 
-
-def check_clips(clips: Array, spec: BackboneSpec) -> None:
-    """Raises InputError if clips cannot be cut into tokens."""
+    Raises:
+      InputError: the clips cannot be cut into tokens.
+    """
     if len(clips.shape) != 5 or clips.shape[-1] != 3:
         raise InputError(f"clips of shape {clips.shape}: must be "
                          "[n, frames, height, width, 3]")
@@ -165,6 +143,9 @@ def check_clips(clips: Array, spec: BackboneSpec) -> None:
     if min(height, width) < spec.patch:
         raise InputError(f"frames of {height} x {width} pixels are below the "
                          f"patch of {spec.patch}")
+    mean = jnp.asarray(spec.pixel_mean, jnp.float32)
+    std = jnp.asarray(spec.pixel_std, jnp.float32)
+    return (clips.astype(jnp.float32) - mean) / std
 
 
 def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
@@ -174,23 +155,3 @@ def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
         raise InputError(f"taps={tuple(taps)}: must ascend and lie within 0 "
                          f".. {spec.depth - 1}, the backbone's depth of "
                          f"{spec.depth} blocks")
-
-
-def check_sizes(spec: BackboneSpec, *names: str) -> None:
-    """Raises InputError for sizes that no backbone can have.
-
-    Args:
-      spec: of any family.
-      names: further fields that must be whole numbers of 1 or more.
-    """
-    check_whole(spec, 1, "width", "depth", "patch", "tubelet",
-                "clip_frames", *names)
-    check_grid(spec, "image_size")
-    title = type(spec).__name__
-    if spec.clip_frames % spec.tubelet:
-        raise InputError(f"{title}.clip_frames={spec.clip_frames} cannot be "
-                         f"cut into tubelets of {spec.tubelet}: give a "
-                         "multiple")
-    if min(spec.image_size) < spec.patch:
-        raise InputError(f"{title}.image_size={spec.image_size} is below the "
-                         f"patch of {spec.patch} pixels: give that or more")

@@ -13,15 +13,10 @@ from losa_jax.models.backbones.base import Backbone
 
 
 class WindowFeatures(NamedTuple):
-    """Features of b windows of n clips.
+    """Features of b windows of n clips, as `ClipFeatures`."""
 
-    Attributes:
-      last: float32 [b, n, u, c], spatial mean of the last block's output.
-      taps: [k, b, n, u, h, w, c], outputs of the tapped blocks.
-    """
-
-    last: Array
-    taps: Array
+    last: Float[Array, "b n u c"]
+    taps: Float[Array, "k b n u h w c"]
 
 
 def encode_windows(backbone: Backbone,
@@ -35,18 +30,15 @@ def encode_windows(backbone: Backbone,
                    ) -> WindowFeatures:
     """Returns frozen features of windows.
 
-    Memory is bounded by `chunk_clips` for windows of any length, and clips are
-    sharded over devices without communication.
+    Clips are sharded over devices without communication.
 
     Args:
-      backbone: of any family; gets no gradient.
-      frames: uint8 or float RGB, f a multiple of the clip's frames.
-      taps, tap_grid, tap_norm: see `VideoMae.features`.
-      chunk_clips: clips in flight on a device; 0 is all.
-      dtype: compute dtype of the blocks.
+      backbone: of any family; it gets no gradient.
+      frames: RGB 0..255, f a multiple of the clip's frames.
+      taps, tap_grid, tap_norm, dtype: see `VideoMae.features`.
+      chunk_clips: clips that a device encodes at a time; 0 is all.
       shards: parts into which windows, and the clips of a window, are sharded.
-      clip_sharding: of an array of chunks, clips, ...; None leaves it to the
-        compiler.
+      clip_sharding: of `chunks_of`; None leaves it to the compiler.
     """
     b = frames.shape[0]
     clips = rearrange(frames, "b (n f) H W c -> b n f H W c",
@@ -65,16 +57,16 @@ def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
               shards: tuple[int, int],
               clip_sharding: NamedSharding | None = None
               ) -> Float[Array, "i m ..."]:
-    """Returns clips in chunks, for a scan; arguments as `encode_windows`.
+    """Returns clips in chunks, for a scan without communication.
 
-    Chunk i has the i-th chunk of every device, whatever windows its clips are
-    from, so that the scan needs no communication.
+    Chunk i has the i-th chunk of every device.
     """
     windows, parts = shards
     clips = rearrange(clips, "(D p) (C q) ... -> D C p q ...", D=windows,
                       C=parts)
     own = clips.shape[2] * clips.shape[3]
-    chunk = largest_divisor(own, chunk_clips or own)
+    chunk = next(size for size in range(min(own, chunk_clips or own), 0, -1)
+                 if own % size == 0)
     clips = clips.reshape(windows * parts, own // chunk, chunk,
                           *clips.shape[4:])
     clips = rearrange(clips, "d i j ... -> i (d j) ...")
@@ -100,9 +92,3 @@ def clip_place(clip_sharding: NamedSharding | None) -> NamedSharding | None:
         return None
     return NamedSharding(clip_sharding.mesh,
                          PartitionSpec(*clip_sharding.spec[1:]))
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """Returns the largest divisor of a number up to a limit."""
-    return next(d for d in range(min(number, limit), 0, -1)
-                if number % d == 0)

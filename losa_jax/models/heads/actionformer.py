@@ -1,7 +1,7 @@
 """ActionFormer: a transformer pyramid that classifies every moment.
 
-Source: Zhang et al., ECCV 2022, and its public code (MIT), with the differences
-that `layers` lists.
+Source: Zhang et al., ECCV 2022, and its public code (MIT). Differences: those
+of `layers`.
 """
 
 import dataclasses
@@ -14,11 +14,7 @@ from jaxtyping import Array, Bool, Float
 from losa_jax import errors
 from losa_jax.models.heads import layers
 from losa_jax.models.heads.pyramid import PyramidHead
-from losa_jax.models.heads.pyramid_spec import (
-    PyramidSpec,
-    check_per_level,
-    of_level,
-)
+from losa_jax.models.heads.pyramid_spec import PyramidSpec
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.band_attention import band_attention
 from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
@@ -36,8 +32,7 @@ class ActionFormerSpec(PyramidSpec):
         a level; -1 and 1 are all tokens.
       relative_positions: add a learned number for each attention head and
         distance to the attention scores.
-      dropout: share of attention and MLP outputs that are zeroed in
-        training, below 1.
+      dropout: share of attention and MLP outputs that are zeroed in training.
 
     Raises:
       InputError: names the field and what it allows.
@@ -51,16 +46,13 @@ class ActionFormerSpec(PyramidSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         errors.check_whole(self, 1, "attention_heads")
-        check_per_level(self, "attention_window", other=-1)
+        self.check_per_level("attention_window", other=-1)
         errors.check_between(self, 0, 1, "dropout", without=(1,))
         errors.check_heads(self, "attention_heads")
 
 
 class LocalAttention(nnx.Module):
-    """Multi-head attention of each token to a band around it.
-
-    Query, key and value go through a depthwise convolution and a norm first.
-    """
+    """Attention to a band, after depthwise convolutions and norms."""
 
     def __init__(self, spec: ActionFormerSpec, window: int, stride: int,
                  rngs: nnx.Rngs):
@@ -144,5 +136,5 @@ class ActionFormer(PyramidHead):
 
     def __init__(self, spec: ActionFormerSpec, *, rngs: nnx.Rngs):
         super().__init__(spec, lambda level, stride: TransformerBlock(
-            spec, of_level(spec.attention_window, level), stride, rngs),
+            spec, spec.of_level(spec.attention_window, level), stride, rngs),
             2, rngs)

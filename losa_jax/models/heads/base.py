@@ -15,9 +15,9 @@ class HeadLoss(NamedTuple):
       total: the loss to minimize.
       normalizer: the running number of positive points after this batch, an
         argument of the next batch's loss.
-      metrics: values to log, by name. Pyramid heads: "classification_loss"
-        and "regression_loss" (divided by the normalizer, not yet weighted),
-        and "positive_points" of the batch.
+      metrics: values to log. Pyramid heads: "classification_loss" and
+        "regression_loss" (divided by the normalizer, not yet weighted), and
+        "positive_points" of the batch.
     """
 
     total: Float[Array, ""]
@@ -30,25 +30,19 @@ class Head(Protocol):
 
     The constructor is `(spec, *, rngs)`; the spec is a frozen dataclass that
     checks itself. If the number of tokens of a window must be a multiple of
-    some number, the spec has it as `token_multiple`. b windows have t tokens
-    on the head's finest grid and up to n actions.
+    some number, the spec has it as `token_multiple`. Segments are in tokens;
+    `PyramidHead` describes the arguments.
     """
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                  key: Array | None = None) -> Any:
-        """Returns the outputs, any pytree that the other methods take.
-
-        Args:
-          x: features, zero where not valid.
-          valid: real tokens; outputs there must not depend on the others.
-          key: for dropout and other random parts; None means evaluation.
-        """
+        """Returns the outputs, any pytree that the other methods take."""
         ...
 
     def targets(self, outputs: Any, segments: Float[Array, "b n 2"],
                 labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
                 ) -> Any:
-        """Returns what the outputs should be; segments are in tokens."""
+        """Returns the targets of the outputs."""
         ...
 
     def loss(self, outputs: Any, targets: Any,
@@ -57,5 +51,5 @@ class Head(Protocol):
         ...
 
     def decode(self, outputs: Any, settings: DecodeSettings) -> Segments:
-        """Returns the best segments of each window, [b, m, ...] in tokens."""
+        """Returns the best segments of each window."""
         ...

@@ -3,13 +3,13 @@
 Source: ActionFormer (Zhang et al., ECCV 2022) and TriDet (Shi et al., CVPR
 2023), public code (MIT). Unlike both, and like OpenTAD, tokens are masked again
 after each norm and activation, so that a norm's bias on padding cannot reach
-real tokens through the next convolution. `reference_masking` leaves this out.
+real tokens through the next convolution. `reference_masking` omits this.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,8 +33,6 @@ from losa_jax.models.ops.resample import resize_time
 
 NORM_EPSILON = 1e-5
 OPENTAD_EPSILON = 1e-6  # of norms after convolutions
-# ActionFormer's initial scale of branches with drop path.
-RESIDUAL_SCALE = 1e-4
 
 Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
 
@@ -42,8 +40,9 @@ Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
 def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
            spec: PyramidSpec) -> Float[Array, "b t c"]:
     """Returns x, zero at padding unless `reference_masking` is set."""
-    return x if spec.reference_masking else x * valid[..., None].astype(
-        x.dtype)
+    if spec.reference_masking:
+        return x
+    return x * valid[..., None].astype(x.dtype)
 
 
 def run_block(block: nnx.Module, spec: PyramidSpec, *inputs: Any) -> Any:
@@ -53,13 +52,13 @@ def run_block(block: nnx.Module, spec: PyramidSpec, *inputs: Any) -> Any:
 
 def residual_scale(spec: PyramidSpec) -> nnx.Param | None:
     """Returns the learned scale of a branch; None without drop path."""
-    scale = jnp.full(spec.width, RESIDUAL_SCALE)
+    # ActionFormer's initial value.
+    scale = jnp.full(spec.width, 1e-4)
     return nnx.Param(scale) if spec.drop_path > 0 else None
 
 
-def scaled_branch(branch: Float[Array, "b t c"], scale: nnx.Param | None,
-                  spec: PyramidSpec, key: Array | None
-                  ) -> Float[Array, "b t c"]:
+def scaled_branch(branch: Array, scale: nnx.Param | None, spec: PyramidSpec,
+                  key: Array | None) -> Float[Array, "b t c"]:
     """Returns a branch with its scale and drop path, if it has them."""
     if scale is None:
         return branch
@@ -135,8 +134,7 @@ class Pyramid(nnx.Module):
         return levels
 
 
-def _augmented(x: Float[Array, "b t c"], spec: PyramidSpec, key: Array | None
-               ) -> Float[Array, "b t c"]:
+def _augmented(x: Array, spec: PyramidSpec, key: Array | None) -> Array:
     """Returns x with noise and dropped channels, in training."""
     if key is None:
         return x
@@ -157,10 +155,10 @@ def _position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
 
 
 class Neck(nnx.Module):
-    """Norms between pyramid and outputs, after a feature pyramid with "fpn".
+    """Norms between pyramid and outputs.
 
-    "fpn": lateral 1 x 1 convolutions, each level added to the next finer one,
-    depthwise convolutions.
+    "fpn" first has lateral 1 x 1 convolutions, adds each level to the next
+    finer one, and smooths by depthwise convolutions.
     """
 
     def __init__(self, spec: PyramidSpec, rngs: nnx.Rngs):
@@ -182,8 +180,8 @@ class Neck(nnx.Module):
     def __call__(self, levels: list[Level]) -> list[Level]:
         features, valids = map(list, zip(*levels, strict=True))
         if self.spec.neck == "fpn":
-            features = list(map(lambda conv, x, valid: conv(x, valid),
-                                self.lateral, features, valids))
+            features = [conv(x, valid) for conv, (x, valid)
+                        in zip(self.lateral, levels, strict=True)]
             for level in range(len(levels) - 1, 0, -1):
                 features[level - 1] += jnp.repeat(features[level], 2, axis=1)
             features = [
@@ -201,8 +199,7 @@ class OutputHead(nnx.Module):
     """Convolutions shared by all levels, then the prediction.
 
     All levels are joined along time, separated by as many zeros as a filter
-    reaches, so that each layer is one product. The results are those of each
-    level alone.
+    reaches, so that each layer is one product.
     """
 
     def __init__(self, spec: PyramidSpec, outputs: int, rngs: nnx.Rngs, *,
@@ -226,8 +223,7 @@ class OutputHead(nnx.Module):
         lengths = [x.shape[1] for x, _ in levels]
         starts = itertools.accumulate(
             (length + self.gap for length in lengths), initial=0)
-        x = self._joined([x for x, _ in levels])
-        valid = self._joined([valid for _, valid in levels])
+        x, valid = map(self._joined, zip(*levels, strict=True))
         inside = self._joined([jnp.ones((1, length, 1), bool)
                                for length in lengths])
         for conv in self.convs:
@@ -238,8 +234,8 @@ class OutputHead(nnx.Module):
         return [y[:, start:start + length] for start, length
                 in zip(starts, lengths, strict=False)]
 
-    def _joined(self, parts: list[Array]) -> Array:
-        """Joins arrays along time, with zeros (False) after each."""
+    def _joined(self, parts: Sequence[Array]) -> Array:
+        """Returns arrays joined along time, with zeros (False) after each."""
         pads = [(0, 0), (0, self.gap), (0, 0)]
         return jnp.concatenate([jnp.pad(part, pads[:part.ndim])
                                 for part in parts], axis=1)

@@ -1,7 +1,6 @@
 """Heads with outputs at every point of a temporal pyramid.
 
-ActionFormer and TriDet differ in their blocks and in how they predict
-distances.
+ActionFormer and TriDet differ in their blocks, distances and losses.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +24,7 @@ class HeadOutput(NamedTuple):
     """Outputs of a pyramid head at the p points of all levels.
 
     The finest level comes first: t points at a distance of one token, then
-    t / 2 at a distance of two and so on, p = t (2 - 1 / 2^(num_levels - 1)) in
-    all.
+    t / 2 at a distance of two and so on; p = t (2 - 1 / 2^(num_levels - 1)).
 
     Attributes:
       class_logits: float32 [b, p, k], before the sigmoid.
@@ -47,7 +45,7 @@ class PyramidHead(nnx.Module):
     def __init__(self, spec: PyramidSpec,
                  make_block: Callable[[int, int], nnx.Module],
                  num_offsets: int, rngs: nnx.Rngs):
-        """`num_offsets`: outputs of a point that say where its action is."""
+        """`num_offsets`: outputs of a point for start and end together."""
         self.spec = spec
         self.pyramid = layers.Pyramid(spec, make_block, rngs)
         self.neck = layers.Neck(spec, rngs)
@@ -61,11 +59,11 @@ class PyramidHead(nnx.Module):
         """Returns class logits and distances at the points of all levels.
 
         Args:
-          x: float [b, t, c], features of b windows at t tokens, zero where
-            not valid; t is a multiple of 2^(num_levels - 1).
-          valid: bool [b, t], real tokens; outputs there do not depend on the
+          x: [b, t, c], features of b windows at t tokens, zero where not
+            valid; t is a multiple of 2^(num_levels - 1).
+          valid: bool [b, t], real tokens; their outputs do not depend on the
             others.
-          key: for drop path, dropout and noise in training; None is evaluation.
+          key: for drop path, dropout and noise; None means evaluation.
 
         Raises:
           InputError: t is not such a multiple, or c is not `in_width`.
@@ -94,19 +92,14 @@ class PyramidHead(nnx.Module):
     def targets(self, outputs: HeadOutput, segments: Float[Array, "b n 2"],
                 labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
                 ) -> Targets:
-        """Returns what the outputs should be, by ActionFormer's assignment.
+        """Returns the targets of the outputs, by ActionFormer's assignment.
 
         Args:
-          outputs: of the head; only their number of points p is read.
-          segments: float [b, n, 2], start and end of up to n actions a window,
-            in tokens of the finest level; n is 1 or more.
-          labels: int [b, n], class 0 .. k - 1; anything where not valid.
-          action_valid: bool [b, n], False on rows without an action.
-
-        Returns:
-          (classes, offsets, positive): float32 [b, p, k] of 0 and 1; float32
-          [b, p, 2], distances to start and end in strides of the point's
-          level; bool [b, p], whether the point has an action.
+          outputs: of the head; only their number of points is read.
+          segments: start and end of up to n actions a window, in tokens of
+            the finest level; n is 1 or more.
+          labels: class 0 .. k - 1; anything where not valid.
+          action_valid: False on rows without an action.
         """
         points = self.spec.points(outputs.class_logits.shape[1])
         return jax.vmap(lambda segments, labels, valid: assign_targets(
@@ -119,13 +112,9 @@ class PyramidHead(nnx.Module):
              normalizer: Float[Array, ""]) -> HeadLoss:
         """Returns the focal and distance-IoU loss over the global batch.
 
-        Args:
-          outputs: of the head.
-          targets: of its method `targets`.
-          normalizer: float32 scalar, the running number of positive points
-            after the last batch (a run starts at config.loss.
-            initial_normalizer, 100). It is updated with this batch, by
-            `normalizer_momentum`, and then divides both sums.
+        The normalizer is the running number of positive points after the last
+        batch (a run starts at config.loss.initial_normalizer). It is updated
+        with this batch, by `normalizer_momentum`, and then divides both sums.
         """
         spec = self.spec
         total, parts = self._detection_loss(
@@ -146,18 +135,9 @@ class PyramidHead(nnx.Module):
                = decoding.DEFAULT_DECODING) -> Segments:
         """Returns the best segments of each window, before NMS.
 
-        Args:
-          outputs: of the head.
-          settings: by default up to 2000 segments of a window whose score is
-            above 0.001 and that are longer than 0.05 tokens.
-
-        Returns:
-          (segments, scores, labels, valid, class_scores): float32 [b, m, 2],
-          start and end in tokens of the finest level, which may lie outside
-          the window; float32 [b, m], 0 where not valid; int32 [b, m], class
-          0 .. k - 1; bool [b, m], False on empty rows; and None, or [b, m, k]
-          with `keep_all_scores`. m is the smaller of `top_k` and p k, on each
-          level with `top_k_per_level`.
+        They are in tokens of the finest level and may lie outside the window.
+        By default these are up to 2000 segments of a window whose score is
+        above 0.001 and that are longer than 0.05 tokens.
         """
         points = self.spec.points(outputs.class_logits.shape[1])
         return jax.vmap(lambda logits, offsets, valid: decoding.decode(

@@ -11,65 +11,56 @@ from losa_jax.detection.targets import Points, level_points
 
 # A distance in tokens beyond any window: the last level has no upper limit.
 OPEN_RANGE = 10000.0
-_ATTRIBUTES = "Attributes:\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class PyramidSpec:
     """Sizes and options that pyramid heads share.
 
-    Most fields are keys of the config sections `head` and `loss`.
-
     Attributes:
       in_width: channels of the input.
       num_classes: number k of action classes.
       width: channels of the pyramid.
-      num_levels: levels of the pyramid; a level's points are 1, 2, 4 ...
-        tokens apart. The number of tokens of a window is a multiple of the
-        last stride.
-      num_embedding_convs: convolutions that bring the input to `width`; with
-        0, `in_width` must be `width`.
+      num_levels: levels of the pyramid, whose points are 1, 2, 4 ... tokens
+        apart. A window's number of tokens is a multiple of the last stride.
+      num_embedding_convs: convolutions from `in_width` to `width`; 0 needs
+        equal widths.
       embedding_kernel: their length in tokens; odd.
       embedding_norm, neck_norm, head_norm: whether a layer norm follows each
         convolution of the embedding, each level of the neck and each hidden
         convolution of the outputs. Convolutions without one have biases.
       num_stem_blocks: blocks at the finest level, before the first halving.
       absolute_positions: whether sinusoids are added after the embedding.
-      neck: between pyramid and outputs, "identity" or "fpn" (coarse levels
-        are added to finer ones).
+      neck: "identity" or "fpn" (coarse levels are added to finer ones).
       neck_width: channels of "fpn"; 0 is `width`.
       head_layers: convolutions of each output, the last one included.
       head_kernel: their length in tokens of their level; odd.
       head_width: channels between them; 0 is `width`.
-      opentad: follow OpenTAD's versions of the heads where they differ:
-        norms after convolutions have epsilon 1e-6, convolutions are masked
-        after the activation despite `reference_masking`, and TriDet's boundary
-        heads start without the prior.
-      prior_probability: score of every class at the start of training, above
-        0 and below 1.
+      opentad: whether to follow OpenTAD's versions of the heads: norms after
+        convolutions have epsilon 1e-6, convolutions are masked after the
+        activation despite `reference_masking`, and TriDet's boundary heads
+        start without the prior.
+      prior_probability: score of every class at the start of training.
       max_tokens: length of the table of absolute positions, which is
         stretched for longer inputs.
-      drop_path: share of windows for which a block's branch is left out
-        in training, below 1. Above 0, each branch has a learned scale that
-        starts at 1e-4. (TriDet: not in stem blocks.)
-      input_dropout: share of the input's channels that are zeroed in training
-        (OpenTAD), below 1.
-      input_noise: standard deviation of noise on the input in training
-        (TriDet).
-      reference_masking: leave padding unmasked after norms as the public
-        code does, for checkpoints that were trained so.
-      remat: recompute blocks and outputs in the backward pass instead of
-        storing their activations.
-      regression_edges: the longest distance from a point to an end of its
-        action, in tokens, for each level but the last, which has no limit;
-        num_levels - 1 ascending numbers; () is 4, 8, 16 ...
+      drop_path: share of windows that skip a block's branch in training. Above
+        0, each branch has a learned scale that starts at 1e-4. (TriDet: not
+        in stem blocks.)
+      input_dropout: share of the input's channels that are zeroed in training.
+      input_noise: standard deviation of noise on the input in training.
+      reference_masking: whether padding stays unmasked after norms as in the
+        public code, for checkpoints that were trained so.
+      remat: whether blocks and outputs are rematerialized.
+      regression_edges: the longest distance in tokens from a point to an end
+        of its action, for each level but the last, which has no limit;
+        ascending; () is 4, 8, 16 ...
       center_radius: points this close to the middle of an action are trained
         on it, in strides of their level; None takes all points inside.
       label_smoothing: e, below 1: classes y become y (1 - e) + e / (k + 1).
       regression_weight: of the regression loss; below 0 it is scaled to the
         size of the class loss.
-      normalizer_momentum: 0..1, share of the running number of positive
-        points that each batch keeps.
+      normalizer_momentum: share of the running number of positive points
+        that a batch keeps.
 
     Raises:
       InputError: names the field and what it allows.
@@ -108,12 +99,11 @@ class PyramidSpec:
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Puts these fields first in a subclass's docstring, too."""
         super().__init_subclass__(**keywords)
-        start, shared, rest = (PyramidSpec.__doc__ or "").partition(
-            _ATTRIBUTES)
-        fields = rest.partition("\n\n")[0].rstrip()
-        if cls.__doc__ and shared:
-            cls.__doc__ = cls.__doc__.replace(
-                _ATTRIBUTES, f"{_ATTRIBUTES}{fields}\n", 1)
+        title = "Attributes:\n"
+        shared = (PyramidSpec.__doc__ or "").partition(title)[2]
+        fields = shared.partition("\n\n")[0]
+        cls.__doc__ = (cls.__doc__ or "").replace(
+            title, f"{title}{fields}\n", 1)
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
@@ -173,38 +163,31 @@ class PyramidSpec:
         bounds = (0.0, *map(float, edges), OPEN_RANGE)
         return tuple(zip(bounds[:-1], bounds[1:], strict=True))
 
+    def check_per_level(self, name: str, other: int | None = None) -> None:
+        """Raises InputError unless a field has odd numbers, one or one a level.
+
+        The number `other` is allowed too.
+        """
+        values = getattr(self, name)
+        title = f"{type(self).__name__}.{name}={values!r}"
+        if not isinstance(values, tuple):
+            example = values if errors.is_odd(values) else 1
+            raise errors.InputError(f"{title}: give a tuple, as ({example},)")
+        if len(values) not in (1, self.num_levels):
+            raise errors.InputError(f"{title}: give one number, or one for "
+                                    f"each of the {self.num_levels} levels")
+        if not all(errors.is_odd(value) or value == other for value in values):
+            raise errors.InputError(
+                f"{title}: must be odd, 1 or more"
+                f"{'' if other is None else f', or {other} for all tokens'}")
+
+    def of_level(self, values: tuple[int, ...], level: int) -> int:
+        """Returns a level's value of a field that `check_per_level` checks."""
+        return values[level] if len(values) > 1 else values[0]
+
     def points(self, num_points: int) -> Points:
         """Returns the points of a window that has `num_points` of them."""
         last = self.strides[-1]
         # t tokens have t (2 - 1 / last) points on all levels together.
         return level_points(num_points * last // (2 * last - 1), self.strides,
                             self.regression_ranges)
-
-
-def check_per_level(spec: PyramidSpec, name: str, *, other: int | None = None
-                    ) -> None:
-    """Raises InputError unless a field has odd numbers: one, or one a level.
-
-    Args:
-      spec: has the field.
-      name: of the field, a tuple.
-      other: a number that is allowed besides the odd ones.
-    """
-    values = getattr(spec, name)
-    title = f"{type(spec).__name__}.{name}={values!r}"
-    if not isinstance(values, tuple):
-        example = values if errors.is_odd(values) else 1
-        raise errors.InputError(f"{title}: give a tuple, as ({example},)")
-    if len(values) not in (1, spec.num_levels):
-        raise errors.InputError(f"{title}: give one number, or one for each "
-                                f"of the {spec.num_levels} levels")
-    if not all(errors.is_odd(value) or value == other for value in values):
-        raise errors.InputError(
-            f"{title}: must be odd, 1 or more"
-            f"{'' if other is None else f', or {other} for all tokens'}")
-
-
-def of_level(values: tuple[int, ...], level: int) -> int:
-    """Returns a level's value from one for all levels, or one a level."""
-    return values[level] if len(values) > 1 else values[0]
-

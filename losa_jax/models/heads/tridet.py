@@ -1,8 +1,7 @@
 """TriDet: scalable-granularity blocks and boundaries as distributions.
 
 Source: Shi et al., CVPR 2023, and its public code (MIT). Differences: those of
-`layers`; and mean and group norm are taken over real tokens only, so that
-outputs do not depend on the padding.
+`layers`; and mean and group norm are taken over real tokens only.
 """
 
 import dataclasses
@@ -19,11 +18,7 @@ from losa_jax import errors
 from losa_jax.detection import losses
 from losa_jax.models.heads import layers
 from losa_jax.models.heads.pyramid import PyramidHead
-from losa_jax.models.heads.pyramid_spec import (
-    PyramidSpec,
-    check_per_level,
-    of_level,
-)
+from losa_jax.models.heads.pyramid_spec import PyramidSpec
 from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
 from losa_jax.models.ops.layers import LayerNorm, gelu
 
@@ -37,20 +32,19 @@ class TriDetSpec(PyramidSpec):
     Attributes:
       sgp_window: length w of a block's window-level convolution in tokens of
         its level: a tuple of one odd number for all levels, or one a level.
-      sgp_k: the wide convolution has about (w + 1) k tokens; above 0.
+      sgp_k: the wide convolution has about (w + 1) k tokens.
       sgp_mlp_width: hidden channels of a block's MLP.
       sgp_init_deviation: standard deviation of the initial values of a
         block's convolutions. At 0, the published THUMOS recipe, their
-        gradients are and stay zero: only norm, residual and MLP of a block
-        are trained.
+        gradients stay zero: only norm and MLP of a block are trained.
       downsample: between levels, "max" or "avg".
-      trident: predict boundaries as distributions over `num_bins` steps, for
-        each class; False predicts one distance to start and end a point.
+      trident: whether boundaries are distributions over `num_bins` steps, for
+        each class; if not, each point has one distance to start and end.
       num_bins: largest distance from a point to its start or end, in strides.
-      boundary_kernel: length of the convolutions that predict boundaries, in
-        tokens of their level; odd.
+      boundary_kernel: length of the boundaries' convolutions in tokens of
+        their level; odd.
       iou_power: the class loss of a positive point is multiplied by its IoU
-        to this power, 0 or more (`trident` only).
+        to this power (`trident` only).
 
     Raises:
       InputError: names the field and what it allows.
@@ -69,7 +63,7 @@ class TriDetSpec(PyramidSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         errors.check_choice(self, "downsample", ("max", "avg"))
-        check_per_level(self, "sgp_window")
+        self.check_per_level("sgp_window")
         errors.check_whole(self, 1, "sgp_mlp_width", "num_bins")
         errors.check_odd(self, "boundary_kernel")
         errors.check_between(self, 0, math.inf, "sgp_k", without=(0,))
@@ -138,14 +132,12 @@ class SgpBlock(nnx.Module):
                  ) -> tuple[Array, Array]:
         keys = (None, None) if key is None else jax.random.split(key)
         if self.down is not None:
-            x = self.down(self._average_pairs(x, valid))
+            x = self.down(_average_pairs(x, self._weight(x, valid)))
         elif self.stride == 2:
             x = max_pool_half(x)
         valid = valid[:, ::self.stride]
         keep = valid[..., None].astype(x.dtype)
-        # The reference takes statistics over padding too.
-        weight = (jnp.ones_like(keep[..., 0])
-                  if self.spec.reference_masking else keep[..., 0])
+        weight = self._weight(x, valid)
 
         y = layers.masked(self.norm(x), valid, self.spec)
         total = jnp.maximum(weight.sum(1), 1)[:, None, None]
@@ -161,14 +153,20 @@ class SgpBlock(nnx.Module):
         m = layers.scaled_branch(m, self.mlp_scale, self.spec, keys[1])
         return x + m, valid
 
-    def _average_pairs(self, x: Array, valid: Array) -> Array:
-        """Returns the mean over the valid tokens of each pair."""
-        weight = (jnp.ones_like(valid) if self.spec.reference_masking
-                  else valid).astype(x.dtype)[..., None]
-        b, t, c = x.shape
-        pairs = (x * weight).reshape(b, t // 2, 2, c).sum(2)
-        count = weight.reshape(b, t // 2, 2, 1).sum(2)
-        return pairs / jnp.maximum(count, 1)
+    def _weight(self, x: Array, valid: Array) -> Float[Array, "b t"]:
+        """Returns the tokens' weights in means; the reference has padding."""
+        return (jnp.ones_like(valid) if self.spec.reference_masking
+                else valid).astype(x.dtype)
+
+
+def _average_pairs(x: Float[Array, "b t c"], weight: Float[Array, "b t"]
+                   ) -> Float[Array, "b s c"]:
+    """Returns the weighted mean of each pair of tokens."""
+    b, t, c = x.shape
+    weight = weight[..., None]
+    pairs = (x * weight).reshape(b, t // 2, 2, c).sum(2)
+    count = weight.reshape(b, t // 2, 2, 1).sum(2)
+    return pairs / jnp.maximum(count, 1)
 
 
 class TriDet(PyramidHead):
@@ -183,8 +181,8 @@ class TriDet(PyramidHead):
 
     def __init__(self, spec: TriDetSpec, *, rngs: nnx.Rngs):
         super().__init__(spec, lambda level, stride: SgpBlock(
-            spec, of_level(spec.sgp_window, level) if level else 1, stride,
-            rngs), 2 * (spec.num_bins + 1) if spec.trident else 2, rngs)
+            spec, spec.of_level(spec.sgp_window, level) if level else 1,
+            stride, rngs), 2 * (spec.num_bins + 1) if spec.trident else 2, rngs)
         if spec.trident:
             prior = 0.5 if spec.opentad else spec.prior_probability
             self.start, self.end = (
@@ -219,11 +217,8 @@ def decode_bins(offsets: Float[Array, "b t bins"],
     """Returns the expected distances to start and end, in strides.
 
     The start is a distribution over the point and the `num_bins` points before
-    it: the softmax of the start logits there plus the point's own offsets.
-
-    Args:
-      offsets: num_bins + 1 for the start, then as many for the end.
-      start_logits, end_logits: of each class.
+    it: the softmax of the start logits there plus the point's own offsets. The
+    first half of the offsets is for the start, the second for the end.
     """
     bins = offsets.shape[-1] // 2 - 1
     offsets = offsets.astype(jnp.float32)

@@ -1,20 +1,22 @@
-"""Softmax attention: one function, the implementation that suits the device."""
+"""Softmax attention by the implementation that suits the device."""
 
 import contextlib
 import functools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.ops.cpu_attention import cpu_attention
 from losa_jax.models.ops.flash_attention import can_flash, flash_attention
 
-# More scores a head than this are rematerialized if there is a mask: those of
-# a window of 768 tokens would take most of a head's memory. (Attention without
-# a mask is a backbone's, whose blocks are rematerialized as a whole.)
+# Masked attention with more scores a head is rematerialized: a window of 768
+# tokens would take most of a head's memory. (Attention without a mask is a
+# backbone's, whose blocks are rematerialized as a whole.)
 MAX_STORED_SCORES = 512 * 512
+# On CPU, a loop over heads costs more than it saves with fewer scores a head.
+MIN_LOOP_SCORES = 256 * 256
 _is_portable = False
 
 
@@ -29,7 +31,7 @@ def attention(query: Float[Array, "b q heads d"],
     """Returns scaled dot-product attention with a float32 softmax.
 
     Args:
-      query, key, value: heads already split.
+      query, key, value: with the heads already split.
       mask: True where a query may attend; a query without any such key gets
         the mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
@@ -50,7 +52,7 @@ def attention(query: Float[Array, "b q heads d"],
             implementation=implementation)
 
     # By platform: one program may be compiled for several.
-    paths = {"cpu": functools.partial(cpu_attention, scale=scale,
+    paths = {"cpu": functools.partial(_cpu_attention, scale=scale,
                                       remat=remat)}
     if _cudnn_supports(query, mask):
         paths["cuda"] = functools.partial(elsewhere, implementation="cudnn")
@@ -87,3 +89,56 @@ def _cudnn_supports(query: Array, mask: Array | None) -> bool:
     device = jax.devices()[0]
     return device.platform == "gpu" and (
         float(getattr(device, "compute_capability", 0)) >= 8.0)
+
+
+def _cpu_attention(query, key, value, mask, *, scale, remat):
+    """Arranges attention for XLA's CPU compiler.
+
+    Batch axes come first, one head at a time keeps its scores in cache, and
+    the result instead of the weights is divided by the sum of the weights.
+    Two clips of 1568 tokens with 12 heads of 64 channels took 0.19 s on two
+    cores, all heads at once 0.67 s, `jax.nn.dot_product_attention` 1.14 s.
+    """
+    query, key, value = (jnp.swapaxes(x, 1, 2)
+                         for x in (query * scale, key, value))
+    b, heads, q, d = query.shape
+    if q * key.shape[2] <= MIN_LOOP_SCORES:
+        weights = jax.nn.softmax(_scores(query, key, mask), axis=-1)
+        out = jnp.einsum("...qt,...td->...qd", weights.astype(value.dtype),
+                         value)
+        return jnp.swapaxes(out, 1, 2)
+
+    if mask is None:
+        flat = [x.reshape(b * heads, *x.shape[2:])
+                for x in (query, key, value)]
+        out = jax.lax.map(_attend_head, flat).reshape(b, heads, q, d)
+        return jnp.swapaxes(out, 1, 2)
+    # The windows, which may be on several devices, are no axis of this loop.
+    # Outside it, XLA's CPU compiler would recompute the scores early and
+    # store them after all.
+    one_head = (jax.checkpoint(_attend_head, prevent_cse=False) if remat
+                else _attend_head)
+    mask = jnp.broadcast_to(mask, (b, heads, *mask.shape[2:]))
+    out = jax.lax.map(one_head, [jnp.swapaxes(x, 0, 1)
+                                 for x in (query, key, value, mask)])
+    return jnp.transpose(out, (1, 2, 0, 3))
+
+
+def _attend_head(operands):
+    """Returns one head's attention, with one pass less over the scores."""
+    query, key, value, *mask = operands
+    scores = _scores(query, key, *mask)
+    # Any constant gives the same result, so it has no gradient.
+    largest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
+    out = jnp.einsum("...qt,...td->...qd", weights.astype(value.dtype), value,
+                     preferred_element_type=jnp.float32)
+    return (out / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
+
+
+def _scores(query, key, mask=None):
+    scores = jnp.einsum("...qd,...td->...qt", query, key,
+                        preferred_element_type=jnp.float32)
+    if mask is None:
+        return scores
+    return jnp.where(mask, scores, jnp.finfo(jnp.float32).min)

@@ -22,9 +22,9 @@ def band_attention(query: Float[Array, "b t heads d"],
     """Returns scaled dot-product attention to the tokens within `reach`.
 
     Args:
-      query, key, value: heads already split.
-      valid: tokens that may be attended to; the output at other tokens has no
-        meaning.
+      query, key, value: with the heads already split.
+      valid: tokens that may be attended to; the output at other tokens is
+        undefined.
       reach: tokens to either side.
       bias: added to the scores by distance, key minus query, from -reach to
         reach.
@@ -39,9 +39,7 @@ def band_attention(query: Float[Array, "b t heads d"],
 
     def around(x: Array) -> Array:
         # Each chunk between its neighbors: [b, count, 3 chunk, ...].
-        edges = [(0, 0)] * x.ndim
-        edges[1] = (1, 1)
-        x = jnp.pad(x, edges)
+        x = jnp.pad(x, ((0, 0), (1, 1), *((0, 0),) * (x.ndim - 2)))
         return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=2)
 
     seen = around(jnp.pad(valid, padding[:2]).reshape(b, count, chunk))

@@ -1,19 +1,20 @@
-"""Convolutions, and pooling over a masked time axis.
+"""Convolutions and pooling.
 
-Over time, the output at a valid token does not depend on the padding.
+Along time, the output at a valid token does not depend on the padding.
 """
 
 import functools
+import itertools
 import math
 import operator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from losa_jax.models.ops.layers import flat_product, torch_uniform
+from losa_jax.models.ops.layers import torch_uniform
 
 
 class MaskedConv(nnx.Module):
@@ -49,7 +50,7 @@ def convolve(x: Float[Array, "b t c"], kernel: Float[Array, "k c d"]
     """
     k, c, d = kernel.shape
     joined = jnp.concatenate(neighbors(x, k), axis=-1)
-    return flat_product(joined, kernel.reshape(k * c, d))
+    return joined @ kernel.reshape(k * c, d)
 
 
 def _convolve_forward(x, kernel):
@@ -65,7 +66,7 @@ def _convolve_backward(stored, gradient):
     def reversed_neighbors(y: Array) -> list[Array]:
         return neighbors(y, k, before=(k - 1) // 2)[::-1]
 
-    spread = flat_product(gradient, kernel.reshape(k * c, d).T)
+    spread = gradient @ kernel.reshape(k * c, d).T
     to_x = functools.reduce(operator.add, (
         reversed_neighbors(part)[i]
         for i, part in enumerate(jnp.split(spread, k, axis=-1))))
@@ -77,29 +78,12 @@ def _convolve_backward(stored, gradient):
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def patch_convolution(clips: Float[Array, "n f H W rgb"],
-                      kernel: Float[Array, "u p q rgb c"]
-                      ) -> Float[Array, "n t h w c"]:
-    """Returns a convolution with stride u, p, q, as one matrix product.
-
-    On CPU this takes 0.6 to 0.8 x the time of XLA's convolution, its gradient
-    down to 0.25 x. `benchmarks.backbone_speed` has it in its model.
-    """
-    u, p, q, _, c = kernel.shape
-    rows, columns = clips.shape[2] // p, clips.shape[3] // q
-    pixels = rearrange(
-        clips[:, :, :rows * p, :columns * q],
-        "n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)", u=u, p=p, q=q)
-    return (pixels @ kernel.reshape(-1, c)).reshape(
-        clips.shape[0], -1, rows, columns, c)
-
-
 class DepthwiseConv(nnx.Module):
     """One filter a channel along the time axis (axis 1), zero padded."""
 
     def __init__(self, width: int, kernel_size: int, *, stride: int = 1,
                  bias: bool = False, rngs: nnx.Rngs):
-        bound = 1 / math.sqrt(kernel_size)  # torch: fan_in of one channel
+        bound = 1 / math.sqrt(kernel_size)  # PyTorch: fan_in of one channel
         self.kernel = nnx.Param(jax.random.uniform(
             rngs.params(), (kernel_size, width), minval=-bound, maxval=bound))
         self.bias = nnx.Param(jnp.zeros(width)) if bias else None
@@ -138,3 +122,41 @@ def neighbors(x: Array, kernel_size: int, stride: int = 1,
 def max_pool_half(x: Float[Array, "b t c"]) -> Float[Array, "b s c"]:
     """Returns the maximum over three tokens at every second; s = t / 2."""
     return functools.reduce(jnp.maximum, neighbors(x, 3, 2, padding=-jnp.inf))
+
+
+@jax.custom_vjp
+def filter_grid(x: Float[Array, "m u h w c"], kernel: Float[Array, "3 3 c"]
+                ) -> Float[Array, "m u h w c"]:
+    """Returns x filtered by one 3 x 3 filter a channel, zero padded.
+
+    The custom gradient stores only x, not its nine shifted copies, and sums
+    the filter's gradient in two stages, since XLA's CPU compiler would store
+    all nine products first (`benchmarks.losa_speed`).
+    """
+    return functools.reduce(operator.add, (
+        part * kernel[i, j] for (i, j), part in _grid_neighbors(x)))
+
+
+def _grid_neighbors(x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
+    h, w = x.shape[2:4]
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in itertools.product(range(3), range(3)):
+        yield (i, j), padded[:, :, i:i + h, j:j + w]
+
+
+def _filter_grid_backward(stored, gradient):
+    x, kernel = stored
+    # The gradient is shifted in the opposite direction instead of x: each
+    # shifted x would have two uses, and XLA would store it.
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    steps = jnp.stack([(x * part).sum((2, 3), dtype=exact)
+                       for _, part in _grid_neighbors(gradient)])
+    steps = steps.reshape(9, -1, x.shape[-1])[::-1]
+    to_kernel = jnp.einsum("knc,n->kc", steps, jnp.ones(steps.shape[1], exact),
+                           precision=jax.lax.Precision.HIGHEST)
+    return (filter_grid(gradient, kernel[::-1, ::-1]),
+            to_kernel.reshape(kernel.shape).astype(kernel.dtype))
+
+
+filter_grid.defvjp(lambda x, kernel: (filter_grid(x, kernel), (x, kernel)),
+                   _filter_grid_backward)

@@ -1,8 +1,6 @@
 """TPU's flash kernel: attention that never stores scores in main memory.
 
-jax.experimental.pallas.ops.tpu.flash_attention in a `jax.shard_map`, since the
-compiler cannot partition a kernel. A clip of 16 x 224 x 224 has 1568 tokens,
-which make 2.5 million scores a head.
+A clip of 16 x 224 x 224 has 1568 tokens, or 2.5 million scores a head.
 """
 
 import jax
@@ -15,7 +13,7 @@ from jaxtyping import Array, Float
 TILE = 128
 # With fewer tokens, padding and starting the kernel cost more than they save.
 MIN_TOKENS = 512
-# Of a block: 4 MiB of scores, which fit a core's fast memory.
+# Of a block: its 4 MiB of scores fit a core's fast memory.
 MAX_KEYS, MAX_QUERIES = 2048, 512
 
 
@@ -34,7 +32,11 @@ def flash_attention(query: Float[Array, "b q heads d"],
                     key: Float[Array, "b t heads d"],
                     value: Float[Array, "b t heads d"], scale: float,
                     place: NamedSharding) -> Float[Array, "b q heads d"]:
-    """Returns unmasked attention; only the first axis may be sharded."""
+    """Returns unmasked attention; only the first axis may be sharded.
+
+    The kernel runs in a `jax.shard_map`, since the compiler cannot partition
+    it.
+    """
     def on_device(query, key, value):
         q, t = query.shape[1], key.shape[1]
         query, key, value = (
@@ -63,7 +65,7 @@ def flash_attention(query: Float[Array, "b q heads d"],
 
 
 def _blocks(queries: int, keys: int) -> kernels.BlockSizes:
-    """All keys in one block if they fit, for a softmax in one pass."""
+    """Puts all keys in one block if they fit, for a softmax in one pass."""
     tiles = keys // TILE
     block_k = TILE * next(n for n in range(min(tiles, MAX_KEYS // TILE), 0, -1)
                           if tiles % n == 0)

@@ -8,36 +8,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# Of a scale s: outputs have variance s for independent inputs of variance one.
+# With scale s, outputs have variance s if inputs are independent with
+# variance 1.
 scaled_normal = functools.partial(
     nnx.initializers.variance_scaling, mode="fan_in",
     distribution="truncated_normal")
 unit_normal = scaled_normal(1.0)
-# torch's default for linear and convolution weights, which the published
+# PyTorch's default for linear and convolution weights, which the published
 # recipes use: uniform within 1 / sqrt(fan_in).
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def flat_product(x: Float[Array, "*n c"], kernel: Float[Array, "c d"],
-                 bias: Float[Array, "d"] | nnx.Param | None = None
-                 ) -> Float[Array, "*n d"]:
-    """Returns x @ kernel + bias, computed with a single axis of rows.
-
-    XLA's CPU compiler sums the gradients of kernel and bias over several axes
-    more slowly: two layers took 12 instead of 6 to 7 ms (2048 rows, 96 to 384
-    to 96 channels). `benchmarks.losa_speed` shows the gain.
-    """
-    y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
-    if bias is not None:
-        y = y + bias[...].astype(x.dtype)
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 def gelu(x: Array) -> Array:
-    """Returns the exact GELU by the error function, as torch does.
+    """Returns the exact GELU by the error function, as PyTorch does.
 
-    jax.nn.gelu uses erfc and takes 1.6 x the time on CPU (4608 x 2048 numbers
-    with gradient; `benchmarks.losa_speed`).
+    On CPU, jax.nn.gelu takes 1.6 x the time (`benchmarks.losa_speed`).
     """
     if x.dtype != jnp.float32:  # 1 + erf is too inexact in 16 bits
         return jax.nn.gelu(x, approximate=False)
@@ -62,7 +47,16 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out_width)) if bias else None
 
     def __call__(self, x: Array) -> Array:
-        return flat_product(x, self.kernel[...], self.bias)
+        # With a single axis of rows, XLA's CPU compiler sums the gradients
+        # in half the time (`benchmarks.losa_speed`).
+        kernel = self.kernel[...].astype(x.dtype)
+        y = x.reshape(-1, x.shape[-1]) @ kernel
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)
+        return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+zero_linear = functools.partial(Linear, init=nnx.initializers.zeros)
 
 
 class LayerNorm(nnx.Module):
@@ -74,7 +68,7 @@ class LayerNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
-        # A single axis of rows, as in `flat_product`.
+        # A single axis of rows, as in `Linear`.
         y = standardize(x.reshape(-1, x.shape[-1]), self.epsilon)
         y = y * self.scale[...] + self.bias[...]
         return y.astype(x.dtype).reshape(x.shape)
@@ -93,18 +87,12 @@ class Mlp(nnx.Module):
         return self.fc2(gelu(self.fc1(x)))
 
 
-zero_linear = functools.partial(Linear, init=nnx.initializers.zeros)
-
-
 def dropout(x: Array, rate: float | Array, key: Array | None,
             shared_axes: tuple[int, ...] = ()) -> Array:
     """Returns x with elements dropped and the others scaled to keep the mean.
 
-    Args:
-      x: values.
-      rate: probability to drop an element.
-      key: None means evaluation: x as it is.
-      shared_axes: elements along these are dropped together.
+    Elements along `shared_axes` are dropped together. Key None means
+    evaluation: x is returned unchanged.
     """
     if key is None or (isinstance(rate, float) and rate == 0.0):
         return x

@@ -8,6 +8,7 @@ are strings, also those of an `nnx.List`.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
@@ -33,6 +34,13 @@ class Template:
         return nnx.merge(self._graph, nnx.from_flat_state(
             (path, variable.replace(flat[_name(path)]))
             for path, variable in self._variables))
+
+
+def stacked(build: Callable[[nnx.Rngs], nnx.Module], count: int,
+            rngs: nnx.Rngs) -> Any:
+    """Returns `count` modules as one, for a scan over a new first axis."""
+    return nnx.vmap(lambda key: build(nnx.Rngs(params=key)))(
+        jax.random.split(rngs.params(), count))
 
 
 def parameters(module: nnx.Module) -> Tree:

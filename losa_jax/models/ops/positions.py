@@ -1,4 +1,4 @@
-"""Position tables of the video transformer, and their resizing."""
+"""Position tables of transformers, and their resizing."""
 
 import functools
 
@@ -38,7 +38,7 @@ def resize_grid(table: Float[Array, "u h w c"], grid: tuple[int, int]
 
 def bicubic_matrix(old: int, new: int) -> np.ndarray:
     """Returns bicubic interpolation as a matrix, float32 [new, old]."""
-    a = -0.75  # as in torch
+    a = -0.75  # as in PyTorch
     matrix = np.zeros((new, old))
     for i in range(new):
         center = (i + 0.5) * old / new - 0.5

@@ -1,4 +1,4 @@
-"""Recomputation of activations in the backward pass, on every device."""
+"""Rematerialization of activations in the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
 
 MAX_UNROLLED = 4
 
@@ -16,13 +15,9 @@ def recomputed(module: nnx.Module, *inputs: Any) -> Any:
 
     On CPU `jax.checkpoint` saves no memory outside of loops (jax 0.10): XLA
     drops the barrier that delays the recomputation. Here the recomputation
-    depends on the gradient; tests/models/ops/test_remat.py measures the
-    memory. Values that depend only on keys, such as dropout masks, may be
-    stored too. Reverse mode only.
-
-    Args:
-      module: without changing state; its parameters get gradients.
-      inputs: pytrees of arrays, keys or None.
+    depends on the gradient. Values that depend only on keys, such as dropout
+    masks, may be stored too. Reverse mode only, for a module without state
+    that changes.
     """
     graph, state = nnx.split(module)
 
@@ -47,8 +42,7 @@ def short_scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any,
     """Returns the last carry of a scan whose steps need much memory.
 
     Up to `MAX_UNROLLED` steps are unrolled, since XLA's CPU compiler runs a
-    loop on one thread (`benchmarks.losa_speed`). More steps are recomputed
-    in the backward pass.
+    loop on one thread (`benchmarks.losa_speed`); more are rematerialized.
     """
     unroll = jax.tree.leaves(inputs)[0].shape[0] <= MAX_UNROLLED
     if not unroll:
@@ -57,23 +51,11 @@ def short_scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any,
 
 
 def _after(gradient: Any, inputs: Any) -> Any:
-    """Returns the inputs, which are then only available after the gradient."""
+    """Returns the inputs such that they depend on the gradient."""
     first = next(leaf for leaf in jax.tree.leaves(gradient)
                  if jnp.issubdtype(leaf.dtype, jnp.inexact))
-
-    def on_cpu(first: Array, leaves: list[Array]) -> list[Array]:
-        # Never true, but the compiler does not know that.
-        never = first[(0,) * first.ndim] > jnp.inf
-        return [jnp.where(never, 0, leaf) for leaf in leaves]
-
-    def elsewhere(first: Array, leaves: list[Array]) -> list[Array]:
-        return jax.lax.optimization_barrier((first, leaves))[1]
-
-    leaves, structure = jax.tree.flatten(inputs)
-    indices = [i for i, leaf in enumerate(leaves)
-               if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    delayed = jax.lax.platform_dependent(
-        first, [leaves[i] for i in indices], cpu=on_cpu, default=elsewhere)
-    for i, leaf in zip(indices, delayed, strict=True):
-        leaves[i] = leaf
-    return jax.tree.unflatten(structure, leaves)
+    # Never true, but the compiler does not know that.
+    never = first[(0,) * first.ndim] > jnp.inf
+    return jax.tree.map(
+        lambda leaf: jnp.where(never, 0, leaf)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf, inputs)

@@ -1,27 +1,26 @@
-"""Resampling along time, and the weights of adaptive average pooling."""
+"""Resampling along time, and pooling of patches."""
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from losa_jax.models.ops.layers import standardize
 
 
 def resize_time(x: Float[Array, "b t c"], length: int,
                 method: str = "linear") -> Float[Array, "b length c"]:
     """Returns features resampled along time.
 
-    Args:
-      x: features.
-      length: tokens of the result.
-      method: "linear" interpolation with half-pixel centers and repeated
-        ends, torch's `interpolate(mode="linear", align_corners=False)`, which
-        AdaTAD uses between the backbone's tokens and the head's; or "area",
-        adaptive average pooling.
+    Methods: "linear" interpolation with half-pixel centers and repeated ends,
+    PyTorch's `interpolate(mode="linear", align_corners=False)`, which AdaTAD
+    uses between the backbone's tokens and the head's; or "area", adaptive
+    average pooling.
     """
     old = x.shape[1]
     if old == length:
         return x
     if method == "area":
-        matrix = jnp.asarray(pool_matrix(old, length), x.dtype)
+        matrix = jnp.asarray(_pool_matrix(old, length), x.dtype)
         return jnp.einsum("btc,lt->blc", x, matrix)
     center = (np.arange(length) + 0.5) * old / length - 0.5
     center = np.clip(center, 0, old - 1)
@@ -31,7 +30,30 @@ def resize_time(x: Float[Array, "b t c"], length: int,
     return x[:, left] * (1 - share) + x[:, right] * share
 
 
-def pool_matrix(size: int, cells: int) -> np.ndarray:
+def shape_tap(x: Float[Array, "n u h w c"], grid: tuple[int, int] | None,
+              norm: bool, epsilon: float) -> Float[Array, "n u g1 g2 c"]:
+    """Returns a block's output, standardized and pooled to `grid` if asked."""
+    y = standardize(x, epsilon).astype(x.dtype) if norm else x
+    return y if grid is None else pool_grid(y, grid)
+
+
+def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
+              ) -> Float[Array, "n u g1 g2 c"]:
+    """Returns the average of the patches in each cell of a coarser grid."""
+    n, u, h, w, c = x.shape
+    if h % grid[0] == 0 and w % grid[1] == 0:
+        cells = x.reshape(n * u, grid[0], h // grid[0], grid[1],
+                          w // grid[1], c)
+        mean = cells.mean(axis=(2, 4), dtype=jnp.float32)
+        return mean.astype(x.dtype).reshape(n, u, *grid, c)
+    rows, columns = (jnp.asarray(_pool_matrix(*sizes), x.dtype)
+                     for sizes in ((h, grid[0]), (w, grid[1])))
+    pooled = jnp.einsum("nuhwc,gh,fw->nugfc", x, rows, columns,
+                        preferred_element_type=jnp.float32)
+    return pooled.astype(x.dtype)
+
+
+def _pool_matrix(size: int, cells: int) -> np.ndarray:
     """Returns the weights [cells, size] of adaptive average pooling.
 
     Cell i of g covers floor(i n / g) to ceil((i + 1) n / g) of n.

@@ -1,7 +1,6 @@
 """Attention over a window's time, with rotary positions and pooled keys.
 
-The long-range adapter's alternative to a depthwise convolution. Rotary
-positions: Su et al. 2021 (RoFormer).
+Rotary positions: Su et al. 2021 (RoFormer).
 """
 
 import jax.numpy as jnp
@@ -19,17 +18,12 @@ ROTARY_BASE = 10000.0
 class TimeAttention(nnx.Module):
     """Attention of each of s places to itself at all valid times.
 
-    The output is zero at the start of training.
+    `key_pool` neighboring tokens are averaged into one key. The output is
+    zero at the start of training.
     """
 
     def __init__(self, width: int, heads: int, key_pool: int, *,
                  rngs: nnx.Rngs):
-        """
-        Args:
-          width: channels d.
-          heads: must divide d into even parts.
-          key_pool: neighboring tokens that are averaged into one key.
-        """
         self.norm = LayerNorm(width, 1e-6)
         self.query = Linear(width, width, rngs=rngs)
         self.key_value = Linear(width, 2 * width, rngs=rngs)
@@ -57,9 +51,9 @@ class TimeAttention(nnx.Module):
 
 def pool_time(x: Float[Array, "m t d"], valid: Bool[Array, "m t"], pool: int
               ) -> tuple[Float[Array, "m p d"], Bool[Array, "m p"]]:
-    """Returns the mean of the valid tokens in each group of `pool`.
+    """Returns means over groups of `pool` tokens, and which are valid.
 
-    The p = ceil(t / pool) means, and which groups have any valid token.
+    Only valid tokens count; a group without any is not valid.
     """
     if pool == 1:
         return x, valid

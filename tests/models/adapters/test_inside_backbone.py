@@ -203,7 +203,7 @@ def test_padding_does_not_reach_valid_tokens():
     assert not np.allclose(first[:, 2], other[:, 2])
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"kind": "tai"}, "InsideBackboneSpec.kind='tai': choose one of tia, full"),
     ({"top_blocks": 0}, "InsideBackboneSpec.top_blocks=0"),
     ({"width": 0}, "InsideBackboneSpec.width=0: must be at least 1"),
@@ -212,7 +212,7 @@ def test_padding_does_not_reach_valid_tokens():
     ({"drop_path": 1.0}, "InsideBackboneSpec.drop_path=1.0: .* below 1"),
     ({"drop_path": float("nan")}, "InsideBackboneSpec.drop_path=nan"),
     ({"remat_blocks": "no"}, "InsideBackboneSpec.remat_blocks='no'")])
-def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
-    with pytest.raises(InputError, match=said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):
+    with pytest.raises(InputError, match=message):
         InsideBackboneSpec(**{"kind": "tia", "top_blocks": 2, "width": 4,
                               **wrong})

@@ -1,4 +1,4 @@
-"""AdaTAD's ladder against public numbers and its own rules."""
+"""AdaTAD's ladder against OpenTAD's numbers; step 0, padding."""
 
 import json
 
@@ -88,7 +88,7 @@ def test_the_ladder_equals_opentad_with_its_gradients(shared_dir):
     # Each adapter at every patch, as OpenTAD computes it.
     for j in range(len(layers)):
         adapter = Template(lambda: TemporalAdapter(
-            48, 12, rngs=nnx.Rngs(0))).bind(
+            48, 12, 3, nnx.Rngs(0))).bind(
             jax.tree.map(lambda leaf, j=j: leaf[j], params["taps"]))
         x = rearrange(taps[j], "b n u h w c -> b (n u) (h w) c")
         got = rearrange(adapter(x, valid.reshape(1, -1)),
@@ -125,13 +125,13 @@ def test_padding_does_not_reach_valid_tokens():
                  ) > 0.01
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"in_width": 0}, "LadderSpec.in_width=0"),
     ({"in_width": 3}, "LadderSpec.in_width=3 .* give LadderSpec.width"),
     ({"num_taps": 0}, "LadderSpec.num_taps=0"),
     ({"width": -1}, "LadderSpec.width=-1"),
     ({"long_kernel": 2}, "LadderSpec.long_kernel=2: must be an odd number")])
-def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
-    with pytest.raises(InputError, match=said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):
+    with pytest.raises(InputError, match=message):
         LadderSpec(**{"in_width": 8, "num_taps": 2, **wrong})
     assert LadderSpec(in_width=3, num_taps=1, width=1).width == 1

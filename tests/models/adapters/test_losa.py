@@ -1,4 +1,4 @@
-"""The promises of the adapters: step 0, padding, ranges, gradients."""
+"""LoSA: step 0, padding, ranges, gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -158,8 +158,8 @@ def test_without_tap_residual_attention_alone_carries_the_tap():
     np.testing.assert_array_equal(other(taps[0], last, valid), 0.0)
 
 
-@pytest.mark.parametrize("pool, tells", [("conv", True), ("mean", False)])
-def test_short_range_tells_where_only_with_a_convolution(pool, tells):
+@pytest.mark.parametrize("pool, depends", [("conv", True), ("mean", False)])
+def test_short_range_sees_positions_only_with_a_convolution(pool, depends):
     """The cross-attention starts silent, so only the pool is left."""
     spec = _spec(short_grid=3, short_pool=pool)
     adapter = ShortRangeAdapter(spec, nnx.Rngs(0))
@@ -169,7 +169,7 @@ def test_short_range_tells_where_only_with_a_convolution(pool, tells):
     here, there = (np.asarray(adapter(tap, last, valid))
                    for tap in (taps[0], moved))
     same = np.allclose(here, there, atol=1e-5)
-    assert same != tells
+    assert same != depends
 
 
 def test_the_gradient_stores_no_copies_of_many_taps():
@@ -191,7 +191,7 @@ def test_the_gradient_stores_no_copies_of_many_taps():
     assert temporary < 2.5 * np.prod(taps.shape) * 4
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"in_width": 0}, "LosaSpec.in_width=0: must be at least 1"),
     ({"num_taps": 1.5}, "LosaSpec.num_taps=1.5: .* a whole number"),
     ({"clip_tokens": 0}, "LosaSpec.clip_tokens=0"),
@@ -214,18 +214,18 @@ def test_the_gradient_stores_no_copies_of_many_taps():
     ({"tap_residual": "no"}, "LosaSpec.tap_residual='no': .* True, False"),
     ({"gates": "tnah"}, "LosaSpec.gates='tnah': choose one of none, tanh"),
     ({"long_mixer": "atention"}, "LosaSpec.long_mixer='atention'")])
-def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
-    with pytest.raises(InputError, match=said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):
+    with pytest.raises(InputError, match=message):
         _spec(**wrong)
 
 
-@pytest.mark.parametrize("place, shape, said", [
+@pytest.mark.parametrize("place, shape, message", [
     (0, (2, 3, 4, 10), r"last has shape .*10\): .* needs \(2, 3, 4, 12\)"),
     (1, (1, 2, 3, 4, 3, 3, 12), r"taps .* needs \(2, 2, 3, 4, 3, 3, 12\)"),
     (1, (2, 2, 3, 4, 6, 6, 12), "taps .* needs"),
     (2, (2, 12), r"valid .* needs \(2, 3, 4\)")])
-def test_features_of_other_sizes_are_refused(place, shape, said):
+def test_features_of_other_sizes_are_refused(place, shape, message):
     inputs = list(_inputs())
     inputs[place] = np.zeros(shape, inputs[place].dtype)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         LosaAdapter(_spec(), rngs=nnx.Rngs(0))(*inputs)

@@ -1,5 +1,5 @@
-"""A family that is not VideoMAE goes all ways, and is refused by name where
-a way is VideoMAE's alone."""
+"""A second family of backbones works everywhere, except where VideoMAE is
+required."""
 
 import json
 
@@ -114,13 +114,13 @@ def test_windows_of_clips_of_another_length_are_encoded(config):
 
 
 @pytest.mark.parametrize("kind", ["tia", "full"])
-def test_nothing_trains_inside_it(config, kind):
+def test_adapters_inside_another_backbone_are_refused(config, kind):
     config.adapter.kind = kind
     with pytest.raises(InputError, match=f"adapter.kind={kind} .* is a toy"):
         build.build_model(config, 3, _mesh())
 
 
-def test_what_does_not_fit_the_config_is_refused(config):
+def test_sizes_that_do_not_fit_the_config_are_refused(config):
     config.window.clip_samples = 1
     with pytest.raises(InputError, match="^config.window.clip_samples=1"):
         build.build_model(config, 3, _mesh())

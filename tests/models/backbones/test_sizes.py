@@ -5,7 +5,7 @@ import math
 import pytest
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.sizes import SIZES, backbone_size, size_name
+from losa_jax.models.backbones import SIZES, backbone_size, size_name
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights.name_table import expected_shapes
 

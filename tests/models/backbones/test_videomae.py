@@ -16,7 +16,7 @@ from losa_jax.models.backbones.videomae import (
 )
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.models.ops.positions import bicubic_matrix, sincos_table
-from losa_jax.models.ops.taps import pool_grid
+from losa_jax.models.ops.resample import pool_grid
 from losa_jax.weights import backbone_folder, videomae
 from losa_jax.weights.name_table import expected_shapes
 
@@ -57,6 +57,15 @@ def _block_outputs(model, clips):
     return model.run_blocks(x, tuple(range(model.spec.depth)))[1]
 
 
+def _pooled(model, tokens):
+    """The classifier's input, of the first token with `norm`."""
+    if model.spec.final_norm == "norm":
+        return model.norm(tokens)[:, 0]
+    mean = tokens.mean(axis=1)
+    return (model.fc_norm(mean) if model.spec.final_norm == "fc_norm"
+            else mean)
+
+
 def _close(got, want):
     scale = max(1.0, np.abs(want).max())
     np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * scale)
@@ -89,8 +98,9 @@ def test_every_block_equals_the_public_model(shared_dir, name):
     blocks = jax.jit(lambda clips: _block_outputs(model, clips))(clips)
     for i in range(spec.depth):
         _close(blocks[i], data[f"out/block{i}"])
-    _close(model.pooled_features(blocks[-1]), data["out/features"])
-    _close(model.classify(clips), data["out/logits"])
+    pooled = _pooled(model, blocks[-1])
+    _close(pooled, data["out/features"])
+    _close(model.classifier(pooled), data["out/logits"])
 
 
 @pytest.mark.shared
@@ -103,8 +113,9 @@ def test_a_whole_checkpoint_file_equals_the_public_model(shared_dir,
     data = np.load(folder / "videomaev2_ckpt_module_expected.npz")
     model = _model(spec, flat)
     clips = jnp.asarray(_pixels(data["in/x"]), jnp.float32)
-    _close(_block_outputs(model, clips)[-1], data["out/tokens"])
-    _close(model.classify(clips), data["out/logits"])
+    tokens = _block_outputs(model, clips)[-1]
+    _close(tokens, data["out/tokens"])
+    _close(model.classifier(_pooled(model, tokens)), data["out/logits"])
     # The spatial mean that TAL reads is that of the last block.
     features = model.features(clips)
     tokens = data["out/tokens"].reshape(2, 8, 9, 48)
@@ -123,7 +134,7 @@ def test_a_hugging_face_folder_equals_transformers(shared_dir, tmp_path):
     blocks = _block_outputs(model, clips)
     for i in range(spec.depth):
         _close(blocks[i], data[f"out/hidden_states/{i + 1}"])
-    _close(model.classify(clips), data["out/logits"])
+    _close(model.classifier(_pooled(model, blocks[-1])), data["out/logits"])
 
 
 @pytest.mark.shared

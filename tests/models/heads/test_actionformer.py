@@ -1,4 +1,4 @@
-"""ActionFormer's own promises; tests/weights/test_head_folder.py has the public
+"""ActionFormer; tests/weights/test_head_folder.py has the public
 numbers."""
 
 import jax
@@ -108,7 +108,7 @@ def test_tokens_must_divide_by_the_last_stride():
         model(jnp.zeros((1, 32, 7)), jnp.ones((1, 32), bool))
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"width": 30}, "ActionFormerSpec.width=30 does not divide by .*=4"),
     ({"attention_heads": 0}, "ActionFormerSpec.attention_heads=0"),
     ({"attention_window": 19},
@@ -120,8 +120,8 @@ def test_tokens_must_divide_by_the_last_stride():
     ({"dropout": 1.0}, "ActionFormerSpec.dropout=1.0: .* below 1"),
     ({"drop_path": 1.0}, "ActionFormerSpec.drop_path=1.0"),
     ({"relative_positions": 2}, "ActionFormerSpec.relative_positions=2")])
-def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
-    with pytest.raises(InputError, match=said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):
+    with pytest.raises(InputError, match=message):
         _small(**wrong)
 
 

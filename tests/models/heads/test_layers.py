@@ -44,7 +44,7 @@ def test_levels_together_are_each_alone(changes, kernel_size):
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"in_width": 0}, "in_width=0"),
     ({"num_classes": 0}, "num_classes=0"),
     ({"num_levels": 1.5}, "num_levels=1.5: .* a whole number"),
@@ -75,8 +75,8 @@ NAN = float("nan")
       for edges in ((8.0, 4.0), (4.0, 4.0), (0.0, 4.0), (-4.0, 4.0),
                     (4.0, NAN), (NAN, 4.0), (4.0, float("inf")), ("a", "b"),
                     [4.0, 8.0], 4.0, None))])
-def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
-    with pytest.raises(InputError, match=f"PyramidSpec.{said}"):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):
+    with pytest.raises(InputError, match=f"PyramidSpec.{message}"):
         PyramidSpec(**{"in_width": 6, "num_classes": 3, "width": 8, **wrong})
 
 

@@ -1,4 +1,4 @@
-"""TriDet's own promises; tests/weights/test_head_folder.py has the public
+"""TriDet; tests/weights/test_head_folder.py has the public
 numbers."""
 
 import jax
@@ -106,8 +106,8 @@ def test_boundary_heads_give_the_pyramid_no_gradient():
     assert np.abs(gradient["start/out/kernel"]).max() > 0
 
 
-def test_a_start_at_zero_never_learns_the_block():
-    """Trap E1: the published THUMOS recipe trains norm and MLP alone."""
+def test_a_block_that_starts_at_zero_never_learns():
+    """The published THUMOS recipe trains norm and MLP alone."""
     x = np.random.default_rng(2).normal(size=(1, 32, 6)).astype(np.float32)
     valid = jnp.ones((1, 32), bool)
     for deviation, learns in ((0.0, False), (0.2, True)):
@@ -122,7 +122,7 @@ def test_a_start_at_zero_never_learns_the_block():
         assert moved == learns
 
 
-@pytest.mark.parametrize("wrong, said", [
+@pytest.mark.parametrize("wrong, message", [
     ({"width": 24}, "TriDetSpec.width=24 .* 16 groups"),
     ({"downsample": "mean"}, "TriDetSpec.downsample='mean'"),
     ({"sgp_window": (2,)}, "must be odd, 1 or more$"),
@@ -135,6 +135,6 @@ def test_a_start_at_zero_never_learns_the_block():
     ({"boundary_kernel": 2}, "TriDetSpec.boundary_kernel=2"),
     ({"iou_power": float("nan")}, "TriDetSpec.iou_power=nan"),
     ({"trident": "yes"}, "TriDetSpec.trident='yes'")])
-def test_invalid_specs_raise_an_error_that_names_the_field(wrong, said):
-    with pytest.raises(InputError, match=said):
+def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):
+    with pytest.raises(InputError, match=message):
         _small(**wrong)

@@ -1,11 +1,11 @@
-"""The filter and its own gradient are those of the definition."""
+"""The grid filter and its custom gradient against loops."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from losa_jax.models.ops.grid_filter import filter_grid
+from losa_jax.models.ops.conv import filter_grid
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4)])

@@ -8,7 +8,7 @@ from losa_jax.models.ops.positions import resize_grid
 
 
 @pytest.mark.parametrize("grid", [(3, 7), (8, 2)])
-def test_rows_and_columns_are_resized_as_pictures_are(grid):
+def test_rows_and_columns_are_resized_as_opencv_does(grid):
     """OpenCV's bicubic has the same a = -0.75 and repeats the edges too."""
     table = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(
         np.float32)

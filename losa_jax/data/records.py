@@ -58,9 +58,14 @@ class VideoInfo:
     duration_seconds: float  # frame_count / fps
     height: int  # pixels of an upright frame
     width: int
-    first_seconds: float = 0.0  # time stamp of the first frame
+    first_seconds: float = 0.0  # time stamp of the first decoded frame
     last_seconds: float | None = None  # of the last one; None: not probed
     is_timed: bool = True  # False if frames are counted, for lack of stamps
+    # Frames of the grid before the first decoded one: the file starts with
+    # another stream, and players show 0:00 there.
+    lead_frames: int = 0
+    # False if decoding in the middle needs what an earlier packet brought.
+    is_seekable: bool = True
 
 
 class BrokenVideo(NamedTuple):

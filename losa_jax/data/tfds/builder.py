@@ -141,6 +141,7 @@ def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
         "height": whole, "width": whole,
         "first_seconds": exact, "last_seconds": exact,
         "is_timed": tfds.features.Scalar(np.bool_),
+        "lead_frames": whole, "is_seekable": tfds.features.Scalar(np.bool_),
         # As in the annotation file.
         "annotated_fps": exact, "annotated_duration_seconds": exact,
         "actions": tfds.features.Sequence({

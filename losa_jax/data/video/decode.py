@@ -1,10 +1,13 @@
 """Decodes the frames of a video.
 
 Time model. A video is read on a constant grid of `fps` frames per second that
-starts with the first decoded frame: frame i lasts from i / fps to
-(i + 1) / fps and shows the decoded frame that is on screen in its middle. In
-a file of constant rate that is the i-th decoded frame, even where the
-container rounds time stamps. In a file of variable rate `fps` is the average.
+starts where players show 0:00, with the first stream of the file: frame i
+lasts from i / fps to (i + 1) / fps and shows the decoded frame that is on
+screen in its middle. Usually the video starts there itself, and in a file of
+constant rate that is the i-th decoded frame, even where the container rounds
+time stamps. Before a video that starts later (`lead_frames`, rounded to whole
+frames), its first frame is shown. In a file of variable rate `fps` is the
+average.
 
 Where time stamps do not increase in display order (packed B-frames in AVI
 files), frame i is the i-th decoded frame.
@@ -85,15 +88,15 @@ def iterate_frames(path: Path | EncodedVideo,
 
 def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
             threads: int, *, skip: bool) -> Iterator[DecodedFrame]:
+    moments = np.maximum(wanted - info.lead_frames, 0) + 0.5
+    last_moment: float | None = info.frame_count - 1
     if info.is_timed:
-        moments = info.first_seconds + (wanted + 0.5) / info.fps
+        moments = info.first_seconds + moments / info.fps
         last_moment = info.last_seconds
-    else:
-        moments = wanted + 0.5
-        last_moment = info.frame_count - 1
     done, reason = 0, "the file ends before it"
     with contextlib.closing(_stamped_frames(
             path, moments, threads, is_timed=info.is_timed,
+            may_seek=info.is_timed and info.is_seekable,
             skip=skip)) as decoded:
         try:
             for frame, count in _shown_at(decoded, moments, last_moment):
@@ -115,11 +118,11 @@ def _frames(path: Path | EncodedVideo, info: VideoInfo, wanted: np.ndarray,
 
 
 def _stamped_frames(path: Path | EncodedVideo, moments: np.ndarray,
-                    threads: int, *, is_timed: bool, skip: bool
+                    threads: int, *, is_timed: bool, may_seek: bool, skip: bool
                     ) -> Generator[tuple[float, av.VideoFrame]]:
     """Yields (time stamp in seconds, frame) from a frame that is on screen at
     the first moment or before; (number, frame) from the start if not timed."""
-    for seeks in (True, False) if is_timed else (False,):
+    for seeks in (True, False) if may_seek else (False,):
         with open_video(path, threads) as (container, stream):
             frames = (_decode_from(container, stream, moments, skip) if seeks
                       else container.decode(stream))

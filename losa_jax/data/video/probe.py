@@ -6,9 +6,10 @@ and the header of a file that was cut off looks intact.
 
 import itertools
 import logging
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -18,10 +19,13 @@ from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
     damaged,
     header_fps,
+    lead_frames,
     open_video,
     stamp_seconds,
+    start_seconds,
 )
 from losa_jax.data.video.frame import upright_size
+from losa_jax.data.video.transport_stream import ends_inside_frame
 from losa_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +34,23 @@ CHECKS = ("none", "ends", "full")
 # Codecs in which every packet is one frame. VP8 hides frames and MPEG-4 packs
 # two into one packet: only decoding shows how many there are.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1"}
+# Formats whose header gives the time stamp of the end, not the length.
+_END_FORMATS = {"matroska,webm", "nut", "asf"}
+# Formats without a length in the header: FFmpeg estimates it.
+_NO_LENGTH_FORMATS = {"mpegts", "mpeg"}
+# Codecs that decode alike from any key frame. Others keep more than that, as
+# the palette that only the first packet brings; a test compares all of them.
+_SEEKABLE_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg1video",
+                    "mpeg2video", "mpeg4", "mjpeg", "prores", "dnxhd", "ffv1",
+                    "wmv2", "vc1", "wmv3", "theora", "flv1"}
+_ASF_HEAD_BYTES = 2**16
+_ASF_FILE_PROPERTIES = uuid.UUID(
+    "8cabdca1-a947-11cf-8ee4-00c00c205365").bytes_le
+# What a packet may bring for those after it.
+_LASTING_SIDE_DATA: tuple[
+    Literal["palette", "new_extradata", "param_change"], ...] = (
+        "palette", "new_extradata", "param_change")
+_NO_TIME_STAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 # Formats without presentation times, or that seek by decoding times: with
 # reordered frames a seek to the last key frame would mostly end after it.
 _DECODED_FORMATS = {"avi", "mpegts", "mpeg"}
@@ -96,10 +117,14 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
     fps = scan.choose_fps(times)
     if check != "none":
         scan.warn_of_doubts(times)
+    lead = lead_frames(path, scan.zero_seconds, times.first_seconds, fps
+                       ) if times.is_timed else 0
+    frame_count = lead + times.num_frames
     return VideoInfo(
-        path, fps, times.num_frames, times.num_frames / fps,
-        *upright_size(first), first_seconds=times.first_seconds,
-        last_seconds=times.last_seconds, is_timed=times.is_timed)
+        path, fps, frame_count, frame_count / fps, *upright_size(first),
+        first_seconds=times.first_seconds, last_seconds=times.last_seconds,
+        is_timed=times.is_timed, lead_frames=lead,
+        is_seekable=scan.is_seekable)
 
 
 class _Scan:
@@ -118,13 +143,25 @@ class _Scan:
         self._num_stored = self._num_shown = stream.frames
         if is_mp4 and stream.frames:  # an edit list may hide some
             self._num_shown = sum(not one.is_discard for one in self._entries)
-        self._header_seconds = (container.duration or 0) / av.time_base
+        self.zero_seconds = start_seconds(container)
+        self._start = self.zero_seconds or 0.0
+        self._header_seconds = self._length_in_header()
+        # Whether decoding may begin at any key frame. A bare stream has no
+        # time stamps: they would be counted from there.
+        self.is_seekable = not (
+            container.format.flags & _NO_TIME_STAMPS
+        ) and (stream.codec_context.codec.canonical_name in _SEEKABLE_CODECS)
         self._is_alone = all(one.type == "video" for one in container.streams)
+        self._stream_ids = [one.id for one in container.streams
+                            if one.type in ("video", "audio")]
         self._left = container.demux()
         # Time stamp, whether it is a key frame, and end in seconds.
         self._packets: list[tuple[int, bool, float]] = []
         self._is_stamped = True
-        self._reached_seconds = 0.0  # by the packets of all streams
+        # When the packets of all streams end, from the start of the first;
+        # when the last of them begins; how many are incomplete.
+        self._reached_seconds = self._last_seconds = 0.0
+        self._num_incomplete = 0
         self._decoded_stamps: list[Any] = []  # int, or None
         self._decoded_end_seconds = 0.0
 
@@ -186,12 +223,20 @@ class _Scan:
     def _note(self, packet: av.Packet) -> None:
         if not packet.size:  # the demuxer's sign for the end
             return
+        self._num_incomplete += packet.is_corrupt
         is_frame = packet.stream is self._stream and not packet.is_discard
+        if is_frame and self._packets and any(
+                packet.has_sidedata(name) for name in _LASTING_SIDE_DATA):
+            self.is_seekable = False
         if packet.pts is None:
             self._is_stamped &= not is_frame
             return
         end_seconds = _end_seconds(packet, self._fps)
-        self._reached_seconds = max(self._reached_seconds, end_seconds)
+        self._reached_seconds = max(self._reached_seconds,
+                                    end_seconds - self._start)
+        self._last_seconds = max(
+            self._last_seconds,
+            packet.pts * float(packet.time_base or 0) - self._start)
         if is_frame:
             self._packets.append(
                 (packet.pts, packet.is_keyframe, end_seconds))
@@ -252,7 +297,7 @@ class _Scan:
 
     def _require_all_seconds(self) -> None:
         """Raises if all streams end well before the length in the header."""
-        promised_seconds = (self._container.duration or 0) / av.time_base
+        promised_seconds = self._header_seconds
         if self._container.format.name == "avi" and self._fps:
             # FFmpeg shortens the duration of a cut AVI to what is left.
             promised_seconds = max(promised_seconds,
@@ -264,13 +309,26 @@ class _Scan:
                 f"{promised_seconds:.1f} s and it ends after "
                 f"{self._reached_seconds:.1f} s")
 
+    def _length_in_header(self) -> float:
+        """Returns the seconds from the first stream's start to the end of the
+        file that its header gives, 0 if it gives none."""
+        name = self._container.format.name
+        seconds = (self._container.duration or 0) / av.time_base
+        if name in _NO_LENGTH_FORMATS:
+            return 0.0
+        if name in _END_FORMATS and seconds > self._start:
+            seconds -= self._start
+        return seconds
+
     def require_all_bytes(self) -> None:
-        """Raises if the index names bytes past the end of the file."""
-        promised = max((one.pos + one.size for one in self._entries),
-                       default=0)
+        """Raises if index or header name bytes past the end of the file."""
+        promised, part = max((one.pos + one.size for one in self._entries),
+                             default=0), "index"
+        if self._container.format.name == "asf":
+            promised, part = _asf_bytes(self._path), "header"
         size = self._path.stat().st_size
         if promised > size:
-            raise damaged(self._path, "the file is cut off. Its index needs "
+            raise damaged(self._path, f"the file is cut off. Its {part} needs "
                           f"{promised} bytes and it has {size}")
 
     def _count_by_index(self) -> _Count | None:
@@ -287,13 +345,19 @@ class _Scan:
 
     def times_by_header(self, first: av.VideoFrame) -> _FrameTimes:
         """Returns the times of frames that are not counted."""
-        seconds = self._header_seconds
-        if self._stream.duration:
+        is_timed = not (first.pts is None
+                        or self._container.format.name == "avi")
+        start = stamp_seconds(first.pts or 0, self._stream)
+        seconds = self._header_seconds or (
+            (self._container.duration or 0) / av.time_base)
+        if self._stream.duration and (
+                self._container.format.name not in _END_FORMATS):
             seconds = stamp_seconds(self._stream.duration, self._stream)
+        elif is_timed and self.zero_seconds is not None:
+            seconds -= start - self._start
         count = max(1, self._num_stored or round(seconds * self._fps))
-        if first.pts is None or self._container.format.name == "avi":
+        if not is_timed:
             return _FrameTimes(count, 0.0, None, seconds, False)
-        start = stamp_seconds(first.pts, self._stream)
         return _FrameTimes(count, start, None, start + seconds, True)
 
     def choose_fps(self, times: _FrameTimes) -> float:
@@ -312,7 +376,17 @@ class _Scan:
         """Warns where frames may be missing, or stored twice."""
         count, shown, fps = times.num_frames, self._num_shown, self._fps
         length, doubt = times.end_seconds - times.first_seconds, ""
-        if shown:
+        name = self._container.format.name
+        if self._num_incomplete:
+            doubt = f"{self._num_incomplete} packets are incomplete"
+        elif name == "mpegts" and ends_inside_frame(
+                self._path, self._stream_ids):
+            doubt = "the file ends inside a frame"
+        elif name == "nut" and self._last_seconds - self._header_seconds > (
+                _END_SLACK_FRAMES / (fps or 1)):
+            # The index at the end of the file gives the last time stamp.
+            doubt = "the file has no index, which would be its end"
+        elif shown:
             if count != shown:
                 doubt = f"its header promises {shown}"
             elif 2 * count < self._num_stored:
@@ -326,7 +400,7 @@ class _Scan:
                          f"header's {fps:.6g} per second")
             # Sound may last longer. Other videos do not, and damage may
             # double the video's own entry.
-            if self._is_alone and self._header_seconds and (
+            if self._is_alone and self._header_seconds and name != "nut" and (
                     abs(self._header_seconds - length) * fps
                     >= _END_SLACK_FRAMES):
                 doubt = (f"they last {length:.3f} s, its header says "
@@ -334,6 +408,17 @@ class _Scan:
         if doubt:
             logger.warning("%s: %d frames can be read, but %s. Some are lost, "
                            "or the file is unusual.", self._path, count, doubt)
+
+
+def _asf_bytes(path: Path) -> int:
+    """Returns the size of an ASF file (.wmv) by its header; 0 for a broadcast
+    (ASF specification, section 3.2)."""
+    with path.open("rb") as file:
+        head = file.read(_ASF_HEAD_BYTES)
+    start = head.find(_ASF_FILE_PROPERTIES)
+    if start < 0 or len(head) < start + 92 or head[start + 88] & 1:
+        return 0
+    return int.from_bytes(head[start + 40:start + 48], "little")
 
 
 def _is_rising(stamps: Sequence[int]) -> bool:

@@ -98,7 +98,10 @@ class LiveVideo:
         first = current = view = None
         index = 0
         for seconds, frame in self._frames():
-            first = seconds if first is None else first
+            if first is None:
+                start = container.start_seconds(self._container)
+                first = seconds - container.lead_frames(
+                    self._name, start, seconds, self.fps) / self.fps
             # `current` is on screen until this frame comes.
             while current is not None and self._moments(index) < (
                     seconds - first):
@@ -117,7 +120,7 @@ class LiveVideo:
             yield view
 
     def _moments(self, sample_index: Any) -> np.ndarray:
-        """When samples are shown, in seconds from the first frame."""
+        """When samples are shown, in seconds on the player's clock."""
         return (self.grid.frame_indices(sample_index) + 0.5) / self.fps
 
     def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:

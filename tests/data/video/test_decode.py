@@ -253,24 +253,6 @@ def test_an_intact_file_causes_no_warning(rendered, caplog, monkeypatch):
     assert _warnings(rendered[0], caplog, monkeypatch)[1] == []
 
 
-def test_a_duplicated_track_does_not_hide_a_lost_start(
-        folder, caplog, monkeypatch):
-    """As a lost piece of a Matroska file may leave its tracks."""
-    path = folder / "twice.mkv"
-    with av.open(str(path), "w") as container:
-        streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
-        for stream in streams:
-            stream.height, stream.width, stream.pix_fmt = 64, 160, "yuv420p"
-        for number in range(20, 60):
-            frame = av.VideoFrame.from_ndarray(_frame(number), "rgb24")
-            frame.pts = number
-            container.mux(streams[0].encode(frame))
-        container.mux(streams[0].encode())
-    info, (warning,) = _warnings(path, caplog, monkeypatch)
-    assert info.frame_count == 40
-    assert "they last 1.600 s, its header says 2.400 s" in warning
-
-
 def test_lost_packets_cause_a_warning(folder, caplog, monkeypatch):
     """Matroska says nothing of how many frames there should be."""
     whole = _render(folder / "unbroken.mkv", frames=60)

@@ -17,13 +17,16 @@ const player = {
   works: Boolean($("video")),
   // Where the video has no time: before it is loaded, or if it cannot play.
   ownTime: 0,
+  // The browser's time at 0:00. Some count from the file's own time stamps,
+  // and start a file that begins at a minute there.
+  start: 0,
 
   get isLoaded() {
     return this.works && this.video.readyState > 0;
   },
 
   get time() {
-    return this.isLoaded ? this.video.currentTime : this.ownTime;
+    return this.isLoaded ? this.video.currentTime - this.start : this.ownTime;
   },
 
   get playing() {
@@ -32,7 +35,7 @@ const player = {
 
   seek(seconds) {
     const time = Math.min(Math.max(seconds, 0), data.duration);
-    if (this.isLoaded) this.video.currentTime = time;
+    if (this.isLoaded) this.video.currentTime = this.start + time;
     else this.ownTime = time;
     showTime();
   },
@@ -64,14 +67,17 @@ const player = {
       "it could not be decoded", "missing, or of an unknown format"];
     const failed = () => this.fail(reasons[video.error?.code ?? 4]);
     video.addEventListener("error", failed);
-    video.addEventListener("loadedmetadata", () => {
+    const loaded = () => {
+      this.start = video.currentTime;
       if (!video.videoWidth) {
         this.fail("its sound can be played, but not its frames");
       } else if (this.ownTime) {
-        video.currentTime = this.ownTime;
+        this.seek(this.ownTime);
       }
       showTime();
-    });
+    };
+    if (this.isLoaded) loaded();
+    else video.addEventListener("loadedmetadata", loaded);
     for (const name of ["timeupdate", "seeking", "seeked", "pause"]) {
       video.addEventListener(name, showTime);
     }

@@ -13,6 +13,9 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
+from losa_jax.errors import InputError
+from losa_jax.utils import player_clock
+
 logger = logging.getLogger(__name__)
 
 MAX_SIDE_PIXELS, JPEG_QUALITY = 192, 78
@@ -23,7 +26,7 @@ _SEEK_BEYOND_SECONDS = 2.0
 def read_thumbnails(video: Path, moments: Sequence[float]) -> list[str]:
     """Returns JPEG data URIs of the frames shown at `moments`.
 
-    Moments are seconds from the first frame, in any order. Where there is no
+    Moments are seconds on the player's clock, in any order. Where there is no
     frame, the string is empty, and the log says why.
     """
     images = [""] * len(moments)
@@ -37,7 +40,7 @@ def read_thumbnails(video: Path, moments: Sequence[float]) -> list[str]:
                 frame = frames.at(moments[index])
                 if frame is not None:
                     images[index] = _jpeg_uri(frame)
-    except (FFmpegError, OSError, IndexError, ValueError) as error:
+    except (FFmpegError, OSError, IndexError, ValueError, InputError) as error:
         logger.warning("%s: no more thumbnails (%s)", video, error)
     return images
 
@@ -51,11 +54,15 @@ class _Frames:
         self._decoded = container.decode(self._stream)
         self._shown: VideoFrame | None = None
         self._next = next(self._decoded, None)
-        self._first_seconds = self._next and self._next.time or 0.0
+        first = self._next and self._next.time or 0.0
+        fps = float(self._stream.average_rate or 1)
+        start = player_clock.start_seconds(container)
+        self._zero_seconds = first - player_clock.lead_frames(
+            container.name, start, first, fps) / fps
 
     def at(self, moment: float) -> VideoFrame | None:
         """Returns the frame shown at `moment`, which never decreases."""
-        goal = moment + self._first_seconds
+        goal = moment + self._zero_seconds
         if (self._next is not None and self._next.time is not None
                 and goal - self._next.time > _SEEK_BEYOND_SECONDS):
             self._container.seek(int(goal / (self._stream.time_base or 1)),

@@ -17,7 +17,6 @@ from losa_jax.errors import InputError
 # A "video" may be a playlist, or name a stream on the network.
 BYTES_ONLY = {"protocol_whitelist": "none"}
 FILES_ONLY = {"protocol_whitelist": "file"}
-_MAX_LEAD_SECONDS = 24 * 3600.0
 
 
 class VideoDecodeError(InputError):
@@ -75,33 +74,6 @@ def video_stream(container: InputContainer, name: str) -> av.VideoStream:
                            "or data. Give a file with frames.")
 
 
-def start_seconds(container: InputContainer) -> float | None:
-    """Returns the time stamp of the first stream's start, at which players
-    show 0:00; None where the file has no time stamps."""
-    start = container.start_time
-    return None if start is None else start / av.time_base
-
-
-def lead_frames(name: object, start: float | None, first: float, fps: float
-                ) -> int:
-    """Returns how many frames long players wait for the first frame.
-
-    Args:
-      name: of the file, for the message.
-      start: `start_seconds` of the file.
-      first: time stamp of the first frame in seconds.
-      fps: frames per second.
-
-    Raises:
-      VideoDecodeError: it is more than a day.
-    """
-    seconds = 0.0 if start is None else max(0.0, first - start)
-    if seconds > _MAX_LEAD_SECONDS:
-        raise damaged(name, "its time stamps are wrong: the video starts "
-                      f"{seconds:.0f} s after the sound")
-    return round(seconds * fps)
-
-
 def header_fps(stream: av.VideoStream) -> float:
     """Frames per second in the header; 0 where it gives none."""
     return float(stream.average_rate or stream.guessed_rate or 0)
@@ -115,7 +87,7 @@ def stamp_seconds(stamp: int, stream: av.VideoStream) -> float:
     return stamp * base.numerator / base.denominator
 
 
-def damaged(path: object, problem: str,
+def damaged(path: Path | EncodedVideo, problem: str,
             error: object = None) -> VideoDecodeError:
     """Returns the error of a damaged file."""
     reason = f" ({error_reason(error)})" if error is not None else ""

@@ -19,14 +19,13 @@ from losa_jax.data.records import VideoInfo
 from losa_jax.data.video.container import (
     damaged,
     header_fps,
-    lead_frames,
     open_video,
     stamp_seconds,
-    start_seconds,
 )
 from losa_jax.data.video.frame import upright_size
 from losa_jax.data.video.transport_stream import ends_inside_frame
 from losa_jax.errors import InputError
+from losa_jax.utils import player_clock
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +35,9 @@ CHECKS = ("none", "ends", "full")
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1"}
 # Formats whose header gives the time stamp of the end, not the length.
 _END_FORMATS = {"matroska,webm", "nut", "asf"}
-# Formats without a length in the header: FFmpeg estimates it.
-_NO_LENGTH_FORMATS = {"mpegts", "mpeg"}
+# Formats without a length in the header, which FFmpeg estimates, or of which
+# it makes a wrong one where the streams start apart (ASF).
+_NO_LENGTH_FORMATS = {"mpegts", "mpeg", "asf"}
 # Codecs that decode alike from any key frame. Others keep more than that, as
 # the palette that only the first packet brings; a test compares all of them.
 _SEEKABLE_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg1video",
@@ -50,7 +50,10 @@ _ASF_FILE_PROPERTIES = uuid.UUID(
 _LASTING_SIDE_DATA: tuple[
     Literal["palette", "new_extradata", "param_change"], ...] = (
         "palette", "new_extradata", "param_change")
-_NO_TIME_STAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
+# FFmpeg derives the time stamps of reordered frames from those before; and
+# those of a bare stream from the number of its frames (AVFMT_NOTIMESTAMPS).
+_UNSEEKABLE_FORMATS = {"asf"}
+_NO_TIME_STAMPS = 0x80
 # Formats without presentation times, or that seek by decoding times: with
 # reordered frames a seek to the last key frame would mostly end after it.
 _DECODED_FORMATS = {"avi", "mpegts", "mpeg"}
@@ -117,8 +120,8 @@ def probe_video(path: str | Path, check: str = "ends") -> VideoInfo:
     fps = scan.choose_fps(times)
     if check != "none":
         scan.warn_of_doubts(times)
-    lead = lead_frames(path, scan.zero_seconds, times.first_seconds, fps
-                       ) if times.is_timed else 0
+    lead = 0 if not times.is_timed else player_clock.lead_frames(
+        path, scan.zero_seconds, times.first_seconds, fps)
     frame_count = lead + times.num_frames
     return VideoInfo(
         path, fps, frame_count, frame_count / fps, *upright_size(first),
@@ -143,14 +146,14 @@ class _Scan:
         self._num_stored = self._num_shown = stream.frames
         if is_mp4 and stream.frames:  # an edit list may hide some
             self._num_shown = sum(not one.is_discard for one in self._entries)
-        self.zero_seconds = start_seconds(container)
+        self.zero_seconds = player_clock.start_seconds(container)
         self._start = self.zero_seconds or 0.0
         self._header_seconds = self._length_in_header()
-        # Whether decoding may begin at any key frame. A bare stream has no
-        # time stamps: they would be counted from there.
+        # Whether decoding may begin at any key frame.
         self.is_seekable = not (
             container.format.flags & _NO_TIME_STAMPS
-        ) and (stream.codec_context.codec.canonical_name in _SEEKABLE_CODECS)
+            or container.format.name in _UNSEEKABLE_FORMATS) and (
+            stream.codec_context.codec.canonical_name in _SEEKABLE_CODECS)
         self._is_alone = all(one.type == "video" for one in container.streams)
         self._stream_ids = [one.id for one in container.streams
                             if one.type in ("video", "audio")]
@@ -164,6 +167,7 @@ class _Scan:
         self._num_incomplete = 0
         self._decoded_stamps: list[Any] = []  # int, or None
         self._decoded_end_seconds = 0.0
+        self._is_last_incomplete = False
 
     def first_frame(self) -> av.VideoFrame:
         """Reads until a frame is decoded; InputError if none can be."""
@@ -248,6 +252,7 @@ class _Scan:
         for frame in frames:
             self._decoded_stamps.append(frame.pts)
             self._decoded_end_seconds = _end_seconds(frame, self._fps)
+            self._is_last_incomplete = frame.is_corrupt
         return frames
 
     def _count_packets(self, first_stamp: int) -> _Count | None:
@@ -348,13 +353,15 @@ class _Scan:
         is_timed = not (first.pts is None
                         or self._container.format.name == "avi")
         start = stamp_seconds(first.pts or 0, self._stream)
-        seconds = self._header_seconds or (
-            (self._container.duration or 0) / av.time_base)
-        if self._stream.duration and (
-                self._container.format.name not in _END_FORMATS):
+        if self._stream.duration:
             seconds = stamp_seconds(self._stream.duration, self._stream)
-        elif is_timed and self.zero_seconds is not None:
-            seconds -= start - self._start
+            if self._container.format.name in _END_FORMATS:
+                seconds -= start
+        else:
+            seconds = self._header_seconds or (
+                (self._container.duration or 0) / av.time_base)
+            if is_timed and self.zero_seconds is not None:
+                seconds -= start - self._start
         count = max(1, self._num_stored or round(seconds * self._fps))
         if not is_timed:
             return _FrameTimes(count, 0.0, None, seconds, False)
@@ -379,6 +386,8 @@ class _Scan:
         name = self._container.format.name
         if self._num_incomplete:
             doubt = f"{self._num_incomplete} packets are incomplete"
+        elif self._is_last_incomplete:
+            doubt = "the last one is incomplete"
         elif name == "mpegts" and ends_inside_frame(
                 self._path, self._stream_ids):
             doubt = "the file ends inside a frame"

@@ -22,6 +22,7 @@ from losa_jax.data.video import container
 from losa_jax.data.video.frame import upright_rgb, upright_size
 from losa_jax.data.windows import augment
 from losa_jax.errors import InputError
+from losa_jax.utils import player_clock
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +100,8 @@ class LiveVideo:
         index = 0
         for seconds, frame in self._frames():
             if first is None:
-                start = container.start_seconds(self._container)
-                first = seconds - container.lead_frames(
+                start = player_clock.start_seconds(self._container)
+                first = seconds - player_clock.lead_frames(
                     self._name, start, seconds, self.fps) / self.fps
             # `current` is on screen until this frame comes.
             while current is not None and self._moments(index) < (

@@ -12,10 +12,8 @@ from einops import rearrange
 from jax.sharding import Mesh
 
 from losa_jax.data.records import Video, Window
-from losa_jax.data.windows import sampling
+from losa_jax.data.windows import readers, sampling, stream
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.readers import FrameReader
-from losa_jax.data.windows.stream import sliding_windows
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import backbone_template, family_of
@@ -96,7 +94,7 @@ def clip_extractor(config: Any, mesh: Mesh, *, stride_frames: int,
                      + jnp.asarray(spec.pixel_mean))
         return template.bind(frozen).mean_features(clips, dtype)
 
-    reader, clip = FrameReader(config), spec.clip_frames
+    reader, clip = readers.FrameReader(config), spec.clip_frames
 
     def rows_of(video):
         return Rows(
@@ -106,7 +104,7 @@ def clip_extractor(config: Any, mesh: Mesh, *, stride_frames: int,
                                     vector))
 
     a_device = config.backbone.chunk_clips or CLIPS_A_DEVICE
-    encode_batch = _on_mesh(encode, mesh, frozen)
+    encode_batch = on_mesh(encode, mesh, frozen)
     return Extractor(spec, encode_batch, a_device * mesh.size, rows_of, {
         "stride_frames": stride_frames, "clip_frames": clip,
         "clock": "resampled" if is_resampled else "frames of the file",
@@ -155,7 +153,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     # Windows start at whole clips, so that their tokens share one grid.
     window, align = config.window, config.window.clip_samples
     step = sampling.window_step(window.samples, window.overlap, align)
-    reader = FrameReader(config)
+    reader = readers.FrameReader(config)
 
     def rows_of(video):
         places = sampling.test_windows(video.grid, window.samples,
@@ -166,7 +164,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
                                        spec.tubelet)
 
         def windows(decoder_threads):
-            return sliding_windows(
+            return stream.sliding_windows(
                 reader.test_samples(video, decoder_threads), window.samples,
                 step, align)
 
@@ -180,15 +178,15 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     by_stride = window.sampling == "stride"
     stride = spec.tubelet * (window.frame_stride if by_stride else 1)
     batch = -(-config.evaluate.batch_windows // mesh.size) * mesh.size
-    encode_batch = _on_mesh(encode_tokens, mesh, *arrays)
+    encode_batch = on_mesh(encode_tokens, mesh, *arrays)
     return Extractor(spec, encode_batch, batch, rows_of, {
         "stride_frames": stride, "clip_frames": stride,
         "clock": "frames of the file" if by_stride else "samples",
         **facts, "pixels": _pixel_facts(spec)})
 
 
-def _on_mesh(encode: Callable[..., jax.Array], mesh: Mesh, *arrays: Any
-             ) -> Callable[[Inputs], jax.Array]:
+def on_mesh(encode: Callable[..., Any], mesh: Mesh, *arrays: Any
+            ) -> Callable[[Inputs], Any]:
     """Jits a function of (*arrays, batch) to one of a batch on the host."""
     jitted = jax.jit(encode, compiler_options=compiler_options(mesh))
 

@@ -21,6 +21,7 @@ Exit status: 0 done; 1 the input is wrong; 2 usage.
 import sys
 from pathlib import Path
 
+import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import make_parser, positive
 
@@ -29,7 +30,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
-    parser = make_parser("convert", __doc__)
+    parser = make_parser("convert", __doc__, losa_jax.__version__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--inspect", action="store_true")

@@ -28,13 +28,14 @@ Exit status: 0 done; 1 the input is wrong; 2 usage.
 import sys
 from pathlib import Path
 
+import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import make_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = make_parser("score", __doc__)
+    parser = make_parser("score", __doc__, losa_jax.__version__)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--annotations", required=True)
     parser.add_argument("--subset", required=True)

@@ -15,17 +15,9 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data.records import Video
-from losa_jax.data.windows.examples import (
-    TrainWindows,
-    batches_in_memory,
-    train_dataset,
-)
-from losa_jax.data.windows.readers import WindowReader
-from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
+from losa_jax.data.windows import examples, readers, skipped_videos
 from losa_jax.detection.metrics import MapReport, best_f1_thresholds
-from losa_jax.distributed import processes, sharding
-from losa_jax.distributed.global_batch import local_rows, put_batch
-from losa_jax.distributed.stop_signal import Interrupted, StopSignal
+from losa_jax.distributed import global_batch, processes, sharding, stop_signal
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
@@ -41,8 +33,7 @@ from losa_jax.training.metrics import (
     parameter_table,
 )
 from losa_jax.training.step import TrainState, make_moments_step
-from losa_jax.utils import run_files
-from losa_jax.utils.xla_options import compiler_options
+from losa_jax.utils import run_files, xla_options
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
 # batch's videos.
@@ -88,7 +79,7 @@ def train(config: Any, workdir: Path) -> MapReport:
                            "frozen": model.frozen}))
     if store is None:
         threads = config.data.num_threads
-        windows = batches_in_memory(threads) * batch_windows
+        windows = examples.batches_in_memory(threads) * batch_windows
         size = 3 * config.augment.size ** 2 * config.window.samples
         print(f"data: {threads} threads decode; up to {windows} windows of "
               f"{size / 2**20:.1f} MiB in memory, "
@@ -105,13 +96,14 @@ def train(config: Any, workdir: Path) -> MapReport:
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
     batches = DevicePrefetch(
-        iter(train_dataset(
-            TrainWindows(data.train, data.class_names, config,
-                         reader=reader),
+        iter(examples.train_dataset(
+            examples.TrainWindows(data.train, data.class_names, config,
+                                  reader=reader),
             num_windows, seed=config.seed, batch_windows=batch_windows,
-            rows=local_rows(mesh, batch_windows),
+            rows=global_batch.local_rows(mesh, batch_windows),
             num_threads=config.data.num_threads)),
-        lambda batch: put_batch(batch, mesh, batch_windows), clock, skipped)
+        lambda batch: global_batch.put_batch(batch, mesh, batch_windows),
+        clock, skipped)
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map: float | None = None
     if checkpoints.latest_step() is not None:
@@ -126,7 +118,8 @@ def train(config: Any, workdir: Path) -> MapReport:
         state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
-    setup.store_config(config, workdir)
+    # The config is known to fit the folder's run.
+    setup.write_json(workdir / run_files.CONFIG_FILE, config.to_dict())
 
     # --- The loop -----------------------------------------------------------
     schedule = restore.run_schedule(settings, steps_per_epoch)
@@ -141,7 +134,7 @@ def train(config: Any, workdir: Path) -> MapReport:
             bar.write(advice)
 
     with (contextlib.closing(MetricWriter(workdir, step)) as writer,
-          StopSignal(in_step=True) as stop,
+          stop_signal.StopSignal(in_step=True) as stop,
           contextlib.closing(batches), checkpoints.awaited()):
         clock.restart()
         while step < total_steps:
@@ -189,7 +182,7 @@ def train(config: Any, workdir: Path) -> MapReport:
                     batches, best_map=best_map if is_best else None)
                 clock.restart()
             if came and step < total_steps:
-                raise Interrupted(
+                raise stop_signal.Interrupted(
                     f"stopped by {came} at step {step} of {total_steps}, "
                     "everything is saved: start the same command again to "
                     "continue")
@@ -258,32 +251,33 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 
 
 def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
-                       mesh: Mesh, reader: WindowReader, skipped: BrokenVideos
+                       mesh: Mesh, reader: readers.WindowReader,
+                       skipped: skipped_videos.BrokenVideos
                        ) -> FeatureStatistics:
     """Returns channel mean and deviation of the backbone's last features.
 
     They are of one window of each training video, without augmentation; the
     first videos fill up the last batch.
     """
-    transform = TrainWindows(data.train, data.class_names, config,
-                             reader=reader, augmented=False)
+    transform = examples.TrainWindows(data.train, data.class_names, config,
+                                      reader=reader, augmented=False)
     batch_windows = config.train.batch_windows
     num_batches = -(-len(data.train) // batch_windows)
-    dataset = train_dataset(
+    dataset = examples.train_dataset(
         transform, num_batches * batch_windows, seed=config.seed,
         batch_windows=batch_windows, num_epochs=1,
-        rows=local_rows(mesh, batch_windows),
+        rows=global_batch.local_rows(mesh, batch_windows),
         num_threads=config.data.num_threads)
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
                       out_shardings=sharding.replicated(mesh),
-                      compiler_options=compiler_options(mesh))
+                      compiler_options=xla_options.compiler_options(mesh))
     sums: list[Any] = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
                       unit="batch", leave=False):
-        skipped.collect(batch, TRAINING)
-        inputs = put_batch({**encoder_inputs(batch),
-                            "valid_samples": batch["valid_samples"]},
-                           mesh, batch_windows)
+        skipped.collect(batch, skipped_videos.TRAINING)
+        inputs = global_batch.put_batch(
+            {**encoder_inputs(batch), "valid_samples": batch["valid_samples"]},
+            mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64, because the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)

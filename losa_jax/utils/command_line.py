@@ -2,18 +2,15 @@
 
 import argparse
 
-import losa_jax
 
-
-def make_parser(name: str, description: str | None
+def make_parser(name: str, description: str | None, version: str
                 ) -> argparse.ArgumentParser:
     """Returns a parser of `python -m losa_jax.NAME` with --version, whose
     help shows the description as it is."""
     parser = argparse.ArgumentParser(
         prog=f"python -m losa_jax.{name}", description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version",
-                        version=losa_jax.__version__)
+    parser.add_argument("--version", action="version", version=version)
     return parser
 
 

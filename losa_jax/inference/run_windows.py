@@ -12,9 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from losa_jax.data.records import Video
+from losa_jax.data.windows import readers, sampling
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.readers import WindowReader, test_rows
-from losa_jax.data.windows.sampling import test_windows_of
 from losa_jax.data.windows.stream import (
     VideoEnd,
     WindowBatch,
@@ -23,12 +22,7 @@ from losa_jax.data.windows.stream import (
 )
 from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Segments, in_seconds, joined
-from losa_jax.distributed.global_batch import (
-    Lane,
-    lanes,
-    local_rows,
-    share_videos,
-)
+from losa_jax.distributed import global_batch
 from losa_jax.errors import fields_as_keys
 from losa_jax.timeline import SampleGrid
 
@@ -83,25 +77,25 @@ class SpreadWindows:
         without windows may follow.
     """
 
-    def __init__(self, videos: Sequence[Video], reader: WindowReader,
+    def __init__(self, videos: Sequence[Video], reader: readers.WindowReader,
                  config: Any, mesh: Mesh, batch_windows: int):
         """`batch_windows` are those of a global batch."""
-        self._windows_of = test_rows(reader, videos)
+        self._windows_of = readers.test_rows(reader, videos)
         self._empty_window = reader.empty_window
         self._num_threads = reader.stream_threads
-        windows = [test_windows_of(video, config) for video in videos]
+        windows = [sampling.test_windows_of(video, config) for video in videos]
         self._lengths = [items[0].num_samples for items in windows]
-        every = lanes(mesh, batch_windows)
-        shares = share_videos([len(items) for items in windows], every)
+        every = global_batch.lanes(mesh, batch_windows)
+        shares = global_batch.share_videos([*map(len, windows)], every)
         process = jax.process_index()
-        self._lanes: list[tuple[Lane, list[int]]] = [
+        self._lanes: list[tuple[global_batch.Lane, list[int]]] = [
             # By length, because each length is compiled once.
             (lane, sorted(share, key=self._lengths.__getitem__))
             for lane, share in zip(every, shares, strict=True)
             if process in lane.holders]
         self._plan = _plan(windows, every, shares)
         self.num_batches = len(self._plan)
-        self.output_rows = local_rows(mesh, batch_windows)
+        self.output_rows = global_batch.local_rows(mesh, batch_windows)
         self.own_videos = [number for lane, share in self._lanes
                            if lane.holders[0] == process
                            for number in share]
@@ -127,7 +121,7 @@ class SpreadWindows:
         return WindowBatch(inputs, (None,) * count, ())
 
 
-def _plan(windows: Sequence[Sequence[Any]], every: Sequence[Lane],
+def _plan(windows: Sequence[Sequence[Any]], every: Sequence[global_batch.Lane],
           shares: Sequence[Sequence[int]]) -> list[int]:
     """Returns the samples of the windows of each global batch, ascending."""
     batches: collections.Counter[int] = collections.Counter()

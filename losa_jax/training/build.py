@@ -17,13 +17,7 @@ from losa_jax.models.backbones import requested_spec
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.detector import Detector
 from losa_jax.models.heads import HEADS
-from losa_jax.models.ops.params import (
-    Template,
-    Tree,
-    flatten,
-    nest,
-    parameters,
-)
+from losa_jax.models.ops import params
 from losa_jax.training import specs
 from losa_jax.training.encoder import (
     Encode,
@@ -33,8 +27,7 @@ from losa_jax.training.encoder import (
 )
 from losa_jax.training.step import make_predict_step, make_train_step
 from losa_jax.utils.xla_options import compiler_options
-from losa_jax.weights.head_folder import load_head
-from losa_jax.weights.name_table import expected_shapes
+from losa_jax.weights import head_folder, name_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +49,10 @@ class Model:
     width: int
     tubelet: int
     spec: BackboneSpec | None
-    frozen: Tree
+    frozen: params.Tree
     fingerprint: str
-    detector: Template
-    trained: Tree
+    detector: params.Template
+    trained: params.Tree
     encode: Encode
     tap_layers: tuple[int, ...]
 
@@ -112,7 +105,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
             samples_per_token=config.window.samples / config.window.tokens,
             tubelet=tubelet, resample=config.window.resample)
 
-    trained = sharding.make_on_mesh(lambda: parameters(build()), mesh,
+    trained = sharding.make_on_mesh(lambda: params.parameters(build()), mesh,
                                     abstract=abstract)
     if spec is None:
         encoder = feature_encoder()
@@ -127,7 +120,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
         trained["head"] = _converted_head(config.head.checkpoint,
                                           trained["head"], mesh)
     return Model(width, tubelet, spec, encoder.frozen, fingerprint,
-                 Template(build), trained, encoder.encode, tap_layers)
+                 params.Template(build), trained, encoder.encode, tap_layers)
 
 
 def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:
@@ -138,14 +131,14 @@ def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:
                               clip_frames=config.window.clip_samples,
                               image_size=(size, size))
     return spec, {name: np.broadcast_to(np.zeros((), np.float32), shape)
-                  for name, shape in expected_shapes(spec).items()}
+                  for name, shape in name_table.expected_shapes(spec).items()}
 
 
-def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
+def _converted_head(folder: str, fresh: params.Tree, mesh: Mesh) -> params.Tree:
     """Loads a converted head with the shapes of a fresh one."""
-    flat, facts = load_head(folder)
+    flat, facts = head_folder.load_head(folder)
     wanted, given = ({name: leaf.shape for name, leaf in leaves.items()}
-                     for leaves in (flatten(fresh), flat))
+                     for leaves in (params.flatten(fresh), flat))
     wrong = [f"{name}: {given.get(name, 'missing')}, the config's is "
              f"{wanted.get(name, 'missing')}"
              for name in sorted(wanted | given)
@@ -155,7 +148,7 @@ def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
             f"config.head.checkpoint={folder} does not fit the config's head "
             f"in {len(wrong)} parameters:\n  " + "\n  ".join(wrong[:8])
             + f"\nIts settings are {facts['settings']}")
-    return sharding.put(nest(flat), jax.tree.map(
+    return sharding.put(params.nest(flat), jax.tree.map(
         lambda leaf: sharding.replicated(mesh), fresh))
 
 

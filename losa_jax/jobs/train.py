@@ -21,17 +21,10 @@ from losa_jax.distributed import global_batch, processes, sharding, stop_signal
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import build, restore
+from losa_jax.training import build, feature_store, metrics, restore
 from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
-from losa_jax.training.feature_store import open_store
-from losa_jax.training.metrics import (
-    MetricWriter,
-    gate_diagnostics,
-    memory_diagnostics,
-    parameter_table,
-)
 from losa_jax.training.step import TrainState, make_moments_step
 from losa_jax.utils import run_files, xla_options
 
@@ -56,7 +49,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     mesh = build.build_mesh(config)
     if not config.features.folder:
         setup.require_backbone(config)
-    store = open_store(config)
+    store = feature_store.open_store(config)
     data = setup.load_data(config, workdir, store=store)
     reader = setup.window_reader(config, store, {
         "training": data.train, "testing": data.test})
@@ -75,8 +68,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     facts = restore.run_facts(config, data.class_names, model)
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
-    print(parameter_table({"trained": state.trained,
-                           "frozen": model.frozen}))
+    print(metrics.parameter_table({"trained": state.trained,
+                                   "frozen": model.frozen}))
     if store is None:
         threads = config.data.num_threads
         windows = examples.batches_in_memory(threads) * batch_windows
@@ -133,7 +126,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         if advice := clock.advice(config):
             bar.write(advice)
 
-    with (contextlib.closing(MetricWriter(workdir, step)) as writer,
+    with (contextlib.closing(metrics.MetricWriter(workdir, step)) as writer,
           stop_signal.StopSignal(in_step=True) as stop,
           contextlib.closing(batches), checkpoints.awaited()):
         clock.restart()
@@ -143,12 +136,12 @@ def train(config: Any, workdir: Path) -> MapReport:
             if step == first_step:
                 write_cost(workdir, state, model, train_step.lower(
                     state, model.frozen, batch, key).compile())
-            state, metrics = train_step(state, model.frozen, batch, key)
+            state, numbers = train_step(state, model.frozen, batch, key)
             step += 1
             if step < total_steps:  # reads while the device computes
                 batches.fetch()
             bar.update()
-            pending.append((step, metrics, facts_of_batch["video_number"]))
+            pending.append((step, numbers, facts_of_batch["video_number"]))
             epoch, epoch_ends = (step // steps_per_epoch,
                                  step % steps_per_epoch == 0)
             is_best = False
@@ -159,9 +152,10 @@ def train(config: Any, workdir: Path) -> MapReport:
                     and epoch % settings.evaluate_every_epochs == 0):
                 report, _ = evaluator.run(state.ema, state.statistics)
                 writer.write(step, {
-                    "map": 100 * report.average_map, **memory_diagnostics(),
-                    **gate_diagnostics(state.ema, model.tap_layers,
-                                       config.adapter.gates)})
+                    "map": 100 * report.average_map,
+                    **metrics.memory_diagnostics(),
+                    **metrics.gate_diagnostics(state.ema, model.tap_layers,
+                                               config.adapter.gates)})
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "
                           f"{evaluate.source_of_classes(config)})")
@@ -200,7 +194,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     return report
 
 
-def _write_metrics(pending: list[_Pending], writer: MetricWriter,
+def _write_metrics(pending: list[_Pending], writer: metrics.MetricWriter,
                    videos: tuple[Video, ...], bar: tqdm,
                    schedule: Callable[[int], Any], clock: DataClock) -> None:
     """Fetches and writes the metrics of the steps since the last log.
@@ -210,14 +204,14 @@ def _write_metrics(pending: list[_Pending], writer: MetricWriter,
     Raises:
       InputError: a loss that is not finite; its step was not saved.
     """
-    for step, metrics, numbers in pending:
+    for step, numbers, videos_of_batch in pending:
         values = {name: float(value)
-                  for name, value in jax.device_get(metrics).items()}
+                  for name, value in jax.device_get(numbers).items()}
         if not all(map(math.isfinite, values.values())):
             # Several processes may have read parts of one window.
             names = dict.fromkeys(
                 videos[n % len(videos)].video_id for some in
-                processes.gather(numbers.tolist()) for n in some)
+                processes.gather(videos_of_batch.tolist()) for n in some)
             writer.write(step, values)
             bar.close()
             bad = ", ".join(f"{name}={value}" for name, value

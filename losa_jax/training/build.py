@@ -176,10 +176,12 @@ def jit_predict_step(config: Any, model: Model, mesh: Mesh) -> Any:
         compiler_options=compiler_options(mesh))
 
 
-def build_mesh(config: Any) -> Mesh:
-    """Returns the mesh over all devices that the config asks for."""
+def build_mesh(config: Any, devices: list[Any] | None = None) -> Mesh:
+    """Returns the mesh that the config asks for, over `devices` or over all.
+    """
+    devices = jax.devices() if devices is None else devices
     batch = math.gcd(config.train.batch_windows,
                      config.evaluate.batch_windows)
     return sharding.make_mesh(sharding.mesh_shape(
-        jax.device_count(), batch, specs.window_clips(config),
-        data=config.mesh.data, clip=config.mesh.clip, fsdp=config.mesh.fsdp))
+        len(devices), batch, specs.window_clips(config), **config.mesh),
+        devices)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.synthetic.data_set import render_trimmed_set
 from losa_jax.data.synthetic.motion import MOTION_CLASSES
-from losa_jax.data.video.decode import read_frames
+from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.probe import probe_video
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
@@ -86,8 +86,8 @@ def load_clips(folder, subset):
         info = probe_video(folder / f"videos/{video.video_id}.mp4", "none")
         grid = sample_grid(info.fps, info.frame_count, sampling="fps",
                            sample_fps=SAMPLE_FPS)
-        return read_frames(info.path, grid.frame_indices(
-            np.arange(grid.num_samples)), info=info)
+        return np.stack([frame.rgb() for frame in iterate_frames(
+            info.path, grid.frame_indices(np.arange(grid.num_samples)), info)])
 
     with ThreadPoolExecutor(2) as pool:
         clips = list(tqdm(pool.map(decode, videos), f"decoding {subset} clips",

@@ -55,12 +55,11 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                          "start of its window")
     folder = Path(config.data.cache)
     setup.start_log(workdir)
-    setup.require_backbone(config)
+    facts = feature_store.cache_facts(config)
     videos = setup.load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [
         (key, config.data[key]) for key in ("train_subset", "test_subset")])
     mesh = encode_videos.local_mesh()
-    facts = feature_store.cache_facts(config)
     encode, clip_bytes = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
     # Clips of all views.

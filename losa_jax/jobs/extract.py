@@ -32,6 +32,7 @@ from losa_jax.inference.extractor import (
     token_extractor,
 )
 from losa_jax.jobs import encode_videos, setup
+from losa_jax.training import specs
 from losa_jax.training.restore import load_run
 from losa_jax.utils.atomic_write import atomic_file
 
@@ -63,7 +64,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
     setup.start_log(workdir)
-    setup.require_backbone(config)
+    specs.configured_backbone(config)  # wrong keys before videos are read
     mesh = encode_videos.local_mesh()
     videos, broken = _videos(config, workdir, settings)
     if settings.features == "clips":

@@ -63,22 +63,6 @@ def start_log(workdir: Path) -> None:
     logger.info("started: %s", " ".join(sys.argv))
 
 
-def require_backbone(config: Any) -> None:
-    """Raises InputError if config.backbone.checkpoint is no converted
-    backbone."""
-    # Imports the models, which exported runs do without.
-    from losa_jax.weights.backbone_folder import FACTS_FILE
-
-    checkpoint = config.backbone.checkpoint
-    if not Path(checkpoint, FACTS_FILE).is_file():
-        problem = (f"={checkpoint} is no converted backbone (no {FACTS_FILE})"
-                   if checkpoint else " is empty")
-        raise InputError(
-            f"config.backbone.checkpoint{problem}: convert one with `python "
-            "-m losa_jax.convert CHECKPOINT --output=DIR` and set "
-            "--config.backbone.checkpoint=DIR")
-
-
 def load_data(config: Any, workdir: Path,
               subsets: Sequence[str] = ("train", "test"),
               store: readers.FeatureStore | None = None) -> DataSet:

@@ -21,7 +21,7 @@ from losa_jax.distributed import global_batch, processes, sharding, stop_signal
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import build, feature_store, metrics, restore
+from losa_jax.training import build, feature_store, metrics, restore, specs
 from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
@@ -48,7 +48,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     # Cheap checks come first, then videos and weights.
     mesh = build.build_mesh(config)
     if not config.features.folder:
-        setup.require_backbone(config)
+        specs.configured_backbone(config)
     store = feature_store.open_store(config)
     data = setup.load_data(config, workdir, store=store)
     reader = setup.window_reader(config, store, {

@@ -9,7 +9,6 @@ from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache, stored_facts
 from losa_jax.errors import InputError
 from losa_jax.training import restore, specs
-from losa_jax.weights.backbone_folder import open_backbone
 
 TAP_DTYPES = {**specs.DTYPES, "float16": jnp.float16}
 
@@ -67,7 +66,7 @@ def cache_facts(config: Any) -> dict[str, Any]:
     if config.data.cache_copies < 0:
         raise InputError(f"config.data.cache_copies="
                          f"{config.data.cache_copies}: give 0 or more")
-    spec, _, info = open_backbone(config.backbone.checkpoint)
+    spec, _, info = specs.configured_backbone(config)
     window, has_taps = config.window, config.adapter.kind != "none"
     copies = config.data.cache_copies
     return restore.plain({

@@ -5,7 +5,6 @@ All functions raise InputError for values that do not fit.
 
 import contextlib
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,7 +37,12 @@ def configured_backbone(config: Any) -> tuple[
 
     A backbone for clips of any length gets config.window.clip_samples.
     """
-    spec, flat, info = open_backbone(Path(config.backbone.checkpoint))
+    if not config.backbone.checkpoint:
+        raise InputError(
+            "config.backbone.checkpoint is empty: convert one with `python -m "
+            "losa_jax.convert CHECKPOINT --output=DIR` and set "
+            "--config.backbone.checkpoint=DIR")
+    spec, flat, info = open_backbone(config.backbone.checkpoint)
     check_backbone(config.backbone, spec)
     if not spec.has_fixed_frames:
         with fields_as_keys(type(spec), "config.backbone",

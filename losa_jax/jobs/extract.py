@@ -21,16 +21,10 @@ from losa_jax import timeline
 from losa_jax.data import records
 from losa_jax.data.features.record import record_path, write_record
 from losa_jax.data.video import check
-from losa_jax.data.windows import sampling, stream
-from losa_jax.data.windows.batch import Inputs
+from losa_jax.data.windows import batch, sampling, stream
 from losa_jax.distributed import processes
 from losa_jax.errors import InputError
-from losa_jax.inference.extractor import (
-    Extractor,
-    Rows,
-    clip_extractor,
-    token_extractor,
-)
+from losa_jax.inference import extractor
 from losa_jax.jobs import encode_videos, setup
 from losa_jax.training import specs
 from losa_jax.training.restore import load_run
@@ -68,22 +62,22 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
     mesh = encode_videos.local_mesh()
     videos, broken = _videos(config, workdir, settings)
     if settings.features == "clips":
-        extractor = clip_extractor(
+        model = extractor.clip_extractor(
             config, mesh, stride_frames=settings.stride_frames,
             is_resampled=settings.fps > 0,
             normalization=settings.normalization)
     else:
-        extractor = token_extractor(
+        model = extractor.token_extractor(
             config, mesh, load_run(workdir, config, mesh, which=settings.which)
             if settings.features == "adapted" else None)
 
-    width = extractor.spec.width
+    width = model.spec.width
     facts = {"what": settings.features, "width": width,
-             "dtype": settings.dtype, **extractor.facts}
+             "dtype": settings.dtype, **model.facts}
     facts["pixels"] = {"size": config.augment.size,
                        "resize": config.augment.test_resize,
                        **facts["pixels"]}
-    rows = {video.video_id: extractor.rows_of(video) for video in videos}
+    rows = {video.video_id: model.rows_of(video) for video in videos}
     folder, dtype = settings.output, np.dtype(settings.dtype)
     folder.mkdir(parents=True, exist_ok=True)
     write = functools.partial(write_record, folder, facts, {
@@ -98,7 +92,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         [len(videos) - len(todo), len(videos)]), strict=True))
     if num_done:
         print(f"{num_done} of {num_videos} videos are there already")
-    failed = _run(todo, rows, folder, dtype, extractor, config)
+    failed = _run(todo, rows, folder, dtype, model, config)
     if failed:
         broken |= failed
         write(broken=broken)
@@ -144,13 +138,13 @@ def _clock_of(video: records.Video, facts: dict[str, Any]) -> dict[str, Any]:
     return {"fps": fps, "frame_count": round(info.duration_seconds * fps)}
 
 
-def _run(videos: Sequence[records.Video], rows: Mapping[str, Rows],
-         folder: Path, dtype: np.dtype, extractor: Extractor, config: Any
+def _run(videos: Sequence[records.Video], rows: Mapping[str, extractor.Rows],
+         folder: Path, dtype: np.dtype, model: extractor.Extractor, config: Any
          ) -> dict[str, str]:
     """Encodes and writes videos; returns {video id: reason} of skipped ones.
     """
     def windows_of(number: int, decoder_threads: int
-                   ) -> Iterator[tuple[stream.WindowRow, Inputs]]:
+                   ) -> Iterator[tuple[stream.WindowRow, batch.Inputs]]:
         for window, frames in rows[videos[number].video_id].windows(
                 decoder_threads):
             yield stream.WindowRow(number, window), {"frames": frames}
@@ -161,8 +155,8 @@ def _run(videos: Sequence[records.Video], rows: Mapping[str, Rows],
     bar = tqdm(total=sum(rows[video.video_id].length for video in videos),
                desc="extracting", unit="feature", unit_scale=True)
     with bar, contextlib.closing(encode_videos.encode_videos(
-            videos, windows_of, extractor.encode, config,
-            batch_windows=extractor.batch_windows,
+            videos, windows_of, model.encode, config,
+            batch_windows=model.batch_windows,
             kept="finished files stay")) as items:
         for item in items:
             if isinstance(item, stream.VideoEnd):
@@ -177,7 +171,7 @@ def _run(videos: Sequence[records.Video], rows: Mapping[str, Rows],
             number = window.video_number
             plan = rows[videos[number].video_id]
             if number not in begun:
-                begun[number] = np.empty((plan.length, extractor.spec.width),
+                begun[number] = np.empty((plan.length, model.spec.width),
                                          np.float32)
             place, vectors = plan.place(window.window, output)
             begun[number][place] = vectors

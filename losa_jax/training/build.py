@@ -18,13 +18,7 @@ from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.detector import Detector
 from losa_jax.models.heads import HEADS
 from losa_jax.models.ops import params
-from losa_jax.training import specs
-from losa_jax.training.encoder import (
-    Encode,
-    feature_encoder,
-    frozen_encoder,
-    inside_backbone_encoder,
-)
+from losa_jax.training import encoder, specs
 from losa_jax.training.step import make_predict_step, make_train_step
 from losa_jax.utils.xla_options import compiler_options
 from losa_jax.weights import head_folder, name_table
@@ -53,7 +47,7 @@ class Model:
     fingerprint: str
     detector: params.Template
     trained: params.Tree
-    encode: Encode
+    encode: encoder.Encode
     tap_layers: tuple[int, ...]
 
 
@@ -108,19 +102,19 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
     trained = sharding.make_on_mesh(lambda: params.parameters(build()), mesh,
                                     abstract=abstract)
     if spec is None:
-        encoder = feature_encoder()
+        backbone = encoder.feature_encoder()
     elif config.adapter.kind in inside_backbone.ADAPTER_TYPES:
-        encoder, trained["backbone"] = inside_backbone_encoder(
+        backbone, trained["backbone"] = encoder.inside_backbone_encoder(
             config, spec, flat, mesh, abstract=abstract)
     else:
-        encoder = frozen_encoder(
+        backbone = encoder.frozen_encoder(
             config, spec, {} if cached else flat,
             tap_layers if adapter_spec else (), mesh, abstract=abstract)
     if config.head.checkpoint and not (for_videos or abstract):
         trained["head"] = _converted_head(config.head.checkpoint,
                                           trained["head"], mesh)
-    return Model(width, tubelet, spec, encoder.frozen, fingerprint,
-                 params.Template(build), trained, encoder.encode, tap_layers)
+    return Model(width, tubelet, spec, backbone.frozen, fingerprint,
+                 params.Template(build), trained, backbone.encode, tap_layers)
 
 
 def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:

@@ -14,13 +14,8 @@ from jax.typing import DTypeLike
 from losa_jax import timeline
 from losa_jax.detection.decode import DecodeSettings
 from losa_jax.errors import InputError, fields_as_keys
+from losa_jax.models import backbones
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
-from losa_jax.models.backbones import (
-    BACKBONES,
-    backbone_size,
-    family_of,
-    requested_family,
-)
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.heads import HEADS
 from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
@@ -56,12 +51,12 @@ def check_backbone(backbone: Any, spec: BackboneSpec) -> None:
     """Raises InputError where the backbone is not what the config asks."""
     asked = backbone_request(backbone)
     if asked["name"]:
-        wanted = {"family": requested_family(asked["name"]),
-                  **backbone_size(**asked)}
+        wanted = {"family": backbones.requested_family(asked["name"]),
+                  **backbones.backbone_size(**asked)}
     else:
         wanted = {key: value for key, value in asked.items() if value}
     for key, value in wanted.items():
-        actual = {"family": family_of(spec), **vars(spec)}.get(key)
+        actual = {"family": backbones.family_of(spec), **vars(spec)}.get(key)
         if actual != value:
             raise InputError(
                 f"config.backbone asks for {key}={value} ("
@@ -79,8 +74,8 @@ def backbone_request(backbone: Any) -> dict[str, Any]:
 
 def backbone_keys(config: Any) -> contextlib.AbstractContextManager[None]:
     """Makes errors of a backbone's spec name the keys of the config."""
-    family = BACKBONES[requested_family(config.backbone.name)]
-    return fields_as_keys(family.spec, "config.backbone",
+    family = backbones.requested_family(config.backbone.name)
+    return fields_as_keys(backbones.BACKBONES[family].spec, "config.backbone",
                           clip_frames="config.window.clip_samples",
                           image_size="config.augment.size")
 

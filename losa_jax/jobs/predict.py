@@ -39,7 +39,6 @@ def predict(sources: Sequence[str], localizer: Localizer,
 
     Args:
       sources: video files, folders of them (with subfolders), or "-".
-      localizer: the model.
       settings: output folder and what to write.
 
     Returns:

@@ -123,7 +123,14 @@ class PredictionFiles:
         plots.plot_timeline(shown, self._path(video_id, "png"), title=video_id,
                             duration_seconds=info.duration_seconds)
         if self._settings.report:
-            self._write_page(media, video, detections)
+            page.write_video_page(
+                self._path(video_id, "html"), media, title=video_id,
+                duration_seconds=info.duration_seconds, fps=info.fps,
+                predictions=[
+                    one[:4] for rank, one in enumerate(detections)
+                    if rank < PAGE_LEAST or one.score >= (
+                        PAGE_SHARE * self._shown_from[one.label])],
+                thresholds=self._shown_from)
         write_json(self._path(video_id, "json"), {
             "video": video_id, "source": request.source,
             "duration_seconds": info.duration_seconds, "fps": info.fps,
@@ -135,17 +142,6 @@ class PredictionFiles:
             "made_by": self._made_by(request.path)})
         self.results[video_id] = list(detections)
         return len(shown)
-
-    def _write_page(self, media: Path | None, video: records.Video,
-                    detections: Sequence[Detection]) -> None:
-        page.write_video_page(
-            self._path(video.video_id, "html"), media, title=video.video_id,
-            duration_seconds=video.info.duration_seconds, fps=video.info.fps,
-            predictions=[
-                one[:4] for rank, one in enumerate(detections)
-                if rank < PAGE_LEAST
-                or one.score >= PAGE_SHARE * self._shown_from[one.label]],
-            thresholds=self._shown_from)
 
     def write_index(self, requests: Sequence[Request],
                     failures: Mapping[str, str]) -> None:

@@ -56,9 +56,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
     """Loads the frozen backbone and initializes the trained part.
 
     Args:
-      config: of the run.
       num_classes: of the head.
-      mesh: of the run.
       for_videos: a finished run is used on videos: data.cache and
         head.checkpoint of the config, which training reads, are ignored.
       abstract: leaves are `jax.ShapeDtypeStruct`, no checkpoint is read.

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from losa_jax import timeline
 from losa_jax.detection.decode import DecodeSettings
 from losa_jax.errors import InputError, fields_as_keys
 from losa_jax.models import backbones
@@ -96,7 +95,7 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
             f"config.window.clip_samples={window.clip_samples}, but the "
             f"backbone {config.backbone.checkpoint} reads clips of "
             f"{spec.clip_frames} frames: set it to {spec.clip_frames}")
-    timeline.clip_edges(window.samples, window.clip_samples)
+    window_clips(config)
     if window.resample not in RESAMPLES:
         raise InputError(f"config.window.resample={window.resample!r}: "
                          f"choose one of {', '.join(RESAMPLES)}")
@@ -107,9 +106,17 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
 
 
 def window_clips(config: Any) -> int:
-    """Returns the number of clips in a window."""
-    return len(timeline.clip_edges(config.window.samples,
-                                   config.window.clip_samples))
+    """Returns the number of clips in a window; InputError if not whole."""
+    window = config.window
+    count, rest = divmod(window.samples, window.clip_samples)
+    if rest:
+        smaller = window.samples - rest
+        raise InputError(
+            f"config.window.samples={window.samples} is no multiple of "
+            f"config.window.clip_samples={window.clip_samples}, and the "
+            f"backbone reads whole clips: take {smaller} or "
+            f"{smaller + window.clip_samples}")
+    return count
 
 
 def check_tokens(config: Any, head_spec: Any) -> None:

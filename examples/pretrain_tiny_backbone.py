@@ -8,8 +8,8 @@ Kinetics. The result is a converted backbone folder with a card
 (README.md); the folder that ships with the package, configs/tiny_backbone,
 was made by this script. It needs 4 GiB of memory.
 
-The clips are drawn from another seed than the videos of the quick start, and
-no stretch of a clip is a stretch of such a video.
+The clips have another seed than the videos of the quick start, so that no clip
+is a part of such a video.
 """
 
 import argparse
@@ -61,14 +61,15 @@ The frozen backbone of `configs/quick.py`: {parameters:,} parameters in
 VideoMAE's architecture (width {spec.width}, {spec.depth} blocks, \
 {spec.heads} heads, patches of
 {spec.patch} x {spec.patch} pixels, tubelets of {spec.tubelet} frames), \
-trained from scratch. It knows nothing but
-rendered videos: for real videos convert a public checkpoint (docs/weights.md).
+trained from scratch on
+rendered videos only. For real videos, convert a public checkpoint
+(docs/weights.md).
 
 - Input: clips of {spec.clip_frames} frames at {fps:g} frames per second, \
 {size} x {size} pixels.
 - Data: {num_training:,} rendered trimmed clips of {spec.num_classes} motions
   (`losa_jax.data.synthetic`, seed {data_seed}; the quick start's videos have
-  seed 0). Nothing was recorded or downloaded.
+  seed 0). No recorded or downloaded videos.
 - Script: `python examples/pretrain_tiny_backbone.py`, {steps:,} steps of
   {batch_clips} clips, seed {seed}, {minutes:.0f} minutes on the {device}.
 - Accuracy: {accuracy:.1f} % on {num_testing:,} other clips of the same \

@@ -20,10 +20,10 @@ from losa_jax.distributed import sharding
 from losa_jax.models.adapters.inside_backbone import ADAPTER_TYPES as TUNED
 from losa_jax.planning.estimate import trace_steps
 from losa_jax.planning.topology import describe_devices
-from losa_jax.training.build import KINDS
+from losa_jax.training.specs import FROZEN_TYPES
 
 # "full-stored" is without activation checkpointing.
-VARIANTS = (*KINDS, "full-stored")
+VARIANTS = (*FROZEN_TYPES, *TUNED, "full-stored")
 # Whatever the recipe takes: the table's rows stay comparable.
 CHUNK_CLIPS = 8
 

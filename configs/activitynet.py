@@ -12,7 +12,8 @@ Variants: configs/activitynet.py:NAME with NAME one of
     s, b, l, h   768 frames at 160 px
 Each classifies the 200 classes itself. NAME_proposals detects actions of any
 class, as is usual on ActivityNet; their classes come from a video-level
-classifier, --config.evaluate.video_scores=FILE, and so does a part of the mAP.
+classifier, --config.evaluate.video_scores=FILE, on which the mAP depends as
+well.
 Each video is one window of 192 tokens, whatever its length.
 Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were NOT
 measured here. Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and an

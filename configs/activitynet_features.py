@@ -8,11 +8,11 @@
 Variants: configs/activitynet_features.py:NAME with NAME one of
     tsp          ActionFormer on TSP features (512 channels; the default)
     tsp_tridet   TriDet on them
-Hardware: one GPU or TPU. Result NOT measured here: the features are not at
-hand. Published average mAP (tIoU 0.5 to 0.95) with CUHK's video-level
+Hardware: one GPU or TPU. Result NOT measured here: the features were not
+available. Published average mAP (tIoU 0.5 to 0.95) with CUHK's video-level
 classes: ActionFormer 36.6, TriDet 36.8.
-The recipe learns proposals of any class; an external classifier's scores give
-them their classes, and every mAP is that of this classifier too. Recipes:
+The recipe detects actions of any class; their classes come from the scores of
+an external classifier, on which the mAP depends as well. Recipes:
 github.com/happyharrycn/actionformer_release, github.com/dingfengshi/TriDet.
 """
 
@@ -67,7 +67,7 @@ def get_config(variant: str = "tsp") -> ConfigDict:
     config.evaluate.max_detections = 100
     if variant == "tsp_tridet":
         config.head.kind = "tridet"
-        # Features as they are, padded.
+        # Features are padded, not resized.
         config.window.sampling = "stride"
         config.window.samples = config.window.tokens = 768
         config.window.test_whole = True

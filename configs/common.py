@@ -22,8 +22,8 @@ def get_config() -> ConfigDict:
         # File of class names, one a line, in label order; "" takes label_id
         # from the JSON, or sorted names.
         class_names="",
-        # The head detects actions of any class as one class; classes come
-        # from evaluate.video_scores (as usual on ActivityNet).
+        # The head detects actions of all classes as one class; the classes
+        # come from evaluate.video_scores (as usual on ActivityNet).
         class_agnostic=False,
         train_subset="training",
         test_subset="testing",
@@ -37,28 +37,30 @@ def get_config() -> ConfigDict:
         # How much of each video is decoded before a run to check it: "none",
         # "ends" or "full".
         check="ends",
-        # Segments that reach outside their video or are empty: "error", or
-        # "clip" cuts them to the video and drops the empty ones.
+        # Segments that reach outside their video or are empty: "error" stops
+        # and lists them, "clip" cuts them to the video and drops empty ones,
+        # "keep" leaves them.
         on_outside="error",
         # Threads that decode.
         num_threads=2,
-        # Memory for decoded frames. The training set, then the testing set,
-        # is decoded once in a run instead of once an epoch if all of it fits
-        # into the rest of this memory. 0 caches nothing.
+        # Memory for decoded frames. If all sampled frames of the training set
+        # fit into it, they are decoded once instead of in every epoch; the
+        # testing set follows if it fits into the rest. 0 caches nothing.
         frame_cache_gib=2.0,
         # Folder of cached features of the frozen backbone: --mode=cache
         # writes it; training and evaluation then read it and no video.
         cache="",
-        # Subsets that --mode=cache covers; () is train and test.
+        # Subsets that --mode=cache covers; () is train_subset and
+        # test_subset.
         cache_subsets=(),
         # Dtype of the taps in the cache: "" is backbone.dtype; "bfloat16"
         # and "float16" need half the space of float32.
         cache_dtype="",
-        # Augmented views of each video to cache beside the plain one; each
-        # training window is drawn from one of these views.
+        # Augmented views of each video to cache in addition to the plain
+        # one; each training window is drawn from one of the views.
         cache_copies=0,
     ))
-    # Training of the head alone on feature files: one .npy or .npz per video,
+    # To train the head alone on feature files: one .npy or .npz per video,
     # <prefix><video id><suffix>.npy, [time, width]. A sample is then one
     # feature (window.clip_samples=1, window.samples=window.tokens).
     config.features = ConfigDict(dict(
@@ -126,8 +128,8 @@ def get_config() -> ConfigDict:
         color_jitter=0.5,
         # The hue turns by up to this share of a circle.
         hue_jitter=0.0,
-        # RandAugment (data/windows/random_operations.py): so many operations,
-        # at a magnitude of 10. AdaTAD: 2 and 9.
+        # RandAugment (data/windows/random_operations.py): number of
+        # operations and their magnitude, 0 to 10. AdaTAD: 2 and 9.
         random_operations=0,
         operation_magnitude=9.0,
         # Random values are drawn once per "window" or once per "clip".
@@ -153,15 +155,15 @@ def get_config() -> ConfigDict:
         # gradients through the backbone: "tia" (AdaTAD's adapters in its
         # blocks), "full" (the blocks themselves).
         kind="losa",
-        # Blocks to read, counted from 0; () takes num_taps evenly spaced
-        # ones of the last half (0: all of the last half).
+        # Blocks to tap, counted from 0; () takes num_taps evenly spaced
+        # blocks of the last half (0: all of the last half).
         tap_layers=(),
         num_taps=0,
         # Taps are average-pooled to this grid of rows and columns; () keeps
         # every patch, as the ladder always does.
         tap_grid=(4, 4),
-        # 0: a sixth of the backbone's in multiples of 32 (below width 384: of
-        # 8); ladder and tia: a quarter.
+        # 0: losa takes a sixth of the backbone's width in multiples of 32 (of
+        # 8, if that width is below 384); ladder and tia take a quarter.
         width=0,
         short_grid=2,
         ranges="both",  # short, long, both
@@ -184,7 +186,8 @@ def get_config() -> ConfigDict:
         # tia and full: number of blocks trained, from the last; 0: all.
         top_blocks=0,
         backbone_learning_rate_factor=0.1,  # full
-        drop_path=0.1,  # tia, full: of the last block, decreasing downward
+        # tia, full: of the last block; lower blocks have less.
+        drop_path=0.1,
         # tia, full: rematerialize blocks in the backward pass.
         remat_blocks=True,
     ))
@@ -200,7 +203,8 @@ def get_config() -> ConfigDict:
         embedding_norm=True,
         num_stem_blocks=2,
         attention_heads=4,
-        # Tokens, odd; one number for all levels or one a level; -1 is global.
+        # Tokens, odd; one number for all levels, or one per level; -1 is
+        # global attention.
         attention_window=(-1,),
         relative_positions=False,
         absolute_positions=False,
@@ -217,27 +221,28 @@ def get_config() -> ConfigDict:
         prior_probability=0.01,
         drop_path=0.1,
         dropout=0.0,
-        # On the head's input while training: share of channels dropped
-        # (OpenTAD), deviation of noise (TriDet).
+        # On the head's input during training: share of channels dropped
+        # (OpenTAD), standard deviation of noise (TriDet).
         input_dropout=0.0,
         input_noise=0.0,
         # Padding affects the last real tokens, as in the public code; needed
         # for imported checkpoints.
         reference_masking=False,
-        # tridet: kernels w and about (w + 1) k of its blocks, one w for all
-        # levels or one a level. With deviation 0, the published THUMOS recipe,
-        # these kernels stay zero, because their gradients are.
+        # tridet: its blocks have kernels of w and about (w + 1) k tokens, one
+        # w for all levels or one per level. With deviation 0, the published
+        # THUMOS recipe, these kernels stay zero, because their gradients are
+        # zero.
         sgp_window=(1,),
         sgp_k=5.0,
         sgp_mlp_width=768,
         sgp_init_deviation=0.2,
         downsample="max",  # max, avg
-        # Boundaries as distributions over so many steps.
+        # Boundaries as distributions over num_bins steps.
         trident=True,
         num_bins=16,
         boundary_kernel=3,
-        # Upper ends of the levels' regression ranges in tokens, the last one
-        # is open; () doubles from 4.
+        # Upper ends of the levels' regression ranges in tokens, without that
+        # of the last level, which is open; () doubles from 4.
         regression_edges=(),
     ))
     config.loss = ConfigDict(dict(
@@ -259,7 +264,7 @@ def get_config() -> ConfigDict:
         weight_decay=0.05,
         gradient_clip=1.0,
         ema_decay=0.999,
-        # Begin with a lower decay; for runs of a few hundred steps.
+        # Start with a lower decay; for runs of a few hundred steps.
         ema_warmup=False,
         log_every_steps=10,
         evaluate_every_epochs=2,
@@ -270,9 +275,9 @@ def get_config() -> ConfigDict:
         tiou_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),
         batch_windows=2,
         score_threshold=0.001,
-        # Candidates a window, over all levels together.
+        # Candidates per window, over all levels together.
         top_k=2000,
-        # ActionFormer keeps top_k of every level.
+        # Keep top_k candidates of every level instead, as ActionFormer.
         top_k_per_level=False,
         min_length_tokens=0.05,
         nms="soft",  # soft, hard, none
@@ -280,7 +285,7 @@ def get_config() -> ConfigDict:
         nms_iou_threshold=0.1,
         nms_min_score=0.001,
         nms_per_class=True,
-        max_detections=2000,  # a video
+        max_detections=2000,  # per video
         # Above 0, without nms_per_class: a kept segment becomes the mean of
         # all segments with at least this tIoU, weighted by score x tIoU
         # ("actionformer") or by score ("tridet").

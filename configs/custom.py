@@ -9,9 +9,10 @@
 The defaults suit some tens to hundreds of videos with actions of about half
 a second to half a minute: 10 samples a second whatever the file's rate,
 windows of 25.6 s. For longer actions lower `window.sample_fps`, for shorter
-ones raise it. `augment.flip_probability=0` where left and right matter.
-Hardware, time, result: depend on your data; README shows what one real set
-of 36 short videos took on two CPU cores.
+ones raise it. Set `augment.flip_probability=0.0` if left and right distinguish
+classes.
+Hardware, time and result depend on your data; docs/measured.md has those of
+36 short videos on two CPU cores.
 """
 
 from ml_collections import ConfigDict

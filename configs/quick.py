@@ -6,8 +6,8 @@ or, without the installation,
 
 Hardware: two CPU cores, 2 GiB. Renders untrimmed H.264 videos and trains LoSA
 adapters and an ActionFormer head beside the frozen transformer that comes
-with the package (configs/tiny_backbone). Result: see README; another
-processor rounds otherwise.
+with the package (configs/tiny_backbone). Result: see README; it differs a
+little between processors.
 """
 
 from ml_collections import ConfigDict
@@ -45,8 +45,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.augment.color_jitter = 0.2
     config.adapter.num_taps = 3
     config.adapter.width = 32
-    # Of 1, 2 and 4, on validation videos of `ablation` with one seed: LoSA
-    # 73.0, 87.9 and 75.4, the ladder 74.3, 77.3 and 35.7.
+    # Chosen among 1, 2 and 4 on validation videos of `ablation`, one seed: mAP
+    # of LoSA 73.0, 87.9 and 75.4, of the ladder 74.3, 77.3 and 35.7.
     config.adapter.learning_rate_factor = 2.0
     config.head.width = 64
     config.head.num_levels = 5
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.ema_warmup = True
     # Once, after the last epoch.
     config.train.evaluate_from_epoch = 14
-    # Hundreds of small arrays: on a CPU a save costs as much as 40 steps.
+    # A save takes as long as 40 steps on a CPU.
     config.train.checkpoint_every_epochs = 7
     config.evaluate.nms_sigma = 0.5
     config.evaluate.max_detections = 200
@@ -83,7 +83,7 @@ def _make_larger(config: ConfigDict) -> None:
     config.data.cache = f"{folder}/taps"
     config.data.cache_dtype = "float16"
     config.data.cache_subsets = ("training", "validation", "testing")
-    # The program rendered these files itself.
+    # These files were rendered, so they need no check.
     config.data.check = "none"
     config.window.align_to_clips = True
     # Settings are chosen here; "testing" is scored once, by the sweep.

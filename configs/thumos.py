@@ -27,10 +27,10 @@ def get_config(variant: str = "g1536") -> ConfigDict:
                          f"{', '.join(variants)}")
     config = common.get_config()
     config.name = "thumos"
-    # The layout that circulates with ActionFormer: `Validation` trains.
+    # In ActionFormer's thumos14.json the training videos are `Validation`.
     config.data.train_subset = "validation"
     config.data.test_subset = "test"
-    # Five public segments end after their video.
+    # Actions of five videos end after their video.
     config.data.on_outside = "clip"
     # A checkpoint of another size is refused.
     config.backbone.name = f"vit_{variant[0]}"
@@ -40,10 +40,10 @@ def get_config(variant: str = "g1536") -> ConfigDict:
         config.window.samples = 1536
         config.window.frame_stride = 2
         config.augment.size = 224
-        # From v5e:4x4 on all of a chip's 12 clips at once, so that twice the
-        # chips need half the memory each (docs/planning.md).
+        # On v5e:4x4 and larger, a chip encodes all of its clips (12 or fewer)
+        # at once, so that its memory falls with more chips (docs/planning.md).
         config.backbone.chunk_clips = 16
-    # AdaTAD's learning rates: adapters twice the head's for S and g at 1536.
+    # AdaTAD's learning rates: for S and g1536, adapters twice the head's.
     if variant in ("s", "g1536"):
         config.adapter.learning_rate_factor = 2.0
     else:

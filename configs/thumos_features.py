@@ -9,15 +9,16 @@ Variants: configs/thumos_features.py:NAME with NAME one of
     i3d_tridet   TriDet on them
     videomaev2   ActionFormer on VideoMAEv2 or InternVideo ones (1408)
     videomaev2_tridet   TriDet on them
-Hardware: one GPU or TPU; on CPU 1.05 times the time of a torch model
-(benchmarks/head_speed.py). Result NOT measured here: no features at hand.
+Hardware: one GPU or TPU; on CPU a step takes 0.99 to 1.07 times as long as
+in torch (benchmarks/head_speed.py). Result NOT measured here: the features
+were not available.
 Published average mAP (tIoU 0.3 to 0.7): ActionFormer 66.8 and TriDet 69.3
 with I3D, ActionFormer 69.6 with VideoMAEv2 ViT-g.
 Recipes: github.com/happyharrycn/actionformer_release,
-github.com/dingfengshi/TriDet. Differs from the public code: padding
-does not leak (head.reference_masking=True lets it), and TriDet's blocks do not
-start at zero, where they never learn (head.sgp_init_deviation=0.0 is the
-published recipe).
+github.com/dingfengshi/TriDet. Differences from the public code: padding does
+not change outputs at real tokens (head.reference_masking=True lets it), and
+kernels of TriDet's blocks do not start at zero, where they would stay
+(head.sgp_init_deviation=0.0 is the published recipe).
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +37,7 @@ def get_config(variant: str = "i3d") -> ConfigDict:
     config.name = f"thumos_{variant}"
     config.data.train_subset = "validation"
     config.data.test_subset = "test"
-    # Five public segments end after their video.
+    # Actions of five videos end after their video.
     config.data.on_outside = "clip"
     config.data.frame_cache_gib = 8.0
     config.features.stride_frames = 4.0

@@ -8,8 +8,8 @@ Kinetics. The result is a converted backbone folder with a card
 (README.md); the folder that ships with the package, configs/tiny_backbone,
 was made by this script. It needs 4 GiB of memory.
 
-The clips are drawn from another seed than the videos of the quick start, and
-no stretch of a clip is a stretch of such a video.
+The clips have another seed than the videos of the quick start, so that no clip
+is a part of such a video.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.synthetic.data_set import render_trimmed_set
 from losa_jax.data.synthetic.motion import MOTION_CLASSES
-from losa_jax.data.video.decode import read_frames
+from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.probe import probe_video
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
@@ -61,14 +61,15 @@ The frozen backbone of `configs/quick.py`: {parameters:,} parameters in
 VideoMAE's architecture (width {spec.width}, {spec.depth} blocks, \
 {spec.heads} heads, patches of
 {spec.patch} x {spec.patch} pixels, tubelets of {spec.tubelet} frames), \
-trained from scratch. It knows nothing but
-rendered videos: for real videos convert a public checkpoint (docs/weights.md).
+trained from scratch on
+rendered videos only. For real videos, convert a public checkpoint
+(docs/weights.md).
 
 - Input: clips of {spec.clip_frames} frames at {fps:g} frames per second, \
 {size} x {size} pixels.
 - Data: {num_training:,} rendered trimmed clips of {spec.num_classes} motions
   (`losa_jax.data.synthetic`, seed {data_seed}; the quick start's videos have
-  seed 0). Nothing was recorded or downloaded.
+  seed 0). No recorded or downloaded videos.
 - Script: `python examples/pretrain_tiny_backbone.py`, {steps:,} steps of
   {batch_clips} clips, seed {seed}, {minutes:.0f} minutes on the {device}.
 - Accuracy: {accuracy:.1f} % on {num_testing:,} other clips of the same \
@@ -86,8 +87,8 @@ def load_clips(folder, subset):
         info = probe_video(folder / f"videos/{video.video_id}.mp4", "none")
         grid = sample_grid(info.fps, info.frame_count, sampling="fps",
                            sample_fps=SAMPLE_FPS)
-        return read_frames(info.path, grid.frame_indices(
-            np.arange(grid.num_samples)), info=info)
+        return np.stack([frame.rgb() for frame in iterate_frames(
+            info.path, grid.frame_indices(np.arange(grid.num_samples)), info)])
 
     with ThreadPoolExecutor(2) as pool:
         clips = list(tqdm(pool.map(decode, videos), f"decoding {subset} clips",

@@ -1,4 +1,4 @@
-# Sourced by the launchers: dry runs, and groups of processes that restart.
+# Sourced by the launch scripts: dry runs, and groups of processes that restart.
 # shellcheck shell=bash
 
 # Exit status of a run that a signal stopped with everything saved, and of a
@@ -6,17 +6,19 @@
 readonly INTERRUPTED=75 LOST=76
 DRY_RUN=""
 ARGUMENTS=()
-# What a process gets beside the others' environment, set by `one_process`.
+# Variables of one process in addition to the environment; `one_process` sets
+# them.
 PROCESS_ENV=()
 
-# The header of the script that was started, then what is wrong.
+# usage MESSAGE: prints the header of the script that was started and the error.
 usage() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
   echo "error: $1" >&2
   exit 2
 }
 
-# parse_common ARGUMENT...: takes --dry-run out, leaves ARGUMENTS.
+# parse_common ARGUMENT...: handles --dry-run and --help, stores the others in
+# ARGUMENTS.
 parse_common() {
   local argument
   for argument in "$@"; do
@@ -28,7 +30,7 @@ parse_common() {
   done
 }
 
-# run COMMAND...: runs it, or prints it so that a shell can read it.
+# run COMMAND...: runs it, or prints it with shell quotes in a dry run.
 run() {
   local argument line=""
   if [ -n "$DRY_RUN" ]; then
@@ -52,8 +54,9 @@ s.bind(("127.0.0.1", 0))
 print(s.getsockname()[1])'
 }
 
-# run_group COUNT FLAG...: COUNT processes of losa_jax.main, once or again
-# (RESTARTS) while they are stopped or lost; exits with their status.
+# run_group COUNT FLAG...: runs COUNT processes of losa_jax.main. Starts them
+# again, up to RESTARTS times, if they were stopped or one was lost. Exits with
+# their status.
 run_group() {
   local count=$1 left=${RESTARTS:-0} status
   shift
@@ -69,13 +72,13 @@ run_group() {
   done
 }
 
-# restarts STATUS: whether starting again may help.
+# restarts STATUS: succeeds if starting again may help.
 restarts() {
   # 128 and more: killed by a signal, or by jax because another one was.
   [ "$1" -eq "$INTERRUPTED" ] || [ "$1" -eq "$LOST" ] || [ "$1" -ge 128 ]
 }
 
-# start_group COUNT FLAG...: one start; the status that tells most.
+# start_group COUNT FLAG...: starts them once; returns the worst status.
 start_group() {
   local count=$1 port=${PORT:-} id status=0 one
   local -a pids=() prefix=()
@@ -113,7 +116,7 @@ start_group() {
   return "$status"
 }
 
-# worse A B: the status that says more: an error, a lost process, a stop.
+# worse STATUS...: prints the worst: an error, else a lost process, else a stop.
 worse() {
   local one rank best=0 first=-1
   for one in "$@"; do

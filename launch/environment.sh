@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes and activates .venv, with uv where it is
-# installed, else with venv and pip; both install the same.
+# Sourced by the other scripts: makes and activates .venv, with uv if it is
+# installed, else with venv and pip. Both install the same packages.
 # shellcheck shell=bash
 
 # has_uv: whether uv is on the PATH.
@@ -26,8 +26,8 @@ sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1; then
   exit 1
 }
 
-# make_environment WHAT...: installs requirement files (*.txt) or
-# `.[extras]`, once for each content of these files.
+# make_environment WHAT...: installs requirement files (*.txt) or `.[extras]`.
+# Does nothing if requirements.txt and pyproject.toml have not changed since.
 make_environment() {
   local python stamp wanted what
   local -a install=(python -m pip install --quiet --disable-pip-version-check)

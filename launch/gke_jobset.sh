@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A run on TPU slices of a GKE cluster: fills launch/gke_jobset.yaml in and
-# applies it. One slice or several (their results meet over the data center's
-# network).
+# A run on one or several TPU slices of a GKE cluster: fills in
+# launch/gke_jobset.yaml and applies it. Slices communicate over the data center
+# network.
 #
 #   NAME=losa IMAGE=REGION-docker.pkg.dev/PROJECT/REPO/losa_jax:1 \
 #   ACCELERATOR=tpu-v5-lite-podslice TOPOLOGY=4x4 HOSTS=4 SLICES=2 \
@@ -9,22 +9,23 @@
 #       --workdir=gs://BUCKET/runs/g [other flags of losa_jax.main]
 #   ... bash launch/gke_jobset.sh --dry-run ...   # prints YAML and commands
 #
-# The image, once a version of the code:
+# Build the image once for each version of the code:
 #   docker build -f launch/Dockerfile -t IMAGE . && docker push IMAGE
-# The cluster needs the JobSet operator and a node pool a slice:
+# The cluster needs the JobSet operator and one node pool per slice:
 #   kubectl apply --server-side -f https://github.com/kubernetes-sigs/jobset/\
 # releases/latest/download/manifests.yaml
 #   gcloud container node-pools create POOL --cluster=CLUSTER \
 #     --machine-type=ct5lp-hightpu-4t --tpu-topology=4x4 --num-nodes=4 [--spot]
-# Environment: CHIPS a host (4), RESTARTS (100), ACCOUNT, the Kubernetes
-#   service account that may write to the bucket (default).
+# Environment (defaults): CHIPS per host (4), RESTARTS (100), ACCOUNT, the
+#   Kubernetes service account that may write to the bucket ("default").
 #
 # Common problems
-#   Pods stay Pending: topology, accelerator and HOSTS must be the node
-#     pool's: HOSTS x CHIPS = chips of TOPOLOGY.
+#   Pods stay Pending: TOPOLOGY, ACCELERATOR and HOSTS must match the node
+#     pool, and HOSTS x CHIPS must be the number of chips of TOPOLOGY.
 #   403 on gs://: bind ACCOUNT to a Google account (Workload Identity).
-#   Pods read videos from gs://? No: mount the bucket (Cloud Storage FUSE CSI)
-#     or a Filestore volume, or train from features (--mode=cache) in one.
+#   Pods cannot read videos from gs://: mount the bucket (Cloud Storage FUSE
+#     CSI) or a Filestore volume, or train from cached features (--mode=cache)
+#     on such a volume.
 #   Logs: kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME --prefix
 #   To stop: kubectl delete jobset NAME (the pods save and end).
 set -euo pipefail
@@ -54,7 +55,7 @@ render() {
     IMAGE FLAGS; do
     text=${text//"@$key@"/"${!key}"}
   done
-  # The header is about this file's blanks.
+  # The header explains the placeholders.
   sed '/^#/d' <<<"$text"
 }
 

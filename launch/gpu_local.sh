@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# All GPUs of this machine, one run.
+# One run on all GPUs of this machine.
 #
 #   bash launch/gpu_local.sh --config=configs/thumos.py:b \
 #       --workdir=runs/thumos_b [other flags of losa_jax.main]
-#   PROCESSES=8 bash launch/gpu_local.sh ...      # one process a GPU
+#   PROCESSES=8 bash launch/gpu_local.sh ...      # with 8 GPUs: one each
 #   GPUS=0,1 bash launch/gpu_local.sh ...         # only these
 #   bash launch/gpu_local.sh --dry-run ...        # only print
 #
-# One process drives all GPUs by default. PROCESSES, a divisor of their
-# number, spreads the decoding of videos over so many Python processes.
-# RESTARTS=N starts again up to N times after a signal (75) or a lost process.
+# By default one process uses all GPUs. PROCESSES, a divisor of their number,
+# divides GPUs and decoding among that many processes. RESTARTS=N starts again
+# up to N times after a signal (75) or a lost process.
 #
 # Common problems
-#   "there are 1" devices, or it runs on the CPU: jax without CUDA; install
-#     `pip install -e .[cuda12]` (or cuda13) and look at `nvidia-smi`.
-#   Out of memory at the start: another program holds the GPU; jax takes three
-#     quarters of it at once (XLA_PYTHON_CLIENT_MEM_FRACTION=0.9 for more).
-#   config.mesh: sizes must multiply to the number of GPUs; 0 lets it choose.
+#   "there are 1" devices, or it runs on the CPU: jax lacks CUDA. Run
+#     `pip install -e .[cuda12]` (or cuda13) and check `nvidia-smi`.
+#   Out of memory at the start: another program uses the GPU. jax allocates
+#     75 % of its memory (XLA_PYTHON_CLIENT_MEM_FRACTION=0.9 for more).
+#   config.mesh: the sizes must multiply to the number of GPUs; 0 chooses one.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 . launch/common.sh

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fresh machine -> virtual environment -> LoSA trained and evaluated on
-# rendered videos -> mAP table and report pages. Needs Python >= 3.11 and a
-# package index, no more; uv makes the installation quicker.
+# On a fresh machine: makes a virtual environment, trains and evaluates LoSA on
+# rendered videos, prints the mAP and writes HTML pages. Needs only Python >=
+# 3.11 and a package index; uv makes the installation faster.
 #
 #   bash launch/quickstart.sh [flags of losa_jax.main, e.g. --config.seed=1]
 #
-# Everything lands in .venv and runs/ of this folder. A second run reuses
-# both; to start over, remove runs/.
+# It writes to .venv and runs/ of this folder and reuses both when run again. To
+# start over, remove runs/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Copies a folder of videos, annotations or cached features to where a run
-# reads it; only what is missing or changed.
+# Copies a folder of videos, annotations or cached features to where a run reads
+# it; files that are there and unchanged are skipped.
 #
 #   bash launch/sync_data.sh videos gs://BUCKET/thumos/videos
 #   bash launch/sync_data.sh gs://BUCKET/thumos/videos videos
@@ -8,13 +8,13 @@
 #   ZONE=us-west4-a bash launch/sync_data.sh gs://BUCKET/videos tpu:NAME:videos
 #   bash launch/sync_data.sh --dry-run FROM TO
 #
-# tpu:NAME:FOLDER is the disk of every worker of a TPU VM slice (FOLDER counts
-# from the home folder); every worker fetches it from the bucket by itself.
+# tpu:NAME:FOLDER is the disk of every worker of a TPU VM slice, FOLDER relative
+# to the home folder. Each worker fetches the data from the bucket.
 #
 # Common problems
-#   Videos are read by name: sync the whole folder, not single files.
-#   Disk full on a TPU VM (100 GB): sync the cache of features instead of the
-#     videos (--mode=cache), or attach a disk.
+#   A run needs all videos: sync the whole folder, not single files.
+#   Disk full on a TPU VM (100 GB): sync cached features (--mode=cache) instead
+#     of videos, or attach a disk.
 #   AccessDenied: the service account of the VM needs roles/storage.objectUser.
 set -euo pipefail
 cd "$(dirname "$0")/.."

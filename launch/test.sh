@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Fresh machine -> virtual environment -> lint, types, documentation, tests.
+# On a fresh machine: makes a virtual environment, then runs lint, types,
+# documentation and tests.
 #
 #   bash launch/test.sh [arguments for pytest]
 #
 # LOSA_SHARED=FOLDER adds the tests on real data and numerical fixtures;
-# LOSA_EXTRAS=torch adds those that compare with torch, `browser` those that
-# look at pages in the system's Chromium (LOSA_CHROMIUM=PATH names another).
+# LOSA_EXTRAS=torch,tpu,browser adds those that compare with torch, compile for
+# TPUs, and open HTML pages in the system's Chromium (or LOSA_CHROMIUM=PATH).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
@@ -17,5 +18,5 @@ mypy
 lint-imports --no-logo
 # The documentation site; a warning is an error.
 sphinx-build -q -W --keep-going docs build/site
-# Two workers: a test compiles on one core much of the time.
+# Two workers, because a test often compiles on one core.
 python -m pytest -n 2 "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU VM slice: makes it or takes the one that is there,
-# copies this folder, sets it up, runs on all workers, collects logs, and
-# starts again after a preemption.
+# A run on a Cloud TPU VM slice: creates the slice or uses the existing one,
+# copies this folder to it and installs it, runs on all workers, collects logs,
+# and starts again after a preemption.
 #
 #   NAME=losa ZONE=us-west4-a TYPE=v5litepod-16 SPOT=1 \
 #     bash launch/tpu_pod.sh --config=configs/thumos.py:g1536 \
@@ -10,27 +10,28 @@
 #   NAME=losa ZONE=us-west4-a bash launch/tpu_pod.sh --delete
 #
 # Environment: NAME, ZONE; TYPE (gcloud compute tpus accelerator-types list);
-#   VERSION  image, chosen by TYPE if not set
-#   PROJECT  if not gcloud's own
-#   SPOT=1   cheaper, may be taken away
-#   QUEUED=1 as a queued resource: waits until there is room
-#   DATA, DATA_FOLDER  gs:// folder that every worker fetches first, and where
-#     to (data, beside the code): --config.data.videos=data/... reads it
-#   RESTARTS starts after a preemption (100)
-#   POLL_SECONDS between looks at the run (60)
+#   VERSION  of the image; default: by TYPE
+#   PROJECT  default: that of gcloud
+#   SPOT=1   a cheaper slice, which may be preempted
+#   QUEUED=1 a queued resource: waits for free chips
+#   DATA, DATA_FOLDER  gs:// folder that every worker fetches first, and its
+#     local folder (default data, in this folder's copy), which
+#     --config.data.videos=data/... reads
+#   RESTARTS after a preemption, at most (100)
+#   POLL_SECONDS between checks of the run (60)
 #
-# The run goes on if this script ends (Ctrl-C, closed laptop); the same
-# command joins it again. Logs of all workers land in runs/NAME.logs.
+# The run continues if this script ends (Ctrl-C, closed laptop); the same
+# command follows it again. Logs of all workers are copied to runs/NAME.logs.
 #
 # Common problems
 #   First gcloud ssh asks for a passphrase: run `gcloud compute config-ssh`
 #     once, and `ssh-add ~/.ssh/google_compute_engine`.
 #   "no more capacity in the zone": SPOT=1, QUEUED=1, or another ZONE.
-#   Quota: spot and on-demand chips are counted apart.
-#   --workdir on a worker's own disk is lost with it, and each worker would
-#     have its own: use gs:// (and the service account may write there).
-#   The chips are held by an old process: it says "already in use"; delete the
-#     slice (--delete) or `gcloud compute tpus tpu-vm ssh NAME --worker=all
+#   Quota: spot and on-demand chips have separate quotas.
+#   --workdir must be on gs://, where the service account may write: a worker's
+#     disk is lost with the slice, and each worker has its own.
+#   "already in use": an old process uses the chips. Delete the slice (--delete)
+#     or run `gcloud compute tpus tpu-vm ssh NAME --worker=all
 #     --command="sudo fuser -k /dev/accel* /dev/vfio/*"`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -66,7 +67,7 @@ delete_slice() {
   fi
 }
 
-# READY, CREATING, PREEMPTED, ...; nothing where there is no slice.
+# Prints READY, CREATING, PREEMPTED, ...; nothing if there is no slice.
 slice_state() {
   "${vm[@]}" describe "$NAME" "${where[@]}" --format='value(state)' \
     2>/dev/null
@@ -94,7 +95,7 @@ create_slice() {
   done
 }
 
-# The slice that is there, or a new one.
+# Uses the existing slice if it is READY, else creates one.
 ensure_slice() {
   local state
   if [ -n "$DRY_RUN" ]; then
@@ -115,7 +116,8 @@ ensure_slice() {
   create_slice
 }
 
-# The tracked files of this folder, with changes that are not committed.
+# Copies the tracked files of this folder, with uncommitted changes, and
+# installs them.
 set_up() {
   local archive=/tmp/losa_jax.$NAME.tar.gz pack setup
   printf -v pack 'git ls-files -z | tar --null --files-from=- -czf %q' \
@@ -123,7 +125,7 @@ set_up() {
   run bash -c "$pack" &&
     run "${vm[@]}" scp "$archive" "$NAME:losa_jax.tar.gz" "${where[@]}" \
       --worker=all || return
-  # Images have Python 3.10.
+  # The images have Python 3.10.
   setup='set -e; mkdir -p losa_jax; tar -xzf losa_jax.tar.gz -C losa_jax
 command -v python3.11 >/dev/null || { sudo apt-get -qq update
 sudo apt-get -qq install -y python3.11 python3.11-venv; }
@@ -135,7 +137,7 @@ cd losa_jax; . launch/environment.sh; make_environment ".[tpu,gcs]"'
   fi
 }
 
-# Starts the run on all workers, unless it runs; it outlives this ssh.
+# Starts the run on all workers unless it is running; it continues without ssh.
 start() {
   local flags command
   printf -v flags ' %q' "${ARGUMENTS[@]}"
@@ -148,7 +150,7 @@ echo \$! >../run.pid"
   on_workers all "$command"
 }
 
-# Waits until the run ends; prints its status, 128 where the slice is gone.
+# Waits until the run ends; prints its status, or 128 if the slice is gone.
 follow() {
   local status
   while :; do

@@ -18,30 +18,26 @@ Reads backbones (VideoMAE, VideoMAEv2, Hugging Face, OpenTAD) and heads
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import losa_jax
 from losa_jax.errors import InputError
+from losa_jax.utils.command_line import make_parser, positive
 
 DTYPES = ("bfloat16", "float16", "float32")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m losa_jax.convert", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version",
-                        version=losa_jax.__version__)
+    parser = make_parser("convert", __doc__, losa_jax.__version__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--inspect", action="store_true")
     parser.add_argument("--verify", action="store_true")
     parser.add_argument("--dtype", choices=DTYPES)
-    parser.add_argument("--heads", type=_count)
-    parser.add_argument("--frames", type=_count)
+    parser.add_argument("--heads", type=positive)
+    parser.add_argument("--frames", type=positive)
     parser.add_argument("--image_size", type=_size)
     parser.add_argument("--no_ema", action="store_true")
     parser.add_argument("--public_config", type=Path)
@@ -76,14 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
-
-
 def _size(text: str) -> tuple[int, int]:
-    height, width = (_count(part) for part in text.split(","))
+    height, width = (positive(part) for part in text.split(","))
     return height, width
 
 

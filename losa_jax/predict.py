@@ -25,22 +25,18 @@ Exit status: 0 done; 1 the input is wrong, or some videos could not be read;
 2 usage; 75 stopped by a signal with finished videos saved.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import losa_jax
 from losa_jax.errors import InputError
+from losa_jax.utils.command_line import make_parser, positive
 from losa_jax.utils.malloc import keep_freed_memory
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m losa_jax.predict", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version",
-                        version=losa_jax.__version__)
+    parser = make_parser("predict", __doc__, losa_jax.__version__)
     parser.add_argument("sources", nargs="+", metavar="VIDEO_OR_FOLDER")
     parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
     parser.add_argument("--which", choices=("best", "last"), default="best",
@@ -49,11 +45,11 @@ def main(argv: list[str] | None = None) -> int:
                         "predictions; with --live: none")
     parser.add_argument("--threshold", type=float, help="lowest score shown, "
                         "of any class")
-    parser.add_argument("--top_k", type=_positive, help="detections kept of "
+    parser.add_argument("--top_k", type=positive, help="detections kept of "
                         "a video")
-    parser.add_argument("--batch_windows", type=_positive, default=0,
+    parser.add_argument("--batch_windows", type=positive, default=0,
                         help="windows at once")
-    parser.add_argument("--num_threads", type=_positive, default=0,
+    parser.add_argument("--num_threads", type=positive, default=0,
                         help="of decoding")
     parser.add_argument("--backbone", default="", help="folder of the "
                         "backbone, if it was moved after training")
@@ -108,13 +104,6 @@ def main(argv: list[str] | None = None) -> int:
         for reason in failures.values():
             print(f"  {reason}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 if __name__ == "__main__":

@@ -25,21 +25,17 @@ scores in the order of numpy's sort (which depends on the processor;
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import losa_jax
 from losa_jax.errors import InputError
+from losa_jax.utils.command_line import make_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m losa_jax.score", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version",
-                        version=losa_jax.__version__)
+    parser = make_parser("score", __doc__, losa_jax.__version__)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--annotations", required=True)
     parser.add_argument("--subset", required=True)

@@ -21,15 +21,12 @@ import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils import recipes
 from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.command_line import make_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m losa_jax.sweep", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version",
-                        version=losa_jax.__version__)
+    parser = make_parser("sweep", __doc__, losa_jax.__version__)
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--variants", default="", metavar="FILE")

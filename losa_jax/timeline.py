@@ -139,14 +139,3 @@ def frame_span(start_seconds: float, end_seconds: float, fps: float,
     """Returns the frames (first, one past the last) of a stretch."""
     first = min(max(0, round(start_seconds * fps)), frame_count - 1)
     return first, min(max(first + 1, round(end_seconds * fps)), frame_count)
-
-
-def clip_edges(num_samples: int, clip_samples: int) -> range:
-    """Returns the first samples of the whole clips of a window."""
-    if num_samples % clip_samples:
-        smaller = num_samples // clip_samples * clip_samples
-        raise InputError(
-            f"config.window.samples={num_samples} is no multiple of "
-            f"config.window.clip_samples={clip_samples}, and the backbone "
-            f"reads whole clips: take {smaller} or {smaller + clip_samples}")
-    return range(0, num_samples, clip_samples)

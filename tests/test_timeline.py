@@ -61,12 +61,6 @@ def test_seconds_are_cut_to_the_video():
     np.testing.assert_array_equal(seconds, [0.0, 5.0])
 
 
-def test_window_must_hold_whole_clips():
-    assert list(timeline.clip_edges(48, 16)) == [0, 16, 32]
-    with pytest.raises(InputError, match="samples=50 .* take 48 or 64"):
-        timeline.clip_edges(50, 16)
-
-
 def test_unknown_sampling_is_named():
     with pytest.raises(InputError, match="sampling='every'"):
         timeline.sample_grid(30.0, 10, sampling="every")

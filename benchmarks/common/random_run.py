@@ -13,7 +13,7 @@ import numpy as np
 
 from configs import quick
 from losa_jax.distributed import sharding
-from losa_jax.jobs.setup import store_config
+from losa_jax.jobs.setup import write_json
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training import build
 from losa_jax.training.checkpoint import Checkpoints
@@ -45,7 +45,7 @@ def write_random_run(folder: Path, *, depth: int = 6) -> Path:
     checkpoints = Checkpoints(workdir)
     checkpoints.save(1, state, run_facts(config, names, model), best_map=0.0)
     checkpoints.close()
-    store_config(config, workdir)
+    write_json(workdir / "config.json", config.to_dict())
     return workdir
 
 

@@ -49,7 +49,6 @@ def write_exported(folder: Path, program: bytes,
     """Writes the folder, in place of an exported model there.
 
     Args:
-      folder: to write.
       program: serialized.
       weights: by flat name.
       manifest: as `load_exported` returns it, without `files`.

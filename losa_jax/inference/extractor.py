@@ -1,7 +1,8 @@
-"""Turns clips and windows of videos into feature vectors."""
+"""Turns the clips or the tokens of videos into feature vectors."""
 
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
 
+from losa_jax.data.records import Video, Window
+from losa_jax.data.windows import readers, sampling, stream
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
@@ -21,26 +24,51 @@ from losa_jax.training.encoder import frozen_dtype, frozen_encoder
 from losa_jax.training.restore import Run
 from losa_jax.utils.xla_options import compiler_options
 
+# Clips encoded at once on each device where backbone.chunk_clips is 0.
+CLIPS_A_DEVICE = 16
+
+
+class Rows(NamedTuple):
+    """How the vectors of a video are computed.
+
+    Attributes:
+      length: number of vectors.
+      windows: yields the windows and frames of a video.
+      place: maps (window, its output) to (rows of the video, their vectors).
+    """
+
+    length: int
+    windows: Callable[[int], Iterator[tuple[Window, np.ndarray]]]
+    place: Callable[[Window, np.ndarray], tuple[Any, np.ndarray]]
+
 
 class Extractor(NamedTuple):
-    """How windows become features.
+    """How videos become features.
 
     Attributes:
       spec: of the backbone; its width is that of the features.
       encode: a batch of windows to a vector per clip [b, width] or per token
         [b, t, width].
+      batch_windows: of `encode`.
+      rows_of: the windows of a video, and the places of their vectors.
       facts: for the record.
     """
 
     spec: BackboneSpec
     encode: Callable[[Inputs], jax.Array]
+    batch_windows: int
+    rows_of: Callable[[Video], Rows]
     facts: dict[str, Any]
 
 
-def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
+def clip_extractor(config: Any, mesh: Mesh, *, stride_frames: int,
+                   is_resampled: bool, normalization: str) -> Extractor:
     """Returns an extractor of one vector per clip, by the backbone alone.
 
-    `normalization` of pixels is "imagenet" or "zero_one" (divided by 255).
+    Args:
+      stride_frames: from one clip to the next.
+      is_resampled: whether these are not the frames of the file.
+      normalization: of pixels, "imagenet" or "zero_one" (divided by 255).
 
     Raises:
       InputError: a key that does not fit the backbone.
@@ -66,14 +94,27 @@ def clip_extractor(config: Any, mesh: Mesh, normalization: str) -> Extractor:
                      + jnp.asarray(spec.pixel_mean))
         return template.bind(frozen).mean_features(clips, dtype)
 
-    return Extractor(spec, _on_mesh(encode, mesh, frozen), {
+    reader, clip = readers.FrameReader(config), spec.clip_frames
+
+    def rows_of(video):
+        return Rows(
+            sampling.num_clips(video.grid.num_samples, clip, stride_frames),
+            functools.partial(reader.clips, video, clip, stride_frames),
+            lambda window, vector: (window.first_sample // stride_frames,
+                                    vector))
+
+    a_device = config.backbone.chunk_clips or CLIPS_A_DEVICE
+    encode_batch = on_mesh(encode, mesh, frozen)
+    return Extractor(spec, encode_batch, a_device * mesh.size, rows_of, {
+        "stride_frames": stride_frames, "clip_frames": clip,
+        "clock": "resampled" if is_resampled else "frames of the file",
         "pooling": spec.clip_pooling, "pixels": pixels,
         "backbone": {"fingerprint": info.fingerprint, "source": info.source,
                      "dtype": config.backbone.dtype}})
 
 
 def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
-    """Returns an extractor of one vector per token.
+    """Returns an extractor of one vector per token of the config's windows.
 
     It is the input of the run's head, standardized and with adapters, or
     without a run the spatial mean of the backbone's last block.
@@ -109,12 +150,43 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
         detector = run.model.detector.bind(parameters)
         return detector.fused(features, statistics, valid)[0]
 
-    return Extractor(spec, _on_mesh(encode_tokens, mesh, *arrays),
-                     facts | {"pixels": _pixel_facts(spec)})
+    # Windows start at whole clips, so that their tokens share one grid.
+    window, align = config.window, config.window.clip_samples
+    step = sampling.window_step(window.samples, window.overlap, align)
+    reader = readers.FrameReader(config)
+
+    def rows_of(video):
+        places = sampling.test_windows(video.grid, window.samples,
+                                       window.overlap, align=align)
+        number_of = {place.first_sample: number
+                     for number, place in enumerate(places)}
+        owner = sampling.token_windows(places, video.grid.num_samples,
+                                       spec.tubelet)
+
+        def windows(decoder_threads):
+            return stream.sliding_windows(
+                reader.test_samples(video, decoder_threads), window.samples,
+                step, align)
+
+        def place(at, vectors):
+            rows = np.flatnonzero(owner == number_of[at.first_sample])
+            return rows, vectors[rows - at.first_sample // spec.tubelet]
+
+        return Rows(len(owner), windows, place)
+
+    # Without a fixed stride the clock counts samples, `tubelet` to a token.
+    by_stride = window.sampling == "stride"
+    stride = spec.tubelet * (window.frame_stride if by_stride else 1)
+    batch = -(-config.evaluate.batch_windows // mesh.size) * mesh.size
+    encode_batch = on_mesh(encode_tokens, mesh, *arrays)
+    return Extractor(spec, encode_batch, batch, rows_of, {
+        "stride_frames": stride, "clip_frames": stride,
+        "clock": "frames of the file" if by_stride else "samples",
+        **facts, "pixels": _pixel_facts(spec)})
 
 
-def _on_mesh(encode: Callable[..., jax.Array], mesh: Mesh, *arrays: Any
-             ) -> Callable[[Inputs], jax.Array]:
+def on_mesh(encode: Callable[..., Any], mesh: Mesh, *arrays: Any
+            ) -> Callable[[Inputs], Any]:
     """Jits a function of (*arrays, batch) to one of a batch on the host."""
     jitted = jax.jit(encode, compiler_options=compiler_options(mesh))
 

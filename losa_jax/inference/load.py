@@ -15,12 +15,7 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.metrics import DEFAULT_THRESHOLD
 from losa_jax.detection.segments import Segments
 from losa_jax.errors import InputError
-from losa_jax.inference.exported import (
-    PROGRAM_FILE,
-    WEIGHTS_FILE,
-    is_exported,
-    load_exported,
-)
+from losa_jax.inference import exported
 from losa_jax.inference.localizer import Localizer
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
 
@@ -53,30 +48,31 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
         exported folder.
     """
     folder = Path(folder)
-    exported = is_exported(folder)
-    if exported and (backbone or which != "best"):
+    is_run = not exported.is_exported(folder)
+    if not is_run and (backbone or which != "best"):
         raise InputError(
             f"{folder}: an exported folder holds one checkpoint with its "
             "backbone: leave out --backbone and --which, or name the "
             "work directory of the run")
-    if exported:
-        manifest, predict_windows = load_exported(folder)
-        config = ConfigDict(manifest["settings"])
-        class_names = tuple(manifest["class_names"])
-        thresholds = manifest["thresholds"]
-        weights = [manifest["files"][name]["sha256"]
-                   for name in (WEIGHTS_FILE, PROGRAM_FILE)]
-    else:
+    if is_run:
         config = read_config(folder)
         config.backbone.checkpoint = backbone or config.backbone.checkpoint
+        config.train.batch_windows = batch_windows or config.train.batch_windows
+    else:
+        manifest, predict_windows = exported.load_exported(folder)
+        config = ConfigDict(manifest["settings"])
     config.evaluate.batch_windows = (
         batch_windows or config.evaluate.batch_windows)
     config.data.num_threads = num_threads or config.data.num_threads
-    if not exported:
-        config.train.batch_windows = batch_windows or config.train.batch_windows
+    if is_run:
         class_names, weights, predict_windows = _open_run(
             folder, config, which)
         thresholds = read_thresholds(folder)
+    else:
+        class_names = tuple(manifest["class_names"])
+        thresholds = manifest["thresholds"]
+        weights = [manifest["files"][name]["sha256"] for name in (
+            exported.WEIGHTS_FILE, exported.PROGRAM_FILE)]
     return Localizer(config, class_names, thresholds,
                      identity_of(config, class_names, weights),
                      config.evaluate.batch_windows, predict_windows)

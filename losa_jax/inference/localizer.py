@@ -11,19 +11,12 @@ from ml_collections import ConfigDict
 
 from losa_jax.data.records import Video
 from losa_jax.data.video.probe import probe_video
-from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.readers import FrameReader, test_rows
-from losa_jax.data.windows.sampling import video_grid
+from losa_jax.data.windows import batch, readers, sampling
 from losa_jax.data.windows.stream import VideoEnd, WindowStream
-from losa_jax.detection.metrics import DEFAULT_THRESHOLD
-from losa_jax.detection.nms import suppress
+from losa_jax.detection import metrics, nms
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.errors import InputError
-from losa_jax.inference.run_windows import (
-    VideoSegments,
-    nms_settings,
-    run_windows,
-)
+from losa_jax.inference import run_windows
 
 
 class VideoResult(NamedTuple):
@@ -68,7 +61,7 @@ class Localizer:
     thresholds: Mapping[str, float]
     identity: str
     batch_windows: int
-    predict_windows: Callable[[Inputs], Segments]
+    predict_windows: Callable[[batch.Inputs], Segments]
 
     def __call__(self, video: str | Path, *, threshold: float | None = None,
                  top_k: int | None = None) -> list[Detection]:
@@ -107,7 +100,7 @@ class Localizer:
         path = Path(path)
         info = probe_video(path, check=self.config.data.check)
         return Video(video_id or path.stem, info,
-                     video_grid(info, self.config.window), ())
+                     sampling.video_grid(info, self.config.window), ())
 
     def shown(self, detections: Sequence[Detection],
               threshold: float | None = None) -> list[Detection]:
@@ -121,7 +114,7 @@ class Localizer:
 
     def threshold_of(self, label: str) -> float:
         """Returns the threshold of a class."""
-        return self.thresholds.get(label, DEFAULT_THRESHOLD)
+        return self.thresholds.get(label, metrics.DEFAULT_THRESHOLD)
 
     def many(self, videos: Sequence[Video], *, top_k: int | None = None,
              on_windows: Callable[[int], object] = lambda count: None
@@ -139,21 +132,22 @@ class Localizer:
         """
         _check_limits(None, top_k)
         names = self.class_names
-        settings = nms_settings(self.config.evaluate, max_kept=top_k)
-        segments = VideoSegments([video.grid for video in videos],
-                                 self.config.window)
+        settings = run_windows.nms_settings(self.config.evaluate, top_k)
+        segments = run_windows.VideoSegments([video.grid for video in videos],
+                                             self.config.window)
         stream = WindowStream(
-            range(len(videos)), test_rows(FrameReader(self.config), videos),
+            range(len(videos)),
+            readers.test_rows(readers.FrameReader(self.config), videos),
             batch_windows=self.batch_windows,
             num_threads=self.config.data.num_threads)
         with contextlib.closing(iter(stream)) as batches:
-            for item in run_windows(self.predict_windows, batches):
+            for item in run_windows.run_windows(self.predict_windows, batches):
                 if not isinstance(item, VideoEnd):
                     segments.add(*item)
                     on_windows(1)
                     continue
-                kept, _ = suppress(segments.take(item.video_number),
-                                   len(names), settings)
+                kept, _ = nms.suppress(segments.take(item.video_number),
+                                       len(names), settings)
                 yield VideoResult(
                     videos[item.video_number],
                     [] if item.error else detections(kept, names), item.error)

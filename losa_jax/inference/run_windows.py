@@ -12,31 +12,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from losa_jax.data.records import Video
+from losa_jax.data.windows import readers, sampling, stream
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.readers import WindowReader, test_rows
-from losa_jax.data.windows.sampling import test_windows_of
-from losa_jax.data.windows.stream import (
-    VideoEnd,
-    WindowBatch,
-    WindowRow,
-    WindowStream,
-)
 from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Segments, in_seconds, joined
-from losa_jax.distributed.global_batch import (
-    Lane,
-    lanes,
-    local_rows,
-    share_videos,
-)
+from losa_jax.distributed import global_batch
 from losa_jax.errors import fields_as_keys
 from losa_jax.timeline import SampleGrid
 
 
-def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
-                *, output_rows: Sequence[int] | None = None,
-                is_ahead: bool = True
-                ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
+def run_windows(step: Callable[[Inputs], Any],
+                batches: Iterable[stream.WindowBatch], *,
+                output_rows: Sequence[int] | None = None, is_ahead: bool = True
+                ) -> Generator[tuple[stream.WindowRow, Any] | stream.VideoEnd]:
     """Yields (window, its output on the host), and a `VideoEnd` after the
     last window of a video.
 
@@ -49,8 +37,8 @@ def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
       is_ahead: reads the next batch while the device computes; False waits
         for each result, as live videos need it.
     """
-    def finish(batch: WindowBatch, output: Any
-               ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
+    def finish(batch: stream.WindowBatch, output: Any
+               ) -> Generator[tuple[stream.WindowRow, Any] | stream.VideoEnd]:
         output = jax.device_get(output)
         # A batch that only ends videos has no rows.
         places = output_rows or range(len(batch.rows))
@@ -60,7 +48,7 @@ def run_windows(step: Callable[[Inputs], Any], batches: Iterable[WindowBatch],
                                         output)
         yield from batch.ended
 
-    running: collections.deque[tuple[WindowBatch, Any]] = collections.deque()
+    running = collections.deque[tuple[stream.WindowBatch, Any]]()
     for batch in batches:
         running.append((batch, step(batch.inputs) if batch.inputs else ()))
         while len(running) > is_ahead:
@@ -83,33 +71,33 @@ class SpreadWindows:
         without windows may follow.
     """
 
-    def __init__(self, videos: Sequence[Video], reader: WindowReader,
+    def __init__(self, videos: Sequence[Video], reader: readers.WindowReader,
                  config: Any, mesh: Mesh, batch_windows: int):
         """`batch_windows` are those of a global batch."""
-        self._windows_of = test_rows(reader, videos)
+        self._windows_of = readers.test_rows(reader, videos)
         self._empty_window = reader.empty_window
         self._num_threads = reader.stream_threads
-        windows = [test_windows_of(video, config) for video in videos]
+        windows = [sampling.test_windows_of(video, config) for video in videos]
         self._lengths = [items[0].num_samples for items in windows]
-        every = lanes(mesh, batch_windows)
-        shares = share_videos([len(items) for items in windows], every)
+        every = global_batch.lanes(mesh, batch_windows)
+        shares = global_batch.share_videos([*map(len, windows)], every)
         process = jax.process_index()
-        self._lanes: list[tuple[Lane, list[int]]] = [
+        self._lanes: list[tuple[global_batch.Lane, list[int]]] = [
             # By length, because each length is compiled once.
             (lane, sorted(share, key=self._lengths.__getitem__))
             for lane, share in zip(every, shares, strict=True)
             if process in lane.holders]
         self._plan = _plan(windows, every, shares)
         self.num_batches = len(self._plan)
-        self.output_rows = local_rows(mesh, batch_windows)
+        self.output_rows = global_batch.local_rows(mesh, batch_windows)
         self.own_videos = [number for lane, share in self._lanes
                            if lane.holders[0] == process
                            for number in share]
 
-    def __iter__(self) -> Generator[WindowBatch]:
+    def __iter__(self) -> Generator[stream.WindowBatch]:
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(contextlib.closing(_planned(
-                iter(WindowStream(
+                iter(stream.WindowStream(
                     share, self._windows_of, batch_windows=len(lane.rows),
                     num_threads=max(1, self._num_threads
                                     // len(self._lanes)),
@@ -119,15 +107,15 @@ class SpreadWindows:
                 for lane, share in self._lanes]
             yield from _joined(streams, [lane.rows for lane, _ in self._lanes])
 
-    def _padding(self, count: int, num_samples: int) -> WindowBatch:
+    def _padding(self, count: int, num_samples: int) -> stream.WindowBatch:
         """Returns a batch of `count` rows without a window."""
         inputs = {name: np.zeros((count, *array.shape), array.dtype)
                   for name, array in self._empty_window(num_samples).items()}
         inputs["valid_samples"] = np.zeros(count, np.int32)
-        return WindowBatch(inputs, (None,) * count, ())
+        return stream.WindowBatch(inputs, (None,) * count, ())
 
 
-def _plan(windows: Sequence[Sequence[Any]], every: Sequence[Lane],
+def _plan(windows: Sequence[Sequence[Any]], every: Sequence[global_batch.Lane],
           shares: Sequence[Sequence[int]]) -> list[int]:
     """Returns the samples of the windows of each global batch, ascending."""
     batches: collections.Counter[int] = collections.Counter()
@@ -142,17 +130,18 @@ def _plan(windows: Sequence[Sequence[Any]], every: Sequence[Lane],
     return sorted(batches.elements())
 
 
-def _planned(stream: Generator[WindowBatch], plan: Sequence[int],
-             padding: Callable[[int], WindowBatch]) -> Generator[WindowBatch]:
+def _planned(batches: Generator[stream.WindowBatch], plan: Sequence[int],
+             padding: Callable[[int], stream.WindowBatch]
+             ) -> Generator[stream.WindowBatch]:
     """Yields the batches, with padding where fewer come than planned."""
-    end = WindowBatch({}, (), ())
-    with contextlib.closing(stream):
-        held = next(stream, end)
+    end = stream.WindowBatch({}, (), ())
+    with contextlib.closing(batches):
+        held = next(batches, end)
         for num_samples in plan:
             row = held.rows[0] if held.rows else None
             if row is not None and row.window.num_samples == num_samples:
                 yield held
-                held = next(stream, end)
+                held = next(batches, end)
             else:
                 yield padding(num_samples)
         if held.rows:
@@ -162,8 +151,8 @@ def _planned(stream: Generator[WindowBatch], plan: Sequence[int],
         yield held
 
 
-def _joined(streams: Sequence[Iterable[WindowBatch]],
-            rows: Sequence[Sequence[int]]) -> Generator[WindowBatch]:
+def _joined(streams: Sequence[Iterable[stream.WindowBatch]],
+            rows: Sequence[Sequence[int]]) -> Generator[stream.WindowBatch]:
     """Yields the batches of several lanes as one, rows in ascending order."""
     if len(streams) == 1:
         yield from streams[0]
@@ -173,7 +162,7 @@ def _joined(streams: Sequence[Iterable[WindowBatch]],
         inputs = {name: np.concatenate([part.inputs[name] for part in parts]
                                        )[order] for name in parts[0].inputs}
         every = [row for part in parts for row in part.rows]
-        yield WindowBatch(
+        yield stream.WindowBatch(
             inputs, tuple(every[at] for at in order) if inputs else (),
             tuple(end for part in parts for end in part.ended))
 
@@ -187,12 +176,12 @@ class VideoSegments:
         self._samples_per_token = window.samples / window.tokens
         self._parts: dict[int, list[Segments]] = {}
 
-    def add(self, row: WindowRow, segments: Segments) -> None:
+    def add(self, row: stream.WindowRow, segments: Segments) -> None:
         """Adds the segments of a window, in tokens."""
         self._parts.setdefault(row.video_number, []).append(
             self.in_seconds(row, segments))
 
-    def in_seconds(self, row: WindowRow, segments: Segments) -> Segments:
+    def in_seconds(self, row: stream.WindowRow, segments: Segments) -> Segments:
         """Returns the segments of a window in seconds of its video."""
         return in_seconds(segments, self._grids[row.video_number],
                           row.window.first_sample, self._samples_per_token)

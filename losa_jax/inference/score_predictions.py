@@ -10,19 +10,17 @@ import numpy as np
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.predictions import check_predictions, read_predictions
 from losa_jax.data.records import Annotations
-from losa_jax.detection import metrics
-from losa_jax.detection.metrics import Annotation, MapReport, Predictions, Truth
-from losa_jax.detection.thumos_protocol import evaluate_thumos
+from losa_jax.detection import metrics, thumos_protocol
 from losa_jax.errors import InputError
 
 PROTOCOLS = ("activitynet", "thumos")
 
 
-def evaluate(predictions: str | os.PathLike | Predictions,
+def evaluate(predictions: str | os.PathLike | metrics.Predictions,
              annotations: str | os.PathLike | Annotations, *,
              protocol: str = "activitynet",
              tiou: float | Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
-             subset: str | None = None) -> MapReport:
+             subset: str | None = None) -> metrics.MapReport:
     """Returns the mean average precision of predictions of any program.
 
     The report's classes are those with an action in the subset.
@@ -67,17 +65,17 @@ def evaluate(predictions: str | os.PathLike | Predictions,
                   protocol=protocol, tiou=thresholds)
 
 
-def scored(truth: Truth, predictions: Predictions,
+def scored(truth: metrics.Truth, predictions: metrics.Predictions,
            class_names: Sequence[str], *, protocol: str,
            tiou: Sequence[float], rules: metrics.Rules = metrics.OURS,
            ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None = None
-           ) -> MapReport:
+           ) -> metrics.MapReport:
     """Scores predictions by one of `PROTOCOLS`.
 
     `rules` are of "activitynet", `ambiguous` of "thumos".
     """
     if protocol == "thumos":
-        return evaluate_thumos(
+        return thumos_protocol.evaluate_thumos(
             truth, predictions, class_names=class_names,
             tiou_thresholds=tiou, ambiguous=ambiguous or {})
     return metrics.evaluate_map(truth, predictions, class_names=class_names,
@@ -86,7 +84,7 @@ def scored(truth: Truth, predictions: Predictions,
 
 def ground_truth(annotations: Annotations, subset: str,
                  excluded: Mapping[str, Any] | None = None
-                 ) -> dict[str, list[Annotation]]:
+                 ) -> dict[str, list[metrics.Annotation]]:
     """Returns the actions of the videos of a subset, without the excluded."""
     chosen = annotations.subset(subset)
     if not chosen:
@@ -99,7 +97,7 @@ def ground_truth(annotations: Annotations, subset: str,
         for video in chosen if video.video_id not in (excluded or {})}
 
 
-def present_classes(annotations: Annotations, truth: Truth
+def present_classes(annotations: Annotations, truth: metrics.Truth
                     ) -> tuple[str, ...]:
     """Returns the classes that have an action, in label order."""
     present = {label for actions in truth.values() for *_, label in actions}
@@ -107,8 +105,8 @@ def present_classes(annotations: Annotations, truth: Truth
                  if name in present)
 
 
-def fit_ids(predictions: Predictions, known: Mapping[str, Any]
-            ) -> Predictions:
+def fit_ids(predictions: metrics.Predictions, known: Mapping[str, Any]
+            ) -> metrics.Predictions:
     """Returns the predictions by known ids, without or with "v_"."""
     # ActivityNet's ids exist with and without this prefix.
     for old, new in (("", ""), ("v_", ""), ("", "v_")):
@@ -132,7 +130,8 @@ def tiou_thresholds(values: float | Sequence[float], where: str
     return thresholds.tolist()
 
 
-def _subset_of(predictions: Predictions, annotations: Annotations) -> str:
+def _subset_of(predictions: metrics.Predictions, annotations: Annotations
+               ) -> str:
     subsets = sorted({annotations.videos[video].subset for video in predictions
                       if video in annotations.videos})
     if len(subsets) != 1:

@@ -19,25 +19,15 @@ from einops import rearrange
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from losa_jax.data.features.tap_cache import (
-    is_written,
-    split_shards,
-    write_index,
-    write_shard,
-)
+from losa_jax.data.features import tap_cache
 from losa_jax.data.records import Video
-from losa_jax.data.windows import augment
-from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.readers import FrameReader
-from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
-from losa_jax.distributed import processes, sharding
+from losa_jax.data.windows import augment, batch, readers, stream
+from losa_jax.distributed import processes
 from losa_jax.errors import InputError
-from losa_jax.jobs.encode_videos import encode_videos, local_mesh
-from losa_jax.jobs.setup import load_videos, require_backbone, start_log
-from losa_jax.training import specs
-from losa_jax.training.encoder import frozen_encoder
-from losa_jax.training.feature_store import cache_dtype, cache_facts
-from losa_jax.utils.xla_options import compiler_options
+from losa_jax.inference.extractor import on_mesh
+from losa_jax.jobs import encode_videos, setup
+from losa_jax.training import feature_store, specs
+from losa_jax.training.encoder import encoder_inputs, frozen_encoder
 
 SHARD_BYTES = 64 * 2**20
 # Clips encoded at once, on each device.
@@ -64,13 +54,12 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                          "=True: otherwise a clip's features depend on the "
                          "start of its window")
     folder = Path(config.data.cache)
-    start_log(workdir)
-    require_backbone(config)
-    videos = load_videos(config, workdir, [
+    setup.start_log(workdir)
+    facts = feature_store.cache_facts(config)
+    videos = setup.load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [
         (key, config.data[key]) for key in ("train_subset", "test_subset")])
-    mesh = local_mesh()
-    facts = cache_facts(config)
+    mesh = encode_videos.local_mesh()
     encode, clip_bytes = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
     # Clips of all views.
@@ -78,7 +67,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                                        // config.window.clip_samples)
              for video in videos}
     total = sum(clips.values())
-    shards = split_shards(
+    shards = tap_cache.split_shards(
         videos, [clips[video.video_id] * clip_bytes for video in videos],
         SHARD_BYTES)
     print(f"{len(videos)} videos, {total // views} clips"
@@ -88,11 +77,11 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     if dry_run:
         return
     with processes.first_goes_first("index"):
-        write_index(folder, facts, len(shards))
+        tap_cache.write_index(folder, facts, len(shards))
     mine = [number for number in range(len(shards))
             if number % processes.count() == processes.index()]
     todo = {number: shards[number] for number in mine
-            if not is_written(folder, number)}
+            if not tap_cache.is_written(folder, number)}
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} shards are there already")
     bar = tqdm(total=sum(clips[video.video_id] for shard in todo.values()
@@ -109,7 +98,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
-                  ) -> tuple[Callable[[Inputs], dict[str, jax.Array]], int]:
+                  ) -> tuple[Callable[[batch.Inputs], Any], int]:
     """Returns the encoder of windows of one clip, and the bytes of a clip.
 
     The encoder gives `last` [b, u, c] and taps [b, k, u, h, w, c].
@@ -120,30 +109,26 @@ def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
     is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
     encoder = frozen_encoder(config, spec, flat, tuple(facts["tap_layers"]),
                              mesh, raw_taps=True if is_raw else None)
-    dtype = cache_dtype(config)
+    dtype = feature_store.cache_dtype(config)
 
-    @functools.partial(jax.jit, compiler_options=compiler_options(mesh))
-    def encode(frozen, frames):
-        features = encoder.encode(frozen, {}, {"frames": frames}, None, None)
+    def encode(frozen, inputs):
+        features = encoder.encode(frozen, {}, encoder_inputs(inputs), None,
+                                  None)
         taps = rearrange(features.taps, "k b 1 u h w c -> b k u h w c")
         return {"last": features.last[:, 0],
                 "raw_taps" if is_raw else "taps": taps.astype(dtype)}
 
-    def encode_batch(inputs):
-        frames = {"frames": inputs["frames"]}
-        put = sharding.put(frames, sharding.batch_shardings(frames, mesh))
-        return encode(encoder.frozen, put["frames"])
-
     size = config.augment.size
-    features = jax.eval_shape(encode, encoder.frozen, jax.ShapeDtypeStruct(
-        (mesh.size, config.window.clip_samples, size, size, 3), np.uint8))
-    return encode_batch, sum(
+    features = jax.eval_shape(encode, encoder.frozen, {
+        "frames": jax.ShapeDtypeStruct(
+            (mesh.size, config.window.clip_samples, size, size, 3), np.uint8)})
+    return on_mesh(encode, mesh, encoder.frozen), sum(
         leaf.size * leaf.dtype.itemsize
         for leaf in features.values()) // mesh.size
 
 
 def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
-                  config: Any, encode: Callable[[Inputs], Any],
+                  config: Any, encode: Callable[[batch.Inputs], Any],
                   batch_clips: int, bar: tqdm) -> None:
     """Encodes all videos in one stream and writes each shard at its end.
 
@@ -155,12 +140,12 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
     clips: dict[int, dict[int, list[Features]]] = collections.defaultdict(
         lambda: collections.defaultdict(list))
     done: dict[str, list[Features]] = {}
-    with contextlib.closing(encode_videos(
+    with contextlib.closing(encode_videos.encode_videos(
             videos, functools.partial(_clips, videos, config), encode, config,
             batch_windows=batch_clips, kept="finished shards stay",
             num_readers=1)) as items:
         for item in items:
-            if not isinstance(item, VideoEnd):
+            if not isinstance(item, stream.VideoEnd):
                 row, features = item
                 # Copied: a view would hold its batch in memory.
                 clips[row.video_number][row.view].append(
@@ -173,7 +158,7 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
                 done[name] = [_joined(views[view]) for view in sorted(views)]
             if name in last_of:
                 shard = todo[last_of[name]]
-                write_shard(folder, last_of[name], (
+                tap_cache.write_shard(folder, last_of[name], (
                     (video, done.pop(video.video_id)) for video in shard
                     if video.video_id in done))
 
@@ -186,18 +171,19 @@ def _joined(parts: Sequence[Features]) -> Features:
 
 
 def _clips(videos: Sequence[Video], config: Any, number: int,
-           decoder_threads: int) -> Iterator[tuple[WindowRow, Inputs]]:
+           decoder_threads: int
+           ) -> Iterator[tuple[stream.WindowRow, batch.Inputs]]:
     """Yields the clips of all views of a video, each as a window of its own.
 
     View 0 is what testing sees. The others are augmented, with random values
     drawn once per video, or once per clip (config.augment.per).
     """
-    reader, video = FrameReader(config), videos[number]
+    reader, video = readers.FrameReader(config), videos[number]
     settings, clip = config.augment, config.window.clip_samples
     for view in range(1 + config.data.cache_copies):
         samples = (reader.full_samples if view else reader.test_samples)(
             video, decoder_threads)
-        for window, frames in sliding_windows(samples, clip, clip, clip):
+        for window, frames in stream.sliding_windows(samples, clip, clip, clip):
             if view:
                 draw = (window.first_sample // clip
                         if settings.per == "clip" else 0)
@@ -205,4 +191,4 @@ def _clips(videos: Sequence[Video], config: Any, number: int,
                     [config.seed, zlib.crc32(video.video_id.encode()), view,
                      draw])
                 frames = augment.train_view(frames, rng, settings)
-            yield WindowRow(number, window, view), {"frames": frames}
+            yield stream.WindowRow(number, window, view), {"frames": frames}

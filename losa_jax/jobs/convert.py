@@ -60,8 +60,6 @@ def convert(path: Path, output: Path, *, verify: bool = False,
     """Converts a checkpoint of a backbone or head to a folder.
 
     Args:
-      path: of the checkpoint.
-      output: the folder to make.
       verify: reads a backbone back and compares it.
       dtype: of a backbone, see `convert_backbone`.
       ema: of a head, takes the moving average.

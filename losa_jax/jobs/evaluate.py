@@ -15,30 +15,16 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import EVALUATION, BrokenVideos
 from losa_jax.data.windows.stream import VideoEnd
-from losa_jax.detection.classifier_scores import FUSIONS, fuse, rescore
-from losa_jax.detection.metrics import (
-    Annotation,
-    MapReport,
-    evaluate_map,
-    format_map_table,
-)
-from losa_jax.detection.nms import suppress
+from losa_jax.detection import classifier_scores, metrics, nms
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.distributed.global_batch import put_batch
 from losa_jax.errors import InputError
-from losa_jax.inference.run_windows import (
-    SpreadWindows,
-    VideoSegments,
-    nms_settings,
-    run_windows,
-)
+from losa_jax.inference import run_windows
 from losa_jax.jobs import setup
 from losa_jax.jobs.report import write_split_report
-from losa_jax.training import build
+from losa_jax.training import build, feature_store, restore
 from losa_jax.training.checkpoint import BEST
-from losa_jax.training.feature_store import open_store
-from losa_jax.training.restore import fresh_state, restore_run
 from losa_jax.utils import run_files
 
 logger = logging.getLogger(__name__)
@@ -57,22 +43,22 @@ class Evaluator:
         self._config, self._data, self._skipped = config, data, skipped
         self._model, self._mesh = model, mesh
         settings = config.evaluate
-        if settings.video_scores_fusion not in FUSIONS:
+        if settings.video_scores_fusion not in classifier_scores.FUSIONS:
             raise InputError(
                 "config.evaluate.video_scores_fusion="
                 f"{settings.video_scores_fusion!r}: choose one of "
-                f"{', '.join(FUSIONS)}")
+                f"{', '.join(classifier_scores.FUSIONS)}")
         self._video_scores = load_video_scores(
             settings.video_scores, data.label_names,
             [video.video_id for video in data.test]
         ) if settings.video_scores else None
-        self._nms = nms_settings(settings)
-        self._windows = SpreadWindows(data.test, reader, config, mesh,
-                                      settings.batch_windows)
+        self._nms = run_windows.nms_settings(settings)
+        self._windows = run_windows.SpreadWindows(
+            data.test, reader, config, mesh, settings.batch_windows)
         self._predict = build.jit_predict_step(config, model, mesh)
 
     def run(self, parameters: Any, statistics: Any
-            ) -> tuple[MapReport, dict[str, list[Detection]]]:
+            ) -> tuple[metrics.MapReport, dict[str, list[Detection]]]:
         """Predicts every window, merges them by video, scores.
 
         Videos that fail to decode under data.on_broken_video="skip" are left
@@ -92,7 +78,7 @@ class Evaluator:
             video.video_id: [Detection(*row) for row in rows[video.video_id]]
             for video in videos if video.video_id not in names}
         truth, class_names = ground_truth(self._data, predictions)
-        return evaluate_map(
+        return metrics.evaluate_map(
             truth, predictions, class_names=class_names, tiou_thresholds=tuple(
                 self._config.evaluate.tiou_thresholds)), predictions
 
@@ -103,8 +89,8 @@ class Evaluator:
         results: dict[str, list[Detection]] = {}
         failed: list[str] = []
         own = set(windows.own_videos)
-        segments = VideoSegments([video.grid for video in videos],
-                                 self._config.window)
+        segments = run_windows.VideoSegments([video.grid for video in videos],
+                                             self._config.window)
         bar = tqdm(total=windows.num_batches, desc="evaluating", unit="batch",
                    leave=False)
 
@@ -115,8 +101,8 @@ class Evaluator:
                     inputs, self._mesh, self._config.evaluate.batch_windows))
 
         with bar, contextlib.closing(iter(windows)) as batches:
-            for item in run_windows(step, batches,
-                                    output_rows=windows.output_rows):
+            for item in run_windows.run_windows(
+                    step, batches, output_rows=windows.output_rows):
                 if not isinstance(item, VideoEnd):
                     if item[0].video_number in own:
                         segments.add(*item)
@@ -139,19 +125,20 @@ class Evaluator:
         """Returns a video's detections after NMS and the fusion with the
         scores of an external classifier."""
         names, settings = self._data.class_names, self._config.evaluate
-        kept, _ = suppress(segments, len(names), self._nms)
+        kept, _ = nms.suppress(segments, len(names), self._nms)
         rows = detections(kept, names)
         if self._video_scores is None:
             return rows
         scores = self._video_scores[video_id]
+        fusion = settings.video_scores_fusion
         if not self._config.data.class_agnostic:
-            return rescore(rows, scores, fusion=settings.video_scores_fusion)
-        return fuse(rows, scores, top_classes=settings.video_scores_top,
-                    fusion=settings.video_scores_fusion)
+            return classifier_scores.rescore(rows, scores, fusion=fusion)
+        return classifier_scores.fuse(
+            rows, scores, top_classes=settings.video_scores_top, fusion=fusion)
 
 
-def ground_truth(data: setup.DataSet, predictions: dict[str, list[Detection]]
-                 ) -> tuple[dict[str, list[Annotation]], tuple[str, ...]]:
+def ground_truth(data: setup.DataSet, predictions: metrics.Predictions
+                 ) -> tuple[metrics.Truth, tuple[str, ...]]:
     """Returns the actions that predictions are scored against, and classes.
 
     Where a class-agnostic head's proposals got no classes, there is only one
@@ -182,7 +169,7 @@ def source_of_classes(config: Any) -> str:
             else "the head itself, no external classifier")
 
 
-def report_results(folder: Path, config: Any, report: MapReport,
+def report_results(folder: Path, config: Any, report: metrics.MapReport,
                    predictions: dict[str, list[Detection]],
                    skipped: BrokenVideos, *, checkpoint: str, step: int
                    ) -> None:
@@ -197,7 +184,7 @@ def report_results(folder: Path, config: Any, report: MapReport,
     setup.write_json(folder / run_files.MAP_FILE, {
         "checkpoint": checkpoint, "step": step, "classes_from": classes,
         **report.as_json()})
-    print(format_map_table(report))
+    print(metrics.format_map_table(report))
     print(f"classes from: {classes}")
     if config.data.block_list:
         print(f"videos left out: {config.data.block_list}")
@@ -209,7 +196,7 @@ def report_results(folder: Path, config: Any, report: MapReport,
 
 def evaluate(config: Any, workdir: Path, *, which: str = BEST,
              output: Path | None = None, report_pages: int | None = None
-             ) -> MapReport:
+             ) -> metrics.MapReport:
     """Scores a checkpoint of a work directory on the testing videos.
 
     Args:
@@ -230,14 +217,14 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
                          "(--mode=train)")
     setup.start_log(workdir)
     mesh = build.build_mesh(config)
-    store = open_store(config)
+    store = feature_store.open_store(config)
     data = setup.load_data(config, workdir, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
     if has_run:
-        state, which = restore_run(config, workdir, which, model, mesh,
-                                   data.class_names)
+        state, which = restore.restore_run(config, workdir, which, model, mesh,
+                                           data.class_names)
     else:
-        state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
+        state, _ = restore.fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
     reader = setup.window_reader(config, store, {"testing": data.test})
     output = output or workdir

@@ -19,10 +19,8 @@ from losa_jax.inference.exported import CONTENT, PLATFORMS, write_exported
 from losa_jax.inference.load import read_thresholds
 from losa_jax.jobs.setup import start_log
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.models.ops.attention import portable
-from losa_jax.models.ops.params import flatten, nest
-from losa_jax.training.restore import Run, load_run, plain
-from losa_jax.training.specs import decode_settings
+from losa_jax.models.ops import attention, params
+from losa_jax.training import restore, specs
 from losa_jax.training.step import make_predict_step
 from losa_jax.utils.atomic_write import refuse_others
 
@@ -51,10 +49,10 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     chunk, batch = config.backbone.chunk_clips, config.evaluate.batch_windows
     config.backbone.chunk_clips = max(1, chunk // batch) if chunk else 0
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-    run = load_run(workdir, config, mesh, which=which)
+    run = restore.load_run(workdir, config, mesh, which=which)
     start_log(workdir)
     weights = {name: np.asarray(jax.device_get(leaf)) for name, leaf
-               in flatten({
+               in params.flatten({
                    "frozen": run.model.frozen, "trained": run.state.ema,
                    "statistics": run.state.statistics._asdict()}).items()}
     program = _program(config, run, weights, tuple(platforms))
@@ -77,15 +75,15 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     return folder
 
 
-def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
+def _program(config: Any, run: restore.Run, weights: dict[str, np.ndarray],
              platforms: tuple[str, ...]) -> bytes:
     """The serialized program, for any number of windows."""
     model = run.model
     step = make_predict_step(model.encode, model.detector,
-                             decode_settings(config.evaluate))
+                             specs.decode_settings(config.evaluate))
 
     def one_window(weights, frames, valid_samples):
-        tree = nest(weights)
+        tree = params.nest(weights)
         rows = jax.tree.map(lambda leaf: leaf[0], step(
             tree["trained"], FeatureStatistics(**tree["statistics"]),
             tree.get("frozen", {}),
@@ -104,7 +102,7 @@ def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
 
     size = config.augment.size
     batch, = jax_export.symbolic_shape("b")
-    with portable():
+    with attention.portable():
         exported = jax_export.export(
             jax.jit(all_windows), platforms=platforms)(
                 jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
@@ -118,7 +116,7 @@ def _program(config: Any, run: Run, weights: dict[str, np.ndarray],
 def _settings(config: Any) -> dict[str, Any]:
     """Returns the settings between a video and its detections."""
     augment, data = config.augment, config.data
-    return plain({
+    return restore.plain({
         "window": config.window.to_dict(),
         "augment": {"size": augment.size, "test_resize": augment.test_resize},
         "data": {"check": data.check, "num_threads": data.num_threads},

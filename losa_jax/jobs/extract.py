@@ -9,44 +9,26 @@ continues with the missing files.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax import timeline
+from losa_jax.data import records
 from losa_jax.data.features.record import record_path, write_record
-from losa_jax.data.records import (
-    AnnotatedVideo,
-    BrokenVideo,
-    Video,
-    VideoInfo,
-    Window,
-)
 from losa_jax.data.video import check
-from losa_jax.data.windows import sampling
-from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.readers import FrameReader
-from losa_jax.data.windows.stream import VideoEnd, WindowRow, sliding_windows
+from losa_jax.data.windows import batch, sampling, stream
 from losa_jax.distributed import processes
 from losa_jax.errors import InputError
-from losa_jax.inference.extractor import (
-    Extractor,
-    clip_extractor,
-    token_extractor,
-)
-from losa_jax.jobs.encode_videos import encode_videos, local_mesh
-from losa_jax.jobs.setup import require_backbone, start_log
+from losa_jax.inference import extractor
+from losa_jax.jobs import encode_videos, setup
+from losa_jax.training import specs
 from losa_jax.training.restore import load_run
 from losa_jax.utils.atomic_write import atomic_file
-from losa_jax.utils.run_files import PROBED_FILE
-
-# Clips encoded at once on each device where backbone.chunk_clips is 0.
-CLIPS_A_DEVICE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,21 +57,27 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
     if config.features.folder:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
-    start_log(workdir)
-    require_backbone(config)
-    mesh = local_mesh()
+    setup.start_log(workdir)
+    specs.configured_backbone(config)  # wrong keys before videos are read
+    mesh = encode_videos.local_mesh()
     videos, broken = _videos(config, workdir, settings)
-    extractor, rows_of, batch_windows, clock = (
-        _clips(config, mesh, settings) if settings.features == "clips"
-        else _tokens(config, workdir, mesh, settings))
+    if settings.features == "clips":
+        model = extractor.clip_extractor(
+            config, mesh, stride_frames=settings.stride_frames,
+            is_resampled=settings.fps > 0,
+            normalization=settings.normalization)
+    else:
+        model = extractor.token_extractor(
+            config, mesh, load_run(workdir, config, mesh, which=settings.which)
+            if settings.features == "adapted" else None)
 
-    width = extractor.spec.width
+    width = model.spec.width
     facts = {"what": settings.features, "width": width,
-             "dtype": settings.dtype, **clock, **extractor.facts}
+             "dtype": settings.dtype, **model.facts}
     facts["pixels"] = {"size": config.augment.size,
                        "resize": config.augment.test_resize,
                        **facts["pixels"]}
-    rows = {video.video_id: rows_of(video) for video in videos}
+    rows = {video.video_id: model.rows_of(video) for video in videos}
     folder, dtype = settings.output, np.dtype(settings.dtype)
     folder.mkdir(parents=True, exist_ok=True)
     write = functools.partial(write_record, folder, facts, {
@@ -104,7 +92,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         [len(videos) - len(todo), len(videos)]), strict=True))
     if num_done:
         print(f"{num_done} of {num_videos} videos are there already")
-    failed = _run(todo, rows, folder, dtype, extractor, batch_windows, config)
+    failed = _run(todo, rows, folder, dtype, model, config)
     if failed:
         broken |= failed
         write(broken=broken)
@@ -116,118 +104,32 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
 
 
 def _videos(config: Any, workdir: Path, settings: ExtractSettings
-            ) -> tuple[list[Video], dict[str, str]]:
+            ) -> tuple[list[records.Video], dict[str, str]]:
     """Returns this process's videos, and {video id: reason} of the others."""
     folder = Path(config.data.videos)
     names = check.video_ids(folder)
     if not names:
         raise InputError(f"config.data.videos={folder} holds no video: name "
                          f"a folder of {', '.join(check.EXTENSIONS)} files")
-    mine = names[jax.process_index()::jax.process_count()]
-    annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
-    infos, lost = check.check_videos(
-        annotated, folder, on_broken_video=check.REPORT,
-        check=config.data.check, cache_path=workdir / PROBED_FILE,
-        num_threads=config.data.num_threads)
-    # The first process reports for all; if that stops it, the others end too.
-    processes.barrier("probed")
-    every = [BrokenVideo(name, reason)
-             for part in processes.gather(
-                 [(video.video_id, video.reason) for video in lost])
-             for name, reason in part]
-    if processes.is_first():
-        check.report_broken(every, len(names), config.data.on_broken_video,
-                            len(every) < len(names))
-    processes.barrier("reported")
+    infos, broken = setup.probe(
+        config, [records.AnnotatedVideo(name, "", None, None, ())
+                 for name in names],
+        workdir, None, config.data.on_broken_video)
 
-    def grid_of(info: VideoInfo) -> timeline.SampleGrid:
+    def grid_of(info: records.VideoInfo) -> timeline.SampleGrid:
         if settings.features != "clips":
             return sampling.video_grid(info, config.window)
         return timeline.sample_grid(
             info.fps, info.frame_count, sample_fps=settings.fps,
             sampling="fps" if settings.fps else "stride")
 
-    return ([Video(name, info, grid_of(info), ())
-             for name, info in infos.items()],
-            {video.video_id: video.reason for video in lost})
+    share = slice(jax.process_index(), None, jax.process_count())
+    return ([records.Video(name, info, grid_of(info), ())
+             for name, info in [*infos.items()][share]],
+            {video.video_id: video.reason for video in broken[share]})
 
 
-class Rows(NamedTuple):
-    """How the vectors of a video are computed.
-
-    Attributes:
-      length: number of vectors.
-      windows: yields the windows and frames of a video.
-      place: maps (window, its output) to (rows of the video, their vectors).
-    """
-
-    length: int
-    windows: Callable[[int], Iterator[tuple[Window, np.ndarray]]]
-    place: Callable[[Window, np.ndarray], tuple[Any, np.ndarray]]
-
-
-# Extractor, rows of a video, windows in a batch, facts about the clock.
-_Plan = tuple[Extractor, Callable[[Video], Rows], int, dict[str, Any]]
-
-
-def _clips(config: Any, mesh: Mesh, settings: ExtractSettings) -> _Plan:
-    """Plans one vector a clip."""
-    reader = FrameReader(config)
-    extractor = clip_extractor(config, mesh, settings.normalization)
-    clip, stride = extractor.spec.clip_frames, settings.stride_frames
-
-    def rows_of(video):
-        return Rows(
-            sampling.num_clips(video.grid.num_samples, clip, stride),
-            functools.partial(reader.clips, video, clip, stride),
-            lambda window, vector: (window.first_sample // stride, vector))
-
-    a_device = config.backbone.chunk_clips or CLIPS_A_DEVICE
-    return extractor, rows_of, a_device * mesh.size, {
-        "stride_frames": stride, "clip_frames": clip,
-        "clock": "resampled" if settings.fps else "frames of the file"}
-
-
-def _tokens(config: Any, workdir: Path, mesh: Mesh,
-            settings: ExtractSettings) -> _Plan:
-    """Plans one vector a token of the windows of a run."""
-    run = (load_run(workdir, config, mesh, which=settings.which)
-           if settings.features == "adapted" else None)
-    extractor = token_extractor(config, mesh, run)
-    tubelet, window = extractor.spec.tubelet, config.window
-    # Windows start at whole clips, so that their tokens share one grid.
-    align = window.clip_samples
-    step = sampling.window_step(window.samples, window.overlap, align)
-    reader = FrameReader(config)
-
-    def rows_of(video):
-        places = sampling.test_windows(video.grid, window.samples,
-                                       window.overlap, align=align)
-        number_of = {place.first_sample: number
-                     for number, place in enumerate(places)}
-        owner = sampling.token_windows(places, video.grid.num_samples, tubelet)
-
-        def windows(decoder_threads):
-            return sliding_windows(
-                reader.test_samples(video, decoder_threads), window.samples,
-                step, align)
-
-        def place(at, vectors):
-            rows = np.flatnonzero(owner == number_of[at.first_sample])
-            return rows, vectors[rows - at.first_sample // tubelet]
-
-        return Rows(len(owner), windows, place)
-
-    # Without a fixed stride the clock counts samples, `tubelet` to a token.
-    by_stride = window.sampling == "stride"
-    stride = tubelet * (window.frame_stride if by_stride else 1)
-    batch = -(-config.evaluate.batch_windows // mesh.size) * mesh.size
-    return extractor, rows_of, batch, {
-        "stride_frames": stride, "clip_frames": stride,
-        "clock": "frames of the file" if by_stride else "samples"}
-
-
-def _clock_of(video: Video, facts: dict[str, Any]) -> dict[str, Any]:
+def _clock_of(video: records.Video, facts: dict[str, Any]) -> dict[str, Any]:
     """Returns the rate and length of the clock of stride and clip."""
     info = video.info
     if facts["clock"] == "frames of the file":
@@ -236,27 +138,28 @@ def _clock_of(video: Video, facts: dict[str, Any]) -> dict[str, Any]:
     return {"fps": fps, "frame_count": round(info.duration_seconds * fps)}
 
 
-def _run(videos: Sequence[Video], rows: Mapping[str, Rows], folder: Path,
-         dtype: np.dtype, extractor: Extractor, batch_windows: int,
-         config: Any) -> dict[str, str]:
+def _run(videos: Sequence[records.Video], rows: Mapping[str, extractor.Rows],
+         folder: Path, dtype: np.dtype, model: extractor.Extractor, config: Any
+         ) -> dict[str, str]:
     """Encodes and writes videos; returns {video id: reason} of skipped ones.
     """
     def windows_of(number: int, decoder_threads: int
-                   ) -> Iterator[tuple[WindowRow, Inputs]]:
+                   ) -> Iterator[tuple[stream.WindowRow, batch.Inputs]]:
         for window, frames in rows[videos[number].video_id].windows(
                 decoder_threads):
-            yield WindowRow(number, window), {"frames": frames}
+            yield stream.WindowRow(number, window), {"frames": frames}
 
     failed: dict[str, str] = {}
     # Several videos are decoded at once, so their windows come mixed.
     begun: dict[int, np.ndarray] = {}
     bar = tqdm(total=sum(rows[video.video_id].length for video in videos),
                desc="extracting", unit="feature", unit_scale=True)
-    with bar, contextlib.closing(encode_videos(
-            videos, windows_of, extractor.encode, config,
-            batch_windows=batch_windows, kept="finished files stay")) as items:
+    with bar, contextlib.closing(encode_videos.encode_videos(
+            videos, windows_of, model.encode, config,
+            batch_windows=model.batch_windows,
+            kept="finished files stay")) as items:
         for item in items:
-            if isinstance(item, VideoEnd):
+            if isinstance(item, stream.VideoEnd):
                 name = videos[item.video_number].video_id
                 features = begun.pop(item.video_number, None)
                 if item.error is not None:
@@ -268,7 +171,7 @@ def _run(videos: Sequence[Video], rows: Mapping[str, Rows], folder: Path,
             number = window.video_number
             plan = rows[videos[number].video_id]
             if number not in begun:
-                begun[number] = np.empty((plan.length, extractor.spec.width),
+                begun[number] = np.empty((plan.length, model.spec.width),
                                          np.float32)
             place, vectors = plan.place(window.window, output)
             begun[number][place] = vectors

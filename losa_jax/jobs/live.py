@@ -10,25 +10,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.windows.batch import Inputs
+from losa_jax.data.windows import batch, sampling, stream
 from losa_jax.data.windows.live import ENDLESS, LiveVideo
-from losa_jax.data.windows.sampling import clip_alignment, window_step
-from losa_jax.data.windows.stream import (
-    VideoEnd,
-    WindowRow,
-    WindowStream,
-    sliding_windows,
-)
 from losa_jax.detection.online_nms import OnlineNms
 from losa_jax.detection.segments import Detection
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
+from losa_jax.inference import run_windows
 from losa_jax.inference.localizer import Localizer
-from losa_jax.inference.run_windows import (
-    VideoSegments,
-    nms_settings,
-    run_windows,
-)
 from losa_jax.jobs.prediction_files import as_row
 
 LINES_FILE = "live.jsonl"
@@ -75,9 +64,10 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
             return float(video.grid.seconds_from_samples(num_samples))
 
         online = OnlineNms(
-            localizer.class_names, nms_settings(localizer.config.evaluate),
+            localizer.class_names,
+            run_windows.nms_settings(localizer.config.evaluate),
             memory_seconds=seconds(window.samples))
-        segments = VideoSegments([video.grid], window)
+        segments = run_windows.VideoSegments([video.grid], window)
 
         def write(rows: list[Detection]) -> int:
             shown = localizer.shown(rows, threshold)
@@ -91,20 +81,20 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
             return len(shown)
 
         def windows_of(number: int, decoder_threads: int
-                       ) -> Iterator[tuple[WindowRow, Inputs]]:
-            align = clip_alignment(window)
-            for place, frames in sliding_windows(
+                       ) -> Iterator[tuple[stream.WindowRow, batch.Inputs]]:
+            align = sampling.clip_alignment(window)
+            for place, frames in stream.sliding_windows(
                     _until_stopped(video, stop), window.samples,
-                    window_step(window.samples, window.overlap, align),
+                    sampling.window_step(window.samples, window.overlap, align),
                     align):
-                yield WindowRow(number, place), {"frames": frames}
+                yield stream.WindowRow(number, place), {"frames": frames}
 
-        batches = stack.enter_context(contextlib.closing(iter(WindowStream(
-            [0], windows_of, batch_windows=1,
-            num_threads=1, stopped=_gives_up(stop)))))
-        for item in run_windows(localizer.predict_windows, batches,
-                                is_ahead=False):
-            if isinstance(item, VideoEnd):
+        windows = stream.WindowStream([0], windows_of, batch_windows=1,
+                                      num_threads=1, stopped=_gives_up(stop))
+        batches = stack.enter_context(contextlib.closing(iter(windows)))
+        for item in run_windows.run_windows(localizer.predict_windows, batches,
+                                            is_ahead=False):
+            if isinstance(item, stream.VideoEnd):
                 if item.error is not None:
                     raise item.error
                 continue

@@ -5,16 +5,14 @@ topology. Nothing is allocated, no weights are read.
 """
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
-from losa_jax import timeline
 from losa_jax.data.annotations.load import load_class_names
-from losa_jax.distributed import sharding
 from losa_jax.jobs.setup import write_json
 from losa_jax.planning.estimate import Need, estimate, trace_steps
 from losa_jax.planning.topology import describe_devices
+from losa_jax.training import build
 
 # THUMOS' number, for configs without data.class_names.
 DEFAULT_CLASSES = 20
@@ -40,13 +38,7 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
     read. `output` is a JSON file to write.
     """
     chip, devices = describe_devices(topology)
-    clips = timeline.clip_edges(config.window.samples,
-                                config.window.clip_samples)
-    shape = sharding.mesh_shape(
-        len(devices), math.gcd(config.train.batch_windows,
-                               config.evaluate.batch_windows),
-        len(clips), **config.mesh)
-    mesh = sharding.make_mesh(shape, devices)
+    mesh = build.build_mesh(config, devices)
     names = config.data.class_names
     steps = trace_steps(
         config, len(load_class_names(names)) if names else DEFAULT_CLASSES,

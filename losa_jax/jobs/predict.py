@@ -22,31 +22,23 @@ from losa_jax.data.windows.sampling import clip_alignment, test_windows
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
-from losa_jax.jobs.prediction_files import (
-    INDEX_FILE,
-    STDIN,
-    PredictionFiles,
-    Request,
-    Settings,
-)
-from losa_jax.jobs.setup import write_json
+from losa_jax.jobs import prediction_files, setup
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 FAILURES_FILE = "failures.json"
 # Files of all videos: no video's files may have these names.
 RESERVED = tuple(Path(name).stem for name in (
-    PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, "stdin"))
+    PREDICTIONS_FILE, FAILURES_FILE, prediction_files.INDEX_FILE, "stdin"))
 # What stays after a signal.
 KEPT = "finished videos are written"
 
 
 def predict(sources: Sequence[str], localizer: Localizer,
-            settings: Settings) -> dict[str, str]:
+            settings: prediction_files.Settings) -> dict[str, str]:
     """Predicts on all videos that are not done yet.
 
     Args:
       sources: video files, folders of them (with subfolders), or "-".
-      localizer: the model.
       settings: output folder and what to write.
 
     Returns:
@@ -61,14 +53,15 @@ def predict(sources: Sequence[str], localizer: Localizer,
           StopSignal() as stop):
         output.mkdir(parents=True, exist_ok=True)
         requests = find_videos(sources, failures)
-        if STDIN in sources:
-            requests.append(Request("stdin", stack.enter_context(
-                spooled(sys.stdin.buffer, output)), STDIN))
+        if prediction_files.STDIN in sources:
+            copy = stack.enter_context(spooled(sys.stdin.buffer, output))
+            requests.append(prediction_files.Request(
+                "stdin", copy, prediction_files.STDIN))
         if not requests and not failures:
             raise InputError(
                 f"no video in {', '.join(sources)}: give video files, or "
                 f"folders with {', '.join(EXTENSIONS)} files")
-        files = PredictionFiles(localizer, settings)
+        files = prediction_files.PredictionFiles(localizer, settings)
         to_do = [one for one in requests if not files.reuse(one)]
         if len(to_do) < len(requests):
             print(f"{len(requests) - len(to_do)} of {len(requests)} videos "
@@ -79,7 +72,7 @@ def predict(sources: Sequence[str], localizer: Localizer,
         finally:
             files.write_index(requests, failures)
             if failures:
-                write_json(output / FAILURES_FILE, failures)
+                setup.write_json(output / FAILURES_FILE, failures)
             else:  # those of an earlier run
                 (output / FAILURES_FILE).unlink(missing_ok=True)
         print(f"{len(files.results)} of {len(requests)} videos done; wrote "
@@ -100,7 +93,7 @@ def _writable(output: Path) -> Iterator[None]:
 
 
 def find_videos(sources: Sequence[str], failures: dict[str, str]
-                ) -> list[Request]:
+                ) -> list[prediction_files.Request]:
     """Lists the video files of all sources, each once, with a unique id.
 
     The id is the first of these that no other file may have, in any case: the
@@ -113,7 +106,7 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
     paths: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
-        if source == STDIN:
+        if source == prediction_files.STDIN:
             continue
         if path.is_dir():
             files = sorted(file for file in path.rglob("*")
@@ -135,9 +128,9 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
     counts = collections.Counter(
         name.casefold() for some in (*names.values(), RESERVED)
         for name in some)
-    return [Request(next(name for name in names[path]
-                         if counts[name.casefold()] == 1), path, str(path))
-            for path in paths]
+    return [prediction_files.Request(
+        next(name for name in names[path] if counts[name.casefold()] == 1),
+        path, str(path)) for path in paths]
 
 
 @contextlib.contextmanager
@@ -150,11 +143,11 @@ def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
         yield Path(file.name)
 
 
-def _probe(requests: Sequence[Request], localizer: Localizer,
+def _probe(requests: Sequence[prediction_files.Request], localizer: Localizer,
            failures: dict[str, str], stop: StopSignal
-           ) -> list[tuple[Request, Video]]:
+           ) -> list[tuple[prediction_files.Request, Video]]:
     """Returns the readable videos; adds reasons of others to `failures`."""
-    def probe(one: Request) -> Video | InputError:
+    def probe(one: prediction_files.Request) -> Video | InputError:
         try:
             return localizer.probe(one.path, one.video_id)
         except InputError as error:
@@ -177,10 +170,10 @@ def _probe(requests: Sequence[Request], localizer: Localizer,
     return readable
 
 
-def _predict_all(readable: Sequence[tuple[Request, Video]],
-                 localizer: Localizer, settings: Settings,
-                 files: PredictionFiles, failures: dict[str, str],
-                 stop: StopSignal) -> None:
+def _predict_all(readable: Sequence[tuple[prediction_files.Request, Video]],
+                 localizer: Localizer, settings: prediction_files.Settings,
+                 files: prediction_files.PredictionFiles,
+                 failures: dict[str, str], stop: StopSignal) -> None:
     requests = {one.video_id: one for one, _ in readable}
     videos = [video for _, video in readable]
     window = localizer.config.window
@@ -198,7 +191,7 @@ def _predict_all(readable: Sequence[tuple[Request, Video]],
             bar.update(count)
             stop.raise_if_asked(KEPT)
 
-        def write(one: Request, result: VideoResult) -> None:
+        def write(one: prediction_files.Request, result: VideoResult) -> None:
             num_shown = files.add(one, result.video, result.detections)
             # All kept detections are shown, so the limit cut some off.
             bar.write(f"{one.source}: {num_shown} actions in "
@@ -221,6 +214,6 @@ def _predict_all(readable: Sequence[tuple[Request, Video]],
             future.result()
 
 
-def _reason(one: Request, error: InputError) -> str:
+def _reason(one: prediction_files.Request, error: InputError) -> str:
     """Returns the message with the name that the user gave."""
     return str(error).replace(str(one.path), one.source)

@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax import timeline
-from losa_jax.data.predictions import write_predictions
-from losa_jax.data.records import Video
+from losa_jax.data import predictions, records
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.setup import write_json
-from losa_jax.report import files
-from losa_jax.report.plots import plot_timeline
-from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.run_files import PREDICTIONS_FILE
+from losa_jax.report import files, page, plots
+from losa_jax.utils import atomic_write, run_files
 
 STDIN = "-"
 INDEX_FILE = "index.html"
@@ -95,8 +92,8 @@ class PredictionFiles:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         detections.sort(key=lambda one: -one.score)
-        page = self._path(request.video_id, "html")
-        if is_current and (page.is_file() or not self._settings.report):
+        html = self._path(request.video_id, "html")
+        if is_current and (html.is_file() or not self._settings.report):
             self.results[request.video_id] = detections
             return True
         try:
@@ -106,7 +103,7 @@ class PredictionFiles:
         self.add(request, video, detections)
         return True
 
-    def add(self, request: Request, video: Video,
+    def add(self, request: Request, video: records.Video,
             detections: Sequence[Detection]) -> int:
         """Writes the files of a video; returns the number of detections
         shown."""
@@ -122,11 +119,18 @@ class PredictionFiles:
                 "eaf": files.eaf_text(
                     shown, media=media, folder=self._settings.output,
                     created=datetime.datetime.now(datetime.UTC))}.items():
-            write_text(self._path(video_id, suffix), text)
-        plot_timeline(shown, self._path(video_id, "png"), title=video_id,
-                      duration_seconds=info.duration_seconds)
+            atomic_write.write_text(self._path(video_id, suffix), text)
+        plots.plot_timeline(shown, self._path(video_id, "png"), title=video_id,
+                            duration_seconds=info.duration_seconds)
         if self._settings.report:
-            self._write_page(media, video, detections)
+            page.write_video_page(
+                self._path(video_id, "html"), media, title=video_id,
+                duration_seconds=info.duration_seconds, fps=info.fps,
+                predictions=[
+                    one[:4] for rank, one in enumerate(detections)
+                    if rank < PAGE_LEAST or one.score >= (
+                        PAGE_SHARE * self._shown_from[one.label])],
+                thresholds=self._shown_from)
         write_json(self._path(video_id, "json"), {
             "video": video_id, "source": request.source,
             "duration_seconds": info.duration_seconds, "fps": info.fps,
@@ -139,19 +143,6 @@ class PredictionFiles:
         self.results[video_id] = list(detections)
         return len(shown)
 
-    def _write_page(self, media: Path | None, video: Video,
-                    detections: Sequence[Detection]) -> None:
-        from losa_jax.report.page import write_video_page
-
-        write_video_page(
-            self._path(video.video_id, "html"), media, title=video.video_id,
-            duration_seconds=video.info.duration_seconds, fps=video.info.fps,
-            predictions=[
-                one[:4] for rank, one in enumerate(detections)
-                if rank < PAGE_LEAST
-                or one.score >= PAGE_SHARE * self._shown_from[one.label]],
-            thresholds=self._shown_from)
-
     def write_index(self, requests: Sequence[Request],
                     failures: Mapping[str, str]) -> None:
         """Writes predictions.json (all detections) and the index of pages.
@@ -163,14 +154,13 @@ class PredictionFiles:
         done = [one.video_id for one in requests
                 if one.video_id in self.results]
         output = self._settings.output
-        write_predictions(output / PREDICTIONS_FILE,
-                          {name: self.results[name] for name in done})
+        predictions.write_predictions(
+            output / run_files.PREDICTIONS_FILE,
+            {name: self.results[name] for name in done})
         if self._settings.report and done:
-            from losa_jax.report.page import read_video_page, write_folder_page
-
-            write_folder_page(
-                output / INDEX_FILE,
-                [read_video_page(self._path(name, "html")) for name in done],
+            page.write_folder_page(
+                output / INDEX_FILE, [page.read_video_page(
+                    self._path(name, "html")) for name in done],
                 title=output.absolute().name, broken=failures)
 
     def _path(self, video_id: str, suffix: str) -> Path:

@@ -8,9 +8,8 @@ from tqdm import tqdm
 
 from losa_jax.data.records import Video
 from losa_jax.data.video.check import find_file, video_files
-from losa_jax.detection import metrics
+from losa_jax.detection import metrics, segments
 from losa_jax.detection.diagnosis import diagnose
-from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.load import read_thresholds
 from losa_jax.jobs.score import write_diagnosis
@@ -114,7 +113,7 @@ def _playable(video: Video, folder: str, files: dict[str, list[str]]
 
 
 def _rank(video: Video, truth: Sequence[metrics.Annotation],
-          detections: Sequence[Detection], class_names: Sequence[str],
+          detections: Sequence[segments.Detection], class_names: Sequence[str],
           tiou_thresholds: Sequence[float], least: Mapping[str, float]
           ) -> RankedVideo:
     name = video.video_id

@@ -9,31 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losa_jax.data.annotations import lint, thumos_facts
-from losa_jax.data.annotations.load import load_annotations, load_class_names
-from losa_jax.data.annotations.outside import clipped_to, refuse_unknown_rule
-from losa_jax.data.records import (
-    AnnotatedVideo,
-    Annotations,
-    BrokenVideo,
-    Video,
-    VideoInfo,
-)
+from losa_jax.data import records
+from losa_jax.data.annotations import lint, load, outside, thumos_facts
 from losa_jax.data.synthetic.data_set import render_untrimmed_set
-from losa_jax.data.video.check import Checked, check_videos, end_seconds
-from losa_jax.data.video.frame_cache import FrameCache
-from losa_jax.data.windows.readers import (
-    FeatureReader,
-    FeatureStore,
-    FrameReader,
-    WindowReader,
-)
-from losa_jax.data.windows.sampling import video_grid
+from losa_jax.data.video import check, frame_cache
+from losa_jax.data.windows import readers, sampling
 from losa_jax.data.windows.skipped_videos import BEFORE, BrokenVideos
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.run_files import BROKEN_FILE, CONFIG_FILE, PROBED_FILE
+from losa_jax.utils import atomic_write, run_files
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds.reader import StoredVideos
@@ -58,9 +42,9 @@ class DataSet:
 
     class_names: tuple[str, ...]
     label_names: tuple[str, ...]
-    train: tuple[Video, ...]
-    test: tuple[Video, ...]
-    broken: tuple[BrokenVideo, ...]
+    train: tuple[records.Video, ...]
+    test: tuple[records.Video, ...]
+    broken: tuple[records.BrokenVideo, ...]
 
 
 def start_log(workdir: Path) -> None:
@@ -79,30 +63,9 @@ def start_log(workdir: Path) -> None:
     logger.info("started: %s", " ".join(sys.argv))
 
 
-def store_config(config: Any, workdir: Path) -> None:
-    """Writes config.json, once the config is known to fit the folder's run."""
-    write_json(workdir / CONFIG_FILE, config.to_dict())
-
-
-def require_backbone(config: Any) -> None:
-    """Raises InputError if config.backbone.checkpoint is no converted
-    backbone."""
-    # Imports the models, which exported runs do without.
-    from losa_jax.weights.backbone_folder import FACTS_FILE
-
-    checkpoint = config.backbone.checkpoint
-    if not Path(checkpoint, FACTS_FILE).is_file():
-        problem = (f"={checkpoint} is no converted backbone (no {FACTS_FILE})"
-                   if checkpoint else " is empty")
-        raise InputError(
-            f"config.backbone.checkpoint{problem}: convert one with `python "
-            "-m losa_jax.convert CHECKPOINT --output=DIR` and set "
-            "--config.backbone.checkpoint=DIR")
-
-
 def load_data(config: Any, workdir: Path,
               subsets: Sequence[str] = ("train", "test"),
-              store: FeatureStore | None = None) -> DataSet:
+              store: readers.FeatureStore | None = None) -> DataSet:
     """Reads the annotations and probes the videos of `subsets`.
 
     Args:
@@ -128,7 +91,7 @@ def load_data(config: Any, workdir: Path,
 
 
 def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
-                ) -> list[Video]:
+                ) -> list[records.Video]:
     """Returns the probed videos of any subsets, each once.
 
     `subsets` are (key of config.data that names it, subset); errors are as of
@@ -140,9 +103,9 @@ def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
 
 
 def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
-          store: FeatureStore | None
-          ) -> tuple[tuple[str, ...], list[tuple[Video, ...]],
-                     tuple[BrokenVideo, ...]]:
+          store: readers.FeatureStore | None
+          ) -> tuple[tuple[str, ...], list[tuple[records.Video, ...]],
+                     tuple[records.BrokenVideo, ...]]:
     """Returns class names, the videos of each subset, and skipped videos."""
     data, synthetic = config.data, config.synthetic
     if synthetic.folder:
@@ -157,12 +120,12 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
                          "--config.data.videos=FOLDER, or --config.data.tfds")
-    refuse_unknown_rule(data.on_outside)
+    outside.refuse_unknown_rule(data.on_outside)
     as_read = read_annotations(config, stored)
     blocked = blocked_videos(data.block_list)
-    infos: dict[str, VideoInfo] = {}
+    infos: dict[str, records.VideoInfo] = {}
     chosen: list[list[str]] = []
-    broken: list[BrokenVideo] = []
+    broken: list[records.BrokenVideo] = []
     for key, subset in subsets:
         annotated = [video for video in as_read.subset(subset)
                      if video.video_id not in blocked]
@@ -181,7 +144,7 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
         logger.info("%s: %d videos, %d unreadable or missing", subset,
                     len(chosen[-1]), len(skipped))
     # The lengths of the files decide which actions are outside.
-    ends = {name: end_seconds(as_read.videos[name], info)
+    ends = {name: check.end_seconds(as_read.videos[name], info)
             for name, info in infos.items()}
     faults = [fault for name, end in ends.items()
               for fault in lint.find_faults(as_read.videos[name], end)]
@@ -190,24 +153,25 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
             logger.warning("%s: %s", fault.video_id, fault.detail)
     for line in lint.summarize(faults):
         logger.info("annotations: %s", line)
-    annotations = clipped_to(as_read, ends, data.on_outside)
+    annotations = outside.clipped_to(as_read, ends, data.on_outside)
 
-    def as_video(name: str) -> Video:
+    def as_video(name: str) -> records.Video:
         info = infos[name]
-        grid = (store and store.grid(info)) or video_grid(info, config.window)
+        grid = (store and store.grid(info)) or sampling.video_grid(
+            info, config.window)
         read_encoded = None
         if store is None and stored is not None and stored.embedded:
             read_encoded = functools.partial(stored.read, name)
-        return Video(name, info, grid, annotations.videos[name].actions,
-                     read_encoded)
+        return records.Video(name, info, grid, annotations.videos[name].actions,
+                             read_encoded)
 
     return (annotations.class_names,
             [tuple(map(as_video, names)) for names in chosen], tuple(broken))
 
 
-def probe(config: Any, videos: Sequence[AnnotatedVideo], workdir: Path,
-          stored: "FeatureStore | StoredVideos | None", on_broken_video: str
-          ) -> Checked:
+def probe(config: Any, videos: Sequence[records.AnnotatedVideo], workdir: Path,
+          stored: "readers.FeatureStore | StoredVideos | None",
+          on_broken_video: str) -> check.Checked:
     """Returns what `check_videos` does, also of videos that are in `stored`.
 
     Args:
@@ -218,10 +182,10 @@ def probe(config: Any, videos: Sequence[AnnotatedVideo], workdir: Path,
         return stored.check(videos, on_broken_video)
     with processes.first_goes_first("probe"):
         # The other processes reuse the first one's results.
-        remote_workdir.fetch(workdir, PROBED_FILE)
-        checked = check_videos(
+        remote_workdir.fetch(workdir, run_files.PROBED_FILE)
+        checked = check.check_videos(
             videos, Path(config.data.videos), on_broken_video=on_broken_video,
-            check=config.data.check, cache_path=workdir / PROBED_FILE,
+            check=config.data.check, cache_path=workdir / run_files.PROBED_FILE,
             num_threads=max(1, config.data.num_threads))
         remote_workdir.copy_back(workdir)
     return checked
@@ -239,17 +203,17 @@ def open_stored(config: Any) -> "StoredVideos | None":
 
 
 def read_annotations(config: Any, stored: "StoredVideos | None"
-                     ) -> Annotations:
+                     ) -> records.Annotations:
     """Reads config.data.annotations, or else those of the data set."""
     data = config.data
-    class_names = (load_class_names(data.class_names)
+    class_names = (load.load_class_names(data.class_names)
                    if data.class_names else None)
     if data.annotations:
-        return load_annotations(data.annotations, class_names)
+        return load.load_annotations(data.annotations, class_names)
     if stored is None:
         raise InputError("config.data.annotations is empty: set "
                          "--config.data.annotations=FILE.json")
-    return load_annotations(stored.path, class_names or stored.class_names)
+    return load.load_annotations(stored.path, class_names or stored.class_names)
 
 
 def blocked_videos(block_list: str) -> dict[str, str]:
@@ -271,8 +235,9 @@ def blocked_videos(block_list: str) -> dict[str, str]:
             for line in path.read_text().splitlines() if line.strip()}
 
 
-def window_reader(config: Any, store: FeatureStore | None,
-                  sets: Mapping[str, Sequence[Video]]) -> WindowReader:
+def window_reader(config: Any, store: readers.FeatureStore | None,
+                  sets: Mapping[str, Sequence[records.Video]]
+                  ) -> readers.WindowReader:
     """Returns the reader of windows: of features, or of decoded frames.
 
     Args:
@@ -286,22 +251,22 @@ def window_reader(config: Any, store: FeatureStore | None,
         raise InputError(f"config.data.num_threads={config.data.num_threads}"
                          ": give 1 or more")
     if store is not None:
-        return FeatureReader(store, config)
+        return readers.FeatureReader(store, config)
     if config.window.test_whole:
         raise InputError("config.window.test_whole=True: a whole video of "
                          "frames is too large for one window; set it to "
                          "False, or read features")
-    cache = FrameCache(config.data.frame_cache_gib)
+    cache = frame_cache.FrameCache(config.data.frame_cache_gib)
     for name, videos in sets.items():
         cache.admit(videos, name)
-    return FrameReader(config, cache)
+    return readers.FrameReader(config, cache)
 
 
 def skipped_videos(folder: Path, data: DataSet) -> BrokenVideos:
     """Returns the record of skipped videos, which the first process writes
     to broken_videos.json in `folder`."""
     skipped = BrokenVideos(
-        folder / BROKEN_FILE if processes.is_first() else None)
+        folder / run_files.BROKEN_FILE if processes.is_first() else None)
     for video in data.broken:
         skipped.add(video.video_id, video.reason, BEFORE)
     return skipped
@@ -317,6 +282,6 @@ def share_skipped(skipped: BrokenVideos) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes a file atomically, in the first process only."""
     if processes.is_first():
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        atomic_write.write_text(path, json.dumps(content, indent=1) + "\n")
 
 

@@ -15,34 +15,18 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax.data.records import Video
-from losa_jax.data.windows.examples import (
-    TrainWindows,
-    batches_in_memory,
-    train_dataset,
-)
-from losa_jax.data.windows.readers import WindowReader
-from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
+from losa_jax.data.windows import examples, readers, skipped_videos
 from losa_jax.detection.metrics import MapReport, best_f1_thresholds
-from losa_jax.distributed import processes, sharding
-from losa_jax.distributed.global_batch import local_rows, put_batch
-from losa_jax.distributed.stop_signal import Interrupted, StopSignal
+from losa_jax.distributed import global_batch, processes, sharding, stop_signal
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
-from losa_jax.training import build, restore
+from losa_jax.training import build, feature_store, metrics, restore, specs
 from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
-from losa_jax.training.feature_store import open_store
-from losa_jax.training.metrics import (
-    MetricWriter,
-    gate_diagnostics,
-    memory_diagnostics,
-    parameter_table,
-)
 from losa_jax.training.step import TrainState, make_moments_step
-from losa_jax.utils import run_files
-from losa_jax.utils.xla_options import compiler_options
+from losa_jax.utils import run_files, xla_options
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
 # batch's videos.
@@ -64,8 +48,8 @@ def train(config: Any, workdir: Path) -> MapReport:
     # Cheap checks come first, then videos and weights.
     mesh = build.build_mesh(config)
     if not config.features.folder:
-        setup.require_backbone(config)
-    store = open_store(config)
+        specs.configured_backbone(config)
+    store = feature_store.open_store(config)
     data = setup.load_data(config, workdir, store=store)
     reader = setup.window_reader(config, store, {
         "training": data.train, "testing": data.test})
@@ -84,11 +68,11 @@ def train(config: Any, workdir: Path) -> MapReport:
     facts = restore.run_facts(config, data.class_names, model)
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
-    print(parameter_table({"trained": state.trained,
-                           "frozen": model.frozen}))
+    print(metrics.parameter_table({"trained": state.trained,
+                                   "frozen": model.frozen}))
     if store is None:
         threads = config.data.num_threads
-        windows = batches_in_memory(threads) * batch_windows
+        windows = examples.batches_in_memory(threads) * batch_windows
         size = 3 * config.augment.size ** 2 * config.window.samples
         print(f"data: {threads} threads decode; up to {windows} windows of "
               f"{size / 2**20:.1f} MiB in memory, "
@@ -105,13 +89,14 @@ def train(config: Any, workdir: Path) -> MapReport:
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
     batches = DevicePrefetch(
-        iter(train_dataset(
-            TrainWindows(data.train, data.class_names, config,
-                         reader=reader),
+        iter(examples.train_dataset(
+            examples.TrainWindows(data.train, data.class_names, config,
+                                  reader=reader),
             num_windows, seed=config.seed, batch_windows=batch_windows,
-            rows=local_rows(mesh, batch_windows),
+            rows=global_batch.local_rows(mesh, batch_windows),
             num_threads=config.data.num_threads)),
-        lambda batch: put_batch(batch, mesh, batch_windows), clock, skipped)
+        lambda batch: global_batch.put_batch(batch, mesh, batch_windows),
+        clock, skipped)
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map: float | None = None
     if checkpoints.latest_step() is not None:
@@ -126,7 +111,8 @@ def train(config: Any, workdir: Path) -> MapReport:
         state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
-    setup.store_config(config, workdir)
+    # The config is known to fit the folder's run.
+    setup.write_json(workdir / run_files.CONFIG_FILE, config.to_dict())
 
     # --- The loop -----------------------------------------------------------
     schedule = restore.run_schedule(settings, steps_per_epoch)
@@ -140,8 +126,8 @@ def train(config: Any, workdir: Path) -> MapReport:
         if advice := clock.advice(config):
             bar.write(advice)
 
-    with (contextlib.closing(MetricWriter(workdir, step)) as writer,
-          StopSignal(in_step=True) as stop,
+    with (contextlib.closing(metrics.MetricWriter(workdir, step)) as writer,
+          stop_signal.StopSignal(in_step=True) as stop,
           contextlib.closing(batches), checkpoints.awaited()):
         clock.restart()
         while step < total_steps:
@@ -150,12 +136,12 @@ def train(config: Any, workdir: Path) -> MapReport:
             if step == first_step:
                 write_cost(workdir, state, model, train_step.lower(
                     state, model.frozen, batch, key).compile())
-            state, metrics = train_step(state, model.frozen, batch, key)
+            state, numbers = train_step(state, model.frozen, batch, key)
             step += 1
             if step < total_steps:  # reads while the device computes
                 batches.fetch()
             bar.update()
-            pending.append((step, metrics, facts_of_batch["video_number"]))
+            pending.append((step, numbers, facts_of_batch["video_number"]))
             epoch, epoch_ends = (step // steps_per_epoch,
                                  step % steps_per_epoch == 0)
             is_best = False
@@ -166,9 +152,10 @@ def train(config: Any, workdir: Path) -> MapReport:
                     and epoch % settings.evaluate_every_epochs == 0):
                 report, _ = evaluator.run(state.ema, state.statistics)
                 writer.write(step, {
-                    "map": 100 * report.average_map, **memory_diagnostics(),
-                    **gate_diagnostics(state.ema, model.tap_layers,
-                                       config.adapter.gates)})
+                    "map": 100 * report.average_map,
+                    **metrics.memory_diagnostics(),
+                    **metrics.gate_diagnostics(state.ema, model.tap_layers,
+                                               config.adapter.gates)})
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "
                           f"{evaluate.source_of_classes(config)})")
@@ -189,7 +176,7 @@ def train(config: Any, workdir: Path) -> MapReport:
                     batches, best_map=best_map if is_best else None)
                 clock.restart()
             if came and step < total_steps:
-                raise Interrupted(
+                raise stop_signal.Interrupted(
                     f"stopped by {came} at step {step} of {total_steps}, "
                     "everything is saved: start the same command again to "
                     "continue")
@@ -207,7 +194,7 @@ def train(config: Any, workdir: Path) -> MapReport:
     return report
 
 
-def _write_metrics(pending: list[_Pending], writer: MetricWriter,
+def _write_metrics(pending: list[_Pending], writer: metrics.MetricWriter,
                    videos: tuple[Video, ...], bar: tqdm,
                    schedule: Callable[[int], Any], clock: DataClock) -> None:
     """Fetches and writes the metrics of the steps since the last log.
@@ -217,14 +204,14 @@ def _write_metrics(pending: list[_Pending], writer: MetricWriter,
     Raises:
       InputError: a loss that is not finite; its step was not saved.
     """
-    for step, metrics, numbers in pending:
+    for step, numbers, videos_of_batch in pending:
         values = {name: float(value)
-                  for name, value in jax.device_get(metrics).items()}
+                  for name, value in jax.device_get(numbers).items()}
         if not all(map(math.isfinite, values.values())):
             # Several processes may have read parts of one window.
             names = dict.fromkeys(
                 videos[n % len(videos)].video_id for some in
-                processes.gather(numbers.tolist()) for n in some)
+                processes.gather(videos_of_batch.tolist()) for n in some)
             writer.write(step, values)
             bar.close()
             bad = ", ".join(f"{name}={value}" for name, value
@@ -258,32 +245,33 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 
 
 def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
-                       mesh: Mesh, reader: WindowReader, skipped: BrokenVideos
+                       mesh: Mesh, reader: readers.WindowReader,
+                       skipped: skipped_videos.BrokenVideos
                        ) -> FeatureStatistics:
     """Returns channel mean and deviation of the backbone's last features.
 
     They are of one window of each training video, without augmentation; the
     first videos fill up the last batch.
     """
-    transform = TrainWindows(data.train, data.class_names, config,
-                             reader=reader, augmented=False)
+    transform = examples.TrainWindows(data.train, data.class_names, config,
+                                      reader=reader, augmented=False)
     batch_windows = config.train.batch_windows
     num_batches = -(-len(data.train) // batch_windows)
-    dataset = train_dataset(
+    dataset = examples.train_dataset(
         transform, num_batches * batch_windows, seed=config.seed,
         batch_windows=batch_windows, num_epochs=1,
-        rows=local_rows(mesh, batch_windows),
+        rows=global_batch.local_rows(mesh, batch_windows),
         num_threads=config.data.num_threads)
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
                       out_shardings=sharding.replicated(mesh),
-                      compiler_options=compiler_options(mesh))
+                      compiler_options=xla_options.compiler_options(mesh))
     sums: list[Any] = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
                       unit="batch", leave=False):
-        skipped.collect(batch, TRAINING)
-        inputs = put_batch({**encoder_inputs(batch),
-                            "valid_samples": batch["valid_samples"]},
-                           mesh, batch_windows)
+        skipped.collect(batch, skipped_videos.TRAINING)
+        inputs = global_batch.put_batch(
+            {**encoder_inputs(batch), "valid_samples": batch["valid_samples"]},
+            mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64, because the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)

@@ -17,24 +17,11 @@ from losa_jax.models.backbones import requested_spec
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.detector import Detector
 from losa_jax.models.heads import HEADS
-from losa_jax.models.ops.params import (
-    Template,
-    Tree,
-    flatten,
-    nest,
-    parameters,
-)
-from losa_jax.training import specs
-from losa_jax.training.encoder import (
-    Encode,
-    feature_encoder,
-    frozen_encoder,
-    inside_backbone_encoder,
-)
+from losa_jax.models.ops import params
+from losa_jax.training import encoder, specs
 from losa_jax.training.step import make_predict_step, make_train_step
 from losa_jax.utils.xla_options import compiler_options
-from losa_jax.weights.head_folder import load_head
-from losa_jax.weights.name_table import expected_shapes
+from losa_jax.weights import head_folder, name_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +43,11 @@ class Model:
     width: int
     tubelet: int
     spec: BackboneSpec | None
-    frozen: Tree
+    frozen: params.Tree
     fingerprint: str
-    detector: Template
-    trained: Tree
-    encode: Encode
+    detector: params.Template
+    trained: params.Tree
+    encode: encoder.Encode
     tap_layers: tuple[int, ...]
 
 
@@ -69,9 +56,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
     """Loads the frozen backbone and initializes the trained part.
 
     Args:
-      config: of the run.
       num_classes: of the head.
-      mesh: of the run.
       for_videos: a finished run is used on videos: data.cache and
         head.checkpoint of the config, which training reads, are ignored.
       abstract: leaves are `jax.ShapeDtypeStruct`, no checkpoint is read.
@@ -112,22 +97,22 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
             samples_per_token=config.window.samples / config.window.tokens,
             tubelet=tubelet, resample=config.window.resample)
 
-    trained = sharding.make_on_mesh(lambda: parameters(build()), mesh,
+    trained = sharding.make_on_mesh(lambda: params.parameters(build()), mesh,
                                     abstract=abstract)
     if spec is None:
-        encoder = feature_encoder()
+        backbone = encoder.feature_encoder()
     elif config.adapter.kind in inside_backbone.ADAPTER_TYPES:
-        encoder, trained["backbone"] = inside_backbone_encoder(
+        backbone, trained["backbone"] = encoder.inside_backbone_encoder(
             config, spec, flat, mesh, abstract=abstract)
     else:
-        encoder = frozen_encoder(
+        backbone = encoder.frozen_encoder(
             config, spec, {} if cached else flat,
             tap_layers if adapter_spec else (), mesh, abstract=abstract)
     if config.head.checkpoint and not (for_videos or abstract):
         trained["head"] = _converted_head(config.head.checkpoint,
                                           trained["head"], mesh)
-    return Model(width, tubelet, spec, encoder.frozen, fingerprint,
-                 Template(build), trained, encoder.encode, tap_layers)
+    return Model(width, tubelet, spec, backbone.frozen, fingerprint,
+                 params.Template(build), trained, backbone.encode, tap_layers)
 
 
 def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:
@@ -138,14 +123,14 @@ def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:
                               clip_frames=config.window.clip_samples,
                               image_size=(size, size))
     return spec, {name: np.broadcast_to(np.zeros((), np.float32), shape)
-                  for name, shape in expected_shapes(spec).items()}
+                  for name, shape in name_table.expected_shapes(spec).items()}
 
 
-def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
+def _converted_head(folder: str, fresh: params.Tree, mesh: Mesh) -> params.Tree:
     """Loads a converted head with the shapes of a fresh one."""
-    flat, facts = load_head(folder)
+    flat, facts = head_folder.load_head(folder)
     wanted, given = ({name: leaf.shape for name, leaf in leaves.items()}
-                     for leaves in (flatten(fresh), flat))
+                     for leaves in (params.flatten(fresh), flat))
     wrong = [f"{name}: {given.get(name, 'missing')}, the config's is "
              f"{wanted.get(name, 'missing')}"
              for name in sorted(wanted | given)
@@ -155,7 +140,7 @@ def _converted_head(folder: str, fresh: Tree, mesh: Mesh) -> Tree:
             f"config.head.checkpoint={folder} does not fit the config's head "
             f"in {len(wrong)} parameters:\n  " + "\n  ".join(wrong[:8])
             + f"\nIts settings are {facts['settings']}")
-    return sharding.put(nest(flat), jax.tree.map(
+    return sharding.put(params.nest(flat), jax.tree.map(
         lambda leaf: sharding.replicated(mesh), fresh))
 
 
@@ -183,10 +168,12 @@ def jit_predict_step(config: Any, model: Model, mesh: Mesh) -> Any:
         compiler_options=compiler_options(mesh))
 
 
-def build_mesh(config: Any) -> Mesh:
-    """Returns the mesh over all devices that the config asks for."""
+def build_mesh(config: Any, devices: list[Any] | None = None) -> Mesh:
+    """Returns the mesh that the config asks for, over `devices` or over all.
+    """
+    devices = jax.devices() if devices is None else devices
     batch = math.gcd(config.train.batch_windows,
                      config.evaluate.batch_windows)
     return sharding.make_mesh(sharding.mesh_shape(
-        jax.device_count(), batch, specs.window_clips(config),
-        data=config.mesh.data, clip=config.mesh.clip, fsdp=config.mesh.fsdp))
+        len(devices), batch, specs.window_clips(config), **config.mesh),
+        devices)

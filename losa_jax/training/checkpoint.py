@@ -41,13 +41,11 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The folder checkpoints/ of a work directory."""
 
-    def __init__(self, workdir: Path, *, alone: bool = False,
-                 only_writer: bool = False):
+    def __init__(self, workdir: Path, *, only_writer: bool = False):
         """Opens or creates the folder.
 
         Args:
           workdir: of the run, the same folder for all its processes.
-          alone: this process saves without the others of the run.
           only_writer: removes what interrupted saves have left.
 
         Raises:
@@ -61,15 +59,8 @@ class Checkpoints:
                 f"{root} was written by an older version of losa_jax (it has "
                 f"folders {LAST} and {BEST}), which this version cannot read: "
                 "choose another --workdir, or use the older version")
-        who = ocp.options.MultiprocessingOptions()
-        if alone:  # Orbax creates folders only for all processes together.
-            root.mkdir(parents=True, exist_ok=True)
-            who = ocp.options.MultiprocessingOptions(
-                active_processes={jax.process_index()},
-                primary_host=jax.process_index(),
-                barrier_sync_key_prefix="alone")
         self._manager = _Manager(
-            root, handler_registry=_handlers(who),
+            root, handler_registry=_handlers(),
             options=ocp.CheckpointManagerOptions(
                 best_fn=_MAP_OF,
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([
@@ -77,21 +68,18 @@ class Checkpoints:
                     checkpoint_managers.BestN(
                         get_metric_fn=_MAP_OF, n=1,
                         keep_checkpoints_without_metrics=False)]),
-                create=not alone, cleanup_tmp_directories=only_writer,
+                cleanup_tmp_directories=only_writer,
                 async_options=ocp.AsyncOptions(
-                    barrier_sync_fn=self._barrier(who),
+                    barrier_sync_fn=self._barrier(),
                     # Before the checkpoint gets its final name, so that no
                     # restored step lacks its metrics.
                     post_finalization_callback=lambda:
                         remote_workdir.copy_back(workdir),
-                    create_directories_asynchronously=False),
-                multiprocessing_options=who))
+                    create_directories_asynchronously=False)))
 
-    def _barrier(self, who: ocp.options.MultiprocessingOptions
-                 ) -> ocp.multihost.BarrierSyncFn:
+    def _barrier(self) -> ocp.multihost.BarrierSyncFn:
         """Returns the barrier of the threads that write."""
-        wait = ocp.multihost.get_barrier_sync_fn(
-            processes=who.active_processes)
+        wait = ocp.multihost.get_barrier_sync_fn()
 
         def barrier(*, key: str, timeout_ms: int) -> None:
             failure = sys.exception()
@@ -228,18 +216,15 @@ class Checkpoints:
         self._manager.close()
 
 
-def _handlers(who: ocp.options.MultiprocessingOptions
-              ) -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     """Returns handlers by which one device writes each small array.
 
     By default each device writes a slice, and each shape of slice is compiled:
     for a state of small arrays on eight devices 10 s instead of 0.5 s.
     """
     arrays = ocp.type_handlers.ArrayHandler(
-        primary_host=who.primary_host,
         min_slice_bytes_for_replica_parallel=2 ** 20)
     handler = ocp.handlers.PyTreeCheckpointHandler(
-        multiprocessing_options=who,
         type_handler_registry=ocp.type_handlers.create_type_handler_registry(
             (jax.Array, arrays)))
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
@@ -249,8 +234,7 @@ def _handlers(who: ocp.options.MultiprocessingOptions
 
 
 def same_facts(saved: dict[str, Any], now: dict[str, Any],
-               keys: tuple[str, ...], workdir: Path,
-               remedy: str = "choose another --workdir") -> None:
+               keys: tuple[str, ...], workdir: Path) -> None:
     """Raises InputError where these facts of a resumed run have changed."""
     old, new = (flatten_dict({key: facts.get(key) for key in keys}, sep=".")
                 for facts in (saved, now))
@@ -262,4 +246,4 @@ def same_facts(saved: dict[str, Any], now: dict[str, Any],
         raise InputError(
             f"{workdir} holds a run with other settings:\n"
             + "\n".join(changed)
-            + f"\nresume with the same settings, or {remedy}")
+            + "\nresume with the same settings, or choose another --workdir")

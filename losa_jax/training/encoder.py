@@ -15,14 +15,10 @@ from jax.typing import DTypeLike
 from losa_jax.data.windows.batch import INPUT_KEYS
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
+from losa_jax.models import backbones
 from losa_jax.models.adapters import inside_backbone
-from losa_jax.models.backbones import backbone_template, family_of
+from losa_jax.models.backbones import encode_windows, videomae
 from losa_jax.models.backbones.base import BackboneSpec
-from losa_jax.models.backbones.encode_windows import (
-    WindowFeatures,
-    encode_windows,
-)
-from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.models.detector import valid_steps
 from losa_jax.models.ops.params import Tree, nest
 from losa_jax.models.ops.resample import shape_tap
@@ -31,7 +27,7 @@ from losa_jax.training import specs
 # (frozen, trained, inputs, valid_samples, key) to features: `inputs` is of
 # `encoder_inputs`, `trained` the whole tree, key None means evaluation.
 Encode = Callable[[Tree, Tree, dict, jax.Array | None, jax.Array | None],
-                  WindowFeatures]
+                  encode_windows.WindowFeatures]
 
 
 def encoder_inputs(batch: dict) -> dict:
@@ -62,7 +58,7 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     dtype = specs.compute_dtype(config.backbone.dtype)
     frozen = sharding.read_onto_mesh(nest(flat), mesh, frozen_dtype(dtype),
                                      abstract=abstract)
-    template = backbone_template(spec)
+    template = backbones.backbone_template(spec)
     shards, place = sharding.clip_placement(mesh, specs.window_clips(config))
     raw_taps = specs.reads_raw_taps(config) if raw_taps is None else raw_taps
     grid = None if raw_taps else specs.tap_grid(config, spec) or None
@@ -81,8 +77,9 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     def encode(frozen, trained, inputs, valid_samples, key):
         del trained, valid_samples, key
         if "last" in inputs:
-            return WindowFeatures(inputs["last"], cached_taps(inputs))
-        return encode_windows(
+            return encode_windows.WindowFeatures(inputs["last"],
+                                                 cached_taps(inputs))
+        return encode_windows.encode_windows(
             template.bind(frozen), inputs["frames"], taps=tap_layers,
             tap_grid=grid, tap_norm=not raw_taps,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
@@ -96,8 +93,8 @@ def feature_encoder() -> Encoder:
     def encode(frozen, trained, inputs, valid_samples, key):
         del frozen, trained, valid_samples, key
         b, n, u, c = inputs["last"].shape
-        return WindowFeatures(inputs["last"],
-                              jnp.zeros((0, b, n, u, 0, 0, c)))
+        return encode_windows.WindowFeatures(inputs["last"],
+                                             jnp.zeros((0, b, n, u, 0, 0, c)))
 
     return Encoder({}, encode)
 
@@ -112,11 +109,12 @@ def inside_backbone_encoder(config: Any, spec: BackboneSpec,
     Raises:
       InputError: the backbone is not a VideoMAE.
     """
-    if not isinstance(spec, VideoMaeSpec):
+    if not isinstance(spec, videomae.VideoMaeSpec):
         raise InputError(
             f"config.adapter.kind={config.adapter.kind} needs a videomae "
             f"backbone, but {config.backbone.checkpoint} is a "
-            f"{family_of(spec)}: choose an adapter beside the backbone")
+            f"{backbones.family_of(spec)}: choose an adapter beside the "
+            "backbone")
     dtype = specs.compute_dtype(config.backbone.dtype)
     settings = specs.inside_backbone_spec(config.adapter, spec)
     frozen_flat, trained_flat = inside_backbone.split_backbone(

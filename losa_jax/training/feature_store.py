@@ -8,16 +8,9 @@ import numpy as np
 from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache, stored_facts
 from losa_jax.errors import InputError
-from losa_jax.training.restore import plain
-from losa_jax.training.specs import (
-    DTYPES,
-    FROZEN_TYPES,
-    choose_tap_layers,
-    tap_grid,
-)
-from losa_jax.weights.backbone_folder import open_backbone
+from losa_jax.training import restore, specs
 
-TAP_DTYPES = {**DTYPES, "float16": jnp.float16}
+TAP_DTYPES = {**specs.DTYPES, "float16": jnp.float16}
 
 
 def open_store(config: Any) -> TapCache | FeatureFiles | None:
@@ -65,23 +58,23 @@ def open_feature_files(config: Any) -> FeatureFiles:
 
 def cache_facts(config: Any) -> dict[str, Any]:
     """Returns the facts that a cache and a config must share."""
-    if config.adapter.kind not in FROZEN_TYPES:
+    if config.adapter.kind not in specs.FROZEN_TYPES:
         raise InputError(
             f"config.adapter.kind={config.adapter.kind} changes the backbone's "
             "features while it trains: use cached features only with "
-            f"{', '.join(FROZEN_TYPES)}")
+            f"{', '.join(specs.FROZEN_TYPES)}")
     if config.data.cache_copies < 0:
         raise InputError(f"config.data.cache_copies="
                          f"{config.data.cache_copies}: give 0 or more")
-    spec, _, info = open_backbone(config.backbone.checkpoint)
+    spec, _, info = specs.configured_backbone(config)
     window, has_taps = config.window, config.adapter.kind != "none"
     copies = config.data.cache_copies
-    return plain({
+    return restore.plain({
         "backbone": info.fingerprint,
         "dtype": config.backbone.dtype,
-        "tap_layers": (choose_tap_layers(config.adapter, spec.depth)
+        "tap_layers": (specs.choose_tap_layers(config.adapter, spec.depth)
                        if has_taps else ()),
-        "tap_grid": tap_grid(config, spec) if has_taps else (),
+        "tap_grid": specs.tap_grid(config, spec) if has_taps else (),
         "tap_dtype": cache_dtype(config).name,
         # The seed only draws the augmented copies.
         "augmented": {"copies": copies, "seed": config.seed,

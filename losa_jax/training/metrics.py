@@ -13,8 +13,7 @@ import optax
 
 from losa_jax.distributed import processes
 from losa_jax.models.ops.params import flatten
-from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.run_files import METRICS_FILE
+from losa_jax.utils import atomic_write, run_files
 
 
 class MetricWriter:
@@ -31,7 +30,7 @@ class MetricWriter:
         # Imported here, because it imports torch where that is installed.
         from tensorboardX import SummaryWriter
 
-        path = workdir / METRICS_FILE
+        path = workdir / run_files.METRICS_FILE
         _drop_lines_after(path, first_step)
         self._file = path.open("a")
         self._events = SummaryWriter(
@@ -71,7 +70,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
         except (ValueError, KeyError):
             # A kill in the middle of a write leaves half a line.
             continue
-    write_text(path, "".join(line + "\n" for line in kept))
+    atomic_write.write_text(path, "".join(line + "\n" for line in kept))
 
 
 def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str

@@ -45,7 +45,6 @@ def make_optimizer(schedule: optax.Schedule, params: Any, *,
 
     Args:
       schedule: learning rate by step.
-      params: the trained tree.
       weight_decay: of kernels.
       gradient_clip: largest global norm; 0 does not clip.
       rate_factors: {regular expression: factor on the learning rate}; the

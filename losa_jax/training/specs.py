@@ -5,23 +5,16 @@ All functions raise InputError for values that do not fit.
 
 import contextlib
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from losa_jax import timeline
 from losa_jax.detection.decode import DecodeSettings
 from losa_jax.errors import InputError, fields_as_keys
+from losa_jax.models import backbones
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
-from losa_jax.models.backbones import (
-    BACKBONES,
-    backbone_size,
-    family_of,
-    requested_family,
-)
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.heads import HEADS
 from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
@@ -38,7 +31,12 @@ def configured_backbone(config: Any) -> tuple[
 
     A backbone for clips of any length gets config.window.clip_samples.
     """
-    spec, flat, info = open_backbone(Path(config.backbone.checkpoint))
+    if not config.backbone.checkpoint:
+        raise InputError(
+            "config.backbone.checkpoint is empty: convert one with `python -m "
+            "losa_jax.convert CHECKPOINT --output=DIR` and set "
+            "--config.backbone.checkpoint=DIR")
+    spec, flat, info = open_backbone(config.backbone.checkpoint)
     check_backbone(config.backbone, spec)
     if not spec.has_fixed_frames:
         with fields_as_keys(type(spec), "config.backbone",
@@ -52,12 +50,12 @@ def check_backbone(backbone: Any, spec: BackboneSpec) -> None:
     """Raises InputError where the backbone is not what the config asks."""
     asked = backbone_request(backbone)
     if asked["name"]:
-        wanted = {"family": requested_family(asked["name"]),
-                  **backbone_size(**asked)}
+        wanted = {"family": backbones.requested_family(asked["name"]),
+                  **backbones.backbone_size(**asked)}
     else:
         wanted = {key: value for key, value in asked.items() if value}
     for key, value in wanted.items():
-        actual = {"family": family_of(spec), **vars(spec)}.get(key)
+        actual = {"family": backbones.family_of(spec), **vars(spec)}.get(key)
         if actual != value:
             raise InputError(
                 f"config.backbone asks for {key}={value} ("
@@ -75,8 +73,8 @@ def backbone_request(backbone: Any) -> dict[str, Any]:
 
 def backbone_keys(config: Any) -> contextlib.AbstractContextManager[None]:
     """Makes errors of a backbone's spec name the keys of the config."""
-    family = BACKBONES[requested_family(config.backbone.name)]
-    return fields_as_keys(family.spec, "config.backbone",
+    family = backbones.requested_family(config.backbone.name)
+    return fields_as_keys(backbones.BACKBONES[family].spec, "config.backbone",
                           clip_frames="config.window.clip_samples",
                           image_size="config.augment.size")
 
@@ -97,7 +95,7 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
             f"config.window.clip_samples={window.clip_samples}, but the "
             f"backbone {config.backbone.checkpoint} reads clips of "
             f"{spec.clip_frames} frames: set it to {spec.clip_frames}")
-    timeline.clip_edges(window.samples, window.clip_samples)
+    window_clips(config)
     if window.resample not in RESAMPLES:
         raise InputError(f"config.window.resample={window.resample!r}: "
                          f"choose one of {', '.join(RESAMPLES)}")
@@ -108,9 +106,17 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
 
 
 def window_clips(config: Any) -> int:
-    """Returns the number of clips in a window."""
-    return len(timeline.clip_edges(config.window.samples,
-                                   config.window.clip_samples))
+    """Returns the number of clips in a window; InputError if not whole."""
+    window = config.window
+    count, rest = divmod(window.samples, window.clip_samples)
+    if rest:
+        smaller = window.samples - rest
+        raise InputError(
+            f"config.window.samples={window.samples} is no multiple of "
+            f"config.window.clip_samples={window.clip_samples}, and the "
+            f"backbone reads whole clips: take {smaller} or "
+            f"{smaller + window.clip_samples}")
+    return count
 
 
 def check_tokens(config: Any, head_spec: Any) -> None:

@@ -20,28 +20,14 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
-from losa_jax.utils.atomic_write import (
-    atomic_file,
-    atomic_folder,
-    refuse_others,
-)
-from losa_jax.weights import name_table
-from losa_jax.weights.checkpoint_file import (
-    SAFETENSORS_DTYPES,
-    open_safetensors,
-)
-from losa_jax.weights.name_table import Place, expected_shapes
-from losa_jax.weights.open_checkpoint import (
-    Checkpoint,
-    checkpoint_spec,
-    misfits,
-    open_checkpoint,
-)
+from losa_jax.utils import atomic_write
+from losa_jax.weights import checkpoint_file, name_table, open_checkpoint
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"
 FORMAT_VERSION = 1
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-DTYPES = {name: SAFETENSORS_DTYPES[code] for name, code in _CODES.items()}
+DTYPES = {name: checkpoint_file.SAFETENSORS_DTYPES[code]
+          for name, code in _CODES.items()}
 
 
 class BackboneInfo(NamedTuple):
@@ -110,10 +96,10 @@ def open_backbone(folder: str | Path
             InputError) as error:
         raise InputError(f"{facts_path} cannot be read ({error!r}); convert "
                          "the checkpoint again") from error
-    tensors, _ = open_safetensors(folder / ARRAYS_FILE)
+    tensors, _ = checkpoint_file.open_safetensors(folder / ARRAYS_FILE)
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
     wrong = {(name, array.shape) for name, array in arrays.items()} ^ set(
-        expected_shapes(spec).items())
+        name_table.expected_shapes(spec).items())
     if wrong:
         raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
                          f"{sorted(wrong)[:5]}; convert the checkpoint again")
@@ -136,13 +122,14 @@ def convert_backbone(source: str | Path, output: str | Path, *,
         wrong shape or not finite; nothing is written then.
     """
     output = Path(output)
-    refuse_others(output, "converted backbone", FACTS_FILE, ARRAYS_FILE)
-    checkpoint = open_checkpoint(source)
-    spec = checkpoint_spec(checkpoint, **options)
+    atomic_write.refuse_others(output, "converted backbone", FACTS_FILE,
+                               ARRAYS_FILE)
+    checkpoint = open_checkpoint.open_checkpoint(source)
+    spec = open_checkpoint.checkpoint_spec(checkpoint, **options)
     expected = name_table.expected_source(spec)
-    problems = misfits(checkpoint, expected)
+    problems = open_checkpoint.misfits(checkpoint, expected)
     dtypes = _dtypes(checkpoint, expected, dtype, problems)
-    with atomic_folder(output) as folder:
+    with atomic_write.atomic_folder(output) as folder:
         digest = _write_arrays(folder / ARRAYS_FILE, checkpoint, spec,
                                expected, dtypes, problems)
         if problems:
@@ -162,8 +149,9 @@ def convert_backbone(source: str | Path, output: str | Path, *,
     return spec
 
 
-def _dtypes(checkpoint: Checkpoint, expected: Mapping[str, Place],
-            dtype: str | None, problems: list[str]) -> dict[str, np.dtype]:
+def _dtypes(checkpoint: open_checkpoint.Checkpoint,
+            expected: Mapping[str, name_table.Place], dtype: str | None,
+            problems: list[str]) -> dict[str, np.dtype]:
     """Returns the dtype to write of each parameter; exact unless given."""
     examples: dict[str, dict[np.dtype, str]] = {}
     for name, place in expected.items():
@@ -173,8 +161,8 @@ def _dtypes(checkpoint: Checkpoint, expected: Mapping[str, Place],
         if actual.name not in (*DTYPES, "float64"):
             problems.append(f"wrong type: {name} is {actual.name}")
         else:
-            examples.setdefault(place.rule.parameter, {}).setdefault(actual,
-                                                                     name)
+            examples.setdefault(place.rule.parameter, {}).setdefault(
+                actual, name)
     if dtype is not None:
         return dict.fromkeys(examples, DTYPES[dtype])
     for parameter, dtypes in examples.items():
@@ -188,14 +176,14 @@ def _dtypes(checkpoint: Checkpoint, expected: Mapping[str, Place],
             for parameter, dtypes in examples.items()}
 
 
-def _write_arrays(path: Path, checkpoint: Checkpoint, spec: BackboneSpec,
-                  expected: Mapping[str, Place],
+def _write_arrays(path: Path, checkpoint: open_checkpoint.Checkpoint,
+                  spec: BackboneSpec, expected: Mapping[str, name_table.Place],
                   dtypes: Mapping[str, np.dtype], problems: list[str]) -> str:
     """Writes a safetensors file, one tensor in memory at a time.
 
     Adds tensors that are not finite to `problems`; returns the SHA-256.
     """
-    shapes = expected_shapes(spec)
+    shapes = name_table.expected_shapes(spec)
     # Wide numbers first, so that each array starts at a multiple of its own.
     places = sorted(
         (item for item in expected.items() if item[1].rule.parameter in dtypes),
@@ -237,7 +225,7 @@ def save_source(path: str | Path, spec: BackboneSpec,
                 params: Mapping[str, np.ndarray]) -> None:
     """Writes flat parameters as .safetensors in the public layout, with
     the fields that no tensor shows in the metadata."""
-    with atomic_file(Path(path)) as temporary:
+    with atomic_write.atomic_file(Path(path)) as temporary:
         save_file(name_table.source_tensors(spec, params), temporary,
                   metadata={"losa_jax": own_facts(spec)})
 

@@ -10,8 +10,7 @@ import numpy as np
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.ops.params import flatten
-from losa_jax.weights import videomae
-from losa_jax.weights.rules import Rule
+from losa_jax.weights import rules, videomae
 
 # The package's docstring lists what such a module defines.
 FAMILIES: dict[str, ModuleType] = {"videomae": videomae}
@@ -26,7 +25,7 @@ class Place(NamedTuple):
       shape: that the tensor must have in the checkpoint.
     """
 
-    rule: Rule
+    rule: rules.Rule
     block: int | None
     shape: tuple[int, ...]
 

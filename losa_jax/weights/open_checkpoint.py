@@ -126,7 +126,6 @@ def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
     """Returns the spec of a checkpoint.
 
     Args:
-      checkpoint: of any family.
       options: arguments of the family's `infer_spec` that no tensor shows;
         they override the file's unless None.
 

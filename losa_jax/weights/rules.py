@@ -48,7 +48,6 @@ def rename(tensors: Mapping[str, Tensor],
     """Returns the tensors under new names.
 
     Args:
-      tensors: by name.
       patterns: (regular expression, replacement): the first that matches the
         whole name applies; other names stay.
 

@@ -26,7 +26,7 @@ from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import find_videos, predict
 from losa_jax.jobs.prediction_files import Settings
-from losa_jax.jobs.setup import load_data, store_config, write_json
+from losa_jax.jobs.setup import load_data, write_json
 from losa_jax.training import build
 from losa_jax.training.checkpoint import Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
@@ -64,7 +64,7 @@ def workdir(config, tmp_path_factory):
     checkpoints.save(1, state, run_facts(config, data.class_names, model),
                      best_map=0.5)
     checkpoints.close()
-    store_config(config, workdir)
+    write_json(workdir / "config.json", config.to_dict())
     return workdir
 
 

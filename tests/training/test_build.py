@@ -17,6 +17,7 @@ from losa_jax.training.specs import (
     make_adapter_spec,
     make_head_spec,
     tap_grid,
+    window_clips,
 )
 
 
@@ -122,6 +123,15 @@ def test_a_refused_value_is_reported_by_its_config_key(key, value, made):
             made(config.adapter, backbone)
         else:
             made(config.evaluate)
+
+
+def test_a_window_must_hold_whole_clips():
+    config = custom.get_config()
+    config.window.clip_samples, config.window.samples = 16, 48
+    assert window_clips(config) == 3
+    config.window.samples = 50
+    with pytest.raises(InputError, match="samples=50 .* take 48 or 64"):
+        window_clips(config)
 
 
 def test_windows_that_do_not_fit_the_head_are_refused():

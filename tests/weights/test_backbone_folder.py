@@ -13,6 +13,7 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbone_folder, videomae
 from losa_jax.weights.name_table import expected_shapes, source_tensors
+from losa_jax.weights.open_checkpoint import open_checkpoint
 from losa_jax.weights.torch_pickle import load_torch_zip
 
 SPEC = VideoMaeSpec(
@@ -329,7 +330,7 @@ def test_dropping_the_pretraining_decoder_is_reported(tmp_path):
     state["mask_token"] = np.zeros((1, 1, 4), np.float32)
     path = tmp_path / "pretrained.safetensors"
     save_file(state, path)
-    checkpoint = backbone_folder.open_checkpoint(path)
+    checkpoint = open_checkpoint(path)
     assert any("2 tensors of its decoder" in n for n in checkpoint.notes)
     assert _convert(path, tmp_path / "out") == SPEC
 

@@ -131,7 +131,8 @@ def test_sizes_that_do_not_fit_the_config_are_refused(config):
 
 def test_tokens_are_extracted_and_clips_refused(config):
     with pytest.raises(InputError, match="a toy backbone gives no vector"):
-        clip_extractor(config, _mesh(), "imagenet")
+        clip_extractor(config, _mesh(), stride_frames=4, is_resampled=False,
+                       normalization="imagenet")
     facts = token_extractor(config, _mesh(), None).facts
     assert facts["pooling"] == "mean of the patches of each token"
     assert facts["pixels"]["std"] == [255.0] * 3

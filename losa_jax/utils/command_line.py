@@ -1,0 +1,22 @@
+"""The parser of the command lines that have no recipe."""
+
+import argparse
+
+
+def make_parser(name: str, description: str | None, version: str
+                ) -> argparse.ArgumentParser:
+    """Returns a parser of `python -m losa_jax.NAME` with --version, whose
+    help shows the description as it is."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m losa_jax.{name}", description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=version)
+    return parser
+
+
+def positive(text: str) -> int:
+    """Returns a whole number of 1 or more, as the type of an argument."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from losa_jax.data.video.probe import probe_video
 from losa_jax.detection.diagnosis import diagnose
 from losa_jax.detection.metrics import evaluate_map
 from losa_jax.detection.segments import Detection
@@ -16,6 +17,8 @@ from losa_jax.report.page import (
     write_folder_page,
     write_video_page,
 )
+from tests.data.painted import number_of
+from tests.data.video.test_player_clock import render
 from tests.report.conftest import FPS, SECONDS
 
 pytestmark = pytest.mark.browser
@@ -243,3 +246,29 @@ def test_hundreds_of_detections_over_half_an_hour(look, tmp_path):
         view.keyboard.press("+")
     box = view.locator("#rows .segment").first.bounding_box()
     assert box["width"] > 60
+
+
+@pytest.mark.parametrize("start, sound_start", [(0, None), (60, None), (2, 0),
+                                                (62, 60)])
+def test_a_detection_is_at_its_frame_wherever_the_file_starts(
+        look, tmp_path, start, sound_start):
+    """The browser's own clock counts from the file's time stamps."""
+    path = render(tmp_path / "video.webm", video_start=start,
+                  sound_start=sound_start)
+    info = probe_video(path)
+    # In the middle of a frame: clocks are rounded to whole ones.
+    rows = [((info.lead_frames + number + 0.5) / info.fps,
+             (info.lead_frames + number + 5) / info.fps, "jump", score)
+            for number, score in ((70, 0.9), (20, 0.8))]
+    page = tmp_path / "page.html"
+    write_video_page(page, path, title="video",
+                     duration_seconds=info.duration_seconds, fps=info.fps,
+                     predictions=rows)
+    view = look(page)
+    _ready(view)
+    for entry, number in ((0, 20), (1, 70)):
+        view.locator("#list .entry").nth(entry).click()
+        _until(view, "!document.getElementById('video').seeking")
+        view.wait_for_timeout(200)
+        shot = _pixels(view.locator("#video").screenshot())
+        assert number_of(shot, shot.shape[1] // 10) == number

@@ -31,7 +31,7 @@ from losa_jax.data.annotations.data_set_index import (
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.records import Annotations
 from losa_jax.data.tfds.builder import SETS, VideoBuilder
-from losa_jax.data.video.check import REPORT, check_videos, report_broken
+from losa_jax.data.video.check import check_videos, report_broken
 from losa_jax.data.video.probe import CHECKS
 from losa_jax.errors import InputError
 
@@ -99,9 +99,9 @@ def build(arguments: argparse.Namespace) -> None:
               for split in _split_names(annotations, arguments.subsets)}
     videos = [video for chosen in splits.values() for video in chosen]
     infos, broken = check_videos(
-        videos, arguments.videos, on_broken_video=REPORT,
-        check=arguments.check, num_threads=arguments.processes)
-    report_broken(broken, len(videos), arguments.on_broken_video, bool(infos),
+        videos, arguments.videos, check=arguments.check,
+        num_threads=arguments.processes)
+    report_broken(broken, len(videos), arguments.on_broken_video,
                   flag="--on_broken_video")
     index = make_index(splits, infos, broken, annotations.class_names,
                        embedded=not arguments.paths)

@@ -63,13 +63,6 @@ class VideoInfo:
     is_timed: bool = True  # False if frames are counted, for lack of stamps
 
 
-class BrokenVideo(NamedTuple):
-    """A video that cannot be used, and the reason."""
-
-    video_id: str
-    reason: str
-
-
 class EncodedVideo(NamedTuple):
     """The bytes of a video file that another file holds."""
 

@@ -22,7 +22,6 @@ from losa_jax import timeline
 from losa_jax.data.features.record import record_path, write_record
 from losa_jax.data.records import (
     AnnotatedVideo,
-    BrokenVideo,
     Video,
     VideoInfo,
     Window,
@@ -119,25 +118,21 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
             ) -> tuple[list[Video], dict[str, str]]:
     """Returns this process's videos, and {video id: reason} of the others."""
     folder = Path(config.data.videos)
-    names = check.video_ids(folder)
+    names = sorted(check.video_files(folder))
     if not names:
         raise InputError(f"config.data.videos={folder} holds no video: name "
                          f"a folder of {', '.join(check.EXTENSIONS)} files")
     mine = names[jax.process_index()::jax.process_count()]
     annotated = [AnnotatedVideo(name, "", None, None, ()) for name in mine]
     infos, lost = check.check_videos(
-        annotated, folder, on_broken_video=check.REPORT,
-        check=config.data.check, cache_path=workdir / PROBED_FILE,
-        num_threads=config.data.num_threads)
+        annotated, folder, check=config.data.check,
+        cache_path=workdir / PROBED_FILE, num_threads=config.data.num_threads)
     # The first process reports for all; if that stops it, the others end too.
     processes.barrier("probed")
-    every = [BrokenVideo(name, reason)
-             for part in processes.gather(
-                 [(video.video_id, video.reason) for video in lost])
-             for name, reason in part]
+    every = {name: reason for part in processes.gather(lost)
+             for name, reason in part.items()}
     if processes.is_first():
-        check.report_broken(every, len(names), config.data.on_broken_video,
-                            len(every) < len(names))
+        check.report_broken(every, len(names), config.data.on_broken_video)
     processes.barrier("reported")
 
     def grid_of(info: VideoInfo) -> timeline.SampleGrid:
@@ -148,8 +143,7 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
             sampling="fps" if settings.fps else "stride")
 
     return ([Video(name, info, grid_of(info), ())
-             for name, info in infos.items()],
-            {video.video_id: video.reason for video in lost})
+             for name, info in infos.items()], lost)
 
 
 class Rows(NamedTuple):

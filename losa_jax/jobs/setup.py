@@ -15,12 +15,11 @@ from losa_jax.data.annotations.outside import clipped_to, refuse_unknown_rule
 from losa_jax.data.records import (
     AnnotatedVideo,
     Annotations,
-    BrokenVideo,
     Video,
     VideoInfo,
 )
 from losa_jax.data.synthetic.data_set import render_untrimmed_set
-from losa_jax.data.video.check import Checked, check_videos, end_seconds
+from losa_jax.data.video import check
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows.readers import (
     FeatureReader,
@@ -53,14 +52,15 @@ class DataSet:
       label_names: classes of the annotations; more than `class_names` where
         the head is class-agnostic (data.class_agnostic).
       train, test: videos of the two subsets; empty where not requested.
-      broken: videos skipped under data.on_broken_video="skip".
+      broken: {video id: reason} of videos skipped under
+        data.on_broken_video="skip".
     """
 
     class_names: tuple[str, ...]
     label_names: tuple[str, ...]
     train: tuple[Video, ...]
     test: tuple[Video, ...]
-    broken: tuple[BrokenVideo, ...]
+    broken: dict[str, str]
 
 
 def start_log(workdir: Path) -> None:
@@ -141,8 +141,7 @@ def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
 
 def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
           store: FeatureStore | None
-          ) -> tuple[tuple[str, ...], list[tuple[Video, ...]],
-                     tuple[BrokenVideo, ...]]:
+          ) -> tuple[tuple[str, ...], list[tuple[Video, ...]], dict[str, str]]:
     """Returns class names, the videos of each subset, and skipped videos."""
     data, synthetic = config.data, config.synthetic
     if synthetic.folder:
@@ -158,11 +157,14 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
         raise InputError("config.data.videos is empty: set "
                          "--config.data.videos=FOLDER, or --config.data.tfds")
     refuse_unknown_rule(data.on_outside)
+    if data.on_broken_video not in ("stop", "skip"):
+        raise InputError(f"config.data.on_broken_video="
+                         f"{data.on_broken_video!r}: choose stop or skip")
     as_read = read_annotations(config, stored)
     blocked = blocked_videos(data.block_list)
     infos: dict[str, VideoInfo] = {}
     chosen: list[list[str]] = []
-    broken: list[BrokenVideo] = []
+    broken: dict[str, str] = {}
     for key, subset in subsets:
         annotated = [video for video in as_read.subset(subset)
                      if video.video_id not in blocked]
@@ -172,17 +174,22 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                 f"{as_read.path}: no video of subset {subset!r}; the file "
                 f"has {', '.join(known)}: set --config.data.{key}")
         readable, skipped = probe(
-            config, annotated, workdir, stored if store is None else store,
-            data.on_broken_video)
+            config, annotated, workdir, stored if store is None else store)
+        check.report_broken(skipped, len(annotated), data.on_broken_video)
         infos |= readable
-        broken += skipped
+        broken |= skipped
         chosen.append([video.video_id for video in annotated
                        if video.video_id in readable])
         logger.info("%s: %d videos, %d unreadable or missing", subset,
                     len(chosen[-1]), len(skipped))
     # The lengths of the files decide which actions are outside.
-    ends = {name: end_seconds(as_read.videos[name], info)
+    ends = {name: check.end_seconds(as_read.videos[name], info)
             for name, info in infos.items()}
+    for name, info in infos.items():
+        for what, detail in check.disagreements(
+                as_read.videos[name], info).items():
+            logger.warning("%s: another %s: %s; the file's is used", name,
+                           what, detail)
     faults = [fault for name, end in ends.items()
               for fault in lint.find_faults(as_read.videos[name], end)]
     for fault in faults:
@@ -202,26 +209,21 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                      read_encoded)
 
     return (annotations.class_names,
-            [tuple(map(as_video, names)) for names in chosen], tuple(broken))
+            [tuple(map(as_video, names)) for names in chosen], broken)
 
 
 def probe(config: Any, videos: Sequence[AnnotatedVideo], workdir: Path,
-          stored: "FeatureStore | StoredVideos | None", on_broken_video: str
-          ) -> Checked:
-    """Returns what `check_videos` does, also of videos that are in `stored`.
-
-    Args:
-      stored: features or a data set that replace config.data.videos.
-      on_broken_video: see `check_videos`.
-    """
+          stored: "FeatureStore | StoredVideos | None") -> check.Checked:
+    """Probes config.data.videos, or the features or the data set that replace
+    them."""
     if stored is not None:
-        return stored.check(videos, on_broken_video)
+        return check.check_each(videos, stored.info_of)
     with processes.first_goes_first("probe"):
         # The other processes reuse the first one's results.
         remote_workdir.fetch(workdir, PROBED_FILE)
-        checked = check_videos(
-            videos, Path(config.data.videos), on_broken_video=on_broken_video,
-            check=config.data.check, cache_path=workdir / PROBED_FILE,
+        checked = check.check_videos(
+            videos, Path(config.data.videos), check=config.data.check,
+            cache_path=workdir / PROBED_FILE,
             num_threads=max(1, config.data.num_threads))
         remote_workdir.copy_back(workdir)
     return checked
@@ -302,8 +304,8 @@ def skipped_videos(folder: Path, data: DataSet) -> BrokenVideos:
     to broken_videos.json in `folder`."""
     skipped = BrokenVideos(
         folder / BROKEN_FILE if processes.is_first() else None)
-    for video in data.broken:
-        skipped.add(video.video_id, video.reason, BEFORE)
+    for video_id, reason in data.broken.items():
+        skipped.add(video_id, reason, BEFORE)
     return skipped
 
 

@@ -89,6 +89,10 @@ def test_actions_outside_the_file_stop_the_run(config, tmp_path):
     config.data.on_outside = "ask"
     with pytest.raises(InputError, match="on_outside='ask'"):
         load_data(config, tmp_path)
+    config.data.on_outside = "clip"
+    config.data.on_broken_video = "ask"
+    with pytest.raises(InputError, match="on_broken_video='ask'"):
+        load_data(config, tmp_path)
 
 
 def test_actions_outside_the_file_are_kept(config, tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
+from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.errors import InputError
 
 FORMAT_VERSION = 1
@@ -20,7 +20,7 @@ INFO_FILE = "dataset_info.json"  # TFDS's name
 
 
 def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
-               infos: Mapping[str, VideoInfo], broken: Sequence[BrokenVideo],
+               infos: Mapping[str, VideoInfo], broken: Mapping[str, str],
                class_names: Sequence[str], *, embedded: bool
                ) -> dict[str, Any]:
     """Returns the index of the videos that `infos` has; `embedded` tells
@@ -46,8 +46,7 @@ def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
                         for action in video.actions]}})
     return {"format_version": FORMAT_VERSION, "embedded": embedded,
             "class_names": list(class_names),
-            "left_out": {one.video_id: one.reason for one in broken},
-            "videos": videos}
+            "left_out": dict(broken), "videos": videos}
 
 
 def data_sets(folder: Path) -> list[Path]:

@@ -14,7 +14,6 @@ import numpy as np
 from losa_jax import timeline
 from losa_jax.data.features.record import read_record
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
-from losa_jax.data.video.check import Checked, check_each
 from losa_jax.errors import InputError
 
 SUFFIXES = (".npy", ".npz")
@@ -56,12 +55,9 @@ class FeatureFiles:
         self._kept: dict[Path, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
-              ) -> Checked:
-        """As `check_videos`; `VideoInfo.path` is the file of features."""
-        return check_each(videos, self._info, on_broken_video)
-
-    def _info(self, video: AnnotatedVideo) -> VideoInfo:
+    def info_of(self, video: AnnotatedVideo) -> VideoInfo:
+        """Returns the properties of a video, with the file of its features as
+        `path`; InputError if this is missing, or of another video."""
         settings = self._settings
         stem = f"{settings.prefix}{video.video_id}{settings.suffix}"
         paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]

@@ -25,7 +25,6 @@ from safetensors.numpy import save
 
 from losa_jax.data.features.record import differences
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
-from losa_jax.data.video.check import Checked, check_each
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_file, write_text
 
@@ -131,16 +130,12 @@ class TapCache:
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
-    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
-              ) -> Checked:
-        """As `check_videos`: a video that is not in the cache is missing."""
-        def info_of(video: AnnotatedVideo) -> VideoInfo:
-            if video.video_id not in self._entries:
-                raise InputError("not among the cached features")
-            info = self._entries[video.video_id][1]["info"]
-            return VideoInfo(**{**info, "path": Path(info["path"])})
-
-        return check_each(videos, info_of, on_broken_video)
+    def info_of(self, video: AnnotatedVideo) -> VideoInfo:
+        """Returns the properties of a video; InputError if it is missing."""
+        if video.video_id not in self._entries:
+            raise InputError("not among the cached features")
+        info = self._entries[video.video_id][1]["info"]
+        return VideoInfo(**{**info, "path": Path(info["path"])})
 
     def grid(self, info: VideoInfo) -> None:
         """None: the samples are those of the video."""

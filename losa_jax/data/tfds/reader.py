@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from losa_jax.data.annotations.data_set_index import find_data_set, read_index
 from losa_jax.data.records import AnnotatedVideo, EncodedVideo, VideoInfo
 from losa_jax.data.tfds.builder import features
-from losa_jax.data.video.check import REPORT, Checked, check_each, compare
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.errors import InputError
 
@@ -51,25 +49,19 @@ class StoredVideos:
         self._records: dict[str, Any] = {
             split: builder.as_data_source(split) for split in index["videos"]}
 
-    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
-              ) -> Checked:
-        """As `check_videos`, by the results of the build."""
-        def info_of(video: AnnotatedVideo) -> VideoInfo:
-            if video.video_id not in self._places:
-                raise InputError(self._left_out.get(
-                    video.video_id, f"is not in {self.path}"))
-            _, _, entry = self._places[video.video_id]
-            path = self.path / entry["file"]
-            if not self.embedded and not (
-                    path.is_file() and path.stat().st_size == entry["bytes"]):
-                raise InputError(f"{path}: is missing or has another size than "
-                                 f"when the data set was built: {_REMEDY}")
-            info = VideoInfo(path=path, **entry["probed"])
-            if on_broken_video != REPORT:
-                compare(video, info)
-            return info
-
-        return check_each(videos, info_of, on_broken_video)
+    def info_of(self, video: AnnotatedVideo) -> VideoInfo:
+        """Returns the result of the build's probe; InputError if the video is
+        missing or has changed."""
+        if video.video_id not in self._places:
+            raise InputError(self._left_out.get(
+                video.video_id, f"is not in {self.path}"))
+        _, _, entry = self._places[video.video_id]
+        path = self.path / entry["file"]
+        if not self.embedded and not (
+                path.is_file() and path.stat().st_size == entry["bytes"]):
+            raise InputError(f"{path}: is missing or has another size than "
+                             f"when the data set was built: {_REMEDY}")
+        return VideoInfo(path=path, **entry["probed"])
 
     def read(self, video_id: str) -> EncodedVideo:
         """Returns the bytes of an embedded video; VideoDecodeError if its

@@ -132,7 +132,8 @@ def test_a_changed_file_is_refused(sets, tmp_path):
     config.data.on_broken_video = "skip"
     data = load_data(config, tmp_path)
     assert (len(data.train), len(data.test)) == (3, 1)
-    assert "1.mp4: is missing or has another size" in data.broken[1].reason
+    assert "1.mp4: is missing or has another size" in (
+        data.broken["testing.1"])
 
 
 def test_check_data_reads_the_set(sets, tmp_path, capsys):
@@ -150,8 +151,8 @@ def test_damage_and_wrong_settings_are_named(sets, tmp_path):
     shutil.copytree(sets / "embed", tmp_path / "copy")
     stored = StoredVideos(tmp_path / "copy")
     unknown = SimpleNamespace(video_id="stranger")
-    with pytest.raises(InputError, match="stranger: is not in"):
-        stored.check([unknown], "stop")
+    with pytest.raises(InputError, match="^is not in"):
+        stored.info_of(unknown)
     for path in stored.path.glob("*training*record*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 4] ^= 255

@@ -68,16 +68,15 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
 def check_video(video: AnnotatedVideo, info: VideoInfo, config: Any
                 ) -> list[Finding]:
     """Compares a readable video with its annotations and with a clip."""
-    faults = [(f"another {name}", detail)
-              for name, detail in disagreements(video, info).items()]
+    faults = {f"another {name}": detail
+              for name, detail in disagreements(video, info).items()}
     grid, clip = video_grid(info, config.window), config.window.clip_samples
     if grid.num_samples < clip:
-        faults.append(("short", f"{grid.num_samples} samples, a clip has "
-                                f"{clip}: the rest is padding"))
-    faults += [(fault.category, fault.detail)
-               for fault in find_faults(video, end_seconds(video, info))]
+        faults["short"] = (f"{grid.num_samples} samples, a clip has {clip}: "
+                           "the rest is padding")
+    faults |= find_faults(video, end_seconds(video, info))
     return [Finding(video.video_id, video.subset, category, detail)
-            for category, detail in faults]
+            for category, detail in faults.items()]
 
 
 def _print_findings(findings: list[Finding], workdir: Path) -> None:

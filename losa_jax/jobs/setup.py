@@ -190,11 +190,11 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                 as_read.videos[name], info).items():
             logger.warning("%s: another %s: %s; the file's is used", name,
                            what, detail)
-    faults = [fault for name, end in ends.items()
-              for fault in lint.find_faults(as_read.videos[name], end)]
-    for fault in faults:
-        if fault.category == lint.WRONG_DURATION:  # also to the console
-            logger.warning("%s: %s", fault.video_id, fault.detail)
+    faults = {name: lint.find_faults(as_read.videos[name], end)
+              for name, end in ends.items()}
+    for name, details in faults.items():
+        if lint.WRONG_DURATION in details:  # also to the console
+            logger.warning("%s: %s", name, details[lint.WRONG_DURATION])
     for line in lint.summarize(faults):
         logger.info("annotations: %s", line)
     annotations = clipped_to(as_read, ends, data.on_outside)

@@ -94,8 +94,7 @@ def _read_video(video_id: str, entry: Any, problems: list[str]
     duration, fps, correction = _corrected(video_id, *numbers.values())
     return AnnotatedVideo(
         video_id, entry["subset"].lower(), duration, fps,
-        tuple(one[0] for one in actions if one), correction,
-        tuple(one[1] for one in actions if one))
+        tuple(filter(None, actions)), correction)
 
 
 def _corrected(video_id: str, duration: float | None, fps: float | None
@@ -120,8 +119,7 @@ def _is_clean(text: str) -> bool:
 
 
 def _read_action(where: str, annotation: Any, problems: list[str]
-                 ) -> tuple[Action, int | None] | None:
-    """Returns an action and its label_id."""
+                 ) -> Action | None:
     try:
         # Some public files have the numbers as text.
         start, end = map(float, annotation["segment"])
@@ -139,7 +137,7 @@ def _read_action(where: str, annotation: Any, problems: list[str]
     elif label_id is not None and type(label_id) is not int:
         problem = f"label_id {label_id!r} is no whole number"
     else:
-        return Action(start, end, label), label_id
+        return Action(start, end, label, label_id)
     problems.append(f"{where}: {problem}")
     return None
 
@@ -163,9 +161,8 @@ def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
     appends contradictions between label_ids to `problems`."""
     ids_of: dict[str, set[int | None]] = {}
     for video in videos.values():
-        for action, label_id in zip(video.actions, video.label_ids,
-                                    strict=True):
-            ids_of.setdefault(action.label, set()).add(label_id)
+        for action in video.actions:
+            ids_of.setdefault(action.label, set()).add(action.label_id)
     label_of: dict[int, str] = {}
     for label, ids in ids_of.items():
         numbers = sorted(one for one in ids if one is not None)

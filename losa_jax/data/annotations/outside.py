@@ -53,8 +53,7 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     for video_id, video in annotations.videos.items():
         end = durations.get(video_id) or video.duration_seconds or math.inf
         kept = []
-        for number, (action, label_id) in enumerate(
-                zip(video.actions, video.label_ids, strict=True)):
+        for number, action in enumerate(video.actions):
             inside, problem = _inside(action, end)
             message = (f"{video_id}, annotation {number}: segment "
                        f"{list(action[:2])} {problem}")
@@ -64,10 +63,8 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
                 logger.warning("%s: %s", message,
                                "dropped" if inside is None else "cut")
             if inside is not None:
-                kept.append((inside, label_id))
-        videos[video_id] = dataclasses.replace(
-            video, actions=tuple(action for action, _ in kept),
-            label_ids=tuple(label_id for _, label_id in kept))
+                kept.append(inside)
+        videos[video_id] = dataclasses.replace(video, actions=tuple(kept))
     remedy = "Correct the file" + (
         " (or cut segments to their video, and drop empty ones, with "
         "--config.data.on_outside=clip)" if problems else "")
@@ -87,4 +84,5 @@ def _inside(action: Action, end_seconds: float) -> tuple[Action | None, str]:
         problem = f"reaches outside the video, 0 to {end_seconds} seconds"
     start = max(action.start_seconds, 0.0)
     end = min(action.end_seconds, end_seconds)
-    return (Action(start, end, action.label) if end > start else None), problem
+    inside = action._replace(start_seconds=start, end_seconds=end)
+    return inside if end > start else None, problem

@@ -15,11 +15,11 @@ def _annotations(label_ids=None, **segments):
     Without label_ids, the list of classes was given.
     """
     videos = {
-        name: AnnotatedVideo(
-            name, "training", 10.0, 25.0, tuple(
-                Action(*one) if len(one) == 3 else Action(*one, "jump")
-                for one in ones),
-            label_ids=(label_ids or {}).get(name, (None,) * len(ones)))
+        name: AnnotatedVideo(name, "training", 10.0, 25.0, tuple(
+            Action(*one[:2], *(one[2:] or ("jump",)), label_id)
+            for one, label_id in zip(
+                ones, (label_ids or {}).get(name, (None,) * len(ones)),
+                strict=True)))
         for name, ones in segments.items()}
     names = {action.label for video in videos.values()
              for action in video.actions}
@@ -97,5 +97,5 @@ def test_the_class_order_is_that_of_the_actions_that_are_left():
     clipped = clipped_to(_annotations({"a": (0, 1, None)}, **segments), {},
                          "clip")
     assert clipped.class_names == ("run", "jump")
-    assert clipped.videos["a"].label_ids == (0, 1)
+    assert [one.label_id for one in clipped.videos["a"].actions] == [0, 1]
     assert clipped_to(clipped, {}, "error") == clipped

@@ -1,5 +1,6 @@
 """A data set is complete or absent, and each build writes the same bytes."""
 
+import dataclasses
 import hashlib
 import signal
 import subprocess
@@ -196,7 +197,11 @@ def test_one_subset_of_two_can_be_built(folder, tmp_path):
 def test_annotations_are_read_back_from_the_set(folder, whole):
     want = load_annotations(folder / "annotations.json")
     got = load_annotations(whole)
-    assert (got.videos, got.class_names) == (want.videos, want.class_names)
+    without_ids = {
+        name: dataclasses.replace(video, actions=tuple(
+            action._replace(label_id=None) for action in video.actions))
+        for name, video in got.videos.items()}
+    assert (without_ids, got.class_names) == (want.videos, want.class_names)
     with pytest.raises(InputError, match="6 wrong entries"):
         clipped_to(got, {}, "error")
 

@@ -142,8 +142,7 @@ def test_a_head_trains_on_extracted_features(
         f"{name}.*")))
     assert (entry["fps"], entry["frame_count"]) == (info.fps,
                                                     info.frame_count)
-    stored = store.check([AnnotatedVideo(name, "testing", None, None, ())],
-                         "stop")[0][name]
+    stored = store.info_of(AnnotatedVideo(name, "testing", None, None, ()))
     assert stored.path == extracted / f"{name}.npy"
     assert (stored.fps, stored.frame_count) == (info.fps, info.frame_count)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations import thumos_facts
-from losa_jax.data.annotations.formats import read_database, read_text
+from losa_jax.data.annotations.formats import read_database
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError, listed
+from losa_jax.utils.text_files import read_text
 
 # Durations that agree within this share are the same.
 _SAME_DURATION = 0.01

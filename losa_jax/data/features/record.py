@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.text_files import read_json
 
 FORMAT_VERSION = 1
+_REMEDY = "delete it and run --mode=extract again; finished features stay"
 
 
 class FeatureRecord(NamedTuple):
@@ -39,26 +41,17 @@ def read_record(folder: Path) -> FeatureRecord | None:
     """Reads the records of a folder, None without any; InputError if they are
     damaged, of another version, or of two extractions."""
     record: FeatureRecord | None = None
-    for path in [record_path(folder),
+    for path in [*folder.glob(record_path(folder).name),
                  *sorted(folder.glob("features.[0-9]*.json"))]:
-        if not path.is_file():
-            continue
-        try:
-            content = json.loads(path.read_text())
-            version = content["format_version"]
-            facts, videos = content["facts"], content["videos"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: damaged ({error!r}). Delete it and run "
-                "--mode=extract again; finished features stay.") from error
-        if version != FORMAT_VERSION:
-            raise InputError(f"{path}: format {version}, this program reads "
-                             f"{FORMAT_VERSION}. Extract again.")
-        record = record or FeatureRecord(facts, {})
-        if record.facts != facts:
+        content = read_json(path, _REMEDY)
+        if not isinstance(content, dict) or (
+                content.get("format_version") != FORMAT_VERSION):
+            raise InputError(f"{path}: no record of this version: {_REMEDY}")
+        record = record or FeatureRecord(content["facts"], {})
+        if record.facts != content["facts"]:
             raise InputError(f"{path}: of another extraction than the other "
                              "records beside it. Keep one of them.")
-        record.videos.update(videos)
+        record.videos.update(content["videos"])
     return record
 
 

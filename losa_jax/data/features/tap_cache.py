@@ -27,9 +27,11 @@ from losa_jax.data.features.record import differences
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_file, write_text
+from losa_jax.utils.text_files import read_json
 
 INDEX_FILE = "cache.json"
 FORMAT_VERSION = 4
+_REMEDY = "delete it and run --mode=cache again"
 Item = TypeVar("Item")
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -52,7 +54,7 @@ def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
     elif not path.exists():
         raise InputError(f"{folder} is not empty and holds no {INDEX_FILE}. "
                          "Choose another --config.data.cache.")
-    elif (stored := _read_json(path)) != index:
+    elif (stored := read_json(path, _REMEDY)) != index:
         raise InputError(
             f"{folder} holds {_difference(stored, index)}. Delete it or "
             "choose another --config.data.cache.")
@@ -66,7 +68,8 @@ def is_written(folder: Path, shard: int) -> bool:
 def stored_facts(folder: str | Path) -> dict[str, Any]:
     """Returns how the features of a folder were made; empty without any."""
     path = Path(folder) / INDEX_FILE
-    return _read_json(path).get("facts", {}) if path.is_file() else {}
+    return (read_json(path, _REMEDY).get("facts", {}) if path.is_file()
+            else {})
 
 
 def write_shard(folder: Path, shard: int, videos: Iterable[
@@ -108,7 +111,7 @@ class TapCache:
         if not path.is_file():
             raise InputError(f"{folder}: no cached features (no "
                              f"{INDEX_FILE}). Make them with --mode=cache.")
-        index = _read_json(path)
+        index = read_json(path, _REMEDY)
         wanted = {**index, "format_version": FORMAT_VERSION,
                   "facts": {**index.get("facts", {}), **facts}}
         if index != wanted:
@@ -125,8 +128,8 @@ class TapCache:
         # The shard of each video, and its entry there.
         self._entries: dict[str, tuple[int, dict]] = {
             name: (shard, entry) for shard in range(index["num_shards"])
-            for name, entry in _read_json(
-                shard_path(self._folder, shard, "json")).items()}
+            for name, entry in read_json(
+                shard_path(self._folder, shard, "json"), _REMEDY).items()}
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -205,14 +208,6 @@ def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "features with " + differences(*(
         {**index, **index.get("facts", {}), "facts": ""}
         for index in (stored, wanted)))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Delete it and "
-                         "run --mode=cache again.") from error
 
 
 def split_shards(items: Sequence[Item], num_bytes: Sequence[float],

@@ -1,6 +1,5 @@
 """Reads videos from a TFDS data set that `losa_jax.data.build` wrote."""
 
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from losa_jax.data.records import AnnotatedVideo, EncodedVideo, VideoInfo
 from losa_jax.data.tfds.builder import features
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.errors import InputError
+from losa_jax.utils.text_files import read_json
 
 _REMEDY = "build the data set again"
 
@@ -33,13 +33,8 @@ class StoredVideos:
             for split, entries in index["videos"].items()
             for number, entry in enumerate(entries)}
         features_path = self.path / "features.json"
-        try:
-            stored = json.loads(features_path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{features_path}: cannot be read ({error}): "
-                             f"{_REMEDY}") from error
         # TFDS could import code that the file names.
-        if stored != json_format.MessageToDict(
+        if read_json(features_path, _REMEDY) != json_format.MessageToDict(
                 features(self.class_names).to_proto()):
             raise InputError(f"{features_path}: is not as this version of "
                              "`losa_jax.data.build` writes it and could run "

@@ -11,15 +11,11 @@ from losa_jax.distributed import sharding
 
 
 class Lane(NamedTuple):
-    """Rows of a global batch that the same processes hold.
+    """Rows of a global batch that the same processes hold."""
 
-    Attributes:
-      rows: of the global batch, ascending.
-      holders: indices of the processes, ascending. Each of them reads the
-        windows; the first keeps the results.
-    """
-
-    rows: tuple[int, ...]
+    rows: tuple[int, ...]  # of the global batch, ascending
+    # Indices of the processes, ascending. Each of them reads the windows; the
+    # first keeps the results.
     holders: tuple[int, ...]
 
 

@@ -71,19 +71,18 @@ def start(*, distributed: str = "auto", coordinator: str = "",
     """
     global _client, _count, _index, _watcher
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
-    if distributed == "off":
-        if any(given):
-            raise InputError("--distributed=off goes with none of "
-                             "--coordinator, --num_processes, --process_id")
+    if distributed == "off" and any(given):
+        raise InputError("--distributed=off goes with none of "
+                         "--coordinator, --num_processes, --process_id")
+    if distributed == "auto" and any(given) and not all(given):
+        raise InputError(
+            "give --coordinator=HOST:PORT, --num_processes and --process_id "
+            "together, or --distributed=on to take what is missing from the "
+            "environment")
+    if distributed == "off" or (
+            distributed == "auto" and not any(given)
+            and not environment_names_several(os.environ)):
         return
-    if distributed == "auto" and not all(given):
-        if any(given):
-            raise InputError(
-                "give --coordinator=HOST:PORT, --num_processes and "
-                "--process_id together, or --distributed=on to take what is "
-                "missing from the environment")
-        if not environment_names_several(os.environ):
-            return
     if all(given):
         if not 0 <= process_id < num_processes:
             raise InputError(f"--process_id={process_id} must be from 0 to "
@@ -187,11 +186,6 @@ def gather(value: Any) -> list[Any]:
         np.pad(data, (0, width - len(data))))
     return [json.loads(bytes(row[:size]))
             for row, size in zip(rows, sizes, strict=True)]
-
-
-def from_first(value: float) -> float:
-    """Returns the first process's value; others may differ in a last digit."""
-    return gather(value)[0]
 
 
 def ask_to_stop() -> None:

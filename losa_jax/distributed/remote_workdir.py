@@ -91,8 +91,7 @@ def copy_back(workdir: Path) -> None:
             continue
         target = _remote[workdir] / path.relative_to(workdir).as_posix()
         try:
-            facts = path.stat()
-            state = (facts.st_size, facts.st_mtime_ns)
+            state = (path.stat().st_size, path.stat().st_mtime_ns)
             if _copied.get(path) != state:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 epath.Path(path).copy(target, overwrite=True)

@@ -164,14 +164,9 @@ def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
 
     `abstract` returns `jax.ShapeDtypeStruct`s instead.
     """
-    shapes = jax.eval_shape(build)
-    shardings = parameter_shardings(shapes, mesh)
-    if abstract:
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=sharding),
-            shapes, shardings)
-    return jax.jit(build, out_shardings=shardings)()
+    program = jax.jit(build, out_shardings=parameter_shardings(
+        jax.eval_shape(build), mesh))
+    return program.eval_shape() if abstract else program()
 
 
 def put(tree: Any, shardings: Any) -> Any:

@@ -172,7 +172,8 @@ def train(config: Any, workdir: Path) -> MapReport:
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "
                           f"{evaluate.source_of_classes(config)})")
-                average_map = processes.from_first(report.average_map)
+                # That of others may differ in a last digit.
+                average_map = processes.gather(report.average_map)[0]
                 is_best = best_map is None or average_map > best_map
                 if is_best:
                     best_map = average_map

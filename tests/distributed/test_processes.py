@@ -21,7 +21,7 @@ processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
 assert (processes.count(), processes.index()) == (2, number)
 assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
     {"mine": [0]}, {"mine": [1] * 41}]
-assert processes.from_first(0.1 + number) == 0.1
+assert processes.gather(0.1 + number)[0] == 0.1
 with processes.first_goes_first("write"):
     with open(folder / "order", "a") as file:
         file.write(str(number))

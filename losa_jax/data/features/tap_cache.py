@@ -151,14 +151,9 @@ class TapCache:
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields `last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c],
         zero in clips of nothing but padding; InputError if the record is
-        damaged, or a window begins inside a clip."""
+        damaged. Windows begin with a clip (window.align_to_clips)."""
         arrays = self._read(video.video_id, view)
         for window in windows:
-            if window.first_sample % self._clip_samples:
-                raise InputError(
-                    f"A window of {video.video_id} begins inside a clip. "
-                    "Cached features need "
-                    "--config.window.align_to_clips=True.")
             yield self._select(
                 arrays, window.first_sample // self._clip_samples,
                 -(-window.valid_samples // self._clip_samples),

@@ -26,6 +26,8 @@ HEARTBEAT_TIMEOUT_SECONDS = 30
 START_TIMEOUT_SECONDS = 300
 # One process may evaluate for hours while the others wait.
 _WAIT_MS = 7 * 24 * 3600 * 1000
+# Longer than any run.
+_RUN_MS = 100 * _WAIT_MS
 # For the others to finish their own writing after a stop on a signal.
 _GRACE_SECONDS = 10
 # How long a process that ends waits for the others to end as well.
@@ -246,14 +248,10 @@ def _loss(reason: str) -> str:
 
 def _watch() -> None:
     """Ends this process when another one failed."""
-    while True:
-        try:
-            text = _client.blocking_key_value_get(_ENDED, 60_000)
-            break
-        except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
-                return  # shut down, or the coordinator is gone: jax ends us
-    ended = json.loads(text)
+    try:
+        ended = json.loads(_client.blocking_key_value_get(_ENDED, _RUN_MS))
+    except jax.errors.JaxRuntimeError:
+        return  # shut down, or the coordinator is gone: jax ends us
     status, reason = ended["status"], ended["message"]
     if ended["process"] == _index or status == 0:
         return

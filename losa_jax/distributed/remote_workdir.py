@@ -25,11 +25,8 @@ _copied: dict[Path, tuple[int, int]] = {}
 
 
 def local_folder(workdir: str) -> Path:
-    """Returns the folder to write to: `workdir` or a bucket's local copy.
-
-    Raises:
-      InputError: the bucket cannot be reached.
-    """
+    """Returns the folder to write to: `workdir` or a bucket's local copy;
+    InputError if the bucket cannot be reached."""
     if "://" not in workdir:
         return Path(workdir)
     local = Path(tempfile.mkdtemp(prefix="losa_jax-"))

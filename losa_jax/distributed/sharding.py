@@ -28,11 +28,8 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
 
     `data` takes as many devices as divide the batch. `fsdp` takes the others
     if they divide the window's clips. Else `clip` takes as many as divide the
-    clips, and `fsdp` the rest.
-
-    Raises:
-      InputError: the sizes do not multiply to the number of devices, or do
-        not divide the batch or the clips.
+    clips, and `fsdp` the rest. InputError if the sizes do not multiply to the
+    number of devices, or do not divide the batch or the clips.
     """
     if data == 0:
         free = num_devices // (max(clip, 1) * max(fsdp, 1))
@@ -112,12 +109,9 @@ def batch_shardings(batch: dict[str, Any], mesh: Mesh
 
 def clip_placement(mesh: Mesh, window_clips: int
                    ) -> tuple[tuple[int, int], NamedSharding]:
-    """Returns how `encode_windows` spreads clips.
-
-    Returns:
-      (parts into which windows and the clips of a window are divided), and
-      the sharding of clips in chunks, [chunks, clips, ...].
-    """
+    """Returns how `encode_windows` spreads clips: the parts into which windows
+    and the clips of a window are divided, and the sharding of clips in chunks,
+    [chunks, clips, ...]."""
     axes = _clip_axes(mesh, window_clips)
     parts = math.prod(mesh.shape[axis] for axis in axes)
     return ((mesh.shape["data"], parts),
@@ -129,11 +123,8 @@ def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
     """Puts memory-mapped parameters onto the mesh by `parameter_shardings`.
 
     Each device reads and casts only its own slice, so host memory never
-    holds a second copy of all parameters.
-
-    Args:
-      dtype_of: maps an array to its new dtype.
-      abstract: returns `jax.ShapeDtypeStruct`s instead.
+    holds a second copy of all parameters. `dtype_of` maps an array to its new
+    dtype; `abstract` returns `jax.ShapeDtypeStruct`s instead.
     """
     def place(leaf, sharding):
         dtype = dtype_of(leaf)

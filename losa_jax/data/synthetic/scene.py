@@ -83,12 +83,8 @@ def render_frames(rng: np.random.Generator, poses: np.ndarray,
 
 def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int, size: int
                  ) -> None:
-    """Writes frames as constant-rate H.264 in MP4, atomically.
-
-    Args:
-      path: the file to write; its folder exists.
-      frames: uint8 [size, size, 3], RGB; `size` is even.
-    """
+    """Writes frames, uint8 [size, size, 3], RGB, of an even size, as
+    constant-rate H.264 in MP4, atomically."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         # The same frames must give the same file. One thread: else it

@@ -28,7 +28,7 @@ from losa_jax.data.annotations import (
     load,
     thumos_facts,
 )
-from losa_jax.data.tfds.builder import SETS, VideoBuilder
+from losa_jax.data.tfds import SETS, VideoBuilder
 from losa_jax.data.video import check, probe
 from losa_jax.errors import InputError
 

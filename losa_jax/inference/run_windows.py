@@ -23,7 +23,7 @@ from losa_jax.data.windows.stream import (
 )
 from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Segments, in_seconds, joined
-from losa_jax.distributed.global_batch import (
+from losa_jax.distributed.sharding import (
     Lane,
     lanes,
     local_rows,

@@ -25,7 +25,7 @@ from losa_jax.detection.metrics import (
 from losa_jax.detection.nms import suppress
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
-from losa_jax.distributed.global_batch import put_batch
+from losa_jax.distributed.sharding import put_batch
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import (
     SpreadWindows,

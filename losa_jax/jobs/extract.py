@@ -1,7 +1,7 @@
 """--mode=extract: features of a folder of videos, one .npy file each.
 
 The files are [time, width], the layout that ActionFormer, OpenTAD and our own
-config.features read, with a record (data/features/record.py) of how they were
+config.features read, with a record (data/features/files.py) of how they were
 made. Every process takes its share of the videos. The same command again
 continues with the missing files.
 """
@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from losa_jax import timeline
-from losa_jax.data.features.record import record_path, write_record
+from losa_jax.data.features.files import record_path, write_record
 from losa_jax.data.records import (
     AnnotatedVideo,
     Video,

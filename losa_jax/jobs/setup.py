@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losa_jax.data.annotations import lint, thumos_facts
-from losa_jax.data.annotations.load import load_annotations, load_class_names
-from losa_jax.data.annotations.outside import clipped_to, refuse_unknown_rule
+from losa_jax.data.annotations.load import (
+    clipped_to,
+    load_annotations,
+    load_class_names,
+    refuse_unknown_rule,
+)
 from losa_jax.data.records import (
     AnnotatedVideo,
     Annotations,
@@ -35,7 +39,7 @@ from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.run_files import BROKEN_FILE, CONFIG_FILE, PROBED_FILE
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
-    from losa_jax.data.tfds.reader import StoredVideos
+    from losa_jax.data.tfds import StoredVideos
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +240,7 @@ def open_stored(config: Any) -> "StoredVideos | None":
     if config.data.videos:
         raise InputError("config.data.tfds and config.data.videos are both "
                          "set: clear one of them")
-    from losa_jax.data.tfds.reader import StoredVideos
+    from losa_jax.data.tfds import StoredVideos
     return StoredVideos(config.data.tfds)
 
 

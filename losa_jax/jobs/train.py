@@ -24,7 +24,7 @@ from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import TRAINING, BrokenVideos
 from losa_jax.detection.metrics import MapReport, best_f1_thresholds
 from losa_jax.distributed import processes, sharding
-from losa_jax.distributed.global_batch import local_rows, put_batch
+from losa_jax.distributed.sharding import local_rows, put_batch
 from losa_jax.distributed.stop_signal import Interrupted, StopSignal
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup

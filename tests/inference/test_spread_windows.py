@@ -13,7 +13,7 @@ from losa_jax.data.records import Video, VideoInfo
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows.sampling import test_windows_of as windows_of
 from losa_jax.distributed import sharding
-from losa_jax.distributed.global_batch import Lane
+from losa_jax.distributed.sharding import Lane
 from losa_jax.inference import run_windows as module
 from losa_jax.inference.run_windows import SpreadWindows, run_windows
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.features.record import read_record
+from losa_jax.data.features.files import read_record
 from losa_jax.data.records import AnnotatedVideo
 from losa_jax.data.video.probe import probe_video
 from losa_jax.distributed import processes

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from losa_jax.data.annotations.outside import is_outside
+from losa_jax.data.annotations.load import is_outside
 from losa_jax.data.records import Action, AnnotatedVideo
 from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS

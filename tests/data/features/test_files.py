@@ -1,10 +1,18 @@
 """Files of features: times, shapes, and every error."""
 
+import json
+
 import numpy as np
 import pytest
 
 from losa_jax import timeline
-from losa_jax.data.features.files import FeatureFiles, resize_linearly
+from losa_jax.data.features.files import (
+    FeatureFiles,
+    read_record,
+    record_path,
+    resize_linearly,
+    write_record,
+)
 from losa_jax.data.records import Action, AnnotatedVideo, Video, Window
 from losa_jax.errors import InputError
 from tests.data.reading import feature_settings
@@ -116,3 +124,21 @@ def test_layouts_of_npz_and_channels_first(folder):
     other = FeatureFiles(_settings(folder, prefix="x_", suffix="_y",
                                    channels_first=True))
     assert other.info_of(_video("v3")).path == folder / "x_v3_y.npy"
+
+
+def test_records_of_several_processes_are_one(tmp_path):
+    facts = {"stride_frames": 4, "width": 8}
+    entry = {"fps": 30.0, "frame_count": 90, "length": 19}
+    assert read_record(tmp_path) is None
+    write_record(tmp_path, facts, {"a": entry}, {"x": "empty"}, 0)
+    write_record(tmp_path, facts, {"b": entry}, {}, 1)
+    write_record(tmp_path, facts, {"c": entry}, {}, 1)
+    record = read_record(tmp_path)
+    assert (record.facts, sorted(record.videos)) == (facts, ["a", "b", "c"])
+    assert json.loads(record_path(tmp_path).read_text())["broken"] == {
+        "x": "empty"}
+    with pytest.raises(InputError, match=r"width=8 \(asked for 16\)"):
+        write_record(tmp_path, {**facts, "width": 16}, {}, {}, 0)
+    record_path(tmp_path).write_text("{")
+    with pytest.raises(InputError, match="not JSON.*--mode=extract again"):
+        read_record(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from configs import custom
 from losa_jax.data import build
 from losa_jax.data.records import EncodedVideo
-from losa_jax.data.tfds.reader import StoredVideos
+from losa_jax.data.tfds import StoredVideos
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import examples

@@ -16,6 +16,7 @@ class Action(NamedTuple):
     start_seconds: float
     end_seconds: float
     label: str
+    label_id: int | None = None  # as in the annotation file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +29,6 @@ class AnnotatedVideo:
     fps: float | None
     actions: tuple[Action, ...]
     correction: str = ""  # what was corrected while reading
-    # The file's `label_id` of each action.
-    label_ids: tuple[int | None, ...] = dataclasses.field(
-        default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +59,6 @@ class VideoInfo:
     first_seconds: float = 0.0  # time stamp of the first frame
     last_seconds: float | None = None  # of the last one; None: not probed
     is_timed: bool = True  # False if frames are counted, for lack of stamps
-
-
-class BrokenVideo(NamedTuple):
-    """A video that cannot be used, and the reason."""
-
-    video_id: str
-    reason: str
 
 
 class EncodedVideo(NamedTuple):

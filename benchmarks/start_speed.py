@@ -54,7 +54,7 @@ def make_set(folder: Path) -> list[str]:
     """Returns the flags of a small run: ViT of width 96 and depth 6, LoSA,
     one epoch of two steps."""
     data_set.render_untrimmed_set(folder / "videos", num_training=4,
-                                   num_testing=2, size=64, progress=False)
+                                   num_testing=2, size=64)
     spec = VideoMaeSpec(width=96, depth=6, heads=4, mlp_width=384,
                         image_size=(64, 64))
     make_backbone(folder / "small", spec)

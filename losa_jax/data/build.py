@@ -22,17 +22,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.annotations import activitynet_facts, thumos_facts
-from losa_jax.data.annotations.data_set_index import (
-    INFO_FILE,
-    make_index,
-    read_index,
+from losa_jax.data.annotations import (
+    activitynet_facts,
+    data_set_index,
+    load,
+    thumos_facts,
 )
-from losa_jax.data.annotations.load import load_annotations, load_class_names
-from losa_jax.data.records import Annotations
-from losa_jax.data.tfds.builder import SETS, VideoBuilder
-from losa_jax.data.video.check import REPORT, check_videos, report_broken
-from losa_jax.data.video.probe import CHECKS
+from losa_jax.data.tfds import SETS, VideoBuilder
+from losa_jax.data.video import check, probe
 from losa_jax.errors import InputError
 
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
@@ -54,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="file with one name a line")
     parser.add_argument("--subsets", default="",
                         help="separated by commas; default: all")
-    parser.add_argument("--check", choices=CHECKS, default="ends",
+    parser.add_argument("--check", choices=probe.CHECKS, default="ends",
                         help="how much of each video is decoded")
     parser.add_argument("--on_broken_video", choices=("stop", "skip"),
                         default="stop")
@@ -91,23 +88,35 @@ def build(arguments: argparse.Namespace) -> None:
     beam_options = _beam_options(arguments)
     known_classes = {"thumos14": thumos_facts.CLASS_NAMES,
                      "activitynet": activitynet_facts.class_names()}
-    annotations = load_annotations(
+    annotations = load.load_annotations(
         arguments.annotations,
-        load_class_names(arguments.class_names) if arguments.class_names
+        load.load_class_names(arguments.class_names) if arguments.class_names
         else known_classes.get(arguments.name))
-    splits = {split: annotations.subset(split)
-              for split in _split_names(annotations, arguments.subsets)}
+    present = dict.fromkeys(
+        video.subset for video in annotations.videos.values())
+    splits = {}
+    for split in arguments.subsets.lower().split(",") if (
+            arguments.subsets) else present:
+        if split not in present:
+            raise InputError(f"--subsets: {annotations.path} has no "
+                             f"{split!r} but {', '.join(present)}")
+        if not split.replace("_", "").isalnum():
+            raise InputError(
+                f"{annotations.path}: subset {split!r}: TFDS takes letters, "
+                "digits and _ only: rename it in the file")
+        splits[split] = annotations.subset(split)
     videos = [video for chosen in splits.values() for video in chosen]
-    infos, broken = check_videos(
-        videos, arguments.videos, on_broken_video=REPORT,
-        check=arguments.check, num_threads=arguments.processes)
-    report_broken(broken, len(videos), arguments.on_broken_video, bool(infos),
-                  flag="--on_broken_video")
-    index = make_index(splits, infos, broken, annotations.class_names,
-                       embedded=not arguments.paths)
+    infos, broken = check.check_videos(
+        videos, arguments.videos, check=arguments.check,
+        num_threads=arguments.processes)
+    check.report_broken(broken, len(videos), arguments.on_broken_video,
+                        flag="--on_broken_video")
+    index = data_set_index.make_index(
+        splits, infos, broken, annotations.class_names,
+        embedded=not arguments.paths)
     path = arguments.output / arguments.name / str(VideoBuilder.VERSION)
-    if (path / INFO_FILE).is_file():
-        stored = read_index(path)
+    if data_set_index.data_sets(path):
+        stored = data_set_index.read_index(path)
         if any(stored.get(key) != value for key, value in index.items()):
             raise InputError(
                 f"{path} holds a data set of other videos, annotations or "
@@ -124,21 +133,6 @@ def build(arguments: argparse.Namespace) -> None:
                        for split, entries in index["videos"].items())
     print(f"wrote {path}: {counts} videos; read it with "
           f"--config.data.tfds={arguments.output}")
-
-
-def _split_names(annotations: Annotations, subsets: str) -> list[str]:
-    present = list(dict.fromkeys(
-        video.subset for video in annotations.videos.values()))
-    chosen = subsets.lower().split(",") if subsets else present
-    for split in chosen:
-        if split not in present:
-            raise InputError(f"--subsets: {annotations.path} has no "
-                             f"{split!r} but {', '.join(present)}")
-        if not split.replace("_", "").isalnum():
-            raise InputError(
-                f"{annotations.path}: subset {split!r}: TFDS takes letters, "
-                "digits and _ only: rename it in the file")
-    return chosen
 
 
 def _beam_options(arguments: argparse.Namespace) -> Any:

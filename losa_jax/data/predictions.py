@@ -18,6 +18,7 @@ import numpy as np
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.text_files import read_json
 
 
 def write_predictions(path: str | os.PathLike,
@@ -74,11 +75,7 @@ def read_submission(path: str | os.PathLike
     Returns the predictions of each video, and the details of "external_data"
     (other data that made them) or "". InputError names the wrong entries.
     """
-    try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})"
-                         ) from error
+    content = read_json(pathlib.Path(path))
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise InputError(f'{path}: no "results" object: give detections in '

@@ -16,6 +16,7 @@ class Action(NamedTuple):
     start_seconds: float
     end_seconds: float
     label: str
+    label_id: int | None = None  # as in the annotation file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +29,6 @@ class AnnotatedVideo:
     fps: float | None
     actions: tuple[Action, ...]
     correction: str = ""  # what was corrected while reading
-    # The file's `label_id` of each action.
-    label_ids: tuple[int | None, ...] = dataclasses.field(
-        default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +64,6 @@ class VideoInfo:
     lead_frames: int = 0
     # False if decoding in the middle needs what an earlier packet brought.
     is_seekable: bool = True
-
-
-class BrokenVideo(NamedTuple):
-    """A video that cannot be used, and the reason."""
-
-    video_id: str
-    reason: str
 
 
 class EncodedVideo(NamedTuple):

@@ -26,6 +26,8 @@ HEARTBEAT_TIMEOUT_SECONDS = 30
 START_TIMEOUT_SECONDS = 300
 # One process may evaluate for hours while the others wait.
 _WAIT_MS = 7 * 24 * 3600 * 1000
+# Longer than any run.
+_RUN_MS = 100 * _WAIT_MS
 # For the others to finish their own writing after a stop on a signal.
 _GRACE_SECONDS = 10
 # How long a process that ends waits for the others to end as well.
@@ -71,19 +73,18 @@ def start(*, distributed: str = "auto", coordinator: str = "",
     """
     global _client, _count, _index, _watcher
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
-    if distributed == "off":
-        if any(given):
-            raise InputError("--distributed=off goes with none of "
-                             "--coordinator, --num_processes, --process_id")
+    if distributed == "off" and any(given):
+        raise InputError("--distributed=off goes with none of "
+                         "--coordinator, --num_processes, --process_id")
+    if distributed == "auto" and any(given) and not all(given):
+        raise InputError(
+            "give --coordinator=HOST:PORT, --num_processes and --process_id "
+            "together, or --distributed=on to take what is missing from the "
+            "environment")
+    if distributed == "off" or (
+            distributed == "auto" and not any(given)
+            and not environment_names_several(os.environ)):
         return
-    if distributed == "auto" and not all(given):
-        if any(given):
-            raise InputError(
-                "give --coordinator=HOST:PORT, --num_processes and "
-                "--process_id together, or --distributed=on to take what is "
-                "missing from the environment")
-        if not environment_names_several(os.environ):
-            return
     if all(given):
         if not 0 <= process_id < num_processes:
             raise InputError(f"--process_id={process_id} must be from 0 to "
@@ -189,11 +190,6 @@ def gather(value: Any) -> list[Any]:
             for row, size in zip(rows, sizes, strict=True)]
 
 
-def from_first(value: float) -> float:
-    """Returns the first process's value; others may differ in a last digit."""
-    return gather(value)[0]
-
-
 def ask_to_stop() -> None:
     """Asks the other processes, which need not be in step, to stop."""
     if _client is not None:
@@ -252,14 +248,10 @@ def _loss(reason: str) -> str:
 
 def _watch() -> None:
     """Ends this process when another one failed."""
-    while True:
-        try:
-            text = _client.blocking_key_value_get(_ENDED, 60_000)
-            break
-        except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
-                return  # shut down, or the coordinator is gone: jax ends us
-    ended = json.loads(text)
+    try:
+        ended = json.loads(_client.blocking_key_value_get(_ENDED, _RUN_MS))
+    except jax.errors.JaxRuntimeError:
+        return  # shut down, or the coordinator is gone: jax ends us
     status, reason = ended["status"], ended["message"]
     if ended["process"] == _index or status == 0:
         return

@@ -25,11 +25,8 @@ _copied: dict[Path, tuple[int, int]] = {}
 
 
 def local_folder(workdir: str) -> Path:
-    """Returns the folder to write to: `workdir` or a bucket's local copy.
-
-    Raises:
-      InputError: the bucket cannot be reached.
-    """
+    """Returns the folder to write to: `workdir` or a bucket's local copy;
+    InputError if the bucket cannot be reached."""
     if "://" not in workdir:
         return Path(workdir)
     local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
@@ -91,8 +88,7 @@ def copy_back(workdir: Path) -> None:
             continue
         target = _remote[workdir] / path.relative_to(workdir).as_posix()
         try:
-            facts = path.stat()
-            state = (facts.st_size, facts.st_mtime_ns)
+            state = (path.stat().st_size, path.stat().st_mtime_ns)
             if _copied.get(path) != state:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 epath.Path(path).copy(target, overwrite=True)

@@ -8,8 +8,8 @@ mesh.
 
 import math
 import mmap
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,11 +28,8 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
 
     `data` takes as many devices as divide the batch. `fsdp` takes the others
     if they divide the window's clips. Else `clip` takes as many as divide the
-    clips, and `fsdp` the rest.
-
-    Raises:
-      InputError: the sizes do not multiply to the number of devices, or do
-        not divide the batch or the clips.
+    clips, and `fsdp` the rest. InputError if the sizes do not multiply to the
+    number of devices, or do not divide the batch or the clips.
     """
     if data == 0:
         free = num_devices // (max(clip, 1) * max(fsdp, 1))
@@ -112,12 +109,9 @@ def batch_shardings(batch: dict[str, Any], mesh: Mesh
 
 def clip_placement(mesh: Mesh, window_clips: int
                    ) -> tuple[tuple[int, int], NamedSharding]:
-    """Returns how `encode_windows` spreads clips.
-
-    Returns:
-      (parts into which windows and the clips of a window are divided), and
-      the sharding of clips in chunks, [chunks, clips, ...].
-    """
+    """Returns how `encode_windows` spreads clips: the parts into which windows
+    and the clips of a window are divided, and the sharding of clips in chunks,
+    [chunks, clips, ...]."""
     axes = _clip_axes(mesh, window_clips)
     parts = math.prod(mesh.shape[axis] for axis in axes)
     return ((mesh.shape["data"], parts),
@@ -129,11 +123,8 @@ def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
     """Puts memory-mapped parameters onto the mesh by `parameter_shardings`.
 
     Each device reads and casts only its own slice, so host memory never
-    holds a second copy of all parameters.
-
-    Args:
-      dtype_of: maps an array to its new dtype.
-      abstract: returns `jax.ShapeDtypeStruct`s instead.
+    holds a second copy of all parameters. `dtype_of` maps an array to its new
+    dtype; `abstract` returns `jax.ShapeDtypeStruct`s instead.
     """
     def place(leaf, sharding):
         dtype = dtype_of(leaf)
@@ -164,14 +155,9 @@ def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,
 
     `abstract` returns `jax.ShapeDtypeStruct`s instead.
     """
-    shapes = jax.eval_shape(build)
-    shardings = parameter_shardings(shapes, mesh)
-    if abstract:
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=sharding),
-            shapes, shardings)
-    return jax.jit(build, out_shardings=shardings)()
+    program = jax.jit(build, out_shardings=parameter_shardings(
+        jax.eval_shape(build), mesh))
+    return program.eval_shape() if abstract else program()
 
 
 def put(tree: Any, shardings: Any) -> Any:
@@ -184,3 +170,64 @@ def put(tree: Any, shardings: Any) -> Any:
             leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.tree.map(place, tree, shardings)
+
+
+class Lane(NamedTuple):
+    """Rows of a global batch that the same processes hold."""
+
+    rows: tuple[int, ...]  # of the global batch, ascending
+    # Indices of the processes, ascending. Each of them reads the windows; the
+    # first keeps the results.
+    holders: tuple[int, ...]
+
+
+def lanes(mesh: Mesh, batch_windows: int) -> list[Lane]:
+    """Groups the rows of a global batch by the processes that hold them.
+
+    Processes over which the clips of a window are spread share a lane.
+    """
+    holders: dict[int, set[int]] = {}
+    indices: Any = NamedSharding(
+        mesh, PartitionSpec("data")).devices_indices_map((batch_windows,))
+    for device, (part,) in indices.items():
+        for row in range(*part.indices(batch_windows)):
+            holders.setdefault(row, set()).add(device.process_index)
+    by_holders: dict[tuple[int, ...], list[int]] = {}
+    for row, processes in sorted(holders.items()):
+        by_holders.setdefault(tuple(sorted(processes)), []).append(row)
+    return [Lane(tuple(rows), processes)
+            for processes, rows in by_holders.items()]
+
+
+def local_rows(mesh: Mesh, batch_windows: int) -> tuple[int, ...]:
+    """Returns the rows that devices of this process hold, ascending."""
+    here = jax.process_index()
+    return tuple(sorted(row for lane in lanes(mesh, batch_windows)
+                        if here in lane.holders for row in lane.rows))
+
+
+def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
+                 ) -> list[list[int]]:
+    """Returns the indices of the videos that each lane reads, ascending.
+
+    Each video goes to the lane with the fewest windows per row so far.
+    """
+    loads = [0.0] * len(lanes)
+    shares: list[list[int]] = [[] for _ in lanes]
+    for video, count in enumerate(num_windows):
+        lane = loads.index(min(loads))
+        shares[lane].append(video)
+        loads[lane] += count / len(lanes[lane].rows)
+    return shares
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int
+              ) -> dict[str, jax.Array]:
+    """Puts a global batch of `batch_windows` rows onto the mesh.
+
+    `batch` holds the rows of `local_rows`, in their order: [rows, ...].
+    """
+    shapes = {name: (batch_windows, *leaf.shape[1:])
+              for name, leaf in batch.items()}
+    return jax.make_array_from_process_local_data(
+        batch_shardings(batch, mesh), batch, shapes)

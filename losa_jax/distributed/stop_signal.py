@@ -18,9 +18,8 @@ class Interrupted(Exception):
 class StopSignal:
     """Notes SIGTERM (preemption) and SIGINT until the loop can stop.
 
-    Args:
-      in_step: whether all processes go through the loop in step and call
-        `after`: then they stop after the same step.
+    With `in_step`, all processes go through the loop in step and call `after`:
+    then they stop after the same step.
     """
 
     def __init__(self, *, in_step: bool = False):
@@ -50,11 +49,8 @@ class StopSignal:
             step) else "")
 
     def raise_if_asked(self, kept: str) -> None:
-        """Raises Interrupted if this or another process is to stop.
-
-        Args:
-          kept: the part of the message about what is saved.
-        """
+        """Raises Interrupted if this or another process is to stop; `kept` is
+        the part of the message about what is saved."""
         if self.came:
             processes.ask_to_stop()
         elif time.monotonic() < self._ask_again:

@@ -16,7 +16,7 @@ from losa_jax.data.windows import readers, sampling, stream
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Segments, in_seconds, joined
-from losa_jax.distributed import global_batch
+from losa_jax.distributed import sharding
 from losa_jax.errors import fields_as_keys
 from losa_jax.timeline import SampleGrid
 
@@ -79,17 +79,17 @@ class SpreadWindows:
         self._num_threads = reader.stream_threads
         windows = [sampling.test_windows_of(video, config) for video in videos]
         self._lengths = [items[0].num_samples for items in windows]
-        every = global_batch.lanes(mesh, batch_windows)
-        shares = global_batch.share_videos([*map(len, windows)], every)
+        every = sharding.lanes(mesh, batch_windows)
+        shares = sharding.share_videos([*map(len, windows)], every)
         process = jax.process_index()
-        self._lanes: list[tuple[global_batch.Lane, list[int]]] = [
+        self._lanes: list[tuple[sharding.Lane, list[int]]] = [
             # By length, because each length is compiled once.
             (lane, sorted(share, key=self._lengths.__getitem__))
             for lane, share in zip(every, shares, strict=True)
             if process in lane.holders]
         self._plan = _plan(windows, every, shares)
         self.num_batches = len(self._plan)
-        self.output_rows = global_batch.local_rows(mesh, batch_windows)
+        self.output_rows = sharding.local_rows(mesh, batch_windows)
         self.own_videos = [number for lane, share in self._lanes
                            if lane.holders[0] == process
                            for number in share]
@@ -115,7 +115,7 @@ class SpreadWindows:
         return stream.WindowBatch(inputs, (None,) * count, ())
 
 
-def _plan(windows: Sequence[Sequence[Any]], every: Sequence[global_batch.Lane],
+def _plan(windows: Sequence[Sequence[Any]], every: Sequence[sharding.Lane],
           shares: Sequence[Sequence[int]]) -> list[int]:
     """Returns the samples of the windows of each global batch, ascending."""
     batches: collections.Counter[int] = collections.Counter()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from losa_jax.data.annotations.lint import find_faults
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
-from losa_jax.data.video.check import DISAGREEMENT, REPORT, end_seconds
+from losa_jax.data.video.check import disagreements, end_seconds
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs import setup
 from losa_jax.utils.atomic_write import write_text
@@ -41,12 +41,11 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     for subset in dict.fromkeys((config.data.train_subset,
                                  config.data.test_subset)):
         videos = annotations.subset(subset)
-        infos, unreadable = setup.probe(config, videos, workdir, stored,
-                                        REPORT)
+        infos, unreadable = setup.probe(config, videos, workdir, stored)
         num_videos += len(videos)
         num_readable += len(infos)
-        findings += [Finding(one.video_id, subset, UNREADABLE, one.reason)
-                     for one in unreadable]
+        findings += [Finding(video_id, subset, UNREADABLE, reason)
+                     for video_id, reason in unreadable.items()]
         for video in videos:
             if video.video_id in infos:
                 findings += check_video(video, infos[video.video_id], config)
@@ -69,23 +68,15 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
 def check_video(video: AnnotatedVideo, info: VideoInfo, config: Any
                 ) -> list[Finding]:
     """Compares a readable video with its annotations and with a clip."""
-    faults = []
-    for category, annotated, real in (
-            ("another duration", video.duration_seconds,
-             info.duration_seconds),
-            ("another frame rate", video.fps, info.fps)):
-        if (annotated is not None
-                and abs(annotated - real) > DISAGREEMENT * real):
-            faults.append((category, f"the annotation says {annotated:.6g}, "
-                                     f"the file has {real:.6g}"))
+    faults = {f"another {name}": detail
+              for name, detail in disagreements(video, info).items()}
     grid, clip = video_grid(info, config.window), config.window.clip_samples
     if grid.num_samples < clip:
-        faults.append(("short", f"{grid.num_samples} samples, a clip has "
-                                f"{clip}: the rest is padding"))
-    faults += [(fault.category, fault.detail)
-               for fault in find_faults(video, end_seconds(video, info))]
+        faults["short"] = (f"{grid.num_samples} samples, a clip has {clip}: "
+                           "the rest is padding")
+    faults |= find_faults(video, end_seconds(video, info))
     return [Finding(video.video_id, video.subset, category, detail)
-            for category, detail in faults]
+            for category, detail in faults.items()]
 
 
 def _print_findings(findings: list[Finding], workdir: Path) -> None:

@@ -18,7 +18,7 @@ from losa_jax.data.windows.stream import VideoEnd
 from losa_jax.detection import classifier_scores, metrics, nms
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
-from losa_jax.distributed.global_batch import put_batch
+from losa_jax.distributed.sharding import put_batch
 from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
 from losa_jax.jobs import setup

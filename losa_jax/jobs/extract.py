@@ -1,7 +1,7 @@
 """--mode=extract: features of a folder of videos, one .npy file each.
 
 The files are [time, width], the layout that ActionFormer, OpenTAD and our own
-config.features read, with a record (data/features/record.py) of how they were
+config.features read, with a record (data/features/files.py) of how they were
 made. Every process takes its share of the videos. The same command again
 continues with the missing files.
 """
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from losa_jax import timeline
 from losa_jax.data import records
-from losa_jax.data.features.record import record_path, write_record
+from losa_jax.data.features.files import record_path, write_record
 from losa_jax.data.video import check
 from losa_jax.data.windows import batch, sampling, stream
 from losa_jax.distributed import processes
@@ -107,14 +107,14 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
             ) -> tuple[list[records.Video], dict[str, str]]:
     """Returns this process's videos, and {video id: reason} of the others."""
     folder = Path(config.data.videos)
-    names = check.video_ids(folder)
+    names = sorted(check.video_files(folder))
     if not names:
         raise InputError(f"config.data.videos={folder} holds no video: name "
                          f"a folder of {', '.join(check.EXTENSIONS)} files")
     infos, broken = setup.probe(
         config, [records.AnnotatedVideo(name, "", None, None, ())
-                 for name in names],
-        workdir, None, config.data.on_broken_video)
+                 for name in names], workdir, None)
+    check.report_broken(broken, len(names), config.data.on_broken_video)
 
     def grid_of(info: records.VideoInfo) -> timeline.SampleGrid:
         if settings.features != "clips":
@@ -126,7 +126,7 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
     share = slice(jax.process_index(), None, jax.process_count())
     return ([records.Video(name, info, grid_of(info), ())
              for name, info in [*infos.items()][share]],
-            {video.video_id: video.reason for video in broken[share]})
+            dict([*broken.items()][share]))
 
 
 def _clock_of(video: records.Video, facts: dict[str, Any]) -> dict[str, Any]:

@@ -61,9 +61,9 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
     recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))
-    for line in summarize(
-            fault for video in chosen if video.video_id not in excluded
-            for fault in find_faults(video)):
+    for line in summarize({
+            video.video_id: find_faults(video) for video in chosen
+            if video.video_id not in excluded}):
         print(f"annotations: {line}")
     source = f"classes from: {classifier}" if classifier else external
     print(source or "classes from: unknown (no external_data in the file); "

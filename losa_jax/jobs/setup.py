@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losa_jax.data import records
-from losa_jax.data.annotations import lint, load, outside, thumos_facts
+from losa_jax.data.annotations import lint, load, thumos_facts
 from losa_jax.data.synthetic.data_set import render_untrimmed_set
 from losa_jax.data.video import check, frame_cache
 from losa_jax.data.windows import readers, sampling
@@ -20,7 +20,7 @@ from losa_jax.errors import InputError
 from losa_jax.utils import atomic_write, run_files
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
-    from losa_jax.data.tfds.reader import StoredVideos
+    from losa_jax.data.tfds import StoredVideos
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,15 @@ class DataSet:
       label_names: classes of the annotations; more than `class_names` where
         the head is class-agnostic (data.class_agnostic).
       train, test: videos of the two subsets; empty where not requested.
-      broken: videos skipped under data.on_broken_video="skip".
+      broken: {video id: reason} of videos skipped under
+        data.on_broken_video="skip".
     """
 
     class_names: tuple[str, ...]
     label_names: tuple[str, ...]
     train: tuple[records.Video, ...]
     test: tuple[records.Video, ...]
-    broken: tuple[records.BrokenVideo, ...]
+    broken: dict[str, str]
 
 
 def start_log(workdir: Path) -> None:
@@ -105,7 +106,7 @@ def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
 def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
           store: readers.FeatureStore | None
           ) -> tuple[tuple[str, ...], list[tuple[records.Video, ...]],
-                     tuple[records.BrokenVideo, ...]]:
+                     dict[str, str]]:
     """Returns class names, the videos of each subset, and skipped videos."""
     data, synthetic = config.data, config.synthetic
     if synthetic.folder:
@@ -120,12 +121,15 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     if not data.videos and store is None and stored is None:
         raise InputError("config.data.videos is empty: set "
                          "--config.data.videos=FOLDER, or --config.data.tfds")
-    outside.refuse_unknown_rule(data.on_outside)
+    load.refuse_unknown_rule(data.on_outside)
+    if data.on_broken_video not in ("stop", "skip"):
+        raise InputError(f"config.data.on_broken_video="
+                         f"{data.on_broken_video!r}: choose stop or skip")
     as_read = read_annotations(config, stored)
     blocked = blocked_videos(data.block_list)
     infos: dict[str, records.VideoInfo] = {}
     chosen: list[list[str]] = []
-    broken: list[records.BrokenVideo] = []
+    broken: dict[str, str] = {}
     for key, subset in subsets:
         annotated = [video for video in as_read.subset(subset)
                      if video.video_id not in blocked]
@@ -135,10 +139,10 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                 f"{as_read.path}: no video of subset {subset!r}; the file "
                 f"has {', '.join(known)}: set --config.data.{key}")
         readable, skipped = probe(
-            config, annotated, workdir, stored if store is None else store,
-            data.on_broken_video)
+            config, annotated, workdir, stored if store is None else store)
+        check.report_broken(skipped, len(annotated), data.on_broken_video)
         infos |= readable
-        broken += skipped
+        broken |= skipped
         chosen.append([video.video_id for video in annotated
                        if video.video_id in readable])
         logger.info("%s: %d videos, %d unreadable or missing", subset,
@@ -146,14 +150,19 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     # The lengths of the files decide which actions are outside.
     ends = {name: check.end_seconds(as_read.videos[name], info)
             for name, info in infos.items()}
-    faults = [fault for name, end in ends.items()
-              for fault in lint.find_faults(as_read.videos[name], end)]
-    for fault in faults:
-        if fault.category == lint.WRONG_DURATION:  # also to the console
-            logger.warning("%s: %s", fault.video_id, fault.detail)
+    for name, info in infos.items():
+        for what, detail in check.disagreements(
+                as_read.videos[name], info).items():
+            logger.warning("%s: another %s: %s; the file's is used", name,
+                           what, detail)
+    faults = {name: lint.find_faults(as_read.videos[name], end)
+              for name, end in ends.items()}
+    for name, details in faults.items():
+        if lint.WRONG_DURATION in details:  # also to the console
+            logger.warning("%s: %s", name, details[lint.WRONG_DURATION])
     for line in lint.summarize(faults):
         logger.info("annotations: %s", line)
-    annotations = outside.clipped_to(as_read, ends, data.on_outside)
+    annotations = load.clipped_to(as_read, ends, data.on_outside)
 
     def as_video(name: str) -> records.Video:
         info = infos[name]
@@ -166,26 +175,22 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                              read_encoded)
 
     return (annotations.class_names,
-            [tuple(map(as_video, names)) for names in chosen], tuple(broken))
+            [tuple(map(as_video, names)) for names in chosen], broken)
 
 
 def probe(config: Any, videos: Sequence[records.AnnotatedVideo], workdir: Path,
-          stored: "readers.FeatureStore | StoredVideos | None",
-          on_broken_video: str) -> check.Checked:
-    """Returns what `check_videos` does, also of videos that are in `stored`.
-
-    Args:
-      stored: features or a data set that replace config.data.videos.
-      on_broken_video: see `check_videos`.
-    """
+          stored: "readers.FeatureStore | StoredVideos | None"
+          ) -> check.Checked:
+    """Probes config.data.videos, or the features or the data set that replace
+    them."""
     if stored is not None:
-        return stored.check(videos, on_broken_video)
+        return check.check_each(videos, stored.info_of)
     with processes.first_goes_first("probe"):
         # The other processes reuse the first one's results.
         remote_workdir.fetch(workdir, run_files.PROBED_FILE)
         checked = check.check_videos(
-            videos, Path(config.data.videos), on_broken_video=on_broken_video,
-            check=config.data.check, cache_path=workdir / run_files.PROBED_FILE,
+            videos, Path(config.data.videos), check=config.data.check,
+            cache_path=workdir / run_files.PROBED_FILE,
             num_threads=max(1, config.data.num_threads))
         remote_workdir.copy_back(workdir)
     return checked
@@ -198,7 +203,7 @@ def open_stored(config: Any) -> "StoredVideos | None":
     if config.data.videos:
         raise InputError("config.data.tfds and config.data.videos are both "
                          "set: clear one of them")
-    from losa_jax.data.tfds.reader import StoredVideos
+    from losa_jax.data.tfds import StoredVideos
     return StoredVideos(config.data.tfds)
 
 
@@ -267,8 +272,8 @@ def skipped_videos(folder: Path, data: DataSet) -> BrokenVideos:
     to broken_videos.json in `folder`."""
     skipped = BrokenVideos(
         folder / run_files.BROKEN_FILE if processes.is_first() else None)
-    for video in data.broken:
-        skipped.add(video.video_id, video.reason, BEFORE)
+    for video_id, reason in data.broken.items():
+        skipped.add(video_id, reason, BEFORE)
     return skipped
 
 

@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.annotations.load import load_annotations, load_class_names
-from losa_jax.data.annotations.outside import clipped_to
+from losa_jax.data.annotations.load import (
+    clipped_to,
+    load_annotations,
+    load_class_names,
+)
 from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.bootstrap import draw_videos, interval, map_draws
 from losa_jax.distributed.stop_signal import Interrupted

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from losa_jax.data.records import Video
 from losa_jax.data.windows import examples, readers, skipped_videos
 from losa_jax.detection.metrics import MapReport, best_f1_thresholds
-from losa_jax.distributed import global_batch, processes, sharding, stop_signal
+from losa_jax.distributed import processes, sharding, stop_signal
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
@@ -93,9 +93,9 @@ def train(config: Any, workdir: Path) -> MapReport:
             examples.TrainWindows(data.train, data.class_names, config,
                                   reader=reader),
             num_windows, seed=config.seed, batch_windows=batch_windows,
-            rows=global_batch.local_rows(mesh, batch_windows),
+            rows=sharding.local_rows(mesh, batch_windows),
             num_threads=config.data.num_threads)),
-        lambda batch: global_batch.put_batch(batch, mesh, batch_windows),
+        lambda batch: sharding.put_batch(batch, mesh, batch_windows),
         clock, skipped)
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map: float | None = None
@@ -159,7 +159,8 @@ def train(config: Any, workdir: Path) -> MapReport:
                 bar.write(f"epoch {epoch}: average mAP "
                           f"{100 * report.average_map:.2f} (classes from "
                           f"{evaluate.source_of_classes(config)})")
-                average_map = processes.from_first(report.average_map)
+                # That of others may differ in a last digit.
+                average_map = processes.gather(report.average_map)[0]
                 is_best = best_map is None or average_map > best_map
                 if is_best:
                     best_map = average_map
@@ -260,7 +261,7 @@ def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
     dataset = examples.train_dataset(
         transform, num_batches * batch_windows, seed=config.seed,
         batch_windows=batch_windows, num_epochs=1,
-        rows=global_batch.local_rows(mesh, batch_windows),
+        rows=sharding.local_rows(mesh, batch_windows),
         num_threads=config.data.num_threads)
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
                       out_shardings=sharding.replicated(mesh),
@@ -269,7 +270,7 @@ def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
     for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
                       unit="batch", leave=False):
         skipped.collect(batch, skipped_videos.TRAINING)
-        inputs = global_batch.put_batch(
+        inputs = sharding.put_batch(
             {**encoder_inputs(batch), "valid_samples": batch["valid_samples"]},
             mesh, batch_windows)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))

@@ -92,5 +92,5 @@ def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with atomic_file(path, suffix=".png") as temporary:
-        figure.savefig(temporary, dpi=120, bbox_inches="tight")
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")

@@ -12,8 +12,7 @@ from losa_jax.errors import InputError
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, suffix: str = "", remedy: str = ""
-                ) -> Iterator[Path]:
+def atomic_file(path: Path, *, remedy: str = "") -> Iterator[Path]:
     """Yields a temporary path beside `path` that replaces it at the end.
 
     Readers see the old file or the new one. Several processes may write the
@@ -21,15 +20,13 @@ def atomic_file(path: Path, *, suffix: str = "", remedy: str = ""
 
     Args:
       path: the target; its folder must exist.
-      suffix: of the temporary file, for writers that choose the format by
-        it, as ".png".
       remedy: what the user should do where the disk is full or not writable.
 
     Raises:
       InputError: with a remedy, in place of an OSError.
     """
     # Short, because `path` may have the longest name that is allowed.
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
     try:
         with _explained(path, remedy):
             yield temporary
@@ -42,10 +39,9 @@ def atomic_file(path: Path, *, suffix: str = "", remedy: str = ""
 def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces it at the end.
 
-    Parent folders are made. After an error the old folder stays, and
-    everything that was made here goes. `remedy` is as of `atomic_file`.
+    Parent folders are made. After an error the old folder stays and the
+    temporary one goes. `remedy` is as of `atomic_file`.
     """
-    new_parents = [one for one in path.parents if not one.exists()]
     with _explained(path, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.",
@@ -56,10 +52,6 @@ def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
             _replace_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not path.exists():
-                with contextlib.suppress(OSError):  # others use it by now
-                    for parent in new_parents:
-                        parent.rmdir()
 
 
 def refuse_others(folder: Path, what: str, *files: str) -> None:
@@ -101,13 +93,12 @@ def _explained(path: Path, remedy: str) -> Iterator[None]:
             f"{path}: cannot be written ({error}): {remedy}") from error
 
 
-def write_text(path: Path, text: str, *, remedy: str = "") -> None:
-    """Writes UTF-8 text atomically; arguments as `atomic_file`."""
-    with atomic_file(path, remedy=remedy) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically, see `atomic_file`."""
+    write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes, *, remedy: str = "") -> None:
-    """Writes a file atomically; arguments as `atomic_file`."""
-    with atomic_file(path, remedy=remedy) as temporary:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically, see `atomic_file`."""
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)

@@ -20,8 +20,7 @@ _log = logging.getLogger(__name__)
 def use_compile_cache() -> Path | None:
     """Switches the cache on; must be called before anything is compiled.
 
-    Returns:
-      its folder; None if it is off or JAX's own settings apply.
+    Returns its folder; None if it is off or JAX's own settings apply.
     """
     wanted = os.environ.get("LOSA_COMPILE_CACHE", "")
     if wanted == "off":

@@ -23,10 +23,8 @@ def keep_freed_memory() -> bool:
     """Lets glibc keep up to an eighth of the machine's memory.
 
     Must be called before the process starts threads, which would otherwise
-    get arenas of their own.
-
-    Returns:
-      whether glibc accepted the settings; false with another C library.
+    get arenas of their own. Returns whether glibc accepted the settings;
+    false with another C library.
     """
     if os.environ.get("LOSA_KEEP_FREED_MEMORY") == "off" or any(
             name.startswith(("MALLOC_", "GLIBC_TUNABLES"))

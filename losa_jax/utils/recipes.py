@@ -26,11 +26,8 @@ def make_importable() -> None:
 
 
 def find(path: str) -> str:
-    """Returns the path of a file of `configs`, as given if it exists there.
-
-    Args:
-      path: with or without a variant: "x.py:variant".
-    """
+    """Returns the path of a file of `configs`, as given if it exists there;
+    it may have a variant, "x.py:variant"."""
     name, colon, variant = path.partition(":")
     ours = shipped_folder() / name
     if Path(name).exists() or not name.startswith("configs/") or (

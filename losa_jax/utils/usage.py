@@ -18,10 +18,9 @@ _NAME_TUPLES = ("cache_subsets",)
 
 def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
           ) -> list[str]:
-    """Parses absl's flags.
+    """Parses absl's flags of a whole command line.
 
     Args:
-      argv: the whole command line.
       overview: the first lines of --help.
       sections: {title in the help: names of its flags, separated by spaces}.
 
@@ -30,8 +29,7 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
 
     Raises:
       SystemExit: after --help (0), or after one line about an error: in a
-        key or value of the recipe (EXIT_INPUT), or anywhere else
-        (EXIT_USAGE).
+        key or value of the recipe (EXIT_INPUT), or elsewhere (EXIT_USAGE).
     """
     if {"--help", "-help", "-h", "--h", "--helpshort", "-helpshort"
             } & set(argv[1:]):

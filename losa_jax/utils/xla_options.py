@@ -11,11 +11,8 @@ CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type":
 
 
 def compiler_options(mesh: Mesh | None = None) -> dict[str, str] | None:
-    """Returns the options for `jax.jit` of a backbone or a head.
-
-    Args:
-      mesh: of the devices; None for those of this process.
-    """
+    """Returns the options for `jax.jit` of a backbone or a head on a mesh;
+    None is the devices of this process."""
     platform = (jax.default_backend() if mesh is None
                 else mesh.devices.flat[0].platform)
     return CPU_OPTIONS if platform == "cpu" else None

@@ -109,8 +109,8 @@ def test_all_bad_entries_are_reported_together(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"{", "cannot be read as JSON"),
-    (b"\xff\xfe\x00", "cannot be read as JSON"),
+    (b"{", "not JSON: line 1, column 2"),
+    (b"\xff\xfe\x00", "that it is UTF-8 text"),
     (b"[]", 'no "results" object'),
     (b'{"results": []}', 'no "results" object'),
 ])

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from losa_jax.distributed import global_batch, processes, sharding
+from losa_jax.distributed import processes, sharding
 from losa_jax.errors import InputError
 
 _PROGRAM = """
@@ -21,7 +21,7 @@ processes.start(coordinator=f"127.0.0.1:{port}", num_processes=2,
 assert (processes.count(), processes.index()) == (2, number)
 assert processes.gather({"mine": [number] * (1 + 40 * number)}) == [
     {"mine": [0]}, {"mine": [1] * 41}]
-assert processes.from_first(0.1 + number) == 0.1
+assert processes.gather(0.1 + number)[0] == 0.1
 with processes.first_goes_first("write"):
     with open(folder / "order", "a") as file:
         file.write(str(number))
@@ -139,7 +139,7 @@ def test_put_batch_returns_the_batch(shape):
     mesh = sharding.make_mesh(shape)
     batch = {"frames": np.arange(4 * 16).reshape(4, 16),
              "labels": np.arange(4)}
-    assert global_batch.local_rows(mesh, 4) == (0, 1, 2, 3)
-    placed = global_batch.put_batch(batch, mesh, 4)
+    assert sharding.local_rows(mesh, 4) == (0, 1, 2, 3)
+    placed = sharding.put_batch(batch, mesh, 4)
     for name, array in batch.items():
         np.testing.assert_array_equal(placed[name], array)

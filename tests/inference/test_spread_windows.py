@@ -12,8 +12,8 @@ from losa_jax import timeline
 from losa_jax.data.records import Video, VideoInfo
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows.sampling import test_windows_of as windows_of
-from losa_jax.distributed import global_batch, sharding
-from losa_jax.distributed.global_batch import Lane
+from losa_jax.distributed import sharding
+from losa_jax.distributed.sharding import Lane
 from losa_jax.inference.run_windows import SpreadWindows, run_windows
 
 
@@ -102,7 +102,7 @@ def test_a_skipped_video_is_padded_without_reading_it_again(config, failing):
 def test_processes_that_hold_the_same_rows_read_one_order(config, monkeypatch):
     videos = [_video(f"v{number}", 32) for number in range(6)]
     # The clips of each window are spread over two processes.
-    monkeypatch.setattr(global_batch, "lanes",
+    monkeypatch.setattr(sharding, "lanes",
                         lambda mesh, count: [Lane((0, 1), (0, 1))])
     orders = []
     for process in (0, 1, 0, 1):

@@ -21,7 +21,7 @@ def config(tmp_path_factory):
     """Returns quick.py with six videos and a random backbone."""
     folder = tmp_path_factory.mktemp("data")
     data_set.render_untrimmed_set(folder / "videos", num_training=4,
-                                   num_testing=2, size=32, progress=False)
+                                   num_testing=2, size=32)
     spec = VideoMaeSpec(width=16, depth=2, heads=2, mlp_width=32, patch=16,
                         image_size=(32, 32))
     rng = np.random.default_rng(0)

@@ -43,7 +43,7 @@ def test_every_window_of_every_video_counts(batch_windows, tmp_path):
         action = Action(float(start), float(end), "jump")
         video = AnnotatedVideo(f"v{number}", "testing", float(length), 1.0,
                                (action,))
-        info = store.check([video], "stop")[0][video.video_id]
+        info = store.info_of(video)
         videos.append(Video(video.video_id, info, store.grid(info),
                                   (action,)))
     config = thumos_features.get_config()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import thumos_features
-from losa_jax.data.features.record import read_record
+from losa_jax.data.features.files import read_record
 from losa_jax.data.records import AnnotatedVideo
 from losa_jax.data.video.probe import probe_video
 from losa_jax.distributed import processes
@@ -142,8 +142,7 @@ def test_a_head_trains_on_extracted_features(
         f"{name}.*")))
     assert (entry["fps"], entry["frame_count"]) == (info.fps,
                                                     info.frame_count)
-    stored = store.check([AnnotatedVideo(name, "testing", None, None, ())],
-                         "stop")[0][name]
+    stored = store.info_of(AnnotatedVideo(name, "testing", None, None, ()))
     assert stored.path == extracted / f"{name}.npy"
     assert (stored.fps, stored.frame_count) == (info.fps, info.frame_count)
 

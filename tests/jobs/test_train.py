@@ -29,7 +29,7 @@ def test_feature_statistics_cover_every_training_video(lengths, tmp_path):
         np.save(tmp_path / f"v{number}.npy", part)
         video = AnnotatedVideo(f"v{number}", "training", float(len(part)),
                                1.0, ())
-        info = store.check([video], "stop")[0][video.video_id]
+        info = store.info_of(video)
         videos.append(Video(video.video_id, info, store.grid(info), ()))
     config = thumos_features.get_config()
     config.window.samples = config.window.tokens = 16

@@ -6,13 +6,13 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
+from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.errors import InputError
+from losa_jax.utils.text_files import read_json
 
 FORMAT_VERSION = 1
 INDEX_FILE = "metadata.json"  # TFDS's name
@@ -20,7 +20,7 @@ INFO_FILE = "dataset_info.json"  # TFDS's name
 
 
 def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
-               infos: Mapping[str, VideoInfo], broken: Sequence[BrokenVideo],
+               infos: Mapping[str, VideoInfo], broken: Mapping[str, str],
                class_names: Sequence[str], *, embedded: bool
                ) -> dict[str, Any]:
     """Returns the index of the videos that `infos` has; `embedded` tells
@@ -46,8 +46,7 @@ def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
                         for action in video.actions]}})
     return {"format_version": FORMAT_VERSION, "embedded": embedded,
             "class_names": list(class_names),
-            "left_out": {one.video_id: one.reason for one in broken},
-            "videos": videos}
+            "left_out": dict(broken), "videos": videos}
 
 
 def data_sets(folder: Path) -> list[Path]:
@@ -73,13 +72,9 @@ def find_data_set(folder: str | Path) -> Path:
 def read_index(data_set: Path) -> dict[str, Any]:
     """Reads the index of a data set; raises InputError for another file."""
     path = data_set / INDEX_FILE
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        version = index["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error!r}): not a data set "
-                         "of `python -m losa_jax.data.build`") from error
-    if version != FORMAT_VERSION:
+    index = read_json(path, "build the data set again")
+    if not isinstance(index, dict) or (
+            index.get("format_version") != FORMAT_VERSION):
         raise InputError(f"{path}: not the index of a data set of this "
                          "version: build the data set again")
     return index

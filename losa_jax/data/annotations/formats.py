@@ -16,7 +16,6 @@ Two files are separated by a comma.
 
 import contextlib
 import csv
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from losa_jax.data.annotations import data_set_index
 from losa_jax.errors import InputError
+from losa_jax.utils.text_files import read_json, read_text
 
 # Some files have this before ActivityNet's video ids.
 YOUTUBE_PREFIX = "v_"
@@ -73,25 +73,6 @@ def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
     for video_id, start, end in _read_segments(Path(path)):
         segments.setdefault(video_id, []).append((start, end))
     return segments
-
-
-def read_text(path: Path) -> str:
-    """Reads UTF-8, or raises InputError."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): check the path, "
-                         "and that it is UTF-8 text") from error
-
-
-def read_json(path: Path) -> Any:
-    """Reads JSON, or raises InputError."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON: line {error.lineno}, column "
-                         f"{error.colno}: {error.msg}; correct it there"
-                         ) from error
 
 
 def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]

@@ -1,10 +1,9 @@
 """Faults in annotations, by category, and what is done about them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from losa_jax.data.annotations.outside import is_outside
+from losa_jax.data.annotations.load import is_outside
 from losa_jax.data.records import Action, AnnotatedVideo
 from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS
@@ -22,18 +21,10 @@ TWO_LABELS = "actions under two labels"
 WRONG_DURATION = "a wrong duration that is known"  # corrected while reading
 
 
-class Fault(NamedTuple):
-    """A category of faults in the annotations of one video."""
-
-    video_id: str
-    category: str
-    detail: str
-
-
 def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
-                ) -> list[Fault]:
-    """Returns the faults in a video's annotations as read, one a category;
-    `duration_seconds` is of its file, None: the annotated duration."""
+                ) -> dict[str, str]:
+    """Returns {category: detail} of the faults in a video's annotations as
+    read; `duration_seconds` is of its file, None: the annotated duration."""
     end = duration_seconds or video.duration_seconds
     frame_seconds = 1 / (video.fps or 25.0)
     details: dict[str, list[str]] = defaultdict(list)
@@ -48,7 +39,7 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
         if end is not None and is_outside(action, end):
             details[OUTSIDE].append(f"{_show(action)} of {end:.2f} s")
     running: list[Action] = []  # those that overlap the next one
-    for other in sorted(video.actions):
+    for other in sorted(video.actions, key=lambda action: action[:3]):
         running = [one for one in running if one.end_seconds
                    >= other.start_seconds - SAME_ACTION_SECONDS]
         for one in running:
@@ -66,8 +57,8 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 details[NEARLY_TWICE].append(
                     f"{_show(one)} and {_show(other)}")
         running.append(other)
-    return [Fault(video.video_id, category, _joined(category, entries))
-            for category, entries in details.items()]
+    return {category: _joined(category, entries)
+            for category, entries in details.items()}
 
 
 def _show(action: Action) -> str:
@@ -83,11 +74,14 @@ def _joined(category: str, entries: list[str]) -> str:
     return f"{entries[0]}{more}"
 
 
-def summarize(faults: Iterable[Fault], most: int = 5) -> list[str]:
-    """Returns a line a category: the number of videos, and some names."""
+def summarize(faults: Mapping[str, Mapping[str, str]], most: int = 5
+              ) -> list[str]:
+    """Returns a line a category: the number of videos, and some names. Takes
+    {video id: its faults}."""
     names: dict[str, list[str]] = defaultdict(list)
-    for fault in faults:
-        names[fault.category].append(fault.video_id)
+    for video_id, categories in faults.items():
+        for category in categories:
+            names[category].append(video_id)
     return [f"{category}: {len(videos)} videos ({', '.join(videos[:most])}"
             + (", ...)" if len(videos) > most else ")")
             for category, videos in names.items()]

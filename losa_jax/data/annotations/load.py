@@ -1,9 +1,12 @@
 """Reads and checks annotations, from the database that `formats` returns.
 
-`duration`, `fps` and an annotation's `label_id` may be absent.
+`duration`, `fps` and an annotation's `label_id` may be absent. Actions that
+reach outside their video, or last no time, are refused, cut or kept.
 """
 
+import dataclasses
 import difflib
+import logging
 import math
 import sys
 import unicodedata
@@ -12,10 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations import thumos_facts
-from losa_jax.data.annotations.formats import read_database, read_text
+from losa_jax.data.annotations.formats import read_database
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError, listed
+from losa_jax.utils.text_files import read_text
 
+logger = logging.getLogger(__name__)
+
+ON_OUTSIDE = ("error", "clip", "keep")
+# Durations in annotation files are rounded.
+TOLERANCE_SECONDS = 0.05
+TOLERANCE_SHARE = 0.001
 # Durations that agree within this share are the same.
 _SAME_DURATION = 0.01
 
@@ -94,8 +104,7 @@ def _read_video(video_id: str, entry: Any, problems: list[str]
     duration, fps, correction = _corrected(video_id, *numbers.values())
     return AnnotatedVideo(
         video_id, entry["subset"].lower(), duration, fps,
-        tuple(one[0] for one in actions if one), correction,
-        tuple(one[1] for one in actions if one))
+        tuple(filter(None, actions)), correction)
 
 
 def _corrected(video_id: str, duration: float | None, fps: float | None
@@ -120,8 +129,7 @@ def _is_clean(text: str) -> bool:
 
 
 def _read_action(where: str, annotation: Any, problems: list[str]
-                 ) -> tuple[Action, int | None] | None:
-    """Returns an action and its label_id."""
+                 ) -> Action | None:
     try:
         # Some public files have the numbers as text.
         start, end = map(float, annotation["segment"])
@@ -139,7 +147,7 @@ def _read_action(where: str, annotation: Any, problems: list[str]
     elif label_id is not None and type(label_id) is not int:
         problem = f"label_id {label_id!r} is no whole number"
     else:
-        return Action(start, end, label), label_id
+        return Action(start, end, label, label_id)
     problems.append(f"{where}: {problem}")
     return None
 
@@ -163,9 +171,8 @@ def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
     appends contradictions between label_ids to `problems`."""
     ids_of: dict[str, set[int | None]] = {}
     for video in videos.values():
-        for action, label_id in zip(video.actions, video.label_ids,
-                                    strict=True):
-            ids_of.setdefault(action.label, set()).add(label_id)
+        for action in video.actions:
+            ids_of.setdefault(action.label, set()).add(action.label_id)
     label_of: dict[int, str] = {}
     for label, ids in ids_of.items():
         numbers = sorted(one for one in ids if one is not None)
@@ -180,3 +187,74 @@ def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
                         "with --config.data.class_names=FILE, or correct "
                         "label_id")
     return tuple(label_of[number] for number in sorted(label_of))
+
+
+def refuse_unknown_rule(on_outside: str) -> None:
+    """Raises InputError unless `clipped_to` knows the rule."""
+    if on_outside not in ON_OUTSIDE:
+        raise InputError(f"config.data.on_outside={on_outside!r}: choose "
+                         f"one of {', '.join(ON_OUTSIDE)}")
+
+
+def is_outside(action: Action, end_seconds: float) -> bool:
+    """Whether an action reaches outside its video by more than rounding;
+    `end_seconds` is infinite where the length of the video is not known."""
+    tolerance = 0.0 if math.isinf(end_seconds) else max(
+        TOLERANCE_SECONDS, TOLERANCE_SHARE * end_seconds)
+    return (action.start_seconds < -tolerance
+            or action.end_seconds > end_seconds + tolerance)
+
+
+def clipped_to(annotations: Annotations, durations: Mapping[str, float],
+               on_outside: str) -> Annotations:
+    """Returns annotations with every action inside its video.
+
+    Where no list of classes was given, those are left that have an action.
+
+    Args:
+      durations: seconds of the videos' files, in place of the annotated ones.
+      on_outside: "error" raises an InputError that names all actions that are
+        outside or empty; "clip" cuts them to their video and drops those of
+        which nothing is left, with a warning; "keep" changes nothing.
+    """
+    refuse_unknown_rule(on_outside)
+    if on_outside == "keep":
+        return annotations
+    problems: list[str] = []
+    videos = {}
+    for video_id, video in annotations.videos.items():
+        end = durations.get(video_id) or video.duration_seconds or math.inf
+        kept = []
+        for number, action in enumerate(video.actions):
+            inside, problem = _inside(action, end)
+            message = (f"{video_id}, annotation {number}: segment "
+                       f"{list(action[:2])} {problem}")
+            if problem and on_outside == "error":
+                problems.append(message)
+            elif problem:
+                logger.warning("%s: %s", message,
+                               "dropped" if inside is None else "cut")
+            if inside is not None:
+                kept.append(inside)
+        videos[video_id] = dataclasses.replace(video, actions=tuple(kept))
+    remedy = "Correct the file" + (
+        " (or cut segments to their video, and drop empty ones, with "
+        "--config.data.on_outside=clip)" if problems else "")
+    names = (annotations.class_names if annotations.classes_given
+             else class_order(videos, problems))
+    if problems:
+        raise wrong_entries(annotations.path, problems, remedy)
+    return dataclasses.replace(annotations, videos=videos, class_names=names)
+
+
+def _inside(action: Action, end_seconds: float) -> tuple[Action | None, str]:
+    """Returns the part of an action inside its video, and what is wrong."""
+    if action.end_seconds == action.start_seconds:
+        return None, "is empty"
+    problem = ""
+    if is_outside(action, end_seconds):
+        problem = f"reaches outside the video, 0 to {end_seconds} seconds"
+    start = max(action.start_seconds, 0.0)
+    end = min(action.end_seconds, end_seconds)
+    inside = action._replace(start_seconds=start, end_seconds=end)
+    return inside if end > start else None, problem

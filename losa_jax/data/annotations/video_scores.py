@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from losa_jax.data.annotations import thumos_facts
-from losa_jax.data.annotations.formats import YOUTUBE_PREFIX, read_json
+from losa_jax.data.annotations.formats import YOUTUBE_PREFIX
 from losa_jax.errors import InputError
+from losa_jax.utils.text_files import read_json
 
 
 def load_video_scores(path: str | Path, class_names: Sequence[str],

@@ -1,22 +1,34 @@
 """Features of other tools, or of --mode=extract: a .npy or .npz file a video.
 
 Frame rate and duration come from the annotations, or from the record that
---mode=extract writes beside its files (`record`): no video is opened.
+--mode=extract writes beside its files, features.json: no video is opened.
+
+    {"format_version": 1,
+     "facts": {"stride_frames": 4, "clip_frames": 16, "width": 384, ...},
+     "videos": {"video_1": {"fps": 30.0, "frame_count": 900, "length": 222}},
+     "broken": {"video_2": "reason"}}
+
+Feature i of a video stands for the middle of its clip, frame
+i * stride_frames + clip_frames / 2 at `fps` frames per second. Each process
+writes a record of its own (features.1.json ...); a reader takes all.
 """
 
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.features.record import read_record
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
-from losa_jax.data.video.check import Checked, check_each
 from losa_jax.errors import InputError
+from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.text_files import read_json
 
+FORMAT_VERSION = 1
+_REMEDY = "delete it and run --mode=extract again; finished features stay"
 SUFFIXES = (".npy", ".npz")
 # A video lasts a clip longer than its features reach, and feature files are
 # cut a little differently; a larger share means another video.
@@ -56,12 +68,9 @@ class FeatureFiles:
         self._kept: dict[Path, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
-              ) -> Checked:
-        """As `check_videos`; `VideoInfo.path` is the file of features."""
-        return check_each(videos, self._info, on_broken_video)
-
-    def _info(self, video: AnnotatedVideo) -> VideoInfo:
+    def info_of(self, video: AnnotatedVideo) -> VideoInfo:
+        """Returns the properties of a video, with the file of its features as
+        `path`; InputError if this is missing, or of another video."""
         settings = self._settings
         stem = f"{settings.prefix}{video.video_id}{settings.suffix}"
         paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
@@ -185,3 +194,62 @@ def resize_linearly(features: np.ndarray, length: int) -> np.ndarray:
     right = np.minimum(left + 1, old - 1)
     share = (center - left)[:, None]
     return features[left] * (1 - share) + features[right] * share
+
+
+class FeatureRecord(NamedTuple):
+    """The record of a folder; a listed video may have no file yet."""
+
+    facts: dict[str, Any]
+    # {video id: {"fps", "frame_count", "length": the number of features}}
+    videos: dict[str, dict[str, Any]]
+
+
+def record_path(folder: Path, process_index: int = 0) -> Path:
+    """Returns the path of the record that a process writes."""
+    number = f".{process_index}" if process_index else ""
+    return folder / f"features{number}.json"
+
+
+def read_record(folder: Path) -> FeatureRecord | None:
+    """Reads the records of a folder, None without any; InputError if they are
+    damaged, of another version, or of two extractions."""
+    record: FeatureRecord | None = None
+    for path in [*folder.glob(record_path(folder).name),
+                 *sorted(folder.glob("features.[0-9]*.json"))]:
+        content = read_json(path, _REMEDY)
+        if not isinstance(content, dict) or (
+                content.get("format_version") != FORMAT_VERSION):
+            raise InputError(f"{path}: no record of this version: {_REMEDY}")
+        record = record or FeatureRecord(content["facts"], {})
+        if record.facts != content["facts"]:
+            raise InputError(f"{path}: of another extraction than the other "
+                             "records beside it. Keep one of them.")
+        record.videos.update(content["videos"])
+    return record
+
+
+def write_record(folder: Path, facts: Mapping[str, Any],
+                 videos: Mapping[str, Mapping[str, Any]],
+                 broken: Mapping[str, str], process_index: int) -> None:
+    """Writes the record of a process and keeps its other videos; InputError
+    if the folder holds features that were made with other facts."""
+    before = read_record(folder)
+    if before is not None and before.facts != dict(facts):
+        raise InputError(
+            f"{folder} holds features made with "
+            f"{differences(before.facts, facts)}. Choose another "
+            "--output.")
+    path = record_path(folder, process_index)
+    if path.is_file():
+        videos = {**json.loads(path.read_text())["videos"], **videos}
+    write_text(path, json.dumps({
+        "format_version": FORMAT_VERSION, "facts": dict(facts),
+        "videos": videos, "broken": dict(broken)}, indent=1) + "\n")
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Returns "name=1 (asked for 2), ..." of the entries that differ."""
+    return ", ".join(
+        f"{name}={stored.get(name)!r} (asked for {wanted.get(name)!r})"
+        for name in sorted({*stored, *wanted})
+        if stored.get(name) != wanted.get(name))

@@ -23,14 +23,15 @@ from array_record.python import array_record_module
 from safetensors import deserialize
 from safetensors.numpy import save
 
-from losa_jax.data.features.record import differences
+from losa_jax.data.features.files import differences
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
-from losa_jax.data.video.check import Checked, check_each
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_file, write_text
+from losa_jax.utils.text_files import read_json
 
 INDEX_FILE = "cache.json"
 FORMAT_VERSION = 4
+_REMEDY = "delete it and run --mode=cache again"
 Item = TypeVar("Item")
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -53,7 +54,7 @@ def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
     elif not path.exists():
         raise InputError(f"{folder} is not empty and holds no {INDEX_FILE}. "
                          "Choose another --config.data.cache.")
-    elif (stored := _read_json(path)) != index:
+    elif (stored := read_json(path, _REMEDY)) != index:
         raise InputError(
             f"{folder} holds {_difference(stored, index)}. Delete it or "
             "choose another --config.data.cache.")
@@ -67,7 +68,8 @@ def is_written(folder: Path, shard: int) -> bool:
 def stored_facts(folder: str | Path) -> dict[str, Any]:
     """Returns how the features of a folder were made; empty without any."""
     path = Path(folder) / INDEX_FILE
-    return _read_json(path).get("facts", {}) if path.is_file() else {}
+    return (read_json(path, _REMEDY).get("facts", {}) if path.is_file()
+            else {})
 
 
 def write_shard(folder: Path, shard: int, videos: Iterable[
@@ -109,7 +111,7 @@ class TapCache:
         if not path.is_file():
             raise InputError(f"{folder}: no cached features (no "
                              f"{INDEX_FILE}). Make them with --mode=cache.")
-        index = _read_json(path)
+        index = read_json(path, _REMEDY)
         wanted = {**index, "format_version": FORMAT_VERSION,
                   "facts": {**index.get("facts", {}), **facts}}
         if index != wanted:
@@ -126,21 +128,17 @@ class TapCache:
         # The shard of each video, and its entry there.
         self._entries: dict[str, tuple[int, dict]] = {
             name: (shard, entry) for shard in range(index["num_shards"])
-            for name, entry in _read_json(
-                shard_path(self._folder, shard, "json")).items()}
+            for name, entry in read_json(
+                shard_path(self._folder, shard, "json"), _REMEDY).items()}
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
-    def check(self, videos: Sequence[AnnotatedVideo], on_broken_video: str
-              ) -> Checked:
-        """As `check_videos`: a video that is not in the cache is missing."""
-        def info_of(video: AnnotatedVideo) -> VideoInfo:
-            if video.video_id not in self._entries:
-                raise InputError("not among the cached features")
-            info = self._entries[video.video_id][1]["info"]
-            return VideoInfo(**{**info, "path": Path(info["path"])})
-
-        return check_each(videos, info_of, on_broken_video)
+    def info_of(self, video: AnnotatedVideo) -> VideoInfo:
+        """Returns the properties of a video; InputError if it is missing."""
+        if video.video_id not in self._entries:
+            raise InputError("not among the cached features")
+        info = self._entries[video.video_id][1]["info"]
+        return VideoInfo(**{**info, "path": Path(info["path"])})
 
     def grid(self, info: VideoInfo) -> None:
         """None: the samples are those of the video."""
@@ -153,14 +151,9 @@ class TapCache:
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields `last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c],
         zero in clips of nothing but padding; InputError if the record is
-        damaged, or a window begins inside a clip."""
+        damaged. Windows begin with a clip (window.align_to_clips)."""
         arrays = self._read(video.video_id, view)
         for window in windows:
-            if window.first_sample % self._clip_samples:
-                raise InputError(
-                    f"A window of {video.video_id} begins inside a clip. "
-                    "Cached features need "
-                    "--config.window.align_to_clips=True.")
             yield self._select(
                 arrays, window.first_sample // self._clip_samples,
                 -(-window.valid_samples // self._clip_samples),
@@ -210,14 +203,6 @@ def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "features with " + differences(*(
         {**index, **index.get("facts", {}), "facts": ""}
         for index in (stored, wanted)))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Delete it and "
-                         "run --mode=cache again.") from error
 
 
 def split_shards(items: Sequence[Item], num_bytes: Sequence[float],

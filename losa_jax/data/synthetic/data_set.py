@@ -22,15 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.synthetic.motion import (
-    ACTION_CLASSES,
-    MOTION_CLASSES,
-    Plan,
-    follow,
-    plan_trimmed,
-    plan_untrimmed,
-)
-from losa_jax.data.synthetic.scene import encode_video, render_frames
+from losa_jax.data.synthetic import motion, scene
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
 
@@ -40,8 +32,8 @@ ANNOTATIONS, CLASSES = "annotations.json", "classes.txt"
 _SUBSETS = ("training", "testing", "validation")
 # How a video of each set is planned, and its classes. The order of the sets
 # is part of the random streams.
-_SETS = {"untrimmed": (plan_untrimmed, ACTION_CLASSES),
-         "trimmed": (plan_trimmed, MOTION_CLASSES)}
+_SETS = {"untrimmed": (motion.plan_untrimmed, motion.ACTION_CLASSES),
+         "trimmed": (motion.plan_trimmed, motion.MOTION_CLASSES)}
 _LOWEST = {"num_training": 0, "num_testing": 0, "num_validation": 0,
            "seed": 0, "size": 32}
 _MAX_WORKERS = 8
@@ -49,7 +41,7 @@ _MAX_WORKERS = 8
 
 def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
                          num_validation: int = 0, seed: int = 0,
-                         size: int = 64, progress: bool = True) -> Path:
+                         size: int = 64) -> Path:
     """Renders videos of 20 to 32 s with 3 to 6 labeled actions each.
 
     Writes `annotations.json` (ActivityNet layout), `classes.txt` and
@@ -63,7 +55,6 @@ def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
       num_training, num_testing, num_validation: videos of each subset.
       seed: same seed, same set; no two videos share a random stream.
       size: width and height in pixels, even.
-      progress: shows a progress bar.
 
     Returns:
       the folder.
@@ -75,12 +66,11 @@ def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
     return _render_set(Path(folder), {
         "kind": "untrimmed", "num_training": num_training,
         "num_testing": num_testing, "num_validation": num_validation,
-        "seed": seed, "size": size}, progress)
+        "seed": seed, "size": size})
 
 
 def render_trimmed_set(folder: Path, *, num_training: int, num_testing: int,
-                       seed: int = 0, size: int = 64, progress: bool = True
-                       ) -> Path:
+                       seed: int = 0, size: int = 64) -> Path:
     """Renders clips of 2 to 2.5 s, each with one of `MOTION_CLASSES`.
 
     As `render_untrimmed_set`; a clip is one action from its first frame to
@@ -89,10 +79,10 @@ def render_trimmed_set(folder: Path, *, num_training: int, num_testing: int,
     return _render_set(Path(folder), {
         "kind": "trimmed", "num_training": num_training,
         "num_testing": num_testing, "num_validation": 0, "seed": seed,
-        "size": size}, progress)
+        "size": size})
 
 
-def _render_set(folder: Path, parameters: dict, progress: bool) -> Path:
+def _render_set(folder: Path, parameters: dict) -> Path:
     problems = [f"config.synthetic.{name}={parameters[name]}: give {lowest} "
                 "or more" for name, lowest in _LOWEST.items()
                 if parameters[name] < lowest]
@@ -116,18 +106,19 @@ def _render_set(folder: Path, parameters: dict, progress: bool) -> Path:
                                 names)
             for video_id, video in videos.items()}}, indent=1))
 
-    paths = {folder / f"videos/{video_id}.mp4": video
-             for video_id, video in videos.items()}
-    missing = [path for path in paths if not path.exists()]
+    missing = {path: video for video_id, video in videos.items()
+               if not (path := folder / f"videos/{video_id}.mp4").exists()}
+    if not missing:
+        return folder
     # Forking is unsafe once the caller has loaded JAX.
     with ProcessPoolExecutor(
             min(os.cpu_count() or 1, _MAX_WORKERS),
             mp_context=multiprocessing.get_context("spawn")) as pool:
-        tasks = [pool.submit(_render_video, path, parameters, *paths[path])
-                 for path in missing]
+        tasks = [pool.submit(_render_video, path, parameters, *video)
+                 for path, video in missing.items()]
         try:
             for task in tqdm(tasks, f"rendering {parameters['kind']} videos",
-                             unit="video", disable=not progress or not tasks):
+                             unit="video"):
                 task.result()
         except BrokenProcessPool as error:
             raise InputError(
@@ -145,41 +136,39 @@ def _render_video(path: Path, parameters: dict, subset: str, index: int
     cv2.setNumThreads(1)
     plan, look = _plan_video(parameters, subset, index)
     size = parameters["size"]
-    frames = render_frames(look, *follow(plan), plan.fps, size)
-    encode_video(path, frames, plan.fps, size)
+    frames = scene.render_frames(look, *motion.follow(plan), plan.fps, size)
+    scene.encode_video(path, frames, plan.fps, size)
 
 
 def _refuse_other_content(folder: Path, header: dict) -> None:
     """Raises InputError unless the folder is free or holds this very set."""
-    path = folder / ANNOTATIONS
-    if path.exists():
-        try:
-            document = json.loads(path.read_text())
-            content: object = {name: document[name] for name in header}
-        except (ValueError, KeyError, TypeError):
-            content = "other annotations"
-        if content != header:
-            raise InputError(
-                f"{path} holds {content}, but {header} is needed: delete the "
-                "folder or choose another --config.synthetic.folder")
-    elif folder.exists() and any(folder.iterdir()):
+    content: object = "other files"
+    try:
+        document = json.loads((folder / ANNOTATIONS).read_text())
+        content = {name: document[name] for name in header}
+    except FileNotFoundError:
+        if not folder.exists() or not any(folder.iterdir()):
+            return
+    except (ValueError, KeyError, TypeError):
+        content = "other annotations"
+    if content != header:
         raise InputError(
-            f"{folder} is not empty and holds no rendered data set: choose "
-            "another --config.synthetic.folder")
+            f"{folder} holds {content}, but {header} is needed: choose another "
+            "--config.synthetic.folder, or delete this one")
 
 
 def _plan_video(parameters: dict, subset: str, index: int
-                ) -> tuple[Plan, np.random.Generator]:
+                ) -> tuple[motion.Plan, np.random.Generator]:
     """What happens in a video, and the random stream of its look."""
     kind = parameters["kind"]
     key = (list(_SETS).index(kind), _SUBSETS.index(subset), index)
-    motion, look = np.random.SeedSequence(
+    course, look = np.random.SeedSequence(
         parameters["seed"], spawn_key=key).spawn(2)
-    plan = _SETS[kind][0](np.random.default_rng(motion))
-    return plan, np.random.default_rng(look)
+    return (_SETS[kind][0](np.random.default_rng(course)),
+            np.random.default_rng(look))
 
 
-def _describe(plan: Plan, subset: str, names: tuple[str, ...]) -> dict:
+def _describe(plan: motion.Plan, subset: str, names: tuple[str, ...]) -> dict:
     """A video's entry in the annotations."""
     return {
         "subset": subset,

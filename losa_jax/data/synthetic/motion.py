@@ -102,7 +102,8 @@ def plan_trimmed(rng: np.random.Generator) -> Plan:
     name, stance = MOTION_CLASSES[index], _Stance(rng)
     if name in _SLIDES:
         axis, direction = _SLIDES[name]
-        path = stance.swing(axis, lambda u: direction * (2 * _ramp(u) - 1))
+        reach = direction * stance.half[axis]
+        path = stance.move(axis, lambda u: reach * (2 * _ramp(u) - 1))
         length = _log_uniform(rng, (0.4, seconds))
         # Near the middle, so that a shorter crop of the clip still shows it.
         before = (seconds - length) * rng.uniform(0.4, 0.6)
@@ -127,11 +128,8 @@ def plan_trimmed(rng: np.random.Generator) -> Plan:
 
 
 def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """The main object at every frame; frame i shows the moment i / fps.
-
-    Returns:
-      poses [f, 3] (x, y, log radius) and opacity [f].
-    """
+    """Returns the main object's poses [f, 3] (x, y, log radius) and opacity
+    [f]; frame i shows the moment i / fps."""
     seconds = np.arange(plan.frame_count) / plan.fps
     lengths = np.array([piece.duration_seconds for piece in plan.pieces])
     ends = np.cumsum(lengths)
@@ -169,17 +167,14 @@ class _Stance:
             2 * _ramp(rng.uniform(size=3)) - 1)
 
     def move(self, axis: int | slice, course: PosePath) -> PosePath:
-        """Moves one axis, or x and y, along a course of offsets."""
+        """Moves one axis, or x and y, along a course of offsets from the
+        center."""
         def path(u: np.ndarray) -> np.ndarray:
             poses = np.tile(self.rest, (len(u), 1))
             poses[:, axis] = self.center[axis] + course(u)
             return poses
 
         return path
-
-    def swing(self, axis: int, course: PosePath) -> PosePath:
-        """Moves one axis along a course of shares of the reach, -1 to 1."""
-        return self.move(axis, lambda u: self.half[axis] * course(u))
 
     def circle(self, start: float, turns: float) -> PosePath:
         """Circles the center; a positive number of turns is clockwise."""
@@ -199,13 +194,9 @@ def _action_path(rng: np.random.Generator, name: str) -> PosePath:
         circle = stance.circle(rng.uniform(0, 2 * np.pi), _CIRCLES[name])
         return lambda u: circle(_ramp(u))
     axis, direction = _SWINGS[name]
-    turn = rng.uniform(0.4, 0.6)
-
-    def there_and_back(u: np.ndarray) -> np.ndarray:
-        out, back = _ramp(u / turn), _ramp((1 - u) / (1 - turn))
-        return direction * (2 * np.where(u < turn, out, back) - 1)
-
-    return stance.swing(axis, there_and_back)
+    reach, turn = direction * stance.half[axis], rng.uniform(0.4, 0.6)
+    return stance.move(axis, lambda u: reach * (2 * np.where(
+        u < turn, _ramp(u / turn), _ramp((1 - u) / (1 - turn))) - 1))
 
 
 def _gap_pieces(rng: np.random.Generator, start: np.ndarray, end: np.ndarray,

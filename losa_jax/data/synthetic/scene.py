@@ -6,7 +6,6 @@ Lengths are for a frame of `STAGE` pixels and are scaled to the actual size.
 
 import io
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 
 from losa_jax.data.synthetic.motion import STAGE
-from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.atomic_write import write_bytes
 
 # Backgrounds are darker than objects (luma of 255), so that an object is
 # visible over every background; hue and texture vary freely.
@@ -43,7 +42,11 @@ def render_frames(rng: np.random.Generator, poses: np.ndarray,
     scale = size / STAGE
     seconds = np.arange(len(poses)) / fps
     background = _draw_background(rng, size)
-    offsets = _drift(rng, seconds, scale) % (2 * size)
+    angle = rng.uniform(0, 2 * np.pi)
+    speed = rng.uniform(0, 4) * scale
+    start = rng.uniform(0, 2 * STAGE, 2) * scale
+    drift = speed * seconds[:, None] * [np.cos(angle), np.sin(angle)]
+    offsets = (start + drift) % (2 * size)
     gain = 1 + rng.uniform(0, 0.12) * _wave(rng, seconds, (0.02, 0.15))
     distractors = [
         (_draw_sprite(rng, size), rng.uniform(2.4, 3.6) * scale,
@@ -80,30 +83,21 @@ def render_frames(rng: np.random.Generator, poses: np.ndarray,
 
 def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int, size: int
                  ) -> None:
-    """Writes frames as constant-rate H.264 in MP4, atomically.
-
-    Args:
-      path: the file to write; its folder exists.
-      frames: uint8 [size, size, 3], RGB; `size` is even.
-    """
+    """Writes frames, uint8 [size, size, 3], RGB, of an even size, as
+    constant-rate H.264 in MP4, atomically."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         # The same frames must give the same file. One thread: else it
         # depends on the machine's cores. No macroblock tree: x264's vector
         # code for it reads uninitialized memory (six results in 200 tries).
-        stream = container.add_stream("libx264", rate=fps, options={
+        stream = container.add_stream("libx264", fps, {
             "crf": "22", "preset": "veryfast", "g": "30", "threads": "1",
-            "x264-params": "mbtree=0"})
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts = index
-            frame.time_base = Fraction(1, fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+            "x264-params": "mbtree=0"}, width=size, height=size)
+        for pixels in frames:
+            container.mux(stream.encode(
+                av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    write_bytes(path, buffer.getvalue())
 
 
 def _wave(rng: np.random.Generator, seconds: np.ndarray,
@@ -113,16 +107,6 @@ def _wave(rng: np.random.Generator, seconds: np.ndarray,
     phase = rng.uniform(0, 2 * np.pi, 2)
     angle = 2 * np.pi * frequency * seconds[:, None] + phase
     return np.sin(angle).mean(axis=1)
-
-
-def _drift(rng: np.random.Generator, seconds: np.ndarray, scale: float
-           ) -> np.ndarray:
-    """The background's offset. Returns [f, 2] in pixels."""
-    angle = rng.uniform(0, 2 * np.pi)
-    speed = rng.uniform(0, 4) * scale
-    start = rng.uniform(0, 2 * STAGE, 2) * scale
-    direction = np.array([np.cos(angle), np.sin(angle)])
-    return start + speed * seconds[:, None] * direction
 
 
 def _wander(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
@@ -144,12 +128,8 @@ def _draw_color(rng: np.random.Generator, luma: tuple[float, float]
 
 def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int]
                   ) -> np.ndarray:
-    """A random periodic texture, float [side, side], 0 to 1.
-
-    Args:
-      side: width and height in pixels.
-      waves: lowest and highest number of periods along a side.
-    """
+    """A random texture, float [side, side], 0 to 1, with a number of periods
+    along a side within `waves`."""
     texture = rng.choice(["noise", "grating", "checker"])
     if texture == "noise":
         frequency = np.fft.fftfreq(side) * side
@@ -171,11 +151,8 @@ def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int]
 
 
 def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A tile of twice the frame's size, padded by a frame on two sides.
-
-    Returns:
-      float32 [3 size + 2, 3 size + 2, 3].
-    """
+    """A tile of twice the frame's size, padded by a frame on two sides:
+    float32 [3 size + 2, 3 size + 2, 3]."""
     side = 2 * size
     value = 0.7 * _draw_pattern(rng, side, (2, 7))
     value += 0.3 * _draw_pattern(rng, side, (4, 16))
@@ -187,11 +164,8 @@ def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A soft-edged textured shape of radius size / 4 in a square.
-
-    Returns:
-      float32 [h, w, 4]: RGB times opacity, and opacity.
-    """
+    """A soft-edged textured shape of radius size / 4 in a square: float32
+    [h, w, 4], RGB times opacity, and opacity."""
     radius = size / 4
     side = round(_SPRITE_RADII * radius)
     shape, points = _SHAPES[rng.integers(len(_SHAPES))]

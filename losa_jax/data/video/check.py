@@ -5,14 +5,14 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from losa_jax.data.records import AnnotatedVideo, BrokenVideo, VideoInfo
+from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.probe import CHECKS, probe_video
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import write_text
@@ -23,32 +23,23 @@ EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 # A file that disagrees with its annotation by more has been cut or encoded
 # again; its actions may be elsewhere.
 DISAGREEMENT = 0.01
-# For a job that reports broken videos itself.
-REPORT = "report"
 
-Checked = tuple[dict[str, VideoInfo], list[BrokenVideo]]
+# By video id: the videos that can be read, and why the others cannot.
+Checked = tuple[dict[str, VideoInfo], dict[str, str]]
 
 
 def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
-                 on_broken_video: str = "stop", check: str = "ends",
-                 cache_path: Path | None = None, progress: bool = True,
+                 check: str = "ends", cache_path: Path | None = None,
                  num_threads: int = 2) -> Checked:
     """Probes the files <video_id>.mp4 (or with another video extension).
 
-    Returns ({video_id: info}, videos left out).
-
     Args:
-      on_broken_video: "stop" raises if a video is missing or broken, "skip"
-        leaves it out with a warning, `REPORT` without one.
       check: see `probe_video`.
       cache_path: JSON of files probed before; by path, size and time.
 
     Raises:
-      InputError: lists every missing or broken video and the remedy.
+      InputError: the folder is missing, or `check` is unknown.
     """
-    if on_broken_video not in ("stop", "skip", REPORT):
-        raise InputError(f"config.data.on_broken_video={on_broken_video!r}: "
-                         "choose stop or skip")
     if check not in CHECKS:
         raise InputError(f"config.data.check={check!r}: choose one of "
                          f"{', '.join(CHECKS)}")
@@ -64,22 +55,17 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
         key = (f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
                f"|{check}")
         try:
-            info = VideoInfo(**{**cache[key], "path": path})
+            return VideoInfo(**{**cache[key], "path": path})
         except (KeyError, TypeError):  # not there, or of another version
             info = probe_video(path, check=check)
             cache[key] = {**dataclasses.asdict(info), "path": str(path)}
-        if on_broken_video != REPORT:
-            compare(video, info)
-        return info
+            return info
 
     pool = ThreadPoolExecutor(num_threads)
     try:
-        return check_each(
-            videos, info_of, on_broken_video,
-            run=lambda attempt, videos: tqdm(
-                pool.map(attempt, videos), total=len(videos),
-                desc="checking videos", unit="video", disable=not progress,
-                leave=False))
+        return check_each(videos, info_of, run=lambda attempt, videos: tqdm(
+            pool.map(attempt, videos), total=len(videos),
+            desc="checking videos", unit="video", leave=False))
     finally:
         # Ctrl-C must neither wait for the rest nor lose what was done.
         pool.shutdown(cancel_futures=True)
@@ -89,49 +75,43 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
 
 def check_each(videos: Sequence[AnnotatedVideo],
                info_of: Callable[[AnnotatedVideo], VideoInfo],
-               on_broken_video: str,
                run: Callable[..., Iterable[Any]] = map) -> Checked:
     """Calls `info_of`, which raises an InputError for a broken video, for each
-    video by `run`, as `map`; results and errors as `check_videos`."""
-    def attempt(video: AnnotatedVideo) -> VideoInfo | BrokenVideo:
+    video by `run`, as `map`."""
+    def attempt(video: AnnotatedVideo) -> VideoInfo | InputError:
         try:
             return info_of(video)
         except InputError as error:
-            return BrokenVideo(video.video_id, str(error))
+            return error
 
-    results = list(run(attempt, videos))
-    broken = [one for one in results if isinstance(one, BrokenVideo)]
-    infos = {video.video_id: one for video, one
-             in zip(videos, results, strict=True)
-             if not isinstance(one, BrokenVideo)}
-    report_broken(broken, len(videos), on_broken_video, bool(infos))
+    infos: dict[str, VideoInfo] = {}
+    broken: dict[str, str] = {}
+    for video, result in zip(videos, run(attempt, videos), strict=True):
+        if isinstance(result, InputError):
+            broken[video.video_id] = str(result)
+        else:
+            infos[video.video_id] = result
     return infos, broken
 
 
-def report_broken(broken: Sequence[BrokenVideo], num_videos: int,
-                  on_broken_video: str, some_are_left: bool,
+def report_broken(broken: Mapping[str, str], num_videos: int,
+                  on_broken_video: str,
                   flag: str = "--config.data.on_broken_video") -> None:
     """Warns of videos that are left out; under "stop", or where no video is
     left, raises an InputError that lists them and names the flag."""
-    if on_broken_video == REPORT:
-        return
-    if broken and (on_broken_video == "stop" or not some_are_left):
-        reasons = [f"{item.video_id}: {item.reason}" for item in broken]
+    lines = [f"{video_id}: {reason}" for video_id, reason in broken.items()]
+    if broken and (on_broken_video == "stop" or len(broken) == num_videos):
         raise InputError(
             f"{len(broken)} of {num_videos} videos are missing or broken:"
-            f"{listed(reasons)}\nRepair them, or leave them out with "
+            f"{listed(lines)}\nRepair them, or leave them out with "
             f"{flag}=skip")
-    for item in broken:
-        logger.warning("skipped %s: %s", item.video_id, item.reason)
-
-
-def video_ids(folder: Path) -> list[str]:
-    """Returns the ids of all videos in a folder; errors as `video_files`."""
-    return sorted(video_files(folder))
+    for line in lines:
+        logger.warning("skipped %s", line)
 
 
 def video_files(folder: Path) -> dict[str, list[str]]:
-    """Returns file names by video id; InputError if the folder is missing."""
+    """Returns file names by video id, sorted; InputError if the folder is
+    missing."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of videos; set "
                          "--config.data.videos=FOLDER")
@@ -165,21 +145,19 @@ def find_file(video_id: str, folder: Path,
 def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:
     """Returns the annotated duration if the file agrees within `DISAGREEMENT`
     (both are rounded), else the file's."""
-    annotated, real = video.duration_seconds, info.duration_seconds
-    if annotated is not None and abs(annotated - real) <= DISAGREEMENT * real:
-        return annotated
-    return real
+    if video.duration_seconds is None or "duration" in disagreements(
+            video, info):
+        return info.duration_seconds
+    return video.duration_seconds
 
 
-def compare(video: AnnotatedVideo, info: VideoInfo) -> None:
-    """Warns where annotation and file disagree about duration or rate."""
-    for name, annotated, real in (
-            ("duration", video.duration_seconds, info.duration_seconds),
-            ("fps", video.fps, info.fps)):
-        if annotated is not None and (
-                abs(annotated - real) > DISAGREEMENT * real):
-            logger.warning("%s: the annotation says %s %.6g, the file has "
-                           "%.6g; the file's is used", video.video_id, name,
-                           annotated, real)
-
-
+def disagreements(video: AnnotatedVideo, info: VideoInfo) -> dict[str, str]:
+    """Returns what annotation and file say about "duration" and "frame rate"
+    where they disagree."""
+    pairs = {"duration": (video.duration_seconds, info.duration_seconds),
+             "frame rate": (video.fps, info.fps)}
+    return {name: f"the annotation says {annotated:.6g}, the file has "
+                  f"{real:.6g}"
+            for name, (annotated, real) in pairs.items()
+            if annotated is not None
+            and abs(annotated - real) > DISAGREEMENT * real}

@@ -141,11 +141,13 @@ class _Scan:
         # Read first: the index of a fragmented file grows during the pass.
         is_mp4 = "mp4" in container.format.name.split(",")
         self._entries = list(stream.index_entries) if is_mp4 else []
-        self._index = self._count_by_index()
+        # An edit list may hide some.
+        shown = [one for one in self._entries if not one.is_discard]
+        self._index = self._count_by_index(shown)
         self._fps = header_fps(stream)
         self._num_stored = self._num_shown = stream.frames
-        if is_mp4 and stream.frames:  # an edit list may hide some
-            self._num_shown = sum(not one.is_discard for one in self._entries)
+        if is_mp4 and stream.frames:
+            self._num_shown = len(shown)
         self.zero_seconds = player_clock.start_seconds(container)
         self._start = self.zero_seconds or 0.0
         self._header_seconds = self._length_in_header()
@@ -336,12 +338,11 @@ class _Scan:
             raise damaged(self._path, f"the file is cut off. Its {part} needs "
                           f"{promised} bytes and it has {size}")
 
-    def _count_by_index(self) -> _Count | None:
+    def _count_by_index(self, shown: Sequence[Any]) -> _Count | None:
         """None if packets must be counted."""
         stream = self._stream
-        listed = [one for one in self._entries if not one.is_discard]
-        keys = [one.timestamp for one in listed if one.is_keyframe]
-        if (len(listed) != stream.frames or not keys
+        keys = [one.timestamp for one in shown if one.is_keyframe]
+        if (len(shown) != stream.frames or not keys
                 or stream.start_time is None or not stream.duration):
             return None
         return _Count(

@@ -41,17 +41,16 @@ class GrowingFile:
     def __init__(self, path: Path, idle_seconds: float):
         """Opens the file."""
         self._file = open(path, "rb")
-        self._idle_seconds = idle_seconds
-        self._is_complete = False
+        self._idle_seconds, self._waited_seconds = idle_seconds, 0.0
 
     def read(self, size: int) -> bytes:
         """Returns the next bytes, at least one; none at the end."""
-        waited = 0.0
-        while not (data := self._file.read(size)) and not self._is_complete:
-            self._is_complete = waited >= self._idle_seconds
-            if not self._is_complete:
-                time.sleep(_LOOK_SECONDS)
-                waited += _LOOK_SECONDS
+        while not (data := self._file.read(size)) and (
+                self._waited_seconds < self._idle_seconds):
+            time.sleep(_LOOK_SECONDS)
+            self._waited_seconds += _LOOK_SECONDS
+        if data:
+            self._waited_seconds = 0.0
         return data
 
     def close(self) -> None:
@@ -104,8 +103,9 @@ class LiveVideo:
                 first = seconds - player_clock.lead_frames(
                     self._name, start, seconds, self.fps) / self.fps
             # `current` is on screen until this frame comes.
-            while current is not None and self._moments(index) < (
-                    seconds - first):
+            while current is not None and (
+                    self.grid.frame_indices(np.array(index)) + 0.5
+                    ) / self.fps < seconds - first:
                 view = self._view(current) if view is None else view
                 yield view
                 index += 1
@@ -119,10 +119,6 @@ class LiveVideo:
         for _ in range(index, complete.num_samples):
             view = self._view(current) if view is None else view
             yield view
-
-    def _moments(self, sample_index: Any) -> np.ndarray:
-        """When samples are shown, in seconds on the player's clock."""
-        return (self.grid.frame_indices(sample_index) + 0.5) / self.fps
 
     def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yields (seconds, frame), rising; leaves out those out of order."""

@@ -67,14 +67,13 @@ class FrameReader:
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """Yields all test windows of a video and the encoder's inputs; errors
+        """Returns all test windows of a video and the encoder's inputs; errors
         as `training_inputs`."""
         window, align = self._window, sampling.clip_alignment(self._window)
         step = sampling.window_step(window.samples, window.overlap, align)
-        for place, frames in sliding_windows(
-                self.test_samples(video, decoder_threads), window.samples,
-                step, align):
-            yield place, {"frames": frames}
+        samples = self.test_samples(video, decoder_threads)
+        return ((place, {"frames": frames}) for place, frames in (
+            sliding_windows(samples, window.samples, step, align)))
 
     def clips(self, video: Video, clip_frames: int, stride_frames: int,
               decoder_threads: int = 1
@@ -143,8 +142,8 @@ class FeatureReader:
                      ) -> Iterator[tuple[Window, Inputs]]:
         """As `FrameReader.test_windows`."""
         windows = sampling.test_windows_of(video, self._config)
-        yield from zip(windows, self._store.read_windows(video, windows),
-                       strict=True)
+        return zip(windows, self._store.read_windows(video, windows),
+                   strict=True)
 
 
 WindowReader = FrameReader | FeatureReader
@@ -153,10 +152,6 @@ WindowReader = FrameReader | FeatureReader
 def test_rows(reader: WindowReader, videos: Sequence[Video]
               ) -> Callable[[int, int], Iterator[tuple[WindowRow, Inputs]]]:
     """Returns the `windows_of` of a `WindowStream` over test windows."""
-    def windows_of(number: int, decoder_threads: int
-                   ) -> Iterator[tuple[WindowRow, Inputs]]:
-        for window, inputs in reader.test_windows(videos[number],
-                                                  decoder_threads):
-            yield WindowRow(number, window), inputs
-
-    return windows_of
+    return lambda number, decoder_threads: (
+        (WindowRow(number, window), inputs) for window, inputs
+        in reader.test_windows(videos[number], decoder_threads))

@@ -1,15 +1,14 @@
 """The faults of annotation files are reported, those of public files too."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
 from losa_jax.data.annotations import lint as faults
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.lint import find_faults, summarize
-from losa_jax.data.annotations.load import load_annotations
-from losa_jax.data.annotations.outside import clipped_to
+from losa_jax.data.annotations.load import clipped_to, load_annotations
 from losa_jax.data.records import Action, AnnotatedVideo
 
 
@@ -19,8 +18,7 @@ def _video(*actions, duration=10.0, fps=20.0):
 
 
 def _details(*actions, **changes):
-    return {fault.category: fault.detail
-            for fault in find_faults(_video(*actions, **changes))}
+    return find_faults(_video(*actions, **changes))
 
 
 def test_each_category_is_reported():
@@ -42,15 +40,16 @@ def test_each_category_is_reported():
 
 def test_the_length_of_the_file_replaces_the_annotated_one():
     video = _video((9, 11, "hop"))
-    assert find_faults(video, 12.0) == []
-    assert [one.category for one in find_faults(video, 8.0)] == [faults.OUTSIDE]
+    assert find_faults(video, 12.0) == {}
+    assert list(find_faults(video, 8.0)) == [faults.OUTSIDE]
 
 
 def test_a_summary_names_the_first_videos():
-    all_faults = [faults.Fault(f"v{i}", faults.EMPTY, "") for i in range(3)]
+    all_faults = {f"v{i}": {faults.EMPTY: ""} for i in range(3)}
     assert summarize(all_faults, most=2) == [
         "empty actions: 3 videos (v0, v1, ...)"]
-    assert summarize(all_faults[:1]) == ["empty actions: 1 videos (v0)"]
+    assert summarize({"v0": all_faults["v0"]}) == [
+        "empty actions: 1 videos (v0)"]
 
 
 PAST_THE_END = {"video_test_0000270": 22, "video_test_0000814": 3,
@@ -59,12 +58,12 @@ PAST_THE_END = {"video_test_0000270": 22, "video_test_0000814": 3,
 
 
 def _by_category(annotations, subsets):
-    all_faults = [fault for subset in subsets
-                  for video in annotations.subset(subset)
-                  for fault in find_faults(video)]
-    return {category: {fault.video_id: fault.detail for fault in all_faults
-                       if fault.category == category}
-            for category in {fault.category for fault in all_faults}}
+    categories = defaultdict(dict)
+    for subset in subsets:
+        for video in annotations.subset(subset):
+            for category, detail in find_faults(video).items():
+                categories[category][video.video_id] = detail
+    return categories
 
 
 @pytest.mark.shared

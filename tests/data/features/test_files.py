@@ -1,10 +1,18 @@
 """Files of features: times, shapes, and every error."""
 
+import json
+
 import numpy as np
 import pytest
 
 from losa_jax import timeline
-from losa_jax.data.features.files import FeatureFiles, resize_linearly
+from losa_jax.data.features.files import (
+    FeatureFiles,
+    read_record,
+    record_path,
+    resize_linearly,
+    write_record,
+)
 from losa_jax.data.records import Action, AnnotatedVideo, Video, Window
 from losa_jax.errors import InputError
 from tests.data.reading import feature_settings
@@ -31,9 +39,8 @@ def folder(tmp_path):
 
 def test_times_are_those_of_actionformer(folder):
     store = FeatureFiles(_settings(folder))
-    infos, lost = store.check([_video()], "stop")
-    grid = store.grid(infos["v1"])
-    assert (grid.num_samples, lost) == (72, [])
+    grid = store.grid(store.info_of(_video()))
+    assert grid.num_samples == 72
     # seconds = (token * stride + 0.5 * clip) / fps, and back.
     tokens = np.array([0.0, 10.0, 71.0])
     seconds = timeline.seconds_from_tokens(tokens, grid, 0, 1.0)
@@ -44,7 +51,7 @@ def test_times_are_those_of_actionformer(folder):
 
 def test_upsampled_times_are_those_of_actionformer(folder):
     store = FeatureFiles(_settings(folder), resized_to=192)
-    info = store.check([_video()], "stop")[0]["v1"]
+    info = store.info_of(_video())
     grid = store.grid(info)
     stride = (71 * 4 + 16) / 192  # and half of it as offset
     seconds = timeline.seconds_from_tokens(np.array([0.0, 100.0]), grid, 0,
@@ -59,7 +66,7 @@ def test_upsampled_times_are_those_of_actionformer(folder):
 
 def test_a_window_is_padded_with_zeros(folder):
     store = FeatureFiles(_settings(folder))
-    info = store.check([_video()], "stop")[0]["v1"]
+    info = store.info_of(_video())
     video = Video("v1", info, store.grid(info), ())
     first, second = (inputs["last"] for inputs in store.read_windows(
         video, [Window(70, 4, 2), Window(68, 4, 4)]))
@@ -78,7 +85,7 @@ def test_resizing_is_numpys_interpolation():
 
 
 @pytest.mark.parametrize("write, changes, message", [
-    (lambda p: None, {}, r"v2: no v2\(\.npy\|\.npz\)"),
+    (lambda p: None, {}, r"no v2\(\.npy\|\.npz\)"),
     (lambda p: np.save(p, np.zeros((72, 5))), {}, r"shape \(72, 5\), not"),
     (lambda p: np.save(p, np.zeros((3, 72))), {}, "channels_first=True"),
     (lambda p: np.save(p, np.zeros((0, 3))), {}, "holds no features"),
@@ -91,19 +98,18 @@ def test_bad_files_are_named(folder, write, changes, message):
     write(folder / "v2.npy")
     store = FeatureFiles(_settings(folder, **changes))
     with pytest.raises(InputError, match=f"(?s){message}"):
-        store.check([_video(), _video("v2")], "stop")
-    infos, lost = store.check([_video(), _video("v2")], "skip")
-    assert set(infos) == {"v1"} and [one.video_id for one in lost] == ["v2"]
+        store.info_of(_video("v2"))
+    assert store.info_of(_video()).frame_count == 300
 
 
 def test_missing_facts_are_named(folder):
     store = FeatureFiles(_settings(folder))
     with pytest.raises(InputError, match="no fps; set config.features.fps"):
-        store.check([_video(fps=None)], "stop")
+        store.info_of(_video(fps=None))
     with pytest.raises(InputError, match="no duration"):
-        store.check([_video(duration=None)], "stop")
-    assert FeatureFiles(_settings(folder, fps=30.0)).check(
-        [_video(fps=None)], "stop")[0]
+        store.info_of(_video(duration=None))
+    assert FeatureFiles(_settings(folder, fps=30.0)).info_of(
+        _video(fps=None)).fps == 30.0
     with pytest.raises(InputError, match="features.width=0"):
         FeatureFiles(_settings(folder, width=0))
     with pytest.raises(InputError, match="is no folder"):
@@ -114,7 +120,25 @@ def test_layouts_of_npz_and_channels_first(folder):
     np.savez(folder / "v2.npz", feats=np.zeros((72, 3)))
     np.save(folder / "x_v3_y.npy", np.zeros((3, 72)))
     store = FeatureFiles(_settings(folder), cache_gib=1.0)
-    assert "v2" in store.check([_video("v2")], "stop")[0]
+    assert store.info_of(_video("v2")).path == folder / "v2.npz"
     other = FeatureFiles(_settings(folder, prefix="x_", suffix="_y",
                                    channels_first=True))
-    assert "v3" in other.check([_video("v3")], "stop")[0]
+    assert other.info_of(_video("v3")).path == folder / "x_v3_y.npy"
+
+
+def test_records_of_several_processes_are_one(tmp_path):
+    facts = {"stride_frames": 4, "width": 8}
+    entry = {"fps": 30.0, "frame_count": 90, "length": 19}
+    assert read_record(tmp_path) is None
+    write_record(tmp_path, facts, {"a": entry}, {"x": "empty"}, 0)
+    write_record(tmp_path, facts, {"b": entry}, {}, 1)
+    write_record(tmp_path, facts, {"c": entry}, {}, 1)
+    record = read_record(tmp_path)
+    assert (record.facts, sorted(record.videos)) == (facts, ["a", "b", "c"])
+    assert json.loads(record_path(tmp_path).read_text())["broken"] == {
+        "x": "empty"}
+    with pytest.raises(InputError, match=r"width=8 \(asked for 16\)"):
+        write_record(tmp_path, {**facts, "width": 16}, {}, {}, 0)
+    record_path(tmp_path).write_text("{")
+    with pytest.raises(InputError, match="not JSON.*--mode=extract again"):
+        read_record(tmp_path)

@@ -11,13 +11,16 @@ import av
 import numpy as np
 import pytest
 
-from losa_jax.data.annotations.load import load_annotations, load_class_names
-from losa_jax.data.annotations.outside import clipped_to
+from losa_jax.data.annotations.load import (
+    clipped_to,
+    load_annotations,
+    load_class_names,
+)
 from losa_jax.data.synthetic import data_set, motion, scene
 from losa_jax.data.synthetic.motion import ACTION_CLASSES, MOTION_CLASSES
 from losa_jax.errors import InputError
 
-_SMALL = {"num_training": 2, "num_testing": 1, "size": 32, "progress": False}
+_SMALL = {"num_training": 2, "num_testing": 1, "size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +337,7 @@ def test_a_crashed_run_is_finished_where_it_stopped(
     before = {path: path.stat().st_mtime_ns
               for path in folder.glob("videos/*.mp4")}
     assert len(before) == 2
-    with pytest.raises(InputError, match="annotations.json.*delete"):
+    with pytest.raises(InputError, match="or delete this one"):
         data_set.render_untrimmed_set(folder, **_SMALL, seed=1)
 
     data_set.render_untrimmed_set(folder, **_SMALL)
@@ -351,22 +354,22 @@ def test_a_complete_set_is_left_as_it_is(untrimmed, monkeypatch):
     def refuse(*_):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(data_set.ProcessPoolExecutor, "submit", refuse)
+    monkeypatch.setattr(data_set, "ProcessPoolExecutor", refuse)
     assert data_set.render_untrimmed_set(untrimmed, **_SMALL) == untrimmed
 
 
 @pytest.mark.parametrize("change", [
     {"seed": 1}, {"size": 64}, {"num_training": 3}, {"num_testing": 2}])
 def test_other_parameters_are_refused(untrimmed, change):
-    with pytest.raises(InputError, match="delete the folder or choose"):
+    with pytest.raises(InputError, match="needed: choose another"):
         data_set.render_untrimmed_set(untrimmed, **{**_SMALL, **change})
 
 
 def test_another_kind_or_a_foreign_folder_is_refused(untrimmed, tmp_path):
-    with pytest.raises(InputError, match="delete the folder or choose"):
+    with pytest.raises(InputError, match="needed: choose another"):
         data_set.render_trimmed_set(untrimmed, **_SMALL)
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="holds other files"):
         data_set.render_trimmed_set(tmp_path, **_SMALL)
     (tmp_path / "annotations.json").write_text("[1]")
     with pytest.raises(InputError, match="other annotations"):

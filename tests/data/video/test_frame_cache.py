@@ -17,7 +17,7 @@ from tests.data.reading import read_window
 def videos(tmp_path_factory):
     folder = data_set.render_trimmed_set(
         tmp_path_factory.mktemp("cache") / "set", num_training=2,
-        num_testing=0, size=32, progress=False)
+        num_testing=0, size=32)
     videos = []
     for path in sorted((folder / "videos").glob("*.mp4")):
         info = probe_video(path)

@@ -27,7 +27,7 @@ def examples(tmp_path_factory):
     """A training batch of three windows of 16 samples."""
     folder = data_set.render_trimmed_set(
         tmp_path_factory.mktemp("set") / "set", num_training=2,
-        num_testing=0, size=32, progress=False)
+        num_testing=0, size=32)
     config = common.get_config()
     config.window.samples = config.window.tokens = 16
     config.window.clip_samples = 8

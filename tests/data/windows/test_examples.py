@@ -40,7 +40,7 @@ def _videos(folder):
 def folder(tmp_path_factory):
     folder = data_set.render_trimmed_set(
         tmp_path_factory.mktemp("row") / "set", num_training=NUM_VIDEOS,
-        num_testing=0, size=32, progress=False)
+        num_testing=0, size=32)
     return folder / "videos"
 
 

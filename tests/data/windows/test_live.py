@@ -33,7 +33,7 @@ def mp4(tmp_path_factory):
     """Its index is at the end."""
     folder = data_set.render_trimmed_set(
         tmp_path_factory.mktemp("live") / "set", num_training=1,
-        num_testing=0, size=32, progress=False)
+        num_testing=0, size=32)
     return next((folder / "videos").glob("*.mp4"))
 
 

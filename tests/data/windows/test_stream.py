@@ -32,7 +32,7 @@ def config():
 def videos(config, tmp_path_factory):
     folder = data_set.render_untrimmed_set(
         tmp_path_factory.mktemp("stream") / "set", num_training=2,
-        num_testing=1, size=32, progress=False)
+        num_testing=1, size=32)
     videos = []
     for path in sorted((folder / "videos").glob("*.mp4")):
         info = probe_video(path)

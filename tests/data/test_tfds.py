@@ -9,7 +9,7 @@ import pytest
 from configs import custom
 from losa_jax.data import build
 from losa_jax.data.records import EncodedVideo
-from losa_jax.data.tfds.reader import StoredVideos
+from losa_jax.data.tfds import StoredVideos
 from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import examples
@@ -132,7 +132,8 @@ def test_a_changed_file_is_refused(sets, tmp_path):
     config.data.on_broken_video = "skip"
     data = load_data(config, tmp_path)
     assert (len(data.train), len(data.test)) == (3, 1)
-    assert "1.mp4: is missing or has another size" in data.broken[1].reason
+    assert "1.mp4: is missing or has another size" in (
+        data.broken["testing.1"])
 
 
 def test_check_data_reads_the_set(sets, tmp_path, capsys):
@@ -150,8 +151,8 @@ def test_damage_and_wrong_settings_are_named(sets, tmp_path):
     shutil.copytree(sets / "embed", tmp_path / "copy")
     stored = StoredVideos(tmp_path / "copy")
     unknown = SimpleNamespace(video_id="stranger")
-    with pytest.raises(InputError, match="stranger: is not in"):
-        stored.check([unknown], "stop")
+    with pytest.raises(InputError, match="^is not in"):
+        stored.info_of(unknown)
     for path in stored.path.glob("*training*record*"):
         content = bytearray(path.read_bytes())
         content[len(content) // 4] ^= 255

@@ -1,1 +1,0 @@
-"""Data sets in TensorFlow Datasets' format."""

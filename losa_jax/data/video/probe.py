@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from losa_jax.data.records import VideoInfo
+from losa_jax.data.video import matroska
 from losa_jax.data.video.container import (
     damaged,
     header_fps,
@@ -167,6 +168,7 @@ class _Scan:
         # when the last of them begins; how many are incomplete.
         self._reached_seconds = self._last_seconds = 0.0
         self._num_incomplete = 0
+        self._first_packet_byte: int | None = None
         self._decoded_stamps: list[Any] = []  # int, or None
         self._decoded_end_seconds = 0.0
         self._is_last_incomplete = False
@@ -230,6 +232,8 @@ class _Scan:
         if not packet.size:  # the demuxer's sign for the end
             return
         self._num_incomplete += packet.is_corrupt
+        if self._first_packet_byte is None:
+            self._first_packet_byte = packet.pos
         is_frame = packet.stream is self._stream and not packet.is_discard
         if is_frame and self._packets and any(
                 packet.has_sidedata(name) for name in _LASTING_SIDE_DATA):
@@ -392,6 +396,9 @@ class _Scan:
         elif name == "mpegts" and ends_inside_frame(
                 self._path, self._stream_ids):
             doubt = "the file ends inside a frame"
+        elif name == "matroska,webm" and self._start > 1 / (fps or 25) and (
+                matroska.lost_start(self._path, self._first_packet_byte)):
+            doubt = "its beginning is damaged"
         elif name == "nut" and self._last_seconds - self._header_seconds > (
                 _END_SLACK_FRAMES / (fps or 1)):
             # The index at the end of the file gives the last time stamp.

@@ -72,7 +72,7 @@ def test_a_file_of_variants(tmp_path):
 
 def test_every_shipped_variant_is_of_the_config():
     known = quick.get_config("ablation")
-    for variant in read_variants(ROOT / "configs/kinds.txt"):
+    for variant in read_variants(ROOT / "configs/adapters.txt"):
         for override in variant.overrides:
             section, key = override.partition("=")[0].split(".")
             assert key in known[section], override
@@ -191,7 +191,7 @@ def test_the_table_by_hand(tmp_path):
 @pytest.mark.parametrize("flags, message", [
     (["--vary=one:", "--lr=3"], "not known: --lr=3"),
     (["--vary=one:", "--seeds=a"], "--seeds: 'a': write numbers"),
-    (["--variants=configs/kinds.txt", "--workdir"], "--workdir")])
+    (["--variants=configs/adapters.txt", "--workdir"], "--workdir")])
 def test_wrong_use(flags, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         sweep.main(["--config=configs/quick.py", f"--workdir={tmp_path}",

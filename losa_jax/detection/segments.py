@@ -52,8 +52,8 @@ class Detection(NamedTuple):
     class_scores: Mapping[str, float] | None = None
 
 
-def segment_iou(first: Float[AnyArray, "*s 2"],
-                second: Float[AnyArray, "*s 2"], *,
+def segment_iou(first: Float[AnyArray, "*#s 2"],
+                second: Float[AnyArray, "*#s 2"], *,
                 length_epsilon: float = 0.0) -> Float[AnyArray, "*s"]:
     """Returns the temporal IoU of (start, end), 0 where both are empty.
 
@@ -89,8 +89,9 @@ def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,
     return take(window._replace(segments=seconds), is_left)
 
 
-def take(segments: Segments, rows: np.ndarray) -> Segments:
-    """Returns the rows of these indices or of this mask [m]."""
+def take(segments: Segments,
+         rows: Int[np.ndarray, "n"] | Bool[np.ndarray, "m"]) -> Segments:
+    """Returns the rows of these indices or of this mask."""
     return Segments(*(None if part is None else np.asarray(part)[rows]
                       for part in segments))
 

@@ -84,7 +84,8 @@ class StackedAdapter(nnx.Module):
 
         return self._scan(add_tap, start, (self.taps, taps))
 
-    def _added(self, module: Any, tap: Array, last: Array, valid: Array
+    def _added(self, module: Any, tap: Float[Array, "b n u h w c"],
+               last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                ) -> Float[Array, "b t c"]:
         return module(tap, last, valid)
 

@@ -7,7 +7,7 @@ may not change once weights were converted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -92,6 +92,7 @@ class BackboneSpec:
         return height // self.patch, width // self.patch
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen video backbone that sees each clip alone.
 

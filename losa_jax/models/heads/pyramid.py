@@ -75,7 +75,8 @@ class PyramidHead(nnx.Module):
 
     def raw_outputs(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                     key: Array | None = None
-                    ) -> tuple[list[layers.Level], list[Array], list[Array]]:
+                    ) -> tuple[list[layers.Level], layers.LevelOutputs,
+                               layers.LevelOutputs]:
         """Returns tokens, class logits and offsets 0 or more of each level."""
         levels = self.neck(self.pyramid(x, valid, key))
         logits, offsets = (layers.run_block(output, self.spec, levels)
@@ -84,8 +85,8 @@ class PyramidHead(nnx.Module):
                                 in zip(self.reg_scale[...], offsets,
                                        strict=True)]
 
-    def _distances(self, levels: list[layers.Level], offsets: list[Array]
-                   ) -> list[Array]:
+    def _distances(self, levels: list[layers.Level],
+                   offsets: layers.LevelOutputs) -> list[Array]:
         """Returns the distances to start and end of each level."""
         return offsets
 
@@ -128,7 +129,7 @@ class PyramidHead(nnx.Module):
             "positive_points": parts.num_positive})
 
     def _detection_loss(self, *arrays: Any, **settings: Any
-                        ) -> tuple[Array, DetectionLosses]:
+                        ) -> tuple[Float[Array, ""], DetectionLosses]:
         return detection_loss(*arrays, **settings)
 
     def decode(self, outputs: HeadOutput, settings: decoding.DecodeSettings

@@ -41,8 +41,7 @@ def map_draws(ground_truth: metrics.Truth, predictions: metrics.Predictions, *,
     return np.nanmean(np.stack(precisions), axis=0)
 
 
-def _weighted_precision(matches: metrics.ClassMatches,
-                        counts: Int[np.ndarray, "draws videos"]
+def _weighted_precision(matches: metrics.ClassMatches, counts: np.ndarray
                         ) -> Float[np.ndarray, "draws"]:
     """Returns a class's average precision over the thresholds."""
     num_actions = counts @ matches.actions_per_video
@@ -59,7 +58,7 @@ def _weighted_precision(matches: metrics.ClassMatches,
 
 
 def interval(runs: Float[np.ndarray, "seeds draws"],
-             others: Float[np.ndarray, "seeds2 draws"] | None = None
+             others: Float[np.ndarray, "_ draws"] | None = None
              ) -> tuple[float, float]:
     """Returns the bounds of the middle 95 % of a mean over seeds.
 

@@ -16,7 +16,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from losa_jax.detection.metrics import Predictions, Truth, evaluate_map
 from losa_jax.detection.segments import segment_iou
@@ -125,8 +124,7 @@ def _categorize(ground_truth: Truth, predictions: Predictions,
     return rows
 
 
-def _category(iou: Float[np.ndarray, "actions"],
-              is_same: Bool[np.ndarray, "actions"], threshold: float,
+def _category(iou: np.ndarray, is_same: np.ndarray, threshold: float,
               video: str, free: Collection[_Place]
               ) -> tuple[str, _Place | None]:
     near = np.flatnonzero(is_same & (iou >= threshold))

@@ -199,8 +199,7 @@ def _matches(predicted: _Rows, actions: _Rows, num_videos: int,
     return matches
 
 
-def _best_first(scores: Float[np.ndarray, "m"], ties: str
-                ) -> Int[np.ndarray, "m"]:
+def _best_first(scores: np.ndarray, ties: str) -> np.ndarray:
     return (np.argsort(scores)[::-1] if ties == "numpy"
             else np.argsort(-scores, kind="stable"))
 
@@ -343,9 +342,8 @@ def _as_rows(rows: Sequence[tuple[float, ...]], total: int) -> _Rows:
                  values[:, 2:4], values[:, 4], total - len(values))
 
 
-def _match(iou: Float[np.ndarray, "m n"], threshold: float
-           ) -> Bool[np.ndarray, "m"]:
-    """Returns which of m predictions, best first, match one of n actions."""
+def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns which of m predictions, best first, match an action, bool [m]."""
     true = np.zeros(len(iou), bool)
     free = np.where(iou >= threshold, iou, -1.0)
     matches = np.any(free >= 0, axis=1)

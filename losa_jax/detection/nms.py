@@ -86,15 +86,13 @@ class Kept(NamedTuple):
     valid: Bool[Array, "*g max_kept"]  # False after the last pick
 
 
-# A traced number inside the jitted function.
-Scalar = float | Float[Array, ""]
-
-
 @functools.partial(jax.jit, static_argnames=("method", "max_kept"))
 def pick_greedily(segments: Float[Array, "*g m 2"],
                   scores: Float[Array, "*g m"], alive: Bool[Array, "*g m"],
-                  *, method: str, max_kept: int, min_score: Scalar,
-                  sigma: Scalar = 0.5, iou_threshold: Scalar = 0.1) -> Kept:
+                  *, method: str, max_kept: int,
+                  min_score: float | Float[Array, ""],
+                  sigma: float | Float[Array, ""] = 0.5,
+                  iou_threshold: float | Float[Array, ""] = 0.1) -> Kept:
     """Picks the best score, weakens what overlaps it, and repeats this.
 
     "soft" is Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer has it:

@@ -89,9 +89,8 @@ def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,
     return take(window._replace(segments=seconds), is_left)
 
 
-def take(segments: Segments,
-         rows: Int[np.ndarray, "n"] | Bool[np.ndarray, "m"]) -> Segments:
-    """Returns the rows of these indices or of this mask."""
+def take(segments: Segments, rows: np.ndarray) -> Segments:
+    """Returns the rows of these indices or of this mask [m]."""
     return Segments(*(None if part is None else np.asarray(part)[rows]
                       for part in segments))
 

@@ -9,7 +9,6 @@ precision is the mean of the precision at every hit, without interpolation.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from losa_jax.detection import metrics
 from losa_jax.detection.segments import segment_iou
@@ -60,16 +59,15 @@ def evaluate_thumos(ground_truth: metrics.Truth,
         - int(predictions_per_class.sum()), num_removed_actions=0)
 
 
-def _iou(first: Sequence, second: Sequence) -> Float[np.ndarray, "m n"]:
-    """Returns the IoU of two lists of (start, end)."""
+def _iou(first: Sequence, second: Sequence) -> np.ndarray:
+    """Returns the IoU [m, n] of lists of (start, end)."""
     one, other = (np.array(rows, float).reshape(-1, 2)
                   for rows in (first, second))
     return segment_iou(one[:, None], other)
 
 
-def _take(iou: Float[np.ndarray, "m n"], threshold: float
-          ) -> Bool[np.ndarray, "n"]:
-    """Returns which predictions, best score first, an action took."""
+def _take(iou: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns which predictions, best score first, an action took, bool [n]."""
     free = np.ones(iou.shape[1], bool)
     for overlaps in iou:
         left = np.where(free, overlaps, -1.0)
@@ -79,11 +77,9 @@ def _take(iou: Float[np.ndarray, "m n"], threshold: float
     return ~free
 
 
-def _hit_precision(scores: Float[np.ndarray, "n"],
-                   hits: Bool[np.ndarray, "thresholds n"],
-                   counted: Bool[np.ndarray, "thresholds n"]
-                   ) -> Float[np.ndarray, "thresholds"]:
-    """Returns the sum of the precision at the hits."""
+def _hit_precision(scores: np.ndarray, hits: np.ndarray, counted: np.ndarray
+                   ) -> np.ndarray:
+    """Returns the sum of the precision at the hits, [thresholds]."""
     order = np.argsort(-scores, kind="stable")
     sums = []
     for hit, is_counted in zip(hits[:, order], counted[:, order],

@@ -103,9 +103,8 @@ class LadderAdapter(StackedAdapter):
             spec.in_width, spec.width, spec.long_kernel, rngs), rngs)
 
     def _added(self, module: TemporalAdapter,
-               tap: Float[Array, "b n u h w c"],
-               last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
-               ) -> Float[Array, "b t c"]:
+               tap: Float[Array, "b n u h w c"], last: Array,
+               valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
         step_valid = rearrange(valid, "b n u -> b (n u)")
 
         # Activations inside are h w times larger than the output.

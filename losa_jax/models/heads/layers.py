@@ -34,8 +34,7 @@ from losa_jax.models.ops.resample import resize_time
 NORM_EPSILON = 1e-5
 OPENTAD_EPSILON = 1e-6  # of norms after convolutions
 
-# Tokens and validity of one level, and an output at all levels. Their lengths
-# t differ between levels, and are not compared.
+# Lengths t differ between levels, so tests do not compare them.
 Level = tuple[Float[Array, "b _t _c"], Bool[Array, "b _t"]]
 LevelOutputs = list[Float[Array, "b _t _k"]]
 
@@ -139,8 +138,7 @@ class Pyramid(nnx.Module):
         return levels
 
 
-def _augmented(x: Float[Array, "b t c"], spec: PyramidSpec,
-               key: Array | None) -> Float[Array, "b t c"]:
+def _augmented(x: Array, spec: PyramidSpec, key: Array | None) -> Array:
     """Returns x with noise and dropped channels, in training."""
     if key is None:
         return x
@@ -151,8 +149,7 @@ def _augmented(x: Float[Array, "b t c"], spec: PyramidSpec,
     return dropout(x, spec.input_dropout, drop_key, shared_axes=(1,))
 
 
-def _position_table(spec: PyramidSpec, length: int
-                    ) -> Float[Array, "1 {length} {spec.width}"]:
+def _position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
     """Returns ActionFormer's sinusoids / sqrt(c), stretched if too short."""
     table = jnp.asarray(sincos_table(spec.max_tokens, 1, 1, spec.width))
     table = table[None, :, 0, 0] / math.sqrt(spec.width)

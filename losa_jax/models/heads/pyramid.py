@@ -27,11 +27,10 @@ class HeadOutput(NamedTuple):
     t / 2 at a distance of two and so on; p = t (2 - 1 / 2^(num_levels - 1)).
 
     Attributes:
-      class_logits: float32 [b, p, k], before the sigmoid.
-      offsets: float32 [b, p, 2], distances to start and end, 0 or more, in
-        strides of the point's level; [b, p, k, 2], one pair a class, from
-        TriDet with `trident`.
-      valid: bool [b, p], False on padding.
+      class_logits: float32, before the sigmoid.
+      offsets: float32 distances to start and end, 0 or more, in strides of the
+        point's level; one pair a class from TriDet with `trident`.
+      valid: False on padding.
     """
 
     class_logits: Float[Array, "b p k"]
@@ -59,10 +58,9 @@ class PyramidHead(nnx.Module):
         """Returns class logits and distances at the points of all levels.
 
         Args:
-          x: [b, t, c], features of b windows at t tokens, zero where not
-            valid; t is a multiple of 2^(num_levels - 1).
-          valid: bool [b, t], real tokens; their outputs do not depend on the
-            others.
+          x: features of b windows at t tokens, zero where not valid; t is a
+            multiple of 2^(num_levels - 1).
+          valid: real tokens; their outputs do not depend on the others.
           key: for drop path, dropout and noise; None means evaluation.
 
         Raises:

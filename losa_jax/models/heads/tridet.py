@@ -153,8 +153,7 @@ class SgpBlock(nnx.Module):
         m = layers.scaled_branch(m, self.mlp_scale, self.spec, keys[1])
         return x + m, valid
 
-    def _weight(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
-                ) -> Float[Array, "b t"]:
+    def _weight(self, x: Array, valid: Array) -> Float[Array, "b t"]:
         """Returns the tokens' weights in means; the reference has padding."""
         return (jnp.ones_like(valid) if self.spec.reference_masking
                 else valid).astype(x.dtype)

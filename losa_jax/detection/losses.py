@@ -42,8 +42,8 @@ def sigmoid_focal_loss(logits: Float[Array, "*s"],
     return side * miss**gamma * cross_entropy
 
 
-def distance_iou_loss(predicted: Float[Array, "*s 2"],
-                      target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
+def distance_iou_loss(predicted: Float[Array, "*#s 2"],
+                      target: Float[Array, "*#s 2"]) -> Float[Array, "*s"]:
     """Returns the one-dimensional distance-IoU loss (Zheng et al., 2020).
 
     This is 1 - IoU + (distance of centers / enclosing length)^2 of segments
@@ -60,8 +60,8 @@ def distance_iou_loss(predicted: Float[Array, "*s 2"],
         center_distance / jnp.maximum(enclosing, EPSILON))**2
 
 
-def _offsets_iou(predicted: Float[Array, "*s 2"],
-                 target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
+def _offsets_iou(predicted: Float[Array, "*#s 2"],
+                 target: Float[Array, "*#s 2"]) -> Float[Array, "*s"]:
     intersection = jnp.minimum(predicted, target).sum(-1)
     union = (predicted + target).sum(-1) - intersection
     return intersection / jnp.maximum(union, EPSILON)

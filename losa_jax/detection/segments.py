@@ -52,8 +52,8 @@ class Detection(NamedTuple):
     class_scores: Mapping[str, float] | None = None
 
 
-def segment_iou(first: Float[AnyArray, "*s 2"],
-                second: Float[AnyArray, "*s 2"], *,
+def segment_iou(first: Float[AnyArray, "*#s 2"],
+                second: Float[AnyArray, "*#s 2"], *,
                 length_epsilon: float = 0.0) -> Float[AnyArray, "*s"]:
     """Returns the temporal IoU of (start, end), 0 where both are empty.
 

@@ -16,8 +16,8 @@ from losa_jax.models.ops.resample import resize_time
 class FeatureStatistics(NamedTuple):
     """Mean and deviation of each channel of `last` over the training set."""
 
-    mean: Array
-    deviation: Array
+    mean: Float[Array, "c"]
+    deviation: Float[Array, "c"]
 
 
 class Detector(nnx.Module):
@@ -73,7 +73,7 @@ class Detector(nnx.Module):
 
 
 def valid_steps(valid_samples: Int[Array, "b"], length: int,
-                samples_per_step: float) -> Bool[Array, "b length"]:
+                samples_per_step: float) -> Bool[Array, "b {length}"]:
     """Returns which steps cover at least part of the real samples."""
     first_sample = jnp.arange(length) * samples_per_step
     return first_sample[None, :] < valid_samples[:, None]
@@ -82,7 +82,7 @@ def valid_steps(valid_samples: Int[Array, "b"], length: int,
 def resize_valid_time(x: Float[Array, "b t c"],
                       step_valid: Bool[Array, "b n u"],
                       length: int, method: str = "linear"
-                      ) -> Float[Array, "b length c"]:
+                      ) -> Float[Array, "b {length} c"]:
     """Returns `resize_time` with weights renormalized over real tokens."""
     weight = rearrange(step_valid, "b n u -> b (n u) 1").astype(x.dtype)
     if x.shape[1] == length:

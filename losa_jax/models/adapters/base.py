@@ -65,13 +65,12 @@ class StackedAdapter(nnx.Module):
         training.
 
         Args:
-          last: [b, n, u, c] spatial mean of the last block's output at the u
-            temporal tokens of each of n clips, zero where not valid. A run
-            standardizes each channel over the training set first.
-          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks as the
-            class describes them; they get no gradient.
-          valid: bool [b, n, u], False on padding, which has no effect on real
-            tokens.
+          last: spatial mean of the last block's output at the u temporal
+            tokens of each of n clips, zero where not valid. A run standardizes
+            each channel over the training set first.
+          taps: outputs of the k tapped blocks as the class describes them;
+            they get no gradient.
+          valid: False on padding, which has no effect on real tokens.
         """
         check_features(self.spec, last, taps, valid)
         taps = jax.lax.stop_gradient(taps)
@@ -84,7 +83,8 @@ class StackedAdapter(nnx.Module):
 
         return self._scan(add_tap, start, (self.taps, taps))
 
-    def _added(self, module: Any, tap: Array, last: Array, valid: Array
+    def _added(self, module: Any, tap: Float[Array, "b n u h w c"],
+               last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                ) -> Float[Array, "b t c"]:
         return module(tap, last, valid)
 

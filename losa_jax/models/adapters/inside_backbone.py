@@ -17,7 +17,7 @@ from einops import rearrange
 from flax import nnx
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from losa_jax import errors
 from losa_jax.models.adapters.ladder import TemporalAdapter
@@ -118,8 +118,9 @@ class InsideBackbone:
             self.spec.width, inside.width, inside.kernel, rngs),
             inside.top_blocks, nnx.Rngs(seed))
 
-    def __call__(self, frozen: Tree, trained: Tree, frames: Array,
-                 valid: Bool[Array, "b n u"], key: Array | None, *,
+    def __call__(self, frozen: Tree, trained: Tree,
+                 frames: Num[Array, "b f H W 3"], valid: Bool[Array, "b n u"],
+                 key: Array | None, *,
                  chunk_clips: int, dtype: DTypeLike,
                  shards: tuple[int, int] = (1, 1),
                  clip_sharding: NamedSharding | None = None
@@ -129,7 +130,6 @@ class InsideBackbone:
         Args:
           frozen, trained: the two results of `split_backbone`, nested; for
             "tia", `trained` also has `fresh_adapters`.
-          frames: [b, f, H, W, 3].
           valid: real tokens of each window; the adapters mask the others.
           key: for drop path; None means evaluation.
           chunk_clips, dtype, shards, clip_sharding: see `encode_windows`.
@@ -162,8 +162,9 @@ class InsideBackbone:
         return windows.WindowFeatures(last, jnp.zeros(
             (0, *last.shape[:3], 0, 0, self.spec.width), dtype))
 
-    def _run_upper(self, upper: VideoMae, trained: Tree, x: Array,
-                   valid: Array, key: Array | None,
+    def _run_upper(self, upper: VideoMae, trained: Tree,
+                   x: Float[Array, "m t c"], valid: Bool[Array, "b n u"],
+                   key: Array | None,
                    place: NamedSharding | None) -> Float[Array, "m t c"]:
         count = self.inside.top_blocks
         numbers = self._below + jnp.arange(count)

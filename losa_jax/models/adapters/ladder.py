@@ -102,8 +102,9 @@ class LadderAdapter(StackedAdapter):
         super().__init__(spec, lambda rngs: TemporalAdapter(
             spec.in_width, spec.width, spec.long_kernel, rngs), rngs)
 
-    def _added(self, module: TemporalAdapter, tap: Array, last: Array,
-               valid: Array) -> Float[Array, "b t c"]:
+    def _added(self, module: TemporalAdapter,
+               tap: Float[Array, "b n u h w c"], last: Array,
+               valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
         step_valid = rearrange(valid, "b n u -> b (n u)")
 
         # Activations inside are h w times larger than the output.

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
 from losa_jax.models.adapters.base import StackedAdapter
@@ -138,7 +138,7 @@ class SpatialConv(nnx.Module):
 
 
 class ShortRangeAdapter(nnx.Module):
-    """One tap, one clip at a time: [b, n, u, h, w, c] to [b, t, d]."""
+    """The adapter that sees one clip of a tap at a time."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d, u = spec.width, spec.clip_tokens
@@ -161,7 +161,8 @@ class ShortRangeAdapter(nnx.Module):
         self.heads = spec.attention_heads
         self.tap_residual = spec.tap_residual
 
-    def __call__(self, tap: Array, last: Array, valid: Array
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                  ) -> Float[Array, "b t d"]:
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
@@ -187,7 +188,7 @@ class ShortRangeAdapter(nnx.Module):
 
 
 class LongRangeAdapter(nnx.Module):
-    """One tap over the whole window: [b, n, u, h, w, c] to [b, t, d]."""
+    """The adapter that sees a tap of the whole window."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d = spec.width
@@ -201,7 +202,8 @@ class LongRangeAdapter(nnx.Module):
         self.mlp_norm = LayerNorm(d, NORM_EPSILON)
         self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
 
-    def __call__(self, tap: Array, valid: Array) -> Float[Array, "b t d"]:
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
         x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
         x = gelu(self.down(x)) * keep
@@ -226,7 +228,8 @@ class TapAdapters(nnx.Module):
         if self.long is not None:
             self.long_gate = GatedUp(spec, rngs)
 
-    def __call__(self, tap: Array, last: Array, valid: Array
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                  ) -> Float[Array, "b t c"]:
         parts = []
         if self.short is not None:

@@ -7,7 +7,7 @@ may not change once weights were converted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -92,6 +92,7 @@ class BackboneSpec:
         return height // self.patch, width // self.patch
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen video backbone that sees each clip alone.
 
@@ -102,7 +103,8 @@ class Backbone(Protocol):
     @property
     def spec(self) -> BackboneSpec: ...
 
-    def features(self, clips: Array, *, taps: tuple[int, ...] = (),
+    def features(self, clips: Array | np.ndarray, *,
+                 taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> ClipFeatures:

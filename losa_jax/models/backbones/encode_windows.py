@@ -53,10 +53,10 @@ def encode_windows(backbone: Backbone,
     return jax.lax.stop_gradient(WindowFeatures(last, tapped))
 
 
-def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
+def chunks_of(clips: Num[Array, "b n *s"], chunk_clips: int,
               shards: tuple[int, int],
               clip_sharding: NamedSharding | None = None
-              ) -> Float[Array, "i m ..."]:
+              ) -> Num[Array, "i m *s"]:
     """Returns clips in chunks, for a scan without communication.
 
     Chunk i has the i-th chunk of every device.
@@ -75,8 +75,9 @@ def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
     return jax.lax.with_sharding_constraint(clips, clip_sharding)
 
 
-def from_chunks(x: Float[Array, "i m ..."], num_windows: int,
-                shards: tuple[int, int]) -> Float[Array, "b n ..."]:
+def from_chunks(x: Float[Array, "i m *s"], num_windows: int,
+                shards: tuple[int, int]
+                ) -> Float[Array, "{num_windows} n *s"]:
     """Returns results of `chunks_of` in the order of windows and clips."""
     windows, parts = shards
     x = rearrange(x, "i (D C j) ... -> D C i j ...", D=windows, C=parts)

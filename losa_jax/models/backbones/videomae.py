@@ -143,7 +143,7 @@ class Attention(nnx.Module):
         return self.proj(rearrange(out, "n t heads d -> n t (heads d)"))
 
 
-def _unit_length(x: Array) -> Array:
+def _unit_length(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
     norm = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
     return x / jnp.maximum(norm, 1e-12).astype(x.dtype)
 
@@ -161,8 +161,8 @@ class Block(nnx.Module):
         self.gamma_2 = nnx.Param(scale) if spec.layer_scale else None
 
     def __call__(self, x: Float[Array, "n t c"],
-                 drop_rate: float | Array = 0.0, key: Array | None = None,
-                 place: NamedSharding | None = None
+                 drop_rate: float | Float[Array, ""] = 0.0,
+                 key: Array | None = None, place: NamedSharding | None = None
                  ) -> Float[Array, "n t c"]:
         """Returns the block's output; key None drops no branch."""
         keys = (None, None) if key is None else jax.random.split(key)
@@ -258,7 +258,8 @@ class VideoMae(nnx.Module):
         _, _, rows, columns, _ = tokens.shape
         return tokens + resize_grid(table, (rows, columns)).astype(dtype)
 
-    def features(self, clips: Array, *, taps: tuple[int, ...] = (),
+    def features(self, clips: Array | np.ndarray, *,
+                 taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True,
                  dtype: DTypeLike = jnp.float32,

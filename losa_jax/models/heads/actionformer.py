@@ -109,8 +109,8 @@ class TransformerBlock(nnx.Module):
         self.attn_scale = layers.residual_scale(spec)
         self.mlp_scale = layers.residual_scale(spec)
 
-    def __call__(self, x: Array, valid: Array, key: Array | None
-                 ) -> tuple[Array, Array]:
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None) -> layers.Level:
         keys = [None] * 5 if key is None else jax.random.split(key, 5)
         normed = layers.masked(self.norm1(x), valid, self.spec)
         a = self.attn(normed, valid, self.spec.dropout, keys[0])

@@ -34,7 +34,9 @@ from losa_jax.models.ops.resample import resize_time
 NORM_EPSILON = 1e-5
 OPENTAD_EPSILON = 1e-6  # of norms after convolutions
 
-Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
+# Lengths t differ between levels, so tests do not compare them.
+Level = tuple[Float[Array, "b _t _c"], Bool[Array, "b _t"]]
+LevelOutputs = list[Float[Array, "b _t _k"]]
 
 
 def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
@@ -57,8 +59,9 @@ def residual_scale(spec: PyramidSpec) -> nnx.Param | None:
     return nnx.Param(scale) if spec.drop_path > 0 else None
 
 
-def scaled_branch(branch: Array, scale: nnx.Param | None, spec: PyramidSpec,
-                  key: Array | None) -> Float[Array, "b t c"]:
+def scaled_branch(branch: Float[Array, "b t c"], scale: nnx.Param | None,
+                  spec: PyramidSpec, key: Array | None
+                  ) -> Float[Array, "b t c"]:
     """Returns a branch with its scale and drop path, if it has them."""
     if scale is None:
         return branch
@@ -80,7 +83,8 @@ class ConvNormRelu(nnx.Module):
         self.norm = LayerNorm(out_width, epsilon) if has_norm else None
         self.spec = spec
 
-    def __call__(self, x: Array, valid: Array) -> Array:
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
+                 ) -> Float[Array, "b t d"]:
         y = self.conv(x, valid)
         y = jax.nn.relu(y if self.norm is None else self.norm(y))
         if self.spec.opentad:
@@ -218,7 +222,7 @@ class OutputHead(nnx.Module):
         self.gap = kernel_size // 2
         self.spec = spec
 
-    def __call__(self, levels: list[Level]) -> list[Float[Array, "b t k"]]:
+    def __call__(self, levels: list[Level]) -> LevelOutputs:
         """Returns the predictions of every level."""
         lengths = [x.shape[1] for x, _ in levels]
         starts = itertools.accumulate(

@@ -27,11 +27,10 @@ class HeadOutput(NamedTuple):
     t / 2 at a distance of two and so on; p = t (2 - 1 / 2^(num_levels - 1)).
 
     Attributes:
-      class_logits: float32 [b, p, k], before the sigmoid.
-      offsets: float32 [b, p, 2], distances to start and end, 0 or more, in
-        strides of the point's level; [b, p, k, 2], one pair a class, from
-        TriDet with `trident`.
-      valid: bool [b, p], False on padding.
+      class_logits: float32, before the sigmoid.
+      offsets: float32 distances to start and end, 0 or more, in strides of the
+        point's level; one pair a class from TriDet with `trident`.
+      valid: False on padding.
     """
 
     class_logits: Float[Array, "b p k"]
@@ -59,10 +58,9 @@ class PyramidHead(nnx.Module):
         """Returns class logits and distances at the points of all levels.
 
         Args:
-          x: [b, t, c], features of b windows at t tokens, zero where not
-            valid; t is a multiple of 2^(num_levels - 1).
-          valid: bool [b, t], real tokens; their outputs do not depend on the
-            others.
+          x: features of b windows at t tokens, zero where not valid; t is a
+            multiple of 2^(num_levels - 1).
+          valid: real tokens; their outputs do not depend on the others.
           key: for drop path, dropout and noise; None means evaluation.
 
         Raises:
@@ -75,7 +73,8 @@ class PyramidHead(nnx.Module):
 
     def raw_outputs(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                     key: Array | None = None
-                    ) -> tuple[list[layers.Level], list[Array], list[Array]]:
+                    ) -> tuple[list[layers.Level], layers.LevelOutputs,
+                               layers.LevelOutputs]:
         """Returns tokens, class logits and offsets 0 or more of each level."""
         levels = self.neck(self.pyramid(x, valid, key))
         logits, offsets = (layers.run_block(output, self.spec, levels)
@@ -84,8 +83,8 @@ class PyramidHead(nnx.Module):
                                 in zip(self.reg_scale[...], offsets,
                                        strict=True)]
 
-    def _distances(self, levels: list[layers.Level], offsets: list[Array]
-                   ) -> list[Array]:
+    def _distances(self, levels: list[layers.Level],
+                   offsets: layers.LevelOutputs) -> list[Array]:
         """Returns the distances to start and end of each level."""
         return offsets
 
@@ -128,7 +127,7 @@ class PyramidHead(nnx.Module):
             "positive_points": parts.num_positive})
 
     def _detection_loss(self, *arrays: Any, **settings: Any
-                        ) -> tuple[Array, DetectionLosses]:
+                        ) -> tuple[Float[Array, ""], DetectionLosses]:
         return detection_loss(*arrays, **settings)
 
     def decode(self, outputs: HeadOutput, settings: decoding.DecodeSettings

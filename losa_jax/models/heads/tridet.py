@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
 from losa_jax.detection import losses
@@ -128,8 +128,8 @@ class SgpBlock(nnx.Module):
         self.stride = stride
         self.spec = spec
 
-    def __call__(self, x: Array, valid: Array, key: Array | None
-                 ) -> tuple[Array, Array]:
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None) -> layers.Level:
         keys = (None, None) if key is None else jax.random.split(key)
         if self.down is not None:
             x = self.down(_average_pairs(x, self._weight(x, valid)))
@@ -190,22 +190,22 @@ class TriDet(PyramidHead):
                                   kernel_size=spec.boundary_kernel)
                 for _ in range(2))
 
-    def _distances(self, levels: list[layers.Level], offsets: list[Array]
-                   ) -> list[Array]:
+    def _distances(self, levels: list[layers.Level],
+                   offsets: layers.LevelOutputs) -> list[Array]:
         if not self.spec.trident:
             return offsets
         return list(map(decode_bins, offsets, *self.boundary_logits(levels)))
 
     def boundary_logits(self, levels: list[layers.Level]
-                        ) -> tuple[list[Array], list[Array]]:
-        """Returns the logits [b, t, k] of starts and ends on each level."""
+                        ) -> tuple[layers.LevelOutputs, layers.LevelOutputs]:
+        """Returns the logits of starts and ends on each level."""
         fixed = [(jax.lax.stop_gradient(tokens), level_valid)
                  for tokens, level_valid in levels]
         return tuple(layers.run_block(output, self.spec, fixed)
                      for output in (self.start, self.end))
 
     def _detection_loss(self, *arrays: Any, **settings: Any
-                        ) -> tuple[Array, losses.DetectionLosses]:
+                        ) -> tuple[Float[Array, ""], losses.DetectionLosses]:
         return losses.detection_loss(
             *arrays, iou_power=self.spec.iou_power, **settings)
 

@@ -99,8 +99,9 @@ class DepthwiseConv(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-def neighbors(x: Array, kernel_size: int, stride: int = 1,
-              before: int | None = None, padding: float = 0) -> list[Array]:
+def neighbors(x: Float[Array, "b t *c"], kernel_size: int, stride: int = 1,
+              before: int | None = None, padding: float = 0
+              ) -> list[Float[Array, "b s *c"]]:
     """Returns the shifts of x along axis 1 for each kernel position.
 
     Args:

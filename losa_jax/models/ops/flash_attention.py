@@ -17,7 +17,8 @@ MIN_TOKENS = 512
 MAX_KEYS, MAX_QUERIES = 2048, 512
 
 
-def can_flash(query: Array, key: Array, place: NamedSharding) -> bool:
+def can_flash(query: Float[Array, "b q heads d"],
+              key: Float[Array, "b t heads d"], place: NamedSharding) -> bool:
     """Whether to use the kernel: on TPU, in bfloat16, for long sequences.
 
     Its heads have up to 128 channels. Float32 gets exact products instead.

@@ -25,7 +25,8 @@ _MEASURES = {"length_seconds": ("length of the action, seconds", 1),
 
 
 class RankedVideo(NamedTuple):
-    """A video of the split; counts are above the thresholds of the classes."""
+    """A video; num_matched and num_false are at the thresholds of the classes.
+    """
 
     title: str  # its id
     duration_seconds: float

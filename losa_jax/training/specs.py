@@ -72,7 +72,7 @@ def backbone_request(backbone: Any) -> dict[str, Any]:
 
 
 def backbone_keys(config: Any) -> contextlib.AbstractContextManager[None]:
-    """Makes errors of a backbone's spec name the keys of the config."""
+    """Returns a context in which errors of a backbone spec name config keys."""
     family = backbones.requested_family(config.backbone.name)
     return fields_as_keys(backbones.BACKBONES[family].spec, "config.backbone",
                           clip_frames="config.window.clip_samples",
@@ -146,8 +146,8 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
     half = depth // 2
     count = adapter.num_taps or half
     if not 1 <= count <= half:
-        raise InputError(f"config.adapter.num_taps={count}: give at most "
-                         f"{half}, half of the backbone's blocks")
+        raise InputError(f"config.adapter.num_taps={count}: give 0 to {half}, "
+                         "half of the backbone's blocks")
     return tuple(depth - 1 - round((count - 1 - i) * half / count)
                  for i in range(count))
 

@@ -98,7 +98,7 @@ def test_seed_by_seed_and_nothing_twice(commands, tmp_path):
     assert len(commands.all) == 2
     with pytest.raises(InputError, match="seed0 was run with"):
         run_all(variants, (0,), ["--config=d.py"], tmp_path, "testing")
-    with pytest.raises(InputError, match="the same name: a b, a_b"):
+    with pytest.raises(InputError, match="2 variants have the folder a_b"):
         run_all([parse_variant("a b:"), parse_variant("a_b:")], (0,), [],
                 tmp_path, "")
 

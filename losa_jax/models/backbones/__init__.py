@@ -49,7 +49,7 @@ def backbone_size(name: str = "", **sizes: int) -> dict[str, Any]:
     """
     if name and name not in SIZES:
         raise InputError(f"config.backbone.name={name!r}: choose one of "
-                         f"{', '.join(SIZES)}, or '' and other sizes")
+                         f"{', '.join(SIZES)}, or '' with width, depth, heads")
     default = {"mlp_width": 4 * sizes.get("width", 0), "patch": 16}
     size = {**SIZES.get(name, default),
             **{field: value for field, value in sizes.items() if value}}

@@ -115,10 +115,10 @@ class Pyramid(nnx.Module):
         """Returns tokens and validity of every level, the finest first."""
         spec = self.spec
         if x.shape[2] != spec.in_width:
-            raise InputError(f"features of {x.shape[2]} channels: "
+            raise InputError(f"features have {x.shape[2]} channels, but "
                              f"{type(spec).__name__}.in_width={spec.in_width}")
         if x.shape[1] % spec.strides[-1]:
-            raise InputError(f"{x.shape[1]} tokens are not a multiple of "
+            raise InputError(f"{x.shape[1]} tokens: pad to a multiple of "
                              f"the last level's stride {spec.strides[-1]}")
         num_blocks = len(self.stem) + len(self.branch)
         keys = ([None] * (num_blocks + 1) if key is None

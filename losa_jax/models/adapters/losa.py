@@ -67,8 +67,6 @@ class LosaSpec:
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
-      short_pool: how the s x s map of a temporal token becomes one vector:
-        "conv", a convolution as large as the map, or "mean".
 
     Raises:
       InputError: names the field and what it allows.
@@ -88,14 +86,12 @@ class LosaSpec:
     attention_heads: int = 4
     mlp_ratio: float = 2.0
     tap_residual: bool = True
-    short_pool: str = "conv"
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
         errors.check_choice(self, "ranges", ("short", "long", "both"))
         errors.check_choice(self, "gates", ("none", "tanh", "sigmoid"))
         errors.check_choice(self, "long_mixer", ("conv", "attention"))
-        errors.check_choice(self, "short_pool", ("conv", "mean"))
         errors.check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
                            "short_grid", "long_key_pool", "attention_heads")
         errors.check_whole(self, 0, "width")
@@ -144,8 +140,7 @@ class ShortRangeAdapter(nnx.Module):
         d, u = spec.width, spec.clip_tokens
         self.spatial = SpatialConv(spec, rngs)
         cells = math.prod(self.spatial.grid)
-        self.pool = (Linear(cells * d, d, rngs=rngs)
-                     if spec.short_pool == "conv" else None)
+        self.pool = Linear(cells * d, d, rngs=rngs)
         # Attention alone does not know when in the clip a token is.
         init = nnx.initializers.normal(0.02)
         self.key_positions = nnx.Param(init(rngs.params(), (u, cells, d)))
@@ -167,8 +162,7 @@ class ShortRangeAdapter(nnx.Module):
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
         x = rearrange(x, "m u h w d -> m u (h w) d")
-        own = (x.mean(axis=2) if self.pool is None else
-               self.pool(rearrange(x, "m u s d -> m u (s d)")))
+        own = self.pool(rearrange(x, "m u s d -> m u (s d)"))
         steps = rearrange(last, "b n u c -> (b n) u c").astype(x.dtype)
         query = self.query_norm(own + self.from_last(steps))
         query = self.query(query + self.query_positions[...].astype(x.dtype))

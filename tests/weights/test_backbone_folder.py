@@ -4,7 +4,6 @@ import json
 import pickle
 import zipfile
 
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -177,7 +176,7 @@ def test_a_loaded_backbone_gives_features(tmp_path, dtype):
     assert backbone.spec == spec
     assert backbone.blocks.mlp.fc1.kernel[...].dtype == dtype
     assert backbone.blocks.norm1.scale[...].dtype == "float32"
-    clips = jnp.zeros((3, 4, 8, 12, 3), np.uint8)
+    clips = np.zeros((3, 4, 8, 12, 3), np.uint8)
     features = backbone.features(clips, taps=(0, 2), dtype=dtype)
     assert features.last.shape == (3, 2, 12)
     assert features.last.dtype == "float32"

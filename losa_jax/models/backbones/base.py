@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from losa_jax.errors import InputError, check_grid, check_whole
@@ -103,7 +103,7 @@ class Backbone(Protocol):
     @property
     def spec(self) -> BackboneSpec: ...
 
-    def features(self, clips: Array | np.ndarray, *,
+    def features(self, clips: ArrayLike, *,
                  taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
@@ -125,13 +125,14 @@ class BackboneFamily(NamedTuple):
     sizes: Mapping[str, Mapping[str, Any]] = {}
 
 
-def normalized_pixels(clips: Array, spec: BackboneSpec
+def normalized_pixels(clips: ArrayLike, spec: BackboneSpec
                       ) -> Float[Array, "n f H W 3"]:
     """Returns clips of 0..255 minus the mean, divided by the deviation.
 
     Raises:
       InputError: the clips cannot be cut into tokens.
     """
+    clips = jnp.asarray(clips)
     if len(clips.shape) != 5 or clips.shape[-1] != 3:
         raise InputError(f"clips of shape {clips.shape}: must be "
                          "[n, frames, height, width, 3]")

@@ -15,7 +15,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from losa_jax import errors
@@ -244,7 +244,7 @@ class VideoMae(nnx.Module):
         if spec.num_classes:
             self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
 
-    def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
+    def embed(self, clips: ArrayLike, dtype: DTypeLike = jnp.float32
               ) -> Float[Array, "n u h w c"]:
         """Returns clips as tokens, with positions added."""
         spec = self.spec
@@ -258,7 +258,7 @@ class VideoMae(nnx.Module):
         _, _, rows, columns, _ = tokens.shape
         return tokens + resize_grid(table, (rows, columns)).astype(dtype)
 
-    def features(self, clips: Array | np.ndarray, *,
+    def features(self, clips: ArrayLike, *,
                  taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True,
@@ -339,7 +339,7 @@ class VideoMae(nnx.Module):
             self.blocks, jnp.asarray(slots),
             jnp.asarray(np.isin(numbers, tap_layers))))[0]
 
-    def mean_features(self, clips: Array, dtype: DTypeLike = jnp.float32
+    def mean_features(self, clips: ArrayLike, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:
         """Returns one vector a clip, which `spec.clip_pooling` describes."""
         x = self.embed(clips, dtype)

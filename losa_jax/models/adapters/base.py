@@ -88,8 +88,8 @@ class StackedAdapter(nnx.Module):
                ) -> Float[Array, "b t c"]:
         return module(tap, last, valid)
 
-    def _scan(self, step: Callable[..., Any], carry: Array, inputs: Any
-              ) -> Array:
+    @staticmethod
+    def _scan(step: Callable[..., Any], carry: Array, inputs: Any) -> Array:
         return jax.lax.scan(step, carry, inputs)[0]
 
 

@@ -31,12 +31,10 @@ def attention(query: Float[Array, "b q heads d"],
     """Returns scaled dot-product attention with a float32 softmax.
 
     Args:
-      query, key, value: with the heads already split.
       mask: True where a query may attend; a query without any such key gets
         the mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
-      place: how the first axis is sharded over devices, if that is known; a
-        TPU's flash kernel needs it.
+      place: how the first axis is sharded; a TPU's flash kernel needs it.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if mask is None and not _is_portable and place is not None and (

@@ -104,12 +104,8 @@ def neighbors(x: Float[Array, "b t *c"], kernel_size: int, stride: int = 1,
               ) -> list[Float[Array, "b s *c"]]:
     """Returns the shifts of x along axis 1 for each kernel position.
 
-    Args:
-      x: padded here.
-      kernel_size: number of shifts.
-      stride: of the tokens that are wanted.
-      before: kernel positions before a token's own; None is half of them.
-      padding: value before the first and after the last token.
+    x is padded with the value `padding` at both ends. `before` is the number
+    of kernel positions before a token's own; None is half of them.
     """
     left = kernel_size // 2 if before is None else before
     pads = [(0, 0)] * x.ndim

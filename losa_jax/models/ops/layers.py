@@ -78,7 +78,7 @@ class LayerNorm(nnx.Module):
 class Mlp(nnx.Module):
     """Two linear layers with a GELU between them."""
 
-    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs, *,
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs,
                  inits: tuple[nnx.Initializer, nnx.Initializer]
                  = (unit_normal, unit_normal)):
         self.fc1 = Linear(width, hidden, init=inits[0], rngs=rngs)

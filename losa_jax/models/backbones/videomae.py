@@ -245,7 +245,8 @@ class VideoMae(nnx.Module):
         else:
             table = jnp.asarray(positions.sincos_table(
                 spec.clip_tokens, *spec.grid, spec.width))
-        table = positions.resize_grid(table, tokens.shape[2:4])
+        _, _, rows, columns, _ = tokens.shape
+        table = positions.resize_grid(table, (rows, columns))
         return tokens + table.astype(dtype)
 
     def features(self, clips: ArrayLike, *,

@@ -87,7 +87,7 @@ def detection_loss(class_logits: Float[Array, "b p k"],
       class_logits: before the sigmoid.
       offsets: distances to start and end, in strides. Of those of each class
         only a point's own classes count.
-      label_smoothing: e; classes become y (1 - e) + e / (k + 1).
+      label_smoothing: e; classes y become y (1 - e) + e / (k + 1).
       regression_weight: below 0, the regression part is scaled to the value
         of the classification part, without a gradient through the scale.
       momentum: of the normalizer.

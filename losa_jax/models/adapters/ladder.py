@@ -23,9 +23,10 @@ from losa_jax.models.ops import conv, layers
 
 @dataclasses.dataclass(frozen=True)
 class LadderSpec:
-    """The side ladder's sizes; `Adapter` describes the others.
+    """The side ladder's sizes.
 
     Attributes:
+      in_width, num_taps: channels c and number of the tapped blocks.
       width: channels d of the adapters; 0 is a quarter of `in_width`.
       long_kernel: length of the temporal convolution in tokens; odd.
 

@@ -29,9 +29,11 @@ MLP_INITS = (layers.scaled_normal(2.0), layers.scaled_normal(0.25))
 
 @dataclasses.dataclass(frozen=True)
 class LosaSpec:
-    """Sizes and options of LoSA's adapters; `Adapter` describes the others.
+    """Sizes and options of LoSA's adapters.
 
     Attributes:
+      in_width, num_taps, clip_tokens, tap_grid: sizes c, k, u and (h, w) of
+        the backbone's features.
       width: channels d of the adapters, a multiple of `attention_heads`; 0
         is a sixth of `in_width`, in multiples of 32 (of 8 if `in_width` is
         below 384).

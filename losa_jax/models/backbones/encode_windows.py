@@ -33,7 +33,6 @@ def encode_windows(backbone: Backbone,
     Clips are sharded over devices without communication.
 
     Args:
-      backbone: of any family; it gets no gradient.
       frames: RGB 0..255, f a multiple of the clip's frames.
       taps, tap_grid, tap_norm, dtype: see `VideoMae.features`.
       chunk_clips: clips that a device encodes at a time; 0 is all.

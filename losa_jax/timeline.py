@@ -70,8 +70,7 @@ class SampleGrid:
         frames = np.asarray(seconds) * self.fps - self.offset_frames
         return frames / self.frames_per_sample
 
-    def seconds_from_samples(self, samples: np.ndarray | float
-                             ) -> np.ndarray:
+    def seconds_from_samples(self, samples: np.ndarray | float) -> np.ndarray:
         """Inverts `samples_from_seconds`."""
         frames = np.asarray(samples) * self.frames_per_sample
         return (frames + self.offset_frames) / self.fps
@@ -125,8 +124,7 @@ def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
     return samples / samples_per_token - 0.5
 
 
-def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
-                        first_sample: int,
+def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid, first_sample: int,
                         samples_per_token: float) -> np.ndarray:
     """Inverts `tokens_from_seconds`, clipped to the video's duration."""
     samples = (np.asarray(tokens) + 0.5) * samples_per_token + first_sample

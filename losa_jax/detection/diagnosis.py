@@ -179,8 +179,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     lines = [f"prediction categories at tIoU {diagnosis.tiou_threshold:g}, "
              "share among the best k G (G actions), %",
              f"{'k':<14}" + "".join(f"{rank:>7}" for rank in RANKS)]
-    lines += [f"{name:<14}" + "".join(f"{100 * share:7.1f}"
-                                      for share in shares)
+    lines += [f"{name:<14}" + "".join(f"{100 * share:7.1f}" for share in shares)
               for name, shares in diagnosis.profile.items()]
     lines += ["", f"average mAP {100 * diagnosis.average_map:.2f}; rise "
               "without the predictions of an error category:"]

@@ -155,8 +155,7 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,
                       class_names: Sequence[str],
-                      tiou_thresholds: Sequence[float]
-                      ) -> list[ClassMatches]:
+                      tiou_thresholds: Sequence[float]) -> list[ClassMatches]:
     """Returns the matches of `evaluate_map` for each class with actions.
 
     The matches in one video do not depend on the other videos.
@@ -168,8 +167,7 @@ def match_predictions(ground_truth: Truth, predictions: Predictions, *,
 
 
 def _matches(predicted: _Rows, actions: _Rows, num_videos: int,
-             tiou_thresholds: Sequence[float], ties: str
-             ) -> list[ClassMatches]:
+             tiou_thresholds: Sequence[float], ties: str) -> list[ClassMatches]:
     matches = []
     for k in np.unique(actions.label).tolist():
         rows = np.flatnonzero(predicted.label == k)
@@ -219,8 +217,7 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
                               actions.segments[own & (actions.video == video)])
             for index, multiple in enumerate(multiples):
                 highest = iou[:multiple * iou.shape[1]].max(axis=0, initial=0)
-                counts[k, index] += (
-                    highest >= thresholds[:, None]).sum(axis=1)
+                counts[k, index] += (highest >= thresholds[:, None]).sum(axis=1)
     actions_per_class = np.bincount(actions.label, minlength=len(class_names))
     present = actions_per_class > 0
     return (counts[present]

@@ -49,9 +49,6 @@ class NmsSettings:
         candidates with at least this IoU; only without `per_class`.
       voting: weight of a vote, score x IoU ("actionformer") or the score
         alone ("tridet").
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     method: str = "soft"
@@ -137,12 +134,10 @@ def pick_greedily(segments: Float[Array, "*g m 2"],
     shape = (max_kept, len(scores))
     *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
         0, scores, jnp.max(scores, axis=1, keepdims=True),
-        jnp.zeros(shape, index.dtype),
-        jnp.full(shape, -jnp.inf, scores.dtype)))
+        jnp.zeros(shape, index.dtype), jnp.full(shape, -jnp.inf, scores.dtype)))
     valid = picked_score > -jnp.inf
     return Kept(*(part.T.reshape(*groups, max_kept) for part in (
-        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
-        valid)))
+        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0), valid)))
 
 
 def suppress(candidates: Segments, num_classes: int, settings: NmsSettings

@@ -71,8 +71,7 @@ def _hit_precision(scores: np.ndarray, hits: np.ndarray, counted: np.ndarray
     """Returns the sum of the precision at the hits, [thresholds]."""
     order = np.argsort(-scores, kind="stable")
     sums = []
-    for hit, is_counted in zip(hits[:, order], counted[:, order],
-                               strict=True):
+    for hit, is_counted in zip(hits[:, order], counted[:, order], strict=True):
         hit = hit[is_counted]
         precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
         sums.append((precision * hit).sum())

@@ -35,8 +35,7 @@ class Detector(nnx.Module):
         self.samples_per_token = samples_per_token
         self.tubelet = tubelet
 
-    def __call__(self, features: WindowFeatures,
-                 statistics: FeatureStatistics,
+    def __call__(self, features: WindowFeatures, statistics: FeatureStatistics,
                  valid_samples: Int[Array, "b"],
                  key: Array | None = None) -> Any:
         """Returns the head's outputs for windows.

@@ -23,8 +23,7 @@ _MAX_ACTIONS = 64  # slots for the actions of a window
 MAX_MESSAGE_LINES = 40  # of the compiler where memory does not suffice
 # Triton's tile sizes can only be chosen on a GPU, so the library's matrix
 # products are compiled. Memory is the same but for their small workspaces.
-GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False,
-               "xla_gpu_autotune_level": 0}
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}
 
 
 class Steps(NamedTuple):
@@ -111,8 +110,7 @@ def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int) -> Need:
     peak = peak_bytes(memory)
     fits = chip.memory_bytes is None or peak <= chip.memory_bytes
     return Need(fits, *flops, time.perf_counter() - started,
-                memory.argument_size_in_bytes, memory.temp_size_in_bytes,
-                peak)
+                memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak)
 
 
 def peak_bytes(memory: Any) -> int:

@@ -28,7 +28,6 @@ class Adapter(Protocol):
 
         It begins with `check_features` and `jax.lax.stop_gradient(taps)`.
         """
-        ...
 
 
 class AdapterType(NamedTuple):

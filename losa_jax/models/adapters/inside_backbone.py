@@ -40,9 +40,6 @@ class InsideBackboneSpec:
       drop_path: share of clips that skip the last block in training, below 1;
         grows linearly over all blocks.
       remat_blocks: whether each block is rematerialized.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     kind: str
@@ -116,8 +113,7 @@ class InsideBackbone:
 
     def __call__(self, frozen: params.Tree, trained: params.Tree,
                  frames: Num[Array, "b f H W 3"], valid: Bool[Array, "b n u"],
-                 key: Array | None, *,
-                 chunk_clips: int, dtype: DTypeLike,
+                 key: Array | None, *, chunk_clips: int, dtype: DTypeLike,
                  shards: tuple[int, int] = (1, 1),
                  clip_sharding: NamedSharding | None = None
                  ) -> encode_windows.WindowFeatures:
@@ -176,8 +172,7 @@ class InsideBackbone:
             x = videomae.block_on_place(block, x, place, drop_rate=rate,
                                         key=block_key)
             if adapter is not None:
-                window = rearrange(x, "(b n) (u s) c -> b (n u) s c", b=b,
-                                   u=u)
+                window = rearrange(x, "(b n) (u s) c -> b (n u) s c", b=b, u=u)
                 added = adapter(window, valid.reshape(b, n * u))
                 x = x + rearrange(added, "b (n u) s c -> (b n) (u s) c",
                                   n=n).astype(x.dtype)

@@ -29,9 +29,6 @@ class LadderSpec:
       in_width, num_taps: channels c and number of the tapped blocks.
       width: channels d of the adapters; 0 is a quarter of `in_width`.
       long_kernel: length of the temporal convolution in tokens; odd.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -54,8 +51,7 @@ class LadderSpec:
 class TemporalAdapter(nnx.Module):
     """gamma up(h + conv(h)), h = GELU(down(x)), conv along the window."""
 
-    def __init__(self, in_width: int, width: int, kernel: int,
-                 rngs: nnx.Rngs):
+    def __init__(self, in_width: int, width: int, kernel: int, rngs: nnx.Rngs):
         self.down = layers.Linear(in_width, width, rngs=rngs)
         small = nnx.initializers.truncated_normal(0.02)
         self.down.kernel[...] = small(rngs.params(), (in_width, width))

@@ -53,9 +53,6 @@ class LosaSpec:
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     in_width: int

@@ -103,13 +103,11 @@ class Backbone(Protocol):
     @property
     def spec(self) -> BackboneSpec: ...
 
-    def features(self, clips: ArrayLike, *,
-                 taps: tuple[int, ...] = (),
+    def features(self, clips: ArrayLike, *, taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> ClipFeatures:
         """Returns the features of clips; see `VideoMae.features`."""
-        ...
 
 
 class BackboneFamily(NamedTuple):

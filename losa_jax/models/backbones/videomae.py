@@ -59,9 +59,6 @@ class VideoMaeSpec(base.BackboneSpec):
       num_classes: outputs of the checkpoint's classifier; 0 without one.
       norm_epsilon: of the blocks' norms, and of the standardization of taps.
       final_norm_epsilon: 1e-6 for VideoMAEv2, 1e-5 for Hugging Face fc_norm.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     width: int
@@ -117,8 +114,7 @@ class Attention(nnx.Module):
         self.heads = spec.heads
 
     def __call__(self, x: Float[Array, "n t c"],
-                 place: NamedSharding | None = None
-                 ) -> Float[Array, "n t c"]:
+                 place: NamedSharding | None = None) -> Float[Array, "n t c"]:
         q_bias, v_bias = self.q_bias[...], self.v_bias[...]
         bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
         qkv = self.qkv(x) + bias.astype(x.dtype)
@@ -249,11 +245,9 @@ class VideoMae(nnx.Module):
         table = positions.resize_grid(table, (rows, columns))
         return tokens + table.astype(dtype)
 
-    def features(self, clips: ArrayLike, *,
-                 taps: tuple[int, ...] = (),
+    def features(self, clips: ArrayLike, *, taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
-                 tap_norm: bool = True,
-                 dtype: DTypeLike = jnp.float32,
+                 tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> base.ClipFeatures:
         """Returns the spatial mean of the last block, and the taps.
 

@@ -29,9 +29,6 @@ class ActionFormerSpec(pyramid_spec.PyramidSpec):
       relative_positions: add a learned number for each attention head and
         distance to the attention scores.
       dropout: share of attention and MLP outputs that are zeroed in training.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     attention_heads: int = 4

@@ -31,19 +31,15 @@ class Head(Protocol):
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                  key: Array | None = None) -> Any:
         """Returns the outputs, any pytree that the other methods take."""
-        ...
 
     def targets(self, outputs: Any, segments: Float[Array, "b n 2"],
                 labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
                 ) -> Any:
         """Returns the targets of the outputs."""
-        ...
 
     def loss(self, outputs: Any, targets: Any,
              normalizer: Float[Array, ""]) -> HeadLoss:
         """Returns the training loss over the global batch."""
-        ...
 
     def decode(self, outputs: Any, settings: DecodeSettings) -> Segments:
         """Returns the best segments of each window."""
-        ...

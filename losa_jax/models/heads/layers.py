@@ -70,8 +70,7 @@ class ConvNormRelu(nnx.Module):
         self.conv = conv.MaskedConv(in_width, out_width, kernel_size,
                                     bias=not has_norm, rngs=rngs)
         epsilon = OPENTAD_EPSILON if spec.opentad else NORM_EPSILON
-        self.norm = (layers.LayerNorm(out_width, epsilon) if has_norm
-                     else None)
+        self.norm = (layers.LayerNorm(out_width, epsilon) if has_norm else None)
         self.spec = spec
 
     def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
@@ -87,8 +86,7 @@ class Pyramid(nnx.Module):
     """Features to the tokens of all levels: embedding, stem, branch."""
 
     def __init__(self, spec: PyramidSpec,
-                 make_block: Callable[[int, int], nnx.Module],
-                 rngs: nnx.Rngs):
+                 make_block: Callable[[int, int], nnx.Module], rngs: nnx.Rngs):
         """`make_block`: (level, stride) to (x, valid, key) -> (x, valid)."""
         self.spec = spec
         self.embedding = nnx.List([

@@ -15,9 +15,7 @@ from losa_jax.detection import decode as decoding
 from losa_jax.detection.losses import detection_loss
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Targets, assign_targets
-from losa_jax.models.heads import layers
-from losa_jax.models.heads.base import HeadLoss
-from losa_jax.models.heads.pyramid_spec import PyramidSpec
+from losa_jax.models.heads import base, layers, pyramid_spec
 
 
 class HeadOutput(NamedTuple):
@@ -40,7 +38,7 @@ class PyramidHead(nnx.Module):
 
     iou_power = 0.0  # of `detection_loss`
 
-    def __init__(self, spec: PyramidSpec,
+    def __init__(self, spec: pyramid_spec.PyramidSpec,
                  make_block: Callable[[int, int], nnx.Module],
                  num_offsets: int, rngs: nnx.Rngs):
         """`num_offsets`: outputs of a point for start and end together."""
@@ -95,13 +93,12 @@ class PyramidHead(nnx.Module):
         """
         points = self.spec.points(outputs.class_logits.shape[1])
         return jax.vmap(lambda segments, labels, valid: assign_targets(
-            points, segments, labels, valid,
-            num_classes=self.spec.num_classes,
+            points, segments, labels, valid, num_classes=self.spec.num_classes,
             center_radius=self.spec.center_radius))(
                 segments, labels, action_valid)
 
     def loss(self, outputs: HeadOutput, targets: Targets,
-             normalizer: Float[Array, ""]) -> HeadLoss:
+             normalizer: Float[Array, ""]) -> base.HeadLoss:
         """Returns the focal and distance-IoU loss over the global batch.
 
         The normalizer is the running number of positive points after the last
@@ -114,7 +111,7 @@ class PyramidHead(nnx.Module):
             normalizer, label_smoothing=spec.label_smoothing,
             regression_weight=spec.regression_weight,
             momentum=spec.normalizer_momentum, iou_power=self.iou_power)
-        return HeadLoss(total, parts.normalizer, {
+        return base.HeadLoss(total, parts.normalizer, {
             "classification_loss": parts.classification,
             "regression_loss": parts.regression,
             "positive_points": parts.num_positive})

@@ -58,9 +58,6 @@ class PyramidSpec:
         size of the class loss.
       normalizer_momentum: share of the running number of positive points
         that a batch keeps.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -98,9 +95,8 @@ class PyramidSpec:
         super().__init_subclass__(**keywords)
         title = "Attributes:\n"
         shared = (PyramidSpec.__doc__ or "").partition(title)[2]
-        fields = shared.partition("\n\n")[0]
         cls.__doc__ = (cls.__doc__ or "").replace(
-            title, f"{title}{fields}\n", 1)
+            title, f"{title}{shared.rstrip()}\n", 1)
 
     def __post_init__(self) -> None:
         errors.check_flags(self)

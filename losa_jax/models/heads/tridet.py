@@ -41,9 +41,6 @@ class TriDetSpec(pyramid_spec.PyramidSpec):
         their level; odd.
       iou_power: the class loss of a positive point is multiplied by its IoU
         to this power (`trident` only).
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     sgp_window: tuple[int, ...] = (1,)
@@ -199,8 +196,7 @@ class TriDet(pyramid.PyramidHead):
 
 def decode_bins(offsets: Float[Array, "b t bins"],
                 start_logits: Float[Array, "b t k"],
-                end_logits: Float[Array, "b t k"]
-                ) -> Float[Array, "b t k 2"]:
+                end_logits: Float[Array, "b t k"]) -> Float[Array, "b t k 2"]:
     """Returns the expected distances to start and end, in strides.
 
     The start is a distribution over the point and the `num_bins` points before
@@ -214,8 +210,7 @@ def decode_bins(offsets: Float[Array, "b t bins"],
     def expected(logits: Array, pads: tuple[int, int], own: Array,
                  distances: np.ndarray) -> Array:
         t = logits.shape[1]
-        padded = jnp.pad(logits.astype(jnp.float32),
-                         ((0, 0), pads, (0, 0)))
+        padded = jnp.pad(logits.astype(jnp.float32), ((0, 0), pads, (0, 0)))
         around = jnp.stack([jax.lax.slice_in_dim(padded, i, i + t, axis=1)
                             for i in range(bins + 1)], axis=-1)
         weights = jax.nn.softmax(around + own[:, :, None, :], axis=-1)

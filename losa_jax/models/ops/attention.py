@@ -50,8 +50,7 @@ def attention(query: Float[Array, "b q heads d"],
             implementation=implementation)
 
     # By platform: one program may be compiled for several.
-    paths = {"cpu": functools.partial(_cpu_attention, scale=scale,
-                                      remat=remat)}
+    paths = {"cpu": functools.partial(_cpu_attention, scale=scale, remat=remat)}
     if _cudnn_supports(query, mask):
         paths["cuda"] = functools.partial(elsewhere, implementation="cudnn")
     return jax.lax.platform_dependent(
@@ -107,8 +106,7 @@ def _cpu_attention(query, key, value, mask, *, scale, remat):
         return jnp.swapaxes(out, 1, 2)
 
     if mask is None:
-        flat = [x.reshape(b * heads, *x.shape[2:])
-                for x in (query, key, value)]
+        flat = [x.reshape(b * heads, *x.shape[2:]) for x in (query, key, value)]
         out = jax.lax.map(_attend_head, flat).reshape(b, heads, q, d)
         return jnp.swapaxes(out, 1, 2)
     # The windows, which may be on several devices, are no axis of this loop.

@@ -53,10 +53,6 @@ def convolve(x: Float[Array, "b t c"], kernel: Float[Array, "k c d"]
     return joined @ kernel.reshape(k * c, d)
 
 
-def _convolve_forward(x, kernel):
-    return convolve(x, kernel), (x, kernel)
-
-
 def _convolve_backward(stored, gradient):
     # Without transposing axes of the kernel: XLA would make the copies at the
     # start of the program and hold them until here.
@@ -75,7 +71,8 @@ def _convolve_backward(stored, gradient):
                             for part in reversed_neighbors(gradient)])
 
 
-convolve.defvjp(_convolve_forward, _convolve_backward)
+convolve.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)),
+                _convolve_backward)
 
 
 class DepthwiseConv(nnx.Module):

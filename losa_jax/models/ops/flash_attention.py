@@ -52,10 +52,8 @@ def flash_attention(query: Float[Array, "b q heads d"],
                                     (x.shape[0], x.shape[2]))
 
         out = kernels.flash_attention(
-            query, key, value,
-            segment_ids=kernels.SegmentIds(segment(query, q),
-                                           segment(key, t)),
-            sm_scale=scale,
+            query, key, value, sm_scale=scale,
+            segment_ids=kernels.SegmentIds(segment(query, q), segment(key, t)),
             block_sizes=_blocks(query.shape[2], key.shape[2]))
         return jnp.swapaxes(out[:, :, :q], 1, 2)
 

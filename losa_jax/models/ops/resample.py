@@ -48,8 +48,7 @@ def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
     return pooled.astype(x.dtype)
 
 
-def _pool_matrix(size: int, cells: int
-                 ) -> Float[np.ndarray, "{cells} {size}"]:
+def _pool_matrix(size: int, cells: int) -> Float[np.ndarray, "{cells} {size}"]:
     """Returns the weights of adaptive average pooling.
 
     Cell i of g covers floor(i n / g) to ceil((i + 1) n / g) of n.

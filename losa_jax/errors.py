@@ -18,8 +18,7 @@ class InputError(Exception):
 
 
 def listed(lines: Sequence[str], most: int = 20) -> str:
-    """Returns the first lines for a message, each indented, and the number of
-    the others."""
+    """Returns the first lines, indented, and the number of the others."""
     others = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return "".join(f"\n  {line}" for line in [*lines[:most], *others])
 

@@ -101,10 +101,9 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
                  resized_to: int = 0) -> SampleGrid:
     """Returns the grid of a file of features; a sample is one of them.
 
-    Feature i stands for the middle of its clip, frame
-    i * stride_frames + clip_frames / 2. If `resized_to` is not 0, features are
-    interpolated to so many, which share the stretch that the clips cover
-    (ActionFormer).
+    Feature i stands for the middle of its clip, frame i * stride_frames +
+    clip_frames / 2. If `resized_to` is not 0, features are interpolated to so
+    many, which share the stretch that the clips cover (ActionFormer).
     """
     if resized_to:
         covered = (num_features - 1) * stride_frames + clip_frames
@@ -118,8 +117,7 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
 def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
                         first_sample: int, samples_per_token: float
                         ) -> np.ndarray:
-    """Converts seconds of a video, in any shape, to token coordinates of the
-    window that starts at `first_sample`."""
+    """Converts seconds to token coordinates of the window at `first_sample`."""
     samples = grid.samples_from_seconds(seconds) - first_sample
     return samples / samples_per_token - 0.5
 

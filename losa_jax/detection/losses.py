@@ -32,8 +32,7 @@ def sigmoid_focal_loss(logits: Float[Array, "*s"],
     Targets are in [0, 1]. `alpha` weighs the positive term, 1 - alpha the
     negative one. `gamma` is at least 1.
     """
-    # log_sigmoid(x) and sigmoid(-x) are exact for logits of any size, unlike
-    # log(p) and 1 - p.
+    # Unlike log(p) and 1 - p, these are exact for logits of any size.
     cross_entropy = -(targets * jax.nn.log_sigmoid(logits)
                       + (1 - targets) * jax.nn.log_sigmoid(-logits))
     miss = (targets * jax.nn.sigmoid(-logits)

@@ -42,13 +42,11 @@ class NmsSettings:
       per_class: every class on its own, else all classes together.
       sigma: of "soft", above 0.
       iou_threshold: of "hard", 0..1: IoU from which others are removed.
-      min_score: 0..1; "soft" drops scores below it, "hard" all that are not
-        above it.
+      min_score: 0..1; "soft" drops scores below it, "hard" this score too.
       max_kept: rows kept of each class, and then of all; 1 or more.
       voting_threshold: above 0, every kept segment becomes the mean of all
         candidates with at least this IoU; only without `per_class`.
-      voting: weight of a vote, score x IoU ("actionformer") or the score
-        alone ("tridet").
+      voting: a vote's weight, score x IoU ("actionformer") or score ("tridet").
     """
 
     method: str = "soft"

@@ -37,8 +37,7 @@ class Steps(NamedTuple):
 def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
     """Traces the train and the evaluation step for the devices of a mesh.
 
-    The config needs the backbone's name or sizes, because its checkpoint is
-    not read.
+    No checkpoint is read, so the config needs the backbone's name or sizes.
     """
     model = build.build_model(config, num_classes, mesh, abstract=True)
     state, optimizer = fresh_state(config, model, mesh, _STEPS_PER_EPOCH)

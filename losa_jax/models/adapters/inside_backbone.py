@@ -33,8 +33,7 @@ class InsideBackboneSpec:
 
     Attributes:
       kind: "tia" or "full".
-      top_blocks: blocks with adapters, or trained ones, counted from the
-        last; 1 or more.
+      top_blocks: number of last blocks with adapters or trained; 1 or more.
       width: channels of the adapters; "full" has none.
       kernel: length of their temporal convolution in tokens; odd.
       drop_path: share of clips that skip the last block in training, below 1;
@@ -63,9 +62,8 @@ def split_backbone(flat: dict[str, Any], spec: videomae.VideoMaeSpec,
                    ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the frozen and the trained parameters of a converted backbone.
 
-    Both have paths: "blocks/..." becomes "lower/..." and "upper/...", and
-    parameters after the last block are left out. Slices of a memory-mapped
-    file read nothing.
+    "blocks/..." becomes "lower/..." and "upper/..."; parameters after the last
+    block are left out. Slices of a memory-mapped file read nothing.
     """
     below = spec.depth - inside.top_blocks
     trains_blocks = inside.kind == "full"

@@ -2,8 +2,7 @@
 
 Source: AdaTAD (Liu et al., CVPR 2024) in OpenTAD (Apache-2.0). Differences:
 padding is masked before the temporal convolution; the ladder's up-projections
-act after the spatial mean, which gives the same sum for h w times less, since
-both are linear.
+act after the spatial mean: the same sum for less work, since both are linear.
 
 Sizes: b windows of t tokens, s patches, c backbone width, d adapter width.
 """

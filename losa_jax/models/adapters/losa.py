@@ -35,20 +35,15 @@ class LosaSpec:
       in_width, num_taps, clip_tokens, tap_grid: sizes c, k, u and (h, w) of
         the backbone's features.
       width: channels d of the adapters, a multiple of `attention_heads`; 0
-        is a sixth of `in_width`, in multiples of 32 (of 8 if `in_width` is
-        below 384).
-      short_grid: side s of the short-range feature map; at most the tap
-        grid's.
+        is `in_width` / 6, in multiples of 32 (of 8 for `in_width` below 384).
+      short_grid: side s of the short-range feature map; at most the tap's.
       ranges: adapters to use, "short", "long" or "both".
       gates: "none" (per-channel factors that start at one), "sigmoid"
         (start at half), both with up-projections that start at zero; or
         "tanh" (start at zero, with ordinary up-projections).
-      long_kernel: length of the long-range depthwise convolution in tokens;
-        odd.
-      long_mixer: "conv", depthwise along the window, or "attention" over
-        all of it.
-      long_key_pool: neighboring tokens averaged into one key of that
-        attention.
+      long_kernel: length of the long-range convolution in tokens; odd.
+      long_mixer: "conv", depthwise along the window, or "attention" over it.
+      long_key_pool: neighboring tokens averaged into a key of "attention".
       attention_heads: of both attentions; that over the window needs an even
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.

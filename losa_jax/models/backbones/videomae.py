@@ -209,8 +209,7 @@ class PatchEmbed(nnx.Module):
 class VideoMae(nnx.Module):
     """The frozen video transformer, which sees each clip alone.
 
-    Blocks are stacked and run in a scan, so that compile time does not grow
-    with depth.
+    Blocks run in a scan, so that compile time does not grow with depth.
     """
 
     def __init__(self, spec: VideoMaeSpec, *, rngs: nnx.Rngs):
@@ -293,8 +292,7 @@ class VideoMae(nnx.Module):
                    ) -> tuple[Float[Array, "n t c"], Array | None]:
         """Returns the last block's output, and taps [k, ...] or None.
 
-        `tap` maps the output of each of the ascending `tap_layers` to its
-        entry of the taps.
+        `tap` maps the output of each of the ascending `tap_layers` to its tap.
         """
         # Blocks are rematerialized in a backward pass.
         run = jax.checkpoint(lambda block, x: block_on_place(block, x, place),

@@ -1,7 +1,6 @@
 """ActionFormer: a transformer pyramid that classifies every moment.
 
-Source: Zhang et al., ECCV 2022, and its public code (MIT). Differences: those
-of `layers`.
+Source: Zhang et al., ECCV 2022, and its public code (MIT), but see `layers`.
 """
 
 import dataclasses

@@ -58,8 +58,7 @@ class PyramidHead(nnx.Module):
         not depend on padding. Key None means evaluation.
 
         Raises:
-          InputError: t is no multiple of 2^(num_levels - 1), or c is not
-            `in_width`.
+          InputError: t is no multiple of 2^(num_levels - 1), or c is wrong.
         """
         levels, logits, offsets = self.raw_outputs(x, valid, key)
         distances = self._distances(levels, offsets)

@@ -22,8 +22,7 @@ class PyramidSpec:
       num_classes: number k of action classes.
       num_levels: levels of the pyramid, whose points are 1, 2, 4 ... tokens
         apart. A window's number of tokens is a multiple of the last stride.
-      num_embedding_convs: convolutions from `in_width` to `width`; 0 needs
-        equal widths.
+      num_embedding_convs: from `in_width` to `width`; 0 needs equal widths.
       embedding_kernel: their length in tokens; odd.
       embedding_norm, neck_norm, head_norm: whether a layer norm follows each
         convolution of the embedding, each level of the neck and each hidden
@@ -41,8 +40,7 @@ class PyramidSpec:
       prior_probability: score of every class at the start of training.
       max_tokens: of absolute positions, which are stretched for longer inputs.
       drop_path: share of windows that skip a block's branch in training. Above
-        0, each branch has a learned scale that starts at 1e-4. (TriDet: not
-        in stem blocks.)
+        0, branches have learned scales from 1e-4 on (TriDet: not in the stem).
       input_dropout: share of the input's channels that are zeroed in training.
       input_noise: standard deviation of noise on the input in training.
       reference_masking: whether padding stays unmasked after norms as in the
@@ -56,8 +54,7 @@ class PyramidSpec:
       label_smoothing: e, below 1: classes y become y (1 - e) + e / (k + 1).
       regression_weight: of the regression loss; below 0 it is scaled to the
         size of the class loss.
-      normalizer_momentum: share of the running number of positive points
-        that a batch keeps.
+      normalizer_momentum: of the running number of positive points.
     """
 
     in_width: int

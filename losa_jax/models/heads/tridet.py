@@ -37,8 +37,7 @@ class TriDetSpec(pyramid_spec.PyramidSpec):
       trident: whether boundaries are distributions over `num_bins` steps, for
         each class; if not, each point has one distance to start and end.
       num_bins: largest distance from a point to its start or end, in strides.
-      boundary_kernel: length of the boundaries' convolutions in tokens of
-        their level; odd.
+      boundary_kernel: length of the boundaries' convolutions in tokens; odd.
       iou_power: the class loss of a positive point is multiplied by its IoU
         to this power (`trident` only).
     """

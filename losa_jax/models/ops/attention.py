@@ -110,8 +110,7 @@ def _cpu_attention(query, key, value, mask, *, scale, remat):
         out = jax.lax.map(_attend_head, flat).reshape(b, heads, q, d)
         return jnp.swapaxes(out, 1, 2)
     # The windows, which may be on several devices, are no axis of this loop.
-    # Outside it, XLA's CPU compiler would recompute the scores early and
-    # store them after all.
+    # Outside it, XLA's CPU compiler would recompute and store the scores early.
     one_head = (jax.checkpoint(_attend_head, prevent_cse=False) if remat
                 else _attend_head)
     mask = jnp.broadcast_to(mask, (b, heads, *mask.shape[2:]))

@@ -22,8 +22,7 @@ def band_attention(query: Float[Array, "b t heads d"],
     """Returns scaled dot-product attention to the tokens within `reach`.
 
     Only valid tokens are attended to; the output at other tokens is undefined.
-    `bias` is added to the scores by distance, key minus query, from -reach to
-    reach.
+    `bias` is added to the scores by key minus query, from -reach to reach.
     """
     b, t, heads, d = query.shape
     chunk = max(MIN_CHUNK, -(-reach // 8) * 8)

@@ -35,8 +35,7 @@ def flash_attention(query: Float[Array, "b q heads d"],
                     place: NamedSharding) -> Float[Array, "b q heads d"]:
     """Returns unmasked attention; only the first axis may be sharded.
 
-    The kernel runs in a `jax.shard_map`, since the compiler cannot partition
-    it.
+    The compiler cannot partition the kernel, so it runs in a `jax.shard_map`.
     """
     def on_device(query, key, value):
         q, t = query.shape[1], key.shape[1]

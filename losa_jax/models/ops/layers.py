@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# With scale s, outputs have variance s if inputs are independent with
-# variance 1.
+# With scale s, independent inputs of variance 1 give outputs of variance s.
 scaled_normal = functools.partial(
     nnx.initializers.variance_scaling, mode="fan_in",
     distribution="truncated_normal")

@@ -50,8 +50,7 @@ def _weighted_precision(matches: metrics.ClassMatches, counts: np.ndarray
         # Predictions after the last hit change nothing.
         length = int(np.flatnonzero(hits)[-1]) + 1 if hits.any() else 0
         total += metrics.precision_sums(
-            hits[:length],
-            counts[:, matches.video[:length]].astype(np.float32))
+            hits[:length], counts[:, matches.video[:length]].astype(np.float32))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = total / len(matches.hits) / num_actions
     return np.where(num_actions > 0, share, np.nan)

@@ -41,31 +41,21 @@ DEFAULT_THRESHOLD = 0.5
 class MapReport:
     """Average precision of predictions, as shares 0..1, not percent.
 
-    Attributes:
-      class_names: k classes, in the order of all rows below.
-      tiou_thresholds: temporal IoU of a match, in (0, 1].
-      average_precision: NaN for a class without actions.
-      map_per_threshold: mean over the classes with actions.
-      average_map: mean over the thresholds.
-      actions_per_class, predictions_per_class: those that were scored.
-      num_videos: of the ground truth, with and without actions.
-      num_actions, num_predictions: sums over the classes.
-      num_dropped_predictions: predictions of other labels or videos.
-      num_removed_actions: annotations that are duplicates or too short.
+    It is NaN for a class without actions, which counts in no mean.
     """
 
-    class_names: tuple[str, ...]
-    tiou_thresholds: tuple[float, ...]
+    class_names: tuple[str, ...]  # in the order of all rows below
+    tiou_thresholds: tuple[float, ...]  # in (0, 1]
     average_precision: Float[np.ndarray, "k thresholds"]
-    map_per_threshold: Float[np.ndarray, "thresholds"]
-    average_map: float
+    map_per_threshold: Float[np.ndarray, "thresholds"]  # mean over classes
+    average_map: float  # mean over the thresholds
     actions_per_class: Int[np.ndarray, "k"]
     predictions_per_class: Int[np.ndarray, "k"]
-    num_videos: int
+    num_videos: int  # of the ground truth, with and without actions
     num_actions: int
     num_predictions: int
-    num_dropped_predictions: int
-    num_removed_actions: int
+    num_dropped_predictions: int  # of other labels or videos
+    num_removed_actions: int  # duplicates, or too short
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""
@@ -165,8 +155,7 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,
                       class_names: Sequence[str],
-                      tiou_thresholds: Sequence[float]
-                      ) -> list[ClassMatches]:
+                      tiou_thresholds: Sequence[float]) -> list[ClassMatches]:
     """Returns the matches of `evaluate_map` for each class with actions.
 
     The matches in one video do not depend on the other videos.
@@ -178,8 +167,7 @@ def match_predictions(ground_truth: Truth, predictions: Predictions, *,
 
 
 def _matches(predicted: _Rows, actions: _Rows, num_videos: int,
-             tiou_thresholds: Sequence[float], ties: str
-             ) -> list[ClassMatches]:
+             tiou_thresholds: Sequence[float], ties: str) -> list[ClassMatches]:
     matches = []
     for k in np.unique(actions.label).tolist():
         rows = np.flatnonzero(predicted.label == k)
@@ -229,8 +217,7 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
                               actions.segments[own & (actions.video == video)])
             for index, multiple in enumerate(multiples):
                 highest = iou[:multiple * iou.shape[1]].max(axis=0, initial=0)
-                counts[k, index] += (
-                    highest >= thresholds[:, None]).sum(axis=1)
+                counts[k, index] += (highest >= thresholds[:, None]).sum(axis=1)
     actions_per_class = np.bincount(actions.label, minlength=len(class_names))
     present = actions_per_class > 0
     return (counts[present]
@@ -269,8 +256,7 @@ def best_f1_thresholds(ground_truth: Truth, predictions: Predictions, *,
 
 def format_map_table(report: MapReport) -> str:
     """Returns a table in percent, a line for each class, counts below."""
-    width = max(len("class"), len("mean"),
-                *(len(name) for name in report.class_names))
+    width = max(map(len, ("class", *report.class_names)))
 
     def line(name: str, values: Sequence[float], actions: int,
              predictions: int) -> str:
@@ -285,14 +271,13 @@ def format_map_table(report: MapReport) -> str:
         lines.append(line(name, [*precision, precision.mean()],
                           int(report.actions_per_class[k]),
                           int(report.predictions_per_class[k])))
-    lines.append(line("mean", [*report.map_per_threshold,
-                               report.average_map],
-                      report.num_actions, report.num_predictions))
-    lines.append(
+    lines += [
+        line("mean", [*report.map_per_threshold, report.average_map],
+             report.num_actions, report.num_predictions),
         f"mAP in percent; {report.num_videos:,} videos, "
         f"{report.num_removed_actions:,} duplicate or too short annotations "
         f"removed, {report.num_dropped_predictions:,} predictions of other "
-        "labels or videos left out")
+        "labels or videos left out"]
     return "\n".join(lines)
 
 
@@ -311,10 +296,10 @@ def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
         kept: dict[str, list[tuple[float, float]]] = {}
         for start, end, label in annotations:
             same_label = kept.setdefault(label, [])
-            if (end - start >= SAME_ACTION_SECONDS
-                    and not any(abs(start - other_start) <= SAME_ACTION_SECONDS
-                                and abs(end - other_end) <= SAME_ACTION_SECONDS
-                                for other_start, other_end in same_label)):
+            if end - start >= SAME_ACTION_SECONDS and not any(
+                    max(abs(start - other_start), abs(end - other_end))
+                    <= SAME_ACTION_SECONDS
+                    for other_start, other_end in same_label):
                 same_label.append((start, end))
                 rows.append((video, class_index[label], start, end, 0.0))
     return _as_rows(rows, sum(map(len, ground_truth.values())))

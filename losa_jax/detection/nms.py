@@ -42,16 +42,11 @@ class NmsSettings:
       per_class: every class on its own, else all classes together.
       sigma: of "soft", above 0.
       iou_threshold: of "hard", 0..1: IoU from which others are removed.
-      min_score: 0..1; "soft" drops scores below it, "hard" all that are not
-        above it.
+      min_score: 0..1; "soft" drops scores below it, "hard" this score too.
       max_kept: rows kept of each class, and then of all; 1 or more.
       voting_threshold: above 0, every kept segment becomes the mean of all
         candidates with at least this IoU; only without `per_class`.
-      voting: weight of a vote, score x IoU ("actionformer") or the score
-        alone ("tridet").
-
-    Raises:
-      InputError: names the field and what it allows.
+      voting: a vote's weight, score x IoU ("actionformer") or score ("tridet").
     """
 
     method: str = "soft"
@@ -137,12 +132,10 @@ def pick_greedily(segments: Float[Array, "*g m 2"],
     shape = (max_kept, len(scores))
     *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
         0, scores, jnp.max(scores, axis=1, keepdims=True),
-        jnp.zeros(shape, index.dtype),
-        jnp.full(shape, -jnp.inf, scores.dtype)))
+        jnp.zeros(shape, index.dtype), jnp.full(shape, -jnp.inf, scores.dtype)))
     valid = picked_score > -jnp.inf
     return Kept(*(part.T.reshape(*groups, max_kept) for part in (
-        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
-        valid)))
+        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0), valid)))
 
 
 def suppress(candidates: Segments, num_classes: int, settings: NmsSettings

@@ -19,7 +19,6 @@ from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.heads import HEADS
 from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
 
-RESAMPLES = ("linear", "area")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Adapter types that do not change the backbone's features.
 FROZEN_TYPES = ("none", *ADAPTERS)
@@ -96,9 +95,6 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
             f"backbone {config.backbone.checkpoint} reads clips of "
             f"{spec.clip_frames} frames: set it to {spec.clip_frames}")
     window_clips(config)
-    if window.resample not in RESAMPLES:
-        raise InputError(f"config.window.resample={window.resample!r}: "
-                         f"choose one of {', '.join(RESAMPLES)}")
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}: "

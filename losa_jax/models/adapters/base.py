@@ -17,8 +17,7 @@ class Adapter(Protocol):
 
     The spec is a frozen dataclass that checks itself. Its fields `in_width`
     (channels of the backbone), `num_taps`, `clip_tokens` and `tap_grid`
-    describe the backbone's features; all others are keys of the config
-    section `adapter`.
+    describe the backbone's features; all others are keys of config.adapter.
     """
 
     def __call__(self, last: Float[Array, "b n u c"],
@@ -28,7 +27,6 @@ class Adapter(Protocol):
 
         It begins with `check_features` and `jax.lax.stop_gradient(taps)`.
         """
-        ...
 
 
 class AdapterType(NamedTuple):
@@ -61,8 +59,7 @@ class StackedAdapter(nnx.Module):
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
         """Returns features of b windows at their t = n u temporal tokens.
 
-        They have the dtype of `last` and equal it before the first step of
-        training.
+        They have the dtype of `last` and equal it at the start of training.
 
         Args:
           last: spatial mean of the last block's output at the u temporal
@@ -88,8 +85,8 @@ class StackedAdapter(nnx.Module):
                ) -> Float[Array, "b t c"]:
         return module(tap, last, valid)
 
-    def _scan(self, step: Callable[..., Any], carry: Array, inputs: Any
-              ) -> Array:
+    @staticmethod
+    def _scan(step: Callable[..., Any], carry: Array, inputs: Any) -> Array:
         return jax.lax.scan(step, carry, inputs)[0]
 
 

@@ -40,12 +40,10 @@ class BackboneSpec:
     Attributes:
       image_size: height and width in pixels that the checkpoint was trained
         with; `features` takes other sizes too.
-      has_fixed_frames: whether clips of another length are refused. If not,
-        the parameters do not depend on `clip_frames`, and a run sets it to
-        config.window.clip_samples.
+      has_fixed_frames: whether clips of another length are refused. If not, no
+        parameter depends on `clip_frames`, set by config.window.clip_samples.
       pixel_mean, pixel_std: of red, green and blue on the scale 0..255.
-      last_pooling: description of `ClipFeatures.last`, stored with extracted
-        features.
+      last_pooling: description of `ClipFeatures.last` in extracted features.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -103,13 +101,11 @@ class Backbone(Protocol):
     @property
     def spec(self) -> BackboneSpec: ...
 
-    def features(self, clips: ArrayLike, *,
-                 taps: tuple[int, ...] = (),
+    def features(self, clips: ArrayLike, *, taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> ClipFeatures:
         """Returns the features of clips; see `VideoMae.features`."""
-        ...
 
 
 class BackboneFamily(NamedTuple):

@@ -35,8 +35,7 @@ def flash_attention(query: Float[Array, "b q heads d"],
                     place: NamedSharding) -> Float[Array, "b q heads d"]:
     """Returns unmasked attention; only the first axis may be sharded.
 
-    The kernel runs in a `jax.shard_map`, since the compiler cannot partition
-    it.
+    The compiler cannot partition the kernel, so it runs in a `jax.shard_map`.
     """
     def on_device(query, key, value):
         q, t = query.shape[1], key.shape[1]
@@ -52,10 +51,8 @@ def flash_attention(query: Float[Array, "b q heads d"],
                                     (x.shape[0], x.shape[2]))
 
         out = kernels.flash_attention(
-            query, key, value,
-            segment_ids=kernels.SegmentIds(segment(query, q),
-                                           segment(key, t)),
-            sm_scale=scale,
+            query, key, value, sm_scale=scale,
+            segment_ids=kernels.SegmentIds(segment(query, q), segment(key, t)),
             block_sizes=_blocks(query.shape[2], key.shape[2]))
         return jnp.swapaxes(out[:, :, :q], 1, 2)
 

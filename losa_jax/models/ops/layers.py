@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-# With scale s, outputs have variance s if inputs are independent with
-# variance 1.
+# With scale s, independent inputs of variance 1 give outputs of variance s.
 scaled_normal = functools.partial(
     nnx.initializers.variance_scaling, mode="fan_in",
     distribution="truncated_normal")
@@ -78,7 +77,7 @@ class LayerNorm(nnx.Module):
 class Mlp(nnx.Module):
     """Two linear layers with a GELU between them."""
 
-    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs, *,
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs,
                  inits: tuple[nnx.Initializer, nnx.Initializer]
                  = (unit_normal, unit_normal)):
         self.fc1 = Linear(width, hidden, init=inits[0], rngs=rngs)

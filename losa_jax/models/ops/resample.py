@@ -7,21 +7,16 @@ from jaxtyping import Array, Float
 from losa_jax.models.ops.layers import standardize
 
 
-def resize_time(x: Float[Array, "b t c"], length: int,
-                method: str = "linear") -> Float[Array, "b {length} c"]:
-    """Returns features resampled along time.
+def resize_time(x: Float[Array, "b t c"], length: int
+                ) -> Float[Array, "b {length} c"]:
+    """Returns features interpolated linearly along time.
 
-    Methods: "linear" interpolation with half-pixel centers and repeated ends,
-    PyTorch's `interpolate(mode="linear", align_corners=False)`, which AdaTAD
-    uses between the backbone's tokens and the head's; or "area", adaptive
-    average pooling.
+    Half-pixel centers and repeated ends, as in PyTorch's
+    `interpolate(mode="linear", align_corners=False)`, which AdaTAD uses.
     """
     old = x.shape[1]
     if old == length:
         return x
-    if method == "area":
-        matrix = jnp.asarray(_pool_matrix(old, length), x.dtype)
-        return jnp.einsum("btc,lt->blc", x, matrix)
     center = (np.arange(length) + 0.5) * old / length - 0.5
     center = np.clip(center, 0, old - 1)
     left = np.floor(center).astype(int)
@@ -53,8 +48,7 @@ def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
     return pooled.astype(x.dtype)
 
 
-def _pool_matrix(size: int, cells: int
-                 ) -> Float[np.ndarray, "{cells} {size}"]:
+def _pool_matrix(size: int, cells: int) -> Float[np.ndarray, "{cells} {size}"]:
     """Returns the weights of adaptive average pooling.
 
     Cell i of g covers floor(i n / g) to ceil((i + 1) n / g) of n.

@@ -1,7 +1,8 @@
-"""Compiled memory of one train step, by kind of adapter and backbone.
+"""Compiled memory of one train step, by adapter type and backbone.
 
     python -m benchmarks.adapter_memory [--backbones=vit_s,vit_b]
-        [--kinds=none,losa,ladder,tia,full] [--device=cpu:1|v5e:1x1|v5p:1x1x1]
+        [--adapters=none,losa,ladder,tia,full]
+        [--device=cpu:1|v5e:1x1|v5p:1x1x1]
 
 One window of 48 clips of 16 x 160 x 160 (configs/thumos.py:b), nothing is
 allocated or run: XLA's own account of a compiled program. `temporary` is
@@ -31,17 +32,17 @@ CHUNK_CLIPS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbones", default="vit_s,vit_b,vit_l,vit_h,vit_g")
-    parser.add_argument("--kinds", default=",".join(VARIANTS))
+    parser.add_argument("--adapters", default=",".join(VARIANTS))
     parser.add_argument("--device", default="cpu:1",
                         help="one chip: cpu:1, v5e:1x1, v5p:1x1x1")
     parser.add_argument("--frames", type=int, default=768)
     arguments = parser.parse_args()
     _, devices = describe_devices(arguments.device)
     mesh = sharding.make_mesh((1, 1, 1), devices[:1])
-    print("| backbone | kind | trained | temporary GiB: step | forward | "
+    print("| backbone | adapter | trained | temporary GiB: step | forward | "
           "ratio | peak GiB | compile s |\n|" + " --- |" * 8, flush=True)
     for backbone in arguments.backbones.split(","):
-        for variant in arguments.kinds.split(","):
+        for variant in arguments.adapters.split(","):
             print(_row(backbone, variant, arguments.frames, mesh),
                   flush=True)
 
@@ -53,14 +54,14 @@ def _row(backbone: str, variant: str, frames: int, mesh) -> str:
     config.window.samples = frames
     config.window.tokens = frames
     config.train.batch_windows = config.evaluate.batch_windows = 1
-    kind, _, stored = variant.partition("-")
-    config.adapter.kind = kind
+    adapter_type, _, stored = variant.partition("-")
+    config.adapter.kind = adapter_type
     config.adapter.remat_blocks = not stored
     started = time.perf_counter()
     steps = trace_steps(config, 20, mesh)
     cells = []
     # With gradients in the backbone the forward pass says nothing.
-    programs = [steps.train] + [steps.evaluate] * (kind not in TUNED)
+    programs = [steps.train] + [steps.evaluate] * (adapter_type not in TUNED)
     for program in programs:
         try:
             cells.append(program.lower().compile().memory_analysis())

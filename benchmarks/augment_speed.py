@@ -44,8 +44,8 @@ def main() -> None:
     contestants = {**_ours(frames), **_pillow(frames), **_torch(frames),
                    **_albumentations(frames), **_decoded(stored)}
     seconds = interleaved(contestants, arguments.rounds)
-    print(rates_table({name: [FRAMES / time for time in found]
-                       for name, found in seconds.items()}, "frames/s",
+    print(rates_table({name: [FRAMES / time for time in times]
+                       for name, times in seconds.items()}, "frames/s",
                       against="ours: crop, resize, flip"))
     truth = np.stack([DecodedFrame(frame).crop(*BOX, SIZE)
                       for frame in frames])

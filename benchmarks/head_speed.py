@@ -200,11 +200,11 @@ def torch_loss(logits, offsets, classes, target, positive, normalizer):
     hit = probability * classes + (1 - probability) * (1 - classes)
     side = 0.25 * classes + 0.75 * (1 - classes)
     focal = (side * (1 - hit) ** 2 * entropy).sum()
-    found, wanted = offsets[positive], target[positive]
-    shared = torch.minimum(found, wanted).sum(-1)
-    union = found.sum(-1) + wanted.sum(-1) - shared
-    whole = torch.maximum(found, wanted).sum(-1)
-    apart = 0.5 * ((found[:, 1] - found[:, 0]) - (wanted[:, 1] - wanted[:, 0]))
+    given, wanted = offsets[positive], target[positive]
+    shared = torch.minimum(given, wanted).sum(-1)
+    union = given.sum(-1) + wanted.sum(-1) - shared
+    whole = torch.maximum(given, wanted).sum(-1)
+    apart = 0.5 * ((given[:, 1] - given[:, 0]) - (wanted[:, 1] - wanted[:, 0]))
     distance = (1 - shared / union.clamp(1e-8)
                 + (apart / whole.clamp(1e-8)) ** 2).sum()
     return (focal + distance) / normalizer

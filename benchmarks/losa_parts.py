@@ -39,11 +39,13 @@ def main() -> None:
     for name, (ours, theirs) in parts.items():
         runs[f"{name}, ours"], runs[f"{name}, torch"] = ours, theirs
     # The first round compiles.
-    found = {name: 1e3 * statistics.median(seconds[1:]) for name, seconds
-             in interleaved(runs, arguments.rounds + 1).items()}
+    milliseconds = {
+        name: 1e3 * statistics.median(seconds[1:]) for name, seconds
+        in interleaved(runs, arguments.rounds + 1).items()}
     rows = []
     for name in parts:
-        ours, theirs = found[f"{name}, ours"], found[f"{name}, torch"]
+        ours, theirs = (milliseconds[f"{name}, {who}"]
+                        for who in ("ours", "torch"))
         rows.append((name, f"{ours:.0f}", f"{theirs:.0f}",
                      f"{ours - theirs:+.0f}", f"{ours / theirs:.2f}"))
     print(table(["part", "ours, ms", "torch, ms", "difference", "ratio"],

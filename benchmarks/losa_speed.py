@@ -60,7 +60,7 @@ def main() -> None:
           f"predictions: {pair.difference}")
     assert abs(one - two) < 1e-4 * two
     # The first round does not count.
-    seconds = {name: found[1:] for name, found in interleaved({
+    seconds = {name: times[1:] for name, times in interleaved({
         "train step, ours": pair.our_step,
         "train step, torch": pair.torch_step,
         "inference, ours": pair.our_inference,
@@ -70,10 +70,10 @@ def main() -> None:
     print(f"{arguments.backbone}, {arguments.clips} clips of 16 x {size} x "
           f"{size}, float32, {arguments.threads} threads, jax "
           f"{jax.__version__}, torch {torch.__version__}\n")
-    for kind in ("train step", "inference"):
-        print(times_table({name.split(", ")[1]: found for name, found
-                           in seconds.items() if name.startswith(kind)},
-                          against="torch", what=kind) + "\n")
+    for what in ("train step", "inference"):
+        print(times_table({name.split(", ")[1]: times for name, times
+                           in seconds.items() if name.startswith(what)},
+                          against="torch", what=what) + "\n")
 
 
 def make_config(backbone: str, clips: int):

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
     counts: Counter[str] = Counter()
-    by_kind: Counter[tuple[str, str]] = Counter()
+    by_damage: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         sources = [render(Path(scratch) / name, codec, options)
                    for name, (codec, options) in SOURCES.items()]
@@ -66,24 +66,24 @@ def main() -> None:
                            disable=not sys.stderr.isatty()):
             rng = random.Random(arguments.seed * 10**9 + number)
             source = rng.choice(sources)
-            kind, content = mutate(contents[source],
+            damage, content = mutate(contents[source],
                                    contents[rng.choice(sources)], rng)
             path = Path(scratch) / f"{number}_{source.name}"
             path.write_bytes(content)
             outcome = outcome_of(path)
             counts[outcome] += 1
-            by_kind[kind, outcome] += 1
+            by_damage[damage, outcome] += 1
             if outcome not in FINE:
-                print(f"{outcome}: {path.name} ({kind})", flush=True)
+                print(f"{outcome}: {path.name} ({damage})", flush=True)
                 if arguments.keep:
                     arguments.keep.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path, arguments.keep)
             path.unlink()
     outcomes = [outcome for outcome, _ in counts.most_common()]
-    kinds = sorted({kind for kind, _ in by_kind})
+    damages = sorted({damage for damage, _ in by_damage})
     print(table(["damage", *outcomes], [
-        *((kind, *(by_kind[kind, outcome] for outcome in outcomes))
-          for kind in kinds),
+        *((damage, *(by_damage[damage, outcome] for outcome in outcomes))
+          for damage in damages),
         ("all", *(counts[outcome] for outcome in outcomes))]))
     sys.exit(bool(set(counts) - set(FINE)))
 
@@ -108,29 +108,29 @@ def render(path: Path, codec: str, options: dict[str, str]) -> Path:
 
 def mutate(content: bytes, other: bytes, rng: random.Random
            ) -> tuple[str, bytes]:
-    """(kind of damage, the damaged file)."""
+    """(category of damage, the damaged file)."""
     size = len(content)
-    kind = rng.choice(("bits", "bits in the head", "bits in the tail", "cut",
+    damage = rng.choice(("bits", "bits in the head", "bits in the tail", "cut",
                        "lost piece", "zeros", "doubled piece", "spliced"))
-    if kind.startswith("bits"):
+    if damage.startswith("bits"):
         span = {"bits": (0, size), "bits in the head": (0, min(size, 1500)),
-                "bits in the tail": (max(0, size - 2500), size)}[kind]
+                "bits in the tail": (max(0, size - 2500), size)}[damage]
         damaged = bytearray(content)
         for _ in range(rng.choice((1, 2, 4, 16, 64))):
             damaged[rng.randrange(*span)] ^= 1 << rng.randrange(8)
-        return kind, bytes(damaged)
+        return damage, bytes(damaged)
     first = rng.randrange(size)
     last = min(size, first + rng.choice((1, 16, 256, 4096)))
-    if kind == "cut":
-        return kind, content[:first]
-    if kind == "lost piece":
-        return kind, content[:first] + content[last:]
-    if kind == "zeros":
-        return kind, content[:first] + bytes(last - first) + content[last:]
-    if kind == "doubled piece":
-        return kind, content[:last] + content[first:]
+    if damage == "cut":
+        return damage, content[:first]
+    if damage == "lost piece":
+        return damage, content[:first] + content[last:]
+    if damage == "zeros":
+        return damage, content[:first] + bytes(last - first) + content[last:]
+    if damage == "doubled piece":
+        return damage, content[:last] + content[first:]
     head = rng.choice((8, 64, 512, 4096, first))
-    return kind, other[:head] + content[head:]
+    return damage, other[:head] + content[head:]
 
 
 def outcome_of(path: Path) -> str:

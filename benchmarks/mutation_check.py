@@ -84,14 +84,14 @@ def main() -> None:
 
 def numbers(text: str) -> list[int]:
     """"1-3,7" to [1, 2, 3, 7]."""
-    found: list[int] = []
+    numbers: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    wrong = [number for number in found if not 1 <= number <= len(FAULTS)]
+        numbers += range(int(first), int(last or first) + 1)
+    wrong = [number for number in numbers if not 1 <= number <= len(FAULTS)]
     if wrong:
         sys.exit(f"--only={text}: there are faults 1 to {len(FAULTS)}")
-    return found
+    return numbers
 
 
 def misfit(fault: Fault) -> str:

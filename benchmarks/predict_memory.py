@@ -33,12 +33,12 @@ def render(path: Path, minutes: float, fps: int) -> Path:
         stream.pix_fmt = "yuv420p"
         stream.codec_context.options = {"preset": "ultrafast", "g": "50"}
         for number in range(round(60 * minutes * fps)):
-            picture = texture.copy()
+            frame = texture.copy()
             left = round(24 + 24 * np.sin(number / 7))
             top = round(24 + 24 * np.cos(number / 11))
-            picture[top:top + 14, left:left + 14] = 230
+            frame[top:top + 14, left:left + 14] = 230
             container.mux(stream.encode(
-                av.VideoFrame.from_ndarray(picture, "rgb24")))
+                av.VideoFrame.from_ndarray(frame, "rgb24")))
         container.mux(stream.encode())
     return path
 

@@ -80,7 +80,7 @@ BENCHMARKS = (
     Benchmark("scaling", (), ("--rounds=2",)),
     # The large ones take an hour: by hand.
     Benchmark("adapter_memory", ("--backbones=vit_s,vit_b",),
-              ("--backbones=vit_s", "--kinds=none,losa,full")),
+              ("--backbones=vit_s", "--adapters=none,losa,full")),
     Benchmark("cache_speed", ("--gestures",), ("--gestures", "--rounds=1")),
     Benchmark("pipeline_speed", (), ("--rounds=1",), ("psutil",)),
     Benchmark("pipeline_memory", (), ("--windows=400",), ("psutil",)),
@@ -236,13 +236,13 @@ def machine() -> str:
 
 def versions() -> str:
     """Of Python and of what the figures depend on."""
-    found = [f"Python {platform.python_version()}"]
+    versions = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return ", ".join(found)
+    return ", ".join(versions)
 
 
 def revision() -> str:

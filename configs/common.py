@@ -88,10 +88,6 @@ def get_config() -> ConfigDict:
         clip_samples=16,
         # Tokens of the head's finest level in a window.
         tokens=768,
-        # How the backbone's tokens become those of the head: "linear"
-        # interpolation (OpenTAD's), or "area", a mean where there are fewer
-        # and repeats where there are more.
-        resample="linear",
         # "stride": every frame_stride-th frame; "fps": sample_fps samples a
         # second, for sets of mixed rates; "resize": the whole video as one
         # window.
@@ -175,7 +171,6 @@ def get_config() -> ConfigDict:
         attention_heads=4,
         mlp_ratio=2.0,
         tap_residual=True,
-        short_pool="conv",  # conv, mean
         # Standardize the backbone's last features over the training set.
         standardize_last=True,
         # Learning rate of adapters and of gates, as a factor on the head's.

@@ -18,8 +18,7 @@ class InputError(Exception):
 
 
 def listed(lines: Sequence[str], most: int = 20) -> str:
-    """Returns the first lines for a message, each indented, and the number of
-    the others."""
+    """Returns the first lines, indented, and the number of the others."""
     others = [f"and {len(lines) - most} more"] if len(lines) > most else []
     return "".join(f"\n  {line}" for line in [*lines[:most], *others])
 
@@ -68,14 +67,13 @@ def check_heads(spec: Any, name: str) -> None:
             f"{heads}: give another number of heads")
 
 
-def check_grid(spec: object, *names: str) -> None:
-    """Raises InputError unless fields are (rows, columns)."""
-    for name in names:
-        value = getattr(spec, name)
-        if not (isinstance(value, tuple) and len(value) == 2 and all(
-                _is_whole(side) and side >= 1 for side in value)):
-            _refuse(spec, name, "give a tuple of two whole numbers of 1 or "
-                    "more, as (4, 4)")
+def check_grid(spec: object, name: str) -> None:
+    """Raises InputError unless a field is (rows, columns)."""
+    value = getattr(spec, name)
+    if not (isinstance(value, tuple) and len(value) == 2 and all(
+            _is_whole(side) and side >= 1 for side in value)):
+        _refuse(spec, name, "give a tuple of two whole numbers of 1 or more, "
+                "as (4, 4)")
 
 
 def check_between(spec: object, low: float, high: float, *names: str,

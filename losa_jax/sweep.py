@@ -1,7 +1,7 @@
 """Trains variants of a config with several seeds and writes one table.
 
     python -m losa_jax.sweep --config=configs/quick.py:ablation \
-        --workdir=runs/ablation --variants=configs/kinds.txt --seeds=0,1,2 \
+        --workdir=runs/ablation --variants=configs/adapters.txt --seeds=0,1,2 \
         --test_subset=testing
 
 --variants names a file with `name: section.key=value ...` on each line;

@@ -70,8 +70,7 @@ class SampleGrid:
         frames = np.asarray(seconds) * self.fps - self.offset_frames
         return frames / self.frames_per_sample
 
-    def seconds_from_samples(self, samples: np.ndarray | float
-                             ) -> np.ndarray:
+    def seconds_from_samples(self, samples: np.ndarray | float) -> np.ndarray:
         """Inverts `samples_from_seconds`."""
         frames = np.asarray(samples) * self.frames_per_sample
         return (frames + self.offset_frames) / self.fps
@@ -102,10 +101,9 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
                  resized_to: int = 0) -> SampleGrid:
     """Returns the grid of a file of features; a sample is one of them.
 
-    Feature i stands for the middle of its clip, frame
-    i * stride_frames + clip_frames / 2. If `resized_to` is not 0, features are
-    interpolated to so many, which share the stretch that the clips cover
-    (ActionFormer).
+    Feature i stands for the middle of its clip, frame i * stride_frames +
+    clip_frames / 2. If `resized_to` is not 0, features are interpolated to so
+    many, which share the stretch that the clips cover (ActionFormer).
     """
     if resized_to:
         covered = (num_features - 1) * stride_frames + clip_frames
@@ -119,14 +117,12 @@ def feature_grid(fps: float, frame_count: int, num_features: int, *,
 def tokens_from_seconds(seconds: np.ndarray, grid: SampleGrid,
                         first_sample: int, samples_per_token: float
                         ) -> np.ndarray:
-    """Converts seconds of a video, in any shape, to token coordinates of the
-    window that starts at `first_sample`."""
+    """Converts seconds to token coordinates of the window at `first_sample`."""
     samples = grid.samples_from_seconds(seconds) - first_sample
     return samples / samples_per_token - 0.5
 
 
-def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid,
-                        first_sample: int,
+def seconds_from_tokens(tokens: np.ndarray, grid: SampleGrid, first_sample: int,
                         samples_per_token: float) -> np.ndarray:
     """Inverts `tokens_from_seconds`, clipped to the video's duration."""
     samples = (np.asarray(tokens) + 0.5) * samples_per_token + first_sample

@@ -35,6 +35,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
                     ignore_errors=True)
 
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+import tests.shape_checks  # noqa: E402,F401  the hook names it
+
+# Arrays are checked against the shapes and dtypes of the annotations.
+install_import_hook(["losa_jax.models", "losa_jax.detection"],
+                    "tests.shape_checks.check")
 
 
 def pytest_collection_finish() -> None:

@@ -90,8 +90,8 @@ def test_the_import_alone_brings_no_jax():
 
 def _described():
     """The public names, and what their results are: (name, object)."""
-    found = {name: getattr(losa_jax, name) for name in losa_jax.__all__}
-    return {**found, **{one.__name__: one for one in (
+    public = {name: getattr(losa_jax, name) for name in losa_jax.__all__}
+    return {**public, **{one.__name__: one for one in (
         Localizer, MapReport, VideoMae, VideoMaeSpec, HeadOutput, HeadLoss,
         DecodeSettings, NmsSettings)}}
 
@@ -105,7 +105,7 @@ def test_every_public_name_is_documented(name):
 
 @pytest.mark.parametrize("name", _described())
 def test_help_stands_alone(name):
-    """Fields, arguments and results are said where a reader looks."""
+    """Fields, arguments and results are documented where a reader looks."""
     value = _described()[name]
     text = inspect.getdoc(value)
     if dataclasses.is_dataclass(value):

@@ -72,11 +72,11 @@ def _flags_of(module):
     path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
     assert path.is_file(), f"python -m {module}: no such module"
     source = path.read_text()
-    found = set(re.findall(r'add_argument\(\s*"--(\w+)"', source))
-    found |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
+    matches = set(re.findall(r'add_argument\(\s*"--(\w+)"', source))
+    matches |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
     if module == "losa_jax.main":
-        found |= {"mode"}
-    return found | GIVEN
+        matches |= {"mode"}
+    return matches | GIVEN
 
 
 def _commands(text):
@@ -135,8 +135,8 @@ def test_config_keys_are_there_and_take_the_value(page):
         if not value or isinstance(default, str) or value.isupper():
             continue
         given = ast.literal_eval(value.strip("'"))
-        kinds = (int, float) if type(default) is float else type(default)
-        assert isinstance(given, kinds), (
+        types = (int, float) if type(default) is float else type(default)
+        assert isinstance(given, types), (
             f"{page}: --config.{key}={value}, the default is {default!r}")
     # Keys in passing: `data.cache_copies=2`.
     sections = "|".join(name for name, value in CONFIG.items()
@@ -163,15 +163,15 @@ def test_pages_stay_short(page):
 def _ablations():
     text = _text(ROOT / "docs/method.md").partition("## Ablations")[2]
     pattern = r"--config\.(adapter|head)\.(\w+)=('[^']*'|[^\s`]+)`"
-    found = re.findall(pattern, text)
+    matches = re.findall(pattern, text)
     # `--config.adapter.gates=tanh`, `sigmoid`: more values of one key.
     for section, key, first, others in re.findall(
             r"`--config\.(adapter|head)\.(\w+)=([^`]+)`((?:, `[^`-][^`]*`)+)",
             text):
-        assert (section, key, first) in found
-        found += [(section, key, value)
+        assert (section, key, first) in matches
+        matches += [(section, key, value)
                   for value in re.findall(r"`([^`]+)`", others)]
-    return found
+    return matches
 
 
 def test_the_method_page_lists_ablations():

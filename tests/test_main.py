@@ -64,9 +64,9 @@ def test_wrong_flags_are_usage(flags, message):
 def test_help_shows_every_flag_of_ours():
     source = (ROOT / "losa_jax/main.py").read_text()
     names = re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)
-    said = _run("--help").stdout
+    printed = _run("--help").stdout
     assert "mode" in names and "config" in names
-    assert [name for name in names if f"  --{name}" not in said] == []
+    assert [name for name in names if f"  --{name}" not in printed] == []
 
 
 def test_help_of_no_command_waits_for_jax():
@@ -74,11 +74,11 @@ def test_help_of_no_command_waits_for_jax():
 import contextlib, importlib, io, sys
 for name in ("convert", "predict", "score", "sweep",
              "data.build"):
-    said = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
+    printed = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(printed):
         importlib.import_module(f"losa_jax.{name}").main(["--help"])
-    assert said.getvalue().startswith("usage: python -m losa_jax."), name
-    assert "Exit status: 0 " in said.getvalue(), name
+    assert printed.getvalue().startswith("usage: python -m losa_jax."), name
+    assert "Exit status: 0 " in printed.getvalue(), name
 assert "jax" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

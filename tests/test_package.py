@@ -46,12 +46,12 @@ def test_no_job_imports_torch():
     jobs = [f"losa_jax.jobs.{path.stem}" for path in FILES
             if path.parent.name == "jobs" and path.stem != "__init__"]
     assert "losa_jax.jobs.train" in jobs
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", f"import sys, {', '.join(jobs)}\n"
          "print(sorted({'torch', 'tensorflow', 'matplotlib.pyplot'}"
          " & set(sys.modules)))"],
         cwd=ROOT.parent, capture_output=True, text=True)
-    assert found.stdout == "[]\n", found
+    assert result.stdout == "[]\n", result
 
 
 def test_files_stay_short():

@@ -37,12 +37,12 @@ def times_table(seconds: Mapping[str, Sequence[float]],
       what: title of the first column.
     """
     rows = []
-    for name, found in seconds.items():
-        row = [name, f"{_short(statistics.median(found))} s",
-               f"{_short(min(found))} .. {_short(max(found))}",
-               str(len(found))]
+    for name, numbers in seconds.items():
+        row = [name, f"{_short(statistics.median(numbers))} s",
+               f"{_short(min(numbers))} .. {_short(max(numbers))}",
+               str(len(numbers))]
         if against is not None:
-            row.append(f"{ratio(found, seconds[against]):.2f}")
+            row.append(f"{ratio(numbers, seconds[against]):.2f}")
         rows.append(row)
     titles = [what, "median", "spread", "rounds"]
     return table(titles + ([f"ratio to {against}"] if against else []), rows)
@@ -52,10 +52,10 @@ def rates_table(rates: Mapping[str, Sequence[float]], unit: str,
                 against: str) -> str:
     """Markdown: median and spread of each rate, and how many times it the
     rate of `against` is."""
-    rows = [(name, f"{statistics.median(found):,.0f}",
-             f"{min(found):,.0f} .. {max(found):,.0f}", len(found),
-             f"{ratio(rates[against], found):.2f}")
-            for name, found in rates.items()]
+    rows = [(name, f"{statistics.median(numbers):,.0f}",
+             f"{min(numbers):,.0f} .. {max(numbers):,.0f}", len(numbers),
+             f"{ratio(rates[against], numbers):.2f}")
+            for name, numbers in rates.items()]
     return table(["what", f"median {unit}", "spread", "rounds",
                   f"{against} / this"], rows)
 

@@ -214,18 +214,18 @@ def load(model: TorchLosa, videomae: Mapping[str, np.ndarray],
         path = name.removeprefix("taps/").replace(
             "spatial/down", "spatial_down").replace("/", ".")
         for tap, array in enumerate(np.asarray(stacked)):
-            place, _, kind = path.rpartition(".")
-            if kind == "kernel":
-                kind = "weight"
+            place, _, leaf = path.rpartition(".")
+            if leaf == "kernel":
+                leaf = "weight"
                 if place == "short.spatial":  # [3, 3, c]
                     array = np.moveaxis(array, -1, 0)[:, None]
                 elif place == "long.mixer":  # [time, d]
                     array = array.T[:, None]
                 else:
                     array = array.T
-            elif kind == "scale":
-                kind = "weight"
-            state[f"{tap}.{place}.{kind}".replace("..", ".")] = array
+            elif leaf == "scale":
+                leaf = "weight"
+            state[f"{tap}.{place}.{leaf}".replace("..", ".")] = array
     model.taps.load_state_dict(_tensors(state))
 
 

@@ -8,6 +8,7 @@ three seeds underestimate their true spread, so intervals may be too short.
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from losa_jax.detection import metrics
 
@@ -15,16 +16,18 @@ from losa_jax.detection import metrics
 _CHUNK = 64
 
 
-def draw_videos(num_videos: int, num_draws: int) -> np.ndarray:
-    """Returns how often each video is in each draw, int [draws, videos]."""
+def draw_videos(num_videos: int, num_draws: int
+                ) -> Int[np.ndarray, "{num_draws} {num_videos}"]:
+    """Returns how often each video is in each draw."""
     return np.random.default_rng(0).multinomial(
         num_videos, np.full(num_videos, 1 / num_videos), size=num_draws)
 
 
 def map_draws(ground_truth: metrics.Truth, predictions: metrics.Predictions, *,
               class_names: Sequence[str], tiou_thresholds: Sequence[float],
-              counts: np.ndarray) -> np.ndarray:
-    """Returns the average mAP of each draw, [draws].
+              counts: Int[np.ndarray, "draws videos"]
+              ) -> Float[np.ndarray, "draws"]:
+    """Returns the average mAP of each draw.
 
     `counts` is of `draw_videos`, in the order of the ground truth.
     """
@@ -39,27 +42,27 @@ def map_draws(ground_truth: metrics.Truth, predictions: metrics.Predictions, *,
 
 
 def _weighted_precision(matches: metrics.ClassMatches, counts: np.ndarray
-                        ) -> np.ndarray:
-    """Returns a class's average precision over the thresholds, [draws]."""
+                        ) -> Float[np.ndarray, "draws"]:
+    """Returns a class's average precision over the thresholds."""
     num_actions = counts @ matches.actions_per_video
     total = np.zeros(len(counts))
     for hits in matches.hits:
         # Predictions after the last hit change nothing.
         length = int(np.flatnonzero(hits)[-1]) + 1 if hits.any() else 0
         total += metrics.precision_sums(
-            hits[:length],
-            counts[:, matches.video[:length]].astype(np.float32))
+            hits[:length], counts[:, matches.video[:length]].astype(np.float32))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = total / len(matches.hits) / num_actions
     return np.where(num_actions > 0, share, np.nan)
 
 
-def interval(runs: np.ndarray, others: np.ndarray | None = None
+def interval(runs: Float[np.ndarray, "seeds draws"],
+             others: Float[np.ndarray, "_ draws"] | None = None
              ) -> tuple[float, float]:
     """Returns the bounds of the middle 95 % of a mean over seeds.
 
     With the `others` of another variant, the bounds are of the lead over it.
-    Both are [seeds, draws] of `map_draws`, of the same videos.
+    Draws are those of `map_draws`, of the same videos.
     """
     rng = np.random.default_rng(0)
 

@@ -25,9 +25,6 @@ class DecodeSettings:
       min_length_tokens: kept segments are longer, in tokens of the finest
         level; a negative value keeps empty ones too (as OpenTAD does).
       keep_all_scores: keep the scores of all classes of each segment.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     score_threshold: float = 0.001
@@ -76,8 +73,7 @@ def decode(class_logits: Float[Array, "p k"],
     pair = jnp.concatenate(pairs)
     point, label = pair // num_classes, pair % num_classes
 
-    distance = (offsets[point] if offsets.ndim == 2
-                else offsets[point, label])
+    distance = (offsets[point] if offsets.ndim == 2 else offsets[point, label])
     time = jnp.asarray(points.time)[point]
     distance = distance * jnp.asarray(points.stride)[point][:, None]
     segments = jnp.stack([time - distance[:, 0], time + distance[:, 1]], -1)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losa_jax.detection.metrics import Predictions, Truth, evaluate_map
-from losa_jax.detection.segments import segment_iou
+from losa_jax.detection.segments import iou_of_rows
 
 TRUE = "true"
 ERRORS = ("double", "wrong_label", "localization", "confusion", "background")
@@ -106,11 +106,7 @@ def _categorize(ground_truth: Truth, predictions: Predictions,
     places.sort(key=lambda place: -predictions[place[0]][place[1]].score)
     overlaps, labels = {}, {}
     for video, actions in ground_truth.items():
-        # [predictions, actions]
-        overlaps[video] = segment_iou(*(
-            np.array([row[:2] for row in rows], float).reshape(*shape, 2)
-            for rows, shape in ((predictions.get(video, ()), (-1, 1)),
-                                (actions, (1, -1)))))
+        overlaps[video] = iou_of_rows(predictions.get(video, ()), actions)
         labels[video] = np.array([label for *_, label in actions], object)
     free = {(video, index) for video, actions in ground_truth.items()
             for index in range(len(actions))}
@@ -183,8 +179,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     lines = [f"prediction categories at tIoU {diagnosis.tiou_threshold:g}, "
              "share among the best k G (G actions), %",
              f"{'k':<14}" + "".join(f"{rank:>7}" for rank in RANKS)]
-    lines += [f"{name:<14}" + "".join(f"{100 * share:7.1f}"
-                                      for share in shares)
+    lines += [f"{name:<14}" + "".join(f"{100 * share:7.1f}" for share in shares)
               for name, shares in diagnosis.profile.items()]
     lines += ["", f"average mAP {100 * diagnosis.average_map:.2f}; rise "
               "without the predictions of an error category:"]

@@ -32,8 +32,7 @@ def sigmoid_focal_loss(logits: Float[Array, "*s"],
     Targets are in [0, 1]. `alpha` weighs the positive term, 1 - alpha the
     negative one. `gamma` is at least 1.
     """
-    # log_sigmoid(x) and sigmoid(-x) are exact for logits of any size, unlike
-    # log(p) and 1 - p.
+    # Unlike log(p) and 1 - p, these are exact for logits of any size.
     cross_entropy = -(targets * jax.nn.log_sigmoid(logits)
                       + (1 - targets) * jax.nn.log_sigmoid(-logits))
     miss = (targets * jax.nn.sigmoid(-logits)
@@ -42,8 +41,8 @@ def sigmoid_focal_loss(logits: Float[Array, "*s"],
     return side * miss**gamma * cross_entropy
 
 
-def distance_iou_loss(predicted: Float[Array, "*s 2"],
-                      target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
+def distance_iou_loss(predicted: Float[Array, "*#s 2"],
+                      target: Float[Array, "*#s 2"]) -> Float[Array, "*s"]:
     """Returns the one-dimensional distance-IoU loss (Zheng et al., 2020).
 
     This is 1 - IoU + (distance of centers / enclosing length)^2 of segments
@@ -60,8 +59,8 @@ def distance_iou_loss(predicted: Float[Array, "*s 2"],
         center_distance / jnp.maximum(enclosing, EPSILON))**2
 
 
-def _offsets_iou(predicted: Float[Array, "*s 2"],
-                 target: Float[Array, "*s 2"]) -> Float[Array, "*s"]:
+def _offsets_iou(predicted: Float[Array, "*#s 2"],
+                 target: Float[Array, "*#s 2"]) -> Float[Array, "*s"]:
     intersection = jnp.minimum(predicted, target).sum(-1)
     union = (predicted + target).sum(-1) - intersection
     return intersection / jnp.maximum(union, EPSILON)
@@ -87,7 +86,7 @@ def detection_loss(class_logits: Float[Array, "b p k"],
       class_logits: before the sigmoid.
       offsets: distances to start and end, in strides. Of those of each class
         only a point's own classes count.
-      label_smoothing: e; classes become y (1 - e) + e / (k + 1).
+      label_smoothing: e; classes y become y (1 - e) + e / (k + 1).
       regression_weight: below 0, the regression part is scaled to the value
         of the classification part, without a gradient through the scale.
       momentum: of the normalizer.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Real
 
 from losa_jax.detection.segments import Detection, segment_iou
 from losa_jax.errors import InputError
@@ -40,31 +41,21 @@ DEFAULT_THRESHOLD = 0.5
 class MapReport:
     """Average precision of predictions, as shares 0..1, not percent.
 
-    Attributes:
-      class_names: k classes, in the order of all rows below.
-      tiou_thresholds: temporal IoU of a match, in (0, 1].
-      average_precision: [k, thresholds]; NaN for a class without actions.
-      map_per_threshold: [thresholds], mean over the classes with actions.
-      average_map: mean over the thresholds.
-      actions_per_class, predictions_per_class: int64 [k], that were scored.
-      num_videos: of the ground truth, with and without actions.
-      num_actions, num_predictions: sums over the classes.
-      num_dropped_predictions: predictions of other labels or videos.
-      num_removed_actions: annotations that are duplicates or too short.
+    It is NaN for a class without actions, which counts in no mean.
     """
 
-    class_names: tuple[str, ...]
-    tiou_thresholds: tuple[float, ...]
-    average_precision: np.ndarray
-    map_per_threshold: np.ndarray
-    average_map: float
-    actions_per_class: np.ndarray
-    predictions_per_class: np.ndarray
-    num_videos: int
+    class_names: tuple[str, ...]  # in the order of all rows below
+    tiou_thresholds: tuple[float, ...]  # in (0, 1]
+    average_precision: Float[np.ndarray, "k thresholds"]
+    map_per_threshold: Float[np.ndarray, "thresholds"]  # mean over classes
+    average_map: float  # mean over the thresholds
+    actions_per_class: Int[np.ndarray, "k"]
+    predictions_per_class: Int[np.ndarray, "k"]
+    num_videos: int  # of the ground truth, with and without actions
     num_actions: int
     num_predictions: int
-    num_dropped_predictions: int
-    num_removed_actions: int
+    num_dropped_predictions: int  # of other labels or videos
+    num_removed_actions: int  # duplicates, or too short
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""
@@ -79,19 +70,19 @@ class ClassMatches(NamedTuple):
     """The predictions of one class, best score first, and their matches."""
 
     label: int  # index of the class
-    video: np.ndarray  # [m] index of each prediction's video
-    scores: np.ndarray  # [m]
-    hits: np.ndarray  # bool [thresholds, m]
-    actions_per_video: np.ndarray  # [videos]
+    video: Int[np.ndarray, "m"]  # index of each prediction's video
+    scores: Float[np.ndarray, "m"]
+    hits: Bool[np.ndarray, "thresholds m"]
+    actions_per_video: Int[np.ndarray, "videos"]
 
 
 class _Rows(NamedTuple):
     """Actions or predictions of all videos, in the order of their file."""
 
-    video: np.ndarray  # [m] index
-    label: np.ndarray  # [m] class
-    segments: np.ndarray  # [m, 2] seconds, float64
-    scores: np.ndarray  # [m]; 0 for actions
+    video: Int[np.ndarray, "m"]  # index
+    label: Int[np.ndarray, "m"]  # class
+    segments: Float[np.ndarray, "m 2"]  # seconds, float64
+    scores: Float[np.ndarray, "m"]  # 0 for actions
     num_left_out: int
 
 
@@ -129,12 +120,12 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
         num_removed_actions=actions.num_left_out)
 
 
-def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Returns the sums [n] of the interpolated precision at hits.
+def precision_sums(hits: Bool[np.ndarray, "*#n m"],
+                   weight: Real[np.ndarray, "n m"]) -> Float[np.ndarray, "n"]:
+    """Returns the sums of the interpolated precision at hits.
 
-    Divided by the number of actions, this is the average precision. Hits, bool
-    [m] or [n, m], are in the order of their scores; `weight` [n, m] is how
-    often each prediction counts.
+    Divided by the number of actions, this is the average precision. Hits are
+    in the order of their scores; `weight` is how often each prediction counts.
     """
     gained = weight * hits
     precision = np.cumsum(gained, axis=1) / np.maximum(
@@ -145,8 +136,10 @@ def precision_sums(hits: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
-                precision: np.ndarray, actions_per_class: np.ndarray,
-                predictions_per_class: np.ndarray, **counts: int) -> MapReport:
+                precision: Float[np.ndarray, "k thresholds"],
+                actions_per_class: Int[np.ndarray, "k"],
+                predictions_per_class: Int[np.ndarray, "k"], **counts: int
+                ) -> MapReport:
     """Returns a report with its means and sums."""
     if not actions_per_class.any():
         raise InputError(
@@ -162,8 +155,7 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,
                       class_names: Sequence[str],
-                      tiou_thresholds: Sequence[float]
-                      ) -> list[ClassMatches]:
+                      tiou_thresholds: Sequence[float]) -> list[ClassMatches]:
     """Returns the matches of `evaluate_map` for each class with actions.
 
     The matches in one video do not depend on the other videos.
@@ -175,8 +167,7 @@ def match_predictions(ground_truth: Truth, predictions: Predictions, *,
 
 
 def _matches(predicted: _Rows, actions: _Rows, num_videos: int,
-             tiou_thresholds: Sequence[float], ties: str
-             ) -> list[ClassMatches]:
+             tiou_thresholds: Sequence[float], ties: str) -> list[ClassMatches]:
     matches = []
     for k in np.unique(actions.label).tolist():
         rows = np.flatnonzero(predicted.label == k)
@@ -204,13 +195,13 @@ def _best_first(scores: np.ndarray, ties: str) -> np.ndarray:
 def recall_at(ground_truth: Truth, predictions: Predictions, *,
               class_names: Sequence[str], tiou_thresholds: Sequence[float],
               multiples: Sequence[int] = (1, 5), rules: Rules = OURS
-              ) -> np.ndarray:
+              ) -> Float[np.ndarray, "multiples thresholds"]:
     """Returns Recall@kx of Ego4D, as ActionFormer reports it beside mAP.
 
     This is the share of actions that are matched by one of the k n best
     predictions of a video and class with n actions; one prediction may match
-    several of them. The result, [multiples, thresholds] for each k of
-    `multiples`, is the mean over the classes that have actions.
+    several of them. The result, for each k of `multiples`, is the mean over
+    the classes that have actions.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
     predicted = _prediction_rows(ground_truth, predictions, class_names, OURS)
@@ -226,8 +217,7 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
                               actions.segments[own & (actions.video == video)])
             for index, multiple in enumerate(multiples):
                 highest = iou[:multiple * iou.shape[1]].max(axis=0, initial=0)
-                counts[k, index] += (
-                    highest >= thresholds[:, None]).sum(axis=1)
+                counts[k, index] += (highest >= thresholds[:, None]).sum(axis=1)
     actions_per_class = np.bincount(actions.label, minlength=len(class_names))
     present = actions_per_class > 0
     return (counts[present]
@@ -266,8 +256,7 @@ def best_f1_thresholds(ground_truth: Truth, predictions: Predictions, *,
 
 def format_map_table(report: MapReport) -> str:
     """Returns a table in percent, a line for each class, counts below."""
-    width = max(len("class"), len("mean"),
-                *(len(name) for name in report.class_names))
+    width = max(map(len, ("class", *report.class_names)))
 
     def line(name: str, values: Sequence[float], actions: int,
              predictions: int) -> str:
@@ -280,16 +269,15 @@ def format_map_table(report: MapReport) -> str:
     for k, name in enumerate(report.class_names):
         precision = report.average_precision[k]
         lines.append(line(name, [*precision, precision.mean()],
-                          report.actions_per_class[k],
-                          report.predictions_per_class[k]))
-    lines.append(line("mean", [*report.map_per_threshold,
-                               report.average_map],
-                      report.num_actions, report.num_predictions))
-    lines.append(
+                          int(report.actions_per_class[k]),
+                          int(report.predictions_per_class[k])))
+    lines += [
+        line("mean", [*report.map_per_threshold, report.average_map],
+             report.num_actions, report.num_predictions),
         f"mAP in percent; {report.num_videos:,} videos, "
         f"{report.num_removed_actions:,} duplicate or too short annotations "
         f"removed, {report.num_dropped_predictions:,} predictions of other "
-        "labels or videos left out")
+        "labels or videos left out"]
     return "\n".join(lines)
 
 
@@ -308,10 +296,10 @@ def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
         kept: dict[str, list[tuple[float, float]]] = {}
         for start, end, label in annotations:
             same_label = kept.setdefault(label, [])
-            if (end - start >= SAME_ACTION_SECONDS
-                    and not any(abs(start - other_start) <= SAME_ACTION_SECONDS
-                                and abs(end - other_end) <= SAME_ACTION_SECONDS
-                                for other_start, other_end in same_label)):
+            if end - start >= SAME_ACTION_SECONDS and not any(
+                    max(abs(start - other_start), abs(end - other_end))
+                    <= SAME_ACTION_SECONDS
+                    for other_start, other_end in same_label):
                 same_label.append((start, end))
                 rows.append((video, class_index[label], start, end, 0.0))
     return _as_rows(rows, sum(map(len, ground_truth.values())))

@@ -42,16 +42,11 @@ class NmsSettings:
       per_class: every class on its own, else all classes together.
       sigma: of "soft", above 0.
       iou_threshold: of "hard", 0..1: IoU from which others are removed.
-      min_score: 0..1; "soft" drops scores below it, "hard" all that are not
-        above it.
+      min_score: 0..1; "soft" drops scores below it, "hard" this score too.
       max_kept: rows kept of each class, and then of all; 1 or more.
       voting_threshold: above 0, every kept segment becomes the mean of all
         candidates with at least this IoU; only without `per_class`.
-      voting: weight of a vote, score x IoU ("actionformer") or the score
-        alone ("tridet").
-
-    Raises:
-      InputError: names the field and what it allows.
+      voting: a vote's weight, score x IoU ("actionformer") or score ("tridet").
     """
 
     method: str = "soft"
@@ -89,8 +84,10 @@ class Kept(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("method", "max_kept"))
 def pick_greedily(segments: Float[Array, "*g m 2"],
                   scores: Float[Array, "*g m"], alive: Bool[Array, "*g m"],
-                  *, method: str, max_kept: int, min_score: float,
-                  sigma: float = 0.5, iou_threshold: float = 0.1) -> Kept:
+                  *, method: str, max_kept: int,
+                  min_score: float | Float[Array, ""],
+                  sigma: float | Float[Array, ""] = 0.5,
+                  iou_threshold: float | Float[Array, ""] = 0.1) -> Kept:
     """Picks the best score, weakens what overlaps it, and repeats this.
 
     "soft" is Gaussian soft-NMS (Bodla et al., 2017) as ActionFormer has it:
@@ -135,17 +132,15 @@ def pick_greedily(segments: Float[Array, "*g m 2"],
     shape = (max_kept, len(scores))
     *_, picked, picked_score = jax.lax.while_loop(any_left, pick, (
         0, scores, jnp.max(scores, axis=1, keepdims=True),
-        jnp.zeros(shape, index.dtype),
-        jnp.full(shape, -jnp.inf, scores.dtype)))
+        jnp.zeros(shape, index.dtype), jnp.full(shape, -jnp.inf, scores.dtype)))
     valid = picked_score > -jnp.inf
     return Kept(*(part.T.reshape(*groups, max_kept) for part in (
-        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0),
-        valid)))
+        jnp.where(valid, picked, 0), jnp.where(valid, picked_score, 0), valid)))
 
 
 def suppress(candidates: Segments, num_classes: int, settings: NmsSettings
-             ) -> tuple[Segments, np.ndarray]:
-    """Returns the kept segments by descending score, and their rows, int64.
+             ) -> tuple[Segments, Int[np.ndarray, "kept"]]:
+    """Returns the kept segments by descending score, and their rows.
 
     Candidates [m, ...] are of one video, in any unit; `valid` is ignored.
     """
@@ -245,12 +240,13 @@ def _next_power(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray,
-         settings: NmsSettings) -> np.ndarray:
-    """Moves kept segments [q, 2] to the weighted means of their supporters.
+def vote(kept: Float[np.ndarray, "q 2"], segments: Float[np.ndarray, "m 2"],
+         scores: Float[np.ndarray, "m"], settings: NmsSettings
+         ) -> Float[np.ndarray, "q 2"]:
+    """Moves kept segments to the weighted means of their supporters.
 
-    Supporters are all candidates, with their segments [m, 2] and scores [m]
-    before NMS, of any class. An empty segment has none and stays in place.
+    Supporters are all candidates, with their segments and scores before NMS,
+    of any class. An empty segment has none and stays in place.
     Unlike NMS, the IoU is without `LENGTH_EPSILON`.
     """
     moved = kept.copy()

@@ -82,8 +82,7 @@ class OnlineNms:
 
     def _suppressed(self, picked: Segments, candidates: Segments,
                     picked_score: np.ndarray | float) -> Segments:
-        """Returns candidates as the picks leave them that are better than
-        their `picked_score`."""
+        """Suppresses candidates by the picks above their `picked_score`."""
         settings = self._settings
         if settings.method == "none" or not picked.scores.size:
             return candidates

@@ -37,23 +37,19 @@ class Segments(NamedTuple):
 class Detection(NamedTuple):
     """One action that was detected in a video.
 
-    Attributes:
-      start_seconds, end_seconds: from the first frame of the video.
-      label: name of the class.
-      score: 0..1, after NMS.
-      class_scores: {class name: score 0..1 before NMS} of all classes; None
-        unless the run had config.evaluate.keep_all_scores.
+    `class_scores` is {class name: score 0..1 before NMS} of all classes; None
+    unless the run had config.evaluate.keep_all_scores.
     """
 
     start_seconds: float
     end_seconds: float
     label: str
-    score: float
+    score: float  # 0..1, after NMS
     class_scores: Mapping[str, float] | None = None
 
 
-def segment_iou(first: Float[AnyArray, "*s 2"],
-                second: Float[AnyArray, "*s 2"], *,
+def segment_iou(first: Float[AnyArray, "*#s 2"],
+                second: Float[AnyArray, "*#s 2"], *,
                 length_epsilon: float = 0.0) -> Float[AnyArray, "*s"]:
     """Returns the temporal IoU of (start, end), 0 where both are empty.
 
@@ -73,6 +69,14 @@ def iou_of_times(start: AnyArray, end: AnyArray, other_start: AnyArray,
     union = ((end - start + length_epsilon)
              + (other_end - other_start + length_epsilon) - shared)
     return shared / xp.maximum(union, _SMALLEST_UNION)
+
+
+def iou_of_rows(rows: Sequence[Sequence[Any]], others: Sequence[Sequence[Any]]
+                ) -> Float[np.ndarray, "m n"]:
+    """Returns the IoU of all pairs of rows that begin with start and end."""
+    one, other = (np.array([row[:2] for row in part], float).reshape(-1, 2)
+                  for part in (rows, others))
+    return segment_iou(one[:, None], other)
 
 
 def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,

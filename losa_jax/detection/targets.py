@@ -65,8 +65,7 @@ def level_points(num_tokens: int, strides: Sequence[int],
 
 def assign_targets(points: Points, segments: Float[Array, "n 2"],
                    labels: Int[Array, "n"], action_valid: Bool[Array, "n"],
-                   *, num_classes: int,
-                   center_radius: float | None) -> Targets:
+                   *, num_classes: int, center_radius: float | None) -> Targets:
     """Returns the targets of one window; vmap over the arrays for a batch.
 
     A point may learn an action if it is strictly inside the action's middle

@@ -11,10 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from losa_jax.detection import metrics
-from losa_jax.detection.segments import segment_iou
-
-# The class of segments that the annotators could not classify.
-AMBIGUOUS = "Ambiguous"
+from losa_jax.detection.segments import iou_of_rows
 
 
 def evaluate_thumos(ground_truth: metrics.Truth,
@@ -34,17 +31,16 @@ def evaluate_thumos(ground_truth: metrics.Truth,
     for k, name in enumerate(class_names):
         parts = []
         for video, actions in ground_truth.items():
-            segments = [row[:2] for row in actions if row[2] == name]
+            segments = [row for row in actions if row[2] == name]
             actions_per_class[k] += len(segments)
             rows = sorted((row for row in predictions.get(video, ())
                            if row.label == name), key=lambda row: -row.score)
             predictions_per_class[k] += len(rows)
             if not rows:
                 continue
-            predicted = [row[:2] for row in rows]
-            iou = _iou(segments, predicted)
+            iou = iou_of_rows(segments, rows)
             hits = np.stack([_take(iou, tiou) for tiou in tiou_thresholds])
-            near = _iou(ambiguous.get(video, ()), predicted).any(axis=0)
+            near = iou_of_rows(ambiguous.get(video, ()), rows).any(axis=0)
             parts.append((np.array([row.score for row in rows]), hits,
                           hits | ~near))
         if actions_per_class[k]:
@@ -57,13 +53,6 @@ def evaluate_thumos(ground_truth: metrics.Truth,
         predictions_per_class, num_videos=len(ground_truth),
         num_dropped_predictions=sum(map(len, predictions.values()))
         - int(predictions_per_class.sum()), num_removed_actions=0)
-
-
-def _iou(first: Sequence, second: Sequence) -> np.ndarray:
-    """Returns the IoU [m, n] of lists of (start, end)."""
-    one, other = (np.array(rows, float).reshape(-1, 2)
-                  for rows in (first, second))
-    return segment_iou(one[:, None], other)
 
 
 def _take(iou: np.ndarray, threshold: float) -> np.ndarray:
@@ -82,8 +71,7 @@ def _hit_precision(scores: np.ndarray, hits: np.ndarray, counted: np.ndarray
     """Returns the sum of the precision at the hits, [thresholds]."""
     order = np.argsort(-scores, kind="stable")
     sums = []
-    for hit, is_counted in zip(hits[:, order], counted[:, order],
-                               strict=True):
+    for hit, is_counted in zip(hits[:, order], counted[:, order], strict=True):
         hit = hit[is_counted]
         precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
         sums.append((precision * hit).sum())

@@ -74,8 +74,8 @@ def start(*, distributed: str = "auto", coordinator: str = "",
     global _client, _count, _index, _watcher
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
     if distributed == "off" and any(given):
-        raise InputError("--distributed=off goes with none of "
-                         "--coordinator, --num_processes, --process_id")
+        raise InputError("--distributed=off: drop it, or --coordinator, "
+                         "--num_processes and --process_id")
     if distributed == "auto" and any(given) and not all(given):
         raise InputError(
             "give --coordinator=HOST:PORT, --num_processes and --process_id "
@@ -104,8 +104,8 @@ def start(*, distributed: str = "auto", coordinator: str = "",
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS)
     except ValueError as error:
         raise InputError(
-            f"--distributed=on: the environment is incomplete ({error}); "
-            "give --coordinator=HOST:PORT of process 0, --num_processes and "
+            f"cannot connect: the environment is incomplete ({error}); give "
+            "--coordinator=HOST:PORT of process 0, --num_processes and "
             "--process_id") from error
     except RuntimeError as error:
         raise NotTogether(
@@ -263,7 +263,7 @@ def _watch() -> None:
 
 
 def _set_ended(status: int, message: str) -> None:
-    """Informs the other processes, unless another one did so before."""
+    """Tells the other processes why this one ends; the first wins."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         _client.key_value_set(_ENDED, json.dumps(
             {"process": _index, "status": status, "message": message}))

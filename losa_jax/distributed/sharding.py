@@ -26,10 +26,10 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
                data: int, clip: int, fsdp: int) -> tuple[int, int, int]:
     """Returns the sizes of the mesh axes; those given as 0 are chosen.
 
-    `data` takes as many devices as divide the batch. `fsdp` takes the others
-    if they divide the window's clips. Else `clip` takes as many as divide the
-    clips, and `fsdp` the rest. InputError if the sizes do not multiply to the
-    number of devices, or do not divide the batch or the clips.
+    `data` takes the most that divide the batch. `fsdp` takes the others if
+    they divide the window's clips. Else `clip` takes as many as divide the
+    clips, and `fsdp` the rest. InputError if they do not multiply to the
+    devices, or `data` does not divide the batch, or `clip` the clips.
     """
     if data == 0:
         free = num_devices // (max(clip, 1) * max(fsdp, 1))
@@ -47,12 +47,12 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
             f"{data * clip * fsdp} devices, there are {num_devices}; set an "
             "axis to 0 to have it chosen")
     if batch_windows % data:
-        raise InputError(f"config.train.batch_windows={batch_windows} does "
-                         f"not divide by config.mesh.data={data}")
+        raise InputError(f"config.mesh.data={data} must divide "
+                         f"config.train.batch_windows={batch_windows}")
     if window_clips % clip:
-        raise InputError(f"{window_clips} clips a window (config.window."
-                         "samples / clip_samples) do not divide by "
-                         f"config.mesh.clip={clip}")
+        raise InputError(f"config.mesh.clip={clip} must divide the "
+                         f"{window_clips} clips of a window (window.samples "
+                         "/ window.clip_samples)")
     return data, clip, fsdp
 
 

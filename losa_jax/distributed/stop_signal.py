@@ -18,8 +18,8 @@ class Interrupted(Exception):
 class StopSignal:
     """Notes SIGTERM (preemption) and SIGINT until the loop can stop.
 
-    With `in_step`, all processes go through the loop in step and call `after`:
-    then they stop after the same step.
+    With `in_step`, every process must call `after` at every step; all then
+    stop after the same one.
     """
 
     def __init__(self, *, in_step: bool = False):

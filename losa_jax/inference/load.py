@@ -118,7 +118,7 @@ def read_config(workdir: Path) -> ConfigDict:
     try:
         return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not the settings of a run ({error})"
+        raise InputError(f"{path}: damaged ({error}): restore it from a copy"
                          ) from error
 
 

@@ -32,8 +32,8 @@ def _check_limits(threshold: float | None, top_k: int | None) -> None:
         raise InputError(f"threshold={threshold}: must be a score from 0 to "
                          "1, or None for the threshold of each class")
     if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
-        raise InputError(f"top_k={top_k}: must be 1 or more, or None for "
-                         "config.evaluate.max_detections")
+        raise InputError(f"top_k={top_k}: give a whole number from 1 on, or "
+                         "None for config.evaluate.max_detections")
 
 
 @dataclasses.dataclass(frozen=True)

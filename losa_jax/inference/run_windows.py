@@ -66,7 +66,7 @@ class SpreadWindows:
 
     Attributes:
       output_rows: rows of the global batch that this process reads.
-      own_videos: numbers of the videos whose results this process keeps.
+      own_videos: indices of the videos whose results this process keeps.
       num_batches: batches with windows, the same in every process; a batch
         without windows may follow.
     """

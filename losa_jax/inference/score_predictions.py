@@ -32,10 +32,9 @@ def evaluate(predictions: str | os.PathLike | metrics.Predictions,
         ``v_``.
       annotations: a file in any layout that docs/data.md lists.
       protocol: "activitynet", or "thumos" as the THUMOS-14 challenge scored.
-      tiou: temporal IoU of a match, above 0 and up to 1; one or several.
-      subset: whose videos are scored, with and without predictions, as the
-        annotations name it ("testing"); None: the subset of the predicted
-        videos.
+      tiou: least temporal IoU of a match, in (0, 1]; one or several.
+      subset: its name in the annotations ("testing"); all its videos count,
+        predicted or not. None: the subset of the predicted videos.
 
     Raises:
       InputError: a file that cannot be read, a detection with a number that
@@ -107,7 +106,7 @@ def present_classes(annotations: Annotations, truth: metrics.Truth
 
 def fit_ids(predictions: metrics.Predictions, known: Mapping[str, Any]
             ) -> metrics.Predictions:
-    """Returns the predictions by known ids, without or with "v_"."""
+    """Adds or removes "v_" in all ids if only then some are known."""
     # ActivityNet's ids exist with and without this prefix.
     for old, new in (("", ""), ("v_", ""), ("", "v_")):
         renamed = {new + video.removeprefix(old): rows

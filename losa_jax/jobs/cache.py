@@ -71,9 +71,9 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
         videos, [clips[video.video_id] * clip_bytes for video in videos],
         SHARD_BYTES)
     print(f"{len(videos)} videos, {total // views} clips"
-          f"{f' in {views} views' if views > 1 else ''}: "
+          f"{f' x {views} views' if views > 1 else ''}: "
           f"{total * clip_bytes / 2**30:.2f} GiB of features "
-          f"in {len(shards)} shards in {folder}")
+          f"for {len(shards)} shards in {folder}")
     if dry_run:
         return
     with processes.first_goes_first("index"):
@@ -93,8 +93,8 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                           CLIPS_A_DEVICE * mesh.size, bar)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written ({error}): make room and start the "
-            "same command again, it continues where it stopped") from error
+            f"{folder}: cannot be written ({error}): mend this and repeat the "
+            "command; it continues where it stopped") from error
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh

@@ -63,7 +63,7 @@ def convert(path: Path, output: Path, *, verify: bool = False,
       verify: reads a backbone back and compares it.
       dtype: of a backbone, see `convert_backbone`.
       ema: of a head, takes the moving average.
-      public_config: YAML file for what no tensor of a head shows.
+      public_config: YAML that a head was trained with.
       sizes: of a backbone, see `checkpoint_spec`.
 
     Raises:

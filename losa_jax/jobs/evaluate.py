@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Evaluator:
-    """Predicts on the testing videos and scores; compiled once."""
+    """Predicts and scores the testing videos; compiles once."""
 
     def __init__(self, config: Any, data: setup.DataSet, model: build.Model,
                  mesh: Mesh, reader: WindowReader, skipped: BrokenVideos):

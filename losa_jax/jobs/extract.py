@@ -105,7 +105,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
 
 def _videos(config: Any, workdir: Path, settings: ExtractSettings
             ) -> tuple[list[records.Video], dict[str, str]]:
-    """Returns this process's videos, and {video id: reason} of the others."""
+    """Returns this process's readable videos, and {id: reason} of the rest."""
     folder = Path(config.data.videos)
     names = sorted(check.video_files(folder))
     if not names:

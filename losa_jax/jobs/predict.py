@@ -1,7 +1,7 @@
 """Predicts on videos for `python -m losa_jax.predict` and writes the files.
 
-Videos that cannot be read are listed and the others done; results of an
-earlier run of the same model are kept.
+Unreadable videos are listed, the others predicted; results of an earlier run
+of the same model are kept.
 """
 
 import collections

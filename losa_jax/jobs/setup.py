@@ -153,7 +153,7 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     for name, info in infos.items():
         for what, detail in check.disagreements(
                 as_read.videos[name], info).items():
-            logger.warning("%s: another %s: %s; the file's is used", name,
+            logger.warning("%s: %s: %s; the file's is used", name,
                            what, detail)
     faults = {name: lint.find_faults(as_read.videos[name], end)
               for name, end in ends.items()}
@@ -260,7 +260,7 @@ def window_reader(config: Any, store: readers.FeatureStore | None,
     if config.window.test_whole:
         raise InputError("config.window.test_whole=True: a whole video of "
                          "frames is too large for one window; set it to "
-                         "False, or read features")
+                         "False")
     cache = frame_cache.FrameCache(config.data.frame_cache_gib)
     for name, videos in sets.items():
         cache.admit(videos, name)

@@ -9,6 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,9 +86,10 @@ def run_all(variants: Sequence[Variant], seeds: Sequence[int],
       Interrupted: a run was stopped by a signal.
       InputError: two variants of one name, or a folder of another sweep.
     """
-    if len({variant.folder for variant in variants}) < len(variants):
-        raise InputError("two variants have the same name: "
-                         + ", ".join(variant.name for variant in variants))
+    name, count = Counter(one.folder for one in variants).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{count} variants have the folder {name}: give them "
+                         "different names")
     # By seed, so that all variants can be compared early.
     runs = [(variant, seed) for seed in seeds for variant in variants]
     folders: dict[str, list[Path]] = {v.name: [] for v in variants}

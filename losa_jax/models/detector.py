@@ -16,8 +16,8 @@ from losa_jax.models.ops.resample import resize_time
 class FeatureStatistics(NamedTuple):
     """Mean and deviation of each channel of `last` over the training set."""
 
-    mean: Array
-    deviation: Array
+    mean: Float[Array, "c"]
+    deviation: Float[Array, "c"]
 
 
 class Detector(nnx.Module):
@@ -27,19 +27,15 @@ class Detector(nnx.Module):
       adapter: None trains only the head.
       samples_per_token: samples per token of the head's level 0.
       tubelet: samples per token of the backbone.
-      resample: method of `resize_time`.
     """
 
     def __init__(self, adapter: Adapter | None, head: Head, *,
-                 samples_per_token: float, tubelet: int,
-                 resample: str = "linear"):
+                 samples_per_token: float, tubelet: int):
         self.adapter, self.head = adapter, head
         self.samples_per_token = samples_per_token
         self.tubelet = tubelet
-        self.resample = resample
 
-    def __call__(self, features: WindowFeatures,
-                 statistics: FeatureStatistics,
+    def __call__(self, features: WindowFeatures, statistics: FeatureStatistics,
                  valid_samples: Int[Array, "b"],
                  key: Array | None = None) -> Any:
         """Returns the head's outputs for windows.
@@ -50,7 +46,7 @@ class Detector(nnx.Module):
         x, step_valid = self.fused(features, statistics, valid_samples)
         tokens = round(x.shape[1] * self.tubelet / self.samples_per_token)
         valid = valid_steps(valid_samples, tokens, self.samples_per_token)
-        x = resize_valid_time(x, step_valid, tokens, self.resample)
+        x = resize_valid_time(x, step_valid, tokens)
         # Interpolation reaches a token after the last real one.
         return self.head(x * valid[..., None].astype(x.dtype), valid, key)
 
@@ -73,20 +69,19 @@ class Detector(nnx.Module):
 
 
 def valid_steps(valid_samples: Int[Array, "b"], length: int,
-                samples_per_step: float) -> Bool[Array, "b length"]:
+                samples_per_step: float) -> Bool[Array, "b {length}"]:
     """Returns which steps cover at least part of the real samples."""
     first_sample = jnp.arange(length) * samples_per_step
     return first_sample[None, :] < valid_samples[:, None]
 
 
 def resize_valid_time(x: Float[Array, "b t c"],
-                      step_valid: Bool[Array, "b n u"],
-                      length: int, method: str = "linear"
-                      ) -> Float[Array, "b length c"]:
+                      step_valid: Bool[Array, "b n u"], length: int
+                      ) -> Float[Array, "b {length} c"]:
     """Returns `resize_time` with weights renormalized over real tokens."""
     weight = rearrange(step_valid, "b n u -> b (n u) 1").astype(x.dtype)
     if x.shape[1] == length:
         return x * weight
-    mixed = resize_time(x * weight, length, method)
-    share = resize_time(weight, length, method)
+    mixed = resize_time(x * weight, length)
+    share = resize_time(weight, length)
     return mixed / jnp.maximum(share, 1e-6)

@@ -23,8 +23,7 @@ _MAX_ACTIONS = 64  # slots for the actions of a window
 MAX_MESSAGE_LINES = 40  # of the compiler where memory does not suffice
 # Triton's tile sizes can only be chosen on a GPU, so the library's matrix
 # products are compiled. Memory is the same but for their small workspaces.
-GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False,
-               "xla_gpu_autotune_level": 0}
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}
 
 
 class Steps(NamedTuple):
@@ -38,8 +37,7 @@ class Steps(NamedTuple):
 def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
     """Traces the train and the evaluation step for the devices of a mesh.
 
-    The config needs the backbone's name or sizes, because its checkpoint is
-    not read.
+    No checkpoint is read, so the config needs the backbone's name or sizes.
     """
     model = build.build_model(config, num_classes, mesh, abstract=True)
     state, optimizer = fresh_state(config, model, mesh, _STEPS_PER_EPOCH)
@@ -111,8 +109,7 @@ def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int) -> Need:
     peak = peak_bytes(memory)
     fits = chip.memory_bytes is None or peak <= chip.memory_bytes
     return Need(fits, *flops, time.perf_counter() - started,
-                memory.argument_size_in_bytes, memory.temp_size_in_bytes,
-                peak)
+                memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak)
 
 
 def peak_bytes(memory: Any) -> int:

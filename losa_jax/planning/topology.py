@@ -88,8 +88,7 @@ def describe_devices(text: str) -> tuple[Chip, list[Any]]:
         topology = (_gpus(name, chip.gpu, sides) if chip.gpu
                     else _tpus(text, name, count))
     except Exception as error:  # each compiler raises types of its own
-        extra, form = (("cuda12", "h100:8") if chip.gpu
-                       else ("tpu", "v5e:4x4"))
+        extra, form = ("cuda12", "h100:8") if chip.gpu else ("tpu", "v5e:4x4")
         raise InputError(
             f"--topology={text}: cannot be compiled for ("
             f"{str(error).splitlines()[0][:200]}); it needs the extra "

@@ -22,11 +22,9 @@ def number(value: float) -> str:
 def bar_chart(title: str, labels: Sequence[str],
               series: Mapping[str, Sequence[float]], *, summary: str = "",
               stacked: bool = False) -> str:
-    """Returns the HTML of a chart with the bars of each label.
-
-    The title, with the unit, and a sentence are above the bars. `series` is
-    {name: a value for each label}; `stacked` puts the bars of a label on each
-    other, not side by side.
+    """Returns the HTML of a bar chart. `title`, which names the unit, and the
+    sentence `summary` are above the bars. `series` is {name: a value for each
+    label}; `stacked` stacks the bars of a label.
     """
     values = [value for row in series.values() for value in row]
     sums = [sum(column) for column in zip(*series.values(), strict=True)]

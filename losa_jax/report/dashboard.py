@@ -14,7 +14,7 @@ NUM_SHOWN = 5
 # Shades of a table cell, from 0 to 100 %.
 _SHADES = 5
 # Names of the prediction categories, short enough to fit below a bar.
-_CATEGORIES = {"true": "true", "double": "found twice",
+_CATEGORIES = {"true": "true", "double": "duplicate",
                "wrong_label": "wrong class", "localization": "misplaced",
                "confusion": "both", "background": "no action"}
 # {measure of the bins: (title, factor from the measure to the title's unit)}.
@@ -25,7 +25,8 @@ _MEASURES = {"length_seconds": ("length of the action, seconds", 1),
 
 
 class RankedVideo(NamedTuple):
-    """A video of the split; counts are above the thresholds of the classes."""
+    """A video; num_matched and num_false are at the thresholds of the classes.
+    """
 
     title: str  # its id
     duration_seconds: float
@@ -153,7 +154,7 @@ def _videos(worst_first: Sequence[RankedVideo], folder: Path) -> list[str]:
             cards = "".join(video_card(page, folder) for page in pages)
             parts.append(f'<h2 class="part">{title}</h2>'
                          f'<ul class="videos cards">{cards}</ul>')
-    rows = table(["video", "length", "average mAP, %", "actions", "found",
+    rows = table(["video", "length", "average mAP, %", "actions", "detected",
                   "false", "detections"],
                  [_video_row(video, folder) for video in worst_first],
                  ' class="marks"')

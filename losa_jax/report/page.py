@@ -90,7 +90,7 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
 
 
 def read_video_page(path: Path) -> VideoPage:
-    """Reads what a list shows of a page, or raises InputError."""
+    """Reads a page's entry in lists of pages, or raises InputError."""
     try:
         match = _DATA.search(path.read_text("utf-8"))
         data = json.loads(match[1] if match else "")

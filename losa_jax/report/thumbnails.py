@@ -26,8 +26,8 @@ _SEEK_BEYOND_SECONDS = 2.0
 def read_thumbnails(video: Path, moments: Sequence[float]) -> list[str]:
     """Returns JPEG data URIs of the frames shown at `moments`.
 
-    Moments are seconds on the player's clock, in any order. Where there is no
-    frame, the string is empty, and the log says why.
+    Moments are seconds on the player's clock, in any order. From the first
+    decoding error on, strings are empty; it is logged.
     """
     images = [""] * len(moments)
     order = sorted(range(len(moments)), key=lambda index: moments[index])

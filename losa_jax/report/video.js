@@ -52,7 +52,7 @@ function refresh() {
   if (data.truth) {
     matchActions();
     const hits = shown.filter((item) => item.hit).length;
-    $("verdict").textContent = `${hits} of ${actions.length} actions found,` +
+    $("verdict").textContent = `${hits} of ${actions.length} actions detected,` +
       ` ${shown.length - hits} false (tIoU ${HIT_IOU})`;
   }
   $("shown").textContent = shown.length === predictions.length

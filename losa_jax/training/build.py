@@ -95,7 +95,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
         return Detector(
             adapter, head,
             samples_per_token=config.window.samples / config.window.tokens,
-            tubelet=tubelet, resample=config.window.resample)
+            tubelet=tubelet)
 
     trained = sharding.make_on_mesh(lambda: params.parameters(build()), mesh,
                                     abstract=abstract)

@@ -78,7 +78,7 @@ class Checkpoints:
                     create_directories_asynchronously=False)))
 
     def _barrier(self) -> ocp.multihost.BarrierSyncFn:
-        """Returns the barrier of the threads that write."""
+        """Returns a barrier where no failed write waits."""
         wait = ocp.multihost.get_barrier_sync_fn()
 
         def barrier(*, key: str, timeout_ms: int) -> None:

@@ -108,7 +108,7 @@ class DevicePrefetch:
         self._held = host, self._put(batch)
 
     def next(self) -> tuple[Batch, dict[str, jax.Array]]:
-        """Returns (arrays on the host, arrays for the step)."""
+        """Returns the next batch: (host, device) arrays."""
         self.fetch()
         held, self._held = self._held, None
         assert held is not None  # `fetch` raises otherwise

@@ -102,9 +102,8 @@ def feature_encoder() -> Encoder:
 def inside_backbone_encoder(config: Any, spec: BackboneSpec,
                             flat: dict[str, Any], mesh: Mesh, *,
                             abstract: bool = False) -> tuple[Encoder, Tree]:
-    """Returns the encoder with trained parts, and these parts on the mesh.
-
-    Adapter types are `tia` and `full`; arguments as of `frozen_encoder`.
+    """Returns a partly trained encoder and its trained parameters on the mesh.
+    For the adapters `tia` and `full`; arguments: see `frozen_encoder`.
 
     Raises:
       InputError: the backbone is not a VideoMAE.

@@ -1,4 +1,4 @@
-"""Creates and restores training states, with the facts that name a run."""
+"""Creates and restores training states, and identifies their runs."""
 
 import dataclasses
 import json

@@ -19,7 +19,6 @@ from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.heads import HEADS
 from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
 
-RESAMPLES = ("linear", "area")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Adapter types that do not change the backbone's features.
 FROZEN_TYPES = ("none", *ADAPTERS)
@@ -72,7 +71,7 @@ def backbone_request(backbone: Any) -> dict[str, Any]:
 
 
 def backbone_keys(config: Any) -> contextlib.AbstractContextManager[None]:
-    """Makes errors of a backbone's spec name the keys of the config."""
+    """Returns a context in which errors of a backbone spec name config keys."""
     family = backbones.requested_family(config.backbone.name)
     return fields_as_keys(backbones.BACKBONES[family].spec, "config.backbone",
                           clip_frames="config.window.clip_samples",
@@ -96,9 +95,6 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
             f"backbone {config.backbone.checkpoint} reads clips of "
             f"{spec.clip_frames} frames: set it to {spec.clip_frames}")
     window_clips(config)
-    if window.resample not in RESAMPLES:
-        raise InputError(f"config.window.resample={window.resample!r}: "
-                         f"choose one of {', '.join(RESAMPLES)}")
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}: "
@@ -146,8 +142,8 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
     half = depth // 2
     count = adapter.num_taps or half
     if not 1 <= count <= half:
-        raise InputError(f"config.adapter.num_taps={count}: give at most "
-                         f"{half}, half of the backbone's blocks")
+        raise InputError(f"config.adapter.num_taps={count}: give 0 to {half}, "
+                         "half of the backbone's blocks")
     return tuple(depth - 1 - round((count - 1 - i) * half / count)
                  for i in range(count))
 

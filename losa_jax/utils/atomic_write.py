@@ -39,10 +39,11 @@ def atomic_file(path: Path, *, remedy: str = "") -> Iterator[Path]:
 def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces it at the end.
 
-    Parent folders are made. After an error the old folder stays and the
-    temporary one goes. `remedy` is as of `atomic_file`.
+    Parent folders are made. After an error the old folder stays and the new
+    ones go. `remedy` is as of `atomic_file`.
     """
     with _explained(path, remedy):
+        parents = [one for one in path.parents if not one.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.",
                                           dir=path.parent))
@@ -50,8 +51,12 @@ def atomic_folder(path: Path, *, remedy: str = "") -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o755)  # mkdtemp's folders are private
             _replace_folder(temporary, path)
-        finally:
+        except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            for parent in parents:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+            raise
 
 
 def refuse_others(folder: Path, what: str, *files: str) -> None:

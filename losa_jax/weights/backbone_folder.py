@@ -31,7 +31,7 @@ DTYPES = {name: checkpoint_file.SAFETENSORS_DTYPES[code]
 
 
 class BackboneInfo(NamedTuple):
-    """SHA-256 of the arrays file (hexadecimal); name of the checkpoint."""
+    """Origin: hex SHA-256 of the arrays, file name of the checkpoint."""
 
     fingerprint: str
     source: str
@@ -85,16 +85,16 @@ def open_backbone(folder: str | Path
         family = facts.get("family", "videomae")  # not in old folders
         if facts["format_version"] != FORMAT_VERSION or (
                 family not in BACKBONES):
-            raise InputError(f"format {facts['format_version']} of the family "
-                             f"{family!r}; this program reads format "
-                             f"{FORMAT_VERSION} of {', '.join(BACKBONES)}")
+            raise InputError(f"it has format {facts['format_version']} of "
+                             f"{family}, not {FORMAT_VERSION} of "
+                             f"{', '.join(BACKBONES)}")
         spec = BACKBONES[family].spec(**{
             name: tuple(value) if isinstance(value, list) else value
             for name, value in facts["spec"].items()})
         info = BackboneInfo(facts["sha256"], facts["source"])
     except (ValueError, KeyError, TypeError, AttributeError,
             InputError) as error:
-        raise InputError(f"{facts_path} cannot be read ({error!r}); convert "
+        raise InputError(f"{facts_path} cannot be read ({error}); convert "
                          "the checkpoint again") from error
     tensors, _ = checkpoint_file.open_safetensors(folder / ARRAYS_FILE)
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
@@ -118,8 +118,8 @@ def convert_backbone(source: str | Path, output: str | Path, *,
       options: see `checkpoint_spec`.
 
     Raises:
-      InputError: lists every tensor that is missing, unexpected, of the
-        wrong shape or not finite; nothing is written then.
+      InputError: `output` holds other files; or lists all tensors that are
+        missing, unexpected, of wrong shape or type, or not finite.
     """
     output = Path(output)
     atomic_write.refuse_others(output, "converted backbone", FACTS_FILE,

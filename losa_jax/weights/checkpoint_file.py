@@ -75,8 +75,8 @@ def _weight_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     if (path / "backbone.json").is_file():
-        raise InputError(f"{path} is converted already; --to=torch leads "
-                         "back to the public layout")
+        raise InputError(f"{path} is converted already; --to=torch restores "
+                         "the public layout")
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).is_file():
             return [path / name]
@@ -91,8 +91,8 @@ def _weight_files(path: Path) -> list[Path]:
                              f"({error!r}); fetch it again") from error
         outside = [part for part in parts if Path(part).name != part]
         if not parts or outside:
-            raise InputError(f"{index}: names no file, or one outside the "
-                             f"folder: {outside}; fetch it again")
+            raise InputError(f"{index}: names {outside or 'no file'}, not "
+                             "files beside it; fetch it again")
         return [path / part for part in parts]
     return [path / "model.safetensors"]
 

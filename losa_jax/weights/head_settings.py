@@ -24,7 +24,7 @@ def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = public.get("model_name", "LocPointTransformer")
     if name not in _BACKBONE_TYPES:
-        raise InputError(f"model_name {name!r}: known are "
+        raise InputError(f"model_name {name!r}: not one of "
                          f"{', '.join(_BACKBONE_TYPES)}")
     model = {**public.get("dataset", {}), **public.get("model", {})}
     only = {"backbone_type": _BACKBONE_TYPES[name], "scale_factor": 2,

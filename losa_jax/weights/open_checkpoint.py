@@ -91,9 +91,8 @@ def _stored_hints(path: Path, metadata: str, known: tuple[str, ...]
         if not hints or not set(hints) <= set(known):
             raise ValueError(f"keys {sorted(hints)}")
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{path}: its metadata losa_jax is damaged "
-                         f"({error!r}); convert the checkpoint again"
-                         ) from error
+        raise InputError(f"{path}: its losa_jax metadata is damaged "
+                         f"({error!r}); repeat --to=torch") from error
     return hints
 
 

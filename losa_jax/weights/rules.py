@@ -62,7 +62,7 @@ def rename(tensors: Mapping[str, Tensor],
                     for pattern, replacement in patterns
                     if (match := re.fullmatch(pattern, name))), name)
         if new in renamed:
-            raise InputError(f"{origin[new]} and {name} are both {new}: one "
-                             "of them does not belong in the checkpoint")
+            raise InputError(f"tensors {origin[new]} and {name} both become "
+                             f"{new}: remove one from the checkpoint")
         renamed[new], origin[new] = tensor, name
     return renamed

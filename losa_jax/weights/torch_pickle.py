@@ -58,8 +58,8 @@ class Tensor:
 
     def __setstate__(self, _state: Any) -> None:
         # A pickle could change where the numbers come from.
-        raise InputError(f"{self.path}: its pickle rewrites a tensor: "
-                         "refused. Get the file from its authors")
+        raise InputError(f"{self.path}: refused, because its pickle alters a "
+                         "tensor: get it from its authors")
 
 
 class _UnknownType(type):

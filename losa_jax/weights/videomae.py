@@ -305,8 +305,8 @@ def _clip_size(positions: int, tubelet: int, patch: int,
                        if patches and positions and positions % patches == 0
                        else 16)
     if clip_frames % tubelet:
-        raise InputError(f"clips of {clip_frames} frames cannot be cut into "
-                         f"tubelets of {tubelet}: give another --frames=N")
+        raise InputError(f"clips of {clip_frames} frames: give --frames=N, a "
+                         f"multiple of the tubelet's {tubelet} frames")
     if image_size is None:
         side = 224 // patch
         grid = round((positions / (clip_frames // tubelet)) ** 0.5)

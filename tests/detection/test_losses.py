@@ -23,8 +23,8 @@ def test_focal_loss_by_hand():
         rtol=1e-6)
     # p = 3/4, another alpha and gamma.
     np.testing.assert_allclose(
-        sigmoid_focal_loss(jnp.log(3.0), jnp.array([1.0, 0.0]), alpha=0.4,
-                           gamma=1.0),
+        sigmoid_focal_loss(jnp.full(2, jnp.log(3.0)), jnp.array([1.0, 0.0]),
+                           alpha=0.4, gamma=1.0),
         [0.4 / 4 * math.log(4 / 3), 0.6 * 3 / 4 * math.log(4)], rtol=1e-6)
 
 

@@ -18,6 +18,8 @@ from losa_jax.detection.metrics import (
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 
+THUMOS_THRESHOLDS = (np.arange(1, 8) / 10).tolist()
+
 
 def detections(*rows):
     return [Detection(*row) for row in rows]
@@ -263,17 +265,18 @@ def test_many_predictions_take_seconds():
     for video in range(211):
         label = names[rng.integers(20)]
         start = rng.uniform(0, 300, (16, 1))
-        truth[video] = [(*row, label) for row in np.concatenate(
+        truth[str(video)] = [(*row, label) for row in np.concatenate(
             [start, start + rng.exponential(5, (16, 1)) + 0.1], 1).tolist()]
         start = rng.uniform(0, 300, 2000)
         rows = np.stack([start, start + rng.exponential(5, 2000),
                          rng.random(2000)], axis=1).tolist()
         other = names[rng.integers(20)]
-        predictions[video] = [Detection(row[0], row[1], (label, other)[i % 2],
-                                  row[2]) for i, row in enumerate(rows)]
+        predictions[str(video)] = [
+            Detection(row[0], row[1], (label, other)[i % 2], row[2])
+            for i, row in enumerate(rows)]
     begin = time.perf_counter()
     report = evaluate_map(truth, predictions, class_names=names,
-                          tiou_thresholds=np.arange(1, 8) / 10)
+                          tiou_thresholds=THUMOS_THRESHOLDS)
     assert report.num_predictions == 422_000
     assert time.perf_counter() - begin < 10  # about 1.2 on 2 quiet cores
 
@@ -331,9 +334,6 @@ def thumos_test_set(shared_dir):
     return truth, predictions, names
 
 
-THUMOS_THRESHOLDS = np.arange(1, 8) / 10
-
-
 @pytest.mark.shared
 def test_thumos_detections_as_public_kits_score_them(shared_dir):
     truth, predictions, names = thumos_test_set(shared_dir)
@@ -389,7 +389,7 @@ def test_activitynet_sample(shared_dir):
     # Every score is 1; reversed, the last entry ranks first.
     predictions = {video: rows[::-1]
                    for video, rows in reversed(predictions.items())}
-    thresholds = np.linspace(0.5, 0.95, 10)
+    thresholds = np.linspace(0.5, 0.95, 10).tolist()
 
     report = evaluate_map(truth, predictions, class_names=names,
                           tiou_thresholds=thresholds)

@@ -23,8 +23,8 @@ POINTS = level_points(4, (1, 2), ((0, 4), (4, 10000)))
 
 
 def decode_window(class_logits, offsets, points, valid, **settings):
-    return decode(class_logits, offsets, points, valid,
-                  DecodeSettings(**settings))
+    return decode(jnp.asarray(class_logits), jnp.asarray(offsets), points,
+                  jnp.asarray(valid), DecodeSettings(**settings))
 
 
 def suppress(segments, scores, labels, num_classes=3, **settings):

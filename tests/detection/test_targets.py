@@ -144,7 +144,7 @@ def test_reference_targets(shared_dir, name):
     config = json.loads(
         (shared_dir / f"data/parity/{name}_config.json").read_text())
     data = np.load(shared_dir / f"data/parity/{name}.npz")
-    ranges = config["model"]["regression_range"]
+    ranges = [*map(tuple, config["model"]["regression_range"])]
     strides = [2**level for level in range(len(ranges))]
     points = level_points(config["model"]["max_seq_len"], strides, ranges)
     np.testing.assert_array_equal(

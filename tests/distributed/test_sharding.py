@@ -167,7 +167,7 @@ def test_axes_are_chosen(devices, batch, clips, want):
 def test_wrong_axes_are_refused():
     with pytest.raises(InputError, match="is 6 devices, there are 8"):
         sharding.mesh_shape(8, 2, 16, data=2, clip=3, fsdp=1)
-    with pytest.raises(InputError, match="batch_windows=2 does not divide"):
+    with pytest.raises(InputError, match="config.mesh.data=8 must divide"):
         sharding.mesh_shape(8, 2, 16, data=8, clip=1, fsdp=1)
     with pytest.raises(InputError, match="6 clips a window"):
         sharding.mesh_shape(8, 2, 6, data=1, clip=8, fsdp=1)

@@ -55,7 +55,7 @@ def test_actions_outside_the_file_are_clipped(config, tmp_path, caplog):
         [(0.2, 0.6), (1.0, 1.5)], [(0.2, 0.6), (1.0, 1.64)],
         [(0.2, 0.6), (1.5, 1.69)], [(0.2, 0.6)]]
     logged = [record.message for record in caplog.records]
-    assert any("training.0: another duration: the annotation says 0.8" in line
+    assert any("training.0: duration: the annotation says 0.8" in line
                for line in logged)
     assert sum("training.1" in line and "dropped" in line
                for line in logged) == 1

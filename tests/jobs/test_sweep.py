@@ -72,7 +72,7 @@ def test_a_file_of_variants(tmp_path):
 
 def test_every_shipped_variant_is_of_the_config():
     known = quick.get_config("ablation")
-    for variant in read_variants(ROOT / "configs/kinds.txt"):
+    for variant in read_variants(ROOT / "configs/adapters.txt"):
         for override in variant.overrides:
             section, key = override.partition("=")[0].split(".")
             assert key in known[section], override
@@ -98,7 +98,7 @@ def test_seed_by_seed_and_nothing_twice(commands, tmp_path):
     assert len(commands.all) == 2
     with pytest.raises(InputError, match="seed0 was run with"):
         run_all(variants, (0,), ["--config=d.py"], tmp_path, "testing")
-    with pytest.raises(InputError, match="the same name: a b, a_b"):
+    with pytest.raises(InputError, match="2 variants have the folder a_b"):
         run_all([parse_variant("a b:"), parse_variant("a_b:")], (0,), [],
                 tmp_path, "")
 
@@ -191,7 +191,7 @@ def test_the_table_by_hand(tmp_path):
 @pytest.mark.parametrize("flags, message", [
     (["--vary=one:", "--lr=3"], "not known: --lr=3"),
     (["--vary=one:", "--seeds=a"], "--seeds: 'a': write numbers"),
-    (["--variants=configs/kinds.txt", "--workdir"], "--workdir")])
+    (["--variants=configs/adapters.txt", "--workdir"], "--workdir")])
 def test_wrong_use(flags, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         sweep.main(["--config=configs/quick.py", f"--workdir={tmp_path}",

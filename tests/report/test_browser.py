@@ -99,7 +99,7 @@ def test_a_score_hides_what_is_below_it(look, page):
     assert view.locator("#list .entry").count() == 2
     assert view.locator("#body tr:not([hidden])").count() == 4
     assert view.locator("#verdict").inner_text() == (
-        "1 of 2 actions found, 1 false (tIoU 0.5)")
+        "1 of 2 actions detected, 1 false (tIoU 0.5)")
     # The annotated action without a detection is marked.
     assert view.locator("#rows .missed").count() == 1
     view.keyboard.press("Tab")  # out of the slider, which has its own keys

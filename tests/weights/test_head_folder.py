@@ -142,7 +142,7 @@ def test_raw_outputs_of_the_trident(case):
 
 def test_a_training_step(case):
     data, count = case.data, case.spec.num_levels
-    x, valid, *actions = _batch(case)
+    x, valid, *actions = map(jnp.asarray, _batch(case))
 
     @jax.jit
     def step(tree, x, normalizer):

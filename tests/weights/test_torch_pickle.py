@@ -65,7 +65,7 @@ def test_a_pickle_cannot_point_a_tensor_to_another_file(tmp_path):
     entries[key] = (text[:end] + b"}" + string("path") + string(str(other))
                     + b"sb" + text[end:])
     _write(path, entries)
-    with pytest.raises(InputError, match="rewrites a tensor"):
+    with pytest.raises(InputError, match="alters a tensor"):
         load_torch_zip(path)
 
 

@@ -50,7 +50,7 @@ def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
 
 
 def data_sets(folder: Path) -> list[Path]:
-    """Returns the data sets that a folder is or holds two levels down."""
+    """Returns the folder if it is a data set, else any two levels down."""
     if (folder / INFO_FILE).is_file():
         return [folder]
     # Names of versions; those of TFDS's temporary folders begin with letters.

@@ -62,7 +62,7 @@ def read_database(paths: str | Path) -> dict[str, Any]:
             return content
     raise InputError(
         f"{path}: has no object \"database\" of videos; the format is in "
-        "README, \"Your own videos\". BMN's file needs its table too: "
+        "docs/videos.md. BMN's file needs its table too: "
         "anet_anno_action.json,video_info_new.csv")
 
 

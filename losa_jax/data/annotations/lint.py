@@ -76,8 +76,9 @@ def _joined(category: str, entries: list[str]) -> str:
 
 def summarize(faults: Mapping[str, Mapping[str, str]], most: int = 5
               ) -> list[str]:
-    """Returns a line a category: the number of videos, and some names. Takes
-    {video id: its faults}."""
+    """Returns one line per category: the number of videos, and some ids. Takes
+    {video id: its faults}.
+    """
     names: dict[str, list[str]] = defaultdict(list)
     for video_id, categories in faults.items():
         for category in categories:

@@ -36,9 +36,8 @@ def load_class_names(path: str | Path) -> tuple[str, ...]:
     lines = map(str.strip, read_text(Path(path)).splitlines())
     names = tuple(filter(None, lines))
     if not names or len(set(names)) < len(names):
-        raise InputError(f"{path}: needs different class names, one a line; "
-                         f"it has {len(names)} lines, {len(set(names))} "
-                         "different ones")
+        raise InputError(f"{path}: name each class once, one per line; it has "
+                         f"{len(names)} lines, {len(set(names))} distinct")
     return names
 
 
@@ -64,7 +63,7 @@ def load_annotations(path: str | Path,
         raise wrong_entries(path, problems)
     if not videos:
         raise InputError(f"{path}: no videos under \"database\"; the format is "
-                         "in README, \"Your own videos\"")
+                         "in docs/videos.md")
     return Annotations(path, videos, names, class_names is not None)
 
 
@@ -122,7 +121,7 @@ def _corrected(video_id: str, duration: float | None, fps: float | None
 
 
 def _is_clean(text: str) -> bool:
-    """Whether untrusted text can be shown, and kept one a line."""
+    """Whether text is not empty and safe to print on one line."""
     return bool(text) and not any(
         unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
         for character in text)
@@ -167,8 +166,9 @@ def _check_labels(videos: Mapping[str, AnnotatedVideo],
 
 def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
                 ) -> tuple[str, ...]:
-    """Returns the actions' labels by label_id if all have one, else sorted;
-    appends contradictions between label_ids to `problems`."""
+    """Returns the labels in the order of label_id if all actions have one,
+    else of their names; appends conflicts of label_ids to `problems`.
+    """
     ids_of: dict[str, set[int | None]] = {}
     for video in videos.values():
         for action in video.actions:

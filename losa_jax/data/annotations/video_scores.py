@@ -27,15 +27,16 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
                       ) -> dict[str, dict[str, float]]:
     """Returns {video id: {class: score}} of all the videos; InputError for an
     unreadable file, classes that are not among `class_names`, videos without
-    scores, or scores that are no probabilities (negative, or not finite)."""
+    scores, or scores that are negative or not finite."""
     path = Path(path)
     table = (_read_untrimmednet(path) if path.suffix == ".npy"
              else _read_json_scores(path))
     unknown = sorted({name for scores in table.values() for name in scores}
                      - set(class_names))
     if unknown:
-        raise InputError(f"{path}: has {len(unknown)} classes that are not "
-                         f"among the data set's: {', '.join(unknown[:5])}")
+        raise InputError(f"{path}: rename or remove {len(unknown)} classes "
+                         "that are not among the data set's: "
+                         + ", ".join(unknown[:5]))
     chosen = {
         video_id: table.get(video_id)
         or table.get(YOUTUBE_PREFIX + video_id, {}) for video_id in video_ids}
@@ -64,8 +65,9 @@ def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
         return {video: {entry["class"]: float(entry["score"])}
                 for video, entry in content.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not in a layout of losa_jax/data/"
-                         f"annotations/video_scores.py ({error!r})") from error
+        raise InputError(
+            f"{path}: in neither CUHK's layout nor {{video: {{class, score}}}} "
+            f"({error!r}): see docs/faq.md") from error
 
 
 def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:

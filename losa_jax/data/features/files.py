@@ -129,7 +129,7 @@ class FeatureFiles:
                                  np.float32)}
 
     def _read(self, path: Path) -> np.ndarray:
-        """[t, c]; a memory map where it is not kept in memory."""
+        """Returns features [t, c], in memory or mapped."""
         if path in self._kept:
             return self._kept[path]
         features = load_features(path, self._settings)

@@ -100,7 +100,7 @@ def write_shard(folder: Path, shard: int, videos: Iterable[
 
 
 class TapCache:
-    """Reads windows from a complete folder."""
+    """Reads cached features of windows."""
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any],
                  clip_samples: int):

@@ -46,9 +46,9 @@ def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
 
     Writes `annotations.json` (ActivityNet layout), `classes.txt` and
     `videos/<id>.mp4`. Videos that exist are kept, so an interrupted call can
-    be repeated. Video i of a subset is the same whatever their number. A
-    script that calls this needs `if __name__ == "__main__":`, as worker
-    processes import it.
+    be repeated. Video i of a subset is the same in a set of any size. A script
+    that calls this needs `if __name__ == "__main__":`, as worker processes
+    import it.
 
     Args:
       folder: made if missing.
@@ -159,7 +159,7 @@ def _refuse_other_content(folder: Path, header: dict) -> None:
 
 def _plan_video(parameters: dict, subset: str, index: int
                 ) -> tuple[motion.Plan, np.random.Generator]:
-    """What happens in a video, and the random stream of its look."""
+    """Returns a video's plan, and the random generator of its looks."""
     kind = parameters["kind"]
     key = (list(_SETS).index(kind), _SUBSETS.index(subset), index)
     course, look = np.random.SeedSequence(

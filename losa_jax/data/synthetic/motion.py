@@ -148,9 +148,9 @@ def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 class _Stance:
     """Where an object is and how far it reaches, drawn alike for all classes.
 
-    Along each axis of the pose the object keeps to center - half .. center +
-    half. `rest` is drawn from the distribution that a moving axis runs
-    through, so that a single frame does not reveal the class.
+    Each axis of the pose stays within center - half .. center + half. `rest`,
+    for axes that do not move, is distributed as a moving axis is over time, so
+    that no single frame reveals the class.
     """
 
     def __init__(self, rng: np.random.Generator):

@@ -128,8 +128,9 @@ def _draw_color(rng: np.random.Generator, luma: tuple[float, float]
 
 def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int]
                   ) -> np.ndarray:
-    """A random texture, float [side, side], 0 to 1, with a number of periods
-    along a side within `waves`."""
+    """Returns a random texture, float [side, side], 0 to 1, with waves[0] to
+    waves[1] periods a side.
+    """
     texture = rng.choice(["noise", "grating", "checker"])
     if texture == "noise":
         frequency = np.fft.fftfreq(side) * side

@@ -31,11 +31,11 @@ Checked = tuple[dict[str, VideoInfo], dict[str, str]]
 def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
                  check: str = "ends", cache_path: Path | None = None,
                  num_threads: int = 2) -> Checked:
-    """Probes the files <video_id>.mp4 (or with another video extension).
+    """Probes each video's file in `folder`; broken ones do not raise.
 
     Args:
       check: see `probe_video`.
-      cache_path: JSON of files probed before; by path, size and time.
+      cache_path: JSON of results, reused if path, size and time match.
 
     Raises:
       InputError: the folder is missing, or `check` is unknown.

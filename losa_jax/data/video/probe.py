@@ -423,8 +423,9 @@ class _Scan:
                 doubt = (f"they last {length:.3f} s, its header says "
                          f"{self._header_seconds:.3f} s")
         if doubt:
-            logger.warning("%s: %d frames can be read, but %s. Some are lost, "
-                           "or the file is unusual.", self._path, count, doubt)
+            logger.warning("%s: %d frames can be read, but %s. If some "
+                           "are lost, get the file again.", self._path, count,
+                           doubt)
 
 
 def _asf_bytes(path: Path) -> int:

@@ -49,8 +49,9 @@ class TrainWindows:
 
     def _readable_example(self, index: int, rng: np.random.Generator,
                           frames: np.ndarray | None) -> Example:
-        """With "skip", a video that fails is replaced by the next one, and
-        every video is tried only once."""
+        """Returns the example of video `index`; with on_broken_video=skip, of
+        the next that is readable.
+        """
         faults: list[tuple[str, str]] = []
         for attempt in range(len(self._videos)):
             number = (int(index) + attempt) % len(self._videos)
@@ -113,7 +114,7 @@ def train_dataset(transform: TrainWindows, num_videos: int, *, seed: int,
 
 
 def batches_in_memory(num_threads: int) -> int:
-    """Returns the most batches in memory: made ahead, next, and in use."""
+    """Returns the peak number of batches: made ahead, next, and in use."""
     return num_threads + 3
 
 

@@ -97,9 +97,9 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
 
     As ActionFormer and AdaTAD: a video longer than the window is cropped at
     a random place; a shorter one to a random share of itself within
-    `crop_ratio` (None: all of it). If no crop is drawn in which some action
-    keeps `min_action_kept` of its length, the last one is used. Crops start,
-    and end unless the video does, at multiples of `align` samples.
+    `crop_ratio` (None: all of it). If in no try an action keeps
+    `min_action_kept` of its length, the last crop is used. Crops start at
+    multiples of `align` samples, and end at one or at the end.
     """
     total = grid.num_samples
     window = Window(0, window_samples, min(total, window_samples))

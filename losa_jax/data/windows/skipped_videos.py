@@ -22,8 +22,9 @@ class BrokenVideos:
     """Collects the skipped videos of a run."""
 
     def __init__(self, path: Path | None = None):
-        """Reads the entries of an earlier start from broken_videos.json; None
-        writes nothing."""
+        """Reads what the run wrote to `path` before it was resumed; with None,
+        there is no file.
+        """
         self._path = path
         self._entries: dict[str, dict] = {}
         if path is not None and path.exists():

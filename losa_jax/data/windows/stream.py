@@ -102,7 +102,7 @@ class WindowStream:
 
 def _take_batch(items: list[tuple[WindowRow, Inputs]], ended: list[VideoEnd],
                 batch_windows: int) -> WindowBatch:
-    """Empties both lists; stacks the inputs, with zeros after the last."""
+    """Moves both lists into a batch, padded with rows of zeros."""
     inputs: Inputs = {}
     rows: list[WindowRow | None] = [row for row, _ in items]
     if items:

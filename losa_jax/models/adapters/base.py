@@ -17,8 +17,7 @@ class Adapter(Protocol):
 
     The spec is a frozen dataclass that checks itself. Its fields `in_width`
     (channels of the backbone), `num_taps`, `clip_tokens` and `tap_grid`
-    describe the backbone's features; all others are keys of the config
-    section `adapter`.
+    describe the backbone's features; all others are keys of config.adapter.
     """
 
     def __call__(self, last: Float[Array, "b n u c"],
@@ -28,7 +27,6 @@ class Adapter(Protocol):
 
         It begins with `check_features` and `jax.lax.stop_gradient(taps)`.
         """
-        ...
 
 
 class AdapterType(NamedTuple):
@@ -61,17 +59,15 @@ class StackedAdapter(nnx.Module):
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t c"]:
         """Returns features of b windows at their t = n u temporal tokens.
 
-        They have the dtype of `last` and equal it before the first step of
-        training.
+        They have the dtype of `last` and equal it at the start of training.
 
         Args:
-          last: [b, n, u, c] spatial mean of the last block's output at the u
-            temporal tokens of each of n clips, zero where not valid. A run
-            standardizes each channel over the training set first.
-          taps: [k, b, n, u, h, w, c] outputs of the tapped blocks as the
-            class describes them; they get no gradient.
-          valid: bool [b, n, u], False on padding, which has no effect on real
-            tokens.
+          last: spatial mean of the last block's output at the u temporal
+            tokens of each of n clips, zero where not valid. A run standardizes
+            each channel over the training set first.
+          taps: outputs of the k tapped blocks as the class describes them;
+            they get no gradient.
+          valid: False on padding, which has no effect on real tokens.
         """
         check_features(self.spec, last, taps, valid)
         taps = jax.lax.stop_gradient(taps)
@@ -84,12 +80,13 @@ class StackedAdapter(nnx.Module):
 
         return self._scan(add_tap, start, (self.taps, taps))
 
-    def _added(self, module: Any, tap: Array, last: Array, valid: Array
+    def _added(self, module: Any, tap: Float[Array, "b n u h w c"],
+               last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                ) -> Float[Array, "b t c"]:
         return module(tap, last, valid)
 
-    def _scan(self, step: Callable[..., Any], carry: Array, inputs: Any
-              ) -> Array:
+    @staticmethod
+    def _scan(step: Callable[..., Any], carry: Array, inputs: Any) -> Array:
         return jax.lax.scan(step, carry, inputs)[0]
 
 

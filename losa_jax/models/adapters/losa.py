@@ -9,34 +9,22 @@ width, d adapter width, t = n u tokens of the window.
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
 from losa_jax.models.adapters.base import StackedAdapter
+from losa_jax.models.ops import conv, layers, remat, resample
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.conv import DepthwiseConv, filter_grid
-from losa_jax.models.ops.layers import (
-    LayerNorm,
-    Linear,
-    Mlp,
-    gelu,
-    scaled_normal,
-    zero_linear,
-)
-from losa_jax.models.ops.remat import short_scan
-from losa_jax.models.ops.resample import pool_grid
 from losa_jax.models.ops.time_attention import TimeAttention
 
 NORM_EPSILON = 1e-6
 # Initial values large into the GELU, small out of the MLP.
-MLP_INITS = (scaled_normal(2.0), scaled_normal(0.25))
+MLP_INITS = (layers.scaled_normal(2.0), layers.scaled_normal(0.25))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,34 +32,22 @@ class LosaSpec:
     """Sizes and options of LoSA's adapters.
 
     Attributes:
-      in_width: channels c of the backbone.
-      num_taps: tapped blocks k.
-      clip_tokens: temporal tokens u of a clip.
-      tap_grid: rows and columns of a tap.
+      in_width, num_taps, clip_tokens, tap_grid: sizes c, k, u and (h, w) of
+        the backbone's features.
       width: channels d of the adapters, a multiple of `attention_heads`; 0
-        is a sixth of `in_width`, in multiples of 32 (of 8 if `in_width` is
-        below 384).
-      short_grid: side s of the short-range feature map; at most the tap
-        grid's.
+        is `in_width` / 6, in multiples of 32 (of 8 for `in_width` below 384).
+      short_grid: side s of the short-range feature map; at most the tap's.
       ranges: adapters to use, "short", "long" or "both".
       gates: "none" (per-channel factors that start at one), "sigmoid"
         (start at half), both with up-projections that start at zero; or
         "tanh" (start at zero, with ordinary up-projections).
-      long_kernel: length of the long-range depthwise convolution in tokens;
-        odd.
-      long_mixer: "conv", depthwise along the window, or "attention" over
-        all of it.
-      long_key_pool: neighboring tokens averaged into one key of that
-        attention.
+      long_kernel: length of the long-range convolution in tokens; odd.
+      long_mixer: "conv", depthwise along the window, or "attention" over it.
+      long_key_pool: neighboring tokens averaged into a key of "attention".
       attention_heads: of both attentions; that over the window needs an even
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
-      short_pool: how the s x s map of a temporal token becomes one vector:
-        "conv", a convolution as large as the map, or "mean".
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -88,14 +64,12 @@ class LosaSpec:
     attention_heads: int = 4
     mlp_ratio: float = 2.0
     tap_residual: bool = True
-    short_pool: str = "conv"
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
         errors.check_choice(self, "ranges", ("short", "long", "both"))
         errors.check_choice(self, "gates", ("none", "tanh", "sigmoid"))
         errors.check_choice(self, "long_mixer", ("conv", "attention"))
-        errors.check_choice(self, "short_pool", ("conv", "mean"))
         errors.check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
                            "short_grid", "long_key_pool", "attention_heads")
         errors.check_whole(self, 0, "width")
@@ -127,47 +101,46 @@ class SpatialConv(nnx.Module):
         # Starts as the identity.
         kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
         self.kernel = nnx.Param(kernel)
-        self.down = Linear(spec.in_width, spec.width, rngs=rngs)
+        self.down = layers.Linear(spec.in_width, spec.width, rngs=rngs)
         rows, columns = spec.tap_grid
         self.grid = min(spec.short_grid, rows), min(spec.short_grid, columns)
 
     def __call__(self, tap: Float[Array, "m u h w c"]
                  ) -> Float[Array, "m u s1 s2 d"]:
-        filtered = filter_grid(tap, self.kernel[...].astype(tap.dtype))
-        return pool_grid(gelu(self.down(filtered)), self.grid)
+        filtered = conv.filter_grid(tap, self.kernel[...].astype(tap.dtype))
+        return resample.pool_grid(layers.gelu(self.down(filtered)), self.grid)
 
 
 class ShortRangeAdapter(nnx.Module):
-    """One tap, one clip at a time: [b, n, u, h, w, c] to [b, t, d]."""
+    """The adapter that sees one clip of a tap at a time."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d, u = spec.width, spec.clip_tokens
         self.spatial = SpatialConv(spec, rngs)
         cells = math.prod(self.spatial.grid)
-        self.pool = (Linear(cells * d, d, rngs=rngs)
-                     if spec.short_pool == "conv" else None)
+        self.pool = layers.Linear(cells * d, d, rngs=rngs)
         # Attention alone does not know when in the clip a token is.
         init = nnx.initializers.normal(0.02)
         self.key_positions = nnx.Param(init(rngs.params(), (u, cells, d)))
         self.query_positions = nnx.Param(init(rngs.params(), (u, d)))
-        self.query_norm = LayerNorm(d, NORM_EPSILON)
-        self.key_norm = LayerNorm(d, NORM_EPSILON)
-        self.from_last = Linear(spec.in_width, d, rngs=rngs)
-        self.query = Linear(d, d, rngs=rngs)
-        self.key_value = Linear(d, 2 * d, rngs=rngs)
-        self.out = zero_linear(d, d, rngs=rngs)
-        self.mlp_norm = LayerNorm(d, NORM_EPSILON)
-        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
+        self.query_norm = layers.LayerNorm(d, NORM_EPSILON)
+        self.key_norm = layers.LayerNorm(d, NORM_EPSILON)
+        self.from_last = layers.Linear(spec.in_width, d, rngs=rngs)
+        self.query = layers.Linear(d, d, rngs=rngs)
+        self.key_value = layers.Linear(d, 2 * d, rngs=rngs)
+        self.out = layers.zero_linear(d, d, rngs=rngs)
+        self.mlp_norm = layers.LayerNorm(d, NORM_EPSILON)
+        self.mlp = layers.Mlp(d, int(d * spec.mlp_ratio), rngs, MLP_INITS)
         self.heads = spec.attention_heads
         self.tap_residual = spec.tap_residual
 
-    def __call__(self, tap: Array, last: Array, valid: Array
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                  ) -> Float[Array, "b t d"]:
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
         x = rearrange(x, "m u h w d -> m u (h w) d")
-        own = (x.mean(axis=2) if self.pool is None else
-               self.pool(rearrange(x, "m u s d -> m u (s d)")))
+        own = self.pool(rearrange(x, "m u s d -> m u (s d)"))
         steps = rearrange(last, "b n u c -> (b n) u c").astype(x.dtype)
         query = self.query_norm(own + self.from_last(steps))
         query = self.query(query + self.query_positions[...].astype(x.dtype))
@@ -187,24 +160,25 @@ class ShortRangeAdapter(nnx.Module):
 
 
 class LongRangeAdapter(nnx.Module):
-    """One tap over the whole window: [b, n, u, h, w, c] to [b, t, d]."""
+    """The adapter that sees a tap of the whole window."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d = spec.width
-        self.down = Linear(spec.in_width, d, rngs=rngs)
+        self.down = layers.Linear(spec.in_width, d, rngs=rngs)
         self.attention = (TimeAttention(
             d, spec.attention_heads, spec.long_key_pool, rngs=rngs)
             if spec.long_mixer == "attention" else None)
         if self.attention is None:
-            self.mixer = DepthwiseConv(d, spec.long_kernel, rngs=rngs)
-            self.pointwise = Linear(d, d, rngs=rngs)
-        self.mlp_norm = LayerNorm(d, NORM_EPSILON)
-        self.mlp = Mlp(d, int(d * spec.mlp_ratio), rngs, inits=MLP_INITS)
+            self.mixer = conv.DepthwiseConv(d, spec.long_kernel, rngs=rngs)
+            self.pointwise = layers.Linear(d, d, rngs=rngs)
+        self.mlp_norm = layers.LayerNorm(d, NORM_EPSILON)
+        self.mlp = layers.Mlp(d, int(d * spec.mlp_ratio), rngs, MLP_INITS)
 
-    def __call__(self, tap: Array, valid: Array) -> Float[Array, "b t d"]:
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
         x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
-        x = gelu(self.down(x)) * keep
+        x = layers.gelu(self.down(x)) * keep
         if self.attention is None:
             x = x + self.pointwise(self.mixer(x))
         else:
@@ -226,7 +200,8 @@ class TapAdapters(nnx.Module):
         if self.long is not None:
             self.long_gate = GatedUp(spec, rngs)
 
-    def __call__(self, tap: Array, last: Array, valid: Array
+    def __call__(self, tap: Float[Array, "b n u h w c"],
+                 last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                  ) -> Float[Array, "b t c"]:
         parts = []
         if self.short is not None:
@@ -241,7 +216,7 @@ class GatedUp(nnx.Module):
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         # A tanh gate starts at zero; the others need a zero map.
-        start = Linear if spec.gates == "tanh" else zero_linear
+        start = layers.Linear if spec.gates == "tanh" else layers.zero_linear
         self.up = start(spec.width, spec.in_width, rngs=rngs)
         value = 1.0 if spec.gates == "none" else 0.0
         self.gate = nnx.Param(jnp.full(spec.in_width, value))
@@ -261,15 +236,9 @@ class LosaAdapter(StackedAdapter):
 
     It reads taps whose tokens are standardized over their channels, as a
     backbone's `features` returns them.
-
-    Args:
-      spec: sizes and options, a `LosaSpec`.
-      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
     """
+
+    _scan = staticmethod(remat.short_scan)
 
     def __init__(self, spec: LosaSpec, *, rngs: nnx.Rngs):
         super().__init__(spec, lambda rngs: TapAdapters(spec, rngs), rngs)
-
-    def _scan(self, step: Callable[..., Any], carry: Array, inputs: Any
-              ) -> Array:
-        return short_scan(step, carry, inputs)

@@ -39,17 +39,16 @@ def backbone_template(spec: BackboneSpec) -> Template:
 def backbone_size(name: str = "", **sizes: int) -> dict[str, Any]:
     """Returns the keyword arguments of a spec.
 
-    Args:
-      name: one of `SIZES`, or "" for a VideoMAE of another size.
-      sizes: width, depth, heads, mlp_width and patch replace the named size;
-        0 keeps it. Without a name `mlp_width` is 4 widths and `patch` 16.
+    `name` is one of `SIZES`, or "" for a VideoMAE of another size. The `sizes`
+    (width, depth, heads, mlp_width, patch) replace the named size; 0 keeps it.
+    Without a name `mlp_width` is 4 widths and `patch` 16.
 
     Raises:
       InputError: an unknown name, or a size without name lacks a number.
     """
     if name and name not in SIZES:
         raise InputError(f"config.backbone.name={name!r}: choose one of "
-                         f"{', '.join(SIZES)}, or '' and other sizes")
+                         f"{', '.join(SIZES)}, or '' with width, depth, heads")
     default = {"mlp_width": 4 * sizes.get("width", 0), "patch": 16}
     size = {**SIZES.get(name, default),
             **{field: value for field, value in sizes.items() if value}}

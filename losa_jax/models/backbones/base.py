@@ -7,11 +7,11 @@ may not change once weights were converted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from losa_jax.errors import InputError, check_grid, check_whole
@@ -40,12 +40,10 @@ class BackboneSpec:
     Attributes:
       image_size: height and width in pixels that the checkpoint was trained
         with; `features` takes other sizes too.
-      has_fixed_frames: whether clips of another length are refused. If not,
-        the parameters do not depend on `clip_frames`, and a run sets it to
-        config.window.clip_samples.
+      has_fixed_frames: whether clips of another length are refused. If not, no
+        parameter depends on `clip_frames`, set by config.window.clip_samples.
       pixel_mean, pixel_std: of red, green and blue on the scale 0..255.
-      last_pooling: description of `ClipFeatures.last`, stored with extracted
-        features.
+      last_pooling: description of `ClipFeatures.last` in extracted features.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -92,6 +90,7 @@ class BackboneSpec:
         return height // self.patch, width // self.patch
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen video backbone that sees each clip alone.
 
@@ -102,12 +101,11 @@ class Backbone(Protocol):
     @property
     def spec(self) -> BackboneSpec: ...
 
-    def features(self, clips: Array, *, taps: tuple[int, ...] = (),
+    def features(self, clips: ArrayLike, *, taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
                  tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> ClipFeatures:
         """Returns the features of clips; see `VideoMae.features`."""
-        ...
 
 
 class BackboneFamily(NamedTuple):
@@ -123,13 +121,14 @@ class BackboneFamily(NamedTuple):
     sizes: Mapping[str, Mapping[str, Any]] = {}
 
 
-def normalized_pixels(clips: Array, spec: BackboneSpec
+def normalized_pixels(clips: ArrayLike, spec: BackboneSpec
                       ) -> Float[Array, "n f H W 3"]:
     """Returns clips of 0..255 minus the mean, divided by the deviation.
 
     Raises:
       InputError: the clips cannot be cut into tokens.
     """
+    clips = jnp.asarray(clips)
     if len(clips.shape) != 5 or clips.shape[-1] != 3:
         raise InputError(f"clips of shape {clips.shape}: must be "
                          "[n, frames, height, width, 3]")

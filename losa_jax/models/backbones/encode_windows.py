@@ -19,10 +19,8 @@ class WindowFeatures(NamedTuple):
     taps: Float[Array, "k b n u h w c"]
 
 
-def encode_windows(backbone: Backbone,
-                   frames: Num[Array, "b f H W 3"], *,
-                   taps: tuple[int, ...],
-                   tap_grid: tuple[int, int] | None,
+def encode_windows(backbone: Backbone, frames: Num[Array, "b f H W 3"], *,
+                   taps: tuple[int, ...], tap_grid: tuple[int, int] | None,
                    chunk_clips: int, tap_norm: bool = True,
                    dtype: DTypeLike = jnp.float32,
                    shards: tuple[int, int] = (1, 1),
@@ -33,7 +31,6 @@ def encode_windows(backbone: Backbone,
     Clips are sharded over devices without communication.
 
     Args:
-      backbone: of any family; it gets no gradient.
       frames: RGB 0..255, f a multiple of the clip's frames.
       taps, tap_grid, tap_norm, dtype: see `VideoMae.features`.
       chunk_clips: clips that a device encodes at a time; 0 is all.
@@ -53,10 +50,10 @@ def encode_windows(backbone: Backbone,
     return jax.lax.stop_gradient(WindowFeatures(last, tapped))
 
 
-def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
+def chunks_of(clips: Num[Array, "b n *s"], chunk_clips: int,
               shards: tuple[int, int],
               clip_sharding: NamedSharding | None = None
-              ) -> Float[Array, "i m ..."]:
+              ) -> Num[Array, "i m *s"]:
     """Returns clips in chunks, for a scan without communication.
 
     Chunk i has the i-th chunk of every device.
@@ -75,8 +72,8 @@ def chunks_of(clips: Float[Array, "b n ..."], chunk_clips: int,
     return jax.lax.with_sharding_constraint(clips, clip_sharding)
 
 
-def from_chunks(x: Float[Array, "i m ..."], num_windows: int,
-                shards: tuple[int, int]) -> Float[Array, "b n ..."]:
+def from_chunks(x: Float[Array, "i m *s"], num_windows: int,
+                shards: tuple[int, int]) -> Float[Array, "{num_windows} n *s"]:
     """Returns results of `chunks_of` in the order of windows and clips."""
     windows, parts = shards
     x = rearrange(x, "i (D C j) ... -> D C i j ...", D=windows, C=parts)

@@ -15,16 +15,13 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from losa_jax import errors
 from losa_jax.models.backbones import base
+from losa_jax.models.ops import layers, params, positions, resample
 from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.layers import LayerNorm, Linear, Mlp, drop_path
-from losa_jax.models.ops.params import stacked
-from losa_jax.models.ops.positions import resize_grid, sincos_table
-from losa_jax.models.ops.resample import shape_tap
 
 # VideoMAEv2's cosine attention: exp(4.6052) = 100.
 MAX_LOGIT_SCALE = 4.6052
@@ -48,10 +45,7 @@ class VideoMaeSpec(base.BackboneSpec):
     """Sizes and variants of a checkpoint of VideoMAE or VideoMAEv2.
 
     Attributes:
-      width: channels c of every token.
-      depth: number of blocks.
-      heads: of the attention; must divide `width`.
-      mlp_width: hidden channels of each block's MLP.
+      width: channels c of every token, a multiple of the attention's `heads`.
       patch: side of a patch in pixels.
       tubelet: frames of one temporal token.
       clip_frames: frames of a clip, a multiple of `tubelet`.
@@ -65,9 +59,6 @@ class VideoMaeSpec(base.BackboneSpec):
       num_classes: outputs of the checkpoint's classifier; 0 without one.
       norm_epsilon: of the blocks' norms, and of the standardization of taps.
       final_norm_epsilon: 1e-6 for VideoMAEv2, 1e-5 for Hugging Face fc_norm.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     width: int
@@ -114,18 +105,16 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
         c = spec.width
-        self.qkv = Linear(c, 3 * c, bias=False, rngs=rngs)
+        self.qkv = layers.Linear(c, 3 * c, bias=False, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros(c))
         self.v_bias = nnx.Param(jnp.zeros(c))
-        self.logit_scale = nnx.Param(
-            jnp.full(spec.heads, np.log(10.0))
-        ) if spec.cosine_attention else None
-        self.proj = Linear(c, c, rngs=rngs)
+        scale = jnp.full(spec.heads, np.log(10.0))
+        self.logit_scale = nnx.Param(scale) if spec.cosine_attention else None
+        self.proj = layers.Linear(c, c, rngs=rngs)
         self.heads = spec.heads
 
     def __call__(self, x: Float[Array, "n t c"],
-                 place: NamedSharding | None = None
-                 ) -> Float[Array, "n t c"]:
+                 place: NamedSharding | None = None) -> Float[Array, "n t c"]:
         q_bias, v_bias = self.q_bias[...], self.v_bias[...]
         bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
         qkv = self.qkv(x) + bias.astype(x.dtype)
@@ -143,7 +132,7 @@ class Attention(nnx.Module):
         return self.proj(rearrange(out, "n t heads d -> n t (heads d)"))
 
 
-def _unit_length(x: Array) -> Array:
+def _unit_length(x: Float[Array, "*s d"]) -> Float[Array, "*s d"]:
     norm = jnp.linalg.norm(x.astype(jnp.float32), axis=-1, keepdims=True)
     return x / jnp.maximum(norm, 1e-12).astype(x.dtype)
 
@@ -152,28 +141,28 @@ class Block(nnx.Module):
     """Pre-norm transformer block, optionally with LayerScale."""
 
     def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
-        self.norm1 = LayerNorm(spec.width, spec.norm_epsilon)
+        self.norm1 = layers.LayerNorm(spec.width, spec.norm_epsilon)
         self.attn = Attention(spec, rngs)
-        self.norm2 = LayerNorm(spec.width, spec.norm_epsilon)
-        self.mlp = Mlp(spec.width, spec.mlp_width, rngs)
+        self.norm2 = layers.LayerNorm(spec.width, spec.norm_epsilon)
+        self.mlp = layers.Mlp(spec.width, spec.mlp_width, rngs)
         scale = jnp.full(spec.width, 0.1)
         self.gamma_1 = nnx.Param(scale) if spec.layer_scale else None
         self.gamma_2 = nnx.Param(scale) if spec.layer_scale else None
 
     def __call__(self, x: Float[Array, "n t c"],
-                 drop_rate: float | Array = 0.0, key: Array | None = None,
-                 place: NamedSharding | None = None
+                 drop_rate: float | Float[Array, ""] = 0.0,
+                 key: Array | None = None, place: NamedSharding | None = None
                  ) -> Float[Array, "n t c"]:
         """Returns the block's output; key None drops no branch."""
         keys = (None, None) if key is None else jax.random.split(key)
         a = self.attn(self.norm1(x), place)
         if self.gamma_1 is not None:
             a = a * self.gamma_1[...].astype(a.dtype)
-        x = x + drop_path(a, drop_rate, keys[0])
+        x = x + layers.drop_path(a, drop_rate, keys[0])
         m = self.mlp(self.norm2(x))
         if self.gamma_2 is not None:
             m = m * self.gamma_2[...].astype(m.dtype)
-        return x + drop_path(m, drop_rate, keys[1])
+        return x + layers.drop_path(m, drop_rate, keys[1])
 
 
 def block_on_place(block: Block, x: Float[Array, "n t c"],
@@ -220,12 +209,7 @@ class PatchEmbed(nnx.Module):
 class VideoMae(nnx.Module):
     """The frozen video transformer, which sees each clip alone.
 
-    Blocks are stacked and run in a scan, so that compile time does not grow
-    with depth.
-
-    Args:
-      spec: its sizes, a `VideoMaeSpec`.
-      rngs: `nnx.Rngs` with the stream `params`.
+    Blocks run in a scan, so that compile time does not grow with depth.
     """
 
     def __init__(self, spec: VideoMaeSpec, *, rngs: nnx.Rngs):
@@ -235,16 +219,17 @@ class VideoMae(nnx.Module):
             init = nnx.initializers.normal(0.02)
             shape = (spec.clip_tokens, *spec.grid, spec.width)
             self.pos_embed = nnx.Param(init(rngs.params(), shape))
-        self.blocks = stacked(lambda rngs: Block(spec, rngs), spec.depth,
-                              rngs)
+        self.blocks = params.stacked(lambda rngs: Block(spec, rngs),
+                                     spec.depth, rngs)
         if spec.final_norm == "norm":
-            self.norm = LayerNorm(spec.width, spec.final_norm_epsilon)
+            self.norm = layers.LayerNorm(spec.width, spec.final_norm_epsilon)
         elif spec.final_norm == "fc_norm":
-            self.fc_norm = LayerNorm(spec.width, spec.final_norm_epsilon)
+            self.fc_norm = layers.LayerNorm(spec.width, spec.final_norm_epsilon)
         if spec.num_classes:
-            self.classifier = Linear(spec.width, spec.num_classes, rngs=rngs)
+            self.classifier = layers.Linear(spec.width, spec.num_classes,
+                                            rngs=rngs)
 
-    def embed(self, clips: Array, dtype: DTypeLike = jnp.float32
+    def embed(self, clips: ArrayLike, dtype: DTypeLike = jnp.float32
               ) -> Float[Array, "n u h w c"]:
         """Returns clips as tokens, with positions added."""
         spec = self.spec
@@ -253,17 +238,21 @@ class VideoMae(nnx.Module):
         if spec.positions == "learned":
             table = self.pos_embed[...]
         else:
-            table = jnp.asarray(sincos_table(spec.clip_tokens, *spec.grid,
-                                             spec.width))
+            table = jnp.asarray(positions.sincos_table(
+                spec.clip_tokens, *spec.grid, spec.width))
         _, _, rows, columns, _ = tokens.shape
-        return tokens + resize_grid(table, (rows, columns)).astype(dtype)
+        table = positions.resize_grid(table, (rows, columns))
+        return tokens + table.astype(dtype)
 
-    def features(self, clips: Array, *, taps: tuple[int, ...] = (),
+    def features(self, clips: ArrayLike, *, taps: tuple[int, ...] = (),
                  tap_grid: tuple[int, int] | None = None,
-                 tap_norm: bool = True,
-                 dtype: DTypeLike = jnp.float32,
+                 tap_norm: bool = True, dtype: DTypeLike = jnp.float32,
                  place: NamedSharding | None = None) -> base.ClipFeatures:
         """Returns the spatial mean of the last block, and the taps.
+
+        `last` has float32 features of the u = f / tubelet temporal tokens, not
+        standardized and without final norm. Taps have the `dtype`; without any
+        their shape is [0, n, u, 0, 0, c].
 
         Args:
           clips: uint8 or float [n, f, H, W, 3], RGB 0..255, of
@@ -275,13 +264,7 @@ class VideoMae(nnx.Module):
           tap_norm: whether each tapped token is standardized over its channels
             first (False for `LadderAdapter`).
           dtype: of the blocks' computation and of the taps.
-          place: how the clips are sharded over devices, if that is known.
-
-        Returns:
-          (last, taps): last float32 [n, u, c], the mean over space of the
-          last block's output at each of the u = f / tubelet temporal tokens,
-          not standardized and without final norm; taps [k, n, u, h, w, c] of
-          `dtype`, [0, n, u, 0, 0, c] without any.
+          place: how the clips are sharded over devices.
 
         Raises:
           InputError: another number of frames, frames smaller than a patch,
@@ -292,8 +275,8 @@ class VideoMae(nnx.Module):
         n, u, h, w, c = tokens.shape
 
         def tap(x: Array) -> Array:
-            return shape_tap(x.reshape(n, u, h, w, c), tap_grid, tap_norm,
-                             self.spec.norm_epsilon)
+            return resample.shape_tap(x.reshape(n, u, h, w, c), tap_grid,
+                                      tap_norm, self.spec.norm_epsilon)
 
         x, tapped = self.run_blocks(tokens.reshape(n, u * h * w, c), taps,
                                     tap, place)
@@ -309,8 +292,7 @@ class VideoMae(nnx.Module):
                    ) -> tuple[Float[Array, "n t c"], Array | None]:
         """Returns the last block's output, and taps [k, ...] or None.
 
-        `tap` maps the output of each of the ascending `tap_layers` to its
-        entry of the taps.
+        `tap` maps the output of each of the ascending `tap_layers` to its tap.
         """
         # Blocks are rematerialized in a backward pass.
         run = jax.checkpoint(lambda block, x: block_on_place(block, x, place),
@@ -338,7 +320,7 @@ class VideoMae(nnx.Module):
             self.blocks, jnp.asarray(slots),
             jnp.asarray(np.isin(numbers, tap_layers))))[0]
 
-    def mean_features(self, clips: Array, dtype: DTypeLike = jnp.float32
+    def mean_features(self, clips: ArrayLike, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:
         """Returns one vector a clip, which `spec.clip_pooling` describes."""
         x = self.embed(clips, dtype)

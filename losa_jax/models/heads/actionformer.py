@@ -1,7 +1,6 @@
 """ActionFormer: a transformer pyramid that classifies every moment.
 
-Source: Zhang et al., ECCV 2022, and its public code (MIT). Differences: those
-of `layers`.
+Source: Zhang et al., ECCV 2022, and its public code (MIT), but see `layers`.
 """
 
 import dataclasses
@@ -12,17 +11,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
-from losa_jax.models.heads import layers
-from losa_jax.models.heads.pyramid import PyramidHead
-from losa_jax.models.heads.pyramid_spec import PyramidSpec
-from losa_jax.models.ops.attention import attention
-from losa_jax.models.ops.band_attention import band_attention
-from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
+from losa_jax.models.heads import layers, pyramid, pyramid_spec
+from losa_jax.models.ops import attention, band_attention, conv
 from losa_jax.models.ops.layers import LayerNorm, dropout, gelu
 
 
 @dataclasses.dataclass(frozen=True)
-class ActionFormerSpec(PyramidSpec):
+class ActionFormerSpec(pyramid_spec.PyramidSpec):
     """Sizes and options of ActionFormer.
 
     Attributes:
@@ -33,9 +28,6 @@ class ActionFormerSpec(PyramidSpec):
       relative_positions: add a learned number for each attention head and
         distance to the attention scores.
       dropout: share of attention and MLP outputs that are zeroed in training.
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     attention_heads: int = 4
@@ -59,7 +51,7 @@ class LocalAttention(nnx.Module):
         width, heads = spec.width, spec.attention_heads
         self.heads, self.window, self.stride = heads, window, stride
         for name in ("query", "key", "value"):
-            setattr(self, f"{name}_conv", DepthwiseConv(
+            setattr(self, f"{name}_conv", conv.DepthwiseConv(
                 width, 3, stride=stride, rngs=rngs))
             setattr(self, f"{name}_norm", LayerNorm(width, layers.NORM_EPSILON))
             setattr(self, name, layers.Pointwise(width, width, rngs=rngs))
@@ -84,11 +76,11 @@ class LocalAttention(nnx.Module):
         query, key, value = map(project, ("query", "key", "value"))
         if self.window > 1:
             bias = None if self.relative is None else self.relative[...]
-            out = band_attention(query, key, value, out_valid,
-                                 self.window // 2, bias)
+            out = band_attention.band_attention(
+                query, key, value, out_valid, self.window // 2, bias)
         else:
-            out = attention(query, key, value,
-                            mask=out_valid[:, None, None, :])
+            out = attention.attention(query, key, value,
+                                      mask=out_valid[:, None, None, :])
         out = self.proj(rearrange(out, "b t heads d -> b t (heads d)"))
         return dropout(out, dropout_rate, drop_key) * keep
 
@@ -109,12 +101,12 @@ class TransformerBlock(nnx.Module):
         self.attn_scale = layers.residual_scale(spec)
         self.mlp_scale = layers.residual_scale(spec)
 
-    def __call__(self, x: Array, valid: Array, key: Array | None
-                 ) -> tuple[Array, Array]:
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None) -> layers.Level:
         keys = [None] * 5 if key is None else jax.random.split(key, 5)
         normed = layers.masked(self.norm1(x), valid, self.spec)
         a = self.attn(normed, valid, self.spec.dropout, keys[0])
-        skip = max_pool_half(x) if self.stride == 2 else x
+        skip = conv.max_pool_half(x) if self.stride == 2 else x
         valid = valid[:, ::self.stride]
         keep = valid[..., None].astype(x.dtype)
         a = layers.scaled_branch(a, self.attn_scale, self.spec, keys[1])
@@ -126,13 +118,8 @@ class TransformerBlock(nnx.Module):
         return x + m, valid
 
 
-class ActionFormer(PyramidHead):
-    """ActionFormer: features of a window to classes and distances.
-
-    Args:
-      spec: sizes and options, an `ActionFormerSpec`.
-      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
-    """
+class ActionFormer(pyramid.PyramidHead):
+    """ActionFormer: features of a window to classes and distances."""
 
     def __init__(self, spec: ActionFormerSpec, *, rngs: nnx.Rngs):
         super().__init__(spec, lambda level, stride: TransformerBlock(

@@ -19,22 +19,14 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.errors import InputError
 from losa_jax.models.heads.pyramid_spec import PyramidSpec
-from losa_jax.models.ops.conv import DepthwiseConv, MaskedConv
-from losa_jax.models.ops.layers import (
-    LayerNorm,
-    Linear,
-    drop_path,
-    dropout,
-    torch_uniform,
-)
-from losa_jax.models.ops.positions import sincos_table
-from losa_jax.models.ops.remat import recomputed
-from losa_jax.models.ops.resample import resize_time
+from losa_jax.models.ops import conv, layers, positions, remat, resample
 
 NORM_EPSILON = 1e-5
 OPENTAD_EPSILON = 1e-6  # of norms after convolutions
 
-Level = tuple[Float[Array, "b t c"], Bool[Array, "b t"]]
+# Lengths t differ between levels, so tests do not compare them.
+Level = tuple[Float[Array, "b _t _c"], Bool[Array, "b _t"]]
+LevelOutputs = list[Float[Array, "b _t _k"]]
 
 
 def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
@@ -47,7 +39,7 @@ def masked(x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
 
 def run_block(block: nnx.Module, spec: PyramidSpec, *inputs: Any) -> Any:
     """Returns block(*inputs), rematerialized if the spec says so."""
-    return recomputed(block, *inputs) if spec.remat else block(*inputs)
+    return remat.recomputed(block, *inputs) if spec.remat else block(*inputs)
 
 
 def residual_scale(spec: PyramidSpec) -> nnx.Param | None:
@@ -57,16 +49,17 @@ def residual_scale(spec: PyramidSpec) -> nnx.Param | None:
     return nnx.Param(scale) if spec.drop_path > 0 else None
 
 
-def scaled_branch(branch: Array, scale: nnx.Param | None, spec: PyramidSpec,
-                  key: Array | None) -> Float[Array, "b t c"]:
+def scaled_branch(branch: Float[Array, "b t c"], scale: nnx.Param | None,
+                  spec: PyramidSpec, key: Array | None
+                  ) -> Float[Array, "b t c"]:
     """Returns a branch with its scale and drop path, if it has them."""
     if scale is None:
         return branch
-    return drop_path(branch * scale[...].astype(branch.dtype), spec.drop_path,
-                     key)
+    return layers.drop_path(branch * scale[...].astype(branch.dtype),
+                            spec.drop_path, key)
 
 
-Pointwise = functools.partial(Linear, init=torch_uniform)
+Pointwise = functools.partial(layers.Linear, init=layers.torch_uniform)
 
 
 class ConvNormRelu(nnx.Module):
@@ -74,13 +67,14 @@ class ConvNormRelu(nnx.Module):
 
     def __init__(self, spec: PyramidSpec, in_width: int, out_width: int,
                  kernel_size: int, has_norm: bool, rngs: nnx.Rngs):
-        self.conv = MaskedConv(in_width, out_width, kernel_size,
-                               bias=not has_norm, rngs=rngs)
+        self.conv = conv.MaskedConv(in_width, out_width, kernel_size,
+                                    bias=not has_norm, rngs=rngs)
         epsilon = OPENTAD_EPSILON if spec.opentad else NORM_EPSILON
-        self.norm = LayerNorm(out_width, epsilon) if has_norm else None
+        self.norm = (layers.LayerNorm(out_width, epsilon) if has_norm else None)
         self.spec = spec
 
-    def __call__(self, x: Array, valid: Array) -> Array:
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]
+                 ) -> Float[Array, "b t d"]:
         y = self.conv(x, valid)
         y = jax.nn.relu(y if self.norm is None else self.norm(y))
         if self.spec.opentad:
@@ -92,8 +86,7 @@ class Pyramid(nnx.Module):
     """Features to the tokens of all levels: embedding, stem, branch."""
 
     def __init__(self, spec: PyramidSpec,
-                 make_block: Callable[[int, int], nnx.Module],
-                 rngs: nnx.Rngs):
+                 make_block: Callable[[int, int], nnx.Module], rngs: nnx.Rngs):
         """`make_block`: (level, stride) to (x, valid, key) -> (x, valid)."""
         self.spec = spec
         self.embedding = nnx.List([
@@ -111,17 +104,17 @@ class Pyramid(nnx.Module):
         """Returns tokens and validity of every level, the finest first."""
         spec = self.spec
         if x.shape[2] != spec.in_width:
-            raise InputError(f"features of {x.shape[2]} channels: "
+            raise InputError(f"features have {x.shape[2]} channels, but "
                              f"{type(spec).__name__}.in_width={spec.in_width}")
         if x.shape[1] % spec.strides[-1]:
-            raise InputError(f"{x.shape[1]} tokens are not a multiple of "
+            raise InputError(f"{x.shape[1]} tokens: pad to a multiple of "
                              f"the last level's stride {spec.strides[-1]}")
         num_blocks = len(self.stem) + len(self.branch)
         keys = ([None] * (num_blocks + 1) if key is None
                 else list(jax.random.split(key, num_blocks + 1)))
         x = masked(_augmented(x, spec, keys.pop()), valid, spec)
-        for conv in self.embedding:
-            x = run_block(conv, spec, x, valid)
+        for layer in self.embedding:
+            x = run_block(layer, spec, x, valid)
         if spec.absolute_positions:
             table = _position_table(spec, x.shape[1])
             x = x + table * valid[..., None].astype(x.dtype)
@@ -142,15 +135,16 @@ def _augmented(x: Array, spec: PyramidSpec, key: Array | None) -> Array:
     if spec.input_noise:
         x = x + spec.input_noise * jax.random.normal(noise_key, x.shape,
                                                      x.dtype)
-    return dropout(x, spec.input_dropout, drop_key, shared_axes=(1,))
+    return layers.dropout(x, spec.input_dropout, drop_key, shared_axes=(1,))
 
 
 def _position_table(spec: PyramidSpec, length: int) -> Float[Array, "1 t c"]:
     """Returns ActionFormer's sinusoids / sqrt(c), stretched if too short."""
-    table = jnp.asarray(sincos_table(spec.max_tokens, 1, 1, spec.width))
+    table = jnp.asarray(positions.sincos_table(spec.max_tokens, 1, 1,
+                                               spec.width))
     table = table[None, :, 0, 0] / math.sqrt(spec.width)
     if length > spec.max_tokens:
-        return resize_time(table, length)
+        return resample.resize_time(table, length)
     return table[:, :length]
 
 
@@ -168,19 +162,19 @@ class Neck(nnx.Module):
         if spec.neck == "fpn":
             has_bias = not spec.neck_norm
             self.lateral = nnx.List([
-                MaskedConv(spec.width, width, 1, bias=has_bias, rngs=rngs)
+                conv.MaskedConv(spec.width, width, 1, bias=has_bias, rngs=rngs)
                 for _ in levels])
             self.smooth = nnx.List([
-                DepthwiseConv(width, 3, bias=has_bias, rngs=rngs)
+                conv.DepthwiseConv(width, 3, bias=has_bias, rngs=rngs)
                 for _ in levels])
         if spec.neck_norm:
-            self.norms = nnx.List([LayerNorm(width, NORM_EPSILON)
+            self.norms = nnx.List([layers.LayerNorm(width, NORM_EPSILON)
                                    for _ in levels])
 
     def __call__(self, levels: list[Level]) -> list[Level]:
         features, valids = map(list, zip(*levels, strict=True))
         if self.spec.neck == "fpn":
-            features = [conv(x, valid) for conv, (x, valid)
+            features = [lateral(x, valid) for lateral, (x, valid)
                         in zip(self.lateral, levels, strict=True)]
             for level in range(len(levels) - 1, 0, -1):
                 features[level - 1] += jnp.repeat(features[level], 2, axis=1)
@@ -212,13 +206,13 @@ class OutputHead(nnx.Module):
             ConvNormRelu(spec, one, width, kernel_size, spec.head_norm, rngs)
             for one in widths[:-1]])
         # ActionFormer: prior 0.01 gives the bias -4.595.
-        self.out = MaskedConv(
+        self.out = conv.MaskedConv(
             widths[-1], outputs, kernel_size,
             bias_value=-math.log((1 - prior) / prior), rngs=rngs)
         self.gap = kernel_size // 2
         self.spec = spec
 
-    def __call__(self, levels: list[Level]) -> list[Float[Array, "b t k"]]:
+    def __call__(self, levels: list[Level]) -> LevelOutputs:
         """Returns the predictions of every level."""
         lengths = [x.shape[1] for x, _ in levels]
         starts = itertools.accumulate(
@@ -226,8 +220,8 @@ class OutputHead(nnx.Module):
         x, valid = map(self._joined, zip(*levels, strict=True))
         inside = self._joined([jnp.ones((1, length, 1), bool)
                                for length in lengths])
-        for conv in self.convs:
-            x = conv(x, valid) * inside.astype(x.dtype)
+        for layer in self.convs:
+            x = layer(x, valid) * inside.astype(x.dtype)
         if self.spec.opentad and self.spec.reference_masking:
             valid = jnp.ones_like(valid)  # OpenTAD masks no predictions
         y = self.out(x, valid)

@@ -1,10 +1,10 @@
 """Heads with outputs at every point of a temporal pyramid.
 
-ActionFormer and TriDet differ in their blocks, distances and losses.
+ActionFormer and TriDet differ in their blocks and distances.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from losa_jax.detection import decode as decoding
-from losa_jax.detection.losses import DetectionLosses, detection_loss
+from losa_jax.detection.losses import detection_loss
 from losa_jax.detection.segments import Segments
 from losa_jax.detection.targets import Targets, assign_targets
-from losa_jax.models.heads import layers
-from losa_jax.models.heads.base import HeadLoss
-from losa_jax.models.heads.pyramid_spec import PyramidSpec
+from losa_jax.models.heads import base, layers, pyramid_spec
 
 
 class HeadOutput(NamedTuple):
@@ -26,23 +24,21 @@ class HeadOutput(NamedTuple):
     The finest level comes first: t points at a distance of one token, then
     t / 2 at a distance of two and so on; p = t (2 - 1 / 2^(num_levels - 1)).
 
-    Attributes:
-      class_logits: float32 [b, p, k], before the sigmoid.
-      offsets: float32 [b, p, 2], distances to start and end, 0 or more, in
-        strides of the point's level; [b, p, k, 2], one pair a class, from
-        TriDet with `trident`.
-      valid: bool [b, p], False on padding.
+    Offsets are distances to start and end, 0 or more, in strides of the point's
+    level; TriDet with `trident` has a pair for each class.
     """
 
-    class_logits: Float[Array, "b p k"]
+    class_logits: Float[Array, "b p k"]  # before the sigmoid
     offsets: Float[Array, "b p 2"] | Float[Array, "b p k 2"]
-    valid: Bool[Array, "b p"]
+    valid: Bool[Array, "b p"]  # False on padding
 
 
 class PyramidHead(nnx.Module):
     """The parts, targets, loss and decoding that pyramid heads share."""
 
-    def __init__(self, spec: PyramidSpec,
+    iou_power = 0.0  # of `detection_loss`
+
+    def __init__(self, spec: pyramid_spec.PyramidSpec,
                  make_block: Callable[[int, int], nnx.Module],
                  num_offsets: int, rngs: nnx.Rngs):
         """`num_offsets`: outputs of a point for start and end together."""
@@ -58,15 +54,11 @@ class PyramidHead(nnx.Module):
                  key: Array | None = None) -> HeadOutput:
         """Returns class logits and distances at the points of all levels.
 
-        Args:
-          x: [b, t, c], features of b windows at t tokens, zero where not
-            valid; t is a multiple of 2^(num_levels - 1).
-          valid: bool [b, t], real tokens; their outputs do not depend on the
-            others.
-          key: for drop path, dropout and noise; None means evaluation.
+        Features x must be zero where not valid; the outputs at real tokens do
+        not depend on padding. Key None means evaluation.
 
         Raises:
-          InputError: t is not such a multiple, or c is not `in_width`.
+          InputError: t is no multiple of 2^(num_levels - 1), or c is wrong.
         """
         levels, logits, offsets = self.raw_outputs(x, valid, key)
         distances = self._distances(levels, offsets)
@@ -75,7 +67,8 @@ class PyramidHead(nnx.Module):
 
     def raw_outputs(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
                     key: Array | None = None
-                    ) -> tuple[list[layers.Level], list[Array], list[Array]]:
+                    ) -> tuple[list[layers.Level], layers.LevelOutputs,
+                               layers.LevelOutputs]:
         """Returns tokens, class logits and offsets 0 or more of each level."""
         levels = self.neck(self.pyramid(x, valid, key))
         logits, offsets = (layers.run_block(output, self.spec, levels)
@@ -84,8 +77,8 @@ class PyramidHead(nnx.Module):
                                 in zip(self.reg_scale[...], offsets,
                                        strict=True)]
 
-    def _distances(self, levels: list[layers.Level], offsets: list[Array]
-                   ) -> list[Array]:
+    def _distances(self, levels: list[layers.Level],
+                   offsets: layers.LevelOutputs) -> list[Array]:
         """Returns the distances to start and end of each level."""
         return offsets
 
@@ -94,22 +87,17 @@ class PyramidHead(nnx.Module):
                 ) -> Targets:
         """Returns the targets of the outputs, by ActionFormer's assignment.
 
-        Args:
-          outputs: of the head; only their number of points is read.
-          segments: start and end of up to n actions a window, in tokens of
-            the finest level; n is 1 or more.
-          labels: class 0 .. k - 1; anything where not valid.
-          action_valid: False on rows without an action.
+        Segments are in tokens of the finest level, n is 1 or more, and
+        `action_valid` is False on rows without an action.
         """
         points = self.spec.points(outputs.class_logits.shape[1])
         return jax.vmap(lambda segments, labels, valid: assign_targets(
-            points, segments, labels, valid,
-            num_classes=self.spec.num_classes,
+            points, segments, labels, valid, num_classes=self.spec.num_classes,
             center_radius=self.spec.center_radius))(
                 segments, labels, action_valid)
 
     def loss(self, outputs: HeadOutput, targets: Targets,
-             normalizer: Float[Array, ""]) -> HeadLoss:
+             normalizer: Float[Array, ""]) -> base.HeadLoss:
         """Returns the focal and distance-IoU loss over the global batch.
 
         The normalizer is the running number of positive points after the last
@@ -117,19 +105,15 @@ class PyramidHead(nnx.Module):
         with this batch, by `normalizer_momentum`, and then divides both sums.
         """
         spec = self.spec
-        total, parts = self._detection_loss(
+        total, parts = detection_loss(
             outputs.class_logits, outputs.offsets, targets, outputs.valid,
             normalizer, label_smoothing=spec.label_smoothing,
             regression_weight=spec.regression_weight,
-            momentum=spec.normalizer_momentum)
-        return HeadLoss(total, parts.normalizer, {
+            momentum=spec.normalizer_momentum, iou_power=self.iou_power)
+        return base.HeadLoss(total, parts.normalizer, {
             "classification_loss": parts.classification,
             "regression_loss": parts.regression,
             "positive_points": parts.num_positive})
-
-    def _detection_loss(self, *arrays: Any, **settings: Any
-                        ) -> tuple[Array, DetectionLosses]:
-        return detection_loss(*arrays, **settings)
 
     def decode(self, outputs: HeadOutput, settings: decoding.DecodeSettings
                = decoding.DEFAULT_DECODING) -> Segments:

@@ -18,13 +18,11 @@ class PyramidSpec:
     """Sizes and options that pyramid heads share.
 
     Attributes:
-      in_width: channels of the input.
+      in_width, width: channels of the input, and of the pyramid.
       num_classes: number k of action classes.
-      width: channels of the pyramid.
       num_levels: levels of the pyramid, whose points are 1, 2, 4 ... tokens
         apart. A window's number of tokens is a multiple of the last stride.
-      num_embedding_convs: convolutions from `in_width` to `width`; 0 needs
-        equal widths.
+      num_embedding_convs: from `in_width` to `width`; 0 needs equal widths.
       embedding_kernel: their length in tokens; odd.
       embedding_norm, neck_norm, head_norm: whether a layer norm follows each
         convolution of the embedding, each level of the neck and each hidden
@@ -36,16 +34,13 @@ class PyramidSpec:
       head_layers: convolutions of each output, the last one included.
       head_kernel: their length in tokens of their level; odd.
       head_width: channels between them; 0 is `width`.
-      opentad: whether to follow OpenTAD's versions of the heads: norms after
-        convolutions have epsilon 1e-6, convolutions are masked after the
-        activation despite `reference_masking`, and TriDet's boundary heads
-        start without the prior.
+      opentad: follow OpenTAD's versions of the heads: norms after convolutions
+        have epsilon 1e-6, convolutions are masked after the activation despite
+        `reference_masking`, TriDet's boundary heads start without the prior.
       prior_probability: score of every class at the start of training.
-      max_tokens: length of the table of absolute positions, which is
-        stretched for longer inputs.
+      max_tokens: of absolute positions, which are stretched for longer inputs.
       drop_path: share of windows that skip a block's branch in training. Above
-        0, each branch has a learned scale that starts at 1e-4. (TriDet: not
-        in stem blocks.)
+        0, branches have learned scales from 1e-4 on (TriDet: not in the stem).
       input_dropout: share of the input's channels that are zeroed in training.
       input_noise: standard deviation of noise on the input in training.
       reference_masking: whether padding stays unmasked after norms as in the
@@ -59,11 +54,7 @@ class PyramidSpec:
       label_smoothing: e, below 1: classes y become y (1 - e) + e / (k + 1).
       regression_weight: of the regression loss; below 0 it is scaled to the
         size of the class loss.
-      normalizer_momentum: share of the running number of positive points
-        that a batch keeps.
-
-    Raises:
-      InputError: names the field and what it allows.
+      normalizer_momentum: of the running number of positive points.
     """
 
     in_width: int
@@ -101,9 +92,8 @@ class PyramidSpec:
         super().__init_subclass__(**keywords)
         title = "Attributes:\n"
         shared = (PyramidSpec.__doc__ or "").partition(title)[2]
-        fields = shared.partition("\n\n")[0]
         cls.__doc__ = (cls.__doc__ or "").replace(
-            title, f"{title}{fields}\n", 1)
+            title, f"{title}{shared.rstrip()}\n", 1)
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
@@ -164,10 +154,7 @@ class PyramidSpec:
         return tuple(zip(bounds[:-1], bounds[1:], strict=True))
 
     def check_per_level(self, name: str, other: int | None = None) -> None:
-        """Raises InputError unless a field has odd numbers, one or one a level.
-
-        The number `other` is allowed too.
-        """
+        """Checks a field of odd numbers (or `other`), one or one a level."""
         values = getattr(self, name)
         title = f"{type(self).__name__}.{name}={values!r}"
         if not isinstance(values, tuple):

@@ -6,27 +6,23 @@ Source: Shi et al., CVPR 2023, and its public code (MIT). Differences: those of
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
-from losa_jax.detection import losses
-from losa_jax.models.heads import layers
-from losa_jax.models.heads.pyramid import PyramidHead
-from losa_jax.models.heads.pyramid_spec import PyramidSpec
-from losa_jax.models.ops.conv import DepthwiseConv, max_pool_half
+from losa_jax.models.heads import layers, pyramid, pyramid_spec
+from losa_jax.models.ops import conv
 from losa_jax.models.ops.layers import LayerNorm, gelu
 
 NUM_GROUPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class TriDetSpec(PyramidSpec):
+class TriDetSpec(pyramid_spec.PyramidSpec):
     """Sizes and options of TriDet.
 
     Attributes:
@@ -41,13 +37,9 @@ class TriDetSpec(PyramidSpec):
       trident: whether boundaries are distributions over `num_bins` steps, for
         each class; if not, each point has one distance to start and end.
       num_bins: largest distance from a point to its start or end, in strides.
-      boundary_kernel: length of the boundaries' convolutions in tokens of
-        their level; odd.
+      boundary_kernel: length of the boundaries' convolutions in tokens; odd.
       iou_power: the class loss of a positive point is multiplied by its IoU
         to this power (`trident` only).
-
-    Raises:
-      InputError: names the field and what it allows.
     """
 
     sgp_window: tuple[int, ...] = (1,)
@@ -107,11 +99,11 @@ class SgpBlock(nnx.Module):
         wide = round((window + 1) * spec.sgp_k)  # half to even
         wide += 1 - wide % 2
 
-        def depthwise(size: int) -> DepthwiseConv:
-            conv = DepthwiseConv(c, size, bias=True, rngs=rngs)
-            conv.kernel[...] = spec.sgp_init_deviation * jax.random.normal(
+        def depthwise(size: int) -> conv.DepthwiseConv:
+            layer = conv.DepthwiseConv(c, size, bias=True, rngs=rngs)
+            layer.kernel[...] = spec.sgp_init_deviation * jax.random.normal(
                 rngs.params(), (size, c))
-            return conv
+            return layer
 
         self.norm = LayerNorm(c, layers.NORM_EPSILON)
         self.psi, self.convw = depthwise(window), depthwise(window)
@@ -128,13 +120,13 @@ class SgpBlock(nnx.Module):
         self.stride = stride
         self.spec = spec
 
-    def __call__(self, x: Array, valid: Array, key: Array | None
-                 ) -> tuple[Array, Array]:
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"],
+                 key: Array | None) -> layers.Level:
         keys = (None, None) if key is None else jax.random.split(key)
         if self.down is not None:
             x = self.down(_average_pairs(x, self._weight(x, valid)))
         elif self.stride == 2:
-            x = max_pool_half(x)
+            x = conv.max_pool_half(x)
         valid = valid[:, ::self.stride]
         keep = valid[..., None].astype(x.dtype)
         weight = self._weight(x, valid)
@@ -169,13 +161,8 @@ def _average_pairs(x: Float[Array, "b t c"], weight: Float[Array, "b t"]
     return pairs / jnp.maximum(count, 1)
 
 
-class TriDet(PyramidHead):
-    """TriDet: features of a window to classes and distances.
-
-    Args:
-      spec: sizes and options, a `TriDetSpec`.
-      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
-    """
+class TriDet(pyramid.PyramidHead):
+    """TriDet: features of a window to classes and distances."""
 
     spec: TriDetSpec
 
@@ -183,6 +170,7 @@ class TriDet(PyramidHead):
         super().__init__(spec, lambda level, stride: SgpBlock(
             spec, spec.of_level(spec.sgp_window, level) if level else 1,
             stride, rngs), 2 * (spec.num_bins + 1) if spec.trident else 2, rngs)
+        self.iou_power = spec.iou_power
         if spec.trident:
             prior = 0.5 if spec.opentad else spec.prior_probability
             self.start, self.end = (
@@ -190,30 +178,24 @@ class TriDet(PyramidHead):
                                   kernel_size=spec.boundary_kernel)
                 for _ in range(2))
 
-    def _distances(self, levels: list[layers.Level], offsets: list[Array]
-                   ) -> list[Array]:
+    def _distances(self, levels: list[layers.Level],
+                   offsets: layers.LevelOutputs) -> list[Array]:
         if not self.spec.trident:
             return offsets
         return list(map(decode_bins, offsets, *self.boundary_logits(levels)))
 
     def boundary_logits(self, levels: list[layers.Level]
-                        ) -> tuple[list[Array], list[Array]]:
-        """Returns the logits [b, t, k] of starts and ends on each level."""
+                        ) -> tuple[layers.LevelOutputs, layers.LevelOutputs]:
+        """Returns the logits of starts and ends on each level."""
         fixed = [(jax.lax.stop_gradient(tokens), level_valid)
                  for tokens, level_valid in levels]
         return tuple(layers.run_block(output, self.spec, fixed)
                      for output in (self.start, self.end))
 
-    def _detection_loss(self, *arrays: Any, **settings: Any
-                        ) -> tuple[Array, losses.DetectionLosses]:
-        return losses.detection_loss(
-            *arrays, iou_power=self.spec.iou_power, **settings)
-
 
 def decode_bins(offsets: Float[Array, "b t bins"],
                 start_logits: Float[Array, "b t k"],
-                end_logits: Float[Array, "b t k"]
-                ) -> Float[Array, "b t k 2"]:
+                end_logits: Float[Array, "b t k"]) -> Float[Array, "b t k 2"]:
     """Returns the expected distances to start and end, in strides.
 
     The start is a distribution over the point and the `num_bins` points before
@@ -227,8 +209,7 @@ def decode_bins(offsets: Float[Array, "b t bins"],
     def expected(logits: Array, pads: tuple[int, int], own: Array,
                  distances: np.ndarray) -> Array:
         t = logits.shape[1]
-        padded = jnp.pad(logits.astype(jnp.float32),
-                         ((0, 0), pads, (0, 0)))
+        padded = jnp.pad(logits.astype(jnp.float32), ((0, 0), pads, (0, 0)))
         around = jnp.stack([jax.lax.slice_in_dim(padded, i, i + t, axis=1)
                             for i in range(bins + 1)], axis=-1)
         weights = jax.nn.softmax(around + own[:, :, None, :], axis=-1)

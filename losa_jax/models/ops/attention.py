@@ -31,12 +31,10 @@ def attention(query: Float[Array, "b q heads d"],
     """Returns scaled dot-product attention with a float32 softmax.
 
     Args:
-      query, key, value: with the heads already split.
       mask: True where a query may attend; a query without any such key gets
         the mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
-      place: how the first axis is sharded over devices, if that is known; a
-        TPU's flash kernel needs it.
+      place: how the first axis is sharded; a TPU's flash kernel needs it.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if mask is None and not _is_portable and place is not None and (
@@ -52,8 +50,7 @@ def attention(query: Float[Array, "b q heads d"],
             implementation=implementation)
 
     # By platform: one program may be compiled for several.
-    paths = {"cpu": functools.partial(_cpu_attention, scale=scale,
-                                      remat=remat)}
+    paths = {"cpu": functools.partial(_cpu_attention, scale=scale, remat=remat)}
     if _cudnn_supports(query, mask):
         paths["cuda"] = functools.partial(elsewhere, implementation="cudnn")
     return jax.lax.platform_dependent(
@@ -109,13 +106,11 @@ def _cpu_attention(query, key, value, mask, *, scale, remat):
         return jnp.swapaxes(out, 1, 2)
 
     if mask is None:
-        flat = [x.reshape(b * heads, *x.shape[2:])
-                for x in (query, key, value)]
+        flat = [x.reshape(b * heads, *x.shape[2:]) for x in (query, key, value)]
         out = jax.lax.map(_attend_head, flat).reshape(b, heads, q, d)
         return jnp.swapaxes(out, 1, 2)
     # The windows, which may be on several devices, are no axis of this loop.
-    # Outside it, XLA's CPU compiler would recompute the scores early and
-    # store them after all.
+    # Outside it, XLA's CPU compiler would recompute and store the scores early.
     one_head = (jax.checkpoint(_attend_head, prevent_cse=False) if remat
                 else _attend_head)
     mask = jnp.broadcast_to(mask, (b, heads, *mask.shape[2:]))

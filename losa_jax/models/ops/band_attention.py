@@ -21,13 +21,8 @@ def band_attention(query: Float[Array, "b t heads d"],
                    ) -> Float[Array, "b t heads d"]:
     """Returns scaled dot-product attention to the tokens within `reach`.
 
-    Args:
-      query, key, value: with the heads already split.
-      valid: tokens that may be attended to; the output at other tokens is
-        undefined.
-      reach: tokens to either side.
-      bias: added to the scores by distance, key minus query, from -reach to
-        reach.
+    Only valid tokens are attended to; the output at other tokens is undefined.
+    `bias` is added to the scores by key minus query, from -reach to reach.
     """
     b, t, heads, d = query.shape
     chunk = max(MIN_CHUNK, -(-reach // 8) * 8)

@@ -53,10 +53,6 @@ def convolve(x: Float[Array, "b t c"], kernel: Float[Array, "k c d"]
     return joined @ kernel.reshape(k * c, d)
 
 
-def _convolve_forward(x, kernel):
-    return convolve(x, kernel), (x, kernel)
-
-
 def _convolve_backward(stored, gradient):
     # Without transposing axes of the kernel: XLA would make the copies at the
     # start of the program and hold them until here.
@@ -75,7 +71,8 @@ def _convolve_backward(stored, gradient):
                             for part in reversed_neighbors(gradient)])
 
 
-convolve.defvjp(_convolve_forward, _convolve_backward)
+convolve.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)),
+                _convolve_backward)
 
 
 class DepthwiseConv(nnx.Module):
@@ -99,16 +96,13 @@ class DepthwiseConv(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-def neighbors(x: Array, kernel_size: int, stride: int = 1,
-              before: int | None = None, padding: float = 0) -> list[Array]:
+def neighbors(x: Float[Array, "b t *c"], kernel_size: int, stride: int = 1,
+              before: int | None = None, padding: float = 0
+              ) -> list[Float[Array, "b s *c"]]:
     """Returns the shifts of x along axis 1 for each kernel position.
 
-    Args:
-      x: padded here.
-      kernel_size: number of shifts.
-      stride: of the tokens that are wanted.
-      before: kernel positions before a token's own; None is half of them.
-      padding: value before the first and after the last token.
+    x is padded with the value `padding` at both ends. `before` is the number
+    of kernel positions before a token's own; None is half of them.
     """
     left = kernel_size // 2 if before is None else before
     pads = [(0, 0)] * x.ndim

@@ -17,7 +17,8 @@ MIN_TOKENS = 512
 MAX_KEYS, MAX_QUERIES = 2048, 512
 
 
-def can_flash(query: Array, key: Array, place: NamedSharding) -> bool:
+def can_flash(query: Float[Array, "b q heads d"],
+              key: Float[Array, "b t heads d"], place: NamedSharding) -> bool:
     """Whether to use the kernel: on TPU, in bfloat16, for long sequences.
 
     Its heads have up to 128 channels. Float32 gets exact products instead.
@@ -34,8 +35,7 @@ def flash_attention(query: Float[Array, "b q heads d"],
                     place: NamedSharding) -> Float[Array, "b q heads d"]:
     """Returns unmasked attention; only the first axis may be sharded.
 
-    The kernel runs in a `jax.shard_map`, since the compiler cannot partition
-    it.
+    The compiler cannot partition the kernel, so it runs in a `jax.shard_map`.
     """
     def on_device(query, key, value):
         q, t = query.shape[1], key.shape[1]
@@ -51,10 +51,8 @@ def flash_attention(query: Float[Array, "b q heads d"],
                                     (x.shape[0], x.shape[2]))
 
         out = kernels.flash_attention(
-            query, key, value,
-            segment_ids=kernels.SegmentIds(segment(query, q),
-                                           segment(key, t)),
-            sm_scale=scale,
+            query, key, value, sm_scale=scale,
+            segment_ids=kernels.SegmentIds(segment(query, q), segment(key, t)),
             block_sizes=_blocks(query.shape[2], key.shape[2]))
         return jnp.swapaxes(out[:, :, :q], 1, 2)
 

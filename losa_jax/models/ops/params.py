@@ -16,11 +16,7 @@ Tree = dict[str, Any]
 
 
 class Template:
-    """A module without its parameters.
-
-    Attributes:
-      shapes: the tree of parameters, with `jax.ShapeDtypeStruct` leaves.
-    """
+    """A module without its parameters, whose shapes are the tree `shapes`."""
 
     def __init__(self, build: Callable[[], nnx.Module]):
         """`build` makes the module; nothing is allocated here."""

@@ -4,13 +4,13 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 
 @functools.lru_cache(maxsize=8)
 def sincos_table(times: int, rows: int, columns: int, width: int
-                 ) -> np.ndarray:
-    """Returns VideoMAE's fixed table, float32 [times, rows, columns, width].
+                 ) -> Float32[np.ndarray, "{times} {rows} {columns} {width}"]:
+    """Returns VideoMAE's fixed table of positions.
 
     Position p counts tokens in time, row, column order; channel j has the sine
     (j even) or cosine (j odd) of p / 10000^(2 floor(j / 2) / width).
@@ -23,7 +23,7 @@ def sincos_table(times: int, rows: int, columns: int, width: int
 
 
 def resize_grid(table: Float[Array, "u h w c"], grid: tuple[int, int]
-                ) -> Float[Array, "u h w c"]:
+                ) -> Float[Array, "u {grid[0]} {grid[1]} c"]:
     """Returns the table for another number of rows and columns.
 
     Bicubic with a = -0.75, half-pixel centers, repeated edges and no
@@ -36,8 +36,8 @@ def resize_grid(table: Float[Array, "u h w c"], grid: tuple[int, int]
     return jnp.einsum("uhwc,gh,fw->ugfc", table, rows, columns)
 
 
-def bicubic_matrix(old: int, new: int) -> np.ndarray:
-    """Returns bicubic interpolation as a matrix, float32 [new, old]."""
+def bicubic_matrix(old: int, new: int) -> Float32[np.ndarray, "{new} {old}"]:
+    """Returns bicubic interpolation as a matrix."""
     a = -0.75  # as in PyTorch
     matrix = np.zeros((new, old))
     for i in range(new):

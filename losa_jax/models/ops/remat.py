@@ -16,8 +16,7 @@ def recomputed(module: nnx.Module, *inputs: Any) -> Any:
     On CPU `jax.checkpoint` saves no memory outside of loops (jax 0.10): XLA
     drops the barrier that delays the recomputation. Here the recomputation
     depends on the gradient. Values that depend only on keys, such as dropout
-    masks, may be stored too. Reverse mode only, for a module without state
-    that changes.
+    masks, may be stored too. Reverse mode only; the module's state is constant.
     """
     graph, state = nnx.split(module)
 

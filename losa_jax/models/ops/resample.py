@@ -7,21 +7,16 @@ from jaxtyping import Array, Float
 from losa_jax.models.ops.layers import standardize
 
 
-def resize_time(x: Float[Array, "b t c"], length: int,
-                method: str = "linear") -> Float[Array, "b length c"]:
-    """Returns features resampled along time.
+def resize_time(x: Float[Array, "b t c"], length: int
+                ) -> Float[Array, "b {length} c"]:
+    """Returns features interpolated linearly along time.
 
-    Methods: "linear" interpolation with half-pixel centers and repeated ends,
-    PyTorch's `interpolate(mode="linear", align_corners=False)`, which AdaTAD
-    uses between the backbone's tokens and the head's; or "area", adaptive
-    average pooling.
+    Half-pixel centers and repeated ends, as in PyTorch's
+    `interpolate(mode="linear", align_corners=False)`, which AdaTAD uses.
     """
     old = x.shape[1]
     if old == length:
         return x
-    if method == "area":
-        matrix = jnp.asarray(_pool_matrix(old, length), x.dtype)
-        return jnp.einsum("btc,lt->blc", x, matrix)
     center = (np.arange(length) + 0.5) * old / length - 0.5
     center = np.clip(center, 0, old - 1)
     left = np.floor(center).astype(int)
@@ -38,7 +33,7 @@ def shape_tap(x: Float[Array, "n u h w c"], grid: tuple[int, int] | None,
 
 
 def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
-              ) -> Float[Array, "n u g1 g2 c"]:
+              ) -> Float[Array, "n u {grid[0]} {grid[1]} c"]:
     """Returns the average of the patches in each cell of a coarser grid."""
     n, u, h, w, c = x.shape
     if h % grid[0] == 0 and w % grid[1] == 0:
@@ -53,8 +48,8 @@ def pool_grid(x: Float[Array, "n u h w c"], grid: tuple[int, int]
     return pooled.astype(x.dtype)
 
 
-def _pool_matrix(size: int, cells: int) -> np.ndarray:
-    """Returns the weights [cells, size] of adaptive average pooling.
+def _pool_matrix(size: int, cells: int) -> Float[np.ndarray, "{cells} {size}"]:
+    """Returns the weights of adaptive average pooling.
 
     Cell i of g covers floor(i n / g) to ceil((i + 1) n / g) of n.
     """

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.layers import LayerNorm, Linear, zero_linear
@@ -68,7 +68,7 @@ def pool_time(x: Float[Array, "m t d"], valid: Bool[Array, "m t"], pool: int
     return mean, valid.any(axis=2)
 
 
-def rotate(x: Float[Array, "m t e d"], positions: np.ndarray
+def rotate(x: Float[Array, "m t e d"], positions: Num[np.ndarray, "t"]
            ) -> Float[Array, "m t e d"]:
     """Returns x with channels (i, i + d / 2) rotated in proportion to time.
 

@@ -35,12 +35,12 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
 @pytest.mark.parametrize("content, message", [
     ({"results": {"v1": [0.2]}, "class": ["swim"]}, "not among.*swim"),
     ({"results": {"v2": [0.2]}, "class": ["run"]}, "no scores of 1 of 1"),
-    ({"results": {"v1": [0.2, 0.3]}, "class": ["run"]}, "not in a layout"),
-    ({"v1": {"class": "run"}}, "not in a layout"),
+    ({"results": {"v1": [0.2, 0.3]}, "class": ["run"]}, "in neither CUHK"),
+    ({"v1": {"class": "run"}}, "in neither CUHK"),
     ({"v1": {"class": "run", "score": -2.3}}, "'v1'.*'run'.*-2.3"),
     ({"v1": {"class": "run", "score": float("nan")}}, "nan is not"),
     ({"v1": {"class": "run", "score": float("inf")}}, "inf is not"),
-    ([], "not in a layout")])
+    ([], "in neither CUHK")])
 def test_unusable_scores_are_refused(tmp_path, content, message):
     path = tmp_path / "scores.json"
     path.write_text(json.dumps(content))

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,8 +71,8 @@ def _check_weights(spec, params, folder):
 
 def _check_features(spec, backbone, rng):
     u, c, (h, w) = spec.clip_tokens, spec.width, spec.grid
-    clips = rng.integers(0, 256, (3, spec.clip_frames, *spec.image_size, 3),
-                         np.uint8)
+    clips = jnp.asarray(rng.integers(
+        0, 256, (3, spec.clip_frames, *spec.image_size, 3), np.uint8))
     taps = (0, spec.depth - 1)
     run = jax.jit(lambda clips: backbone.features(clips, taps=taps))
     features = run(clips)
@@ -96,7 +97,7 @@ def _check_features(spec, backbone, rng):
     half = backbone.features(clips, taps=taps, dtype="bfloat16")
     assert half.last.dtype == "float32" and half.taps.dtype == "bfloat16"
     # Frames of another size.
-    larger = np.repeat(np.repeat(clips[:1], 2, axis=2), 2, axis=3)
+    larger = jnp.repeat(jnp.repeat(clips[:1], 2, axis=2), 2, axis=3)
     assert backbone.features(larger).last.shape == (1, u, c)
     for wrong in ((1, 0), (0, 0), (-1,), (0, spec.depth)):
         with pytest.raises(InputError, match=f"taps=.*depth of {spec.depth}"):
@@ -107,7 +108,7 @@ def _check_features(spec, backbone, rng):
         backbone.features(clips[..., 0])
     if spec.has_fixed_frames:
         with pytest.raises(InputError, match="frames"):
-            backbone.features(np.repeat(clips[:1], 2, axis=1))
+            backbone.features(jnp.repeat(clips[:1], 2, axis=1))
     if spec.clip_pooling:
         means = backbone.mean_features(clips, "float32")
         assert means.shape == (3, c) and means.dtype == "float32"

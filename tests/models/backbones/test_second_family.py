@@ -4,6 +4,7 @@ required."""
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -102,8 +103,8 @@ def test_parts_and_wrappers_of_its_own(tmp_path, capsys):
 def test_windows_of_clips_of_another_length_are_encoded(config):
     model = build.build_model(config, 3, _mesh())
     assert model.spec.clip_frames == 8 and model.tap_layers == (2, 3)
-    frames = np.random.default_rng(0).integers(
-        0, 256, (2, 32, 16, 16, 3), np.uint8)
+    frames = jnp.asarray(np.random.default_rng(0).integers(
+        0, 256, (2, 32, 16, 16, 3), np.uint8))
     features = model.encode(model.frozen, model.trained,
                             encoder_inputs({"frames": frames}), None, None)
     assert features.last.shape == (2, 4, 4, 16)

@@ -233,4 +233,4 @@ def test_patch_embedding_is_a_convolution_without_padding():
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         precision="highest") + embed.bias[...]
     assert expected.shape == (2, 2, 2, 3, 12)
-    np.testing.assert_allclose(embed(clips), expected, atol=1e-4)
+    np.testing.assert_allclose(embed(jnp.asarray(clips)), expected, atol=1e-4)

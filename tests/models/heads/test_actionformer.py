@@ -127,6 +127,6 @@ def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):
 
 def test_a_pyramid_without_embedding_and_stem_runs():
     spec = _small(in_width=16, num_embedding_convs=0, num_stem_blocks=0)
-    x = np.random.default_rng(0).normal(size=(1, 8, 16)).astype(np.float32)
-    out = ActionFormer(spec, rngs=nnx.Rngs(0))(x, np.ones((1, 8), bool))
+    x = jax.random.normal(jax.random.key(0), (1, 8, 16))
+    out = ActionFormer(spec, rngs=nnx.Rngs(0))(x, jnp.ones((1, 8), bool))
     assert out.class_logits.shape == (1, 8 + 4 + 2, 3)

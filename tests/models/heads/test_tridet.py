@@ -91,7 +91,7 @@ def test_boundaries_by_hand():
 def test_boundary_heads_give_the_pyramid_no_gradient():
     spec = _small()
     template = Template(lambda: TriDet(spec, rngs=nnx.Rngs(0)))
-    x = np.random.default_rng(2).normal(size=(1, 32, 6)).astype(np.float32)
+    x = jax.random.normal(jax.random.key(2), (1, 32, 6))
     valid = jnp.ones((1, 32), bool)
 
     def total(tree):
@@ -108,7 +108,7 @@ def test_boundary_heads_give_the_pyramid_no_gradient():
 
 def test_a_block_that_starts_at_zero_never_learns():
     """The published THUMOS recipe trains norm and MLP alone."""
-    x = np.random.default_rng(2).normal(size=(1, 32, 6)).astype(np.float32)
+    x = jax.random.normal(jax.random.key(2), (1, 32, 6))
     valid = jnp.ones((1, 32), bool)
     for deviation, learns in ((0.0, False), (0.2, True)):
         spec = _small(sgp_init_deviation=deviation)

@@ -18,7 +18,8 @@ def test_equals_a_loop(length, reach, has_bias):
     bias = (rng.normal(size=(2, 2 * reach + 1)).astype(np.float32)
             if has_bias else None)
     got = np.asarray(band_attention(
-        *map(jnp.asarray, (query, key, value, valid)), reach, bias))
+        *map(jnp.asarray, (query, key, value, valid)), reach,
+        None if bias is None else jnp.asarray(bias)))
     for b in range(2):
         for t in np.flatnonzero(valid[b]):
             near = [s for s in range(max(0, t - reach),

@@ -30,7 +30,8 @@ def test_masked_conv_is_a_zero_padded_convolution_times_mask():
                 if 0 <= t + k - 1 < 8:
                     want[b, t] += x[b, t + k - 1] @ kernel[k]
     want = want * valid[..., None]
-    np.testing.assert_allclose(conv(x, jnp.asarray(valid)), want, atol=1e-5)
+    got = conv(jnp.asarray(x), jnp.asarray(valid))
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])

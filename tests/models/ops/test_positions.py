@@ -1,6 +1,7 @@
 """Position tables of another size."""
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,9 +15,10 @@ def test_rows_and_columns_are_resized_as_opencv_does(grid):
         np.float32)
     expected = [cv2.resize(part, grid[::-1], interpolation=cv2.INTER_CUBIC)
                 for part in table]
-    np.testing.assert_allclose(resize_grid(table, grid), expected, atol=1e-5)
+    np.testing.assert_allclose(resize_grid(jnp.asarray(table), grid), expected,
+                               atol=1e-5)
 
 
 def test_a_table_of_the_right_size_stays_as_it_is():
-    table = np.ones((1, 2, 3, 4), np.float32)
+    table = jnp.ones((1, 2, 3, 4))
     assert resize_grid(table, (2, 3)) is table

@@ -3,17 +3,15 @@
 import jax.numpy as jnp
 import numpy as np
 
-from losa_jax.models.ops.resample import resize_time
+from losa_jax.models.ops.resample import pool_grid, resize_time
 
 
-def test_area_resampling_by_hand():
-    x = jnp.asarray([[[1.0], [3.0], [5.0], [8.0]]])
-    shorter = resize_time(x, 2, "area")[0, :, 0]
-    np.testing.assert_allclose(shorter, [2.0, 6.5])
-    longer = resize_time(x, 8, "area")[0, :, 0]
-    np.testing.assert_allclose(longer, [1, 1, 3, 3, 5, 5, 8, 8])
-    # 4 into 3: cells share the tokens at their borders.
-    uneven = resize_time(x, 3, "area")[0, :, 0]
+def test_pooling_by_hand():
+    x = jnp.asarray([1.0, 3.0, 5.0, 8.0]).reshape(1, 1, 4, 1, 1)
+    even = pool_grid(x, (2, 1)).ravel()
+    np.testing.assert_allclose(even, [2.0, 6.5])
+    # 4 into 3: cells share the rows at their borders.
+    uneven = pool_grid(x, (3, 1)).ravel()
     np.testing.assert_allclose(uneven, [2.0, 4.0, 6.5])
 
 

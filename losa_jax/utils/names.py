@@ -46,8 +46,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def alike(names: Iterable[str]) -> list[Sequence[str]]:
-    """Returns the groups of names that differ in case, blanks, "_" or "-"
-    only."""
+    """Returns the groups of names that differ only in case, blanks, "_" or
+    "-", or in the ending of a file."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
         groups[_key(name)].append(name)

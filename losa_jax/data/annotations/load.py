@@ -85,13 +85,14 @@ def load_annotations(path: str | Path,
     return Annotations(path, videos, names, class_names is not None)
 
 
-def select_subsets(annotations: Annotations, wanted: Mapping[str, str]
+def select_subsets(annotations: Annotations,
+                   wanted: Sequence[tuple[str, str]]
                    ) -> list[tuple[AnnotatedVideo, ...]]:
-    """Returns the videos of subsets, which `wanted` has by the flag that names
-    each; InputError names the flags of those without a video."""
-    chosen = [annotations.subset(name) for name in wanted.values()]
+    """Returns the videos of each subset; `wanted` has the flag that names it,
+    and its name. InputError names the flags of those without a video."""
+    chosen = [annotations.subset(name) for _, name in wanted]
     missing = {flag: name for (flag, name), videos in zip(
-        wanted.items(), chosen, strict=True) if not videos}
+        wanted, chosen, strict=True) if not videos}
     if missing:
         counts = Counter(one.subset for one in annotations.videos.values())
         names = " and ".join(map(repr, dict.fromkeys(missing.values())))

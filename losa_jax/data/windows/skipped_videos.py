@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.text_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,9 @@ class BrokenVideos:
         self._path = path
         self._entries: dict[str, dict] = {}
         if path is not None and path.exists():
-            self._entries = {entry["video_id"]: entry for entry
-                             in json.loads(path.read_text())["videos"]}
+            self._entries = {
+                entry["video_id"]: entry for entry in read_json(
+                    path, "delete it")["videos"]}
 
     @property
     def reasons(self) -> dict[str, str]:

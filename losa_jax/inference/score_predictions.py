@@ -2,7 +2,6 @@
 
 import logging
 import os
-import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -196,20 +195,18 @@ def _label_hint(label: str, annotations: Annotations, labels: Collection[str]
 def _unit_doubts(annotations: Annotations, truth: metrics.Truth,
                  predictions: metrics.Predictions) -> list[str]:
     """Returns a line where predicted and annotated times differ in unit."""
-    ratios = []
-    for video, actions in truth.items():
-        predicted = max((row.end_seconds for row in predictions.get(video, ())
-                         ), default=0.0)
-        annotated = max([annotations.videos[video].duration_seconds or 0.0,
-                         *(end for _, end, _ in actions)])
-        if predicted > 0 and annotated > 0:
-            ratios.append(predicted / annotated)
-    ratio = statistics.median(ratios or [1.0])
-    if 1 / _OTHER_UNIT < ratio < _OTHER_UNIT:
+    predicted = max((row.end_seconds for video, rows in predictions.items()
+                     if video in truth for row in rows), default=0.0)
+    annotated = max([annotations.videos[video].duration_seconds or 0.0
+                     for video in truth]
+                    + [end for actions in truth.values()
+                       for _, end, _ in actions], default=0.0)
+    if not (predicted > 0 and annotated > 0) or (
+            1 / _OTHER_UNIT < predicted / annotated < _OTHER_UNIT):
         return []
-    return [f"the predicted times reach {ratio:.3g} times as far as the "
-            "annotations do (median of the videos): give both in seconds, "
-            "not in milliseconds, frames or shares"]
+    return [f"the predictions reach to {predicted:.6g} s, the annotations to "
+            f"{annotated:.6g} s: give both in seconds, not in milliseconds, "
+            "frames or shares"]
 
 
 def tiou_thresholds(values: float | Sequence[float], where: str

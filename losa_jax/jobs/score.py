@@ -10,7 +10,11 @@ from losa_jax.data.annotations.lint import (
     similar_names,
     summarize,
 )
-from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.load import (
+    load_annotations,
+    load_class_names,
+    unit_hint,
+)
 from losa_jax.data.predictions import read_submission
 from losa_jax.detection import metrics
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
@@ -67,8 +71,10 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))
     for line in (*score_predictions.unmatched(loaded, truth, predicted),
-                 *doubts, *similar_names(loaded)):
-        print(line)
+                 *doubts, *similar_names(loaded),
+                 unit_hint(chosen, {}, {})):
+        if line:
+            print(line)
     for line in summarize({
             video.video_id: find_faults(video) for video in chosen
             if video.video_id not in excluded}):

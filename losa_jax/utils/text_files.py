@@ -178,4 +178,4 @@ def _twice(path: Path, text: str, pairs: list[tuple[str, Any]]) -> InputError:
                       for name, value in pairs[:50])[:_SHOWN]
     return InputError(
         f"{path}: one object has the key {json.dumps(key)} twice{where}, and "
-        f"only one of the two could be used: {{{shown}: correct the file")
+        f"only one of the two could be used: {{{shown} ...}}: correct the file")

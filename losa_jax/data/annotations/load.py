@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ TOLERANCE_SECONDS = 0.05
 TOLERANCE_SHARE = 0.001
 # Times that exceed their video so many times are in another unit.
 _MANY_TIMES = 6
+# So many actions that end within a second of videos that are so long have
+# times in shares of their video.
+_FEW_ACTIONS, _LONG_SECONDS = 3, 10
 # Keys that hold the actions in the files of other programs.
 _LIKE_ANNOTATIONS = re.compile(
     r"(?i)annotations?|anno?s?|actions?|instances?|segments?|events?|labels?"
@@ -308,15 +311,34 @@ def seeming_unit(actions: Sequence[Action], end_seconds: float,
                  if far and max(far) * seconds <= longest), "")
 
 
-def unit_hint(units: Mapping[str, str]) -> str:
-    """Returns a sentence about the videos whose times seem to be in another
-    unit, {video id: `seeming_unit`}, or ""."""
+def unit_hint(videos: Collection[AnnotatedVideo],
+              durations: Mapping[str, float], rates: Mapping[str, float]
+              ) -> str:
+    """Returns sentences about videos whose times seem to be in another unit
+    than seconds, or ""; lengths and frame rates are of the files, in place of
+    the annotated ones."""
+    ends = {video.video_id: durations.get(video.video_id)
+            or video.duration_seconds or math.inf for video in videos}
+    units = {video.video_id: seeming_unit(
+        video.actions, ends[video.video_id],
+        rates.get(video.video_id) or video.fps) for video in videos}
     counts = Counter(filter(None, units.values()))
-    return " ".join(
-        f"The times of {count} videos, the first "
-        f"{next(name for name, one in units.items() if one == unit)}, look "
-        f"like {unit}: convert them to seconds."
-        for unit, count in counts.items())
+    lines = [f"The times of {count} videos, the first "
+             f"{next(name for name, one in units.items() if one == unit)}, "
+             f"look like {unit}: convert them to seconds."
+             for unit, count in counts.items()]
+    with_actions = [video for video in videos if video.actions]
+    num_actions = sum(len(video.actions) for video in with_actions)
+    shortest = min((ends[video.video_id] for video in with_actions),
+                   default=0.0)
+    if (num_actions >= _FEW_ACTIONS
+            and _LONG_SECONDS <= shortest < math.inf
+            and max(action.end_seconds for video in with_actions
+                for action in video.actions) <= 1):
+        lines.append(f"All {num_actions} actions end within the first second: "
+                     "if their times are shares of the video, convert them "
+                     "to seconds.")
+    return " ".join(lines)
 
 
 def clipped_to(annotations: Annotations, durations: Mapping[str, float],
@@ -334,11 +356,7 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
         which nothing is left, with a warning; "keep" changes nothing.
     """
     refuse_unknown_rule(on_outside)
-    hint = unit_hint({video_id: seeming_unit(
-        video.actions,
-        durations.get(video_id) or video.duration_seconds or math.inf,
-        (rates or {}).get(video_id) or video.fps)
-        for video_id, video in annotations.videos.items()})
+    hint = unit_hint(annotations.videos.values(), durations, rates or {})
     if hint and on_outside != "error":
         logger.warning("%s: %s", annotations.path, hint)
     if on_outside == "keep":

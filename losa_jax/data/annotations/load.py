@@ -357,9 +357,9 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     """
     refuse_unknown_rule(on_outside)
     hint = unit_hint(annotations.videos.values(), durations, rates or {})
-    if hint and on_outside != "error":
-        logger.warning("%s: %s", annotations.path, hint)
     if on_outside == "keep":
+        if hint:
+            logger.warning("%s: %s", annotations.path, hint)
         return annotations
     problems: list[str] = []
     videos = {}
@@ -385,6 +385,8 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
              else class_order(videos, problems))
     if problems:
         raise wrong_entries(annotations.path, problems, remedy)
+    if hint:
+        logger.warning("%s: %s", annotations.path, hint)
     return dataclasses.replace(annotations, videos=videos, class_names=names)
 
 

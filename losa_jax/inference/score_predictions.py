@@ -197,12 +197,12 @@ def _unit_doubts(annotations: Annotations, truth: metrics.Truth,
     """Returns a line where predicted and annotated times differ in unit."""
     predicted = max((row.end_seconds for video, rows in predictions.items()
                      if video in truth for row in rows), default=0.0)
-    annotated = max([annotations.videos[video].duration_seconds or 0.0
-                     for video in truth]
-                    + [end for actions in truth.values()
-                       for _, end, _ in actions], default=0.0)
+    annotated = max((end for actions in truth.values()
+                     for _, end, _ in actions), default=0.0)
+    longest = max([annotated, *(
+        annotations.videos[video].duration_seconds or 0.0 for video in truth)])
     if not (predicted > 0 and annotated > 0) or (
-            1 / _OTHER_UNIT < predicted / annotated < _OTHER_UNIT):
+            annotated / _OTHER_UNIT < predicted < longest * _OTHER_UNIT):
         return []
     return [f"the predictions reach to {predicted:.6g} s, the annotations to "
             f"{annotated:.6g} s: give both in seconds, not in milliseconds, "

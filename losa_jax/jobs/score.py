@@ -99,7 +99,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           f"{report.num_actions:,} actions, {report.num_predictions:,} "
           f"predictions; {silent} videos without a prediction")
     for video, reason in list(excluded.items())[:MAX_SHOWN]:
-        print(f"left out: {video} {reason}")
+        print(f"left out: {_printable(video)} {reason}")
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
     _print_doubts(predicted, truth, protocol == "activitynet", rules)

@@ -144,9 +144,9 @@ def _read_video(video_id: str, entry: Any, problems: list[str]
         problem = f"{video_id}: is no object"
     elif not isinstance(entry.get("subset"), str):
         problem = f"{video_id}: has no \"subset\" (training, testing ...)"
-    elif entry["subset"] != entry["subset"].strip():
-        problem = (f"{video_id}: the subset {entry['subset']!r} has blanks at "
-                   "its ends: remove them")
+    elif name_problem(entry["subset"]):
+        problem = (f"{video_id}: the subset {entry['subset']!r} "
+                   f"{name_problem(entry['subset'])}")
     else:
         problem = _annotations_problem(video_id, entry)
     if problem:
@@ -205,7 +205,7 @@ def _read_action(where: str, annotation: Any, problems: list[str]
     if not isinstance(annotation, dict) or not (
             annotation.keys() >= {"label", "segment"}):
         problems.append(f"{where}: needs \"label\" and \"segment\": [start, "
-                        f"end] in seconds, is {str(annotation)[:80]}")
+                        f"end] in seconds, is {repr(annotation)[:80]}")
         return None
     segment, label, label_id = (
         annotation.get(key) for key in ("segment", "label", "label_id"))

@@ -74,5 +74,6 @@ def columns(text: str) -> list[str]:
 
 
 def _listed(names: Any, most: int = 8) -> str:
-    shown = [json.dumps(name, ensure_ascii=False)[:40] for name in names]
+    shown = [json.dumps(name, ensure_ascii=False)[:40].encode(
+        "utf-8", "backslashreplace").decode() for name in names]
     return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")

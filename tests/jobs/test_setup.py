@@ -10,6 +10,7 @@ import pytest
 
 from configs import custom
 from losa_jax.data.annotations import load
+from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
 from losa_jax.jobs import setup
 from losa_jax.jobs.setup import (
@@ -202,3 +203,10 @@ def test_the_probed_rate_tells_frames_from_milliseconds(config, tmp_path):
     with pytest.raises(InputError, match="The times of 6 videos, .* look like "
                                          "frames at 25 frames a second"):
         load_data(config, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"videos": [3]}', "{}"])
+def test_a_damaged_list_of_skipped_videos_is_named(tmp_path, text):
+    (tmp_path / "broken_videos.json").write_text(text)
+    with pytest.raises(InputError, match="broken_videos.json: .*delete it"):
+        BrokenVideos(tmp_path / "broken_videos.json")

@@ -1,11 +1,14 @@
 """The scoring command: the known figures, other layouts, every refusal."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 import losa_jax
 from losa_jax import score, sweep
+from losa_jax.data.annotations.load import load_annotations
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
 
@@ -175,3 +178,184 @@ def test_activitynets_sample(shared_dir, tmp_path, unknown, want):
     report = json.loads(out.read_text())
     assert 100 * report["average_map"] == pytest.approx(want, abs=0.001)
     assert report["num_videos"] == 4728
+
+
+def _score(tmp_path, capsys, truth, predictions, *flags):
+    """Returns the status and the output for two JSON objects."""
+    for name, content in (("truth", {"database": truth}),
+                          ("predictions", {"results": predictions})):
+        (tmp_path / f"{name}.json").write_text(
+            content if isinstance(content, str) else json.dumps(content))
+    status = score.main([
+        str(tmp_path / "predictions.json"), "--subset=test",
+        f"--annotations={tmp_path / 'truth.json'}", *flags])
+    return status, "".join(capsys.readouterr())
+
+
+TRUTH = {"v 1": {"subset": "test", "duration": 60.0, "annotations": [
+             {"label": "HighJump", "label_id": 0, "segment": [1, 5]}]},
+         "v 2": {"subset": "train", "duration": 60.0, "annotations": [
+             {"label": "LongJump", "label_id": 1, "segment": [1, 5]}]}}
+
+
+def _row(label="HighJump", segment=(1, 5)):
+    return {"label": label, "segment": [*segment], "score": 0.9}
+
+
+@pytest.mark.parametrize("label, hint", [
+    ("highjump", "'highjump'; did you mean 'HighJump'?"),
+    ("HighJump ", "'HighJump '; did you mean 'HighJump'?"),
+    ("High Jump", "did you mean 'HighJump'?"),
+    ("0", "'0'; number 0 is 'HighJump', labels are names"),
+    ("LongJump", "'LongJump', which has no action in this subset"),
+    ("swim", "'swim'; known are HighJump")])
+def test_unknown_labels_are_named_with_the_nearest(tmp_path, capsys, label,
+                                                   hint):
+    status, output = _score(tmp_path, capsys, TRUTH,
+                            {"v 1": [_row(label), _row(label)]})
+    assert status == 0
+    assert "unknown labels: 1, of 2 predictions; the first is " in output
+    assert hint in output and "unknown videos" not in output
+    assert "no prediction matches: none of 2 has a label" in output
+
+
+def test_unknown_videos_are_counted_apart_from_labels(tmp_path, capsys):
+    status, output = _score(tmp_path, capsys, TRUTH, {
+        "v 1": [_row(), _row("swim")], "V_1": [_row(), _row()], "v 2": [_row()],
+        "\ud800": []})
+    assert status == 0
+    assert ("unknown videos: 2, with 2 predictions; the first is 'V_1'; did "
+            "you mean 'v 1'?") in output
+    assert "unknown labels: 1, of 1 predictions; the first is 'swim'" in output
+    assert "no prediction matches" not in output
+
+
+def test_that_there_are_no_predictions_is_said(tmp_path, capsys):
+    assert "there is no prediction, so the mAP is 0" in _score(
+        tmp_path, capsys, TRUTH, {"v 1": []})[1]
+
+
+@pytest.mark.parametrize("factor", [1000, 1e6, 30, 0.01])
+def test_predictions_in_another_unit_are_doubted(tmp_path, capsys, factor):
+    rows = [_row(segment=(1 * factor, 40 * factor))]
+    output = _score(tmp_path, capsys, TRUTH, {"v 1": rows})[1]
+    assert "give both in seconds" in output
+    output = _score(tmp_path, capsys, TRUTH, {"v 1": [_row()]})[1]
+    assert "give both in seconds" not in output
+
+
+@pytest.mark.parametrize("annotated, predicted", [
+    ("bird_1.mp4", "bird_1"), ("bird_1", "bird_1.MP4"), ("v_x", "x"),
+    ("\u00e9tude", "e\u0301tude"), ("e\u0301tude.mkv", "\u00e9tude")])
+def test_ids_fit_without_ending_prefix_and_form(tmp_path, capsys, annotated,
+                                                predicted):
+    _, output = _score(tmp_path, capsys, {annotated: TRUTH["v 1"]},
+                       {predicted: [_row()]})
+    assert "mean      100.00" in output and "unknown" not in output.replace(
+        "classes from: unknown", "")
+
+
+def test_ids_with_other_endings_are_other_videos(tmp_path, capsys):
+    truth = dict.fromkeys(("clip.1", "clip.2", "a.mp4", "a.avi"), TRUTH["v 1"])
+    _, output = _score(tmp_path, capsys, truth, {
+        "clip.3": [_row()], "a": [_row()], "clip": [_row()]})
+    assert "unknown videos: 3, with 3 predictions" in output
+
+
+@pytest.mark.parametrize("name, text, message", [
+    ("truth", '{"database": {"v": {}, "v": {}}}', 'the key "v" twice'),
+    ("predictions", '{"results": {"v": [], "v": []}}', 'the key "v" twice'),
+    ("predictions", '{"database": {}}', "but annotations"),
+    ("predictions", '{"shown_from": {}}', "predictions.json beside it"),
+    ("truth", '{"results": {}}', "a file of predictions"),
+    ("predictions", '{"results": {"v": [{"label": "a", "score": 1, "segment": '
+     '[1, ' + 400 * "9" + "]}]}}", "is not [start, end]")])
+def test_wrong_files_are_refused_with_what_they_are(files, capsys, name, text,
+                                                    message):
+    (files / f"{name}.json").write_text(text)
+    assert _run(files)[0] == 1
+    error = capsys.readouterr().err
+    assert message in error and f"{name}.json" in error
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le",
+                                      "cp1252", "shift_jis"])
+def test_every_file_of_score_is_read_alike(files, capsys, encoding):
+    text = {"truth.json": (files / "truth.json").read_text(),
+            "predictions.json": (files / "predictions.json").read_text(),
+            "block.txt": "b\n", "classes.txt": "run\nwalk\n",
+            "ambiguous.txt": "a 55 58\n"}
+    letter = "走る" if encoding == "shift_jis" else "é"
+    flags = (f"--videos={files / 'block.txt'}", "--protocol=thumos",
+             f"--class_names={files / 'classes.txt'}",
+             f"--ambiguous={files / 'ambiguous.txt'}")
+    for changed in text:
+        for name, content in text.items():
+            (files / name).write_text(content)
+        content = text[changed]
+        more = (content.replace("{", f'{{"{letter}": 0, ', 1)
+                if content.startswith("{") else f"{content}{letter} 1 2\n")
+        (files / changed).write_bytes(more.encode(encoding))
+        status, _ = _run(files, *flags)
+        error = capsys.readouterr().err
+        assert status == (encoding != "utf-8-sig")
+        if status:
+            assert f"{changed}: is not UTF-8 text, it seems to be " in error
+
+
+def test_the_example_of_readme_is_scored_by_its_command(tmp_path, capsys,
+                                                        monkeypatch):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    example = readme[readme.index('    {"database"'):]
+    example = example[:example.index("\n\n")]
+    command = re.search(r"losa_jax.score (predictions.json .*?)`", readme)[1]
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text(example)
+    Path("predictions.json").write_text(json.dumps({"results": {
+        "video_2": [_row("jump", json.loads(example)["database"]["video_2"][
+            "annotations"][0]["segment"])]}}))
+    assert score.main(command.split()) == 0
+    assert "mean   100.00" in capsys.readouterr().out
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name, words", [
+    ("good", "mean      100.00"), ("case", "did you mean 'HighJump'?"),
+    ("space", "did you mean 'HighJump'?"), ("id_text", "0 is 'HighJump'")])
+def test_public_predictions_are_scored_in_words(shared_dir, capsys, name,
+                                                words):
+    folder = shared_dir / "data/public_cases/score"
+    assert score.main([str(folder / f"{name}.json"), "--subset=test",
+                       f"--annotations={folder / 'gt.json'}"]) == 0
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.shared
+def test_public_texts_are_read(shared_dir, capsys):
+    folder = shared_dir / "data/public_cases"
+    text, spaces = folder / "text", folder / "spaces"
+    for truth, flags in ((text / "gt_plain.json", ()),
+                         (text / "thumos_bom", ()),
+                         (text / "gt_plain.json",
+                          (f"--videos={text / 'block_bom.txt'}",))):
+        assert score.main([str(text / "pred_bom.json"), "--subset=test",
+                           f"--annotations={truth}", *flags]) == 0
+        assert "mean   100.00" in capsys.readouterr().out
+    assert score.main([str(spaces / "pred.json"), "--subset=testing",
+                       f"--annotations={spaces / 'ann.json'}"]) == 0
+    assert score.main([
+        str(folder / "score/duplicate_video.json"), "--subset=test",
+        f"--annotations={folder / 'score/duplicate_video_gt.json'}"]) == 1
+    assert 'has the key "v1" twice' in capsys.readouterr().err
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name, message", [
+    ("dup", 'the key "v1" twice'), ("digits", 'v1, annotation 0: segment "37"'),
+    ("label_space", "v1, annotation 0: label 'jump ' has blanks"),
+    ("instances", "v1: no .* unknown key 'actions'"),
+    ("one_wrong_key", "a: no .* unknown key 'Annotations'")])
+def test_public_annotations_are_refused_in_words(shared_dir, name, message):
+    with pytest.raises(InputError, match=message):
+        load_annotations(
+            shared_dir / f"data/public_cases/annotations/{name}.json")

@@ -7,9 +7,9 @@
 """
 
 import json
-import math
 import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import atomic_file
-from losa_jax.utils.text_files import read_json
+from losa_jax.utils.text_files import nfc, read_json
 
 
 def write_predictions(path: str | os.PathLike,
@@ -78,8 +78,9 @@ def read_submission(path: str | os.PathLike
     content = read_json(pathlib.Path(path))
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
-        raise InputError(f'{path}: no "results" object: give detections in '
-                         "the ActivityNet submission format")
+        raise InputError(f'{path}: no "results" object{_other_file(content)}: '
+                         "give detections in the ActivityNet submission "
+                         "format (docs/scoring.md has an example)")
     external = content.get("external_data")
     details = external.get("details") if isinstance(external, dict) else None
     return _parse(results, str(path)), (
@@ -87,14 +88,30 @@ def read_submission(path: str | os.PathLike
         if isinstance(details, str) else "")
 
 
+def _other_file(content: Any) -> str:
+    """Returns what JSON without results seems to be."""
+    if not isinstance(content, dict):
+        return f" but a {type(content).__name__}"
+    if isinstance(content.get("database"), dict):
+        return " but annotations"
+    if "shown_from" in content:
+        return (" but the detections of one video that losa_jax.predict "
+                "wrote; predictions.json beside it has all")
+    return f" but the keys {', '.join(map(repr, [*content][:5]))}"
+
+
 def _parse(results: Mapping[str, Any], where: str
            ) -> dict[str, list[Detection]]:
     predictions: dict[str, list[Detection]] = {}
     wrong = []
-    for video, entries in results.items():
+    for name, entries in results.items():
+        video = nfc(name)
         if not isinstance(entries, list):
             wrong.append(f"video {video!r}: is not a list of detections")
             continue
+        if video in predictions:
+            wrong.append(f"video {video!r}: is there twice, in two Unicode "
+                         "forms of its name")
         detections = predictions[video] = []
         for index, entry in enumerate(entries):
             problem = _problem(entry)
@@ -102,7 +119,7 @@ def _parse(results: Mapping[str, Any], where: str
                 wrong.append(f"video {video!r}, entry {index}: {problem}")
             else:
                 start, end = entry["segment"]
-                detections.append(Detection(start, end, entry["label"],
+                detections.append(Detection(start, end, nfc(entry["label"]),
                                             entry["score"]))
     if wrong:
         raise InputError(f"{where}: {len(wrong)} wrong entries; correct or "
@@ -131,4 +148,4 @@ def _problem(entry: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -1,19 +1,27 @@
 """Scores predictions against annotations, without a model."""
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.annotations.load import load_annotations, select_subsets
 from losa_jax.data.predictions import check_predictions, read_predictions
 from losa_jax.data.records import Annotations
 from losa_jax.detection import metrics, thumos_protocol
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
+from losa_jax.utils.names import did_you_mean, without_ending
+
+logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("activitynet", "thumos")
+# Times that are so many times as long, or short, are in another unit.
+_OTHER_UNIT = 10
 
 
 def evaluate(predictions: str | os.PathLike | metrics.Predictions,
@@ -60,6 +68,8 @@ def evaluate(predictions: str | os.PathLike | metrics.Predictions,
     if subset is None:
         subset = _subset_of(predictions, annotations)
     truth = ground_truth(annotations, subset)
+    for line in unmatched(annotations, truth, predictions):
+        logger.warning("%s", line)
     return scored(truth, predictions, present_classes(annotations, truth),
                   protocol=protocol, tiou=thresholds)
 
@@ -85,11 +95,7 @@ def ground_truth(annotations: Annotations, subset: str,
                  excluded: Mapping[str, Any] | None = None
                  ) -> dict[str, list[metrics.Annotation]]:
     """Returns the actions of the videos of a subset, without the excluded."""
-    chosen = annotations.subset(subset)
-    if not chosen:
-        known = sorted({one.subset for one in annotations.videos.values()})
-        raise InputError(f"{annotations.path}: no video of subset "
-                         f"{subset!r}; the file has {', '.join(known)}")
+    (chosen,) = select_subsets(annotations, [("--subset", subset)])
     return {video.video_id: [
         (action.start_seconds, action.end_seconds, action.label)
         for action in video.actions]
@@ -106,14 +112,100 @@ def present_classes(annotations: Annotations, truth: metrics.Truth
 
 def fit_ids(predictions: metrics.Predictions, known: Mapping[str, Any]
             ) -> metrics.Predictions:
-    """Adds or removes "v_" in all ids if only then some are known."""
+    """Adds or removes "v_", and the ending of a video file, in all ids if
+    only then some are known."""
     # ActivityNet's ids exist with and without this prefix.
     for old, new in (("", ""), ("v_", ""), ("", "v_")):
-        renamed = {new + video.removeprefix(old): rows
-                   for video, rows in predictions.items()}
+        renamed = _fit_endings({
+            new + video.removeprefix(old): rows
+            for video, rows in predictions.items()}, known)
         if not renamed.keys().isdisjoint(known):
             return renamed
     return predictions
+
+
+def _fit_endings(predictions: metrics.Predictions, known: Mapping[str, Any]
+                 ) -> metrics.Predictions:
+    """Renames "a.mp4" to "a", or "a" to "a.mp4", where only that is known."""
+    of_stem: dict[str, list[str]] = {}
+    for video in known:
+        of_stem.setdefault(without_ending(video), []).append(video)
+    renamed: dict[str, Sequence[Detection]] = {}
+    for video, rows in predictions.items():
+        stem = without_ending(video)
+        names = of_stem.get(stem, [])
+        is_renamed = (video not in known and len(names) == 1
+                      and stem in (video, *names)
+                      and names[0] not in predictions)
+        name = names[0] if is_renamed else video
+        renamed[video if name in renamed else name] = rows
+    return renamed
+
+
+def unmatched(annotations: Annotations, truth: metrics.Truth,
+              predictions: metrics.Predictions) -> list[str]:
+    """Returns lines about predictions that can match no action: of unknown
+    videos, of unknown labels, in another unit of time, or all of them."""
+    lines = []
+    labels = {label for actions in truth.values() for *_, label in actions}
+    strangers = [video for video in predictions
+                 if video not in annotations.videos]
+    if strangers:
+        count = sum(len(predictions[video]) for video in strangers)
+        lines.append(
+            f"unknown videos: {len(strangers)}, with {count} predictions; the "
+            f"first is {strangers[0]!r}"
+            + did_you_mean(strangers[0], annotations.videos))
+    counts = Counter(row.label for rows in predictions.values()
+                     for row in rows)
+    unknown = [label for label in counts if label not in labels]
+    if unknown:
+        count = sum(counts[label] for label in unknown)
+        lines.append(
+            f"unknown labels: {len(unknown)}, of {count} predictions; the "
+            f"first is {unknown[0]!r}"
+            + (", which has no action in this subset"
+               if unknown[0] in annotations.class_names else
+               _label_hint(unknown[0], annotations, labels)))
+    matching = [row for video, rows in predictions.items() if video in truth
+                for row in rows if row.label in labels]
+    if not counts:
+        lines.append("there is no prediction, so the mAP is 0")
+    elif not matching:
+        lines.append(
+            f"no prediction matches: none of {counts.total()} has a label of "
+            f"an action and a video of this subset, so the mAP is 0")
+    return lines + _unit_doubts(annotations, truth, predictions)
+
+
+def _label_hint(label: str, annotations: Annotations, labels: Collection[str]
+                ) -> str:
+    hint = did_you_mean(label, labels)
+    if hint or not label.strip().isdecimal():
+        return hint or f"; known are {', '.join(sorted(labels)[:5])}"
+    ids = {action.label_id: action.label
+           for video in annotations.videos.values()
+           for action in video.actions if action.label_id is not None}
+    names = ids or dict(enumerate(annotations.class_names))
+    name = names.get(int(label))
+    return f"; number {label} is {name!r}, labels are names" if name else ""
+
+
+def _unit_doubts(annotations: Annotations, truth: metrics.Truth,
+                 predictions: metrics.Predictions) -> list[str]:
+    """Returns a line where predicted and annotated times differ in unit."""
+    predicted = max((row.end_seconds for video, rows in predictions.items()
+                     if video in truth for row in rows), default=0.0)
+    annotated = max((end for actions in truth.values()
+                     for _, end, _ in actions), default=0.0)
+    longest = max([annotated, *(
+        annotations.videos[video].duration_seconds or 0.0 for video in truth)])
+    if not (predicted > 0 and annotated > 0) or (
+            annotated / _OTHER_UNIT < predicted < longest * _OTHER_UNIT):
+        return []
+    return [f"the predictions reach to {predicted:.6g} s, the annotations to "
+            f"{annotated:.6g} s: give both in seconds, not in milliseconds, "
+            "frames or shares"]
 
 
 def tiou_thresholds(values: float | Sequence[float], where: str

@@ -1,10 +1,11 @@
 """--mode=check_data: reports faults of videos and annotations."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from losa_jax.data.annotations.lint import find_faults
+from losa_jax.data.annotations import lint, load
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.check import disagreements, end_seconds
 from losa_jax.data.windows.sampling import video_grid
@@ -28,19 +29,29 @@ class Finding(NamedTuple):
 
 
 def check_data(config: Any, workdir: Path) -> list[Finding]:
-    """Prints a table; writes check_data.json and block_list.txt.
+    """Prints tables; writes check_data.json and block_list.txt.
 
     Raises:
-      InputError: annotations that cannot be read, no folder of videos.
+      InputError: annotations that cannot be read, a subset without videos, no
+        action to train on, no folder of videos.
     """
     setup.start_log(workdir)
     stored = setup.open_stored(config)
     annotations = setup.read_annotations(config, stored)
     findings: list[Finding] = []
     num_videos = num_readable = 0
-    for subset in dict.fromkeys((config.data.train_subset,
-                                 config.data.test_subset)):
-        videos = annotations.subset(subset)
+    keys = (setup.TRAIN_KEY, "test_subset")
+    selected = load.select_subsets(annotations, [
+        (f"--config.data.{key}", config.data[key]) for key in keys])
+    subsets = {config.data[key]: videos for key, videos in zip(
+        keys, selected, strict=True)}
+    classes = lint.class_counts(annotations)
+    print(_class_table(classes))
+    doubts = [*lint.similar_names(annotations), *setup.blocked_videos(
+        config.data.block_list, annotations.videos)[1]]
+    print("".join(f"{line}\n" for line in doubts))
+    load.check_training(annotations, config.data.train_subset, selected[0])
+    for subset, videos in subsets.items():
         infos, unreadable = setup.probe(config, videos, workdir, stored)
         num_videos += len(videos)
         num_readable += len(infos)
@@ -52,7 +63,8 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     blocked = sorted({one.video_id for one in findings
                       if one.category == UNREADABLE})
     setup.write_json(workdir / REPORT_FILE, {
-        "videos": num_videos, "readable": num_readable,
+        "videos": num_videos, "readable": num_readable, "classes": classes,
+        "names": doubts,
         "findings": [one._asdict() for one in findings]})
     write_text(workdir / BLOCK_LIST_FILE,
                "".join(f"{name}\n" for name in blocked))
@@ -74,9 +86,21 @@ def check_video(video: AnnotatedVideo, info: VideoInfo, config: Any
     if grid.num_samples < clip:
         faults["short"] = (f"{grid.num_samples} samples, a clip has {clip}: "
                            "the rest is padding")
-    faults |= find_faults(video, end_seconds(video, info))
+    faults |= lint.find_faults(video, end_seconds(video, info), info.fps)
     return [Finding(video.video_id, video.subset, category, detail)
             for category, detail in faults.items()]
+
+
+def _class_table(classes: Mapping[str, Mapping[str, int]]) -> str:
+    """Returns a line for each class with its actions in each subset."""
+    subsets = next(iter(classes.values()), {})
+    width = max(map(len, ["actions", *classes]))
+    lines = [f"{'actions':<{width}}"
+             + "".join(f"  {subset:>10}" for subset in subsets)]
+    lines += [f"{name:<{width}}" + "".join(
+        f"  {counts[subset]:>{max(10, len(subset))}}" for subset in subsets)
+        for name, counts in classes.items()]
+    return "\n".join(lines)
 
 
 def _print_findings(findings: list[Finding], workdir: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import family_of
 from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.text_files import read_text
 from losa_jax.weights import backbone_folder, head_folder
 from losa_jax.weights.head_settings import head_settings
 from losa_jax.weights.name_table import (
@@ -107,12 +108,12 @@ def _convert_head(path: Path, output: Path, ema: bool,
 
 def _public_settings(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(read_text(path))
         if not isinstance(content, dict):
             raise InputError("it holds no settings; give the YAML file that "
                              "the head was trained with")
         return head_settings(content)
-    except (OSError, ValueError, yaml.YAMLError, InputError) as error:
+    except (ValueError, yaml.YAMLError, InputError) as error:
         raise InputError(f"--public_config={path}: {error}") from error
 
 

@@ -6,7 +6,6 @@ done.
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,11 @@ from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.setup import write_json
 from losa_jax.report import files, page, plots
 from losa_jax.utils import atomic_write, run_files
+from losa_jax.utils.text_files import read_json
 
 STDIN = "-"
+# As `score` prints it.
+CLASSES_FROM = "classes from: the head itself, no external classifier"
 INDEX_FILE = "index.html"
 # The page has a slider for the score, so it also holds detections down to
 # this share of the shown ones' threshold, and at least so many.
@@ -78,8 +80,7 @@ class PredictionFiles:
         Its files are written again if only the threshold has changed.
         """
         try:
-            content = json.loads(self._path(
-                request.video_id, "json").read_text(encoding="utf-8"))
+            content = read_json(self._path(request.video_id, "json"))
             detections = [
                 Detection(row["start_seconds"], row["end_seconds"],
                           row["label"], row["score"])
@@ -89,7 +90,7 @@ class PredictionFiles:
                 return False
             is_current = (content["shown_from"] == self._shown_from
                           and content["source"] == request.source)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (InputError, KeyError, TypeError):
             return False
         detections.sort(key=lambda one: -one.score)
         html = self._path(request.video_id, "html")
@@ -156,7 +157,8 @@ class PredictionFiles:
         output = self._settings.output
         predictions.write_predictions(
             output / run_files.PREDICTIONS_FILE,
-            {name: self.results[name] for name in done})
+            {name: self.results[name] for name in done},
+            external_data={"used": False, "details": CLASSES_FROM})
         if self._settings.report and done:
             page.write_folder_page(
                 output / INDEX_FILE, [page.read_video_page(

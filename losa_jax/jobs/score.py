@@ -5,8 +5,16 @@ from collections import Counter
 from pathlib import Path
 
 from losa_jax.data.annotations.formats import read_ambiguous
-from losa_jax.data.annotations.lint import find_faults, summarize
-from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.lint import (
+    find_faults,
+    similar_names,
+    summarize,
+)
+from losa_jax.data.annotations.load import (
+    load_annotations,
+    load_class_names,
+    unit_hint,
+)
 from losa_jax.data.predictions import read_submission
 from losa_jax.detection import metrics
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
@@ -48,7 +56,8 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     submitted, external = read_submission(predictions)
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
-    excluded = blocked_videos(videos)
+    excluded, doubts = blocked_videos(
+        videos, {**loaded.videos, **submitted})
     truth = score_predictions.ground_truth(loaded, subset, excluded)
     chosen = loaded.subset(subset)
     predicted = score_predictions.fit_ids({
@@ -61,6 +70,11 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
     recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))
+    for line in (*score_predictions.unmatched(loaded, truth, predicted),
+                 *doubts, *similar_names(loaded),
+                 unit_hint(chosen, {}, {})):
+        if line:
+            print(line)
     for line in summarize({
             video.video_id: find_faults(video) for video in chosen
             if video.video_id not in excluded}):
@@ -85,7 +99,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           f"{report.num_actions:,} actions, {report.num_predictions:,} "
           f"predictions; {silent} videos without a prediction")
     for video, reason in list(excluded.items())[:MAX_SHOWN]:
-        print(f"left out: {video} {reason}")
+        print(f"left out: {_printable(video)} {reason}")
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
     _print_doubts(predicted, truth, protocol == "activitynet", rules)
@@ -124,6 +138,10 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
                       title=f"{what} by {name}".replace("_", " "))
 
 
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
 def _print_doubts(predicted: metrics.Predictions, truth: metrics.Truth,
                   is_activitynet: bool, rules: metrics.Rules) -> None:
     """Prints the predictions in unknown videos and those of equal scores."""
@@ -133,7 +151,8 @@ def _print_doubts(predicted: metrics.Predictions, truth: metrics.Truth,
                   and rules.unknown_videos == "false" else "are left out")
         number = sum(len(predicted[video]) for video in unknown)
         print(f"{len(unknown)} videos with {number} predictions are not in "
-              f"the ground truth: they {effect} ({', '.join(unknown[:5])})")
+              f"the ground truth: they {effect} ("
+              f"{', '.join(map(_printable, unknown[:5]))})")
     counts = Counter((row.label, row.score) for rows in predicted.values()
                      for row in rows)
     tied = sum(count for count in counts.values() if count > 1)

@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from losa_jax.data.windows.skipped_videos import BEFORE, BrokenVideos
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.utils import atomic_write, run_files
+from losa_jax.utils.names import did_you_mean
+from losa_jax.utils.text_files import read_lines
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds import StoredVideos
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # The one class of data.class_agnostic.
 ANY_CLASS = "action"
+# The key of config.data that names the subset to train on.
+TRAIN_KEY = "train_subset"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,18 +130,11 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
         raise InputError(f"config.data.on_broken_video="
                          f"{data.on_broken_video!r}: choose stop or skip")
     as_read = read_annotations(config, stored)
-    blocked = blocked_videos(data.block_list)
+    annotated_sets = select_videos(config, as_read, subsets)
     infos: dict[str, records.VideoInfo] = {}
     chosen: list[list[str]] = []
     broken: dict[str, str] = {}
-    for key, subset in subsets:
-        annotated = [video for video in as_read.subset(subset)
-                     if video.video_id not in blocked]
-        if not annotated:
-            known = sorted({v.subset for v in as_read.videos.values()})
-            raise InputError(
-                f"{as_read.path}: no video of subset {subset!r}; the file "
-                f"has {', '.join(known)}: set --config.data.{key}")
+    for (_, subset), annotated in zip(subsets, annotated_sets, strict=True):
         readable, skipped = probe(
             config, annotated, workdir, stored if store is None else store)
         check.report_broken(skipped, len(annotated), data.on_broken_video)
@@ -155,14 +152,21 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                 as_read.videos[name], info).items():
             logger.warning("%s: %s: %s; the file's is used", name,
                            what, detail)
-    faults = {name: lint.find_faults(as_read.videos[name], end)
+    faults = {name: lint.find_faults(as_read.videos[name], end,
+                                     infos[name].fps)
               for name, end in ends.items()}
     for name, details in faults.items():
         if lint.WRONG_DURATION in details:  # also to the console
             logger.warning("%s: %s", name, details[lint.WRONG_DURATION])
     for line in lint.summarize(faults):
         logger.info("annotations: %s", line)
-    annotations = load.clipped_to(as_read, ends, data.on_outside)
+    annotations = load.clipped_to(
+        as_read, ends, data.on_outside,
+        {name: info.fps for name, info in infos.items()})
+    for (key, subset), names in zip(subsets, chosen, strict=True):
+        if key == TRAIN_KEY:
+            load.check_training(annotations, subset, [
+                annotations.videos[name] for name in names])
 
     def as_video(name: str) -> records.Video:
         info = infos[name]
@@ -221,23 +225,72 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
     return load.load_annotations(stored.path, class_names or stored.class_names)
 
 
-def blocked_videos(block_list: str) -> dict[str, str]:
-    """Returns {video id: reason} of the videos that a block list excludes.
+def select_videos(config: Any, annotations: records.Annotations,
+                  subsets: Sequence[tuple[str, str]]
+                  ) -> list[list[records.AnnotatedVideo]]:
+    """Returns the videos of each subset without those of the block list;
+    logs what is odd about the names in the annotations.
+
+    Raises:
+      InputError: a subset without a video, or training videos without an
+        action.
+    """
+    selected = load.select_subsets(annotations, [
+        (f"--config.data.{key}", subset) for key, subset in subsets])
+    for line in lint.similar_names(annotations):
+        logger.warning("%s: %s", annotations.path, line)
+    blocked, doubts = blocked_videos(config.data.block_list,
+                                     annotations.videos)
+    for line in doubts:
+        logger.warning("%s", line)
+    chosen = [[video for video in videos if video.video_id not in blocked]
+              for videos in selected]
+    for (key, subset), videos in zip(subsets, chosen, strict=True):
+        if not videos:
+            raise InputError(
+                f"config.data.block_list={config.data.block_list} leaves out "
+                f"every video of subset {subset!r}: shorten it")
+        if key == TRAIN_KEY:
+            load.check_training(annotations, subset, videos)
+    return chosen
+
+
+def blocked_videos(block_list: str, known: Collection[str]
+                   ) -> tuple[dict[str, str], list[str]]:
+    """Returns {video id: reason} of the videos that a block list excludes, and
+    lines about those of its ids that are not in `known`.
+
+    A line of the file is the id of a video, which may be followed by a blank
+    and a remark; lines that begin with "#" and are no id are comments.
 
     Raises:
       InputError: neither the name of a protocol nor a file.
     """
     if not block_list:
-        return {}
+        return {}, []
     if block_list in thumos_facts.EXCLUDED:
-        return thumos_facts.EXCLUDED[block_list]
+        return thumos_facts.EXCLUDED[block_list], []
     path = Path(block_list)
     if not path.is_file():
         raise InputError(f"{block_list}: neither a file of ids to leave out, "
                          f"one a line, nor one of "
                          f"{', '.join(thumos_facts.EXCLUDED)}")
-    return {line.split()[0]: f"is listed in {path.name}"
-            for line in path.read_text().splitlines() if line.strip()}
+    blocked: dict[str, str] = {}
+    unknown = []
+    for _, line in read_lines(path):
+        first, *remark = line.split(maxsplit=1)
+        if line in known or first not in known:
+            first, remark = line, []
+        if first not in known and first.startswith("#"):
+            continue
+        blocked[first] = f"is listed in {path.name}" + "".join(
+            f": {text}" for text in remark)
+        if first not in known:
+            unknown.append(first)
+    doubts = [f"{path}: {len(unknown)} of {len(blocked)} ids are not in the "
+              f"annotations, the first {unknown[0]!r}"
+              f"{did_you_mean(unknown[0], known)}"] if unknown else []
+    return blocked, doubts
 
 
 def window_reader(config: Any, store: readers.FeatureStore | None,

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +29,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference.score_predictions import ground_truth
 from losa_jax.jobs.setup import write_json
 from losa_jax.utils import run_files
+from losa_jax.utils.text_files import read_json, read_lines, read_text
 
 # Beside the files of a run: its flags, written when it is finished.
 DONE_FILE = "sweep.json"
@@ -64,13 +65,8 @@ def parse_variant(line: str) -> Variant:
 
 def read_variants(path: Path) -> list[Variant]:
     """Reads a variant from each line that is not empty or a # comment."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise InputError(f"--variants={path}: cannot be read "
-                         f"({error.strerror})") from error
-    return [parse_variant(line) for line in map(str.strip, lines)
-            if line and not line.startswith("#")]
+    return [parse_variant(line) for _, line in read_lines(path)
+            if not line.startswith("#")]
 
 
 def run_all(variants: Sequence[Variant], seeds: Sequence[int],
@@ -113,7 +109,7 @@ def _run_one(flags: list[str], folder: Path, test_subset: str) -> str:
     wanted = {"flags": flags, "test_subset": test_subset}
     done = folder / DONE_FILE
     if done.exists():
-        finished = json.loads(done.read_text())
+        finished = read_json(done)
         if finished != wanted:
             raise InputError(
                 f"{folder} was run with {finished}, not with {wanted}: name "
@@ -133,7 +129,8 @@ def _run_one(flags: list[str], folder: Path, test_subset: str) -> str:
             raise Interrupted("stopped; start the same command again to "
                               "continue")
         if status:
-            last = console.read_text().strip().splitlines()[-1:]
+            text = console.read_text("utf-8", "replace")
+            last = text.strip().splitlines()[-1:]
             return (f"{folder} failed with status {status}: "
                     f"{''.join(last)} (all output: {console})")
     write_json(done, wanted)
@@ -170,7 +167,7 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
                 scored[first])
             mark = "" if low > 0 or high < 0 else ", not significant"
             row[-1] = f"{mean:+.1f} ({_interval_text(low, high)}{mark})"
-        cost = _read(runs[0] / run_files.COST_FILE)
+        cost = read_json(runs[0] / run_files.COST_FILE)
         rows.append([*row, f"{cost['trained_parameters']:,}",
                      f"{cost['step_temporary_bytes'] / 2**20:,.0f}",
                      f"{statistics.median(map(_seconds, runs)):.3f}"])
@@ -180,12 +177,8 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
         "interval contains 0 is not significant.\n")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
 def _map(folder: Path) -> float:
-    return 100 * _read(folder / run_files.MAP_FILE)["average_map"]
+    return 100 * read_json(folder / run_files.MAP_FILE)["average_map"]
 
 
 def _mean_and_spread(values: Sequence[float]) -> list[str]:
@@ -198,7 +191,7 @@ def _interval_text(low: float, high: float) -> str:
 
 
 def _draws(run: Path, test_subset: str) -> np.ndarray:
-    config = _read(run / run_files.CONFIG_FILE)
+    config = read_json(run / run_files.CONFIG_FILE)
     data = config["data"]
     names = data["class_names"]
     annotations = clipped_to(load_annotations(
@@ -217,7 +210,7 @@ def _draws(run: Path, test_subset: str) -> np.ndarray:
 
 def _seconds(run: Path) -> float:
     """Returns the median seconds of a step."""
-    metrics = (run / run_files.METRICS_FILE).read_text().splitlines()
+    metrics = read_text(run / run_files.METRICS_FILE).splitlines()
     return statistics.median(
         line["seconds_per_step"] for line in map(json.loads, metrics)
         if line.get("seconds_per_step"))

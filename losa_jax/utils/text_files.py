@@ -1,29 +1,181 @@
 """Reads text files that users give, or that this program wrote."""
 
+import codecs
 import json
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from losa_jax.errors import InputError
 
+_BOMS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
+         (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
+_CJK = "[\u3000-\u303f\u4e00-\u9fff\uff01-\uff60]+"
+_KANA = "[\u3000-\u30ff\u4e00-\u9fff\uff01-\uff60]+"
+_HANGUL = "[\uac00-\ud7a3]+"
+# Words of one case, but for the first letter.
+_CYRILLIC = r"(?<!\w)([А-ЯЁ]?[а-яё]+|[А-ЯЁ]+)(?!\w)"
+# (codec, name, pattern of its words, their least mean length), the most
+# particular first. One letter between ASCII letters is Western European.
+_ENCODINGS = (
+    ("shift_jis", "Shift-JIS", _KANA, 1.5),
+    ("euc_jp", "EUC-JP", "[\u4e00-\u9fff]*[\u3040-\u30ff]+", 1.5),
+    ("cp1251", "Windows-1251", _CYRILLIC, 2.5),
+    ("euc_kr", "EUC-KR", _HANGUL, 1.5),
+    ("gb18030", "GBK", _CJK, 1.5),
+    ("big5", "Big5", _CJK, 1.5),
+    ("cp1252", "Windows-1252", "[À-ÖØ-öø-ÿŠšŽžŒœŸ]+", 0.0),
+    ("shift_jis", "Shift-JIS", _KANA, 0.0),
+    ("euc_kr", "EUC-KR", _HANGUL, 0.0),
+    ("gb18030", "GBK", _CJK, 0.0))
+_WORD_SHARE = 0.8
+_SHOWN = 120  # characters
 
-def read_text(path: Path,
-              remedy: str = "check the path, and that it is UTF-8 text"
-              ) -> str:
-    """Reads UTF-8; InputError, with the remedy, where this is impossible."""
+
+def read_text(path: Path, remedy: str = "check the path") -> str:
+    """Reads UTF-8, with or without a byte order mark; InputError, which names
+    the encoding that the file seems to have, or the remedy."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}): {remedy}"
                          ) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, content) from error
+    if "\0" in text:  # as in UTF-16 without a byte order mark
+        raise _not_utf8(path, content)
+    return text
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Returns (number from 1, line in NFC) of the lines that are not empty,
+    without blanks at their ends; InputError as of `read_text`."""
+    lines = (nfc(line.strip().strip("\ufeff").strip())
+             for line in read_text(path).splitlines())
+    return [(number, line) for number, line in enumerate(lines, 1) if line]
 
 
 def read_json(path: Path, remedy: str = "") -> Any:
-    """Reads JSON; InputError, with the remedy, where this is impossible."""
+    """Reads JSON; InputError, with the remedy, where this is impossible or an
+    object has a key twice."""
     text = read_text(path, remedy) if remedy else read_text(path)
+
+    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            raise _twice(path, text, pairs)
+        return content
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=as_object)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON: line {error.lineno}, column "
-                         f"{error.colno}: {error.msg}; "
+        problem = "it is empty" if not text.strip() else (
+            f"line {error.lineno}, column {error.colno}: {error.msg}")
+        seems = description(text.encode())
+        if seems:
+            problem = f"it seems to be {seems}"
+        raise InputError(f"{path}: not JSON: {problem}; "
                          f"{remedy or 'correct it there'}") from error
+    except (ValueError, RecursionError) as error:  # a number of 4301 digits
+        raise InputError(f"{path}: not JSON that can be read ({error}); "
+                         f"{remedy or 'correct it'}") from error
+
+
+def nfc(text: str) -> str:
+    """Returns a name in Unicode NFC: macOS stores names decomposed."""
+    return unicodedata.normalize("NFC", text)
+
+
+def description(content: bytes) -> str:
+    """Returns what a file seems to be that is not what was expected, by its
+    first bytes, or ""."""
+    start = content[:1024].removeprefix(codecs.BOM_UTF8).lstrip()
+    for name, pattern in (
+            ("a Git LFS pointer (fetch the file with `git lfs pull`)",
+             rb"version https://git-lfs"),
+            ("an HTML page (download the file again, not its page)",
+             rb"(?i)<!doctype html|<html"),
+            ("a ZIP archive, as .xlsx and .npz are", rb"PK\x03\x04"),
+            ("a gzip archive (unpack it)", rb"\x1f\x8b"),
+            ("a pickle of Python", rb"\x80[\x02-\x05]"),
+            ("an HDF5 file", rb"\x89HDF"), ("a PDF document", rb"%PDF"),
+            ("an array of NumPy", rb"\x93NUMPY"),
+            ("a video", rb"(?s).{4}ftyp|\x1aE\xdf\xa3|RIFF")):
+        if re.match(pattern, start):
+            return name
+    return ""
+
+
+def seeming_encoding(content: bytes) -> str:
+    """Returns the encoding that text seems to have which is not UTF-8, or ""
+    for what is no text."""
+    for bom, name in _BOMS:
+        if content.startswith(bom):
+            return name
+    if b"\0" in content:
+        wide = not (any(content[2::4]) or any(content[3::4])) or not (
+            any(content[::4]) or any(content[1::4]))
+        odd, even = content[1::2].count(0), content[::2].count(0)
+        codec = ("utf-32" if wide else "utf-16") + (
+            "-le" if odd > even else "-be")
+        text = re.sub(r"[\n\r\t]", "", _decoded(content, codec))
+        return (codec[:6].upper() if text and text.isprintable()
+                and odd != even else "")
+    for codec, name, pattern, least_length in _ENCODINGS:
+        text = _decoded(content, codec)
+        count = sum(not one.isascii() for one in text)
+        words = [match[0] for match in re.finditer(pattern, text)
+                 if not match[0].isascii()]
+        if count and sum(map(len, words)) >= max(
+                _WORD_SHARE * count, least_length * len(words)):
+            return name
+    # Controls are in no text.
+    return "" if re.search(rb"[\x00-\x08\x0e-\x1a]", content) else (
+        "an 8-bit encoding such as Windows-1252")
+
+
+def _decoded(content: bytes, codec: str) -> str:
+    """Returns the text, or "" where the codec cannot read it."""
+    try:
+        return content.decode(codec)
+    except UnicodeDecodeError:
+        return ""
+
+
+def _not_utf8(path: Path, content: bytes) -> InputError:
+    name = description(content)
+    if name:
+        return InputError(f"{path}: is no text, it seems to be {name}")
+    text = content.decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    line = 1 + text[:text.find("\ufffd")].count("\n")
+    if 0 < 2 * wrong < sum(not one.isascii() for one in text) - wrong:
+        return InputError(
+            f"{path}: is UTF-8 text but for {wrong} characters, the first in "
+            f"line {line}: write them again, or copy the file again")
+    encoding = seeming_encoding(content)
+    if not encoding:
+        return InputError(f"{path}: is no text: give a file in UTF-8")
+    return InputError(
+        f"{path}: is not UTF-8 text, it seems to be {encoding}: save it as "
+        "UTF-8, in an editor or with iconv")
+
+
+def _twice(path: Path, text: str, pairs: list[tuple[str, Any]]) -> InputError:
+    """Returns the error about the first key that an object has twice."""
+    seen: set[str] = set()
+    key = next(name for name, _ in pairs
+               if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    places = [match.start() for match in re.finditer(
+        re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", text)]
+    lines = [1 + text.count("\n", 0, place) for place in places]
+    where = (f" (lines {lines[0]} and {lines[1]})"
+             if len(lines) == 2 and lines[0] != lines[1] else "")
+    shown = ", ".join(f"{json.dumps(name)}: {json.dumps(value)[:30]}"
+                      for name, value in pairs[:50])[:_SHOWN]
+    return InputError(
+        f"{path}: one object has the key {json.dumps(key)} twice{where}, and "
+        f"only one of the two could be used: {{{shown} ...}}: correct the file")

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from losa_jax.errors import InputError
+from losa_jax.utils.text_files import read_json
 from losa_jax.weights.torch_pickle import Tensor, load_torch_zip
 
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
@@ -84,9 +85,9 @@ def _weight_files(path: Path) -> list[Path]:
         if not index.is_file():
             continue
         try:
-            parts = sorted({str(part) for part in json.loads(
-                index.read_text())["weight_map"].values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            parts = sorted({str(part) for part in read_json(index)[
+                "weight_map"].values()})
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index}: not an index of weight files "
                              f"({error!r}); fetch it again") from error
         outside = [part for part in parts if Path(part).name != part]

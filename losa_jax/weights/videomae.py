@@ -5,7 +5,6 @@ of Hugging Face's transformers (models/videomae), OpenTAD and mmaction2 are
 first renamed to them. The package's docstring explains each definition.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import size_name
 from losa_jax.models.backbones.videomae import SIZES, VideoMaeSpec
+from losa_jax.utils.text_files import read_json
 from losa_jax.weights.rules import CONV, LINEAR, SAME, Layout, Rule, rename
 from losa_jax.weights.torch_pickle import Tensor
 
@@ -148,7 +148,7 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; a Hugging Face folder has "
                          "config.json and model.safetensors")
     try:
-        facts = json.loads(path.read_text())
+        facts = read_json(path)
         size = facts["image_size"]
         if facts.get("hidden_act", "gelu") != "gelu":
             raise InputError(f"{path}: hidden_act={facts['hidden_act']!r}; "

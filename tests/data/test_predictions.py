@@ -110,7 +110,7 @@ def test_all_bad_entries_are_reported_together(tmp_path):
 
 @pytest.mark.parametrize("content, message", [
     (b"{", "not JSON: line 1, column 2"),
-    (b"\xff\xfe\x00", "that it is UTF-8 text"),
+    (b"\xff\xfe\x00", "seems to be UTF-16: save it as UTF-8"),
     (b"[]", 'no "results" object'),
     (b'{"results": []}', 'no "results" object'),
 ])

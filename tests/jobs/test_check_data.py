@@ -5,9 +5,12 @@ import shutil
 
 import pytest
 
+from configs import custom
 from losa_jax.data.annotations import load
+from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
+from tests.data.tiny_set import make_tiny_set
 
 
 @pytest.fixture
@@ -63,3 +66,89 @@ def test_every_fault_is_named(odd, tmp_path, capsys, monkeypatch):
     (tmp_path / "run").mkdir()
     data = load_data(config, tmp_path / "run")
     assert {video.video_id for video in data.train} == set(names[2:])
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Returns the config of a tiny set and a function that changes its
+    annotations."""
+    folder = make_tiny_set(tmp_path)
+    config = custom.get_config()
+    config.data.annotations = str(folder / "annotations.json")
+    config.data.videos = str(folder / "videos")
+    config.data.on_outside = "clip"
+
+    def change(function):
+        path = folder / "annotations.json"
+        database = json.loads(path.read_text())["database"]
+        function(database)
+        path.write_text(json.dumps({"database": database}))
+
+    return config, change
+
+
+def test_the_block_list_is_read_as_it_is_written(tiny, tmp_path, capsys):
+    config, change = tiny
+    names = ["kitchen 03 (missing)", "#1", "étude 2.mp4", "kitchen"]
+
+    def add(database):
+        for name in names:
+            database[name] = dict(database["training.0"])
+            database[f"{name} test"] = dict(database["testing.0"])
+
+    change(add)
+    check_data(config, tmp_path / "work")
+    config.data.block_list = str(tmp_path / "work/block_list.txt")
+    data = load_data(config, tmp_path)
+    assert [video.video_id for video in data.train] == [
+        f"training.{number}" for number in range(4)]
+    capsys.readouterr()
+    check_data(config, tmp_path / "work")
+    assert "not in the annotations" not in capsys.readouterr().out
+
+
+def test_classes_are_listed_with_their_counts(tiny, tmp_path, capsys):
+    config, change = tiny
+
+    def rename(database):
+        database["training.0"]["annotations"][0]["label"] = "Hop"
+        database["testing.0"]["subset"] = "validation"
+
+    change(rename)
+    check_data(config, tmp_path / "work")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["actions", "training", "validation", "testing"]
+    assert [line.split() for line in lines[1:4]] == [
+        ["Hop", "1", "0", "0"], ["hop", "3", "1", "1"],
+        ["run", "4", "1", "1"]]
+    assert "labels that are nearly equal: 'Hop', 'hop'" in lines
+    report = json.loads((tmp_path / "work/check_data.json").read_text())
+    assert report["classes"]["hop"]["training"] == 3
+    assert len(report["names"]) == 1
+
+
+@pytest.mark.parametrize("segment, unit", [
+    ([0, 1_200_000], "microseconds"), ([100, 1500], "milliseconds"),
+    ([5, 38], "frames at 25 frames a second")])
+def test_the_unit_of_times_far_outside_is_named(tiny, tmp_path, segment, unit):
+    config, change = tiny
+    change(lambda database: database["training.0"].update(
+        annotations=[{"label": "hop", "segment": segment}], fps=None))
+    findings = check_data(config, tmp_path / "work")
+    (detail,) = [one.detail for one in findings
+                 if one.video_id == "training.0"]
+    assert detail.endswith(f"look like {unit}: convert them to seconds")
+
+
+def test_other_subsets_and_no_actions_are_refused(tiny, tmp_path):
+    config, change = tiny
+    config.data.train_subset, config.data.test_subset = "train", "test"
+    with pytest.raises(InputError, match=(
+            r"set --config.data.train_subset=training "
+            r"--config.data.test_subset=testing")):
+        check_data(config, tmp_path / "work")
+    config.data.train_subset, config.data.test_subset = "training", "testing"
+    change(lambda database: [entry.update(annotations=[])
+                             for entry in database.values()])
+    with pytest.raises(InputError, match="nothing to train on"):
+        check_data(config, tmp_path / "work")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from losa_jax import predict as command_line
-from losa_jax.data.predictions import read_predictions
+from losa_jax.data.predictions import read_predictions, read_submission
 from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.inference import load as load_module
@@ -118,6 +118,11 @@ def test_detections_equal_those_of_the_evaluation(output, expected):
     for video, rows in expected.items():
         assert len(rows) > 20
         _same(ours[video], rows)
+
+
+def test_score_reads_where_the_classes_come_from(output):
+    _, source = read_submission(output / "predictions.json")
+    assert source == "classes from: the head itself, no external classifier"
 
 
 def test_the_files_of_a_video_hold_the_shown_detections(

@@ -3,14 +3,22 @@ actions are outside."""
 
 import json
 import logging
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from configs import custom
 from losa_jax.data.annotations import load
+from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
-from losa_jax.jobs.setup import load_data, load_videos, window_reader
+from losa_jax.jobs import setup
+from losa_jax.jobs.setup import (
+    blocked_videos,
+    load_data,
+    load_videos,
+    window_reader,
+)
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -106,3 +114,99 @@ def test_a_whole_video_of_frames_is_refused_as_a_window(config):
     with pytest.raises(InputError, match="config.window.test_whole=True"):
         window_reader(config, None, {})
     assert window_reader(config, Mock(), {})
+
+
+def test_a_block_list_is_read_by_whole_lines(tmp_path):
+    path = tmp_path / "block.txt"
+    path.write_text("\ufeffkitchen 03 (missing)\r\n# a comment\r\n#1\r\n"
+                    "e\u0301tude broken file\r\nnobody\r\nkitchen 9\r\n")
+    known = ["kitchen", "kitchen 03 (missing)", "#1", "étude"]
+    blocked, doubts = blocked_videos(str(path), known)
+    assert blocked == {
+        "kitchen 03 (missing)": "is listed in block.txt",
+        "#1": "is listed in block.txt",
+        "étude": "is listed in block.txt: broken file",
+        "nobody": "is listed in block.txt",
+        "kitchen": "is listed in block.txt: 9"}
+    assert doubts == [f"{path}: 1 of 5 ids are not in the annotations, the "
+                      "first 'nobody'"]
+    path.write_bytes("étude".encode("utf-16"))
+    with pytest.raises(InputError, match="block.txt: is not UTF-8.*UTF-16"):
+        blocked_videos(str(path), known)
+    assert blocked_videos("", known) == ({}, [])
+
+
+def test_ids_of_a_block_list_that_are_unknown_are_logged(config, tmp_path,
+                                                         caplog):
+    config.data.on_outside = "clip"
+    config.data.block_list = str(tmp_path / "block.txt")
+    (tmp_path / "block.txt").write_text("training.1\ntraining.9\n")
+    data = load_data(config, tmp_path)
+    assert [video.video_id for video in data.train] == [
+        "training.0", "training.2", "training.3"]
+    assert "1 of 2 ids are not in the annotations, the first 'training.9'; " \
+        "did you mean" in caplog.text
+    (tmp_path / "block.txt").write_text("testing.0\ntesting.1\n")
+    with pytest.raises(InputError, match="leaves out every video of subset "
+                                         "'testing'"):
+        load_data(config, tmp_path)
+
+
+def _rewrite(config, change):
+    with open(config.data.annotations) as file:
+        database = json.load(file)["database"]
+    for name, entry in [*database.items()]:
+        change(database, name, entry)
+    with open(config.data.annotations, "w") as file:
+        json.dump({"database": database}, file)
+
+
+def test_a_training_set_without_actions_is_refused_before_probing(
+        config, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup, "probe", Mock(side_effect=AssertionError))
+    _rewrite(config, lambda _, name, entry: entry.update(
+        annotations=[] if name.startswith("train") else entry["annotations"]))
+    with pytest.raises(InputError, match="none of the 4 videos of subset "
+                                         "'training' has an action .*has 2"):
+        load_data(config, tmp_path)
+
+
+def test_a_training_set_without_an_action_inside_is_refused(config, tmp_path):
+    config.data.on_outside = "clip"
+    _rewrite(config, lambda _, name, entry: entry.update(annotations=[
+        {"label": "hop", "segment": [700, 900]}]))
+    with pytest.raises(InputError, match="none of the 4 videos"):
+        load_data(config, tmp_path)
+
+
+def test_ids_may_be_names_of_files_and_compare_in_nfc(config, tmp_path):
+    config.data.on_outside = "clip"
+    folder = Path(config.data.videos)
+    (folder / "training.0.mp4").rename(folder / "e\u0301tude 1.mp4")
+
+    def rename(database, name, entry):
+        new = "étude 1" if name == "training.0" else f"{name}.mp4"
+        database[new] = database.pop(name)
+
+    _rewrite(config, rename)
+    data = load_data(config, tmp_path)
+    assert [video.video_id for video in data.train] == [
+        "étude 1", "training.1.mp4", "training.2.mp4", "training.3.mp4"]
+
+
+def test_the_probed_rate_tells_frames_from_milliseconds(config, tmp_path):
+    def in_frames(database, name, entry):
+        entry.pop("fps", None)
+        entry["annotations"] = [{"label": "hop", "segment": [5, 38]}]
+
+    _rewrite(config, in_frames)
+    with pytest.raises(InputError, match="The times of 6 videos, .* look like "
+                                         "frames at 25 frames a second"):
+        load_data(config, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"videos": [3]}', "{}"])
+def test_a_damaged_list_of_skipped_videos_is_named(tmp_path, text):
+    (tmp_path / "broken_videos.json").write_text(text)
+    with pytest.raises(InputError, match="broken_videos.json: .*delete it"):
+        BrokenVideos(tmp_path / "broken_videos.json")

@@ -6,6 +6,7 @@ Each reader returns the "database" object of the ActivityNet layout:
 
     ActivityNet, ActionFormer, OpenTAD, TadTR   one JSON file
     BMN           anet_anno_action.json,video_info_new.csv
+    mmaction2     anet_anno_train.json: the file's name tells the subset
     AFSD          val_Annotation.csv,val_video_info.csv
     THUMOS-14     the folder of <Class>_val.txt or <Class>_test.txt
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
@@ -16,24 +17,34 @@ Two files are separated by a comma.
 
 import contextlib
 import csv
+import logging
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.annotations import data_set_index
-from losa_jax.errors import InputError
-from losa_jax.utils.text_files import read_json, read_text
+from losa_jax.data.annotations import data_set_index, other_files
+from losa_jax.errors import InputError, listed
+from losa_jax.utils.text_files import nfc, read_json, read_lines, read_text
+
+logger = logging.getLogger(__name__)
 
 # Some files have this before ActivityNet's video ids.
 YOUTUBE_PREFIX = "v_"
+# The subset of mmaction2's videos by a word of the file's name, and that of
+# a file whose name has none.
+_SUBSETS = {"train": "training", "training": "training", "val": "validation",
+            "validation": "validation", "test": "testing",
+            "testing": "testing"}
+_NO_SUBSET = "all"
 
 
 def read_database(paths: str | Path) -> dict[str, Any]:
     """Reads a file, two files separated by a comma, or a folder; InputError
     if it is missing or in none of the layouts."""
     first, _, second = str(paths).partition(",")
-    path, info = Path(first), Path(second) if second else None
+    path, info = Path(first), Path(second.strip()) if second else None
     for one in filter(None, (path, info)):
         if not one.exists():
             raise InputError(f"{one}: no such annotation file: check the "
@@ -43,27 +54,42 @@ def read_database(paths: str | Path) -> dict[str, Any]:
             return data_set_index.database(
                 data_set_index.read_index(data_set_index.find_data_set(path)))
         return _read_thumos_folder(path)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv" and (
+            info is not None or "type" in other_files.columns(
+                read_text(path))):
         return _read_afsd(path, info)
+    text = read_text(path)
+    if not text.lstrip().startswith(("{", "[")):
+        raise _unknown_layout(path, text)
     content = read_json(path)
     if info is not None:
-        return _read_bmn(content, info)
+        return _read_bmn(path, content, info)
     if isinstance(content, dict):
         if isinstance(content.get("database"), dict):
             return content["database"]
-        if content and all(
-                isinstance(entry, dict) and entry.keys() >= {
-                    "annotations", "subset"} for entry in content.values()):
-            for entry in content.values():  # THUMOS files may have frames
+        entries = [one for one in content.values() if isinstance(one, dict)]
+        if any("subset" in one for one in entries):
+            for entry in entries:  # THUMOS files may have frames
                 with contextlib.suppress(KeyError, TypeError,
                                          ZeroDivisionError):
                     entry.setdefault("fps",
                                      entry["frames"] / entry["duration"])
             return content
-    raise InputError(
-        f"{path}: has no object \"database\" of videos; the format is in "
-        "docs/videos.md. BMN's file needs its table too: "
-        "anet_anno_action.json,video_info_new.csv")
+        if any("duration_second" in one and "annotations" in one
+               for one in entries):
+            return _read_mmaction(path, content)
+    raise _unknown_layout(path, text, content)
+
+
+def _unknown_layout(path: Path, text: str, content: Any = None) -> InputError:
+    near = [name for name in content if re.fullmatch(
+        "(?i)data_?bases?", name)] if isinstance(content, dict) else []
+    if near:
+        return InputError(f"{path}: has no object \"database\" of videos but "
+                          f"{near[0]!r}: rename the key, or make it an object")
+    return InputError(
+        f"{path}: has no object \"database\" of videos, and "
+        f"{other_files.describe(path, text, content)}: {other_files.LAYOUTS}")
 
 
 def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
@@ -71,6 +97,9 @@ def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
     for a missing file or a line that is not `video start end`."""
     segments: dict[str, list[tuple[float, float]]] = {}
     for video_id, start, end in _read_segments(Path(path)):
+        if not 0 <= start <= end < math.inf:
+            raise InputError(f"{path}: {video_id}: the segment [{start}, "
+                             f"{end}] is not start and end in seconds")
         segments.setdefault(video_id, []).append((start, end))
     return segments
 
@@ -78,14 +107,24 @@ def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
 def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
                 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields "file, row" and the columns of each row."""
-    rows = csv.DictReader(read_text(path).splitlines())
+    content = read_text(path)
+    rows = csv.DictReader(content.splitlines())
     columns = text + numbers
     missing = [name for name in columns if name not in (rows.fieldnames or ())]
     if missing:
-        raise InputError(f"{path}: no column {', '.join(missing)}; it needs "
-                         f"{', '.join(columns)}")
-    for number, row in enumerate(rows, 2):
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}; it needs "
+            f"{', '.join(columns)}, separated by commas, and has "
+            f"{', '.join(other_files.columns(content))}")
+    try:
+        numbered = list(enumerate(rows, 2))
+    except csv.Error as error:
+        raise InputError(f"{path}, row {rows.line_num}: no row of a table "
+                         f"with commas ({error})") from error
+    for number, row in numbered:
         where = f"{path}, row {number}"
+        if not all(row[name] for name in text):
+            raise InputError(f"{where}: {' or '.join(text)} is empty")
         try:
             yield where, row | {name: float(row[name]) for name in numbers}
         except (TypeError, ValueError) as error:
@@ -94,9 +133,44 @@ def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
                 + ": numbers are needed") from error
 
 
-def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
+def _as_entry(entry: dict[str, Any], **known: Any) -> dict[str, Any]:
+    """Returns an entry of BMN or mmaction2 under the keys of ActivityNet."""
+    others = {key: value for key, value in entry.items() if key not in (
+        "duration_second", "duration_frame", "feature_frame", "rfps")}
+    return {**others, "duration": entry.get("duration_second"),
+            **known}
+
+
+def _add(database: dict[str, Any], name: str, entry: dict[str, Any],
+         where: str) -> None:
+    if name in database:
+        raise InputError(f"{where}: the video {name} is there twice: remove "
+                         "one of its rows")
+    database[name] = entry
+
+
+def _read_mmaction(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Reads one of mmaction2's files, which have one subset each."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    subset = next((_SUBSETS[word] for word in words if word in _SUBSETS),
+                  _NO_SUBSET)
+    if subset == _NO_SUBSET:
+        logger.warning(
+            "%s: has no subsets, and its name has none of train, val, test: "
+            "all its videos are of the subset %r. BMN's table has subsets: "
+            "anet_anno_action.json,video_info_new.csv", path, _NO_SUBSET)
+    database: dict[str, Any] = {}
+    for name, entry in content.items():
+        if isinstance(entry, dict):
+            entry = _as_entry(entry, subset=subset)
+        _add(database, name.removeprefix(YOUTUBE_PREFIX), entry, str(path))
+    return database
+
+
+def _read_bmn(path: Path, content: Any, info: Path) -> dict[str, Any]:
     """Reads BMN's pair: only the table has the subsets."""
     database: dict[str, Any] = {}
+    without_row = set(content) if isinstance(content, dict) else set()
     for where, row in _read_table(info, ("video", "subset"),
                                   ("seconds", "fps")):
         name = row["video"]
@@ -104,11 +178,13 @@ def _read_bmn(content: Any, info: Path) -> dict[str, Any]:
         if not isinstance(entry, dict):
             raise InputError(f"{where}: {name} has no annotations: give the "
                              "two files of one data set")
-        database[name.removeprefix(YOUTUBE_PREFIX)] = {
-            "subset": row["subset"],
-            "duration": entry.get("duration_second", row["seconds"]),
-            "fps": row["fps"],
-            "annotations": entry.get("annotations", [])}
+        without_row.discard(name)
+        _add(database, name.removeprefix(YOUTUBE_PREFIX), _as_entry(
+            {"duration_second": row["seconds"], **entry},
+            subset=row["subset"], fps=row["fps"]), where)
+    if without_row:
+        logger.warning("%s: %d videos are not in %s and are left out:%s", path,
+                       len(without_row), info, listed(sorted(without_row), 5))
     return database
 
 
@@ -122,9 +198,9 @@ def _read_afsd(path: Path, info: Path | None) -> dict[str, Any]:
     for where, row in _read_table(info, ("video",), ("fps", "count")):
         if row["fps"] <= 0:
             raise InputError(f"{where}: fps={row['fps']:g} is not positive")
-        database[row["video"]] = {
+        _add(database, row["video"], {
             "subset": subset, "fps": row["fps"],
-            "duration": row["count"] / row["fps"], "annotations": []}
+            "duration": row["count"] / row["fps"], "annotations": []}, where)
     for where, row in _read_table(path, ("video", "type"), ("start", "end")):
         if row["video"] not in database:
             raise InputError(f"{where}: {row['video']} is not in {info}: give "
@@ -137,31 +213,39 @@ def _read_afsd(path: Path, info: Path | None) -> dict[str, Any]:
 def _read_thumos_folder(folder: Path) -> dict[str, Any]:
     """Reads one file a class; videos with Ambiguous segments only are kept."""
     database: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.txt")):
-        match = re.fullmatch(r"(.+)_(val|test)\.txt", path.name)
+    others = []
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(r"(?i)(.+)_(val|test)\.txt", path.name)
         if match is None:
+            others.append(path.name)
             continue
-        label, subset = match.groups()
+        label = nfc(match[1])
+        subset = "validation" if match[2].lower() == "val" else "test"
         for video_id, *segment in _read_segments(path):
             entry = database.setdefault(video_id, {
-                "subset": "validation" if subset == "val" else "test",
-                "annotations": []})
+                "subset": subset, "annotations": []})
+            if entry["subset"] != subset:
+                raise InputError(f"{path}: the video {video_id} is in files "
+                                 "of _val and of _test: correct one of them")
             if label != "Ambiguous":
                 entry["annotations"].append(
                     {"label": label, "segment": segment})
     if not database:
         raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
-                         "in it: give the folder of THUMOS' annotations")
+                         "in it: give the folder of THUMOS' annotations, or "
+                         "the file of the annotations")
+    if others:
+        logger.warning("%s: not read, for their names are not <Class>_val.txt "
+                       "or <Class>_test.txt:%s", folder, listed(others, 5))
     return database
 
 
 def _read_segments(path: Path) -> list[tuple[str, float, float]]:
     segments = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in read_lines(path):
         try:
-            if line.strip():
-                video_id, start, end = line.split()
-                segments.append((video_id, float(start), float(end)))
+            video_id, start, end = line.rsplit(maxsplit=2)
+            segments.append((video_id, float(start), float(end)))
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {line!r} is not `video "
                              "start end`") from error

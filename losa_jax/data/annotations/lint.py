@@ -3,10 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from losa_jax.data.annotations.load import is_outside
-from losa_jax.data.records import Action, AnnotatedVideo
+from losa_jax.data.annotations.load import is_outside, seeming_unit
+from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS
+from losa_jax.utils.names import alike
 
 # A run stops or cuts these (data.on_outside); scoring keeps them.
 OUTSIDE = "actions outside"
@@ -21,12 +22,13 @@ TWO_LABELS = "actions under two labels"
 WRONG_DURATION = "a wrong duration that is known"  # corrected while reading
 
 
-def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
-                ) -> dict[str, str]:
+def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None,
+                fps: float | None = None) -> dict[str, str]:
     """Returns {category: detail} of the faults in a video's annotations as
-    read; `duration_seconds` is of its file, None: the annotated duration."""
+    read; length and frame rate are of its file, None: as annotated."""
     end = duration_seconds or video.duration_seconds
-    frame_seconds = 1 / (video.fps or 25.0)
+    fps = fps or video.fps
+    frame_seconds = 1 / (fps or 25.0)
     details: dict[str, list[str]] = defaultdict(list)
     if video.correction:
         details[WRONG_DURATION].append(video.correction)
@@ -57,8 +59,13 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None
                 details[NEARLY_TWICE].append(
                     f"{_show(one)} and {_show(other)}")
         running.append(other)
-    return {category: _joined(category, entries)
-            for category, entries in details.items()}
+    faults = {category: _joined(category, entries)
+              for category, entries in details.items()}
+    unit = seeming_unit(video.actions, end, fps) if end else ""
+    if unit:
+        faults[OUTSIDE] += (f"; the times look like {unit}: convert them to "
+                            "seconds")
+    return faults
 
 
 def _show(action: Action) -> str:
@@ -86,3 +93,23 @@ def summarize(faults: Mapping[str, Mapping[str, str]], most: int = 5
     return [f"{category}: {len(videos)} videos ({', '.join(videos[:most])}"
             + (", ...)" if len(videos) > most else ")")
             for category, videos in names.items()]
+
+
+def similar_names(annotations: Annotations) -> list[str]:
+    """Returns a line for each group of labels, or of video ids, that differ
+    only in case, blanks, "_" or "-", or in the ending of a file."""
+    return [f"{what} that are nearly equal: " + ", ".join(map(repr, group))
+            for what, names in (("labels", annotations.class_names),
+                                ("video ids", annotations.videos))
+            for group in alike(names)]
+
+
+def class_counts(annotations: Annotations) -> dict[str, dict[str, int]]:
+    """Returns {class: {subset: number of actions}}, in label order."""
+    counts = Counter((action.label, video.subset)
+                     for video in annotations.videos.values()
+                     for action in video.actions)
+    subsets = dict.fromkeys(
+        video.subset for video in annotations.videos.values())
+    return {name: {subset: counts[name, subset] for subset in subsets}
+            for name in annotations.class_names}

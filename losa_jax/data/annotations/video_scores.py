@@ -9,6 +9,7 @@
 ActivityNet's ids may have "v_" before them.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ import numpy as np
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.formats import YOUTUBE_PREFIX
 from losa_jax.errors import InputError
-from losa_jax.utils.text_files import read_json
+from losa_jax.utils.names import did_you_mean
+from losa_jax.utils.text_files import description, nfc, read_json
 
 
 def load_video_scores(path: str | Path, class_names: Sequence[str],
@@ -36,16 +38,17 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
     if unknown:
         raise InputError(f"{path}: rename or remove {len(unknown)} classes "
                          "that are not among the data set's: "
-                         + ", ".join(unknown[:5]))
+                         f"{', '.join(unknown[:5])}"
+                         f"{did_you_mean(unknown[0], class_names)}")
     chosen = {
         video_id: table.get(video_id)
         or table.get(YOUTUBE_PREFIX + video_id, {}) for video_id in video_ids}
     missing = [video_id for video_id, scores in chosen.items() if not scores]
     if missing:
         raise InputError(f"{path}: no scores of {len(missing)} of "
-                         f"{len(video_ids)} videos: {', '.join(missing[:5])};"
-                         " add them, or leave the videos out with "
-                         "config.data.block_list")
+                         f"{len(video_ids)} videos: {', '.join(missing[:5])}"
+                         f"{did_you_mean(missing[0], table)}; add them, or "
+                         "leave the videos out with config.data.block_list")
     for video_id, scores in chosen.items():
         for name, score in scores.items():
             if not 0 <= score < math.inf:
@@ -59,12 +62,13 @@ def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
     content: Any = read_json(path)
     try:
         if "results" in content and "class" in content:
-            names = content["class"]
-            return {video: dict(zip(names, map(float, row), strict=True))
+            names = [*map(nfc, content["class"])]
+            return {nfc(video): dict(zip(names, map(float, row), strict=True))
                     for video, row in content["results"].items()}
-        return {video: {entry["class"]: float(entry["score"])}
+        return {nfc(video): {nfc(entry["class"]): float(entry["score"])}
                 for video, entry in content.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError,
+            OverflowError) as error:
         raise InputError(
             f"{path}: in neither CUHK's layout nor {{video: {{class, score}}}} "
             f"({error!r}): see docs/faq.md") from error
@@ -73,8 +77,16 @@ def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
 def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:
     try:
         scores = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+        is_table = isinstance(scores, np.ndarray) and scores.dtype.kind in "fiu"
+    except Exception as error:  # of numpy's reader, for damaged files
+        with contextlib.suppress(OSError):
+            what = description(path.read_bytes()[:1024])
+            if what and "NumPy" not in what:
+                raise InputError(f"{path}: is no array, it seems to be {what}"
+                                 ) from error
+        raise InputError(f"{path}: cannot be read ({error!r})") from error
+    if not is_table:
+        raise InputError(f"{path}: is no array of numbers")
     if scores.ndim != 2 or scores.shape[1] != 101:
         raise InputError(f"{path}: has the shape {scores.shape}, not [videos,"
                          " 101 UCF101 classes]")

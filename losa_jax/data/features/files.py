@@ -25,7 +25,8 @@ from losa_jax import timeline
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.text_files import read_json
+from losa_jax.utils.names import without_ending
+from losa_jax.utils.text_files import nfc, read_json
 
 FORMAT_VERSION = 1
 _REMEDY = "delete it and run --mode=extract again; finished features stay"
@@ -50,6 +51,7 @@ class FeatureFiles:
         if not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "
                              "no folder: name that of the feature files")
+        self._paths = {nfc(path.name): path for path in self._folder.iterdir()}
         self._record = read_record(self._folder)
         facts = self._record.facts if self._record is not None else {}
         for name in MEASURES:
@@ -73,14 +75,18 @@ class FeatureFiles:
         `path`; InputError if this is missing, or of another video."""
         settings = self._settings
         stem = f"{settings.prefix}{video.video_id}{settings.suffix}"
-        paths = [self._folder / f"{stem}{suffix}" for suffix in SUFFIXES]
-        path = next(filter(Path.is_file, paths), None)
+        other = (f"{settings.prefix}{without_ending(video.video_id)}"
+                 f"{settings.suffix}")
+        path = next((self._paths[name] for name in (
+            f"{one}{suffix}" for one in (stem, other) for suffix in SUFFIXES)
+            if name in self._paths), None)
         if path is None:
             raise InputError(f"no {stem}({'|'.join(SUFFIXES)})")
         count = len(self._read(path))
-        if self._record is not None and path.stem in self._record.videos:
+        name = nfc(path.stem)
+        if self._record is not None and name in self._record.videos:
             return _recorded_info(video, path, count,
-                                  self._record.videos[path.stem])
+                                  self._record.videos[name])
         fps = video.fps or settings.fps
         if not fps:
             raise InputError("the annotations give no fps; set "

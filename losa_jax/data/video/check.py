@@ -16,6 +16,7 @@ from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.probe import CHECKS, probe_video
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.text_files import nfc
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ def report_broken(broken: Mapping[str, str], num_videos: int,
 
 
 def video_files(folder: Path) -> dict[str, list[str]]:
-    """Returns file names by video id, sorted; InputError if the folder is
-    missing."""
+    """Returns file names by video id in Unicode NFC, sorted; InputError if
+    the folder is missing."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of videos; set "
                          "--config.data.videos=FOLDER")
@@ -119,7 +120,7 @@ def video_files(folder: Path) -> dict[str, list[str]]:
     for name in sorted(os.listdir(folder)):
         stem, extension = os.path.splitext(name)
         if extension.lower() in EXTENSIONS:
-            files.setdefault(stem, []).append(name)
+            files.setdefault(nfc(stem), []).append(name)
     return files
 
 
@@ -132,7 +133,10 @@ def find_file(video_id: str, folder: Path,
         raise InputError(f"video id {video_id!r} is no plain file name: "
                          "rename the video in the annotations")
     # ActivityNet's videos circulate with "v_" before their id.
-    names = files.get(video_id) or files.get(f"v_{video_id}", [])
+    # An id may also be the whole name of a file.
+    names = files.get(video_id) or files.get(f"v_{video_id}") or [
+        name for name in files.get(os.path.splitext(video_id)[0], [])
+        if nfc(name) == video_id]
     if not names:
         raise InputError(f"no file {video_id}{{{','.join(EXTENSIONS)}}} in "
                          f"{folder}")

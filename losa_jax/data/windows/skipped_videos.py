@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.text_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,13 @@ class BrokenVideos:
         self._path = path
         self._entries: dict[str, dict] = {}
         if path is not None and path.exists():
-            self._entries = {entry["video_id"]: entry for entry
-                             in json.loads(path.read_text())["videos"]}
+            content = read_json(path, "delete it")
+            try:
+                self._entries = {entry["video_id"]: entry
+                                 for entry in content["videos"]}
+            except (KeyError, TypeError) as error:
+                raise InputError(f"{path}: no list of skipped videos "
+                                 f"({error!r}): delete it") from error
 
     @property
     def reasons(self) -> dict[str, str]:

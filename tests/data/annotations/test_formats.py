@@ -21,8 +21,10 @@ def test_bmns_pair_is_read(tmp_path):
         "video,numFrame,seconds,fps,rfps,subset,featureFrame\n"
         "v_v1,600,20.0,30.0,29.9,validation,592\n")
     assert read_database(f"{tmp_path}/a.json,{tmp_path}/a.csv") == WANT
-    with pytest.raises(InputError, match="needs its table too"):
-        read_database(tmp_path / "a.json")
+    (tmp_path / "a.csv").write_text(
+        "video,seconds,fps,subset\n" + 2 * "v_v1,20.0,30.0,validation\n")
+    with pytest.raises(InputError, match="row 3: the video v1 is there twice"):
+        read_database(f"{tmp_path}/a.json,{tmp_path}/a.csv")
 
 
 def test_afsds_tables_are_read(tmp_path):
@@ -43,6 +45,9 @@ def test_afsds_tables_are_read(tmp_path):
         read_database(source)
     (tmp_path / "info.csv").write_text("video,fps,count\nv1,0,600\n")
     with pytest.raises(InputError, match="row 2: fps=0"):
+        read_database(source)
+    (tmp_path / "info.csv").write_text("video;fps;count\nv1;25;600\n")
+    with pytest.raises(InputError, match="by commas, and has video, fps"):
         read_database(source)
     with pytest.raises(InputError, match="table of videos too"):
         read_database(tmp_path / "val_Annotation.csv")

@@ -186,7 +186,7 @@ def test_byte_order_marks_are_ignored(tmp_path):
     path.write_text("b\na\n", encoding="utf-8-sig")
     assert load_class_names(path) == ("b", "a")
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="that it is UTF-8 text"):
+    with pytest.raises(InputError, match="seems to be UTF-16: save it as "):
         load_class_names(path)
 
 

@@ -47,6 +47,9 @@ class NmsSettings:
       voting_threshold: above 0, every kept segment becomes the mean of all
         candidates with at least this IoU; only without `per_class`.
       voting: a vote's weight, score x IoU ("actionformer") or score ("tridet").
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     method: str = "soft"

@@ -48,6 +48,9 @@ class LosaSpec:
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -236,6 +239,10 @@ class LosaAdapter(StackedAdapter):
 
     It reads taps whose tokens are standardized over their channels, as a
     backbone's `features` returns them.
+
+    Args:
+      spec: a `LosaSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
     """
 
     _scan = staticmethod(remat.short_scan)

@@ -24,13 +24,16 @@ class HeadOutput(NamedTuple):
     The finest level comes first: t points at a distance of one token, then
     t / 2 at a distance of two and so on; p = t (2 - 1 / 2^(num_levels - 1)).
 
-    Offsets are distances to start and end, 0 or more, in strides of the point's
-    level; TriDet with `trident` has a pair for each class.
+    Attributes:
+      class_logits: float32, before the sigmoid.
+      offsets: float32 distances to start and end, 0 or more, in strides of the
+        point's level; one pair a class from TriDet with `trident`.
+      valid: False on padding.
     """
 
-    class_logits: Float[Array, "b p k"]  # before the sigmoid
+    class_logits: Float[Array, "b p k"]
     offsets: Float[Array, "b p 2"] | Float[Array, "b p k 2"]
-    valid: Bool[Array, "b p"]  # False on padding
+    valid: Bool[Array, "b p"]
 
 
 class PyramidHead(nnx.Module):

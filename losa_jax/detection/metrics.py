@@ -338,7 +338,7 @@ def _as_rows(rows: Sequence[tuple[float, ...]], total: int) -> _Rows:
 
 
 def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns which of m predictions, best first, match an action, bool [m]."""
+    """Matches predictions, best first in `iou` [m, n], once per action."""
     true = np.zeros(len(iou), bool)
     free = np.where(iou >= threshold, iou, -1.0)
     matches = np.any(free >= 0, axis=1)

@@ -47,7 +47,7 @@ class ActionFormerSpec(pyramid_spec.PyramidSpec):
 
 
 class LocalAttention(nnx.Module):
-    """Attention to a band, after depthwise convolutions and norms."""
+    """Attention to near tokens, after depthwise convolutions and norms."""
 
     def __init__(self, spec: ActionFormerSpec, window: int, stride: int,
                  rngs: nnx.Rngs):

@@ -72,7 +72,7 @@ class PyramidHead(nnx.Module):
                     key: Array | None = None
                     ) -> tuple[list[layers.Level], layers.LevelOutputs,
                                layers.LevelOutputs]:
-        """Returns tokens, class logits and offsets 0 or more of each level."""
+        """Returns each level's tokens, class logits and offsets (>= 0)."""
         levels = self.neck(self.pyramid(x, valid, key))
         logits, offsets = (layers.run_block(output, self.spec, levels)
                            for output in (self.cls, self.reg))

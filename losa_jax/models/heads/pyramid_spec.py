@@ -158,7 +158,7 @@ class PyramidSpec:
         return tuple(zip(bounds[:-1], bounds[1:], strict=True))
 
     def check_per_level(self, name: str, other: int | None = None) -> None:
-        """Checks a field of odd numbers (or `other`), one or one a level."""
+        """Checks a field with 1 odd number (or `other`), or 1 per level."""
         values = getattr(self, name)
         title = f"{type(self).__name__}.{name}={values!r}"
         if not isinstance(values, tuple):

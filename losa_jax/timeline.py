@@ -14,9 +14,9 @@ Four clocks run along one video:
                   ^       ^
     token coordinate 0.0  1.0: a token's coordinate is its middle
 
-A head's point t is at token coordinate t, as in ActionFormer. Differs from
-OpenTAD: its end-to-end recipes place token 0 at second 0 and sample frame
-`i * stride`; the head then learns the half-token shift.
+A head's point t is at token coordinate t, as in ActionFormer. OpenTAD differs:
+its end-to-end recipes put token 0 at second 0 and sample i at frame `i *
+stride`; its head learns the half-token shift.
 """
 
 import dataclasses
@@ -89,8 +89,8 @@ def sample_grid(fps: float, frame_count: int, *, sampling: str,
               "resize": window_samples}.get(sampling, 0)
     if number <= 0:
         raise InputError(
-            f"config.window.sampling={sampling!r}: choose one of stride, fps, "
-            "resize with a positive frame_stride, sample_fps or samples")
+            f"config.window.sampling={sampling!r}: choose stride (frame_stride "
+            "above 0), fps (sample_fps above 0) or resize (samples above 0)")
     return SampleGrid(fps, frame_count, {
         "stride": float(number), "fps": fps / number,
         "resize": frame_count / number}[sampling])

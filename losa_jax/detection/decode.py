@@ -25,6 +25,9 @@ class DecodeSettings:
       min_length_tokens: kept segments are longer, in tokens of the finest
         level; a negative value keeps empty ones too (as OpenTAD does).
       keep_all_scores: keep the scores of all classes of each segment.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     score_threshold: float = 0.001

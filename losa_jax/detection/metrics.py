@@ -41,21 +41,31 @@ DEFAULT_THRESHOLD = 0.5
 class MapReport:
     """Average precision of predictions, as shares 0..1, not percent.
 
-    It is NaN for a class without actions, which counts in no mean.
+    Attributes:
+      class_names: k classes, in the order of all rows below.
+      tiou_thresholds: temporal IoU of a match, in (0, 1].
+      average_precision: NaN for a class without actions.
+      map_per_threshold: mean over the classes with actions.
+      average_map: mean over the thresholds.
+      actions_per_class, predictions_per_class: those that were scored.
+      num_videos: of the ground truth, with and without actions.
+      num_actions, num_predictions: sums over the classes.
+      num_dropped_predictions: predictions of other labels or videos.
+      num_removed_actions: annotations that are duplicates or too short.
     """
 
-    class_names: tuple[str, ...]  # in the order of all rows below
-    tiou_thresholds: tuple[float, ...]  # in (0, 1]
+    class_names: tuple[str, ...]
+    tiou_thresholds: tuple[float, ...]
     average_precision: Float[np.ndarray, "k thresholds"]
-    map_per_threshold: Float[np.ndarray, "thresholds"]  # mean over classes
-    average_map: float  # mean over the thresholds
+    map_per_threshold: Float[np.ndarray, "thresholds"]
+    average_map: float
     actions_per_class: Int[np.ndarray, "k"]
     predictions_per_class: Int[np.ndarray, "k"]
-    num_videos: int  # of the ground truth, with and without actions
+    num_videos: int
     num_actions: int
     num_predictions: int
-    num_dropped_predictions: int  # of other labels or videos
-    num_removed_actions: int  # duplicates, or too short
+    num_dropped_predictions: int
+    num_removed_actions: int
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""
@@ -328,7 +338,7 @@ def _as_rows(rows: Sequence[tuple[float, ...]], total: int) -> _Rows:
 
 
 def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns which of m predictions, best first, match an action, bool [m]."""
+    """Matches predictions, best first in `iou` [m, n], once per action."""
     true = np.zeros(len(iou), bool)
     free = np.where(iou >= threshold, iou, -1.0)
     matches = np.any(free >= 0, axis=1)

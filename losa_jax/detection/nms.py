@@ -47,6 +47,9 @@ class NmsSettings:
       voting_threshold: above 0, every kept segment becomes the mean of all
         candidates with at least this IoU; only without `per_class`.
       voting: a vote's weight, score x IoU ("actionformer") or score ("tridet").
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     method: str = "soft"
@@ -245,9 +248,9 @@ def vote(kept: Float[np.ndarray, "q 2"], segments: Float[np.ndarray, "m 2"],
          ) -> Float[np.ndarray, "q 2"]:
     """Moves kept segments to the weighted means of their supporters.
 
-    Supporters are all candidates, with their segments and scores before NMS,
-    of any class. An empty segment has none and stays in place.
-    Unlike NMS, the IoU is without `LENGTH_EPSILON`.
+    Supporters are candidates of any class from `voting_threshold` IoU on,
+    weighted by their score before NMS (times IoU: "actionformer"). An empty
+    segment stays in place. Unlike NMS, IoU is without `LENGTH_EPSILON`.
     """
     moved = kept.copy()
     size = max(1, min(VOTING_BLOCK, VOTING_PAIRS // max(1, len(segments))))

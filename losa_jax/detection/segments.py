@@ -37,14 +37,18 @@ class Segments(NamedTuple):
 class Detection(NamedTuple):
     """One action that was detected in a video.
 
-    `class_scores` is {class name: score 0..1 before NMS} of all classes; None
-    unless the run had config.evaluate.keep_all_scores.
+    Attributes:
+      start_seconds, end_seconds: from the first frame of the video.
+      label: name of the class.
+      score: 0..1, after NMS.
+      class_scores: {class name: score 0..1 before NMS} of all classes; None
+        unless the run had config.evaluate.keep_all_scores.
     """
 
     start_seconds: float
     end_seconds: float
     label: str
-    score: float  # 0..1, after NMS
+    score: float
     class_scores: Mapping[str, float] | None = None
 
 

@@ -21,6 +21,7 @@ from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import blocked_videos, write_json
+from losa_jax.report.dashboard import write_diagnosis_page
 from losa_jax.utils.atomic_write import write_text
 
 RECALL_MULTIPLES = (1, 5)
@@ -115,27 +116,14 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
-    """Prints the tables; writes them, diagnosis.json and PNG files."""
-    # Imported late: matplotlib is slow, and many programs import this module.
-    from losa_jax.report.plots import plot_bars, plot_profile
-
+    """Prints the tables; writes them, diagnosis.json and a page of charts."""
     folder.mkdir(parents=True, exist_ok=True)
     text = format_diagnosis(diagnosis)
     print(f"\n{text}\nwrote {folder}")
     write_text(folder / "diagnosis.txt", text + "\n")
     write_json(folder / "diagnosis.json", dataclasses.asdict(diagnosis))
-    plot_profile(
-        diagnosis.profile, folder / "profile.png",
-        f"prediction categories at tIoU {diagnosis.tiou_threshold:g}")
-    plot_bars({error: 100 * value for error, value in diagnosis.gain.items()},
-              folder / "gain.png", label="mAP points",
-              title="rise of average mAP without an error category")
-    for name, bins in diagnosis.bins.items():
-        for what in ("average_map", "missed"):
-            plot_bars({f"{one.low:.3g} .. {one.high:.3g}":
-                       100 * getattr(one, what) for one in bins},
-                      folder / f"{what}_by_{name}.png", label="%",
-                      title=f"{what} by {name}".replace("_", " "))
+    write_diagnosis_page(folder / "diagnosis.html",
+                         dataclasses.asdict(diagnosis))
 
 
 def _printable(name: str) -> str:

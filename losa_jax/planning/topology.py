@@ -68,9 +68,9 @@ def describe_devices(text: str) -> tuple[Chip, list[Any]]:
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
     if match is None or match[1] not in CHIPS:
         raise InputError(
-            f"--topology={text}: write CHIP:SIDExSIDE, as v5e:4x8 or "
-            "v5p:2x2x2, h100:8 for a host of GPUs, h100:4x8 for four; "
-            f"chips: {', '.join(CHIPS)}")
+            f"--topology={text}: write TPU:SIDExSIDE, as v5e:4x8 or v5p:2x2x2,"
+            " or GPU:GPUS or GPU:HOSTSxGPUS, as h100:8 or h100:4x8; chips: "
+            + ", ".join(CHIPS))
     name, sides = match[1], [int(side) for side in match[2].split("x")]
     chip, count = CHIPS[name], math.prod(sides)
     if name == "cpu":

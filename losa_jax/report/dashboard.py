@@ -57,9 +57,16 @@ def write_split_dashboard(output: Path, *, title: str,
         '<section class="card panel"><h2>Average precision, %</h2>'
         f"{map_table(scores)}</section>",
         '<h2 class="part">Diagnosis</h2><p class="soft">Also as '
-        f'<a href="{files}/">files</a>: text, JSON, images.</p>'
+        f'<a href="{files}/">files</a>: text, JSON.</p>'
         f'<div class="charts cards">{_charts(diagnosis)}</div>',
         *_videos(videos, folder)])
+
+
+def write_diagnosis_page(output: Path, diagnosis: Mapping[str, Any]) -> None:
+    """Writes the charts of a diagnosis, the content of diagnosis.json."""
+    write_list_page(output, title="Diagnosis", facts=(), styles=("charts.css",),
+                    parts=[f'<div class="charts cards">{_charts(diagnosis)}'
+                           "</div>"])
 
 
 def _tiles(scores: Mapping[str, Any], diagnosis: Mapping[str, Any]) -> str:

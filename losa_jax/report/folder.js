@@ -1,10 +1,10 @@
 const find = document.getElementById("find");
+const entries = [...document.querySelectorAll("#videos [data-name]")];
+find.parentElement.hidden = !entries.length;
 find.addEventListener("input", () => {
   const wanted = find.value.trim().toLowerCase();
-  const entries = [...document.querySelectorAll("#videos [data-name]")];
-  for (const entry of entries) {
-    entry.hidden = !entry.dataset.name.includes(wanted);
-  }
-  const count = entries.filter((entry) => !entry.hidden).length;
-  document.getElementById("announcer").textContent = `${count} videos`;
+  const shown = entries.filter((one) => one.dataset.name.includes(wanted));
+  for (const entry of entries) entry.hidden = !shown.includes(entry);
+  document.getElementById("announcer").textContent =
+    `${shown.length} videos`;
 });

@@ -1,4 +1,4 @@
-"""PNG files of a diagnosis and of the detections of a video."""
+"""A PNG file of the detections of a video."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,38 +19,6 @@ COLORS = ("#009E73", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#999999")
 _CLOCK_STEPS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
                 7200, 14400, 43200, 86400)
 MAX_TICKS = 12
-
-
-def plot_profile(profile: Mapping[str, Sequence[float]], path: Path,
-                 title: str) -> None:
-    """Draws the shares of {category: [ranks]}, stacked."""
-    figure = Figure(figsize=(7, 4))
-    axes = figure.subplots()
-    ranks = range(1, 1 + len(next(iter(profile.values()))))
-    bottom = [0.0] * len(ranks)
-    for (category, shares), color in zip(profile.items(), COLORS, strict=True):
-        percent = [100 * share for share in shares]
-        axes.bar(ranks, percent, bottom=bottom, color=color,
-                 label=category.replace("_", " "))
-        bottom = [a + b for a, b in zip(bottom, percent, strict=True)]
-    axes.set(xlabel="best k G predictions (G actions)", ylabel="share, %",
-             xticks=list(ranks), title=title)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
-
-
-def plot_bars(values: Mapping[str, float], path: Path, *, title: str,
-              label: str) -> None:
-    """Draws a bar for each name with its value above it."""
-    figure = Figure(figsize=(7, 4))
-    axes = figure.subplots()
-    bars = axes.bar([name.replace("_", " ") for name in values],
-                    list(values.values()), color=COLORS[1])
-    axes.bar_label(bars, fmt="%.1f")
-    axes.set(ylabel=label, title=title)
-    axes.margins(y=0.15)
-    axes.tick_params(axis="x", rotation=20)
-    _save(figure, path)
 
 
 def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,

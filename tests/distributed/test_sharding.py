@@ -169,7 +169,7 @@ def test_wrong_axes_are_refused():
         sharding.mesh_shape(8, 2, 16, data=2, clip=3, fsdp=1)
     with pytest.raises(InputError, match="config.mesh.data=8 must divide"):
         sharding.mesh_shape(8, 2, 16, data=8, clip=1, fsdp=1)
-    with pytest.raises(InputError, match="6 clips a window"):
+    with pytest.raises(InputError, match="the 6 clips of a window"):
         sharding.mesh_shape(8, 2, 6, data=1, clip=8, fsdp=1)
 
 

@@ -15,7 +15,7 @@ def model():
 
 
 @pytest.mark.parametrize("limits, message", [
-    ({"top_k": 0}, "top_k=0: must be 1 or more"),
+    ({"top_k": 0}, "top_k=0: give a whole number from 1 on"),
     ({"top_k": -1}, "top_k=-1"), ({"top_k": 1.5}, "top_k=1.5"),
     ({"threshold": -0.1}, "threshold=-0.1: must be a score from 0 to 1"),
     ({"threshold": 50}, "threshold=50"), ({"threshold": NAN}, "threshold=nan")])

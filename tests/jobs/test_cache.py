@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -224,7 +225,8 @@ def test_a_cache_of_every_patch_serves_every_grid(
 
     def taps(config, inputs):
         model = build.build_model(config, len(data.class_names), mesh)
-        batch = {name: array[None] for name, array in inputs.items()}
+        batch = {name: jnp.asarray(array)[None]
+                 for name, array in inputs.items()}
         return np.asarray(model.encode(
             model.frozen, model.trained, batch, None, None).taps)
 

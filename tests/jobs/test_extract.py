@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -269,7 +270,7 @@ def test_features_with_adapters_are_what_the_head_reads(
         features = run.model.encode(frozen, ema, {"frames": frames}, None,
                                     None)
         return features, run.model.detector.bind(ema).fused(
-            features, statistics, np.full(8, 64))[0]
+            features, statistics, jnp.full(8, 64))[0]
 
     features, fused = expected(run.model.frozen, run.state.ema,
                                run.state.statistics, np.repeat(frames, 8, 0))

@@ -63,8 +63,8 @@ class StackedAdapter(nnx.Module):
 
         Args:
           last: spatial mean of the last block's output at the u temporal
-            tokens of each of n clips, zero where not valid. A run standardizes
-            each channel over the training set first.
+            tokens of each of n clips, zero where not valid. Runs pass it
+            standardized per channel over the training set.
           taps: outputs of the k tapped blocks as the class describes them;
             they get no gradient.
           valid: False on padding, which has no effect on real tokens.

@@ -39,6 +39,9 @@ class InsideBackboneSpec:
       drop_path: share of clips that skip the last block in training, below 1;
         grows linearly over all blocks.
       remat_blocks: whether each block is rematerialized.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     kind: str

@@ -28,6 +28,9 @@ class LadderSpec:
       in_width, num_taps: channels c and number of the tapped blocks.
       width: channels d of the adapters; 0 is a quarter of `in_width`.
       long_kernel: length of the temporal convolution in tokens; odd.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -85,6 +88,10 @@ class LadderAdapter(StackedAdapter):
 
     It reads all patches of the tapped blocks, not standardized: the taps of a
     backbone's `features(..., tap_norm=False)`.
+
+    Args:
+      spec: a `LadderSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
     """
 
     def __init__(self, spec: LadderSpec, *, rngs: nnx.Rngs):

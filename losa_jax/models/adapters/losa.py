@@ -48,6 +48,9 @@ class LosaSpec:
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -84,14 +87,14 @@ class LosaSpec:
         errors.check_heads(self, "attention_heads")
         if int(self.width * self.mlp_ratio) < 1:
             raise errors.InputError(
-                f"LosaSpec.mlp_ratio={self.mlp_ratio} of LosaSpec.width="
-                f"{self.width} leaves no hidden channel: increase it")
+                f"LosaSpec.mlp_ratio={self.mlp_ratio} x LosaSpec.width="
+                f"{self.width} is below 1: increase one of them")
         if self.long_mixer == "attention" and (
                 self.width % (2 * self.attention_heads)):
             raise errors.InputError(
                 "LosaSpec.long_mixer=attention: LosaSpec.width="
-                f"{self.width} must divide by 2 x LosaSpec.attention_heads="
-                f"{self.attention_heads} (rotary positions rotate pairs)")
+                f"{self.width} must be a multiple of 2 x LosaSpec."
+                f"attention_heads={self.attention_heads} (rotary pairs)")
 
 
 class SpatialConv(nnx.Module):
@@ -236,6 +239,10 @@ class LosaAdapter(StackedAdapter):
 
     It reads taps whose tokens are standardized over their channels, as a
     backbone's `features` returns them.
+
+    Args:
+      spec: a `LosaSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
     """
 
     _scan = staticmethod(remat.short_scan)

@@ -151,6 +151,6 @@ def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
     """Raises InputError unless taps are blocks in ascending order."""
     if list(taps) != sorted(set(taps)) or any(
             not 0 <= tap < spec.depth for tap in taps):
-        raise InputError(f"taps={tuple(taps)}: must ascend and lie within 0 "
-                         f".. {spec.depth - 1}, the backbone's depth of "
-                         f"{spec.depth} blocks")
+        raise InputError(f"taps={tuple(taps)}: must ascend and be indices 0 "
+                         f".. {spec.depth - 1} of the backbone's blocks, a "
+                         f"depth of {spec.depth}")

@@ -1,4 +1,4 @@
-"""Windows through a frozen backbone, a chunk of clips at a time."""
+"""Encodes windows with a frozen backbone, in chunks of clips."""
 
 from typing import NamedTuple
 

@@ -45,7 +45,9 @@ class VideoMaeSpec(base.BackboneSpec):
     """Sizes and variants of a checkpoint of VideoMAE or VideoMAEv2.
 
     Attributes:
-      width: channels c of every token, a multiple of the attention's `heads`.
+      width: channels c of every token, a multiple of `heads`.
+      depth, heads, mlp_width: blocks; their attention heads; hidden channels of
+        their MLPs.
       patch: side of a patch in pixels.
       tubelet: frames of one temporal token.
       clip_frames: frames of a clip, a multiple of `tubelet`.
@@ -59,6 +61,9 @@ class VideoMaeSpec(base.BackboneSpec):
       num_classes: outputs of the checkpoint's classifier; 0 without one.
       norm_epsilon: of the blocks' norms, and of the standardization of taps.
       final_norm_epsilon: 1e-6 for VideoMAEv2, 1e-5 for Hugging Face fc_norm.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     width: int
@@ -210,6 +215,10 @@ class VideoMae(nnx.Module):
     """The frozen video transformer, which sees each clip alone.
 
     Blocks run in a scan, so that compile time does not grow with depth.
+
+    Args:
+      spec: a `VideoMaeSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
     """
 
     def __init__(self, spec: VideoMaeSpec, *, rngs: nnx.Rngs):

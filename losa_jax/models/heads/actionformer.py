@@ -28,6 +28,9 @@ class ActionFormerSpec(pyramid_spec.PyramidSpec):
       relative_positions: add a learned number for each attention head and
         distance to the attention scores.
       dropout: share of attention and MLP outputs that are zeroed in training.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     attention_heads: int = 4
@@ -44,7 +47,7 @@ class ActionFormerSpec(pyramid_spec.PyramidSpec):
 
 
 class LocalAttention(nnx.Module):
-    """Attention to a band, after depthwise convolutions and norms."""
+    """Attention to near tokens, after depthwise convolutions and norms."""
 
     def __init__(self, spec: ActionFormerSpec, window: int, stride: int,
                  rngs: nnx.Rngs):
@@ -119,7 +122,12 @@ class TransformerBlock(nnx.Module):
 
 
 class ActionFormer(pyramid.PyramidHead):
-    """ActionFormer: features of a window to classes and distances."""
+    """ActionFormer: features of a window to classes and distances.
+
+    Args:
+      spec: an `ActionFormerSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
+    """
 
     def __init__(self, spec: ActionFormerSpec, *, rngs: nnx.Rngs):
         super().__init__(spec, lambda level, stride: TransformerBlock(

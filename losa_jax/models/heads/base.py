@@ -11,13 +11,18 @@ from losa_jax.detection.segments import Segments
 class HeadLoss(NamedTuple):
     """The loss of a batch, its parts and the next normalizer; float32 scalars.
 
-    Metrics of pyramid heads are "classification_loss" and "regression_loss"
-    (divided by the normalizer, not yet weighted), and "positive_points".
+    Attributes:
+      total: the loss to minimize.
+      normalizer: the running number of positive points after this batch, an
+        argument of the next batch's loss.
+      metrics: values to log. Pyramid heads: "classification_loss" and
+        "regression_loss" (divided by the normalizer, not yet weighted), and
+        "positive_points" of the batch.
     """
 
-    total: Float[Array, ""]  # to be minimized
-    normalizer: Float[Array, ""]  # running number of positive points
-    metrics: dict[str, Float[Array, ""]]  # to be logged
+    total: Float[Array, ""]
+    normalizer: Float[Array, ""]
+    metrics: dict[str, Float[Array, ""]]
 
 
 class Head(Protocol):

@@ -52,7 +52,7 @@ def residual_scale(spec: PyramidSpec) -> nnx.Param | None:
 def scaled_branch(branch: Float[Array, "b t c"], scale: nnx.Param | None,
                   spec: PyramidSpec, key: Array | None
                   ) -> Float[Array, "b t c"]:
-    """Returns a branch with its scale and drop path, if it has them."""
+    """Applies scale and drop path to a branch, if `scale` is given."""
     if scale is None:
         return branch
     return layers.drop_path(branch * scale[...].astype(branch.dtype),

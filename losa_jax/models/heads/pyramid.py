@@ -24,13 +24,16 @@ class HeadOutput(NamedTuple):
     The finest level comes first: t points at a distance of one token, then
     t / 2 at a distance of two and so on; p = t (2 - 1 / 2^(num_levels - 1)).
 
-    Offsets are distances to start and end, 0 or more, in strides of the point's
-    level; TriDet with `trident` has a pair for each class.
+    Attributes:
+      class_logits: float32, before the sigmoid.
+      offsets: float32 distances to start and end, 0 or more, in strides of the
+        point's level; one pair a class from TriDet with `trident`.
+      valid: False on padding.
     """
 
-    class_logits: Float[Array, "b p k"]  # before the sigmoid
+    class_logits: Float[Array, "b p k"]
     offsets: Float[Array, "b p 2"] | Float[Array, "b p k 2"]
-    valid: Bool[Array, "b p"]  # False on padding
+    valid: Bool[Array, "b p"]
 
 
 class PyramidHead(nnx.Module):
@@ -69,7 +72,7 @@ class PyramidHead(nnx.Module):
                     key: Array | None = None
                     ) -> tuple[list[layers.Level], layers.LevelOutputs,
                                layers.LevelOutputs]:
-        """Returns tokens, class logits and offsets 0 or more of each level."""
+        """Returns each level's tokens, class logits and offsets (>= 0)."""
         levels = self.neck(self.pyramid(x, valid, key))
         logits, offsets = (layers.run_block(output, self.spec, levels)
                            for output in (self.cls, self.reg))

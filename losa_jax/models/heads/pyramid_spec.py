@@ -55,6 +55,9 @@ class PyramidSpec:
       regression_weight: of the regression loss; below 0 it is scaled to the
         size of the class loss.
       normalizer_momentum: of the running number of positive points.
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     in_width: int
@@ -92,8 +95,9 @@ class PyramidSpec:
         super().__init_subclass__(**keywords)
         title = "Attributes:\n"
         shared = (PyramidSpec.__doc__ or "").partition(title)[2]
+        fields = shared.partition("\n\n")[0]
         cls.__doc__ = (cls.__doc__ or "").replace(
-            title, f"{title}{shared.rstrip()}\n", 1)
+            title, f"{title}{fields}\n", 1)
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
@@ -154,7 +158,7 @@ class PyramidSpec:
         return tuple(zip(bounds[:-1], bounds[1:], strict=True))
 
     def check_per_level(self, name: str, other: int | None = None) -> None:
-        """Checks a field of odd numbers (or `other`), one or one a level."""
+        """Checks a field with 1 odd number (or `other`), or 1 per level."""
         values = getattr(self, name)
         title = f"{type(self).__name__}.{name}={values!r}"
         if not isinstance(values, tuple):

@@ -40,6 +40,9 @@ class TriDetSpec(pyramid_spec.PyramidSpec):
       boundary_kernel: length of the boundaries' convolutions in tokens; odd.
       iou_power: the class loss of a positive point is multiplied by its IoU
         to this power (`trident` only).
+
+    Raises:
+      InputError: names the field and what it allows.
     """
 
     sgp_window: tuple[int, ...] = (1,)
@@ -162,7 +165,12 @@ def _average_pairs(x: Float[Array, "b t c"], weight: Float[Array, "b t"]
 
 
 class TriDet(pyramid.PyramidHead):
-    """TriDet: features of a window to classes and distances."""
+    """TriDet: features of a window to classes and distances.
+
+    Args:
+      spec: a `TriDetSpec`.
+      rngs: `nnx.Rngs` with the stream `params`, for the initial values.
+    """
 
     spec: TriDetSpec
 

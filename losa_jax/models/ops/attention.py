@@ -60,7 +60,7 @@ def attention(query: Float[Array, "b q heads d"],
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-    """Traces attention without kernels of a single platform.
+    """Traces attention without platform-specific kernels.
 
     An exported program then runs on several platforms and later versions.
     """

@@ -105,5 +105,5 @@ def dropout(x: Float[Array, "*s"], rate: float | Float[Array, ""],
 
 def drop_path(x: Float[Array, "*s"], rate: float | Float[Array, ""],
               key: Array | None) -> Float[Array, "*s"]:
-    """Returns a branch x, dropped for whole samples (stochastic depth)."""
+    """Drops a branch x in random batch rows (stochastic depth)."""
     return dropout(x, rate, key, tuple(range(1, x.ndim)))

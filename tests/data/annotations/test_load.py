@@ -117,7 +117,7 @@ def test_class_names_are_read(tmp_path):
     path.write_text("b\na\n\n")
     assert load_class_names(path) == ("b", "a")
     path.write_text("b\nb\n")
-    with pytest.raises(InputError, match="2 lines, 1 different"):
+    with pytest.raises(InputError, match="2 lines, 1 distinct"):
         load_class_names(path)
 
 

@@ -104,7 +104,7 @@ def test_tokens_must_divide_by_the_last_stride():
     model = ActionFormer(_small(), rngs=nnx.Rngs(0))
     with pytest.raises(InputError, match="30 tokens"):
         model(jnp.zeros((1, 30, 6)), jnp.ones((1, 30), bool))
-    with pytest.raises(InputError, match="7 channels: .*in_width=6"):
+    with pytest.raises(InputError, match="7 channels, but .*in_width=6"):
         model(jnp.zeros((1, 32, 7)), jnp.ones((1, 32), bool))
 
 

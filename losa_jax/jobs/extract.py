@@ -21,6 +21,11 @@ from losa_jax import timeline
 from losa_jax.data import records
 from losa_jax.data.features.files import record_path, write_record
 from losa_jax.data.video import check
+from losa_jax.data.video.folder import (
+    VideoFolder,
+    video_id_of,
+    warn_left_out,
+)
 from losa_jax.data.windows import batch, sampling, stream
 from losa_jax.distributed import processes
 from losa_jax.errors import InputError
@@ -107,10 +112,13 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
             ) -> tuple[list[records.Video], dict[str, str]]:
     """Returns this process's videos, and {video id: reason} of the others."""
     folder = Path(config.data.videos)
-    names = sorted(check.video_files(folder))
+    paths, left_out = VideoFolder(folder).videos()
+    warn_left_out(folder, left_out)
+    names = sorted({video_id_of(path) for path in paths})
     if not names:
-        raise InputError(f"config.data.videos={folder} holds no video: name "
-                         f"a folder of {', '.join(check.EXTENSIONS)} files")
+        raise InputError(
+            f"config.data.videos={folder} holds no video: name a folder of "
+            "videos")
     infos, broken = setup.probe(
         config, [records.AnnotatedVideo(name, "", None, None, ())
                  for name in names], workdir, None)

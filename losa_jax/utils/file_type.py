@@ -1,5 +1,7 @@
 """Recognizes what a file is by its first bytes, whatever its name."""
 
+import codecs
+import os
 import pickletools
 import re
 import zipfile
@@ -8,6 +10,8 @@ from typing import NamedTuple
 
 _HEAD_BYTES = 4096
 _SHOWN_CHARACTERS = 60
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
+          (codecs.BOM_UTF16_BE, "utf-16"))
 _AGAIN = "download or copy it again from its source"
 # (Offset, bytes there, title, remedy).
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
@@ -46,15 +50,23 @@ class FileType(NamedTuple):
     remedy: str = ""
 
 
-def misplaced(path: Path, wanted: str, remedy: str) -> str:
-    """Returns what a file is in place of `wanted` ("a readable video"), and
-    what to do; "" if it is not recognized, or is of this type but damaged.
+def misplaced(path: Path, accepted: str, wanted: str, remedy: str) -> str:
+    """Returns what a file is in place of `wanted`, and what to do.
 
-    `remedy` is for files that are sound but of another type.
+    Args:
+      accepted: how the title of the right type begins, as "a video".
+      wanted: the right type, for the message.
+      remedy: for files that are sound but of another type.
+
+    Returns:
+      "" if the file is of the right type, is not recognized or cannot be
+      opened.
     """
+    if path.is_symlink() and not path.exists():
+        return (f"{path}: is a link to {os.readlink(path)}, which is not "
+                "there: copy the file itself, or fetch it (git annex get)")
     file_type = recognize(path)
-    if file_type is None or wanted.split()[-1] in (
-            file_type.title.partition(" (")[0]):
+    if file_type is None or file_type.title.startswith(accepted):
         return ""
     return (f"{path}: not {wanted} but {file_type.title}: "
             f"{file_type.remedy or remedy}")
@@ -99,7 +111,7 @@ def _zip_type(path: Path) -> FileType:
         return FileType("a damaged zip archive", _AGAIN)
     if any(name.endswith("/data.pkl") for name in names):
         return FileType("a PyTorch checkpoint")
-    if names and all(name.endswith(".npy") for name in names):
+    if any(name.endswith(".npy") for name in names):
         return FileType("a NumPy archive (.npz)")
     return FileType(f"a zip archive ({', '.join(names[:3]) or 'empty'})",
                     "unpack it")
@@ -115,16 +127,13 @@ def _is_text_pickle(head: bytes) -> bool:
 
 
 def _as_text(head: bytes) -> str | None:
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"),
-                           (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if head.startswith(mark):
-            return head.decode(encoding, "ignore")
+    encoding = next((encoding for mark, encoding in _MARKS
+                     if head.startswith(mark)), "utf-8")
     try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # not a character cut in two
-            return None
-        text = head[:error.start].decode()
+        # Without `final`, a character cut in two at the end is no error.
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return None
     is_text = all(character.isprintable() or character.isspace()
                   for character in text)
     return text if is_text and text else None

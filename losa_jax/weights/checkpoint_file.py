@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from losa_jax.errors import InputError
-from losa_jax.weights.torch_pickle import Tensor, load_torch_zip
+from losa_jax.utils.file_type import misplaced
+from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
     ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
@@ -61,7 +62,8 @@ def state_dict(content: Any, *wrappers: str
 
 def _read(path: Path) -> tuple[Any, str]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file: check the path")
+        raise InputError(misplaced(path, "", "", "")  # a link to nothing
+                         or f"{path}: no such file: check the path")
     if path.suffix == ".safetensors":
         content, metadata = open_safetensors(path)
     else:
@@ -87,14 +89,18 @@ def _weight_files(path: Path) -> list[Path]:
             parts = sorted({str(part) for part in json.loads(
                 index.read_text())["weight_map"].values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index}: not an index of weight files "
-                             f"({error!r}); fetch it again") from error
+            raise InputError(
+                misplaced(index, "a JSON", "an index of weight files", REMEDY)
+                or f"{index}: not an index of weight files ({error!r}); fetch "
+                "it again") from error
         outside = [part for part in parts if Path(part).name != part]
         if not parts or outside:
             raise InputError(f"{index}: names no file, or one outside the "
                              f"folder: {outside}; fetch it again")
         return [path / part for part in parts]
-    return [path / "model.safetensors"]
+    names = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
+    raise InputError(f"{path}: no model.safetensors or pytorch_model.bin in "
+                     f"it, but {names or 'nothing'}: {REMEDY}")
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -109,8 +115,10 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "np"):  # checks the header and the file's size
             pass
     except SafetensorError as error:
-        raise InputError(f"{path}: not a complete safetensors file "
-                         f"({error}); fetch it again") from error
+        raise InputError(
+            misplaced(path, "a safetensors", "a safetensors file", REMEDY)
+            or f"{path}: not a complete safetensors file ({error}); fetch it "
+            "again") from error
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(start - 8))

@@ -15,6 +15,7 @@ from typing import Any
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import size_name
 from losa_jax.models.backbones.videomae import SIZES, VideoMaeSpec
+from losa_jax.utils.file_type import misplaced
 from losa_jax.weights.rules import CONV, LINEAR, SAME, Layout, Rule, rename
 from losa_jax.weights.torch_pickle import Tensor
 
@@ -164,10 +165,12 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
                 "norm_epsilon": epsilon,
                 "final_norm_epsilon": 1e-5 if has_fc_norm else epsilon}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the config of a VideoMAE model "
-                         f"({error!r}); give its .safetensors file itself, "
-                         "with --heads, --frames and --image_size"
-                         ) from error
+        remedy = ("give the .safetensors file itself, with --heads, --frames "
+                  "and --image_size")
+        raise InputError(
+            misplaced(path, "a JSON", "the config of a VideoMAE model", remedy)
+            or f"{path}: not the config of a VideoMAE model ({error!r}); "
+            f"{remedy}") from error
 
 
 def describe(spec: VideoMaeSpec) -> str:

@@ -70,9 +70,9 @@ def test_files_are_recognized(tmp_path, content, title):
     path.write_bytes(content.encode() if isinstance(content, str)
                      else content)
     assert recognize(path).title == title
-    assert misplaced(path, "a checkpoint", "convert it").startswith(
-        f"{path}: not a checkpoint but {title}: ") != (
-            "checkpoint" in title)
+    reason = misplaced(path, "a PyTorch", "a checkpoint", "convert it")
+    assert reason.startswith(f"{path}: not a checkpoint but {title}: ") != (
+        title == "a PyTorch checkpoint")
 
 
 @pytest.mark.parametrize("content", [
@@ -80,14 +80,16 @@ def test_files_are_recognized(tmp_path, content, title):
 def test_others_are_not(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     assert recognize(tmp_path / "file") is None
-    assert misplaced(tmp_path / "file", "a video", "x") == ""
+    assert misplaced(tmp_path / "file", "a video", "a video", "x") == ""
     assert recognize(tmp_path / "none") is None
 
 
 def test_the_remedy_is_named(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_text(LFS)
-    assert "git lfs pull" in misplaced(path, "a video", "give a video")
+    assert "git lfs pull" in misplaced(
+        path, "a video", "a video", "give a video")
     path.write_text("{}")
-    assert misplaced(path, "a video", "give a video").endswith(
+    assert misplaced(
+        path, "a video", "a video", "give a video").endswith(
         "give a video")

@@ -45,7 +45,8 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
                             options=options)
     except (FFmpegError, OSError) as error:
         if not isinstance(path, EncodedVideo) and (reason := misplaced(
-                path, "a readable video", "give a file with frames")):
+                path, "a video", "a readable video",
+                "give a file with frames")):
             raise VideoDecodeError(reason) from error
         raise damaged(path, "not a readable video", error) from error
     with container:
@@ -63,11 +64,8 @@ def _require_file(path: Path) -> None:
     try:
         num_bytes = path.stat().st_size
     except OSError as error:
-        if path.is_symlink():
-            raise VideoDecodeError(
-                f"{path}: is a link to {os.readlink(path)}, which is not "
-                "there. Copy the file itself, or fetch it (git annex get)."
-            ) from error
+        if reason := misplaced(path, "", "", ""):  # a link to nothing
+            raise VideoDecodeError(reason) from error
         raise VideoDecodeError(
             f"{path}: cannot be opened ({error_reason(error)}). Check the "
             "path and its permissions.") from error

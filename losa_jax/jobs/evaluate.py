@@ -71,7 +71,7 @@ class Evaluator:
         names = {name for _, part in parts for name in part}
         if names:
             logger.warning(
-                "%d of %d test videos failed to decode and are not in the "
+                "%d of %d test videos could not be read and are not in the "
                 "mAP: %s", len(names), len(videos), ", ".join(sorted(names)))
         predictions = {
             video.video_id: [Detection(*row) for row in rows[video.video_id]]

@@ -31,7 +31,7 @@ from losa_jax.data.tfds import SETS, VideoBuilder
 from losa_jax.data.video import check, probe
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import folder
+from losa_jax.utils.command_line import path
 
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m losa_jax.data.build", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=tuple(SETS))
-    parser.add_argument("--videos", type=folder, required=True)
+    parser.add_argument("--videos", type=path, required=True)
     parser.add_argument("--annotations", required=True)
-    parser.add_argument("--output", type=folder, required=True)
+    parser.add_argument("--output", type=path, required=True)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--embed", action="store_true")
     mode.add_argument("--paths", action="store_true")

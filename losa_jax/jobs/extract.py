@@ -34,6 +34,7 @@ from losa_jax.jobs import encode_videos, setup
 from losa_jax.training import specs
 from losa_jax.training.restore import load_run
 from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.numpy_file import read_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,8 +191,8 @@ def _run(videos: Sequence[records.Video], rows: Mapping[str, extractor.Rows],
 def _is_complete(path: Path, shape: tuple[int, int], dtype: np.dtype) -> bool:
     """Whether a file holds features of this shape; false if it was cut."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        array = read_array(path)
+    except InputError:
         return False
     return array.shape == shape and array.dtype == dtype
 

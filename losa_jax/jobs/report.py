@@ -102,7 +102,7 @@ def _with_page(ranked: Sequence[RankedVideo], most: int) -> list[int]:
 def _playable(video: Video, files: VideoFolder | None) -> Path | None:
     """Returns the video's file; None if there are only features."""
     path = video.path
-    if path is not None and path.suffix not in (".npy", ".npz") and (
+    if path is not None and path.suffix.lower() not in (".npy", ".npz") and (
             path.is_file()):
         return path
     try:

@@ -23,9 +23,9 @@ def positive(text: str) -> int:
     return number
 
 
-def folder(text: str) -> Path:
+def path(text: str) -> Path:
     """Returns a path, as the type of an argument: an empty one, as of a shell
     variable that is not set, is not the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("is empty: name a folder")
+        raise argparse.ArgumentTypeError("is empty: name a file or folder")
     return Path(text)

@@ -62,9 +62,8 @@ def misplaced(path: Path, accepted: str, wanted: str, remedy: str) -> str:
       "" if the file is of the right type, is not recognized or cannot be
       opened.
     """
-    if path.is_symlink() and not path.exists():
-        return (f"{path}: is a link to {os.readlink(path)}, which is not "
-                "there: copy the file itself, or fetch it (git annex get)")
+    if reason := link_to_nothing(path):
+        return reason
     file_type = recognize(path)
     if file_type is None or file_type.title.startswith(accepted):
         return ""
@@ -72,8 +71,18 @@ def misplaced(path: Path, accepted: str, wanted: str, remedy: str) -> str:
             f"{file_type.remedy or remedy}")
 
 
+def link_to_nothing(path: Path) -> str:
+    """Returns the message for a link to a file that is missing, else ""."""
+    if not path.is_symlink() or path.exists():
+        return ""
+    return (f"{path}: is a link to {os.readlink(path)}, which is not there: "
+            "copy the file itself, or fetch it (git annex get)")
+
+
 def recognize(path: Path) -> FileType | None:
     """Returns the type of a file; None for any other, or without access."""
+    if not path.is_file():  # opening a pipe would wait
+        return None
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

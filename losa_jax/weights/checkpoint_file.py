@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from losa_jax.errors import InputError
-from losa_jax.utils.file_type import misplaced
+from losa_jax.utils.file_type import link_to_nothing, misplaced
 from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
@@ -62,7 +62,7 @@ def state_dict(content: Any, *wrappers: str
 
 def _read(path: Path) -> tuple[Any, str]:
     if not path.is_file():
-        raise InputError(misplaced(path, "", "", "")  # a link to nothing
+        raise InputError(link_to_nothing(path)
                          or f"{path}: no such file: check the path")
     if path.suffix == ".safetensors":
         content, metadata = open_safetensors(path)

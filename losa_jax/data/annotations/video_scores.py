@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.formats import YOUTUBE_PREFIX
 from losa_jax.errors import InputError
+from losa_jax.utils.numpy_file import read_array
 from losa_jax.utils.text_files import read_json
 
 
@@ -69,10 +68,7 @@ def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:
-    try:
-        scores = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    scores = read_array(path)
     if scores.ndim != 2 or scores.shape[1] != 101:
         raise InputError(f"{path}: has the shape {scores.shape}, not [videos,"
                          " 101 UCF101 classes]")

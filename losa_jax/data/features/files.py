@@ -24,11 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax import timeline
-from losa_jax.data.features.arrays import (
-    read_array,
-    require_byte_order,
-    require_finite,
-)
+from losa_jax.data.features.numbers import require_byte_order, require_finite
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
@@ -38,6 +34,7 @@ from losa_jax.utils.folder_files import (
     quoted,
     require_file_name,
 )
+from losa_jax.utils.numpy_file import read_array
 from losa_jax.utils.text_files import read_json
 
 FORMAT_VERSION = 1
@@ -87,9 +84,10 @@ class FeatureFiles:
         settings = self._settings
         path = self._find(video.video_id)
         count = len(self._read(path))
-        if self._record is not None and path.stem in self._record.videos:
+        stem = composed(path.stem)
+        if self._record is not None and stem in self._record.videos:
             return _recorded_info(video, path, count,
-                                  self._record.videos[path.stem])
+                                  self._record.videos[stem])
         fps = video.fps or settings.fps
         if not fps:
             raise InputError("the annotations give no fps; set "
@@ -124,8 +122,10 @@ class FeatureFiles:
                  if (path := self._folder / f"{stem}{suffix}").is_file()]
         if not paths:
             # macOS stores other characters; an ending may be in capitals.
-            paths = [self._folder / name for name in self._listing.named(stem)
-                     if name.lower().endswith(SUFFIXES)]
+            paths = [path for name in self._listing.named(stem)
+                     if name.lower().endswith(SUFFIXES) and (
+                         (path := self._folder / name).is_file()
+                         or path.is_symlink())]
         if len(paths) > 1:
             raise InputError(
                 f"several files: {quoted(path.name for path in paths)} in "
@@ -238,7 +238,8 @@ def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
 
 def load_features(path: Path, settings: Any) -> np.ndarray:
     """Loads [t, c]; InputError if it is unreadable or of another shape."""
-    content = read_array(path, settings.array)
+    content = read_array(path, settings.array, usual="feats",
+                         setting="--config.features.array")
     if settings.channels_first and content.ndim >= 2:
         content = np.moveaxis(content, 0, -1)
     if content.ndim in (3, 4) and (

@@ -23,8 +23,8 @@ from array_record.python import array_record_module
 from safetensors import deserialize
 from safetensors.numpy import save
 
-from losa_jax.data.features.arrays import all_finite
 from losa_jax.data.features.files import differences
+from losa_jax.data.features.numbers import all_finite
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_file, write_text

@@ -13,7 +13,7 @@ from av.stream import Disposition
 
 from losa_jax.data.records import EncodedVideo
 from losa_jax.errors import InputError
-from losa_jax.utils.file_type import misplaced
+from losa_jax.utils.file_type import link_to_nothing, misplaced
 
 # A "video" may be a playlist, or name a stream on the network.
 BYTES_ONLY = {"protocol_whitelist": "none"}
@@ -64,7 +64,7 @@ def _require_file(path: Path) -> None:
     try:
         num_bytes = path.stat().st_size
     except OSError as error:
-        if reason := misplaced(path, "", "", ""):  # a link to nothing
+        if reason := link_to_nothing(path):
             raise VideoDecodeError(reason) from error
         raise VideoDecodeError(
             f"{path}: cannot be opened ({error_reason(error)}). Check the "

@@ -10,27 +10,26 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
 from losa_jax.errors import InputError
 from losa_jax.utils.file_type import misplaced
 
-USUAL_NAME = "feats"
-_AGAIN = "copy it again from its source or extract it again"
+AGAIN = "copy it again from its source or make it again"
 _SAVE = "save the numbers alone with numpy.save(FILE, array.astype('float32'))"
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0}
 _END_BYTES = 22  # of a zip archive's last record, without the comment
-_SHOWN_ROWS = 8
-_SAMPLED_NUMBERS = 4096
 
 
-def read_array(path: Path, name: str = "") -> np.ndarray:
+def read_array(path: Path, name: str = "", *, usual: str = "",
+               setting: str = "") -> np.ndarray:
     """Returns the array of a .npy file as a memory map, or one of a .npz file.
 
     Args:
-      name: of the array in a .npz file; "" takes the only one, or `feats`.
+      name: of the array in a .npz file; "" takes the only one, or `usual`.
+      usual: see `name`.
+      setting: gives `name`, for the message.
 
     Raises:
       InputError: the file is missing, damaged, or of another type, or holds
@@ -41,7 +40,7 @@ def read_array(path: Path, name: str = "") -> np.ndarray:
     try:
         with path.open("rb") as file:
             if file.read(2) == b"PK":
-                return _read_member(path, name)
+                return _read_member(path, name, usual, setting)
             file.seek(0)
             dtype, shape, order = _read_header(file, path.stat().st_size, path)
             offset = file.tell()
@@ -52,23 +51,25 @@ def read_array(path: Path, name: str = "") -> np.ndarray:
         raise
     except Exception as error:  # a damaged file can raise anything
         raise InputError(f"{path}: cannot be read ({_reason(error)}): "
-                         f"{_AGAIN}") from error
+                         f"{AGAIN}") from error
 
 
-def _read_member(path: Path, name: str) -> np.ndarray:
+def _read_member(path: Path, name: str, usual: str, setting: str
+                 ) -> np.ndarray:
     with zipfile.ZipFile(path) as archive:
         members = [one for one in archive.infolist()
                    if one.filename.endswith(".npy")]
         names = [one.filename.removesuffix(".npy") for one in members]
         if len(set(names)) < len(names) or not _fills_file(archive, path):
             raise InputError(f"{path}: looks like several files in one: "
-                             f"{_AGAIN}")
+                             f"{AGAIN}")
         if not name and len(names) > 1:
-            name = USUAL_NAME
+            name = usual or "*"
         if name and name not in names:
             raise InputError(
-                f"{path}: holds the arrays {', '.join(names)}: name the one "
-                "to read with --config.features.array=NAME")
+                f"{path}: holds the arrays {', '.join(names)}: " + (
+                    f"name the one to read with {setting}=NAME" if setting
+                    else "keep one"))
         # Reading it to its end compares the checksum.
         content = archive.read(f"{name or names[0]}.npy")
     file = io.BytesIO(content)
@@ -108,56 +109,9 @@ def _read_header(file: BinaryIO, num_bytes: int, path: Path
     if min(shape, default=1) < 0 or size != rest:
         raise InputError(f"{path}: its header promises {size} bytes of "
                          f"numbers, shape {shape}, and {rest} are there: "
-                         f"{_AGAIN}")
+                         f"{AGAIN}")
     return dtype, shape, "F" if is_fortran else "C"
 
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def require_finite(rows: np.ndarray, path: Path, first_row: int = 0) -> None:
-    """Raises InputError, which names the rows, unless all numbers of [t, c]
-    are finite as float32; `first_row` is the row of the file."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        is_finite = np.isfinite(np.asarray(rows, np.float32)).all(axis=1)
-    if is_finite.all():
-        return
-    wrong = first_row + np.flatnonzero(~is_finite)
-    more = ", ..." if len(wrong) > _SHOWN_ROWS else ""
-    raise InputError(
-        f"{path}: {len(wrong)} of {len(rows)} rows read are not finite (rows "
-        f"{', '.join(map(str, wrong[:_SHOWN_ROWS]))}{more}, counted from 0): "
-        "extract it again")
-
-
-def all_finite(array: np.ndarray) -> bool:
-    """Returns whether all numbers are finite; fast for bfloat16 too."""
-    if array.dtype == ml_dtypes.bfloat16:
-        return not np.any(~array.view(np.uint16) & 0x7F80 == 0)
-    return bool(np.isfinite(array).all())
-
-
-def require_byte_order(rows: np.ndarray, path: Path) -> None:
-    """Raises InputError if the numbers make sense only with their bytes in
-    the opposite order: one flipped bit of a header exchanges them."""
-    sample = np.array(rows[:_SAMPLED_NUMBERS]).ravel()[:_SAMPLED_NUMBERS]
-    center, spread = _logarithms(sample)
-    other_center, other_spread = _logarithms(
-        sample.view(sample.dtype.newbyteorder()))
-    is_likely, other_is_likely = abs(center) < 40, abs(other_center) < 40
-    if other_is_likely and (not is_likely or (
-            spread > 6 and spread > 2.5 * other_spread)):
-        raise InputError(
-            f"{path}: the header gives the byte order of its numbers wrong: "
-            f"{_AGAIN}, or save array.view(array.dtype.newbyteorder())")
-
-
-def _logarithms(numbers: np.ndarray) -> tuple[float, float]:
-    """Returns median and standard deviation of the exponents to base 2."""
-    with np.errstate(all="ignore"):
-        exponents = np.log2(np.abs(numbers.astype(np.float64)))
-    exponents = exponents[np.isfinite(exponents)]
-    if not exponents.size:
-        return np.inf, 0.0
-    return float(np.median(exponents)), float(np.std(exponents))

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _VIDEO_ENDINGS = frozenset(
     ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .m2v .m2ts .wmv .flv "
     ".f4v .3gp .3g2 .ogv .vob .mxf .nut .rmvb .y4m .ivf".split())
+_NUMBERS = (".261", ".263", ".264", ".265", ".266")
 # {reason: endings} of files that are not opened.
 _OTHER_ENDINGS = {
     "text": ".txt .md .rst .log .csv .tsv .json .jsonl .xml .yaml .yml .toml "
@@ -125,12 +126,20 @@ class VideoFolder:
 
 def videos_below(folder: Path) -> tuple[list[Path], LeftOut]:
     """Returns the videos of a folder and its subfolders, sorted, and what is
-    left out; InputError if a folder cannot be listed."""
+    left out; InputError if the folder cannot be listed."""
     videos: list[Path] = []
     left_out: LeftOut = {}
     waiting = [folder]
     while waiting:
-        current = VideoFolder(waiting.pop())
+        path = waiting.pop()
+        try:
+            current = VideoFolder(path)
+        except InputError:
+            if path == folder:
+                raise
+            left_out.setdefault("folders without access", []).append(
+                str(path))
+            continue
         more, others = current.videos()
         subfolders = others.pop("subfolders", [])
         for name in subfolders:
@@ -148,8 +157,10 @@ def videos_below(folder: Path) -> tuple[list[Path], LeftOut]:
 
 
 def video_id_of(path: Path) -> str:
-    """Returns the name of a file without its ending, in Unicode NFC."""
-    return composed(path.stem)
+    """Returns the name of a file without its ending, in Unicode NFC; a number
+    at the end of a name is no ending ("video.1")."""
+    has_ending = not path.suffix[1:].isdigit() or path.suffix in _NUMBERS
+    return composed(path.stem if has_ending else path.name)
 
 
 def warn_left_out(folder: Path, left_out: LeftOut) -> None:

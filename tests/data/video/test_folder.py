@@ -139,6 +139,16 @@ def test_an_id_finds_its_video_among_other_files_of_the_name(tmp_path, mp4):
         files = VideoFolder(tmp_path).find("a")
 
 
+@pytest.mark.parametrize("name, video_id", [
+    ("a.mp4", "a"), ("a.b.MTS", "a.b"), ("a", "a"), ("video.1", "video.1"),
+    ("2024.06.01", "2024.06.01"), ("a.264", "a"), ("a.", "a.")])
+def test_the_id_is_the_name_without_its_ending(tmp_path, mp4, name, video_id):
+    path = tmp_path / name
+    shutil.copy(mp4, path)
+    assert video_folder.video_id_of(path) == video_id
+    assert VideoFolder(tmp_path).find(video_id) == path
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_names_of_macos_are_those_of_the_ids(tmp_path, mp4, form):
     name = unicodedata.normalize(form, "étude_1")

@@ -76,13 +76,14 @@ class VideoFolder:
         several.
         """
         require_file_name(video_id)
+        folder, others = self._files.folder, dict[str, str]()
         # ActivityNet's videos circulate with "v_" before their id.
-        names = (self._files.named(video_id)
-                 or self._files.named(f"v_{video_id}"))
-        others = {name: reason for name in names
-                  if (reason := why_no_video(name))}
-        names = [name for name in names if name not in others]
-        folder = self._files.folder
+        for name in (video_id, f"v_{video_id}"):
+            named = self._files.named(name)
+            others |= {one: reason for one in named
+                       if (reason := why_no_video(one))}
+            if names := [one for one in named if one not in others]:
+                break
         if len(names) > 1:
             # A damaged video remains one: another is not taken in its place.
             names = [name for name in names if not (

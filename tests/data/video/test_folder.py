@@ -133,6 +133,9 @@ def test_an_id_finds_its_video_among_other_files_of_the_name(tmp_path, mp4):
     assert files.find("a").name == files.find("a.mp4").name == "a.mp4"
     with pytest.raises(InputError, match="several files: b, b.xyz in .*keep"):
         files.find("b")
+    shutil.copy(mp4, tmp_path / "v_c.mkv")
+    (tmp_path / "c.json").touch()
+    assert VideoFolder(tmp_path).find("c").name == "v_c.mkv"
     # A damaged video is not replaced by another of its name.
     (tmp_path / "a.mkv").write_bytes(b"damaged")
     with pytest.raises(InputError, match="several files: a.mkv, a.mp4"):

@@ -91,6 +91,7 @@ BENCHMARKS = (
     Benchmark("score_speed", (), ("--predictions=20000",), ("pandas",)),
     Benchmark("convert_memory", (), ("--backbone=vit_b",)),
     Benchmark("mutated_videos", ("--files=300",), ("--files=50",)),
+    Benchmark("mutated_features", (), ("--files=50",)),
 )
 
 

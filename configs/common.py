@@ -67,6 +67,8 @@ def get_config() -> ConfigDict:
         folder="",
         prefix="",
         suffix="",
+        # Of the arrays in a .npz file; "" is the only one, or `feats`.
+        array="",
         stride_frames=0.0,
         clip_frames=0.0,
         width=0,

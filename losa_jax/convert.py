@@ -23,7 +23,7 @@ from pathlib import Path
 
 import losa_jax
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import make_parser, positive
+from losa_jax.utils.command_line import make_parser, path, positive
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -31,8 +31,8 @@ DTYPES = ("bfloat16", "float16", "float32")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
     parser = make_parser("convert", __doc__, losa_jax.__version__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("checkpoint", type=path)
+    parser.add_argument("--output", type=path)
     parser.add_argument("--inspect", action="store_true")
     parser.add_argument("--verify", action="store_true")
     parser.add_argument("--dtype", choices=DTYPES)

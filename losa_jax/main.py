@@ -12,8 +12,8 @@ usage: python -m losa_jax.main --config=RECIPE[:VARIANT] [--workdir=DIR]
 
 Modes: train (the default; evaluates on the way and resumes), eval, cache
 (features of the frozen backbone), extract (features as .npy files), export (a
-folder for losa_jax.predict), check_data (faults of videos and annotations),
-plan (memory and time on chips that are not here).
+folder for losa_jax.predict), check_data (faults of videos or features, and of
+annotations), plan (memory and time on chips that are not here).
 
 Exit status: 0 done; 1 the input or the configuration is wrong; 2 usage; 75
 stopped by a signal with everything saved, start again to continue; 76 another

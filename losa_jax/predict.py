@@ -30,7 +30,7 @@ from pathlib import Path
 
 import losa_jax
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import make_parser, positive
+from losa_jax.utils.command_line import make_parser, path, positive
 from losa_jax.utils.malloc import keep_freed_memory
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
     parser.add_argument("--which", choices=("best", "last"), default="best",
                         help="checkpoint of the run")
-    parser.add_argument("--output", type=Path, help="folder; default: "
+    parser.add_argument("--output", type=path, help="folder; default: "
                         "predictions; with --live: none")
     parser.add_argument("--threshold", type=float, help="lowest score shown, "
                         "of any class")

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from losa_jax import convert
+from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbone_folder
+from losa_jax.weights.head_folder import load_head
 from losa_jax.weights.name_table import expected_shapes
+from losa_jax.weights.videomae import _hugging_face_hints
 
 SPEC = VideoMaeSpec(width=12, depth=2, heads=3, mlp_width=24, patch=4,
                     clip_frames=4, image_size=(8, 8), num_classes=2)
@@ -22,6 +25,66 @@ def source(tmp_path):
         name: rng.normal(size=shape).astype(np.float32) for name, shape in
         expected_shapes(SPEC).items()})
     return path
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:9\nsize 9\n"
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "hf"])
+@pytest.mark.parametrize("content, message", [
+    (LFS, "but a Git LFS pointer: run `git lfs pull`"),
+    ("<!DOCTYPE html><title>Sign in</title>", 'an HTML page ("Sign in")'),
+    ('{"error": 404}', "but a JSON document"),
+    ("Not Found", 'but a text file ("Not Found")'),
+    ("\0" * 9999, "but a file of zeros"), ("", "but an empty file")])
+def test_misplaced_checkpoints_are_named(
+        tmp_path, capsys, name, content, message):
+    path = tmp_path / name
+    if name == "hf":
+        path.mkdir()
+        (path / "model.safetensors").write_text(content)
+        (path / "config.json").write_text(content)
+    else:
+        path.write_text(content)
+    for flags in ([f"--output={tmp_path / 'out'}"], ["--inspect"]):
+        assert convert.main([str(path), *flags]) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("content, message", [
+    (LFS, "Git LFS pointer"), ("<html>", "HTML page"), ("{", "JSONDecode")])
+def test_a_misplaced_config_of_hugging_face_is_named(
+        tmp_path, source, content, message):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"config.json.*{message}"):
+        _hugging_face_hints(path)
+
+
+def test_a_folder_without_weights_lists_its_files(tmp_path, capsys):
+    (tmp_path / "tf_model.h5").touch()
+    assert convert.main([str(tmp_path), "--inspect"]) == 1
+    assert "but tf_model.h5: give a file .pth" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        convert.main(["", "--inspect"])
+    assert "is empty: name a file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [LFS, "x" * 99])
+def test_a_damaged_converted_head_is_an_error(tmp_path, content):
+    (tmp_path / "head.json").write_text("{}")
+    (tmp_path / "head.safetensors").write_text(content)
+    with pytest.raises(InputError, match="no converted head .*head.safetens"):
+        load_head(tmp_path)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["w.pth", "hf"])
+def test_pointers_of_users_are_explained(shared_dir, tmp_path, capsys, name):
+    path = shared_dir / "data/public_cases/lfs" / name
+    assert convert.main([str(path), f"--output={tmp_path / 'out'}"]) == 1
+    assert "run `git lfs pull`" in capsys.readouterr().err
 
 
 def test_the_command_offers_every_dtype():

@@ -19,7 +19,6 @@ import argparse
 import math
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations import (
@@ -30,7 +29,9 @@ from losa_jax.data.annotations import (
 )
 from losa_jax.data.tfds import SETS, VideoBuilder
 from losa_jax.data.video import check, probe
+from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.errors import InputError
+from losa_jax.utils.command_line import path
 
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
@@ -41,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m losa_jax.data.build", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=tuple(SETS))
-    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--videos", type=path, required=True)
     parser.add_argument("--annotations", required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=path, required=True)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--embed", action="store_true")
     mode.add_argument("--paths", action="store_true")
@@ -106,6 +107,8 @@ def build(arguments: argparse.Namespace) -> None:
                 "digits and _ only: rename it in the file")
         splits[split] = annotations.subset(split)
     videos = [video for chosen in splits.values() for video in chosen]
+    warn_left_out(arguments.videos,
+                  VideoFolder(arguments.videos).left_out())
     infos, broken = check.check_videos(
         videos, arguments.videos, check=arguments.check,
         num_threads=arguments.processes)

@@ -1,4 +1,5 @@
-"""--mode=check_data: reports faults of videos and annotations."""
+"""--mode=check_data: reports faults of videos, or of the features that a
+recipe reads in their place, and of annotations."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,9 +8,11 @@ from typing import Any, NamedTuple
 
 from losa_jax.data.annotations import lint, load
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
-from losa_jax.data.video.check import disagreements, end_seconds
+from losa_jax.data.video.check import check_each, disagreements, end_seconds
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs import setup
+from losa_jax.timeline import SampleGrid
+from losa_jax.training import feature_store
 from losa_jax.utils.atomic_write import write_text
 
 REPORT_FILE = "check_data.json"
@@ -33,10 +36,13 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
 
     Raises:
       InputError: annotations that cannot be read, a subset without videos, no
-        action to train on, no folder of videos.
+        action to train on, no folder of videos or features.
     """
     setup.start_log(workdir)
+    store = feature_store.open_store(config)
     stored = setup.open_stored(config)
+    if store is None and stored is None:
+        setup.report_folder(config)
     annotations = setup.read_annotations(config, stored)
     findings: list[Finding] = []
     num_videos = num_readable = 0
@@ -52,14 +58,19 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     print("".join(f"{line}\n" for line in doubts))
     load.check_training(annotations, config.data.train_subset, selected[0])
     for subset, videos in subsets.items():
-        infos, unreadable = setup.probe(config, videos, workdir, stored)
+        infos, unreadable = (
+            setup.probe(config, videos, workdir, stored) if store is None
+            else check_each(videos, store.check))
         num_videos += len(videos)
         num_readable += len(infos)
         findings += [Finding(video_id, subset, UNREADABLE, reason)
                      for video_id, reason in unreadable.items()]
         for video in videos:
             if video.video_id in infos:
-                findings += check_video(video, infos[video.video_id], config)
+                findings += check_video(
+                    video, infos[video.video_id], config,
+                    None if store is None
+                    else store.grid(infos[video.video_id]))
     blocked = sorted({one.video_id for one in findings
                       if one.category == UNREADABLE})
     setup.write_json(workdir / REPORT_FILE, {
@@ -68,7 +79,8 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
         "findings": [one._asdict() for one in findings]})
     write_text(workdir / BLOCK_LIST_FILE,
                "".join(f"{name}\n" for name in blocked))
-    print(f"{num_readable} of {num_videos} videos can be read")
+    what = "videos" if store is None else "videos' features"
+    print(f"{num_readable} of {num_videos} {what} can be read")
     _print_findings(findings, workdir)
     if blocked:
         print(f"{len(blocked)} videos are in {workdir / BLOCK_LIST_FILE}: "
@@ -77,12 +89,14 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     return findings
 
 
-def check_video(video: AnnotatedVideo, info: VideoInfo, config: Any
-                ) -> list[Finding]:
-    """Compares a readable video with its annotations and with a clip."""
+def check_video(video: AnnotatedVideo, info: VideoInfo, config: Any,
+                feature_grid: SampleGrid | None = None) -> list[Finding]:
+    """Compares a readable video, or its features and their grid, with its
+    annotations and with a clip."""
     faults = {f"another {name}": detail
               for name, detail in disagreements(video, info).items()}
-    grid, clip = video_grid(info, config.window), config.window.clip_samples
+    grid = feature_grid or video_grid(info, config.window)
+    clip = config.window.clip_samples
     if grid.num_samples < clip:
         faults["short"] = (f"{grid.num_samples} samples, a clip has {clip}: "
                            "the rest is padding")

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from losa_jax.data.annotations.video_scores import load_video_scores
 from losa_jax.data.predictions import write_predictions
-from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import EVALUATION, BrokenVideos
@@ -72,7 +71,7 @@ class Evaluator:
         names = {name for _, part in parts for name in part}
         if names:
             logger.warning(
-                "%d of %d test videos failed to decode and are not in the "
+                "%d of %d test videos could not be read and are not in the "
                 "mAP: %s", len(names), len(videos), ", ".join(sorted(names)))
         predictions = {
             video.video_id: [Detection(*row) for row in rows[video.video_id]]
@@ -110,9 +109,7 @@ class Evaluator:
                 name = videos[item.video_number].video_id
                 video_segments = segments.take(item.video_number)
                 if item.error is not None:
-                    # Damaged features are not a video that can be skipped.
-                    if (self._config.data.on_broken_video != "skip"
-                            or not isinstance(item.error, VideoDecodeError)):
+                    if self._config.data.on_broken_video != "skip":
                         raise item.error
                     self._skipped.add(name, str(item.error), EVALUATION)
                     failed.append(name)

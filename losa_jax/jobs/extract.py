@@ -21,6 +21,11 @@ from losa_jax import timeline
 from losa_jax.data import records
 from losa_jax.data.features.files import record_path, write_record
 from losa_jax.data.video import check
+from losa_jax.data.video.folder import (
+    VideoFolder,
+    video_id_of,
+    warn_left_out,
+)
 from losa_jax.data.windows import batch, sampling, stream
 from losa_jax.distributed import processes
 from losa_jax.errors import InputError
@@ -29,6 +34,7 @@ from losa_jax.jobs import encode_videos, setup
 from losa_jax.training import specs
 from losa_jax.training.restore import load_run
 from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.numpy_file import read_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +113,13 @@ def _videos(config: Any, workdir: Path, settings: ExtractSettings
             ) -> tuple[list[records.Video], dict[str, str]]:
     """Returns this process's readable videos, and {id: reason} of the rest."""
     folder = Path(config.data.videos)
-    names = sorted(check.video_files(folder))
+    paths, left_out = VideoFolder(folder).videos()
+    warn_left_out(folder, left_out)
+    names = sorted({video_id_of(path) for path in paths})
     if not names:
-        raise InputError(f"config.data.videos={folder} holds no video: name "
-                         f"a folder of {', '.join(check.EXTENSIONS)} files")
+        raise InputError(
+            f"config.data.videos={folder} holds no video: name a folder of "
+            "videos")
     infos, broken = setup.probe(
         config, [records.AnnotatedVideo(name, "", None, None, ())
                  for name in names], workdir, None)
@@ -182,8 +191,8 @@ def _run(videos: Sequence[records.Video], rows: Mapping[str, extractor.Rows],
 def _is_complete(path: Path, shape: tuple[int, int], dtype: np.dtype) -> bool:
     """Whether a file holds features of this shape; false if it was cut."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        array = read_array(path)
+    except InputError:
         return False
     return array.shape == shape and array.dtype == dtype
 

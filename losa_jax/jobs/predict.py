@@ -17,7 +17,11 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from losa_jax.data.records import Video
-from losa_jax.data.video.check import EXTENSIONS
+from losa_jax.data.video.folder import (
+    video_id_of,
+    videos_below,
+    warn_left_out,
+)
 from losa_jax.data.windows.sampling import clip_alignment, test_windows
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
@@ -58,9 +62,8 @@ def predict(sources: Sequence[str], localizer: Localizer,
             requests.append(prediction_files.Request(
                 "stdin", copy, prediction_files.STDIN))
         if not requests and not failures:
-            raise InputError(
-                f"no video in {', '.join(sources)}: give video files, or "
-                f"folders with {', '.join(EXTENSIONS)} files")
+            raise InputError(f"no video in {', '.join(sources)}: give video "
+                             "files, or folders of them")
         files = prediction_files.PredictionFiles(localizer, settings)
         to_do = [one for one in requests if not files.reuse(one)]
         if len(to_do) < len(requests):
@@ -100,28 +103,31 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
     name without its suffix, the name, folder and name, the whole path.
 
     Args:
-      sources: files and folders.
-      failures: gets the sources that do not exist.
+      sources: files and folders; of these, all videos below them.
+      failures: gets the sources that do not exist or hold no video.
+
+    Raises:
+      InputError: a folder cannot be listed.
     """
     paths: dict[Path, None] = {}
     for source in sources:
         path = Path(source)
         if source == prediction_files.STDIN:
             continue
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*")
-                           if file.suffix.lower() in EXTENSIONS
-                           and file.is_file())
+        if not source:
+            failures[source] = "an empty name: name a video or a folder"
+        elif path.is_dir():
+            files, left_out = videos_below(path)
+            warn_left_out(path, left_out)
             if not files:
-                failures[source] = (f"{path}: the folder holds no video ("
-                                    f"{', '.join(EXTENSIONS)})")
+                failures[source] = f"{path}: the folder holds no video"
             paths |= dict.fromkeys(files)
         elif path.exists():
             paths[path] = None
         else:
             failures[source] = f"{path}: no such file: check the path"
     names = {path: list(dict.fromkeys((
-        path.stem, path.name, "_".join(path.parts[-2:]),
+        video_id_of(path), path.name, "_".join(path.parts[-2:]),
         "_".join(path.absolute().parts[1:]), f"video_{number}")))
         for number, path in enumerate(paths)}
     # Some file systems ignore case.

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from losa_jax.data.records import Video
-from losa_jax.data.video.check import find_file, video_files
+from losa_jax.data.video.folder import VideoFolder
 from losa_jax.detection import metrics, segments
 from losa_jax.detection.diagnosis import diagnose
 from losa_jax.errors import InputError
@@ -49,8 +49,8 @@ def write_split_report(folder: Path, *, title: str, scores: metrics.MapReport,
         _rank(video, truth[name], predictions[name], class_names,
               scores.tiou_thresholds, least)
         for name, video in shown.items()])
-    files = (video_files(Path(videos_folder))
-             if videos_folder and Path(videos_folder).is_dir() else {})
+    files = (VideoFolder(Path(videos_folder))
+             if videos_folder and Path(videos_folder).is_dir() else None)
     for index in tqdm(_with_page(ranked, max_pages), desc="writing pages",
                       unit="video", leave=False):
         name, share = ranked[index].title, ranked[index].average_map
@@ -58,7 +58,7 @@ def write_split_report(folder: Path, *, title: str, scores: metrics.MapReport,
         best = sorted(predictions[name], key=lambda row: -row.score)
         page = page_path(report / "videos", name)
         write_video_page(
-            page, _playable(video, videos_folder, files), title=name,
+            page, _playable(video, files), title=name,
             duration_seconds=video.info.duration_seconds, fps=video.info.fps,
             predictions=[row[:4] for row in best[:_MAX_DETECTIONS]],
             ground_truth=truth[name], thresholds=least,
@@ -99,15 +99,14 @@ def _with_page(ranked: Sequence[RankedVideo], most: int) -> list[int]:
                    *range(max(num_scored - best, 0), num_scored)})
 
 
-def _playable(video: Video, folder: str, files: dict[str, list[str]]
-              ) -> Path | None:
+def _playable(video: Video, files: VideoFolder | None) -> Path | None:
     """Returns the video's file; None if there are only features."""
     path = video.path
-    if path is not None and path.suffix not in (".npy", ".npz") and (
+    if path is not None and path.suffix.lower() not in (".npy", ".npz") and (
             path.is_file()):
         return path
     try:
-        return find_file(video.video_id, Path(folder), files)
+        return None if files is None else files.find(video.video_id)
     except InputError:
         return None
 

@@ -13,6 +13,7 @@ from losa_jax.data import records
 from losa_jax.data.annotations import lint, load, thumos_facts
 from losa_jax.data.synthetic.data_set import render_untrimmed_set
 from losa_jax.data.video import check, frame_cache
+from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.data.windows import readers, sampling
 from losa_jax.data.windows.skipped_videos import BEFORE, BrokenVideos
 from losa_jax.distributed import processes, remote_workdir
@@ -122,9 +123,8 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                 num_validation=synthetic.num_validation, seed=synthetic.seed,
                 size=synthetic.size)
     stored = open_stored(config)
-    if not data.videos and store is None and stored is None:
-        raise InputError("config.data.videos is empty: set "
-                         "--config.data.videos=FOLDER, or --config.data.tfds")
+    if store is None and stored is None:
+        report_folder(config)
     load.refuse_unknown_rule(data.on_outside)
     if data.on_broken_video not in ("stop", "skip"):
         raise InputError(f"config.data.on_broken_video="
@@ -198,6 +198,20 @@ def probe(config: Any, videos: Sequence[records.AnnotatedVideo], workdir: Path,
             num_threads=max(1, config.data.num_threads))
         remote_workdir.copy_back(workdir)
     return checked
+
+
+def report_folder(config: Any) -> None:
+    """Warns of what config.data.videos holds beside videos.
+
+    Raises:
+      InputError: there is no such folder, or the setting is empty.
+    """
+    if not config.data.videos:
+        raise InputError("config.data.videos is empty: set "
+                         "--config.data.videos=FOLDER, or --config.data.tfds "
+                         "or --config.features.folder in its place")
+    folder = Path(config.data.videos)
+    warn_left_out(folder, VideoFolder(folder).left_out())
 
 
 def open_stored(config: Any) -> "StoredVideos | None":

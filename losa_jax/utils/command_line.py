@@ -1,6 +1,7 @@
 """The parser of the command lines that have no recipe."""
 
 import argparse
+from pathlib import Path
 
 
 def make_parser(name: str, description: str | None, version: str
@@ -20,3 +21,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
+
+
+def path(text: str) -> Path:
+    """Returns a path, as the type of an argument: an empty one, as of a shell
+    variable that is not set, is not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: name a file or folder")
+    return Path(text)

@@ -1,17 +1,22 @@
 """Names of videos and classes: checks, near names, equal names."""
 
 import difflib
+import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from losa_jax.utils.text_files import nfc
 
-# A video id with one of these is the name of a file.
-_VIDEO_ENDING = re.compile(
-    r"(?i)\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|m?ts|m2ts|wmv|asf|flv|f4v|3gp|3g2"
-    r"|ogv|vob|mxf|nut)$")
+# Endings that only videos have.
+VIDEO_ENDINGS = frozenset(
+    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .m2v .m2ts .wmv .flv "
+    ".f4v .3gp .3g2 .ogv .vob .mxf .nut .rmvb .y4m .ivf".split())
+# `.ts` may also be TypeScript; at the end of an id it is that of a video.
+_ID_ENDINGS = VIDEO_ENDINGS | {".ts", ".mts", ".asf"}
+_LIKENESS = 0.7
+_LEAST_PART = 3  # characters
 
 
 def name_problem(text: str) -> str:
@@ -33,16 +38,38 @@ def name_problem(text: str) -> str:
 
 def without_ending(video_id: str) -> str:
     """Returns a video id without the ending of a video file."""
-    return _VIDEO_ENDING.sub("", video_id)
+    stem, ending = os.path.splitext(video_id)
+    return stem if ending.lower() in _ID_ENDINGS else video_id
+
+
+def nearest(name: str, known: Mapping[str, Iterable[str]], most: int = 3
+            ) -> list[str]:
+    """Returns the known names that are most like one.
+
+    They are equal but for case, blanks, "_", "-" or the ending of a video;
+    if none are, of nearly the same letters; if none are, a part of it or it
+    of them.
+
+    Args:
+      known: {name: what is compared with `name`}.
+    """
+    wanted = _key(name)
+    names: dict[str, list[str]] = {}
+    for one, texts in known.items():
+        for text in texts:
+            names.setdefault(_key(text), []).append(one)
+    keys = [wanted] if wanted in names else (
+        difflib.get_close_matches(wanted, names, most, _LIKENESS)
+        or [key for key in names
+            if min(len(key), len(wanted)) >= _LEAST_PART
+            and (key in wanted or wanted in key)])
+    return [*dict.fromkeys(one for key in keys for one in names[key])][:most]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean ...?" with the nearest known name, or ""."""
-    keys: dict[str, str] = {}
-    for one in known:
-        keys.setdefault(_key(one), one)
-    near = difflib.get_close_matches(_key(name), keys, 1)
-    return f"; did you mean {keys[near[0]]!r}?" if near else ""
+    near = nearest(name, {one: [one] for one in known}, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def alike(names: Iterable[str]) -> list[Sequence[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.errors import InputError
+from losa_jax.utils.file_type import link_to_nothing, misplaced, recognize
 
 _BOMS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
          (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
@@ -30,6 +31,10 @@ _ENCODINGS = (
     ("euc_kr", "EUC-KR", _HANGUL, 0.0),
     ("gb18030", "GBK", _CJK, 0.0))
 _WORD_SHARE = 0.8
+# How titles of `file_type` begin: of texts, and of what a server or a version
+# control stores in place of a file.
+_TEXTS = ("a text", "a JSON", "an XML")
+_STAND_INS = ("an HTML", "a Git", "a git")
 _SHOWN = 120  # characters
 
 
@@ -39,14 +44,19 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}): {remedy}"
-                         ) from error
+        raise InputError(
+            link_to_nothing(path)
+            or f"{path}: cannot be read ({error}): {remedy}") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, content) from error
     if "\0" in text:  # as in UTF-16 without a byte order mark
         raise _not_utf8(path, content)
+    file_type = recognize(path)
+    if file_type is not None and file_type.title.startswith(_STAND_INS):
+        raise InputError(f"{path}: not a text file but {file_type.title}: "
+                         f"{file_type.remedy}")
     return text
 
 
@@ -74,11 +84,11 @@ def read_json(path: Path, remedy: str = "") -> Any:
     except json.JSONDecodeError as error:
         problem = "it is empty" if not text.strip() else (
             f"line {error.lineno}, column {error.colno}: {error.msg}")
-        seems = description(text.encode())
-        if seems:
-            problem = f"it seems to be {seems}"
-        raise InputError(f"{path}: not JSON: {problem}; "
-                         f"{remedy or 'correct it there'}") from error
+        raise InputError(
+            misplaced(path, ("a JSON", "a text", "an empty"), "JSON",
+                      remedy or "give a JSON file")
+            or f"{path}: not JSON: {problem}; {remedy or 'correct it there'}"
+            ) from error
     except (ValueError, RecursionError) as error:  # a number of 4301 digits
         raise InputError(f"{path}: not JSON that can be read ({error}); "
                          f"{remedy or 'correct it'}") from error
@@ -87,26 +97,6 @@ def read_json(path: Path, remedy: str = "") -> Any:
 def nfc(text: str) -> str:
     """Returns a name in Unicode NFC: macOS stores names decomposed."""
     return unicodedata.normalize("NFC", text)
-
-
-def description(content: bytes) -> str:
-    """Returns what a file seems to be that is not what was expected, by its
-    first bytes, or ""."""
-    start = content[:1024].removeprefix(codecs.BOM_UTF8).lstrip()
-    for name, pattern in (
-            ("a Git LFS pointer (fetch the file with `git lfs pull`)",
-             rb"version https://git-lfs"),
-            ("an HTML page (download the file again, not its page)",
-             rb"(?i)<!doctype html|<html"),
-            ("a ZIP archive, as .xlsx and .npz are", rb"PK\x03\x04"),
-            ("a gzip archive (unpack it)", rb"\x1f\x8b"),
-            ("a pickle of Python", rb"\x80[\x02-\x05]"),
-            ("an HDF5 file", rb"\x89HDF"), ("a PDF document", rb"%PDF"),
-            ("an array of NumPy", rb"\x93NUMPY"),
-            ("a video", rb"(?s).{4}ftyp|\x1aE\xdf\xa3|RIFF")):
-        if re.match(pattern, start):
-            return name
-    return ""
 
 
 def seeming_encoding(content: bytes) -> str:
@@ -146,9 +136,8 @@ def _decoded(content: bytes, codec: str) -> str:
 
 
 def _not_utf8(path: Path, content: bytes) -> InputError:
-    name = description(content)
-    if name:
-        return InputError(f"{path}: is no text, it seems to be {name}")
+    if reason := misplaced(path, _TEXTS, "a text file", "give one in UTF-8"):
+        return InputError(reason)
     text = content.decode("utf-8", "replace")
     wrong = text.count("\ufffd")
     line = 1 + text[:text.find("\ufffd")].count("\n")

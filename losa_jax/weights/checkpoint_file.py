@@ -11,8 +11,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from losa_jax.errors import InputError
+from losa_jax.utils.file_type import link_to_nothing, misplaced
 from losa_jax.utils.text_files import read_json
-from losa_jax.weights.torch_pickle import Tensor, load_torch_zip
+from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
     ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
@@ -62,7 +63,8 @@ def state_dict(content: Any, *wrappers: str
 
 def _read(path: Path) -> tuple[Any, str]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file: check the path")
+        raise InputError(link_to_nothing(path)
+                         or f"{path}: no such file: check the path")
     if path.suffix == ".safetensors":
         content, metadata = open_safetensors(path)
     else:
@@ -85,8 +87,8 @@ def _weight_files(path: Path) -> list[Path]:
         if not index.is_file():
             continue
         try:
-            parts = sorted({str(part) for part in read_json(index)[
-                "weight_map"].values()})
+            parts = sorted({str(part) for part in read_json(
+                index, REMEDY)["weight_map"].values()})
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index}: not an index of weight files "
                              f"({error!r}); fetch it again") from error
@@ -95,7 +97,9 @@ def _weight_files(path: Path) -> list[Path]:
             raise InputError(f"{index}: names {outside or 'no file'}, not "
                              "files beside it; fetch it again")
         return [path / part for part in parts]
-    return [path / "model.safetensors"]
+    names = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
+    raise InputError(f"{path}: no model.safetensors or pytorch_model.bin in "
+                     f"it, but {names or 'nothing'}: {REMEDY}")
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -110,8 +114,10 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "np"):  # checks the header and the file's size
             pass
     except SafetensorError as error:
-        raise InputError(f"{path}: not a complete safetensors file "
-                         f"({error}); fetch it again") from error
+        raise InputError(
+            misplaced(path, "a safetensors", "a safetensors file", REMEDY)
+            or f"{path}: not a complete safetensors file ({error}); fetch it "
+            "again") from error
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(start - 8))

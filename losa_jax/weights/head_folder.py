@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_folder, refuse_others
-from losa_jax.weights.checkpoint_file import open_file, state_dict
+from losa_jax.weights.checkpoint_file import (
+    open_file,
+    open_safetensors,
+    state_dict,
+)
 from losa_jax.weights.head_names import from_public
 from losa_jax.weights.head_settings import infer_settings
 from losa_jax.weights.torch_pickle import Tensor
@@ -101,8 +105,9 @@ def load_head(folder: str | Path
     folder = Path(folder)
     try:
         facts = json.loads((folder / FACTS_FILE).read_text())
-        parameters = load_file(folder / ARRAYS_FILE)
-    except (OSError, ValueError) as error:
+        tensors, _ = open_safetensors(folder / ARRAYS_FILE)
+        parameters = {name: tensor.read() for name, tensor in tensors.items()}
+    except (OSError, ValueError, InputError) as error:
         raise InputError(
             f"config.head.checkpoint={folder} is no converted head "
             f"({error}): make it with `python -m losa_jax.convert CHECKPOINT "

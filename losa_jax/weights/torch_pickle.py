@@ -22,6 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from losa_jax.errors import InputError
+from losa_jax.utils.file_type import misplaced
 
 _STORAGE_DTYPES = {
     "FloatStorage": np.float32, "DoubleStorage": np.float64,
@@ -30,6 +31,8 @@ _STORAGE_DTYPES = {
     "ShortStorage": np.int16, "CharStorage": np.int8,
     "ByteStorage": np.uint8, "BoolStorage": np.bool_,
 }
+REMEDY = ("give a file .pth or .safetensors with a state dict, or a folder of "
+          "Hugging Face")
 _DAMAGED = "; the file is damaged, fetch it again"
 # Old pickle protocols call the module of built-ins __builtin__.
 _INERT_CALLS = frozenset(
@@ -107,15 +110,17 @@ def load_torch_zip(path: Path) -> Any:
             if len(pickles) != 1:
                 raise InputError(
                     f"{path}: a zip file, but not one of torch.save (no "
-                    "data.pkl in it)")
+                    f"data.pkl in it, but {', '.join(names[:3])}): {REMEDY}")
             root = pickles[0].removesuffix("data.pkl")
             if (root + "byteorder" in names
                     and archive.read(root + "byteorder") != b"little"):
                 raise InputError(f"{path}: big-endian checkpoints are not "
                                  "supported; save it again on a common PC")
             content = archive.read(pickles[0])
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(f"{path}: {_not_a_zip_hint(path)}") from error
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything
+        raise InputError(_not_a_zip(path)) from error
     try:
         return _Reader(content, path, root).load()
     except InputError:
@@ -125,16 +130,17 @@ def load_torch_zip(path: Path) -> Any:
                          f"{_DAMAGED}") from error
 
 
-def _not_a_zip_hint(path: Path) -> str:
+def _not_a_zip(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(2)
     if start == b"PK":
-        return "the zip file is cut short or damaged; fetch it again"
+        return f"{path}: the zip file is cut short or damaged; fetch it again"
     if start[:1] == b"\x80":
-        return ("a bare pickle, which can run code: refused. If a torch "
-                "older than 1.6 wrote it and you trust it, save it again: "
-                "torch.save(torch.load(f, weights_only=True), g)")
-    return "is no PyTorch checkpoint (no zip file)"
+        return (f"{path}: a bare pickle, which can run code: refused. If a "
+                "torch older than 1.6 wrote it and you trust it, save it "
+                "again: torch.save(torch.load(f, weights_only=True), g)")
+    return misplaced(path, "a PyTorch", "a PyTorch checkpoint", REMEDY) or (
+        f"{path}: is no PyTorch checkpoint (no zip file): {REMEDY}")
 
 
 class _Reader(pickle.Unpickler):
@@ -190,7 +196,7 @@ def _read_entry(path: Path, entry: str, dtype: np.dtype, offset: int,
               archive.open(entry) as file):
             file.seek(offset * dtype.itemsize)
             data = file.read(count * dtype.itemsize)
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged archive can raise anything
         raise InputError(f"{path}: the data of entry {entry} cannot be read "
                          f"({error}){_DAMAGED}") from error
     if len(data) < count * dtype.itemsize:

@@ -147,8 +147,10 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; a Hugging Face folder has "
                          "config.json and model.safetensors")
+    remedy = ("give the .safetensors file itself, with --heads, --frames and "
+              "--image_size")
     try:
-        facts = read_json(path)
+        facts = read_json(path, remedy)
         size = facts["image_size"]
         if facts.get("hidden_act", "gelu") != "gelu":
             raise InputError(f"{path}: hidden_act={facts['hidden_act']!r}; "
@@ -165,9 +167,7 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
                 "final_norm_epsilon": 1e-5 if has_fc_norm else epsilon}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the config of a VideoMAE model "
-                         f"({error!r}); give its .safetensors file itself, "
-                         "with --heads, --frames and --image_size"
-                         ) from error
+                         f"({error!r}); {remedy}") from error
 
 
 def describe(spec: VideoMaeSpec) -> str:

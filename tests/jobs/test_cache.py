@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import encode_videos
 from losa_jax.jobs import train as train_job
+from losa_jax.jobs.check_data import UNREADABLE, check_data
 from losa_jax.jobs.setup import load_data
 from losa_jax.training import build
 from losa_jax.training.feature_store import open_store
@@ -152,6 +154,26 @@ def test_a_stopped_cache_continues_with_the_missing_shards(
     path.write_bytes(content)
     with pytest.raises(InputError, match="(?s)taps-00003.*are damaged"):
         train_job.train(config, tmp_path / "run")
+    unreadable = {one.video_id: one.detail
+                  for one in check_data(config, tmp_path / "check")
+                  if one.category == UNREADABLE}
+    (name, detail), = unreadable.items()
+    assert f"the features of {name} are damaged" in detail
+    config.data.on_broken_video = "skip"
+    train_job.train(config, tmp_path / "run")
+    assert name in (tmp_path / "run/broken_videos.json").read_text()
+
+
+def test_numbers_that_are_not_finite_are_not_cached(plain, folder, tmp_path):
+    store = open_store(_cached(plain, folder))
+    data = load_data(_cached(plain, folder), tmp_path, store=store)
+    arrays = store._read(data.train[0].video_id, 0)
+    for dtype in (np.float16, np.float32, ml_dtypes.bfloat16):
+        taps = arrays["taps"].astype(dtype)
+        taps[-1, -1, -1, -1, -1, -1] = np.inf
+        with pytest.raises(InputError, match="features are not finite"):
+            tap_cache.write_shard(tmp_path, 0, [
+                (data.train[0], [{**arrays, "taps": taps}])])
 
 
 def test_a_folder_with_other_files_is_refused(plain, tmp_path):

@@ -3,9 +3,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
-from configs import custom
+from configs import custom, thumos_features
 from losa_jax.data.annotations import load
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
@@ -152,3 +153,82 @@ def test_other_subsets_and_no_actions_are_refused(tiny, tmp_path):
                              for entry in database.values()])
     with pytest.raises(InputError, match="nothing to train on"):
         check_data(config, tmp_path / "work")
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Returns a features recipe: one sound file, and one of each fault."""
+    folder, rng = tmp_path / "features", np.random.default_rng(0)
+    folder.mkdir()
+    database = {}
+    for name in ("good", "gone", "nan", "wide", "long", "pointer", "cut"):
+        database[name] = {
+            "subset": "validation", "duration": 10.0, "fps": 30.0,
+            "annotations": [{"label": "run", "segment": [1, 2]}]}
+        np.save(folder / f"{name}.npy", rng.normal(size=(
+            720 if name == "long" else 72, 5 if name == "wide" else 4)))
+    (folder / "gone.npy").rename(folder / "Gone.csv")
+    array = np.load(folder / "nan.npy")
+    array[[5, 9]] = np.nan
+    np.save(folder / "nan.npy", array)
+    (folder / "pointer.npy").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:9\nsize 9\n")
+    content = (folder / "cut.npy").read_bytes()
+    (folder / "cut.npy").write_bytes(content[:-100])
+    (tmp_path / "annotations.json").write_text(
+        json.dumps({"database": database}))
+    config = thumos_features.get_config()
+    config.data.annotations = str(tmp_path / "annotations.json")
+    config.data.test_subset = "validation"
+    config.features.folder, config.features.width = str(folder), 4
+    return config
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+def test_a_features_recipe_checks_the_features(
+        features, tmp_path, monkeypatch, capsys, cache_gib):
+    monkeypatch.chdir(tmp_path)
+    features.data.frame_cache_gib = cache_gib
+    details = {one.video_id: one.detail
+               for one in check_data(features, tmp_path / "work")}
+    assert sorted(details) == ["cut", "gone", "long", "nan", "pointer", "wide"]
+    for name, message in {
+            "cut": "2304 bytes", "gone": "nearest there: Gone.csv",
+            "long": "720 features", "nan": "rows 5, 9",
+            "pointer": "git lfs pull", "wide": "shape (72, 5)"}.items():
+        assert message in details[name]
+    assert "1 of 7 videos' features can be read" in capsys.readouterr().out
+    block = tmp_path / "work/block_list.txt"
+    assert block.read_text().split() == sorted(details)
+
+
+@pytest.mark.parametrize("recipe", ["features", "videos"])
+def test_an_empty_setting_is_not_the_current_folder(
+        features, config, tmp_path, monkeypatch, recipe):
+    monkeypatch.chdir(features.features.folder)
+    config = (features if recipe == "features"
+              else config).copy_and_resolve_references()
+    config.features.folder = config.data.videos = config.data.cache = ""
+    with pytest.raises(InputError, match="config.data.videos is empty: set"):
+        check_data(config, tmp_path / "work")
+    assert not (tmp_path / "work/block_list.txt").exists()
+
+
+def test_what_the_folder_of_videos_holds_besides_is_listed(
+        config, tmp_path, caplog):
+    config = config.copy_and_resolve_references()
+    folder = tmp_path / "videos"
+    shutil.copytree(config.data.videos, folder)
+    one, two = sorted(folder.glob("*.mp4"))[:2]
+    one.rename(one.with_suffix(".MTS"))
+    two.rename(folder / f"{two.name}.part")
+    (folder / "notes.txt").write_text("hello")
+    config.data.videos = str(folder)
+    finding, = (one for one in check_data(config, tmp_path / "work")
+                if one.category == "missing or unreadable")
+    assert finding.video_id == two.stem
+    assert f"nearest there: {two.name}.part" in finding.detail
+    line, = (record.message for record in caplog.records
+             if "left out" in record.message)
+    assert f"partial downloads: 1 ({two.name}.part)" in line
+    assert "text: 1 (notes.txt)" in line

@@ -338,6 +338,24 @@ def test_every_video_gets_a_unique_id(tmp_path):
     assert failures == {}
 
 
+def test_any_video_of_a_folder_is_found_and_the_rest_listed(
+        videos, tmp_path, monkeypatch, caplog):
+    for name in ("a.MTS", "sub/b", "c.mp4.part", "d.txt", "._a.MTS"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(videos[0], tmp_path / name)
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/notes.txt").touch()
+    failures = {}
+    monkeypatch.chdir(tmp_path)
+    requests = find_videos([str(tmp_path), str(tmp_path / "only"), ""],
+                           failures)
+    assert [one.video_id for one in requests] == ["a", "b"]
+    line, other = (record.message for record in caplog.records)
+    assert "left out" in line and "partial downloads: 1 (c.mp4.part)" in line
+    assert "text: 1 (notes.txt)" in other
+    assert list(failures) == [str(tmp_path / "only"), ""]
+
+
 @pytest.mark.parametrize("arguments, status, message", [
     (["{folder}", "--checkpoint={folder}"], 1, "holds no finished run"),
     (["a", "b", "--checkpoint={folder}", "--live"], 2, "takes one source"),

@@ -66,13 +66,16 @@ def test_a_damaged_character_is_named_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize("content, what", [
-    (b"PK\x03\x04\xff\xfe", "ZIP archive"), (b"\x1f\x8b\x08\xff", "gzip"),
-    (b"\x93NUMPY\x01\x00\xff", "array of NumPy"),
-    (b"\x80\x04\x95\xff", "pickle"),
+    (b"PK\x03\x04\xff\xfe", "not a text file but a damaged zip archive"),
+    (b"\x1f\x8b\x08\xff", "not a text file but a gzip archive: unpack it"),
+    (b"\x93NUMPY\x01\x00\xff", "not a text file but a NumPy array"),
+    (b"\x80\x04\x95\xff", "not a text file but a Python pickle"),
+    (b"\x89PNG\r\n\x1a\n", "not a text file but an image"),
+    (bytes(99), "not a text file but a file of zeros"),
     (b"\x01\x02\xff\xfe\x00\x00\x03" * 9, "is no text")])
 def test_what_is_no_text_is_named(tmp_path, content, what):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(InputError, match=f"a.json: is no text.*{what}|{what}"):
+    with pytest.raises(InputError, match=f"a.json: {what}"):
         read_json(tmp_path / "a.json")
 
 
@@ -101,6 +104,15 @@ def test_a_key_twice_is_refused_at_every_level(tmp_path, text, key):
     (tmp_path / "a.json").write_text('{"x": [\n{"v": 1,\n"v": 2}]}')
     with pytest.raises(InputError, match=r"twice \(lines 2 and 3\)"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("<!DOCTYPE html><html>", "an HTML page"),
+    ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull")])
+def test_what_stands_for_a_text_is_not_read_as_one(tmp_path, text, message):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(InputError, match=f"a.txt: not a text.*{message}"):
+        read_lines(tmp_path / "a.txt")
 
 
 def test_lines_are_read_without_blanks_at_their_ends(tmp_path):

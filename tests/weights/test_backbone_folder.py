@@ -301,7 +301,9 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"", "no PyTorch checkpoint"), (b"hello", "no PyTorch checkpoint"),
+    (b"", "not a PyTorch checkpoint but an empty file"),
+    (b"hello", "not a PyTorch checkpoint but a text file"),
+    (b"\xff" * 9, "no PyTorch checkpoint"),
     (b"\x80\x02}q\x00.", "a bare pickle.*refused"),
     (b"PK\x03\x04 and then nothing", "cut short or damaged"),
 ])

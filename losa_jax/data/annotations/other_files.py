@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from losa_jax.utils.text_files import description
-
 LAYOUTS = (
     "annotations are read as JSON with an object \"database\" (ActivityNet, "
     "ActionFormer, OpenTAD), flat JSON, mmaction2's anet_anno_*.json, BMN's "
@@ -44,9 +42,8 @@ _START = 100_000  # characters
 def describe(path: Path, text: str, content: Any = None) -> str:
     """Returns "seems to be ..." of a file that is in no layout of
     annotations; `content` is its JSON."""
-    what = description(text.encode()) or next(
-        (name for name, pattern in _MARKS
-         if re.search(pattern, text[:_START])), "")
+    what = next((name for name, pattern in _MARKS
+                 if re.search(pattern, text[:_START])), "")
     if not text.strip():
         what = "an empty file"
     elif not what and isinstance(content, dict):

@@ -9,19 +9,17 @@
 ActivityNet's ids may have "v_" before them.
 """
 
-import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.formats import YOUTUBE_PREFIX
 from losa_jax.errors import InputError
 from losa_jax.utils.names import did_you_mean
-from losa_jax.utils.text_files import description, nfc, read_json
+from losa_jax.utils.numpy_file import read_array
+from losa_jax.utils.text_files import nfc, read_json
 
 
 def load_video_scores(path: str | Path, class_names: Sequence[str],
@@ -75,18 +73,7 @@ def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:
-    try:
-        scores = np.load(path, allow_pickle=False)
-        is_table = isinstance(scores, np.ndarray) and scores.dtype.kind in "fiu"
-    except Exception as error:  # of numpy's reader, for damaged files
-        with contextlib.suppress(OSError):
-            what = description(path.read_bytes()[:1024])
-            if what and "NumPy" not in what:
-                raise InputError(f"{path}: is no array, it seems to be {what}"
-                                 ) from error
-        raise InputError(f"{path}: cannot be read ({error!r})") from error
-    if not is_table:
-        raise InputError(f"{path}: is no array of numbers")
+    scores = read_array(path)
     if scores.ndim != 2 or scores.shape[1] != 101:
         raise InputError(f"{path}: has the shape {scores.shape}, not [videos,"
                          " 101 UCF101 classes]")

@@ -13,7 +13,9 @@ i * stride_frames + clip_frames / 2 at `fps` frames per second. Each process
 writes a record of its own (features.1.json ...); a reader takes all.
 """
 
+import functools
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +24,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from losa_jax import timeline
+from losa_jax.data.features.numbers import require_byte_order, require_finite
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.folder_files import (
+    FolderFiles,
+    quoted,
+    require_file_name,
+)
 from losa_jax.utils.names import without_ending
+from losa_jax.utils.numpy_file import read_array
 from losa_jax.utils.text_files import nfc, read_json
 
 FORMAT_VERSION = 1
@@ -48,10 +57,9 @@ class FeatureFiles:
         InputError if the folder or a setting is missing, or the folder's
         record has other settings."""
         self._folder = Path(settings.folder)
-        if not self._folder.is_dir():
+        if not settings.folder or not self._folder.is_dir():
             raise InputError(f"config.features.folder={settings.folder} is "
                              "no folder: name that of the feature files")
-        self._paths = {nfc(path.name): path for path in self._folder.iterdir()}
         self._record = read_record(self._folder)
         facts = self._record.facts if self._record is not None else {}
         for name in MEASURES:
@@ -74,19 +82,12 @@ class FeatureFiles:
         """Returns the properties of a video, with the file of its features as
         `path`; InputError if this is missing, or of another video."""
         settings = self._settings
-        stem = f"{settings.prefix}{video.video_id}{settings.suffix}"
-        other = (f"{settings.prefix}{without_ending(video.video_id)}"
-                 f"{settings.suffix}")
-        path = next((self._paths[name] for name in (
-            f"{one}{suffix}" for one in (stem, other) for suffix in SUFFIXES)
-            if name in self._paths), None)
-        if path is None:
-            raise InputError(f"no {stem}({'|'.join(SUFFIXES)})")
+        path = self._find(video.video_id)
         count = len(self._read(path))
-        name = nfc(path.stem)
-        if self._record is not None and name in self._record.videos:
+        stem = nfc(path.stem)
+        if self._record is not None and stem in self._record.videos:
             return _recorded_info(video, path, count,
-                                  self._record.videos[name])
+                                  self._record.videos[stem])
         fps = video.fps or settings.fps
         if not fps:
             raise InputError("the annotations give no fps; set "
@@ -104,6 +105,69 @@ class FeatureFiles:
         return VideoInfo(path, fps, frames, video.duration_seconds, height=0,
                          width=0)
 
+    def check(self, video: AnnotatedVideo) -> VideoInfo:
+        """As `info_of`, and reads all numbers; InputError as `info_of`, or if
+        a number is not finite."""
+        info = self.info_of(video)
+        if info.path not in self._kept:
+            require_finite(self._read(info.path), info.path)
+        return info
+
+    def _find(self, video_id: str) -> Path:
+        """Returns the file of a video; InputError, which names the nearest
+        files, if there is not just one."""
+        require_file_name(video_id)
+        stem, *other = [
+            f"{self._settings.prefix}{name}{self._settings.suffix}"
+            for name in dict.fromkeys([video_id, without_ending(video_id)])]
+        paths = self._paths(stem)
+        if not paths and other:
+            paths = self._paths(*other)
+        if len(paths) > 1:
+            raise InputError(
+                f"several files: {quoted(path.name for path in paths)} in "
+                f"{self._folder}; keep one")
+        if not paths:
+            raise InputError("; ".join([
+                f"no file {stem}.npy or {stem}.npz in {self._folder}",
+                *self._hints(stem)]))
+        return paths[0]
+
+    def _paths(self, stem: str) -> list[Path]:
+        paths = [path for suffix in SUFFIXES
+                 if (path := self._folder / f"{stem}{suffix}").is_file()]
+        # macOS stores other characters; an ending may be in capitals.
+        return paths or [
+            path for name in self._listing.named(stem)
+            if name.lower().endswith(SUFFIXES) and (
+                (path := self._folder / name).is_file() or path.is_symlink())]
+
+    @functools.cached_property
+    def _listing(self) -> FolderFiles:
+        return FolderFiles(self._folder, "folder of features")
+
+    def _hints(self, stem: str) -> Iterator[str]:
+        """Yields what may be meant in place of a file that is missing."""
+        listing = self._listing
+        if others := listing.named(stem):
+            yield (f"{quoted(others)} is not read: save its array with "
+                   f"numpy.save('{stem}.npy', array)")
+            return
+        near = listing.nearest(stem)
+        if near:
+            yield f"the nearest there: {quoted(near)}"
+            name, suffix = os.path.splitext(near[0])
+            before, is_part, after = nfc(name).partition(nfc(stem))
+            if is_part and (before or after) and suffix in SUFFIXES and (
+                    "/" not in name):
+                old = self._settings
+                yield (f"set --config.features.prefix={before}{old.prefix} "
+                       f"--config.features.suffix={old.suffix}{after}")
+        elif not any(name.lower().endswith(SUFFIXES)
+                     for name in listing.files):
+            yield ("the folder holds no .npy or .npz file but "
+                   f"{quoted(listing.files[:3]) or 'nothing'}")
+
     def grid(self, info: VideoInfo) -> timeline.SampleGrid:
         """Returns the times of a video's features."""
         return timeline.feature_grid(
@@ -118,14 +182,27 @@ class FeatureFiles:
 
     def read_windows(self, video: Video, windows: Sequence[Window],
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields `last` float32 [t, 1, c], zero after a window's real
-        samples."""
-        features = self._read(video.path)
+        """Yields `last` float32 [t, 1, c], zero after a window's real samples;
+        InputError if the file cannot be read or a number is not finite."""
+        try:
+            yield from self._read_windows(video.path, windows)
+        except InputError as error:
+            raise InputError(f"video {video.video_id}: {error}") from error
+
+    def _read_windows(self, path: Path, windows: Sequence[Window]
+                      ) -> Iterator[dict[str, np.ndarray]]:
+        features = self._read(path)
+        is_checked = path in self._kept
         if self._resized_to:
+            if not is_checked:
+                require_finite(features, path)
             features = resize_linearly(features, self._resized_to)
+            is_checked = True
         for window in windows:
             first = window.first_sample
             part = features[first:first + window.valid_samples]
+            if not is_checked:
+                require_finite(part, path, first)
             part = np.pad(part, ((0, window.num_samples - len(part)), (0, 0)))
             yield {"last": np.asarray(part[:, None], np.float32)}
 
@@ -135,10 +212,13 @@ class FeatureFiles:
                                  np.float32)}
 
     def _read(self, path: Path) -> np.ndarray:
-        """Returns features [t, c], in memory or mapped."""
+        """Returns [t, c]; where it is not kept in memory, a memory map that is
+        not checked for numbers that are not finite."""
         if path in self._kept:
             return self._kept[path]
         features = load_features(path, self._settings)
+        if features.nbytes <= self._budget:
+            require_finite(features, path)
         with self._lock:
             if features.nbytes <= self._budget and path not in self._kept:
                 self._budget -= features.nbytes
@@ -164,15 +244,8 @@ def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
 
 def load_features(path: Path, settings: Any) -> np.ndarray:
     """Loads [t, c]; InputError if it is unreadable or of another shape."""
-    try:
-        # Files may come from strangers: never pickled objects.
-        content: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(content, np.lib.npyio.NpzFile):
-            with content:
-                names = content.files
-                content = content["feats" if "feats" in names else names[0]]
-    except (OSError, ValueError, IndexError, EOFError) as error:
-        raise InputError(f"{path.name} cannot be read: {error}") from error
+    content = read_array(path, settings.array, usual="feats",
+                         setting="--config.features.array")
     if settings.channels_first and content.ndim >= 2:
         content = np.moveaxis(content, 0, -1)
     if content.ndim in (3, 4) and (
@@ -182,10 +255,11 @@ def load_features(path: Path, settings: Any) -> np.ndarray:
         hint = ""
         if content.ndim == 2 and content.shape[0] == settings.width:
             hint = "; set config.features.channels_first=True"
-        raise InputError(f"{path.name} has the shape {content.shape}, not "
+        raise InputError(f"{path} has the shape {content.shape}, not "
                          f"(time, {settings.width}){hint}")
     if not len(content):
-        raise InputError(f"{path.name} holds no features: extract it again")
+        raise InputError(f"{path} holds no features: extract it again")
+    require_byte_order(content, path)
     return content
 
 

@@ -24,6 +24,7 @@ from safetensors import deserialize
 from safetensors.numpy import save
 
 from losa_jax.data.features.files import differences
+from losa_jax.data.features.numbers import all_finite
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_file, write_text
@@ -74,7 +75,8 @@ def stored_facts(folder: str | Path) -> dict[str, Any]:
 
 def write_shard(folder: Path, shard: int, videos: Iterable[
         tuple[Video, Sequence[Mapping[str, np.ndarray]]]]) -> None:
-    """Writes videos and the features of their views, the plain one first."""
+    """Writes videos and the features of their views, the plain one first;
+    InputError if these are not finite."""
     entries: dict[str, dict] = {}
     num_records = 0
     with atomic_file(shard_path(folder, shard, "arrayrecord")) as temporary:
@@ -85,6 +87,11 @@ def write_shard(folder: Path, shard: int, videos: Iterable[
             for video, views in videos:
                 checksums = []
                 for arrays in views:
+                    if not all(map(all_finite, arrays.values())):
+                        raise InputError(
+                            f"{video.video_id}: its features are not finite. "
+                            "Set --config.data.cache_dtype=float32, or look "
+                            "at the weights and the video.")
                     blob = save({name: np.ascontiguousarray(array)
                                  for name, array in arrays.items()})
                     writer.write(blob)
@@ -112,6 +119,10 @@ class TapCache:
             raise InputError(f"{folder}: no cached features (no "
                              f"{INDEX_FILE}). Make them with --mode=cache.")
         index = read_json(path, _REMEDY)
+        if not isinstance(index, dict) or not all(
+                isinstance(index.get(key), dtype) for key, dtype in (
+                    ("facts", dict), ("num_shards", int))):
+            raise InputError(f"{path}: no index of features: {_REMEDY}")
         wanted = {**index, "format_version": FORMAT_VERSION,
                   "facts": {**index.get("facts", {}), **facts}}
         if index != wanted:
@@ -137,8 +148,22 @@ class TapCache:
         """Returns the properties of a video; InputError if it is missing."""
         if video.video_id not in self._entries:
             raise InputError("not among the cached features")
-        info = self._entries[video.video_id][1]["info"]
-        return VideoInfo(**{**info, "path": Path(info["path"])})
+        shard, entry = self._entries[video.video_id]
+        try:
+            info = entry["info"]
+            return VideoInfo(**{**info, "path": Path(info["path"])})
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{shard_path(self._folder, shard, 'json')}: the entry of "
+                f"{video.video_id} is damaged: {_REMEDY}") from error
+
+    def check(self, video: AnnotatedVideo) -> VideoInfo:
+        """As `info_of`, and reads the features of all views; InputError if
+        they are damaged or not finite."""
+        info = self.info_of(video)
+        for view in range(len(self._entries[video.video_id][1]["crc32"])):
+            self._read(video.video_id, view)
+        return info
 
     def grid(self, info: VideoInfo) -> None:
         """None: the samples are those of the video."""
@@ -186,7 +211,8 @@ class TapCache:
                         array_record_module.ArrayRecordReader(str(path)))
                 blob, = self._readers[shard].read([entry["record"] + view])
             is_intact = zlib.crc32(blob) == entry["crc32"][view]
-        except (RuntimeError, ValueError, IndexError):  # Riegeli's checks
+        except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
+            # Riegeli's checks, or a damaged entry.
             is_intact = False
         if not is_intact:
             raise InputError(
@@ -194,9 +220,16 @@ class TapCache:
                 f"{shard_path(self._folder, shard, 'json').name} and run "
                 "--mode=cache again.")
         # safetensors.numpy.load does not support bfloat16.
-        return {name: np.frombuffer(
+        arrays = {name: np.frombuffer(
             tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
             for name, tensor in deserialize(blob)}
+        for name, array in arrays.items():
+            if not all_finite(array):
+                raise InputError(
+                    f"{path}: {name} of {video_id} has numbers that are not "
+                    "finite. Cache it again, with data.cache_dtype=float32 "
+                    "or other weights.")
+        return arrays
 
 
 def _difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

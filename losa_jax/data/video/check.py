@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any
 from tqdm import tqdm
 
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
+from losa_jax.data.video.folder import VideoFolder
 from losa_jax.data.video.probe import CHECKS, probe_video
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import write_text
-from losa_jax.utils.text_files import nfc
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 # A file that disagrees with its annotation by more has been cut or encoded
 # again; its actions may be elsewhere.
 DISAGREEMENT = 0.01
@@ -44,14 +42,14 @@ def check_videos(videos: Sequence[AnnotatedVideo], folder: Path, *,
     if check not in CHECKS:
         raise InputError(f"config.data.check={check!r}: choose one of "
                          f"{', '.join(CHECKS)}")
-    files = video_files(folder)
+    files = VideoFolder(folder)
     cache = {}
     if cache_path is not None:
         with contextlib.suppress(FileNotFoundError, TypeError, ValueError):
             cache = dict(json.loads(cache_path.read_text()))
 
     def info_of(video: AnnotatedVideo) -> VideoInfo:
-        path = find_file(video.video_id, folder, files)
+        path = files.find(video.video_id)
         status = path.stat()
         key = (f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
                f"|{check}")
@@ -108,42 +106,6 @@ def report_broken(broken: Mapping[str, str], num_videos: int,
             f"{flag}=skip")
     for line in lines:
         logger.warning("skipped %s", line)
-
-
-def video_files(folder: Path) -> dict[str, list[str]]:
-    """Returns file names by video id in Unicode NFC, sorted; InputError if
-    the folder is missing."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of videos; set "
-                         "--config.data.videos=FOLDER")
-    files: dict[str, list[str]] = {}
-    for name in sorted(os.listdir(folder)):
-        stem, extension = os.path.splitext(name)
-        if extension.lower() in EXTENSIONS:
-            files.setdefault(nfc(stem), []).append(name)
-    return files
-
-
-def find_file(video_id: str, folder: Path,
-              files: dict[str, list[str]]) -> Path:
-    """Returns the file of a video among `video_files` of its folder;
-    InputError if there is not just one."""
-    # An id with a separator in it would reach outside the folder.
-    if Path(video_id).name != video_id:
-        raise InputError(f"video id {video_id!r} is no plain file name: "
-                         "rename the video in the annotations")
-    # ActivityNet's videos circulate with "v_" before their id.
-    # An id may also be the whole name of a file.
-    names = files.get(video_id) or files.get(f"v_{video_id}") or [
-        name for name in files.get(os.path.splitext(video_id)[0], [])
-        if nfc(name) == video_id]
-    if not names:
-        raise InputError(f"no file {video_id}{{{','.join(EXTENSIONS)}}} in "
-                         f"{folder}")
-    if len(names) > 1:
-        raise InputError(f"several files: {', '.join(names)} in {folder}; "
-                         "keep one")
-    return folder / names[0]
 
 
 def end_seconds(video: AnnotatedVideo, info: VideoInfo) -> float:

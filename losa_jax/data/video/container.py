@@ -13,10 +13,14 @@ from av.stream import Disposition
 
 from losa_jax.data.records import EncodedVideo
 from losa_jax.errors import InputError
+from losa_jax.utils.file_type import link_to_nothing, misplaced
 
 # A "video" may be a playlist, or name a stream on the network.
 BYTES_ONLY = {"protocol_whitelist": "none"}
 FILES_ONLY = {"protocol_whitelist": "file"}
+# What FFmpeg decodes to frames, though it is no video; and `*_pipe`.
+_TEXT_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
+_PLAYLISTS = (".m3u8", ".m3u")
 
 
 class VideoDecodeError(InputError):
@@ -40,6 +44,10 @@ def open_video(path: Path | EncodedVideo, threads: int = 1
         container = av.open(file, "r", metadata_errors="ignore",
                             options=options)
     except (FFmpegError, OSError) as error:
+        if not isinstance(path, EncodedVideo) and (reason := misplaced(
+                path, "a video", "a readable video",
+                "give a file with frames")):
+            raise VideoDecodeError(reason) from error
         raise damaged(path, "not a readable video", error) from error
     with container:
         stream = video_stream(container, str(path))
@@ -56,6 +64,8 @@ def _require_file(path: Path) -> None:
     try:
         num_bytes = path.stat().st_size
     except OSError as error:
+        if reason := link_to_nothing(path):
+            raise VideoDecodeError(reason) from error
         raise VideoDecodeError(
             f"{path}: cannot be opened ({error_reason(error)}). Check the "
             "path and its permissions.") from error
@@ -63,11 +73,25 @@ def _require_file(path: Path) -> None:
         raise VideoDecodeError(f"{path}: not a file. Name one video file.")
     if not num_bytes:
         raise damaged(path, "the file is empty")
+    if path.suffix.lower() in _PLAYLISTS and (
+            b"#EXT-X-ENDLIST" not in path.read_bytes()):
+        # FFmpeg would wait for the next entries for ever.
+        raise VideoDecodeError(f"{path}: a playlist without an end. Give the "
+                               "files that it lists.")
 
 
 def video_stream(container: InputContainer, name: str) -> av.VideoStream:
-    """Returns the first video stream that is no album cover."""
+    """Returns the first video stream that is no album cover; VideoDecodeError
+    if there is none, or it is a text or a single image."""
+    format_name = container.format.name
     for stream in container.streams.video:
+        if format_name in _TEXT_FORMATS:
+            raise VideoDecodeError(f"{name}: not a readable video but text. "
+                                   "Give a file with frames.")
+        if format_name == "image2" or format_name.endswith("_pipe") or (
+                format_name == "gif" and stream.frames == 1):
+            raise VideoDecodeError(f"{name}: not a readable video but an "
+                                   "image. Give a file with several frames.")
         if not stream.disposition & Disposition.attached_pic:
             return stream
     raise VideoDecodeError(f"{name}: the file has no video stream, only sound "

@@ -13,6 +13,7 @@ from losa_jax.data.video.decode import VideoDecodeError
 from losa_jax.data.windows import sampling
 from losa_jax.data.windows.batch import Batch, Example
 from losa_jax.data.windows.readers import WindowReader
+from losa_jax.errors import InputError
 
 # A video's number, and the generator that draws its window and view.
 Draw = tuple[int, np.random.Generator]
@@ -58,7 +59,7 @@ class TrainWindows:
             try:
                 return {**self._example(number, rng, frames),
                         "faults": np.str_(json.dumps(faults))}
-            except VideoDecodeError as error:
+            except InputError as error:
                 if self._config.data.on_broken_video != "skip":
                     raise
                 faults.append((self._videos[number].video_id, str(error)))

@@ -198,8 +198,6 @@ def test_mmactions_file_is_read_alone(tmp_path, caplog, name, subset):
     ("a.json", '{"version": "1", "clips": []}', 'keys "version", "clips"'),
     ("a.json", '{"Database": {"v": {}}}', "'Database': rename"),
     ("a.json", "{}", "an empty JSON object"), ("a.json", "", "an empty file"),
-    ("a.json", "<html><body>404", "an HTML page"),
-    ("a.json", "version https://git-lfs.github.com/spec/v1", "git lfs pull"),
     ("a.txt", "v1 1.0 2.0\n", "is in no known layout")])
 def test_files_of_other_tools_are_recognized(tmp_path, name, text, what):
     (tmp_path / name).write_text(text)
@@ -209,12 +207,21 @@ def test_files_of_other_tools_are_recognized(tmp_path, name, text, what):
     assert "rename" in what or "flat JSON" in str(error.value)
 
 
+@pytest.mark.parametrize("text, what", [
+    ("<html><body>404", "an HTML page"),
+    ("version https://git-lfs.github.com/spec/v1", "git lfs pull")])
+def test_what_stands_for_annotations_is_named(tmp_path, text, what):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=f"a.json: not a text.*{what}"):
+        load_annotations(tmp_path / "a.json")
+
+
 def test_class_lists_are_read_by_line(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("\ufefflong jump\r\n#1\r\n\r\nsaut à la perche\r\n")
     assert load_class_names(path) == ("long jump", "#1", "saut à la perche")
     path.write_text("a\nb\na\n")
-    with pytest.raises(InputError, match="3 lines, 2 different ones\n  a"):
+    with pytest.raises(InputError, match="3 lines, 2 distinct\n  a"):
         load_class_names(path)
 
 

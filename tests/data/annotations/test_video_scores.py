@@ -51,6 +51,17 @@ def test_unusable_scores_are_refused(tmp_path, content, message):
         load_video_scores(tmp_path / "scores.npy", ("run",), ["v1"])
 
 
+@pytest.mark.parametrize("content, message", [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:9\nsize 9\n",
+     "git lfs pull"), (b"<html>", "HTML page"), (b"\xff" * 9, "cannot be read"),
+    (b"PK\3\4 and no more", "damaged zip"), (b"\x80\3]q\0.", "pickle")])
+def test_misplaced_score_arrays_are_named(tmp_path, content, message):
+    path = tmp_path / "scores.npy"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"scores.npy.*{message}"):
+        load_video_scores(path, ("run",), ["v1"])
+
+
 @pytest.mark.shared
 def test_public_files_are_read(shared_dir):
     folder = shared_dir / "data"

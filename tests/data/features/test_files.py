@@ -1,7 +1,12 @@
 """Files of features: times, shapes, and every error."""
 
+import io
 import json
+import pickle
+import unicodedata
+import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -27,6 +32,21 @@ def _settings(folder, **changes):
     settings = feature_settings(folder, 4, 16, 3)
     settings.update(changes)
     return settings
+
+
+GOOD = np.random.default_rng(0).normal(size=(72, 3)).astype(np.float32)
+
+
+def _npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def _with(array, value, *rows):
+    array = array.copy()
+    array[list(rows), 1] = value
+    return array
 
 
 @pytest.fixture
@@ -85,21 +105,193 @@ def test_resizing_is_numpys_interpolation():
 
 
 @pytest.mark.parametrize("write, changes, message", [
-    (lambda p: None, {}, r"no v2\(\.npy\|\.npz\)"),
+    (lambda p: None, {}, "no file v2.npy or v2.npz in "),
     (lambda p: np.save(p, np.zeros((72, 5))), {}, r"shape \(72, 5\), not"),
     (lambda p: np.save(p, np.zeros((3, 72))), {}, "channels_first=True"),
     (lambda p: np.save(p, np.zeros((0, 3))), {}, "holds no features"),
-    (lambda p: p.write_bytes(b"nonsense"), {}, "cannot be read"),
+    (lambda p: p.write_bytes(b"\xff\xff\0" * 9), {}, "cannot be read"),
+    (lambda p: p.write_bytes(b"nonsense"), {}, "but a text file"),
+    (lambda p: p.write_text("<html>"), {}, "but an HTML page: a server sent"),
+    (lambda p: p.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:9\nsize 9\n"),
+     {}, "Git LFS pointer: run `git lfs pull`"),
+    (lambda p: p.write_text("[[1, 2, 3]]"), {}, "but a JSON document: save"),
+    (lambda p: p.write_bytes(pickle.dumps([1.0])), {}, "but a Python pickle"),
+    (lambda p: p.write_bytes(b""), {}, "but an empty file"),
+    (lambda p: p.symlink_to("gone"), {}, "is a link to gone, which is not"),
     (lambda p: np.save(p, np.array([{}]), allow_pickle=True), {},
+     "holds Python objects .a pickle"),
+    (lambda p: np.save(p, np.zeros((72, 3), complex)), {}, "type complex128"),
+    (lambda p: np.save(p, np.zeros((72, 3), int)), {}, "type int64"),
+    (lambda p: np.save(p, np.full((72, 3), "a")), {}, "type <U1"),
+    (lambda p: np.save(p, np.zeros((72, 3), ml_dtypes.bfloat16)), {},
+     "bfloat16, which NumPy does not store"),
+    (lambda p: np.save(p, np.float32(1)), {}, r"the shape \(\), not"),
+    (lambda p: np.save(p, np.zeros(0, np.float32)), {}, r"the shape \(0,\)"),
+    (lambda p: p.write_bytes(_npy(GOOD)[:-1]), {}, "864 bytes .* 863 are"),
+    (lambda p: p.write_bytes(_npy(GOOD) * 2), {}, "864 bytes .* 1856 are"),
+    (lambda p: p.write_bytes(_npy(GOOD).replace(b"(72, 3)", b"(62, 3)")), {},
+     "744 bytes .* 864 are"),
+    (lambda p: p.write_bytes(_npy(GOOD).replace(b"(72, 3)", b"(9**9,)")), {},
      "cannot be read"),
+    (lambda p: p.write_bytes(_npy(GOOD).replace(b"<f4", b">f4")), {},
+     "byte order of its numbers wrong"),
+    (lambda p: np.save(p, _with(GOOD, np.nan, 3, 70)), {},
+     r"2 of 72 rows read are not finite \(rows 3, 70, counted from 0\)"),
+    (lambda p: np.save(p, _with(GOOD.astype(float), 1e300, 5)), {},
+     "1 of 72 rows"),
     (lambda p: np.save(p, np.zeros((700, 3))), {}, "700 features.*300"),
 ])
 def test_bad_files_are_named(folder, write, changes, message):
     write(folder / "v2.npy")
-    store = FeatureFiles(_settings(folder, **changes))
-    with pytest.raises(InputError, match=f"(?s){message}"):
-        store.info_of(_video("v2"))
-    assert store.info_of(_video()).frame_count == 300
+    for cache_gib in (0.0, 1.0):
+        store = FeatureFiles(_settings(folder, **changes),
+                             cache_gib=cache_gib)
+        with pytest.raises(InputError, match=f"(?s){message}"):
+            store.check(_video("v2"))
+        assert store.check(_video()).frame_count == 300
+
+
+@pytest.mark.parametrize("array", [
+    GOOD, GOOD.astype(np.float16), GOOD.astype(float), GOOD.astype(">f4"),
+    GOOD.astype(">f8"), GOOD.astype(">f2"), np.asfortranarray(GOOD),
+    0 * GOOD, np.float32(1e-30) + 0 * GOOD, np.abs(GOOD) ** 20,
+    GOOD.astype(ml_dtypes.bfloat16).astype(np.float32), GOOD[None],
+    np.exp(GOOD * 20).astype(np.float32)])
+@pytest.mark.parametrize("write", [np.save, np.savez, np.savez_compressed])
+def test_sound_arrays_are_read(tmp_path, array, write):
+    write(tmp_path / f"v1.{'npy' if write is np.save else 'npz'}", array)
+    for cache_gib in (0.0, 1.0):
+        store = FeatureFiles(_settings(tmp_path), cache_gib=cache_gib)
+        info = store.check(_video())
+        window, = store.read_windows(
+            Video("v1", info, store.grid(info), ()), [Window(0, 72, 72)])
+        np.testing.assert_array_equal(
+            window["last"][:, 0], array.reshape(72, 3).astype(np.float32))
+
+
+@pytest.mark.parametrize("resized_to", [0, 36])
+def test_numbers_are_checked_in_the_windows_that_are_read(
+        folder, resized_to):
+    np.save(folder / "v2.npy", _with(GOOD, np.inf, 40, 41))
+    store = FeatureFiles(_settings(folder), resized_to)
+    info = store.info_of(_video("v2"))
+    video = Video("v2", info, store.grid(info), ())
+    with pytest.raises(InputError, match=r"video v2: .*v2.npy: 2 of .*40, 41"):
+        [*store.read_windows(video, [Window(30, 20, 20)])]
+    if not resized_to:
+        assert len([*store.read_windows(video, [Window(0, 40, 40)])]) == 1
+
+
+def _damaged_npz(path, damage):
+    np.savez_compressed(path, GOOD)
+    content = bytearray(path.read_bytes())
+    damage(content)
+    path.write_bytes(content)
+
+
+def _flip(place, bit=0x10):
+    def damage(content):
+        content[place] ^= bit
+    return damage
+
+
+def _encrypted(content):
+    for signature, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        content[content.index(signature) + offset] |= 1
+
+
+def _method(content):
+    for signature, offset in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        content[content.index(signature) + offset] = 97
+
+
+@pytest.mark.parametrize("damage", [
+    _flip(200), _flip(300), _flip(27), _encrypted, _method,
+    lambda content: content.__delitem__(slice(-1, None)),
+    lambda content: content.__delitem__(slice(400, 500)),
+    lambda content: content.__delitem__(slice(0, 1)),
+    lambda content: content.extend(content),
+    lambda content: content.extend(b"more")])
+def test_damaged_archives_are_errors(folder, damage):
+    _damaged_npz(folder / "v2.npz", damage)
+    with pytest.raises(InputError, match="v2.npz"):
+        FeatureFiles(_settings(folder)).check(_video("v2"))
+
+
+def test_an_array_inside_an_archive_must_fill_its_entry(folder):
+    content = _npy(GOOD).replace(b"(72, 3)", b"(62, 3)")
+    with zipfile.ZipFile(folder / "v2.npz", "w") as archive:
+        archive.writestr("arr_0.npy", content)
+    with pytest.raises(InputError, match="744 bytes .* 864 are"):
+        FeatureFiles(_settings(folder)).info_of(_video("v2"))
+
+
+def test_several_arrays_need_a_name(folder):
+    np.savez(folder / "v2.npz", rgb=GOOD, flow=2 * GOOD)
+    np.savez(folder / "v3.npz", labels=np.zeros(3, int), feats=GOOD)
+    with pytest.raises(InputError, match="the arrays rgb, flow: name the one "
+                       "to read with --config.features.array=NAME"):
+        FeatureFiles(_settings(folder)).info_of(_video("v2"))
+    assert FeatureFiles(_settings(folder)).check(_video("v3"))
+    store = FeatureFiles(_settings(folder, array="flow"))
+    info = store.info_of(_video("v2"))
+    window, = store.read_windows(Video("v2", info, store.grid(info), ()),
+                                 [Window(0, 72, 72)])
+    np.testing.assert_array_equal(window["last"][:, 0], 2 * GOOD)
+    with pytest.raises(InputError, match="holds the arrays labels, feats"):
+        store.info_of(_video("v3"))
+
+
+@pytest.mark.parametrize("name, wanted, message", [
+    ("v2.csv", "v2", r"v2.csv is not read: save .*numpy.save\('v2.npy'"),
+    ("v2.pt", "v2", "v2.pt is not read"), ("v2.h5", "v2", "v2.h5 is not"),
+    ("v2.mat", "v2", "v2.mat is not"), ("v2.pkl", "v2", "v2.pkl is not"),
+    ("V2.npy", "v2", "nearest there: V2.npy"),
+    ("sub/v2.npy", "v2", "nearest there: sub/v2.npy"),
+    ("v_abc_rgb.npy", "abc", "--config.features.prefix=v_ "
+     "--config.features.suffix=_rgb"),
+    ("v1.npz", "v1", "several files: v1.npy, v1.npz"),
+    ("v1.npy", "../v1", "is no plain file name"),
+])
+def test_a_missing_file_names_the_nearest(folder, name, wanted, message):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).touch()
+    with pytest.raises(InputError, match=message):
+        FeatureFiles(_settings(folder)).info_of(_video(wanted))
+
+
+def test_one_file_for_all_videos_is_named(tmp_path):
+    (tmp_path / "all.h5").touch()
+    with pytest.raises(InputError, match="no .npy or .npz file but all.h5"):
+        FeatureFiles(_settings(tmp_path)).info_of(_video("jump"))
+
+
+@pytest.mark.parametrize("name", [
+    unicodedata.normalize("NFC", "étude.npy"),
+    unicodedata.normalize("NFD", "étude.npy"), "étude.NPY"])
+def test_names_of_macos_are_those_of_the_ids(tmp_path, name):
+    with open(tmp_path / name, "wb") as file:
+        np.save(file, GOOD)
+    assert FeatureFiles(_settings(tmp_path)).check(_video("étude"))
+
+
+def test_an_empty_setting_is_not_the_current_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match="features.folder= is no folder"):
+        FeatureFiles(_settings(""))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name, message", [
+    ("a", "--config.features.array"), ("bad_crc", "cannot be read"),
+    ("html_page", "HTML page"), ("nan", "3 of 72 rows")])
+def test_files_of_users_are_explained(shared_dir, name, message):
+    folder = shared_dir / "data/public_cases/features"
+    width = np.load(folder / "nan.npy").shape[1]
+    store = FeatureFiles(feature_settings(folder, 4, 16, width))
+    with pytest.raises(InputError, match=message):
+        store.check(_video(name))
 
 
 def test_missing_facts_are_named(folder):

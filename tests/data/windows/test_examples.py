@@ -9,18 +9,21 @@ import pytest
 
 from configs import common
 from losa_jax import timeline
-from losa_jax.data.records import Action, Video
+from losa_jax.data.features.files import FeatureFiles
+from losa_jax.data.records import Action, AnnotatedVideo, Video
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.decode import VideoDecodeError, iterate_frames
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import augment
 from losa_jax.data.windows.examples import TrainWindows, train_dataset
-from losa_jax.data.windows.readers import FrameReader
+from losa_jax.data.windows.readers import FeatureReader, FrameReader
 from losa_jax.data.windows.sampling import train_window
 from losa_jax.data.windows.skipped_videos import (
     TRAINING,
     BrokenVideos,
 )
+from losa_jax.errors import InputError
+from tests.data.reading import feature_settings
 
 NUM_VIDEOS = 5
 
@@ -182,3 +185,33 @@ def test_many_faults_of_one_window_are_counted():
     batch = {"faults": np.array(["[]", json.dumps(faults)])}
     assert broken.collect(batch, TRAINING, 1) == 9 and not batch
     assert "video_0" in broken.reasons
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+def test_features_that_are_not_finite_are_replaced_by_the_next_video(
+        config, tmp_path, cache_gib):
+    rng = np.random.default_rng(0)
+    config.window.samples = config.window.tokens = 16
+    config.window.clip_samples = 1
+    videos = []
+    for number in range(3):
+        array = rng.normal(size=(72, 4))
+        np.save(tmp_path / f"{number}.npy", array)
+    store = FeatureFiles(feature_settings(tmp_path, 4, 16, 4),
+                         cache_gib=cache_gib)
+    for number in range(3):
+        info = store.info_of(AnnotatedVideo(
+            f"{number}", "", 10.0, 30.0, (Action(1.0, 9.0, "move"),)))
+        videos.append(Video(f"{number}", info, store.grid(info),
+                            (Action(1.0, 9.0, "move"),)))
+    np.save(tmp_path / "1.npy", np.full((72, 4), np.nan))
+    windows = TrainWindows(videos, ["move"], config, reader=FeatureReader(
+        FeatureFiles(feature_settings(tmp_path, 4, 16, 4),
+                     cache_gib=cache_gib), config))
+    draws = [(1, np.random.default_rng(0))]
+    with pytest.raises(InputError, match="video 1: .*1.npy: .* not finite"):
+        windows.batch(draws)
+    config.data.on_broken_video = "skip"
+    batch = windows.batch(draws)
+    assert batch["video_number"] == [2] and np.isfinite(batch["last"]).all()
+    assert json.loads(batch["faults"][0])[0][0] == "1"

@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             failures = predict(arguments.sources, localizer, Settings(
                 arguments.output or Path("predictions"), arguments.threshold,
                 arguments.top_k, arguments.report))
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt) as error:

@@ -14,6 +14,7 @@ from etils import epath
 
 from losa_jax.distributed import processes
 from losa_jax.errors import InputError
+from losa_jax.utils.atomic_write import writing
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def local_folder(workdir: str) -> Path:
     InputError if the bucket cannot be reached."""
     if "://" not in workdir:
         return Path(workdir)
-    local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
+    with writing(Path(tempfile.gettempdir()) / "losa_jax"):
+        local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
     try:
         remote = epath.Path(workdir)
         if processes.is_first():

@@ -87,14 +87,9 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     bar = tqdm(total=sum(clips[video.video_id] for shard in todo.values()
                          for video in shard),
                desc="caching features", unit="clip")
-    try:
-        with bar:
-            _write_shards(todo, folder, config, encode,
-                          CLIPS_A_DEVICE * mesh.size, bar)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error}): make room and start the "
-            "same command again, it continues where it stopped") from error
+    with bar:
+        _write_shards(todo, folder, config, encode,
+                      CLIPS_A_DEVICE * mesh.size, bar)
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh

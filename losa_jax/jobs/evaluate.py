@@ -26,6 +26,7 @@ from losa_jax.jobs.report import write_split_report
 from losa_jax.training import build, feature_store, restore
 from losa_jax.training.checkpoint import BEST
 from losa_jax.utils import run_files
+from losa_jax.utils.atomic_write import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     reader = setup.window_reader(config, store, {"testing": data.test})
     output = output or workdir
     if processes.is_first():
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     skipped = setup.skipped_videos(output, data)
     report, predictions = Evaluator(
         config, data, model, mesh, reader, skipped).run(

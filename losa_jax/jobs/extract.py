@@ -28,7 +28,7 @@ from losa_jax.inference import extractor
 from losa_jax.jobs import encode_videos, setup
 from losa_jax.training import specs
 from losa_jax.training.restore import load_run
-from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.atomic_write import atomic_file, make_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
                        **facts["pixels"]}
     rows = {video.video_id: model.rows_of(video) for video in videos}
     folder, dtype = settings.output, np.dtype(settings.dtype)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write = functools.partial(write_record, folder, facts, {
         video.video_id: {**_clock_of(video, facts),
                          "length": rows[video.video_id].length}
@@ -199,8 +199,7 @@ def _save(path: Path, rows: np.ndarray, dtype: np.dtype) -> None:
         raise InputError(
             f"{path.stem}: its features are not finite or exceed {limit:.0f}: "
             "set --dtype=float32, or look at the weights and the video")
-    with atomic_file(path, remedy="free disk space and start the same command "
-                     "again, it continues where it stopped") as temporary:
+    with atomic_file(path) as temporary:
         with open(temporary, "wb") as file:
             np.save(file, rows.astype(dtype))
 

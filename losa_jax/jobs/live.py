@@ -19,6 +19,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
 from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.prediction_files import as_row
+from losa_jax.utils.atomic_write import make_folder, writing
 
 LINES_FILE = "live.jsonl"
 # Waits for the source after a signal (`data.windows.stream`), then it ends.
@@ -53,9 +54,10 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
         video = LiveVideo(source, localizer.config, idle_seconds=idle_seconds)
         files = [sys.stdout]
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
-            files.append(stack.enter_context(
-                open(output / LINES_FILE, "a", encoding="utf-8")))
+            make_folder(output)
+            with writing(output / LINES_FILE):
+                files.append(stack.enter_context(
+                    open(output / LINES_FILE, "a", encoding="utf-8")))
         bar = stack.enter_context(tqdm(
             desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen"
             "{postfix}"))
@@ -77,7 +79,8 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                     "start_seconds": round(detection.start_seconds, 3),
                     "end_seconds": round(detection.end_seconds, 3)})
                 for file in files:
-                    print(text, file=file, flush=True)
+                    with writing(Path(file.name)):
+                        print(text, file=file, flush=True)
             return len(shown)
 
         def windows_of(number: int, decoder_threads: int

@@ -13,7 +13,7 @@ from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import blocked_videos, write_json
-from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.atomic_write import make_folder, write_text
 
 RECALL_MULTIPLES = (1, 5)
 # The most excluded videos that are printed by name.
@@ -105,7 +105,7 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
     # Imported late: matplotlib is slow, and many programs import this module.
     from losa_jax.report.plots import plot_bars, plot_profile
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = format_diagnosis(diagnosis)
     print(f"\n{text}\nwrote {folder}")
     write_text(folder / "diagnosis.txt", text + "\n")

@@ -48,16 +48,23 @@ class DataSet:
     broken: dict[str, str]
 
 
+class _LogFile(logging.FileHandler):
+    """A log that ends where it cannot be written, with one line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        logging.getLogger("losa_jax").removeHandler(self)
+        print(f"{self.baseFilename}: cannot be written any more "
+              f"({sys.exception()})", file=sys.stderr)
+
+
 def start_log(workdir: Path) -> None:
     """Creates the work directory; the first process appends to log.txt."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--workdir={workdir}: the folder cannot be made "
-                         f"({error}): choose another") from error
+    atomic_write.make_folder(workdir)
     if not processes.is_first():
         return
-    handler = logging.FileHandler(workdir / "log.txt")
+    path = workdir / run_files.LOG_FILE
+    with atomic_write.writing(path):
+        handler = _LogFile(path)
     handler.setFormatter(logging.Formatter(
         "%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("losa_jax").addHandler(handler)

@@ -1,6 +1,7 @@
 """Names of the files in a work directory."""
 
 CONFIG_FILE = "config.json"
+LOG_FILE = "log.txt"
 METRICS_FILE = "metrics.jsonl"
 PREDICTIONS_FILE = "predictions.json"
 MAP_FILE = "map.json"

@@ -1,8 +1,9 @@
 """Saves and restores checkpoints with Orbax: the latest two and the best.
 
 A checkpoint is a folder checkpoints/STEP with the train state, the position
-of the data iterator and a JSON of facts (classes, configuration, mAP). The
-frozen backbone is not saved, only its fingerprint among the facts.
+of the data iterator, a JSON of facts (classes, configuration, mAP) and the
+checksums of all files. The frozen backbone is not saved, only its fingerprint
+among the facts.
 """
 
 import contextlib
@@ -10,17 +11,19 @@ import json
 import operator
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers
 
 from losa_jax.distributed import processes, remote_workdir
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
+from losa_jax.training import checksums
 from losa_jax.training.step import TrainState
 
 LAST, BEST = "last", "best"
@@ -49,9 +52,11 @@ class Checkpoints:
           only_writer: removes what interrupted saves have left.
 
         Raises:
-          InputError: the checkpoints have the layout of an older version.
+          InputError: a checkpoint is incomplete or damaged, or has the
+            layout of an older version.
         """
         self._step: int | None = None
+        self._verified: set[int] = set()
         self._failure: BaseException | None = None
         root = remote_workdir.checkpoints_folder(workdir)
         if any((root / name).exists() for name in (LAST, BEST)):
@@ -59,6 +64,10 @@ class Checkpoints:
                 f"{root} was written by an older version of losa_jax (it has "
                 f"folders {LAST} and {BEST}), which this version cannot read: "
                 "choose another --workdir, or use the older version")
+        self._workdir, self._root = workdir, epath.Path(root)
+        self._refuse_damaged([
+            checksums.damage(folder, with_arrays=False)
+            for folder in _complete_folders(root)])
         self._manager = _Manager(
             root, handler_registry=_handlers(),
             options=ocp.CheckpointManagerOptions(
@@ -73,9 +82,21 @@ class Checkpoints:
                     barrier_sync_fn=self._barrier(),
                     # Before the checkpoint gets its final name, so that no
                     # restored step lacks its metrics.
-                    post_finalization_callback=lambda:
-                        remote_workdir.copy_back(workdir),
+                    post_finalization_callback=self._finish,
                     create_directories_asynchronously=False)))
+
+    def _finish(self) -> None:
+        """Adds the checksums of the checkpoint that is being written."""
+        temporary = self._root.glob(f"{self._step}.*")
+        checksums.write(next(temporary, self._root / str(self._step)))
+        remote_workdir.copy_back(self._workdir)
+
+    def _refuse_damaged(self, damages: Sequence[str]) -> None:
+        if found := [damage for damage in damages if damage]:
+            raise InputError(
+                f"checkpoints of {self._workdir} are not as they were "
+                f"written:{listed(found)}\ncopy the run again, or delete the "
+                "folder of the checkpoint to use the others")
 
     def _barrier(self) -> ocp.multihost.BarrierSyncFn:
         """Returns the barrier of the threads that write."""
@@ -127,6 +148,7 @@ class Checkpoints:
         with self._as_input_error():
             self._manager.save(
                 step, args=ocp.args.Composite(**items),
+                custom_metadata=checksums.CHECKED,
                 metrics=None if best_map is None else {"map": best_map})
 
     def check(self) -> None:
@@ -184,9 +206,14 @@ class Checkpoints:
           iterator: its `set_state` gets the saved position.
 
         Raises:
-          InputError: there is no checkpoint, or it does not fit the model.
+          InputError: there is no checkpoint, it is damaged, or it does not
+            fit the model.
         """
         step = self._step_of(which)
+        if step not in self._verified and processes.is_first():
+            self._refuse_damaged([checksums.damage(
+                self._root / str(step), with_arrays=True)])
+            self._verified.add(step)
         restore_args = ocp.checkpoint_utils.construct_restore_args(like)
         items = {"state": ocp.args.PyTreeRestore(like, restore_args),
                  "facts": ocp.args.JsonRestore()}
@@ -214,6 +241,20 @@ class Checkpoints:
         """Waits for the background and closes the manager."""
         self.wait()
         self._manager.close()
+
+
+def _complete_folders(root: epath.Path | Path) -> list[epath.Path]:
+    """Returns the folders of checkpoints of which the writing has ended.
+
+    On disk these have their final names; in a bucket, where nothing can be
+    renamed, they hold Orbax's last file.
+    """
+    root = epath.Path(root)
+    if not processes.is_first() or not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if path.name.isdigit()]
+    return [path for path in sorted(folders) if "://" not in str(root)
+            or (path / checksums.COMMIT).exists()]
 
 
 def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:

@@ -82,20 +82,27 @@ def atomic_file(path: Path, *, remedy: str = REMEDY) -> Iterator[Path]:
 def atomic_folder(path: Path, *, remedy: str = REMEDY) -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces it at the end.
 
-    Parent folders are made. After an error the old folder stays and the
-    temporary one goes. `remedy` and errors are as of `atomic_file`.
+    Parent folders are made. After an error the old folder stays, and the
+    temporary one and new parents go. `remedy` and errors are as of
+    `atomic_file`.
     """
+    new_parents = [folder for folder in path.parents if not folder.exists()]
+    temporary = path.parent  # until it is made
     with writing(path, remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.",
-                                          dir=path.parent))
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.",
+                                              dir=path.parent))
             yield temporary
             for item in (temporary, *temporary.rglob("*")):
                 item.chmod((0o777 if item.is_dir() else 0o666) & ~_UMASK)
             _replace_folder(temporary, path)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary != path.parent:
+                shutil.rmtree(temporary, ignore_errors=True)
+            with contextlib.suppress(OSError):  # not empty, or not there
+                for folder in new_parents:
+                    folder.rmdir()
 
 
 def refuse_others(folder: Path, what: str, *files: str) -> None:

@@ -22,6 +22,7 @@ from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.utils import atomic_write
 from losa_jax.weights import checkpoint_file, name_table, open_checkpoint
+from losa_jax.weights.checkpoint_file import check_sum
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"
 FORMAT_VERSION = 1
@@ -71,7 +72,8 @@ def open_backbone(folder: str | Path
     memory-mapped array}, and its origin.
 
     Raises:
-      InputError: not such a folder, or its arrays do not fit its spec.
+      InputError: not such a folder, or its arrays are not those that were
+        converted.
     """
     folder = Path(folder)
     facts_path = folder / FACTS_FILE
@@ -96,6 +98,7 @@ def open_backbone(folder: str | Path
             InputError) as error:
         raise InputError(f"{facts_path} cannot be read ({error!r}); convert "
                          "the checkpoint again") from error
+    check_sum(folder / ARRAYS_FILE, info.fingerprint, FACTS_FILE)
     tensors, _ = checkpoint_file.open_safetensors(folder / ARRAYS_FILE)
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
     wrong = {(name, array.shape) for name, array in arrays.items()} ^ set(

@@ -19,6 +19,8 @@ from losa_jax.utils.atomic_write import writing
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+# In the bucket itself; see `workdir_lock`.
+LOCK_FILE = "lock.json"
 
 # By local folder; (size, modification time) of each local file as copied.
 _remote: dict[Path, epath.Path] = {}
@@ -50,11 +52,18 @@ def local_folder(workdir: str) -> Path:
 
 def _fetch(remote: epath.Path, local: Path) -> None:
     for item in remote.iterdir():
+        if item.name == LOCK_FILE:
+            continue
         if not item.is_dir():
             item.copy(local / item.name, overwrite=True)
         elif item.name != CHECKPOINTS:
             (local / item.name).mkdir(exist_ok=True)
             _fetch(item, local / item.name)
+
+
+def remote_of(workdir: Path) -> epath.Path | None:
+    """Returns the folder in the bucket; None of a folder on disk."""
+    return _remote.get(workdir)
 
 
 def checkpoints_folder(workdir: Path) -> Path:

@@ -17,7 +17,12 @@ from tqdm import tqdm
 from losa_jax.data.records import Video
 from losa_jax.data.windows import examples, readers, skipped_videos
 from losa_jax.detection.metrics import MapReport, best_f1_thresholds
-from losa_jax.distributed import processes, sharding, stop_signal
+from losa_jax.distributed import (
+    processes,
+    sharding,
+    stop_signal,
+    workdir_lock,
+)
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
@@ -26,7 +31,7 @@ from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.step import TrainState, make_moments_step
-from losa_jax.utils import run_files, xla_options
+from losa_jax.utils import atomic_write, run_files, xla_options
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
 # batch's videos.
@@ -40,9 +45,16 @@ def train(config: Any, workdir: Path) -> MapReport:
       the last evaluation's report of the best checkpoint.
 
     Raises:
-      InputError: bad input or configuration, or a non-finite loss.
+      InputError: bad input or configuration, a folder that another process
+        uses, or a non-finite loss.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
+    atomic_write.make_folder(workdir)
+    with workdir_lock.held(workdir):
+        return _train(config, workdir)
+
+
+def _train(config: Any, workdir: Path) -> MapReport:
     # --- Folder, backbone, data -------------------------------------------
     setup.start_log(workdir)
     # Cheap checks come first, then videos and weights.

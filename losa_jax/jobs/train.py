@@ -32,6 +32,7 @@ from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.step import TrainState, make_moments_step
 from losa_jax.utils import atomic_write, run_files, xla_options
+from losa_jax.weights import backbone_folder
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
 # batch's videos.
@@ -77,7 +78,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
 
     # --- Model, optimizer, functions --------------------------------------
     model = build.build_model(config, len(data.class_names), mesh)
-    facts = restore.run_facts(config, data.class_names, model)
+    facts = (restore.run_facts(config, data.class_names, model)
+             | restore.backbone_place(config, workdir))
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
     print(metrics.parameter_table({"trained": state.trained,
@@ -124,6 +126,9 @@ def _train(config: Any, workdir: Path) -> MapReport:
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
     # The config is known to fit the folder's run.
+    if config.backbone.keep_copy and model.spec and processes.is_first():
+        backbone_folder.copy_backbone(Path(config.backbone.checkpoint),
+                                      workdir / run_files.BACKBONE_FOLDER)
     setup.write_json(workdir / run_files.CONFIG_FILE, config.to_dict())
 
     # --- The loop -----------------------------------------------------------

@@ -7,6 +7,7 @@ The folder holds `backbone.safetensors`, the parameters by path, and
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +108,23 @@ def open_backbone(folder: str | Path
         raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
                          f"{sorted(wrong)[:5]}; convert the checkpoint again")
     return spec, arrays, info
+
+
+def stored_fingerprint(folder: Path) -> str:
+    """Returns the fingerprint that a folder states; "" without one."""
+    try:
+        return str(json.loads((folder / FACTS_FILE).read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def copy_backbone(folder: Path, target: Path) -> None:
+    """Copies a converted backbone, unless it is there already."""
+    if stored_fingerprint(target) == stored_fingerprint(folder):
+        return
+    with atomic_write.atomic_folder(target) as temporary:
+        for name in (ARRAYS_FILE, FACTS_FILE):
+            shutil.copyfile(folder / name, temporary / name)
 
 
 def convert_backbone(source: str | Path, output: str | Path, *,

@@ -84,9 +84,10 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
     """Returns classes, checksums of the weights, and `predict_windows`."""
     # Exported folders are used without the code of the model.
     from losa_jax.distributed import sharding
-    from losa_jax.training import build
+    from losa_jax.training import build, config_ranges
     from losa_jax.training.restore import find_backbone, load_run
 
+    config_ranges.check_ranges(config)
     if not (config.features.folder or backbone):
         config.backbone.checkpoint = find_backbone(
             workdir, config.backbone.checkpoint)

@@ -53,6 +53,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
         raise InputError("--mode=cache needs --config.window.align_to_clips"
                          "=True: otherwise a clip's features depend on the "
                          "start of its window")
+    setup.check_config(config, reads_features=False)
     folder = Path(config.data.cache)
     setup.start_log(workdir)
     facts = feature_store.cache_facts(config)

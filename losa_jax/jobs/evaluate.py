@@ -216,6 +216,7 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "
                          "(--mode=train)")
+    setup.check_config(config)
     setup.start_log(workdir)
     mesh = build.build_mesh(config)
     store = feature_store.open_store(config)

@@ -17,7 +17,7 @@ from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import CONTENT, PLATFORMS, write_exported
 from losa_jax.inference.load import read_thresholds
-from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.setup import check_config, start_log
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import attention, params
 from losa_jax.training import restore, specs
@@ -42,6 +42,7 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     if unknown or not platforms:
         raise InputError(f"--platforms={','.join(platforms)}: choose among "
                          f"{', '.join(PLATFORMS)}")
+    check_config(config, keys=())
     folder = output or workdir / "export"
     refuse_others(folder, *CONTENT)
     config = config.copy_and_resolve_references()

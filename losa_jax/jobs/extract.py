@@ -51,12 +51,11 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
       InputError: bad input, features made otherwise, a full disk.
       Interrupted: a signal came; finished files stay.
     """
-    if not config.data.videos:
-        raise InputError("config.data.videos is empty: set "
-                         "--config.data.videos=FOLDER")
     if config.features.folder:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
+    setup.check_config(config, keys=("data.videos", "backbone.checkpoint"),
+                       reads_features=False)
     setup.start_log(workdir)
     specs.configured_backbone(config)  # wrong keys before videos are read
     mesh = encode_videos.local_mesh()

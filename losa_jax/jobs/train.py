@@ -50,6 +50,7 @@ def train(config: Any, workdir: Path) -> MapReport:
         uses, or a non-finite loss.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
+    setup.check_config(config)
     atomic_write.make_folder(workdir)
     with workdir_lock.held(workdir):
         return _train(config, workdir)

@@ -7,8 +7,11 @@ among the facts.
 """
 
 import contextlib
+import functools
 import json
+import logging
 import operator
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -29,6 +32,31 @@ from losa_jax.training.step import TrainState
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
 _MAP_OF = operator.itemgetter("map")
+
+
+# What the operating system says within the long messages of TensorStore.
+_OS_REASON = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|"
+    "Read-only file system|Permission denied|Input/output error")
+
+
+@functools.cache
+def _quiet_closed_loops() -> None:
+    """Hides what TensorStore's threads print after a failed operation.
+
+    They report each of hundreds of pending operations to an event loop that
+    Orbax has closed. The failure itself is raised in the main thread.
+    """
+    shown = sys.excepthook
+
+    def show(category: type[BaseException], error: BaseException,
+             trace: Any) -> None:
+        if str(error) != "Event loop is closed":
+            shown(category, error, trace)
+
+    sys.excepthook = show
+    # Tasks whose exceptions nobody awaits any more.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -55,6 +83,7 @@ class Checkpoints:
           InputError: a checkpoint is incomplete or damaged, or has the
             layout of an older version.
         """
+        _quiet_closed_loops()
         self._step: int | None = None
         self._verified: set[int] = set()
         self._failure: BaseException | None = None
@@ -182,11 +211,20 @@ class Checkpoints:
             cause = error.__cause__ or error
             if processes.is_loss(cause):
                 raise cause from None
+            self._remove_half_written()
+            reason = _OS_REASON.search(str(error))
             raise InputError(
-                f"checkpoint {self._manager.directory}/{self._step} could not "
-                f"be written ({error}): check the free space and the "
-                "permissions, then start the same command again to go on from "
-                "the last complete checkpoint") from error
+                f"checkpoint {self._root}/{self._step} could not be written "
+                f"({reason[0] if reason else error}): make room, then start "
+                "the same command again to go on from the last complete "
+                "checkpoint") from error
+
+    def _remove_half_written(self) -> None:
+        """Frees the space of a save that failed, where nothing uses it."""
+        if processes.is_first():
+            for folder in self._root.glob(f"{self._step}.*"):
+                with contextlib.suppress(OSError):
+                    folder.rmtree()
 
     def _step_of(self, which: str) -> int:
         latest = self.latest_step()

@@ -146,7 +146,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
 
     with (contextlib.closing(metrics.MetricWriter(workdir, step)) as writer,
           stop_signal.StopSignal(in_step=True) as stop,
-          contextlib.closing(batches), checkpoints.awaited()):
+          contextlib.closing(bar), contextlib.closing(batches),
+          checkpoints.awaited()):
         clock.restart()
         while step < total_steps:
             checkpoints.check()
@@ -199,7 +200,6 @@ def _train(config: Any, workdir: Path) -> MapReport:
                     f"stopped by {came} at step {step} of {total_steps}, "
                     "everything is saved: start the same command again to "
                     "continue")
-    bar.close()
 
     # --- The best checkpoint's mAP and predictions --------------------------
     best, _ = checkpoints.restore(BEST, state)

@@ -6,6 +6,7 @@ checksums of all files. The frozen backbone is not saved, only its fingerprint
 among the facts.
 """
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -42,19 +43,22 @@ _OS_REASON = re.compile(
 
 @functools.cache
 def _quiet_closed_loops() -> None:
-    """Hides what TensorStore's threads print after a failed operation.
+    """Lets TensorStore's threads call event loops that are closed.
 
-    They report each of hundreds of pending operations to an event loop that
-    Orbax has closed. The failure itself is raised in the main thread.
+    After an operation that failed they report each of the pending ones to a
+    loop that Orbax has closed, and print a traceback for each. The failure
+    itself is raised in the main thread.
     """
-    shown = sys.excepthook
+    call = asyncio.BaseEventLoop.call_soon_threadsafe
 
-    def show(category: type[BaseException], error: BaseException,
-             trace: Any) -> None:
-        if str(error) != "Event loop is closed":
-            shown(category, error, trace)
+    def call_unless_closed(self: asyncio.BaseEventLoop, callback: Any,
+                           *arguments: Any, **options: Any) -> asyncio.Handle:
+        if self.is_closed() and (
+                threading.get_ident() != threading.main_thread().ident):
+            return asyncio.Handle(callback, arguments, self)
+        return call(self, callback, *arguments, **options)
 
-    sys.excepthook = show
+    setattr(asyncio.BaseEventLoop, call.__name__, call_unless_closed)
     # Tasks whose exceptions nobody awaits any more.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 

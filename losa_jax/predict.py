@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     from losa_jax.utils.compile_cache import use_compile_cache
 
     use_compile_cache()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every step
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs every step
     failures: dict[str, str] = {}
     try:
         localizer = load(

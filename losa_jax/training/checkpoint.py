@@ -29,6 +29,7 @@ from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError, listed
 from losa_jax.training import checksums
 from losa_jax.training.step import TrainState
+from losa_jax.utils import atomic_write
 
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
@@ -101,8 +102,12 @@ class Checkpoints:
         self._refuse_damaged([
             checksums.damage(folder, with_arrays=False)
             for folder in _complete_folders(root)])
-        self._manager = _Manager(
-            root, handler_registry=_handlers(),
+        with atomic_write.writing(workdir / remote_workdir.CHECKPOINTS):
+            self._manager = self._open(only_writer)
+
+    def _open(self, only_writer: bool) -> _Manager:
+        return _Manager(
+            self._root, handler_registry=_handlers(),
             options=ocp.CheckpointManagerOptions(
                 best_fn=_MAP_OF,
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([

@@ -217,10 +217,11 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
                          "name the folder of a run, or train first "
                          "(--mode=train)")
     setup.check_config(config)
-    setup.start_log(workdir)
+    notes = setup.notes_folder(workdir, output)
+    setup.start_log(notes)
     mesh = build.build_mesh(config)
     store = feature_store.open_store(config)
-    data = setup.load_data(config, workdir, subsets=("test",), store=store)
+    data = setup.load_data(config, notes, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
     if has_run:
         state, which = restore.restore_run(config, workdir, which, model, mesh,

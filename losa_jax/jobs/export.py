@@ -4,6 +4,7 @@ losa_jax/inference/exported.py describes the folder; `predict` takes it in
 place of a work directory.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     config.backbone.chunk_clips = max(1, chunk // batch) if chunk else 0
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     run = restore.load_run(workdir, config, mesh, which=which)
-    start_log(workdir)
+    if os.access(workdir, os.W_OK):
+        start_log(workdir)
     weights = {name: np.asarray(jax.device_get(leaf)) for name, leaf
                in params.flatten({
                    "frozen": run.model.frozen, "trained": run.state.ema,

@@ -56,10 +56,11 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
                          "--mode=extract makes them from videos")
     setup.check_config(config, keys=("data.videos", "backbone.checkpoint"),
                        reads_features=False)
-    setup.start_log(workdir)
+    notes = setup.notes_folder(workdir, settings.output)
+    setup.start_log(notes)
     specs.configured_backbone(config)  # wrong keys before videos are read
     mesh = encode_videos.local_mesh()
-    videos, broken = _videos(config, workdir, settings)
+    videos, broken = _videos(config, notes, settings)
     if settings.features == "clips":
         model = extractor.clip_extractor(
             config, mesh, stride_frames=settings.stride_frames,

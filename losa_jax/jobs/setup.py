@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,14 @@ class _LogFile(logging.FileHandler):
         logging.getLogger("losa_jax").removeHandler(self)
         print(f"{self.baseFilename}: cannot be written any more "
               f"({sys.exception()})", file=sys.stderr)
+
+
+def notes_folder(workdir: Path, output: Path | None) -> Path:
+    """Returns the folder of the log and of what is known of videos: the work
+    directory, or the output of a command on somebody else's run."""
+    if output is None or not workdir.is_dir() or os.access(workdir, os.W_OK):
+        return workdir
+    return output
 
 
 def start_log(workdir: Path) -> None:

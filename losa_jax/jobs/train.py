@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from losa_jax.data.windows import examples, readers, skipped_videos
 from losa_jax.detection.metrics import MapReport, best_f1_thresholds
 from losa_jax.distributed import (
     processes,
+    remote_workdir,
     sharding,
     stop_signal,
     workdir_lock,
@@ -153,6 +155,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
             checkpoints.check()
             facts_of_batch, batch = batches.next()
             if step == first_step:
+                bar.write("compiling the training step; this takes up to some "
+                          "minutes, the bar moves afterwards", file=sys.stdout)
                 write_cost(workdir, state, model, train_step.lower(
                     state, model.frozen, batch, key).compile())
             state, numbers = train_step(state, model.frozen, batch, key)
@@ -210,7 +214,23 @@ def _train(config: Any, workdir: Path) -> MapReport:
         truth, predictions, class_names=class_names))
     evaluate.report_results(workdir, config, report, predictions, skipped,
                             checkpoint=BEST, step=int(best.step))
+    print(next_steps(config, workdir))
     return report
+
+
+def next_steps(config: Any, workdir: Path) -> str:
+    """Returns the commands that use a finished run."""
+    place = remote_workdir.remote_of(workdir) or workdir
+    lines = ["what can be done next:"]
+    if not config.features.folder and place == workdir:
+        lines.append("  predict on new videos:  python -m losa_jax.predict "
+                     f"VIDEO_OR_FOLDER --checkpoint={workdir}")
+    lines.append("  pages of the results:   the same command with "
+                 "--mode=eval --report")
+    if not config.features.folder:
+        lines.append("  a folder to hand on:    the same command with "
+                     "--mode=export")
+    return "\n".join(lines)
 
 
 def _write_metrics(pending: list[_Pending], writer: metrics.MetricWriter,
@@ -245,10 +265,12 @@ def _write_metrics(pending: list[_Pending], writer: metrics.MetricWriter,
     if pending:
         costs = clock.metrics(len(pending))
         writer.write(pending[-1][0], costs)
-        bar.set_postfix(
-            loss=f"{values['loss']:.3f}",
-            data_wait=f"{100 * costs['data_wait_share']:.0f}%",
-            frames=f"{costs['decoded_frames_per_second']:.0f}/s")
+        frames = costs["decoded_frames_per_second"]
+        shown = {"loss": f"{values['loss']:.3f}",
+                 "data_wait": f"{100 * costs['data_wait_share']:.0f}%"}
+        if frames >= 0.5:  # none are decoded where frames or features are kept
+            shown["frames"] = f"{frames:.0f}/s"
+        bar.set_postfix(shown)
 
 
 def write_cost(workdir: Path, state: TrainState, model: build.Model,

@@ -287,7 +287,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the background and closes the manager."""
         self.wait()
-        self._manager.close()
+        with self._as_input_error():
+            self._manager.close()
 
 
 def _complete_folders(root: epath.Path | Path) -> list[epath.Path]:

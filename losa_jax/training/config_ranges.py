@@ -1,4 +1,4 @@
-"""Checks the numbers in a config that no spec of a model checks."""
+"""Checks the values in a config that no spec of a model checks."""
 
 import math
 from typing import Any
@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from losa_jax.errors import (
     InputError,
     check_between,
+    check_choice,
     check_whole,
     fields_as_keys,
     listed,
@@ -80,6 +81,7 @@ def check_ranges(config: Any) -> None:
     for section, name, lengths, high in _TUPLES:
         attempt(section, _check_elements, name, lengths, high)
     attempt("evaluate", _check_thresholds)
+    attempt("augment", check_choice, "per", ("window", "clip"))
     if problems:
         raise InputError(problems[0] if len(problems) == 1 else
                          f"{len(problems)} values cannot be:"

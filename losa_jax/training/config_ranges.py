@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from losa_jax.errors import (
@@ -82,6 +83,12 @@ def check_ranges(config: Any) -> None:
         attempt(section, _check_elements, name, lengths, high)
     attempt("evaluate", _check_thresholds)
     attempt("augment", check_choice, "per", ("window", "clip"))
+    named = " ".join(problems)
+    problems += [
+        f"config.{key}={value}: must be a finite number"
+        for key, value in flatten_dict(config.to_dict(), sep=".").items()
+        if isinstance(value, float) and not math.isfinite(value)
+        and f"config.{key}=" not in named]
     if problems:
         raise InputError(problems[0] if len(problems) == 1 else
                          f"{len(problems)} values cannot be:"

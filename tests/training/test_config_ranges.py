@@ -85,6 +85,13 @@ def test_other_values_that_cannot_be_are_refused(section, key, value):
         check_ranges(config)
 
 
+def test_numbers_of_another_head_or_adapter_are_finite_too():
+    config = common.get_config()
+    config.head.sgp_k = math.nan
+    with pytest.raises(InputError, match="^config.head.sgp_k=nan: must be a"):
+        check_ranges(config)
+
+
 def test_all_are_named_at_once():
     config = common.get_config()
     config.train.batch_windows, config.seed = 0, -1

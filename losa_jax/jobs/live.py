@@ -52,12 +52,12 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
         video = LiveVideo(source, localizer.config, idle_seconds=idle_seconds)
-        files = [sys.stdout]
+        files = {"standard output": sys.stdout}
         if output is not None:
             make_folder(output)
             with writing(output / LINES_FILE):
-                files.append(stack.enter_context(
-                    open(output / LINES_FILE, "a", encoding="utf-8")))
+                files[str(output / LINES_FILE)] = stack.enter_context(
+                    open(output / LINES_FILE, "a", encoding="utf-8"))
         bar = stack.enter_context(tqdm(
             desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen"
             "{postfix}"))
@@ -78,8 +78,8 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                     "score": round(detection.score, 6),
                     "start_seconds": round(detection.start_seconds, 3),
                     "end_seconds": round(detection.end_seconds, 3)})
-                for file in files:
-                    with writing(Path(file.name)):
+                for name, file in files.items():
+                    with writing(Path(name)):
                         print(text, file=file, flush=True)
             return len(shown)
 

@@ -75,29 +75,29 @@ def bucket(files, monkeypatch):  # noqa: F811
     monkeypatch.setattr(workdir_lock, "DEAD_SECONDS", 0.5)
 
     def lock():
-        return files.get("/data/runs/a/lock.json")
+        return files.get("/data/locked/a/lock.json")
     return lock
 
 
 def test_a_bucket_is_locked_as_long_as_its_object_is_renewed(bucket):
-    first = remote_workdir.local_folder("gs://data/runs/a")
-    second = remote_workdir.local_folder("gs://data/runs/a")
+    first = remote_workdir.local_folder("gs://data/locked/a")
+    second = remote_workdir.local_folder("gs://data/locked/a")
     with workdir_lock.held(first):
         assert bucket() is not None
         with pytest.raises(InputError, match=(
-                rf"gs://data/runs/a is in use by process {os.getpid()} on")):
+                rf"gs://data/locked/a is in use by process {os.getpid()} on")):
             with workdir_lock.held(second):
                 pass
     assert bucket() is None
     with workdir_lock.held(second):
         # A stale copy of the lock never comes into the bucket.
-        third = remote_workdir.local_folder("gs://data/runs/a")
+        third = remote_workdir.local_folder("gs://data/locked/a")
         assert not list(third.iterdir())
 
 
 @pytest.mark.parametrize("host", ["another", None])
 def test_a_lock_of_a_dead_process_in_a_bucket_is_taken(bucket, host):
-    folder = remote_workdir.local_folder("gs://data/runs/a")
+    folder = remote_workdir.local_folder("gs://data/locked/a")
     remote = remote_workdir.remote_of(folder)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

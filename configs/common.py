@@ -136,6 +136,9 @@ def get_config() -> ConfigDict:
     config.backbone = ConfigDict(dict(
         # Folder written by `python -m losa_jax.convert`.
         checkpoint="",
+        # Training also copies it into the work directory, which then holds
+        # all that `predict` needs.
+        keep_copy=False,
         # The size that the checkpoint must have: "vit_s", "vit_b", "vit_l",
         # "vit_h", "vit_g", or the numbers below; "" and 0 accept any.
         name="",

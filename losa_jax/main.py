@@ -166,7 +166,9 @@ def run(argv: list[str]) -> int:
     try:
         workdir = remote_workdir.local_folder(folder)
         job(config, workdir)
-    except InputError as error:
+    except (InputError, OSError) as error:
+        if not isinstance(error, InputError):  # where is in log.txt
+            logging.getLogger("losa_jax").info("", exc_info=error)
         status, message = EXIT_INPUT, f"error: {error}"
         print(message, file=sys.stderr)
     except Interrupted as error:

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     from losa_jax.utils.compile_cache import use_compile_cache
 
     use_compile_cache()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax logs every step
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs every step
     failures: dict[str, str] = {}
     try:
         localizer = load(
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             failures = predict(arguments.sources, localizer, Settings(
                 arguments.output or Path("predictions"), arguments.threshold,
                 arguments.top_k, arguments.report))
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt) as error:

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         score(**vars(arguments))
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

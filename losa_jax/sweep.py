@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.test_subset)
         table = sweep.make_table(folders, arguments.test_subset)
         write_text(arguments.workdir / "table.md", table)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt) as error:

@@ -1,5 +1,7 @@
 """The command line of the converter."""
 
+import hashlib
+import json
 import sys
 
 import numpy as np
@@ -53,7 +55,8 @@ def test_misplaced_checkpoints_are_named(
 
 
 @pytest.mark.parametrize("content, message", [
-    (LFS, "Git LFS pointer"), ("<html>", "HTML page"), ("{", "JSONDecode")])
+    (LFS, "Git LFS pointer"), ("<html>", "HTML page"),
+    ("{", "not JSON: line 1.*--heads")])
 def test_a_misplaced_config_of_hugging_face_is_named(
         tmp_path, source, content, message):
     path = tmp_path / "config.json"
@@ -109,6 +112,9 @@ def test_verify_detects_a_changed_folder(source, tmp_path, monkeypatch, capsys):
         content = bytearray(arrays.read_bytes())
         content[-2] ^= 1
         arrays.write_bytes(content)
+        facts = json.loads((output / "backbone.json").read_text())
+        facts["sha256"] = hashlib.sha256(content).hexdigest()
+        (output / "backbone.json").write_text(json.dumps(facts))
         return spec
 
     monkeypatch.setattr(backbone_folder, "convert_backbone", convert_another)

@@ -33,7 +33,7 @@ CONFIG = common.get_config()
 TO_BE_MADE = ("plain", "linear", "toy", "toyset")
 # What looks like a key of a section.
 NO_KEYS = ("data.build", "features.json", "data.md", "features.md",
-           "backbone.safetensors", "backbone.json")
+           "backbone.safetensors", "backbone.json", "head.json")
 # Ablations of how it is trained, not of the model.
 OF_TRAINING = ("standardize_last", "learning_rate_factor",
                "gate_learning_rate_factor", "weight_decay_factor")

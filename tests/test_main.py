@@ -29,7 +29,15 @@ def _run(*flags):
     (["--config=configs/thumos.py:xl"], "the variants are g1536"),
     (["--config=configs/nope.py"], "configs/nope.py"),
     (["--config=configs/custom.py", "--workdir={folder}"],
-     "config.backbone.checkpoint is empty"),
+     "--config.backbone.checkpoint=FOLDER"),
+    (["--config=configs/custom.py", "--workdir={folder}"],
+     "--config.data.annotations=FILE.json"),
+    (["--config=configs/custom.py", "--workdir={folder}"],
+     "--config.data.videos=FOLDER"),
+    (["--config=configs/custom.py:foo"], "this recipe has no variant 'foo'"),
+    (["--config=configs/custom.py", "--workdir={folder}",
+      "--config.train.batch_windows=0", "--config.train.learning_rate=nan"],
+     "config.train.batch_windows=0: must be at least 1"),
 ])
 def test_wrong_use_is_explained(flags, message, tmp_path):
     done = _run(*(flag.format(folder=tmp_path / "run") for flag in flags))

@@ -14,10 +14,13 @@ from etils import epath
 
 from losa_jax.distributed import processes
 from losa_jax.errors import InputError
+from losa_jax.utils.atomic_write import writing
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+# In the bucket itself; see `workdir_lock`.
+LOCK_FILE = "lock.json"
 
 # By local folder; (size, modification time) of each local file as copied.
 _remote: dict[Path, epath.Path] = {}
@@ -29,7 +32,8 @@ def local_folder(workdir: str) -> Path:
     InputError if the bucket cannot be reached."""
     if "://" not in workdir:
         return Path(workdir)
-    local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
+    with writing(Path(tempfile.gettempdir()) / "losa_jax"):
+        local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
     try:
         remote = epath.Path(workdir)
         if processes.is_first():
@@ -48,11 +52,18 @@ def local_folder(workdir: str) -> Path:
 
 def _fetch(remote: epath.Path, local: Path) -> None:
     for item in remote.iterdir():
+        if item.name == LOCK_FILE:
+            continue
         if not item.is_dir():
             item.copy(local / item.name, overwrite=True)
         elif item.name != CHECKPOINTS:
             (local / item.name).mkdir(exist_ok=True)
             _fetch(item, local / item.name)
+
+
+def remote_of(workdir: Path) -> epath.Path | None:
+    """Returns the folder in the bucket; None of a folder on disk."""
+    return _remote.get(workdir)
 
 
 def checkpoints_folder(workdir: Path) -> Path:

@@ -57,8 +57,7 @@ def write_exported(folder: Path, program: bytes,
       InputError: the folder holds other files, or cannot be written.
     """
     refuse_others(folder, *CONTENT)
-    with atomic_folder(folder, remedy="free space, or choose another "
-                       "--output") as temporary:
+    with atomic_folder(folder) as temporary:
         save_file({name: np.ascontiguousarray(array)
                    for name, array in weights.items()},
                   temporary / WEIGHTS_FILE)

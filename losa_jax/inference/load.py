@@ -32,8 +32,8 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
       folder: work directory of a run, or the output of --mode=export.
       which: checkpoint of a run, "best" (by mAP) or "last"; without a best
         checkpoint both are the last.
-      backbone: folder of the converted backbone; "" takes the one in the
-        run's config.json.
+      backbone: folder of the converted backbone; "" finds the one of the
+        run's config.json, also after the run was moved along with it.
       batch_windows: windows that run at once; 0 keeps
         config.evaluate.batch_windows.
       num_threads: threads that decode; 0 keeps config.data.num_threads.
@@ -66,7 +66,7 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
     config.data.num_threads = num_threads or config.data.num_threads
     if is_run:
         class_names, weights, predict_windows = _open_run(
-            folder, config, which)
+            folder, config, which, backbone)
         thresholds = read_thresholds(folder)
     else:
         class_names = tuple(manifest["class_names"])
@@ -78,20 +78,23 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
                      config.evaluate.batch_windows, predict_windows)
 
 
-def _open_run(workdir: Path, config: ConfigDict, which: str) -> tuple[
+def _open_run(workdir: Path, config: ConfigDict, which: str,
+              backbone: str) -> tuple[
         tuple[str, ...], list[Any], Callable[[Inputs], Segments]]:
     """Returns classes, checksums of the weights, and `predict_windows`."""
     # Exported folders are used without the code of the model.
     from losa_jax.distributed import sharding
-    from losa_jax.training import build
-    from losa_jax.training.restore import load_run
-    from losa_jax.weights.backbone_folder import FACTS_FILE
+    from losa_jax.training import build, config_ranges
+    from losa_jax.training.restore import find_backbone, load_run
+    from losa_jax.weights.backbone_folder import stored_fingerprint
 
-    if not config.features.folder and not (
-            Path(config.backbone.checkpoint) / FACTS_FILE).is_file():
-        raise InputError(
-            f"{workdir}: its backbone is not in {config.backbone.checkpoint} "
-            "(relative to the current folder): give --backbone=FOLDER")
+    config_ranges.check_ranges(config)
+    if backbone and not stored_fingerprint(Path(backbone)):
+        raise InputError(f"{backbone} is no converted backbone: give "
+                         f"--backbone=FOLDER, that of the run {workdir}")
+    if not (config.features.folder or backbone):
+        config.backbone.checkpoint = find_backbone(
+            workdir, config.backbone.checkpoint)
     # The devices of this machine, not those of training.
     config.mesh.data = config.mesh.clip = config.mesh.fsdp = 0
     mesh = build.build_mesh(config)

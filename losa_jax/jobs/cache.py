@@ -53,6 +53,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
         raise InputError("--mode=cache needs --config.window.align_to_clips"
                          "=True: otherwise a clip's features depend on the "
                          "start of its window")
+    setup.check_config(config, reads_features=False)
     folder = Path(config.data.cache)
     setup.start_log(workdir)
     facts = feature_store.cache_facts(config)
@@ -87,14 +88,9 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     bar = tqdm(total=sum(clips[video.video_id] for shard in todo.values()
                          for video in shard),
                desc="caching features", unit="clip")
-    try:
-        with bar:
-            _write_shards(todo, folder, config, encode,
-                          CLIPS_A_DEVICE * mesh.size, bar)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error}): mend this and repeat the "
-            "command; it continues where it stopped") from error
+    with bar:
+        _write_shards(todo, folder, config, encode,
+                      CLIPS_A_DEVICE * mesh.size, bar)
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh

@@ -35,9 +35,11 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     """Prints tables; writes check_data.json and block_list.txt.
 
     Raises:
-      InputError: annotations that cannot be read, a subset without videos, no
-        action to train on, no folder of videos or features.
+      InputError: values that cannot be, keys that are not set, annotations
+        that cannot be read, a subset without videos, no action to train on, no
+        folder of videos or features.
     """
+    setup.check_config(config, keys=("data.annotations", "data.videos"))
     setup.start_log(workdir)
     store = feature_store.open_store(config)
     stored = setup.open_stored(config)

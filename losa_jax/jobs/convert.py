@@ -11,7 +11,7 @@ import yaml
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import family_of
-from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.atomic_write import atomic_file, writing
 from losa_jax.utils.text_files import read_text
 from losa_jax.weights import backbone_folder, head_folder
 from losa_jax.weights.head_settings import head_settings
@@ -153,11 +153,15 @@ def to_torch(folder: Path, output: Path) -> None:
             raise InputError(
                 f"--output={output}: writing .pth needs torch (pip install "
                 "torch); or give a name that ends in .safetensors") from error
-        with tempfile.TemporaryDirectory(dir=output.parent) as temporary:
+        with (writing(output), tempfile.TemporaryDirectory(
+                dir=output.parent) as temporary):
             tensors = Path(temporary) / "backbone.safetensors"
             backbone_folder.save_source(tensors, spec, params)
             with atomic_file(output) as file:
-                torch.save({"module": load_file(tensors), "losa_jax":
-                            backbone_folder.own_facts(spec)}, file)
+                try:
+                    torch.save({"module": load_file(tensors), "losa_jax":
+                                backbone_folder.own_facts(spec)}, file)
+                except RuntimeError as error:  # torch's for a full disk
+                    raise OSError(str(error)) from error
     print(f"wrote {output}: the public layout of "
           f"{FAMILIES[family_of(spec)].TITLE}")

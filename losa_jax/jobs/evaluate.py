@@ -25,6 +25,7 @@ from losa_jax.jobs.report import write_split_report
 from losa_jax.training import build, feature_store, restore
 from losa_jax.training.checkpoint import BEST
 from losa_jax.utils import run_files
+from losa_jax.utils.atomic_write import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -212,10 +213,12 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
         raise InputError(f"--workdir={workdir} holds no run to evaluate: "
                          "name the folder of a run, or train first "
                          "(--mode=train)")
-    setup.start_log(workdir)
+    setup.check_config(config)
+    notes = setup.notes_folder(workdir, output)
+    setup.start_log(notes)
     mesh = build.build_mesh(config)
     store = feature_store.open_store(config)
-    data = setup.load_data(config, workdir, subsets=("test",), store=store)
+    data = setup.load_data(config, notes, subsets=("test",), store=store)
     model = build.build_model(config, len(data.class_names), mesh)
     if has_run:
         state, which = restore.restore_run(config, workdir, which, model, mesh,
@@ -226,7 +229,7 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     reader = setup.window_reader(config, store, {"testing": data.test})
     output = output or workdir
     if processes.is_first():
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     skipped = setup.skipped_videos(output, data)
     report, predictions = Evaluator(
         config, data, model, mesh, reader, skipped).run(

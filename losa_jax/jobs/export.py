@@ -4,6 +4,7 @@ losa_jax/inference/exported.py describes the folder; `predict` takes it in
 place of a work directory.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import CONTENT, PLATFORMS, write_exported
 from losa_jax.inference.load import read_thresholds
-from losa_jax.jobs.setup import start_log
+from losa_jax.jobs.setup import check_config, start_log
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import attention, params
 from losa_jax.training import restore, specs
@@ -42,6 +43,7 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     if unknown or not platforms:
         raise InputError(f"--platforms={','.join(platforms)}: choose among "
                          f"{', '.join(PLATFORMS)}")
+    check_config(config, keys=())
     folder = output or workdir / "export"
     refuse_others(folder, *CONTENT)
     config = config.copy_and_resolve_references()
@@ -50,7 +52,8 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     config.backbone.chunk_clips = max(1, chunk // batch) if chunk else 0
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     run = restore.load_run(workdir, config, mesh, which=which)
-    start_log(workdir)
+    if os.access(workdir, os.W_OK):
+        start_log(workdir)
     weights = {name: np.asarray(jax.device_get(leaf)) for name, leaf
                in params.flatten({
                    "frozen": run.model.frozen, "trained": run.state.ema,

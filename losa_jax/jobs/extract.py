@@ -33,7 +33,7 @@ from losa_jax.inference import extractor
 from losa_jax.jobs import encode_videos, setup
 from losa_jax.training import specs
 from losa_jax.training.restore import load_run
-from losa_jax.utils.atomic_write import atomic_file
+from losa_jax.utils.atomic_write import atomic_file, make_folder
 from losa_jax.utils.numpy_file import read_array
 
 
@@ -57,16 +57,16 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
       InputError: bad input, features made otherwise, a full disk.
       Interrupted: a signal came; finished files stay.
     """
-    if not config.data.videos:
-        raise InputError("config.data.videos is empty: set "
-                         "--config.data.videos=FOLDER")
     if config.features.folder:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
-    setup.start_log(workdir)
+    setup.check_config(config, keys=("data.videos", "backbone.checkpoint"),
+                       reads_features=False)
+    notes = setup.notes_folder(workdir, settings.output)
+    setup.start_log(notes)
     specs.configured_backbone(config)  # wrong keys before videos are read
     mesh = encode_videos.local_mesh()
-    videos, broken = _videos(config, workdir, settings)
+    videos, broken = _videos(config, notes, settings)
     if settings.features == "clips":
         model = extractor.clip_extractor(
             config, mesh, stride_frames=settings.stride_frames,
@@ -85,7 +85,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
                        **facts["pixels"]}
     rows = {video.video_id: model.rows_of(video) for video in videos}
     folder, dtype = settings.output, np.dtype(settings.dtype)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write = functools.partial(write_record, folder, facts, {
         video.video_id: {**_clock_of(video, facts),
                          "length": rows[video.video_id].length}
@@ -208,8 +208,7 @@ def _save(path: Path, rows: np.ndarray, dtype: np.dtype) -> None:
         raise InputError(
             f"{path.stem}: its features are not finite or exceed {limit:.0f}: "
             "set --dtype=float32, or look at the weights and the video")
-    with atomic_file(path, remedy="free disk space and start the same command "
-                     "again, it continues where it stopped") as temporary:
+    with atomic_file(path) as temporary:
         with open(temporary, "wb") as file:
             np.save(file, rows.astype(dtype))
 

@@ -19,6 +19,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
 from losa_jax.inference.localizer import Localizer
 from losa_jax.jobs.prediction_files import as_row
+from losa_jax.utils.atomic_write import make_folder, writing
 
 LINES_FILE = "live.jsonl"
 # Waits for the source after a signal (`data.windows.stream`), then it ends.
@@ -51,11 +52,12 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
         video = LiveVideo(source, localizer.config, idle_seconds=idle_seconds)
-        files = [sys.stdout]
+        files = {"standard output": sys.stdout}
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
-            files.append(stack.enter_context(
-                open(output / LINES_FILE, "a", encoding="utf-8")))
+            make_folder(output)
+            with writing(output / LINES_FILE):
+                files[str(output / LINES_FILE)] = stack.enter_context(
+                    open(output / LINES_FILE, "a", encoding="utf-8"))
         bar = stack.enter_context(tqdm(
             desc=source, unit=" s", bar_format="{desc}: {n:.0f} s seen"
             "{postfix}"))
@@ -76,8 +78,9 @@ def live(source: str, localizer: Localizer, *, output: Path | None = None,
                     "score": round(detection.score, 6),
                     "start_seconds": round(detection.start_seconds, 3),
                     "end_seconds": round(detection.end_seconds, 3)})
-                for file in files:
-                    print(text, file=file, flush=True)
+                for name, file in files.items():
+                    with writing(Path(name)):
+                        print(text, file=file, flush=True)
             return len(shown)
 
         def windows_of(number: int, decoder_threads: int

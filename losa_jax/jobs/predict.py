@@ -27,6 +27,7 @@ from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
 from losa_jax.jobs import prediction_files, setup
+from losa_jax.utils.atomic_write import make_folder, writing
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 FAILURES_FILE = "failures.json"
@@ -53,9 +54,8 @@ def predict(sources: Sequence[str], localizer: Localizer,
       Interrupted: SIGTERM or SIGINT came; finished videos are written.
     """
     output, failures = settings.output, dict[str, str]()
-    with (_writable(output), contextlib.ExitStack() as stack,
-          StopSignal() as stop):
-        output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
+    with contextlib.ExitStack() as stack, StopSignal() as stop:
         requests = find_videos(sources, failures)
         if prediction_files.STDIN in sources:
             copy = stack.enter_context(spooled(sys.stdin.buffer, output))
@@ -77,22 +77,11 @@ def predict(sources: Sequence[str], localizer: Localizer,
             if failures:
                 setup.write_json(output / FAILURES_FILE, failures)
             else:  # those of an earlier run
-                (output / FAILURES_FILE).unlink(missing_ok=True)
+                with writing(output / FAILURES_FILE):
+                    (output / FAILURES_FILE).unlink(missing_ok=True)
         print(f"{len(files.results)} of {len(requests)} videos done; wrote "
               f"{output / PREDICTIONS_FILE}")
     return failures
-
-
-@contextlib.contextmanager
-def _writable(output: Path) -> Iterator[None]:
-    """Turns errors of writing into an InputError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"--output={output}: cannot be written ({error}): free disk space "
-            "or choose another folder; the same command continues where it "
-            "stopped") from error
 
 
 def find_videos(sources: Sequence[str], failures: dict[str, str]
@@ -142,10 +131,12 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
 @contextlib.contextmanager
 def spooled(stream: BinaryIO, folder: Path) -> Iterator[Path]:
     """Copies a pipe to a file: most containers need seeking."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".stdin-",
-                                     suffix=".part") as file:
-        shutil.copyfileobj(stream, file, 2**20)
-        file.flush()
+    with contextlib.ExitStack() as stack:
+        with writing(folder / "stdin"):
+            file = stack.enter_context(tempfile.NamedTemporaryFile(
+                dir=folder, prefix=".stdin-", suffix=".part"))
+            shutil.copyfileobj(stream, file, 2**20)
+            file.flush()
         yield Path(file.name)
 
 

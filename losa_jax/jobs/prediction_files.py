@@ -131,7 +131,8 @@ class PredictionFiles:
                     one[:4] for rank, one in enumerate(detections)
                     if rank < PAGE_LEAST or one.score >= (
                         PAGE_SHARE * self._shown_from[one.label])],
-                thresholds=self._shown_from)
+                thresholds=self._shown_from,
+                list_page=self._settings.output / INDEX_FILE)
         write_json(self._path(video_id, "json"), {
             "video": video_id, "source": request.source,
             "duration_seconds": info.duration_seconds, "fps": info.fps,

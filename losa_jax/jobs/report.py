@@ -62,7 +62,7 @@ def write_split_report(folder: Path, *, title: str, scores: metrics.MapReport,
             duration_seconds=video.info.duration_seconds, fps=video.info.fps,
             predictions=[row[:4] for row in best[:_MAX_DETECTIONS]],
             ground_truth=truth[name], thresholds=least,
-            max_thumbnails=_MAX_THUMBNAILS)
+            list_page=report / INDEX_FILE, max_thumbnails=_MAX_THUMBNAILS)
         note = "" if share is None else f"average mAP {100 * share:.1f} %"
         ranked[index] = ranked[index]._replace(
             page=read_video_page(page)._replace(note=note))

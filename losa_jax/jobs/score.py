@@ -22,7 +22,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import blocked_videos, write_json
 from losa_jax.report.dashboard import write_diagnosis_page
-from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.atomic_write import make_folder, write_text
 
 RECALL_MULTIPLES = (1, 5)
 # The most excluded videos that are printed by name.
@@ -117,7 +117,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
     """Prints the tables; writes them, diagnosis.json and a page of charts."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     text = format_diagnosis(diagnosis)
     print(f"\n{text}\nwrote {folder}")
     write_text(folder / "diagnosis.txt", text + "\n")

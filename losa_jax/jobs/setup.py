@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.data.windows import readers, sampling
 from losa_jax.data.windows.skipped_videos import BEFORE, BrokenVideos
 from losa_jax.distributed import processes, remote_workdir
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
+from losa_jax.training import config_ranges
 from losa_jax.utils import atomic_write, run_files
 from losa_jax.utils.names import did_you_mean
 from losa_jax.utils.text_files import read_lines
@@ -53,20 +55,70 @@ class DataSet:
     broken: dict[str, str]
 
 
+class _LogFile(logging.FileHandler):
+    """A log that ends where it cannot be written, with one line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        logging.getLogger("losa_jax").removeHandler(self)
+        print(f"{self.baseFilename}: cannot be written any more "
+              f"({sys.exception()})", file=sys.stderr)
+
+
+def notes_folder(workdir: Path, output: Path | None) -> Path:
+    """Returns the folder of the log and of what is known of videos: the work
+    directory, or the output of a command on somebody else's run."""
+    if output is None or not workdir.is_dir() or os.access(workdir, os.W_OK):
+        return workdir
+    return output
+
+
 def start_log(workdir: Path) -> None:
     """Creates the work directory; the first process appends to log.txt."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--workdir={workdir}: the folder cannot be made "
-                         f"({error}): choose another") from error
+    atomic_write.make_folder(workdir)
     if not processes.is_first():
         return
-    handler = logging.FileHandler(workdir / "log.txt")
+    path = workdir / run_files.LOG_FILE
+    with atomic_write.writing(path):
+        handler = _LogFile(path)
     handler.setFormatter(logging.Formatter(
         "%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("losa_jax").addHandler(handler)
     logger.info("started: %s", " ".join(sys.argv))
+
+
+# What to set the keys to that have no default.
+_MEANINGS = {
+    "data.annotations": "FILE.json (the actions of each video)",
+    "data.videos": "FOLDER (of the video files)",
+    "backbone.checkpoint": "FOLDER (convert one with `python -m "
+                           "losa_jax.convert CHECKPOINT --output=FOLDER`)"}
+
+
+def check_config(config: Any, *, keys: Sequence[str] = tuple(_MEANINGS),
+                 reads_features: bool = True) -> None:
+    """Checks the numbers of a config, and that keys without a default are set.
+
+    Args:
+      keys: that the job needs, unless others replace them.
+      reads_features: whether features can replace videos.
+
+    Raises:
+      InputError: names all wrong or missing keys at once.
+    """
+    config_ranges.check_ranges(config)
+    data, replaced = config.data, set[str]()
+    if data.tfds:
+        replaced |= {"data.annotations", "data.videos"}
+    if config.features.folder and reads_features:
+        replaced |= {"data.videos", "backbone.checkpoint"}
+    if data.cache and reads_features:
+        replaced.add("data.videos")
+    missing = [
+        f"--config.{key}={_MEANINGS[key]}" for key in keys if key not in
+        replaced and not config[key.split(".")[0]][key.split(".")[1]]]
+    if missing:
+        raise InputError("the recipe leaves this to you, and it is empty; "
+                         f"set{listed(missing)}")
 
 
 def load_data(config: Any, workdir: Path,
@@ -317,11 +369,8 @@ def window_reader(config: Any, store: readers.FeatureStore | None,
         that fit into memory.
 
     Raises:
-      InputError: fewer than one thread, or test_whole with frames.
+      InputError: test_whole with frames.
     """
-    if config.data.num_threads < 1:
-        raise InputError(f"config.data.num_threads={config.data.num_threads}"
-                         ": give 1 or more")
     if store is not None:
         return readers.FeatureReader(store, config)
     if config.window.test_whole:

@@ -29,6 +29,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference.score_predictions import ground_truth
 from losa_jax.jobs.setup import write_json
 from losa_jax.utils import run_files
+from losa_jax.utils.atomic_write import make_folder, writing
 from losa_jax.utils.text_files import read_json, read_lines, read_text
 
 # Beside the files of a run: its flags, written when it is finished.
@@ -115,12 +116,12 @@ def _run_one(flags: list[str], folder: Path, test_subset: str) -> str:
                 f"{folder} was run with {finished}, not with {wanted}: name "
                 "another --workdir, or delete the folder")
         return ""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     console = folder / CONSOLE_FILE
     score = ["--mode=eval", f"--config.data.test_subset={test_subset}",
              f"--output={folder / 'test'}"]
     for more in ([], score) if test_subset else ([],):
-        with console.open("a") as output:
+        with writing(console), console.open("a") as output:
             status = subprocess.run(
                 [sys.executable, "-m", "losa_jax.main", *flags, *more,
                  f"--workdir={folder}"],

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from tqdm import tqdm
 from losa_jax.data.records import Video
 from losa_jax.data.windows import examples, readers, skipped_videos
 from losa_jax.detection.metrics import MapReport, best_f1_thresholds
-from losa_jax.distributed import processes, sharding, stop_signal
+from losa_jax.distributed import (
+    processes,
+    remote_workdir,
+    sharding,
+    stop_signal,
+    workdir_lock,
+)
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
@@ -26,7 +33,8 @@ from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.step import TrainState, make_moments_step
-from losa_jax.utils import run_files, xla_options
+from losa_jax.utils import atomic_write, run_files, xla_options
+from losa_jax.weights import backbone_folder
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
 # batch's videos.
@@ -40,9 +48,17 @@ def train(config: Any, workdir: Path) -> MapReport:
       the last evaluation's report of the best checkpoint.
 
     Raises:
-      InputError: bad input or configuration, or a non-finite loss.
+      InputError: bad input or configuration, a folder that another process
+        uses, or a non-finite loss.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
+    setup.check_config(config)
+    atomic_write.make_folder(workdir)
+    with workdir_lock.held(workdir):
+        return _train(config, workdir)
+
+
+def _train(config: Any, workdir: Path) -> MapReport:
     # --- Folder, backbone, data -------------------------------------------
     setup.start_log(workdir)
     # Cheap checks come first, then videos and weights.
@@ -65,7 +81,8 @@ def train(config: Any, workdir: Path) -> MapReport:
 
     # --- Model, optimizer, functions --------------------------------------
     model = build.build_model(config, len(data.class_names), mesh)
-    facts = restore.run_facts(config, data.class_names, model)
+    facts = (restore.run_facts(config, data.class_names, model)
+             | restore.backbone_place(config, workdir))
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
     print(metrics.parameter_table({"trained": state.trained,
@@ -112,6 +129,9 @@ def train(config: Any, workdir: Path) -> MapReport:
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
     # The config is known to fit the folder's run.
+    if config.backbone.keep_copy and model.spec and processes.is_first():
+        backbone_folder.copy_backbone(Path(config.backbone.checkpoint),
+                                      workdir / run_files.BACKBONE_FOLDER)
     setup.write_json(workdir / run_files.CONFIG_FILE, config.to_dict())
 
     # --- The loop -----------------------------------------------------------
@@ -128,12 +148,15 @@ def train(config: Any, workdir: Path) -> MapReport:
 
     with (contextlib.closing(metrics.MetricWriter(workdir, step)) as writer,
           stop_signal.StopSignal(in_step=True) as stop,
-          contextlib.closing(batches), checkpoints.awaited()):
+          contextlib.closing(bar), contextlib.closing(batches),
+          checkpoints.awaited()):
         clock.restart()
         while step < total_steps:
             checkpoints.check()
             facts_of_batch, batch = batches.next()
             if step == first_step:
+                bar.write("compiling the training step; this takes up to some "
+                          "minutes, the bar moves afterwards", file=sys.stdout)
                 write_cost(workdir, state, model, train_step.lower(
                     state, model.frozen, batch, key).compile())
             state, numbers = train_step(state, model.frozen, batch, key)
@@ -181,7 +204,6 @@ def train(config: Any, workdir: Path) -> MapReport:
                     f"stopped by {came} at step {step} of {total_steps}, "
                     "everything is saved: start the same command again to "
                     "continue")
-    bar.close()
 
     # --- The best checkpoint's mAP and predictions --------------------------
     best, _ = checkpoints.restore(BEST, state)
@@ -192,7 +214,23 @@ def train(config: Any, workdir: Path) -> MapReport:
         truth, predictions, class_names=class_names))
     evaluate.report_results(workdir, config, report, predictions, skipped,
                             checkpoint=BEST, step=int(best.step))
+    print(next_steps(config, workdir))
     return report
+
+
+def next_steps(config: Any, workdir: Path) -> str:
+    """Returns the commands that use a finished run."""
+    place = remote_workdir.remote_of(workdir) or workdir
+    lines = ["what can be done next:"]
+    if not config.features.folder and place == workdir:
+        lines.append("  predict on new videos:  python -m losa_jax.predict "
+                     f"VIDEO_OR_FOLDER --checkpoint={workdir}")
+    lines.append("  pages of the results:   the same command with "
+                 "--mode=eval --report")
+    if not config.features.folder:
+        lines.append("  a folder to hand on:    the same command with "
+                     "--mode=export")
+    return "\n".join(lines)
 
 
 def _write_metrics(pending: list[_Pending], writer: metrics.MetricWriter,
@@ -227,10 +265,12 @@ def _write_metrics(pending: list[_Pending], writer: metrics.MetricWriter,
     if pending:
         costs = clock.metrics(len(pending))
         writer.write(pending[-1][0], costs)
-        bar.set_postfix(
-            loss=f"{values['loss']:.3f}",
-            data_wait=f"{100 * costs['data_wait_share']:.0f}%",
-            frames=f"{costs['decoded_frames_per_second']:.0f}/s")
+        frames = costs["decoded_frames_per_second"]
+        shown = {"loss": f"{values['loss']:.3f}",
+                 "data_wait": f"{100 * costs['data_wait_share']:.0f}%"}
+        if frames >= 0.5:  # none are decoded where frames or features are kept
+            shown["frames"] = f"{frames:.0f}/s"
+        bar.set_postfix(shown)
 
 
 def write_cost(workdir: Path, state: TrainState, model: build.Model,

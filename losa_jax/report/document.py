@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from losa_jax.utils.atomic_write import write_bytes
+from losa_jax.utils.atomic_write import make_folder, write_bytes
 
 _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
            "img-src data:; media-src 'self' file: data:; base-uri 'none'; "
@@ -50,7 +50,7 @@ def write_page(path: Path, template: str, *, title: str,
         policy=_POLICY.format(script=_hash(script), style=_hash(style)),
         title=title, style=style, body=body, data=script_json(data),
         script=script)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # File names may hold surrogates, which UTF-8 cannot encode.
     write_bytes(path, text.encode("utf-8", errors="replace"))
 

@@ -46,13 +46,15 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
                      predictions: Iterable[Segment],
                      ground_truth: Sequence[Segment] | None = None,
                      thresholds: Mapping[str, float] | None = None,
+                     list_page: Path | None = None,
                      max_thumbnails: int = MAX_THUMBNAILS) -> None:
     """Writes the page of one video and creates its folder.
 
     The page refers to the video by its relative path; without a video it has
     no player. A ground truth that is not known is None, not empty. Detections
     from the `thresholds` of their classes on are shown first, and the best
-    scores get thumbnails first.
+    scores get thumbnails first. A link leads to `list_page`, the page of all
+    videos.
     """
     detections = sorted(predictions,
                         key=lambda row: (row[0], row[1], -row[3]))
@@ -79,7 +81,10 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
         output, "video.html", title=title, facts=facts,
         styles=("base.css", "video.css"),
         scripts=("theme.js", "player.js", "timeline.js", "video.js"),
-        content={"table": _table(detections, actions),
+        content={"back": "" if list_page is None else (
+                     f'<a href="{escape(link(list_page, output.parent))}">'
+                     "All videos</a>"),
+                 "table": _table(detections, actions),
                  "player": _player(video, output.parent, title)},
         data={"title": title, "duration": duration_seconds, "fps": fps,
               "labels": labels, "predictions": rows[:len(detections)],

@@ -1,31 +1,67 @@
 """Saves and restores checkpoints with Orbax: the latest two and the best.
 
 A checkpoint is a folder checkpoints/STEP with the train state, the position
-of the data iterator and a JSON of facts (classes, configuration, mAP). The
-frozen backbone is not saved, only its fingerprint among the facts.
+of the data iterator, a JSON of facts (classes, configuration, mAP) and the
+checksums of all files. The frozen backbone is not saved, only its fingerprint
+among the facts.
 """
 
+import asyncio
 import contextlib
+import functools
 import json
+import logging
 import operator
+import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from flax.traverse_util import flatten_dict
 from orbax.checkpoint import checkpoint_managers
 
 from losa_jax.distributed import processes, remote_workdir
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
+from losa_jax.training import checksums
 from losa_jax.training.step import TrainState
+from losa_jax.utils import atomic_write
 
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
 _MAP_OF = operator.itemgetter("map")
+
+
+# What the operating system says within the long messages of TensorStore.
+_OS_REASON = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|"
+    "Read-only file system|Permission denied|Input/output error")
+
+
+@functools.cache
+def _quiet_closed_loops() -> None:
+    """Lets TensorStore's threads call event loops that are closed.
+
+    After an operation that failed they report each of the pending ones to a
+    loop that Orbax has closed, and print a traceback for each. The failure
+    itself is raised in the main thread.
+    """
+    call = asyncio.BaseEventLoop.call_soon_threadsafe
+
+    def call_unless_closed(self: asyncio.BaseEventLoop, callback: Any,
+                           *arguments: Any, **options: Any) -> asyncio.Handle:
+        if self.is_closed() and (
+                threading.get_ident() != threading.main_thread().ident):
+            return asyncio.Handle(callback, arguments, self)
+        return call(self, callback, *arguments, **options)
+
+    setattr(asyncio.BaseEventLoop, call.__name__, call_unless_closed)
+    # Tasks whose exceptions nobody awaits any more.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -49,9 +85,12 @@ class Checkpoints:
           only_writer: removes what interrupted saves have left.
 
         Raises:
-          InputError: the checkpoints have the layout of an older version.
+          InputError: a checkpoint is incomplete or damaged, or has the
+            layout of an older version.
         """
+        _quiet_closed_loops()
         self._step: int | None = None
+        self._verified: set[int] = set()
         self._failure: BaseException | None = None
         root = remote_workdir.checkpoints_folder(workdir)
         if any((root / name).exists() for name in (LAST, BEST)):
@@ -59,8 +98,16 @@ class Checkpoints:
                 f"{root} was written by an older version of losa_jax (it has "
                 f"folders {LAST} and {BEST}), which this version cannot read: "
                 "choose another --workdir, or use the older version")
-        self._manager = _Manager(
-            root, handler_registry=_handlers(),
+        self._workdir, self._root = workdir, epath.Path(root)
+        self._refuse_damaged([
+            checksums.damage(folder, with_arrays=False)
+            for folder in _complete_folders(root)])
+        with atomic_write.writing(workdir / remote_workdir.CHECKPOINTS):
+            self._manager = self._open(only_writer)
+
+    def _open(self, only_writer: bool) -> _Manager:
+        return _Manager(
+            self._root, handler_registry=_handlers(),
             options=ocp.CheckpointManagerOptions(
                 best_fn=_MAP_OF,
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([
@@ -73,9 +120,21 @@ class Checkpoints:
                     barrier_sync_fn=self._barrier(),
                     # Before the checkpoint gets its final name, so that no
                     # restored step lacks its metrics.
-                    post_finalization_callback=lambda:
-                        remote_workdir.copy_back(workdir),
+                    post_finalization_callback=self._finish,
                     create_directories_asynchronously=False)))
+
+    def _finish(self) -> None:
+        """Adds the checksums of the checkpoint that is being written."""
+        temporary = self._root.glob(f"{self._step}.*")
+        checksums.write(next(temporary, self._root / str(self._step)))
+        remote_workdir.copy_back(self._workdir)
+
+    def _refuse_damaged(self, damages: Sequence[str]) -> None:
+        if found := [damage for damage in damages if damage]:
+            raise InputError(
+                f"checkpoints of {self._workdir} are not as they were "
+                f"written:{listed(found)}\ncopy the run again, or delete the "
+                "folder of the checkpoint to use the others")
 
     def _barrier(self) -> ocp.multihost.BarrierSyncFn:
         """Returns a barrier where no failed write waits."""
@@ -127,6 +186,7 @@ class Checkpoints:
         with self._as_input_error():
             self._manager.save(
                 step, args=ocp.args.Composite(**items),
+                custom_metadata=checksums.CHECKED,
                 metrics=None if best_map is None else {"map": best_map})
 
     def check(self) -> None:
@@ -160,11 +220,20 @@ class Checkpoints:
             cause = error.__cause__ or error
             if processes.is_loss(cause):
                 raise cause from None
+            self._remove_half_written()
+            reason = _OS_REASON.search(str(error))
             raise InputError(
-                f"checkpoint {self._manager.directory}/{self._step} could not "
-                f"be written ({error}): check the free space and the "
-                "permissions, then start the same command again to go on from "
-                "the last complete checkpoint") from error
+                f"checkpoint {self._root}/{self._step} could not be written "
+                f"({reason[0] if reason else error}): make room, then start "
+                "the same command again to go on from the last complete "
+                "checkpoint") from error
+
+    def _remove_half_written(self) -> None:
+        """Frees the space of a save that failed, where nothing uses it."""
+        if processes.is_first():
+            for folder in self._root.glob(f"{self._step}.*"):
+                with contextlib.suppress(OSError):
+                    folder.rmtree()
 
     def _step_of(self, which: str) -> int:
         latest = self.latest_step()
@@ -184,9 +253,14 @@ class Checkpoints:
           iterator: its `set_state` gets the saved position.
 
         Raises:
-          InputError: there is no checkpoint, or it does not fit the model.
+          InputError: there is no checkpoint, it is damaged, or it does not
+            fit the model.
         """
         step = self._step_of(which)
+        if step not in self._verified and processes.is_first():
+            self._refuse_damaged([checksums.damage(
+                self._root / str(step), with_arrays=True)])
+            self._verified.add(step)
         restore_args = ocp.checkpoint_utils.construct_restore_args(like)
         items = {"state": ocp.args.PyTreeRestore(like, restore_args),
                  "facts": ocp.args.JsonRestore()}
@@ -213,7 +287,22 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the background and closes the manager."""
         self.wait()
-        self._manager.close()
+        with self._as_input_error():
+            self._manager.close()
+
+
+def _complete_folders(root: epath.Path | Path) -> list[epath.Path]:
+    """Returns the folders of checkpoints of which the writing has ended.
+
+    On disk these have their final names; in a bucket, where nothing can be
+    renamed, they hold Orbax's last file.
+    """
+    root = epath.Path(root)
+    if not processes.is_first() or not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if path.name.isdigit()]
+    return [path for path in sorted(folders) if "://" not in str(root)
+            or (path / checksums.COMMIT).exists()]
 
 
 def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
@@ -233,17 +322,67 @@ def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     return registry
 
 
+# Keys of the configuration by the facts that have another name.
+_KEYS = {"model.adapter": "adapter", "model.head": "head",
+         "model.size": "augment.size", "model.dtype": "backbone.dtype",
+         "tap_layers": "adapter.tap_layers", "data.cached": "data.cache"}
+
+
 def same_facts(saved: dict[str, Any], now: dict[str, Any],
                keys: tuple[str, ...], workdir: Path) -> None:
-    """Raises InputError where these facts of a resumed run have changed."""
+    """Raises InputError where these facts of a run have changed.
+
+    The message names each key, both values, and the flags of the run.
+    """
     old, new = (flatten_dict({key: facts.get(key) for key in keys}, sep=".")
                 for facts in (saved, now))
-    changed = [f"  {name}: saved {json.dumps(old.get(name))}, "
-               f"now {json.dumps(new.get(name))}"
-               for name in dict.fromkeys((*old, *new))
-               if old.get(name) != new.get(name)]
-    if changed:
+    lines, flags = [], []
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if name == "class_names":
+            lines.append("classes of the annotations: " + _changed_names(
+                before or [], after or []))
+            continue
+        if name == "backbone":
+            lines.append(
+                "weights of the backbone (config.backbone.checkpoint): the "
+                f"run has those of SHA-256 {str(before)[:12]}, this command "
+                f"{str(after)[:12]}")
+            continue
+        key = f"config.{_config_key(name)}"
+        lines.append(f"{key}: the run has {json.dumps(before)}, this command "
+                     f"{json.dumps(after)}")
+        if name in old and name != "data.cached":
+            flags.append(f"--{key}={_as_flag(before)}")
+    if lines:
         raise InputError(
-            f"{workdir} holds a run with other settings:\n"
-            + "\n".join(changed)
-            + "\nresume with the same settings, or choose another --workdir")
+            f"{workdir} holds a run with other settings:{listed(lines)}\n"
+            "go on with the settings of the run"
+            + (f" ({' '.join(flags)})" if flags else "")
+            + ", or choose another --workdir for a new run")
+
+
+def _config_key(name: str) -> str:
+    """Returns the key of the configuration that a fact comes from."""
+    for fact, key in _KEYS.items():
+        if name == fact or name.startswith(f"{fact}."):
+            return key + name.removeprefix(fact)
+    return name
+
+
+def _as_flag(value: Any) -> str:
+    """Returns a value as the command line takes it."""
+    if isinstance(value, list):
+        return f"'({','.join(map(str, value))}{',' * (len(value) == 1)})'"
+    return str(value)
+
+
+def _changed_names(before: list[str], after: list[str]) -> str:
+    """Describes how two lists of classes differ."""
+    parts = [f"{what} {', '.join(names)}" for what, names in (
+        ("without", [name for name in before if name not in after]),
+        ("with the new", [name for name in after if name not in before]))
+             if names]
+    return "; ".join(parts) or "the same in another order"

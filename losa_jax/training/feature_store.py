@@ -63,9 +63,6 @@ def cache_facts(config: Any) -> dict[str, Any]:
             f"config.adapter.kind={config.adapter.kind} changes the backbone's "
             "features while it trains: use cached features only with "
             f"{', '.join(specs.FROZEN_TYPES)}")
-    if config.data.cache_copies < 0:
-        raise InputError(f"config.data.cache_copies="
-                         f"{config.data.cache_copies}: give 0 or more")
     spec, _, info = specs.configured_backbone(config)
     window, has_taps = config.window, config.adapter.kind != "none"
     copies = config.data.cache_copies

@@ -3,7 +3,10 @@
 import json
 import math
 import resource
+import socket
+import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +30,11 @@ class MetricWriter:
         self._writes = processes.is_first()
         if not self._writes:
             return
-        # Imported here, because it imports torch where that is installed.
-        from tensorboardX import SummaryWriter
-
-        path = workdir / run_files.METRICS_FILE
+        self._path = path = workdir / run_files.METRICS_FILE
         _drop_lines_after(path, first_step)
-        self._file = path.open("a")
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"),
-            # TensorBoard hides the points of later steps.
-            purge_step=first_step + 1 if first_step else None)
+        with atomic_write.writing(path):
+            self._file = path.open("a")
+        self._events = _EventFile(workdir / "tensorboard", first_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends a line {"step": ..., name: value, ...}.
@@ -47,16 +45,60 @@ class MetricWriter:
             return
         clean = {name: value if math.isfinite(value) else None
                  for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **clean}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        with atomic_write.writing(self._path):
+            self._file.write(json.dumps({"step": step, **clean}) + "\n")
+            self._file.flush()
+        self._events.write(step, values)
 
     def close(self) -> None:
         """Closes the files."""
         if self._writes:
-            self._file.close()
             self._events.close()
+            with atomic_write.writing(self._path):
+                self._file.close()
+
+
+class _EventFile:
+    """Writes scalars for TensorBoard.
+
+    The writer of tensorboardX has a thread, which ends silently where the disk
+    is full; the training then waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        # Imported here, because it imports torch where that is installed.
+        from tensorboardX import record_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._event, self._scalar = event_pb2.Event, summary.scalar
+        self._checksum = record_writer.masked_crc32c
+        self._path = folder / (f"events.out.tfevents.{time.time():.0f}."
+                               f"{socket.gethostname()}")
+        atomic_write.make_folder(folder)
+        with atomic_write.writing(self._path):
+            self._file = self._path.open("ab", buffering=0)
+        first = {"step": first_step + 1} if first_step else {}
+        self._append(file_version="brain.Event:2", **first)
+        if first_step:  # TensorBoard hides the points of later steps.
+            self._append(session_log=event_pb2.SessionLog(
+                status=event_pb2.SessionLog.START), **first)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._append(summary=self._scalar(name, value), step=step)
+
+    def _append(self, **fields: Any) -> None:
+        """Appends a TFRecord: length, its checksum, event, its checksum."""
+        event = self._event(wall_time=time.time(), **fields)
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        with atomic_write.writing(self._path):
+            self._file.write(b"".join((
+                length, struct.pack("<I", self._checksum(length)),
+                data, struct.pack("<I", self._checksum(data)))))
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,11 @@ from losa_jax.training import build, optimizer
 from losa_jax.training.build import Model
 from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.step import TrainState, create_state
+from losa_jax.utils import run_files
+from losa_jax.weights import backbone_folder
 
+# The path of the backbone from the work directory, among the facts.
+BACKBONE_PLACE = "backbone_from_workdir"
 # Facts that must be equal for a checkpoint to fit the model ...
 MODEL_FACTS = ("class_names", "backbone", "tap_layers", "model", "window")
 # ... and for a resumed run to be the same run.
@@ -94,13 +99,19 @@ def load_run(workdir: Path, config: Any, mesh: Mesh, *, which: str = BEST
     if not remote_workdir.checkpoints_folder(workdir).is_dir():
         raise InputError(f"--workdir={workdir} holds no run: name the "
                          "folder of a run, or train first (--mode=train)")
-    checkpoints = Checkpoints(workdir)
-    class_names = tuple(checkpoints.facts()["class_names"])
-    checkpoints.close()
+    class_names = tuple(run_facts_of(workdir)["class_names"])
     model = build.build_model(config, len(class_names), mesh, for_videos=True)
     state, which = restore_run(config, workdir, which, model, mesh,
                                class_names)
     return Run(model, state, class_names, which)
+
+
+def run_facts_of(workdir: Path) -> dict[str, Any]:
+    """Returns the facts of the newest checkpoint of a run."""
+    checkpoints = Checkpoints(workdir)
+    facts = checkpoints.facts()
+    checkpoints.close()
+    return facts
 
 
 def restore_run(config: Any, workdir: Path, which: str, model: Model,
@@ -113,10 +124,17 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
     """
     fresh, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     checkpoints = Checkpoints(workdir)
-    which = which if checkpoints.has_best() else LAST
+    facts = checkpoints.facts()
+    if not checkpoints.has_best():
+        if which == BEST and facts.get("best_map") is not None:
+            raise InputError(
+                f"{workdir}: the best checkpoint of this run is missing: copy "
+                "the run again, or choose --checkpoint=last (--which=last of "
+                "predict)")
+        which = LAST
     # Before the arrays, whose errors would not name the key.
-    same_facts(checkpoints.facts(), run_facts(config, class_names, model),
-               MODEL_FACTS, workdir)
+    same_facts(facts, run_facts(config, class_names, model), MODEL_FACTS,
+               workdir)
     state, _ = checkpoints.restore(which, fresh)
     checkpoints.close()
     return state, which
@@ -140,6 +158,42 @@ def run_facts(config: Any, class_names: Sequence[str], model: Model
         **{name: sections[name] for name in (
             "window", "train", "loss", "augment", "seed")},
     })
+
+
+def backbone_place(config: Any, workdir: Path) -> dict[str, Any]:
+    """Returns the fact by which a run that was moved finds its backbone."""
+    checkpoint = config.backbone.checkpoint
+    if not checkpoint or remote_workdir.remote_of(workdir) is not None:
+        return {}
+    return {
+        BACKBONE_PLACE: os.path.relpath(checkpoint, workdir)}
+
+
+def find_backbone(workdir: Path, checkpoint: str) -> str:
+    """Returns the folder of the backbone that a run was trained with.
+
+    Args:
+      checkpoint: config.backbone.checkpoint of the run; first are tried the
+        copy in the work directory (config.backbone.keep_copy), this path, and
+        the same place seen from the work directory. Without one that holds
+        the run's weights it is the first that is there.
+
+    Raises:
+      InputError: none of them is there.
+    """
+    facts = run_facts_of(workdir)
+    tried = [workdir / run_files.BACKBONE_FOLDER, Path(checkpoint)]
+    if BACKBONE_PLACE in facts:
+        tried.append(Path(os.path.normpath(workdir / facts[BACKBONE_PLACE])))
+    weights = {path: backbone_folder.stored_fingerprint(path)
+               for path in tried}
+    there = [path for path in tried if weights[path]]
+    if not there:
+        raise InputError(
+            f"{workdir}: its backbone is neither in "
+            f"{' nor in '.join(map(str, tried))}: give --backbone=FOLDER")
+    return str(next((path for path in there
+                     if weights[path] == facts.get("backbone")), there[0]))
 
 
 def plain(value: Any) -> Any:

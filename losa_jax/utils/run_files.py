@@ -1,6 +1,7 @@
 """Names of the files in a work directory."""
 
 CONFIG_FILE = "config.json"
+LOG_FILE = "log.txt"
 METRICS_FILE = "metrics.jsonl"
 PREDICTIONS_FILE = "predictions.json"
 MAP_FILE = "map.json"
@@ -8,4 +9,6 @@ MAP_FILE = "map.json"
 THRESHOLDS_FILE = "thresholds.json"
 COST_FILE = "cost.json"
 PROBED_FILE = "probed_videos.json"
+# A copy of the backbone, with config.backbone.keep_copy.
+BACKBONE_FOLDER = "backbone"
 BROKEN_FILE = "broken_videos.json"

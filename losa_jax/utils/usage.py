@@ -1,5 +1,6 @@
 """Parses the command line of `losa_jax.main`, with plain help and errors."""
 
+import itertools
 import re
 import sys
 import textwrap
@@ -43,11 +44,12 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
     except (flags.Error, LookupError, AttributeError, ValueError, OSError
             ) as error:
         message = _cause(error)
+        if "positional argument" in message:  # of the recipe's function
+            stop(_recipe_fault(argv, message), EXIT_INPUT)
         stop(message, EXIT_INPUT if message.startswith("--config")
               else EXIT_USAGE)
-    except (SyntaxError, ImportError) as error:
-        stop(f"--config: the recipe cannot be run as Python: {error}",
-              EXIT_INPUT)
+    except (SyntaxError, ImportError, NameError, TypeError) as error:
+        stop(_recipe_fault(argv, str(error)), EXIT_INPUT)
     config = flags.FLAGS["config"].value
     if config is None:
         stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
@@ -71,6 +73,9 @@ def _check_tuples(config: ConfigDict, prefix: str = "--config.") -> None:
 def _cause(error: Exception) -> str:
     """Returns the cause of an absl or ml_collections error in one line."""
     text = str(error).replace("\\n", " ").replace("\\'", "'")
+    if "has no attribute 'get_config'" in text:
+        return ("--config: this file is no recipe: it has no function "
+                "get_config")
     if isinstance(error, (LookupError, AttributeError)):
         name, _, hint = text.strip("'\"").partition("'")
         return (f"--config: the recipe has no {name!r}; configs/common.py "
@@ -81,6 +86,21 @@ def _cause(error: Exception) -> str:
     if cause.startswith("flag --"):
         return cause.removeprefix("flag ")
     return f"--config: {cause}"
+
+
+def _recipe_fault(argv: Sequence[str], error: str) -> str:
+    """Explains why a recipe cannot be called."""
+    path = next(after.removeprefix("--config=") for before, after
+                in itertools.pairwise(argv) if before == "--config"
+                or after.startswith("--config="))
+    name, _, variant = path.partition(":")
+    if "takes 0 positional arguments" in error:
+        return (f"--config={path}: this recipe has no variant {variant!r} and "
+                f"no other: give --config={name}")
+    if "required positional argument" in error:
+        return (f"--config={path}: this recipe needs a variant: give "
+                f"--config={name}:VARIANT; the file names them")
+    return f"--config={path}: the recipe cannot be run as Python: {error}"
 
 
 def stop(message: str, status: int) -> NoReturn:

@@ -7,6 +7,7 @@ The folder holds `backbone.safetensors`, the parameters by path, and
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.utils import atomic_write
 from losa_jax.weights import checkpoint_file, name_table, open_checkpoint
+from losa_jax.weights.checkpoint_file import check_sum
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"
 FORMAT_VERSION = 1
@@ -71,7 +73,8 @@ def open_backbone(folder: str | Path
     memory-mapped array}, and its origin.
 
     Raises:
-      InputError: not such a folder, or its arrays do not fit its spec.
+      InputError: not such a folder, or its arrays are not those that were
+        converted.
     """
     folder = Path(folder)
     facts_path = folder / FACTS_FILE
@@ -96,6 +99,7 @@ def open_backbone(folder: str | Path
             InputError) as error:
         raise InputError(f"{facts_path} cannot be read ({error}); convert "
                          "the checkpoint again") from error
+    check_sum(folder / ARRAYS_FILE, info.fingerprint, FACTS_FILE)
     tensors, _ = checkpoint_file.open_safetensors(folder / ARRAYS_FILE)
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
     wrong = {(name, array.shape) for name, array in arrays.items()} ^ set(
@@ -104,6 +108,23 @@ def open_backbone(folder: str | Path
         raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
                          f"{sorted(wrong)[:5]}; convert the checkpoint again")
     return spec, arrays, info
+
+
+def stored_fingerprint(folder: Path) -> str:
+    """Returns the fingerprint that a folder states; "" without one."""
+    try:
+        return str(json.loads((folder / FACTS_FILE).read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def copy_backbone(folder: Path, target: Path) -> None:
+    """Copies a converted backbone, unless it is there already."""
+    if stored_fingerprint(target) == stored_fingerprint(folder):
+        return
+    with atomic_write.atomic_folder(target) as temporary:
+        for name in (ARRAYS_FILE, FACTS_FILE):
+            shutil.copyfile(folder / name, temporary / name)
 
 
 def convert_backbone(source: str | Path, output: str | Path, *,

@@ -1,6 +1,7 @@
 """Opens the files of any model's weights as tensors that are not read yet."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +101,36 @@ def _weight_files(path: Path) -> list[Path]:
     names = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
     raise InputError(f"{path}: no model.safetensors or pytorch_model.bin in "
                      f"it, but {names or 'nothing'}: {REMEDY}")
+
+
+def check_sum(path: Path, wanted: str, facts_file: str) -> None:
+    """Raises InputError unless a converted file has this SHA-256.
+
+    4 GiB take 2 to 6 s; a file that has not changed is read once in a process.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: convert the checkpoint "
+                         "again, or copy the folder again")
+    actual = sha256(path)
+    if actual != wanted:
+        raise InputError(
+            misplaced(path, "a safetensors", "a safetensors file", REMEDY)
+            or f"{path} is not the file that {facts_file} beside it describes "
+            f"(SHA-256 {actual[:12]} instead of {wanted[:12]}): it was "
+            "damaged or replaced: convert the checkpoint again, or copy the "
+            "folder again")
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=8)
+def _sha256(path: Path, *state: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

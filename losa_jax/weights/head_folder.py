@@ -15,8 +15,10 @@ from safetensors.numpy import save_file
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_folder, refuse_others
 from losa_jax.weights.checkpoint_file import (
+    check_sum,
     open_file,
     open_safetensors,
+    sha256,
     state_dict,
 )
 from losa_jax.weights.head_names import from_public
@@ -91,6 +93,7 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
                           "opentad": _is_opentad(tensors)}}
     with atomic_folder(output) as folder:
         save_file(parameters, folder / ARRAYS_FILE)
+        facts["sha256"] = sha256(folder / ARRAYS_FILE)
         (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
     return facts
 
@@ -100,14 +103,16 @@ def load_head(folder: str | Path
     """Returns flat parameters and facts of a converted head.
 
     Raises:
-      InputError: not such a folder.
+      InputError: not such a folder, or a damaged one.
     """
     folder = Path(folder)
     try:
         facts = json.loads((folder / FACTS_FILE).read_text())
+        if "sha256" in facts:  # not in old folders
+            check_sum(folder / ARRAYS_FILE, facts["sha256"], FACTS_FILE)
         tensors, _ = open_safetensors(folder / ARRAYS_FILE)
         parameters = {name: tensor.read() for name, tensor in tensors.items()}
-    except (OSError, ValueError, InputError) as error:
+    except (OSError, ValueError, TypeError, InputError) as error:
         raise InputError(
             f"config.head.checkpoint={folder} is no converted head "
             f"({error}): make it with `python -m losa_jax.convert CHECKPOINT "

@@ -209,7 +209,7 @@ def test_an_empty_setting_is_not_the_current_folder(
     config = (features if recipe == "features"
               else config).copy_and_resolve_references()
     config.features.folder = config.data.videos = config.data.cache = ""
-    with pytest.raises(InputError, match="config.data.videos is empty: set"):
+    with pytest.raises(InputError, match="set\n  --config.data.videos=FOLDER"):
         check_data(config, tmp_path / "work")
     assert not (tmp_path / "work/block_list.txt").exists()
 

@@ -10,7 +10,8 @@ import pytest
 from losa_jax.errors import InputError
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.evaluate import Evaluator, evaluate
-from losa_jax.training import build
+from losa_jax.training import build, restore
+from losa_jax.weights.backbone_folder import stored_fingerprint
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +71,14 @@ def test_a_resumed_run_equals_an_uninterrupted_run(
         return real_run(evaluator, parameters, statistics)
 
     monkeypatch.setattr(Evaluator, "run", run)
+    config = config.copy_and_resolve_references()
+    config.backbone.keep_copy = True
     report = train_job.train(config, whole)
+    assert "losa_jax.predict VIDEO_OR_FOLDER --checkpoint=" in (
+        capsys.readouterr().out)
+    # The run is found with its backbone wherever it is moved.
+    assert stored_fingerprint(whole / "backbone") == stored_fingerprint(
+        whole / restore.run_facts_of(whole)["backbone_from_workdir"])
     assert len(_trace(whole)) == 6 + 3
     # Three epochs of two steps, logged at their ends: nothing is asked of
     # the device between, and all steps are one program.

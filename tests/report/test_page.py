@@ -66,6 +66,18 @@ def test_labels_cannot_inject_html(tmp_path):
     assert "http" not in policy
 
 
+def test_the_page_of_a_video_leads_back_to_the_page_of_all(tmp_path):
+    path = tmp_path / "videos" / "a.html"
+    write_video_page(path, None, title="a", duration_seconds=5, fps=25,
+                     predictions=[], list_page=tmp_path / "index.html")
+    links = [dict(attributes)["href"] for tag, attributes in _Scripts(
+        path.read_text()).tags if tag == "a" and "href" in attributes]
+    assert "../index.html" in links
+    write_video_page(path, None, title="a", duration_seconds=5, fps=25,
+                     predictions=[])
+    assert "index.html" not in path.read_text()
+
+
 def test_json_in_a_script_cannot_end_it():
     text = script_json({"a": EVIL, "b": "\u2028&amp;"})
     assert not set("<>&\u2028") & set(text)

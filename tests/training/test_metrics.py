@@ -1,10 +1,13 @@
 """Metrics after a kill are those of an uninterrupted run."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
 from flax import nnx
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import masked_crc32c
 
 from losa_jax.models.adapters.losa import LosaAdapter, LosaSpec
 from losa_jax.models.ops.params import parameters
@@ -43,12 +46,40 @@ def test_values_that_are_not_finite_become_null(tmp_path):
     assert _lines(tmp_path) == [{"step": 1, "loss": None, "rate": 1.0}]
 
 
-def test_tensorboard_events_are_written(tmp_path):
+def _events(workdir):
+    """Returns the events of all files, whose checksums must be right."""
+    events = []
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:
+            size, = struct.unpack("<Q", content[:8])
+            parts = content[:8], content[12:12 + size]
+            sums = content[8:12], content[12 + size:16 + size]
+            for part, stored in zip(parts, sums, strict=True):
+                assert stored == struct.pack("<I", masked_crc32c(part))
+            events.append(event_pb2.Event.FromString(parts[1]))
+            content = content[16 + size:]
+    return events
+
+
+def test_tensorboard_reads_the_events(tmp_path):
     writer = MetricWriter(tmp_path, 0)
     writer.write(1, {"loss": 1.0})
+    writer.write(2, {"loss": 0.5})
     writer.close()
-    events = list((tmp_path / "tensorboard").glob("events*"))
-    assert len(events) == 1 and events[0].stat().st_size > 50
+    first, *others = _events(tmp_path)
+    assert first.file_version == "brain.Event:2" and first.step == 0
+    assert [(event.step, event.summary.value[0].tag,
+             event.summary.value[0].simple_value) for event in others] == [
+        (1, "loss", 1.0), (2, "loss", 0.5)]
+
+
+def test_tensorboard_hides_steps_that_are_repeated(tmp_path):
+    writer = MetricWriter(tmp_path, 4)
+    writer.close()
+    first, start = _events(tmp_path)
+    assert first.step == start.step == 5
+    assert start.session_log.status == event_pb2.SessionLog.START
 
 
 @pytest.fixture(scope="module")

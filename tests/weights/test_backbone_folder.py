@@ -127,12 +127,21 @@ def test_only_a_converted_folder_is_replaced(tmp_path):
     assert got["patch_embed/bias"].dtype == np.float16
 
 
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda d: (d / "backbone.json").unlink(), "no converted backbone"),
     (lambda d: (d / "backbone.json").write_text("{"),
      "cannot be read"),
     (lambda d: (d / "backbone.safetensors").write_bytes(
-        (d / "backbone.safetensors").read_bytes()[:-9]), "not a complete"),
+        (d / "backbone.safetensors").read_bytes()[:-9]),
+     "backbone.safetensors is not the file that backbone.json .*replaced"),
+    (lambda d: (d / "backbone.safetensors").unlink(), "safetensors: no such"),
+    (lambda d: flip(d / "backbone.safetensors", -5), "is not the file that"),
 ])
 def test_damaged_folders_are_refused(tmp_path, damage, message):
     _convert(_source(tmp_path), tmp_path / "out")

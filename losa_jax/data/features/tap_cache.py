@@ -9,6 +9,7 @@ result, which is written last. A record is a safetensors blob: `last`
 its first sample; or `raw_taps`, every patch as the block gave it.
 """
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -27,7 +28,7 @@ from losa_jax.data.features.files import differences
 from losa_jax.data.features.numbers import all_finite
 from losa_jax.data.records import AnnotatedVideo, Video, VideoInfo, Window
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import atomic_file, write_text
+from losa_jax.utils.atomic_write import atomic_file, make_folder, write_text
 from losa_jax.utils.text_files import read_json
 
 INDEX_FILE = "cache.json"
@@ -46,7 +47,7 @@ def shard_path(folder: Path, shard: int, suffix: str) -> Path:
 def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
                 ) -> None:
     """Writes what a folder is to hold; InputError if it holds anything else."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     index = {"format_version": FORMAT_VERSION, "facts": dict(facts),
              "num_shards": num_shards}
     path = folder / INDEX_FILE
@@ -101,8 +102,12 @@ def write_shard(folder: Path, shard: int, videos: Iterable[
                     "info": {**dataclasses.asdict(video.info),
                              "path": str(video.info.path)}}
                 num_records += len(views)
-        finally:
             writer.close()
+        except RuntimeError as error:  # array_record's for a full disk
+            raise OSError(str(error)) from error
+        finally:
+            with contextlib.suppress(RuntimeError):  # raised above already
+                writer.close()
     write_text(shard_path(folder, shard, "json"), json.dumps(entries))
 
 

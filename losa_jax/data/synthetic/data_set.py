@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from losa_jax.data.synthetic import motion, scene
 from losa_jax.errors import InputError
-from losa_jax.utils.atomic_write import write_text
+from losa_jax.utils.atomic_write import make_folder, write_text
 
 # Raised whenever the same parameters would give other videos.
 VERSION = "synthetic-2"
@@ -93,7 +93,7 @@ def _render_set(folder: Path, parameters: dict) -> Path:
         raise InputError("; ".join(problems))
     header = {"version": VERSION, "parameters": parameters}
     _refuse_other_content(folder, header)
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "videos")
     videos = {
         f"{parameters['kind']}_{subset}_{index:04d}": (subset, index)
         for subset in _SUBSETS for index in range(parameters[f"num_{subset}"])}

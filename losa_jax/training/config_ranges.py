@@ -1,0 +1,115 @@
+"""Checks the values in a config that no spec of a model checks."""
+
+import math
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from losa_jax.errors import (
+    InputError,
+    check_between,
+    check_choice,
+    check_whole,
+    fields_as_keys,
+    listed,
+)
+
+# Section, least value, keys.
+_WHOLE = (
+    ("data", 1, "num_threads"),
+    ("data", 0, "cache_copies"),
+    ("features", 0, "width"),
+    ("window", 1, "samples clip_samples tokens frame_stride per_video"),
+    ("augment", 1, "size"),
+    ("augment", 0, "random_operations"),
+    ("backbone", 0, "chunk_clips width depth heads mlp_width patch"),
+    ("adapter", 0, "num_taps top_blocks width"),
+    ("train", 1, "batch_windows epochs schedule_epochs log_every_steps "
+     "evaluate_every_epochs checkpoint_every_epochs"),
+    ("train", 0, "evaluate_from_epoch"),
+    ("evaluate", 1, "batch_windows video_scores_top"),
+    ("mesh", 0, "data clip fsdp"),
+)
+# Section, bounds (infinite: none), bounds that are not allowed, keys.
+_REAL = (
+    ("data", 0, math.inf, (), "frame_cache_gib"),
+    ("features", 0, math.inf, (), "stride_frames clip_frames fps"),
+    ("window", 0, math.inf, (), "sample_fps"),
+    ("window", 0, 1, (1,), "overlap"),
+    ("window", 0, 1, (), "min_action_kept"),
+    ("augment", 0, 1, (), "flip_probability hue_jitter"),
+    ("augment", 0, math.inf, (), "color_jitter"),
+    ("augment", 0, 10, (), "operation_magnitude"),
+    ("adapter", 0, math.inf, (), "learning_rate_factor weight_decay_factor "
+     "gate_learning_rate_factor backbone_learning_rate_factor"),
+    ("loss", 0, math.inf, (0,), "initial_normalizer"),
+    ("train", 0, math.inf, (0,), "learning_rate"),
+    ("train", 0, math.inf, (), "warmup_epochs weight_decay gradient_clip"),
+    ("train", 0, 1, (1,), "ema_decay"),
+)
+# Section, key of ascending positive numbers, how many, the largest.
+_TUPLES = (
+    ("window", "short_crop_ratio", (0, 2), 1),
+    ("augment", "crop_area", (2,), 1),
+    ("augment", "crop_ratio", (2,), math.inf),
+)
+_MAX_SEED = 2 ** 32 - 1
+
+
+def check_ranges(config: Any) -> None:
+    """Raises InputError that names every number which cannot be."""
+    problems: list[str] = []
+
+    def attempt(section: str, check: Any, *arguments: Any,
+                **options: Any) -> None:
+        part = config[section] if section else config
+        key = f"config.{section}" if section else "config"
+        try:
+            with fields_as_keys(ConfigDict, key):
+                check(part, *arguments, **options)
+        except InputError as error:
+            problems.append(str(error))
+
+    attempt("", check_whole, 0, "seed")
+    attempt("", check_between, -math.inf, _MAX_SEED, "seed")
+    for section, least, names in _WHOLE:
+        for name in names.split():
+            attempt(section, check_whole, least, name)
+    for section, low, high, without, names in _REAL:
+        for name in names.split():
+            attempt(section, check_between, low, high, name, without=without)
+    for section, name, lengths, high in _TUPLES:
+        attempt(section, _check_elements, name, lengths, high)
+    attempt("evaluate", _check_thresholds)
+    attempt("augment", check_choice, "per", ("window", "clip"))
+    named = " ".join(problems)
+    problems += [
+        f"config.{key}={value}: must be a finite number"
+        for key, value in flatten_dict(config.to_dict(), sep=".").items()
+        if isinstance(value, float) and not math.isfinite(value)
+        and f"config.{key}=" not in named]
+    if problems:
+        raise InputError(problems[0] if len(problems) == 1 else
+                         f"{len(problems)} values cannot be:"
+                         + listed(problems))
+
+
+def _check_elements(section: Any, name: str, lengths: tuple[int, ...],
+                    high: float) -> None:
+    values = tuple(section[name])
+    if len(values) not in lengths or list(values) != sorted(values) or any(
+            not (math.isfinite(value) and 0 < value <= high)
+            for value in values):
+        raise InputError(
+            f"ConfigDict.{name}={values}: give "
+            f"{' or '.join(map(str, lengths))} numbers above 0"
+            + (f" and at most {high:g}" if math.isfinite(high) else "")
+            + ", the smaller one first")
+
+
+def _check_thresholds(evaluate: Any) -> None:
+    values = tuple(evaluate.tiou_thresholds)
+    if not values or any(not 0 < value <= 1 for value in values):
+        raise InputError(f"ConfigDict.tiou_thresholds={values}: give one or "
+                         "more numbers above 0 and at most 1")

@@ -1,0 +1,103 @@
+"""Numbers that cannot be are refused with their key before anything is read."""
+
+import math
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from losa_jax.errors import InputError
+from losa_jax.training.config_ranges import check_ranges
+
+# Keys that the specs of models and of NMS check, some under conditions.
+_OF_SPECS = {
+    "adapter": {"short_grid", "long_kernel", "long_key_pool",
+                "attention_heads", "mlp_ratio", "drop_path"},
+    "evaluate": {"score_threshold", "top_k", "min_length_tokens", "nms_sigma",
+                 "nms_iou_threshold", "nms_min_score", "max_detections",
+                 "voting_threshold"},
+    "loss": {"center_radius", "label_smoothing", "regression_weight",
+             "normalizer_momentum", "iou_power"},
+}
+# Of these 0 is a value, or switches something off.
+_ZERO = {"seed", "cache_copies", "frame_cache_gib", "sample_fps", "overlap",
+         "min_action_kept", "flip_probability", "color_jitter", "hue_jitter",
+         "random_operations", "operation_magnitude", "chunk_clips",
+         "num_taps", "top_blocks", "width", "depth", "heads", "mlp_width",
+         "patch", "warmup_epochs", "weight_decay", "gradient_clip",
+         "ema_decay", "evaluate_from_epoch", "data", "clip", "fsdp",
+         "learning_rate_factor", "gate_learning_rate_factor",
+         "weight_decay_factor", "backbone_learning_rate_factor",
+         "stride_frames", "clip_frames", "fps"}
+
+
+def _numbers():
+    """Returns (section, key) of every number that is not of a spec."""
+    pairs = [("", "seed")]
+    for section, part in common.get_config().items():
+        if not isinstance(part, ConfigDict) or section in (
+                "head", "synthetic"):  # whose specs check every number
+            continue
+        pairs += [(section, key) for key, value in part.items()
+                  if type(value) in (int, float)
+                  and key not in _OF_SPECS.get(section, ())]
+    return pairs
+
+
+@pytest.mark.parametrize("section, key", _numbers())
+def test_every_number_is_checked(section, key):
+    config = common.get_config()
+    check_ranges(config)
+    part = config[section] if section else config
+    name = f"config.{section}.{key}" if section else f"config.{key}"
+    wrong = [-1] if isinstance(part[key], int) else [
+        -1.0, math.nan, math.inf, -math.inf]
+    if key not in _ZERO:
+        wrong.append(type(part[key])(0))
+    for value in wrong:
+        part[key] = value
+        with pytest.raises(InputError, match=rf"^{name}={value}: must be"):
+            check_ranges(config)
+    if key in _ZERO:
+        part[key] = type(part[key])(0)
+        check_ranges(config)
+
+
+@pytest.mark.parametrize("section, key, value", [
+    ("window", "short_crop_ratio", (0.9,)),
+    ("window", "short_crop_ratio", (0.0, 1.0)),
+    ("window", "short_crop_ratio", (0.5, 1.5)),
+    ("augment", "crop_area", ()),
+    ("augment", "crop_area", (1.0, 0.1)),
+    ("augment", "crop_area", (math.nan, 1.0)),
+    ("augment", "crop_ratio", (0.5, math.inf)),
+    ("augment", "per", "frame"),
+    ("evaluate", "tiou_thresholds", ()),
+    ("evaluate", "tiou_thresholds", (0.5, 1.5)),
+    ("evaluate", "tiou_thresholds", (math.nan,)),
+    ("window", "overlap", 1.0),
+    ("train", "ema_decay", 1.0),
+])
+def test_other_values_that_cannot_be_are_refused(section, key, value):
+    config = common.get_config()
+    config[section][key] = value
+    with pytest.raises(InputError, match=rf"^config.{section}.{key}="):
+        check_ranges(config)
+
+
+def test_numbers_of_another_head_or_adapter_are_finite_too():
+    config = common.get_config()
+    config.head.sgp_k = math.nan
+    with pytest.raises(InputError, match="^config.head.sgp_k=nan: must be a"):
+        check_ranges(config)
+
+
+def test_all_are_named_at_once():
+    config = common.get_config()
+    config.train.batch_windows, config.seed = 0, -1
+    config.window.short_crop_ratio = ()
+    with pytest.raises(InputError) as caught:
+        check_ranges(config)
+    assert str(caught.value).splitlines() == [
+        "2 values cannot be:", "  config.seed=-1: must be at least 0",
+        "  config.train.batch_windows=0: must be at least 1"]

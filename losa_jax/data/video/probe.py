@@ -6,7 +6,6 @@ and the header of a file that was cut off looks intact.
 
 import itertools
 import logging
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,7 +15,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from losa_jax.data.records import VideoInfo
-from losa_jax.data.video import matroska
+from losa_jax.data.video import asf, matroska
 from losa_jax.data.video.container import (
     damaged,
     header_fps,
@@ -44,9 +43,6 @@ _NO_LENGTH_FORMATS = {"mpegts", "mpeg", "asf"}
 _SEEKABLE_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg1video",
                     "mpeg2video", "mpeg4", "mjpeg", "prores", "dnxhd", "ffv1",
                     "wmv2", "vc1", "wmv3", "theora", "flv1"}
-_ASF_HEAD_BYTES = 2**16
-_ASF_FILE_PROPERTIES = uuid.UUID(
-    "8cabdca1-a947-11cf-8ee4-00c00c205365").bytes_le
 # What a packet may bring for those after it.
 _LASTING_SIDE_DATA: tuple[
     Literal["palette", "new_extradata", "param_change"], ...] = (
@@ -336,7 +332,7 @@ class _Scan:
         promised, part = max((one.pos + one.size for one in self._entries),
                              default=0), "index"
         if self._container.format.name == "asf":
-            promised, part = _asf_bytes(self._path), "header"
+            promised, part = asf.promised_bytes(self._path), "header"
         size = self._path.stat().st_size
         if promised > size:
             raise damaged(self._path, f"the file is cut off. Its {part} needs "
@@ -426,17 +422,6 @@ class _Scan:
             logger.warning("%s: %d frames can be read, but %s. If some "
                            "are lost, get the file again.", self._path, count,
                            doubt)
-
-
-def _asf_bytes(path: Path) -> int:
-    """Returns the size of an ASF file (.wmv) by its header; 0 for a broadcast
-    (ASF specification, section 3.2)."""
-    with path.open("rb") as file:
-        head = file.read(_ASF_HEAD_BYTES)
-    start = head.find(_ASF_FILE_PROPERTIES)
-    if start < 0 or len(head) < start + 92 or head[start + 88] & 1:
-        return 0
-    return int.from_bytes(head[start + 40:start + 48], "little")
 
 
 def _is_rising(stamps: Sequence[int]) -> bool:

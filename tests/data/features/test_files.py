@@ -276,6 +276,17 @@ def test_names_of_macos_are_those_of_the_ids(tmp_path, name):
     assert FeatureFiles(_settings(tmp_path)).check(_video("étude"))
 
 
+def test_an_id_may_be_the_name_of_the_video(folder):
+    settings = _settings(folder)
+    for name in ("v1", "v1.mp4", "v1.MTS"):
+        assert FeatureFiles(settings).info_of(_video(name)).path.stem == "v1"
+    np.save(folder / "v1.mp4.npy", GOOD)
+    assert FeatureFiles(settings).info_of(_video("v1.mp4")).path == (
+        folder / "v1.mp4.npy")
+    with pytest.raises(InputError, match="no file v1.xyz.npy"):
+        FeatureFiles(settings).info_of(_video("v1.xyz"))
+
+
 def test_an_empty_setting_is_not_the_current_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
     with pytest.raises(InputError, match="features.folder= is no folder"):

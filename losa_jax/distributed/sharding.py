@@ -47,13 +47,20 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
             f"{data * clip * fsdp} devices, there are {num_devices}; set an "
             "axis to 0 to have it chosen")
     if batch_windows % data:
-        raise InputError(f"config.mesh.data={data} must divide "
-                         f"config.train.batch_windows={batch_windows}")
+        raise InputError(
+            f"config.mesh.data={data} must divide config.train.batch_windows="
+            f"{batch_windows}: take {_nearest_divisor(batch_windows, data)}")
     if window_clips % clip:
-        raise InputError(f"config.mesh.clip={clip} must divide the "
-                         f"{window_clips} clips of a window (window.samples "
-                         "/ window.clip_samples)")
+        raise InputError(
+            f"config.mesh.clip={clip} must divide the {window_clips} clips of "
+            "a window (window.samples / window.clip_samples): take "
+            f"{_nearest_divisor(window_clips, clip)}")
     return data, clip, fsdp
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    return min((size for size in range(1, number + 1) if number % size == 0),
+               key=lambda size: abs(size - wanted))
 
 
 def make_mesh(shape: tuple[int, int, int],

@@ -98,6 +98,8 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
     # The devices of this machine, not those of training.
     config.mesh.data = config.mesh.clip = config.mesh.fsdp = 0
     mesh = build.build_mesh(config)
+    config.evaluate.batch_windows = build.evaluation_windows(
+        config, mesh.shape)
     model, state, class_names, _ = load_run(workdir, config, mesh,
                                             which=which)
     step = build.jit_predict_step(config, model, mesh)

@@ -53,8 +53,9 @@ class Evaluator:
             [video.video_id for video in data.test]
         ) if settings.video_scores else None
         self._nms = run_windows.nms_settings(settings)
+        self._batch_windows = build.evaluation_windows(config, mesh.shape)
         self._windows = run_windows.SpreadWindows(
-            data.test, reader, config, mesh, settings.batch_windows)
+            data.test, reader, config, mesh, self._batch_windows)
         self._predict = build.jit_predict_step(config, model, mesh)
 
     def run(self, parameters: Any, statistics: Any
@@ -97,8 +98,8 @@ class Evaluator:
         def step(inputs: Inputs) -> Any:
             bar.update()
             return self._predict(
-                parameters, statistics, self._model.frozen, put_batch(
-                    inputs, self._mesh, self._config.evaluate.batch_windows))
+                parameters, statistics, self._model.frozen,
+                put_batch(inputs, self._mesh, self._batch_windows))
 
         with bar, contextlib.closing(iter(windows)) as batches:
             for item in run_windows.run_windows(

@@ -65,7 +65,7 @@ def format_plan(config: Any, result: Plan) -> str:
     for title, need, windows in (
             ("train step", result.train, config.train.batch_windows),
             ("evaluation step", result.evaluate,
-             config.evaluate.batch_windows)):
+             build.evaluation_windows(config, result.mesh))):
         lines += [f"{title}, {windows} windows (compiled in "
                   f"{need.compile_seconds:.0f} s):", *_need_lines(need)]
     lines.append("fits" if result.fits

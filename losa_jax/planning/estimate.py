@@ -30,7 +30,7 @@ class Steps(NamedTuple):
     """The two functions of a run, ready to lower and compile."""
 
     train: jax.stages.Traced  # the update of train.batch_windows windows
-    evaluate: jax.stages.Traced  # candidates of evaluate.batch_windows windows
+    evaluate: jax.stages.Traced  # candidates of `evaluation_windows`
     trained_count: int  # number of trained parameters
 
 
@@ -63,8 +63,9 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
         config, model, optimizer, state, mesh).trace(
             state, model.frozen, batch(config.train.batch_windows), key)
     evaluate = build.jit_predict_step(config, model, mesh).trace(
-        state.ema, state.statistics, model.frozen, batch(
-            config.evaluate.batch_windows, "frames", "valid_samples"))
+        state.ema, state.statistics, model.frozen,
+        batch(build.evaluation_windows(config, mesh.shape), "frames",
+              "valid_samples"))
     return Steps(train, evaluate, sum(
         leaf.size for leaf in jax.tree.leaves(state.trained)))
 

@@ -1,7 +1,7 @@
 """Builds the model of a config and jits its steps."""
 
 import dataclasses
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from losa_jax.data.windows.sampling import round_up
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.models.adapters import ADAPTERS, inside_backbone
@@ -169,11 +170,15 @@ def jit_predict_step(config: Any, model: Model, mesh: Mesh) -> Any:
 
 
 def build_mesh(config: Any, devices: list[Any] | None = None) -> Mesh:
-    """Returns the mesh that the config asks for, over `devices` or over all.
-    """
+    """Returns the mesh that the config asks for, over `devices` or over all,
+    for the batches of training; see `evaluation_windows`."""
     devices = jax.devices() if devices is None else devices
-    batch = math.gcd(config.train.batch_windows,
-                     config.evaluate.batch_windows)
     return sharding.make_mesh(sharding.mesh_shape(
-        len(devices), batch, specs.window_clips(config), **config.mesh),
-        devices)
+        len(devices), config.train.batch_windows, specs.window_clips(config),
+        **config.mesh), devices)
+
+
+def evaluation_windows(config: Any, axes: Mapping[str, int]) -> int:
+    """Returns the windows of an evaluation batch: evaluate.batch_windows, or
+    more, so that the axis `data` of a mesh, {axis: devices}, divides them."""
+    return round_up(config.evaluate.batch_windows, axes["data"])

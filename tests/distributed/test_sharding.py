@@ -1,6 +1,7 @@
 """Results on meshes of eight host devices equal those of one device."""
 
 import dataclasses
+import importlib.util
 import math
 import re
 
@@ -9,8 +10,12 @@ import numpy as np
 import optax
 import pytest
 
+from configs import activitynet, thumos
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
+from losa_jax.planning.estimate import trace_steps
+from losa_jax.planning.topology import describe_devices
+from losa_jax.training import build
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +133,11 @@ def _exchanged_arrays(text):
         r"\w+\[[\d,]*\]", shapes[name])}
 
 
+def _size(array):
+    sides = array[array.index("[") + 1:-1].split(",")
+    return math.prod(int(side) for side in sides if side)
+
+
 def _crosses_only_what_is_small(text, frozen, num_windows):
     """Asserts that devices exchange neither pixels nor taps."""
     arrays = _exchanged_arrays(text)
@@ -137,8 +147,7 @@ def _crosses_only_what_is_small(text, frozen, num_windows):
     taps = 2 * num_windows * 8 * 2 * 4 * 64
     weights = {leaf.size for leaf in jax.tree.leaves(frozen)}
     for array in arrays:
-        sides = array[array.index("[") + 1:-1].split(",")
-        size = math.prod(int(side) for side in sides if side)
+        size = _size(array)
         # Half of them, gathered over one axis, would be too many too.
         assert size < taps / 2 or size in weights or 3 * size in weights, array
 
@@ -164,12 +173,59 @@ def test_axes_are_chosen(devices, batch, clips, want):
                                fsdp=0) == want
 
 
+@pytest.mark.parametrize("recipe, devices, want", [
+    (thumos, 8, (2, 1, 4)), (thumos, 16, (2, 1, 8)), (thumos, 32, (2, 1, 16)),
+    (thumos, 64, (2, 1, 32)), (thumos, 128, (2, 32, 2)),
+    (activitynet, 8, (8, 1, 1)), (activitynet, 16, (16, 1, 1)),
+    (activitynet, 32, (16, 1, 2)), (activitynet, 64, (16, 1, 4)),
+    (activitynet, 128, (16, 1, 8)),
+])
+def test_the_mesh_of_a_recipe_follows_its_training_batch(
+        recipe, devices, want):
+    mesh = build.build_mesh(recipe.get_config("g1536"), [None] * devices)
+    assert tuple(mesh.shape.values()) == want
+
+
+def test_an_evaluation_batch_is_rounded_up_to_the_mesh():
+    config = activitynet.get_config()
+    for devices, want in (1, 2), (2, 2), (8, 8), (128, 16):
+        mesh = build.build_mesh(config, [None] * devices)
+        assert config.evaluate.batch_windows == 2
+        assert build.evaluation_windows(config, mesh.shape) == want
+
+
+def test_an_axis_may_divide_the_training_batch_alone():
+    config = activitynet.get_config()
+    config.mesh.data = 8
+    assert build.build_mesh(config, [None] * 8).shape["data"] == 8
+
+
+@pytest.mark.libtpu
+def test_a_pod_gathers_neither_taps_nor_frames():
+    """128 chips are more than the 96 clips of a batch."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed (extra `tpu`)")
+    _, devices = describe_devices("v5e:8x16")
+    config = thumos.get_config("s")
+    config.backbone.depth, config.augment.size = 4, 64
+    step = trace_steps(config, 20, build.build_mesh(config, devices)).train
+    # Also without the first axis, over which layers are stacked.
+    weights = {size for leaf in jax.tree.leaves(step.args_info)
+               for size in (math.prod(leaf.shape), math.prod(leaf.shape[1:]))}
+    arrays = _exchanged_arrays(step.lower().compile().as_text())
+    assert arrays
+    one_tap = 384 * 4 * 384  # of one window
+    for array in arrays:
+        assert not array.startswith("u8")
+        assert _size(array) < one_tap or _size(array) in weights, array
+
+
 def test_wrong_axes_are_refused():
     with pytest.raises(InputError, match="is 6 devices, there are 8"):
         sharding.mesh_shape(8, 2, 16, data=2, clip=3, fsdp=1)
-    with pytest.raises(InputError, match="config.mesh.data=8 must divide"):
+    with pytest.raises(InputError, match="data=8 must divide .*: take 2"):
         sharding.mesh_shape(8, 2, 16, data=8, clip=1, fsdp=1)
-    with pytest.raises(InputError, match="the 6 clips of a window"):
+    with pytest.raises(InputError, match="the 6 clips of a window.*: take 6"):
         sharding.mesh_shape(8, 2, 6, data=1, clip=8, fsdp=1)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float
 
@@ -34,7 +35,8 @@ def attention(query: Float[Array, "b q heads d"],
       mask: True where a query may attend; a query without any such key gets
         the mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
-      place: how the first axis is sharded; a TPU's flash kernel needs it.
+      place: how the first axis is sharded; a TPU's flash kernel and the loop
+        on CPU need it.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     if mask is None and not _is_portable and place is not None and (
@@ -50,7 +52,9 @@ def attention(query: Float[Array, "b q heads d"],
             implementation=implementation)
 
     # By platform: one program may be compiled for several.
-    paths = {"cpu": functools.partial(_cpu_attention, scale=scale, remat=remat)}
+    paths = {"cpu": functools.partial(
+        _cpu_attention, scale=scale, remat=remat, shards=1 if place is None
+        else len(query) // place.shard_shape(query.shape)[0])}
     if _cudnn_supports(query, mask):
         paths["cuda"] = functools.partial(elsewhere, implementation="cudnn")
     return jax.lax.platform_dependent(
@@ -88,7 +92,7 @@ def _cudnn_supports(query: Array, mask: Array | None) -> bool:
         float(getattr(device, "compute_capability", 0)) >= 8.0)
 
 
-def _cpu_attention(query, key, value, mask, *, scale, remat):
+def _cpu_attention(query, key, value, mask, *, scale, remat, shards):
     """Arranges attention for XLA's CPU compiler.
 
     Batch axes come first, one head at a time keeps its scores in cache, and
@@ -98,18 +102,20 @@ def _cpu_attention(query, key, value, mask, *, scale, remat):
     """
     query, key, value = (jnp.swapaxes(x, 1, 2)
                          for x in (query * scale, key, value))
-    b, heads, q, d = query.shape
+    b, heads, q, _ = query.shape
     if q * key.shape[2] <= MIN_LOOP_SCORES:
         weights = jax.nn.softmax(_scores(query, key, mask), axis=-1)
         out = jnp.einsum("...qt,...td->...qd", weights.astype(value.dtype),
                          value)
         return jnp.swapaxes(out, 1, 2)
 
+    # What is spread over devices is no axis of the loops: all devices would
+    # gather the whole array.
     if mask is None:
-        flat = [x.reshape(b * heads, *x.shape[2:]) for x in (query, key, value)]
-        out = jax.lax.map(_attend_head, flat).reshape(b, heads, q, d)
-        return jnp.swapaxes(out, 1, 2)
-    # The windows, which may be on several devices, are no axis of this loop.
+        local = [rearrange(x, "(D p) heads t d -> (p heads) D t d", D=shards)
+                 for x in (query, key, value)]
+        return rearrange(jax.lax.map(_attend_head, local),
+                         "(p heads) D q d -> (D p) q heads d", heads=heads)
     # Outside it, XLA's CPU compiler would recompute and store the scores early.
     one_head = (jax.checkpoint(_attend_head, prevent_cse=False) if remat
                 else _attend_head)

@@ -1,5 +1,7 @@
 """Both CPU paths against a plain loop."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,3 +97,18 @@ def test_masked_windows_stay_on_their_devices():
 
     program = jax.jit(jax.grad(loss)).lower(*inputs, mask).compile()
     assert "all-gather" not in program.as_text()
+
+
+def test_clips_stay_on_their_devices_and_attend_as_on_one():
+    """901 tokens are above the size from which heads are looped over."""
+    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "fsdp"))
+    place = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(3, 8, 901, 2, 8)).astype(np.float32)
+    placed = [jax.device_put(one, place) for one in inputs]
+    program = jax.jit(functools.partial(module.attention, place=place)).lower(
+        *placed).compile()
+    assert "all-" not in program.as_text()
+    got = program(*placed)
+    assert got.sharding.is_equivalent_to(place, 4)
+    np.testing.assert_array_equal(got, jax.jit(module.attention)(*inputs))

@@ -13,6 +13,9 @@ _SHOWN_CHARACTERS = 60
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
           (codecs.BOM_UTF16_BE, "utf-16"))
 _AGAIN = "download or copy it again from its source"
+# How titles begin of what a server or a version control stores in place of a
+# file.
+_STAND_INS = ("an HTML", "a Git", "a git")
 # (Offset, bytes there, title, remedy).
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\0\x05\x16\x07", "macOS's AppleDouble file (attributes of another "
@@ -70,6 +73,16 @@ def misplaced(path: Path, accepted: str | tuple[str, ...], wanted: str,
         return ""
     return (f"{path}: not {wanted} but {file_type.title}: "
             f"{file_type.remedy or remedy}")
+
+
+def stand_in(path: Path, wanted: str) -> str:
+    """Returns which page or pointer stands for a file, and what to do, as
+    `misplaced`; "" for a file of any other type."""
+    file_type = recognize(path)
+    if file_type is None or not file_type.title.startswith(_STAND_INS):
+        return ""
+    return (f"{path}: not {wanted} but {file_type.title}: "
+            f"{file_type.remedy}")
 
 
 def link_to_nothing(path: Path) -> str:

@@ -32,6 +32,18 @@ def test_no_other_module_reads_text_of_users():
     assert readers <= OWN_FILES
 
 
+@pytest.mark.parametrize("text", ['{"a": 1}\n\0\0', '{"a":\n\0 1}'])
+def test_nul_characters_are_named_with_their_line(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match="NUL characters, .* in line 2"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_second_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.json").write_text(2 * "\ufeff" + TEXT)
+    assert read_text(tmp_path / "a.json") == TEXT
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_utf8_is_read_with_and_without_a_byte_order_mark(tmp_path, encoding):
     path = tmp_path / "a.json"
@@ -88,6 +100,7 @@ def test_what_is_no_text_is_named(tmp_path, content, what):
     ('{"a": 1,}', "line 1, column"), ("[" * 100_000, "not JSON that can"),
     ("[" + "1" * 5000 + "]", "not JSON that can"),
     ('{"a": 1}\n{"a": 2}', "line 2, column 1"),
+    ("video,start,end\na,1,2\n", "not JSON but a text.*video,start,end"),
     ("{'a': 1}", "line 1, column 2")])
 def test_what_is_no_json_is_refused_with_the_reason(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)

@@ -68,6 +68,14 @@ def mp4(tmp_path_factory):
     return _write(tmp_path_factory.mktemp("one") / "clip.mp4")
 
 
+def test_a_link_to_itself_hides_no_other_file(tmp_path, mp4):
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    (tmp_path / "clip.mp4").symlink_to(mp4)
+    videos, left_out = VideoFolder(tmp_path).videos()
+    assert videos == [tmp_path / "clip.mp4"]
+    assert left_out == {"broken links or devices": ["loop.mp4"]}
+
+
 @pytest.mark.parametrize("ending, form, codec", ENDINGS)
 def test_any_ending_is_taken(tmp_path, ending, form, codec):
     path = _write(tmp_path / f"clip{ending}", form, codec)

@@ -26,6 +26,7 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.segments import Segments
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_folder, refuse_others
+from losa_jax.utils.file_type import stand_in
 from losa_jax.utils.xla_options import compiler_options
 
 FORMAT = "losa_jax export"
@@ -95,6 +96,8 @@ def load_exported(folder: str | Path
     for name, facts in manifest["files"].items():
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: is missing: {_AGAIN}")
+        if reason := stand_in(folder / name, "the exported file"):
+            raise InputError(reason)
         if _checksum(folder / name) != facts["sha256"]:
             raise InputError(f"{folder / name}: is damaged (its checksum is "
                              f"not the manifest's): {_AGAIN}")
@@ -120,6 +123,8 @@ def load_exported(folder: str | Path
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
+    if reason := stand_in(path, "a manifest"):
+        raise InputError(reason)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:

@@ -18,6 +18,10 @@ from losa_jax.errors import InputError
 from losa_jax.inference import exported
 from losa_jax.inference.localizer import Localizer
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
+from losa_jax.utils.text_files import read_json
+
+_SECTIONS = ("data", "features", "window", "augment", "backbone", "adapter",
+             "head", "loss", "train", "evaluate", "mesh")
 
 
 def load(folder: str | Path, *, which: str = "best", backbone: str = "",
@@ -118,11 +122,14 @@ def read_config(workdir: Path) -> ConfigDict:
         raise InputError(
             f"{workdir}: holds no finished run ({CONFIG_FILE} and "
             "checkpoints/): name the --workdir of a training")
-    try:
-        return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}): restore it from a copy"
-                         ) from error
+    remedy = "restore it from a copy"
+    content = read_json(path, remedy)
+    missing = [section for section in _SECTIONS if not (
+        isinstance(content, dict) and isinstance(content.get(section), dict))]
+    if missing:
+        raise InputError(f"{path}: not the settings of a run, for it has no "
+                         f"{', '.join(missing)}: {remedy}")
+    return ConfigDict(content)
 
 
 def read_thresholds(workdir: Path) -> dict[str, float]:
@@ -131,7 +138,7 @@ def read_thresholds(workdir: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "delete it")
         return {name: float(entry["score"])
                 for name, entry in content.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -9,9 +9,12 @@ import json
 import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from etils import epath
+
+from losa_jax.utils.file_type import stand_in
 
 FILE = "checksums.json"
 # Metadata of checkpoints that have the file.
@@ -43,6 +46,8 @@ def damage(folder: epath.Path, *, with_arrays: bool) -> str:
     for name in _NEEDED:
         if not (folder / name).exists():
             return f"incomplete: {folder / name} is missing"
+    if reason := stand_in(Path(folder / FILE), "checksums"):
+        return reason
     stored = _stored(folder)
     if isinstance(stored, str):
         return stored
@@ -50,6 +55,8 @@ def damage(folder: epath.Path, *, with_arrays: bool) -> str:
         path = folder / name
         if not path.exists():
             return f"incomplete: {path} is missing"
+        if reason := stand_in(Path(path), "the checkpoint's file"):
+            return reason
         if name != _METADATA and path.stat().length != size:
             return (f"incomplete: {path} has {path.stat().length} bytes "
                     f"instead of {size}")

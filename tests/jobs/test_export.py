@@ -123,6 +123,9 @@ def _edit(copy, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda copy: _edit(copy, format_version=2),
      "format version 2, but this program reads 1.*update losa_jax"),
@@ -139,6 +142,9 @@ def _edit(copy, **changes):
      "is damaged"),
     (lambda copy: _flip(copy / "weights.safetensors"), "is damaged"),
     (lambda copy: _flip(copy / "program.bin"), "is damaged"),
+    *((lambda copy, name=name: (copy / name).write_text(LFS_POINTER),
+       f"{name}: not .* but a Git LFS pointer: run `git lfs pull`")
+      for name in ("manifest.json", "program.bin", "weights.safetensors")),
 ])
 def test_a_damaged_export_is_refused(copy, damage, message):
     damage(copy)

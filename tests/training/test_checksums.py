@@ -74,6 +74,18 @@ def test_a_flipped_byte_of_any_file_is_reported(saved, run, tiny_model):
     _load(run, state)
 
 
+def test_a_pointer_in_place_of_a_file_is_recognized(run, tiny_model):
+    state = tiny_model().state
+    for path in _files(run / "checkpoints" / "2"):
+        content = path.read_bytes()
+        path.write_text("version https://git-lfs.github.com/spec/v1\n")
+        if path.name not in _UNREAD:
+            with pytest.raises(InputError, match=f"{path.name}: not .* but a "
+                               "Git LFS pointer: run `git lfs pull`"):
+                _load(run, state)
+        path.write_bytes(content)
+
+
 def test_a_half_copied_checkpoint_names_the_missing_file(run, tiny_model):
     state = tiny_model().state
     folder = run / "checkpoints" / "2"

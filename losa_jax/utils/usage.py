@@ -5,12 +5,14 @@ import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from losa_jax.utils import recipes
+from losa_jax.utils.names import did_you_mean
 
 EXIT_INPUT, EXIT_USAGE = 1, 2
 # Keys with tuples of names instead of numbers.
@@ -37,8 +39,13 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
         print(_help(overview, sections))
         sys.exit(0)
     recipes.make_importable()
+    arguments = _with_recipe(argv)
+    recipe = _recipe(arguments)
+    if recipe is not None and not Path(recipe.partition(":")[0]).is_file():
+        stop(f"--config={recipe}: no such recipe"
+             + did_you_mean(recipe, recipes.names()), EXIT_INPUT)
     try:
-        rest = flags.FLAGS(_with_recipe(argv))
+        rest = flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
         stop(f"{error}; see --help", EXIT_USAGE)
     except (flags.Error, LookupError, AttributeError, ValueError, OSError
@@ -54,8 +61,7 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
     if config is None:
         stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
               "--help", EXIT_USAGE)
-    if isinstance(config, ConfigDict):  # not where the file is missing
-        _check_tuples(config)
+    _check_tuples(config)
     return rest
 
 
@@ -90,10 +96,8 @@ def _cause(error: Exception) -> str:
 
 def _recipe_fault(argv: Sequence[str], error: str) -> str:
     """Explains why a recipe cannot be called."""
-    path = next(after.removeprefix("--config=") for before, after
-                in itertools.pairwise(argv) if before == "--config"
-                or after.startswith("--config="))
-    name, _, variant = path.partition(":")
+    path = _recipe(argv)
+    name, _, variant = str(path).partition(":")
     if "takes 0 positional arguments" in error:
         return (f"--config={path}: this recipe has no variant {variant!r} and "
                 f"no other: give --config={name}")
@@ -101,6 +105,14 @@ def _recipe_fault(argv: Sequence[str], error: str) -> str:
         return (f"--config={path}: this recipe needs a variant: give "
                 f"--config={name}:VARIANT; the file names them")
     return f"--config={path}: the recipe cannot be run as Python: {error}"
+
+
+def _recipe(argv: Sequence[str]) -> str | None:
+    """Returns the recipe that a command line names, if it does."""
+    return next((after.partition("=")[2] if "=" in after else after
+                 for before, after in itertools.pairwise(["", *argv])
+                 if before in ("--config", "-config")
+                 or after.startswith(("--config=", "-config="))), None)
 
 
 def stop(message: str, status: int) -> NoReturn:

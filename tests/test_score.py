@@ -111,6 +111,8 @@ def test_excluded_videos_are_not_scored(files, capsys):
 @pytest.mark.parametrize("flags, message", [
     (["--subset=val"], "no video of subset 'val'; the file has test"),
     (["--tiou=0.5:0.9"], "write first:last:step"),
+    (["--tiou=0.3:inf:0.1"], "write first:last:step"),
+    (["--tiou=0:1:1e-9"], "at most 1000 thresholds"),
     (["--tiou=1.5"], "above 0 and up to 1"),
     (["--videos=thumos_300"], "thumos_212, thumos_211, thumos_210"),
     (["--class_names=/nowhere"], "/nowhere: cannot be read"),
@@ -118,6 +120,13 @@ def test_excluded_videos_are_not_scored(files, capsys):
 def test_refusals(files, capsys, flags, message):
     assert _run(files, *flags)[0] == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_block_list_of_all_videos_is_refused(files, capsys):
+    (files / "block.txt").write_text("a\nb\n")
+    assert _run(files, f"--videos={files / 'block.txt'}")[0] == 1
+    assert "block.txt: leaves out all videos of subset 'test'" in (
+        capsys.readouterr().err)
 
 
 def test_thresholds():
@@ -207,6 +216,7 @@ def _row(label="HighJump", segment=(1, 5)):
     ("HighJump ", "'HighJump '; did you mean 'HighJump'?"),
     ("High Jump", "did you mean 'HighJump'?"),
     ("0", "'0'; number 0 is 'HighJump', labels are names"),
+    ("17", "'17'; known are HighJump"),
     ("LongJump", "'LongJump', which has no action in this subset"),
     ("swim", "'swim'; known are HighJump")])
 def test_unknown_labels_are_named_with_the_nearest(tmp_path, capsys, label,

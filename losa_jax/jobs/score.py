@@ -27,6 +27,7 @@ from losa_jax.utils.atomic_write import make_folder, write_text
 RECALL_MULTIPLES = (1, 5)
 # The most excluded videos that are printed by name.
 MAX_SHOWN = 20
+_MAX_THRESHOLDS = 1000
 
 
 def tiou_list(text: str) -> list[float]:
@@ -35,12 +36,16 @@ def tiou_list(text: str) -> list[float]:
         if ":" in text:
             first, last, step = map(float, text.split(":"))
             count = round((last - first) / step) + 1
+            if count > _MAX_THRESHOLDS:
+                raise ValueError
             values = [round(first + i * step, 6) for i in range(count)]
         else:
             values = [*map(float, text.split(","))]
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"--tiou={text}: write first:last:step, as "
-                         "0.3:0.7:0.1, or a list, as 0.5,0.75") from error
+    except (ValueError, ArithmeticError) as error:
+        raise InputError(
+            f"--tiou={text}: write first:last:step, as 0.3:0.7:0.1, or a "
+            f"list, as 0.5,0.75, of at most {_MAX_THRESHOLDS} thresholds"
+            ) from error
     return score_predictions.tiou_thresholds(values, f"--tiou={text}")
 
 
@@ -60,6 +65,9 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     excluded, doubts = blocked_videos(
         videos, {**loaded.videos, **submitted})
     truth = score_predictions.ground_truth(loaded, subset, excluded)
+    if not truth:
+        raise InputError(f"--videos={videos}: leaves out all videos of "
+                         f"subset {subset!r}: name fewer")
     chosen = loaded.subset(subset)
     predicted = score_predictions.fit_ids({
         video: rows for video, rows in submitted.items()

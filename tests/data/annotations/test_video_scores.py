@@ -40,6 +40,15 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
     ({"v1": {"class": "run", "score": -2.3}}, "'v1'.*'run'.*-2.3"),
     ({"v1": {"class": "run", "score": float("nan")}}, "nan is not"),
     ({"v1": {"class": "run", "score": float("inf")}}, "inf is not"),
+    ({"results": {"v1": "7"}, "class": ["run"]}, "'v1' are no list"),
+    ({"results": {"v1": [0.7]}, "class": "r"}, "no list of different"),
+    ({"results": {"v1": [0.7, 0]}, "class": ["run", "run"]},
+     "no list of different"),
+    ({"results": {"v1": ["0.7"]}, "class": ["run"]}, "'0.7' is no number"),
+    ({"v1": {"class": "run", "score": True}}, "True is no number"),
+    ({"v1": {"class": ["run"], "score": 0.7}}, "in neither CUHK"),
+    ({one: {"class": "run", "score": 0.7} for one in ("\xe9", "e\u0301")},
+     "there twice"),
     ([], "in neither CUHK")])
 def test_unusable_scores_are_refused(tmp_path, content, message):
     path = tmp_path / "scores.json"

@@ -28,6 +28,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
 from losa_jax.jobs import prediction_files, setup
 from losa_jax.utils.atomic_write import make_folder, writing
+from losa_jax.utils.file_type import link_to_nothing
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 FAILURES_FILE = "failures.json"
@@ -114,7 +115,8 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
         elif path.exists():
             paths[path] = None
         else:
-            failures[source] = f"{path}: no such file: check the path"
+            failures[source] = link_to_nothing(path) or (
+                f"{path}: no such file: check the path")
     names = {path: list(dict.fromkeys((
         video_id_of(path), path.name, "_".join(path.parts[-2:]),
         "_".join(path.absolute().parts[1:]), f"video_{number}")))

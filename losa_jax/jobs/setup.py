@@ -117,8 +117,12 @@ def check_config(config: Any, *, keys: Sequence[str] = tuple(_MEANINGS),
         f"--config.{key}={_MEANINGS[key]}" for key in keys if key not in
         replaced and not config[key.split(".")[0]][key.split(".")[1]]]
     if missing:
+        # A recipe of features has their width.
+        hint = ("\nor, in place of videos and backbone, "
+                "--config.features.folder=FOLDER (of the features)"
+                if config.features.width and reads_features else "")
         raise InputError("the recipe leaves this to you, and it is empty; "
-                         f"set{listed(missing)}")
+                         f"set{listed(missing)}{hint}")
 
 
 def load_data(config: Any, workdir: Path,

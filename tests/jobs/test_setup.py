@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from configs import custom
+from configs import custom, thumos_features
 from losa_jax.data.annotations import load
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
@@ -114,6 +114,12 @@ def test_a_whole_video_of_frames_is_refused_as_a_window(config):
     with pytest.raises(InputError, match="config.window.test_whole=True"):
         window_reader(config, None, {})
     assert window_reader(config, Mock(), {})
+
+
+def test_a_recipe_of_features_asks_for_their_folder():
+    with pytest.raises(InputError, match="or, in place of videos and "
+                       "backbone, --config.features.folder=FOLDER"):
+        setup.check_config(thumos_features.get_config())
 
 
 def test_a_block_list_is_read_by_whole_lines(tmp_path):

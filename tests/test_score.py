@@ -50,9 +50,9 @@ def test_map_by_hand(files, capsys):
     assert status == 0 and report["average_map"] == pytest.approx(0.25)
     output = capsys.readouterr().out
     for words in ("2 videos, 2 actions, 3 predictions", "1 videos without a "
-                  "prediction", "1 videos with 1 predictions are not in the "
-                  "ground truth: they are false (c)", "1 predictions of other"
-                  " labels", "recall@1x  0.5: 50.00"):
+                  "prediction", "1 videos with 1 predictions are not in "
+                  "subset test (c): they count as false", "1 predictions of "
+                  "other labels", "recall@1x  0.5: 50.00"):
         assert words in output
     assert _run(files, "--unknown=drop")[1]["average_map"] == pytest.approx(
         0.5)
@@ -255,6 +255,26 @@ def test_ids_fit_without_ending_prefix_and_form(tmp_path, capsys, annotated,
         "classes from: unknown", "")
 
 
+def test_predictions_of_another_subset_are_known_videos(tmp_path, capsys):
+    truth = {f"bird_{number}.mp4": {**TRUTH["v 1"], "subset": subset}
+             for number, subset in enumerate(("test", "test", "train"))}
+    _, output = _score(tmp_path, capsys, truth, {
+        f"bird_{number}": [_row()] for number in range(3)})
+    assert "unknown videos" not in output
+    assert ("1 videos with 1 predictions are not in subset test (bird_2.mp4): "
+            "they count as false, which lowers the mAP; --unknown=drop leaves "
+            "them out") in output
+
+
+def test_a_block_list_fits_ids_without_an_ending(tmp_path, capsys):
+    truth = {f"bird_{number}.mp4": TRUTH["v 1"] for number in range(2)}
+    (tmp_path / "block.txt").write_text("bird_1.mp4\n")
+    _, output = _score(tmp_path, capsys, truth, {
+        f"bird_{number}": [_row()] for number in range(2)},
+        f"--videos={tmp_path / 'block.txt'}")
+    assert "1 videos, 1 actions, 1 predictions" in output
+
+
 def test_ids_with_other_endings_are_other_videos(tmp_path, capsys):
     truth = dict.fromkeys(("clip.1", "clip.2", "a.mp4", "a.avi"), TRUTH["v 1"])
     _, output = _score(tmp_path, capsys, truth, {
@@ -314,6 +334,11 @@ def test_the_example_of_readme_is_scored_by_its_command(tmp_path, capsys,
     Path("predictions.json").write_text(json.dumps({"results": {
         "video_2": [_row("jump", json.loads(example)["database"]["video_2"][
             "annotations"][0]["segment"])]}}))
+    assert score.main(command.split()) == 0
+    assert "mean   100.00" in capsys.readouterr().out
+    page = (Path(__file__).parents[1] / "docs/scoring.md").read_text()
+    Path("predictions.json").write_text(page[
+        page.index('    {"results"'):].partition("\n\n")[0])
     assert score.main(command.split()) == 0
     assert "mean   100.00" in capsys.readouterr().out
 

@@ -57,13 +57,13 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     submitted, external = read_submission(predictions)
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
+    submitted = score_predictions.fit_ids(submitted, loaded.videos)
     excluded, doubts = blocked_videos(
         videos, {**loaded.videos, **submitted})
     truth = score_predictions.ground_truth(loaded, subset, excluded)
     chosen = loaded.subset(subset)
-    predicted = score_predictions.fit_ids({
-        video: rows for video, rows in submitted.items()
-        if video not in excluded}, truth)
+    predicted = {video: rows for video, rows in submitted.items()
+                 if video not in excluded}
     labels = score_predictions.present_classes(loaded, truth)
     rules = metrics.Rules(ties, unknown)
     report = score_predictions.scored(
@@ -103,7 +103,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         print(f"left out: {_printable(video)} {reason}")
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
-    _print_doubts(predicted, truth, protocol == "activitynet", rules)
+    _print_doubts(predicted, truth, subset, protocol == "activitynet", rules)
     if output is not None:
         write_json(output, {**report.as_json(), "recall": recalls or None,
                             "classifier": classifier or external or None})
@@ -131,16 +131,18 @@ def _printable(name: str) -> str:
 
 
 def _print_doubts(predicted: metrics.Predictions, truth: metrics.Truth,
-                  is_activitynet: bool, rules: metrics.Rules) -> None:
-    """Prints the predictions in unknown videos and those of equal scores."""
-    unknown = [video for video in predicted if video not in truth]
-    if unknown:
-        effect = ("are false" if is_activitynet
+                  subset: str, is_activitynet: bool, rules: metrics.Rules
+                  ) -> None:
+    """Prints the predictions outside the subset and those of equal scores."""
+    outside = [video for video in predicted if video not in truth]
+    if outside:
+        effect = ("count as false, which lowers the mAP; --unknown=drop "
+                  "leaves them out" if is_activitynet
                   and rules.unknown_videos == "false" else "are left out")
-        number = sum(len(predicted[video]) for video in unknown)
-        print(f"{len(unknown)} videos with {number} predictions are not in "
-              f"the ground truth: they {effect} ("
-              f"{', '.join(map(_printable, unknown[:5]))})")
+        number = sum(len(predicted[video]) for video in outside)
+        print(f"{len(outside)} videos with {number} predictions are not in "
+              f"subset {subset} ("
+              f"{', '.join(map(_printable, outside[:5]))}): they {effect}")
     counts = Counter((row.label, row.score) for rows in predicted.values()
                      for row in rows)
     tied = sum(count for count in counts.values() if count > 1)

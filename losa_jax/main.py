@@ -34,7 +34,7 @@ from ml_collections import ConfigDict, config_flags
 
 import losa_jax
 from losa_jax.errors import InputError
-from losa_jax.utils import recipes, usage
+from losa_jax.utils import usage
 from losa_jax.utils.malloc import keep_freed_memory
 from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
@@ -132,14 +132,8 @@ def run(argv: list[str]) -> int:
     if needed and not flags.FLAGS[needed].value:
         usage.stop(f"--mode={mode} needs --{needed}", EXIT_USAGE)
     _set_up_logging()
-    try:
-        config = _CONFIG.value
-        folder = _WORKDIR.value or f"runs/{config.name}"
-    except OSError:  # ml_collections reports a missing file only here
-        typed = config_flags.get_config_filename(flags.FLAGS["config"])
-        usage.stop(f"--config={typed}: no such file; the path counts from the "
-                   "current folder. Recipes of the package: "
-                   f"{' '.join(recipes.names())}", EXIT_INPUT)
+    config = _CONFIG.value
+    folder = _WORKDIR.value or f"runs/{config.name}"
     keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
     from losa_jax.distributed import processes, remote_workdir

@@ -54,10 +54,10 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
       InputError: a file that cannot be read or does not fit.
     """
     thresholds = tiou_list(tiou)
-    submitted, external = read_submission(predictions)
+    content, external = read_submission(predictions)
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
-    submitted = score_predictions.fit_ids(submitted, loaded.videos)
+    submitted = score_predictions.fit_ids(content, loaded.videos)
     excluded, doubts = blocked_videos(
         videos, {**loaded.videos, **submitted})
     truth = score_predictions.ground_truth(loaded, subset, excluded)

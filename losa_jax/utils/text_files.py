@@ -44,9 +44,10 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            link_to_nothing(path)
-            or f"{path}: cannot be read ({error}): {remedy}") from error
+        reason = ("is a folder: name a file in it" if path.is_dir() else
+                  f"cannot be read ({error.strerror or error}): {remedy}")
+        raise InputError(link_to_nothing(path)
+                         or f"{path}: {reason}") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -44,10 +44,11 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        reason = ("is a folder: name a file in it" if path.is_dir() else
-                  f"cannot be read ({error.strerror or error}): {remedy}")
-        raise InputError(link_to_nothing(path)
-                         or f"{path}: {reason}") from error
+        if path.is_dir():
+            remedy = "name a file in it"
+        raise InputError(
+            link_to_nothing(path) or f"{path}: cannot be read "
+            f"({error.strerror or error}): {remedy}") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

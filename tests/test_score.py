@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from losa_jax import score, sweep
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
+from losa_jax.report.dashboard import MEANINGS
 
 
 @pytest.fixture
@@ -77,6 +79,18 @@ def test_ambiguous_predictions_are_not_false(files):
     spared = _run(files, "--protocol=thumos",
                   f"--ambiguous={files / 'ambiguous.txt'}")[1]["average_map"]
     assert (plain, spared) == (pytest.approx(0.25), pytest.approx(0.5))
+
+
+def test_tables_and_page_name_and_explain_the_same_categories(files, capsys):
+    folder = files / "diagnosis"
+    _run(files, f"--diagnose={folder}")
+    printed = capsys.readouterr().out
+    assert f"its page: {folder / 'diagnosis.html'}" in printed
+    page = (folder / "diagnosis.html").read_text()
+    for name, meaning in MEANINGS.items():
+        assert f"{name} " in printed and meaning in printed
+        assert name.replace("_", " ") in page and meaning in page
+    assert "below 0: " in printed and "below 0: " in page
 
 
 def test_the_classifier_is_printed(files, capsys):
@@ -341,6 +355,22 @@ def test_the_example_of_readme_is_scored_by_its_command(tmp_path, capsys,
         page.index('    {"results"'):].partition("\n\n")[0])
     assert score.main(command.split()) == 0
     assert "mean   100.00" in capsys.readouterr().out
+
+
+def test_the_program_of_the_docs_converts_a_table(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/videos.md").read_text()
+    program = page[page.index("    import csv"):].partition("\nEvery text")[0]
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text(
+        "video,label,start,end\nvideo_7,jump,1,2\nvideo_7,run,3,4.5\n"
+        "video_8,jump,0,1\nvideo_9,jump,5,6\n", encoding="utf-8-sig")
+    exec(textwrap.dedent(program), {})
+    read = load_annotations("annotations.json")
+    assert [video.video_id for video in read.subset("testing")] == [
+        "video_8", "video_9"]
+    (training,) = read.subset("training")
+    assert [(one.label, one.start_seconds, one.end_seconds)
+            for one in training.actions] == [("jump", 1, 2), ("run", 3, 4.5)]
 
 
 @pytest.mark.shared

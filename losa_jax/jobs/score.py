@@ -21,7 +21,11 @@ from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import blocked_videos, write_json
-from losa_jax.report.dashboard import write_diagnosis_page
+from losa_jax.report.dashboard import (
+    BELOW_ZERO,
+    MEANINGS,
+    write_diagnosis_page,
+)
 from losa_jax.utils.atomic_write import make_folder, write_text
 
 RECALL_MULTIPLES = (1, 5)
@@ -118,8 +122,11 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
     """Prints the tables; writes them, diagnosis.json and a page of charts."""
     make_folder(folder)
-    text = format_diagnosis(diagnosis)
-    print(f"\n{text}\nwrote {folder}")
+    text = "\n".join([
+        format_diagnosis(diagnosis), "",
+        *(f"{name:<15} {meaning}" for name, meaning in MEANINGS.items()),
+        BELOW_ZERO])
+    print(f"\n{text}\nwrote {folder}; its page: {folder / 'diagnosis.html'}")
     write_text(folder / "diagnosis.txt", text + "\n")
     write_json(folder / "diagnosis.json", dataclasses.asdict(diagnosis))
     write_diagnosis_page(folder / "diagnosis.html",

@@ -35,6 +35,7 @@ from ml_collections import ConfigDict, config_flags
 import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils import usage
+from losa_jax.utils.command_line import show_warnings
 from losa_jax.utils.malloc import keep_freed_memory
 from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
@@ -225,13 +226,7 @@ def _set_up_logging() -> None:
     """Shows our warnings on the console; jobs add the run's log.txt."""
     # Orbax logs every step of a save, and each error three times.
     absl_logging.set_verbosity(absl_logging.FATAL)
-    console = logging.StreamHandler()
-    console.setLevel(logging.WARNING)
-    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    ours = logging.getLogger("losa_jax")
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
-    ours.addHandler(console)
+    show_warnings()
 
 
 def main() -> None:

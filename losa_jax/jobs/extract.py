@@ -223,7 +223,8 @@ def _report(num_done: int, broken: dict[str, str], folder: Path,
     """
     print(f"{num_done} videos, [time, {facts['width']}] {facts['dtype']}, in "
           f"{folder}; how they were made: {record_path(folder)}")
-    print("to train on them: --config=configs/thumos_features.py "
+    print("to train on them: python -m losa_jax.main --workdir=FOLDER "
+          "--config=configs/thumos_features.py --config.data.annotations=FILE "
           f"--config.features.folder={folder} " + " ".join(
               f"--config.features.{name}={facts[name]}" for name in
               ("stride_frames", "clip_frames", "width")))

@@ -82,6 +82,8 @@ def predict(sources: Sequence[str], localizer: Localizer,
                     (output / FAILURES_FILE).unlink(missing_ok=True)
         print(f"{len(files.results)} of {len(requests)} videos done; wrote "
               f"{output / PREDICTIONS_FILE}")
+        if settings.report and files.results:
+            print(f"their pages: {output / prediction_files.INDEX_FILE}")
     return failures
 
 

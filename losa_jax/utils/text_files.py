@@ -42,9 +42,11 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
+        if path.is_dir():
+            remedy = "name a file in it"
         raise InputError(
-            link_to_nothing(path)
-            or f"{path}: cannot be read ({error}): {remedy}") from error
+            link_to_nothing(path) or f"{path}: cannot be read "
+            f"({error.strerror or error}): {remedy}") from error
     try:
         # Programs add a mark to a file that has one.
         text = content.decode("utf-8").lstrip("\ufeff")

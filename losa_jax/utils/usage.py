@@ -17,6 +17,8 @@ from losa_jax.utils.names import did_you_mean
 EXIT_INPUT, EXIT_USAGE = 1, 2
 # Keys with tuples of names instead of numbers.
 _NAME_TUPLES = ("cache_subsets",)
+_NO_RECIPE = ("--config=RECIPE is needed, as --config=configs/quick.py; see "
+              "--help")
 
 
 def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
@@ -40,10 +42,6 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
         sys.exit(0)
     recipes.make_importable()
     arguments = _with_recipe(argv)
-    recipe = _recipe(arguments)
-    if recipe is not None and not Path(recipe.partition(":")[0]).is_file():
-        stop(f"--config={recipe}: no such recipe"
-             + did_you_mean(recipe, recipes.names()), EXIT_INPUT)
     try:
         rest = flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
@@ -59,8 +57,7 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
         stop(_recipe_fault(argv, str(error)), EXIT_INPUT)
     config = flags.FLAGS["config"].value
     if config is None:
-        stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
-              "--help", EXIT_USAGE)
+        stop(_NO_RECIPE, EXIT_USAGE)
     _check_tuples(config)
     return rest
 
@@ -122,16 +119,30 @@ def stop(message: str, status: int) -> NoReturn:
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
-    """Returns the arguments with the path of the recipe's file."""
+    """Returns the arguments with the path of the recipe's file; stops where
+    there is none."""
     arguments = []
     for before, argument in zip(["", *argv], argv, strict=False):
         name, _, path = argument.partition("=")
         if before in ("--config", "-config"):
-            argument = recipes.find(argument)
-        elif name in ("--config", "-config") and path:
-            argument = f"{name}={recipes.find(path)}"
+            argument = _existing(argument)
+        elif name in ("--config", "-config") and "=" in argument:
+            argument = f"{name}={_existing(path)}"
         arguments.append(argument)
     return arguments
+
+
+def _existing(typed: str) -> str:
+    """Returns the path of a recipe's file, with its variant."""
+    if not typed:
+        stop(_NO_RECIPE, EXIT_USAGE)
+    path = recipes.find(typed)
+    if not Path(path.partition(":")[0]).is_file():
+        names = recipes.names()
+        stop(f"--config={typed}: no such file; the path counts from the "
+             "current folder. Recipes of the package: "
+             f"{' '.join(names)}{did_you_mean(typed, names)}", EXIT_INPUT)
+    return path
 
 
 def _help(overview: str, sections: Mapping[str, str]) -> str:
@@ -145,8 +156,10 @@ def _help(overview: str, sections: Mapping[str, str]) -> str:
             lines += [f"  --{name}" + ("" if flag.boolean else "=..."),
                       _wrapped(flag.help + default, 6)]
     return "\n".join([
-        *lines, "", f"Recipes, in {recipes.shipped_folder()}:",
-        _wrapped(" ".join(recipes.names()), 2),
+        *lines, "", f"Recipes and their variants (--config=RECIPE:VARIANT), in "
+        f"{recipes.shipped_folder()}:",
+        *(_wrapped(": ".join((name, ", ".join(variants))).rstrip(": "), 2)
+          for name, variants in recipes.variants().items()),
         "--helpfull lists every flag, those of the libraries too."])
 
 

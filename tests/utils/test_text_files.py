@@ -140,3 +140,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none.txt"):
         with pytest.raises(InputError, match="cannot be read"):
             read_text(path)
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\): "
+                       "name a file in it"):
+        read_text(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be read \(No such file or "
+                       r"directory\): check the path"):
+        read_text(tmp_path / "nothing")

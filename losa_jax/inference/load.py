@@ -18,6 +18,9 @@ from losa_jax.errors import InputError
 from losa_jax.inference import exported
 from losa_jax.inference.localizer import Localizer
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
+from losa_jax.utils.text_files import read_json
+
+_RESTORE = "restore it from a copy"
 
 
 def load(folder: str | Path, *, which: str = "best", backbone: str = "",
@@ -119,10 +122,9 @@ def read_config(workdir: Path) -> ConfigDict:
             f"{workdir}: holds no finished run ({CONFIG_FILE} and "
             "checkpoints/): name the --workdir of a training")
     try:
-        return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}): restore it from a copy"
-                         ) from error
+        return ConfigDict(read_json(path, _RESTORE))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({error}): {_RESTORE}") from error
 
 
 def read_thresholds(workdir: Path) -> dict[str, float]:
@@ -130,13 +132,14 @@ def read_thresholds(workdir: Path) -> dict[str, float]:
     path = workdir / THRESHOLDS_FILE
     if not path.is_file():
         return {}
+    remedy = f"delete it to use {DEFAULT_THRESHOLD}"
+    content = read_json(path, remedy)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         return {name: float(entry["score"])
                 for name, entry in content.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not the thresholds of a run ({error!r}): "
-                         f"delete it to use {DEFAULT_THRESHOLD}") from error
+                         f"{remedy}") from error
 
 
 def identity_of(config: ConfigDict, class_names: Sequence[str],

@@ -12,6 +12,8 @@ _HEAD_BYTES = 4096
 _SHOWN_CHARACTERS = 60
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
           (codecs.BOM_UTF16_BE, "utf-16"))
+# How the titles begin of what is stored in place of a file.
+_STAND_INS = ("an HTML", "a Git", "a git")
 _AGAIN = "download or copy it again from its source"
 # (Offset, bytes there, title, remedy).
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
@@ -78,6 +80,15 @@ def link_to_nothing(path: Path) -> str:
         return ""
     return (f"{path}: is a link to {os.readlink(path)}, which is not there: "
             "copy the file itself, or fetch it (git annex get)")
+
+
+def stand_in(path: Path) -> str:
+    """Returns which page or pointer a server or a version control has put in
+    place of a file, and what to do, else ""."""
+    file_type = recognize(path)
+    if file_type is None or not file_type.title.startswith(_STAND_INS):
+        return ""
+    return f"{file_type.title}: {file_type.remedy}"
 
 
 def recognize(path: Path) -> FileType | None:

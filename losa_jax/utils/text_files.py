@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.errors import InputError
-from losa_jax.utils.file_type import link_to_nothing, misplaced, recognize
+from losa_jax.utils.file_type import link_to_nothing, misplaced, stand_in
 
 _BOMS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
          (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
@@ -31,10 +31,8 @@ _ENCODINGS = (
     ("euc_kr", "EUC-KR", _HANGUL, 0.0),
     ("gb18030", "GBK", _CJK, 0.0))
 _WORD_SHARE = 0.8
-# How titles of `file_type` begin: of texts, and of what a server or a version
-# control stores in place of a file.
+# How titles of `file_type` begin that are texts.
 _TEXTS = ("a text", "a JSON", "an XML")
-_STAND_INS = ("an HTML", "a Git", "a git")
 _SHOWN = 120  # characters
 
 
@@ -53,10 +51,8 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
         raise _not_utf8(path, content) from error
     if "\0" in text:  # as in UTF-16 without a byte order mark
         raise _not_utf8(path, content)
-    file_type = recognize(path)
-    if file_type is not None and file_type.title.startswith(_STAND_INS):
-        raise InputError(f"{path}: not a text file but {file_type.title}: "
-                         f"{file_type.remedy}")
+    if reason := stand_in(path):
+        raise InputError(f"{path}: not a text file but {reason}")
     return text
 
 

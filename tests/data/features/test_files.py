@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import unicodedata
 import zipfile
@@ -20,6 +21,7 @@ from losa_jax.data.features.files import (
 )
 from losa_jax.data.records import Action, AnnotatedVideo, Video, Window
 from losa_jax.errors import InputError
+from losa_jax.utils.numpy_file import read_array
 from tests.data.reading import feature_settings
 
 
@@ -181,6 +183,26 @@ def test_numbers_are_checked_in_the_windows_that_are_read(
         [*store.read_windows(video, [Window(30, 20, 20)])]
     if not resized_to:
         assert len([*store.read_windows(video, [Window(0, 40, 40)])]) == 1
+
+
+@pytest.mark.parametrize("write", [np.save, np.savez])
+def test_a_file_cut_at_any_byte_is_refused_at_opening(tmp_path, write):
+    path = tmp_path / f"v1.{'npy' if write is np.save else 'npz'}"
+    write(path, GOOD[:20])
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError, match=path.name):
+            read_array(path)
+
+
+def test_a_file_that_was_cut_since_its_check_is_refused(folder):
+    store = FeatureFiles(_settings(folder))
+    info = store.check(_video())
+    video = Video("v1", info, store.grid(info), ())
+    os.truncate(folder / "v1.npy", 500)
+    with pytest.raises(InputError, match="video v1: .*864 bytes .* 372 are"):
+        [*store.read_windows(video, [Window(60, 10, 10)])]
 
 
 def _damaged_npz(path, damage):

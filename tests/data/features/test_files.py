@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import unicodedata
 import zipfile
 
@@ -325,6 +326,15 @@ def test_files_of_users_are_explained(shared_dir, name, message):
     store = FeatureFiles(feature_settings(folder, 4, 16, width))
     with pytest.raises(InputError, match=message):
         store.check(_video(name))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["w.pth", "hf/model.safetensors"])
+def test_a_public_pointer_in_place_of_features_is_named(
+        shared_dir, folder, name):
+    shutil.copy(shared_dir / "data/public_cases/lfs" / name, folder / "v2.npy")
+    with pytest.raises(InputError, match="v2.npy: .*run `git lfs pull`"):
+        FeatureFiles(_settings(folder)).check(_video("v2"))
 
 
 def test_missing_facts_are_named(folder):

@@ -175,7 +175,7 @@ def test_a_live_stream_has_the_same_clock(suffix, tmp_path):
 
 
 @pytest.mark.shared
-def test_public_cases_of_clocks(shared_dir, caplog, monkeypatch):
+def test_public_cases_of_clocks(shared_dir, tmp_path, caplog, monkeypatch):
     folder = shared_dir / "data/public_cases/video"
     for name, frame_count, lead in (
             ("wrap.ts", 200, 0), ("start60.mkv", 200, 0),
@@ -187,3 +187,11 @@ def test_public_cases_of_clocks(shared_dir, caplog, monkeypatch):
     late = read_frames(folder / "late2.mp4", range(50, 250, 7))
     source = read_frames(folder / "late_source.mp4", range(0, 200, 7))
     assert np.abs(late.astype(int) - source).mean() < 1
+    for name in ("wrap.ts", "start60.mkv"):
+        content = (folder / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:len(content) // 2])
+    _, messages = warnings(tmp_path / "wrap.ts", caplog, monkeypatch)
+    assert len(messages) == 1 and "ends inside a frame" in messages[0]
+    with pytest.raises(InputError, match="start60.mkv: the file is cut off. "
+                       "Its header promises 8.0 s and it ends after 3"):
+        probe_video(tmp_path / "start60.mkv")

@@ -89,10 +89,10 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
     from losa_jax.distributed import sharding
     from losa_jax.training import build, config_ranges
     from losa_jax.training.restore import find_backbone, load_run
-    from losa_jax.weights.backbone_folder import stored_fingerprint
+    from losa_jax.weights.backbone_folder import FACTS_FILE
 
     config_ranges.check_ranges(config)
-    if backbone and not stored_fingerprint(Path(backbone)):
+    if backbone and not (Path(backbone) / FACTS_FILE).is_file():
         raise InputError(f"{backbone} is no converted backbone: give "
                          f"--backbone=FOLDER, that of the run {workdir}")
     if not (config.features.folder or backbone):

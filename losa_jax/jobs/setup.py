@@ -396,5 +396,3 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a file atomically, in the first process only."""
     if processes.is_first():
         atomic_write.write_text(path, json.dumps(content, indent=1) + "\n")
-
-

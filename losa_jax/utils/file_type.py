@@ -17,9 +17,7 @@ _STAND_INS = ("an HTML", "a Git", "a git")
 _AGAIN = "download or copy it again from its source"
 # (Offset, bytes there, title, remedy).
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"\0\x05\x16\x07", "macOS's AppleDouble file (attributes of another "
-     "file)", "delete it and take the file without \"._\""),
-    (0, b"\0\x05\x16\0", "macOS's AppleDouble file (attributes of another "
+    (0, b"\0\x05\x16", "macOS's AppleDouble file (attributes of another "
      "file)", "delete it and take the file without \"._\""),
     (0, b"\x93NUMPY", "a NumPy array", ""),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),

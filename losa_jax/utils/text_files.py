@@ -36,7 +36,7 @@ _TEXTS = ("a text", "a JSON", "an XML")
 _SHOWN = 120  # characters
 
 
-def read_text(path: Path, remedy: str = "check the path") -> str:
+def read_text(path: Path, remedy: str = "") -> str:
     """Reads UTF-8, with or without a byte order mark; InputError, which names
     the encoding that the file seems to have, or the remedy."""
     try:
@@ -44,7 +44,8 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
     except OSError as error:
         raise InputError(
             link_to_nothing(path)
-            or f"{path}: cannot be read ({error}): {remedy}") from error
+            or f"{path}: cannot be read ({error}): "
+            f"{remedy or 'check the path'}") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -67,7 +68,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def read_json(path: Path, remedy: str = "") -> Any:
     """Reads JSON; InputError, with the remedy, where this is impossible or an
     object has a key twice."""
-    text = read_text(path, remedy) if remedy else read_text(path)
+    text = read_text(path, remedy)
 
     def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)

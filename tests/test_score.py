@@ -9,9 +9,10 @@ import pytest
 
 import losa_jax
 from losa_jax import score, sweep
-from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.annotations.load import clipped_to, load_annotations
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
+from losa_jax.jobs.setup import blocked_videos
 from losa_jax.report.dashboard import MEANINGS
 
 
@@ -412,6 +413,30 @@ def test_public_texts_are_read(shared_dir, capsys):
         str(folder / "score/duplicate_video.json"), "--subset=test",
         f"--annotations={folder / 'score/duplicate_video_gt.json'}"]) == 1
     assert 'has the key "v1" twice' in capsys.readouterr().err
+
+
+@pytest.mark.shared
+def test_public_times_in_microseconds_are_recognized(shared_dir):
+    folder = shared_dir / "data/public_cases/annotations"
+    lengths = dict.fromkeys(("v1", "v2", "v3"), 12.0)
+    annotations = load_annotations(folder / "microseconds.json")
+    with pytest.raises(InputError, match="The times of 1 videos, the first v1,"
+                                         " look like microseconds"):
+        clipped_to(annotations, lengths, "error")
+    annotations = load_annotations(folder / "good.json")
+    assert clipped_to(annotations, lengths, "error") == annotations
+
+
+@pytest.mark.shared
+def test_a_public_block_list_of_names_with_blanks_is_read(shared_dir, tmp_path):
+    annotations = load_annotations(
+        shared_dir / "data/public_cases/spaces/ann.json")
+    path = tmp_path / "block_list.txt"
+    names = ["kitchen 03 (missing)", "kitchen 04 (missing)"]
+    path.write_text("\n".join([*names, "kitchen 99"]))
+    blocked, doubts = blocked_videos(str(path), annotations.videos)
+    assert [*blocked] == [*names, "kitchen 99"]
+    assert "1 of 3 ids are not in the annotations" in doubts[0]
 
 
 @pytest.mark.shared

@@ -61,7 +61,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
     setup.check_config(config, keys=("data.videos", "backbone.checkpoint"),
-                       reads_features=False)
+                       reads_features=False, reads_tfds=False)
     notes = setup.notes_folder(workdir, settings.output)
     setup.start_log(notes)
     specs.configured_backbone(config)  # wrong keys before videos are read

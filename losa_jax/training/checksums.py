@@ -46,8 +46,6 @@ def damage(folder: epath.Path, *, with_arrays: bool) -> str:
     for name in _NEEDED:
         if not (folder / name).exists():
             return f"incomplete: {folder / name} is missing"
-    if reason := stand_in(Path(folder / FILE), "checksums"):
-        return reason
     stored = _stored(folder)
     if isinstance(stored, str):
         return stored
@@ -55,14 +53,13 @@ def damage(folder: epath.Path, *, with_arrays: bool) -> str:
         path = folder / name
         if not path.exists():
             return f"incomplete: {path} is missing"
-        if reason := stand_in(Path(path), "the checkpoint's file"):
-            return reason
         if name != _METADATA and path.stat().length != size:
-            return (f"incomplete: {path} has {path.stat().length} bytes "
-                    f"instead of {size}")
+            return (_stand_in(path) or f"incomplete: {path} has "
+                    f"{path.stat().length} bytes instead of {size}")
     actual = _sums(folder, [name for name in stored if with_arrays
                             or not name.startswith("state/")])
-    return next((f"damaged: the content of {folder / name} has changed"
+    return next((_stand_in(folder / name)
+                 or f"damaged: the content of {folder / name} has changed"
                  for name, entry in actual.items()
                  if entry[1] != stored[name][1]), "")
 
@@ -78,9 +75,15 @@ def _stored(folder: epath.Path) -> dict[str, list[int]] | str:
         path = folder / _METADATA
         facts = json.loads(path.read_text())["custom_metadata"] or {}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"damaged: {path} cannot be read ({error!r})"
+        return (_stand_in(path)
+                or f"damaged: {path} cannot be read ({error!r})")
     return (f"incomplete: {folder / FILE} is missing" if CHECKED.items()
             <= facts.items() else {})
+
+
+def _stand_in(path: epath.Path) -> str:
+    reason = stand_in(Path(path))
+    return reason and f"incomplete: {path} is {reason}"
 
 
 def _names(folder: epath.Path, prefix: str = "") -> list[str]:

@@ -36,7 +36,7 @@ _TEXTS = ("a text", "a JSON", "an XML")
 _SHOWN = 120  # characters
 
 
-def read_text(path: Path, remedy: str = "check the path") -> str:
+def read_text(path: Path, remedy: str = "") -> str:
     """Reads UTF-8, with or without a byte order mark; InputError, which names
     the encoding that the file seems to have, or the remedy."""
     try:
@@ -46,7 +46,8 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
             remedy = "name a file in it"
         raise InputError(
             link_to_nothing(path) or f"{path}: cannot be read "
-            f"({error.strerror or error}): {remedy}") from error
+            f"({error.strerror or error}): {remedy or 'check the path'}"
+        ) from error
     try:
         # Programs add a mark to a file that has one.
         text = content.decode("utf-8").lstrip("\ufeff")
@@ -54,8 +55,8 @@ def read_text(path: Path, remedy: str = "check the path") -> str:
         raise _not_utf8(path, content) from error
     if "\0" in text:  # as in UTF-16 without a byte order mark
         raise _not_utf8(path, content)
-    if reason := stand_in(path, "a text file"):
-        raise InputError(reason)
+    if reason := stand_in(path):
+        raise InputError(f"{path}: not a text file but {reason}")
     return text
 
 
@@ -70,7 +71,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def read_json(path: Path, remedy: str = "") -> Any:
     """Reads JSON; InputError, with the remedy, where this is impossible or an
     object has a key twice."""
-    text = read_text(path, remedy) if remedy else read_text(path)
+    text = read_text(path, remedy)
 
     def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)

@@ -15,6 +15,7 @@ from losa_jax.errors import InputError
 from losa_jax.jobs import setup
 from losa_jax.jobs.setup import (
     blocked_videos,
+    check_config,
     load_data,
     load_videos,
     window_reader,
@@ -165,6 +166,14 @@ def _rewrite(config, change):
         change(database, name, entry)
     with open(config.data.annotations, "w") as file:
         json.dump({"database": database}, file)
+
+
+def test_all_keys_that_are_not_set_are_named_at_once():
+    with pytest.raises(InputError) as caught:
+        check_config(custom.get_config())
+    assert [line.split("=")[0] for line in str(caught.value).splitlines()[1:]
+            ] == ["  --config.data.annotations", "  --config.data.videos",
+                  "  --config.backbone.checkpoint"]
 
 
 def test_a_training_set_without_actions_is_refused_before_probing(

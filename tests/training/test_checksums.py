@@ -74,18 +74,6 @@ def test_a_flipped_byte_of_any_file_is_reported(saved, run, tiny_model):
     _load(run, state)
 
 
-def test_a_pointer_in_place_of_a_file_is_recognized(run, tiny_model):
-    state = tiny_model().state
-    for path in _files(run / "checkpoints" / "2"):
-        content = path.read_bytes()
-        path.write_text("version https://git-lfs.github.com/spec/v1\n")
-        if path.name not in _UNREAD:
-            with pytest.raises(InputError, match=f"{path.name}: not .* but a "
-                               "Git LFS pointer: run `git lfs pull`"):
-                _load(run, state)
-        path.write_bytes(content)
-
-
 def test_a_half_copied_checkpoint_names_the_missing_file(run, tiny_model):
     state = tiny_model().state
     folder = run / "checkpoints" / "2"
@@ -105,6 +93,25 @@ def test_a_half_copied_checkpoint_names_the_missing_file(run, tiny_model):
             assert "incomplete" in text or left is not None
             assert "does not fit" not in text and len(text) < 600
             path.write_bytes(content)
+    _load(run, state)
+
+
+@pytest.mark.parametrize("content, message", [
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:9\nsize 9\n",
+     "is a Git LFS pointer: run `git lfs pull`"),
+    ("<!DOCTYPE html><title>Sign in</title>", "is an HTML page")])
+def test_pointers_and_pages_are_named_in_place_of_any_file(run, tiny_model,
+                                                           content, message):
+    state = tiny_model().state
+    folder = run / "checkpoints" / "2"
+    for path in _files(folder):
+        if str(path.relative_to(folder)) in _UNREAD:
+            continue
+        before = path.read_bytes()
+        path.write_text(content)
+        with pytest.raises(InputError, match=f"incomplete: {path} {message}"):
+            _load(run, state)
+        path.write_bytes(before)
     _load(run, state)
 
 

@@ -17,13 +17,12 @@ OWN_FILES = {
     "data/annotations/activitynet_facts.py", "data/features/files.py",
     "data/synthetic/data_set.py", "data/video/check.py",
     "data/windows/skipped_videos.py", "distributed/processes.py",
-    "distributed/workdir_lock.py", "inference/exported.py",
-    "inference/load.py", "jobs/sweep.py",
+    "distributed/workdir_lock.py", "jobs/sweep.py",
     "report/document.py", "report/page.py", "training/checksums.py",
     "training/metrics.py", "training/restore.py",
     "utils/compile_cache.py", "utils/text_files.py",
     "weights/backbone_folder.py", "weights/checkpoint_file.py",
-    "weights/head_folder.py", "weights/open_checkpoint.py"}
+    "weights/open_checkpoint.py"}
 
 
 def test_no_other_module_reads_text_of_users():

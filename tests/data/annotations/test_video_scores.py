@@ -55,6 +55,9 @@ def test_unusable_scores_are_refused(tmp_path, content, message):
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         load_video_scores(path, ("run",), ["v1"])
+    path.write_text('{"v1": {"class": "run", "score": 1}, "v1": {}}')
+    with pytest.raises(InputError, match='the key "v1" twice'):
+        load_video_scores(path, ("run",), ["v1"])
     np.save(tmp_path / "scores.npy", np.zeros((3, 7)))
     with pytest.raises(InputError, match=r"shape \(3, 7\)"):
         load_video_scores(tmp_path / "scores.npy", ("run",), ["v1"])

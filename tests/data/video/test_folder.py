@@ -239,6 +239,16 @@ def test_a_playlist_that_never_ends_is_refused(tmp_path):
 
 
 @pytest.mark.shared
+@pytest.mark.parametrize("name", ["w.pth", "hf/model.safetensors"])
+def test_a_public_pointer_in_place_of_a_video_is_named(
+        shared_dir, tmp_path, name):
+    shutil.copy(shared_dir / "data/public_cases/lfs" / name,
+                tmp_path / "clip.mp4")
+    with pytest.raises(InputError, match="clip.mp4.*run `git lfs pull`"):
+        probe_video(VideoFolder(tmp_path).find("clip"))
+
+
+@pytest.mark.shared
 def test_a_camcorders_file_is_a_video(shared_dir):
     folder = shared_dir / "data/public_cases/video"
     path = VideoFolder(folder).find("camcorder")

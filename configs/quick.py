@@ -15,9 +15,11 @@ from ml_collections import ConfigDict
 from configs import common
 from losa_jax.utils import recipes
 
+VARIANTS = ("ablation",)
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    if variant not in ("", "ablation"):
+    if variant not in ("", *VARIANTS):
         raise ValueError(f"configs/quick.py:{variant}: the variant is "
                          "ablation, or none")
     config = common.get_config()

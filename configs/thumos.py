@@ -19,12 +19,13 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+VARIANTS = ("g1536", "g768", "s", "b", "l", "h")
+
 
 def get_config(variant: str = "g1536") -> ConfigDict:
-    variants = ("g1536", "g768", "s", "b", "l", "h")
-    if variant not in variants:
+    if variant not in VARIANTS:
         raise ValueError(f"configs/thumos.py:{variant}: the variants are "
-                         f"{', '.join(variants)}")
+                         f"{', '.join(VARIANTS)}")
     config = common.get_config()
     config.name = "thumos"
     # In ActionFormer's thumos14.json the training videos are `Validation`.

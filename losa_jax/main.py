@@ -34,7 +34,8 @@ from ml_collections import ConfigDict, config_flags
 
 import losa_jax
 from losa_jax.errors import InputError
-from losa_jax.utils import recipes, usage
+from losa_jax.utils import usage
+from losa_jax.utils.command_line import show_warnings
 from losa_jax.utils.malloc import keep_freed_memory
 from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
@@ -132,14 +133,8 @@ def run(argv: list[str]) -> int:
     if needed and not flags.FLAGS[needed].value:
         usage.stop(f"--mode={mode} needs --{needed}", EXIT_USAGE)
     _set_up_logging()
-    try:
-        config = _CONFIG.value
-        folder = _WORKDIR.value or f"runs/{config.name}"
-    except OSError:  # ml_collections reports a missing file only here
-        typed = config_flags.get_config_filename(flags.FLAGS["config"])
-        usage.stop(f"--config={typed}: no such file; the path counts from the "
-                   "current folder. Recipes of the package: "
-                   f"{' '.join(recipes.names())}", EXIT_INPUT)
+    config = _CONFIG.value
+    folder = _WORKDIR.value or f"runs/{config.name}"
     keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
     from losa_jax.distributed import processes, remote_workdir
@@ -231,13 +226,7 @@ def _set_up_logging() -> None:
     """Shows our warnings on the console; jobs add the run's log.txt."""
     # Orbax logs every step of a save, and each error three times.
     absl_logging.set_verbosity(absl_logging.FATAL)
-    console = logging.StreamHandler()
-    console.setLevel(logging.WARNING)
-    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    ours = logging.getLogger("losa_jax")
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
-    ours.addHandler(console)
+    show_warnings()
 
 
 def main() -> None:

@@ -30,7 +30,12 @@ from pathlib import Path
 
 import losa_jax
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import make_parser, path, positive
+from losa_jax.utils.command_line import (
+    make_parser,
+    path,
+    positive,
+    show_warnings,
+)
 from losa_jax.utils.malloc import keep_freed_memory
 
 
@@ -107,4 +112,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    show_warnings()
     sys.exit(main())

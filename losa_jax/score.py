@@ -11,14 +11,14 @@ a comma. --videos names the videos that count: a THUMOS protocol, or a file of
 ids to leave out, one on each line.
 
 --diagnose writes the error categories, their cost in mAP, and what is missed
-by length, coverage and count, as tables and PNG files.
+by length, coverage and count, as tables and a page of charts.
 
 If the classes of proposals come from an external classifier, the mAP depends
 on it: our predictions.json names it, --classifier does for other files.
 
 Protocols: `activitynet` gives the numbers of ActivityNet's kit, with equal
 scores in the order of numpy's sort (which depends on the processor;
---ties=stable does not) and predictions in unknown videos counted as false
+--ties=stable does not) and predictions outside the subset counted as false
 (--unknown=drop leaves them out). `thumos` is that of the 2014 challenge;
 --ambiguous=FILE names its Ambiguous segments.
 
@@ -36,23 +36,33 @@ from losa_jax.utils.command_line import make_parser
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     parser = make_parser("score", __doc__, losa_jax.__version__)
-    parser.add_argument("predictions", type=Path)
-    parser.add_argument("--annotations", required=True)
-    parser.add_argument("--subset", required=True)
+    parser.add_argument("predictions", type=Path, help="a file, as "
+                        "predictions.json of a run or of predict")
+    parser.add_argument("--annotations", required=True,
+                        help="a file, or two with a comma between them")
+    parser.add_argument("--subset", required=True,
+                        help="its name in the annotations")
     parser.add_argument("--protocol", choices=("activitynet", "thumos"),
                         default="activitynet")
     parser.add_argument("--tiou", default="0.3:0.7:0.1",
                         help="first:last:step, or a list with commas")
-    parser.add_argument("--videos", default="")
-    parser.add_argument("--class_names", default="")
+    parser.add_argument("--videos", default="",
+                        help="a THUMOS protocol, or a file of ids to leave out")
+    parser.add_argument("--class_names", default="",
+                        help="a file with one name a line")
     parser.add_argument("--ties", choices=("numpy", "stable"),
-                        default="numpy")
+                        default="numpy", help="order of equal scores")
     parser.add_argument("--unknown", choices=("false", "drop"),
-                        default="false")
-    parser.add_argument("--ambiguous", type=Path)
-    parser.add_argument("--json", type=Path, dest="output")
-    parser.add_argument("--diagnose", type=Path, dest="diagnose_into")
-    parser.add_argument("--classifier", default="")
+                        default="false",
+                        help="what predictions outside the subset are")
+    parser.add_argument("--ambiguous", type=Path,
+                        help="thumos: a file of segments that do not count")
+    parser.add_argument("--json", type=Path, dest="output",
+                        help="a file for the numbers")
+    parser.add_argument("--diagnose", type=Path, dest="diagnose_into",
+                        help="a folder for the error categories")
+    parser.add_argument("--classifier", default="",
+                        help="where the classes of proposals come from")
     arguments = parser.parse_args(argv)
     # Imported late, so that --help is quick.
     from losa_jax.jobs.score import score

@@ -1,4 +1,4 @@
-"""Trains variants of a config with several seeds and writes one table.
+r"""Trains variants of a config with several seeds and writes one table.
 
     python -m losa_jax.sweep --config=configs/quick.py:ablation \
         --workdir=runs/ablation --variants=configs/adapters.txt --seeds=0,1,2 \
@@ -27,11 +27,16 @@ from losa_jax.utils.command_line import make_parser
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     parser = make_parser("sweep", __doc__, losa_jax.__version__)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--variants", default="", metavar="FILE")
-    parser.add_argument("--vary", action="append", default=[])
-    parser.add_argument("--seeds", type=_seeds, default=(0, 1, 2))
+    parser.add_argument("--config", required=True,
+                        help="a recipe, as configs/quick.py:ablation")
+    parser.add_argument("--workdir", type=Path, required=True,
+                        help="folder for the runs and the table")
+    parser.add_argument("--variants", default="", metavar="FILE",
+                        help="a file with one variant a line")
+    parser.add_argument("--vary", action="append", default=[],
+                        help="one more variant")
+    parser.add_argument("--seeds", type=_seeds, default=(0, 1, 2),
+                        help="numbers with commas; default: 0,1,2")
     parser.add_argument("--test_subset", default="", help="scored once, with "
                         "each run's best checkpoint")
     arguments, others = parser.parse_known_args(argv)

@@ -3,10 +3,12 @@
 import atexit
 import gc
 import importlib.metadata
+import logging
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 # Before anything imports jax: a real accelerator on the machine must not
 # change the results, and sharding tests need several devices.
@@ -47,6 +49,19 @@ install_import_hook(["losa_jax.models", "losa_jax.detection"],
 def pytest_collection_finish() -> None:
     """As main.py does: tracing is faster by a fourth."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Commands change the logger; no other test notices."""
+    logger = logging.getLogger("losa_jax")
+    level, handlers = logger.level, [*logger.handlers]
+    logger.propagate = True
+    yield
+    logger.setLevel(level)
+    for handler in {*logger.handlers} - {*handlers}:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import pytest
 
 from losa_jax import convert
 from losa_jax.errors import InputError
+from losa_jax.jobs.convert import _public_settings
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.head_folder import load_head
@@ -74,12 +75,42 @@ def test_a_folder_without_weights_lists_its_files(tmp_path, capsys):
     assert "is empty: name a file or folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [LFS, "x" * 99])
-def test_a_damaged_converted_head_is_an_error(tmp_path, content):
-    (tmp_path / "head.json").write_text("{}")
-    (tmp_path / "head.safetensors").write_text(content)
-    with pytest.raises(InputError, match="no converted head .*head.safetens"):
+@pytest.mark.parametrize("name, content, message", [
+    ("head.json", None, r"is no converted head \(no head.json\): make it"),
+    ("head.json", LFS, "head.json: not a text file but a Git LFS pointer"),
+    ("head.json", "<html>", "head.json: .*HTML page"),
+    ("head.json", "[]", "head.json: does not describe a head: convert"),
+    ("head.json", "{", "head.json: not JSON: line 1"),
+    ("head.safetensors", None, "head.safetensors: (is missing|not a comple)"),
+    ("head.safetensors", LFS, "head.safetensors: .*run `git lfs pull`"),
+    ("head.safetensors", "<html>", "head.safetensors: .*HTML page"),
+    ("head.safetensors", "x" * 99, "head.safetensors: not ")])
+@pytest.mark.parametrize("facts", [{}, {"sha256": "9" * 64}])
+def test_a_damaged_converted_head_is_an_error(tmp_path, name, content, message,
+                                              facts):
+    (tmp_path / "head.json").write_text(json.dumps(facts))
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    else:
+        path.unlink(missing_ok=True)
+    with pytest.raises(InputError, match=message) :
         load_head(tmp_path)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("model: {embd_dim: 32}\nmodel: {}\n", "the key 'model' twice"),
+    ("- 1\n", "holds no settings"), ("model: [1]\n", "of the wrong type"),
+    ("model: {backbone_arch: 3}\n", "of the wrong type"),
+    ("model_name: [1]\n", "of the wrong type"),
+    ("model_name: X\n", "not one of"), ("a: [\n", "not YAML"),
+    (LFS, "git lfs pull"), (None, "cannot be read")])
+def test_a_wrong_public_config_is_refused(tmp_path, text, message):
+    path = tmp_path / "a.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=f"a.yaml: .*{message}"):
+        _public_settings(path)
 
 
 @pytest.mark.shared

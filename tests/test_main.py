@@ -27,7 +27,12 @@ def _run(*flags):
      "--config.adapter.tap_layers=('a,b',): give numbers"),
     (["--config=README.md"], "the recipe cannot be run as Python"),
     (["--config=configs/thumos.py:xl"], "the variants are g1536"),
-    (["--config=configs/nope.py"], "configs/nope.py"),
+    (["--config=configs/quik.py"], "did you mean 'configs/quick.py'"),
+    (["--config=configs"], "--config=configs: no such file"),
+    *((["--config=configs/nope.py", *more], "--config=configs/nope.py: no "
+       "such file; the path counts from the current folder. Recipes of the "
+       "package: configs/activitynet.py")
+      for more in ([], ["--workdir=x"], ["--config.train.epochs=1"])),
     (["--config=configs/custom.py", "--workdir={folder}"],
      "--config.backbone.checkpoint=FOLDER"),
     (["--config=configs/custom.py", "--workdir={folder}"],
@@ -48,6 +53,7 @@ def test_wrong_use_is_explained(flags, message, tmp_path):
 
 @pytest.mark.parametrize("flags, message", [
     ([], "--config=RECIPE is needed"),
+    (["--config="], "--config=RECIPE is needed"),
     (["--config=configs/custom.py", "--mode=fly"], "--mode=fly: "),
     (["--config=configs/custom.py", "--wrkdir=x"], "workdir"),
     (["--config=configs/custom.py", "--report"],
@@ -75,6 +81,13 @@ def test_help_shows_every_flag_of_ours():
     printed = _run("--help").stdout
     assert "mode" in names and "config" in names
     assert [name for name in names if f"  --{name}" not in printed] == []
+
+
+def test_help_lists_every_variant_of_every_recipe():
+    text = _run("--help").stdout
+    for line in ("configs/quick.py: ablation",
+                 "configs/thumos.py: g1536, g768, s, b, l, h"):
+        assert line in text
 
 
 def test_help_of_no_command_waits_for_jax():

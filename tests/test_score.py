@@ -2,15 +2,18 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
 import losa_jax
 from losa_jax import score, sweep
-from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.annotations.load import clipped_to, load_annotations
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
+from losa_jax.jobs.setup import blocked_videos
+from losa_jax.report.dashboard import MEANINGS
 
 
 @pytest.fixture
@@ -50,9 +53,9 @@ def test_map_by_hand(files, capsys):
     assert status == 0 and report["average_map"] == pytest.approx(0.25)
     output = capsys.readouterr().out
     for words in ("2 videos, 2 actions, 3 predictions", "1 videos without a "
-                  "prediction", "1 videos with 1 predictions are not in the "
-                  "ground truth: they are false (c)", "1 predictions of other"
-                  " labels", "recall@1x  0.5: 50.00"):
+                  "prediction", "1 videos with 1 predictions are not in "
+                  "subset test (c): they count as false", "1 predictions of "
+                  "other labels", "recall@1x  0.5: 50.00"):
         assert words in output
     assert _run(files, "--unknown=drop")[1]["average_map"] == pytest.approx(
         0.5)
@@ -77,6 +80,18 @@ def test_ambiguous_predictions_are_not_false(files):
     spared = _run(files, "--protocol=thumos",
                   f"--ambiguous={files / 'ambiguous.txt'}")[1]["average_map"]
     assert (plain, spared) == (pytest.approx(0.25), pytest.approx(0.5))
+
+
+def test_tables_and_page_name_and_explain_the_same_categories(files, capsys):
+    folder = files / "diagnosis"
+    _run(files, f"--diagnose={folder}")
+    printed = capsys.readouterr().out
+    assert f"its page: {folder / 'diagnosis.html'}" in printed
+    page = (folder / "diagnosis.html").read_text()
+    for name, meaning in MEANINGS.items():
+        assert f"{name} " in printed and meaning in printed
+        assert name.replace("_", " ") in page and meaning in page
+    assert "below 0: " in printed and "below 0: " in page
 
 
 def test_the_classifier_is_printed(files, capsys):
@@ -111,6 +126,8 @@ def test_excluded_videos_are_not_scored(files, capsys):
 @pytest.mark.parametrize("flags, message", [
     (["--subset=val"], "no video of subset 'val'; the file has test"),
     (["--tiou=0.5:0.9"], "write first:last:step"),
+    (["--tiou=0.3:inf:0.1"], "write first:last:step"),
+    (["--tiou=0:1:1e-9"], "at most 1000 thresholds"),
     (["--tiou=1.5"], "above 0 and up to 1"),
     (["--videos=thumos_300"], "thumos_212, thumos_211, thumos_210"),
     (["--class_names=/nowhere"], "/nowhere: cannot be read"),
@@ -118,6 +135,13 @@ def test_excluded_videos_are_not_scored(files, capsys):
 def test_refusals(files, capsys, flags, message):
     assert _run(files, *flags)[0] == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_block_list_of_all_videos_is_refused(files, capsys):
+    (files / "block.txt").write_text("a\nb\n")
+    assert _run(files, f"--videos={files / 'block.txt'}")[0] == 1
+    assert "block.txt: leaves out all videos of subset 'test'" in (
+        capsys.readouterr().err)
 
 
 def test_thresholds():
@@ -207,6 +231,7 @@ def _row(label="HighJump", segment=(1, 5)):
     ("HighJump ", "'HighJump '; did you mean 'HighJump'?"),
     ("High Jump", "did you mean 'HighJump'?"),
     ("0", "'0'; number 0 is 'HighJump', labels are names"),
+    ("17", "'17'; known are HighJump"),
     ("LongJump", "'LongJump', which has no action in this subset"),
     ("swim", "'swim'; known are HighJump")])
 def test_unknown_labels_are_named_with_the_nearest(tmp_path, capsys, label,
@@ -253,6 +278,26 @@ def test_ids_fit_without_ending_prefix_and_form(tmp_path, capsys, annotated,
                        {predicted: [_row()]})
     assert "mean      100.00" in output and "unknown" not in output.replace(
         "classes from: unknown", "")
+
+
+def test_predictions_of_another_subset_are_known_videos(tmp_path, capsys):
+    truth = {f"bird_{number}.mp4": {**TRUTH["v 1"], "subset": subset}
+             for number, subset in enumerate(("test", "test", "train"))}
+    _, output = _score(tmp_path, capsys, truth, {
+        f"bird_{number}": [_row()] for number in range(3)})
+    assert "unknown videos" not in output
+    assert ("1 videos with 1 predictions are not in subset test (bird_2.mp4): "
+            "they count as false, which lowers the mAP; --unknown=drop leaves "
+            "them out") in output
+
+
+def test_a_block_list_fits_ids_without_an_ending(tmp_path, capsys):
+    truth = {f"bird_{number}.mp4": TRUTH["v 1"] for number in range(2)}
+    (tmp_path / "block.txt").write_text("bird_1.mp4\n")
+    _, output = _score(tmp_path, capsys, truth, {
+        f"bird_{number}": [_row()] for number in range(2)},
+        f"--videos={tmp_path / 'block.txt'}")
+    assert "1 videos, 1 actions, 1 predictions" in output
 
 
 def test_ids_with_other_endings_are_other_videos(tmp_path, capsys):
@@ -316,6 +361,27 @@ def test_the_example_of_readme_is_scored_by_its_command(tmp_path, capsys,
             "annotations"][0]["segment"])]}}))
     assert score.main(command.split()) == 0
     assert "mean   100.00" in capsys.readouterr().out
+    page = (Path(__file__).parents[1] / "docs/scoring.md").read_text()
+    Path("predictions.json").write_text(page[
+        page.index('    {"results"'):].partition("\n\n")[0])
+    assert score.main(command.split()) == 0
+    assert "mean   100.00" in capsys.readouterr().out
+
+
+def test_the_program_of_the_docs_converts_a_table(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/videos.md").read_text()
+    program = page[page.index("    import csv"):].partition("\nEvery text")[0]
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text(
+        "video,label,start,end\nvideo_7,jump,1,2\nvideo_7,run,3,4.5\n"
+        "video_8,jump,0,1\nvideo_9,jump,5,6\n", encoding="utf-8-sig")
+    exec(textwrap.dedent(program), {})
+    read = load_annotations("annotations.json")
+    assert [video.video_id for video in read.subset("testing")] == [
+        "video_8", "video_9"]
+    (training,) = read.subset("training")
+    assert [(one.label, one.start_seconds, one.end_seconds)
+            for one in training.actions] == [("jump", 1, 2), ("run", 3, 4.5)]
 
 
 @pytest.mark.shared
@@ -347,6 +413,30 @@ def test_public_texts_are_read(shared_dir, capsys):
         str(folder / "score/duplicate_video.json"), "--subset=test",
         f"--annotations={folder / 'score/duplicate_video_gt.json'}"]) == 1
     assert 'has the key "v1" twice' in capsys.readouterr().err
+
+
+@pytest.mark.shared
+def test_public_times_in_microseconds_are_recognized(shared_dir):
+    folder = shared_dir / "data/public_cases/annotations"
+    lengths = dict.fromkeys(("v1", "v2", "v3"), 12.0)
+    annotations = load_annotations(folder / "microseconds.json")
+    with pytest.raises(InputError, match="The times of 1 videos, the first v1,"
+                                         " look like microseconds"):
+        clipped_to(annotations, lengths, "error")
+    annotations = load_annotations(folder / "good.json")
+    assert clipped_to(annotations, lengths, "error") == annotations
+
+
+@pytest.mark.shared
+def test_a_public_block_list_of_names_with_blanks_is_read(shared_dir, tmp_path):
+    annotations = load_annotations(
+        shared_dir / "data/public_cases/spaces/ann.json")
+    path = tmp_path / "block_list.txt"
+    names = ["kitchen 03 (missing)", "kitchen 04 (missing)"]
+    path.write_text("\n".join([*names, "kitchen 99"]))
+    blocked, doubts = blocked_videos(str(path), annotations.videos)
+    assert [*blocked] == [*names, "kitchen 99"]
+    assert "1 of 3 ids are not in the annotations" in doubts[0]
 
 
 @pytest.mark.shared

@@ -38,7 +38,7 @@ class Detection(NamedTuple):
     """One action that was detected in a video.
 
     Attributes:
-      start_seconds, end_seconds: from the first frame of the video.
+      start_seconds, end_seconds: on the clock that players show.
       label: name of the class.
       score: 0..1, after NMS.
       class_scores: {class name: score 0..1 before NMS} of all classes; None

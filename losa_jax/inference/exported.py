@@ -11,7 +11,6 @@ Reading needs neither the config nor the code of the model. NMS is not in the
 program, because it joins all windows of a video and may be set later.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +25,9 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.segments import Segments
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_folder, refuse_others
+from losa_jax.utils.text_files import read_json
 from losa_jax.utils.xla_options import compiler_options
+from losa_jax.weights.checkpoint_file import check_sum, sha256
 
 FORMAT = "losa_jax export"
 FORMAT_VERSION = 1
@@ -63,7 +64,7 @@ def write_exported(folder: Path, program: bytes,
                   temporary / WEIGHTS_FILE)
         (temporary / PROGRAM_FILE).write_bytes(program)
         files = {name: {"bytes": (temporary / name).stat().st_size,
-                        "sha256": _checksum(temporary / name)}
+                        "sha256": sha256(temporary / name)}
                  for name in (WEIGHTS_FILE, PROGRAM_FILE)}
         (temporary / MANIFEST_FILE).write_text(json.dumps({
             "format": FORMAT, "format_version": FORMAT_VERSION,
@@ -93,11 +94,7 @@ def load_exported(folder: str | Path
             f"{', '.join(manifest['platforms'])}, this is {platform}: export "
             "the run again with --platforms")
     for name, facts in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: is missing: {_AGAIN}")
-        if _checksum(folder / name) != facts["sha256"]:
-            raise InputError(f"{folder / name}: is damaged (its checksum is "
-                             f"not the manifest's): {_AGAIN}")
+        check_sum(folder / name, facts["sha256"], MANIFEST_FILE, _AGAIN)
     try:
         program = jax_export.deserialize(
             bytearray((folder / PROGRAM_FILE).read_bytes()))
@@ -120,12 +117,12 @@ def load_exported(folder: str | Path
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
+    manifest = read_json(path, _AGAIN)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ValueError(f"format={manifest['format']!r}")
         version = int(manifest["format_version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the manifest of an exported model "
                          f"({error!r}): {_AGAIN}") from error
     if version != FORMAT_VERSION:
@@ -141,8 +138,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: has no entry {', '.join(sorted(missing))}"
                          f": {_AGAIN}")
     return manifest
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

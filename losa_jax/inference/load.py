@@ -18,6 +18,11 @@ from losa_jax.errors import InputError
 from losa_jax.inference import exported
 from losa_jax.inference.localizer import Localizer
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
+from losa_jax.utils.text_files import read_json
+
+_SECTIONS = ("data", "features", "window", "augment", "backbone", "adapter",
+             "head", "loss", "train", "evaluate", "mesh")
+_RESTORE = "restore it from a copy"
 
 
 def load(folder: str | Path, *, which: str = "best", backbone: str = "",
@@ -86,10 +91,10 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
     from losa_jax.distributed import sharding
     from losa_jax.training import build, config_ranges
     from losa_jax.training.restore import find_backbone, load_run
-    from losa_jax.weights.backbone_folder import stored_fingerprint
+    from losa_jax.weights.backbone_folder import FACTS_FILE
 
     config_ranges.check_ranges(config)
-    if backbone and not stored_fingerprint(Path(backbone)):
+    if backbone and not (Path(backbone) / FACTS_FILE).is_file():
         raise InputError(f"{backbone} is no converted backbone: give "
                          f"--backbone=FOLDER, that of the run {workdir}")
     if not (config.features.folder or backbone):
@@ -120,11 +125,13 @@ def read_config(workdir: Path) -> ConfigDict:
         raise InputError(
             f"{workdir}: holds no finished run ({CONFIG_FILE} and "
             "checkpoints/): name the --workdir of a training")
-    try:
-        return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}): restore it from a copy"
-                         ) from error
+    content = read_json(path, _RESTORE)
+    missing = [section for section in _SECTIONS if not (
+        isinstance(content, dict) and isinstance(content.get(section), dict))]
+    if missing:
+        raise InputError(f"{path}: not the settings of a run, for it has no "
+                         f"{', '.join(missing)}: {_RESTORE}")
+    return ConfigDict(content)
 
 
 def read_thresholds(workdir: Path) -> dict[str, float]:
@@ -132,13 +139,14 @@ def read_thresholds(workdir: Path) -> dict[str, float]:
     path = workdir / THRESHOLDS_FILE
     if not path.is_file():
         return {}
+    remedy = f"delete it to use {DEFAULT_THRESHOLD}"
+    content = read_json(path, remedy)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         return {name: float(entry["score"])
                 for name, entry in content.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not the thresholds of a run ({error!r}): "
-                         f"delete it to use {DEFAULT_THRESHOLD}") from error
+                         f"{remedy}") from error
 
 
 def identity_of(config: ConfigDict, class_names: Sequence[str],

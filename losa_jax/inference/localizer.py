@@ -75,7 +75,7 @@ class Localizer:
             config.evaluate.max_detections.
 
         Returns:
-          detections in seconds from the first frame.
+          detections in seconds on the clock that players show.
 
         Raises:
           InputError: the file is missing or damaged, or `threshold` or

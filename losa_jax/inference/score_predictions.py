@@ -180,15 +180,16 @@ def unmatched(annotations: Annotations, truth: metrics.Truth,
 
 def _label_hint(label: str, annotations: Annotations, labels: Collection[str]
                 ) -> str:
-    hint = did_you_mean(label, labels)
-    if hint or not label.strip().isdecimal():
-        return hint or f"; known are {', '.join(sorted(labels)[:5])}"
+    hint = (did_you_mean(label, labels)
+            or f"; known are {', '.join(sorted(labels)[:5])}")
+    if not label.strip().isdecimal():
+        return hint
     ids = {action.label_id: action.label
            for video in annotations.videos.values()
            for action in video.actions if action.label_id is not None}
     names = ids or dict(enumerate(annotations.class_names))
     name = names.get(int(label))
-    return f"; number {label} is {name!r}, labels are names" if name else ""
+    return f"; number {label} is {name!r}, labels are names" if name else hint
 
 
 def _unit_doubts(annotations: Annotations, truth: metrics.Truth,

@@ -91,6 +91,8 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     with bar:
         _write_shards(todo, folder, config, encode,
                       CLIPS_A_DEVICE * mesh.size, bar)
+    print(f"{len(mine)} shards are in {folder}; to train on them: the same "
+          "command without --mode=cache")
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import family_of
 from losa_jax.utils.atomic_write import atomic_file, writing
-from losa_jax.utils.text_files import read_text
+from losa_jax.utils.yaml_file import read_yaml
 from losa_jax.weights import backbone_folder, head_folder
 from losa_jax.weights.head_settings import head_settings
 from losa_jax.weights.name_table import (
@@ -86,14 +85,14 @@ def convert(path: Path, output: Path, *, verify: bool = False,
 
 def _convert_head(path: Path, output: Path, ema: bool,
                   public_config: Path | None) -> None:
+    # Before anything is written.
+    public = {} if public_config is None else _public_settings(public_config)
     facts = head_folder.convert_head(path, output, ema=ema)
     flat, _ = head_folder.load_head(output)
     count = sum(array.size for array in flat.values())
-    settings, remark = facts["settings"], (
+    settings, remark = facts["settings"] | public, "" if public else (
         "\nand what no tensor shows: attention_heads, attention_window, "
         "absolute_positions (--public_config=FILE.yaml has them)")
-    if public_config is not None:
-        settings, remark = settings | _public_settings(public_config), ""
     print(f"wrote {output}: {settings['kind']} of {count:,} "
           f"parameters ({facts['taken']}), {settings['in_width']} channels, "
           f"{settings['num_classes']} classes. To use it:")
@@ -107,14 +106,18 @@ def _convert_head(path: Path, output: Path, ema: bool,
 
 
 def _public_settings(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no settings; give the YAML file that "
+                         "the head was trained with")
     try:
-        content = yaml.safe_load(read_text(path))
-        if not isinstance(content, dict):
-            raise InputError("it holds no settings; give the YAML file that "
-                             "the head was trained with")
         return head_settings(content)
-    except (ValueError, yaml.YAMLError, InputError) as error:
-        raise InputError(f"--public_config={path}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise InputError(f"{path}: an option has a value of the wrong type "
+                         f"({error}); give the YAML file that the head was "
+                         "trained with") from error
 
 
 def _compare(path: Path, output: Path) -> int:

@@ -61,7 +61,7 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
         raise InputError("config.features.folder holds features already: "
                          "--mode=extract makes them from videos")
     setup.check_config(config, keys=("data.videos", "backbone.checkpoint"),
-                       reads_features=False)
+                       reads_features=False, reads_tfds=False)
     notes = setup.notes_folder(workdir, settings.output)
     setup.start_log(notes)
     specs.configured_backbone(config)  # wrong keys before videos are read
@@ -223,7 +223,8 @@ def _report(num_done: int, broken: dict[str, str], folder: Path,
     """
     print(f"{num_done} videos, [time, {facts['width']}] {facts['dtype']}, in "
           f"{folder}; how they were made: {record_path(folder)}")
-    print("to train on them: --config=configs/thumos_features.py "
+    print("to train on them: python -m losa_jax.main --workdir=FOLDER "
+          "--config=configs/thumos_features.py --config.data.annotations=FILE "
           f"--config.features.folder={folder} " + " ".join(
               f"--config.features.{name}={facts[name]}" for name in
               ("stride_frames", "clip_frames", "width")))

@@ -28,6 +28,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer, VideoResult
 from losa_jax.jobs import prediction_files, setup
 from losa_jax.utils.atomic_write import make_folder, writing
+from losa_jax.utils.file_type import link_to_nothing
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 FAILURES_FILE = "failures.json"
@@ -81,6 +82,8 @@ def predict(sources: Sequence[str], localizer: Localizer,
                     (output / FAILURES_FILE).unlink(missing_ok=True)
         print(f"{len(files.results)} of {len(requests)} videos done; wrote "
               f"{output / PREDICTIONS_FILE}")
+        if settings.report and files.results:
+            print(f"their pages: {output / prediction_files.INDEX_FILE}")
     return failures
 
 
@@ -114,7 +117,8 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
         elif path.exists():
             paths[path] = None
         else:
-            failures[source] = f"{path}: no such file: check the path"
+            failures[source] = link_to_nothing(path) or (
+                f"{path}: no such file: check the path")
     names = {path: list(dict.fromkeys((
         video_id_of(path), path.name, "_".join(path.parts[-2:]),
         "_".join(path.absolute().parts[1:]), f"video_{number}")))

@@ -21,12 +21,17 @@ from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import blocked_videos, write_json
-from losa_jax.report.dashboard import write_diagnosis_page
+from losa_jax.report.dashboard import (
+    BELOW_ZERO,
+    MEANINGS,
+    write_diagnosis_page,
+)
 from losa_jax.utils.atomic_write import make_folder, write_text
 
 RECALL_MULTIPLES = (1, 5)
 # The most excluded videos that are printed by name.
 MAX_SHOWN = 20
+_MAX_THRESHOLDS = 1000
 
 
 def tiou_list(text: str) -> list[float]:
@@ -35,12 +40,16 @@ def tiou_list(text: str) -> list[float]:
         if ":" in text:
             first, last, step = map(float, text.split(":"))
             count = round((last - first) / step) + 1
+            if count > _MAX_THRESHOLDS:
+                raise ValueError
             values = [round(first + i * step, 6) for i in range(count)]
         else:
             values = [*map(float, text.split(","))]
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"--tiou={text}: write first:last:step, as "
-                         "0.3:0.7:0.1, or a list, as 0.5,0.75") from error
+    except (ValueError, ArithmeticError) as error:
+        raise InputError(
+            f"--tiou={text}: write first:last:step, as 0.3:0.7:0.1, or a "
+            f"list, as 0.5,0.75, of at most {_MAX_THRESHOLDS} thresholds"
+            ) from error
     return score_predictions.tiou_thresholds(values, f"--tiou={text}")
 
 
@@ -54,16 +63,19 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
       InputError: a file that cannot be read or does not fit.
     """
     thresholds = tiou_list(tiou)
-    submitted, external = read_submission(predictions)
+    content, external = read_submission(predictions)
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
+    submitted = score_predictions.fit_ids(content, loaded.videos)
     excluded, doubts = blocked_videos(
         videos, {**loaded.videos, **submitted})
     truth = score_predictions.ground_truth(loaded, subset, excluded)
+    if not truth:
+        raise InputError(f"--videos={videos}: leaves out all videos of "
+                         f"subset {subset!r}: name fewer")
     chosen = loaded.subset(subset)
-    predicted = score_predictions.fit_ids({
-        video: rows for video, rows in submitted.items()
-        if video not in excluded}, truth)
+    predicted = {video: rows for video, rows in submitted.items()
+                 if video not in excluded}
     labels = score_predictions.present_classes(loaded, truth)
     rules = metrics.Rules(ties, unknown)
     report = score_predictions.scored(
@@ -103,7 +115,7 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
         print(f"left out: {_printable(video)} {reason}")
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
-    _print_doubts(predicted, truth, protocol == "activitynet", rules)
+    _print_doubts(predicted, truth, subset, protocol == "activitynet", rules)
     if output is not None:
         write_json(output, {**report.as_json(), "recall": recalls or None,
                             "classifier": classifier or external or None})
@@ -118,8 +130,11 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
     """Prints the tables; writes them, diagnosis.json and a page of charts."""
     make_folder(folder)
-    text = format_diagnosis(diagnosis)
-    print(f"\n{text}\nwrote {folder}")
+    text = "\n".join([
+        format_diagnosis(diagnosis), "",
+        *(f"{name:<15} {meaning}" for name, meaning in MEANINGS.items()),
+        BELOW_ZERO])
+    print(f"\n{text}\nwrote {folder}; its page: {folder / 'diagnosis.html'}")
     write_text(folder / "diagnosis.txt", text + "\n")
     write_json(folder / "diagnosis.json", dataclasses.asdict(diagnosis))
     write_diagnosis_page(folder / "diagnosis.html",
@@ -131,16 +146,18 @@ def _printable(name: str) -> str:
 
 
 def _print_doubts(predicted: metrics.Predictions, truth: metrics.Truth,
-                  is_activitynet: bool, rules: metrics.Rules) -> None:
-    """Prints the predictions in unknown videos and those of equal scores."""
-    unknown = [video for video in predicted if video not in truth]
-    if unknown:
-        effect = ("are false" if is_activitynet
+                  subset: str, is_activitynet: bool, rules: metrics.Rules
+                  ) -> None:
+    """Prints the predictions outside the subset and those of equal scores."""
+    outside = [video for video in predicted if video not in truth]
+    if outside:
+        effect = ("count as false, which lowers the mAP; --unknown=drop "
+                  "leaves them out" if is_activitynet
                   and rules.unknown_videos == "false" else "are left out")
-        number = sum(len(predicted[video]) for video in unknown)
-        print(f"{len(unknown)} videos with {number} predictions are not in "
-              f"the ground truth: they {effect} ("
-              f"{', '.join(map(_printable, unknown[:5]))})")
+        number = sum(len(predicted[video]) for video in outside)
+        print(f"{len(outside)} videos with {number} predictions are not in "
+              f"subset {subset} ("
+              f"{', '.join(map(_printable, outside[:5]))}): they {effect}")
     counts = Counter((row.label, row.score) for rows in predicted.values()
                      for row in rows)
     tied = sum(count for count in counts.values() if count > 1)

@@ -95,19 +95,20 @@ _MEANINGS = {
 
 
 def check_config(config: Any, *, keys: Sequence[str] = tuple(_MEANINGS),
-                 reads_features: bool = True) -> None:
+                 reads_features: bool = True, reads_tfds: bool = True) -> None:
     """Checks the numbers of a config, and that keys without a default are set.
 
     Args:
       keys: that the job needs, unless others replace them.
       reads_features: whether features can replace videos.
+      reads_tfds: whether a data set of TFDS can replace them.
 
     Raises:
       InputError: names all wrong or missing keys at once.
     """
     config_ranges.check_ranges(config)
     data, replaced = config.data, set[str]()
-    if data.tfds:
+    if data.tfds and reads_tfds:
         replaced |= {"data.annotations", "data.videos"}
     if config.features.folder and reads_features:
         replaced |= {"data.videos", "backbone.checkpoint"}
@@ -117,8 +118,12 @@ def check_config(config: Any, *, keys: Sequence[str] = tuple(_MEANINGS),
         f"--config.{key}={_MEANINGS[key]}" for key in keys if key not in
         replaced and not config[key.split(".")[0]][key.split(".")[1]]]
     if missing:
+        # A recipe of features has their width.
+        hint = ("\nor, in place of videos and backbone, "
+                "--config.features.folder=FOLDER (of the features)"
+                if config.features.width and reads_features else "")
         raise InputError("the recipe leaves this to you, and it is empty; "
-                         f"set{listed(missing)}")
+                         f"set{listed(missing)}{hint}")
 
 
 def load_data(config: Any, workdir: Path,
@@ -253,15 +258,8 @@ def probe(config: Any, videos: Sequence[records.AnnotatedVideo], workdir: Path,
 
 
 def report_folder(config: Any) -> None:
-    """Warns of what config.data.videos holds beside videos.
-
-    Raises:
-      InputError: there is no such folder, or the setting is empty.
-    """
-    if not config.data.videos:
-        raise InputError("config.data.videos is empty: set "
-                         "--config.data.videos=FOLDER, or --config.data.tfds "
-                         "or --config.features.folder in its place")
+    """Warns of what config.data.videos, which must be set (`check_config`),
+    holds beside videos; InputError if there is no such folder."""
     folder = Path(config.data.videos)
     warn_left_out(folder, VideoFolder(folder).left_out())
 
@@ -279,15 +277,13 @@ def open_stored(config: Any) -> "StoredVideos | None":
 
 def read_annotations(config: Any, stored: "StoredVideos | None"
                      ) -> records.Annotations:
-    """Reads config.data.annotations, or else those of the data set."""
+    """Reads config.data.annotations, or else those of the data set; one of the
+    two must be set (`check_config`)."""
     data = config.data
     class_names = (load.load_class_names(data.class_names)
                    if data.class_names else None)
-    if data.annotations:
+    if data.annotations or stored is None:
         return load.load_annotations(data.annotations, class_names)
-    if stored is None:
-        raise InputError("config.data.annotations is empty: set "
-                         "--config.data.annotations=FILE.json")
     return load.load_annotations(stored.path, class_names or stored.class_names)
 
 
@@ -404,5 +400,3 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a file atomically, in the first process only."""
     if processes.is_first():
         atomic_write.write_text(path, json.dumps(content, indent=1) + "\n")
-
-

@@ -9,7 +9,7 @@ from losa_jax.report.document import table
 # The width of a page's column, so that the text keeps its size on a phone.
 WIDTH, HEIGHT = 380, 210
 LEFT, RIGHT = 46, 8
-_TOP, _BOTTOM = 10, 24
+_TOP, _BOTTOM = 16, 24  # with room for a number over the highest bar
 
 
 def number(value: float) -> str:

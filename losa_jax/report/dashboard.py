@@ -13,10 +13,15 @@ from losa_jax.report.page import VideoPage, link, video_card, write_list_page
 NUM_SHOWN = 5
 # Shades of a table cell, from 0 to 100 %.
 _SHADES = 5
-# Names of the prediction categories, short enough to fit below a bar.
-_CATEGORIES = {"true": "true", "double": "duplicate",
-               "wrong_label": "wrong class", "localization": "misplaced",
-               "confusion": "both", "background": "no action"}
+# {prediction category, as `detection.diagnosis` names it: what it means}.
+MEANINGS = {"true": "matches an action",
+            "double": "its action is matched already",
+            "wrong_label": "on an action of another class",
+            "localization": "right class, wrong boundaries",
+            "confusion": "wrong class, wrong boundaries",
+            "background": "no action is near"}
+BELOW_ZERO = ("below 0: some predictions of the category match an action at "
+              "another tIoU")
 # {measure of the bins: (title, factor from the measure to the title's unit)}.
 _MEASURES = {"length_seconds": ("length of the action, seconds", 1),
              "coverage": ("share of the video that the action covers, %",
@@ -119,6 +124,10 @@ def _percent(share: float | None) -> str:
     return f'<td class="shade{shade}">{100 * share:.2f}</td>'
 
 
+def _name(category: str) -> str:
+    return category.replace("_", " ")
+
+
 def _charts(diagnosis: Mapping[str, Any]) -> str:
     profile, gain = diagnosis["profile"], diagnosis["gain"]
     num_ranks = len(next(iter(profile.values())))
@@ -127,16 +136,17 @@ def _charts(diagnosis: Mapping[str, Any]) -> str:
             "Prediction categories at tIoU "
             f"{diagnosis['tiou_threshold']:g}, %",
             [f"{rank}G" for rank in range(1, num_ranks + 1)],
-            {_CATEGORIES[name]: [100 * share for share in shares]
+            {_name(name): [100 * share for share in shares]
              for name, shares in profile.items()},
-            summary="share among the best k G (G actions in all)",
+            summary="share among the best k G (G actions in all); "
+                    + "; ".join(f"{_name(name)}: {meaning}"
+                                for name, meaning in MEANINGS.items()),
             stacked=True),
         bar_chart(
             "Cost of errors, points of average mAP",
-            [_CATEGORIES[name] for name in gain],
+            [_name(name) for name in gain],
             {"gain": [100 * value for value in gain.values()]},
-            summary="rise of average mAP without a category; both: wrong "
-                    "class and misplaced")]
+            summary=f"rise of average mAP without a category; {BELOW_ZERO}")]
     for measure, bins in diagnosis["bins"].items():
         if not bins:
             continue

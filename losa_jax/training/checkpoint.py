@@ -34,8 +34,6 @@ from losa_jax.utils import atomic_write
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
 _MAP_OF = operator.itemgetter("map")
-
-
 # What the operating system says within the long messages of TensorStore.
 _OS_REASON = re.compile(
     "No space left on device|Disk quota exceeded|File too large|"
@@ -130,10 +128,10 @@ class Checkpoints:
         remote_workdir.copy_back(self._workdir)
 
     def _refuse_damaged(self, damages: Sequence[str]) -> None:
-        if found := [damage for damage in damages if damage]:
+        if faults := [damage for damage in damages if damage]:
             raise InputError(
                 f"checkpoints of {self._workdir} are not as they were "
-                f"written:{listed(found)}\ncopy the run again, or delete the "
+                f"written:{listed(faults)}\ncopy the run again, or delete the "
                 "folder of the checkpoint to use the others")
 
     def _barrier(self) -> ocp.multihost.BarrierSyncFn:

@@ -9,9 +9,12 @@ import json
 import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from etils import epath
+
+from losa_jax.utils.file_type import stand_in
 
 FILE = "checksums.json"
 # Metadata of checkpoints that have the file.
@@ -51,11 +54,12 @@ def damage(folder: epath.Path, *, with_arrays: bool) -> str:
         if not path.exists():
             return f"incomplete: {path} is missing"
         if name != _METADATA and path.stat().length != size:
-            return (f"incomplete: {path} has {path.stat().length} bytes "
-                    f"instead of {size}")
+            return (_stand_in(path) or f"incomplete: {path} has "
+                    f"{path.stat().length} bytes instead of {size}")
     actual = _sums(folder, [name for name in stored if with_arrays
                             or not name.startswith("state/")])
-    return next((f"damaged: the content of {folder / name} has changed"
+    return next((_stand_in(folder / name)
+                 or f"damaged: the content of {folder / name} has changed"
                  for name, entry in actual.items()
                  if entry[1] != stored[name][1]), "")
 
@@ -71,9 +75,15 @@ def _stored(folder: epath.Path) -> dict[str, list[int]] | str:
         path = folder / _METADATA
         facts = json.loads(path.read_text())["custom_metadata"] or {}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"damaged: {path} cannot be read ({error!r})"
+        return (_stand_in(path)
+                or f"damaged: {path} cannot be read ({error!r})")
     return (f"incomplete: {folder / FILE} is missing" if CHECKED.items()
             <= facts.items() else {})
+
+
+def _stand_in(path: epath.Path) -> str:
+    reason = stand_in(Path(path))
+    return reason and f"incomplete: {path} is {reason}"
 
 
 def _names(folder: epath.Path, prefix: str = "") -> list[str]:

@@ -185,15 +185,15 @@ def find_backbone(workdir: Path, checkpoint: str) -> str:
     tried = [workdir / run_files.BACKBONE_FOLDER, Path(checkpoint)]
     if BACKBONE_PLACE in facts:
         tried.append(Path(os.path.normpath(workdir / facts[BACKBONE_PLACE])))
-    weights = {path: backbone_folder.stored_fingerprint(path)
-               for path in tried}
-    there = [path for path in tried if weights[path]]
+    there = [path for path in tried
+             if (path / backbone_folder.FACTS_FILE).is_file()]
     if not there:
         raise InputError(
             f"{workdir}: its backbone is neither in "
             f"{' nor in '.join(map(str, tried))}: give --backbone=FOLDER")
-    return str(next((path for path in there
-                     if weights[path] == facts.get("backbone")), there[0]))
+    return str(next(
+        (path for path in there if backbone_folder.stored_fingerprint(path)
+         == facts.get("backbone")), there[0]))
 
 
 def plain(value: Any) -> Any:

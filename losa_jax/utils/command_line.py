@@ -1,6 +1,7 @@
 """The parser of the command lines that have no recipe."""
 
 import argparse
+import logging
 from pathlib import Path
 
 
@@ -13,6 +14,17 @@ def make_parser(name: str, description: str | None, version: str
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=version)
     return parser
+
+
+def show_warnings() -> None:
+    """Shows our warnings on the console, as "WARNING: text"."""
+    console = logging.StreamHandler()
+    console.setLevel(logging.WARNING)
+    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    ours = logging.getLogger("losa_jax")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    ours.addHandler(console)
 
 
 def positive(text: str) -> int:

@@ -13,11 +13,12 @@ _SHOWN_CHARACTERS = 60
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
           (codecs.BOM_UTF16_BE, "utf-16"))
 _AGAIN = "download or copy it again from its source"
+# How titles begin of what a server or a version control stores in place of a
+# file.
+_STAND_INS = ("an HTML", "a Git", "a git")
 # (Offset, bytes there, title, remedy).
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"\0\x05\x16\x07", "macOS's AppleDouble file (attributes of another "
-     "file)", "delete it and take the file without \"._\""),
-    (0, b"\0\x05\x16\0", "macOS's AppleDouble file (attributes of another "
+    (0, b"\0\x05\x16", "macOS's AppleDouble file (attributes of another "
      "file)", "delete it and take the file without \"._\""),
     (0, b"\x93NUMPY", "a NumPy array", ""),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
@@ -78,6 +79,15 @@ def link_to_nothing(path: Path) -> str:
         return ""
     return (f"{path}: is a link to {os.readlink(path)}, which is not there: "
             "copy the file itself, or fetch it (git annex get)")
+
+
+def stand_in(path: Path) -> str:
+    """Returns which page or pointer a server or a version control has put in
+    place of a file, and what to do, else ""."""
+    file_type = recognize(path)
+    if file_type is None or not file_type.title.startswith(_STAND_INS):
+        return ""
+    return f"{file_type.title}: {file_type.remedy}"
 
 
 def recognize(path: Path) -> FileType | None:

@@ -42,9 +42,7 @@ class FolderFiles:
         try:
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
-                    (self.subfolders if entry.is_dir()
-                     else self.files if entry.is_file()
-                     else self.special).append(entry.name)
+                    self._list_of(entry).append(entry.name)
         except OSError as error:
             reason = ("no such" if isinstance(error, FileNotFoundError)
                       else f"cannot be listed ({error.strerror}); not a")
@@ -52,6 +50,13 @@ class FolderFiles:
         for name in (*self.files, *self.special):
             for key in {nfc(name), nfc(os.path.splitext(name)[0])}:
                 self._by_name.setdefault(key, []).append(name)
+
+    def _list_of(self, entry: os.DirEntry[str]) -> list[str]:
+        try:
+            return (self.subfolders if entry.is_dir()
+                    else self.files if entry.is_file() else self.special)
+        except OSError:  # a link that leads to itself
+            return self.special
 
     def named(self, name: str) -> list[str]:
         """Returns the files of this name with any ending or none."""

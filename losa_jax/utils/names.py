@@ -73,8 +73,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def alike(names: Iterable[str]) -> list[Sequence[str]]:
-    """Returns the groups of names that differ only in case, blanks, "_" or
-    "-", or in the ending of a file."""
+    """Returns the groups of names that differ only in case, blanks, "_", "-"
+    or invisible characters, or in the ending of a file."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
         groups[_key(name)].append(name)
@@ -83,4 +83,6 @@ def alike(names: Iterable[str]) -> list[Sequence[str]]:
 
 def _key(name: str) -> str:
     plain = unicodedata.normalize("NFKC", nfc(name)).casefold()
-    return re.sub(r"[\s_-]+", "", without_ending(plain)) or plain
+    seen = "".join(one for one in without_ending(plain)
+                   if unicodedata.category(one) != "Cf")
+    return re.sub(r"[\s_-]+", "", seen) or plain

@@ -4,6 +4,8 @@
 package's own file of that name.
 """
 
+import contextlib
+import importlib
 import sys
 from pathlib import Path
 
@@ -41,3 +43,16 @@ def names() -> list[str]:
     return [f"configs/{path.name}" for path in sorted(
         (shipped_folder() / "configs").glob("*.py"))
             if path.stem not in ("__init__", "common")]
+
+
+def variants() -> dict[str, tuple[str, ...]]:
+    """Returns {recipe: its variants}."""
+    make_importable()
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names():
+        found[name] = ()
+        # A package `configs` in the current folder may lack it.
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(f"configs.{Path(name).stem}")
+            found[name] = getattr(module, "VARIANTS", ())
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.errors import InputError
-from losa_jax.utils.file_type import link_to_nothing, misplaced, recognize
+from losa_jax.utils.file_type import link_to_nothing, misplaced, stand_in
 
 _BOMS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
          (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
@@ -31,32 +31,32 @@ _ENCODINGS = (
     ("euc_kr", "EUC-KR", _HANGUL, 0.0),
     ("gb18030", "GBK", _CJK, 0.0))
 _WORD_SHARE = 0.8
-# How titles of `file_type` begin: of texts, and of what a server or a version
-# control stores in place of a file.
+# How titles of `file_type` begin that are texts.
 _TEXTS = ("a text", "a JSON", "an XML")
-_STAND_INS = ("an HTML", "a Git", "a git")
 _SHOWN = 120  # characters
 
 
-def read_text(path: Path, remedy: str = "check the path") -> str:
+def read_text(path: Path, remedy: str = "") -> str:
     """Reads UTF-8, with or without a byte order mark; InputError, which names
     the encoding that the file seems to have, or the remedy."""
     try:
         content = path.read_bytes()
     except OSError as error:
+        if path.is_dir():
+            remedy = "name a file in it"
         raise InputError(
-            link_to_nothing(path)
-            or f"{path}: cannot be read ({error}): {remedy}") from error
+            link_to_nothing(path) or f"{path}: cannot be read "
+            f"({error.strerror or error}): {remedy or 'check the path'}"
+        ) from error
     try:
-        text = content.decode("utf-8-sig")
+        # Programs add a mark to a file that has one.
+        text = content.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, content) from error
     if "\0" in text:  # as in UTF-16 without a byte order mark
         raise _not_utf8(path, content)
-    file_type = recognize(path)
-    if file_type is not None and file_type.title.startswith(_STAND_INS):
-        raise InputError(f"{path}: not a text file but {file_type.title}: "
-                         f"{file_type.remedy}")
+    if reason := stand_in(path):
+        raise InputError(f"{path}: not a text file but {reason}")
     return text
 
 
@@ -71,7 +71,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def read_json(path: Path, remedy: str = "") -> Any:
     """Reads JSON; InputError, with the remedy, where this is impossible or an
     object has a key twice."""
-    text = read_text(path, remedy) if remedy else read_text(path)
+    text = read_text(path, remedy)
 
     def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
@@ -82,13 +82,13 @@ def read_json(path: Path, remedy: str = "") -> Any:
     try:
         return json.loads(text, object_pairs_hook=as_object)
     except json.JSONDecodeError as error:
-        problem = "it is empty" if not text.strip() else (
-            f"line {error.lineno}, column {error.colno}: {error.msg}")
-        raise InputError(
-            misplaced(path, ("a JSON", "a text", "an empty"), "JSON",
-                      remedy or "give a JSON file")
-            or f"{path}: not JSON: {problem}; {remedy or 'correct it there'}"
-            ) from error
+        problem = (f"line {error.lineno}, column {error.colno}: {error.msg}"
+                   if text.strip() else "it is empty")
+        other = text.strip() and misplaced(path, "a JSON", "JSON",
+                                           remedy or "give a JSON file")
+        raise InputError(other or (
+            f"{path}: not JSON: {problem}; {remedy or 'correct it there'}"
+            )) from error
     except (ValueError, RecursionError) as error:  # a number of 4301 digits
         raise InputError(f"{path}: not JSON that can be read ({error}); "
                          f"{remedy or 'correct it'}") from error
@@ -145,7 +145,14 @@ def _not_utf8(path: Path, content: bytes) -> InputError:
         return InputError(
             f"{path}: is UTF-8 text but for {wrong} characters, the first in "
             f"line {line}: write them again, or copy the file again")
-    encoding = seeming_encoding(content)
+    # Of the bytes of UTF-16 that are UTF-8 too, about half are NUL.
+    is_wide = wrong or content.count(0) > len(content) / 4
+    encoding = seeming_encoding(content) if is_wide else ""
+    if not encoding and not wrong:
+        line = 1 + text[:text.find("\0")].count("\n")
+        return InputError(
+            f"{path}: has NUL characters, the first in line {line}: remove "
+            "them, or copy the file again")
     if not encoding:
         return InputError(f"{path}: is no text: give a file in UTF-8")
     return InputError(

@@ -5,16 +5,20 @@ import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from losa_jax.utils import recipes
+from losa_jax.utils.names import did_you_mean
 
 EXIT_INPUT, EXIT_USAGE = 1, 2
 # Keys with tuples of names instead of numbers.
 _NAME_TUPLES = ("cache_subsets",)
+_NO_RECIPE = ("--config=RECIPE is needed, as --config=configs/quick.py; see "
+              "--help")
 
 
 def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
@@ -37,8 +41,9 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
         print(_help(overview, sections))
         sys.exit(0)
     recipes.make_importable()
+    arguments = _with_recipe(argv)
     try:
-        rest = flags.FLAGS(_with_recipe(argv))
+        rest = flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
         stop(f"{error}; see --help", EXIT_USAGE)
     except (flags.Error, LookupError, AttributeError, ValueError, OSError
@@ -52,10 +57,8 @@ def parse(argv: Sequence[str], overview: str, sections: Mapping[str, str]
         stop(_recipe_fault(argv, str(error)), EXIT_INPUT)
     config = flags.FLAGS["config"].value
     if config is None:
-        stop("--config=RECIPE is needed, as --config=configs/quick.py; see "
-              "--help", EXIT_USAGE)
-    if isinstance(config, ConfigDict):  # not where the file is missing
-        _check_tuples(config)
+        stop(_NO_RECIPE, EXIT_USAGE)
+    _check_tuples(config)
     return rest
 
 
@@ -90,10 +93,8 @@ def _cause(error: Exception) -> str:
 
 def _recipe_fault(argv: Sequence[str], error: str) -> str:
     """Explains why a recipe cannot be called."""
-    path = next(after.removeprefix("--config=") for before, after
-                in itertools.pairwise(argv) if before == "--config"
-                or after.startswith("--config="))
-    name, _, variant = path.partition(":")
+    path = _recipe(argv)
+    name, _, variant = str(path).partition(":")
     if "takes 0 positional arguments" in error:
         return (f"--config={path}: this recipe has no variant {variant!r} and "
                 f"no other: give --config={name}")
@@ -103,6 +104,14 @@ def _recipe_fault(argv: Sequence[str], error: str) -> str:
     return f"--config={path}: the recipe cannot be run as Python: {error}"
 
 
+def _recipe(argv: Sequence[str]) -> str | None:
+    """Returns the recipe that a command line names, if it does."""
+    return next((after.partition("=")[2] if "=" in after else after
+                 for before, after in itertools.pairwise(["", *argv])
+                 if before in ("--config", "-config")
+                 or after.startswith(("--config=", "-config="))), None)
+
+
 def stop(message: str, status: int) -> NoReturn:
     """Prints a message and ends the program with a status."""
     print(f"error: {message}", file=sys.stderr)
@@ -110,16 +119,30 @@ def stop(message: str, status: int) -> NoReturn:
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
-    """Returns the arguments with the path of the recipe's file."""
+    """Returns the arguments with the path of the recipe's file; stops where
+    there is none."""
     arguments = []
     for before, argument in zip(["", *argv], argv, strict=False):
         name, _, path = argument.partition("=")
         if before in ("--config", "-config"):
-            argument = recipes.find(argument)
-        elif name in ("--config", "-config") and path:
-            argument = f"{name}={recipes.find(path)}"
+            argument = _existing(argument)
+        elif name in ("--config", "-config") and "=" in argument:
+            argument = f"{name}={_existing(path)}"
         arguments.append(argument)
     return arguments
+
+
+def _existing(typed: str) -> str:
+    """Returns the path of a recipe's file, with its variant."""
+    if not typed:
+        stop(_NO_RECIPE, EXIT_USAGE)
+    path = recipes.find(typed)
+    if not Path(path.partition(":")[0]).is_file():
+        names = recipes.names()
+        stop(f"--config={typed}: no such file; the path counts from the "
+             "current folder. Recipes of the package: "
+             f"{' '.join(names)}{did_you_mean(typed, names)}", EXIT_INPUT)
+    return path
 
 
 def _help(overview: str, sections: Mapping[str, str]) -> str:
@@ -133,8 +156,10 @@ def _help(overview: str, sections: Mapping[str, str]) -> str:
             lines += [f"  --{name}" + ("" if flag.boolean else "=..."),
                       _wrapped(flag.help + default, 6)]
     return "\n".join([
-        *lines, "", f"Recipes, in {recipes.shipped_folder()}:",
-        _wrapped(" ".join(recipes.names()), 2),
+        *lines, "", f"Recipes and their variants (--config=RECIPE:VARIANT), in "
+        f"{recipes.shipped_folder()}:",
+        *(_wrapped(": ".join((name, ", ".join(variants))).rstrip(": "), 2)
+          for name, variants in recipes.variants().items()),
         "--helpfull lists every flag, those of the libraries too."])
 
 

@@ -22,8 +22,9 @@ from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
 from losa_jax.utils import atomic_write
+from losa_jax.utils.text_files import read_json
 from losa_jax.weights import checkpoint_file, name_table, open_checkpoint
-from losa_jax.weights.checkpoint_file import check_sum
+from losa_jax.weights.checkpoint_file import CONVERT_AGAIN, check_sum
 
 ARRAYS_FILE, FACTS_FILE = "backbone.safetensors", "backbone.json"
 FORMAT_VERSION = 1
@@ -83,12 +84,12 @@ def open_backbone(folder: str | Path
             f"{folder}: no converted backbone (no {FACTS_FILE}); make one "
             f"with `python -m losa_jax.convert CHECKPOINT "
             f"--output={folder}`")
+    facts = read_json(facts_path, CONVERT_AGAIN)
     try:
-        facts = json.loads(facts_path.read_text())
         family = facts.get("family", "videomae")  # not in old folders
         if facts["format_version"] != FORMAT_VERSION or (
                 family not in BACKBONES):
-            raise InputError(f"it has format {facts['format_version']} of "
+            raise ValueError(f"it has format {facts['format_version']} of "
                              f"{family}, not {FORMAT_VERSION} of "
                              f"{', '.join(BACKBONES)}")
         spec = BACKBONES[family].spec(**{
@@ -97,16 +98,17 @@ def open_backbone(folder: str | Path
         info = BackboneInfo(facts["sha256"], facts["source"])
     except (ValueError, KeyError, TypeError, AttributeError,
             InputError) as error:
-        raise InputError(f"{facts_path} cannot be read ({error}); convert "
-                         "the checkpoint again") from error
-    check_sum(folder / ARRAYS_FILE, info.fingerprint, FACTS_FILE)
+        raise InputError(f"{facts_path}: does not describe a backbone "
+                         f"({error}): {CONVERT_AGAIN}") from error
+    check_sum(folder / ARRAYS_FILE, info.fingerprint, FACTS_FILE,
+              CONVERT_AGAIN)
     tensors, _ = checkpoint_file.open_safetensors(folder / ARRAYS_FILE)
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
     wrong = {(name, array.shape) for name, array in arrays.items()} ^ set(
         name_table.expected_shapes(spec).items())
     if wrong:
         raise InputError(f"{folder}: arrays do not fit {FACTS_FILE}: "
-                         f"{sorted(wrong)[:5]}; convert the checkpoint again")
+                         f"{sorted(wrong)[:5]}; {CONVERT_AGAIN}")
     return spec, arrays, info
 
 

@@ -16,6 +16,7 @@ from losa_jax.utils.file_type import link_to_nothing, misplaced
 from losa_jax.utils.text_files import read_json
 from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
+CONVERT_AGAIN = "convert the checkpoint again, or copy the folder again"
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
     ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
     ("BF16", ml_dtypes.bfloat16), ("I64", np.int64), ("I32", np.int32))}
@@ -103,22 +104,23 @@ def _weight_files(path: Path) -> list[Path]:
                      f"it, but {names or 'nothing'}: {REMEDY}")
 
 
-def check_sum(path: Path, wanted: str, facts_file: str) -> None:
-    """Raises InputError unless a converted file has this SHA-256.
+def check_sum(path: Path, wanted: str, facts_file: str, remedy: str) -> None:
+    """Raises InputError, with the remedy, unless a file has the SHA-256 that
+    the facts beside it state.
 
     4 GiB take 2 to 6 s; a file that has not changed is read once in a process.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file: convert the checkpoint "
-                         "again, or copy the folder again")
+        raise InputError(link_to_nothing(path)
+                         or f"{path}: is missing: {remedy}")
     actual = sha256(path)
     if actual != wanted:
         raise InputError(
-            misplaced(path, "a safetensors", "a safetensors file", REMEDY)
+            misplaced(path, "a safetensors",
+                      f"the file that {facts_file} describes", remedy)
             or f"{path} is not the file that {facts_file} beside it describes "
             f"(SHA-256 {actual[:12]} instead of {wanted[:12]}): it was "
-            "damaged or replaced: convert the checkpoint again, or copy the "
-            "folder again")
+            f"damaged or replaced: {remedy}")
 
 
 def sha256(path: Path) -> str:
@@ -144,7 +146,7 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "np"):  # checks the header and the file's size
             pass
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(
             misplaced(path, "a safetensors", "a safetensors file", REMEDY)
             or f"{path}: not a complete safetensors file ({error}); fetch it "

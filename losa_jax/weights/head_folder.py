@@ -14,7 +14,10 @@ from safetensors.numpy import save_file
 
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_folder, refuse_others
+from losa_jax.utils.file_type import link_to_nothing
+from losa_jax.utils.text_files import read_json
 from losa_jax.weights.checkpoint_file import (
+    CONVERT_AGAIN,
     check_sum,
     open_file,
     open_safetensors,
@@ -106,15 +109,18 @@ def load_head(folder: str | Path
       InputError: not such a folder, or a damaged one.
     """
     folder = Path(folder)
-    try:
-        facts = json.loads((folder / FACTS_FILE).read_text())
-        if "sha256" in facts:  # not in old folders
-            check_sum(folder / ARRAYS_FILE, facts["sha256"], FACTS_FILE)
-        tensors, _ = open_safetensors(folder / ARRAYS_FILE)
-        parameters = {name: tensor.read() for name, tensor in tensors.items()}
-    except (OSError, ValueError, TypeError, InputError) as error:
+    path = folder / FACTS_FILE
+    if not path.is_file():
         raise InputError(
-            f"config.head.checkpoint={folder} is no converted head "
-            f"({error}): make it with `python -m losa_jax.convert CHECKPOINT "
-            f"--output={folder}`") from error
-    return parameters, facts
+            link_to_nothing(path)
+            or f"config.head.checkpoint={folder} is no converted head (no "
+            f"{FACTS_FILE}): make it with `python -m losa_jax.convert "
+            f"CHECKPOINT --output={folder}`")
+    facts = read_json(path, CONVERT_AGAIN)
+    if not isinstance(facts, dict):
+        raise InputError(f"{path}: does not describe a head: {CONVERT_AGAIN}")
+    if "sha256" in facts:  # not in old folders
+        check_sum(folder / ARRAYS_FILE, str(facts["sha256"]), FACTS_FILE,
+                  CONVERT_AGAIN)
+    tensors, _ = open_safetensors(folder / ARRAYS_FILE)
+    return {name: tensor.read() for name, tensor in tensors.items()}, facts

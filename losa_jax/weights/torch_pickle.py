@@ -120,7 +120,11 @@ def load_torch_zip(path: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # a damaged archive can raise anything
-        raise InputError(_not_a_zip(path)) from error
+        raise InputError(misplaced(
+            path, "a PyTorch", "a PyTorch checkpoint", f"{REMEDY}; what a "
+            "torch older than 1.6 wrote is to be saved again with a newer one")
+            or f"{path}: is no PyTorch checkpoint, or damaged ({error}): "
+            "fetch it again") from error
     try:
         return _Reader(content, path, root).load()
     except InputError:
@@ -128,19 +132,6 @@ def load_torch_zip(path: Path) -> Any:
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path}: data.pkl cannot be read ({error})"
                          f"{_DAMAGED}") from error
-
-
-def _not_a_zip(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK":
-        return f"{path}: the zip file is cut short or damaged; fetch it again"
-    if start[:1] == b"\x80":
-        return (f"{path}: a bare pickle, which can run code: refused. If a "
-                "torch older than 1.6 wrote it and you trust it, save it "
-                "again: torch.save(torch.load(f, weights_only=True), g)")
-    return misplaced(path, "a PyTorch", "a PyTorch checkpoint", REMEDY) or (
-        f"{path}: is no PyTorch checkpoint (no zip file): {REMEDY}")
 
 
 class _Reader(pickle.Unpickler):

@@ -144,9 +144,6 @@ def _without_decoder(tensors: dict[str, Tensor], notes: list[str]
 
 
 def _hugging_face_hints(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a Hugging Face folder has "
-                         "config.json and model.safetensors")
     remedy = ("give the .safetensors file itself, with --heads, --frames and "
               "--image_size")
     try:

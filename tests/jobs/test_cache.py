@@ -145,7 +145,10 @@ def test_a_stopped_cache_continues_with_the_missing_shards(
         train_job.train(config, tmp_path / "run")
     capsys.readouterr()
     cache_job.cache(config, tmp_path / "log")
-    assert "2 shards are there already" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 shards are there already" in printed
+    assert (f"6 shards are in {tmp_path / 'new'}; to train on them: the same "
+            "command without --mode=cache") in printed
 
     # A flipped byte is detected when its video is read.
     path = tap_cache.shard_path(tmp_path / "new", 3, "arrayrecord")

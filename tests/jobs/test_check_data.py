@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from losa_jax.data.annotations import load
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
+from losa_jax.training.feature_store import open_store
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -200,6 +202,29 @@ def test_a_features_recipe_checks_the_features(
     assert "1 of 7 videos' features can be read" in capsys.readouterr().out
     block = tmp_path / "work/block_list.txt"
     assert block.read_text().split() == sorted(details)
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+def test_bad_features_stop_or_are_skipped(features, tmp_path, cache_gib):
+    path = Path(features.features.folder) / "crc.npz"
+    np.savez_compressed(path, np.ones((72, 4)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    path = Path(features.data.annotations)
+    database = json.loads(path.read_text())["database"]
+    database["crc"] = database["good"]
+    path.write_text(json.dumps({"database": database}))
+    features.data.frame_cache_gib = cache_gib
+    with pytest.raises(InputError, match="(?s)crc: .*crc.npz.*on_broken_video"):
+        load_data(features, tmp_path, store=open_store(features))
+    features.data.on_broken_video = "skip"
+    data = load_data(features, tmp_path, store=open_store(features))
+    bad = {"crc", "cut", "gone", "long", "pointer", "wide"}
+    # Without a cache numbers are checked in the windows that are read.
+    kept = ["good"] if cache_gib else ["good", "nan"]
+    assert {*data.broken} - {"nan"} == bad
+    assert [video.video_id for video in data.test] == kept
 
 
 @pytest.mark.parametrize("recipe", ["features", "videos"])

@@ -112,6 +112,9 @@ def test_the_export_takes_any_number_of_windows_on_every_platform(run, folder):
                                    getattr(one, name)[0], atol=1e-5)
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:9\nsize 9\n"
+
+
 @pytest.fixture
 def copy(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
@@ -123,6 +126,9 @@ def _edit(copy, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda copy: _edit(copy, format_version=2),
      "format version 2, but this program reads 1.*update losa_jax"),
@@ -131,14 +137,26 @@ def _edit(copy, **changes):
     (lambda copy: _edit(copy, files={}),
      "no entry program.bin, weights.safetensors"),
     (lambda copy: (copy / "manifest.json").write_text("{"),
+     "manifest.json: not JSON: .*export the run again"),
+    (lambda copy: (copy / "manifest.json").write_text(LFS), "git lfs pull"),
+    (lambda copy: (copy / "manifest.json").write_text("<html>"), "HTML page"),
+    (lambda copy: (copy / "manifest.json").write_text("[]"),
      "not the manifest"),
+    (lambda copy: (copy / "weights.safetensors").write_text(LFS),
+     "weights.safetensors: .*git lfs pull"),
+    (lambda copy: (copy / "program.bin").write_text("<html>"),
+     "program.bin: .*HTML page"),
     (lambda copy: _edit(copy, platforms=["tpu", "cuda"]),
      "is for tpu, cuda, this is cpu"),
     (lambda copy: (copy / "program.bin").unlink(), "program.bin: is missing"),
     (lambda copy: os.truncate(copy / "weights.safetensors", 1000),
-     "is damaged"),
-    (lambda copy: _flip(copy / "weights.safetensors"), "is damaged"),
-    (lambda copy: _flip(copy / "program.bin"), "is damaged"),
+     "weights.safetensors is not the file that manifest.json .*damaged"),
+    (lambda copy: _flip(copy / "weights.safetensors"), "damaged or replaced"),
+    (lambda copy: _flip(copy / "program.bin"),
+     "program.bin is not the file that manifest.json .*export the run again"),
+    *((lambda copy, name=name: (copy / name).write_text(LFS_POINTER),
+       f"{name}.* a Git LFS pointer.*: run `git lfs pull`")
+      for name in ("manifest.json", "program.bin", "weights.safetensors")),
 ])
 def test_a_damaged_export_is_refused(copy, damage, message):
     damage(copy)
@@ -167,7 +185,7 @@ def test_a_failed_export_leaves_the_old_folder(tmp_path, monkeypatch):
     def full(path):
         raise OSError("no space left")
 
-    monkeypatch.setattr(exported, "_checksum", full)
+    monkeypatch.setattr(exported, "sha256", full)
     for name in ("out", "new"):
         with pytest.raises(InputError, match="no space left"):
             exported.write_exported(tmp_path / name, **parts)

@@ -287,6 +287,16 @@ def test_features_with_adapters_are_what_the_head_reads(
     assert np.abs(standard[:24] - got[:24]).max() > 1e-2
 
 
+@pytest.mark.parametrize("tfds", ["", "a_data_set"])
+def test_an_empty_setting_is_not_the_current_folder(
+        config, videos, tmp_path, monkeypatch, tfds):
+    monkeypatch.chdir(videos)
+    one = _of(config, "")
+    one.data.tfds = tfds
+    with pytest.raises(InputError, match="set\n  --config.data.videos=FOLDER"):
+        extract(one, tmp_path / "log", ExtractSettings(tmp_path / "out"))
+
+
 def test_features_of_adapters_need_a_run(config, videos, tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         extract(_of(config, videos), tmp_path / "log",

@@ -76,6 +76,20 @@ def test_without_its_backbone_all_places_are_named(place):
         load("runs/one")
 
 
+@pytest.mark.parametrize("name", [
+    "runs/one/config.json", "runs/one/thresholds.json",
+    "runs/one/checkpoints/*/state/manifest.ocdbt",
+    "runs/one/checkpoints/*/checksums.json", "backbones/tiny/backbone.json",
+    "backbones/tiny/backbone.safetensors"])
+@pytest.mark.parametrize("backbone", ["", "backbones/tiny"])
+def test_pointers_in_place_of_a_runs_files_are_named(place, name, backbone):
+    paths = [*place.glob(name)] or [place / name]
+    for path in paths:
+        path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=f"{paths[0].name}.*git lfs pull"):
+        load("runs/one", backbone=backbone)
+
+
 OTHER = "weights of the backbone .*the run has those of SHA-256"
 
 

@@ -370,6 +370,26 @@ def test_wrong_use_is_explained(arguments, status, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_broken_link_is_told(tmp_path):
+    link = tmp_path / "a.mp4"
+    link.symlink_to("/nowhere/a.mp4")
+    failures = {}
+    assert find_videos([str(link)], failures) == []
+    assert "is a link to /nowhere/a.mp4, which is not" in failures[str(link)]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{", "config.json: not JSON: line 1.*restore it from a copy"),
+    ('{"data": {}, "train": 3}', "it has no features, .*train, .*restore"),
+    ("[]", "it has no data, features"),
+    ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull")])
+def test_damaged_settings_of_a_run_are_named(tmp_path, text, message):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
 def test_a_missing_backbone_is_named(workdir):
     with pytest.raises(InputError, match="nowhere.*--backbone=FOLDER"):
         load(workdir, backbone="nowhere")

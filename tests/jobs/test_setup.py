@@ -8,13 +8,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from configs import custom
+from configs import custom, thumos_features
 from losa_jax.data.annotations import load
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
 from losa_jax.jobs import setup
 from losa_jax.jobs.setup import (
     blocked_videos,
+    check_config,
     load_data,
     load_videos,
     window_reader,
@@ -116,6 +117,12 @@ def test_a_whole_video_of_frames_is_refused_as_a_window(config):
     assert window_reader(config, Mock(), {})
 
 
+def test_a_recipe_of_features_asks_for_their_folder():
+    with pytest.raises(InputError, match="or, in place of videos and "
+                       "backbone, --config.features.folder=FOLDER"):
+        setup.check_config(thumos_features.get_config())
+
+
 def test_a_block_list_is_read_by_whole_lines(tmp_path):
     path = tmp_path / "block.txt"
     path.write_text("\ufeffkitchen 03 (missing)\r\n# a comment\r\n#1\r\n"
@@ -159,6 +166,14 @@ def _rewrite(config, change):
         change(database, name, entry)
     with open(config.data.annotations, "w") as file:
         json.dump({"database": database}, file)
+
+
+def test_all_keys_that_are_not_set_are_named_at_once():
+    with pytest.raises(InputError) as caught:
+        check_config(custom.get_config())
+    assert [line.split("=")[0] for line in str(caught.value).splitlines()[1:]
+            ] == ["  --config.data.annotations", "  --config.data.videos",
+                  "  --config.backbone.checkpoint"]
 
 
 def test_a_training_set_without_actions_is_refused_before_probing(

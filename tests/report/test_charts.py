@@ -36,6 +36,12 @@ def test_stacked_bars_stand_on_each_other():
                                              ) == pytest.approx(7 / 3, 0.01)
 
 
+def test_the_number_over_the_highest_bar_is_inside_the_chart():
+    drawn = _drawn(bar_chart("t", ["one"], {"a": [100.0]}))
+    # An ascender of the 10 px font is below 10 px.
+    assert all(float(text.get("y")) >= 10 for text in drawn.iter("text"))
+
+
 def test_negative_bars_hang_below_zero():
     drawn = _drawn(bar_chart("t", ["a", "b"], {"x": [2.0, -1.0]}))
     up, down = drawn.iter("rect")

@@ -96,6 +96,25 @@ def test_a_half_copied_checkpoint_names_the_missing_file(run, tiny_model):
     _load(run, state)
 
 
+@pytest.mark.parametrize("content, message", [
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:9\nsize 9\n",
+     "is a Git LFS pointer: run `git lfs pull`"),
+    ("<!DOCTYPE html><title>Sign in</title>", "is an HTML page")])
+def test_pointers_and_pages_are_named_in_place_of_any_file(run, tiny_model,
+                                                           content, message):
+    state = tiny_model().state
+    folder = run / "checkpoints" / "2"
+    for path in _files(folder):
+        if str(path.relative_to(folder)) in _UNREAD:
+            continue
+        before = path.read_bytes()
+        path.write_text(content)
+        with pytest.raises(InputError, match=f"incomplete: {path} {message}"):
+            _load(run, state)
+        path.write_bytes(before)
+    _load(run, state)
+
+
 def test_the_damaged_checkpoint_can_be_deleted(run, tiny_model):
     state = tiny_model().state
     (run / "checkpoints/2/state/manifest.ocdbt").unlink()

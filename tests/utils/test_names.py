@@ -32,5 +32,7 @@ def test_the_nearest_name_ignores_case_and_blanks(name, near):
 def test_names_that_are_alike_are_grouped():
     assert names.alike(["jump", "Jump", "run", "long jump", "LongJump"]) == [
         ["jump", "Jump"], ["long jump", "LongJump"]]
+    assert names.alike(["jump", "ju\u200bmp", "j\u00adump"]) == [
+        ["jump", "ju\u200bmp", "j\u00adump"]]
     assert names.alike(["v.1", "v.2", "v.mp4"]) == []
     assert names.without_ending("v.1.MP4") == "v.1"

@@ -17,19 +17,30 @@ OWN_FILES = {
     "data/annotations/activitynet_facts.py", "data/features/files.py",
     "data/synthetic/data_set.py", "data/video/check.py",
     "data/windows/skipped_videos.py", "distributed/processes.py",
-    "distributed/workdir_lock.py", "inference/exported.py",
-    "inference/load.py", "jobs/sweep.py",
+    "distributed/workdir_lock.py", "jobs/sweep.py",
     "report/document.py", "report/page.py", "training/checksums.py",
     "training/metrics.py", "training/restore.py",
     "utils/compile_cache.py", "utils/text_files.py",
     "weights/backbone_folder.py", "weights/checkpoint_file.py",
-    "weights/head_folder.py", "weights/open_checkpoint.py"}
+    "weights/open_checkpoint.py"}
 
 
 def test_no_other_module_reads_text_of_users():
     readers = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")
                if re.search(r"\.read_text\(|json\.loads?\(", path.read_text())}
     assert readers <= OWN_FILES
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n\0\0', '{"a":\n\0 1}'])
+def test_nul_characters_are_named_with_their_line(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match="NUL characters, .* in line 2"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_second_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.json").write_text(2 * "\ufeff" + TEXT)
+    assert read_text(tmp_path / "a.json") == TEXT
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -88,6 +99,7 @@ def test_what_is_no_text_is_named(tmp_path, content, what):
     ('{"a": 1,}', "line 1, column"), ("[" * 100_000, "not JSON that can"),
     ("[" + "1" * 5000 + "]", "not JSON that can"),
     ('{"a": 1}\n{"a": 2}', "line 2, column 1"),
+    ("video,start,end\na,1,2\n", "not JSON but a text.*video,start,end"),
     ("{'a': 1}", "line 1, column 2")])
 def test_what_is_no_json_is_refused_with_the_reason(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
@@ -127,3 +139,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none.txt"):
         with pytest.raises(InputError, match="cannot be read"):
             read_text(path)
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\): "
+                       "name a file in it"):
+        read_text(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be read \(No such file or "
+                       r"directory\): check the path"):
+        read_text(tmp_path / "nothing")

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from losa_jax.utils.file_type import recognize
+
 LAYOUTS = (
     "annotations are read as JSON with an object \"database\" (ActivityNet, "
     "ActionFormer, OpenTAD), flat JSON, mmaction2's anet_anno_*.json, BMN's "
@@ -57,7 +59,11 @@ def describe(path: Path, text: str, content: Any = None) -> str:
                                 if isinstance(first, dict) else "")
     elif not what and path.suffix.lower() in (".csv", ".tsv"):
         what = f"a table with the columns {_listed(columns(text))}"
-    return f"seems to be {what}" if what else "is in no known layout"
+    if what:
+        return f"seems to be {what}"
+    file_type = recognize(path)
+    return "is in no known layout" + (
+        f", being {file_type.title}" if file_type else "")
 
 
 def columns(text: str) -> list[str]:

@@ -10,7 +10,7 @@ ActivityNet's ids may have "v_" before them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,42 @@ def load_video_scores(path: str | Path, class_names: Sequence[str],
 
 
 def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
-    content: Any = read_json(path)
+    content: Any = read_json(path, "see docs/faq.md")
+    table: dict[str, dict[str, float]] = {}
     try:
-        if "results" in content and "class" in content:
-            names = [*map(nfc, content["class"])]
-            return {nfc(video): dict(zip(names, map(float, row), strict=True))
-                    for video, row in content["results"].items()}
-        return {nfc(video): {nfc(entry["class"]): float(entry["score"])}
-                for video, entry in content.items()}
+        for video, scores in _rows(content):
+            if nfc(video) in table:
+                raise ValueError(f"{video!r} is there twice, in two Unicode "
+                                 "forms of its name")
+            table[nfc(video)] = {
+                nfc(name): _number(score) for name, score in scores.items()}
     except (KeyError, TypeError, ValueError, AttributeError,
             OverflowError) as error:
         raise InputError(
             f"{path}: in neither CUHK's layout nor {{video: {{class, score}}}} "
             f"({error!r}): see docs/faq.md") from error
+    return table
+
+
+def _rows(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields videos and {class: score}; a wrong type raises an exception."""
+    if not ("results" in content and "class" in content):
+        for video, entry in content.items():
+            yield video, {entry["class"]: entry["score"]}
+        return
+    names = content["class"]
+    if not isinstance(names, list) or len(set(names)) < len(names):
+        raise TypeError('"class" is no list of different names')
+    for video, row in content["results"].items():
+        if not isinstance(row, list):
+            raise TypeError(f"the scores of {video!r} are no list")
+        yield video, dict(zip(names, row, strict=True))
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"the score {value!r} is no number")
+    return float(value)
 
 
 def _read_untrimmednet(path: Path) -> dict[str, dict[str, float]]:

@@ -6,7 +6,6 @@ The packets are of ISO/IEC 13818-1, section 2.4.3.
 from collections.abc import Iterable
 from pathlib import Path
 
-_PACKET_BYTES = 188
 # Packets alone, behind a time code (.m2ts, .MTS), or before a checksum:
 # {bytes from one to the next: bytes before the first}.
 _STRIDES = {188: 0, 192: 4, 204: 0}

@@ -23,6 +23,7 @@ from losa_jax.data.video.frame import upright_rgb, upright_size
 from losa_jax.data.windows import augment
 from losa_jax.errors import InputError
 from losa_jax.utils import player_clock
+from losa_jax.utils.file_type import link_to_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,10 @@ def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
         options = {"timeout": (max(_OPENING_SECONDS, idle_seconds),
                                max(_LOOK_SECONDS, idle_seconds))}
     elif not Path(source).is_file():
-        raise InputError(f"{source}: no such file: check the path")
+        raise InputError(link_to_nothing(Path(source)) or (
+            f"{source}: is a folder: name one video"
+            if Path(source).is_dir()
+            else f"{source}: no such file: check the path"))
     else:
         target = closing.enter_context(contextlib.closing(
             GrowingFile(Path(source), idle_seconds)))

@@ -40,11 +40,23 @@ def test_untrimmednets_rows_are_video_numbers(tmp_path):
     ({"v1": {"class": "run", "score": -2.3}}, "'v1'.*'run'.*-2.3"),
     ({"v1": {"class": "run", "score": float("nan")}}, "nan is not"),
     ({"v1": {"class": "run", "score": float("inf")}}, "inf is not"),
+    ({"results": {"v1": "7"}, "class": ["run"]}, "'v1' are no list"),
+    ({"results": {"v1": [0.7]}, "class": "r"}, "no list of different"),
+    ({"results": {"v1": [0.7, 0]}, "class": ["run", "run"]},
+     "no list of different"),
+    ({"results": {"v1": ["0.7"]}, "class": ["run"]}, "'0.7' is no number"),
+    ({"v1": {"class": "run", "score": True}}, "True is no number"),
+    ({"v1": {"class": ["run"], "score": 0.7}}, "in neither CUHK"),
+    ({one: {"class": "run", "score": 0.7} for one in ("\xe9", "e\u0301")},
+     "there twice"),
     ([], "in neither CUHK")])
 def test_unusable_scores_are_refused(tmp_path, content, message):
     path = tmp_path / "scores.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
+        load_video_scores(path, ("run",), ["v1"])
+    path.write_text('{"v1": {"class": "run", "score": 1}, "v1": {}}')
+    with pytest.raises(InputError, match='the key "v1" twice'):
         load_video_scores(path, ("run",), ["v1"])
     np.save(tmp_path / "scores.npy", np.zeros((3, 7)))
     with pytest.raises(InputError, match=r"shape \(3, 7\)"):

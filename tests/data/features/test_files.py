@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pickle
+import shutil
 import unicodedata
 import zipfile
 
@@ -20,6 +22,7 @@ from losa_jax.data.features.files import (
 )
 from losa_jax.data.records import Action, AnnotatedVideo, Video, Window
 from losa_jax.errors import InputError
+from losa_jax.utils.numpy_file import read_array
 from tests.data.reading import feature_settings
 
 
@@ -183,6 +186,26 @@ def test_numbers_are_checked_in_the_windows_that_are_read(
         assert len([*store.read_windows(video, [Window(0, 40, 40)])]) == 1
 
 
+@pytest.mark.parametrize("write", [np.save, np.savez])
+def test_a_file_cut_at_any_byte_is_refused_at_opening(tmp_path, write):
+    path = tmp_path / f"v1.{'npy' if write is np.save else 'npz'}"
+    write(path, GOOD[:20])
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError, match=path.name):
+            read_array(path)
+
+
+def test_a_file_that_was_cut_since_its_check_is_refused(folder):
+    store = FeatureFiles(_settings(folder))
+    info = store.check(_video())
+    video = Video("v1", info, store.grid(info), ())
+    os.truncate(folder / "v1.npy", 500)
+    with pytest.raises(InputError, match="video v1: .*864 bytes .* 372 are"):
+        [*store.read_windows(video, [Window(60, 10, 10)])]
+
+
 def _damaged_npz(path, damage):
     np.savez_compressed(path, GOOD)
     content = bytearray(path.read_bytes())
@@ -303,6 +326,15 @@ def test_files_of_users_are_explained(shared_dir, name, message):
     store = FeatureFiles(feature_settings(folder, 4, 16, width))
     with pytest.raises(InputError, match=message):
         store.check(_video(name))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["w.pth", "hf/model.safetensors"])
+def test_a_public_pointer_in_place_of_features_is_named(
+        shared_dir, folder, name):
+    shutil.copy(shared_dir / "data/public_cases/lfs" / name, folder / "v2.npy")
+    with pytest.raises(InputError, match="v2.npy: .*run `git lfs pull`"):
+        FeatureFiles(_settings(folder)).check(_video("v2"))
 
 
 def test_missing_facts_are_named(folder):

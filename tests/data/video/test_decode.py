@@ -4,7 +4,6 @@ Frames carry their number: see tests/data/painted.py.
 """
 
 import dataclasses
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
@@ -241,19 +240,17 @@ def test_files_that_are_no_videos_are_refused(tmp_path, make, message):
         assert str(path) in str(caught.value)
 
 
-def _warnings(path, caplog, monkeypatch):
-    # main stops our logs from going further up.
-    monkeypatch.setattr(logging.getLogger("losa_jax"), "propagate", True)
+def _warnings(path, caplog):
     caplog.clear()
     info = probe_video(path)
     return info, [record.getMessage() for record in caplog.records]
 
 
-def test_an_intact_file_causes_no_warning(rendered, caplog, monkeypatch):
-    assert _warnings(rendered[0], caplog, monkeypatch)[1] == []
+def test_an_intact_file_causes_no_warning(rendered, caplog):
+    assert _warnings(rendered[0], caplog)[1] == []
 
 
-def test_lost_packets_cause_a_warning(folder, caplog, monkeypatch):
+def test_lost_packets_cause_a_warning(folder, caplog):
     """Matroska says nothing of how many frames there should be."""
     whole = _render(folder / "unbroken.mkv", frames=60)
     path = folder / "gaps.mkv"
@@ -263,7 +260,7 @@ def test_lost_packets_cause_a_warning(folder, caplog, monkeypatch):
             if packet.size and number not in (57, 58):
                 packet.stream = stream
                 target.mux(packet)
-    info, warnings = _warnings(path, caplog, monkeypatch)
+    info, warnings = _warnings(path, caplog)
     assert info.frame_count == 58
     assert len(warnings) == 1 and "58 frames can be read, but" in warnings[0]
     assert str(path) in warnings[0]

@@ -68,6 +68,14 @@ def mp4(tmp_path_factory):
     return _write(tmp_path_factory.mktemp("one") / "clip.mp4")
 
 
+def test_a_link_to_itself_hides_no_other_file(tmp_path, mp4):
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    (tmp_path / "clip.mp4").symlink_to(mp4)
+    videos, left_out = VideoFolder(tmp_path).videos()
+    assert videos == [tmp_path / "clip.mp4"]
+    assert left_out == {"broken links or devices": ["loop.mp4"]}
+
+
 @pytest.mark.parametrize("ending, form, codec", ENDINGS)
 def test_any_ending_is_taken(tmp_path, ending, form, codec):
     path = _write(tmp_path / f"clip{ending}", form, codec)
@@ -228,6 +236,16 @@ def test_a_playlist_that_never_ends_is_refused(tmp_path):
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\na.ts\n")
     with pytest.raises(InputError, match="playlist without an end"):
         probe_video(path)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["w.pth", "hf/model.safetensors"])
+def test_a_public_pointer_in_place_of_a_video_is_named(
+        shared_dir, tmp_path, name):
+    shutil.copy(shared_dir / "data/public_cases/lfs" / name,
+                tmp_path / "clip.mp4")
+    with pytest.raises(InputError, match="clip.mp4.*run `git lfs pull`"):
+        probe_video(VideoFolder(tmp_path).find("clip"))
 
 
 @pytest.mark.shared

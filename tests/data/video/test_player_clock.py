@@ -1,6 +1,5 @@
 """Times are those of players: 0:00 is where the first stream starts."""
 
-import logging
 from fractions import Fraction
 
 import av
@@ -68,9 +67,7 @@ def render(path, *, video_start=0, sound_start=None, frames=FRAMES,
     return path
 
 
-def warnings(path, caplog, monkeypatch):
-    # main stops our logs from going further up.
-    monkeypatch.setattr(logging.getLogger("losa_jax"), "propagate", True)
+def warnings(path, caplog):
     caplog.clear()
     info = probe_video(path)
     return info, [record.getMessage() for record in caplog.records]
@@ -123,28 +120,28 @@ def test_every_check_tells_the_same_times(suffix, check, tmp_path):
 @pytest.mark.parametrize("sound", [False, True])
 @pytest.mark.parametrize("start", [0, 60])
 def test_whole_files_pass_and_cut_files_are_reported(
-        suffix, sound, start, tmp_path, caplog, monkeypatch):
+        suffix, sound, start, tmp_path, caplog):
     # FFmpeg wraps the sound's time stamps below zero in FLV, and NUT has none.
     if sound and suffix in ("flv", "nut") and start == 0:
         pytest.skip("no such file")
     path = render(tmp_path / f"video.{suffix}", video_start=start,
                   sound_start=start if sound else None)
-    info, messages = warnings(path, caplog, monkeypatch)
+    info, messages = warnings(path, caplog)
     assert messages == []
     assert info.frame_count in (FRAMES, FRAMES + 1)  # sound may start earlier
     # A transport stream cut between two frames shows nothing of it.
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2 + 100])
     try:
-        info, messages = warnings(path, caplog, monkeypatch)
+        info, messages = warnings(path, caplog)
         assert len(messages) == 1 and info.frame_count < FRAMES, messages
     except InputError as error:
         assert path.name in str(error)
 
 
-def test_a_clock_of_33_bits_that_wraps_goes_on(tmp_path, caplog, monkeypatch):
+def test_a_clock_of_33_bits_that_wraps_goes_on(tmp_path, caplog):
     start = int(2**33 / 90000) - 1
     path = render(tmp_path / "video.ts", video_start=start)
-    info, messages = warnings(path, caplog, monkeypatch)
+    info, messages = warnings(path, caplog)
     assert (info.frame_count, info.lead_frames, messages) == (FRAMES, 0, [])
     assert numbers(read_frames(path, range(FRAMES), info=info)) == list(
         range(FRAMES))
@@ -175,15 +172,23 @@ def test_a_live_stream_has_the_same_clock(suffix, tmp_path):
 
 
 @pytest.mark.shared
-def test_public_cases_of_clocks(shared_dir, caplog, monkeypatch):
+def test_public_cases_of_clocks(shared_dir, tmp_path, caplog):
     folder = shared_dir / "data/public_cases/video"
     for name, frame_count, lead in (
             ("wrap.ts", 200, 0), ("start60.mkv", 200, 0),
             ("late2.mp4", 250, 50), ("late_source.mp4", 200, 0)):
-        info, messages = warnings(folder / name, caplog, monkeypatch)
+        info, messages = warnings(folder / name, caplog)
         assert (info.frame_count, info.lead_frames, messages) == (
             frame_count, lead, []), name
         assert info.duration_seconds == frame_count / 25
     late = read_frames(folder / "late2.mp4", range(50, 250, 7))
     source = read_frames(folder / "late_source.mp4", range(0, 200, 7))
     assert np.abs(late.astype(int) - source).mean() < 1
+    for name in ("wrap.ts", "start60.mkv"):
+        content = (folder / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:len(content) // 2])
+    _, messages = warnings(tmp_path / "wrap.ts", caplog)
+    assert len(messages) == 1 and "ends inside a frame" in messages[0]
+    with pytest.raises(InputError, match="start60.mkv: the file is cut off. "
+                       "Its header promises 8.0 s and it ends after 3"):
+        probe_video(tmp_path / "start60.mkv")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import types
 
 import numpy as np
@@ -67,13 +68,19 @@ def _windows(videos, config):
 
 
 def _batches(videos, config, count=4, *, start=0, rows=None, threads=2):
+    before = {*threading.enumerate()}
     batches = iter(train_dataset(
         _windows(videos, config), len(videos), seed=3, batch_windows=2,
         num_threads=threads, rows=rows))
-    batches.set_state({"next_index": start})
-    read = [next(batches) for _ in range(count)]
-    assert batches.get_state() == {"next_index": start + count}
-    batches.close()
+    try:
+        batches.set_state({"next_index": start})
+        read = [next(batches) for _ in range(count)]
+        assert batches.get_state() == {"next_index": start + count}
+    finally:
+        batches.close()
+        # It does not wait: threads would decode within the next test.
+        for thread in {*threading.enumerate()} - before:
+            thread.join(60)
     return read
 
 

@@ -190,13 +190,17 @@ def test_a_file_is_at_its_end_after_a_while(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("source, message", [
-    ("nowhere.mp4", "no such file"), ("{text}", "cannot be read as it comes"),
+    ("nowhere.mp4", "no such file"), ("{folder}", "is a folder: name one"),
+    ("{folder}/link.mp4", "is a link to /nowhere/a.mp4"),
+    ("{text}", "cannot be read as it comes"),
     ("tcp://127.0.0.1:1", "cannot be read as it comes")])
 def test_unreadable_sources_are_refused(source, message, config, tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
+    (tmp_path / "link.mp4").symlink_to("/nowhere/a.mp4")
     with pytest.raises(InputError, match=message):
-        LiveVideo(source.format(text=text), config, idle_seconds=0)
+        LiveVideo(source.format(text=text, folder=tmp_path), config,
+                  idle_seconds=0)
 
 
 def test_a_live_video_cannot_be_resized_to_one_window(config, path):

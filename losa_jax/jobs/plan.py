@@ -43,8 +43,11 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
     steps = trace_steps(
         config, len(load_class_names(names)) if names else DEFAULT_CLASSES,
         mesh)
-    train, evaluate = (estimate(step, chip, len(devices))
-                       for step in (steps.train, steps.evaluate))
+    train, evaluate = (
+        estimate(step, chip, len(devices), batch_bytes=batch_bytes)
+        for step, batch_bytes in (
+            (steps.train, steps.train_batch_bytes),
+            (steps.evaluate, steps.evaluate_batch_bytes)))
     result = Plan(topology, dict(mesh.shape), chip.memory_bytes,
                   train.fits and evaluate.fits, train, evaluate)
     print(format_plan(config, result))
@@ -87,6 +90,7 @@ def _need_lines(need: Need) -> list[str]:
                 *(f"    {line[:150]}" for line in need.message.splitlines())]
     return [*lines, f"  memory of a chip: arguments {gib[0]} GiB, temporary "
             f"{gib[1]}, peak {gib[2]}"
+            " (with the next batch)"
             + ("" if need.fits else ": more than it has")]
 
 

@@ -28,6 +28,7 @@ from losa_jax.distributed import (
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
+from losa_jax.models.ops import params
 from losa_jax.training import build, feature_store, metrics, restore, specs
 from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
@@ -136,8 +137,9 @@ def _train(config: Any, workdir: Path) -> MapReport:
 
     # --- The loop -----------------------------------------------------------
     schedule = restore.run_schedule(settings, steps_per_epoch)
-    key = jax.random.key(config.seed)
+    key = params.named_key(jax.random.key(config.seed), "steps")
     pending: list[_Pending] = []
+    previous: dict[str, jax.Array] = {}
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
 
     def flush() -> None:
@@ -161,6 +163,9 @@ def _train(config: Any, workdir: Path) -> MapReport:
                     state, model.frozen, batch, key).compile())
             state, numbers = train_step(state, model.frozen, batch, key)
             step += 1
+            # Frees the batch before this one: at most two are on a device.
+            jax.block_until_ready(previous)
+            previous = numbers
             if step < total_steps:  # reads while the device computes
                 batches.fetch()
             bar.update()

@@ -27,10 +27,13 @@ GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}
 
 
 class Steps(NamedTuple):
-    """The two functions of a run, ready to lower and compile."""
+    """The two functions of a run, ready to lower and compile; of the batch
+    of each, the bytes on a chip."""
 
     train: jax.stages.Traced  # the update of train.batch_windows windows
     evaluate: jax.stages.Traced  # candidates of `evaluation_windows`
+    train_batch_bytes: int
+    evaluate_batch_bytes: int
     trained_count: int  # number of trained parameters
 
 
@@ -59,15 +62,22 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = key.update(sharding=sharding.replicated(mesh))
+    train_batch = batch(config.train.batch_windows)
+    evaluate_batch = batch(build.evaluation_windows(config, mesh.shape),
+                           "frames", "valid_samples")
     train = build.jit_train_step(
         config, model, optimizer, state, mesh).trace(
-            state, model.frozen, batch(config.train.batch_windows), key)
+            state, model.frozen, train_batch, key)
     evaluate = build.jit_predict_step(config, model, mesh).trace(
-        state.ema, state.statistics, model.frozen,
-        batch(build.evaluation_windows(config, mesh.shape), "frames",
-              "valid_samples"))
-    return Steps(train, evaluate, sum(
+        state.ema, state.statistics, model.frozen, evaluate_batch)
+    return Steps(train, evaluate, _bytes_on_chip(train_batch),
+                 _bytes_on_chip(evaluate_batch), sum(
         leaf.size for leaf in jax.tree.leaves(state.trained)))
+
+
+def _bytes_on_chip(tree: Any) -> int:
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape))
+               * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +90,20 @@ class Need:
     chip_flops: float  # of one chip, if they are spread evenly
     best_seconds: float | None  # for these at the rated FLOP/s, if known
     compile_seconds: float  # also of a failed compilation
-    # Of one chip; None where the compiler ran out of memory, with its message.
+    # Of one chip, the peak with the batch that is copied there for the next
+    # step; None where the compiler ran out of memory, with its message.
     argument_bytes: int | None = None
     temporary_bytes: int | None = None
     peak_bytes: int | None = None
     message: str = ""
 
 
-def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int) -> Need:
+def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int, *,
+             batch_bytes: int = 0) -> Need:
     """Compiles a traced step for devices that share the work.
 
-    Running out of memory is a result, not an error.
+    Running out of memory is a result, not an error. `batch_bytes` are those
+    of the next batch on a chip.
     """
     total = matmul_flops(traced.jaxpr)
     on_chip = total / num_devices
@@ -107,7 +120,7 @@ def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int) -> Need:
         lines = [line for line in str(error).splitlines() if line.strip()]
         return Need(False, *flops, time.perf_counter() - started,
                     message="\n".join(lines[:MAX_MESSAGE_LINES]))
-    peak = peak_bytes(memory)
+    peak = peak_bytes(memory) + batch_bytes
     fits = chip.memory_bytes is None or peak <= chip.memory_bytes
     return Need(fits, *flops, time.perf_counter() - started,
                 memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak)

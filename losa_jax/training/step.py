@@ -17,11 +17,9 @@ import optax
 from losa_jax.detection.decode import DecodeSettings
 from losa_jax.detection.segments import Segments
 from losa_jax.models.detector import FeatureStatistics
+from losa_jax.models.ops import params
 from losa_jax.models.ops.params import Template, Tree
 from losa_jax.training.encoder import Encode, encoder_inputs
-
-# Folded into the step's key to get the backbone's; the head gets the step's.
-_BACKBONE = 1
 
 
 @flax.struct.dataclass
@@ -75,11 +73,12 @@ def make_train_step(encode: Encode, detector: Template,
                    batch: dict[str, jax.Array], key: jax.Array
                    ) -> tuple[TrainState, dict[str, jax.Array]]:
         step_key = jax.random.fold_in(key, state.step)
+        backbone_key = params.named_key(step_key, "backbone")
+        head_key = params.named_key(step_key, "head")
 
         def encoded(trained):
             return encode(frozen, trained, encoder_inputs(batch),
-                          batch["valid_samples"],
-                          jax.random.fold_in(step_key, _BACKBONE))
+                          batch["valid_samples"], backbone_key)
 
         trains_backbone = "backbone" in state.trained
         fixed = None if trains_backbone else encoded(state.trained)
@@ -88,7 +87,7 @@ def make_train_step(encode: Encode, detector: Template,
             features = encoded(trained) if trains_backbone else fixed
             model = detector.bind(trained)
             outputs = model(features, state.statistics,
-                            batch["valid_samples"], step_key)
+                            batch["valid_samples"], head_key)
             targets = model.head.targets(
                 outputs, batch["segments"], batch["labels"],
                 batch["action_valid"])

@@ -110,7 +110,8 @@ class InsideBackbone:
         inside = self.inside
         return params.stacked(lambda rngs: TemporalAdapter(
             self.spec.width, inside.width, inside.kernel, rngs),
-            inside.top_blocks, nnx.Rngs(seed))
+            inside.top_blocks, nnx.Rngs(params=params.named_key(
+                jax.random.key(seed), "inside backbone")))
 
     def __call__(self, frozen: params.Tree, trained: params.Tree,
                  frames: Num[Array, "b f H W 3"], valid: Bool[Array, "b n u"],

@@ -5,6 +5,7 @@ decay, learning rates, sharding, checkpoints and conversion match on them. Keys
 are strings, also those of an `nnx.List`.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,14 @@ class Template:
         return nnx.merge(self._graph, nnx.from_flat_state(
             (path, variable.replace(flat[_name(path)]))
             for path, variable in self._variables))
+
+
+def named_key(key: jax.Array, name: str) -> jax.Array:
+    """Returns the random key of a named stream.
+
+    Unlike small numbers folded in, names do not meet what `split` returns.
+    """
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def stacked(build: Callable[[nnx.Rngs], nnx.Module], count: int,

@@ -31,7 +31,9 @@ def test_nothing_runs_what_it_reads(path):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        assert name not in FORBIDDEN, (node.lineno, name)
+        # A recipe is code; --help imports the package's own.
+        assert name not in FORBIDDEN or (path.name, name) == (
+            "recipes.py", "importlib.import_module"), (node.lineno, name)
         given = {keyword.arg: ast.unparse(keyword.value)
                  for keyword in node.keywords}
         assert "shell" not in given, f"line {node.lineno}"

@@ -139,7 +139,6 @@ def _train(config: Any, workdir: Path) -> MapReport:
     schedule = restore.run_schedule(settings, steps_per_epoch)
     key = params.named_key(jax.random.key(config.seed), "steps")
     pending: list[_Pending] = []
-    previous: dict[str, jax.Array] = {}
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
 
     def flush() -> None:
@@ -163,11 +162,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
                     state, model.frozen, batch, key).compile())
             state, numbers = train_step(state, model.frozen, batch, key)
             step += 1
-            # Frees the batch before this one: at most two are on a device.
-            jax.block_until_ready(previous)
-            previous = numbers
             if step < total_steps:  # reads while the device computes
-                batches.fetch()
+                batches.fetch(numbers)
             bar.update()
             pending.append((step, numbers, facts_of_batch["video_number"]))
             epoch, epoch_ends = (step // steps_per_epoch,

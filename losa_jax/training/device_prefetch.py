@@ -92,11 +92,18 @@ class DevicePrefetch:
         self._clock, self._broken = clock, broken
         self._held: tuple[Batch, Any] | None = None
         self._given = 0
+        self._result: Any = None  # of the last step
 
-    def fetch(self) -> None:
-        """Waits for a batch and starts its copy, unless one is held."""
+    def fetch(self, result: Any = None) -> None:
+        """Waits for a batch and starts its copy, unless one is held.
+
+        `result` is that of the step that was dispatched. The step before it is
+        awaited first, so that a device never holds a third batch.
+        """
         if self._held is not None:
             return
+        jax.block_until_ready(self._result)
+        self._result = result
         started = time.perf_counter()
         batch = next(self._batches)
         waited = time.perf_counter() - started

@@ -50,6 +50,32 @@ def test_a_prefetched_batch_is_not_counted_before_it_is_used():
     assert prefetch.get_state() == {"next_index": 10}
 
 
+def test_a_third_batch_waits_for_the_first_step():
+    events = []
+
+    class Result:
+        def __init__(self, step):
+            self._step = step
+
+        def block_until_ready(self):
+            events.append(f"awaited step {self._step}")
+
+    prefetch = DevicePrefetch(
+        _Batches(),
+        lambda batch: events.append(f"copied batch {batch['frames'][0]}"),
+        DataClock(), BrokenVideos())
+    for step in range(4):
+        prefetch.next()
+        events.append(f"dispatched step {step}")
+        prefetch.fetch(Result(step))
+    assert events == [
+        "copied batch 0",
+        "dispatched step 0", "copied batch 1",
+        "dispatched step 1", "awaited step 0", "copied batch 2",
+        "dispatched step 2", "awaited step 1", "copied batch 3",
+        "dispatched step 3", "awaited step 2", "copied batch 4"]
+
+
 def test_clock_reports_rates_and_advises_once(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("losa_jax.training.device_prefetch.time.perf_counter",

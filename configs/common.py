@@ -31,6 +31,8 @@ def get_config() -> ConfigDict:
         # "skip" it: another video replaces it, and broken_videos.json lists
         # it.
         on_broken_video="stop",
+        # Resume a run although videos, their lengths or actions have changed.
+        accept_changes=False,
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
         block_list="",

@@ -29,7 +29,14 @@ from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import params
-from losa_jax.training import build, feature_store, metrics, restore, specs
+from losa_jax.training import (
+    build,
+    feature_store,
+    metrics,
+    restore,
+    specs,
+    training_set,
+)
 from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
@@ -83,7 +90,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
     # --- Model, optimizer, functions --------------------------------------
     model = build.build_model(config, len(data.class_names), mesh)
     facts = (restore.run_facts(config, data.class_names, model)
-             | restore.backbone_place(config, workdir))
+             | restore.backbone_place(config, workdir)
+             | training_set.describe(data.train, steps_per_epoch))
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
     print(metrics.parameter_table({"trained": state.trained,
@@ -118,7 +126,10 @@ def _train(config: Any, workdir: Path) -> MapReport:
     checkpoints = Checkpoints(workdir, only_writer=True)
     best_map: float | None = None
     if checkpoints.latest_step() is not None:
-        same_facts(checkpoints.facts(), facts, restore.RUN_FACTS, workdir)
+        saved = checkpoints.facts()
+        same_facts(saved, facts, restore.RUN_FACTS, workdir)
+        training_set.check_same(saved, facts, workdir=workdir,
+                                accepted=config.data.accept_changes)
         state, saved = checkpoints.restore(LAST, state, batches)
         best_map = saved["best_map"]
         print(f"resumed {workdir} at step {int(state.step)} of "

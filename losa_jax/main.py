@@ -36,8 +36,9 @@ import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils import usage
 from losa_jax.utils.command_line import show_warnings
+from losa_jax.utils.interrupt import Interrupted, leave_at_once
 from losa_jax.utils.malloc import keep_freed_memory
-from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
+from losa_jax.utils.usage import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_USAGE
 
 MODES = ("train", "eval", "cache", "extract", "export", "check_data", "plan")
 # The modes that several processes can run together.
@@ -152,7 +153,6 @@ def run(argv: list[str]) -> int:
     # Modules live until the end. Without this the garbage collector scans
     # them again and again, a fourth of the time of tracing a step.
     gc.disable()
-    from losa_jax.distributed.stop_signal import Interrupted
     job = _job(mode)
     gc.freeze()
     gc.enable()
@@ -234,8 +234,12 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(losa_jax.__version__)
         return
-    app.run(lambda argv: sys.exit(run(argv)),
-            flags_parser=lambda argv: usage.parse(argv, __doc__ or "", HELP))
+    leave_at_once()
+    try:
+        app.run(lambda argv: sys.exit(run(argv)), flags_parser=lambda argv: (
+            usage.parse(argv, __doc__ or "", HELP)))
+    except Interrupted as error:
+        usage.stop(str(error), EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -74,12 +74,12 @@ def main(argv: list[str] | None = None) -> int:
     # Imported late, so that --help does not wait for jax.
     from absl import logging as absl_logging
 
-    from losa_jax.distributed.stop_signal import Interrupted
     from losa_jax.inference.load import load
     from losa_jax.jobs.live import live
     from losa_jax.jobs.predict import predict
     from losa_jax.jobs.prediction_files import Settings
     from losa_jax.utils.compile_cache import use_compile_cache
+    from losa_jax.utils.interrupt import Interrupted
 
     use_compile_cache()
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs every step

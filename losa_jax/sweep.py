@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"not known: {' '.join(wrong)} (settings of the config "
                      "are --config.section.key=value)")
     # Imported late, so that --help is quick.
-    from losa_jax.distributed.stop_signal import Interrupted
     from losa_jax.jobs import sweep
+    from losa_jax.utils.interrupt import Interrupted
 
     try:
         variants = [*map(sweep.parse_variant, arguments.vary)]

@@ -43,7 +43,8 @@ def write_random_run(folder: Path, *, depth: int = 6) -> Path:
     model = build.build_model(config, NUM_CLASSES, mesh)
     state, _ = fresh_state(config, model, mesh, steps_per_epoch=1)
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(1, state, run_facts(config, names, model), best_map=0.0)
+    checkpoints.save(1, state, run_facts(config, names, model))
+    checkpoints.set_evaluated(1, 0.0)
     checkpoints.close()
     write_json(workdir / "config.json", config.to_dict())
     return workdir

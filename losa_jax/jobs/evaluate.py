@@ -18,6 +18,7 @@ from losa_jax.detection import classifier_scores, metrics, nms
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.distributed.sharding import put_batch
+from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
 from losa_jax.jobs import setup
@@ -58,15 +59,17 @@ class Evaluator:
             data.test, reader, config, mesh, self._batch_windows)
         self._predict = build.jit_predict_step(config, model, mesh)
 
-    def run(self, parameters: Any, statistics: Any
+    def run(self, parameters: Any, statistics: Any, stop: StopSignal
             ) -> tuple[metrics.MapReport, dict[str, list[Detection]]]:
         """Predicts every window, merges them by video, scores.
+
+        A signal of `stop` ends it after a batch, by Interrupted.
 
         Videos that fail to decode under data.on_broken_video="skip" are left
         out of the ground truth, with a warning and a count.
         """
         videos = self._data.test
-        own, failed = self._predict_own(parameters, statistics)
+        own, failed = self._predict_own(parameters, statistics, stop)
         parts = processes.gather([own, failed])
         setup.share_skipped(self._skipped)
         rows = {name: some for part, _ in parts for name, some in part.items()}
@@ -83,7 +86,7 @@ class Evaluator:
             truth, predictions, class_names=class_names, tiou_thresholds=tuple(
                 self._config.evaluate.tiou_thresholds)), predictions
 
-    def _predict_own(self, parameters: Any, statistics: Any
+    def _predict_own(self, parameters: Any, statistics: Any, stop: StopSignal
                      ) -> tuple[dict[str, list[Detection]], list[str]]:
         """Returns this process's detections, and the videos that failed."""
         videos, windows = self._data.test, self._windows
@@ -96,6 +99,7 @@ class Evaluator:
                    leave=False)
 
         def step(inputs: Inputs) -> Any:
+            stop.raise_if_asked("before this evaluation had ended")
             bar.update()
             return self._predict(
                 parameters, statistics, self._model.frozen,
@@ -232,9 +236,9 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     if processes.is_first():
         make_folder(output)
     skipped = setup.skipped_videos(output, data)
-    report, predictions = Evaluator(
-        config, data, model, mesh, reader, skipped).run(
-            state.ema, state.statistics)
+    evaluator = Evaluator(config, data, model, mesh, reader, skipped)
+    with StopSignal(in_step=True) as stop:
+        report, predictions = evaluator.run(state.ema, state.statistics, stop)
     step = int(state.step)
     report_results(output, config, report, predictions, skipped,
                    checkpoint=which, step=step)

@@ -24,12 +24,12 @@ from losa_jax.data.annotations.load import (
 )
 from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.bootstrap import draw_videos, interval, map_draws
-from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.inference.score_predictions import ground_truth
 from losa_jax.jobs.setup import write_json
 from losa_jax.utils import run_files
 from losa_jax.utils.atomic_write import make_folder, writing
+from losa_jax.utils.interrupt import Interrupted
 from losa_jax.utils.text_files import read_json, read_lines, read_text
 
 # Beside the files of a run: its flags, written when it is finished.

@@ -42,6 +42,7 @@ from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.step import TrainState, make_moments_step
 from losa_jax.utils import atomic_write, run_files, xla_options
+from losa_jax.utils.interrupt import interrupted
 from losa_jax.weights import backbone_folder
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
@@ -124,19 +125,18 @@ def _train(config: Any, workdir: Path) -> MapReport:
         lambda batch: sharding.put_batch(batch, mesh, batch_windows),
         clock, skipped)
     checkpoints = Checkpoints(workdir, only_writer=True)
-    best_map: float | None = None
     if checkpoints.latest_step() is not None:
         saved = checkpoints.facts()
         same_facts(saved, facts, restore.RUN_FACTS, workdir)
         training_set.check_same(saved, facts, workdir=workdir,
                                 accepted=config.data.accept_changes)
-        state, saved = checkpoints.restore(LAST, state, batches)
-        best_map = saved["best_map"]
+        state, _ = checkpoints.restore(LAST, state, batches)
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
     elif config.adapter.standardize_last:
-        statistics = measure_statistics(config, data, model, mesh, reader,
-                                        skipped)
+        with stop_signal.StopSignal(in_step=True) as stop:
+            statistics = measure_statistics(config, data, model, mesh, reader,
+                                            skipped, stop)
         state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
@@ -163,7 +163,42 @@ def _train(config: Any, workdir: Path) -> MapReport:
           contextlib.closing(bar), contextlib.closing(batches),
           checkpoints.awaited()):
         clock.restart()
-        while step < total_steps:
+        while True:
+            epoch, epoch_ends = (step // steps_per_epoch,
+                                 step % steps_per_epoch == 0)
+            evaluates = step == total_steps or (
+                step > 0 and epoch_ends
+                and epoch >= settings.evaluate_from_epoch
+                and epoch % settings.evaluate_every_epochs == 0)
+            came = stop.came_now() if step > first_step else ""
+            if step > first_step and (evaluates or came or (
+                    epoch_ends
+                    and epoch % settings.checkpoint_every_epochs == 0)):
+                flush()
+                setup.share_skipped(skipped)
+                checkpoints.save(step, state, {**facts, "epoch": epoch},
+                                 batches)
+                clock.restart()
+                if came:
+                    raise interrupted(came, f"step {step} of {total_steps} is "
+                                      "saved")
+            # Also one that an earlier start did not end.
+            if evaluates and checkpoints.evaluated_step() != step:
+                report, _ = evaluator.run(state.ema, state.statistics, stop)
+                writer.write(step, {
+                    "map": 100 * report.average_map,
+                    **metrics.memory_diagnostics(),
+                    **metrics.gate_diagnostics(state.ema, model.tap_layers,
+                                               config.adapter.gates)})
+                bar.write(f"epoch {epoch}: average mAP "
+                          f"{100 * report.average_map:.2f} (classes from "
+                          f"{evaluate.source_of_classes(config)})")
+                # That of others may differ in a last digit.
+                checkpoints.set_evaluated(
+                    step, processes.gather(report.average_map)[0])
+                clock.restart()
+            if step == total_steps:
+                break
             checkpoints.check()
             facts_of_batch, batch = batches.next()
             if step == first_step:
@@ -177,50 +212,15 @@ def _train(config: Any, workdir: Path) -> MapReport:
                 batches.fetch(numbers)
             bar.update()
             pending.append((step, numbers, facts_of_batch["video_number"]))
-            epoch, epoch_ends = (step // steps_per_epoch,
-                                 step % steps_per_epoch == 0)
-            is_best = False
-            if step % settings.log_every_steps == 0 or epoch_ends:
+            if step % settings.log_every_steps == 0 or (
+                    step % steps_per_epoch == 0):
                 flush()
-            if step == total_steps or (
-                    epoch_ends and epoch >= settings.evaluate_from_epoch
-                    and epoch % settings.evaluate_every_epochs == 0):
-                report, _ = evaluator.run(state.ema, state.statistics)
-                writer.write(step, {
-                    "map": 100 * report.average_map,
-                    **metrics.memory_diagnostics(),
-                    **metrics.gate_diagnostics(state.ema, model.tap_layers,
-                                               config.adapter.gates)})
-                bar.write(f"epoch {epoch}: average mAP "
-                          f"{100 * report.average_map:.2f} (classes from "
-                          f"{evaluate.source_of_classes(config)})")
-                # That of others may differ in a last digit.
-                average_map = processes.gather(report.average_map)[0]
-                is_best = best_map is None or average_map > best_map
-                if is_best:
-                    best_map = average_map
-                clock.restart()
-            came = stop.after(step)
-            if is_best or step == total_steps or came or (
-                    epoch_ends
-                    and epoch % settings.checkpoint_every_epochs == 0):
-                flush()
-                setup.share_skipped(skipped)
-                checkpoints.save(
-                    step, state,
-                    {**facts, "best_map": best_map, "epoch": epoch},
-                    batches, best_map=best_map if is_best else None)
-                clock.restart()
-            if came and step < total_steps:
-                raise stop_signal.Interrupted(
-                    f"stopped by {came} at step {step} of {total_steps}, "
-                    "everything is saved: start the same command again to "
-                    "continue")
 
     # --- The best checkpoint's mAP and predictions --------------------------
     best, _ = checkpoints.restore(BEST, state)
     checkpoints.close()
-    report, predictions = evaluator.run(best.ema, best.statistics)
+    with stop_signal.StopSignal(in_step=True) as stop:
+        report, predictions = evaluator.run(best.ema, best.statistics, stop)
     truth, class_names = evaluate.ground_truth(data, predictions)
     setup.write_json(workdir / run_files.THRESHOLDS_FILE, best_f1_thresholds(
         truth, predictions, class_names=class_names))
@@ -299,8 +299,8 @@ def write_cost(workdir: Path, state: TrainState, model: build.Model,
 
 def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
                        mesh: Mesh, reader: readers.WindowReader,
-                       skipped: skipped_videos.BrokenVideos
-                       ) -> FeatureStatistics:
+                       skipped: skipped_videos.BrokenVideos,
+                       stop: stop_signal.StopSignal) -> FeatureStatistics:
     """Returns channel mean and deviation of the backbone's last features.
 
     They are of one window of each training video, without augmentation; the
@@ -321,6 +321,7 @@ def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
     sums: list[Any] = [0.0, 0.0, 0.0]
     for batch in tqdm(dataset, total=num_batches, desc="feature statistics",
                       unit="batch", leave=False):
+        stop.raise_if_asked("before the first step")
         skipped.collect(batch, skipped_videos.TRAINING)
         inputs = sharding.put_batch(
             {**encoder_inputs(batch), "valid_samples": batch["valid_samples"]},

@@ -1,9 +1,10 @@
 """Saves and restores checkpoints with Orbax: the latest two and the best.
 
 A checkpoint is a folder checkpoints/STEP with the train state, the position
-of the data iterator, a JSON of facts (classes, configuration, mAP) and the
+of the data iterator, a JSON of facts (classes, configuration) and the
 checksums of all files. The frozen backbone is not saved, only its fingerprint
-among the facts.
+among the facts. A state is saved before it is evaluated; evaluated.json beside
+the checkpoints tells which was evaluated last, and which is the best.
 """
 
 import asyncio
@@ -11,11 +12,10 @@ import contextlib
 import functools
 import json
 import logging
-import operator
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from losa_jax.utils import atomic_write
 
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
-_MAP_OF = operator.itemgetter("map")
+EVALUATED = "evaluated.json"
 # What the operating system says within the long messages of TensorStore.
 _OS_REASON = re.compile(
     "No space left on device|Disk quota exceeded|File too large|"
@@ -72,6 +72,19 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
+class _KeepBest(checkpoint_managers.PreservationPolicy):
+    """Preserves the checkpoint of one step."""
+
+    def __init__(self, best_step: Callable[[], int | None]):
+        self._best_step = best_step
+
+    def should_preserve(
+            self,
+            checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+            **_: Any) -> Sequence[bool]:
+        return [one.step == self._best_step() for one in checkpoints]
+
+
 class Checkpoints:
     """The folder checkpoints/ of a work directory."""
 
@@ -100,6 +113,8 @@ class Checkpoints:
         self._refuse_damaged([
             checksums.damage(folder, with_arrays=False)
             for folder in _complete_folders(root)])
+        # {"last_step", "best_step", "best_map"}, empty before an evaluation.
+        self._evaluated: dict[str, Any] = self._read_evaluated()
         with atomic_write.writing(workdir / remote_workdir.CHECKPOINTS):
             self._manager = self._open(only_writer)
 
@@ -107,17 +122,13 @@ class Checkpoints:
         return _Manager(
             self._root, handler_registry=_handlers(),
             options=ocp.CheckpointManagerOptions(
-                best_fn=_MAP_OF,
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy([
                     checkpoint_managers.LatestN(_NUM_LATEST),
-                    checkpoint_managers.BestN(
-                        get_metric_fn=_MAP_OF, n=1,
-                        keep_checkpoints_without_metrics=False)]),
+                    _KeepBest(self._best_step)]),
                 cleanup_tmp_directories=only_writer,
                 async_options=ocp.AsyncOptions(
                     barrier_sync_fn=self._barrier(),
-                    # Before the checkpoint gets its final name, so that no
-                    # restored step lacks its metrics.
+                    # Before the checkpoint gets its final name.
                     post_finalization_callback=self._finish,
                     create_directories_asynchronously=False)))
 
@@ -156,13 +167,51 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def has_best(self) -> bool:
-        """Whether a checkpoint was saved as the best."""
+        """Whether the best of the evaluated checkpoints is there."""
         self.wait()
-        return self._manager.best_step() is not None
+        return self._best_step() in self._manager.all_steps()
+
+    def evaluated_step(self) -> int | None:
+        """Returns the step that was evaluated last."""
+        return self._evaluated.get("last_step")
+
+    def best_map(self) -> float | None:
+        """Returns the highest average mAP, 0..1."""
+        return self._evaluated.get("best_map")
+
+    def _best_step(self) -> int | None:
+        return self._evaluated.get("best_step")
+
+    def set_evaluated(self, step: int, average_map: float) -> None:
+        """Notes the average mAP, 0..1, of a saved step; the same in every
+        process. The best checkpoint is kept from then on."""
+        self.wait()
+        best_map = self.best_map()
+        if best_map is None or average_map > best_map:
+            self._evaluated |= {"best_step": step, "best_map": average_map}
+        self._evaluated["last_step"] = step
+        if processes.is_first():
+            path = self._root / EVALUATED
+            temporary = path.with_suffix(".tmp")
+            with atomic_write.writing(Path(path)):
+                temporary.write_text(json.dumps(self._evaluated, indent=1))
+                temporary.replace(path)
+
+    def _read_evaluated(self) -> dict[str, Any]:
+        path = self._root / EVALUATED
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_text())
+            return {"last_step": int(content["last_step"]),
+                    "best_step": int(content["best_step"]),
+                    "best_map": float(content["best_map"])}
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path} is damaged ({error!r}): copy it from "
+                             "another copy of the run") from error
 
     def save(self, step: int, state: TrainState, facts: dict[str, Any],
-             iterator: Any = None, *,
-             best_map: float | None = None) -> None:
+             iterator: Any = None) -> None:
         """Copies the state to host memory and writes it in the background.
 
         Args:
@@ -170,7 +219,6 @@ class Checkpoints:
           state: may be donated as soon as this returns.
           facts: JSON.
           iterator: its `get_state` returns JSON.
-          best_map: average mAP 0..1, if it is the highest so far.
 
         Raises:
           InputError: this save or the one before failed.
@@ -184,8 +232,7 @@ class Checkpoints:
         with self._as_input_error():
             self._manager.save(
                 step, args=ocp.args.Composite(**items),
-                custom_metadata=checksums.CHECKED,
-                metrics=None if best_map is None else {"map": best_map})
+                custom_metadata=checksums.CHECKED)
 
     def check(self) -> None:
         """Raises InputError where a save in the background has failed."""
@@ -235,7 +282,7 @@ class Checkpoints:
 
     def _step_of(self, which: str) -> int:
         latest = self.latest_step()
-        step = self._manager.best_step() if which == BEST else latest
+        step = self._best_step() if which == BEST else latest
         if step is None:
             raise InputError(f"no checkpoint under {self._manager.directory}: "
                              "train first (--mode=train)")

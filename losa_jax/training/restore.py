@@ -126,7 +126,7 @@ def restore_run(config: Any, workdir: Path, which: str, model: Model,
     checkpoints = Checkpoints(workdir)
     facts = checkpoints.facts()
     if not checkpoints.has_best():
-        if which == BEST and facts.get("best_map") is not None:
+        if which == BEST and checkpoints.best_map() is not None:
             raise InputError(
                 f"{workdir}: the best checkpoint of this run is missing: copy "
                 "the run again, or choose --checkpoint=last (--which=last of "

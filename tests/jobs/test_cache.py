@@ -14,7 +14,6 @@ from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows.examples import TrainWindows
 from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.distributed import sharding
-from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import encode_videos
@@ -23,6 +22,7 @@ from losa_jax.jobs.check_data import UNREADABLE, check_data
 from losa_jax.jobs.setup import load_data
 from losa_jax.training import build
 from losa_jax.training.feature_store import open_store
+from losa_jax.utils.interrupt import Interrupted
 from tests.data.reading import read_window, views_of_testing
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,6 @@ from losa_jax.data.features.files import read_record
 from losa_jax.data.records import AnnotatedVideo
 from losa_jax.data.video.probe import probe_video
 from losa_jax.distributed import processes
-from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs import encode_videos
 from losa_jax.jobs import extract as extract_job
@@ -23,6 +22,7 @@ from losa_jax.jobs.train import train
 from losa_jax.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from losa_jax.training.feature_store import open_feature_files
 from losa_jax.training.restore import load_run
+from losa_jax.utils.interrupt import Interrupted
 from losa_jax.weights.backbone_folder import open_backbone
 from tests.data.reading import read_frames, views_of_testing
 

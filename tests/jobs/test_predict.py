@@ -18,7 +18,6 @@ import pytest
 
 from losa_jax import predict as command_line
 from losa_jax.data.predictions import read_predictions, read_submission
-from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.inference import load as load_module
 from losa_jax.inference.load import load, read_thresholds
@@ -30,6 +29,7 @@ from losa_jax.jobs.setup import load_data, write_json
 from losa_jax.training import build
 from losa_jax.training.checkpoint import Checkpoints
 from losa_jax.training.restore import fresh_state, run_facts
+from losa_jax.utils.interrupt import Interrupted
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,8 +61,8 @@ def workdir(config, tmp_path_factory):
         lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape).astype(
             np.float32), state.ema))
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(1, state, run_facts(config, data.class_names, model),
-                     best_map=0.5)
+    checkpoints.save(1, state, run_facts(config, data.class_names, model))
+    checkpoints.set_evaluated(1, 0.5)
     checkpoints.close()
     write_json(workdir / "config.json", config.to_dict())
     return workdir

@@ -1,7 +1,9 @@
 """Training on rendered videos, interrupted and resumed, and evaluation."""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import jax
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 
 from losa_jax.errors import InputError
+from losa_jax.jobs import evaluate as evaluate_job
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.evaluate import Evaluator, evaluate
 from losa_jax.training import build, restore
+from losa_jax.utils.interrupt import Interrupted
 from losa_jax.weights.backbone_folder import stored_fingerprint
 
 pytestmark = pytest.mark.slow
@@ -67,9 +71,9 @@ def test_a_resumed_run_equals_an_uninterrupted_run(
     steps = _WatchedSteps(monkeypatch)
     real_run, evaluated = Evaluator.run, []
 
-    def run(evaluator, parameters, statistics):
+    def run(evaluator, parameters, *rest):
         evaluated.append(jax.tree.map(np.array, parameters))
-        return real_run(evaluator, parameters, statistics)
+        return real_run(evaluator, parameters, *rest)
 
     monkeypatch.setattr(Evaluator, "run", run)
     config = config.copy_and_resolve_references()
@@ -113,6 +117,26 @@ def test_a_resumed_run_equals_an_uninterrupted_run(
     files = [json.loads((folder / "predictions.json").read_text())
              for folder in (whole, broken)]
     assert files[0] == files[1] and len(files[0]["results"]) == 2
+
+    # A signal ends an evaluation after a batch; the next start repeats it.
+    stopped = tmp_path / "stopped"
+    real_put, batches = evaluate_job.put_batch, []
+
+    def put_and_signal(*arguments):
+        batches.append(1)
+        if len(batches) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real_put(*arguments)
+
+    monkeypatch.setattr(evaluate_job, "put_batch", put_and_signal)
+    with pytest.raises(Interrupted, match="SIGTERM, before this evaluation "
+                       "had ended: start the same command again"):
+        train_job.train(config, stopped)
+    assert len(batches) == 2
+    assert _trace(stopped) == _trace(whole)[:2]
+    monkeypatch.undo()
+    assert train_job.train(config, stopped).average_map == report.average_map
+    assert _trace(stopped) == _trace(whole)
 
     # --mode=eval alone gives the same from the finished folder.
     (broken / "predictions.json").unlink()

@@ -11,7 +11,6 @@ import pytest
 
 from configs import quick
 from losa_jax import sweep
-from losa_jax.distributed.stop_signal import Interrupted
 from losa_jax.errors import InputError
 from losa_jax.jobs.sweep import (
     Variant,
@@ -20,6 +19,7 @@ from losa_jax.jobs.sweep import (
     read_variants,
     run_all,
 )
+from losa_jax.utils.interrupt import Interrupted
 from tests.jobs.flags import flags_of
 
 ROOT = Path(__file__).parent.parent.parent

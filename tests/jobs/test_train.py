@@ -12,6 +12,7 @@ from losa_jax.data.records import AnnotatedVideo, Video
 from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.distributed import sharding
+from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.jobs.train import measure_statistics
 from losa_jax.training.encoder import feature_encoder
 from tests.data.reading import feature_settings
@@ -41,7 +42,7 @@ def test_feature_statistics_cover_every_training_video(lengths, tmp_path):
         types.SimpleNamespace(encode=encoder.encode, frozen=encoder.frozen,
                               trained={}, tubelet=1),
         sharding.make_mesh((1, 1, 1), jax.devices()[:1]),
-        FeatureReader(store, config), BrokenVideos())
+        FeatureReader(store, config), BrokenVideos(), StopSignal())
     rows = np.concatenate(features)
     np.testing.assert_allclose(measured.mean, rows.mean(0), rtol=1e-5)
     np.testing.assert_allclose(measured.deviation, rows.std(0), rtol=1e-5)

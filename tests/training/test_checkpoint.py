@@ -37,9 +37,9 @@ def _at(state, step):
 
 def test_round_trip_is_exact(checkpoints, tiny_model):
     state = _at(tiny_model().state, 7)
-    checkpoints.save(7, state, {"best_map": 0.25, "names": ["a"]})
+    checkpoints.save(7, state, {"epoch": 2, "names": ["a"]})
     got, facts = checkpoints.restore(LAST, state)
-    assert facts == {"best_map": 0.25, "names": ["a"]}
+    assert facts == {"epoch": 2, "names": ["a"]}
     jax.tree.map(np.testing.assert_array_equal, got, state)
 
 
@@ -59,16 +59,18 @@ def test_arrays_on_all_devices_are_saved_without_compiling(
 
 
 def _kept(workdir):
-    return {path.name for path in (workdir / "checkpoints").iterdir()}
+    return {path.name for path in (workdir / "checkpoints").iterdir()
+            if path.is_dir()}
 
 
 def test_the_best_survives_newer_checkpoints(checkpoints, tiny_model,
                                              tmp_path):
     state = tiny_model().state
-    for step, best_map in ((1, 0.25), (2, 0.5), (3, None), (4, None),
-                           (5, None)):
-        checkpoints.save(step, _at(state, step), {"saved": step},
-                         best_map=best_map)
+    for step, average_map in ((1, 0.25), (2, 0.5), (3, 0.5), (4, None),
+                              (5, None)):
+        checkpoints.save(step, _at(state, step), {"saved": step})
+        if average_map is not None:
+            checkpoints.set_evaluated(step, average_map)
     assert checkpoints.latest_step() == 5
     assert _kept(tmp_path) == {"2", "4", "5"}
     for manager in (checkpoints, Checkpoints(tmp_path)):
@@ -77,9 +79,23 @@ def test_the_best_survives_newer_checkpoints(checkpoints, tiny_model,
         got, facts = manager.restore(LAST, state)
         assert facts == {"saved": 5} and int(got.step) == 5
         assert manager.facts() == {"saved": 5}
-    checkpoints.save(6, _at(state, 6), {}, best_map=0.75)
+        assert (manager.evaluated_step(), manager.best_map()) == (3, 0.5)
+    checkpoints.save(6, _at(state, 6), {})
+    checkpoints.set_evaluated(6, 0.75)
+    assert _kept(tmp_path) == {"2", "5", "6"}
+    checkpoints.save(7, _at(state, 7), {})
     checkpoints.wait()
-    assert _kept(tmp_path) == {"5", "6"}
+    assert _kept(tmp_path) == {"6", "7"}
+    assert int(checkpoints.restore(BEST, state)[0].step) == 6
+
+
+def test_what_was_evaluated_is_refused_where_it_is_damaged(
+        checkpoints, tiny_model, tmp_path):
+    checkpoints.save(1, tiny_model().state, {})
+    checkpoints.set_evaluated(1, 0.25)
+    (tmp_path / "checkpoints/evaluated.json").write_text('{"last_step": 1')
+    with pytest.raises(InputError, match="evaluated.json is damaged"):
+        Checkpoints(tmp_path)
 
 
 def test_only_the_newest_are_kept_where_none_is_best(
@@ -92,9 +108,8 @@ def test_only_the_newest_are_kept_where_none_is_best(
     assert checkpoints.latest_step() == 3 and not checkpoints.has_best()
 
 
-def test_a_killed_run_resumes_at_its_best_checkpoint(
+def test_a_run_that_was_killed_while_it_evaluated_resumes_there(
         checkpoints, tiny_model, tmp_path):
-    """The best is not due as the last one, so the run is killed before."""
     class Iterator:
         state = {"next_index": 6}
 
@@ -106,15 +121,16 @@ def test_a_killed_run_resumes_at_its_best_checkpoint(
 
     state = tiny_model().state
     checkpoints.save(4, _at(state, 4), {}, Iterator())
-    checkpoints.save(6, _at(state, 6), {"best_map": 0.5}, Iterator(),
-                     best_map=0.5)
+    checkpoints.set_evaluated(4, 0.5)
+    checkpoints.save(6, _at(state, 6), {"epoch": 3}, Iterator())
     checkpoints.wait()
     resumed = Iterator()
     resumed.state = {}
-    got, facts = Checkpoints(tmp_path).restore(
-        LAST, state, resumed)
-    assert facts == {"best_map": 0.5} and int(got.step) == 6
+    after = Checkpoints(tmp_path)
+    got, facts = after.restore(LAST, state, resumed)
+    assert facts == {"epoch": 3} and int(got.step) == 6
     assert resumed.state == {"next_index": 6}
+    assert after.evaluated_step() == 4
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
@@ -175,21 +191,25 @@ def test_an_incomplete_checkpoint_is_never_restored(
     after.close()
 
 
-def test_the_old_best_is_deleted_after_the_new_one_is_complete(
+def test_the_old_best_is_kept_until_a_new_one_is_evaluated(
         checkpoints, tiny_model, tmp_path, renames):
     state = tiny_model().state
-    checkpoints.save(1, state, {}, best_map=0.25)
+    checkpoints.save(1, state, {})
+    checkpoints.set_evaluated(1, 0.25)
     for step in (2, 3):
         checkpoints.save(step, state, {})
     checkpoints.wait()
     renames.held = "checkpoints/4"
-    checkpoints.save(4, state, {}, best_map=0.5)
+    checkpoints.save(4, state, {})
     time.sleep(0.3)
     assert {"1", "2", "3"} <= _kept(tmp_path)
     assert Checkpoints(tmp_path).has_best()
     renames.go.set()
+    checkpoints.set_evaluated(4, 0.5)
+    assert {"1", "4"} <= _kept(tmp_path)
+    checkpoints.save(5, state, {})
     checkpoints.wait()
-    assert _kept(tmp_path) == {"3", "4"}
+    assert _kept(tmp_path) == {"4", "5"}
 
 
 def test_a_failed_write_is_reported(checkpoints, tiny_model, tmp_path,

@@ -21,8 +21,9 @@ def saved(tiny_model, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(workdir)
     state = tiny_model().state
-    checkpoints.save(1, state, {"best_map": 0.5}, best_map=0.5)
-    checkpoints.save(2, state, {"best_map": 0.5})
+    checkpoints.save(1, state, {})
+    checkpoints.set_evaluated(1, 0.5)
+    checkpoints.save(2, state, {})
     checkpoints.close()
     return workdir
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import make_parser, path, positive
+from losa_jax.utils.interrupt import exit_with
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -78,4 +79,4 @@ def _size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -36,9 +36,13 @@ import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils import usage
 from losa_jax.utils.command_line import show_warnings
-from losa_jax.utils.interrupt import Interrupted, leave_at_once
+from losa_jax.utils.interrupt import (
+    EXIT_INTERRUPTED,
+    Interrupted,
+    exit_with,
+)
 from losa_jax.utils.malloc import keep_freed_memory
-from losa_jax.utils.usage import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_USAGE
+from losa_jax.utils.usage import EXIT_INPUT, EXIT_USAGE
 
 MODES = ("train", "eval", "cache", "extract", "export", "check_data", "plan")
 # The modes that several processes can run together.
@@ -167,7 +171,7 @@ def run(argv: list[str]) -> int:
         status, message = EXIT_INPUT, f"error: {error}"
         print(message, file=sys.stderr)
     except Interrupted as error:
-        status, message = processes.EXIT_INTERRUPTED, str(error)
+        status, message = EXIT_INTERRUPTED, str(error)
         print(message, file=sys.stderr)
     except BaseException as error:
         if processes.count() == 1:
@@ -229,18 +233,15 @@ def _set_up_logging() -> None:
     show_warnings()
 
 
-def main() -> None:
+def main() -> int:
     """Runs the command line."""
     if sys.argv[1:] == ["--version"]:
         print(losa_jax.__version__)
-        return
-    leave_at_once()
-    try:
-        app.run(lambda argv: sys.exit(run(argv)), flags_parser=lambda argv: (
-            usage.parse(argv, __doc__ or "", HELP)))
-    except Interrupted as error:
-        usage.stop(str(error), EXIT_INTERRUPTED)
+        return 0
+    app.run(lambda argv: sys.exit(run(argv)),
+            flags_parser=lambda argv: usage.parse(argv, __doc__ or "", HELP))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -36,6 +36,11 @@ from losa_jax.utils.command_line import (
     positive,
     show_warnings,
 )
+from losa_jax.utils.interrupt import (
+    EXIT_INTERRUPTED,
+    Interrupted,
+    exit_with,
+)
 from losa_jax.utils.malloc import keep_freed_memory
 
 
@@ -79,7 +84,6 @@ def main(argv: list[str] | None = None) -> int:
     from losa_jax.jobs.predict import predict
     from losa_jax.jobs.prediction_files import Settings
     from losa_jax.utils.compile_cache import use_compile_cache
-    from losa_jax.utils.interrupt import Interrupted
 
     use_compile_cache()
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs every step
@@ -103,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
         print(error, file=sys.stderr)
-        return 75
+        return EXIT_INTERRUPTED
     if failures:
         print(f"{len(failures)} could not be read:", file=sys.stderr)
         for reason in failures.values():
@@ -113,4 +117,4 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     show_warnings()
-    sys.exit(main())
+    exit_with(main)

@@ -31,6 +31,7 @@ from pathlib import Path
 import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import make_parser
+from losa_jax.utils.interrupt import exit_with
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,4 +77,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from losa_jax.errors import InputError
+from losa_jax.utils.interrupt import EXIT_INTERRUPTED
 
 # A process that is silent for so long is lost, and the others end.
 HEARTBEAT_TIMEOUT_SECONDS = 30
@@ -34,7 +35,7 @@ _GRACE_SECONDS = 10
 _LEAVE_MS = 15_000
 # How much longer the coordinator lives than the others.
 _EXIT_SECONDS = 0.5
-EXIT_INTERRUPTED, EXIT_LOST = 75, 76
+EXIT_LOST = 76
 # Words of jax's errors about a process that cannot be reached.
 _LOSSES = ("Gloo", "NCCL", "UNAVAILABLE", "Connection reset",
            "Connection closed", "heartbeat", "coordination service")

@@ -180,8 +180,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
                                  batches)
                 clock.restart()
                 if came:
-                    raise interrupted(came, f"step {step} of {total_steps} is "
-                                      "saved")
+                    raise interrupted(came, "everything is saved at step "
+                                      f"{step} of {total_steps}")
             # Also one that an earlier start did not end.
             if evaluates and checkpoints.evaluated_step() != step:
                 report, _ = evaluator.run(state.ema, state.statistics, stop)

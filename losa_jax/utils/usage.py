@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from losa_jax.utils import recipes
 from losa_jax.utils.names import did_you_mean
 
-EXIT_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 75
+EXIT_INPUT, EXIT_USAGE = 1, 2
 # Keys with tuples of names instead of numbers.
 _NAME_TUPLES = ("cache_subsets",)
 _NO_RECIPE = ("--config=RECIPE is needed, as --config=configs/quick.py; see "

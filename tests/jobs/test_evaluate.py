@@ -13,6 +13,7 @@ from losa_jax.data.windows.readers import FeatureReader
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.detection.segments import Segments
 from losa_jax.distributed import sharding
+from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.jobs.evaluate import Evaluator
 from tests.data.reading import feature_settings
 
@@ -58,7 +59,7 @@ def test_every_window_of_every_video_counts(batch_windows, tmp_path):
         config, data, model, sharding.make_mesh((1, 1, 1), jax.devices()[:1]),
         FeatureReader(store, config), BrokenVideos())
     evaluator._predict = _detect_marked_tokens
-    report, predictions = evaluator.run({}, None)
+    report, predictions = evaluator.run({}, None, StopSignal())
     # Windows: 3 + 1 + 2 + 1.
     assert [len(rows) for rows in predictions.values()] == [1, 1, 2, 1]
     assert (report.num_videos, report.average_map) == (4, 1.0)

@@ -20,7 +20,8 @@ def package(request, tmp_path):
     shutil.copytree(ROOT / "configs", site / "losa_jax/shipped/configs")
     (site / "losa_jax/utils").mkdir()
     for name in ("__init__", "errors", "main", "utils/__init__",
-                 "utils/command_line", "utils/file_type", "utils/malloc",
+                 "utils/command_line", "utils/file_type",
+                 "utils/interrupt", "utils/malloc",
                  "utils/names", "utils/recipes", "utils/text_files",
                  "utils/usage"):
         shutil.copy(ROOT / f"losa_jax/{name}.py",

@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.inspect and arguments.output is None:
         parser.error("give --output=DIR (or --inspect)")
+    if arguments.inspect and any((arguments.output, arguments.verify,
+                                  arguments.dtype, arguments.public_config)):
+        parser.error("--inspect writes nothing: leave out --output, --verify, "
+                     "--dtype and --public_config, or --inspect")
     if arguments.to == "torch" and any((
             arguments.inspect, arguments.verify, arguments.dtype,
             arguments.heads, arguments.frames, arguments.image_size,

@@ -21,6 +21,7 @@ import signal
 import sys
 from typing import Any
 
+import losa_jax
 from losa_jax.data.annotations import (
     activitynet_facts,
     data_set_index,
@@ -31,16 +32,14 @@ from losa_jax.data.tfds import SETS, VideoBuilder
 from losa_jax.data.video import check, probe
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import path
+from losa_jax.utils.command_line import make_parser, path
 
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m losa_jax.data.build", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("data.build", __doc__, losa_jax.__version__)
     parser.add_argument("name", choices=tuple(SETS))
     parser.add_argument("--videos", type=path, required=True)
     parser.add_argument("--annotations", required=True)

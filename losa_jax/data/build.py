@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         build(parser.parse_args(argv))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # The flags have the names of the keys.
+        print("error:", str(error).replace("--config.data.", "--"),
+              file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
         print("interrupted: no data set was written, start the same command "
@@ -111,8 +113,7 @@ def build(arguments: argparse.Namespace) -> None:
     infos, broken = check.check_videos(
         videos, arguments.videos, check=arguments.check,
         num_threads=arguments.processes)
-    check.report_broken(broken, len(videos), arguments.on_broken_video,
-                        flag="--on_broken_video")
+    check.report_broken(broken, len(videos), arguments.on_broken_video)
     index = data_set_index.make_index(
         splits, infos, broken, annotations.class_names,
         embedded=not arguments.paths)

@@ -84,7 +84,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     what = "videos" if store is None else "videos' features"
     print(f"{num_readable} of {num_videos} {what} can be read")
     _print_findings(findings, workdir)
-    if blocked:
+    if blocked and num_readable:
         print(f"{len(blocked)} videos are in {workdir / BLOCK_LIST_FILE}: "
               "leave them out with --config.data.block_list="
               f"{workdir / BLOCK_LIST_FILE}")

@@ -21,7 +21,6 @@ Exit status: 0 done; 1 the input is wrong; 2 usage.
 import sys
 from pathlib import Path
 
-import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import make_parser, path, positive
 
@@ -30,7 +29,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
-    parser = make_parser("convert", __doc__, losa_jax.__version__)
+    parser = make_parser("convert", __doc__)
     parser.add_argument("checkpoint", type=path)
     parser.add_argument("--output", type=path)
     parser.add_argument("--inspect", action="store_true")

@@ -28,7 +28,6 @@ Exit status: 0 done; 1 the input is wrong, or some videos could not be read;
 import sys
 from pathlib import Path
 
-import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import (
     make_parser,
@@ -41,7 +40,7 @@ from losa_jax.utils.malloc import keep_freed_memory
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = make_parser("predict", __doc__, losa_jax.__version__)
+    parser = make_parser("predict", __doc__)
     parser.add_argument("sources", nargs="+", metavar="VIDEO_OR_FOLDER")
     parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
     parser.add_argument("--which", choices=("best", "last"), default="best",

@@ -21,7 +21,6 @@ import signal
 import sys
 from typing import Any
 
-import losa_jax
 from losa_jax.data.annotations import (
     activitynet_facts,
     data_set_index,
@@ -39,7 +38,7 @@ EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
-    parser = make_parser("data.build", __doc__, losa_jax.__version__)
+    parser = make_parser("data.build", __doc__)
     parser.add_argument("name", choices=tuple(SETS))
     parser.add_argument("--videos", type=path, required=True)
     parser.add_argument("--annotations", required=True)

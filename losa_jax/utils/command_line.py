@@ -2,17 +2,20 @@
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 
-def make_parser(name: str, description: str | None, version: str
+def make_parser(name: str, description: str | None
                 ) -> argparse.ArgumentParser:
     """Returns a parser of `python -m losa_jax.NAME` with --version, whose
     help shows the description as it is."""
     parser = argparse.ArgumentParser(
         prog=f"python -m losa_jax.{name}", description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=version)
+    # The package itself is above all layers: it is not imported here.
+    parser.add_argument("--version", action="version",
+                        version=sys.modules["losa_jax"].__version__)
     return parser
 
 

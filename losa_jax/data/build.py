@@ -31,7 +31,7 @@ from losa_jax.data.tfds import SETS, VideoBuilder
 from losa_jax.data.video import check, probe
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import make_parser, path
+from losa_jax.utils.command_line import make_parser, path, positive
 
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
                         default="stop")
     parser.add_argument("--shard_mib", type=float, default=256,
                         help="MiB of videos in a shard and in memory")
-    parser.add_argument("--processes", type=int, default=2,
+    parser.add_argument("--processes", type=positive, default=2,
                         help="videos that are probed at the same time")
     parser.add_argument("--beam_runner", default="",
                         help="for example DirectRunner or DataflowRunner")
@@ -83,7 +83,7 @@ def build(arguments: argparse.Namespace) -> None:
     if not arguments.videos.is_dir():
         raise InputError(f"--videos={arguments.videos} is no folder: give "
                          "the folder of the video files")
-    if arguments.shard_mib <= 0:
+    if not arguments.shard_mib > 0:  # or no number
         raise InputError(f"--shard_mib={arguments.shard_mib}: give more "
                          "than 0")
     beam_options = _beam_options(arguments)

@@ -95,9 +95,8 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
 
     config_ranges.check_ranges(config)
     if backbone and not (Path(backbone) / FACTS_FILE).is_file():
-        raise InputError(f"--backbone={backbone} is no converted backbone: "
-                         f"name the folder that the run {workdir} was "
-                         "trained with")
+        raise InputError(f"{backbone} is no converted backbone: give with "
+                         f"--backbone=FOLDER that of the run {workdir}")
     if not (config.features.folder or backbone):
         config.backbone.checkpoint = find_backbone(
             workdir, config.backbone.checkpoint)

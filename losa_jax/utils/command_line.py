@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -35,6 +36,20 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Returns a number of 0..1, as the type of an argument."""
+    if not 0 <= (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Returns a finite number of 0 or more, as the type of an argument."""
+    if not 0 <= (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be 0 or more, and finite")
     return number
 
 

@@ -49,6 +49,8 @@ def test_afsds_tables_are_read(tmp_path):
     (tmp_path / "info.csv").write_text("video;fps;count\nv1;25;600\n")
     with pytest.raises(InputError, match="by commas, and has video, fps"):
         read_database(source)
+    (tmp_path / "val_Annotation.csv").write_text(
+        "video,type,typeIdx,start,end,startFrame,endFrame\n")
     with pytest.raises(InputError, match="table of videos too"):
         read_database(tmp_path / "val_Annotation.csv")
 

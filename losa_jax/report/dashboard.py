@@ -153,7 +153,9 @@ def _charts(diagnosis: Mapping[str, Any]) -> str:
         title, unit = _MEASURES[measure]
         charts.append(bar_chart(
             f"By {title}",
-            [f"{unit * low:.3g}–{unit * high:.3g}" for low, high, *_ in bins],
+            [f"{unit * low:.3g}" + (
+                "" if low == high else f"–{unit * high:.3g}")
+             for low, high, *_ in bins],
             {"average mAP, %": [100 * one[3] for one in bins],
              "missed, %": [100 * one[4] for one in bins]},
             summary="fifths of the actions"))

@@ -88,8 +88,7 @@ def _unknown_layout(path: Path, text: str, content: Any = None) -> InputError:
         return InputError(f"{path}: has no object \"database\" of videos but "
                           f"{near[0]!r}: rename the key, or make it an object")
     return InputError(
-        f"{path}: has no object \"database\" of videos, and "
-        f"{other_files.describe(path, text, content)}")
+        f"{path}: {other_files.describe(path, text, content)}")
 
 
 def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:

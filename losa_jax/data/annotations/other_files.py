@@ -60,8 +60,8 @@ def describe(path: Path, text: str, content: Any = None) -> str:
     if what:
         return f"seems to be {what}: {_CONVERT}"
     if isinstance(content, dict):
-        what = (f"is JSON with the keys {_listed(content)}" if content else
-                "is an empty JSON object")
+        what = (f"has no object \"database\" but {_listed(content)}"
+                if content else "is an empty JSON object")
     elif isinstance(content, list):
         first = content[0] if content else None
         what = "is a JSON list" + (

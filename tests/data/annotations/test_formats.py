@@ -81,7 +81,7 @@ def test_flat_json_is_read(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
-    with pytest.raises(InputError, match='no object "database"'):
+    with pytest.raises(InputError, match="is a JSON list: annotations are"):
         read_database(tmp_path / "a.json")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no <Class>_val.txt"):

@@ -198,7 +198,7 @@ def test_mmactions_file_is_read_alone(tmp_path, caplog, name, subset):
     ("a.json", '{"shown_from": {}}', "is a file of predictions"),
     ("a.json", '[{"video": "a", "label": "b"}]', "a JSON list of objects"),
     ("a.json", '{"images": [], "categories": []}', "COCO"),
-    ("a.json", '{"version": "1", "clips": []}', 'keys "version", "clips"'),
+    ("a.json", '{"version": "1", "clips": []}', 'but "version", "clips"'),
     ("a.json", '{"Database": {"v": {}}}', "'Database': rename"),
     ("a.json", "{}", "an empty JSON object"), ("a.json", "", "is empty"),
     ("a.txt", "v1 1.0 2.0\n", "is in no known layout")])

@@ -214,6 +214,7 @@ def test_errors_have_a_status_and_no_traceback(tmp_path, capsys):
 @pytest.mark.parametrize("name, command", [
     ("x.pth", "convert {path} --output={folder}/x_converted`"),
     ("y.safetensors", "convert {path} --output={folder}/y_converted`"),
+    ("z.pth.tar", "convert {path} --output={folder}/z_converted`"),
     ("hugging_face", "convert {path} --output={folder}/hugging_face_converted"),
     ("other", "convert CHECKPOINT --output={folder}/other_converted`"),
     ("missing.pth", "convert CHECKPOINT --output={folder}/missing_converted`"),

@@ -180,7 +180,7 @@ def _videos(worst_first: Sequence[RankedVideo], folder: Path) -> list[str]:
     parts.append(
         '<section class="card panel" id="videos"><h2>All videos, worst first'
         f"</h2>{rows}"
-        '<p class="soft">Found and false: at tIoU 0.5, with each class\'s '
+        '<p class="soft">Detected and false: at tIoU 0.5, with each class\'s '
         "own score threshold.</p></section>")
     return parts
 

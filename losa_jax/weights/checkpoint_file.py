@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from losa_jax.utils.text_files import read_json
 from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 CONVERT_AGAIN = "convert the checkpoint again, or copy the folder again"
-_PUBLIC_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+_PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|tar))+$")
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # {file of facts in a converted folder: what it is, key that names it}.
 CONVERTED = {"backbone.json": ("backbone", "config.backbone.checkpoint"),
@@ -64,10 +65,10 @@ def not_converted(path: Path, facts_file: str) -> str:
         else "no such file or folder")
     if (path.parent / facts_file).is_file():
         return f"{message}: name its folder, --{key}={path.parent}"
-    is_file = path.suffix in _PUBLIC_SUFFIXES
+    stem = _PUBLIC_SUFFIX.sub("", path.name)
+    is_file = stem != path.name
     source, output = "CHECKPOINT", path
     if is_file or path.exists():  # a folder cannot be made there
-        stem = path.stem if is_file else path.name
         output = path.parent / f"{stem}_converted"
     if path.exists() and (is_file or any(
             (path / name).exists() for name in _FOLDER_FILES)):

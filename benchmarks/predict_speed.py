@@ -35,7 +35,7 @@ from losa_jax.data.windows.sampling import test_windows_of
 from losa_jax.data.windows.stream import WindowStream
 from losa_jax.inference.load import load
 from losa_jax.inference.localizer import Localizer
-from losa_jax.jobs.predict import predict
+from losa_jax.jobs.predict import find_videos, predict
 from losa_jax.jobs.prediction_files import Settings
 from losa_jax.utils.malloc import keep_freed_memory
 
@@ -114,7 +114,8 @@ def _rendered(folder: Path, seconds: int) -> Path:
 def _predict(folder: Path, localizer: Localizer, scratch: Path) -> None:
     output = scratch / "predicted"
     shutil.rmtree(output, ignore_errors=True)
-    failures = predict([str(folder)], localizer, Settings(output))
+    failures = predict(find_videos([str(folder)]), localizer,
+                       Settings(output))
     if failures:
         raise SystemExit(f"some videos cannot be read: {failures}")
 

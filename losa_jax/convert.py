@@ -21,7 +21,6 @@ Exit status: 0 done; 1 the input is wrong; 2 usage.
 import sys
 from pathlib import Path
 
-import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import make_parser, path, positive
 from losa_jax.utils.interrupt import exit_with
@@ -31,7 +30,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
-    parser = make_parser("convert", __doc__, losa_jax.__version__)
+    parser = make_parser("convert", __doc__)
     parser.add_argument("checkpoint", type=path)
     parser.add_argument("--output", type=path)
     parser.add_argument("--inspect", action="store_true")
@@ -46,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.inspect and arguments.output is None:
         parser.error("give --output=DIR (or --inspect)")
+    if arguments.inspect and any((arguments.output, arguments.verify,
+                                  arguments.dtype, arguments.public_config)):
+        parser.error("--inspect writes nothing: leave out --output, --verify, "
+                     "--dtype and --public_config, or --inspect")
     if arguments.to == "torch" and any((
             arguments.inspect, arguments.verify, arguments.dtype,
             arguments.heads, arguments.frames, arguments.image_size,

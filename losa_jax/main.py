@@ -235,7 +235,7 @@ def _set_up_logging() -> None:
 
 def main() -> int:
     """Runs the command line."""
-    if sys.argv[1:] == ["--version"]:
+    if {"--version", "-version"} & set(sys.argv[1:]):
         print(losa_jax.__version__)
         return 0
     app.run(lambda argv: sys.exit(run(argv)),

@@ -28,12 +28,13 @@ Exit status: 0 done; 1 the input is wrong, or some videos could not be read;
 import sys
 from pathlib import Path
 
-import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import (
+    fraction,
     make_parser,
     path,
     positive,
+    seconds,
     show_warnings,
 )
 from losa_jax.utils.interrupt import (
@@ -46,15 +47,16 @@ from losa_jax.utils.malloc import keep_freed_memory
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = make_parser("predict", __doc__, losa_jax.__version__)
+    parser = make_parser("predict", __doc__)
     parser.add_argument("sources", nargs="+", metavar="VIDEO_OR_FOLDER")
-    parser.add_argument("--checkpoint", required=True, metavar="WORKDIR")
+    parser.add_argument("--checkpoint", type=path, required=True,
+                        metavar="WORKDIR")
     parser.add_argument("--which", choices=("best", "last"), default="best",
                         help="checkpoint of the run")
     parser.add_argument("--output", type=path, help="folder; default: "
                         "predictions; with --live: none")
-    parser.add_argument("--threshold", type=float, help="lowest score shown, "
-                        "of any class")
+    parser.add_argument("--threshold", type=fraction,
+                        help="lowest score shown, of any class")
     parser.add_argument("--top_k", type=positive, help="detections kept of "
                         "a video")
     parser.add_argument("--batch_windows", type=positive, default=0,
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="an HTML page of each video")
     parser.add_argument("--live", action="store_true", help="lines of JSON "
                         "as detections become final")
-    parser.add_argument("--idle_seconds", type=float, default=10.0,
+    parser.add_argument("--idle_seconds", type=seconds, default=10.0,
                         help="--live: silence after which a file or an "
                         "address is at its end")
     arguments = parser.parse_args(argv)
@@ -79,9 +81,10 @@ def main(argv: list[str] | None = None) -> int:
     # Imported late, so that --help does not wait for jax.
     from absl import logging as absl_logging
 
+    from losa_jax.data.windows.live import check_source
     from losa_jax.inference.load import load
     from losa_jax.jobs.live import live
-    from losa_jax.jobs.predict import predict
+    from losa_jax.jobs.predict import find_videos, predict
     from losa_jax.jobs.prediction_files import Settings
     from losa_jax.utils.compile_cache import use_compile_cache
 
@@ -89,6 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs every step
     failures: dict[str, str] = {}
     try:
+        # Before the model, which takes seconds to load.
+        if arguments.live:
+            check_source(arguments.sources[0])
+        else:
+            sources = find_videos(arguments.sources)
         localizer = load(
             arguments.checkpoint, which=arguments.which,
             backbone=arguments.backbone,
@@ -99,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
                  threshold=arguments.threshold,
                  idle_seconds=arguments.idle_seconds)
         else:
-            failures = predict(arguments.sources, localizer, Settings(
+            failures = predict(sources, localizer, Settings(
                 arguments.output or Path("predictions"), arguments.threshold,
                 arguments.top_k, arguments.report))
     except (InputError, OSError) as error:

@@ -28,7 +28,6 @@ Exit status: 0 done; 1 the input is wrong; 2 usage.
 import sys
 from pathlib import Path
 
-import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import make_parser
 from losa_jax.utils.interrupt import exit_with
@@ -36,7 +35,7 @@ from losa_jax.utils.interrupt import exit_with
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = make_parser("score", __doc__, losa_jax.__version__)
+    parser = make_parser("score", __doc__)
     parser.add_argument("predictions", type=Path, help="a file, as "
                         "predictions.json of a run or of predict")
     parser.add_argument("--annotations", required=True,

@@ -17,7 +17,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import losa_jax
 from losa_jax.errors import InputError
 from losa_jax.utils import recipes
 from losa_jax.utils.atomic_write import write_text
@@ -26,7 +25,7 @@ from losa_jax.utils.command_line import make_parser
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    parser = make_parser("sweep", __doc__, losa_jax.__version__)
+    parser = make_parser("sweep", __doc__)
     parser.add_argument("--config", required=True,
                         help="a recipe, as configs/quick.py:ablation")
     parser.add_argument("--workdir", type=Path, required=True,

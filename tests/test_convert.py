@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from losa_jax import convert
 from losa_jax.errors import InputError
@@ -76,7 +79,7 @@ def test_a_folder_without_weights_lists_its_files(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("head.json", None, r"is no converted head \(no head.json\): make it"),
+    ("head.json", None, r"no converted head \(no head.json\): make one"),
     ("head.json", LFS, "head.json: not a text file but a Git LFS pointer"),
     ("head.json", "<html>", "head.json: .*HTML page"),
     ("head.json", "[]", "head.json: does not describe a head: convert"),
@@ -203,3 +206,71 @@ def test_errors_have_a_status_and_no_traceback(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         convert.main([str(missing)])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("load, key", [
+    (backbone_folder.open_backbone, "config.backbone.checkpoint"),
+    (load_head, "config.head.checkpoint")])
+@pytest.mark.parametrize("name, command", [
+    ("x.pth", "convert {path} --output={folder}/x_converted`"),
+    ("y.safetensors", "convert {path} --output={folder}/y_converted`"),
+    ("z.pth.tar", "convert {path} --output={folder}/z_converted`"),
+    ("hugging_face", "convert {path} --output={folder}/hugging_face_converted"),
+    ("other", "convert CHECKPOINT --output={folder}/other_converted`"),
+    ("missing.pth", "convert CHECKPOINT --output={folder}/missing_converted`"),
+    ("missing", "convert CHECKPOINT --output={folder}/missing`")])
+def test_what_is_no_converted_folder_is_converted_into_a_new_one(
+        tmp_path, name, command, load, key):
+    path = tmp_path / name
+    if path.suffix and "missing" not in name:
+        path.touch()
+    elif "missing" not in name:
+        path.mkdir()
+        (path / ("model.safetensors" if name == "hugging_face" else "notes")
+         ).touch()
+    with pytest.raises(InputError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert command.format(path=path, folder=tmp_path) in message
+    output = re.search(r"--output=(\S+)`", message)[1]
+    assert not Path(output).exists() and message.endswith(
+        f" and set --{key}={output}")
+    assert message.startswith(f"{path}: no ")
+
+
+def test_a_file_or_folder_of_the_other_type_names_its_key(source, tmp_path):
+    out = tmp_path / "out"
+    convert.main([str(source), f"--output={out}"])
+    with pytest.raises(InputError, match="a converted backbone, not a head: "
+                       "it belongs to --config.backbone.checkpoint"):
+        load_head(out)
+    for name in ("backbone.safetensors", "backbone.json"):
+        with pytest.raises(InputError, match="name its folder, "
+                           f"--config.backbone.checkpoint={out}$"):
+            backbone_folder.open_backbone(out / name)
+
+
+@pytest.mark.parametrize("is_head, flags, named", [
+    (False, ["--public_config=a.yaml"], "--public_config, for a head"),
+    (False, ["--no_ema"], "leave out --no_ema, for a head only"),
+    (True, ["--dtype=float16"], "leave out --dtype, for a backbone only"),
+    (True, ["--verify"], "leave out --verify, for a backbone only"),
+    (True, ["--frames=4", "--heads=2"], "--heads, --frames, for a backbone "),
+    (True, ["--image_size=8,8"], "--image_size, for a backbone")])
+def test_a_flag_for_the_other_type_of_checkpoint_is_refused(
+        source, tmp_path, capsys, is_head, flags, named):
+    if is_head:
+        save_file({"cls_head.cls_head.conv.weight": np.ones(3, np.float32)},
+                  source)
+    out = tmp_path / "out"
+    assert convert.main([str(source), f"--output={out}", *flags]) == 1
+    assert f"{source}: holds a" in (error := capsys.readouterr().err)
+    assert named in error and not out.exists()
+
+
+@pytest.mark.parametrize("flag", [
+    "--output=out", "--verify", "--dtype=float16", "--public_config=a.yaml"])
+def test_inspect_refuses_what_it_would_not_do(source, capsys, flag):
+    with pytest.raises(SystemExit, match="2"):
+        convert.main([str(source), "--inspect", flag])
+    assert "--inspect writes nothing" in capsys.readouterr().err

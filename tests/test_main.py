@@ -1,11 +1,15 @@
 """The main command line: wrong flags and input are one message and a status."""
 
+import contextlib
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import losa_jax
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,6 +92,18 @@ def test_help_lists_every_variant_of_every_recipe():
     for line in ("configs/quick.py: ablation",
                  "configs/thumos.py: g1536, g768, s, b, l, h"):
         assert line in text
+
+
+@pytest.mark.parametrize("path", sorted(
+    path.relative_to(ROOT) for path in (ROOT / "losa_jax").rglob("*.py")
+    if "\nif __name__ ==" in path.read_text()), ids=str)
+def test_every_command_line_prints_the_version(path, monkeypatch, capsys):
+    module = importlib.import_module(".".join(path.with_suffix("").parts))
+    for flags in (["--version"], ["--version", "--config=configs/quick.py"]):
+        monkeypatch.setattr(sys, "argv", ["command", *flags])
+        with contextlib.suppress(SystemExit):
+            module.main()
+        assert capsys.readouterr().out == f"{losa_jax.__version__}\n"
 
 
 def test_help_of_no_command_waits_for_jax():

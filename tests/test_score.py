@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import losa_jax
-from losa_jax import score, sweep
+from losa_jax import score
 from losa_jax.data.annotations.load import clipped_to, load_annotations
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
@@ -29,13 +28,6 @@ def files(tmp_path):
               {"label": "walk", "segment": [50, 60], "score": 0.8}],
         "c": [{"label": "run", "segment": [0, 9], "score": 0.95}]}}))
     return tmp_path
-
-
-@pytest.mark.parametrize("command", [score, sweep])
-def test_the_version_is_printed(command, capsys):
-    with pytest.raises(SystemExit, match="0"):
-        command.main(["--version"])
-    assert capsys.readouterr().out == f"{losa_jax.__version__}\n"
 
 
 def _run(folder, *more):

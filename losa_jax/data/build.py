@@ -31,16 +31,14 @@ from losa_jax.data.tfds import SETS, VideoBuilder
 from losa_jax.data.video import check, probe
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import path
+from losa_jax.utils.command_line import make_parser, path, positive
 
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m losa_jax.data.build", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser("data.build", __doc__)
     parser.add_argument("name", choices=tuple(SETS))
     parser.add_argument("--videos", type=path, required=True)
     parser.add_argument("--annotations", required=True)
@@ -58,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
                         default="stop")
     parser.add_argument("--shard_mib", type=float, default=256,
                         help="MiB of videos in a shard and in memory")
-    parser.add_argument("--processes", type=int, default=2,
+    parser.add_argument("--processes", type=positive, default=2,
                         help="videos that are probed at the same time")
     parser.add_argument("--beam_runner", default="",
                         help="for example DirectRunner or DataflowRunner")
@@ -67,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         build(parser.parse_args(argv))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # The flags have the names of the keys.
+        print("error:", str(error).replace("--config.data.", "--"),
+              file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
         print("interrupted: no data set was written, start the same command "
@@ -83,7 +83,7 @@ def build(arguments: argparse.Namespace) -> None:
     if not arguments.videos.is_dir():
         raise InputError(f"--videos={arguments.videos} is no folder: give "
                          "the folder of the video files")
-    if arguments.shard_mib <= 0:
+    if not arguments.shard_mib > 0:  # or no number
         raise InputError(f"--shard_mib={arguments.shard_mib}: give more "
                          "than 0")
     beam_options = _beam_options(arguments)
@@ -112,8 +112,7 @@ def build(arguments: argparse.Namespace) -> None:
     infos, broken = check.check_videos(
         videos, arguments.videos, check=arguments.check,
         num_threads=arguments.processes)
-    check.report_broken(broken, len(videos), arguments.on_broken_video,
-                        flag="--on_broken_video")
+    check.report_broken(broken, len(videos), arguments.on_broken_video)
     index = data_set_index.make_index(
         splits, infos, broken, annotations.class_names,
         embedded=not arguments.paths)

@@ -154,13 +154,14 @@ def _measures(ground_truth: Truth, durations: Mapping[str, float]
             "coverage": {place: seconds / durations[place[0]]
                          for place, seconds in length.items()
                          if durations.get(place[0])},
-            "actions_in_video": {place: float(len(ground_truth[place[0]]))
+            "actions_in_video": {place: len(ground_truth[place[0]])
                                  for place in length}}
 
 
 def _fifths(values: Mapping[_Place, float]
             ) -> list[tuple[float, float, set[_Place]]]:
-    """Returns (low, high, actions) of the bins that are not empty."""
+    """Returns (low, high, actions) of the bins that are not empty; of whole
+    numbers, low and high are the least and the largest in the bin."""
     if not values:
         return []
     edges = np.unique(np.quantile([*values.values()],
@@ -171,7 +172,12 @@ def _fifths(values: Mapping[_Place, float]
         action for action, value in values.items()
         if low <= value < high or value == high == edges[-1]})
         for low, high in itertools.pairwise(edges)]
-    return [one for one in bins if one[2]]
+    return [
+        (min(inside), max(inside), actions)
+        if all(isinstance(value, int) for value in inside)
+        else (low, high, actions)
+        for low, high, actions in bins
+        if (inside := [values[action] for action in actions])]
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:
@@ -188,7 +194,9 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     lines += ["", f"missed: {100 * diagnosis.missed:.1f} % of the actions"]
     for name, bins in diagnosis.bins.items():
         lines += ["", f"{name:<24}{'actions':>9}{'mAP':>8}{'missed':>8}"]
-        lines += [f"{one.low:9.3g} .. {one.high:<9.3g}  {one.num_actions:>9}"
+        lines += [(f"{one.low:9.3g}{'':13}" if one.low == one.high else
+                   f"{one.low:9.3g} .. {one.high:<9.3g}")
+                  + f"  {one.num_actions:>9}"
                   f"{100 * one.average_map:8.2f}{100 * one.missed:8.1f}"
                   for one in bins]
     return "\n".join(lines)

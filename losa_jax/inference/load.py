@@ -9,20 +9,22 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.metrics import DEFAULT_THRESHOLD
 from losa_jax.detection.segments import Segments
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
 from losa_jax.inference import exported
 from losa_jax.inference.localizer import Localizer
+from losa_jax.utils import recipes
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
 from losa_jax.utils.text_files import read_json
 
-_SECTIONS = ("data", "features", "window", "augment", "backbone", "adapter",
-             "head", "loss", "train", "evaluate", "mesh")
 _RESTORE = "restore it from a copy"
+_TYPES = {bool: "true or false", int: "whole number", float: "number",
+          str: "text in quotes", tuple: "list of numbers or names"}
 
 
 def load(folder: str | Path, *, which: str = "best", backbone: str = "",
@@ -95,8 +97,8 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
 
     config_ranges.check_ranges(config)
     if backbone and not (Path(backbone) / FACTS_FILE).is_file():
-        raise InputError(f"{backbone} is no converted backbone: give "
-                         f"--backbone=FOLDER, that of the run {workdir}")
+        raise InputError(f"{backbone} is no converted backbone: give with "
+                         f"--backbone=FOLDER that of the run {workdir}")
     if not (config.features.folder or backbone):
         config.backbone.checkpoint = find_backbone(
             workdir, config.backbone.checkpoint)
@@ -125,13 +127,35 @@ def read_config(workdir: Path) -> ConfigDict:
         raise InputError(
             f"{workdir}: holds no finished run ({CONFIG_FILE} and "
             "checkpoints/): name the --workdir of a training")
-    content = read_json(path, _RESTORE)
-    missing = [section for section in _SECTIONS if not (
-        isinstance(content, dict) and isinstance(content.get(section), dict))]
+    content, defaults = read_json(path, _RESTORE), recipes.defaults()
+    missing = [section for section, default in defaults.items() if (
+        isinstance(default, ConfigDict) and not (
+            isinstance(content, dict)
+            and isinstance(content.get(section), dict)))]
     if missing:
         raise InputError(f"{path}: not the settings of a run, for it has no "
                          f"{', '.join(missing)}: {_RESTORE}")
+    actual = flatten_dict(content, sep=".")
+    problems = [
+        f"config.{key}={actual[key]!r} is no {_TYPES[type(default)]}"
+        if key in actual else f"config.{key} is missing"
+        for key, default in flatten_dict(defaults.to_dict(), sep=".").items()
+        if not _is_like(actual.get(key), default)]
+    if problems:
+        raise InputError(
+            f"{path}: not the settings of a run of this version, for"
+            f"{listed(problems)}\n{_RESTORE}, or write what the run was "
+            "trained with; configs/common.py has every key's default")
     return ConfigDict(content)
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value from JSON has the type of a default."""
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(
+            type(one) in (int, float, str) for one in value)
+    return type(value) is type(default) or (
+        isinstance(default, float) and type(value) is int)
 
 
 def read_thresholds(workdir: Path) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """--mode=check_data: reports faults of videos, or of the features that a
 recipe reads in their place, and of annotations."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,10 @@ from losa_jax.data.video.check import check_each, disagreements, end_seconds
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs import setup
 from losa_jax.timeline import SampleGrid
-from losa_jax.training import feature_store
+from losa_jax.training import config_ranges, feature_store
 from losa_jax.utils.atomic_write import write_text
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE = "check_data.json"
 BLOCK_LIST_FILE = "block_list.txt"
@@ -41,6 +44,8 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     """
     setup.check_config(config, keys=("data.annotations", "data.videos"))
     setup.start_log(workdir)
+    for line in config_ranges.doubts(config):
+        logger.warning("%s", line)
     store = feature_store.open_store(config)
     stored = setup.open_stored(config)
     if store is None and stored is None:
@@ -84,7 +89,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     what = "videos" if store is None else "videos' features"
     print(f"{num_readable} of {num_videos} {what} can be read")
     _print_findings(findings, workdir)
-    if blocked:
+    if blocked and num_readable:
         print(f"{len(blocked)} videos are in {workdir / BLOCK_LIST_FILE}: "
               "leave them out with --config.data.block_list="
               f"{workdir / BLOCK_LIST_FILE}")

@@ -22,10 +22,14 @@ from losa_jax.weights.name_table import (
 from losa_jax.weights.open_checkpoint import checkpoint_spec, open_checkpoint
 from losa_jax.weights.torch_pickle import Tensor
 
+# The options of heads; all others are of backbones.
+_HEAD_OPTIONS = ("no_ema", "public_config")
+
 
 def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
     """Prints the content of a backbone's or head's file; see `convert`."""
     head = head_folder.open_head_tensors(path, ema=ema)
+    _refuse_useless(path, head is not None, no_ema=not ema, **sizes)
     if head is not None:
         tensors, entry = head
         _print_tensors(tensors)
@@ -67,9 +71,13 @@ def convert(path: Path, output: Path, *, verify: bool = False,
       sizes: of a backbone, see `checkpoint_spec`.
 
     Raises:
-      InputError: not a checkpoint, or tensors that fit no parameter.
+      InputError: not a checkpoint, tensors that fit no parameter, or an option
+        for the other type of checkpoint.
     """
-    if head_folder.open_head_tensors(path, ema=ema) is not None:
+    is_head = head_folder.open_head_tensors(path, ema=ema) is not None
+    _refuse_useless(path, is_head, verify=verify, dtype=dtype, no_ema=not ema,
+                    public_config=public_config, **sizes)
+    if is_head:
         _convert_head(path, output, ema, public_config)
         return
     spec = backbone_folder.convert_backbone(path, output, dtype=dtype, **sizes)
@@ -81,6 +89,18 @@ def convert(path: Path, output: Path, *, verify: bool = False,
           f"{count:,} parameters, {size / 2**20:.1f} MiB")
     if verify:
         print(f"verified: {_compare(path, output)} tensors equal")
+
+
+def _refuse_useless(path: Path, is_head: bool, **options: Any) -> None:
+    """Raises InputError for options that such a checkpoint does not have."""
+    flags = {"clip_frames": "frames"}
+    useless = [f"--{flags.get(name, name)}" for name, value in options.items()
+               if value and (name in _HEAD_OPTIONS) != is_head]
+    if useless:
+        here, other = (("head", "backbone") if is_head
+                       else ("backbone", "head"))
+        raise InputError(f"{path}: holds a {here}: leave out "
+                         f"{', '.join(useless)}, for a {other} only")
 
 
 def _convert_head(path: Path, output: Path, ema: bool,

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations.load import load_class_names
-from losa_jax.jobs.setup import write_json
+from losa_jax.errors import InputError
+from losa_jax.jobs.setup import check_config, write_json
+from losa_jax.models.backbones import SIZES
 from losa_jax.planning.estimate import Need, estimate, trace_steps
 from losa_jax.planning.topology import describe_devices
 from losa_jax.training import build
@@ -36,7 +38,12 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
 
     The config needs a backbone's name or sizes, because no checkpoint is
     read. `output` is a JSON file to write.
+
+    Raises:
+      InputError: values that cannot be, or no such topology.
     """
+    check_config(config, keys=())
+    _check_backbone(config.backbone)
     chip, devices = describe_devices(topology)
     mesh = build.build_mesh(config, devices)
     names = config.data.class_names
@@ -54,6 +61,15 @@ def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
     if output is not None:
         write_json(output, dataclasses.asdict(result))
     return result
+
+
+def _check_backbone(backbone: Any) -> None:
+    missing = [key for key in ("width", "depth", "heads") if not backbone[key]]
+    if missing and not backbone.name:
+        raise InputError(
+            "--mode=plan reads no checkpoint: set --config.backbone.name=NAME "
+            f"(one of {', '.join(SIZES)}), or, for another size, also "
+            + " ".join(f"--config.backbone.{key}=N" for key in missing))
 
 
 def format_plan(config: Any, result: Plan) -> str:

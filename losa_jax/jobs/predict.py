@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from losa_jax.data.video.folder import (
 )
 from losa_jax.data.windows.sampling import clip_alignment, test_windows
 from losa_jax.distributed.stop_signal import StopSignal
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, listed
 from losa_jax.inference.localizer import Localizer, VideoResult
 from losa_jax.jobs import prediction_files, setup
 from losa_jax.utils.atomic_write import make_folder, writing
@@ -39,33 +39,38 @@ RESERVED = tuple(Path(name).stem for name in (
 KEPT = "finished videos are written"
 
 
-def predict(sources: Sequence[str], localizer: Localizer,
+class Sources(NamedTuple):
+    """What to predict on: see `find_videos`."""
+
+    requests: list[prediction_files.Request]
+    failures: dict[str, str]  # {source: why nothing is predicted on it}
+    reads_stdin: bool
+
+
+def predict(sources: Sources, localizer: Localizer,
             settings: prediction_files.Settings) -> dict[str, str]:
     """Predicts on all videos that are not done yet.
 
     Args:
-      sources: video files, folders of them (with subfolders), or "-".
+      sources: of `find_videos`.
       settings: output folder and what to write.
 
     Returns:
       {path: reason} of those that could not be read; all others are done.
 
     Raises:
-      InputError: nothing to predict on, or the output cannot be written.
+      InputError: the output cannot be written.
       Interrupted: SIGTERM or SIGINT came; finished videos are written.
     """
-    output, failures = settings.output, dict[str, str]()
+    output = settings.output
+    requests, failures = [*sources.requests], {**sources.failures}
+    files = prediction_files.PredictionFiles(localizer, settings)
     make_folder(output)
     with contextlib.ExitStack() as stack, StopSignal() as stop:
-        requests = find_videos(sources, failures)
-        if prediction_files.STDIN in sources:
+        if sources.reads_stdin:
             copy = stack.enter_context(spooled(sys.stdin.buffer, output))
             requests.append(prediction_files.Request(
                 "stdin", copy, prediction_files.STDIN))
-        if not requests and not failures:
-            raise InputError(f"no video in {', '.join(sources)}: give video "
-                             "files, or folders of them")
-        files = prediction_files.PredictionFiles(localizer, settings)
         to_do = [one for one in requests if not files.reuse(one)]
         if len(to_do) < len(requests):
             print(f"{len(requests) - len(to_do)} of {len(requests)} videos "
@@ -87,21 +92,21 @@ def predict(sources: Sequence[str], localizer: Localizer,
     return failures
 
 
-def find_videos(sources: Sequence[str], failures: dict[str, str]
-                ) -> list[prediction_files.Request]:
+def find_videos(sources: Sequence[str]) -> Sources:
     """Lists the video files of all sources, each once, with a unique id.
 
     The id is the first of these that no other file may have, in any case: the
     name without its suffix, the name, folder and name, the whole path.
 
     Args:
-      sources: files and folders; of these, all videos below them.
-      failures: gets the sources that do not exist or hold no video.
+      sources: video files, folders of them (with subfolders), or "-".
 
     Raises:
-      InputError: a folder cannot be listed.
+      InputError: a folder cannot be listed, or there is nothing to predict
+        on.
     """
-    paths: dict[Path, None] = {}
+    paths: dict[Path, Path] = {}  # {the same in any spelling: as given}
+    failures: dict[str, str] = {}
     for source in sources:
         path = Path(source)
         if source == prediction_files.STDIN:
@@ -112,24 +117,37 @@ def find_videos(sources: Sequence[str], failures: dict[str, str]
             files, left_out = videos_below(path)
             warn_left_out(path, left_out)
             if not files:
-                failures[source] = f"{path}: the folder holds no video"
-            paths |= dict.fromkeys(files)
+                failures[source] = (f"{path}: the folder holds no video: give "
+                                    "video files, or folders of them")
+            for file in files:
+                paths.setdefault(_place(file), file)
         elif path.exists():
-            paths[path] = None
+            paths.setdefault(_place(path), path)
         else:
             failures[source] = link_to_nothing(path) or (
                 f"{path}: no such file: check the path")
+    reads_stdin = prediction_files.STDIN in sources
+    if not paths and not reads_stdin:
+        reasons = [*failures.values()]
+        raise InputError(reasons[0] if len(reasons) == 1 else
+                         f"nothing to predict on:{listed(reasons)}")
     names = {path: list(dict.fromkeys((
         video_id_of(path), path.name, "_".join(path.parts[-2:]),
         "_".join(path.absolute().parts[1:]), f"video_{number}")))
-        for number, path in enumerate(paths)}
+        for number, path in enumerate(paths.values())}
     # Some file systems ignore case.
     counts = collections.Counter(
         name.casefold() for some in (*names.values(), RESERVED)
         for name in some)
-    return [prediction_files.Request(
+    return Sources([prediction_files.Request(
         next(name for name in names[path] if counts[name.casefold()] == 1),
-        path, str(path)) for path in paths]
+        path, str(path)) for path in names], failures, reads_stdin)
+
+
+def _place(path: Path) -> Path:
+    """Returns one path for all spellings of a file; links to files, which may
+    have names of their own, stay."""
+    return path.parent.resolve() / path.name
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 import sys
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import params
 from losa_jax.training import (
     build,
+    config_ranges,
     feature_store,
     metrics,
     restore,
@@ -44,6 +46,8 @@ from losa_jax.training.step import TrainState, make_moments_step
 from losa_jax.utils import atomic_write, run_files, xla_options
 from losa_jax.utils.interrupt import interrupted
 from losa_jax.weights import backbone_folder
+
+logger = logging.getLogger(__name__)
 
 # A step whose metrics were not fetched yet: number, metrics, numbers of the
 # batch's videos.
@@ -70,6 +74,8 @@ def train(config: Any, workdir: Path) -> MapReport:
 def _train(config: Any, workdir: Path) -> MapReport:
     # --- Folder, backbone, data -------------------------------------------
     setup.start_log(workdir)
+    for line in config_ranges.doubts(config):
+        logger.warning("%s", line)
     # Cheap checks come first, then videos and weights.
     mesh = build.build_mesh(config)
     if not config.features.folder:

@@ -153,7 +153,9 @@ def _charts(diagnosis: Mapping[str, Any]) -> str:
         title, unit = _MEASURES[measure]
         charts.append(bar_chart(
             f"By {title}",
-            [f"{unit * low:.3g}–{unit * high:.3g}" for low, high, *_ in bins],
+            [f"{unit * low:.3g}" + (
+                "" if low == high else f"–{unit * high:.3g}")
+             for low, high, *_ in bins],
             {"average mAP, %": [100 * one[3] for one in bins],
              "missed, %": [100 * one[4] for one in bins]},
             summary="fifths of the actions"))
@@ -178,7 +180,7 @@ def _videos(worst_first: Sequence[RankedVideo], folder: Path) -> list[str]:
     parts.append(
         '<section class="card panel" id="videos"><h2>All videos, worst first'
         f"</h2>{rows}"
-        '<p class="soft">Found and false: at tIoU 0.5, with each class\'s '
+        '<p class="soft">Detected and false: at tIoU 0.5, with each class\'s '
         "own score threshold.</p></section>")
     return parts
 

@@ -95,6 +95,30 @@ def check_ranges(config: Any) -> None:
                          + listed(problems))
 
 
+def doubts(config: Any) -> list[str]:
+    """Returns lines about values for training that are rarely meant."""
+    data, train = config.data, config.train
+    lines = []
+    if data.train_subset.lower() == data.test_subset.lower():
+        lines.append(
+            "config.data.train_subset and config.data.test_subset are both "
+            f"{data.train_subset!r}: the mAP is that of the videos that were "
+            "trained on, and says little about others")
+    shorter = min(("epochs", "schedule_epochs"), key=lambda key: train[key])
+    if train.warmup_epochs >= train[shorter]:
+        lines.append(
+            f"config.train.warmup_epochs={train.warmup_epochs:g} is not less "
+            f"than config.train.{shorter}={train[shorter]}: the learning rate "
+            "rises to the end and never decays: lower warmup_epochs")
+    elif train.epochs > train.schedule_epochs:
+        lines.append(
+            f"config.train.epochs={train.epochs} is more than "
+            f"config.train.schedule_epochs={train.schedule_epochs}: in the "
+            f"last {train.epochs - train.schedule_epochs} epochs the learning "
+            "rate is almost 0: set both to one number")
+    return lines
+
+
 def _check_elements(section: Any, name: str, lengths: tuple[int, ...],
                     high: float) -> None:
     values = tuple(section[name])

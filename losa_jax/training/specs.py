@@ -5,6 +5,7 @@ All functions raise InputError for values that do not fit.
 
 import contextlib
 import dataclasses
+import logging
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from losa_jax.models.adapters import ADAPTERS, inside_backbone
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.heads import HEADS
 from losa_jax.weights.backbone_folder import BackboneInfo, open_backbone
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Adapter types that do not change the backbone's features.
@@ -87,7 +90,8 @@ def compute_dtype(name: str) -> DTypeLike:
 
 
 def check_window(config: Any, spec: BackboneSpec | None) -> None:
-    """Raises InputError where sizes of window, clip or frame do not fit."""
+    """Raises InputError where sizes of window, clip or frame do not fit; warns
+    where pixels are left out."""
     window = config.window
     if spec is not None and window.clip_samples != spec.clip_frames:
         raise InputError(
@@ -99,6 +103,13 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}: "
                          "give a larger one")
+    if spec is not None and (rest := config.augment.size % spec.patch):
+        smaller = config.augment.size - rest
+        logger.warning(
+            "config.augment.size=%d is no multiple of the backbone's patch of "
+            "%d pixels: the last %d rows and columns of every frame are not "
+            "seen; %d or %d loses none", config.augment.size, spec.patch, rest,
+            smaller, smaller + spec.patch)
 
 
 def window_clips(config: Any) -> int:

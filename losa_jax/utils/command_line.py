@@ -2,17 +2,21 @@
 
 import argparse
 import logging
+import math
+import sys
 from pathlib import Path
 
 
-def make_parser(name: str, description: str | None, version: str
+def make_parser(name: str, description: str | None
                 ) -> argparse.ArgumentParser:
     """Returns a parser of `python -m losa_jax.NAME` with --version, whose
     help shows the description as it is."""
     parser = argparse.ArgumentParser(
         prog=f"python -m losa_jax.{name}", description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=version)
+    # The package itself is above all layers: it is not imported here.
+    parser.add_argument("--version", action="version",
+                        version=sys.modules["losa_jax"].__version__)
     return parser
 
 
@@ -32,6 +36,20 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Returns a number of 0..1, as the type of an argument."""
+    if not 0 <= (number := float(text)) <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Returns a finite number of 0 or more, as the type of an argument."""
+    if not 0 <= (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be 0 or more, and finite")
     return number
 
 

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from losa_jax.errors import InputError
@@ -20,17 +20,22 @@ def require_file_name(video_id: str) -> None:
     """InputError for an id with a separator, which could lead outside its
     folder."""
     if Path(video_id).name != video_id:
-        raise InputError(f"video id {video_id!r} is no plain file name: "
-                         "rename the video in the annotations")
+        raise InputError(
+            f"video id {video_id!r} is no plain file name: rename the video "
+            f"in the annotations to {Path(video_id).name!r}, with its file in "
+            "the folder itself")
 
 
 class FolderFiles:
     """The content of a folder, without that of its subfolders."""
 
-    def __init__(self, folder: Path, what: str):
-        """Lists a folder; InputError, which names `what` ("folder of videos;
-        set --flag"), if it cannot be listed."""
-        self.folder = folder
+    def __init__(self, folder: Path, what: str, key: str):
+        """Lists a folder; InputError if it cannot be listed.
+
+        `what` it is ("folder of videos") and the key of the configuration
+        that names it are for messages.
+        """
+        self.folder, self._key = folder, key
         self.files: list[str] = []
         self.subfolders: list[str] = []
         # Links to nothing, devices and the like.
@@ -46,7 +51,8 @@ class FolderFiles:
         except OSError as error:
             reason = ("no such" if isinstance(error, FileNotFoundError)
                       else f"cannot be listed ({error.strerror}); not a")
-            raise InputError(f"{folder}: {reason} {what}") from error
+            raise InputError(f"{folder}: {reason} {what}; set --{key}=FOLDER"
+                             ) from error
         for name in (*self.files, *self.special):
             for key in {nfc(name), nfc(os.path.splitext(name)[0])}:
                 self._by_name.setdefault(key, []).append(name)
@@ -75,6 +81,17 @@ class FolderFiles:
         return nearest(name, {
             file: _beginnings(os.path.basename(file))
             for file in (*self.files, *self._below) if file[0] != "."})
+
+
+    def hints(self, near: Sequence[str]) -> list[str]:
+        """Returns what to say of the nearest files (see `nearest`)."""
+        hints = [f"the nearest there: {quoted(near)}"] if near else []
+        if near and (subfolder := os.path.dirname(near[0])):
+            hints.append(
+                "subfolders are not searched: set "
+                f"--{self._key}={quoted([str(self.folder / subfolder)])}, or "
+                "move or link all files into one folder")
+        return hints
 
 
 def quoted(names: Iterable[str]) -> str:

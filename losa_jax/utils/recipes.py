@@ -6,8 +6,11 @@ package's own file of that name.
 
 import contextlib
 import importlib
+import runpy
 import sys
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 
 def shipped_folder() -> Path:
@@ -43,6 +46,13 @@ def names() -> list[str]:
     return [f"configs/{path.name}" for path in sorted(
         (shipped_folder() / "configs").glob("*.py"))
             if path.stem not in ("__init__", "common")]
+
+
+def defaults() -> ConfigDict:
+    """Returns what every recipe starts from, that of the package also where
+    the current folder has another `configs`."""
+    path = shipped_folder() / "configs/common.py"
+    return runpy.run_path(str(path))["get_config"]()
 
 
 def variants() -> dict[str, tuple[str, ...]]:

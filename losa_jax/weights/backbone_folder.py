@@ -80,10 +80,7 @@ def open_backbone(folder: str | Path
     folder = Path(folder)
     facts_path = folder / FACTS_FILE
     if not facts_path.is_file():
-        raise InputError(
-            f"{folder}: no converted backbone (no {FACTS_FILE}); make one "
-            f"with `python -m losa_jax.convert CHECKPOINT "
-            f"--output={folder}`")
+        raise InputError(checkpoint_file.not_converted(folder, FACTS_FILE))
     facts = read_json(facts_path, CONVERT_AGAIN)
     try:
         family = facts.get("family", "videomae")  # not in old folders

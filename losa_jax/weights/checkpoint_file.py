@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from losa_jax.utils.text_files import read_json
 from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 CONVERT_AGAIN = "convert the checkpoint again, or copy the folder again"
+_PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|tar))+$")
+_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+# {file of facts in a converted folder: what it is, key that names it}.
+CONVERTED = {"backbone.json": ("backbone", "config.backbone.checkpoint"),
+             "head.json": ("head", "config.head.checkpoint")}
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
     ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
     ("BF16", ml_dtypes.bfloat16), ("I64", np.int64), ("I32", np.int32))}
@@ -41,6 +47,34 @@ def open_file(path: Path) -> tuple[Any, str]:
                              "fetch all parts again")
         content |= part
     return content, metadata
+
+
+def not_converted(path: Path, facts_file: str) -> str:
+    """Returns the message for a path that should be a converted folder, but
+    has no `facts_file` (a key of `CONVERTED`)."""
+    title, key = CONVERTED[facts_file]
+    for other, (other_title, other_key) in CONVERTED.items():
+        if (path / other).is_file():
+            return (f"{path}: is a converted {other_title}, not a {title}: "
+                    f"it belongs to --{other_key}")
+    for link in (path, path / facts_file):
+        if reason := link_to_nothing(link):
+            return reason
+    message = f"{path}: " + (
+        f"no converted {title} (no {facts_file})" if path.exists()
+        else "no such file or folder")
+    if (path.parent / facts_file).is_file():
+        return f"{message}: name its folder, --{key}={path.parent}"
+    stem = _PUBLIC_SUFFIX.sub("", path.name)
+    is_file = stem != path.name
+    source, output = "CHECKPOINT", path
+    if is_file or path.exists():  # a folder cannot be made there
+        output = path.parent / f"{stem}_converted"
+    if path.exists() and (is_file or any(
+            (path / name).exists() for name in _FOLDER_FILES)):
+        source = str(path)
+    return (f"{message}: make one with `python -m losa_jax.convert {source} "
+            f"--output={output}` and set --{key}={output}")
 
 
 def state_dict(content: Any, *wrappers: str
@@ -82,7 +116,7 @@ def _weight_files(path: Path) -> list[Path]:
     if (path / "backbone.json").is_file():
         raise InputError(f"{path} is converted already; --to=torch restores "
                          "the public layout")
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in _FOLDER_FILES:
         if (path / name).is_file():
             return [path / name]
         index = path / f"{name}.index.json"

@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import atomic_folder, refuse_others
-from losa_jax.utils.file_type import link_to_nothing
 from losa_jax.utils.text_files import read_json
 from losa_jax.weights.checkpoint_file import (
     CONVERT_AGAIN,
     check_sum,
+    not_converted,
     open_file,
     open_safetensors,
     sha256,
@@ -111,11 +111,7 @@ def load_head(folder: str | Path
     folder = Path(folder)
     path = folder / FACTS_FILE
     if not path.is_file():
-        raise InputError(
-            link_to_nothing(path)
-            or f"config.head.checkpoint={folder} is no converted head (no "
-            f"{FACTS_FILE}): make it with `python -m losa_jax.convert "
-            f"CHECKPOINT --output={folder}`")
+        raise InputError(not_converted(folder, FACTS_FILE))
     facts = read_json(path, CONVERT_AGAIN)
     if not isinstance(facts, dict):
         raise InputError(f"{path}: does not describe a head: {CONVERT_AGAIN}")

@@ -1,5 +1,7 @@
 """Error categories by hand."""
 
+import itertools
+
 import pytest
 
 from losa_jax.detection.diagnosis import diagnose, format_diagnosis
@@ -50,6 +52,24 @@ def test_bins(diagnosis):
     assert all(0 <= one.missed <= 1 for one in bins)
     text = format_diagnosis(diagnosis)
     assert "wrong_label" in text and "missed: 50.0 %" in text
+
+
+@pytest.mark.parametrize("counts", [[1], [1, 3, 4, 9, 12], [2, 2, 7], [3] * 4])
+def test_bins_of_counts_are_whole_numbers(counts):
+    truth = {f"v{number}": [(float(i), i + 0.5, "run") for i in range(count)]
+             for number, count in enumerate(counts)}
+    diagnosis = diagnose(truth, {}, class_names=("run",),
+                         tiou_thresholds=(0.5,), durations={})
+    bins = diagnosis.bins["actions_in_video"]
+    assert sum(one.num_actions for one in bins) == sum(counts)
+    assert {edge for one in bins for edge in one[:2]} <= set(counts)
+    assert all(low.high < high.low for low, high in itertools.pairwise(bins))
+    rows = format_diagnosis(diagnosis).split("actions_in_video")[1]
+    for one, row in zip(bins, rows.splitlines()[1:], strict=True):
+        shown = (f"{one.low} .. {one.high}" if one.low < one.high
+                 else f"{one.low}")
+        assert row.strip().startswith(f"{shown} ")
+        assert len(row) == len(rows.splitlines()[1])
 
 
 def test_matches_of_other_bins_are_ignored():

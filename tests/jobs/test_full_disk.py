@@ -175,7 +175,8 @@ def commands(config, run, source, tmp_path):
             evaluate.evaluate, config, run, output=folder / "evaluated",
             report_pages=0),
         "predict --report": lambda folder: quietly(
-            predict_job.predict, [config.data.videos], load(run),
+            predict_job.predict,
+            predict_job.find_videos([config.data.videos]), load(run),
             Settings(folder / "predicted", report=True)),
         "sweep": lambda folder: _command(
             sweep.main, "--config=configs/nowhere.py", "--vary=a: seed=1",

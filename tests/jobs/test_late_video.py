@@ -15,7 +15,7 @@ from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.detection.segments import Segments
 from losa_jax.inference.localizer import Localizer
-from losa_jax.jobs.predict import predict
+from losa_jax.jobs.predict import find_videos, predict
 from losa_jax.jobs.prediction_files import Settings
 from tests.data.reading import read_frames
 from tests.data.video.test_player_clock import render
@@ -74,7 +74,7 @@ def _require_player_clock(late, source, output):
     files, later by the lead."""
     config = _config()
     localizer = Localizer(config, ("jump",), {}, "id", 1, _first_motion)
-    assert predict([str(late), str(source)], localizer,
+    assert predict(find_videos([str(late), str(source)]), localizer,
                    Settings(output, report=True)) == {}
     got, want = (_times(output, path.stem) for path in (late, source))
     assert 0 < want["json"][0] < 1

@@ -3,12 +3,13 @@
 import dataclasses
 import importlib.util
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from configs import thumos
+from configs import custom, thumos
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.jobs.plan import DEFAULT_CLASSES, format_plan, plan
@@ -34,6 +35,23 @@ def test_gpus_need_their_plugin():
             describe_devices("h100:8")
     else:
         assert len(describe_devices("h100:2x4")[1]) == 8
+
+
+@pytest.mark.parametrize("keys, message", [
+    ({}, "config.backbone.name=NAME (one of vit_s, vit_b, vit_l, vit_h, "
+     "vit_g), or, for another size, also --config.backbone.width=N "
+     "--config.backbone.depth=N --config.backbone.heads=N"),
+    ({"backbone.width": 8, "backbone.depth": 2}, "--config.backbone.name=NAME "
+     "(one of .*), or, for another size, also --config.backbone.heads=N"),
+    ({"backbone.name": "vit_s", "train.batch_windows": 0},
+     "config.train.batch_windows=0: must be at least 1"),
+    ({"backbone.name": "vit_x"}, "choose one of vit_s, ")])
+def test_a_plan_names_the_keys_that_it_needs(keys, message):
+    config = custom.get_config()
+    config.update_from_flattened_dict(keys)
+    with pytest.raises(InputError, match=re.escape(message).replace(
+            r"\.\*", ".*")):
+        plan(config, "cpu:1")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -15,12 +16,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from configs import common, custom, thumos
 from losa_jax import predict as command_line
 from losa_jax.data.predictions import read_predictions, read_submission
 from losa_jax.errors import InputError
 from losa_jax.inference import load as load_module
-from losa_jax.inference.load import load, read_thresholds
+from losa_jax.inference.load import load, read_config, read_thresholds
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import find_videos, predict
@@ -107,7 +110,7 @@ def _same(ours, expected):
 @pytest.fixture(scope="module")
 def output(model, videos, threshold, tmp_path_factory):
     output = tmp_path_factory.mktemp("predicted") / "out"
-    assert predict([str(videos[0].parent)], model,
+    assert predict(find_videos([str(videos[0].parent)]), model,
                    Settings(output, threshold)) == {}
     return output
 
@@ -162,7 +165,7 @@ def test_finished_videos_are_not_predicted_again(
     shutil.copytree(output, again)
     idle = dataclasses.replace(model, predict_windows=_never)
     before = (again / "predictions.json").read_text()
-    folder = [str(videos[0].parent)]
+    folder = find_videos([str(videos[0].parent)])
     predict(folder, idle, Settings(again, threshold))
     assert (again / "predictions.json").read_text() == before
     # Another threshold only writes the files again.
@@ -176,7 +179,8 @@ def test_finished_videos_are_not_predicted_again(
         predict(folder, idle, Settings(again, threshold))
     other = dataclasses.replace(idle, identity="other")
     with pytest.raises(AssertionError, match="was done"):
-        predict([str(videos[1])], other, Settings(again, threshold))
+        predict(find_videos([str(videos[1])]), other,
+                Settings(again, threshold))
 
 
 def test_a_signal_stops_after_finished_videos_are_written(
@@ -191,7 +195,7 @@ def test_a_signal_stops_after_finished_videos_are_written(
 
     stopped = dataclasses.replace(model,
                                   predict_windows=and_then_a_signal)
-    folder = [str(videos[0].parent)]
+    folder = find_videos([str(videos[0].parent)])
     with pytest.raises(Interrupted, match="SIGTERM.*start the same command"):
         predict(folder, stopped, Settings(tmp_path))
     first = read_predictions(tmp_path / "predictions.json")
@@ -261,7 +265,7 @@ def test_broken_videos_are_listed_and_the_others_predicted(
     (folder / "text.mp4").unlink()
     assert command_line.main([str(folder), *command[2:]]) == 0
     assert not (output / "failures.json").exists()
-    assert asked == 2 * [(str(workdir),)]
+    assert asked == 2 * [(workdir,)]
 
 
 @pytest.mark.shared
@@ -273,7 +277,7 @@ def test_real_broken_videos_are_listed(shared_dir, model, videos, tmp_path):
     shutil.copy(videos[0], folder)
     for name in broken:
         shutil.copy(shared_dir / f"data/odd_videos/{name}.mp4", folder)
-    failures = predict([str(folder)], model, Settings(output))
+    failures = predict(find_videos([str(folder)]), model, Settings(output))
     assert list(failures) == [str(folder / f"{name}.mp4")
                               for name in broken]
     for path, reason in failures.items():
@@ -287,14 +291,14 @@ def test_a_video_is_read_from_standard_input(
         model, videos, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
         buffer=io.BytesIO(videos[0].read_bytes())))
-    assert predict(["-"], model, Settings(tmp_path)) == {}
+    assert predict(find_videos(["-"]), model, Settings(tmp_path)) == {}
     _same(read_predictions(tmp_path / "predictions.json")["stdin"],
           expected[videos[0].stem])
     assert "MEDIA_DESCRIPTOR" not in (tmp_path / "stdin.eaf").read_text()
     assert not list(tmp_path.glob(".stdin*"))
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
         buffer=io.BytesIO(b"no video")))
-    failures = predict(["-"], model, Settings(tmp_path))
+    failures = predict(find_videos(["-"]), model, Settings(tmp_path))
     assert list(failures) == ["-"] and failures["-"].startswith("-: ")
 
 
@@ -320,7 +324,8 @@ def test_live_prints_the_detections_of_a_file_as_lines(
 def test_a_folder_that_cannot_be_written_is_named(model, videos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="/file: cannot be writ"):
-        predict([str(videos[0])], model, Settings(tmp_path / "file"))
+        predict(find_videos([str(videos[0])]), model,
+                Settings(tmp_path / "file"))
 
 
 def test_every_video_gets_a_unique_id(tmp_path):
@@ -328,8 +333,8 @@ def test_every_video_gets_a_unique_id(tmp_path):
                  "b/predictions.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    failures = {}
-    requests = find_videos([str(tmp_path / "b/y.mp4"), str(tmp_path)], failures)
+    requests, failures, _ = find_videos([str(tmp_path / "b/y.mp4"),
+                                         str(tmp_path)])
     assert {one.video_id: str(one.path.relative_to(tmp_path))
             for one in requests} == {
         "y.mp4": "b/y.mp4", "Y.avi": "b/Y.avi", "x.mkv": "b/x.mkv",
@@ -345,10 +350,9 @@ def test_any_video_of_a_folder_is_found_and_the_rest_listed(
         shutil.copy(videos[0], tmp_path / name)
     (tmp_path / "only").mkdir()
     (tmp_path / "only/notes.txt").touch()
-    failures = {}
     monkeypatch.chdir(tmp_path)
-    requests = find_videos([str(tmp_path), str(tmp_path / "only"), ""],
-                           failures)
+    requests, failures, _ = find_videos([
+        str(tmp_path), str(tmp_path / "only"), ""])
     assert [one.video_id for one in requests] == ["a", "b"]
     line, other = (record.message for record in caplog.records)
     assert "left out" in line and "partial downloads: 1 (c.mp4.part)" in line
@@ -357,37 +361,107 @@ def test_any_video_of_a_folder_is_found_and_the_rest_listed(
 
 
 @pytest.mark.parametrize("arguments, status, message", [
-    (["{folder}", "--checkpoint={folder}"], 1, "holds no finished run"),
-    (["a", "b", "--checkpoint={folder}", "--live"], 2, "takes one source"),
-    (["--checkpoint={folder}"], 2, "VIDEO_OR_FOLDER"),
+    (["{folder}/a.mp4"], 1, "holds no finished run"),
+    (["a", "b", "--live"], 2, "takes one source"),
+    ([], 2, "VIDEO_OR_FOLDER"),
+    (["{folder}/no"], 1, "error: {folder}/no: no such file: check the path\n"),
+    (["{folder}/no", "--live"], 1, "/no: no such file: check the path\n"),
+    (["{folder}", "--live"], 1, "is a folder: name one video"),
+    (["{folder}/empty"], 1, "error: {folder}/empty: the folder holds no video"),
+    (["", "{folder}/no"], 1, "nothing to predict on:\n  an empty name: name a "
+     "video or a folder\n  {folder}/no: no such file: check the path\n"),
+    *((["a.mp4", f"--threshold={value}"], 2, f"--threshold: {rule}")
+      for value, rule in {
+          "nan": "must be from 0 to 1", "-0.1": "must be from 0 to 1",
+          "inf": "must be from 0 to 1", "50": "must be from 0 to 1",
+          "high": "invalid fraction value: 'high'"}.items()),
+    *((["a.mp4", "--live", f"--idle_seconds={value}"], 2, "--idle_seconds: "
+       "must be 0 or more, and finite") for value in ("nan", "-1", "inf")),
+    *((["a.mp4", f"--{name}=0"], 2, f"--{name}: must be 1 or more")
+      for name in ("top_k", "batch_windows", "num_threads")),
 ])
-def test_wrong_use_is_explained(arguments, status, message, tmp_path, capsys):
+def test_wrong_use_is_explained_before_anything_is_written(
+        arguments, status, message, tmp_path, capsys):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "empty").mkdir()
+    output = tmp_path / "out"
     arguments = [part.format(folder=tmp_path) for part in arguments]
     try:
-        assert command_line.main(arguments) == status
+        assert command_line.main([*arguments, f"--checkpoint={tmp_path}/empty",
+                                  f"--output={output}"]) == status
     except SystemExit as error:
         assert error.code == status
-    assert message in capsys.readouterr().err
+    assert message.format(folder=tmp_path) in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_video_in_two_spellings_is_listed_once(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "sub/b.mp4").symlink_to(tmp_path / "a.mp4")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    requests, failures, _ = find_videos([
+        "sub/../a.mp4", "a.mp4", "./a.mp4", str(tmp_path / "a.mp4"),
+        "linked/a.mp4", ".", "sub/b.mp4"])
+    # A link to a file may have a name of its own.
+    assert [(one.video_id, one.source) for one in requests] == [
+        ("a", "sub/../a.mp4"), ("b", "sub/b.mp4")]
+    assert failures == {}
 
 
 def test_a_broken_link_is_told(tmp_path):
     link = tmp_path / "a.mp4"
     link.symlink_to("/nowhere/a.mp4")
-    failures = {}
-    assert find_videos([str(link)], failures) == []
-    assert "is a link to /nowhere/a.mp4, which is not" in failures[str(link)]
+    with pytest.raises(InputError, match="is a link to /nowhere/a.mp4, which "
+                       "is not"):
+        find_videos([str(link)])
 
 
 @pytest.mark.parametrize("text, message", [
     ("{", "config.json: not JSON: line 1.*restore it from a copy"),
-    ('{"data": {}, "train": 3}', "it has no features, .*train, .*restore"),
-    ("[]", "it has no data, features"),
+    ('{"data": {}, "train": 3}', "it has no adapter, .*train, .*restore"),
+    ("[]", "it has no adapter, augment"),
     ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull")])
 def test_damaged_settings_of_a_run_are_named(tmp_path, text, message):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=message):
         load(tmp_path)
+
+
+KEYS = list(flatten_dict(common.get_config().to_dict(), sep="."))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_a_run_lacks_or_has_of_a_wrong_type_is_named(tmp_path, key):
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "config.json"
+    for value, message in ((None, "is missing"), ({}, "is missing"),
+                           ([[1]], r"=\[\[1\]\] is no "),
+                           ("x" if "name" not in key else 3, "is no ")):
+        settings = flatten_dict(common.get_config().to_dict(), sep=".")
+        if isinstance(settings[key], str) and value == "x":
+            value = True
+        settings[key] = value
+        if value is None:
+            del settings[key]
+        write_json(path, unflatten_dict(settings, sep="."))
+        with pytest.raises(InputError) as caught:
+            read_config(tmp_path)
+        assert re.search(
+            rf"^{path}: not the settings of a run of this version, for\n  "
+            rf"config.{key}.*{message}.*\nrestore it from a copy, or write ",
+            str(caught.value))
+
+
+def test_the_settings_of_every_recipe_are_read_back(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for config in (common.get_config(), custom.get_config(),
+                   thumos.get_config("s")):
+        write_json(tmp_path / "config.json", config.to_dict())
+        assert json.loads(read_config(tmp_path).to_json()) == json.loads(
+            config.to_json())
 
 
 def test_a_missing_backbone_is_named(workdir):

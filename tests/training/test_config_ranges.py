@@ -1,13 +1,18 @@
 """Numbers that cannot be are refused with their key before anything is read."""
 
+import importlib
 import math
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs import common
 from losa_jax.errors import InputError
-from losa_jax.training.config_ranges import check_ranges
+from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.training.config_ranges import check_ranges, doubts
+from losa_jax.training.specs import check_window
+from losa_jax.utils import recipes
 
 # Keys that the specs of models and of NMS check, some under conditions.
 _OF_SPECS = {
@@ -101,3 +106,44 @@ def test_all_are_named_at_once():
     assert str(caught.value).splitlines() == [
         "2 values cannot be:", "  config.seed=-1: must be at least 0",
         "  config.train.batch_windows=0: must be at least 1"]
+
+
+@pytest.mark.parametrize("keys, message", [
+    ({"data.train_subset": "Training", "data.test_subset": "training"},
+     "train_subset and config.data.test_subset are both 'Training': the mAP"),
+    ({"train.warmup_epochs": 30.0, "train.epochs": 20},
+     "config.train.warmup_epochs=30 is not less than config.train.epochs=20"),
+    ({"train.warmup_epochs": 2.5, "train.epochs": 9,
+      "train.schedule_epochs": 2}, "warmup_epochs=2.5 is not less than "
+     "config.train.schedule_epochs=2"),
+    ({"train.epochs": 60, "train.schedule_epochs": 40},
+     "epochs=60 is more than config.train.schedule_epochs=40: in the last 20 "
+     "epochs the learning rate is almost 0")])
+def test_values_that_are_rarely_meant_are_reported(keys, message):
+    config = common.get_config()
+    config.update_from_flattened_dict(keys)
+    check_ranges(config)
+    line, = doubts(config)
+    assert message in line
+
+
+def test_no_recipe_is_in_doubt():
+    for name, variants in recipes.variants().items():
+        module = importlib.import_module(f"configs.{Path(name).stem}")
+        for variant in variants or [None]:
+            config = module.get_config(*filter(None, [variant]))
+            assert doubts(config) == []
+    assert doubts(common.get_config()) == []
+
+
+@pytest.mark.parametrize("size, patch, lost", [
+    (100, 16, "the last 4 rows and columns of every frame are not seen; 96 or "
+     "112 loses none"), (225, 14, "the last 1 rows"), (224, 14, ""),
+    (96, 16, "")])
+def test_pixels_that_no_patch_covers_are_reported(size, patch, lost, caplog):
+    config = common.get_config()
+    config.augment.size = size
+    check_window(config, VideoMaeSpec(
+        width=16, depth=2, heads=2, mlp_width=32, patch=patch,
+        clip_frames=config.window.clip_samples, image_size=(size, size)))
+    assert lost in caplog.text and bool(caplog.records) == bool(lost)

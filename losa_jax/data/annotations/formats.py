@@ -55,8 +55,8 @@ def read_database(paths: str | Path) -> dict[str, Any]:
                 data_set_index.read_index(data_set_index.find_data_set(path)))
         return _read_thumos_folder(path)
     if path.suffix.lower() == ".csv" and (
-            info is not None or "type" in other_files.columns(
-                read_text(path))):
+            info is not None or {"type", "startFrame"} <= set(
+                other_files.columns(read_text(path)))):
         return _read_afsd(path, info)
     text = read_text(path)
     if not text.lstrip().startswith(("{", "[")):
@@ -88,8 +88,7 @@ def _unknown_layout(path: Path, text: str, content: Any = None) -> InputError:
         return InputError(f"{path}: has no object \"database\" of videos but "
                           f"{near[0]!r}: rename the key, or make it an object")
     return InputError(
-        f"{path}: has no object \"database\" of videos, and "
-        f"{other_files.describe(path, text, content)}: {other_files.LAYOUTS}")
+        f"{path}: {other_files.describe(path, text, content)}")
 
 
 def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:

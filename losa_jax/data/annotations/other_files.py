@@ -8,12 +8,16 @@ from typing import Any
 
 from losa_jax.utils.file_type import recognize
 
-LAYOUTS = (
+_LAYOUTS = (
     "annotations are read as JSON with an object \"database\" (ActivityNet, "
-    "ActionFormer, OpenTAD), flat JSON, mmaction2's anet_anno_*.json, BMN's "
+    "ActionFormer, OpenTAD; docs/videos.md has an example), as the same "
+    "without \"database\", {video id: {\"subset\", \"duration\", "
+    "\"annotations\"}}, as mmaction2's anet_anno_*.json, BMN's "
     "anet_anno_action.json,video_info_new.csv, AFSD's "
     "val_Annotation.csv,val_video_info.csv, a folder of THUMOS' text files, "
-    "or a folder of losa_jax.data.build; docs/videos.md has an example")
+    "or a folder of losa_jax.data.build")
+_CONVERT = ("write its actions as JSON in the layout of docs/videos.md, which "
+            "has a program for tables")
 # (what a file is, pattern near its start).
 _MARKS = (
     ("an ELAN document", r"<ANNOTATION_DOCUMENT"),
@@ -36,34 +40,38 @@ _MARKS = (
     ("annotations of images in COCO's layout",
      r"\"categories\": *\[[\s\S]*\"images\": *\[|"
      r"\"images\": *\[[\s\S]*\"categories\": *\["),
-    ("a file of one video that losa_jax.predict wrote", r"\"shown_from\""),
 )
 _START = 100_000  # characters
 
 
 def describe(path: Path, text: str, content: Any = None) -> str:
-    """Returns "seems to be ..." of a file that is in no layout of
-    annotations; `content` is its JSON."""
+    """Returns what a file in no layout of annotations seems to be, and what
+    to do; `content` is its JSON."""
+    if not text.strip():
+        return "is empty: write it, or copy it, again"
+    if isinstance(content, dict) and (
+            isinstance(content.get("results"), dict)
+            or "shown_from" in content):
+        return "is a file of predictions: give that of the annotations"
     what = next((name for name, pattern in _MARKS
                  if re.search(pattern, text[:_START])), "")
-    if not text.strip():
-        what = "an empty file"
-    elif not what and isinstance(content, dict):
-        what = ("a file of predictions, which `score` takes without a flag"
-                if isinstance(content.get("results"), dict) else
-                f"JSON with the keys {_listed(content)}" if content else
-                "an empty JSON object")
-    elif not what and isinstance(content, list):
-        first = content[0] if content else None
-        what = "a JSON list" + (f" of objects with the keys {_listed(first)}"
-                                if isinstance(first, dict) else "")
-    elif not what and path.suffix.lower() in (".csv", ".tsv"):
+    if not what and path.suffix.lower() in (".csv", ".tsv"):
         what = f"a table with the columns {_listed(columns(text))}"
     if what:
-        return f"seems to be {what}"
-    file_type = recognize(path)
-    return "is in no known layout" + (
-        f", being {file_type.title}" if file_type else "")
+        return f"seems to be {what}: {_CONVERT}"
+    if isinstance(content, dict):
+        what = (f"has no object \"database\" but {_listed(content)}"
+                if content else "is an empty JSON object")
+    elif isinstance(content, list):
+        first = content[0] if content else None
+        what = "is a JSON list" + (
+            f" of objects with the keys {_listed(first)}"
+            if isinstance(first, dict) else "")
+    else:
+        file_type = recognize(path)
+        what = "is in no known layout" + (
+            f", being {file_type.title}" if file_type else "")
+    return f"{what}: {_LAYOUTS}"
 
 
 def columns(text: str) -> list[str]:

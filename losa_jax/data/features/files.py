@@ -33,7 +33,7 @@ from losa_jax.utils.folder_files import (
     quoted,
     require_file_name,
 )
-from losa_jax.utils.names import without_ending
+from losa_jax.utils.names import VIDEO_ENDINGS, without_ending
 from losa_jax.utils.numpy_file import read_array
 from losa_jax.utils.text_files import nfc, read_json
 
@@ -144,18 +144,28 @@ class FeatureFiles:
 
     @functools.cached_property
     def _listing(self) -> FolderFiles:
-        return FolderFiles(self._folder, "folder of features")
+        return FolderFiles(self._folder, "folder of features",
+                           "config.features.folder")
 
     def _hints(self, stem: str) -> Iterator[str]:
         """Yields what may be meant in place of a file that is missing."""
         listing = self._listing
-        if others := listing.named(stem):
+        others = listing.named(stem)
+        has_arrays = any(name.lower().endswith(SUFFIXES)
+                         for name in listing.files)
+        videos = [name for name in others or (
+            [] if has_arrays else listing.files)
+            if name.lower().endswith(tuple(VIDEO_ENDINGS))]
+        if videos:
+            yield (f"{quoted(videos[:1])} is a video: make features of the "
+                   "videos with --config.data.videos="
+                   f"{quoted([str(self._folder)])} --mode=extract "
+                   "--output=FOLDER, and set --config.features.folder=FOLDER")
+        elif others:
             yield (f"{quoted(others)} is not read: save its array with "
                    f"numpy.save('{stem}.npy', array)")
-            return
-        near = listing.nearest(stem)
-        if near:
-            yield f"the nearest there: {quoted(near)}"
+        elif near := listing.nearest(stem):
+            yield from listing.hints(near)
             name, suffix = os.path.splitext(near[0])
             before, is_part, after = nfc(name).partition(nfc(stem))
             if is_part and (before or after) and suffix in SUFFIXES and (
@@ -163,8 +173,7 @@ class FeatureFiles:
                 old = self._settings
                 yield (f"set --config.features.prefix={before}{old.prefix} "
                        f"--config.features.suffix={old.suffix}{after}")
-        elif not any(name.lower().endswith(SUFFIXES)
-                     for name in listing.files):
+        elif not has_arrays:
             yield ("the folder holds no .npy or .npz file but "
                    f"{quoted(listing.files[:3]) or 'nothing'}")
 

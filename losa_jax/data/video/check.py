@@ -94,16 +94,16 @@ def check_each(videos: Sequence[AnnotatedVideo],
 
 
 def report_broken(broken: Mapping[str, str], num_videos: int,
-                  on_broken_video: str,
-                  flag: str = "--config.data.on_broken_video") -> None:
+                  on_broken_video: str) -> None:
     """Warns of videos that are left out; under "stop", or where no video is
     left, raises an InputError that lists them and names the flag."""
     lines = [f"{video_id}: {reason}" for video_id, reason in broken.items()]
     if broken and (on_broken_video == "stop" or len(broken) == num_videos):
         raise InputError(
             f"{len(broken)} of {num_videos} videos are missing or broken:"
-            f"{listed(lines)}\nRepair them, or leave them out with "
-            f"{flag}=skip")
+            f"{listed(lines)}\nRepair them, or " + (
+                "correct the folder" if len(broken) == num_videos else
+                "leave them out with --config.data.on_broken_video=skip"))
     for line in lines:
         logger.warning("skipped %s", line)
 

@@ -18,6 +18,7 @@ from losa_jax.utils.text_files import nfc
 
 logger = logging.getLogger(__name__)
 
+_FEATURES = "features"
 _NUMBERS = (".261", ".263", ".264", ".265", ".266")
 # {reason: endings} of files that are not opened.
 _OTHER_ENDINGS = {
@@ -30,7 +31,8 @@ _OTHER_ENDINGS = {
               ".pnm .pcx .tga .exr .hdr .jp2 .j2k .jxl .sgi .rgb",
     "sound": ".wav .mp3 .m4a .aac .flac .opus .oga .wma .aif .aiff .mid .amr "
              ".ac3 .mka .weba .caf",
-    "data": ".npy .npz .pt .pth .ckpt .pkl .pickle .h5 .hdf5 .mat .parquet "
+    _FEATURES: ".npy .npz",
+    "data": ".pt .pth .ckpt .pkl .pickle .h5 .hdf5 .mat .parquet "
             ".safetensors .onnx .db .sqlite .zip .tar .gz .tgz .bz2 .xz .zst "
             ".7z .rar .pdf .doc .docx .xls .xlsx .ppt .pptx .ods .odt .exe "
             ".dll .so .pyc .ipynb .md5 .sha1 .sha256 .par2 .torrent .thm "
@@ -47,7 +49,6 @@ _HIDDEN_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN",
                    "System Volume Information")
 _SHOWN_NAMES = 3
 _NO_STREAM = "without a video stream"
-_WHAT = "folder of videos; set --config.data.videos=FOLDER"
 
 # {reason: names of files}.
 LeftOut = dict[str, list[str]]
@@ -59,7 +60,8 @@ class VideoFolder:
 
     def __init__(self, folder: Path):
         """Lists a folder; InputError if it is missing."""
-        self._files = FolderFiles(folder, _WHAT)
+        self._files = FolderFiles(folder, "folder of videos",
+                                  "config.data.videos")
 
     def find(self, video_id: str) -> Path:
         """Returns the file of a video; InputError if there is not just one.
@@ -91,18 +93,28 @@ class VideoFolder:
                  for name, reason in others.items()]
         if video_id in self._files.subfolders:
             hints.append(f"{video_id} is a folder")
-        if near := [name for name in self._files.nearest(video_id)
-                    if name not in others]:
-            hints.append(f"the nearest there: {quoted(near)}")
+        hints += self._files.hints([
+            name for name in self._files.nearest(video_id)
+            if name not in others])
         raise InputError("; ".join([
             f"no file {video_id} with the ending of a video in {folder}",
             *hints]))
 
     def left_out(self) -> LeftOut:
-        """Returns the content that its names show to be no videos."""
-        return _left_out(self._files, {
-            name: reason for name in self._files.files
-            if (reason := why_no_video(name))})
+        """Returns the content that its names show to be no videos; InputError
+        for a folder of features."""
+        others = {name: reason for name in self._files.files
+                  if (reason := why_no_video(name))}
+        features = [name for name, reason in others.items()
+                    if reason == _FEATURES]
+        if features and len(others) == len(self._files.files):
+            folder = quoted([str(self._files.folder)])
+            raise InputError(
+                f"--config.data.videos={folder}: holds features "
+                f"({quoted(features[:1])}) and no video: name the folder of "
+                "the videos, or train on the features: a recipe of features "
+                f"with --config.features.folder={folder}")
+        return _left_out(self._files, others)
 
     def videos(self) -> tuple[list[Path], LeftOut]:
         """Returns all videos, sorted, and what is left out; opens files of

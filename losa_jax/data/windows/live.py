@@ -27,7 +27,7 @@ from losa_jax.utils.file_type import link_to_nothing
 
 logger = logging.getLogger(__name__)
 
-STDIN = "-"
+STDIN, _CAMERAS = "-", "/dev/video"
 # The frame count of a stream: more than any will have.
 ENDLESS = 2 ** 53
 # The shortest time to wait for an address: a camera may have to wake up.
@@ -152,23 +152,30 @@ class LiveVideo:
         self._closing.close()
 
 
+def check_source(source: str) -> None:
+    """Raises InputError for the path of a file that does not exist."""
+    path = Path(source)
+    if source == STDIN or "://" in source or source.startswith(_CAMERAS) or (
+            path.is_file()):
+        return
+    raise InputError(link_to_nothing(path) or (
+        f"{source}: is a folder: name one video" if source and path.is_dir()
+        else f"{source or 'an empty name'}: no such file: check the path"))
+
+
 def _open(source: str, idle_seconds: float, closing: contextlib.ExitStack
           ) -> InputContainer:
+    check_source(source)
     options: dict[str, Any] = {}
     target: Any = source
     if source == STDIN:
         target, options = sys.stdin.buffer, {"options": container.BYTES_ONLY}
-    elif source.startswith("/dev/video"):
+    elif source.startswith(_CAMERAS):
         options = {"format": "v4l2"}
     elif "://" in source:
         # Without timeouts a datagram stream has no end.
         options = {"timeout": (max(_OPENING_SECONDS, idle_seconds),
                                max(_LOOK_SECONDS, idle_seconds))}
-    elif not Path(source).is_file():
-        raise InputError(link_to_nothing(Path(source)) or (
-            f"{source}: is a folder: name one video"
-            if Path(source).is_dir()
-            else f"{source}: no such file: check the path"))
     else:
         target = closing.enter_context(contextlib.closing(
             GrowingFile(Path(source), idle_seconds)))

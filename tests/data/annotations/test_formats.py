@@ -49,6 +49,8 @@ def test_afsds_tables_are_read(tmp_path):
     (tmp_path / "info.csv").write_text("video;fps;count\nv1;25;600\n")
     with pytest.raises(InputError, match="by commas, and has video, fps"):
         read_database(source)
+    (tmp_path / "val_Annotation.csv").write_text(
+        "video,type,typeIdx,start,end,startFrame,endFrame\n")
     with pytest.raises(InputError, match="table of videos too"):
         read_database(tmp_path / "val_Annotation.csv")
 
@@ -79,7 +81,7 @@ def test_flat_json_is_read(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
-    with pytest.raises(InputError, match='no object "database"'):
+    with pytest.raises(InputError, match="is a JSON list: annotations are"):
         read_database(tmp_path / "a.json")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no <Class>_val.txt"):

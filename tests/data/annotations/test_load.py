@@ -97,7 +97,7 @@ def test_an_unknown_label_is_refused_with_the_nearest(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("{\n\"database\": }", "line 2, column 13"),
-    ("[1]", "no object \"database\""), ("{}", "no object \"database\""),
+    ("[1]", "is a JSON list: annotations"), ("{}", "an empty JSON object: an"),
     ("{\"database\": {}}", "no videos"),
 ])
 def test_other_files_are_refused(tmp_path, text, message):

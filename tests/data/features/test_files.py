@@ -271,7 +271,11 @@ def test_several_arrays_need_a_name(folder):
     ("v2.pt", "v2", "v2.pt is not read"), ("v2.h5", "v2", "v2.h5 is not"),
     ("v2.mat", "v2", "v2.mat is not"), ("v2.pkl", "v2", "v2.pkl is not"),
     ("V2.npy", "v2", "nearest there: V2.npy"),
-    ("sub/v2.npy", "v2", "nearest there: sub/v2.npy"),
+    ("sub/v2.npy", "v2", "nearest there: sub/v2.npy; subfolders are not "
+     "searched: set --config.features.folder=.*/sub, or"),
+    ("v2.mp4", "v2", "v2.mp4 is a video: make .* --mode=extract --output="),
+    ("v2.MKV", "v2.mkv", "nearest there: v2.MKV"),
+    ("clip.mp4", "v2", r"\.npz in [^;]*$"),
     ("v_abc_rgb.npy", "abc", "--config.features.prefix=v_ "
      "--config.features.suffix=_rgb"),
     ("v1.npz", "v1", "several files: v1.npy, v1.npz"),
@@ -282,6 +286,16 @@ def test_a_missing_file_names_the_nearest(folder, name, wanted, message):
     (folder / name).touch()
     with pytest.raises(InputError, match=message):
         FeatureFiles(_settings(folder)).info_of(_video(wanted))
+
+
+@pytest.mark.parametrize("wanted", ["v2", "v2.mp4", "other"])
+def test_a_folder_of_videos_in_place_of_features_is_named(tmp_path, wanted):
+    (tmp_path / "v2.mp4").touch()
+    with pytest.raises(InputError, match=(
+            "v2.mp4 is a video: make features of the videos with "
+            f"--config.data.videos={tmp_path} --mode=extract --output=FOLDER, "
+            "and set --config.features.folder=FOLDER$")):
+        FeatureFiles(_settings(tmp_path)).info_of(_video(wanted))
 
 
 def test_one_file_for_all_videos_is_named(tmp_path):

@@ -82,7 +82,8 @@ def test_skip_leaves_out_and_warns(folder, caplog):
 
 
 def test_skip_needs_something_left():
-    with pytest.raises(InputError, match="1 of 1 videos are missing"):
+    with pytest.raises(InputError, match="1 of 1 videos are missing(?s:.*)"
+                       "Repair them, or correct the folder$"):
         report_broken({"gone": "no file gone"}, 1, "skip")
 
 

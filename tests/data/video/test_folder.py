@@ -174,7 +174,12 @@ def test_names_of_macos_are_those_of_the_ids(tmp_path, mp4, form):
 @pytest.mark.parametrize("names, wanted, message", [
     (["Jump_1.mp4"], "jump_1", "nearest there: Jump_1.mp4"),
     (["jump-1.mp4"], "jump 1", "nearest there: jump-1.mp4"),
-    (["sub/jump.MTS"], "jump", "nearest there: sub/jump.MTS"),
+    (["sub/jump.MTS"], "jump", "nearest there: sub/jump.MTS; subfolders are "
+     "not searched: set --config.data.videos=.*/sub, or move or link all"),
+    (["a/b/jump.mp4"], "jump", "set --config.data.videos=.*/a/b, or"),
+    (["jump.npy", "run.mp4"], "jump", r"jump.npy is left out \(features\)"),
+    (["sub/jump.mp4"], "sub/jump", "in the annotations to 'jump', with its "
+     "file in the folder itself"),
     (["jump.json"], "jump", r"jump.json is left out \(text\)"),
     (["jump.mp4.part"], "jump", "nearest there: jump.mp4.part"),
     (["jump/0001.jpg"], "jump", "jump is a folder"),
@@ -185,10 +190,22 @@ def test_names_of_macos_are_those_of_the_ids(tmp_path, mp4, form):
 def test_a_missing_video_names_the_nearest_file(
         tmp_path, names, wanted, message):
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("text")
     with pytest.raises(InputError, match=message):
         VideoFolder(tmp_path).find(wanted)
+
+
+@pytest.mark.parametrize("names", [["a.npy"], ["b.npz", "features.json"]])
+def test_a_folder_of_features_in_place_of_videos_is_named(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=(
+            rf"--config.data.videos={tmp_path}: holds features \({names[0]}\) "
+            f".* recipe of features with --config.features.folder={tmp_path}")):
+        VideoFolder(tmp_path).left_out()
+    (tmp_path / "a.mp4").touch()
+    assert VideoFolder(tmp_path).left_out()["features"] == names[:1]
 
 
 def test_many_missing_videos_cost_a_few_searches(tmp_path):

@@ -5,8 +5,10 @@ every other file. Orbax's own checks cover only the index of the arrays: a
 flipped byte in their content is restored without an error.
 """
 
+import contextlib
 import json
 import re
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,12 +30,27 @@ _NEEDED = (_METADATA, "facts/metadata", "state/_METADATA",
            "state/manifest.ocdbt")
 _CHUNK_BYTES = 2 ** 24
 _THREADS = 8
+_METADATA_SECONDS = 60.0
 
 
 def write(folder: epath.Path) -> None:
     """Writes the checksums of the files that a checkpoint's folder holds."""
+    _await_metadata(folder / _METADATA)
     names = [name for name in _names(folder) if name not in (FILE, COMMIT)]
     (folder / FILE).write_text(json.dumps(_sums(folder, names), indent=1))
+
+
+def _await_metadata(path: epath.Path) -> None:
+    """Waits until the metadata of a checkpoint are there but for their time:
+    Orbax writes them in two steps in a thread of its own."""
+    deadline = time.monotonic() + _METADATA_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError,
+                                 AttributeError):
+            facts = json.loads(path.read_text())["custom_metadata"]
+            if CHECKED.items() <= facts.items():
+                return
+        time.sleep(0.01)
 
 
 def damage(folder: epath.Path, *, with_arrays: bool) -> str:

@@ -1,10 +1,13 @@
 """Damage of a checkpoint is reported with the file, wherever it is."""
 
 import shutil
+import threading
+import time
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from losa_jax.errors import InputError
 from losa_jax.training import checksums
@@ -73,6 +76,25 @@ def test_a_flipped_byte_of_any_file_is_reported(saved, run, tiny_model):
                 jax.tree.map(np.testing.assert_array_equal, got, want)
         path.write_bytes(content)
     _load(run, state)
+
+
+def test_metadata_that_orbax_writes_late_are_awaited(run):
+    """A checksum of half-written metadata would condemn a sound checkpoint."""
+    folder = epath.Path(run / "checkpoints" / "2")
+    path = folder / "_CHECKPOINT_METADATA"
+    late = path.read_text()
+
+    def write_late():
+        for text in ('{"custom_metadata": null}', "", late[:40], late):
+            time.sleep(0.05)
+            path.write_text(text)
+
+    path.unlink()
+    writer = threading.Thread(target=write_late)
+    writer.start()
+    checksums.write(folder)
+    writer.join()
+    assert checksums.damage(folder, with_arrays=True) == ""
 
 
 def test_a_half_copied_checkpoint_names_the_missing_file(run, tiny_model):

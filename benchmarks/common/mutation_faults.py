@@ -192,9 +192,9 @@ FAULTS = (
           "max(warmup_steps - 1, 1)", "max(warmup_steps, 1)",
           TEST_OPTIMIZER),
     Fault("a resumed run starts with a fresh optimizer", TRAIN,
-          "        state, saved = checkpoints.restore(LAST, state, batches)\n",
+          "        state, _ = checkpoints.restore(LAST, state, batches)\n",
           "        fresh = state.optimizer\n"
-          "        state, saved = checkpoints.restore(LAST, state, batches)\n"
+          "        state, _ = checkpoints.restore(LAST, state, batches)\n"
           "        state = state.replace(optimizer=fresh)\n", GOES_ON),
     Fault("a checkpoint counts the batch that was read ahead",
           "losa_jax/training/device_prefetch.py",
@@ -222,8 +222,8 @@ FAULTS = (
           "yield WindowBatch({}, (), (item,))\n                    continue",
           ("tests/data/windows/test_stream.py",)),
     Fault("evaluation on the way uses the raw parameters", TRAIN,
-          "evaluator.run(state.ema, state.statistics)",
-          "evaluator.run(state.trained, state.statistics)", GOES_ON),
+          "evaluator.run(state.ema, state.statistics, stop)",
+          "evaluator.run(state.trained, state.statistics, stop)", GOES_ON),
     # --- Scores -----------------------------------------------------------
     Fault("an IoU equal to the threshold is not enough", METRICS,
           "free = np.where(iou >= threshold, iou, -1.0)",

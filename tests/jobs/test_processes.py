@@ -117,7 +117,8 @@ def test_a_run_of_several_processes_that_is_stopped_equals_a_run_of_one(
     _signal_at(5, signal.SIGTERM, 1, launcher, broken)
     output, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 75, output
-    assert output.count("everything is saved") == 2, output
+    assert output.count("start the same command again to continue") == 2, (
+        output)
     assert output.count("resumed ") == 1, output  # the first one speaks
     assert 5 <= _lines(broken)[-1]["step"] < 16
 

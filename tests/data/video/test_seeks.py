@@ -1,6 +1,7 @@
 """A frame that is read alone is the frame that is read among all."""
 
 import dataclasses
+import os
 import pathlib
 
 import av
@@ -28,6 +29,16 @@ LEFT_OUT = ("nvenc", "v4l2", "qsv", "vaapi", "amf", "vulkan", "videotoolbox",
             "_mf", "vnull", "wrapped_avframe")
 PALETTE = np.array([[255, 90, 60, 90], [255, 255, 255, 255], [255, 0, 250, 0],
                     [255, 255, 255, 255]] + [[0] * 4] * 252, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def usual_priority():
+    """SVT-AV1, as root, makes the calling thread a real-time one and leaves it
+    so: all that this process starts later would run before everything else.
+    """
+    yield
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _codecs():

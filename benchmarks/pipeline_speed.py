@@ -42,7 +42,7 @@ from losa_jax import timeline
 from losa_jax.data.records import Video
 from losa_jax.data.video.container import open_video
 from losa_jax.data.video.probe import probe_video
-from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.examples import TrainWindows, train_batches
 from losa_jax.data.windows.readers import FrameReader
 
 FRAMES = 256
@@ -122,7 +122,7 @@ def window_batches(path: Path, frames: int, threads: int
     grid = timeline.sample_grid(info.fps, info.frame_count,
                                 sampling="stride", frame_stride=1)
     videos = [Video("v", info, grid, ())]
-    return iter(train_dataset(
+    return iter(train_batches(
         TrainWindows(videos, ["x"], config, reader=FrameReader(config)), 1,
         seed=0, batch_windows=2, num_threads=threads))
 

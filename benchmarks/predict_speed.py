@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.pipeline_speed import render
 from losa_jax.data.records import Video
-from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.examples import TrainWindows, train_batches
 from losa_jax.data.windows.readers import FrameReader, test_rows
 from losa_jax.data.windows.sampling import test_windows_of
 from losa_jax.data.windows.stream import WindowStream
@@ -135,7 +135,7 @@ def _grain(videos: Sequence[Video], num_windows: int, localizer: Localizer
     """Reads as many windows with the training pipeline."""
     config = localizer.config
     batch_windows = config.evaluate.batch_windows
-    batches = iter(train_dataset(
+    batches = iter(train_batches(
         TrainWindows(videos, (), config, reader=FrameReader(config),
                      augmented=False), len(videos), seed=0,
         batch_windows=batch_windows, num_threads=config.data.num_threads))

@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
         train_subset="training",
         test_subset="testing",
         # A missing video, or one that cannot be read: "stop" the run, or
-        # "skip" it: another video replaces it, and broken_videos.json lists
-        # it.
+        # "skip" it: training leaves out its windows, evaluation the video,
+        # and broken_videos.json lists it.
         on_broken_video="stop",
         # Resume a run although videos, their lengths or actions have changed.
         accept_changes=False,
@@ -43,8 +43,8 @@ def get_config() -> ConfigDict:
         # and lists them, "clip" cuts them to the video and drops empty ones,
         # "keep" leaves them.
         on_outside="error",
-        # Threads that decode.
-        num_threads=2,
+        # Threads that decode; 0: as many as this process has cores.
+        num_threads=0,
         # Memory for decoded frames. If all sampled frames of the training set
         # fit into it, they are decoded once instead of in every epoch; the
         # testing set follows if it fits into the rest. 0 caches nothing.

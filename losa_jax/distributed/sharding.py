@@ -104,14 +104,25 @@ def _clip_axes(mesh: Mesh, count: int) -> tuple[str, ...]:
     return ("clip", "fsdp") if count % devices == 0 else ("clip",)
 
 
+def batch_sharding(name: str, shape: Sequence[int], mesh: Mesh
+                   ) -> NamedSharding:
+    """Spreads windows over `data`, and the frames of a window like its clips.
+
+    `readable` has a value for each device, see `put_batch`.
+    """
+    axes: list[Any] = ["data"]
+    if name == "frames":
+        axes.append(_clip_axes(mesh, shape[1]))
+    elif name == "readable":
+        axes.append(("clip", "fsdp"))
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
 def batch_shardings(batch: dict[str, Any], mesh: Mesh
                     ) -> dict[str, NamedSharding]:
-    """Spreads windows over `data`, and the frames of a window like its clips.
-    """
-    return {name: NamedSharding(mesh, PartitionSpec(
-        "data", _clip_axes(mesh, value.shape[1]))
-        if name == "frames" else PartitionSpec("data"))
-        for name, value in batch.items()}
+    """Returns `batch_sharding` of each array."""
+    return {name: batch_sharding(name, value.shape, mesh)
+            for name, value in batch.items()}
 
 
 def clip_placement(mesh: Mesh, window_clips: int
@@ -228,13 +239,57 @@ def share_videos(num_windows: Sequence[int], lanes: Sequence[Lane]
     return shares
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int
-              ) -> dict[str, jax.Array]:
+class Share(NamedTuple):
+    """What this process reads of each global batch of windows."""
+
+    rows: tuple[int, ...]  # ascending
+    samples: range  # of each window
+    window_samples: int
+
+
+def local_share(mesh: Mesh, batch_windows: int, window_samples: int) -> Share:
+    """Returns the part of a batch of frames that this process's devices hold.
+    """
+    shape = (batch_windows, window_samples)
+    indices: Any = batch_sharding(
+        "frames", shape, mesh).addressable_devices_indices_map(shape)
+    held = [samples.indices(window_samples)[:2]
+            for _, samples in indices.values()]
+    samples = range(min(first for first, _ in held),
+                    max(end for _, end in held))
+    return Share(local_rows(mesh, batch_windows), samples, window_samples)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int,
+              share: Share | None = None) -> dict[str, jax.Array]:
     """Puts a global batch of `batch_windows` rows onto the mesh.
 
-    `batch` holds the rows of `local_rows`, in their order: [rows, ...].
+    `batch` holds the rows of `local_rows`, in their order: [rows, ...]; of
+    frames, the samples of `share` or all. Each process has a `readable` of its
+    own, bool [rows]; together they are one array [batch_windows, devices].
     """
-    shapes = {name: (batch_windows, *leaf.shape[1:])
-              for name, leaf in batch.items()}
-    return jax.make_array_from_process_local_data(
-        batch_shardings(batch, mesh), batch, shapes)
+    rows = local_rows(mesh, batch_windows)
+
+    def place(name, leaf):
+        shape, first = (batch_windows, *leaf.shape[1:]), 0
+        if name == "readable":
+            devices = mesh.shape["clip"] * mesh.shape["fsdp"]
+            shape = (batch_windows, devices)
+            leaf = np.broadcast_to(leaf[:, None], (len(rows), devices))
+        elif name == "frames" and share is not None:
+            shape = (batch_windows, share.window_samples, *leaf.shape[2:])
+            first = share.samples.start
+
+        def part(index):
+            row, end_row, _ = index[0].indices(batch_windows)
+            here = rows.index(row)
+            part = leaf[here:here + end_row - row]
+            if leaf.ndim == 1:
+                return part
+            column, end_column, _ = index[1].indices(shape[1])
+            return part[:, column - first:end_column - first]
+
+        return jax.make_array_from_callback(
+            shape, batch_sharding(name, shape, mesh), part)
+
+    return {name: place(name, leaf) for name, leaf in batch.items()}

@@ -21,6 +21,7 @@ from losa_jax.inference.localizer import Localizer
 from losa_jax.utils import recipes
 from losa_jax.utils.run_files import CONFIG_FILE, THRESHOLDS_FILE
 from losa_jax.utils.text_files import read_json
+from losa_jax.utils.threads import thread_count
 
 _RESTORE = "restore it from a copy"
 _TYPES = {bool: "true or false", int: "whole number", float: "number",
@@ -70,7 +71,8 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
         config = ConfigDict(manifest["settings"])
     config.evaluate.batch_windows = (
         batch_windows or config.evaluate.batch_windows)
-    config.data.num_threads = num_threads or config.data.num_threads
+    config.data.num_threads = thread_count(
+        num_threads or config.data.num_threads)
     if is_run:
         class_names, weights, predict_windows = _open_run(
             folder, config, which, backbone)

@@ -102,7 +102,8 @@ class SpreadWindows:
                     num_threads=max(1, self._num_threads
                                     // len(self._lanes)),
                     # Processes that hold the same rows need one order.
-                    num_readers=None if len(lane.holders) == 1 else 1)),
+                    num_readers=(stream.MOST_READERS if len(lane.holders) == 1
+                                 else 1))),
                 self._plan, functools.partial(self._padding, len(lane.rows)))))
                 for lane, share in self._lanes]
             yield from _joined(streams, [lane.rows for lane, _ in self._lanes])

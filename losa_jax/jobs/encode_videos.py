@@ -10,10 +10,16 @@ from jax.sharding import Mesh
 
 from losa_jax.data.records import Video
 from losa_jax.data.windows.batch import Inputs
-from losa_jax.data.windows.stream import VideoEnd, WindowRow, WindowStream
+from losa_jax.data.windows.stream import (
+    MOST_READERS,
+    VideoEnd,
+    WindowRow,
+    WindowStream,
+)
 from losa_jax.distributed import sharding
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.inference.run_windows import run_windows
+from losa_jax.utils.threads import thread_count
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +34,7 @@ def encode_videos(videos: Sequence[Video], windows_of: Callable[
                       [int, int], Iterator[tuple[WindowRow, Inputs]]],
                   encode: Callable[[Inputs], Any], config: Any, *,
                   batch_windows: int, kept: str,
-                  num_readers: int | None = None
+                  num_readers: int = MOST_READERS
                   ) -> Generator[tuple[WindowRow, Any] | VideoEnd]:
     """Encodes all windows of videos.
 
@@ -47,7 +53,8 @@ def encode_videos(videos: Sequence[Video], windows_of: Callable[
     """
     stream = WindowStream(
         range(len(videos)), windows_of, batch_windows=batch_windows,
-        num_threads=config.data.num_threads, num_readers=num_readers,
+        num_threads=thread_count(config.data.num_threads),
+        num_readers=num_readers,
         queue_windows=2 * batch_windows)
     with StopSignal() as stop, contextlib.closing(iter(stream)) as batches:
         for item in run_windows(encode, batches):

@@ -23,6 +23,7 @@ from losa_jax.training import config_ranges
 from losa_jax.utils import atomic_write, run_files
 from losa_jax.utils.names import did_you_mean
 from losa_jax.utils.text_files import read_lines
+from losa_jax.utils.threads import thread_count
 
 if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
     from losa_jax.data.tfds import StoredVideos
@@ -252,7 +253,7 @@ def probe(config: Any, videos: Sequence[records.AnnotatedVideo], workdir: Path,
         checked = check.check_videos(
             videos, Path(config.data.videos), check=config.data.check,
             cache_path=workdir / run_files.PROBED_FILE,
-            num_threads=max(1, config.data.num_threads))
+            num_threads=thread_count(config.data.num_threads))
         remote_workdir.copy_back(workdir)
     return checked
 

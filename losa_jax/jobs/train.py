@@ -45,6 +45,7 @@ from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.step import TrainState, make_moments_step
 from losa_jax.utils import atomic_write, run_files, xla_options
 from losa_jax.utils.interrupt import interrupted
+from losa_jax.utils.threads import thread_count
 from losa_jax.weights import backbone_folder
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
             f"config.train.batch_windows={batch_windows}: lower it, or raise "
             "config.window.per_video")
     total_steps = settings.epochs * steps_per_epoch
+    share = sharding.local_share(mesh, batch_windows, config.window.samples)
+    threads = thread_count(config.data.num_threads)
 
     # --- Model, optimizer, functions --------------------------------------
     model = build.build_model(config, len(data.class_names), mesh)
@@ -104,12 +107,13 @@ def _train(config: Any, workdir: Path) -> MapReport:
     print(metrics.parameter_table({"trained": state.trained,
                                    "frozen": model.frozen}))
     if store is None:
-        threads = config.data.num_threads
-        windows = examples.batches_in_memory(threads) * batch_windows
-        size = 3 * config.augment.size ** 2 * config.window.samples
-        print(f"data: {threads} threads decode; up to {windows} windows of "
-              f"{size / 2**20:.1f} MiB in memory, "
-              f"{windows * size / 2**30:.2f} GiB")
+        size = 3 * config.augment.size ** 2 * len(share.samples)
+        kept = examples.BATCHES_IN_MEMORY * len(share.rows)
+        print(f"data: this process reads {len(share.rows)} windows of a "
+              f"batch, {len(share.samples)} of the {share.window_samples} "
+              f"samples of each, with {threads} threads; up to {kept} "
+              f"windows of {size / 2**20:.1f} MiB in memory, "
+              f"{kept * size / 2**30:.2f} GiB")
     else:
         print(f"features from {config.data.cache or config.features.folder}:"
               " no video is read, and config.augment has no effect")
@@ -121,14 +125,15 @@ def _train(config: Any, workdir: Path) -> MapReport:
 
     # --- This run's last checkpoint, or a fresh start ----------------------
     clock = DataClock()
+    windows = examples.TrainWindows(data.train, data.class_names, config,
+                                    reader=reader)
     batches = DevicePrefetch(
-        iter(examples.train_dataset(
-            examples.TrainWindows(data.train, data.class_names, config,
-                                  reader=reader),
-            num_windows, seed=config.seed, batch_windows=batch_windows,
-            rows=sharding.local_rows(mesh, batch_windows),
-            num_threads=config.data.num_threads)),
-        lambda batch: sharding.put_batch(batch, mesh, batch_windows),
+        lambda first_batch: iter(examples.train_batches(
+            windows, num_windows, seed=config.seed,
+            batch_windows=batch_windows, rows=share.rows,
+            samples=share.samples, num_threads=threads,
+            first_batch=first_batch)),
+        lambda batch: sharding.put_batch(batch, mesh, batch_windows, share),
         clock, skipped)
     checkpoints = Checkpoints(workdir, only_writer=True)
     if checkpoints.latest_step() is not None:
@@ -161,6 +166,7 @@ def _train(config: Any, workdir: Path) -> MapReport:
     def flush() -> None:
         _write_metrics(pending, writer, data.train, bar, schedule, clock)
         pending.clear()
+        skipped.require_some(data.train)
         if advice := clock.advice(config):
             bar.write(advice)
 
@@ -312,15 +318,16 @@ def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
     They are of one window of each training video, without augmentation; the
     first videos fill up the last batch.
     """
-    transform = examples.TrainWindows(data.train, data.class_names, config,
-                                      reader=reader, augmented=False)
+    windows = examples.TrainWindows(data.train, data.class_names, config,
+                                    reader=reader, augmented=False)
     batch_windows = config.train.batch_windows
     num_batches = -(-len(data.train) // batch_windows)
-    dataset = examples.train_dataset(
-        transform, num_batches * batch_windows, seed=config.seed,
-        batch_windows=batch_windows, num_epochs=1,
-        rows=sharding.local_rows(mesh, batch_windows),
-        num_threads=config.data.num_threads)
+    share = sharding.local_share(mesh, batch_windows, config.window.samples)
+    dataset = examples.train_batches(
+        windows, num_batches * batch_windows, seed=config.seed,
+        batch_windows=batch_windows, num_batches=num_batches,
+        rows=share.rows, samples=share.samples,
+        num_threads=thread_count(config.data.num_threads))
     moments = jax.jit(make_moments_step(model.encode, model.tubelet),
                       out_shardings=sharding.replicated(mesh),
                       compiler_options=xla_options.compiler_options(mesh))
@@ -330,12 +337,13 @@ def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
         stop.raise_if_asked("before the first step")
         skipped.collect(batch, skipped_videos.TRAINING)
         inputs = sharding.put_batch(
-            {**encoder_inputs(batch), "valid_samples": batch["valid_samples"]},
-            mesh, batch_windows)
+            {**encoder_inputs(batch), "valid_samples": batch["valid_samples"],
+             "readable": batch["readable"]}, mesh, batch_windows, share)
         parts = jax.device_get(moments(model.frozen, model.trained, inputs))
         # In float64, because the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)
                 for total, part in zip(sums, parts, strict=True)]
+    skipped.require_some(data.train)
     count, total, squares = sums
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean ** 2, 1e-12))

@@ -50,15 +50,15 @@ def trace_steps(config: Any, num_classes: int, mesh: Mesh) -> Steps:
         shapes = {
             "frames": ((b, config.window.samples, size, size, 3), jnp.uint8),
             "valid_samples": ((b,), jnp.int32),
+            "readable": ((b, mesh.shape["clip"] * mesh.shape["fsdp"]),
+                         jnp.bool_),
             "segments": ((b, _MAX_ACTIONS, 2), jnp.float32),
             "labels": ((b, _MAX_ACTIONS), jnp.int32),
             "action_valid": ((b, _MAX_ACTIONS), jnp.bool_),
         }
-        leaves = {name: jax.ShapeDtypeStruct(*shapes[name])
-                  for name in names or shapes}
-        shardings = sharding.batch_shardings(leaves, mesh)
-        return {name: leaf.update(sharding=shardings[name])
-                for name, leaf in leaves.items()}
+        return {name: jax.ShapeDtypeStruct(
+            *shapes[name], sharding=sharding.batch_sharding(
+                name, shapes[name][0], mesh)) for name in names or shapes}
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = key.update(sharding=sharding.replicated(mesh))

@@ -17,8 +17,7 @@ from losa_jax.errors import (
 
 # Section, least value, keys.
 _WHOLE = (
-    ("data", 1, "num_threads"),
-    ("data", 0, "cache_copies"),
+    ("data", 0, "num_threads cache_copies"),
     ("features", 0, "width"),
     ("window", 1, "samples clip_samples tokens frame_stride per_video"),
     ("augment", 1, "size"),

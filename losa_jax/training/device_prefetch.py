@@ -28,28 +28,28 @@ class DataClock:
     def restart(self) -> None:
         """Starts a new interval."""
         self._started = time.perf_counter()
-        self._waited, self._decoded, self._redrawn = 0.0, 0, 0
+        self._waited, self._decoded, self._left_out = 0.0, 0, 0
 
     def add(self, waited_seconds: float, decoded_frames: int,
-            redrawn_windows: int) -> None:
+            left_out_windows: int) -> None:
         """Counts one batch."""
         self._waited += waited_seconds
         self._decoded += decoded_frames
-        self._redrawn += redrawn_windows
+        self._left_out += left_out_windows
 
     def metrics(self, num_steps: int) -> dict[str, float]:
         """Returns the metrics of an interval and starts the next one.
 
         They are seconds_per_step, without evaluation and checkpoints;
         data_wait_share of the time; decoded_frames_per_second; and
-        redrawn_windows, those replaced because their video was not readable.
+        left_out_windows, those that could not be read.
         """
         seconds = max(time.perf_counter() - self._started, 1e-9)
         metrics = {"seconds_per_step": seconds / num_steps,
                    "data_wait_share": self._waited / seconds,
                    "decoded_frames_per_second": self._decoded / seconds}
-        if self._redrawn:
-            metrics["redrawn_windows"] = self._redrawn
+        if self._left_out:
+            metrics["left_out_windows"] = self._left_out
         if self._intervals:  # the first one compiles
             self._all_seconds += seconds
             self._all_waited += self._waited
@@ -68,8 +68,8 @@ class DataClock:
             remedy = "copy the features to a local disk"
         else:
             remedy = (
-                f"raise --config.data.num_threads={data.num_threads} to the "
-                "number of cores, raise --config.data.frame_cache_gib="
+                "leave --config.data.num_threads at 0 (all cores), raise "
+                "--config.data.frame_cache_gib="
                 f"{data.frame_cache_gib:g} until all frames fit, or use "
                 "smaller videos (docs/videos.md, \"Small copies\")")
             if config.adapter.kind in FROZEN_TYPES:
@@ -84,11 +84,13 @@ class DevicePrefetch:
     Call `fetch` after a step was dispatched and before its result is awaited.
     """
 
-    def __init__(self, batches: grain.DatasetIterator,
+    def __init__(self, start: Callable[[int], grain.DatasetIterator],
                  put: Callable[[Batch], Any], clock: DataClock,
                  broken: BrokenVideos):
-        """`put` copies host arrays to the devices."""
-        self._batches, self._put = batches, put
+        """`start` returns the batches from one on, by its number; `put` copies
+        host arrays to the devices."""
+        self._start, self._put = start, put
+        self._batches: grain.DatasetIterator | None = None
         self._clock, self._broken = clock, broken
         self._held: tuple[Batch, Any] | None = None
         self._given = 0
@@ -104,12 +106,14 @@ class DevicePrefetch:
             return
         jax.block_until_ready(self._result)
         self._result = result
+        if self._batches is None:
+            self._batches = self._start(self._given)
         started = time.perf_counter()
         batch = next(self._batches)
         waited = time.perf_counter() - started
         decoded = int(np.sum(batch.get("decoded_frames", 0)))
-        redrawn = self._broken.collect(batch, TRAINING, self._given + 1)
-        self._clock.add(waited, decoded, redrawn)
+        left_out = self._broken.collect(batch, TRAINING, self._given + 1)
+        self._clock.add(waited, decoded, left_out)
         host = {name: batch.pop(name) for name in HOST_KEYS
                 if name in batch}
         self._held = host, self._put(batch)
@@ -128,9 +132,11 @@ class DevicePrefetch:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues at a position of `get_state`."""
-        self._batches.set_state(state)
+        self.close()
         self._given, self._held = int(state["next_index"]), None
 
     def close(self) -> None:
         """Stops reading."""
-        self._batches.close()
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = None

@@ -72,13 +72,15 @@ def make_train_step(encode: Encode, detector: Template,
     def train_step(state: TrainState, frozen: Tree,
                    batch: dict[str, jax.Array], key: jax.Array
                    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        valid_samples = _valid_samples(batch)
+        action_valid = batch["action_valid"] & (valid_samples > 0)[:, None]
         step_key = jax.random.fold_in(key, state.step)
         backbone_key = params.named_key(step_key, "backbone")
         head_key = params.named_key(step_key, "head")
 
         def encoded(trained):
             return encode(frozen, trained, encoder_inputs(batch),
-                          batch["valid_samples"], backbone_key)
+                          valid_samples, backbone_key)
 
         trains_backbone = "backbone" in state.trained
         fixed = None if trains_backbone else encoded(state.trained)
@@ -86,11 +88,10 @@ def make_train_step(encode: Encode, detector: Template,
         def loss_function(trained):
             features = encoded(trained) if trains_backbone else fixed
             model = detector.bind(trained)
-            outputs = model(features, state.statistics,
-                            batch["valid_samples"], head_key)
+            outputs = model(features, state.statistics, valid_samples,
+                            head_key)
             targets = model.head.targets(
-                outputs, batch["segments"], batch["labels"],
-                batch["action_valid"])
+                outputs, batch["segments"], batch["labels"], action_valid)
             loss = model.head.loss(outputs, targets, state.normalizer)
             return loss.total, loss
 
@@ -109,6 +110,14 @@ def make_train_step(encode: Encode, detector: Template,
                            "gradient_norm": optax.tree.norm(gradients)}
 
     return train_step
+
+
+def _valid_samples(batch: dict[str, jax.Array]) -> jax.Array:
+    """Returns the real samples of windows, int32 [b]: none if a process could
+    not read its part of one."""
+    if "readable" not in batch:
+        return batch["valid_samples"]
+    return jnp.where(batch["readable"].all(axis=1), batch["valid_samples"], 0)
 
 
 def _moving_average(ema: Tree, trained: Tree, step: jax.Array, decay: float,
@@ -141,7 +150,7 @@ def make_moments_step(
     """Returns (frozen, trained, batch) to (count, sum [c], sum of squares
     [c]) of the features of valid tokens, in float32."""
     def moments_step(frozen, trained, batch):
-        valid_samples = batch["valid_samples"]
+        valid_samples = _valid_samples(batch)
         last = encode(frozen, trained, encoder_inputs(batch), valid_samples,
                       None).last
         b, n, u, c = last.shape

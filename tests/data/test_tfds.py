@@ -49,11 +49,12 @@ def _batches(config, workdir):
     workdir.mkdir(exist_ok=True)
     data = load_data(config, workdir)
     reader = FrameReader(config)
-    train = examples.train_dataset(
+    train = examples.train_batches(
         examples.TrainWindows(data.train, data.class_names, config,
                               reader=reader),
         len(data.train), seed=3,
-        batch_windows=2, num_threads=2, num_epochs=2)
+        batch_windows=2, num_threads=2,
+        num_batches=len(data.train))
     test = WindowStream(
         range(len(data.test)), rows_of_tests(reader, data.test),
         batch_windows=2, num_threads=1)

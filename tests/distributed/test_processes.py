@@ -1,5 +1,6 @@
 """Processes connect, exchange values and end together."""
 
+import json
 import re
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from losa_jax.data.synthetic import data_set
 from losa_jax.distributed import processes, sharding
 from losa_jax.errors import InputError
 
@@ -66,22 +68,78 @@ threading.Event().wait()  # in a collective that never ends
 """
 
 
-def _run_two(fails, folder, program=_PROGRAM):
+_SHARES = """
+import json, os, pathlib, sys
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+number, port, batch_windows = map(int, sys.argv[1:4])
+folder = pathlib.Path(sys.argv[4])
+from losa_jax.distributed import processes, sharding
+processes.start(coordinator=f"127.0.0.1:{port}", num_processes=4,
+                process_id=number)
+import jax, numpy as np
+from configs import common
+from losa_jax.data.records import Action, Video
+from losa_jax.data.video.probe import probe_video
+from losa_jax.data.windows import examples, readers, sampling
+config = common.get_config()
+config.window.samples = config.window.tokens = 16
+config.window.clip_samples, config.augment.size = 4, 16
+videos = []
+for path in sorted(folder.glob("*.mp4")):
+    info = probe_video(path)
+    videos.append(Video(path.stem, info, sampling.video_grid(
+        info, config.window), (Action(0.2, 1.5, "move"),)))
+windows = examples.TrainWindows(
+    videos, ["move"], config, reader=readers.FrameReader(config))
+mesh = sharding.make_mesh(sharding.mesh_shape(
+    8, batch_windows, 4, data=0, clip=0, fsdp=0))
+share = sharding.local_share(mesh, batch_windows, 16)
+
+def batches(**which):
+    return list(examples.train_batches(
+        windows, len(videos), seed=3, batch_windows=batch_windows,
+        num_threads=2, num_batches=2, **which))
+
+decoded, whole_decoded = 0, 0
+for part, whole in zip(batches(rows=share.rows, samples=share.samples),
+                       batches(), strict=True):
+    decoded += int(part.pop("decoded_frames").sum())
+    whole_decoded += int(whole.pop("decoded_frames").sum())
+    part.pop("fault"), whole.pop("fault")
+    if number == 3:
+        part["readable"][-1] = False
+    placed = sharding.put_batch(part, mesh, batch_windows, share)
+    for name, array in placed.items():
+        got = np.asarray(jax.jit(lambda x: x, out_shardings=(
+            sharding.replicated(mesh)))(array))
+        if name == "readable":
+            assert got.sum() == got.size - len(
+                [d for d in mesh.devices[-1].flat
+                 if d.process_index == 3]), got
+            got = np.ones(batch_windows, bool)
+        np.testing.assert_array_equal(got, whole[name], name)
+print("SHARE", json.dumps([share.rows, len(share.samples), decoded,
+                           whole_decoded]))
+processes.finish()
+"""
+
+
+def _run(count, argument, folder, program):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [subprocess.Popen(
-        [sys.executable, "-c", program, str(number), str(port), str(fails),
-         str(folder)],
+        [sys.executable, "-c", program, str(number), str(port),
+         str(argument), str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for number in range(2)]
+        for number in range(count)]
     outputs = [one.communicate(timeout=100)[0] for one in started]
     return [one.returncode for one in started], outputs
 
 
 def test_two_processes_agree_and_fail_together(tmp_path):
     """One cannot write a checkpoint, which would block the other."""
-    codes, outputs = _run_two(1, tmp_path)
+    codes, outputs = _run(2, 1, tmp_path, _PROGRAM)
     assert codes == [1, 1], outputs
     assert (tmp_path / "order").read_text() == "01"
     assert re.search("process 1 ends because process 0 ended: checkpoint .*"
@@ -92,12 +150,31 @@ def test_two_processes_agree_and_fail_together(tmp_path):
 
 
 def test_a_process_that_notices_a_loss_ends_the_others(tmp_path):
-    codes, outputs = _run_two(0, tmp_path, _LOST)
+    codes, outputs = _run(2, 0, tmp_path, _LOST)
     assert codes == [processes.EXIT_LOST] * 2, outputs
     for number, output in enumerate(outputs):
         assert output.count(
             f"process {number} of 2 ends: another process was lost (Gloo: "
             "a process is gone)") == 1, output
+
+
+@pytest.mark.parametrize("batch_windows, rows, samples", [
+    (1, [[0]] * 4, 4), (2, [[0], [0], [1], [1]], 8),
+    (8, [[0, 1], [2, 3], [4, 5], [6, 7]], 16)])
+def test_each_of_four_processes_decodes_what_its_devices_hold(
+        tmp_path, batch_windows, rows, samples):
+    folder = data_set.render_trimmed_set(tmp_path / "set", num_training=3,
+                                         num_testing=0, size=32)
+    codes, outputs = _run(4, batch_windows, folder / "videos", _SHARES)
+    assert codes == [0] * 4, outputs
+    shares = [json.loads(re.search("SHARE (.*)", output)[1])
+              for output in outputs]
+    assert [share[:2] for share in shares] == [
+        [row, samples] for row in rows]
+    # Two batches are read. A part that is padding decodes the last frame.
+    for _, _, decoded, whole in shares:
+        assert decoded <= 2 * len(rows[0]) * samples < 1.2 * whole / 2
+    assert sum(share[2] for share in shares) >= shares[0][3]
 
 
 @pytest.mark.parametrize("wrong, message", [

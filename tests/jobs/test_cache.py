@@ -214,8 +214,9 @@ def test_the_cache_holds_augmented_views_and_the_plain_view(
         windows = TrainWindows(data.train, data.class_names, config,
                                reader=FeatureReader(store, config),
                                augmented=augmented)
-        return {float(windows.batch([(0, np.random.default_rng(i))])
-                      ["last"][0, 0].sum()) for i in range(12)}
+        return {float(windows.example(
+            (0, np.random.default_rng(i)), range(1))["last"][0].sum())
+                for i in range(12)}
 
     config.window.short_crop_ratio = ()
     config.window.samples = config.window.tokens = 512  # the whole video

@@ -1,7 +1,6 @@
 """A batch ahead, a position that is the step's, and what waiting costs."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -12,42 +11,49 @@ from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 
 
 class _Batches:
-    """Batches 0, 1, 2, ... of one window."""
+    """Batches of one window each, which hold their number."""
 
-    def __init__(self, seconds=0.0):
-        self.position, self._seconds = 0, seconds
+    def __init__(self, first=0):
+        self.position = first
 
     def __next__(self):
-        time.sleep(self._seconds)
         number, self.position = self.position, self.position + 1
-        faults = [("gone", "cannot be opened")] if number == 1 else []
+        fault = json.dumps(["gone", "cannot be opened"])
         return {"frames": np.array([number]), "video_number": np.array([7]),
                 "decoded_frames": np.array([30]),
-                "faults": np.array([json.dumps(faults)])}
+                "fault": np.array([fault if number == 1 else ""])}
 
-    def set_state(self, state):
-        self.position = state["next_index"]
+    def close(self):
+        self.position = None
 
 
 def test_a_prefetched_batch_is_not_counted_before_it_is_used():
-    batches, put, clock = _Batches(), [], DataClock()
+    started, put, clock = [], [], DataClock()
+
+    def start(first):
+        started.append(_Batches(first))
+        return started[-1]
+
     skipped = BrokenVideos()
     prefetch = DevicePrefetch(
-        batches, lambda batch: put.append(batch) or batch, clock, skipped)
+        start, lambda batch: put.append(batch) or batch, clock, skipped)
     host, batch = prefetch.next()
     assert set(batch) == {"frames"} and host["video_number"] == [7]
     prefetch.fetch()
     prefetch.fetch()  # one is enough
-    assert (len(put), batches.position) == (2, 2)
+    assert (len(put), started[0].position) == (2, 2)
     assert prefetch.get_state() == {"next_index": 1}
     assert prefetch.next()[1]["frames"] == [1] and len(put) == 2
     metrics = clock.metrics(2)
-    assert metrics["redrawn_windows"] == 1
+    assert metrics["left_out_windows"] == 1
     assert skipped.reasons == {"gone": "cannot be opened"}
     prefetch.fetch()
     prefetch.set_state({"next_index": 9})
     assert prefetch.next()[1]["frames"] == [9]
     assert prefetch.get_state() == {"next_index": 10}
+    assert started[0].position is None  # closed
+    prefetch.close()
+    assert started[1].position is None
 
 
 def test_a_third_batch_waits_for_the_first_step():
@@ -61,7 +67,7 @@ def test_a_third_batch_waits_for_the_first_step():
             events.append(f"awaited step {self._step}")
 
     prefetch = DevicePrefetch(
-        _Batches(),
+        _Batches,
         lambda batch: events.append(f"copied batch {batch['frames'][0]}"),
         DataClock(), BrokenVideos())
     for step in range(4):

@@ -114,6 +114,43 @@ def test_moments_are_those_of_the_valid_tokens(tiny_model, tiny_batch):
     np.testing.assert_allclose(squares, (rows ** 2).sum(0), rtol=1e-4)
 
 
+def test_a_window_that_one_process_cannot_read_is_left_out(
+        tiny_model, tiny_batch, run_key):
+    model = tiny_model()
+    # Four devices share a window; one of them has not read its part.
+    readable = np.array([[True] * 4, [True, True, False, True]])
+    other = {name: array.copy() for name, array in tiny_batch.items()}
+    other["frames"][1], other["segments"][1] = 0, [[1, 4], [5, 9]]
+    steps = [model.step(model.state, model.frozen,
+                        {**batch, "readable": readable}, run_key)
+             for batch in (tiny_batch, other)]
+    for one, two in zip(*map(jax.tree.leaves, steps), strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_array_equal(one, two)
+    whole, _ = model.step(model.state, model.frozen,
+                          {**tiny_batch, "readable": readable | True},
+                          run_key)
+    plain, _ = model.step(model.state, model.frozen, tiny_batch, run_key)
+    for one, two in zip(*map(jax.tree.leaves, (whole, plain)), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert plain.normalizer > steps[0][0].normalizer
+
+    # With no window at all, the parameters only decay.
+    empty, metrics = model.step(model.state, model.frozen, {
+        **tiny_batch, "readable": np.zeros((2, 4), bool)}, run_key)
+    assert metrics["loss"] == 0 and metrics["gradient_norm"] == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(empty))
+
+    def moments(batch):
+        return jax.jit(make_moments_step(model.encode, 2))(
+            model.frozen, model.state.trained, batch)
+
+    first = {name: array[:1] for name, array in tiny_batch.items()}
+    for one, two in zip(moments({**tiny_batch, "readable": readable}),
+                        moments(first), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+
+
 def test_a_step_returns_the_types_of_its_arguments(
         tiny_model, tiny_batch, run_key):
     """Otherwise the second step is compiled again; weak types count too."""

@@ -40,8 +40,7 @@ def test_view(frame: np.ndarray, size: int, resize: str) -> np.ndarray:
 
 
 class TrainView:
-    """A random view, the same for all frames: `apply` handles each frame,
-    `finish` all together, because contrast depends on their mean."""
+    """A random view, the same for all frames."""
 
     def __init__(self, height: int, width: int, rng: np.random.Generator,
                  augment: Any):
@@ -61,7 +60,10 @@ class TrainView:
         self._operations = random_operations(
             rng, augment.random_operations, augment.operation_magnitude,
             augment.size)
-        self._rng = rng
+        self._color = None
+        if augment.color_jitter > 0 or augment.hue_jitter > 0:
+            self._color = ColorJitter(rng, augment.color_jitter,
+                                      augment.hue_jitter)
 
     def apply(self, frame: DecodedFrame) -> np.ndarray:
         """Returns the view of a frame, uint8 [size, size, 3]."""
@@ -72,15 +74,7 @@ class TrainView:
             pixels = cv2.flip(pixels, 1)
         for operation in self._operations:
             pixels = operation(pixels)
-        return pixels
-
-    def finish(self, frames: np.ndarray) -> None:
-        """Jitters the color of all frames, uint8 [f, size, size, 3], in place.
-        """
-        settings = self._settings
-        if settings.color_jitter > 0 or settings.hue_jitter > 0:
-            frames[:] = jitter_color(frames, self._rng, settings.color_jitter,
-                                     settings.hue_jitter)
+        return pixels if self._color is None else self._color.apply(pixels)
 
 
 def train_view(frames: np.ndarray, rng: np.random.Generator,
@@ -89,9 +83,7 @@ def train_view(frames: np.ndarray, rng: np.random.Generator,
     [f, size, size, 3]."""
     _, height, width, _ = frames.shape
     view = TrainView(height, width, rng, augment)
-    views = np.stack([view.apply(DecodedFrame(frame)) for frame in frames])
-    view.finish(views)
-    return views
+    return np.stack([view.apply(DecodedFrame(frame)) for frame in frames])
 
 
 def random_resized_crop(height: int, width: int, rng: np.random.Generator,
@@ -116,24 +108,28 @@ def random_resized_crop(height: int, width: int, rng: np.random.Generator,
     return 0, 0, height, width
 
 
-def jitter_color(frames: np.ndarray, rng: np.random.Generator,
-                 strength: float, hue: float = 0.0) -> np.ndarray:
-    """Changes brightness, contrast and saturation by random factors within
-    1 +- strength, and turns the hue within +- `hue` of a circle (in the YIQ
+class ColorJitter:
+    """Random changes of brightness, contrast and saturation, by factors within
+    1 +- `strength`, and of the hue, within +- `hue` of a circle (in the YIQ
     plane): one 3 x 3 matrix and an offset."""
-    brightness, contrast, saturation = rng.uniform(
-        1 - strength, 1 + strength, 3)
-    matrix = saturation * np.eye(3) + (1 - saturation) * _GRAY[None, :]
-    if hue > 0:
-        matrix = _hue_matrix(2 * math.pi * rng.uniform(-hue, hue)) @ matrix
-    matrix = matrix * brightness * contrast
-    # Contrast scales the distance from the mean gray of the whole window.
-    mean_gray = brightness * float(
-        frames[:, ::4, ::4].mean(axis=(0, 1, 2)) @ _GRAY)
-    affine = np.concatenate(
-        [matrix, np.full((3, 1), (1 - contrast) * mean_gray)], axis=1)
-    flat = np.ascontiguousarray(frames).reshape(-1, frames.shape[2], 3)
-    return cv2.transform(flat, affine).reshape(frames.shape)
+
+    def __init__(self, rng: np.random.Generator, strength: float,
+                 hue: float = 0.0):
+        brightness, contrast, saturation = rng.uniform(
+            1 - strength, 1 + strength, 3)
+        matrix = saturation * np.eye(3) + (1 - saturation) * _GRAY[None, :]
+        if hue > 0:
+            matrix = _hue_matrix(
+                2 * math.pi * rng.uniform(-hue, hue)) @ matrix
+        self._matrix = matrix * brightness * contrast
+        self._offset = (1 - contrast) * brightness
+
+    def apply(self, frame: np.ndarray) -> np.ndarray:
+        """Returns the changed frame, uint8 [H, W, 3]."""
+        # Contrast scales the distance from the mean gray of the frame.
+        mean_gray = float(frame[::4, ::4].mean(axis=(0, 1)) @ _GRAY)
+        offset = np.full((3, 1), self._offset * mean_gray)
+        return cv2.transform(frame, np.hstack([self._matrix, offset]))
 
 
 def _hue_matrix(angle: float) -> np.ndarray:

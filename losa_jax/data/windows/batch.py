@@ -25,9 +25,11 @@ A training batch also has
                                               tokens of the head
     labels          int32 [b, a]
     action_valid    bool [b, a]
+    readable        bool [b]                  whether all was read; without
+                                              that, a window counts as padding
     video_number    int32 [b]                 index in the training set
-    decoded_frames  int32 [b]                 from videos only
-    faults          str [b]                   see `skipped_videos`
+    decoded_frames  int32 [b]                 0 where nothing is decoded
+    fault           str [b]                   see `skipped_videos`
 
 of which the last three stay on the host. Models have the taps' axis first, as
 [k, b, n, u, h, w, c].
@@ -43,5 +45,5 @@ Inputs = dict[str, np.ndarray]  # for the model, with `valid_samples`
 Example = Mapping[str, np.ndarray | np.generic]
 
 INPUT_KEYS = ("frames", "last", "taps", "raw_taps")
-# What no device needs; `skipped_videos` takes `faults` out of a batch.
+# What no device needs; `skipped_videos` takes `fault` out of a batch.
 HOST_KEYS = ("video_number", "decoded_frames")

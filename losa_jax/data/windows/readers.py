@@ -12,8 +12,9 @@ from losa_jax.data.records import Video, Window
 from losa_jax.data.video.frame import DecodedFrame
 from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.windows import augment, sampling
-from losa_jax.data.windows.batch import Example, Inputs
+from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.stream import WindowRow, sliding_windows
+from losa_jax.utils.threads import thread_count
 
 FeatureStore = TapCache | FeatureFiles
 
@@ -21,45 +22,47 @@ FeatureStore = TapCache | FeatureFiles
 class FrameReader:
     """Decodes windows of videos."""
 
+    # Whether a part of a window can be read without the rest.
+    reads_samples = True
+
     def __init__(self, config: Any, cache: FrameCache | None = None):
         """Takes the whole config, and a cache of small sets of videos."""
         self._augment, self._window = config.augment, config.window
         self._cache = FrameCache(0.0) if cache is None else cache
         # Threads that a `WindowStream` reads test windows with.
-        self.stream_threads: int = config.data.num_threads
-
-    def allocate(self, num_windows: int, num_samples: int) -> np.ndarray:
-        """Returns zeros for a batch, uint8 [n, f, size, size, 3]."""
-        size = self._augment.size
-        return np.zeros((num_windows, num_samples, size, size, 3), np.uint8)
+        self.stream_threads = thread_count(config.data.num_threads)
 
     def empty_window(self, num_samples: int) -> Inputs:
         """Returns the inputs of a window of zeros; nothing is decoded."""
-        return {"frames": self.allocate(1, num_samples)[0]}
+        size = self._augment.size
+        return {"frames": np.zeros((num_samples, size, size, 3), np.uint8)}
 
     def training_inputs(self, video: Video, window: Window,
-                        rng: np.random.Generator, out: np.ndarray | None, *,
-                        augmented: bool = True) -> Example:
-        """Returns the encoder's inputs of a training window.
+                        rng: np.random.Generator, samples: range, *,
+                        augmented: bool = True) -> tuple[Inputs, int]:
+        """Returns the encoder's inputs of samples of a training window, and
+        how many frames were decoded.
 
-        Frames are written into `out`, [f, size, size, 3] of `allocate`;
         `rng` draws the augmentation, without which they are test views.
         VideoDecodeError if one cannot be decoded.
         """
-        assert out is not None
-        frames, num_decoded = self._cache.frames(
-            video, window.frame_indices(video.grid), skip_unneeded=True)
+        indices = window.frame_indices(video.grid)[
+            samples.start:samples.stop]
+        frames, num_decoded = self._cache.frames(video, indices,
+                                                 skip_unneeded=True)
         clip = (self._window.clip_samples if self._augment.per == "clip"
                 else window.num_samples)
+        # All clips of the window are drawn, so that what this process reads
+        # does not matter.
         num_views = window.num_samples // clip if augmented else 0
         views = [augment.TrainView(video.info.height, video.info.width, rng,
                                    self._augment) for _ in range(num_views)]
-        for i, frame in enumerate(frames):
-            out[i] = (views[i // clip].apply(frame) if augmented
+        inputs = self.empty_window(len(samples))
+        for out, sample, frame in zip(inputs["frames"], samples, frames,
+                                      strict=True):
+            out[:] = (views[sample // clip].apply(frame) if augmented
                       else self._test_view(frame))
-        for i, view in enumerate(views):
-            view.finish(out[i * clip:(i + 1) * clip])
-        return {"frames": out, "decoded_frames": np.int32(num_decoded)}
+        return inputs, num_decoded
 
     def _test_view(self, frame: DecodedFrame) -> np.ndarray:
         return augment.test_view(frame.rgb(), self._augment.size,
@@ -118,6 +121,8 @@ class FrameReader:
 class FeatureReader:
     """Reads features in place of frames."""
 
+    reads_samples = False
+
     # Features are only copied: several threads gain nothing.
     stream_threads = 1
 
@@ -126,17 +131,15 @@ class FeatureReader:
         self._store, self._config = store, config
         self.empty_window = store.empty_window
 
-    def allocate(self, num_windows: int, num_samples: int) -> None:
-        """None: features are not written into a batch."""
-
     def training_inputs(self, video: Video, window: Window,
-                        rng: np.random.Generator, out: np.ndarray | None, *,
-                        augmented: bool = True) -> Example:
-        """As `FrameReader.training_inputs`; `rng` draws a cached view."""
+                        rng: np.random.Generator, samples: range, *,
+                        augmented: bool = True) -> tuple[Inputs, int]:
+        """As `FrameReader.training_inputs`, of the whole window; `rng` draws a
+        cached view."""
         views = self._store.num_views(video) if augmented else 1
         view = int(rng.integers(views)) if views > 1 else 0
         inputs, = self._store.read_windows(video, [window], view)
-        return inputs
+        return inputs, 0
 
     def test_windows(self, video: Video, decoder_threads: int = 1
                      ) -> Iterator[tuple[Window, Inputs]]:

@@ -1,7 +1,8 @@
 """Videos that fail while a run reads them.
 
-The `faults` of a training example are JSON: [video id, reason] of the videos
-that it replaces. Only those of batches that a run has used are counted.
+The `fault` of a training example is JSON, [video id, reason] of a video that
+could not be read; its window is left out of the step. Only those of batches
+that a run has used are counted.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from losa_jax.data.records import Video
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.text_files import read_json
@@ -44,9 +46,9 @@ class BrokenVideos:
         return {name: one["reason"] for name, one in self._entries.items()}
 
     @property
-    def redrawn_windows(self) -> int:
-        """Training windows that were replaced by one of another video."""
-        return sum(one["redrawn_windows"] for one in self._entries.values())
+    def left_out_windows(self) -> int:
+        """Training windows that were left out of their step."""
+        return sum(one["left_out_windows"] for one in self._entries.values())
 
     @property
     def entries(self) -> list[dict]:
@@ -63,16 +65,16 @@ class BrokenVideos:
     def add(self, video_id: str, reason: str, phase: str,
             step: int | None = None) -> None:
         """Adds a video and writes the file; the phase is BEFORE, TRAINING or
-        EVALUATION, the step a training step whose window was replaced."""
+        EVALUATION, the step a training step that left out a window."""
         if video_id not in self._entries and phase != BEFORE:
             logger.warning("skipped %s: %s", video_id, reason)
         entry = self._entries.setdefault(video_id, {
             "video_id": video_id, "found": phase, "reason": reason,
-            "redrawn_windows": 0, "steps": []})
+            "left_out_windows": 0, "steps": []})
         # A resumed run repeats some steps.
         if step is not None and step not in entry["steps"]:
             entry["steps"].append(step)
-            entry["redrawn_windows"] += 1
+            entry["left_out_windows"] += 1
         if self._path is not None:
             write_text(self._path, json.dumps(
                 {"videos": self.entries}, indent=1) + "\n")
@@ -81,11 +83,19 @@ class BrokenVideos:
                 step: int | None = None) -> int:
         """Removes the faults from a batch, adds them and returns how many
         there were."""
-        faults = [fault for content in batch.pop("faults").tolist()
-                  for fault in json.loads(content)]
+        faults = [json.loads(fault) for fault in batch.pop("fault").tolist()
+                  if fault]
         for video_id, reason in faults:
             self.add(video_id, reason, phase, step)
         return len(faults)
+
+    def require_some(self, videos: Sequence[Video]) -> None:
+        """Raises InputError if all these videos were skipped."""
+        reasons = self.reasons
+        if all(video.video_id in reasons for video in videos):
+            raise InputError(
+                f"None of the {len(videos)} training videos can be read. "
+                f"Check their disk first ({reasons[videos[-1].video_id]}).")
 
     def report(self) -> str:
         """Returns the lines for the end of a run; "" without any."""
@@ -93,7 +103,7 @@ class BrokenVideos:
             return ""
         lines = [f"{len(self._entries)} videos were skipped "
                  "(config.data.on_broken_video=skip), "
-                 f"{self.redrawn_windows} training windows replaced:"]
+                 f"{self.left_out_windows} training windows left out:"]
         lines += [f"  {name} ({entry['found']}): {entry['reason']}"
                   for name, entry in self._entries.items()]
         lines += [f"also in {self._path}"] if self._path is not None else []

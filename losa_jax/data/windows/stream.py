@@ -23,6 +23,9 @@ from losa_jax.errors import InputError
 # How often a waiting thread checks for the end.
 _POLL_SECONDS = 0.1
 _FINISHED = object()
+# Videos that are read in parallel: each keeps up to two windows in memory, so
+# that memory does not grow with the threads, which then decode one video.
+MOST_READERS = 8
 
 
 class WindowRow(NamedTuple):
@@ -60,7 +63,7 @@ class WindowStream:
     _: dataclasses.KW_ONLY
     batch_windows: int  # rows of a batch
     num_threads: int  # shared by the videos that are read in parallel
-    num_readers: int | None = None  # videos in parallel; None: one a thread
+    num_readers: int = MOST_READERS  # videos in parallel, at most
     queue_windows: int = 2  # that may wait, over all videos
     # Asked while waiting; True ends the stream.
     stopped: Callable[[], bool] = lambda: False
@@ -68,7 +71,7 @@ class WindowStream:
     def __iter__(self) -> Generator[WindowBatch]:
         waiting: list[tuple[WindowRow, Inputs]] = []
         ended: list[VideoEnd] = []
-        readers = max(1, min(self.num_readers or self.num_threads,
+        readers = max(1, min(self.num_readers, self.num_threads,
                              len(self.video_numbers)))
         threads = max(1, self.num_threads // readers)
         # Closing it ends its threads where the consumer stops early.

@@ -78,12 +78,13 @@ def test_color_is_brightness_contrast_saturation():
         def uniform(self, low, high, size):
             return np.array([1.2, 0.7, 0.5])
 
-    got = augment.jitter_color(frames, Draws(), 0.5)
+    jitter = augment.ColorJitter(Draws(), 0.5)
+    got = np.stack([jitter.apply(frame) for frame in frames])
     # The same by three separate steps in float.
     x = frames.astype(np.float64)
     gray = np.array([0.299, 0.587, 0.114])
     x = 0.5 * x + 0.5 * (x @ gray)[..., None]
     x = 1.2 * x
-    mean = (1.2 * frames[:, ::4, ::4].astype(np.float64) @ gray).mean()
-    x = 0.7 * x + 0.3 * mean
+    means = (1.2 * frames[:, ::4, ::4] @ gray).mean(axis=(1, 2))
+    x = 0.7 * x + 0.3 * means[:, None, None, None]
     np.testing.assert_allclose(got, np.clip(x, 0, 255), atol=1.01)

@@ -10,7 +10,7 @@ from losa_jax.data.records import Action, Video
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import batch, sampling
-from losa_jax.data.windows.examples import TrainWindows
+from losa_jax.data.windows.examples import TrainWindows, join_pieces
 from losa_jax.data.windows.readers import FrameReader
 
 
@@ -40,8 +40,9 @@ def examples(tmp_path_factory):
             (Action(0.2, 0.9, "move"), Action(1.0, 1.5, "move"))))
     windows = TrainWindows(videos, ["move"], config,
                            reader=FrameReader(config))
-    return windows.batch([(number, np.random.default_rng(number))
-                          for number in (0, 1, 0)])
+    return join_pieces([
+        windows.example((number, np.random.default_rng(number)), piece)
+        for number in (0, 1, 0) for piece in (range(6), range(6, 16))], 2)
 
 
 def test_a_training_batch_of_frames_holds_what_the_page_says(examples):
@@ -56,4 +57,4 @@ def test_a_training_batch_of_frames_holds_what_the_page_says(examples):
 
 def test_the_host_keeps_what_the_page_says(examples):
     last_three = list(_documented())[:3]
-    assert set(last_three) == {*batch.HOST_KEYS, "faults"}
+    assert set(last_three) == {*batch.HOST_KEYS, "fault"}

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 import types
 
 import numpy as np
@@ -14,9 +15,10 @@ from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.records import Action, AnnotatedVideo, Video
 from losa_jax.data.synthetic import data_set
 from losa_jax.data.video.decode import VideoDecodeError, iterate_frames
+from losa_jax.data.video.frame_cache import FrameCache
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import augment
-from losa_jax.data.windows.examples import TrainWindows, train_dataset
+from losa_jax.data.windows.examples import TrainWindows, train_batches
 from losa_jax.data.windows.readers import FeatureReader, FrameReader
 from losa_jax.data.windows.sampling import train_window
 from losa_jax.data.windows.skipped_videos import (
@@ -67,15 +69,14 @@ def _windows(videos, config):
     return TrainWindows(videos, ["move"], config, reader=FrameReader(config))
 
 
-def _batches(videos, config, count=4, *, start=0, rows=None, threads=2):
+def _batches(videos, config, count=4, *, threads=2, **which):
     before = {*threading.enumerate()}
-    batches = iter(train_dataset(
+    batches = iter(train_batches(
         _windows(videos, config), len(videos), seed=3, batch_windows=2,
-        num_threads=threads, rows=rows))
+        num_threads=threads, num_batches=count, **which))
     try:
-        batches.set_state({"next_index": start})
-        read = [next(batches) for _ in range(count)]
-        assert batches.get_state() == {"next_index": start + count}
+        read = list(batches)
+        assert len(read) == count
     finally:
         batches.close()
         # It does not wait: threads would decode within the next test.
@@ -96,21 +97,71 @@ def test_processes_and_restarts_read_the_same_batches(videos, config):
     assert whole[0]["frames"].shape == (2, 16, 16, 16, 3)
     # Another epoch and another window look otherwise.
     assert len({batch["frames"].tobytes() for batch in whole}) == 4
-    _same(_batches(videos, config, threads=1), whole)
-    _same(_batches(videos, config, 2, start=2), whole[2:])
+    for threads in (1, 3, 8):
+        _same(_batches(videos, config, threads=threads), whole)
+    _same(_batches(videos, config, 2, first_batch=2), whole[2:])
     halves = [_batches(videos, config, rows=(row,)) for row in (0, 1)]
     _same([{name: np.concatenate([one[name], other[name]]) for name in one}
            for one, other in zip(*halves, strict=True)], whole)
 
 
+@pytest.mark.parametrize("per", ["window", "clip"])
+@pytest.mark.parametrize("frame_cache_gib", [0.0, 1.0])
+def test_a_process_decodes_its_samples_only(videos, config, per,
+                                            frame_cache_gib):
+    config.augment.per = per
+    cache = FrameCache(frame_cache_gib)
+    if frame_cache_gib:
+        cache.admit(videos, "training")
+    whole = _batches(videos, config)
+    for samples in (range(0, 4), range(4, 16)):  # not of whole clips
+        parts = list(train_batches(
+            TrainWindows(videos, ["move"], config,
+                         reader=FrameReader(config, cache)),
+            len(videos), seed=3, batch_windows=2, num_threads=3,
+            num_batches=4, samples=samples))
+        for part, batch in zip(parts, whole, strict=True):
+            np.testing.assert_array_equal(
+                part["frames"],
+                batch["frames"][:, samples.start:samples.stop])
+            np.testing.assert_array_equal(part["segments"], batch["segments"])
+            if not frame_cache_gib:
+                assert (part["decoded_frames"] <= len(samples)).all()
+
+
+def test_memory_does_not_grow_with_threads(videos, config, monkeypatch):
+    """As many pieces are read before they are asked for as a batch has."""
+    started = []
+    read = TrainWindows.example
+
+    def example(self, draw, samples):
+        started.append(len(samples))
+        return read(self, draw, samples)
+
+    monkeypatch.setattr(TrainWindows, "example", example)
+    for threads in (1, 2, 5, 64):
+        started.clear()
+        batches = iter(train_batches(
+            _windows(videos, config), len(videos), seed=3, batch_windows=2,
+            num_threads=threads))
+        next(batches)
+        time.sleep(0.5)
+        batches.close()
+        # The one that was taken, and the one ahead; in samples of frames.
+        assert sum(started) <= 2 * 2 * 16, threads
+        assert len(started) >= min(2 * threads, 4 * 16), threads
+
+
 def test_every_epoch_has_all_videos_in_an_order_of_its_own():
     def order(seed):
-        numbers = types.SimpleNamespace(batch=lambda draws: {
-            "number": np.array([index for index, _ in draws])})
-        batches = iter(train_dataset(numbers, 12, seed=seed, batch_windows=3,
-                                     num_threads=1))
-        rows = np.concatenate([next(batches)["number"] for _ in range(12)])
-        batches.close()
+        numbers = types.SimpleNamespace(
+            pieces=lambda samples, count: [range(1)],
+            example=lambda draw, samples: {
+                "number": draw[0], "readable": True, "decoded_frames": 0,
+                "fault": ""})
+        batches = train_batches(numbers, 12, seed=seed, batch_windows=3,
+                                num_threads=1, num_batches=12)
+        rows = np.concatenate([batch["number"] for batch in batches])
         return rows.reshape(3, 12)
 
     epochs = order(1)
@@ -122,8 +173,8 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
     video, settings = videos[0], config.augment
     for per, clips in (("window", 1), ("clip", 2)):
         config.augment.per = per
-        got, = _windows([video], config).batch(
-            [(0, np.random.default_rng(5))])["frames"]
+        got = _windows([video], config).example(
+            (0, np.random.default_rng(5)), range(16))["frames"]
         rng = np.random.default_rng(5)
         window = train_window(
             video.grid, video.actions, 16, rng, crop_ratio=(0.9, 1.0),
@@ -132,15 +183,11 @@ def test_a_view_while_decoding_is_the_view_of_the_frames(videos, config):
             video.path, window.frame_indices(video.grid), video.info))
         views = [augment.TrainView(32, 32, rng, settings)
                  for _ in range(clips)]
-        want = np.empty_like(got)
-        for i in range(16):
-            want[i] = views[i * clips // 16].apply(frames[i])
-        for view, part in zip(views, np.split(want, clips), strict=True):
-            view.finish(part)
-        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(
+            got, [views[i * clips // 16].apply(frames[i]) for i in range(16)])
 
 
-def test_a_deleted_video_is_replaced_by_the_next_one(
+def test_windows_of_a_deleted_video_are_left_out(
         folder, config, tmp_path):
     for path in folder.glob("*.mp4"):
         shutil.copy(path, tmp_path)
@@ -154,48 +201,40 @@ def test_a_deleted_video_is_replaced_by_the_next_one(
     broken = BrokenVideos(tmp_path / "broken_videos.json")
     batches = _batches(videos, config, 5)
     _same(_batches(videos, config, 5), batches)
-    redrawn = [broken.collect(batch, TRAINING, step) for step, batch
+    left_out = [broken.collect(batch, TRAINING, step) for step, batch
                in enumerate(batches, start=1)]
     # Two epochs: it was met twice.
-    assert sum(redrawn) == 2
+    assert sum(left_out) == 2
     for before, after in zip(whole, batches, strict=True):
         for row, number in enumerate(before["video_number"]):
+            assert after["readable"][row] == (number != 2)
             if number == 2:
-                assert after["video_number"][row] == 3
-                assert after["frames"][row].any()
-                assert after["action_valid"][row].any()
+                assert not after["frames"][row].any()
             else:
                 np.testing.assert_array_equal(after["frames"][row],
                                               before["frames"][row])
     # The file, and that steps done again after a restart count once.
-    steps = [step + 1 for step, count in enumerate(redrawn) if count]
+    steps = [step + 1 for step, count in enumerate(left_out) if count]
     again = BrokenVideos(tmp_path / "broken_videos.json")
-    again.collect(_batches(videos, config, 1, start=steps[0] - 1)[0],
+    again.collect(_batches(videos, config, 1, first_batch=steps[0] - 1)[0],
                   TRAINING, steps[0])
     (entry,) = json.loads(
         (tmp_path / "broken_videos.json").read_text())["videos"]
     assert (entry["video_id"], entry["steps"]) == (gone.video_id, steps)
     assert "cannot be opened" in entry["reason"]
-    assert again.redrawn_windows == 2
+    assert again.left_out_windows == 2
     assert f"{gone.video_id} (training): " in again.report()
 
-    # Without any readable video the search ends.
-    for video in videos:
-        video.path.unlink(missing_ok=True)
-    with pytest.raises(VideoDecodeError, match="None of the 5 training videos"):
-        _batches(videos, config, 1)
-
-
-def test_many_faults_of_one_window_are_counted():
-    broken = BrokenVideos()
-    faults = [(f"video_{n}", "ö" * 900) for n in range(9)]
-    batch = {"faults": np.array(["[]", json.dumps(faults)])}
-    assert broken.collect(batch, TRAINING, 1) == 9 and not batch
-    assert "video_0" in broken.reasons
+    # Without any readable video the run ends.
+    again.require_some(videos)
+    for number, video in enumerate(videos):
+        again.add(video.video_id, f"fault {number}", TRAINING, 1)
+    with pytest.raises(InputError, match=r"None of the 5 .*\(fault 4\)"):
+        again.require_some(videos)
 
 
 @pytest.mark.parametrize("cache_gib", [0.0, 1.0])
-def test_features_that_are_not_finite_are_replaced_by_the_next_video(
+def test_windows_of_features_that_are_not_finite_are_left_out(
         config, tmp_path, cache_gib):
     rng = np.random.default_rng(0)
     config.window.samples = config.window.tokens = 16
@@ -215,10 +254,13 @@ def test_features_that_are_not_finite_are_replaced_by_the_next_video(
     windows = TrainWindows(videos, ["move"], config, reader=FeatureReader(
         FeatureFiles(feature_settings(tmp_path, 4, 16, 4),
                      cache_gib=cache_gib), config))
-    draws = [(1, np.random.default_rng(0))]
+    draw = (1, np.random.default_rng(0))
     with pytest.raises(InputError, match="video 1: .*1.npy: .* not finite"):
-        windows.batch(draws)
+        windows.example(draw, range(16))
     config.data.on_broken_video = "skip"
-    batch = windows.batch(draws)
-    assert batch["video_number"] == [2] and np.isfinite(batch["last"]).all()
-    assert json.loads(batch["faults"][0])[0][0] == "1"
+    example = windows.example(draw, range(16))
+    assert not example["readable"] and not example["last"].any()
+    assert json.loads(str(example["fault"]))[0] == "1"
+    readable = windows.example((2, draw[1]), range(16))
+    assert readable["readable"] and readable["last"].any()
+    assert readable.keys() == example.keys()

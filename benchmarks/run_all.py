@@ -86,6 +86,7 @@ BENCHMARKS = (
     Benchmark("pipeline_memory", (), ("--windows=400",), ("psutil",)),
     Benchmark("predict_speed", (), ("--rounds=1",)),
     Benchmark("predict_memory", ("--minutes=5,60",), ("--minutes=1,10",)),
+    Benchmark("evaluation_overlap"),
     Benchmark("augment_speed", (), ("--rounds=2",)),
     Benchmark("nms_speed", (), ("--rounds=5",)),
     Benchmark("score_speed", (), ("--predictions=20000",), ("pandas",)),

@@ -37,24 +37,34 @@ def run_windows(step: Callable[[Inputs], Any],
       is_ahead: reads the next batch while the device computes; False waits
         for each result, as live videos need it.
     """
-    def finish(batch: stream.WindowBatch, output: Any
-               ) -> Generator[tuple[stream.WindowRow, Any] | stream.VideoEnd]:
-        output = jax.device_get(output)
-        # A batch that only ends videos has no rows.
-        places = output_rows or range(len(batch.rows))
-        for place, row in zip(places, batch.rows, strict=bool(batch.rows)):
-            if row is not None:
-                yield row, jax.tree.map(lambda leaf, at=place: leaf[at],
-                                        output)
-        yield from batch.ended
+    fetched = collections.deque[tuple[stream.WindowBatch, Any]]()
+
+    def hand_out() -> Generator[tuple[stream.WindowRow, Any]
+                                | stream.VideoEnd]:
+        while fetched:
+            batch, output = fetched.popleft()
+            # A batch that only ends videos has no rows.
+            places = output_rows or range(len(batch.rows))
+            for place, row in zip(places, batch.rows, strict=bool(batch.rows)):
+                if row is not None:
+                    yield row, jax.tree.map(lambda leaf, at=place: leaf[at],
+                                            output)
+            yield from batch.ended
 
     running = collections.deque[tuple[stream.WindowBatch, Any]]()
     for batch in batches:
         running.append((batch, step(batch.inputs) if batch.inputs else ()))
+        # Work on the last results, such as NMS, while the device computes. No
+        # third batch is on it: theirs were fetched before this step.
+        yield from hand_out()
         while len(running) > is_ahead:
-            yield from finish(*running.popleft())
-    while running:
-        yield from finish(*running.popleft())
+            batch, output = running.popleft()
+            fetched.append((batch, jax.device_get(output)))
+        if not is_ahead:
+            yield from hand_out()
+    fetched.extend((batch, jax.device_get(output))
+                   for batch, output in running)
+    yield from hand_out()
 
 
 class SpreadWindows:

@@ -36,16 +36,27 @@ def test_padding_has_no_output_and_a_video_ends_after_its_last_window():
 
 
 @pytest.mark.parametrize("is_ahead, order", [
-    (True, ["step 0", "step 1", "got 0", "step 2", "got 1", "got 2"]),
-    (False, ["step 0", "got 0", "step 1", "got 1", "step 2", "got 2"])])
+    # No result is worked on while the device has nothing to do.
+    (True, ["step 0", "step 1", "fetch 0", "step 2", "got 0", "fetch 1",
+            "step 3", "got 1", "fetch 2", "fetch 3", "got 2", "got 3"]),
+    (False, ["step 0", "fetch 0", "got 0", "step 1", "fetch 1", "got 1",
+             "step 2", "fetch 2", "got 2", "step 3", "fetch 3", "got 3"])])
 def test_the_next_batch_starts_before_a_result_is_awaited(is_ahead, order):
     seen = []
 
     def step(inputs):
         seen.append(f"step {inputs['frames'][0]}")
-        return inputs["frames"]
+        return Output(inputs["frames"])
 
-    batches = [_batch([_row(number)], value=number) for number in range(3)]
+    class Output:
+        def __init__(self, value):
+            self._value = value
+
+        def __array__(self, dtype=None, copy=None):
+            seen.append(f"fetch {self._value[0]}")
+            return self._value
+
+    batches = [_batch([_row(number)], value=number) for number in range(4)]
     for _, output in run_windows(step, batches, is_ahead=is_ahead):
         seen.append(f"got {output}")
     assert seen == order

@@ -59,8 +59,7 @@ class TrainView:
                          max(CROP_STEP, width))
         self._flips = rng.random() < augment.flip_probability
         self._operations = random_operations(
-            rng, augment.random_operations, augment.operation_magnitude,
-            augment.size)
+            rng, augment.random_operations, augment.size)
         self._rng = rng
 
     def apply(self, frame: DecodedFrame) -> np.ndarray:

@@ -11,11 +11,11 @@ Variants: configs/activitynet.py:NAME with NAME one of
     g1536  ViT-g, 1536 frames at 224 px (the paper's backbone)
     s, b, l, h   768 frames at 160 px; l, as published, at 224 px
 Each classifies the 200 classes itself. NAME_proposals detects actions of any
-class, as is usual on ActivityNet; their classes come from a video-level
-classifier, --config.evaluate.video_scores=FILE, on which the mAP depends as
-well, and these are all of 160 px but g1536. Either name with _TYPE behind it is
-AdaTAD's recipe of another adapter type: none (frozen backbone, head only),
-ladder, tia or full; --config.adapter.kind=TYPE changes the type alone.
+class, as is usual on ActivityNet (l at 160 px); their classes come from a
+video-level classifier, --config.evaluate.video_scores=FILE, on which the mAP
+depends as well. NAME_TYPE and NAME_proposals_TYPE are AdaTAD's recipes of other
+adapter types: none (frozen backbone, head only), ladder, tia or full;
+--config.adapter.kind=TYPE changes the type alone.
 Each video is one window of 192 tokens, whatever its length.
 Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were NOT
 measured here. Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and an

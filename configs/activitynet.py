@@ -9,16 +9,19 @@
 Variants: configs/activitynet.py:NAME with NAME one of
     g768   ViT-g, 768 frames at 160 px (the default)
     g1536  ViT-g, 1536 frames at 224 px (the paper's backbone)
-    s, b, l, h   768 frames at 160 px
+    s, b, l, h   768 frames at 160 px; l, as published, at 224 px
 Each classifies the 200 classes itself. NAME_proposals detects actions of any
-class, as is usual on ActivityNet; their classes come from a video-level
-classifier, --config.evaluate.video_scores=FILE, on which the mAP depends as
-well.
+class, as is usual on ActivityNet (l at 160 px); their classes come from a
+video-level classifier, --config.evaluate.video_scores=FILE, on which the mAP
+depends as well. NAME_TYPE and NAME_proposals_TYPE are AdaTAD's recipes of other
+adapter types: none (frozen backbone, head only), ladder, tia or full;
+--config.adapter.kind=TYPE changes the type alone.
 Each video is one window of 192 tokens, whatever its length.
 Hardware: a TPU or GPU with 16 GB or more. Time, memory and result were NOT
 measured here. Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and an
 external classifier 38.6.
-Recipe: AdaTAD's two (github.com/sming256/OpenTAD).
+Recipes: AdaTAD's (github.com/sming256/OpenTAD); docs/method.md lists what
+differs.
 """
 
 from ml_collections import ConfigDict
@@ -32,28 +35,33 @@ VARIANTS = SIZES + tuple(size + PROPOSALS for size in SIZES)
 
 
 def get_config(variant: str = "g768") -> ConfigDict:
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/activitynet.py:{variant}: the variants "
-                         f"are {', '.join(VARIANTS)}")
-    size = variant.removesuffix(PROPOSALS)
+    name, adapter_type = common.split_variant("configs/activitynet.py",
+                                              variant, VARIANTS)
+    size = name.removesuffix(PROPOSALS)
     config = common.get_config()
     config.name = "activitynet"
+    common.use_adatad(config, size, adapter_type)
     config.data.train_subset = "training"
     config.data.test_subset = "validation"
     # A few segments are empty, or end after their video.
     config.data.on_outside = "clip"
+    config.data.min_action_share = 0.01
     config.window.sampling = "resize"
     config.window.samples = 1536 if size == "g1536" else 768
     config.window.tokens = 192
     config.window.short_crop_ratio = ()
     config.window.min_action_kept = 0.5
-    config.augment.size = 224 if size == "g1536" else 160
+    config.augment.size = 224 if name in ("g1536", "g1536_proposals", "l"
+                                          ) else 160
     # A checkpoint of another size is refused.
     config.backbone.name = f"vit_{size[0]}"
     config.backbone.dtype = "bfloat16"
     config.adapter.learning_rate_factor = 0.08
+    config.adapter.backbone_learning_rate_factor = 0.01
     config.head.width = 512
     config.head.absolute_positions = True
+    if adapter_type == "full":
+        config.head.input_dropout = 0.2
     config.loss.label_smoothing = 0.1
     config.loss.initial_normalizer = 200.0
     config.train.batch_windows = 16
@@ -65,7 +73,7 @@ def get_config(variant: str = "g768") -> ConfigDict:
     config.evaluate.tiou_thresholds = TIOU_THRESHOLDS
     config.evaluate.nms_sigma = 0.75
     config.evaluate.max_detections = 100
-    if variant.endswith(PROPOSALS):
+    if name.endswith(PROPOSALS):
         config.name = "activitynet_proposals"
         config.data.class_agnostic = True
         config.adapter.learning_rate_factor = 0.1
@@ -75,4 +83,7 @@ def get_config(variant: str = "g768") -> ConfigDict:
         config.evaluate.nms_sigma = 0.7
         config.evaluate.nms_per_class = False
         config.evaluate.voting_threshold = 0.9
+        config.evaluate.voting = "tridet"
+        # OpenTAD keeps every proposal of one class until NMS.
+        config.evaluate.score_threshold = 0.0
     return config

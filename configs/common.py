@@ -6,6 +6,49 @@ as --config.adapter.tap_layers='(8,10,12)'.
 
 from ml_collections import ConfigDict
 
+# The adapter types of AdaTAD's recipes, as endings of a variant: s_tia.
+ADATAD_TYPES = ("none", "ladder", "tia", "full")
+
+
+def split_variant(recipe: str, variant: str, names: tuple[str, ...]
+                  ) -> tuple[str, str]:
+    """Returns the name and the adapter type of a variant, one of `names` with
+    or without such an ending: s_tia is (s, tia), and s is (s, losa)."""
+    name, _, adapter_type = variant.rpartition("_")
+    if adapter_type not in ADATAD_TYPES:
+        name, adapter_type = variant, "losa"
+    if name not in names:
+        raise ValueError(
+            f"{recipe}:{variant}: the variants are {', '.join(names)}, each "
+            f"also with _{', _'.join(ADATAD_TYPES)}")
+    return name, adapter_type
+
+
+def use_adatad(config: ConfigDict, size: str, adapter_type: str) -> None:
+    """Sets what AdaTAD's recipes with frames have in common, and what they
+    have for one of their adapter types; LoSA takes the former."""
+    config.augment.random_operations = 2
+    # 25 of the 180 hues of OpenCV.
+    config.augment.hue_jitter = 0.139
+    config.head.opentad = True
+    # OpenTAD has no shortest segment.
+    config.evaluate.min_length_tokens = 0.0
+    config.adapter.kind = adapter_type
+    if adapter_type == "none":
+        # The same view of a video in every epoch: the center.
+        config.augment.random_crop = False
+        config.augment.flip_probability = 0.0
+        config.augment.color_jitter = 0.0
+        config.augment.hue_jitter = 0.0
+        config.augment.random_operations = 0
+        config.head.input_dropout = 0.2
+    elif adapter_type == "ladder":
+        config.head.input_dropout = 0.1
+        if size == "g1536":  # an eighth of the backbone's width
+            config.adapter.width = 176
+    elif adapter_type == "tia" and size == "g1536":
+        config.adapter.top_blocks = 20
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
@@ -43,6 +86,10 @@ def get_config() -> ConfigDict:
         # and lists them, "clip" cuts them to the video and drops empty ones,
         # "keep" leaves them.
         on_outside="error",
+        # Training leaves out actions of at most this share of their video's
+        # length and exact duplicates, and videos left without an action; 0
+        # keeps everything.
+        min_action_share=0.0,
         # Threads that decode; 0: as many as this process has cores.
         num_threads=0,
         # Memory for decoded frames. If all sampled frames of the training set
@@ -128,10 +175,9 @@ def get_config() -> ConfigDict:
         color_jitter=0.5,
         # The hue turns by up to this share of a circle.
         hue_jitter=0.0,
-        # RandAugment (data/windows/random_operations.py): number of
-        # operations and their magnitude, 0 to 10. AdaTAD: 2 and 9.
+        # RandAugment: so many of the fifteen operations in
+        # data/windows/random_operations.py.
         random_operations=0,
-        operation_magnitude=9.0,
         # Random values are drawn once per "window" or once per "clip".
         per="window",
     ))
@@ -263,6 +309,8 @@ def get_config() -> ConfigDict:
         schedule_epochs=100,
         warmup_epochs=5.0,
         learning_rate=1e-4,
+        # At the end of the cosine; ActionFormer's.
+        final_learning_rate=1e-8,
         weight_decay=0.05,
         gradient_clip=1.0,
         ema_decay=0.999,

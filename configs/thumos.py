@@ -8,11 +8,15 @@ Variants: configs/thumos.py:NAME with NAME one of
     g1536  ViT-g, 1536 frames at 224 px (the default; the paper's backbone)
     g768   ViT-g, 768 frames at 160 px
     s, b, l, h   768 frames at 160 px
+    NAME_TYPE    AdaTAD's recipe of another adapter type: none (frozen backbone,
+                 head only), ladder, tia or full; --config.adapter.kind=TYPE
+                 changes the type alone
 Hardware: g1536 needs 1.9 GiB a chip on v5e:4x4 and at most 11 GiB on one H100,
 by --mode=plan; the others are smaller. Time, memory and result were NOT
 measured here. Published (avg mAP, tIoU 0.3 to 0.7): LoSA with ViT-g 71.0; head
 only on the same features 69.6; AdaTAD's side ladder 74.65.
-Recipe: AdaTAD's end-to-end one (github.com/sming256/OpenTAD).
+Recipes: AdaTAD's end-to-end ones (github.com/sming256/OpenTAD); docs/method.md
+lists what differs.
 """
 
 from ml_collections import ConfigDict
@@ -23,20 +27,20 @@ VARIANTS = ("g1536", "g768", "s", "b", "l", "h")
 
 
 def get_config(variant: str = "g1536") -> ConfigDict:
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/thumos.py:{variant}: the variants are "
-                         f"{', '.join(VARIANTS)}")
+    size, adapter_type = common.split_variant("configs/thumos.py", variant,
+                                              VARIANTS)
     config = common.get_config()
     config.name = "thumos"
+    common.use_adatad(config, size, adapter_type)
     # In ActionFormer's thumos14.json the training videos are `Validation`.
     config.data.train_subset = "validation"
     config.data.test_subset = "test"
     # Actions of five videos end after their video.
     config.data.on_outside = "clip"
     # A checkpoint of another size is refused.
-    config.backbone.name = f"vit_{variant[0]}"
+    config.backbone.name = f"vit_{size[0]}"
     config.backbone.dtype = "bfloat16"
-    if variant == "g1536":
+    if size == "g1536":
         # 3072 source frames, about 102 s, at every second frame.
         config.window.samples = 1536
         config.window.frame_stride = 2
@@ -45,11 +49,14 @@ def get_config(variant: str = "g1536") -> ConfigDict:
         # at once, so that its memory falls with more chips (docs/planning.md).
         config.backbone.chunk_clips = 16
     # AdaTAD's learning rates: for S and g1536, adapters twice the head's.
-    if variant in ("s", "g1536"):
+    if size in ("s", "g1536"):
         config.adapter.learning_rate_factor = 2.0
     else:
         config.adapter.learning_rate_factor = 1.0
-    if variant == "g1536":
+    if size == "g1536":
         config.train.epochs = 50
     config.evaluate.nms_min_score = 0.0
+    if adapter_type == "none":
+        config.evaluate.nms_sigma = 0.5
+        config.evaluate.nms_min_score = 0.001
     return config

@@ -6,26 +6,29 @@
 
 Variants: configs/thumos_features.py:NAME with NAME one of
     i3d          ActionFormer on I3D features (2048 channels; the default)
+    i3d_opentad  ActionFormer on them as OpenTAD trains it
     i3d_tridet   TriDet on them
     videomaev2   ActionFormer on VideoMAEv2 or InternVideo ones (1408)
     videomaev2_tridet   TriDet on them
 Hardware: one GPU or TPU; on CPU a step takes 0.99 to 1.07 times as long as
 in torch (benchmarks/head_speed.py). Result NOT measured here: the features
 were not available.
-Published average mAP (tIoU 0.3 to 0.7): ActionFormer 66.8 and TriDet 69.3
-with I3D, ActionFormer 69.6 with VideoMAEv2 ViT-g.
+Published average mAP (tIoU 0.3 to 0.7): ActionFormer 66.8, in OpenTAD 68.4, and
+TriDet 69.3 with I3D, ActionFormer 69.6 with VideoMAEv2 ViT-g.
 Recipes: github.com/happyharrycn/actionformer_release,
-github.com/dingfengshi/TriDet. Differences from the public code: padding does
-not change outputs at real tokens (head.reference_masking=True lets it), and
-kernels of TriDet's blocks do not start at zero, where they would stay
-(head.sgp_init_deviation=0.0 is the published recipe).
+github.com/dingfengshi/TriDet, github.com/sming256/OpenTAD. Differences from the
+public code: padding does not change outputs at real tokens
+(head.reference_masking=True lets it), and kernels of TriDet's blocks do not
+start at zero, where they would stay (head.sgp_init_deviation=0.0 is the
+published recipe).
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
-VARIANTS = ("i3d", "i3d_tridet", "videomaev2", "videomaev2_tridet")
+VARIANTS = ("i3d", "i3d_opentad", "i3d_tridet", "videomaev2",
+            "videomaev2_tridet")
 
 
 def get_config(variant: str = "i3d") -> ConfigDict:
@@ -59,6 +62,12 @@ def get_config(variant: str = "i3d") -> ConfigDict:
     config.evaluate.top_k_per_level = True
     config.evaluate.nms_sigma = 0.5
     config.evaluate.max_detections = 200
+    if kind == "opentad":
+        config.head.opentad = True
+        config.head.input_dropout = 0.2
+        config.evaluate.top_k_per_level = False
+        config.evaluate.min_length_tokens = 0.0
+        config.evaluate.max_detections = 2000
     if kind == "tridet":
         config.head.kind = "tridet"
         config.head.input_noise = 0.0005

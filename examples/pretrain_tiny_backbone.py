@@ -239,7 +239,8 @@ def main():
         [clip[:SPEC.clip_frames] for clip in clips[:NUM_SCALE_CLIPS]]),
         options.seed)
     optimizer = make_optimizer(
-        learning_rate_schedule(options.learning_rate, 100, options.steps),
+        learning_rate_schedule(options.learning_rate, 100, options.steps,
+                               1e-8),
         template.shapes, weight_decay=0.05, gradient_clip=1.0,
         rate_factors={}, second_moment_decay=0.99)
 

@@ -17,7 +17,11 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "thumos_features:videomaev2", "thumos_features:videomaev2_tridet",
            "activitynet_features", "activitynet_features:tsp_tridet",
            "thumos:g768",
-           "thumos:s", "thumos:b", "thumos:l", "thumos:h")
+           "thumos:s", "thumos:b", "thumos:l", "thumos:h", "thumos:s_none",
+           "thumos:g1536_ladder", "thumos:g1536_tia", "thumos:b_full",
+           "activitynet:l", "activitynet:g1536_proposals_tia",
+           "activitynet:s_proposals_none", "activitynet:b_proposals_full",
+           "thumos_features:i3d_opentad", "activitynet_features:tsp_opentad")
 
 
 def _resolve(recipe):
@@ -58,8 +62,11 @@ def test_headers_say_command_and_result(recipe):
 
 def test_unknown_variant_names_the_known_ones():
     module = importlib.import_module("configs.thumos")
-    with pytest.raises(ValueError, match="g1536, g768, s, b, l, h"):
-        module.get_config("xl")
+    for variant in ("xl", "s_losa", "none"):
+        with pytest.raises(ValueError, match=(
+                f"thumos.py:{variant}: the variants are g1536, g768, s, b, l, "
+                "h, each also with _none, _ladder, _tia, _full")):
+            module.get_config(variant)
 
 
 @pytest.mark.parametrize("name", ["thumos", "activitynet"])
@@ -69,7 +76,9 @@ def test_every_size_of_backbone_has_a_recipe(name):
         config = module.get_config(variant)
         assert config.backbone.name == f"vit_{variant[0]}"
         assert (config.augment.size, config.window.samples) == (
-            (224, 1536) if variant == "g1536" else (160, 768))
+            (224, 1536) if variant == "g1536" else
+            (224, 768) if (name, variant) == ("activitynet", "l") else
+            (160, 768))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losa_jax.data import records
-from losa_jax.data.annotations import lint, load, thumos_facts
+from losa_jax.data.annotations import (
+    lint,
+    load,
+    short_actions,
+    thumos_facts,
+)
 from losa_jax.data.synthetic.data_set import render_untrimmed_set
 from losa_jax.data.video import check, frame_cache
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
@@ -145,13 +150,17 @@ def load_data(config: Any, workdir: Path,
                           for subset in subsets], store)
     videos = dict(zip(subsets, loaded, strict=True))
     train, test = videos.get("train", ()), videos.get("test", ())
-    if not config.data.class_agnostic:
-        return DataSet(labels, labels, train, test, broken)
-    train = tuple(
-        dataclasses.replace(video, actions=tuple(
-            action._replace(label=ANY_CLASS) for action in video.actions))
-        for video in train)
-    return DataSet((ANY_CLASS,), labels, train, test, broken)
+    classes = labels
+    if config.data.class_agnostic:
+        classes = (ANY_CLASS,)
+        train = tuple(
+            dataclasses.replace(video, actions=tuple(
+                action._replace(label=ANY_CLASS) for action in video.actions))
+            for video in train)
+    if "train" in subsets:
+        train = short_actions.without_short_actions(
+            train, config.data.min_action_share)
+    return DataSet(classes, labels, train, test, broken)
 
 
 def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]

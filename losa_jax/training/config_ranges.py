@@ -6,6 +6,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from losa_jax.data.windows.random_operations import OPERATIONS
 from losa_jax.errors import (
     InputError,
     check_between,
@@ -33,18 +34,19 @@ _WHOLE = (
 # Section, bounds (infinite: none), bounds that are not allowed, keys.
 _REAL = (
     ("data", 0, math.inf, (), "frame_cache_gib"),
+    ("data", 0, 1, (1,), "min_action_share"),
     ("features", 0, math.inf, (), "stride_frames clip_frames fps"),
     ("window", 0, math.inf, (), "sample_fps"),
     ("window", 0, 1, (1,), "overlap"),
     ("window", 0, 1, (), "min_action_kept"),
     ("augment", 0, 1, (), "flip_probability hue_jitter"),
     ("augment", 0, math.inf, (), "color_jitter"),
-    ("augment", 0, 10, (), "operation_magnitude"),
     ("adapter", 0, math.inf, (), "learning_rate_factor weight_decay_factor "
      "gate_learning_rate_factor backbone_learning_rate_factor"),
     ("loss", 0, math.inf, (0,), "initial_normalizer"),
     ("train", 0, math.inf, (0,), "learning_rate"),
-    ("train", 0, math.inf, (), "warmup_epochs weight_decay gradient_clip"),
+    ("train", 0, math.inf, (), "final_learning_rate warmup_epochs "
+     "weight_decay gradient_clip"),
     ("train", 0, 1, (1,), "ema_decay"),
 )
 # Section, key of ascending positive numbers, how many, the largest.
@@ -72,6 +74,8 @@ def check_ranges(config: Any) -> None:
 
     attempt("", check_whole, 0, "seed")
     attempt("", check_between, -math.inf, _MAX_SEED, "seed")
+    attempt("augment", check_between, -math.inf, len(OPERATIONS),
+            "random_operations")
     for section, least, names in _WHOLE:
         for name in names.split():
             attempt(section, check_whole, least, name)
@@ -115,6 +119,11 @@ def doubts(config: Any) -> list[str]:
             f"config.train.schedule_epochs={train.schedule_epochs}: in the "
             f"last {train.epochs - train.schedule_epochs} epochs the learning "
             "rate is almost 0: set both to one number")
+    if train.final_learning_rate > train.learning_rate:
+        lines.append(
+            f"config.train.final_learning_rate={train.final_learning_rate:g} "
+            f"is above config.train.learning_rate={train.learning_rate:g}: "
+            "the learning rate rises to the end: lower final_learning_rate")
     return lines
 
 

@@ -7,13 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# ActionFormer's end of the cosine (`eta_min`).
-FINAL_LEARNING_RATE = 1e-8
 
-
-def learning_rate_schedule(base: float, warmup_steps: int,
-                           total_steps: int) -> optax.Schedule:
-    """Returns a linear warm-up from 0 to `base`, then a cosine to 1e-8.
+def learning_rate_schedule(base: float, warmup_steps: int, total_steps: int,
+                           final: float) -> optax.Schedule:
+    """Returns a linear warm-up from 0 to `base`, then a cosine to `final`.
 
     This is ActionFormer's schedule
     (github.com/happyharrycn/actionformer_release) in closed form; step t of
@@ -24,7 +21,7 @@ def learning_rate_schedule(base: float, warmup_steps: int,
         warm = base * step / max(warmup_steps - 1, 1)
         done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
         cosine = (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1))) / 2
-        cool = FINAL_LEARNING_RATE + (base - FINAL_LEARNING_RATE) * cosine
+        cool = final + (base - final) * cosine
         return jnp.where(step < warmup_steps, warm, cool)
 
     return schedule

@@ -34,7 +34,7 @@ def run_schedule(train: Any, steps_per_epoch: int) -> optax.Schedule:
     """Returns the learning rate by step, from the config section `train`."""
     return optimizer.learning_rate_schedule(
         train.learning_rate, round(train.warmup_epochs * steps_per_epoch),
-        train.schedule_epochs * steps_per_epoch)
+        train.schedule_epochs * steps_per_epoch, train.final_learning_rate)
 
 
 def fresh_state(config: Any, model: Model, mesh: Mesh, steps_per_epoch: int

@@ -160,6 +160,8 @@ def _help(overview: str, sections: Mapping[str, str]) -> str:
         f"{recipes.shipped_folder()}:",
         *(_wrapped(": ".join((name, ", ".join(variants))).rstrip(": "), 2)
           for name, variants in recipes.variants().items()),
+        "Variants of activitynet.py and thumos.py also end in an adapter type: "
+        "s_tia.",
         "--helpfull lists every flag, those of the libraries too."])
 
 

@@ -110,6 +110,21 @@ def test_actions_outside_the_file_are_kept(config, tmp_path):
     assert _segments(data.train[1]) == [(0.2, 0.6), (9.0, 9.5), (1.0, 1.9)]
 
 
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_short_actions_and_duplicates_are_not_trained_on(
+        config, tmp_path, class_agnostic):
+    _rewrite(config, lambda database, name, entry: entry.update(annotations=[
+        {"label": label, "segment": segment} for label, segment in (
+            ("hop", [0.2, 0.21]), ("hop", [0.2, 0.6]), ("hop", [0.2, 0.6]),
+            ("jump", [0.2, 0.6]))]))
+    config.data.class_agnostic = class_agnostic
+    config.data.min_action_share = 0.01
+    data = load_data(config, tmp_path)
+    different = 1 if class_agnostic else 2
+    assert {len(video.actions) for video in data.train} == {different}
+    assert {len(video.actions) for video in data.test} == {4}
+
+
 def test_a_whole_video_of_frames_is_refused_as_a_window(config):
     config.window.test_whole = True
     with pytest.raises(InputError, match="config.window.test_whole=True"):

@@ -27,7 +27,8 @@ _OF_SPECS = {
 # Of these 0 is a value, or switches something off.
 _ZERO = {"seed", "cache_copies", "frame_cache_gib", "sample_fps", "overlap",
          "min_action_kept", "flip_probability", "color_jitter", "hue_jitter",
-         "random_operations", "operation_magnitude", "chunk_clips",
+         "random_operations", "min_action_share", "final_learning_rate",
+         "chunk_clips",
          "num_taps", "top_blocks", "width", "depth", "heads", "mlp_width",
          "patch", "warmup_epochs", "weight_decay", "gradient_clip",
          "ema_decay", "evaluate_from_epoch", "data", "clip", "fsdp",
@@ -81,6 +82,8 @@ def test_every_number_is_checked(section, key):
     ("evaluate", "tiou_thresholds", (0.5, 1.5)),
     ("evaluate", "tiou_thresholds", (math.nan,)),
     ("window", "overlap", 1.0),
+    ("augment", "random_operations", 16),
+    ("data", "min_action_share", 1.0),
     ("train", "ema_decay", 1.0),
 ])
 def test_other_values_that_cannot_be_are_refused(section, key, value):
@@ -118,7 +121,9 @@ def test_all_are_named_at_once():
      "config.train.schedule_epochs=2"),
     ({"train.epochs": 60, "train.schedule_epochs": 40},
      "epochs=60 is more than config.train.schedule_epochs=40: in the last 20 "
-     "epochs the learning rate is almost 0")])
+     "epochs the learning rate is almost 0"),
+    ({"train.final_learning_rate": 1e-3}, "final_learning_rate=0.001 is above "
+     "config.train.learning_rate=0.0001: the learning rate rises")])
 def test_values_that_are_rarely_meant_are_reported(keys, message):
     config = common.get_config()
     config.update_from_flattened_dict(keys)

@@ -58,8 +58,7 @@ class TrainView:
                          max(CROP_STEP, width))
         self._flips = rng.random() < augment.flip_probability
         self._operations = random_operations(
-            rng, augment.random_operations, augment.operation_magnitude,
-            augment.size)
+            rng, augment.random_operations, augment.size)
         self._color = None
         if augment.color_jitter > 0 or augment.hue_jitter > 0:
             self._color = ColorJitter(rng, augment.color_jitter,

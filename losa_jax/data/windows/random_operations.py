@@ -1,7 +1,9 @@
 """RandAugment's operations on uint8 frames, drawn once for a window.
 
-Cubuk et al., "RandAugment" (arXiv 1909.13719). Differs from AdaTAD's public
-code, which draws the sign once for a whole run.
+Cubuk et al., "RandAugment" (arXiv 1909.13719), with the fifteen operations and
+the strengths, magnitude 9 of 10, that AdaTAD trains with: mmaction2's `ImgAug`
+by imgaug's augmenters. Differs in that signs are drawn for each window, there
+once for a run, and that a shear by an angle moves pixels by its tangent.
 """
 
 from collections.abc import Callable
@@ -9,86 +11,120 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from losa_jax.errors import InputError
-
 Operation = Callable[[np.ndarray], np.ndarray]
+# Draws what is random of an operation for square frames of so many pixels.
+Maker = Callable[[np.random.Generator, int], Operation]
 
-MAX_MAGNITUDE = 10.0
-# At magnitude 10: shear, share of the side, degrees, change of a factor.
-_SHEAR, _SHIFT, _DEGREES, _CHANGE = 0.3, 0.45, 30.0, 0.9
-_GRAY = (128, 128, 128)
+SHEAR_DEGREES = 15.47
+SHIFT_SHARE = 0.18  # of the side
+ROTATE_DEGREES = 27.0
+# Of color, contrast, brightness and sharpness; 1 changes nothing.
+ENHANCE_FACTOR = 1.72
+SOLARIZE_FROM = 230
+POSTERIZE_BITS = 3
+CUTOUT_SHARE = 0.18  # of the side
+CUTOUT_GRAY = 128
+
 _LEVELS = np.arange(256)
+_GRAY = np.array([[0.299, 0.587, 0.114]])
+# Pillow's filter SMOOTH.
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 
 
-def random_operations(rng: np.random.Generator, count: int,
-                      magnitude: float, size: int) -> list[Operation]:
-    """Draws `count` operations for square frames of `size` pixels; InputError
-    for a magnitude outside 0 to 10, or a negative count."""
-    if count < 0 or not 0 <= magnitude <= MAX_MAGNITUDE:
-        raise InputError(
-            f"config.augment.random_operations={count} must not be negative "
-            f"and config.augment.operation_magnitude={magnitude} lie in 0 "
-            f"to {MAX_MAGNITUDE:g}")
+def random_operations(rng: np.random.Generator, count: int, size: int
+                      ) -> list[Operation]:
+    """Draws `count` different operations for square frames of `size` pixels,
+    to be applied in this order."""
     makers = list(OPERATIONS.values())
-    operations = []
-    for _ in range(count):
-        make = makers[int(rng.integers(len(makers)))]
-        sign = 1.0 if rng.random() < 0.5 else -1.0
-        operations.append(make(sign * magnitude / MAX_MAGNITUDE, size))
-    return operations
+    chosen = rng.choice(len(makers), count, replace=False)
+    return [makers[index](rng, size) for index in sorted(chosen)]
+
+
+def _sign(rng: np.random.Generator) -> float:
+    return 1.0 if rng.random() < 0.5 else -1.0
 
 
 def _warp(matrix: list[list[float]], size: int) -> Operation:
-    """Maps affinely about the center; gray where nothing was."""
+    """Maps affinely about the center; black where nothing was."""
     full = np.array([*matrix, [0.0, 0.0, 1.0]])
     center = (size - 1) / 2
     shift = np.array([[1, 0, center], [0, 1, center], [0, 0, 1.0]])
     about = (shift @ full @ np.linalg.inv(shift))[:2]
     return lambda frame: cv2.warpAffine(
         frame, about, (size, size), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=_GRAY)
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
 
 
-def _rotate(strength: float, size: int) -> Operation:
-    angle = np.deg2rad(_DEGREES * strength)
+def _shear_x(rng: np.random.Generator, size: int) -> Operation:
+    slope = _sign(rng) * np.tan(np.deg2rad(SHEAR_DEGREES))
+    return _warp([[1, slope, 0], [0, 1, 0]], size)
+
+
+def _shear_y(rng: np.random.Generator, size: int) -> Operation:
+    slope = _sign(rng) * np.tan(np.deg2rad(SHEAR_DEGREES))
+    return _warp([[1, 0, 0], [slope, 1, 0]], size)
+
+
+def _shift_x(rng: np.random.Generator, size: int) -> Operation:
+    return _warp([[1, 0, _sign(rng) * round(SHIFT_SHARE * size)], [0, 1, 0]],
+                 size)
+
+
+def _shift_y(rng: np.random.Generator, size: int) -> Operation:
+    return _warp([[1, 0, 0], [0, 1, _sign(rng) * round(SHIFT_SHARE * size)]],
+                 size)
+
+
+def _rotate(rng: np.random.Generator, size: int) -> Operation:
+    angle = _sign(rng) * np.deg2rad(ROTATE_DEGREES)
     cosine, sine = float(np.cos(angle)), float(np.sin(angle))
     return _warp([[cosine, -sine, 0], [sine, cosine, 0]], size)
 
 
-def _table(values: np.ndarray) -> Operation:
-    """Maps every channel through a table of 256 values."""
+def _cutout(rng: np.random.Generator, size: int) -> Operation:
+    """Covers a square whose center is anywhere in the frame."""
+    half = CUTOUT_SHARE * size / 2
+    top, bottom, left, right = (
+        min(max(int(edge), 0), size) for center in size * rng.random(2)
+        for edge in (center - half, center + half))
+
+    def cover(frame: np.ndarray) -> np.ndarray:
+        frame = frame.copy()
+        frame[top:bottom, left:right] = CUTOUT_GRAY
+        return frame
+
+    return cover
+
+
+def _table(values: np.ndarray) -> np.ndarray:
+    """Returns the table for cv2.LUT of 256 values, for all channels or in a
+    column for each."""
     table = np.clip(np.round(values), 0, 255).astype(np.uint8)
-    return lambda frame: cv2.LUT(frame, table)
+    return table.reshape(1, 256, -1)
 
 
-def _posterize(strength: float, size: int) -> Operation:
-    step = 2 ** round(4 * abs(strength))
-    return _table(_LEVELS // step * step)
+def _saturate(frame: np.ndarray) -> np.ndarray:
+    return cv2.transform(frame, ENHANCE_FACTOR * np.eye(3)
+                         + (1 - ENHANCE_FACTOR) * _GRAY)
 
 
-def _contrast(frame: np.ndarray, factor: float) -> np.ndarray:
-    mean = float(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean())
-    return cv2.convertScaleAbs(np.clip(
-        frame * np.float32(factor) + np.float32((1 - factor) * mean), 0, 255))
+def _contrast(frame: np.ndarray) -> np.ndarray:
+    mean = round(float(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean()))
+    return cv2.LUT(frame, _table(mean + ENHANCE_FACTOR * (_LEVELS - mean)))
 
 
-def _saturation(frame: np.ndarray, factor: float) -> np.ndarray:
-    return cv2.transform(frame, factor * np.eye(3) + (1 - factor) * np.array(
-        [[0.299, 0.587, 0.114]]))
-
-
-def _sharpness(frame: np.ndarray, factor: float) -> np.ndarray:
-    return cv2.addWeighted(frame, factor, cv2.blur(frame, (3, 3)),
-                           1 - factor, 0)
+def _sharpen(frame: np.ndarray) -> np.ndarray:
+    kernel = (1 - ENHANCE_FACTOR) * _SMOOTH
+    kernel[1, 1] += ENHANCE_FACTOR
+    return cv2.filter2D(frame, -1, kernel)
 
 
 def _auto_contrast(frame: np.ndarray) -> np.ndarray:
-    low = frame.min(axis=(0, 1)).astype(np.float32)
-    spread = frame.max(axis=(0, 1)) - low
-    scale = np.where(spread > 0, 255 / np.maximum(spread, 1), 1.0)
-    tables = np.clip((_LEVELS[:, None] - low) * scale, 0, 255)
-    tables = np.where(spread > 0, tables, _LEVELS[:, None])
-    return cv2.LUT(frame, tables.round().astype(np.uint8)[None])
+    """Stretches each channel to 0 .. 255."""
+    ends = [cv2.minMaxLoc(channel)[:2] for channel in cv2.split(frame)]
+    return cv2.LUT(frame, _table(np.stack([
+        (_LEVELS - low) * 255 / (high - low) if high > low else _LEVELS
+        for low, high in ends], axis=-1)))
 
 
 def _equalize(frame: np.ndarray) -> np.ndarray:
@@ -96,32 +132,31 @@ def _equalize(frame: np.ndarray) -> np.ndarray:
                       for channel in cv2.split(frame)])
 
 
-def _by_factor(change: Callable[[np.ndarray, float], np.ndarray]
-               ) -> Callable[[float, int], Operation]:
-    return lambda strength, size: lambda frame: change(
-        frame, 1 + _CHANGE * strength)
+def _fixed(operation: Operation) -> Maker:
+    return lambda rng, size: operation
 
 
-# Makes an operation from a strength in -1 to 1 and the side in pixels.
-OPERATIONS: dict[str, Callable[[float, int], Operation]] = {
-    "identity": lambda strength, size: lambda frame: frame,
-    "shear_x": lambda strength, size: _warp(
-        [[1, _SHEAR * strength, 0], [0, 1, 0]], size),
-    "shear_y": lambda strength, size: _warp(
-        [[1, 0, 0], [_SHEAR * strength, 1, 0]], size),
-    "shift_x": lambda strength, size: _warp(
-        [[1, 0, _SHIFT * strength * size], [0, 1, 0]], size),
-    "shift_y": lambda strength, size: _warp(
-        [[1, 0, 0], [0, 1, _SHIFT * strength * size]], size),
+def _by_table(values: np.ndarray) -> Maker:
+    table = _table(values)
+    return _fixed(lambda frame: cv2.LUT(frame, table))
+
+
+OPERATIONS: dict[str, Maker] = {
+    "shear_x": _shear_x,
+    "shear_y": _shear_y,
+    "shift_x": _shift_x,
+    "shift_y": _shift_y,
     "rotate": _rotate,
-    "brightness": lambda strength, size: _table(
-        _LEVELS * (1 + _CHANGE * strength)),
-    "contrast": _by_factor(_contrast),
-    "saturation": _by_factor(_saturation),
-    "sharpness": _by_factor(_sharpness),
-    "solarize": lambda strength, size: _table(np.where(
-        _LEVELS < 256 - 256 * abs(strength), _LEVELS, 255 - _LEVELS)),
-    "posterize": _posterize,
-    "auto_contrast": lambda strength, size: _auto_contrast,
-    "equalize": lambda strength, size: _equalize,
+    "posterize": _by_table(
+        _LEVELS >> 8 - POSTERIZE_BITS << 8 - POSTERIZE_BITS),
+    "solarize": _by_table(np.where(
+        _LEVELS < SOLARIZE_FROM, _LEVELS, 255 - _LEVELS)),
+    "saturation": _fixed(_saturate),
+    "contrast": _fixed(_contrast),
+    "brightness": _by_table(ENHANCE_FACTOR * _LEVELS),
+    "sharpness": _fixed(_sharpen),
+    "auto_contrast": _fixed(_auto_contrast),
+    "equalize": _fixed(_equalize),
+    "invert": _fixed(cv2.bitwise_not),
+    "cutout": _cutout,
 }

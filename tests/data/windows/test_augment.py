@@ -13,7 +13,7 @@ def _settings(**changes):
     values = dict(size=32, test_resize="short_crop", random_crop=True,
                   crop_area=(0.2, 1.0), crop_ratio=(0.75, 1.33),
                   flip_probability=0.5, color_jitter=0.4, hue_jitter=0.1,
-                  random_operations=2, operation_magnitude=9.0,
+                  random_operations=2,
                   per="window")
     return ConfigDict({**values, **changes})
 

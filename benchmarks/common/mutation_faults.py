@@ -37,6 +37,7 @@ BACKBONE = "losa_jax/models/backbones/videomae.py"
 DETECTOR = "losa_jax/models/detector.py"
 STEP, TRAIN = "losa_jax/training/step.py", "losa_jax/jobs/train.py"
 EXAMPLES = "losa_jax/data/windows/examples.py"
+READERS = "losa_jax/data/windows/readers.py"
 OPTIMIZER = "losa_jax/training/optimizer.py"
 
 TEST_BACKBONE = ("tests/models/backbones/test_videomae.py",)
@@ -85,12 +86,15 @@ FAULTS = (
           "box_height = round(math.sqrt(target))",
           ("tests/data/windows/test_augment.py",)),
     Fault("every epoch has the first one's order", EXAMPLES,
-          ".repeat(num_epochs)",
-          ".repeat(num_epochs, reseed_each_epoch=False)", TEST_EXAMPLES),
+          ".shuffle().repeat()",
+          ".shuffle().repeat(reseed_each_epoch=False)", TEST_EXAMPLES),
     Fault("processes read rows of each other's batches", EXAMPLES,
-          "draws[row] for row in rows",
-          "draws[row - rows[0]] for row in rows",
+          "places = [(row, piece) for row in rows",
+          "places = [(row - rows[0], piece) for row in rows",
           TEST_EXAMPLES),
+    Fault("a process reads other samples than its own", READERS,
+          "samples.start:samples.stop]",
+          "0:len(samples)]", TEST_EXAMPLES),
     # --- Targets and losses -----------------------------------------------
     Fault("the center radius counts tokens, not strides", TARGETS,
           "reach = center_radius * stride", "reach = center_radius",

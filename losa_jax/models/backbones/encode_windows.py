@@ -40,13 +40,47 @@ def encode_windows(backbone: Backbone, frames: Num[Array, "b f H W 3"], *,
     b = frames.shape[0]
     clips = rearrange(frames, "b (n f) H W c -> b n f H W c",
                       f=backbone.spec.clip_frames)
-    clips = chunks_of(clips, chunk_clips, shards, clip_sharding)
-    features = jax.lax.map(lambda chunk: backbone.features(
-        chunk, taps=taps, tap_grid=tap_grid, tap_norm=tap_norm, dtype=dtype,
-        place=clip_place(clip_sharding)), clips)
-    last = from_chunks(features.last, b, shards)
-    tapped = jax.vmap(lambda tap: from_chunks(tap, b, shards), in_axes=1)(
-        features.taps)
+    chunks = chunks_of(clips, chunk_clips, shards, clip_sharding)
+
+    def features(chunk: Array) -> WindowFeatures:
+        clip = backbone.features(
+            chunk, taps=taps, tap_grid=tap_grid, tap_norm=tap_norm,
+            dtype=dtype, place=clip_place(clip_sharding))
+        return WindowFeatures(clip.last[None], clip.taps)
+
+    # Each chunk is written to its place at once. Stacked chunks, rearranged
+    # afterwards, would take the memory of the taps twice.
+    windows, parts = shards
+    count, m = chunks.shape[:2]
+
+    def by_device(x: Array) -> Array:
+        return x.reshape(x.shape[0], windows, parts, m // (windows * parts),
+                         *x.shape[2:])
+
+    def write(number: Array, written: WindowFeatures) -> WindowFeatures:
+        return jax.tree.map(
+            lambda whole, x: jax.lax.dynamic_update_index_in_dim(
+                whole, by_device(x), number, axis=3),
+            written, features(chunks[number]))
+
+    def empty(x: jax.ShapeDtypeStruct) -> Array:
+        k, d, c, j, *rest = jax.eval_shape(by_device, x).shape
+        whole = jnp.zeros((k, d, c, count, j, *rest), x.dtype)
+        if clip_sharding is None:
+            return whole
+        data, *others = clip_sharding.spec[1]
+        return jax.lax.with_sharding_constraint(whole, NamedSharding(
+            clip_sharding.mesh, PartitionSpec(None, data, tuple(others))))
+
+    def in_order(x: Array) -> Array:
+        k, d, c, i, j = x.shape[:5]
+        p = b // d
+        x = x.reshape(k, d, c, p, i * j // p, *x.shape[5:])
+        return rearrange(x, "k d c p q ... -> k (d p) (c q) ...")
+
+    written = jax.lax.fori_loop(0, count, write, jax.tree.map(
+        empty, jax.eval_shape(features, chunks[0])))
+    (last,), tapped = map(in_order, written)
     return jax.lax.stop_gradient(WindowFeatures(last, tapped))
 
 

@@ -27,17 +27,22 @@ _remote: dict[Path, epath.Path] = {}
 _copied: dict[Path, tuple[int, int]] = {}
 
 
-def local_folder(workdir: str) -> Path:
+def local_folder(workdir: str, *, only_reads: bool = False) -> Path:
     """Returns the folder to write to: `workdir` or a bucket's local copy;
-    InputError if the bucket cannot be reached."""
+    InputError if the bucket cannot be reached.
+
+    With `only_reads` every process fetches the files, and the folder must
+    exist.
+    """
     if "://" not in workdir:
         return Path(workdir)
     with writing(Path(tempfile.gettempdir()) / "losa_jax"):
         local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
     try:
         remote = epath.Path(workdir)
-        if processes.is_first():
+        if processes.is_first() and not only_reads:
             remote.mkdir(parents=True, exist_ok=True)
+        if processes.is_first() or only_reads:
             _fetch(remote, local)
     except ImportError as error:
         raise InputError(f"--workdir={workdir}: needs the extra gcs: pip "

@@ -86,7 +86,7 @@ def predict(sources: Sources, localizer: Localizer, settings: Settings
         start = processes.index() * len(left) // processes.count()
         left = left[start:] + left[:start]
         with tqdm(total=0, desc="predicting", unit="window",
-                  disable=not left) as bar:
+                  disable=not (left and processes.is_first())) as bar:
             while left:
                 _predict_some(left, localizer, settings, files, claims, stop,
                               bar, scratch)

@@ -8,6 +8,7 @@ does NAME.error, the reason why a video cannot be read.
 import contextlib
 import dataclasses
 import datetime
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,6 @@ from losa_jax.data import predictions
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
-from losa_jax.jobs.setup import write_json
 from losa_jax.report import files, page, plots
 from losa_jax.utils import atomic_write, run_files, storage
 from losa_jax.utils.text_files import read_json
@@ -167,7 +167,7 @@ class PredictionFiles:
                 with self._written(f"{video_id}.html") as path:
                     self._write_page(path, video_id, media, clock, detections)
             with self._written(f"{video_id}.json") as path:
-                write_json(path, {
+                _write_json(path, {
                     "video": video_id, "source": request.source,
                     **clock._asdict(), "shown_from": self._shown_from,
                     "detections": files.in_time(shown),
@@ -198,7 +198,7 @@ class PredictionFiles:
             made_by = self.made_by(request)
             if not isinstance(error, storage.TransferError):
                 with self._written(f"{request.video_id}.error") as path:
-                    write_json(path, {
+                    _write_json(path, {
                         "source": request.source, "reason": str(error),
                         "made_by": made_by})
 
@@ -226,7 +226,7 @@ class PredictionFiles:
                     broken=failures)
         if failures:
             with self._written(FAILURES_FILE) as path:
-                write_json(path, failures)
+                _write_json(path, failures)
         else:  # those of an earlier run
             with atomic_write.writing(self._folder / FAILURES_FILE):
                 storage.remove(self.place(FAILURES_FILE))
@@ -279,6 +279,10 @@ class PredictionFiles:
                 "top_k": self._settings.top_k,
                 "file_bytes": num_bytes,
                 "file_modified_ns": modified_ns}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    atomic_write.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _detections(content: Mapping[str, Any]) -> list[Detection]:

@@ -57,6 +57,16 @@ def alone(model, archive, tmp_path_factory):
     return output
 
 
+@pytest.fixture(scope="module")
+def process_alone(run, archive, one_device, tmp_path_factory):
+    """As `alone`, by a process with one device as the processes below."""
+    output = tmp_path_factory.mktemp("process_alone") / "out"
+    process = _start(run, archive, output, one_device)
+    shown, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, shown
+    return output
+
+
 def _require_same(output, alone, *names):
     for name in ("predictions.json", "failures.json", *names):
         assert (output / name).read_bytes() == (alone / name).read_bytes()
@@ -86,7 +96,7 @@ def _holders(output):
 @pytest.mark.parametrize("number, status", [
     (signal.SIGKILL, -9), (signal.SIGTERM, 75)])
 def test_three_processes_do_what_a_fourth_one_leaves(
-        run, archive, alone, one_device, tmp_path, number, status):
+        run, archive, process_alone, one_device, tmp_path, number, status):
     output = tmp_path / "out"
     processes = [_start(run, archive, output, one_device) for _ in range(4)]
     end = time.monotonic() + 300
@@ -101,7 +111,7 @@ def test_three_processes_do_what_a_fourth_one_leaves(
             assert one.returncode == 1, shown[one]
             assert "23 of 24 videos done" in shown[one]
             assert "broken.mp4: the file is empty" in shown[one]
-    _require_same(output, alone, "index.html")
+    _require_same(output, process_alone, "index.html")
     # Each video was done by one process.
     lines = [line for text in shown.values() for line in text.splitlines()
              if " actions in " in line]
@@ -112,7 +122,7 @@ def test_three_processes_do_what_a_fourth_one_leaves(
 
 @pytest.mark.slow
 def test_the_processes_of_one_program_share_the_videos(
-        run, archive, alone, one_device, tmp_path):
+        run, archive, process_alone, one_device, tmp_path):
     done = subprocess.run(
         ["bash", str(ROOT / "launch/local_processes.sh"), "2", str(archive),
          f"--checkpoint={run}", f"--output={tmp_path / 'out'}",
@@ -122,7 +132,7 @@ def test_the_processes_of_one_program_share_the_videos(
     assert done.returncode == 1, done.stderr
     assert done.stdout.count("23 of 24 videos done") == 1
     assert 0 < done.stdout.count(" actions in ") < 23
-    _require_same(tmp_path / "out", alone, "index.html")
+    _require_same(tmp_path / "out", process_alone, "index.html")
 
 
 def _counted(model, counts):

@@ -135,6 +135,21 @@ def test_the_processes_of_one_program_share_the_videos(
     _require_same(tmp_path / "out", process_alone, "index.html")
 
 
+@pytest.mark.slow
+@pytest.mark.beam
+def test_a_pipeline_of_beam_writes_the_same(run, archive, process_alone,
+                                            one_device, tmp_path):
+    pytest.importorskip("apache_beam")
+    process = _start(run, archive, tmp_path / "out", one_device,
+                     "--beam_runner=DirectRunner",
+                     "--beam_options=--direct_num_workers=2 "
+                     "--direct_running_mode=multi_threading")
+    shown, _ = process.communicate(timeout=500)
+    assert process.returncode == 1, shown
+    assert "23 of 24 videos are done already" in shown
+    _require_same(tmp_path / "out", process_alone, "index.html")
+
+
 def _counted(model, counts):
     def predict_windows(inputs):
         counts.append(len(inputs["valid_samples"]))

@@ -31,9 +31,10 @@ def local_folder(workdir: str, *, only_reads: bool = False) -> Path:
     """Returns the folder to write to: `workdir` or a bucket's local copy;
     InputError if the bucket cannot be reached.
 
-    With `only_reads` every process fetches the files, and the folder must
-    exist.
+    With `only_reads`, which is for --checkpoint, every process fetches the
+    files, and the folder must exist.
     """
+    flag = "--checkpoint" if only_reads else "--workdir"
     if "://" not in workdir:
         return Path(workdir)
     with writing(Path(tempfile.gettempdir()) / "losa_jax"):
@@ -45,11 +46,11 @@ def local_folder(workdir: str, *, only_reads: bool = False) -> Path:
         if processes.is_first() or only_reads:
             _fetch(remote, local)
     except ImportError as error:
-        raise InputError(f"--workdir={workdir}: needs the extra gcs: pip "
+        raise InputError(f"{flag}={workdir}: needs the extra gcs: pip "
                          "install -e .[gcs]") from error
     except Exception as error:  # each file system raises types of its own
         raise InputError(
-            f"--workdir={workdir}: cannot be read or created ({error}): does "
+            f"{flag}={workdir}: cannot be read or created ({error}): does "
             "this machine's account have write access?") from error
     _remote[local] = remote
     return local

@@ -73,15 +73,11 @@ def predict(sources: Sources, localizer: Localizer, settings: Settings
             requests.append(Request("stdin", stack.enter_context(
                 spooled(sys.stdin.buffer, folder)), STDIN))
         claims = stack.enter_context(Claims(files.place(_CLAIMS)))
-        with ThreadPoolExecutor(_LOOKUP_THREADS) as pool:
-            resolved = [*pool.map(files.look, requests)]
+        left = _look(requests, files, stop)
         num_done = len(files.done)
         if num_done:
             print(f"{num_done} of {len(requests)} videos are done already "
                   f"({settings.output})")
-        left = [one for one, is_resolved in zip(requests, resolved,
-                                                strict=True)
-                if not is_resolved]
         # The processes of one program begin at different videos.
         start = processes.index() * len(left) // processes.count()
         left = left[start:] + left[:start]
@@ -105,6 +101,22 @@ def predict(sources: Sources, localizer: Localizer, settings: Settings
         if settings.report and files.done:
             print(f"their pages: {files.place(INDEX_FILE)}")
     return failures
+
+
+def _look(requests: Sequence[Request], files: PredictionFiles,
+          stop: StopSignal) -> list[Request]:
+    """Returns the videos that no run has finished."""
+    pool = ThreadPoolExecutor(_LOOKUP_THREADS)
+    left = []
+    try:
+        for one, is_resolved in zip(requests, pool.map(files.look, requests),
+                                    strict=True):
+            stop.raise_if_asked(KEPT)
+            if not is_resolved:
+                left.append(one)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return left
 
 
 def predict_one(request: Request, localizer: Localizer, settings: Settings
@@ -136,7 +148,8 @@ def _merge(files: PredictionFiles, claims: Claims, stop: StopSignal,
         time.sleep(_POLL_SECONDS)
         is_mine = claims.take(_MERGE)
     if is_mine:
-        files.merge(requests, failures)
+        files.merge(requests, failures,
+                    on_video=lambda: stop.raise_if_asked(KEPT))
         claims.clear()
 
 

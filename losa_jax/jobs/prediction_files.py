@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,19 +203,26 @@ class PredictionFiles:
                         "made_by": made_by})
 
     def merge(self, requests: Sequence[Request],
-              failures: Mapping[str, str]) -> None:
+              failures: Mapping[str, str], on_video: Callable[[], object]
+              ) -> None:
         """Writes predictions.json (all detections), failures.json, and the
         index of pages.
 
         Args:
           requests: videos, in this order; only those done are written.
           failures: {source: reason} of those that cannot be read.
+          on_video: called for each; an exception ends the writing.
         """
         done = [one.video_id for one in requests if one.video_id in self.done]
+
+        def pairs() -> Iterator[tuple[str, list[Detection]]]:
+            for name in done:
+                on_video()
+                yield name, _detections(read_json(self._copy(f"{name}.json")))
+
         with self._written(run_files.PREDICTIONS_FILE) as path:
             predictions.write_predictions(
-                path, ((name, _detections(read_json(
-                    self._copy(f"{name}.json")))) for name in done),
+                path, pairs(),
                 external_data={"used": False, "details": CLASSES_FROM})
         if self._settings.report and done:
             with self._written(INDEX_FILE) as path:

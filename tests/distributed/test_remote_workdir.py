@@ -58,3 +58,14 @@ def test_a_folder_on_disk_is_used_itself(tmp_path):
 def test_an_unknown_address_is_refused():
     with pytest.raises(InputError, match="--workdir=ftp://x/y"):
         remote_workdir.local_folder("ftp://x/y")
+
+
+def test_every_process_reads_a_checkpoint(bucket_objects, monkeypatch):
+    first = remote_workdir.local_folder("gs://data/runs/c")
+    (first / "config.json").write_text("{}")
+    remote_workdir.copy_back(first)
+    monkeypatch.setattr(remote_workdir.processes, "is_first", lambda: False)
+    read = remote_workdir.local_folder("gs://data/runs/c", only_reads=True)
+    assert (read / "config.json").read_text() == "{}"
+    with pytest.raises(InputError, match="--checkpoint=gs://data/none: cannot"):
+        remote_workdir.local_folder("gs://data/none", only_reads=True)

@@ -35,8 +35,9 @@ from losa_jax.data.windows.sampling import test_windows_of
 from losa_jax.data.windows.stream import WindowStream
 from losa_jax.inference.load import load
 from losa_jax.inference.localizer import Localizer
-from losa_jax.jobs.predict import find_videos, predict
+from losa_jax.jobs.predict import predict
 from losa_jax.jobs.prediction_files import Settings
+from losa_jax.jobs.video_sources import find_videos
 from losa_jax.utils.malloc import keep_freed_memory
 
 

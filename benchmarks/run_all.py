@@ -85,6 +85,7 @@ BENCHMARKS = (
     Benchmark("pipeline_speed", (), ("--rounds=1",), ("psutil",)),
     Benchmark("pipeline_memory", (), ("--windows=400",), ("psutil",)),
     Benchmark("predict_speed", (), ("--rounds=1",)),
+    Benchmark("archive", (), ("--videos=12",)),
     Benchmark("predict_memory", ("--minutes=5,60",), ("--minutes=1,10",)),
     Benchmark("evaluation_overlap"),
     Benchmark("augment_speed", (), ("--rounds=2",)),

@@ -4,6 +4,8 @@
 # Exit status of a run that a signal stopped with everything saved, and of a
 # process that lost another one.
 readonly INTERRUPTED=75 LOST=76
+# What every process runs; PROGRAM=losa_jax.predict predicts on an archive.
+: "${PROGRAM:=losa_jax.main}"
 DRY_RUN=""
 ARGUMENTS=()
 # Variables of one process in addition to the environment; `one_process` sets
@@ -54,7 +56,7 @@ s.bind(("127.0.0.1", 0))
 print(s.getsockname()[1])'
 }
 
-# run_group COUNT FLAG...: runs COUNT processes of losa_jax.main. Starts them
+# run_group COUNT FLAG...: runs COUNT processes of $PROGRAM. Starts them
 # again, up to RESTARTS times, if they were stopped or one was lost. Exits with
 # their status.
 run_group() {
@@ -92,7 +94,7 @@ start_group() {
     if declare -F one_process >/dev/null; then
       one_process "$id"
     fi
-    prefix=(env "${PROCESS_ENV[@]}" python -m losa_jax.main --coordinator="127.0.0.1:$port"
+    prefix=(env "${PROCESS_ENV[@]}" python -m "$PROGRAM" --coordinator="127.0.0.1:$port"
       --num_processes="$count" --process_id="$id")
     if [ -n "$DRY_RUN" ]; then
       run "${prefix[@]}" "$@"

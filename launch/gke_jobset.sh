@@ -38,7 +38,7 @@ parse_common "$@"
 : "${RESTARTS:=100}" "${ACCOUNT:=default}"
 [ -n "${IMAGE:-}" ] || usage "set IMAGE, of launch/Dockerfile, pushed"
 case "${ARGUMENTS[*]:-}" in
-  *--workdir=*) ;;
+  *--workdir=* | *--output=*) ;;
   *) usage "--workdir=gs://... is missing: a pod's own disk is lost with it" ;;
 esac
 
@@ -52,7 +52,7 @@ render() {
   # shellcheck disable=SC2034  # read by its name below
   FLAGS="[$flags]"
   for key in NAME ACCELERATOR TOPOLOGY HOSTS SLICES CHIPS RESTARTS ACCOUNT \
-    IMAGE FLAGS; do
+    IMAGE PROGRAM FLAGS; do
     text=${text//"@$key@"/"${!key}"}
   done
   # The header explains the placeholders.

@@ -12,6 +12,8 @@
 # Environment: NAME, ZONE; TYPE (gcloud compute tpus accelerator-types list);
 #   VERSION  of the image; default: by TYPE
 #   PROJECT  default: that of gcloud
+#   PROGRAM  default losa_jax.main; losa_jax.predict takes ARCHIVE
+#     --checkpoint=gs://... --output=gs://... in place of the flags above
 #   SPOT=1   a cheaper slice, which may be preempted
 #   QUEUED=1 a queued resource: waits for free chips
 #   DATA, DATA_FOLDER  gs:// folder that every worker fetches first, and its
@@ -144,7 +146,7 @@ start() {
   command="cd losa_jax; . .venv/bin/activate
 if kill -0 \$(cat ../run.pid 2>/dev/null) 2>/dev/null; then exit; fi
 rm -f ../run.status
-nohup sh -c 'python -m losa_jax.main --distributed=on \"\$@\"
+nohup sh -c 'python -m $PROGRAM --distributed=on \"\$@\"
 echo \$? >../run.status' -$flags >>../run.log 2>&1 </dev/null &
 echo \$! >../run.pid"
   on_workers all "$command"
@@ -176,8 +178,9 @@ if [ "${ARGUMENTS[*]:-}" = --delete ]; then
   exit
 fi
 case "${ARGUMENTS[*]:-}" in
-  *--workdir=gs://*) ;;
-  *) usage "--workdir must be a gs:// folder: workers share nothing else" ;;
+  *--workdir=gs://* | *--output=gs://*) ;;
+  *) usage "--workdir (or predict's --output) must be a gs:// folder: \
+workers share nothing else" ;;
 esac
 if [ -n "$DRY_RUN" ]; then
   ensure_slice

@@ -36,7 +36,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"],
                     ignore_errors=True)
 
+import fsspec  # noqa: E402
 import pytest  # noqa: E402
+from etils.epath import backend  # noqa: E402
+from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 import tests.shape_checks  # noqa: E402,F401  the hook names it
@@ -83,3 +86,24 @@ def one_device() -> dict[str, str]:
     flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split()
                      if "device_count" not in flag)
     return {**os.environ, "XLA_FLAGS": flags}
+
+
+class _Bucket(MemoryFileSystem):
+    protocol = "gcs"
+    store: dict = {}
+    pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs://"))
+
+
+@pytest.fixture
+def bucket_objects() -> Iterator[dict]:
+    """Replaces buckets by a file system in memory; returns the objects."""
+    for name in ("gcs", "gs"):
+        fsspec.register_implementation(name, _Bucket, clobber=True)
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    _Bucket.store.clear()
+    yield _Bucket.store
+    backend.fsspec_backend._get_filesystem.cache_clear()

@@ -87,6 +87,20 @@ def test_a_dry_run_prints_what_a_person_can_run(script, forbidden):
         assert "CUDA_VISIBLE_DEVICES=2,3" in words
 
 
+@pytest.mark.parametrize("script", [one for one in DRY if one[0] != "s"
+                                     or one == "slurm.sbatch"])
+def test_another_program_is_started_on_request(script, forbidden):
+    arguments, environment = DRY[script]
+    count = arguments[:-len(FLAGS)]
+    done = _run(script, [
+        "--dry-run", *count, "gs://bucket/a b", "--checkpoint=gs://bucket/run",
+        "--output=gs://bucket/out"], forbidden, **environment,
+        PROGRAM="losa_jax.predict")
+    assert done.returncode == 0, done.stderr
+    assert "losa_jax.predict" in done.stdout
+    assert "losa_jax.main" not in done.stdout
+
+
 @pytest.mark.parametrize("script, arguments, message", [
     ("local_processes.sh", [], "number of processes"),
     ("gpu_local.sh", ["--dry-run"], "3 GPUs do not divide"),

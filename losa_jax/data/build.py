@@ -19,7 +19,6 @@ import argparse
 import math
 import signal
 import sys
-from typing import Any
 
 from losa_jax.data.annotations import (
     activitynet_facts,
@@ -31,7 +30,13 @@ from losa_jax.data.tfds import SETS, VideoBuilder
 from losa_jax.data.video import check, probe
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import make_parser, path, positive
+from losa_jax.utils.command_line import (
+    add_beam_flags,
+    beam_options,
+    make_parser,
+    path,
+    positive,
+)
 
 EXIT_INPUT, EXIT_INTERRUPTED = 1, 75
 
@@ -58,10 +63,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="MiB of videos in a shard and in memory")
     parser.add_argument("--processes", type=positive, default=2,
                         help="videos that are probed at the same time")
-    parser.add_argument("--beam_runner", default="",
-                        help="for example DirectRunner or DataflowRunner")
-    parser.add_argument("--beam_options", default="",
-                        help="Beam's flags, separated by spaces")
+    add_beam_flags(parser)
     try:
         build(parser.parse_args(argv))
     except InputError as error:
@@ -86,7 +88,7 @@ def build(arguments: argparse.Namespace) -> None:
     if not arguments.shard_mib > 0:  # or no number
         raise InputError(f"--shard_mib={arguments.shard_mib}: give more "
                          "than 0")
-    beam_options = _beam_options(arguments)
+    options = beam_options(arguments)
     known_classes = {"thumos14": thumos_facts.CLASS_NAMES,
                      "activitynet": activitynet_facts.class_names()}
     annotations = load.load_annotations(
@@ -130,22 +132,11 @@ def build(arguments: argparse.Namespace) -> None:
         data_dir=arguments.output,
         shard_bytes=math.inf if arguments.paths  # paths alone are small
         else arguments.shard_mib * 2**20,
-    ).write(arguments.beam_runner or None, beam_options)
+    ).write(arguments.beam_runner or None, options)
     counts = ", ".join(f"{split} {len(entries)}"
                        for split, entries in index["videos"].items())
     print(f"wrote {path}: {counts} videos; read it with "
           f"--config.data.tfds={arguments.output}")
-
-
-def _beam_options(arguments: argparse.Namespace) -> Any:
-    if not arguments.beam_runner:
-        return None
-    try:
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise InputError("--beam_runner needs Apache Beam: pip install "
-                         "'losa_jax[beam]'") from error
-    return PipelineOptions(arguments.beam_options.split())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,20 +22,28 @@ from losa_jax.utils.text_files import nfc, read_json
 
 
 def write_predictions(path: str | os.PathLike,
-                      predictions: Mapping[str, Sequence[Detection]], *,
+                      predictions: Mapping[str, Sequence[Detection]]
+                      | Iterable[tuple[str, Sequence[Detection]]], *,
                       external_data: Mapping[str, Any] | None = None
                       ) -> None:
     """Writes the file atomically, in the order given; InputError, and no file,
     if a number is not finite or a detection ends before it starts. Scoring
-    prints the "details" of `external_data`."""
-    results = {video: [_entry(row) for row in rows]
-               for video, rows in predictions.items()}
-    _parse(results, f"cannot write {path}")
+    prints the "details" of `external_data`.
+
+    Of pairs (video, detections) only one is in memory at a time.
+    """
+    pairs = (predictions.items() if isinstance(predictions, Mapping)
+             else predictions)
+    end = json.dumps(dict(external_data or {}), allow_nan=False)
     with atomic_file(pathlib.Path(path)) as temporary, open(
             temporary, "w", encoding="utf-8") as file:
-        json.dump({"version": "losa_jax", "results": results,
-                   "external_data": dict(external_data or {})}, file,
-                  allow_nan=False)
+        file.write('{"version": "losa_jax", "results": {')
+        for number, (video, rows) in enumerate(pairs):
+            entries = [_entry(row) for row in rows]
+            _parse({video: entries}, f"cannot write {path}")
+            file.write(f"{', ' if number else ''}{json.dumps(video)}: "
+                       f"{json.dumps(entries)}")
+        file.write(f'}}, "external_data": {end}}}')
 
 
 def check_predictions(predictions: Mapping[str, Sequence[Detection]],

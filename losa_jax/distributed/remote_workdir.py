@@ -27,24 +27,30 @@ _remote: dict[Path, epath.Path] = {}
 _copied: dict[Path, tuple[int, int]] = {}
 
 
-def local_folder(workdir: str) -> Path:
+def local_folder(workdir: str, *, only_reads: bool = False) -> Path:
     """Returns the folder to write to: `workdir` or a bucket's local copy;
-    InputError if the bucket cannot be reached."""
+    InputError if the bucket cannot be reached.
+
+    With `only_reads`, which is for --checkpoint, every process fetches the
+    files, and the folder must exist.
+    """
+    flag = "--checkpoint" if only_reads else "--workdir"
     if "://" not in workdir:
         return Path(workdir)
     with writing(Path(tempfile.gettempdir()) / "losa_jax"):
         local = Path(tempfile.mkdtemp(prefix="losa_jax-"))
     try:
         remote = epath.Path(workdir)
-        if processes.is_first():
+        if processes.is_first() and not only_reads:
             remote.mkdir(parents=True, exist_ok=True)
+        if processes.is_first() or only_reads:
             _fetch(remote, local)
     except ImportError as error:
-        raise InputError(f"--workdir={workdir}: needs the extra gcs: pip "
+        raise InputError(f"{flag}={workdir}: needs the extra gcs: pip "
                          "install -e .[gcs]") from error
     except Exception as error:  # each file system raises types of its own
         raise InputError(
-            f"--workdir={workdir}: cannot be read or created ({error}): does "
+            f"{flag}={workdir}: cannot be read or created ({error}): does "
             "this machine's account have write access?") from error
     _remote[local] = remote
     return local

@@ -48,7 +48,8 @@ def held(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _owner(**more: str) -> dict[str, Any]:
+def owner(**more: str) -> dict[str, Any]:
+    """Returns what names this process in a lock."""
     return {"host": socket.gethostname(), "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"), **more}
 
@@ -57,9 +58,9 @@ def _refuse(folder: Path | epath.Path, text: str) -> NoReturn:
     """Raises InputError that names the holder of a lock."""
     who = "another process"
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        owner = json.loads(text)
-        who = (f"process {owner['pid']} on {owner['host']}, since "
-               f"{owner['since']}")
+        facts = json.loads(text)
+        who = (f"process {facts['pid']} on {facts['host']}, since "
+               f"{facts['since']}")
     raise InputError(
         f"--workdir={folder} is in use by {who}: wait for its end or stop "
         f"it, or choose another --workdir")
@@ -73,7 +74,7 @@ def _on_disk(workdir: Path) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):  # only information
             os.ftruncate(file, 0)
-            os.write(file, json.dumps(_owner()).encode() + b"\n")
+            os.write(file, json.dumps(owner()).encode() + b"\n")
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -105,10 +106,10 @@ def _locked(workdir: Path, path: Path) -> int:
 @contextlib.contextmanager
 def _in_bucket(folder: epath.Path) -> Iterator[None]:
     path, token = folder / LOCK_FILE, uuid.uuid4().hex
-    owner = _owner(token=token)
+    mine = owner(token=token)
 
     def renew() -> None:
-        path.write_text(json.dumps({**owner, "renewed": time.time()}))
+        path.write_text(json.dumps({**mine, "renewed": time.time()}))
 
     _wait_until_dead(folder, path)
     renew()
@@ -139,7 +140,7 @@ def _in_bucket(folder: epath.Path) -> Iterator[None]:
 def _wait_until_dead(folder: epath.Path, path: epath.Path) -> None:
     """Returns when nothing renews a lock; InputError where something does."""
     text = _read(path)
-    if not text or _is_dead_here(text):
+    if not text or is_dead_here(text):
         return
     print(f"{folder} is locked: waiting whether that process still lives "
           f"(at most {DEAD_SECONDS:.0f} s)")
@@ -150,13 +151,13 @@ def _wait_until_dead(folder: epath.Path, path: epath.Path) -> None:
             _refuse(folder, now)
 
 
-def _is_dead_here(text: str) -> bool:
+def is_dead_here(text: str) -> bool:
     """Whether the process of a lock ran on this machine and has ended."""
     try:
-        owner = json.loads(text)
-        if owner["host"] != socket.gethostname():
+        facts = json.loads(text)
+        if facts["host"] != socket.gethostname():
             return False
-        os.kill(owner["pid"], 0)
+        os.kill(facts["pid"], 0)
     except ProcessLookupError:
         return True
     except (ValueError, KeyError, TypeError, OSError):

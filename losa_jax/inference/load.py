@@ -104,9 +104,9 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
     if not (config.features.folder or backbone):
         config.backbone.checkpoint = find_backbone(
             workdir, config.backbone.checkpoint)
-    # The devices of this machine, not those of training.
+    # The devices of this process, not those of training.
     config.mesh.data = config.mesh.clip = config.mesh.fsdp = 0
-    mesh = build.build_mesh(config)
+    mesh = build.build_mesh(config, jax.local_devices())
     config.evaluate.batch_windows = build.evaluation_windows(
         config, mesh.shape)
     model, state, class_names, _ = load_run(workdir, config, mesh,

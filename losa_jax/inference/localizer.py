@@ -12,17 +12,27 @@ from ml_collections import ConfigDict
 from losa_jax.data.records import Video
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import batch, readers, sampling
-from losa_jax.data.windows.stream import VideoEnd, WindowStream
+from losa_jax.data.windows.stream import (
+    VideoEnd,
+    WindowRow,
+    WindowStream,
+)
 from losa_jax.detection import metrics, nms
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
+from losa_jax.timeline import SampleGrid
+
+# Opens a video while it is read. None leaves it out; an InputError in the
+# block or before it is the result.
+Opener = Callable[[], contextlib.AbstractContextManager[Video | None]]
 
 
 class VideoResult(NamedTuple):
     """What NMS keeps, by descending score, or why a video is not readable."""
 
-    video: Video
+    number: int  # of the opener
+    video: Video | None  # None if it was not opened
     detections: list[Detection]
     error: InputError | None = None
 
@@ -82,7 +92,9 @@ class Localizer:
             `top_k` is out of range.
         """
         _check_limits(threshold, top_k)
-        result, = self.many([self.probe(video)], top_k=top_k)
+        probed = self.probe(video)
+        result, = self.many([lambda: contextlib.nullcontext(probed)],
+                            top_k=top_k)
         if result.error is not None:
             raise result.error
         return self.shown(result.detections, threshold)
@@ -116,16 +128,19 @@ class Localizer:
         """Returns the threshold of a class."""
         return self.thresholds.get(label, metrics.DEFAULT_THRESHOLD)
 
-    def many(self, videos: Sequence[Video], *, top_k: int | None = None,
-             on_windows: Callable[[int], object] = lambda count: None
+    def many(self, openers: Sequence[Opener], *, top_k: int | None = None,
+             on_windows: Callable[[int], object] = lambda count: None,
+             stopped: Callable[[], bool] = lambda: False
              ) -> Generator[VideoResult]:
         """Yields the results of videos whose windows share batches.
 
         Args:
-          videos: of `probe`.
+          openers: of the videos. They are called in order by the threads that
+            read, when one is free.
           top_k: as of `__call__`.
           on_windows: called with the number of windows predicted since the
             last call.
+          stopped: asked while waiting for windows; True ends the results.
 
         Raises:
           InputError: `top_k` is out of range.
@@ -133,21 +148,36 @@ class Localizer:
         _check_limits(None, top_k)
         names = self.class_names
         settings = run_windows.nms_settings(self.config.evaluate, top_k)
-        segments = run_windows.VideoSegments([video.grid for video in videos],
-                                             self.config.window)
+        videos: dict[int, Video] = {}
+        grids: dict[int, SampleGrid] = {}
+        segments = run_windows.VideoSegments(grids, self.config.window)
+        reader = readers.FrameReader(self.config)
+
+        def windows_of(number: int, decoder_threads: int
+                       ) -> Generator[tuple[WindowRow, batch.Inputs]]:
+            with openers[number]() as video:
+                if video is None:
+                    return
+                videos[number], grids[number] = video, video.grid
+                for window, inputs in reader.test_windows(video,
+                                                          decoder_threads):
+                    yield WindowRow(number, window), inputs
+
         stream = WindowStream(
-            range(len(videos)),
-            readers.test_rows(readers.FrameReader(self.config), videos),
-            batch_windows=self.batch_windows,
-            num_threads=self.config.data.num_threads)
+            range(len(openers)), windows_of, batch_windows=self.batch_windows,
+            num_threads=self.config.data.num_threads, stopped=stopped)
         with contextlib.closing(iter(stream)) as batches:
             for item in run_windows.run_windows(self.predict_windows, batches):
                 if not isinstance(item, VideoEnd):
                     segments.add(*item)
                     on_windows(1)
                     continue
-                kept, _ = nms.suppress(segments.take(item.video_number),
-                                       len(names), settings)
-                yield VideoResult(
-                    videos[item.video_number],
-                    [] if item.error else detections(kept, names), item.error)
+                number, error = item
+                video = videos.pop(number, None)
+                kept, _ = nms.suppress(segments.take(number), len(names),
+                                       settings)
+                grids.pop(number, None)
+                if video is not None or error is not None:
+                    yield VideoResult(
+                        number, video,
+                        [] if error else detections(kept, names), error)

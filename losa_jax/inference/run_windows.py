@@ -4,7 +4,13 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 import jax
@@ -181,8 +187,10 @@ def _joined(streams: Sequence[Iterable[stream.WindowBatch]],
 class VideoSegments:
     """Collects the segments of windows until their video ends."""
 
-    def __init__(self, grids: Sequence[SampleGrid], window: Any):
-        """`grids` are those of the videos, `window` is the config section."""
+    def __init__(self, grids: Sequence[SampleGrid] | Mapping[int, SampleGrid],
+                 window: Any):
+        """`grids` are those of the videos by number, `window` is the config
+        section."""
         self._grids = grids
         self._samples_per_token = window.samples / window.tokens
         self._parts: dict[int, list[Segments]] = {}

@@ -1,29 +1,36 @@
-"""Writes the files of predicted videos and reads them in a later run.
+"""Writes the files of predicted videos and reads them in another run.
 
 A video's JSON holds all detections and is written last: it marks the video as
-done.
+done, for later runs and for other processes that share the output folder. So
+does NAME.error, the reason why a video cannot be read.
 """
 
+import contextlib
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax import timeline
-from losa_jax.data import predictions, records
+from losa_jax.data import predictions
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
-from losa_jax.jobs.setup import write_json
 from losa_jax.report import files, page, plots
-from losa_jax.utils import atomic_write, run_files
+from losa_jax.utils import atomic_write, run_files, storage
 from losa_jax.utils.text_files import read_json
 
 STDIN = "-"
 # As `score` prints it.
 CLASSES_FROM = "classes from: the head itself, no external classifier"
 INDEX_FILE = "index.html"
+FAILURES_FILE = "failures.json"
+# Files of all videos: no video's files may have these names.
+RESERVED = tuple(Path(name).stem for name in (
+    run_files.PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, "stdin"))
 # The page has a slider for the score, so it also holds detections down to
 # this share of the shown ones' threshold, and at least so many.
 PAGE_SHARE, PAGE_LEAST = 0.5, 20
@@ -34,13 +41,13 @@ class Settings:
     """The flags of `predict`.
 
     Attributes:
-      output: folder to write to.
+      output: folder to write to, also gs://BUCKET/FOLDER.
       threshold: lowest score shown; None takes each class's own.
       top_k: detections kept per video; None: as the run's evaluation.
       report: write an HTML page of each video, and an index.
     """
 
-    output: Path
+    output: str | Path
     threshold: float | None = None
     top_k: int | None = None
     report: bool = False
@@ -51,131 +58,248 @@ class Request(NamedTuple):
 
     Attributes:
       video_id: names its files.
-      path: of the video.
+      path: of the video; None where `source` is in a bucket.
       source: the name that the user gave; STDIN for standard input, of which
         `path` is a copy.
     """
 
     video_id: str
-    path: Path
+    path: Path | None
     source: str
 
 
-class PredictionFiles:
-    """Files of videos that are done: {video id: detections} in `results`."""
+class Clock(NamedTuple):
+    """The properties of a video that its files hold."""
 
-    def __init__(self, localizer: Localizer, settings: Settings):
-        """Raises InputError for a threshold that is no score."""
+    duration_seconds: float
+    fps: float
+    frame_count: int
+
+
+class PredictionFiles:
+    """The output folder of a prediction.
+
+    Attributes:
+      done: ids of the videos whose files are complete.
+      failures: {source: why it cannot be read}.
+    """
+
+    def __init__(self, localizer: Localizer, settings: Settings,
+                 scratch: Path):
+        """Makes the output folder; `scratch` is a local one for the files
+        that go to a bucket. InputError for a threshold that is no score."""
         localizer.shown([], settings.threshold)
         self._localizer, self._settings = localizer, settings
         self._shown_from = {
             name: localizer.threshold_of(name)
             if settings.threshold is None else settings.threshold
             for name in localizer.class_names}
-        self.results: dict[str, list[Detection]] = {}
+        self._is_remote = storage.is_remote(settings.output)
+        self._folder = scratch if self._is_remote else Path(settings.output)
+        self._lock = threading.Lock()  # of writing: plots are not for threads
+        self.done: set[str] = set()
+        self.failures: dict[str, str] = {}
+        if not self._is_remote:
+            atomic_write.make_folder(self._folder)
 
-    def reuse(self, request: Request) -> bool:
-        """Takes a video's result of an earlier run if it is still valid.
+    def place(self, name: str) -> str:
+        """Returns the path or address of a file in the output folder."""
+        return f"{str(self._settings.output).rstrip('/')}/{name}"
 
-        Its files are written again if only the threshold has changed.
-        """
-        try:
-            content = read_json(self._path(request.video_id, "json"))
-            detections = [
-                Detection(row["start_seconds"], row["end_seconds"],
-                          row["label"], row["score"])
-                for row in (*content["detections"],
-                            *content["below_threshold"])]
-            if content["made_by"] != self._made_by(request.path):
-                return False
-            is_current = (content["shown_from"] == self._shown_from
-                          and content["source"] == request.source)
-        except (InputError, KeyError, TypeError):
+    def is_resolved(self, request: Request) -> bool:
+        """Whether a video is done, or cannot be read, by this process's
+        knowledge; see `look`."""
+        return (request.video_id in self.done
+                or request.source in self.failures)
+
+    def look(self, request: Request) -> bool:
+        """Returns whether any process has done a video, or has written why it
+        cannot be read, with this model and these settings."""
+        content = self._valid(request, "json")
+        if content:
+            if content["shown_from"] == self._shown_from and (
+                    content["source"] == request.source) and (
+                    not self._settings.report
+                    or self._exists(f"{request.video_id}.html")):
+                self.done.add(request.video_id)
+        elif (
+                failure := self._valid(request, "error")):
+            self.failures[request.source] = failure["reason"]
+        return self.is_resolved(request)
+
+    def write_again(self, request: Request) -> bool:
+        """Writes the files of a video whose detections are known: another
+        threshold is asked for. Returns False where they are not."""
+        content = self._valid(request, "json")
+        if content is None:
             return False
-        detections.sort(key=lambda one: -one.score)
-        html = self._path(request.video_id, "html")
-        if is_current and (html.is_file() or not self._settings.report):
-            self.results[request.video_id] = detections
-            return True
-        try:
-            video = self._localizer.probe(request.path, request.video_id)
-        except InputError:
-            return False
-        self.add(request, video, detections)
+        self.write(request, Clock(*(content[name] for name in Clock._fields)),
+                   _detections(content), content["made_by"])
         return True
 
-    def add(self, request: Request, video: records.Video,
-            detections: Sequence[Detection]) -> int:
+    def write(self, request: Request, clock: Clock,
+              detections: Sequence[Detection], made_by: Mapping[str, Any]
+              ) -> int:
         """Writes the files of a video; returns the number of detections
-        shown."""
-        info, video_id = video.info, request.video_id
-        rows = [as_row(one, info.fps, info.frame_count) for one in detections]
+        shown. `made_by` is that of the video when it was opened."""
+        video_id = request.video_id
+        rows = [as_row(one, clock.fps, clock.frame_count)
+                for one in detections]
         shown = [row for row in rows
                  if row["score"] >= self._shown_from[row["label"]]]
-        media = None if request.source == STDIN else request.path
-        for suffix, text in {
-                "csv": files.csv_text(video_id, shown),
-                "srt": files.srt_text(shown),
-                "vtt": files.webvtt_text(shown),
-                "eaf": files.eaf_text(
-                    shown, media=media, folder=self._settings.output,
-                    created=datetime.datetime.now(datetime.UTC))}.items():
-            atomic_write.write_text(self._path(video_id, suffix), text)
-        plots.plot_timeline(shown, self._path(video_id, "png"), title=video_id,
-                            duration_seconds=info.duration_seconds)
-        if self._settings.report:
-            page.write_video_page(
-                self._path(video_id, "html"), media, title=video_id,
-                duration_seconds=info.duration_seconds, fps=info.fps,
-                predictions=[
-                    one[:4] for rank, one in enumerate(detections)
-                    if rank < PAGE_LEAST or one.score >= (
-                        PAGE_SHARE * self._shown_from[one.label])],
-                thresholds=self._shown_from,
-                list_page=self._settings.output / INDEX_FILE)
-        write_json(self._path(video_id, "json"), {
-            "video": video_id, "source": request.source,
-            "duration_seconds": info.duration_seconds, "fps": info.fps,
-            "frame_count": info.frame_count, "shown_from": self._shown_from,
-            "detections": files.in_time(shown),
-            "below_threshold": [
-                row for row in rows
-                if row["score"] < self._shown_from[row["label"]]],
-            "made_by": self._made_by(request.path)})
-        self.results[video_id] = list(detections)
+        # Links between a bucket and a disk would lead nowhere.
+        media = None if (request.source == STDIN or self._is_remote
+                         ) else request.path
+        with self._lock:
+            for suffix, text in {
+                    "csv": files.csv_text(video_id, shown),
+                    "srt": files.srt_text(shown),
+                    "vtt": files.webvtt_text(shown),
+                    "eaf": files.eaf_text(
+                        shown, media=media, folder=self._folder,
+                        created=datetime.datetime.now(datetime.UTC))}.items():
+                with self._written(f"{video_id}.{suffix}") as path:
+                    atomic_write.write_text(path, text)
+            with self._written(f"{video_id}.png") as path:
+                plots.plot_timeline(shown, path, title=video_id,
+                                    duration_seconds=clock.duration_seconds)
+            if self._settings.report:
+                with self._written(f"{video_id}.html") as path:
+                    self._write_page(path, video_id, media, clock, detections)
+            with self._written(f"{video_id}.json") as path:
+                _write_json(path, {
+                    "video": video_id, "source": request.source,
+                    **clock._asdict(), "shown_from": self._shown_from,
+                    "detections": files.in_time(shown),
+                    "below_threshold": [
+                        row for row in rows
+                        if row["score"] < self._shown_from[row["label"]]],
+                    "made_by": made_by})
+        storage.remove(self.place(f"{video_id}.error"))
+        self.done.add(video_id)
         return len(shown)
 
-    def write_index(self, requests: Sequence[Request],
-                    failures: Mapping[str, str]) -> None:
-        """Writes predictions.json (all detections) and the index of pages.
+    def _write_page(self, path: Path, video_id: str, media: Path | None,
+                    clock: Clock, detections: Sequence[Detection]) -> None:
+        page.write_video_page(
+            path, media, title=video_id,
+            duration_seconds=clock.duration_seconds, fps=clock.fps,
+            predictions=[
+                one[:4] for rank, one in enumerate(detections)
+                if rank < PAGE_LEAST or one.score >= (
+                    PAGE_SHARE * self._shown_from[one.label])],
+            thresholds=self._shown_from, list_page=self._folder / INDEX_FILE)
+
+    def write_failure(self, request: Request, error: InputError) -> None:
+        """Notes that a video cannot be read. Where it could not be copied,
+        other processes and later runs try it again."""
+        self.failures[request.source] = str(error)
+        with contextlib.suppress(FileNotFoundError, storage.TransferError):
+            made_by = self.made_by(request)
+            if not isinstance(error, storage.TransferError):
+                with self._written(f"{request.video_id}.error") as path:
+                    _write_json(path, {
+                        "source": request.source, "reason": str(error),
+                        "made_by": made_by})
+
+    def merge(self, requests: Sequence[Request],
+              failures: Mapping[str, str], on_video: Callable[[], object]
+              ) -> None:
+        """Writes predictions.json (all detections), failures.json, and the
+        index of pages.
 
         Args:
           requests: videos, in this order; only those done are written.
-          failures: {path: reason} of those that cannot be read.
+          failures: {source: reason} of those that cannot be read.
+          on_video: called for each; an exception ends the writing.
         """
-        done = [one.video_id for one in requests
-                if one.video_id in self.results]
-        output = self._settings.output
-        predictions.write_predictions(
-            output / run_files.PREDICTIONS_FILE,
-            {name: self.results[name] for name in done},
-            external_data={"used": False, "details": CLASSES_FROM})
+        done = [one.video_id for one in requests if one.video_id in self.done]
+
+        def pairs() -> Iterator[tuple[str, list[Detection]]]:
+            for name in done:
+                on_video()
+                yield name, _detections(read_json(self._copy(f"{name}.json")))
+
+        with self._written(run_files.PREDICTIONS_FILE) as path:
+            predictions.write_predictions(
+                path, pairs(),
+                external_data={"used": False, "details": CLASSES_FROM})
         if self._settings.report and done:
-            page.write_folder_page(
-                output / INDEX_FILE, [page.read_video_page(
-                    self._path(name, "html")) for name in done],
-                title=output.absolute().name, broken=failures)
+            with self._written(INDEX_FILE) as path:
+                page.write_folder_page(
+                    path, [page.read_video_page(self._copy(f"{name}.html"))
+                           for name in done],
+                    title=Path(self._settings.output).absolute().name,
+                    broken=failures)
+        if failures:
+            with self._written(FAILURES_FILE) as path:
+                _write_json(path, failures)
+        else:  # those of an earlier run
+            with atomic_write.writing(self._folder / FAILURES_FILE):
+                storage.remove(self.place(FAILURES_FILE))
 
-    def _path(self, video_id: str, suffix: str) -> Path:
-        return self._settings.output / f"{video_id}.{suffix}"
+    @contextlib.contextmanager
+    def _written(self, name: str) -> Iterator[Path]:
+        """Yields where a file is to be written, and copies it to a bucket."""
+        path = self._folder / name
+        yield path
+        if self._is_remote:
+            storage.store(path, self.place(name))
+            path.unlink()
 
-    def _made_by(self, path: Path) -> dict[str, Any]:
+    def _copy(self, name: str) -> Path:
+        """Returns a file of the output folder, from a bucket its copy, which
+        the next one replaces; InputError where it is missing."""
+        if not self._is_remote:
+            return self._folder / name
+        path = self._folder / f"{threading.get_ident()}.copy"
+        try:
+            storage.fetch(self.place(name), path)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.place(name)}: is missing") from error
+        return path
+
+    def _exists(self, name: str) -> bool:
+        try:
+            return bool(storage.facts(self.place(name)))
+        except FileNotFoundError:
+            return False
+
+    def _valid(self, request: Request, suffix: str) -> dict[str, Any] | None:
+        """Reads what a run has written of a video; None where there is
+        nothing that was made from this file by this model."""
+        try:
+            content = read_json(self._copy(f"{request.video_id}.{suffix}"))
+            if suffix == "json":  # all of it is there
+                _detections(content), content["shown_from"], content["source"]
+                Clock(*(content[name] for name in Clock._fields))
+            return content if (
+                content["made_by"] == self.made_by(request)) else None
+        except (InputError, KeyError, TypeError, FileNotFoundError):
+            return None
+
+    def made_by(self, request: Request) -> dict[str, Any]:
         """Returns the facts that decide the detections: model and file."""
-        facts = path.stat()
+        num_bytes, modified_ns = storage.facts(
+            request.source if request.path is None else str(request.path))
         return {"model": self._localizer.identity,
                 "top_k": self._settings.top_k,
-                "file_bytes": facts.st_size,
-                "file_modified_ns": facts.st_mtime_ns}
+                "file_bytes": num_bytes,
+                "file_modified_ns": modified_ns}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    atomic_write.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _detections(content: Mapping[str, Any]) -> list[Detection]:
+    """Returns all detections of a video's JSON, by descending score and then
+    in an order that does not depend on the threshold."""
+    return sorted(
+        (Detection(row["start_seconds"], row["end_seconds"], row["label"],
+                   row["score"])
+         for row in (*content["detections"], *content["below_threshold"])),
+        key=lambda one: (-one.score, *one[:3]))
 
 
 def as_row(detection: Detection, fps: float, frame_count: int

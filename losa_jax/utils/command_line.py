@@ -5,6 +5,9 @@ import logging
 import math
 import sys
 from pathlib import Path
+from typing import Any
+
+from losa_jax.errors import InputError
 
 
 def make_parser(name: str, description: str | None
@@ -59,3 +62,43 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("is empty: name a file or folder")
     return Path(text)
+
+
+def address(text: str) -> str:
+    """Returns a path or a bucket's address, as `path`."""
+    path(text)
+    return text
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `losa_jax.main` by which the processes of one program
+    find each other; the launch scripts set them."""
+    parser.add_argument("--distributed", default="auto",
+                        choices=("auto", "on", "off"), help="one program of "
+                        "several processes: what is not given below is taken "
+                        "from the environment")
+    parser.add_argument("--coordinator", default="",
+                        help="HOST:PORT of process 0")
+    parser.add_argument("--num_processes", type=int, default=0)
+    parser.add_argument("--process_id", type=int, default=-1)
+
+
+def add_beam_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --beam_runner and --beam_options."""
+    parser.add_argument("--beam_runner", default="",
+                        help="for example DirectRunner or DataflowRunner")
+    parser.add_argument("--beam_options", default="",
+                        help="Beam's flags, separated by spaces")
+
+
+def beam_options(arguments: argparse.Namespace) -> Any:
+    """Returns the options of a pipeline, None without --beam_runner;
+    InputError where Beam is not installed."""
+    if not arguments.beam_runner:
+        return None
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise InputError("--beam_runner needs Apache Beam: pip install "
+                         "'losa_jax[beam]'") from error
+    return PipelineOptions(arguments.beam_options.split())

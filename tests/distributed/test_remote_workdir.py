@@ -1,43 +1,20 @@
 """Work directories in a bucket, replaced by a file system in memory."""
 
-import fsspec
 import pytest
-from etils.epath import backend
-from fsspec.implementations.memory import MemoryFileSystem
 
 from losa_jax.distributed import remote_workdir
 from losa_jax.errors import InputError
 
 
-class _Bucket(MemoryFileSystem):
-    protocol = "gcs"
-    store: dict = {}
-    pseudo_dirs = [""]
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(path.removeprefix("gs://"))
-
-
-@pytest.fixture
-def files(monkeypatch):
-    """Returns the bucket's objects."""
-    for name in ("gcs", "gs"):
-        fsspec.register_implementation(name, _Bucket, clobber=True)
-    backend.fsspec_backend._get_filesystem.cache_clear()
-    _Bucket.store.clear()
-    yield _Bucket.store
-    backend.fsspec_backend._get_filesystem.cache_clear()
-
-
-def test_a_new_start_fetches_the_files_of_the_bucket(files):
+def test_a_new_start_fetches_the_files_of_the_bucket(bucket_objects):
     first = remote_workdir.local_folder("gs://data/runs/a")
     (first / "tensorboard").mkdir()
     (first / "tensorboard/events").write_bytes(b"\0\1")
     with (first / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1}\n')
     remote_workdir.copy_back(first)
-    assert files["/data/runs/a/tensorboard/events"].getvalue() == b"\0\1"
+    events = bucket_objects["/data/runs/a/tensorboard/events"]
+    assert events.getvalue() == b"\0\1"
     with (first / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2}\n')
     remote_workdir.copy_back(first)
@@ -54,7 +31,8 @@ def test_a_new_start_fetches_the_files_of_the_bucket(files):
     assert not (second / "checkpoints").exists()
 
 
-def test_another_process_fetches_a_file_of_the_first(files, monkeypatch):
+def test_another_process_fetches_a_file_of_the_first(
+        bucket_objects, monkeypatch):
     first = remote_workdir.local_folder("gs://data/runs/b")
     (first / "probed.json").write_text("{}")
     (first / "half.json.tmp").write_text("{")
@@ -80,3 +58,14 @@ def test_a_folder_on_disk_is_used_itself(tmp_path):
 def test_an_unknown_address_is_refused():
     with pytest.raises(InputError, match="--workdir=ftp://x/y"):
         remote_workdir.local_folder("ftp://x/y")
+
+
+def test_every_process_reads_a_checkpoint(bucket_objects, monkeypatch):
+    first = remote_workdir.local_folder("gs://data/runs/c")
+    (first / "config.json").write_text("{}")
+    remote_workdir.copy_back(first)
+    monkeypatch.setattr(remote_workdir.processes, "is_first", lambda: False)
+    read = remote_workdir.local_folder("gs://data/runs/c", only_reads=True)
+    assert (read / "config.json").read_text() == "{}"
+    with pytest.raises(InputError, match="--checkpoint=gs://data/none: cannot"):
+        remote_workdir.local_folder("gs://data/none", only_reads=True)

@@ -11,7 +11,6 @@ import pytest
 
 from losa_jax.distributed import remote_workdir, workdir_lock
 from losa_jax.errors import InputError
-from tests.distributed.test_remote_workdir import files  # noqa: F401
 
 _HOLDER = """
 import sys, time
@@ -69,13 +68,13 @@ def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def bucket(files, monkeypatch):  # noqa: F811
+def bucket(bucket_objects, monkeypatch):
     """Returns the object of a lock; its holders renew it all the time."""
     monkeypatch.setattr(workdir_lock, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(workdir_lock, "DEAD_SECONDS", 0.5)
 
     def lock():
-        return files.get("/data/locked/a/lock.json")
+        return bucket_objects.get("/data/locked/a/lock.json")
     return lock
 
 

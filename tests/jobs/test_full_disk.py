@@ -20,6 +20,7 @@ from losa_jax.jobs import check_data, convert, evaluate, export, extract
 from losa_jax.jobs import predict as predict_job
 from losa_jax.jobs.prediction_files import Settings
 from losa_jax.jobs.train import train
+from losa_jax.jobs.video_sources import find_videos
 from losa_jax.training.checkpoint import LAST, Checkpoints
 from losa_jax.utils import atomic_write
 
@@ -176,7 +177,7 @@ def commands(config, run, source, tmp_path):
             report_pages=0),
         "predict --report": lambda folder: quietly(
             predict_job.predict,
-            predict_job.find_videos([config.data.videos]), load(run),
+            find_videos([config.data.videos]), load(run),
             Settings(folder / "predicted", report=True)),
         "sweep": lambda folder: _command(
             sweep.main, "--config=configs/nowhere.py", "--vary=a: seed=1",

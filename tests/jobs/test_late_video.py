@@ -15,8 +15,9 @@ from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.detection.segments import Segments
 from losa_jax.inference.localizer import Localizer
-from losa_jax.jobs.predict import find_videos, predict
+from losa_jax.jobs.predict import predict
 from losa_jax.jobs.prediction_files import Settings
+from losa_jax.jobs.video_sources import find_videos
 from tests.data.reading import read_frames
 from tests.data.video.test_player_clock import render
 

@@ -1,0 +1,58 @@
+"""The settings of a run as prediction reads them."""
+
+import json
+import re
+
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from configs import common, custom, thumos
+from losa_jax.errors import InputError
+from losa_jax.inference.load import load, read_config
+from losa_jax.jobs.setup import write_json
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{", "config.json: not JSON: line 1.*restore it from a copy"),
+    ('{"data": {}, "train": 3}', "it has no adapter, .*train, .*restore"),
+    ("[]", "it has no adapter, augment"),
+    ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull")])
+def test_damaged_settings_of_a_run_are_named(tmp_path, text, message):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+
+
+KEYS = list(flatten_dict(common.get_config().to_dict(), sep="."))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_a_run_lacks_or_has_of_a_wrong_type_is_named(tmp_path, key):
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "config.json"
+    for value, message in ((None, "is missing"), ({}, "is missing"),
+                           ([[1]], r"=\[\[1\]\] is no "),
+                           ("x" if "name" not in key else 3, "is no ")):
+        settings = flatten_dict(common.get_config().to_dict(), sep=".")
+        if isinstance(settings[key], str) and value == "x":
+            value = True
+        settings[key] = value
+        if value is None:
+            del settings[key]
+        write_json(path, unflatten_dict(settings, sep="."))
+        with pytest.raises(InputError) as caught:
+            read_config(tmp_path)
+        assert re.search(
+            rf"^{path}: not the settings of a run of this version, for\n  "
+            rf"config.{key}.*{message}.*\nrestore it from a copy, or write ",
+            str(caught.value))
+
+
+def test_the_settings_of_every_recipe_are_read_back(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for config in (common.get_config(), custom.get_config(),
+                   thumos.get_config("s")):
+        write_json(tmp_path / "config.json", config.to_dict())
+        assert json.loads(read_config(tmp_path).to_json()) == json.loads(
+            config.to_json())

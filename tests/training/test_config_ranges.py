@@ -25,7 +25,8 @@ _OF_SPECS = {
              "normalizer_momentum", "iou_power"},
 }
 # Of these 0 is a value, or switches something off.
-_ZERO = {"seed", "num_threads", "cache_copies", "frame_cache_gib", "sample_fps", "overlap",
+_ZERO = {"seed", "num_threads", "cache_copies", "frame_cache_gib",
+         "sample_fps", "overlap",
          "min_action_kept", "flip_probability", "color_jitter", "hue_jitter",
          "random_operations", "min_action_share", "final_learning_rate",
          "chunk_clips",

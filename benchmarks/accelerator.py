@@ -1,6 +1,6 @@
 """What this machine's accelerators compute, how fast, in how much memory.
 
-    python -m benchmarks.accelerator [--minutes=8] [--output=FOLDER]
+    python -m benchmarks.accelerator [--minutes=8] [--output=runs/accelerator]
 
 On all devices of this machine:
 - attention as the model runs it, against its formula, in bfloat16 and in
@@ -20,6 +20,7 @@ difference is too large. On a CPU a tiny model runs in place of these.
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--output", type=Path, default=Path())
+    parser.add_argument("--output", type=Path, default=Path("runs/accelerator"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     report = measure(60 * arguments.minutes, arguments.output)
@@ -67,7 +68,8 @@ def measure(seconds: float, folder: Path,
             try:
                 report["results"][part] = run(part, folder / "part.json")
             except RuntimeError as error:
-                report["failed"][part] = str(error).strip().splitlines()[-1]
+                print(error, file=sys.stderr)
+                report["failed"][part] = reason_of(str(error))
             report["not_run"].remove(part)
         for name, text in (("json", json.dumps(report, indent=1)),
                            ("md", markdown(report))):
@@ -82,6 +84,14 @@ def run_part(part: str, result: Path) -> Any:
     content = json.loads(result.read_text(encoding="utf-8"))
     result.unlink()
     return content
+
+
+def reason_of(text: str) -> str:
+    """Returns the line of a failed command's output that names the error."""
+    lines = text.strip().splitlines()
+    # jax prints a remark behind it.
+    return next((line for line in reversed(lines)
+                 if re.match(r"[\w.]+(Error|Exception)\b", line)), lines[-1])
 
 
 def passed(report: Mapping[str, Any]) -> bool:

@@ -54,7 +54,8 @@ def test_no_part_starts_when_the_time_is_over(tmp_path):
 def test_a_failed_part_is_named_and_the_others_run(tmp_path):
     def run(part, result):
         if part == "recipe:b":
-            raise RuntimeError("a program\nended with RESOURCE_EXHAUSTED")
+            raise RuntimeError("a program\njax.errors.JaxRuntimeError: "
+                               "RESOURCE_EXHAUSTED\nFor simplicity, ...")
         return GPU if part == "device" else (
             {} if part.startswith("recipe") else FINE)
 
@@ -63,11 +64,12 @@ def test_a_failed_part_is_named_and_the_others_run(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerator, "PARTS", recipes)
         report = accelerator.measure(60.0, tmp_path, run)
-    assert report["failed"] == {"recipe:b": "ended with RESOURCE_EXHAUSTED"}
+    assert report["failed"] == {
+        "recipe:b": "jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED"}
     assert [*report["results"]] == [
         "attention", "parity:float32", "parity:bfloat16"]
     assert not accelerator.passed(report)
-    assert "**FAILED**: ended with RESOURCE_EXHAUSTED" in (
+    assert "**FAILED**: jax.errors.JaxRuntimeError: RESOURCE" in (
         accelerator.markdown(report))
 
 

@@ -90,5 +90,6 @@ def test_usage_is_of_the_process_alone(tmp_path):
         "-c", f"print(len(open({str(path)!r}, 'rb').read()))"])
     assert usage.output == f"{3 * 2**20}\n"
     assert usage.read_bytes is None or usage.read_bytes > 3 * 2**20
-    with pytest.raises(RuntimeError, match="ended with status 3"):
-        run_measured(["-c", "raise SystemExit(3)"])
+    with pytest.raises(RuntimeError, match="status 3:\nprinted\nreason"):
+        run_measured(["-c", "import sys; print('printed'); "
+                      "print('reason', file=sys.stderr); sys.exit(3)"])

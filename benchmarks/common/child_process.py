@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,26 +34,29 @@ class Usage:
 
 
 def run_measured(arguments: Sequence[str]) -> Usage:
-    """Runs `python ARGUMENTS...` to its end; progress bars stay visible.
+    """Runs `python ARGUMENTS...` to its end.
 
     Raises:
-      RuntimeError: the command failed.
+      RuntimeError: the command failed; ends with what it printed.
     """
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments],
-                               stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    # The counters can be read until the process is waited for.
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    seconds = time.perf_counter() - started
-    counters = _counters(process.pid)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    if process.returncode:
-        raise RuntimeError(f"python {' '.join(arguments)} ended with status "
-                           f"{process.returncode}:\n{output}")
+    with tempfile.TemporaryFile("w+") as printed, (
+            tempfile.TemporaryFile("w+")) as errors:
+        process = subprocess.Popen([sys.executable, *arguments],
+                                   stdout=printed, stderr=errors)
+        # The counters can be read until the process is waited for.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        seconds = time.perf_counter() - started
+        counters = _counters(process.pid)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        errors.seek(0)
+        output = printed.read()
+        if process.returncode:
+            raise RuntimeError(
+                f"python {' '.join(arguments)} ended with status "
+                f"{process.returncode}:\n{output}{errors.read()}")
     return Usage(seconds, usage.ru_utime + usage.ru_stime,
                  usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
                  counters.get("rchar"), counters.get("wchar"), output)

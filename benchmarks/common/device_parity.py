@@ -23,7 +23,7 @@ from losa_jax.utils.xla_options import compiler_options
 NUM_CLASSES = 20
 # Largest differences relative to the largest value; of losses, relative. In
 # bfloat16 both sides round, each in its own order.
-ATTENTION_BOUNDS = {"float32": 1e-5, "bfloat16": 2e-2}
+ATTENTION_BOUNDS = {"float32": 5e-5, "bfloat16": 2e-2}
 MODEL_BOUNDS = {"float32": {"features": 1e-4, "loss": 1e-4,
                             "gradients": 1e-3},
                 "bfloat16": {"features": 5e-2, "loss": 5e-2,
@@ -32,7 +32,7 @@ MODEL_BOUNDS = {"float32": {"features": 1e-4, "loss": 1e-4,
 LEAST_DETECTIONS = 0.98
 # What XLA calls the kernels in a compiled program.
 KERNELS = {"tpu_custom_call": "Pallas flash attention",
-           "cudnn": "cuDNN flash attention"}
+           "__cudnn$fmha": "cuDNN flash attention"}
 
 
 def compare_attention(*, tokens: int, heads: int, channels: int, dtype: str,

@@ -78,7 +78,10 @@ BENCHMARKS = (
     Benchmark("head_speed", (), ("--rounds=2",), ("torch",)),
     Benchmark("start_speed", (), ("--rounds=1",)),
     Benchmark("scaling", (), ("--rounds=2",)),
-    # The large ones take an hour: by hand.
+    # What there is on this machine; on a CPU a tiny model.
+    Benchmark("accelerator", (), ("--minutes=1",)),
+    # By hand: benchmarks.rehearsal, which needs THUMOS' annotations, and the
+    # large ones, which take an hour.
     Benchmark("adapter_memory", ("--backbones=vit_s,vit_b",),
               ("--backbones=vit_s", "--adapters=none,losa,full")),
     Benchmark("cache_speed", ("--gestures",), ("--gestures", "--rounds=1")),

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from losa_jax.distributed import sharding
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
-from losa_jax.models.ops.params import flatten, parameters
+from losa_jax.models.ops.params import flatten, named_key, nest, parameters
 from losa_jax.training import build
 from losa_jax.training.restore import fresh_state
 from losa_jax.weights.backbone_folder import convert_backbone, save_source
@@ -49,6 +49,29 @@ def make_backbone(folder: Path, spec: VideoMaeSpec) -> dict[str, np.ndarray]:
     convert_backbone(source, folder)
     source.unlink()
     return params
+
+
+def random_parameters(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns random parameters in place of described ones, on their devices.
+
+    Scales are near 1 and no branch of the model is zero, unlike at the start
+    of training.
+    """
+    def make(key: jax.Array) -> dict[str, Any]:
+        leaves = {}
+        for name, leaf in flatten(tree).items():
+            numbers = jax.random.normal(named_key(key, name), leaf.shape)
+            if name.endswith("scale"):
+                numbers = 1 + 0.1 * numbers
+            elif name.endswith("kernel"):
+                numbers *= 0.5 * leaf.shape[-2] ** -0.5
+            else:
+                numbers *= 0.02
+            leaves[name] = numbers.astype(leaf.dtype)
+        return nest(leaves)
+
+    return jax.jit(make, out_shardings=sharding.of_leaves(tree))(
+        jax.random.key(0))
 
 
 def make_step(config: Any, num_classes: int) -> Step:

@@ -151,6 +151,7 @@ def _train(config: Any, workdir: Path) -> MapReport:
         state = dataclasses.replace(state, statistics=sharding.put(
             statistics, sharding.of_leaves(state.statistics)))
     step = first_step = int(state.step)
+    last_evaluated = -1  # by this process
     # The config is known to fit the folder's run.
     if config.backbone.keep_copy and model.spec and processes.is_first():
         backbone_folder.copy_backbone(Path(config.backbone.checkpoint),
@@ -196,7 +197,9 @@ def _train(config: Any, workdir: Path) -> MapReport:
                                       f"{step} of {total_steps}")
             # Also one that an earlier start did not end.
             if evaluates and checkpoints.evaluated_step() != step:
-                report, _ = evaluator.run(state.ema, state.statistics, stop)
+                report, predictions = evaluator.run(state.ema,
+                                                    state.statistics, stop)
+                last_evaluated = step
                 writer.write(step, {
                     "map": 100 * report.average_map,
                     **metrics.memory_diagnostics(),
@@ -231,8 +234,10 @@ def _train(config: Any, workdir: Path) -> MapReport:
     # --- The best checkpoint's mAP and predictions --------------------------
     best, _ = checkpoints.restore(BEST, state)
     checkpoints.close()
-    with stop_signal.StopSignal(in_step=True) as stop:
-        report, predictions = evaluator.run(best.ema, best.statistics, stop)
+    if int(best.step) != last_evaluated:  # else the results are here
+        with stop_signal.StopSignal(in_step=True) as stop:
+            report, predictions = evaluator.run(best.ema, best.statistics,
+                                                stop)
     truth, class_names = evaluate.ground_truth(data, predictions)
     setup.write_json(workdir / run_files.THRESHOLDS_FILE, best_f1_thresholds(
         truth, predictions, class_names=class_names))

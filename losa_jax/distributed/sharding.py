@@ -194,8 +194,8 @@ class Lane(NamedTuple):
     """Rows of a global batch that the same processes hold."""
 
     rows: tuple[int, ...]  # of the global batch, ascending
-    # Indices of the processes, ascending. Each of them reads the windows; the
-    # first keeps the results.
+    # Indices of the processes, ascending. Each of them reads its part of the
+    # windows; the first keeps the results.
     holders: tuple[int, ...]
 
 

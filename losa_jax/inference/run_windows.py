@@ -23,7 +23,7 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Segments, in_seconds, joined
 from losa_jax.distributed import sharding
-from losa_jax.errors import fields_as_keys
+from losa_jax.errors import InputError, fields_as_keys
 from losa_jax.timeline import SampleGrid
 
 
@@ -78,11 +78,12 @@ class SpreadWindows:
 
     All processes run the same global batches, and each reads the windows of
     the rows that its devices hold. Where the clips of a window are on several
-    processes, each of them reads the window.
+    processes, each of them reads its part of the window.
 
     Attributes:
       output_rows: rows of the global batch that this process reads.
       own_videos: indices of the videos whose results this process keeps.
+      share: what this process reads.
       num_batches: batches with windows, the same in every process; a batch
         without windows may follow.
     """
@@ -90,10 +91,14 @@ class SpreadWindows:
     def __init__(self, videos: Sequence[Video], reader: readers.WindowReader,
                  config: Any, mesh: Mesh, batch_windows: int):
         """`batch_windows` are those of a global batch."""
-        self._windows_of = readers.test_rows(reader, videos)
-        self._empty_window = reader.empty_window
+        self.share = sharding.local_share(mesh, batch_windows,
+                                           config.window.samples)
+        self._windows_of = readers.test_rows(reader, videos,
+                                             self.share.samples)
+        self._reader = reader
         self._num_threads = reader.stream_threads
-        windows = [sampling.test_windows_of(video, config) for video in videos]
+        self._windows = windows = [sampling.test_windows_of(video, config)
+                                   for video in videos]
         self._lengths = [items[0].num_samples for items in windows]
         every = sharding.lanes(mesh, batch_windows)
         shares = sharding.share_videos([*map(len, windows)], every)
@@ -114,7 +119,7 @@ class SpreadWindows:
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(contextlib.closing(_planned(
                 iter(stream.WindowStream(
-                    share, self._windows_of, batch_windows=len(lane.rows),
+                    share, self._every_window, batch_windows=len(lane.rows),
                     num_threads=max(1, self._num_threads
                                     // len(self._lanes)),
                     # Processes that hold the same rows need one order.
@@ -123,6 +128,28 @@ class SpreadWindows:
                 self._plan, functools.partial(self._padding, len(lane.rows)))))
                 for lane, share in self._lanes]
             yield from _joined(streams, [lane.rows for lane, _ in self._lanes])
+
+    def _every_window(self, number: int, decoder_threads: int
+                      ) -> Generator[tuple[stream.WindowRow, Inputs]]:
+        """Yields zeros for windows that cannot be read, and then raises:
+        processes that share windows need the same rows, and another one may
+        be able to read its part."""
+        left = iter(self._windows[number])
+        try:
+            for row, inputs in self._windows_of(number, decoder_threads):
+                next(left, None)
+                yield row, inputs
+        except InputError:
+            for window in left:
+                yield (stream.WindowRow(number, window),
+                       self._empty_window(window.num_samples))
+            raise
+
+    def _empty_window(self, num_samples: int) -> Inputs:
+        """Returns zeros of the samples that this process reads of a window."""
+        if self._reader.reads_samples:
+            num_samples = len(self.share.samples)
+        return self._reader.empty_window(num_samples)
 
     def _padding(self, count: int, num_samples: int) -> stream.WindowBatch:
         """Returns a batch of `count` rows without a window."""

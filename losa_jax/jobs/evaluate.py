@@ -103,7 +103,8 @@ class Evaluator:
             bar.update()
             return self._predict(
                 parameters, statistics, self._model.frozen,
-                put_batch(inputs, self._mesh, self._batch_windows))
+                put_batch(inputs, self._mesh, self._batch_windows,
+                          windows.share))
 
         with bar, contextlib.closing(iter(windows)) as batches:
             for item in run_windows.run_windows(

@@ -81,6 +81,7 @@ from configs import common
 from losa_jax.data.records import Action, Video
 from losa_jax.data.video.probe import probe_video
 from losa_jax.data.windows import examples, readers, sampling
+from losa_jax.inference import run_windows
 config = common.get_config()
 config.window.samples = config.window.tokens = 16
 config.window.clip_samples, config.augment.size = 4, 16
@@ -89,11 +90,15 @@ for path in sorted(folder.glob("*.mp4")):
     info = probe_video(path)
     videos.append(Video(path.stem, info, sampling.video_grid(
         info, config.window), (Action(0.2, 1.5, "move"),)))
-windows = examples.TrainWindows(
-    videos, ["move"], config, reader=readers.FrameReader(config))
+reader = readers.FrameReader(config)
+windows = examples.TrainWindows(videos, ["move"], config, reader=reader)
 mesh = sharding.make_mesh(sharding.mesh_shape(
     8, batch_windows, 4, data=0, clip=0, fsdp=0))
 share = sharding.local_share(mesh, batch_windows, 16)
+
+def on_every_device(array):
+    return np.asarray(jax.jit(lambda x: x, out_shardings=(
+        sharding.replicated(mesh)))(array))
 
 def batches(**which):
     return list(examples.train_batches(
@@ -110,14 +115,32 @@ for part, whole in zip(batches(rows=share.rows, samples=share.samples),
         part["readable"][-1] = False
     placed = sharding.put_batch(part, mesh, batch_windows, share)
     for name, array in placed.items():
-        got = np.asarray(jax.jit(lambda x: x, out_shardings=(
-            sharding.replicated(mesh)))(array))
+        got = on_every_device(array)
         if name == "readable":
             assert got.sum() == got.size - len(
                 [d for d in mesh.devices[-1].flat
                  if d.process_index == 3]), got
             got = np.ones(batch_windows, bool)
         np.testing.assert_array_equal(got, whole[name], name)
+
+# Test windows: each process reads its part.
+every = run_windows.SpreadWindows(videos, reader, config, mesh, batch_windows)
+assert every.share == share
+count = 0
+for batch in every:
+    if not batch.inputs:
+        continue
+    assert batch.inputs["frames"].shape[1] == len(share.samples)
+    got = on_every_device(sharding.put_batch(
+        batch.inputs, mesh, batch_windows, every.share)["frames"])
+    for place, row in zip(every.output_rows, batch.rows):
+        if row is not None:
+            count += 1
+            whole, = (inputs["frames"] for window, inputs in
+                      reader.test_windows(videos[row.video_number])
+                      if window == row.window)
+            np.testing.assert_array_equal(got[place], whole)
+assert count > 0
 print("SHARE", json.dumps([share.rows, len(share.samples), decoded,
                            whole_decoded]))
 processes.finish()
@@ -163,7 +186,7 @@ def test_a_process_that_notices_a_loss_ends_the_others(tmp_path):
     (8, [[0, 1], [2, 3], [4, 5], [6, 7]], 16)])
 def test_each_of_four_processes_decodes_what_its_devices_hold(
         tmp_path, batch_windows, rows, samples):
-    folder = data_set.render_trimmed_set(tmp_path / "set", num_training=3,
+    folder = data_set.render_trimmed_set(tmp_path / "set", num_training=5,
                                          num_testing=0, size=32)
     codes, outputs = _run(4, batch_windows, folder / "videos", _SHARES)
     assert codes == [0] * 4, outputs

@@ -38,6 +38,8 @@ def _video(name, num_samples):
 class _Reader:
     """Windows of one number; some videos fail, and time is uneven."""
 
+    reads_samples = False
+
     def __init__(self, config, failing=(), num_threads=4):
         self._config, self._failing = config, failing
         self.stream_threads, self.read = num_threads, []
@@ -46,7 +48,7 @@ class _Reader:
     def empty_window(self, num_samples):
         return {"last": np.zeros((num_samples, 1), np.float32)}
 
-    def test_windows(self, video, decoder_threads=1):
+    def test_windows(self, video, decoder_threads=1, samples=None):
         for window in windows_of(video, self._config):
             self.read.append((video.video_id, window.first_sample))
             time.sleep(self._rng.uniform(0, 0.004))
@@ -113,11 +115,31 @@ def test_processes_that_hold_the_same_rows_read_one_order(config, monkeypatch):
     assert all(order == orders[0] for order in orders)
 
 
+def test_processes_that_share_windows_keep_their_order_where_one_fails(
+        config, monkeypatch):
+    """A process may be able to read its part of a video, another not."""
+    videos = [_video(f"v{number}", 16 * count)
+              for number, count in enumerate((3, 4, 2))]
+    monkeypatch.setattr(sharding, "lanes",
+                        lambda mesh, count: [Lane((0, 1), (0, 1))])
+    (good, bad) = ([*SpreadWindows(videos, _Reader(config, failing), config,
+                                   _mesh(), 2)] for failing in ([], ["v1"]))
+    assert [batch.rows for batch in good] == [batch.rows for batch in bad]
+    ends = [end for batch in bad for end in batch.ended]
+    assert [end.video_number for end in ends if end.error] == [1]
+    for one, other in zip(good, bad, strict=True):
+        for row, read, empty in zip(one.rows, one.inputs.get("last", ()),
+                                    other.inputs.get("last", ()),
+                                    strict=False):
+            is_lost = row is not None and row.video_number == 1
+            np.testing.assert_array_equal(empty, 0 if is_lost else read)
+
+
 def test_windows_that_were_not_planned_are_an_error(config):
     videos = [_video("v0", 64)]
     reader = _Reader(config)
     planned = SpreadWindows(videos, reader, config, _mesh(), 1)
-    reader.test_windows = lambda video, threads=1: (
+    reader.test_windows = lambda video, threads=1, samples=None: (
         (window, {"last": np.zeros((8, 1), np.float32)}) for window in [
             types.SimpleNamespace(first_sample=0, num_samples=8,
                                   valid_samples=8)])

@@ -68,15 +68,35 @@ class FrameReader:
         return augment.test_view(frame.rgb(), self._augment.size,
                                  self._augment.test_resize)
 
-    def test_windows(self, video: Video, decoder_threads: int = 1
+    def test_windows(self, video: Video, decoder_threads: int = 1,
+                     samples: range | None = None
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """Returns all test windows of a video and the encoder's inputs; errors
-        as `training_inputs`."""
+        """Yields all test windows of a video and the encoder's inputs, of
+        these samples of each (None: all); errors as `training_inputs`."""
         window, align = self._window, sampling.clip_alignment(self._window)
-        step = sampling.window_step(window.samples, window.overlap, align)
-        samples = self.test_samples(video, decoder_threads)
-        return ((place, {"frames": frames}) for place, frames in (
-            sliding_windows(samples, window.samples, step, align)))
+        if samples is None or len(samples) == window.samples:
+            step = sampling.window_step(window.samples, window.overlap, align)
+            views = self.test_samples(video, decoder_threads)
+            for place, frames in sliding_windows(views, window.samples, step,
+                                                 align):
+                yield place, {"frames": frames}
+            return
+        places = sampling.test_windows(video.grid, window.samples,
+                                       window.overlap, align)
+        wanted = [place.first_sample + np.minimum(samples,
+                                                  place.valid_samples - 1)
+                  for place in places]
+        numbers = np.unique(np.concatenate(wanted))
+        left = zip(numbers, self.test_samples(video, decoder_threads, numbers),
+                   strict=True)
+        kept: dict[int, np.ndarray] = {}
+        for place, some in zip(places, wanted, strict=True):
+            kept = {number: view for number, view in kept.items()
+                    if number >= some[0]}
+            while some[-1] not in kept:
+                number, view = next(left)
+                kept[number] = view
+            yield place, {"frames": np.stack([kept[n] for n in some])}
 
     def clips(self, video: Video, clip_frames: int, stride_frames: int,
               decoder_threads: int = 1
@@ -141,9 +161,10 @@ class FeatureReader:
         inputs, = self._store.read_windows(video, [window], view)
         return inputs, 0
 
-    def test_windows(self, video: Video, decoder_threads: int = 1
+    def test_windows(self, video: Video, decoder_threads: int = 1,
+                     samples: range | None = None
                      ) -> Iterator[tuple[Window, Inputs]]:
-        """As `FrameReader.test_windows`."""
+        """As `FrameReader.test_windows`, of whole windows."""
         windows = sampling.test_windows_of(video, self._config)
         return zip(windows, self._store.read_windows(video, windows),
                    strict=True)
@@ -152,9 +173,10 @@ class FeatureReader:
 WindowReader = FrameReader | FeatureReader
 
 
-def test_rows(reader: WindowReader, videos: Sequence[Video]
+def test_rows(reader: WindowReader, videos: Sequence[Video],
+              samples: range | None = None
               ) -> Callable[[int, int], Iterator[tuple[WindowRow, Inputs]]]:
     """Returns the `windows_of` of a `WindowStream` over test windows."""
     return lambda number, decoder_threads: (
         (WindowRow(number, window), inputs) for window, inputs
-        in reader.test_windows(videos[number], decoder_threads))
+        in reader.test_windows(videos[number], decoder_threads, samples))

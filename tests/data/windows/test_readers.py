@@ -68,3 +68,33 @@ def test_clips_are_the_frames_they_should_be(decoded, frames, stride,
         assert clip[:, 0, 0, 0].tolist() == list(expected)
     # Each frame is decoded once, those that no clip shows never.
     assert decoded == sorted({frame for clip in want for frame in clip})
+
+
+@pytest.mark.parametrize("frame_count", [3, 16, 17, 31, 40, 77, 160])
+@pytest.mark.parametrize("overlap, align", [(0.5, 0), (0.0, 0), (0.75, 4)])
+def test_a_part_of_a_window_is_that_of_the_whole(decoded, frame_count,
+                                                 overlap, align):
+    config = common.get_config()
+    config.window.samples, config.window.overlap = 16, overlap
+    config.window.clip_samples = align or 8
+    config.window.align_to_clips = bool(align)
+    reader = FrameReader(config)
+    video = _video(frame_count)
+    whole = list(reader.test_windows(video))
+    for samples in (range(0, 4), range(4, 16), range(15, 16), range(16)):
+        parts = list(reader.test_windows(video, 1, samples))
+        assert [place for place, _ in parts] == [place for place, _ in whole]
+        for (_, part), (_, all_of_it) in zip(parts, whole, strict=True):
+            np.testing.assert_array_equal(
+                part["frames"],
+                all_of_it["frames"][samples.start:samples.stop])
+
+
+def test_a_part_of_each_window_decodes_its_frames_only(decoded):
+    config = common.get_config()
+    config.window.samples, config.window.overlap = 16, 0.0
+    config.window.clip_samples = 4
+    list(FrameReader(config).test_windows(_video(160), 1, range(4, 8)))
+    np.testing.assert_array_equal(
+        decoded, [16 * window + sample for window in range(10)
+                 for sample in range(4, 8)])

@@ -226,8 +226,8 @@ FAULTS = (
           "yield WindowBatch({}, (), (item,))\n                    continue",
           ("tests/data/windows/test_stream.py",)),
     Fault("evaluation on the way uses the raw parameters", TRAIN,
-          "evaluator.run(state.ema, state.statistics, stop)",
-          "evaluator.run(state.trained, state.statistics, stop)", GOES_ON),
+          "evaluator.run(state.ema,", "evaluator.run(state.trained,",
+          GOES_ON),
     # --- Scores -----------------------------------------------------------
     Fault("an IoU equal to the threshold is not enough", METRICS,
           "free = np.where(iou >= threshold, iou, -1.0)",

@@ -95,6 +95,8 @@ BENCHMARKS = (
     Benchmark("nms_speed", (), ("--rounds=5",)),
     Benchmark("score_speed", (), ("--predictions=20000",), ("pandas",)),
     Benchmark("convert_memory", (), ("--backbone=vit_b",)),
+    Benchmark("interruptions", (), ("--kills=2", "--terms=2",
+                                    "--processes=1")),
     Benchmark("mutated_videos", ("--files=300",), ("--files=50",)),
     Benchmark("mutated_features", (), ("--files=50",)),
 )

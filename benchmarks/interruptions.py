@@ -1,15 +1,16 @@
 """Ends jobs by signals at random moments and compares what they write.
 
     python -m benchmarks.interruptions [--kills=20] [--terms=20] [--seed=0]
-        [--jobs=train,cache,predict] [--processes=1,4]
+        [--jobs=train,eval,cache,predict] [--processes=1,4]
 
-Each job (training with evaluations, caching, prediction) runs once undisturbed
-by one process and by four. Then it is started again and again: at a random
-moment of its usual time, SIGKILL ends one of its processes or SIGTERM is sent
-to all; it is started once more on what is there, and its next signal follows,
-until the signals are used up. What it finally writes must be what the
-undisturbed one wrote, and each process that got SIGTERM must end with 75 or 0.
-Exit status 1 where that is not so.
+Each job (training with evaluations, evaluation, caching, prediction) runs once
+undisturbed by one process and by four. Then it is started again and again: at
+a random moment of its usual time, SIGKILL ends one of its processes or SIGTERM
+is sent to all; it is started once more on what is there, and its next signal
+follows, until the signals are used up. What it finally writes must be what the
+undisturbed one wrote, each process that got SIGTERM must end with 75 or 0, and
+the others of a prediction must finish all videos when one is killed. Exit
+status 1 where that is not so.
 """
 
 import argparse
@@ -43,6 +44,7 @@ class Job:
     results: tuple[str, ...]  # files under it that are compared
     # Its processes are one program; else they only share the output.
     connected: bool = True
+    copied: str = ""  # a finished run that is copied into it at first
 
 
 def _jobs(scratch: Path) -> dict[str, Job]:
@@ -62,12 +64,16 @@ def _jobs(scratch: Path) -> dict[str, Job]:
     return {
         "train": Job(recipe, "train", ("run/map.json", "run/predictions.json",
                                        "run/thresholds.json")),
+        "eval": Job((*recipe, "--mode=eval"), "eval",
+                    ("run/map.json", "run/predictions.json"),
+                    copied="train_1/run"),
         "cache": Job((*recipe, "--mode=cache",
                       "--config.data.cache=FOLDER/cache"), "cache",
                      ("cache/**/*",)),
         "predict": Job(
             ("losa_jax.predict", f"{data}/untrimmed/videos",
-             f"--checkpoint={scratch}/train_1/run", "--output=FOLDER"),
+             f"--checkpoint={scratch}/train_1/run", "--output=FOLDER",
+             "--report"),
             "predict", ("predictions.json", "index.html"), connected=False),
     }
 
@@ -81,6 +87,10 @@ def _start(job: Job, folder: Path, count: int) -> list[subprocess.Popen]:
         command += [f"--coordinator=127.0.0.1:{port}",
                     f"--num_processes={count}"]
     folder.mkdir(parents=True, exist_ok=True)
+    if job.copied and not (folder / "run").exists():
+        shutil.copytree(folder.parent / job.copied, folder / "run")
+        for name in ("map.json", "predictions.json"):
+            (folder / "run" / name).unlink()
     started = []
     for number in range(count):
         own = [f"--process_id={number}"] if (
@@ -141,6 +151,14 @@ def _disturb(job: Job, scratch: Path, count: int, signals: list[signal.Signals],
             if sent == signal.SIGTERM and not {*codes} <= {
                     0, EXIT_INTERRUPTED}:
                 faults.append(f"{name}: SIGTERM after {moment:.1f} s: {codes}")
+            survivors = [code for one, code in zip(processes, codes,
+                                                   strict=True)
+                         if one not in targets]
+            if not job.connected and any(survivors):
+                faults.append(f"{name}: SIGKILL after {moment:.1f} s: {codes}")
+            if survivors and not job.connected and (
+                    _results(job, folder) != wanted):
+                faults.append(f"{name}: the others did not do everything")
         elif any(codes):
             faults.append(f"{name}: undisturbed start ended with {codes}")
         if not any(codes):  # ended
@@ -164,7 +182,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--terms", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", default="train,cache,predict")
+    parser.add_argument("--jobs", default="train,eval,cache,predict")
     parser.add_argument("--processes", default="1,4")
     parser.add_argument("--scratch", type=Path, default=None,
                         help="kept; default: a temporary folder")

@@ -131,7 +131,7 @@ def _measure_evaluation(config: Any, model: build.Model, state: TrainState,
 class _NoiseReader:
     """Test windows that are already in memory, as a `FrameReader`."""
 
-    stream_threads = 2
+    stream_threads, reads_samples = 2, True
 
     def __init__(self, config: Any):
         shape = (config.window.samples, *(config.augment.size,) * 2, 3)
@@ -142,9 +142,12 @@ class _NoiseReader:
     def empty_window(self, num_samples: int) -> Inputs:
         return {"frames": np.zeros_like(self._frames[:num_samples])}
 
-    def test_windows(self, video: Video, decoder_threads: int = 1
+    def test_windows(self, video: Video, decoder_threads: int = 1,
+                     samples: range | None = None
                      ) -> Iterator[tuple[Window, Inputs]]:
-        return ((window, {"frames": self._frames})
+        frames = self._frames if samples is None else (
+            self._frames[samples.start:samples.stop])
+        return ((window, {"frames": frames})
                 for window in test_windows_of(video, self._config))
 
 

@@ -94,6 +94,7 @@ def make_batch(config: Any, num_classes: int, rng: np.random.Generator,
     return jax.device_put({
         "frames": rng.integers(0, 256, (b, frames, size, size, 3), np.uint8),
         "valid_samples": np.full(b, frames, np.int32),
+        "readable": np.ones((b, 1), bool),
         "segments": np.stack([starts, ends], -1).astype(np.float32),
         "labels": rng.integers(0, num_classes, starts.shape).astype(np.int32),
         "action_valid": np.ones(starts.shape, bool)})

@@ -15,12 +15,12 @@ import contextlib
 import itertools
 import json
 import logging
-import os
 import threading
 import time
 import uuid
 
 from losa_jax.distributed import workdir_lock
+from losa_jax.errors import InputError
 from losa_jax.utils import storage
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,6 @@ class Claims:
         with contextlib.suppress(Exception):
             for item in [*self._held]:
                 self.release(item)
-        if not storage.is_remote(self._folder):
-            with contextlib.suppress(OSError):  # others have claims
-                os.rmdir(self._folder)
 
     def take(self, item: str) -> bool:
         """Claims an item; returns False where a living process has it."""
@@ -86,7 +83,7 @@ class Claims:
 
     def clear(self) -> None:
         """Removes the folder when all work is done."""
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError, InputError):
             self._held.clear()
             storage.remove_folder(self._folder)
 

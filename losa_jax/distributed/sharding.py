@@ -31,6 +31,19 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
     clips, and `fsdp` the rest. InputError if they do not multiply to the
     devices, or `data` does not divide the batch, or `clip` the clips.
     """
+    for name, size, number, what in (
+            ("data", data, batch_windows,
+             f"config.train.batch_windows={batch_windows}"),
+            ("clip", clip, window_clips,
+             f"the {window_clips} clips of a window (window.samples / "
+             "window.clip_samples)"),
+            ("fsdp", fsdp, num_devices, "")):
+        common = math.gcd(num_devices, number)
+        if size and common % size:
+            raise InputError(
+                f"config.mesh.{name}={size} must divide the {num_devices} "
+                f"devices{what and ' and ' + what}: take "
+                f"{_nearest_divisor(common, size)}")
     if data == 0:
         free = num_devices // (max(clip, 1) * max(fsdp, 1))
         data = math.gcd(batch_windows, free)
@@ -46,15 +59,6 @@ def mesh_shape(num_devices: int, batch_windows: int, window_clips: int, *,
             f"config.mesh data={data} clip={clip} fsdp={fsdp} is "
             f"{data * clip * fsdp} devices, there are {num_devices}; set an "
             "axis to 0 to have it chosen")
-    if batch_windows % data:
-        raise InputError(
-            f"config.mesh.data={data} must divide config.train.batch_windows="
-            f"{batch_windows}: take {_nearest_divisor(batch_windows, data)}")
-    if window_clips % clip:
-        raise InputError(
-            f"config.mesh.clip={clip} must divide the {window_clips} clips of "
-            "a window (window.samples / window.clip_samples): take "
-            f"{_nearest_divisor(window_clips, clip)}")
     return data, clip, fsdp
 
 

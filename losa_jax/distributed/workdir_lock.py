@@ -50,8 +50,17 @@ def held(workdir: Path) -> Iterator[None]:
 
 def owner(**more: str) -> dict[str, Any]:
     """Returns what names this process in a lock."""
-    return {"host": socket.gethostname(), "pid": os.getpid(),
+    return {"host": socket.gethostname(), "pid_namespace": _pid_namespace(),
+            "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S %Z"), **more}
+
+
+def _pid_namespace() -> str:
+    """Returns what differs between containers of one host name."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        return ""
 
 
 def _refuse(folder: Path | epath.Path, text: str) -> NoReturn:
@@ -155,7 +164,8 @@ def is_dead_here(text: str) -> bool:
     """Whether the process of a lock ran on this machine and has ended."""
     try:
         facts = json.loads(text)
-        if facts["host"] != socket.gethostname():
+        if (facts["host"], facts["pid_namespace"]) != (
+                socket.gethostname(), _pid_namespace()):
             return False
         os.kill(facts["pid"], 0)
     except ProcessLookupError:

@@ -12,7 +12,7 @@ import functools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -64,7 +64,7 @@ def predict(sources: Sources, localizer: Localizer, settings: Settings
       Interrupted: SIGTERM or SIGINT came; finished videos are written.
     """
     requests = [*sources.requests]
-    with contextlib.ExitStack() as stack, StopSignal() as stop:
+    with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch_folder())
         files = PredictionFiles(localizer, settings, scratch)
         if sources.reads_stdin:
@@ -72,6 +72,8 @@ def predict(sources: Sources, localizer: Localizer, settings: Settings
                 settings.output) else Path(settings.output)
             requests.append(Request("stdin", stack.enter_context(
                 spooled(sys.stdin.buffer, folder)), STDIN))
+        # Only now, because a signal ends the reading of a pipe at once.
+        stop = stack.enter_context(StopSignal())
         claims = stack.enter_context(Claims(files.place(_CLAIMS)))
         left = _look(requests, files, stop)
         num_done = len(files.done)
@@ -92,10 +94,7 @@ def predict(sources: Sources, localizer: Localizer, settings: Settings
                                         "other processes")
                     stop.raise_if_asked(KEPT)
                     time.sleep(_POLL_SECONDS)
-        failures = {**sources.failures, **{
-            one.source: files.failures[one.source] for one in requests
-            if one.source in files.failures}}
-        _merge(files, claims, stop, requests, failures)
+        failures = _merge(files, claims, stop, requests, sources.failures)
         print(f"{len(files.done)} of {len(requests)} videos done; wrote "
               f"{files.place(PREDICTIONS_FILE)}")
         if settings.report and files.done:
@@ -140,17 +139,29 @@ def _scratch_folder() -> Iterator[Path]:
 
 
 def _merge(files: PredictionFiles, claims: Claims, stop: StopSignal,
-           requests: Sequence[Request], failures: dict[str, str]) -> None:
-    """Writes the files of all videos, unless another process does so now."""
-    is_mine = claims.take(_MERGE)
-    while not is_mine and claims.is_held(_MERGE):
+           requests: Sequence[Request], failures: Mapping[str, str]
+           ) -> dict[str, str]:
+    """Writes the files of all videos, unless another process does so now;
+    returns {source: reason} of those that cannot be read."""
+    before = files.facts(PREDICTIONS_FILE)
+    while is_other := not claims.take(_MERGE):
         stop.raise_if_asked(KEPT)
+        if not claims.is_held(_MERGE) and (
+                files.facts(PREDICTIONS_FILE) != before):
+            break
         time.sleep(_POLL_SECONDS)
-        is_mine = claims.take(_MERGE)
-    if is_mine:
+    # What could not be copied here, another process may have done since.
+    for one in requests:
+        stop.raise_if_asked(KEPT)
+        files.look_again(one)
+    failures = {**failures, **{
+        one.source: files.failures[one.source] for one in requests
+        if one.source in files.failures}}
+    if not is_other:
         files.merge(requests, failures,
                     on_video=lambda: stop.raise_if_asked(KEPT))
         claims.clear()
+    return failures
 
 
 def _predict_some(requests: Sequence[Request], localizer: Localizer,
@@ -162,12 +173,13 @@ def _predict_some(requests: Sequence[Request], localizer: Localizer,
 
     @contextlib.contextmanager
     def opened(one: Request) -> Iterator[Video | None]:
-        if stop.came or not claims.take(one.video_id):
-            yield None
-            return
-        # Another process may have done it since it was last looked for.
-        if files.look(one) or files.write_again(one):
-            claims.release(one.video_id)
+        with _of_output():
+            is_mine = not stop.came and claims.take(one.video_id)
+            # Another process may have done it since it was last looked for.
+            if is_mine and (files.look(one) or files.write_again(one)):
+                claims.release(one.video_id)
+                is_mine = False
+        if not is_mine:
             yield None
             return
         with _local(one, scratch) as path:
@@ -199,7 +211,7 @@ def _predict_some(requests: Sequence[Request], localizer: Localizer,
     writing: collections.deque[Future] = collections.deque()
     # Files are written while the next windows are predicted. The executor
     # waits for all of them at the end, also after an error.
-    with ThreadPoolExecutor(1) as writer:
+    with _raised_at_the_end(), ThreadPoolExecutor(1) as writer:
         with contextlib.closing(localizer.many(
                 [functools.partial(opened, one) for one in requests],
                 top_k=settings.top_k, on_windows=on_windows,
@@ -212,6 +224,30 @@ def _predict_some(requests: Sequence[Request], localizer: Localizer,
         for future in writing:
             future.result()
     stop.raise_if_asked(KEPT)
+
+
+class _OutputError(Exception):
+    """An InputError of the output, where those of a video are expected."""
+
+    def __init__(self, error: InputError):
+        self.error = error
+
+
+@contextlib.contextmanager
+def _of_output() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise _OutputError(error) from error
+
+
+@contextlib.contextmanager
+def _raised_at_the_end() -> Iterator[None]:
+    """Turns an _OutputError into its InputError."""
+    try:
+        yield
+    except _OutputError as error:
+        raise error.error from None
 
 
 @contextlib.contextmanager

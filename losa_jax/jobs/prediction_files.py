@@ -120,12 +120,18 @@ class PredictionFiles:
             if content["shown_from"] == self._shown_from and (
                     content["source"] == request.source) and (
                     not self._settings.report
-                    or self._exists(f"{request.video_id}.html")):
+                    or self.facts(f"{request.video_id}.html")):
                 self.done.add(request.video_id)
         elif (
                 failure := self._valid(request, "error")):
             self.failures[request.source] = failure["reason"]
         return self.is_resolved(request)
+
+    def look_again(self, request: Request) -> None:
+        """Looks for results of a video that this process could not read."""
+        reason = self.failures.pop(request.source, None)
+        if reason is not None and not self.look(request):
+            self.failures[request.source] = reason
 
     def write_again(self, request: Request) -> bool:
         """Writes the files of a video whose detections are known: another
@@ -259,11 +265,13 @@ class PredictionFiles:
             raise InputError(f"{self.place(name)}: is missing") from error
         return path
 
-    def _exists(self, name: str) -> bool:
+    def facts(self, name: str) -> tuple[int, int] | None:
+        """Returns bytes and time of a file in the output folder, None where
+        there is none."""
         try:
-            return bool(storage.facts(self.place(name)))
+            return storage.facts(self.place(name))
         except FileNotFoundError:
-            return False
+            return None
 
     def _valid(self, request: Request, suffix: str) -> dict[str, Any] | None:
         """Reads what a run has written of a video; None where there is

@@ -164,6 +164,12 @@ def _train(config: Any, workdir: Path) -> MapReport:
     pending: list[_Pending] = []
     bar = tqdm(total=total_steps, initial=step, desc="training", unit="step")
 
+    def is_evaluated(step: int) -> bool:
+        epoch, after = divmod(step, steps_per_epoch)
+        return step == total_steps or (
+            step > 0 and after == 0 and epoch >= settings.evaluate_from_epoch
+            and epoch % settings.evaluate_every_epochs == 0)
+
     def flush() -> None:
         _write_metrics(pending, writer, data.train, bar, schedule, clock)
         pending.clear()
@@ -179,16 +185,14 @@ def _train(config: Any, workdir: Path) -> MapReport:
         while True:
             epoch, epoch_ends = (step // steps_per_epoch,
                                  step % steps_per_epoch == 0)
-            evaluates = step == total_steps or (
-                step > 0 and epoch_ends
-                and epoch >= settings.evaluate_from_epoch
-                and epoch % settings.evaluate_every_epochs == 0)
+            evaluates = is_evaluated(step)
             came = stop.came_now() if step > first_step else ""
             if step > first_step and (evaluates or came or (
                     epoch_ends
                     and epoch % settings.checkpoint_every_epochs == 0)):
                 flush()
                 setup.share_skipped(skipped)
+                skipped.require_some(data.train)
                 checkpoints.save(step, state, {**facts, "epoch": epoch},
                                  batches)
                 clock.restart()
@@ -223,7 +227,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
                     state, model.frozen, batch, key).compile())
             state, numbers = train_step(state, model.frozen, batch, key)
             step += 1
-            if step < total_steps:  # reads while the device computes
+            # Reads while the device computes; an evaluation needs its memory.
+            if not is_evaluated(step):
                 batches.fetch(numbers)
             bar.update()
             pending.append((step, numbers, facts_of_batch["video_number"]))
@@ -348,6 +353,7 @@ def measure_statistics(config: Any, data: setup.DataSet, model: build.Model,
         # In float64, because the difference of two large sums follows.
         sums = [total + np.asarray(part, np.float64)
                 for total, part in zip(sums, parts, strict=True)]
+    setup.share_skipped(skipped)
     skipped.require_some(data.train)
     count, total, squares = sums
     mean = total / count

@@ -15,6 +15,7 @@ from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import writing
 
 _BUCKET = "gs://"
+_CREATE_TRIES = 20
 
 
 class TransferError(InputError):
@@ -35,7 +36,7 @@ def create(path: str, text: str) -> bool:
     it exists. Of several processes one succeeds, also in a bucket."""
     with _named(path), writing(Path(path)):
         try:
-            file = _files(path).open(path, "xb")
+            file = _created(path)
         except FileExistsError:
             return False
         try:
@@ -47,6 +48,14 @@ def create(path: str, text: str) -> bool:
             remove(path)
             raise
     return True
+
+
+def _created(path: str) -> Any:
+    for _ in range(_CREATE_TRIES - 1):
+        # Another process may remove the folder before the file is in it.
+        with contextlib.suppress(FileNotFoundError):
+            return _files(path).open(path, "xb")
+    return _files(path).open(path, "xb")
 
 
 def read(path: str) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -70,11 +71,26 @@ def test_a_claim_names_its_process(tmp_path):
         assert {"host", "pid", "since", "token"} <= set(facts)
 
 
-def test_the_folder_goes_with_the_last_claim(tmp_path):
-    with Claims(str(tmp_path / "claims")) as some:
-        some.take("a")
-    assert not list(tmp_path.iterdir())
-    with Claims(str(tmp_path / "claims")) as some:
-        some.take("a")
-        some.clear()
-        assert not list(tmp_path.iterdir())
+def test_another_process_may_remove_the_folder_at_any_moment(tmp_path):
+    folder = tmp_path / "claims"
+    ends = threading.Event()
+
+    def remove():
+        while not ends.is_set():
+            with Claims(str(folder)) as other:
+                other.clear()
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        with Claims(str(folder)) as claims:
+            for number in range(300):
+                assert claims.take(f"{number}")
+                claims.release(f"{number}")
+    finally:
+        ends.set()
+        thread.join()
+    with Claims(str(folder)) as claims:
+        assert claims.take("a")
+        claims.clear()
+    assert not folder.exists()

@@ -197,13 +197,22 @@ def test_an_axis_may_divide_the_training_batch_alone():
     assert build.build_mesh(config, [None] * 8).shape["data"] == 8
 
 
-def test_wrong_axes_are_refused():
-    with pytest.raises(InputError, match="is 6 devices, there are 8"):
-        sharding.mesh_shape(8, 2, 16, data=2, clip=3, fsdp=1)
-    with pytest.raises(InputError, match="data=8 must divide .*: take 2"):
-        sharding.mesh_shape(8, 2, 16, data=8, clip=1, fsdp=1)
-    with pytest.raises(InputError, match="the 6 clips of a window.*: take 6"):
-        sharding.mesh_shape(8, 2, 6, data=1, clip=8, fsdp=1)
+@pytest.mark.parametrize("devices, batch, axes, message", [
+    (8, 2, (2, 4, 4), "is 32 devices, there are 8; set an axis to 0"),
+    (8, 16, (16, 0, 0), "mesh.data=16 must divide the 8 devices and "
+     "config.train.batch_windows=16: take 8"),
+    (8, 2, (8, 1, 1), "data=8 .*batch_windows=2: take 2"),
+    (10, 16, (5, 0, 0), "data=5 must divide the 10 devices .*: take 2"),
+    (1, 2, (2, 0, 0), "data=2 must divide the 1 devices .*: take 1"),
+    (8, 2, (0, 8, 0), "clip=8 .* the 12 clips of a window .*: take 4"),
+    (8, 2, (0, 3, 0), "clip=3 must divide the 8 devices .*: take 2"),
+    (8, 2, (0, 0, 3), "fsdp=3 must divide the 8 devices: take 2"),
+])
+def test_wrong_axes_are_refused_with_the_nearest(devices, batch, axes,
+                                                 message):
+    with pytest.raises(InputError, match=message):
+        sharding.mesh_shape(devices, batch, 12, **dict(
+            zip(sharding.AXES, axes, strict=True)))
 
 
 def test_each_device_reads_only_its_slice(tmp_path):

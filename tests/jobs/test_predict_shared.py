@@ -1,5 +1,6 @@
 """Several processes predict on one archive, on a disk or in a bucket."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from losa_jax.distributed.claims import Claims
+from losa_jax.errors import InputError
 from losa_jax.inference.load import load
 from losa_jax.jobs.predict import predict
 from losa_jax.jobs.prediction_files import Settings
 from losa_jax.jobs.setup import write_json
 from losa_jax.jobs.video_sources import find_videos
+from losa_jax.utils.storage import TransferError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -183,6 +187,51 @@ def test_a_restart_does_only_what_is_missing_or_has_changed(
     assert predict(find_videos([str(videos)]), model, settings) == {}
     assert not {"failures.json", "broken.error"} & {
         path.name for path in output.iterdir()}
+
+
+def test_a_fault_of_the_output_is_none_of_a_video(model, archive, tmp_path,
+                                                  monkeypatch):
+    output = tmp_path / "out"
+
+    def take(claims, item):
+        raise InputError(f"{item}: no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Claims, "take", take)
+        with pytest.raises(InputError, match="no room"):
+            predict(find_videos([str(archive / "00.mp4")]), model,
+                    Settings(output, 0.5))
+    assert not list(output.glob("*.error"))
+    assert not predict(find_videos([str(archive / "00.mp4")]), model,
+                       Settings(output, 0.5))
+
+
+def test_the_merge_has_what_another_process_has_done_since(
+        model, archive, tmp_path, monkeypatch):
+    """Here a video cannot be copied; another process does it meanwhile."""
+    output, sources = tmp_path / "out", find_videos(
+        [str(archive / name) for name in ("00.mp4", "01.mp4")])
+    real_take = Claims.take
+
+    def take(claims, item):
+        if item == "predictions" and not (output / "00.json").exists():
+            monkeypatch.undo()
+            assert not predict(sources, model, Settings(output, 0.5))
+        return real_take(claims, item)
+
+    monkeypatch.setattr(Claims, "take", take)
+
+    @contextlib.contextmanager
+    def local(one, scratch):
+        if one.video_id == "00":
+            raise TransferError("the bucket is away")
+        yield one.path
+
+    monkeypatch.setattr("losa_jax.jobs.predict._local", local)
+    assert not predict(sources, model, Settings(output, 0.5))
+    results = json.loads((output / "predictions.json").read_text())["results"]
+    assert [*results] == ["00", "01"]
+    assert not (output / "failures.json").exists()
 
 
 def test_what_a_dead_process_has_claimed_is_done(model, archive, alone,

@@ -47,8 +47,10 @@ class TrainWindows:
         samples = samples or range(self._config.window.samples)
         if not self._reader.reads_samples:
             return [samples]
+        # Smaller pieces than clips would only seek more often.
+        clips = -(-len(samples) // self._config.window.clip_samples)
         bounds = np.linspace(samples.start, samples.stop,
-                             min(count, len(samples)) + 1).round().astype(int)
+                             min(count, clips) + 1).round().astype(int)
         return [range(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
 
     def example(self, draw: Draw, samples: range) -> Example:
@@ -79,7 +81,9 @@ class TrainWindows:
             if self._config.data.on_broken_video != "skip":
                 raise
             fault = json.dumps([video.video_id, str(error)])
-            inputs = self._reader.empty_window(len(samples))
+            inputs = self._reader.empty_window(
+                len(samples) if self._reader.reads_samples
+                else config.samples)
         return {
             **inputs,
             "readable": np.bool_(not fault),

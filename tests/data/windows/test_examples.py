@@ -149,7 +149,9 @@ def test_memory_does_not_grow_with_threads(videos, config, monkeypatch):
         batches.close()
         # The one that was taken, and the one ahead; in samples of frames.
         assert sum(started) <= 2 * 2 * 16, threads
-        assert len(started) >= min(2 * threads, 4 * 16), threads
+        # No piece is shorter than a clip.
+        assert min(started) >= min(config.window.clip_samples, 16)
+        assert len(started) >= min(2 * threads, 4 * 2), threads
 
 
 def test_every_epoch_has_all_videos_in_an_order_of_its_own():
@@ -258,9 +260,11 @@ def test_windows_of_features_that_are_not_finite_are_left_out(
     with pytest.raises(InputError, match="video 1: .*1.npy: .* not finite"):
         windows.example(draw, range(16))
     config.data.on_broken_video = "skip"
-    example = windows.example(draw, range(16))
+    # Features are read whole, whichever samples this process's devices hold.
+    example = windows.example(draw, range(4, 8))
     assert not example["readable"] and not example["last"].any()
     assert json.loads(str(example["fault"]))[0] == "1"
-    readable = windows.example((2, draw[1]), range(16))
+    readable = windows.example((2, draw[1]), range(4, 8))
+    assert readable["last"].shape == example["last"].shape
     assert readable["readable"] and readable["last"].any()
     assert readable.keys() == example.keys()

@@ -99,6 +99,7 @@ def test_a_run_needs_the_planned_memory(config, planned):
     batch = {
         "frames": np.zeros((2, frames, size, size, 3), np.uint8),
         "valid_samples": np.full(2, frames, np.int32),
+        "readable": np.ones((2, 2), bool),
         "segments": np.tile(np.float32([3, 9]), (2, 64, 1)),
         "labels": np.zeros((2, 64), np.int32),
         "action_valid": np.ones((2, 64), bool)}

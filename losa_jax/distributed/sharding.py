@@ -279,7 +279,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, batch_windows: int,
         if name == "readable":
             devices = mesh.shape["clip"] * mesh.shape["fsdp"]
             shape = (batch_windows, devices)
-            leaf = np.broadcast_to(leaf[:, None], (len(rows), devices))
+            leaf = np.broadcast_to(leaf.reshape(-1, 1), (len(rows), devices))
         elif name == "frames" and share is not None:
             shape = (batch_windows, share.window_samples, *leaf.shape[2:])
             first = share.samples.start

@@ -199,7 +199,7 @@ def test_a_signal_stops_after_finished_videos_are_written(
     first = {path.stem for path in tmp_path.glob("*.json")}
     assert 0 < len(first) < 6
     assert {path.stem for path in tmp_path.glob("*.csv")} == first
-    assert not list(tmp_path.glob(".*"))  # no claim stays
+    assert not list(tmp_path.glob(".claims/*"))  # no claim stays
     whole = len(calls)
     predict(folder, stopped, Settings(tmp_path))
     ours = read_predictions(tmp_path / "predictions.json")

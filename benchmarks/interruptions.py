@@ -68,6 +68,7 @@ def _jobs(scratch: Path) -> dict[str, Job]:
                     ("run/map.json", "run/predictions.json"),
                     copied="train_1/run"),
         "cache": Job((*recipe, "--mode=cache",
+                      "--config.window.align_to_clips=True",
                       "--config.data.cache=FOLDER/cache"), "cache",
                      ("cache/**/*",)),
         "predict": Job(

@@ -75,7 +75,7 @@ def _jobs(scratch: Path) -> dict[str, Job]:
             ("losa_jax.predict", f"{data}/untrimmed/videos",
              f"--checkpoint={scratch}/train_1/run", "--output=FOLDER",
              "--report"),
-            "predict", ("predictions.json", "index.html"), connected=False),
+            "predict", ("predictions.json", "*.csv"), connected=False),
     }
 
 

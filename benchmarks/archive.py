@@ -74,12 +74,12 @@ def _measure(run: Path, videos: Path, output: Path, count: int,
         [sys.executable, "-m", "losa_jax.predict", str(videos),
          f"--checkpoint={run}", f"--output={output}"], stdout=log,
         stderr=subprocess.DEVNULL) for log in logs]
-    while not (holders := _holders(output)):
+    while not (pids := holders(output)):
         time.sleep(0.01)
     started = time.perf_counter()
     killed = None
     if kills:
-        killed = next(one for one in processes if one.pid in holders)
+        killed = next(one for one in processes if one.pid in pids)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
     for one in processes:
@@ -94,14 +94,15 @@ def _measure(run: Path, videos: Path, output: Path, count: int,
     return seconds, num_finished
 
 
-def _holders(output: Path) -> set[int]:
-    holders = set()
+def holders(output: Path) -> set[int]:
+    """Returns the numbers of the processes that have claims now."""
+    found = set()
     for path in (output / ".claims").glob("*"):
         try:
-            holders.add(json.loads(path.read_text())["pid"])
+            found.add(json.loads(path.read_text())["pid"])
         except (FileNotFoundError, ValueError):
             continue
-    return holders
+    return found
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.archive import holders
 from losa_jax.distributed.claims import Claims
 from losa_jax.errors import InputError
 from losa_jax.inference.load import load
@@ -85,17 +86,6 @@ def _start(run, archive, output, environment, *more):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def _holders(output):
-    """Returns the processes that have claims now."""
-    holders = set()
-    for path in (output / ".claims").glob("*"):
-        try:
-            holders.add(json.loads(path.read_text())["pid"])
-        except (FileNotFoundError, ValueError):
-            continue
-    return holders
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number, status", [
     (signal.SIGKILL, -9), (signal.SIGTERM, 75)])
@@ -104,9 +94,9 @@ def test_three_processes_do_what_a_fourth_one_leaves(
     output = tmp_path / "out"
     processes = [_start(run, archive, output, one_device) for _ in range(4)]
     end = time.monotonic() + 300
-    while not (holders := _holders(output)) and time.monotonic() < end:
+    while not (pids := holders(output)) and time.monotonic() < end:
         time.sleep(0.01)
-    victim = next(one for one in processes if one.pid in holders)
+    victim = next(one for one in processes if one.pid in pids)
     victim.send_signal(number)
     shown = {one: one.communicate(timeout=300)[0] for one in processes}
     assert victim.returncode == status, shown[victim]

@@ -51,10 +51,17 @@ def create(path: str, text: str) -> bool:
 
 
 def _created(path: str) -> Any:
+    folder = os.path.abspath(os.path.dirname(path))
     for _ in range(_CREATE_TRIES - 1):
-        # Another process may remove the folder before the file is in it.
-        with contextlib.suppress(FileNotFoundError):
+        # Another process may remove the folder before the file is in it, also
+        # while it is made, which reads as a folder that exists.
+        try:
             return _files(path).open(path, "xb")
+        except FileNotFoundError:
+            continue
+        except FileExistsError as error:
+            if error.filename != folder:
+                raise
     return _files(path).open(path, "xb")
 
 

@@ -1,6 +1,8 @@
 """Claims: each item belongs to one living process."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -94,3 +96,19 @@ def test_another_process_may_remove_the_folder_at_any_moment(tmp_path):
         assert claims.take("a")
         claims.clear()
     assert not folder.exists()
+
+
+def test_a_folder_that_vanishes_while_it_is_made_is_made_again(tmp_path,
+                                                               monkeypatch):
+    folder, make, seen = tmp_path / "claims", os.mkdir, []
+
+    def vanishes(path, *arguments):
+        seen.append(path)
+        if len(seen) == 1:  # it was there, and is gone when one looks
+            raise FileExistsError(errno.EEXIST, "File exists", path)
+        make(path, *arguments)
+
+    monkeypatch.setattr(os, "mkdir", vanishes)
+    with Claims(str(folder)) as claims:
+        assert claims.take("a")
+    assert len(seen) == 2

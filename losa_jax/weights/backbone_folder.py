@@ -127,14 +127,15 @@ def copy_backbone(folder: Path, target: Path) -> None:
 
 
 def convert_backbone(source: str | Path, output: str | Path, *,
-                     dtype: str | None = None, **options: Any
-                     ) -> BackboneSpec:
+                     dtype: str | None = None, probe: Path | None = None,
+                     **options: Any) -> BackboneSpec:
     """Converts a public checkpoint to a folder and returns its spec.
 
     Args:
       source: see `open_checkpoint`.
       output: the folder to make; a converted backbone there is replaced.
       dtype: to write, a key of `DTYPES`; None keeps the checkpoint's.
+      probe: see `open_checkpoint`.
       options: see `checkpoint_spec`.
 
     Raises:
@@ -144,7 +145,7 @@ def convert_backbone(source: str | Path, output: str | Path, *,
     output = Path(output)
     atomic_write.refuse_others(output, "converted backbone", FACTS_FILE,
                                ARRAYS_FILE)
-    checkpoint = open_checkpoint.open_checkpoint(source)
+    checkpoint = open_checkpoint.open_checkpoint(source, probe=probe)
     spec = open_checkpoint.checkpoint_spec(checkpoint, **options)
     expected = name_table.expected_source(spec)
     problems = open_checkpoint.misfits(checkpoint, expected)

@@ -303,10 +303,10 @@ def _heads(width: int, depth: int, mlp_width: int, heads: int | None) -> int:
     if width % heads:
         raise InputError(f"{heads} heads do not divide the width {width}: "
                          "give another --heads=N")
-    for name, size in SIZES.items():
+    for size in SIZES.values():
         if heads != size["heads"] and (width, depth, mlp_width) == (
                 size["width"], size["depth"], size["mlp_width"]):
-            raise InputError(f"{heads} heads, but V-JEPA 2's encoder of this "
-                             f"size ({name}) has {size['heads']}: leave out "
-                             "--heads")
+            raise InputError(f"{heads} heads, but V-JEPA 2's encoder of width "
+                             f"{width} and {depth} blocks has "
+                             f"{size['heads']}: leave out --heads")
     return heads

@@ -248,7 +248,9 @@ class VideoMae(nnx.Module):
                    tap: Callable[[Array], Array] = lambda x: x,
                    place: NamedSharding | None = None
                    ) -> tuple[Float[Array, "n t c"], Array | None]:
-        """Returns the last block's output, and taps; see `blocks.run_blocks`.
+        """Returns the last block's output, and taps [k, ...] or None.
+
+        `tap` maps the output of each of the ascending `tap_layers` to its tap.
         """
         return blocks.run_blocks(self.blocks, self.spec.depth, x, tap_layers,
                                  tap, place)

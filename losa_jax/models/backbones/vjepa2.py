@@ -58,18 +58,27 @@ class VJepa2Spec(base.BackboneSpec):
     """Sizes and variants of a checkpoint of V-JEPA 2 or 2.1.
 
     Attributes:
+      width: channels c of every token, a multiple of `heads`.
+      depth, heads, mlp_width: blocks; their attention heads; hidden channels of
+        their MLPs.
+      patch: side of a patch in pixels.
+      tubelet: frames of one temporal token.
+      clip_frames: frames of a clip, a multiple of `tubelet`; no parameter
+        depends on it.
+      image_size: height and width in pixels of the training; no parameter
+        depends on it.
       version: "2" or "2.1".
       rescales_positions: whether rows and columns are rescaled to those of
         the pre-training, whatever the size of the frames. All encoders of
         V-JEPA 2.1 were trained so; none of V-JEPA 2.
+      norm_epsilon: of all norms of the encoder, and of the standardization of
+        taps.
       probe_depth: self-attention blocks of the attentive classifier.
       probe_heads: attention heads of its blocks.
       probe_blocks: blocks of the encoder whose normed outputs it reads, joined
         along tokens; () is the last block.
       probe_norm_epsilon: 1e-5 for Meta's files, 1e-6 for Hugging Face's.
       num_classes: outputs of the classifier; 0 without one.
-
-    `VideoMaeSpec` describes the other fields.
 
     Raises:
       InputError: names the field and what it allows.
@@ -302,9 +311,20 @@ class VJepa2(nnx.Module):
                  place: NamedSharding | None = None) -> base.ClipFeatures:
         """Returns the spatial mean of the normed last block, and the taps.
 
-        `VideoMae.features` describes the arguments and the taps, which are
-        blocks' outputs without final norm. The clips may have other lengths
-        and sizes than `spec.clip_frames` and `spec.image_size`.
+        `last` has float32 features of the u = f // tubelet temporal tokens,
+        not standardized. Taps are blocks' outputs without final norm, of the
+        `dtype`; without any, their shape is [0, n, u, 0, 0, c].
+
+        Args:
+          clips: uint8 or float [n, f, H, W, 3], RGB 0..255. Frames and pixels
+            that fill no whole tubelet or patch are left out.
+          taps: ascending numbers of the tapped blocks, 0 .. depth - 1.
+          tap_grid: rows and columns to which each tap is average-pooled; None
+            keeps every patch.
+          tap_norm: whether each tapped token is standardized over its channels
+            first (False for `LadderAdapter`).
+          dtype: of the blocks' computation and of the taps.
+          place: how the clips are sharded over devices.
 
         Raises:
           InputError: too few frames or pixels, or taps that do not ascend or
@@ -323,8 +343,9 @@ class VJepa2(nnx.Module):
         """Returns all tokens of blocks, each with its final norm, float32.
 
         Args:
-          clips: see `features`.
+          clips: those of `features`.
           numbers: ascending, of `spec.normed_blocks`; () is the last block.
+          dtype: of the blocks' computation.
         """
         numbers = numbers or (self.spec.depth - 1,)
         self.spec.check_normed(numbers, "numbers")
@@ -348,7 +369,8 @@ class VJepa2(nnx.Module):
         """Returns the logits of clips, by the checkpoint's own classifier.
 
         Raises:
-          InputError: the checkpoint has no classifier; and as `features`.
+          InputError: the checkpoint has no classifier, or the clips are too
+            short or small.
         """
         if not self.spec.num_classes:
             raise InputError("these V-JEPA 2 weights have no classifier: "

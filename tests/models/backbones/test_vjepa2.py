@@ -13,9 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 import losa_jax
 from losa_jax import convert
+from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.models.backbones import blocks
+from losa_jax.models.backbones import backbone_template, blocks
+from losa_jax.models.backbones.encode_windows import encode_windows
 from losa_jax.models.backbones.vjepa2 import NORMED_BLOCKS, VJepa2, VJepa2Spec
+from losa_jax.models.ops.params import parameters
 from losa_jax.models.ops.rotary import axial_rotation, rotate
 from losa_jax.weights import backbone_folder
 from tests.models.backbones.contract import check_family
@@ -284,3 +287,23 @@ def test_clips_that_are_too_short_or_small_are_refused():
         model.features(np.zeros((1, 4, 8, 16, 3), np.uint8))
     with pytest.raises(InputError, match=r"numbers=\(3,\): .* of 2, 5, 8, 11"):
         model.normed_tokens(np.zeros((1, 4, 16, 16, 3), np.uint8), (3,))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 3, 1)])
+def test_chunks_and_devices_do_not_change_the_features(shape):
+    spec = VJepa2Spec(**TINY)
+    tree = parameters(VJepa2(spec, rngs=nnx.Rngs(0)))
+    frames = jnp.asarray(np.random.default_rng(0).integers(
+        0, 256, (2, 4 * 6, 16, 32, 3), np.uint8))
+    mesh = sharding.make_mesh(shape, jax.devices()[:np.prod(shape)])
+    shards, place = sharding.clip_placement(mesh, 6)
+
+    def encode(**settings):
+        return jax.jit(lambda tree: encode_windows(
+            backbone_template(spec).bind(tree), frames, taps=(0, 2),
+            tap_grid=(1, 2), **settings))(tree)
+
+    for one, other in zip(
+            encode(chunk_clips=3, shards=shards, clip_sharding=place),
+            encode(chunk_clips=0), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from losa_jax import errors
 from losa_jax.models.backbones import base, blocks
+from losa_jax.models.backbones.scan_blocks import scan_blocks
 from losa_jax.models.ops import layers, params, positions
 from losa_jax.models.ops.attention import attention
 
@@ -252,8 +253,9 @@ class VideoMae(nnx.Module):
 
         `tap` maps the output of each of the ascending `tap_layers` to its tap.
         """
-        return blocks.run_blocks(self.blocks, self.spec.depth, x, tap_layers,
-                                 tap, place)
+        return scan_blocks(self.blocks, x, place,
+                           numbers=range(self.spec.depth),
+                           tap_layers=tap_layers, tap=tap)
 
     def mean_features(self, clips: ArrayLike, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:

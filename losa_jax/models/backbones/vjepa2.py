@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from losa_jax import errors
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import base, blocks
+from losa_jax.models.backbones.scan_blocks import scan_blocks
 from losa_jax.models.ops import layers, params
 from losa_jax.models.ops.attention import attention
 from losa_jax.models.ops.rotary import Rotation, axial_rotation, rotate
@@ -222,7 +223,9 @@ class Probe(nnx.Module):
     def pool(self, tokens: Float[Array, "n t c"]) -> Float[Array, "n c"]:
         """Returns the input of the classifier."""
         if self.depth:
-            tokens, _ = blocks.run_blocks(self.blocks, self.depth, tokens)
+            tokens, _ = scan_blocks(
+                self.blocks, tokens, None, numbers=range(self.depth),
+                tap_layers=(), tap=lambda x: x)
         return self.cross(self.query[...].astype(tokens.dtype), tokens)
 
     def __call__(self, tokens: Float[Array, "n t c"]
@@ -350,10 +353,10 @@ class VJepa2(nnx.Module):
         numbers = numbers or (self.spec.depth - 1,)
         self.spec.check_normed(numbers, "numbers")
         tokens = self.embed(clips, dtype)
-        _, outputs = blocks.run_blocks(
-            self.blocks, self.spec.depth,
-            rearrange(tokens, "n u h w c -> n (u h w) c"), numbers,
-            rotation=self.rotation(tokens.shape[1:4]))
+        _, outputs = scan_blocks(
+            self.blocks, rearrange(tokens, "n u h w c -> n (u h w) c"), None,
+            numbers=range(self.spec.depth), tap_layers=numbers,
+            tap=lambda x: x, rotation=self.rotation(tokens.shape[1:4]))
         assert outputs is not None
         return jnp.stack([
             self.final_norm(x.astype(jnp.float32), number)

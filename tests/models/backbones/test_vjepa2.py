@@ -15,8 +15,9 @@ import losa_jax
 from losa_jax import convert
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
-from losa_jax.models.backbones import backbone_template, blocks
+from losa_jax.models.backbones import backbone_template
 from losa_jax.models.backbones.encode_windows import encode_windows
+from losa_jax.models.backbones.scan_blocks import scan_blocks
 from losa_jax.models.backbones.vjepa2 import NORMED_BLOCKS, VJepa2, VJepa2Spec
 from losa_jax.models.ops.params import parameters
 from losa_jax.models.ops.rotary import axial_rotation, rotate
@@ -36,16 +37,21 @@ def _close(got, want, tolerance=TOLERANCE):
                                atol=tolerance * np.abs(want).max())
 
 
+def _every_block(blocks, depth, tokens, **settings):
+    return scan_blocks(blocks, tokens, None, numbers=range(depth),
+                       tap_layers=tuple(range(depth)), tap=lambda x: x,
+                       **settings)[1]
+
+
 def _outputs(model, frames):
     """Returns the embedding and every block's output, as all tokens."""
     @jax.jit
     def run(frames):
         tokens = model.embed(frames)
         n, *grid, c = tokens.shape
-        return tokens.reshape(n, -1, c), blocks.run_blocks(
+        return tokens.reshape(n, -1, c), _every_block(
             model.blocks, model.spec.depth, tokens.reshape(n, -1, c),
-            tuple(range(model.spec.depth)),
-            rotation=model.rotation(tuple(grid)))[1]
+            rotation=model.rotation(tuple(grid)))
     return run(frames)
 
 
@@ -160,8 +166,7 @@ def test_an_attentive_probe_equals_the_public_model(parity, tmp_path):
     assert spec.probe_depth == 2 and spec.probe_norm_epsilon == 1e-5
     tokens = model.normed_tokens(data["in/frames"])[0]
     _close(tokens, data["out/tokens"])
-    _, outputs = blocks.run_blocks(model.probe.blocks, 2, tokens, (0, 1))
-    for i, got in enumerate(outputs):
+    for i, got in enumerate(_every_block(model.probe.blocks, 2, tokens)):
         _close(got, data[f"out/probe_block{i}"])
     _close(model.probe.pool(tokens), data["out/pooled"])
     _close(jax.jit(model.classify)(data["in/frames"]), data["out/logits"])

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.figures import table
-from losa_jax.models.backbones import SIZES, backbone_size
-from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.models.backbones import BACKBONES, SIZES, requested_family
+from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import expected_source
 
@@ -38,8 +38,8 @@ jax.block_until_ready(tree)
 """
 
 
-def write_checkpoint(path: Path, spec: VideoMaeSpec, dtype: np.dtype) -> None:
-    """Writes random numbers in VideoMAEv2's layout, tensor by tensor."""
+def write_checkpoint(path: Path, spec: BackboneSpec, dtype: np.dtype) -> None:
+    """Writes random numbers in the family's public layout, tensor by tensor."""
     rng = np.random.default_rng(0)
     expected = expected_source(spec)
     header, offset = {}, 0
@@ -79,7 +79,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(backbone_folder.DTYPES),
                         default="float16")
     arguments = parser.parse_args()
-    spec = VideoMaeSpec(**backbone_size(arguments.backbone), num_classes=710)
+    spec = BACKBONES[requested_family(arguments.backbone)].spec(
+        **SIZES[arguments.backbone])
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "made_up.safetensors", f"{folder}/out"
         write_checkpoint(source, spec, backbone_folder.DTYPES[arguments.dtype])

@@ -75,6 +75,8 @@ BENCHMARKS = (
     Benchmark("losa_parts", (), ("--rounds=3",), ("torch", "transformers")),
     Benchmark("backbone_speed", (), ("--backbone=vit_s", "--rounds=3"),
               ("torch",)),
+    Benchmark("vjepa2_speed", (), ("--depth=1", "--rounds=2"),
+              ("torch", "transformers")),
     Benchmark("head_speed", (), ("--rounds=2",), ("torch",)),
     Benchmark("start_speed", (), ("--rounds=1",)),
     Benchmark("scaling", (), ("--rounds=2",)),

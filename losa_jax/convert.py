@@ -5,6 +5,9 @@
                          the checkpoint
     --dtype=NAME         float32, float16 or bfloat16; default: unchanged
     --heads, --frames, --image_size=H,W   what no tensor shows
+    --probe=FILE         of V-JEPA 2, a file with the attentive classifier;
+                         --probe_heads=N are its attention heads, and
+                         --probe_blocks=5,11,17,23 the blocks that it reads
     --no_ema             of a head's checkpoint, the weights themselves
                          instead of their moving average
     --public_config=FILE   ActionFormer's or TriDet's YAML file, for what no
@@ -12,8 +15,8 @@
     --to=torch           the reverse: from a converted folder to a
                          .safetensors file in the layout of the public code
 
-Reads backbones (VideoMAE, VideoMAEv2, Hugging Face, OpenTAD) and heads
-(ActionFormer, TriDet, OpenTAD's copies).
+Reads backbones (VideoMAE, VideoMAEv2, V-JEPA 2 and 2.1, Hugging Face, OpenTAD)
+and heads (ActionFormer, TriDet, OpenTAD's copies).
 
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
@@ -39,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--heads", type=positive)
     parser.add_argument("--frames", type=positive)
     parser.add_argument("--image_size", type=_size)
+    parser.add_argument("--probe", type=path)
+    parser.add_argument("--probe_heads", type=positive)
+    parser.add_argument("--probe_blocks", type=_blocks)
     parser.add_argument("--no_ema", action="store_true")
     parser.add_argument("--public_config", type=Path)
     parser.add_argument("--to", choices=("flax", "torch"), default="flax")
@@ -52,13 +58,16 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.to == "torch" and any((
             arguments.inspect, arguments.verify, arguments.dtype,
             arguments.heads, arguments.frames, arguments.image_size,
+            arguments.probe, arguments.probe_heads, arguments.probe_blocks,
             arguments.no_ema, arguments.public_config)):
         parser.error("--to=torch takes a converted folder and --output only")
     # Imported late, so that --help does not wait for jax.
     from losa_jax.jobs import convert
 
     sizes = {"heads": arguments.heads, "clip_frames": arguments.frames,
-             "image_size": arguments.image_size}
+             "image_size": arguments.image_size, "probe": arguments.probe,
+             "probe_heads": arguments.probe_heads,
+             "probe_blocks": arguments.probe_blocks}
     ema = not arguments.no_ema
     try:
         if arguments.to == "torch":
@@ -79,6 +88,10 @@ def main(argv: list[str] | None = None) -> int:
 def _size(text: str) -> tuple[int, int]:
     height, width = (positive(part) for part in text.split(","))
     return height, width
+
+
+def _blocks(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from losa_jax.detection.nms import NmsSettings
 from losa_jax.detection.segments import Detection
 from losa_jax.inference.localizer import Localizer
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
+from losa_jax.models.backbones.vjepa2 import VJepa2, VJepa2Spec
 from losa_jax.models.heads.base import HeadLoss
 from losa_jax.models.heads.pyramid import HeadOutput
 from losa_jax.weights import backbone_folder, name_table
@@ -92,8 +93,8 @@ def _described():
     """The public names, and what their results are: (name, object)."""
     public = {name: getattr(losa_jax, name) for name in losa_jax.__all__}
     return {**public, **{one.__name__: one for one in (
-        Localizer, MapReport, VideoMae, VideoMaeSpec, HeadOutput, HeadLoss,
-        DecodeSettings, NmsSettings)}}
+        Localizer, MapReport, VideoMae, VideoMaeSpec, VJepa2, VJepa2Spec,
+        HeadOutput, HeadLoss, DecodeSettings, NmsSettings)}}
 
 
 @pytest.mark.parametrize("name", losa_jax.__all__)

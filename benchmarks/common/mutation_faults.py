@@ -33,7 +33,7 @@ NMS = "losa_jax/detection/nms.py"
 METRICS = "losa_jax/detection/metrics.py"
 LOSA = "losa_jax/models/adapters/losa.py"
 CONV = "losa_jax/models/ops/conv.py"
-BACKBONE = "losa_jax/models/backbones/videomae.py"
+BACKBONE = "losa_jax/models/backbones/blocks.py"
 DETECTOR = "losa_jax/models/detector.py"
 STEP, TRAIN = "losa_jax/training/step.py", "losa_jax/jobs/train.py"
 EXAMPLES = "losa_jax/data/windows/examples.py"
@@ -128,7 +128,8 @@ FAULTS = (
           "losa_jax/models/ops/positions.py",
           '"uhwc,gh,fw->ugfc"', '"uhwc,fh,gw->ugfc"',
           ("tests/models/ops/test_positions.py", *TEST_BACKBONE)),
-    Fault("taps are kept one slot late", BACKBONE,
+    Fault("taps are kept one slot late",
+          "losa_jax/models/backbones/scan_blocks.py",
           "np.searchsorted(tap_layers, numbers)",
           'np.searchsorted(tap_layers, numbers, side="right")',
           TEST_BACKBONE),

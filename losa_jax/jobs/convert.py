@@ -26,17 +26,19 @@ from losa_jax.weights.torch_pickle import Tensor
 _HEAD_OPTIONS = ("no_ema", "public_config")
 
 
-def inspect(path: Path, *, ema: bool = True, **sizes: Any) -> None:
+def inspect(path: Path, *, ema: bool = True, probe: Path | None = None,
+            **sizes: Any) -> None:
     """Prints the content of a backbone's or head's file; see `convert`."""
     head = head_folder.open_head_tensors(path, ema=ema)
-    _refuse_useless(path, head is not None, no_ema=not ema, **sizes)
+    _refuse_useless(path, head is not None, no_ema=not ema, probe=probe,
+                    **sizes)
     if head is not None:
         tensors, entry = head
         _print_tensors(tensors)
         print(f"what it is: a detection head, {len(tensors)} tensors of "
               f"{entry}")
         return
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, probe=probe)
     tensors = checkpoint.tensors
     _print_tensors(tensors)
     for note in checkpoint.notes:
@@ -60,7 +62,8 @@ def _print_tensors(tensors: Mapping[str, Tensor]) -> None:
 
 def convert(path: Path, output: Path, *, verify: bool = False,
             dtype: str | None = None, ema: bool = True,
-            public_config: Path | None = None, **sizes: Any) -> None:
+            public_config: Path | None = None, probe: Path | None = None,
+            **sizes: Any) -> None:
     """Converts a checkpoint of a backbone or head to a folder.
 
     Args:
@@ -68,6 +71,7 @@ def convert(path: Path, output: Path, *, verify: bool = False,
       dtype: of a backbone, see `convert_backbone`.
       ema: of a head, takes the moving average.
       public_config: YAML that a head was trained with.
+      probe: of a backbone, see `open_checkpoint`.
       sizes: of a backbone, see `checkpoint_spec`.
 
     Raises:
@@ -76,19 +80,20 @@ def convert(path: Path, output: Path, *, verify: bool = False,
     """
     is_head = head_folder.open_head_tensors(path, ema=ema) is not None
     _refuse_useless(path, is_head, verify=verify, dtype=dtype, no_ema=not ema,
-                    public_config=public_config, **sizes)
+                    public_config=public_config, probe=probe, **sizes)
     if is_head:
         _convert_head(path, output, ema, public_config)
         return
-    spec = backbone_folder.convert_backbone(path, output, dtype=dtype, **sizes)
-    for note in open_checkpoint(path).notes:
+    spec = backbone_folder.convert_backbone(path, output, dtype=dtype,
+                                            probe=probe, **sizes)
+    for note in open_checkpoint(path, probe=probe).notes:
         print(f"note: {note}")
     count = sum(map(math.prod, expected_shapes(spec).values()))
     size = (output / backbone_folder.ARRAYS_FILE).stat().st_size
     print(f"wrote {output}: {FAMILIES[family_of(spec)].describe(spec)}; "
           f"{count:,} parameters, {size / 2**20:.1f} MiB")
     if verify:
-        print(f"verified: {_compare(path, output)} tensors equal")
+        print(f"verified: {_compare(path, output, probe)} tensors equal")
 
 
 def _refuse_useless(path: Path, is_head: bool, **options: Any) -> None:
@@ -140,10 +145,10 @@ def _public_settings(path: Path) -> dict[str, Any]:
                          "trained with") from error
 
 
-def _compare(path: Path, output: Path) -> int:
+def _compare(path: Path, output: Path, probe: Path | None) -> int:
     """Returns the number of tensors, all equal in checkpoint and folder."""
     spec, params, _ = backbone_folder.open_backbone(output)
-    tensors = open_checkpoint(path).tensors
+    tensors = open_checkpoint(path, probe=probe).tensors
     wrong, places = [], expected_source(spec)
     for name, place in places.items():
         array = place.of(params, spec)

@@ -27,4 +27,7 @@ A family of backbones is a module in `name_table.FAMILIES`, under its name in
         InputError for sizes that neither tensors nor hints show.
     describe(spec) -> str
         a line about a checkpoint.
+    probe_tensors(path) -> tensors
+        only where classifiers are published in files of their own: their
+        tensors by the names of RULES.
 """

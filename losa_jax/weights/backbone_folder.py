@@ -56,8 +56,9 @@ def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
       an `nnx.Module` with a `spec` (`width`, `depth`, `clip_frames`, ...).
       Its `features` takes clips, uint8 or float [n, f, H, W, 3], RGB 0..255,
       and returns `last`, float32 [n, u, c], the mean over space of the last
-      block at u temporal tokens, and `taps`, [k, n, u, h, w, c], the outputs
-      of the given blocks, standardized over channels.
+      block at u temporal tokens (`spec.last_pooling`), and `taps`,
+      [k, n, u, h, w, c], the outputs of the given blocks, standardized over
+      channels.
 
     Raises:
       InputError: no such folder, or arrays that do not fit its description.
@@ -127,14 +128,15 @@ def copy_backbone(folder: Path, target: Path) -> None:
 
 
 def convert_backbone(source: str | Path, output: str | Path, *,
-                     dtype: str | None = None, **options: Any
-                     ) -> BackboneSpec:
+                     dtype: str | None = None, probe: Path | None = None,
+                     **options: Any) -> BackboneSpec:
     """Converts a public checkpoint to a folder and returns its spec.
 
     Args:
       source: see `open_checkpoint`.
       output: the folder to make; a converted backbone there is replaced.
       dtype: to write, a key of `DTYPES`; None keeps the checkpoint's.
+      probe: see `open_checkpoint`.
       options: see `checkpoint_spec`.
 
     Raises:
@@ -144,7 +146,7 @@ def convert_backbone(source: str | Path, output: str | Path, *,
     output = Path(output)
     atomic_write.refuse_others(output, "converted backbone", FACTS_FILE,
                                ARRAYS_FILE)
-    checkpoint = open_checkpoint.open_checkpoint(source)
+    checkpoint = open_checkpoint.open_checkpoint(source, probe=probe)
     spec = open_checkpoint.checkpoint_spec(checkpoint, **options)
     expected = name_table.expected_source(spec)
     problems = open_checkpoint.misfits(checkpoint, expected)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,13 @@ class Checkpoint:
         return f"{name} (in the file: {title})" if title else name
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, *, probe: Path | None = None
+                    ) -> Checkpoint:
     """Opens a file or folder (see `open_file`) and renames its tensors.
+
+    Args:
+      probe: a file with the classifier of the encoder in `path`, for families
+        with `probe_tensors`.
 
     Raises:
       InputError: missing, damaged, or not a checkpoint.
@@ -63,8 +69,16 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         if not module.recognizes(tensors):
             continue
         notes = [f"state dict under {key!r}" for key in keys]
+        unread = [str(key) for key, entry in content.items()
+                  if key not in keys and isinstance(entry, Mapping)]
+        if unread:
+            notes.append("entries of the file that are not read: "
+                         + ", ".join(unread))
         config = (path if path.is_dir() else path.parent) / "config.json"
         renamed, hints = module.rename_tensors(tensors, config, notes)
+        if probe is not None:
+            renamed = _with_probe(renamed, probe, module)
+            notes.append(f"attentive classifier of {probe}")
         titles = {id(tensor): name for name, tensor in tensors.items()}
         file_names = {name: title for name, tensor in renamed.items()
                       if (title := titles.get(id(tensor), name)) != name}
@@ -77,7 +91,24 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     problem = (f"no tensors in it; keys: {', '.join(map(str, [*content][:8]))}"
                if isinstance(content, Mapping) else
                f"holds a {type(content).__name__}, not a state dict")
-    raise InputError(f"{path}: {problem}: save the model's state dict alone")
+    remedy = "save the model's state dict alone"
+    if isinstance(content, Mapping) and "classifiers" in content:
+        remedy = ("these are attentive probes: give the checkpoint of their "
+                  "encoder, with --probe=this file")
+    raise InputError(f"{path}: {problem}: {remedy}")
+
+
+def _with_probe(tensors: dict[str, Tensor], probe: Path, module: ModuleType
+                ) -> dict[str, Tensor]:
+    """Returns the tensors and those of the probe's file."""
+    if not hasattr(module, "probe_tensors"):
+        raise InputError(f"{probe}: a {module.TITLE} checkpoint takes no probe "
+                         "of its own: leave out --probe")
+    added = module.probe_tensors(probe)
+    if twice := sorted(set(tensors) & set(added)):
+        raise InputError(f"{probe}: {twice[0]} is in the checkpoint too: leave "
+                         "out --probe")
+    return tensors | added
 
 
 def _stored_hints(path: Path, metadata: str, known: tuple[str, ...]

@@ -66,3 +66,20 @@ def rename(tensors: Mapping[str, Tensor],
                              f"{new}: remove one from the checkpoint")
         renamed[new], origin[new] = tensor, name
     return renamed
+
+
+def block_shapes(shapes: Mapping[str, tuple[int, ...]], rules: Iterable[Rule],
+                 prefix: str) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Returns {name within a block: {block: shape}} for a table's names.
+
+    `prefix` precedes the number of the block, such as "blocks.".
+    """
+    numbered = prefix + "{i}."
+    blocks: dict[str, dict[int, tuple[int, ...]]] = {
+        rule.source.removeprefix(numbered): {} for rule in rules
+        if rule.source.startswith(numbered)}
+    for name, shape in shapes.items():
+        match = re.fullmatch(re.escape(prefix) + r"(\d+)\.(.+)", name)
+        if match and match[2] in blocks:
+            blocks[match[2]][int(match[1])] = shape
+    return blocks

@@ -15,7 +15,15 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones import size_name
 from losa_jax.models.backbones.videomae import SIZES, VideoMaeSpec
 from losa_jax.utils.text_files import read_json
-from losa_jax.weights.rules import CONV, LINEAR, SAME, Layout, Rule, rename
+from losa_jax.weights.rules import (
+    CONV,
+    LINEAR,
+    SAME,
+    Layout,
+    Rule,
+    block_shapes,
+    rename,
+)
 from losa_jax.weights.torch_pickle import Tensor
 
 TITLE = "VideoMAE"
@@ -209,7 +217,7 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
       InputError: a size is neither shown nor given.
     """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    blocks = _block_shapes(shapes)
+    blocks = block_shapes(shapes, RULES, "blocks.")
     widths = [
         shape[-1] for name, by_block in blocks.items()
         if name not in ("mlp.fc1.bias", "mlp.fc2.weight", "attn.scale")
@@ -259,19 +267,6 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
         cosine_attention=2 * len(scales) >= depth,
         final_norm=final_norm, num_classes=num_classes,
         norm_epsilon=norm_epsilon, final_norm_epsilon=final_norm_epsilon)
-
-
-def _block_shapes(shapes: Mapping[str, tuple[int, ...]]
-                  ) -> dict[str, dict[int, tuple[int, ...]]]:
-    """Returns {name within a block: {block: shape}} for the table's names."""
-    blocks: dict[str, dict[int, tuple[int, ...]]] = {
-        rule.source.removeprefix("blocks.{i}."): {} for rule in RULES
-        if rule.source.startswith("blocks.{i}.")}
-    for name, shape in shapes.items():
-        numbered = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-        if numbered and numbered[2] in blocks:
-            blocks[numbered[2]][int(numbered[1])] = shape
-    return blocks
 
 
 def _heads(width: int, heads: int | None,

@@ -121,9 +121,12 @@ class BackboneFamily(NamedTuple):
     sizes: Mapping[str, Mapping[str, Any]] = {}
 
 
-def normalized_pixels(clips: ArrayLike, spec: BackboneSpec
-                      ) -> Float[Array, "n f H W 3"]:
+def normalized_pixels(clips: ArrayLike, spec: BackboneSpec, *,
+                      tubelet: int = 0) -> Float[Array, "n f H W 3"]:
     """Returns clips of 0..255 minus the mean, divided by the deviation.
+
+    The number of frames must be a multiple of `tubelet`, by default that of
+    the spec.
 
     Raises:
       InputError: the clips cannot be cut into tokens.
@@ -136,9 +139,10 @@ def normalized_pixels(clips: ArrayLike, spec: BackboneSpec
     if spec.has_fixed_frames and frames != spec.clip_frames:
         raise InputError(f"clips of {frames} frames; the weights are for "
                          f"{spec.clip_frames}")
-    if frames < 1 or frames % spec.tubelet:
+    tubelet = tubelet or spec.tubelet
+    if frames < 1 or frames % tubelet:
         raise InputError(f"clips of {frames} frames cannot be cut into "
-                         f"tubelets of {spec.tubelet}")
+                         f"tubelets of {tubelet}")
     if min(height, width) < spec.patch:
         raise InputError(f"frames of {height} x {width} pixels are below the "
                          f"patch of {spec.patch}")

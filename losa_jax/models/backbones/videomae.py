@@ -7,20 +7,21 @@ MIT): pre-norm blocks, biases on query and value only, exact GELU.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from losa_jax import errors
-from losa_jax.models.backbones import base
-from losa_jax.models.ops import layers, params, positions, resample
+from losa_jax.models.backbones import base, blocks
+from losa_jax.models.backbones.scan_blocks import scan_blocks
+from losa_jax.models.ops import layers, params, positions
 from losa_jax.models.ops.attention import attention
 
 # VideoMAEv2's cosine attention: exp(4.6052) = 100.
@@ -170,47 +171,6 @@ class Block(nnx.Module):
         return x + layers.drop_path(m, drop_rate, keys[1])
 
 
-def block_on_place(block: Block, x: Float[Array, "n t c"],
-                   place: NamedSharding | None, **settings: Any
-                   ) -> Float[Array, "n t c"]:
-    """Returns block(x, **settings), gathering the block's parameters for it.
-
-    The compiler would move the clips' activations instead, which are hundreds
-    of times larger.
-    """
-    if place is not None:
-        replicated = NamedSharding(place.mesh, PartitionSpec())
-        block = jax.lax.with_sharding_constraint(block, replicated)
-        x = jax.lax.with_sharding_constraint(x, place)
-    return block(x, place=place, **settings)
-
-
-class PatchEmbed(nnx.Module):
-    """Tubelets of pixels to tokens: a convolution that does not overlap."""
-
-    def __init__(self, spec: VideoMaeSpec, rngs: nnx.Rngs):
-        shape = (spec.tubelet, spec.patch, spec.patch, 3, spec.width)
-        init = nnx.initializers.truncated_normal(0.02)
-        self.kernel = nnx.Param(init(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(spec.width))
-
-    def __call__(self, clips: Float[Array, "n f H W 3"]
-                 ) -> Float[Array, "n u h w c"]:
-        """Returns tokens; pixels that no whole patch covers are left out."""
-        kernel, bias = (parameter[...].astype(clips.dtype)
-                        for parameter in (self.kernel, self.bias))
-        u, p, q, _, c = kernel.shape
-        rows, columns = clips.shape[2] // p, clips.shape[3] // q
-        # One product: 0.6 to 0.8 x the time of XLA's convolution on CPU, its
-        # gradient down to 0.25 x (`benchmarks.backbone_speed`).
-        pixels = rearrange(
-            clips[:, :, :rows * p, :columns * q],
-            "n (t u) (h p) (w q) rgb -> (n t h w) (u p q rgb)", u=u, p=p, q=q)
-        tokens = (pixels @ kernel.reshape(-1, c)).reshape(
-            clips.shape[0], -1, rows, columns, c)
-        return tokens + bias
-
-
 class VideoMae(nnx.Module):
     """The frozen video transformer, which sees each clip alone.
 
@@ -223,7 +183,7 @@ class VideoMae(nnx.Module):
 
     def __init__(self, spec: VideoMaeSpec, *, rngs: nnx.Rngs):
         self.spec = spec
-        self.patch_embed = PatchEmbed(spec, rngs)
+        self.patch_embed = blocks.PatchEmbed(spec, rngs)
         if spec.positions == "learned":
             init = nnx.initializers.normal(0.02)
             shape = (spec.clip_tokens, *spec.grid, spec.width)
@@ -280,19 +240,9 @@ class VideoMae(nnx.Module):
             or taps that do not ascend or are not blocks.
         """
         base.check_taps(taps, self.spec)
-        tokens = self.embed(clips, dtype)
-        n, u, h, w, c = tokens.shape
-
-        def tap(x: Array) -> Array:
-            return resample.shape_tap(x.reshape(n, u, h, w, c), tap_grid,
-                                      tap_norm, self.spec.norm_epsilon)
-
-        x, tapped = self.run_blocks(tokens.reshape(n, u * h * w, c), taps,
-                                    tap, place)
-        pooled = x.reshape(n, u, h * w, c).astype(jnp.float32).mean(axis=2)
-        if tapped is None:
-            tapped = jnp.zeros((0, n, u, 0, 0, c), dtype)
-        return base.ClipFeatures(pooled, tapped)
+        return blocks.encode(self.blocks, self.embed(clips, dtype), self.spec,
+                             taps=taps, tap_grid=tap_grid, tap_norm=tap_norm,
+                             place=place)
 
     def run_blocks(self, x: Float[Array, "n t c"],
                    tap_layers: tuple[int, ...] = (),
@@ -303,31 +253,9 @@ class VideoMae(nnx.Module):
 
         `tap` maps the output of each of the ascending `tap_layers` to its tap.
         """
-        # Blocks are rematerialized in a backward pass.
-        run = jax.checkpoint(lambda block, x: block_on_place(block, x, place),
-                             prevent_cse=False)
-        if not tap_layers:
-            return jax.lax.scan(lambda x, block: (run(block, x), None), x,
-                                self.blocks)
-        # One scan over all blocks: slices of their stack would copy weights.
-        numbers = np.arange(self.spec.depth)
-        slots = np.minimum(np.searchsorted(tap_layers, numbers),
-                           len(tap_layers) - 1)
-        shape = jax.eval_shape(tap, x)
-        taps = jnp.zeros((len(tap_layers), *shape.shape), shape.dtype)
-
-        def step(carry, inputs):
-            x, taps = carry
-            block, slot, is_tapped = inputs
-            x = run(block, x)
-            old = jax.lax.dynamic_index_in_dim(taps, slot, 0, False)
-            new = jax.lax.cond(is_tapped, tap, lambda x: old, x)
-            taps = jax.lax.dynamic_update_index_in_dim(taps, new, slot, 0)
-            return (x, taps), None
-
-        return jax.lax.scan(step, (x, taps), (
-            self.blocks, jnp.asarray(slots),
-            jnp.asarray(np.isin(numbers, tap_layers))))[0]
+        return scan_blocks(self.blocks, x, place,
+                           numbers=range(self.spec.depth),
+                           tap_layers=tap_layers, tap=tap)
 
     def mean_features(self, clips: ArrayLike, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:

@@ -9,11 +9,8 @@ import pytest
 from flax import nnx
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones.videomae import (
-    PatchEmbed,
-    VideoMae,
-    VideoMaeSpec,
-)
+from losa_jax.models.backbones.blocks import PatchEmbed
+from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
 from losa_jax.models.ops.params import Template, nest
 from losa_jax.models.ops.positions import bicubic_matrix, sincos_table
 from losa_jax.models.ops.resample import pool_grid

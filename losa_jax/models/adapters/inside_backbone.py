@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Num
 from losa_jax import errors
 from losa_jax.models.adapters.ladder import TemporalAdapter
 from losa_jax.models.backbones import encode_windows, videomae
+from losa_jax.models.backbones.scan_blocks import block_on_place
 from losa_jax.models.ops import params
 
 ADAPTER_TYPES = ("tia", "full")
@@ -171,8 +172,8 @@ class InsideBackbone:
 
         def step(x, inputs):
             block, adapter, rate, block_key = inputs
-            x = videomae.block_on_place(block, x, place, drop_rate=rate,
-                                        key=block_key)
+            x = block_on_place(block, x, place, drop_rate=rate,
+                               key=block_key)
             if adapter is not None:
                 window = rearrange(x, "(b n) (u s) c -> b (n u) s c", b=b, u=u)
                 added = adapter(window, valid.reshape(b, n * u))

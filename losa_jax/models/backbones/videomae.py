@@ -7,19 +7,20 @@ MIT): pre-norm blocks, biases on query and value only, exact GELU.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from losa_jax import errors
 from losa_jax.models.backbones import base
+from losa_jax.models.backbones.scan_blocks import scan_blocks
 from losa_jax.models.ops import layers, params, positions, resample
 from losa_jax.models.ops.attention import attention
 
@@ -170,21 +171,6 @@ class Block(nnx.Module):
         return x + layers.drop_path(m, drop_rate, keys[1])
 
 
-def block_on_place(block: Block, x: Float[Array, "n t c"],
-                   place: NamedSharding | None, **settings: Any
-                   ) -> Float[Array, "n t c"]:
-    """Returns block(x, **settings), gathering the block's parameters for it.
-
-    The compiler would move the clips' activations instead, which are hundreds
-    of times larger.
-    """
-    if place is not None:
-        replicated = NamedSharding(place.mesh, PartitionSpec())
-        block = jax.lax.with_sharding_constraint(block, replicated)
-        x = jax.lax.with_sharding_constraint(x, place)
-    return block(x, place=place, **settings)
-
-
 class PatchEmbed(nnx.Module):
     """Tubelets of pixels to tokens: a convolution that does not overlap."""
 
@@ -303,31 +289,9 @@ class VideoMae(nnx.Module):
 
         `tap` maps the output of each of the ascending `tap_layers` to its tap.
         """
-        # Blocks are rematerialized in a backward pass.
-        run = jax.checkpoint(lambda block, x: block_on_place(block, x, place),
-                             prevent_cse=False)
-        if not tap_layers:
-            return jax.lax.scan(lambda x, block: (run(block, x), None), x,
-                                self.blocks)
-        # One scan over all blocks: slices of their stack would copy weights.
-        numbers = np.arange(self.spec.depth)
-        slots = np.minimum(np.searchsorted(tap_layers, numbers),
-                           len(tap_layers) - 1)
-        shape = jax.eval_shape(tap, x)
-        taps = jnp.zeros((len(tap_layers), *shape.shape), shape.dtype)
-
-        def step(carry, inputs):
-            x, taps = carry
-            block, slot, is_tapped = inputs
-            x = run(block, x)
-            old = jax.lax.dynamic_index_in_dim(taps, slot, 0, False)
-            new = jax.lax.cond(is_tapped, tap, lambda x: old, x)
-            taps = jax.lax.dynamic_update_index_in_dim(taps, new, slot, 0)
-            return (x, taps), None
-
-        return jax.lax.scan(step, (x, taps), (
-            self.blocks, jnp.asarray(slots),
-            jnp.asarray(np.isin(numbers, tap_layers))))[0]
+        return scan_blocks(self.blocks, x, place,
+                           numbers=range(self.spec.depth),
+                           tap_layers=tap_layers, tap=tap)
 
     def mean_features(self, clips: ArrayLike, dtype: DTypeLike = jnp.float32
                       ) -> Float[Array, "n c"]:

@@ -243,11 +243,16 @@ def _write_arrays(path: Path, checkpoint: open_checkpoint.Checkpoint,
 
 def save_source(path: str | Path, spec: BackboneSpec,
                 params: Mapping[str, np.ndarray]) -> None:
-    """Writes flat parameters as .safetensors in the public layout, with
-    the fields that no tensor shows in the metadata."""
+    """Writes flat parameters in the public layout, as .npz or .safetensors;
+    the latter has the fields that no tensor shows in its metadata."""
+    tensors: dict[str, Any] = name_table.source_tensors(spec, params)
     with atomic_write.atomic_file(Path(path)) as temporary:
-        save_file(name_table.source_tensors(spec, params), temporary,
-                  metadata={"losa_jax": own_facts(spec)})
+        if Path(path).suffix == ".npz":
+            with temporary.open("wb") as file:
+                np.savez(file, **tensors)
+        else:
+            save_file(tensors, temporary,
+                      metadata={"losa_jax": own_facts(spec)})
 
 
 def own_facts(spec: BackboneSpec) -> str:

@@ -10,10 +10,13 @@ import numpy as np
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.ops.params import flatten
-from losa_jax.weights import rules, videomae
+from losa_jax.weights import rules, videomae, videoprism
 
 # The package's docstring lists what such a module defines.
-FAMILIES: dict[str, ModuleType] = {"videomae": videomae}
+FAMILIES: dict[str, ModuleType] = {
+    "videomae": videomae,
+    "videoprism": videoprism,
+}
 
 
 class Place(NamedTuple):

@@ -9,13 +9,15 @@ from typing import Any, cast
 from flax import nnx
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones import videomae
+from losa_jax.models.backbones import videomae, videoprism
 from losa_jax.models.backbones.base import BackboneFamily, BackboneSpec
 from losa_jax.models.ops.params import Template
 
 BACKBONES = {
     "videomae": BackboneFamily(videomae.VideoMaeSpec, videomae.VideoMae,
                                videomae.SIZES),
+    "videoprism": BackboneFamily(videoprism.VideoPrismSpec,
+                                 videoprism.VideoPrism, videoprism.SIZES),
 }
 SIZES = {name: size for family in BACKBONES.values()
          for name, size in family.sizes.items()}

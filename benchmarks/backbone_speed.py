@@ -17,8 +17,9 @@ from flax import nnx
 
 from benchmarks.common import videomae_torch
 from benchmarks.common.figures import interleaved, times_table, use_cores
-from losa_jax.models.backbones import SIZES, backbone_size
+from losa_jax.models.backbones import backbone_size
 from losa_jax.models.backbones.videomae import (
+    SIZES,
     VideoMae,
     VideoMaeSpec,
 )

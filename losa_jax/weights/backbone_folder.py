@@ -55,9 +55,10 @@ def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
     Returns:
       an `nnx.Module` with a `spec` (`width`, `depth`, `clip_frames`, ...).
       Its `features` takes clips, uint8 or float [n, f, H, W, 3], RGB 0..255,
-      and returns `last`, float32 [n, u, c], the mean over space of the last
-      block at u temporal tokens, and `taps`, [k, n, u, h, w, c], the outputs
-      of the given blocks, standardized over channels.
+      and returns `last`, float32 [n, u, c], a vector for each of u temporal
+      tokens that `spec.last_pooling` describes, and `taps`,
+      [k, n, u, h, w, c], the outputs of the given blocks, standardized over
+      channels.
 
     Raises:
       InputError: no such folder, or arrays that do not fit its description.

@@ -39,7 +39,7 @@ def test_gpus_need_their_plugin():
 
 @pytest.mark.parametrize("keys, message", [
     ({}, "config.backbone.name=NAME (one of vit_s, vit_b, vit_l, vit_h, "
-     "vit_g), or, for another size, also --config.backbone.width=N "
+     "vit_g, .*), or, for another size, also --config.backbone.width=N "
      "--config.backbone.depth=N --config.backbone.heads=N"),
     ({"backbone.width": 8, "backbone.depth": 2}, "--config.backbone.name=NAME "
      "(one of .*), or, for another size, also --config.backbone.heads=N"),

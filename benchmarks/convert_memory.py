@@ -2,10 +2,11 @@
 
     python -m benchmarks.convert_memory [--backbone=vit_g] [--dtype=float16]
 
-Writes a made-up checkpoint (right shapes, random values) into a temporary
-folder, then converts it, converts it with --verify, and loads it onto one
-device in bfloat16, each in a process of its own, and prints the peak resident
-size of each. The bound for converting is 1.3 times the file plus 1 GiB.
+Writes a made-up checkpoint (right shapes, random values; an .npz file for
+VideoPrism) into a temporary folder, then converts it, converts it with
+--verify, and loads it onto one device in bfloat16, each in a process of its
+own, and prints the peak resident size of each. The bound for converting is 1.3
+times the file plus 1 GiB.
 """
 
 import argparse
@@ -15,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.common.figures import table
-from losa_jax.models.backbones import BACKBONES, SIZES, requested_family
+from losa_jax.models.backbones import SIZES, requested_spec
 from losa_jax.models.backbones.base import BackboneSpec
+from losa_jax.models.backbones.videoprism import VideoPrismSpec
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import expected_source
 
@@ -38,8 +41,18 @@ jax.block_until_ready(tree)
 """
 
 
+def write_archive(path: Path, spec: BackboneSpec, dtype: np.dtype) -> None:
+    """Writes random numbers in the family's layout as an .npz file."""
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (_, _, shape) in expected_source(spec).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, rng.normal(
+                    scale=0.02, size=shape).astype(dtype))
+
+
 def write_checkpoint(path: Path, spec: BackboneSpec, dtype: np.dtype) -> None:
-    """Writes random numbers in the family's public layout, tensor by tensor."""
+    """Writes random numbers in the family's layout, tensor by tensor."""
     rng = np.random.default_rng(0)
     expected = expected_source(spec)
     header, offset = {}, 0
@@ -79,11 +92,14 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(backbone_folder.DTYPES),
                         default="float16")
     arguments = parser.parse_args()
-    spec = BACKBONES[requested_family(arguments.backbone)].spec(
-        **SIZES[arguments.backbone])
+    spec = requested_spec({"name": arguments.backbone}, clip_frames=16,
+                          image_size=(288, 288))
+    is_archive = isinstance(spec, VideoPrismSpec)
     with tempfile.TemporaryDirectory() as folder:
-        source, output = Path(folder) / "made_up.safetensors", f"{folder}/out"
-        write_checkpoint(source, spec, backbone_folder.DTYPES[arguments.dtype])
+        suffix = ".npz" if is_archive else ".safetensors"
+        source, output = Path(folder) / f"made_up{suffix}", f"{folder}/out"
+        write = write_archive if is_archive else write_checkpoint
+        write(source, spec, backbone_folder.DTYPES[arguments.dtype])
         gib = source.stat().st_size / 2**30
         print(f"{arguments.backbone}, {arguments.dtype}: {gib:.2f} GiB, "
               f"bound {1.3 * gib + 1:.2f} GiB", flush=True)

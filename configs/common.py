@@ -188,8 +188,8 @@ def get_config() -> ConfigDict:
         # all that `predict` needs.
         keep_copy=False,
         # The size that the checkpoint must have: "vit_s", "vit_b", "vit_l",
-        # "vit_h", "vit_g", "vjepa2_l" or another of docs/weights.md, or the
-        # numbers below; "" and 0 accept any.
+        # "vit_h", "vit_g", "vjepa2_l", "videoprism_b" or another of
+        # docs/weights.md, or the numbers below; "" and 0 accept any.
         name="",
         width=0,
         depth=0,

@@ -12,11 +12,11 @@
                          instead of their moving average
     --public_config=FILE   ActionFormer's or TriDet's YAML file, for what no
                          tensor of a head shows
-    --to=torch           the reverse: from a converted folder to a
-                         .safetensors file in the layout of the public code
+    --to=torch           the reverse: from a converted folder to a .safetensors
+                         (or .npz) file in the layout of the public code
 
-Reads backbones (VideoMAE, VideoMAEv2, V-JEPA 2 and 2.1, Hugging Face, OpenTAD)
-and heads (ActionFormer, TriDet, OpenTAD's copies).
+Reads backbones (VideoMAE, VideoMAEv2, V-JEPA 2 and 2.1, VideoPrism, Hugging
+Face, OpenTAD) and heads (ActionFormer, TriDet, OpenTAD's copies).
 
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """

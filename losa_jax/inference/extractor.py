@@ -117,7 +117,7 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     """Returns an extractor of one vector per token of the config's windows.
 
     It is the input of the run's head, standardized and with adapters, or
-    without a run the spatial mean of the backbone's last block.
+    without a run `last` of the backbone's features.
     """
     dtype = config.backbone.dtype
     arrays: tuple[Any, ...]

@@ -163,7 +163,7 @@ def _compare(path: Path, output: Path, probe: Path | None) -> int:
 
 def to_torch(folder: Path, output: Path) -> None:
     """Writes a converted backbone in the layout of its public checkpoints,
-    as a new .safetensors file, or .pth where torch is installed.
+    as a new .safetensors or .npz file, or .pth where torch is installed.
 
     Raises:
       InputError: the file exists, or torch is missing.
@@ -171,7 +171,7 @@ def to_torch(folder: Path, output: Path) -> None:
     if output.exists():
         raise InputError(f"{output} exists: choose another --output")
     spec, params, _ = backbone_folder.open_backbone(folder)
-    if output.suffix == ".safetensors":
+    if output.suffix in (".safetensors", ".npz"):
         backbone_folder.save_source(output, spec, params)
     else:
         try:

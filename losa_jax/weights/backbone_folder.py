@@ -55,8 +55,8 @@ def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
     Returns:
       an `nnx.Module` with a `spec` (`width`, `depth`, `clip_frames`, ...).
       Its `features` takes clips, uint8 or float [n, f, H, W, 3], RGB 0..255,
-      and returns `last`, float32 [n, u, c], the mean over space of the last
-      block at u temporal tokens (`spec.last_pooling`), and `taps`,
+      and returns `last`, float32 [n, u, c], a vector for each of u temporal
+      tokens that `spec.last_pooling` describes, and `taps`,
       [k, n, u, h, w, c], the outputs of the given blocks, standardized over
       channels.
 
@@ -245,11 +245,16 @@ def _write_arrays(path: Path, checkpoint: open_checkpoint.Checkpoint,
 
 def save_source(path: str | Path, spec: BackboneSpec,
                 params: Mapping[str, np.ndarray]) -> None:
-    """Writes flat parameters as .safetensors in the public layout, with
-    the fields that no tensor shows in the metadata."""
+    """Writes flat parameters in the public layout, as .npz or .safetensors;
+    the latter has the fields that no tensor shows in its metadata."""
+    tensors: dict[str, Any] = name_table.source_tensors(spec, params)
     with atomic_write.atomic_file(Path(path)) as temporary:
-        save_file(name_table.source_tensors(spec, params), temporary,
-                  metadata={"losa_jax": own_facts(spec)})
+        if Path(path).suffix == ".npz":
+            with temporary.open("wb") as file:
+                np.savez(file, **tensors)
+        else:
+            save_file(tensors, temporary,
+                      metadata={"losa_jax": own_facts(spec)})
 
 
 def own_facts(spec: BackboneSpec) -> str:

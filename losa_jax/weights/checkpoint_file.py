@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from losa_jax.errors import InputError
 from losa_jax.utils.file_type import link_to_nothing, misplaced
 from losa_jax.utils.text_files import read_json
+from losa_jax.weights.npz_file import open_npz
 from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 CONVERT_AGAIN = "convert the checkpoint again, or copy the folder again"
-_PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|tar))+$")
+_PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|npz|tar))+$")
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # {file of facts in a converted folder: what it is, key that names it}.
 CONVERTED = {"backbone.json": ("backbone", "config.backbone.checkpoint"),
@@ -29,7 +30,8 @@ SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
 
 
 def open_file(path: Path) -> tuple[Any, str]:
-    """Opens `.pth`/`.pt`/`.bin`, `.safetensors` or a Hugging Face folder.
+    """Opens `.pth`/`.pt`/`.bin`, `.safetensors`, `.npz` or a folder of one of
+    them, as Hugging Face's.
 
     Returns:
       unread tensors by name, maybe under further keys; and the JSON that
@@ -103,6 +105,8 @@ def _read(path: Path) -> tuple[Any, str]:
                          or f"{path}: no such file: check the path")
     if path.suffix == ".safetensors":
         content, metadata = open_safetensors(path)
+    elif path.suffix == ".npz":
+        content, metadata = open_npz(path), {}
     else:
         content = metadata = load_torch_zip(path)
     own = metadata.get("losa_jax") if isinstance(metadata, Mapping) else None
@@ -133,9 +137,12 @@ def _weight_files(path: Path) -> list[Path]:
             raise InputError(f"{index}: names {outside or 'no file'}, not "
                              "files beside it; fetch it again")
         return [path / part for part in parts]
+    archives = sorted(path.glob("*.npz"))
+    if len(archives) == 1:
+        return archives
     names = ", ".join(sorted(entry.name for entry in path.iterdir())[:8])
-    raise InputError(f"{path}: no model.safetensors or pytorch_model.bin in "
-                     f"it, but {names or 'nothing'}: {REMEDY}")
+    raise InputError(f"{path}: no model.safetensors, pytorch_model.bin or "
+                     f"single .npz in it, but {names or 'nothing'}: {REMEDY}")
 
 
 def check_sum(path: Path, wanted: str, facts_file: str, remedy: str) -> None:

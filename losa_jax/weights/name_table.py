@@ -10,10 +10,14 @@ import numpy as np
 from losa_jax.models.backbones import backbone_template, family_of
 from losa_jax.models.backbones.base import BackboneSpec
 from losa_jax.models.ops.params import flatten
-from losa_jax.weights import rules, videomae, vjepa2
+from losa_jax.weights import rules, videomae, videoprism, vjepa2
 
 # The package's docstring lists what such a module defines.
-FAMILIES: dict[str, ModuleType] = {"videomae": videomae, "vjepa2": vjepa2}
+FAMILIES: dict[str, ModuleType] = {
+    "videomae": videomae,
+    "videoprism": videoprism,
+    "vjepa2": vjepa2,
+}
 
 
 class Place(NamedTuple):

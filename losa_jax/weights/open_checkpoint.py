@@ -163,10 +163,11 @@ def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
       InputError: of no family, or sizes are missing or wrong.
     """
     if not checkpoint.family:
-        titles = " or ".join(module.TITLE for module in FAMILIES.values())
+        *titles, last = (module.TITLE for module in FAMILIES.values())
+        known = f"{', '.join(titles)} or {last}"
         some = ", ".join(list(checkpoint.tensors)[:5])
-        raise InputError(f"no {titles} encoder; the file begins with {some}: "
-                         f"give a checkpoint of {titles}")
+        raise InputError(f"no {known} encoder; the file begins with {some}: "
+                         f"give a checkpoint of {known}")
     module = FAMILIES[checkpoint.family]
     given = {name: value for name, value in options.items()
              if value is not None}

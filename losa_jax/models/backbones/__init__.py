@@ -9,13 +9,15 @@ from typing import Any, cast
 from flax import nnx
 
 from losa_jax.errors import InputError
-from losa_jax.models.backbones import videomae, vjepa2
+from losa_jax.models.backbones import videomae, videoprism, vjepa2
 from losa_jax.models.backbones.base import BackboneFamily, BackboneSpec
 from losa_jax.models.ops.params import Template
 
 BACKBONES = {
     "videomae": BackboneFamily(videomae.VideoMaeSpec, videomae.VideoMae,
                                videomae.SIZES),
+    "videoprism": BackboneFamily(videoprism.VideoPrismSpec,
+                                 videoprism.VideoPrism, videoprism.SIZES),
     "vjepa2": BackboneFamily(vjepa2.VJepa2Spec, vjepa2.VJepa2, vjepa2.SIZES),
 }
 SIZES = {name: size for family in BACKBONES.values()

@@ -27,8 +27,8 @@ def attention(query: Float[Array, "b q heads d"],
               value: Float[Array, "b t heads d"],
               mask: Bool[Array, "b #heads #q t"] | None = None,
               scale: float | None = None,
-              place: NamedSharding | None = None
-              ) -> Float[Array, "b q heads d"]:
+              place: NamedSharding | None = None,
+              soft_cap: float | None = None) -> Float[Array, "b q heads d"]:
     """Returns scaled dot-product attention with a float32 softmax.
 
     Args:
@@ -36,11 +36,14 @@ def attention(query: Float[Array, "b q heads d"],
         the mean over all keys, so mask its output.
       scale: of the scores; None is 1 / sqrt(d).
       place: how the first axis is sharded; a TPU's flash kernel and the loop
-        on CPU need it.
+        over heads need it.
+      soft_cap: limit of the scores s, which become cap tanh(s / cap) before
+        the mask; None leaves them. No kernel of a library has it, so every
+        platform takes the formula that is written for CPU.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if mask is None and not _is_portable and place is not None and (
-            can_flash(query, key, place)):
+    if mask is None and soft_cap is None and not _is_portable and (
+            place is not None and can_flash(query, key, place)):
         return flash_attention(query, key, value, scale, place)
 
     remat = mask is not None and (
@@ -51,10 +54,15 @@ def attention(query: Float[Array, "b q heads d"],
             query, key, value, mask=mask, scale=scale,
             implementation=implementation)
 
+    by_formula = functools.partial(
+        _attend, scale=scale, soft_cap=soft_cap, remat=remat,
+        shards=1 if place is None
+        else len(query) // place.shard_shape(query.shape)[0])
+    if soft_cap is not None:
+        return by_formula(query, key, value, mask)
+
     # By platform: one program may be compiled for several.
-    paths = {"cpu": functools.partial(
-        _cpu_attention, scale=scale, remat=remat, shards=1 if place is None
-        else len(query) // place.shard_shape(query.shape)[0])}
+    paths = {"cpu": by_formula}
     if _cudnn_supports(query, mask):
         paths["cuda"] = functools.partial(elsewhere, implementation="cudnn")
     return jax.lax.platform_dependent(
@@ -92,8 +100,8 @@ def _cudnn_supports(query: Array, mask: Array | None) -> bool:
         float(getattr(device, "compute_capability", 0)) >= 8.0)
 
 
-def _cpu_attention(query, key, value, mask, *, scale, remat, shards):
-    """Arranges attention for XLA's CPU compiler.
+def _attend(query, key, value, mask, *, scale, soft_cap, remat, shards):
+    """Returns attention by its formula, arranged for XLA's CPU compiler.
 
     Batch axes come first, one head at a time keeps its scores in cache, and
     the result instead of the weights is divided by the sum of the weights.
@@ -104,31 +112,33 @@ def _cpu_attention(query, key, value, mask, *, scale, remat, shards):
                          for x in (query * scale, key, value))
     b, heads, q, _ = query.shape
     if q * key.shape[2] <= MIN_LOOP_SCORES:
-        weights = jax.nn.softmax(_scores(query, key, mask), axis=-1)
+        weights = jax.nn.softmax(_scores(query, key, mask, soft_cap),
+                                 axis=-1)
         out = jnp.einsum("...qt,...td->...qd", weights.astype(value.dtype),
                          value)
         return jnp.swapaxes(out, 1, 2)
 
+    attend_head = functools.partial(_attend_head, soft_cap=soft_cap)
     # What is spread over devices is no axis of the loops: all devices would
     # gather the whole array.
     if mask is None:
         local = [rearrange(x, "(D p) heads t d -> (p heads) D t d", D=shards)
                  for x in (query, key, value)]
-        return rearrange(jax.lax.map(_attend_head, local),
+        return rearrange(jax.lax.map(attend_head, local),
                          "(p heads) D q d -> (D p) q heads d", heads=heads)
     # Outside it, XLA's CPU compiler would recompute and store the scores early.
-    one_head = (jax.checkpoint(_attend_head, prevent_cse=False) if remat
-                else _attend_head)
+    one_head = (jax.checkpoint(attend_head, prevent_cse=False) if remat
+                else attend_head)
     mask = jnp.broadcast_to(mask, (b, heads, *mask.shape[2:]))
     out = jax.lax.map(one_head, [jnp.swapaxes(x, 0, 1)
                                  for x in (query, key, value, mask)])
     return jnp.transpose(out, (1, 2, 0, 3))
 
 
-def _attend_head(operands):
+def _attend_head(operands, soft_cap):
     """Returns one head's attention, with one pass less over the scores."""
-    query, key, value, *mask = operands
-    scores = _scores(query, key, *mask)
+    query, key, value, mask = (*operands, None)[:4]
+    scores = _scores(query, key, mask, soft_cap)
     # Any constant gives the same result, so it has no gradient.
     largest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - largest)
@@ -137,9 +147,11 @@ def _attend_head(operands):
     return (out / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
 
 
-def _scores(query, key, mask=None):
+def _scores(query, key, mask, soft_cap):
     scores = jnp.einsum("...qd,...td->...qt", query, key,
                         preferred_element_type=jnp.float32)
+    if soft_cap is not None:
+        scores = soft_cap * jnp.tanh(scores / soft_cap)
     if mask is None:
         return scores
     return jnp.where(mask, scores, jnp.finfo(jnp.float32).min)

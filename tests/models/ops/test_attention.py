@@ -11,13 +11,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from losa_jax.models.ops import attention as module
 
 
-def _loop(query, key, value, mask=None, scale=None):
+def _loop(query, key, value, mask=None, scale=None, soft_cap=None):
     b, q, heads, d = query.shape
     scale = d ** -0.5 if scale is None else scale
     out = np.zeros_like(query)
     for i in range(b):
         for h in range(heads):
             scores = query[i, :, h] @ key[i, :, h].T * scale
+            if soft_cap is not None:
+                scores = soft_cap * np.tanh(scores / soft_cap)
             if mask is not None:
                 scores = np.where(mask[i, 0], scores, -np.inf)
             scores = np.exp(scores - scores.max(-1, keepdims=True))
@@ -83,6 +85,31 @@ def test_mask_and_scale(tokens):
     got = module.attention(*map(jnp.asarray, inputs),
                            mask=jnp.asarray(mask), scale=0.3)
     np.testing.assert_allclose(got, _loop(*inputs, mask, 0.3), atol=2e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("tokens", [9, 300])
+def test_scores_are_capped_softly_before_the_mask(tokens, masked):
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(3, 2, tokens, 2, 4)).astype(np.float32)
+    inputs[0] *= 10  # scores far above the cap
+    mask = (rng.random((2, 1, tokens, tokens)) < 0.5) | np.eye(
+        tokens, dtype=bool) if masked else None
+    got = jax.jit(functools.partial(module.attention, soft_cap=5.0))(
+        *inputs, mask=mask)
+    np.testing.assert_allclose(got, _loop(*inputs, mask, soft_cap=5.0),
+                               atol=5e-6)
+    assert np.abs(got - _loop(*inputs, mask)).max() > 0.1
+
+
+def test_a_soft_cap_takes_the_same_formula_on_every_platform():
+    inputs = [jax.ShapeDtypeStruct((2, 600, 2, 64), "bfloat16")] * 3
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    place = NamedSharding(mesh, PartitionSpec("data"))
+    for cap, by_platform in ((None, True), (5.0, False)):
+        program = jax.jit(functools.partial(
+            module.attention, soft_cap=cap, place=place)).trace(*inputs)
+        assert ("platform_index" in str(program.jaxpr)) == by_platform
 
 
 def test_masked_windows_stay_on_their_devices():

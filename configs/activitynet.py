@@ -10,6 +10,9 @@ Variants: configs/activitynet.py:NAME with NAME one of
     g768   ViT-g, 768 frames at 160 px (the default)
     g1536  ViT-g, 1536 frames at 224 px (the paper's backbone)
     s, b, l, h   768 frames at 160 px; l, as published, at 224 px
+    vjepa2_l, vjepa2_g, vjepa21_b, vjepa21_l, vjepa21_g, videoprism_b,
+    videoprism_l   V-JEPA 2, 2.1 and VideoPrism, at no more than the cost of
+           VideoMAE's size (docs/vjepa2.md)
 Each classifies the 200 classes itself. NAME_proposals detects actions of any
 class, as is usual on ActivityNet (l at 160 px); their classes come from a
 video-level classifier, --config.evaluate.video_scores=FILE, on which the mAP
@@ -30,7 +33,7 @@ from ml_collections import ConfigDict
 from configs import common
 from losa_jax.data.annotations.activitynet_facts import TIOU_THRESHOLDS
 
-SIZES = ("g768", "g1536", "s", "b", "l", "h")
+SIZES = ("g768", "g1536", "s", "b", "l", "h", *common.OTHER_FAMILIES)
 PROPOSALS = "_proposals"
 VARIANTS = SIZES + tuple(size + PROPOSALS for size in SIZES)
 
@@ -38,7 +41,9 @@ VARIANTS = SIZES + tuple(size + PROPOSALS for size in SIZES)
 def get_config(variant: str = "g768") -> ConfigDict:
     name, adapter_type = common.split_variant("configs/activitynet.py",
                                               variant, VARIANTS)
-    size = name.removesuffix(PROPOSALS)
+    backbone = name.removesuffix(PROPOSALS)
+    other = common.OTHER_FAMILIES.get(backbone)
+    size = other.size if other else backbone
     config = common.get_config()
     config.name = "activitynet"
     common.use_adatad(config, size, adapter_type)
@@ -87,4 +92,6 @@ def get_config(variant: str = "g768") -> ConfigDict:
         config.evaluate.voting = "tridet"
         # OpenTAD keeps every proposal of one class until NMS.
         config.evaluate.score_threshold = 0.0
+    if other:
+        common.use_other_family(config, backbone)
     return config

@@ -4,7 +4,38 @@ Every key can be set on the command line: --config.section.key=value; tuples
 as --config.adapter.tap_layers='(8,10,12)'.
 """
 
+from typing import NamedTuple
+
 from ml_collections import ConfigDict
+
+
+class Frames(NamedTuple):
+    """How a window is cut for a backbone of another family than VideoMAE's.
+
+    A window covers the time, and has the tokens, of the recipe for `size`,
+    and encoding it takes at most as many operations.
+    """
+
+    size: str  # of VideoMAE's family
+    stride_factor: int  # source frames for each of its samples
+    clip_samples: int
+    pixels: int  # side of the square that the backbone sees
+
+
+# V-JEPA 2 has VideoMAE's tubelets of two frames, and clips of 16 frames at
+# VideoMAE's number of patches: ViT-g has 11 x 11 for either patch, 14 or 16.
+# VideoPrism has tokens for each frame, so half the frames give the same times;
+# its clips are as long as its table of positions. It has four blocks more, but
+# cheaper attention: 9 x 9 patches.
+OTHER_FAMILIES = {
+    "vjepa2_l": Frames("l", 1, 16, 160),
+    "vjepa2_g": Frames("g768", 1, 16, 176),
+    "vjepa21_b": Frames("b", 1, 16, 160),
+    "vjepa21_l": Frames("l", 1, 16, 160),
+    "vjepa21_g": Frames("g768", 1, 16, 176),
+    "videoprism_b": Frames("b", 2, 16, 162),
+    "videoprism_l": Frames("l", 2, 8, 162),
+}
 
 # The adapter types of AdaTAD's recipes, as endings of a variant: s_tia.
 ADATAD_TYPES = ("none", "ladder", "tia", "full")
@@ -48,6 +79,16 @@ def use_adatad(config: ConfigDict, size: str, adapter_type: str) -> None:
             config.adapter.width = 176
     elif adapter_type == "tia" and size == "g1536":
         config.adapter.top_blocks = 20
+
+
+def use_other_family(config: ConfigDict, name: str) -> None:
+    """Changes a recipe for VideoMAE to that of a name in OTHER_FAMILIES."""
+    frames = OTHER_FAMILIES[name]
+    config.backbone.name = name
+    config.window.samples //= frames.stride_factor
+    config.window.frame_stride *= frames.stride_factor
+    config.window.clip_samples = frames.clip_samples
+    config.augment.size = frames.pixels
 
 
 def get_config() -> ConfigDict:

@@ -8,6 +8,9 @@ Variants: configs/thumos.py:NAME with NAME one of
     g1536  ViT-g, 1536 frames at 224 px (the default; the paper's backbone)
     g768   ViT-g, 768 frames at 160 px
     s, b, l, h   768 frames at 160 px
+    vjepa2_l, vjepa2_g, vjepa21_b, vjepa21_l, vjepa21_g, videoprism_b,
+    videoprism_l   V-JEPA 2, 2.1 and VideoPrism: windows of the same time, at no
+                 more than the cost of VideoMAE's size (docs/vjepa2.md)
     NAME_TYPE    AdaTAD's recipe of another adapter type: none (frozen backbone,
                  head only), ladder, tia or full; --config.adapter.kind=TYPE
                  changes the type alone
@@ -23,12 +26,14 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-VARIANTS = ("g1536", "g768", "s", "b", "l", "h")
+VARIANTS = ("g1536", "g768", "s", "b", "l", "h", *common.OTHER_FAMILIES)
 
 
 def get_config(variant: str = "g1536") -> ConfigDict:
-    size, adapter_type = common.split_variant("configs/thumos.py", variant,
+    name, adapter_type = common.split_variant("configs/thumos.py", variant,
                                               VARIANTS)
+    other = common.OTHER_FAMILIES.get(name)
+    size = other.size if other else name
     config = common.get_config()
     config.name = "thumos"
     common.use_adatad(config, size, adapter_type)
@@ -59,4 +64,6 @@ def get_config(variant: str = "g1536") -> ConfigDict:
     if adapter_type == "none":
         config.evaluate.nms_sigma = 0.5
         config.evaluate.nms_min_score = 0.001
+    if other:
+        common.use_other_family(config, name)
     return config

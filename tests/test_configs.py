@@ -7,7 +7,13 @@ import importlib
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from configs import common
+from losa_jax.models.backbones import backbone_template, requested_spec
+from losa_jax.planning.estimate import matmul_flops
 
 STORED = Path(__file__).parent / "stored_configs.json"
 RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
@@ -21,7 +27,9 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "thumos:g1536_ladder", "thumos:g1536_tia", "thumos:b_full",
            "activitynet:l", "activitynet:g1536_proposals_tia",
            "activitynet:s_proposals_none", "activitynet:b_proposals_full",
-           "thumos_features:i3d_opentad", "activitynet_features:tsp_opentad")
+           "thumos_features:i3d_opentad", "activitynet_features:tsp_opentad",
+           *(f"thumos:{name}" for name in common.OTHER_FAMILIES),
+           "activitynet:vjepa2_g", "activitynet:videoprism_l_proposals_none")
 
 
 def _resolve(recipe):
@@ -65,7 +73,8 @@ def test_unknown_variant_names_the_known_ones():
     for variant in ("xl", "s_losa", "none"):
         with pytest.raises(ValueError, match=(
                 f"thumos.py:{variant}: the variants are g1536, g768, s, b, l, "
-                "h, each also with _none, _ladder, _tia, _full")):
+                "h, vjepa2_l, .*, each also with _none, _ladder, _tia, "
+                "_full")):
             module.get_config(variant)
 
 
@@ -79,6 +88,51 @@ def test_every_size_of_backbone_has_a_recipe(name):
             (224, 1536) if variant == "g1536" else
             (224, 768) if (name, variant) == ("activitynet", "l") else
             (160, 768))
+
+
+def _spec(config):
+    return requested_spec({"name": config.backbone.name},
+                          clip_frames=config.window.clip_samples,
+                          image_size=(config.augment.size,) * 2)
+
+
+def _window_flops(config):
+    """Returns the operations of encoding one window."""
+    window, side = config.window, config.augment.size
+    clips = jax.ShapeDtypeStruct(
+        (window.samples // window.clip_samples, window.clip_samples, side,
+         side, 3), jnp.uint8)
+    template = backbone_template(_spec(config))
+    return matmul_flops(jax.make_jaxpr(
+        lambda tree, clips: template.bind(tree).features(clips).last)(
+            template.shapes, clips))
+
+
+@pytest.mark.parametrize("recipe", ["thumos", "activitynet"])
+@pytest.mark.parametrize("name", common.OTHER_FAMILIES)
+def test_a_window_of_another_family_costs_no_more_than_videomaes(name, recipe):
+    module = importlib.import_module(f"configs.{recipe}")
+    other = module.get_config(name)
+    same = module.get_config(common.OTHER_FAMILIES[name].size)
+    # The pixels of larger patches are a few more products.
+    assert _window_flops(other) <= 1.001 * _window_flops(same)
+    seconds = [config.window.samples * config.window.frame_stride
+               for config in (other, same)]
+    assert seconds[0] == seconds[1]
+    specs = [_spec(config) for config in (other, same)]
+    assert other.augment.size % specs[0].patch == 0
+    tokens = [config.window.samples // spec.tubelet
+              for config, spec in zip((other, same), specs, strict=True)]
+    assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("name", common.OTHER_FAMILIES)
+def test_another_family_changes_nothing_but_its_frames(name):
+    other = _resolve(f"thumos:{name}")
+    same = _resolve(f"thumos:{common.OTHER_FAMILIES[name].size}")
+    assert {key for key in other if other[key] != same[key]} <= {
+        "backbone.name", "window.samples", "window.frame_stride",
+        "window.clip_samples", "augment.size"}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import importlib
 
 import pytest
 
+from configs.common import OTHER_FAMILIES
 from losa_jax.models.backbones import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.specs import (
@@ -296,11 +297,13 @@ def test_feature_recipes_are_the_published_ones(name, variant):
 
 
 def test_every_variant_is_compared():
-    """Of VideoMAEv2's features with TriDet there is no public file."""
+    """Of VideoMAEv2's features with TriDet and of other families' frames there
+    is no public file."""
     assert {(name, variant)
             for name in ("thumos_features", "activitynet_features")
             for variant in _variants(name)} - set(FEATURES) == {
         ("thumos_features", "videomaev2_tridet")}
-    assert _variants("thumos") == set(SIZE_NAMES)
-    assert _variants("activitynet") == {
-        *SIZE_NAMES, *(f"{size}_proposals" for size in SIZE_NAMES)}
+    names = {*SIZE_NAMES, *OTHER_FAMILIES}
+    assert _variants("thumos") == names
+    assert _variants("activitynet") == names | {
+        f"{name}_proposals" for name in names}

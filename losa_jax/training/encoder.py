@@ -111,7 +111,8 @@ def inside_backbone_encoder(config: Any, spec: BackboneSpec,
     if not isinstance(spec, videomae.VideoMaeSpec):
         raise InputError(
             f"config.adapter.kind={config.adapter.kind} needs a videomae "
-            f"backbone, but {config.backbone.checkpoint} is a "
+            "backbone, but "
+            f"{config.backbone.checkpoint or config.backbone.name} is a "
             f"{backbones.family_of(spec)}: choose an adapter beside the "
             "backbone")
     dtype = specs.compute_dtype(config.backbone.dtype)

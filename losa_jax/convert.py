@@ -73,9 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     name = arguments.checkpoint
     from_hub = arguments.to == "flax" and _is_hub_name(name)
     if arguments.revision and not from_hub:
-        parser.error(
-            f"--revision goes with a name of the Hugging Face hub, OWNER/NAME, "
-            f"but {name} is a path, or {Path(name).parent} a folder here")
+        parser.error("--revision goes with a name of the Hugging Face hub, but "
+                     f"{name} is taken for a path (see --help)")
     # Imported late, so that --help does not wait for jax.
     from losa_jax.jobs import convert
 

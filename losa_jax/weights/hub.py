@@ -132,7 +132,8 @@ def _from_hub(name: str, revision: str | None, info: ModelInfo
         try_to_load_from_cache(name, file, revision=commit), str))
     print(f"{name}: commit {commit}, license "
           f"{license or 'not stated'}; {', '.join(files)}: "
-          f"{total / 2**20:,.1f} MiB, {missing / 2**20:,.1f} MiB to download")
+          f"{total / 2**20:,.1f} MiB, {missing / 2**20:,.1f} MiB to download",
+          flush=True)
     _check_room(name, missing)
     # One after the other in this thread, so that a signal stops them at once.
     # By the revision's name, so that the cache knows its commit offline.

@@ -45,7 +45,10 @@ class HubServer(ThreadingHTTPServer):
 
     def add(self, name: str, files: dict[str, bytes], **card: str) -> str:
         """Adds a repository or a new commit of its branch `main`."""
-        commit = hashlib.sha1(repr((name, files)).encode()).hexdigest()
+        digest = hashlib.sha1(name.encode())
+        for file, content in files.items():
+            digest.update(file.encode() + content)
+        commit = digest.hexdigest()
         self.repositories[name] = files
         self.commits.setdefault(name, {}).update(
             {"main": commit, commit: commit})

@@ -13,9 +13,11 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from safetensors.numpy import load_file, save_file
 
 from losa_jax import convert
 from losa_jax.errors import InputError
+from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbone_folder, hub
 from losa_jax.weights.name_table import source_tensors
 from tests.weights import test_stored_digests, test_videoprism, test_vjepa2
@@ -84,8 +86,21 @@ def vjepa2(tmp_path):
     return {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()}
 
 
+@pytest.fixture
+def videomaev2(tmp_path):
+    """As OpenGVLab's repositories, whose code defines the model."""
+    spec = VideoMaeSpec(width=384, depth=1, heads=6, mlp_width=8, patch=16,
+                        clip_frames=16, image_size=(224, 224))
+    save_file({f"model.{name}": array for name, array in source_tensors(
+        spec, test_vjepa2._params(spec)).items()}, tmp_path / "weights")
+    return {"model.safetensors": (tmp_path / "weights").read_bytes(),
+            "config.json": b'{"model_type": "VideoMAEv2_Base", "auto_map": '
+                           b'{"AutoModel": "modeling.VideoMAEv2"}}'}
+
+
 @pytest.mark.parametrize("family, fetched", [
     ("videomae", {"config.json", "model.safetensors"}),
+    ("videomaev2", {"config.json", "model.safetensors"}),
     ("vjepa2", {"model.safetensors"}), ("videoprism", {"flax_tiny.npz"})])
 def test_a_name_is_converted_as_its_files_would_be(
         server, request, tmp_path, capsys, family, fetched):
@@ -157,8 +172,6 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(server, videomae, vjepa2,
 
 def test_weights_in_parts_are_fetched_with_their_index(server, tmp_path,
                                                        videomae):
-    from safetensors.numpy import load_file, save_file
-
     (tmp_path / "whole").write_bytes(videomae.pop("model.safetensors"))
     state = load_file(tmp_path / "whole")
     held = {f"model-0000{i}-of-00002.safetensors": sorted(state)[i - 1::2]

@@ -1,5 +1,11 @@
 """Weights in and out: python -m losa_jax.convert CHECKPOINT --output=DIR
 
+CHECKPOINT is a file, a folder, or the name of a model on the Hugging Face hub,
+such as facebook/vjepa2-vitl-fpc64-256, which is downloaded. A name has one
+slash and no ending of a file of weights, and neither that path nor a folder
+of the owner's name exists here.
+
+    --revision=NAME      of a model on the hub, a branch, tag or commit
     --inspect            print what the checkpoint is, write nothing
     --verify             read a backbone back and compare every tensor with
                          the checkpoint
@@ -21,11 +27,12 @@ Face, OpenTAD) and heads (ActionFormer, TriDet, OpenTAD's copies).
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
 
+import re
 import sys
 from pathlib import Path
 
 from losa_jax.errors import InputError
-from losa_jax.utils.command_line import make_parser, path, positive
+from losa_jax.utils.command_line import address, make_parser, path, positive
 from losa_jax.utils.interrupt import exit_with
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -34,7 +41,8 @@ DTYPES = ("bfloat16", "float16", "float32")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns the exit status."""
     parser = make_parser("convert", __doc__)
-    parser.add_argument("checkpoint", type=path)
+    parser.add_argument("checkpoint", type=address)
+    parser.add_argument("--revision", type=address)
     parser.add_argument("--output", type=path)
     parser.add_argument("--inspect", action="store_true")
     parser.add_argument("--verify", action="store_true")
@@ -56,11 +64,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--inspect writes nothing: leave out --output, --verify, "
                      "--dtype and --public_config, or --inspect")
     if arguments.to == "torch" and any((
-            arguments.inspect, arguments.verify, arguments.dtype,
-            arguments.heads, arguments.frames, arguments.image_size,
-            arguments.probe, arguments.probe_heads, arguments.probe_blocks,
-            arguments.no_ema, arguments.public_config)):
+            arguments.revision, arguments.inspect, arguments.verify,
+            arguments.dtype, arguments.heads, arguments.frames,
+            arguments.image_size, arguments.probe, arguments.probe_heads,
+            arguments.probe_blocks, arguments.no_ema,
+            arguments.public_config)):
         parser.error("--to=torch takes a converted folder and --output only")
+    name = arguments.checkpoint
+    from_hub = arguments.to == "flax" and _is_hub_name(name)
+    if arguments.revision and not from_hub:
+        parser.error("--revision goes with a name of the Hugging Face hub, but "
+                     f"{name} is taken for a path (see --help)")
     # Imported late, so that --help does not wait for jax.
     from losa_jax.jobs import convert
 
@@ -68,21 +82,37 @@ def main(argv: list[str] | None = None) -> int:
              "image_size": arguments.image_size, "probe": arguments.probe,
              "probe_heads": arguments.probe_heads,
              "probe_blocks": arguments.probe_blocks}
-    ema = not arguments.no_ema
+    ema, checkpoint, origin = not arguments.no_ema, Path(name), None
     try:
         if arguments.to == "torch":
-            convert.to_torch(arguments.checkpoint, arguments.output)
-        elif arguments.inspect:
-            convert.inspect(arguments.checkpoint, ema=ema, **sizes)
+            convert.to_torch(checkpoint, arguments.output)
+            return 0
+        if from_hub:
+            # Imported late: it brings a client of the network.
+            from losa_jax.weights import hub
+
+            checkpoint, origin = hub.download(name, arguments.revision)
+        if arguments.inspect:
+            convert.inspect(checkpoint, ema=ema, **sizes)
         else:
             convert.convert(
-                arguments.checkpoint, arguments.output,
-                verify=arguments.verify, dtype=arguments.dtype, ema=ema,
+                checkpoint, arguments.output, verify=arguments.verify,
+                dtype=arguments.dtype, ema=ema, origin=origin,
                 public_config=arguments.public_config, **sizes)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_hub_name(text: str) -> bool:
+    """Returns whether this is OWNER/NAME of the hub and not meant as a path:
+    a mistyped path must not ask the network."""
+    from losa_jax.weights.checkpoint_file import PUBLIC_SUFFIX
+
+    return (re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII) is not None
+            and not PUBLIC_SUFFIX.search(text)
+            and not Path(text.partition("/")[0]).exists())
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -274,3 +275,44 @@ def test_inspect_refuses_what_it_would_not_do(source, capsys, flag):
     with pytest.raises(SystemExit, match="2"):
         convert.main([str(source), "--inspect", flag])
     assert "--inspect writes nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("facebook/vjepa2-vitl-fpc64-256", True), ("MCG-NJU/videomae-base", True),
+    ("owner/name_1.5", True), ("weights/vitg.pth", False),
+    ("weights/a.pth.tar", False), ("a/b.safetensors", False),
+    ("./facebook/vjepa2", False), ("/facebook/vjepa2", False),
+    ("facebook/vjepa2/x", False), ("facebook/vjepa2/", False),
+    ("../vjepa2", False), ("vjepa2", False), ("here/vjepa2", False),
+    ("here/there", False), ("owner/a name", False)])
+def test_names_of_the_hub_are_no_mistyped_paths(tmp_path, monkeypatch, text,
+                                                expected):
+    (tmp_path / "here/there").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert convert._is_hub_name(text) == expected
+
+
+@pytest.mark.parametrize("path", ["weights/vitg.pth", "here/vjepa2"])
+def test_a_mistyped_path_does_not_ask_the_hub(tmp_path, monkeypatch, capsys,
+                                              path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "losa_jax.weights.hub", None)
+    assert convert.main([path, "--output=out"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {path}: no such file: check the path\n")
+    with pytest.raises(SystemExit, match="2"):
+        convert.main([path, "--output=out", "--revision=main"])
+    assert "--revision goes with a name of the Hugging Face hub" in (
+        capsys.readouterr().err)
+    with pytest.raises(SystemExit, match="2"):
+        convert.main(["a/b", "--output=x", "--to=torch", "--revision=main"])
+    assert "--to=torch takes a converted folder" in capsys.readouterr().err
+
+
+def test_only_names_of_the_hub_import_its_client(source, tmp_path):
+    code = ("import sys; from losa_jax import convert; convert.main("
+            f"[{str(source)!r}, '--inspect']); "
+            "assert 'huggingface_hub' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True,
+                   capture_output=True, cwd=Path(__file__).parents[1])

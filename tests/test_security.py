@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def test_nothing_runs_what_it_reads(path):
         assert "shell" not in given, f"line {node.lineno}"
         if name == "np.load":
             assert given.get("allow_pickle") == "False", node.lineno
+
+
+def test_only_convert_downloads_weights():
+    def importers(pattern):
+        return {path.name for path in FILES
+                if re.search(pattern, path.read_text())}
+
+    assert importers(r"(from|import) (huggingface_hub|httpx2)") == {"hub.py"}
+    assert importers(r"import hub\b|weights\.hub") == {"convert.py"}
 
 
 @pytest.fixture

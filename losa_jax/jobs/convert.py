@@ -63,7 +63,7 @@ def _print_tensors(tensors: Mapping[str, Tensor]) -> None:
 def convert(path: Path, output: Path, *, verify: bool = False,
             dtype: str | None = None, ema: bool = True,
             public_config: Path | None = None, probe: Path | None = None,
-            **sizes: Any) -> None:
+            origin: Mapping[str, str] | None = None, **sizes: Any) -> None:
     """Converts a checkpoint of a backbone or head to a folder.
 
     Args:
@@ -72,6 +72,7 @@ def convert(path: Path, output: Path, *, verify: bool = False,
       ema: of a head, takes the moving average.
       public_config: YAML that a head was trained with.
       probe: of a backbone, see `open_checkpoint`.
+      origin: facts that the folder stores, see `hub.download`.
       sizes: of a backbone, see `checkpoint_spec`.
 
     Raises:
@@ -82,10 +83,11 @@ def convert(path: Path, output: Path, *, verify: bool = False,
     _refuse_useless(path, is_head, verify=verify, dtype=dtype, no_ema=not ema,
                     public_config=public_config, probe=probe, **sizes)
     if is_head:
-        _convert_head(path, output, ema, public_config)
+        _convert_head(path, output, ema, public_config, origin)
         return
     spec = backbone_folder.convert_backbone(path, output, dtype=dtype,
-                                            probe=probe, **sizes)
+                                            probe=probe, origin=origin,
+                                            **sizes)
     for note in open_checkpoint(path, probe=probe).notes:
         print(f"note: {note}")
     count = sum(map(math.prod, expected_shapes(spec).values()))
@@ -109,10 +111,11 @@ def _refuse_useless(path: Path, is_head: bool, **options: Any) -> None:
 
 
 def _convert_head(path: Path, output: Path, ema: bool,
-                  public_config: Path | None) -> None:
+                  public_config: Path | None,
+                  origin: Mapping[str, str] | None) -> None:
     # Before anything is written.
     public = {} if public_config is None else _public_settings(public_config)
-    facts = head_folder.convert_head(path, output, ema=ema)
+    facts = head_folder.convert_head(path, output, ema=ema, origin=origin)
     flat, _ = head_folder.load_head(output)
     count = sum(array.size for array in flat.values())
     settings, remark = facts["settings"] | public, "" if public else (

@@ -34,7 +34,8 @@ DTYPES = {name: checkpoint_file.SAFETENSORS_DTYPES[code]
 
 
 class BackboneInfo(NamedTuple):
-    """Origin: hex SHA-256 of the arrays, file name of the checkpoint."""
+    """Origin: hex SHA-256 of the arrays, and the checkpoint's file name, or
+    OWNER/NAME@COMMIT of the Hugging Face hub."""
 
     fingerprint: str
     source: str
@@ -129,6 +130,7 @@ def copy_backbone(folder: Path, target: Path) -> None:
 
 def convert_backbone(source: str | Path, output: str | Path, *,
                      dtype: str | None = None, probe: Path | None = None,
+                     origin: Mapping[str, str] | None = None,
                      **options: Any) -> BackboneSpec:
     """Converts a public checkpoint to a folder and returns its spec.
 
@@ -137,6 +139,7 @@ def convert_backbone(source: str | Path, output: str | Path, *,
       output: the folder to make; a converted backbone there is replaced.
       dtype: to write, a key of `DTYPES`; None keeps the checkpoint's.
       probe: see `open_checkpoint`.
+      origin: facts to store, `source` instead of the file's name.
       options: see `checkpoint_spec`.
 
     Raises:
@@ -166,7 +169,7 @@ def convert_backbone(source: str | Path, output: str | Path, *,
             "format_version": FORMAT_VERSION, "family": checkpoint.family,
             "spec": dataclasses.asdict(spec),
             "pixel_mean": spec.pixel_mean, "pixel_std": spec.pixel_std,
-            "source": Path(source).name, "sha256": digest,
+            "source": Path(source).name, **(origin or {}), "sha256": digest,
         }, indent=1) + "\n")
     return spec
 

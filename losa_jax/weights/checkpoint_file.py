@@ -19,8 +19,10 @@ from losa_jax.weights.npz_file import open_npz
 from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 CONVERT_AGAIN = "convert the checkpoint again, or copy the folder again"
-_PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|npz|tar))+$")
-_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+# Endings of public checkpoints.
+PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|npz|tar))+$")
+# Files of a Hugging Face folder, the preferred first.
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # {file of facts in a converted folder: what it is, key that names it}.
 CONVERTED = {"backbone.json": ("backbone", "config.backbone.checkpoint"),
              "head.json": ("head", "config.head.checkpoint")}
@@ -67,13 +69,13 @@ def not_converted(path: Path, facts_file: str) -> str:
         else "no such file or folder")
     if (path.parent / facts_file).is_file():
         return f"{message}: name its folder, --{key}={path.parent}"
-    stem = _PUBLIC_SUFFIX.sub("", path.name)
+    stem = PUBLIC_SUFFIX.sub("", path.name)
     is_file = stem != path.name
     source, output = "CHECKPOINT", path
     if is_file or path.exists():  # a folder cannot be made there
         output = path.parent / f"{stem}_converted"
     if path.exists() and (is_file or any(
-            (path / name).exists() for name in _FOLDER_FILES)):
+            (path / name).exists() for name in FOLDER_FILES)):
         source = str(path)
     return (f"{message}: make one with `python -m losa_jax.convert {source} "
             f"--output={output}` and set --{key}={output}")
@@ -120,7 +122,7 @@ def _weight_files(path: Path) -> list[Path]:
     if (path / "backbone.json").is_file():
         raise InputError(f"{path} is converted already; --to=torch restores "
                          "the public layout")
-    for name in _FOLDER_FILES:
+    for name in FOLDER_FILES:
         if (path / name).is_file():
             return [path / name]
         index = path / f"{name}.index.json"

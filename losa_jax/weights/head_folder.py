@@ -5,7 +5,7 @@ their origin and the settings that they show.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,13 @@ def _is_opentad(names: Iterable[str]) -> bool:
     return any(name.startswith("rpn_head.") for name in names)
 
 
-def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
-                 ) -> dict[str, Any]:
+def convert_head(source: str | Path, output: str | Path, *, ema: bool = True,
+                 origin: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Writes a folder; returns the content of its `head.json`.
+
+    Args:
+      source, ema: see `open_head_tensors`.
+      origin: facts to store, `source` instead of the file's name.
 
     Raises:
       InputError: no head, unknown tensors, or an output that is something
@@ -91,7 +95,7 @@ def convert_head(source: str | Path, output: str | Path, *, ema: bool = True
         raise InputError(f"{source}: not finite: {', '.join(wrong[:8])}; "
                          "take the checkpoint of another epoch")
     facts = {"format_version": FORMAT_VERSION, "source": Path(source).name,
-             "taken": entry,
+             **(origin or {}), "taken": entry,
              "settings": {**infer_settings(parameters),
                           "opentad": _is_opentad(tensors)}}
     with atomic_folder(output) as folder:

@@ -7,8 +7,8 @@ section, with the command, the machine, versions, date and revision. With
 --only the other sections of an existing file stay as they are. A benchmark
 that fails is reported with its last line and the others go on; the exit
 status is then 1. --quick takes fewer rounds and smaller sizes, and says so.
-What needs a package that is missing (extras `torch`, `bench`, `dev`) is
-skipped and says so.
+What needs a package that is missing (extras `torch`, `bench`, `dev`, or what
+its docstring says to install) is skipped and says so.
 """
 
 import argparse
@@ -77,6 +77,8 @@ BENCHMARKS = (
               ("torch",)),
     Benchmark("vjepa2_speed", (), ("--depth=1", "--rounds=2"),
               ("torch", "transformers")),
+    Benchmark("videoprism_speed", (), ("--depth=2", "--rounds=2"),
+              ("videoprism",)),
     Benchmark("head_speed", (), ("--rounds=2",), ("torch",)),
     Benchmark("start_speed", (), ("--rounds=1",)),
     Benchmark("scaling", (), ("--rounds=2",)),

@@ -225,13 +225,15 @@ def test_the_merge_has_what_another_process_has_done_since(
 
 
 def test_what_a_dead_process_has_claimed_is_done(model, archive, alone,
-                                                 tmp_path):
+                                                 tmp_path, monkeypatch):
     output = tmp_path / "out"
     (output / ".claims").mkdir(parents=True)
-    dead = subprocess.run([sys.executable, "-c", "import os, socket, json\n"
-                           "print(json.dumps({'pid': os.getpid(), 'host': "
-                           "socket.gethostname()}))"],
+    dead = subprocess.run([sys.executable, "-c", "import json\n"
+                           "from losa_jax.distributed import workdir_lock\n"
+                           "print(json.dumps(workdir_lock.owner()))"],
                           capture_output=True, text=True).stdout
+    # It is seen at once, not after a time without a renewal.
+    monkeypatch.setattr("losa_jax.distributed.claims.DEAD_SECONDS", 1e6)
     for name in ("03", "predictions"):
         (output / f".claims/{name}.0").write_text(dead)
     predict(find_videos([str(archive)]), model, Settings(output, 0.5))

@@ -56,6 +56,8 @@ _TUPLES = (
     ("augment", "crop_ratio", (2,), math.inf),
 )
 _MAX_SEED = 2 ** 32 - 1
+# No machine has so many cores for one process; a typing error has.
+_MAX_THREADS = 1024
 
 
 def check_ranges(config: Any) -> None:
@@ -76,6 +78,7 @@ def check_ranges(config: Any) -> None:
     attempt("", check_between, -math.inf, _MAX_SEED, "seed")
     attempt("augment", check_between, -math.inf, len(OPERATIONS),
             "random_operations")
+    attempt("data", check_between, -math.inf, _MAX_THREADS, "num_threads")
     for section, least, names in _WHOLE:
         for name in names.split():
             attempt(section, check_whole, least, name)

@@ -84,6 +84,7 @@ def test_every_number_is_checked(section, key):
     ("evaluate", "tiou_thresholds", (math.nan,)),
     ("window", "overlap", 1.0),
     ("augment", "random_operations", 16),
+    ("data", "num_threads", 100_000),
     ("data", "min_action_share", 1.0),
     ("train", "ema_decay", 1.0),
 ])

@@ -1,6 +1,7 @@
 """Your own videos: one annotation JSON and one folder of videos.
 
-    python -m losa_jax.convert vit_small.pth --output=backbones/vit_small
+    python -m losa_jax.convert MCG-NJU/videomae-small-finetuned-kinetics \
+        --output=backbones/vit_small
     python -m losa_jax.main --config=configs/custom.py --workdir=runs/mine \
         --config.data.annotations=annotations.json \
         --config.data.videos=videos \

@@ -37,8 +37,8 @@ def mean_over_clips(x: Float[Array, "b n u *s"],
     counts = counts.reshape(*counts.shape, *[1] * (x.ndim - 2))
     parts = rearrange(x, "b n (r u) ... -> r b n u ...", r=overlaps)
     total = sum(
-        jnp.roll(jnp.where(counts, part.astype(jnp.float32), 0), number,
-                 axis=1) for number, part in enumerate(parts))
+        jnp.roll(jnp.where(counts, part, 0), number, axis=1).astype(jnp.float32)
+        for number, part in enumerate(parts))
     seen = sum(jnp.roll(counts, number, axis=1).astype(jnp.float32)
                for number in range(overlaps))
     return rearrange((total / jnp.maximum(seen, 1)).astype(x.dtype),

@@ -178,6 +178,10 @@ def get_config() -> ConfigDict:
         # Samples (frames that the backbone sees) in a window and in a clip.
         samples=768,
         clip_samples=16,
+        # Samples that neighboring clips share; a token's features are the
+        # mean over the clips that see it. 8 of 16 doubles the backbone's
+        # work. clip_samples must be a multiple of what is not shared.
+        clip_overlap=0,
         # Tokens of the head's finest level in a window.
         tokens=768,
         # "stride": every frame_stride-th frame; "fps": sample_fps samples a

@@ -153,6 +153,8 @@ def token_extractor(config: Any, mesh: Mesh, run: Run | None) -> Extractor:
     # Windows start at whole clips, so that their tokens share one grid.
     window, align = config.window, config.window.clip_samples
     step = sampling.window_step(window.samples, window.overlap, align)
+    if window.clip_overlap:
+        facts["clip_overlap"] = window.clip_overlap
     reader = readers.FrameReader(config)
 
     def rows_of(video):

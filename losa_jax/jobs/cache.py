@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from losa_jax.data.features import tap_cache
 from losa_jax.data.records import Video
-from losa_jax.data.windows import augment, batch, readers, stream
+from losa_jax.data.windows import augment, batch, readers, sampling, stream
 from losa_jax.distributed import processes
 from losa_jax.errors import InputError
 from losa_jax.inference.extractor import on_mesh
@@ -64,9 +64,9 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     encode, clip_bytes = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
     # Clips of all views.
-    clips = {video.video_id: views * -(-video.grid.num_samples
-                                       // config.window.clip_samples)
-             for video in videos}
+    clips = {video.video_id: views * tap_cache.count_clips(
+                 video.grid.num_samples, config.window.clip_samples,
+                 sampling.clip_step(config.window)) for video in videos}
     total = sum(clips.values())
     shards = tap_cache.split_shards(
         videos, [clips[video.video_id] * clip_bytes for video in videos],
@@ -106,7 +106,8 @@ def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
     # A cache of every patch keeps the blocks' outputs unchanged.
     is_raw = bool(facts["tap_layers"]) and not facts["tap_grid"]
     encoder = frozen_encoder(config, spec, flat, tuple(facts["tap_layers"]),
-                             mesh, raw_taps=True if is_raw else None)
+                             mesh, raw_taps=True if is_raw else None,
+                             has_single_clips=True)
     dtype = feature_store.cache_dtype(config)
 
     def encode(frozen, inputs):
@@ -178,10 +179,11 @@ def _clips(videos: Sequence[Video], config: Any, number: int,
     """
     reader, video = readers.FrameReader(config), videos[number]
     settings, clip = config.augment, config.window.clip_samples
+    step = sampling.clip_step(config.window)
     for view in range(1 + config.data.cache_copies):
         samples = (reader.full_samples if view else reader.test_samples)(
             video, decoder_threads)
-        for window, frames in stream.sliding_windows(samples, clip, clip, clip):
+        for window, frames in stream.sliding_windows(samples, clip, step, step):
             if view:
                 draw = (window.first_sample // clip
                         if settings.per == "clip" else 0)

@@ -62,6 +62,11 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
                          "--mode=extract makes them from videos")
     setup.check_config(config, keys=("data.videos", "backbone.checkpoint"),
                        reads_features=False, reads_tfds=False)
+    if settings.features == "clips" and config.window.clip_overlap:
+        raise InputError(
+            f"config.window.clip_overlap={config.window.clip_overlap} is of "
+            "the clips in a window; --features=clips takes a clip every "
+            "--stride_frames: set the overlap to 0, or --features=last")
     notes = setup.notes_folder(workdir, settings.output)
     setup.start_log(notes)
     specs.configured_backbone(config)  # wrong keys before videos are read

@@ -79,6 +79,7 @@ def format_plan(config: Any, result: Plan) -> str:
     limit = "" if memory is None else f", {memory / _GIB:.1f} GiB a chip"
     lines = [f"{result.topology}: mesh {mesh}{limit}; windows of "
              f"{config.window.samples} frames at {config.augment.size} pixels, "
+             f"clip_overlap={config.window.clip_overlap}, "
              f"adapter.kind={config.adapter.kind}, chunk_clips="
              f"{config.backbone.chunk_clips}, {config.backbone.dtype}"]
     for title, need, windows in (

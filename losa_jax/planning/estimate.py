@@ -129,13 +129,15 @@ def estimate(traced: jax.stages.Traced, chip: Chip, num_devices: int, *,
 def peak_bytes(memory: Any) -> int:
     """Returns the peak of a `compiled.memory_analysis()`.
 
-    The CPU backend leaves temporary memory out of its own figure. There the
-    peak is all that the program touches, donated arguments once.
+    The CPU backend leaves temporary memory out of its own figure, in part or
+    whole. Where that shows, the peak is all that the program touches, donated
+    arguments once.
     """
     arrays = (memory.argument_size_in_bytes + memory.output_size_in_bytes
               - memory.alias_size_in_bytes)
     peak = memory.peak_memory_in_bytes
-    return peak if peak > arrays else arrays + memory.temp_size_in_bytes
+    temporary = memory.temp_size_in_bytes
+    return peak if peak > max(arrays, temporary) else arrays + temporary
 
 
 def matmul_flops(jaxpr: Any, scope: str = "") -> int:

@@ -21,6 +21,7 @@ _WHOLE = (
     ("data", 0, "num_threads cache_copies"),
     ("features", 0, "width"),
     ("window", 1, "samples clip_samples tokens frame_stride per_video"),
+    ("window", 0, "clip_overlap"),
     ("augment", 1, "size"),
     ("augment", 0, "random_operations"),
     ("backbone", 0, "chunk_clips width depth heads mlp_width patch"),

@@ -13,12 +13,14 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from losa_jax.data.windows.batch import INPUT_KEYS
+from losa_jax.data.windows.sampling import clip_step
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.models import backbones
 from losa_jax.models.adapters import inside_backbone
 from losa_jax.models.backbones import encode_windows, videomae
 from losa_jax.models.backbones.base import BackboneSpec
+from losa_jax.models.backbones.clip_overlap import mean_over_clips
 from losa_jax.models.detector import valid_steps
 from losa_jax.models.ops.params import Tree, nest
 from losa_jax.models.ops.resample import shape_tap
@@ -46,6 +48,7 @@ class Encoder(NamedTuple):
 def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
                    tap_layers: tuple[int, ...], mesh: Mesh, *,
                    raw_taps: bool | None = None,
+                   has_single_clips: bool = False,
                    abstract: bool = False) -> Encoder:
     """Returns the encoder of a frozen backbone.
 
@@ -53,6 +56,7 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
       flat: parameters of the backbone by name; none to read cached features.
       tap_layers: blocks that the adapter reads; () for none.
       raw_taps: returns every patch of the blocks; None: as the adapter needs.
+      has_single_clips: windows are clips, which have no overlap.
       abstract: see `sharding.read_onto_mesh`.
     """
     dtype = specs.compute_dtype(config.backbone.dtype)
@@ -62,6 +66,8 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     shards, place = sharding.clip_placement(mesh, specs.window_clips(config))
     raw_taps = specs.reads_raw_taps(config) if raw_taps is None else raw_taps
     grid = None if raw_taps else specs.tap_grid(config, spec) or None
+    clip = spec.clip_frames
+    step = clip if has_single_clips else clip_step(config.window)
 
     def cached_taps(inputs):
         if "taps" in inputs:
@@ -74,8 +80,7 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
         taps = shape_tap(taps, grid, not raw_taps, spec.norm_epsilon)
         return rearrange(taps, "(k b n) ... -> k b n ...", k=k, b=b, n=n)
 
-    def encode(frozen, trained, inputs, valid_samples, key):
-        del trained, valid_samples, key
+    def encode_clips(frozen, inputs):
         if "last" in inputs:
             return encode_windows.WindowFeatures(inputs["last"],
                                                  cached_taps(inputs))
@@ -83,7 +88,20 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             template.bind(frozen), inputs["frames"], taps=tap_layers,
             tap_grid=grid, tap_norm=not raw_taps,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
-            shards=shards, clip_sharding=place)
+            shards=shards, clip_sharding=place, clip_step=step)
+
+    def encode(frozen, trained, inputs, valid_samples, key):
+        del trained, key
+        features = encode_clips(frozen, inputs)
+        if step == clip:
+            return features
+
+        def mean(x):
+            return mean_over_clips(x, valid_samples, clip, step)
+
+        # One tap at a time, to limit the memory of the sums.
+        return encode_windows.WindowFeatures(
+            mean(features.last), jax.lax.map(mean, features.taps))
 
     return Encoder(frozen, encode)
 
@@ -106,8 +124,14 @@ def inside_backbone_encoder(config: Any, spec: BackboneSpec,
     For the adapters `tia` and `full`; arguments: see `frozen_encoder`.
 
     Raises:
-      InputError: the backbone is not a VideoMAE.
+      InputError: the backbone is not a VideoMAE, or its clips overlap.
     """
+    if config.window.clip_overlap:
+        raise InputError(
+            f"config.window.clip_overlap={config.window.clip_overlap} needs a "
+            f"frozen backbone, and config.adapter.kind={config.adapter.kind} "
+            "trains inside it: set the overlap to 0, or choose an adapter "
+            "beside the backbone")
     if not isinstance(spec, videomae.VideoMaeSpec):
         raise InputError(
             f"config.adapter.kind={config.adapter.kind} needs a videomae "

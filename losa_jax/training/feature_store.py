@@ -7,6 +7,7 @@ import numpy as np
 
 from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.features.tap_cache import TapCache, stored_facts
+from losa_jax.data.windows.sampling import clip_step
 from losa_jax.errors import InputError
 from losa_jax.training import restore, specs
 
@@ -34,7 +35,8 @@ def open_store(config: Any) -> TapCache | FeatureFiles | None:
     elif stored_facts(config.data.cache).get("tap_grid") == []:
         # A cache of every patch serves any grid.
         facts["tap_grid"] = []
-    return TapCache(config.data.cache, facts, config.window.clip_samples)
+    return TapCache(config.data.cache, facts, config.window.clip_samples,
+                    clip_step(config.window))
 
 
 def open_feature_files(config: Any) -> FeatureFiles:
@@ -78,7 +80,8 @@ def cache_facts(config: Any) -> dict[str, Any]:
                       **config.augment.to_dict()} if copies else {},
         "size": config.augment.size,
         "test_resize": config.augment.test_resize,
-        "clip_frames": window.clip_samples, "sampling": window.sampling,
+        "clip_frames": window.clip_samples,
+        "clip_overlap": window.clip_overlap, "sampling": window.sampling,
         "frame_stride": window.frame_stride, "sample_fps": window.sample_fps,
         "resized_frames": window.samples if window.sampling == "resize" else 0,
     })

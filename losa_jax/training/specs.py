@@ -99,6 +99,7 @@ def check_window(config: Any, spec: BackboneSpec | None) -> None:
             f"backbone {config.backbone.checkpoint} reads clips of "
             f"{spec.clip_frames} frames: set it to {spec.clip_frames}")
     window_clips(config)
+    check_clip_overlap(config, 1 if spec is None else spec.tubelet)
     if spec is not None and config.augment.size < spec.patch:
         raise InputError(f"config.augment.size={config.augment.size} pixels "
                          f"is below the backbone's patch of {spec.patch}: "
@@ -124,6 +125,31 @@ def window_clips(config: Any) -> int:
             f"backbone reads whole clips: take {smaller} or "
             f"{smaller + window.clip_samples}")
     return count
+
+
+def check_clip_overlap(config: Any, tubelet: int) -> None:
+    """Raises InputError where clips of a window cannot overlap like this."""
+    window = config.window
+    clip, overlap = window.clip_samples, window.clip_overlap
+    if not overlap:
+        return
+    possible = [clip - step for step in range(tubelet, clip + 1, tubelet)
+                if clip % step == 0]
+    if window.samples == clip:  # one clip
+        possible = [0]
+    if overlap not in possible:
+        raise InputError(
+            f"config.window.clip_overlap={overlap}: clips of {clip} samples in "
+            f"windows of {window.samples} must begin every so many samples "
+            f"that this number divides {clip} and is a multiple of the "
+            f"backbone's tubelet of {tubelet}, so the overlap can be "
+            f"{', '.join(map(str, sorted(possible)))}: set it to "
+            f"{min(possible, key=lambda one: abs(one - overlap))}")
+    if config.augment.per == "clip":
+        raise InputError(
+            "config.augment.per=clip draws a view for each clip, but with "
+            f"config.window.clip_overlap={overlap} a frame is in several "
+            "clips: set config.augment.per=window, or the overlap to 0")
 
 
 def check_tokens(config: Any, head_spec: Any) -> None:

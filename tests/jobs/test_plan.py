@@ -122,10 +122,12 @@ def test_a_run_needs_the_planned_memory(config, planned):
     assert memory.argument_size_in_bytes == result.train.argument_bytes
 
 
-def test_flops_of_a_step_by_hand():
+@pytest.mark.parametrize("overlap", [0, 12])
+def test_flops_of_a_step_by_hand(overlap):
     """ViT-S and its adapters at three windows' clips, a head of no weight."""
     config = thumos.get_config("s")
     config.window.samples = config.window.tokens = 64
+    config.window.clip_overlap = overlap
     config.head.width, config.head.num_levels = 8, 2
     config.head.num_stem_blocks = 1
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
@@ -133,7 +135,7 @@ def test_flops_of_a_step_by_hand():
     tokens, c, clips = 8 * 10 * 10, 384, 2 * 4
     block = 2 * tokens * c * (3 * c + c + 8 * c) + 4 * tokens ** 2 * c
     embed = 2 * tokens * c * (2 * 16 * 16 * 3)
-    backbone = clips * (12 * block + embed)
+    backbone = 16 // (16 - overlap) * clips * (12 * block + embed)
     # The adapters' two maps from c to 64 at 4 x 4 cells, and what follows at
     # one cell; with gradients three times as much, the taps' own not needed.
     cells, d = clips * 8 * 16, 64

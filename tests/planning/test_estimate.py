@@ -84,3 +84,5 @@ def test_peak_where_the_backend_leaves_temporaries_out():
     assert peak_bytes(memory) == 117
     memory.peak_memory_in_bytes = 112
     assert peak_bytes(memory) == 112
+    memory.temp_size_in_bytes = 113
+    assert peak_bytes(memory) == 223

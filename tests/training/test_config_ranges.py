@@ -11,7 +11,7 @@ from configs import common
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.training.config_ranges import check_ranges, doubts
-from losa_jax.training.specs import check_window
+from losa_jax.training.specs import check_clip_overlap, check_window
 from losa_jax.utils import recipes
 
 # Keys that the specs of models and of NMS check, some under conditions.
@@ -26,7 +26,7 @@ _OF_SPECS = {
 }
 # Of these 0 is a value, or switches something off.
 _ZERO = {"seed", "num_threads", "cache_copies", "frame_cache_gib",
-         "sample_fps", "overlap",
+         "sample_fps", "overlap", "clip_overlap",
          "min_action_kept", "flip_probability", "color_jitter", "hue_jitter",
          "random_operations", "min_action_share", "final_learning_rate",
          "chunk_clips",
@@ -141,6 +141,37 @@ def test_no_recipe_is_in_doubt():
             config = module.get_config(*filter(None, [variant]))
             assert doubts(config) == []
     assert doubts(common.get_config()) == []
+
+
+@pytest.mark.parametrize("keys, tubelet, message", [
+    ({"clip_overlap": 7}, 2, "clip_overlap=7: clips of 16 .* divides 16 .* a "
+     "multiple of .* tubelet of 2, so the overlap can be 0, 8, 12, 14: set it "
+     "to 8$"),
+    ({"clip_overlap": 13}, 2, "set it to 14$"),
+    ({"clip_overlap": 15}, 2, "set it to 14$"),
+    ({"clip_overlap": 16}, 1, "can be 0, 8, 12, 14, 15: set it to 15$"),
+    ({"clip_overlap": 3}, 2, "set it to 0$"),
+    ({"clip_overlap": 8, "samples": 16}, 2, "can be 0: set it to 0$"),
+    ({"clip_overlap": 1, "clip_samples": 1}, 1, "can be 0: set it to 0$")])
+def test_overlaps_that_cannot_be_are_refused_with_the_nearest(
+        keys, tubelet, message):
+    config = common.get_config()
+    for value in (0, 8, 12, 14):
+        config.window.clip_overlap = value
+        check_clip_overlap(config, 2)
+    config.window.update(keys)
+    with pytest.raises(InputError, match=f"config.window.{message}" if
+                       message.startswith("clip_overlap") else message):
+        check_clip_overlap(config, tubelet)
+
+
+def test_a_frame_in_several_clips_has_one_view():
+    config = common.get_config()
+    config.augment.per = "clip"
+    check_clip_overlap(config, 2)
+    config.window.clip_overlap = 8
+    with pytest.raises(InputError, match="set config.augment.per=window, or"):
+        check_clip_overlap(config, 2)
 
 
 @pytest.mark.parametrize("size, patch, lost", [

@@ -5,8 +5,9 @@ shards) and for each shard `taps-00000.arrayrecord`, with one record for each
 view of a video (the plain one first, then augmented ones), and
 `taps-00000.json`, with each record's number, checksum and the video's probe
 result, which is written last. A record is a safetensors blob: `last`
-[n, u, c] and `taps` [k, n, u, g, g, c] of the video's n clips, which start at
-its first sample; or `raw_taps`, every patch as the block gave it.
+[n, u, c] and `taps` [k, n, u, g, g, c] of the video's n clips, the first of
+which starts at its first sample; or `raw_taps`, every patch as the block gave
+it. Of overlapping clips each has all of its tokens.
 """
 
 import contextlib
@@ -56,10 +57,24 @@ def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
     elif not path.exists():
         raise InputError(f"{folder} is not empty and holds no {INDEX_FILE}. "
                          "Choose another --config.data.cache.")
-    elif (stored := read_json(path, _REMEDY)) != index:
+    elif (stored := _read_index(path)) != index:
         raise InputError(
             f"{folder} holds {_difference(stored, index)}. Delete it or "
             "choose another --config.data.cache.")
+
+
+def _read_index(path: Path) -> Any:
+    index = read_json(path, _REMEDY)
+    if isinstance(index, dict) and isinstance(index.get("facts"), dict):
+        # Caches from before there was such a key have none.
+        index["facts"].setdefault("clip_overlap", 0)
+    return index
+
+
+def count_clips(num_samples: int, clip_samples: int, clip_step: int) -> int:
+    """Returns the clips that begin every `clip_step` samples and together
+    hold all samples; only the last one may be padded, by less than a step."""
+    return 1 + -(-max(0, num_samples - clip_samples) // clip_step)
 
 
 def is_written(folder: Path, shard: int) -> bool:
@@ -115,15 +130,17 @@ class TapCache:
     """Reads cached features of windows."""
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any],
-                 clip_samples: int):
+                 clip_samples: int, clip_step: int):
         """Opens a folder that --mode=cache wrote with these facts, and maybe
-        more; InputError if it is missing, unfinished, or differs."""
+        more; clips begin every `clip_step` samples. InputError if it is
+        missing, unfinished, or differs."""
         self._folder, self._clip_samples = Path(folder), clip_samples
+        self._clip_step = clip_step
         path = self._folder / INDEX_FILE
         if not path.is_file():
             raise InputError(f"{folder}: no cached features (no "
                              f"{INDEX_FILE}). Make them with --mode=cache.")
-        index = read_json(path, _REMEDY)
+        index = _read_index(path)
         if not isinstance(index, dict) or not all(
                 isinstance(index.get(key), dtype) for key, dtype in (
                     ("facts", dict), ("num_shards", int))):
@@ -180,14 +197,14 @@ class TapCache:
     def read_windows(self, video: Video, windows: Sequence[Window],
                      view: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields `last` [n, u, c] and `taps` or `raw_taps` [k, n, u, g, g, c],
-        zero in clips of nothing but padding; InputError if the record is
+        zero in clips that real samples do not need; InputError if the record is
         damaged. Windows begin with a clip (window.align_to_clips)."""
         arrays = self._read(video.video_id, view)
         for window in windows:
             yield self._select(
-                arrays, window.first_sample // self._clip_samples,
-                -(-window.valid_samples // self._clip_samples),
-                window.num_samples)
+                arrays, window.first_sample // self._clip_step,
+                count_clips(window.valid_samples, self._clip_samples,
+                            self._clip_step), window.num_samples)
 
     def empty_window(self, num_samples: int) -> dict[str, np.ndarray]:
         """Returns a window of zeros, as `read_windows`."""
@@ -201,7 +218,7 @@ class TapCache:
         for name, array in arrays.items():
             axis = 0 if name == "last" else 1
             pads = [(0, 0)] * array.ndim
-            pads[axis] = 0, num_samples // self._clip_samples - count
+            pads[axis] = 0, num_samples // self._clip_step - count
             selected[name] = np.pad(
                 np.take(array, range(first, first + count), axis), pads)
         return selected

@@ -8,7 +8,9 @@ a feature file.
 Inputs of the model, from one of three sources:
 
     frames          uint8 [b, f, S, S, 3]     RGB, 0..255; from videos
-    last            float32 [b, n, u, c]      from the cache
+    last            float32 [b, n, u, c]      from the cache; with
+                                              window.clip_overlap the n clips
+                                              are those that overlap
     taps            [b, k, n, u, h, w, c]     of config.data.cache_dtype;
                                               `raw_taps` in place of `taps`
                                               where the cells are the patches

@@ -71,6 +71,11 @@ def num_clips(num_samples: int, clip_frames: int, stride_frames: int) -> int:
     return max(1, (num_samples - clip_frames) // stride_frames + 1)
 
 
+def clip_step(window: Any) -> int:
+    """Samples from one clip to the next, by the section `window`."""
+    return window.clip_samples - window.clip_overlap
+
+
 def clip_alignment(window: Any) -> int:
     """Samples at whose multiples windows start, by the section `window`."""
     return window.clip_samples if window.align_to_clips else 1

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
 from losa_jax.models.backbones.base import Backbone
+from losa_jax.models.backbones.clip_overlap import overlapping_clips
 
 
 class WindowFeatures(NamedTuple):
@@ -24,11 +25,12 @@ def encode_windows(backbone: Backbone, frames: Num[Array, "b f H W 3"], *,
                    chunk_clips: int, tap_norm: bool = True,
                    dtype: DTypeLike = jnp.float32,
                    shards: tuple[int, int] = (1, 1),
-                   clip_sharding: NamedSharding | None = None
-                   ) -> WindowFeatures:
+                   clip_sharding: NamedSharding | None = None,
+                   clip_step: int = 0) -> WindowFeatures:
     """Returns frozen features of windows.
 
-    Clips are sharded over devices without communication.
+    Clips are sharded over devices without communication; of overlapping ones,
+    the shared frames are sent.
 
     Args:
       frames: RGB 0..255, f a multiple of the clip's frames.
@@ -36,10 +38,15 @@ def encode_windows(backbone: Backbone, frames: Num[Array, "b f H W 3"], *,
       chunk_clips: clips that a device encodes at a time; 0 is all.
       shards: parts into which windows, and the clips of a window, are sharded.
       clip_sharding: of `chunks_of`; None leaves it to the compiler.
+      clip_step: samples from one clip to the next, for `overlapping_clips`,
+        which are returned as they are; 0 is the clip's length.
     """
-    b = frames.shape[0]
-    clips = rearrange(frames, "b (n f) H W c -> b n f H W c",
-                      f=backbone.spec.clip_frames)
+    b, clip_frames = frames.shape[0], backbone.spec.clip_frames
+    if clip_step in (0, clip_frames):
+        clips = rearrange(frames, "b (n f) H W c -> b n f H W c",
+                          f=clip_frames)
+    else:
+        clips = overlapping_clips(frames, clip_frames, clip_step)
     chunks = chunks_of(clips, chunk_clips, shards, clip_sharding)
 
     def features(chunk: Array) -> WindowFeatures:

@@ -7,7 +7,6 @@ mesh.
 """
 
 import math
-import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from losa_jax.errors import InputError
+from losa_jax.utils import memory_map
 
 AXES = ("data", "clip", "fsdp")
 # Smaller parameters are cheaper to copy than to gather.
@@ -153,22 +153,11 @@ def read_onto_mesh(tree: Any, mesh: Mesh, dtype_of: Callable[[Any], Any], *,
         if abstract:
             return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
 
-        def read(index):
-            part = np.asarray(leaf[index], dtype)
-            _release_pages(leaf)
-            return part
-
-        return jax.make_array_from_callback(leaf.shape, sharding, read)
+        return jax.make_array_from_callback(
+            leaf.shape, sharding,
+            lambda index: memory_map.copied(leaf[index], dtype))
 
     return jax.tree.map(place, tree, parameter_shardings(tree, mesh))
-
-
-def _release_pages(array: Any) -> None:
-    """Frees the memory of a mapped file, which can be read again."""
-    while array is not None and not isinstance(array, mmap.mmap):
-        array = getattr(array, "base", None)
-    if array is not None and hasattr(mmap, "MADV_DONTNEED"):
-        array.madvise(mmap.MADV_DONTNEED)
 
 
 def make_on_mesh(build: Callable[[], Any], mesh: Mesh, *,

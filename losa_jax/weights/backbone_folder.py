@@ -21,7 +21,7 @@ from losa_jax.errors import InputError
 from losa_jax.models.backbones import BACKBONES, backbone_template, family_of
 from losa_jax.models.backbones.base import Backbone, BackboneSpec
 from losa_jax.models.ops.params import nest
-from losa_jax.utils import atomic_write
+from losa_jax.utils import atomic_write, memory_map
 from losa_jax.utils.text_files import read_json
 from losa_jax.weights import checkpoint_file, name_table, open_checkpoint
 from losa_jax.weights.checkpoint_file import CONVERT_AGAIN, check_sum
@@ -66,7 +66,8 @@ def load_backbone(folder: str | Path, *, dtype: DTypeLike = jnp.float32
     """
     spec, flat, _ = open_backbone(folder)
     return backbone_template(spec).bind(nest({
-        name: jnp.array(array, dtype if array.ndim > 2 else jnp.float32)
+        name: jnp.asarray(memory_map.copied(
+            array, dtype if array.ndim > 2 else jnp.float32))
         for name, array in flat.items()}))
 
 

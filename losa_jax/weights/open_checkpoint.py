@@ -152,7 +152,8 @@ def _join(tensors: dict[str, Tensor], joined: dict[str, tuple[str, ...]]
 
 
 def _read_joined(parts: list[Tensor], dtype: np.dtype) -> np.ndarray:
-    return np.concatenate([part.read().astype(dtype) for part in parts])
+    return np.concatenate([part.read().astype(dtype, copy=False)
+                           for part in parts])
 
 
 def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:

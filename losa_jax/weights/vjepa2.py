@@ -139,8 +139,9 @@ def rename_tensors(tensors: dict[str, Tensor], config: Path, notes: list[str]
         notes.append("Hugging Face names")
         return rename(tensors, HUGGING_FACE_NAMES), _hugging_face_hints(config)
     notes.append("Meta's names")
-    return _without(tensors, "pos_embed$", "of unused positions (they are "
-                    "rotary)", notes), {}
+    return _without(tensors, "pos_embed$", "of unused positions (V-JEPA 2 has "
+                    "rotary ones; the first V-JEPA, whose tensors have the "
+                    "same names, needs them and is not supported)", notes), {}
 
 
 def _without(tensors: dict[str, Tensor], pattern: str, title: str,

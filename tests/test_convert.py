@@ -61,7 +61,7 @@ def test_misplaced_checkpoints_are_named(
 
 @pytest.mark.parametrize("content, message", [
     (LFS, "Git LFS pointer"), ("<html>", "HTML page"),
-    ("{", "not JSON: line 1.*--heads")])
+    ("{", "not JSON: line 1.*; put the config.json")])
 def test_a_misplaced_config_of_hugging_face_is_named(
         tmp_path, source, content, message):
     path = tmp_path / "config.json"

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,7 +151,10 @@ def convert_backbone(source: str | Path, output: str | Path, *,
     atomic_write.refuse_others(output, "converted backbone", FACTS_FILE,
                                ARRAYS_FILE)
     checkpoint = open_checkpoint.open_checkpoint(source, probe=probe)
-    spec = open_checkpoint.checkpoint_spec(checkpoint, **options)
+    try:
+        spec = open_checkpoint.checkpoint_spec(checkpoint, **options)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     expected = name_table.expected_source(spec)
     problems = open_checkpoint.misfits(checkpoint, expected)
     dtypes = _dtypes(checkpoint, expected, dtype, problems)
@@ -164,8 +167,7 @@ def convert_backbone(source: str | Path, output: str | Path, *,
                 f"{source}: {len(problems)} tensors do not fit:\n"
                 + "\n".join(f"  {line}" for line in problems)
                 + f"\nNothing was written. Is it a {module.TITLE} encoder, "
-                f"{module.describe(spec)}? (--heads, --frames, "
-                "--image_size)")
+                f"{module.describe(spec)}? ({_flags(module.HINTS)})")
         (folder / FACTS_FILE).write_text(json.dumps({
             "format_version": FORMAT_VERSION, "family": checkpoint.family,
             "spec": dataclasses.asdict(spec),
@@ -173,6 +175,13 @@ def convert_backbone(source: str | Path, output: str | Path, *,
             "source": Path(source).name, **(origin or {}), "sha256": digest,
         }, indent=1) + "\n")
     return spec
+
+
+def _flags(hints: Sequence[str]) -> str:
+    """Returns the flags of `convert` by which sizes can be given."""
+    return ", ".join(flag for name, flag in (
+        ("heads", "--heads"), ("clip_frames", "--frames"),
+        ("image_size", "--image_size")) if name in hints)
 
 
 def _dtypes(checkpoint: open_checkpoint.Checkpoint,

@@ -26,6 +26,8 @@ def open_npz(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             entries = [name for name in archive.namelist()
                        if name.endswith(".npy")]
+            if not entries:
+                raise ValueError("no arrays in it")
             headers = {name: _header(archive, name) for name in entries}
     except Exception as error:  # a damaged archive can raise anything
         raise InputError(

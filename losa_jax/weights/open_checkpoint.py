@@ -141,15 +141,19 @@ def _join(tensors: dict[str, Tensor], joined: dict[str, tuple[str, ...]]
             if len(shapes) == 1 and () not in shapes:
                 parts = [tensors.pop(name) for name in names]
                 rows, *rest = parts[0].shape
+                dtypes = {part.dtype for part in parts}
+                # By way of float32: float16 and bfloat16 have no common type.
+                dtype = dtypes.pop() if len(dtypes) == 1 else functools.reduce(
+                    np.promote_types, dtypes, np.dtype(np.float32))
                 tensors[joined_name.format(i=i)] = Tensor(
-                    parts[0].path, (rows * len(parts), *rest),
-                    np.result_type(*(part.dtype for part in parts)),
-                    functools.partial(_read_joined, parts))
+                    parts[0].path, (rows * len(parts), *rest), dtype,
+                    functools.partial(_read_joined, parts, dtype))
     return tensors
 
 
-def _read_joined(parts: list[Tensor]) -> np.ndarray:
-    return np.concatenate([part.read() for part in parts])
+def _read_joined(parts: list[Tensor], dtype: np.dtype) -> np.ndarray:
+    return np.concatenate([part.read().astype(dtype, copy=False)
+                           for part in parts])
 
 
 def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
@@ -174,7 +178,12 @@ def checkpoint_spec(checkpoint: Checkpoint, **options: Any) -> BackboneSpec:
     if useless := sorted(set(given) - set(module.HINTS)):
         raise InputError(f"{', '.join(useless)} cannot be chosen for "
                          f"{module.TITLE}: leave it out")
-    return module.infer_spec(checkpoint.tensors, **checkpoint.hints | given)
+    spec = module.infer_spec(checkpoint.tensors, **checkpoint.hints | given)
+    if useless := [name for name, value in given.items()
+                   if getattr(spec, name) != value]:
+        raise InputError(f"{', '.join(useless)} has no effect on "
+                         f"{module.describe(spec)}: leave it out")
+    return spec
 
 
 def misfits(checkpoint: Checkpoint, expected: Mapping[str, Place]

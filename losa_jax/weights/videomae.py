@@ -152,8 +152,7 @@ def _without_decoder(tensors: dict[str, Tensor], notes: list[str]
 
 
 def _hugging_face_hints(path: Path) -> dict[str, Any]:
-    remedy = ("give the .safetensors file itself, with --heads, --frames and "
-              "--image_size")
+    remedy = "put the config.json of the same model beside the weights"
     try:
         facts = read_json(path, remedy)
         size = facts["image_size"]

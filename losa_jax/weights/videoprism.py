@@ -196,7 +196,7 @@ def infer_spec(tensors: Mapping[str, Tensor], *,
                  if re.search(pattern, name) and len(shape) >= least]
         return mode(sizes) if sizes else 0
 
-    depths = [shown(f"^{part}_encoder/transformers_stack/", 0, 2)
+    depths = [shown(f"^{part}_encoder/transformers_stack/x_layers/", 0, 2)
               for part in (f"{prefix}spatial", f"{prefix}temporal",
                            "auxiliary")]
     width = shown(r"x_layers/.*layer_norm/|post/b$|ffn_layer2/", -1, 1)

@@ -14,9 +14,9 @@ from typing import Any
 
 from losa_jax.errors import InputError
 from losa_jax.models.backbones import size_name
-from losa_jax.models.backbones.vjepa2 import SIZES, VJepa2Spec
+from losa_jax.models.backbones.vjepa2 import NORMED_BLOCKS, SIZES, VJepa2Spec
 from losa_jax.utils.text_files import read_json
-from losa_jax.weights.checkpoint_file import open_file
+from losa_jax.weights.checkpoint_file import open_file, state_dict
 from losa_jax.weights.rules import (
     CONV,
     LINEAR,
@@ -139,8 +139,9 @@ def rename_tensors(tensors: dict[str, Tensor], config: Path, notes: list[str]
         notes.append("Hugging Face names")
         return rename(tensors, HUGGING_FACE_NAMES), _hugging_face_hints(config)
     notes.append("Meta's names")
-    return _without(tensors, "pos_embed$", "of unused positions (they are "
-                    "rotary)", notes), {}
+    return _without(tensors, "pos_embed$", "of unused positions (V-JEPA 2 has "
+                    "rotary ones; the first V-JEPA, whose tensors have the "
+                    "same names, needs them and is not supported)", notes), {}
 
 
 def _without(tensors: dict[str, Tensor], pattern: str, title: str,
@@ -165,21 +166,19 @@ def probe_tensors(path: Path) -> dict[str, Tensor]:
     probes = content.get("classifiers") if isinstance(content, Mapping) else 0
     if isinstance(probes, list) and probes:
         content = probes[0]
-    tensors = rename(
-        {name: tensor for name, tensor in dict(content).items()
-         if isinstance(tensor, Tensor)}, [(_OUTER + "(.*)", r"\1")])
+    tensors = rename(state_dict(content)[0], [(_OUTER + "(.*)", r"\1")])
     if "pooler.query_tokens" not in tensors:
-        some = ", ".join(map(str, [*content][:5]))
+        some = ", ".join(map(str, [*content][:5] if isinstance(
+            content, Mapping) else [])) or "nothing that has a name"
         raise InputError(f"{path}: no attentive probe; it begins with {some}: "
                          "give one of Meta's probe files for V-JEPA 2")
     return tensors
 
 
 def _hugging_face_hints(path: Path) -> dict[str, Any]:
-    remedy = ("give the .safetensors file itself, with --heads, --frames and "
-              "--image_size")
+    remedy = "put the config.json of the same model beside the weights"
+    facts = read_json(path, remedy)
     try:
-        facts = read_json(path, remedy)
         for key, value in (("model_type", "vjepa2"), ("hidden_act", "gelu"),
                            ("qkv_bias", True)):
             if facts.get(key, value) != value:
@@ -187,16 +186,17 @@ def _hugging_face_hints(path: Path) -> dict[str, Any]:
                     f"{path}: {key}={facts[key]!r}, but the tensors beside it "
                     f"are those of V-JEPA 2, with {value!r}: fetch the config "
                     "and the weights of one model")
-        size = facts["crop_size"]
-        return {"heads": facts["num_attention_heads"],
-                "clip_frames": facts["frames_per_clip"],
-                "depth": facts.get("num_hidden_layers"),
-                "image_size": tuple(size) if isinstance(size, list)
-                else (size, size),
+        heads, size = facts["num_attention_heads"], facts["crop_size"]
+        numbers = {"heads": heads, "clip_frames": facts["frames_per_clip"],
+                   "depth": facts["num_hidden_layers"], "probe_heads": heads}
+        size = tuple(size) if isinstance(size, list) else (size, size)
+        if wrong := [number for number in (*numbers.values(), *size)
+                     if type(number) is not int or number < 1]:
+            raise ValueError(f"{wrong[0]!r} is no number of 1 or more")
+        return {**numbers, "image_size": size,
                 "norm_epsilon": facts["layer_norm_eps"],
-                "probe_heads": facts["num_attention_heads"],
                 "probe_norm_epsilon": facts["layer_norm_eps"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not the config of a V-JEPA 2 model "
                          f"({error!r}); {remedy}") from error
 
@@ -254,12 +254,17 @@ def infer_spec(tensors: Mapping[str, Tensor], *, heads: int | None = None,
     width, mlp_width = mode(widths), mode(mlp_widths)
     depth = depth or mode(1 + max(numbers) for numbers in by_block.values()
                           if numbers)
+    modules = {name.rpartition(".")[0] for name in tensors}
+    is_v21 = "norms_block.0" in modules or "video_mod_embed" in tensors
+    if is_v21 and depth not in NORMED_BLOCKS:
+        raise InputError(
+            f"{depth} blocks, but V-JEPA 2.1 has "
+            f"{', '.join(map(str, NORMED_BLOCKS))}: blocks are missing or "
+            "left over; fetch the checkpoint again")
     # A missing or misshapen kernel is reported later; go on with Meta's.
     kernel = shapes.get("patch_embed.proj.weight", ())
     tubelet, patch = (kernel[2:4] if len(kernel) == 5 and 0 not in kernel
                       else (2, min(16, *(image_size or (16,)))))
-    modules = {name.rpartition(".")[0] for name in tensors}
-    is_v21 = "norms_block.0" in modules or "video_mod_embed" in tensors
     side = (384 if is_v21 else 256) // patch * patch
     probe: dict[str, Any] = {}
     if "linear" in modules or "pooler.query_tokens" in tensors:

@@ -75,7 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        hub, path = self.server, unquote(urlsplit(self.path).path)
+        hub, quoted = self.server, urlsplit(self.path).path
+        path = unquote(quoted)
         hub.requests.append((self.command, path, self.headers.get("Range")))
         if hub.status:
             return self._send(hub.status, b"down")
@@ -87,11 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(200, json.dumps(
                     {"id": name, "sha": "0" * 40}).encode())
             return self._refuse(404, "RepoNotFound")
+        # Quoted, because a revision may have slashes.
         match = re.fullmatch(
             r"/api/models/(?P<name>[\w.-]+/[\w.-]+)"
-            r"(?:/revision/(?P<revision>.+))?"
+            r"(?:/revision/(?P<revision>[^/]+))?"
             r"|/(?P<file_of>[\w.-]+/[\w.-]+)/resolve/(?P<at>[^/]+)/(?P<file>.+)",
-            path)
+            quoted)
         if match is None:
             return self._refuse(404, "")
         name = match["name"] or match["file_of"]
@@ -103,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404 if token else 401, "RepoNotFound")
         if name in hub.gated and match["file"] and not token:
             return self._refuse(401, "GatedRepo")
-        revision = match["revision"] or match["at"] or "main"
+        revision = unquote(match["revision"] or match["at"] or "main")
         commit = hub.commits[name].get(revision)
         if commit is None:
             return self._refuse(404, "RevisionNotFound")

@@ -159,8 +159,8 @@ def test_what_is_in_the_cache_is_not_fetched_again(server, videomae, capsys):
 def test_a_revision_is_a_branch_a_tag_or_a_commit(server, videomae, vjepa2,
                                                   capsys):
     first = server.add(NAME, videomae)
-    server.commits[NAME]["v1"] = first
-    for revision in ("main", "v1", first):
+    server.commits[NAME].update({"v1": first, "refs/pr/3": first})
+    for revision in ("main", "v1", "refs/pr/3", first):
         path, facts = hub.download(NAME, revision)
         assert first in path.parts and facts["source"] == f"{NAME}@{first}"
     second = server.add(NAME, vjepa2)

@@ -1,6 +1,7 @@
 """VideoPrism's public archives in and out; wrong files are refused."""
 
 import re
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -150,6 +151,21 @@ def test_an_encoder_without_blocks_is_refused(tmp_path, tensors):
                               if "/spatial_encoder/" not in name})
 
 
+def test_a_missing_block_of_a_file_with_single_blocks_is_refused(tmp_path,
+                                                                 tensors):
+    single = {}
+    for name, array in tensors.items():
+        if "/x_layers/" in name:
+            single |= {name.replace("x_layers", f"x_layers_{i}"): part
+                       for i, part in enumerate(array)}
+        else:
+            single[name] = array
+    with pytest.raises(InputError, match="no VideoPrism encoder: its spatial"):
+        _converted(tmp_path, {
+            name: array for name, array in single.items()
+            if "/spatial_encoder/transformers_stack/x_layers_0/" not in name})
+
+
 def test_hugging_faces_layout_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(InputError, match="Hugging Face, which is not supported"
                        ".*google/videoprism-base-f16r288"):
@@ -180,6 +196,11 @@ def test_damaged_archives_are_named(tmp_path, tensors):
     path.write_bytes(content)
     with pytest.raises(InputError, match="cannot be read .*fetch it again"):
         backbone_folder.convert_backbone(path, tmp_path / "out")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    with pytest.raises(InputError, match="not a NumPy archive .* but a PyTorch "
+                       "checkpoint: give it with the suffix of its own"):
+        open_checkpoint(path)
     path.write_text("<html>")
     with pytest.raises(InputError, match="not a NumPy archive .* HTML page"):
         open_checkpoint(path)

@@ -2,9 +2,12 @@
 
 import json
 import math
+import pickle
 import re
+import zipfile
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -111,6 +114,42 @@ def test_an_image_transformer_is_no_vjepa2(tmp_path):
                                          tmp_path / "out")
 
 
+def test_blocks_that_are_cut_off_are_named_for_version_21(tmp_path):
+    spec = VJepa2Spec(width=24, depth=12, heads=2, mlp_width=40, patch=8,
+                      version="2.1")
+    backbone_folder.save_source(tmp_path / "a.safetensors", spec,
+                                _params(spec))
+    state = load_file(tmp_path / "a.safetensors")
+    save_file({name: array for name, array in state.items()
+               if ".11." not in name}, tmp_path / "cut.safetensors")
+    with pytest.raises(InputError, match="cut.safetensors: 11 blocks, but "
+                       "V-JEPA 2.1 has 12, 24, 40, 48: blocks are missing"):
+        backbone_folder.convert_backbone(tmp_path / "cut.safetensors",
+                                         tmp_path / "out", heads=2)
+
+
+def test_options_of_a_classifier_without_one_are_refused(tmp_path):
+    spec = VJepa2Spec(width=24, depth=2, heads=2, mlp_width=40, patch=8)
+    backbone_folder.save_source(tmp_path / "a.safetensors", spec,
+                                _params(spec))
+    for options in ({"probe_heads": 3}, {"probe_blocks": (0, 1)}):
+        with pytest.raises(InputError, match=f"{next(iter(options))} has no "
+                           "effect on .*; no classifier: leave it out"):
+            backbone_folder.convert_backbone(
+                tmp_path / "a.safetensors", tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize("content", [
+    {"classifiers": [3]}, {"classifiers": []}, {"classifiers": [{}]}, [1], 2])
+def test_a_file_of_something_else_is_no_probe(tmp_path, content):
+    with zipfile.ZipFile(tmp_path / "probe.pt", "w") as archive:
+        archive.writestr("probe/data.pkl", pickle.dumps(content, protocol=2))
+        archive.writestr("probe/byteorder", "little")
+    with pytest.raises(InputError, match="probe.pt: no attentive probe; .*: "
+                                         "give one of Meta's probe files"):
+        vjepa2.probe_tensors(tmp_path / "probe.pt")
+
+
 @pytest.fixture
 def hugging_face(shared_dir, tmp_path):
     source = shared_dir / "data/parity/hf_vjepa2_tiny"
@@ -132,13 +171,43 @@ def hugging_face(shared_dir, tmp_path):
                                  "beside it are those of V-JEPA 2"),
     ({"hidden_act": "silu"}, "hidden_act='silu'.* with 'gelu'"),
     ({"num_attention_heads": 5}, "5 heads do not divide the width 36"),
-    ({"crop_size": None}, "image_size=.*give a tuple"),
+    ({"crop_size": None}, "config.json: not the config of a V-JEPA 2 model .*"
+                          "None is no number.* put the config.json of"),
+    ({"num_attention_heads": "3"}, "'3' is no number of 1 or more"),
     ({"frames_per_clip": 7}, "clip_frames=7 cannot be cut into tubelets")])
 def test_a_config_that_does_not_fit_is_refused(hugging_face, tmp_path, changes,
                                                message):
     write, _ = hugging_face
     with pytest.raises(InputError, match=message):
         backbone_folder.convert_backbone(write(changes), tmp_path / "out")
+
+
+@pytest.mark.shared
+def test_a_missing_config_is_named_with_the_remedy(hugging_face, tmp_path):
+    write, _ = hugging_face
+    folder = write({})
+    for text in ("[1]", None):
+        if text is None:
+            (folder / "config.json").unlink()
+        else:
+            (folder / "config.json").write_text(text)
+        with pytest.raises(InputError, match="hf/config.json: .* put the "
+                           "config.json of the same model beside the weights"):
+            backbone_folder.convert_backbone(folder, tmp_path / "out")
+
+
+@pytest.mark.shared
+def test_parts_of_several_dtypes_are_joined_in_float32(hugging_face, tmp_path):
+    write, state = hugging_face
+    for name, dtype in (("query", np.float16), ("key", ml_dtypes.bfloat16)):
+        name = f"vjepa2.encoder.layer.1.attention.{name}.weight"
+        state[name] = state[name].astype(dtype)
+    checkpoint = open_checkpoint(write({}))
+    joined = checkpoint.tensors["blocks.1.attn.qkv.weight"]
+    assert joined.dtype == joined.read().dtype == np.float32
+    np.testing.assert_array_equal(
+        joined.read()[:36], state["vjepa2.encoder.layer.1.attention.query"
+                                  ".weight"].astype(np.float32))
 
 
 @pytest.mark.shared

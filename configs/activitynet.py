@@ -20,8 +20,8 @@ depends as well. NAME_TYPE and NAME_proposals_TYPE are AdaTAD's recipes of other
 adapter types: none (frozen backbone, head only), ladder, tia or full;
 --config.adapter.kind=TYPE changes the type alone.
 Each video is one window of 192 tokens, whatever its length.
-Hardware: --mode=plan --topology=NAME says how many chips are needed; it was not
-compiled for this recipe yet. Time, memory and result were NOT measured here.
+Hardware: GiB a chip of v5e:4x4 by --mode=plan: g768 3.91, g1536 5.39, l 2.7;
+others were not compiled. Time, memory in use and result were NOT measured here.
 Published (avg mAP, tIoU 0.5 to 0.95): LoSA with ViT-g and an external
 classifier 38.6.
 Recipes: AdaTAD's (github.com/sming256/OpenTAD); docs/method.md lists what

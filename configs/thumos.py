@@ -14,8 +14,9 @@ Variants: configs/thumos.py:NAME with NAME one of
     NAME_TYPE    AdaTAD's recipe of another adapter type: none (frozen backbone,
                  head only), ladder, tia or full; --config.adapter.kind=TYPE
                  changes the type alone
-Hardware: g1536 needs 1.9 GiB a chip on v5e:4x4 and at most 11 GiB on one H100,
-by --mode=plan; the others are smaller. Time, memory and result were NOT
+Hardware: GiB a chip of v5e:4x4 by --mode=plan: g1536 1.95, g768 0.61, s 0.61,
+vjepa2_g 1.11, vjepa21_g 1.11, videoprism_l 0.37; others were not compiled;
+g1536 needs at most 11 GiB on one H100. Time, memory in use and result were NOT
 measured here. Published (avg mAP, tIoU 0.3 to 0.7): LoSA with ViT-g 71.0; head
 only on the same features 69.6; AdaTAD's side ladder 74.65.
 Recipes: AdaTAD's end-to-end ones (github.com/sming256/OpenTAD); docs/method.md

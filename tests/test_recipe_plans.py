@@ -22,7 +22,8 @@ def _peak_gib(recipe):
 
 @pytest.mark.parametrize("file", ["thumos", "activitynet"])
 def test_a_header_states_the_memory_of_its_recipes(file):
-    header = importlib.import_module(f"configs.{file}").__doc__
+    header = " ".join(
+        importlib.import_module(f"configs.{file}").__doc__.split())
     line = re.search(
         rf"Hardware: GiB a chip of {TOPOLOGY} by --mode=plan: ([^;]*);",
         header)[1]

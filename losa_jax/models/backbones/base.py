@@ -132,9 +132,9 @@ def normalized_pixels(clips: ArrayLike, spec: BackboneSpec, *,
       InputError: the clips cannot be cut into tokens.
     """
     clips = jnp.asarray(clips)
-    if len(clips.shape) != 5 or clips.shape[-1] != 3:
+    if len(clips.shape) != 5 or clips.shape[-1] != 3 or not len(clips):
         raise InputError(f"clips of shape {clips.shape}: must be "
-                         "[n, frames, height, width, 3]")
+                         "[n, frames, height, width, 3], n at least 1")
     frames, height, width = clips.shape[1:4]
     if spec.has_fixed_frames and frames != spec.clip_frames:
         raise InputError(f"clips of {frames} frames; the weights are for "

@@ -3,7 +3,7 @@
     python -m benchmarks.vjepa2_speed [--backbone=vjepa2_l] [--depth=4]
         [--frames=16] [--size=256]
 
-Needs the extra `bench`. Both run the same random weights in float32 on the same
+Needs the extra `torch`. Both run the same random weights in float32 on the same
 cores; transformers uses torch's fused scaled-dot-product attention. Every round
 times one after the other, so that a machine whose speed drifts does not favor
 either. All blocks are alike, so a few of them suffice.

@@ -23,20 +23,45 @@ function make(tag, properties = {}, ...children) {
 const timeline = {
   zoom: 1,
   chosen: null,
-  // The buttons of the segments by id.
+  // Items at the playing position.
+  active: new Set(),
+  // The rows that `draw` was given, and all of their lanes with items.
+  rows: [],
+  lanes: [],
+  // The buttons of the segments that are drawn, by id, and the seconds that
+  // they cover: those in view and a view's width on both sides of it.
   elements: new Map(),
+  drawn: [0, 0],
 
   draw(predictions, actions) {
+    const ofLabel = (items) => {
+      const lists = data.labels.map(() => []);
+      for (const item of items) lists[item.label].push(item);
+      return lists;
+    };
+    const [truths, owns] = [ofLabel(actions), ofLabel(predictions)];
+    this.rows = data.labels.map((name, label) => ({name, label,
+      truth: truths[label], count: owns[label].length,
+      lanes: packed(owns[label])})).filter((row) =>
+      data.labels.length <= MANY_ROWS || row.count || row.truth.length);
+    this.lanes = this.rows.flatMap((row) => [row.truth, ...row.lanes])
+      .filter((lane) => lane.length);
+    this.drawRows();
+    this.drawOverview([...predictions, ...actions]);
+  },
+
+  // The seconds in view.
+  get view() {
+    const left = $("scroller").scrollLeft / this.lanesWidth * data.duration;
+    return [left, left + this.fitWidth / this.lanesWidth * data.duration];
+  },
+
+  drawRows() {
     const focused = document.activeElement?.dataset?.id;
+    const [left, right] = this.view;
+    this.drawn = [left - (right - left), right + (right - left)];
     this.elements.clear();
-    const rows = [];
-    data.labels.forEach((name, label) => {
-      const [truth, own] = [actions, predictions].map((items) =>
-        items.filter((item) => item.label === label));
-      if (data.labels.length <= MANY_ROWS || own.length || truth.length) {
-        rows.push(this.row(name, label, truth, own));
-      }
-    });
+    const rows = this.rows.map((row) => this.row(row));
     const empty = data.labels.length - rows.length;
     if (empty) {
       rows.push(make("div", {className: "row rest soft", role: "listitem"},
@@ -46,17 +71,28 @@ const timeline = {
     $("rows").replaceChildren(...rows);
     this.elements.get(focused)?.focus({preventScroll: true});
     this.updateTabStop();
-    this.drawOverview([...predictions, ...actions]);
   },
 
-  row(name, label, truth, own) {
+  // Draws what scrolling has brought into view.
+  drawScrolled() {
+    const [left, right] = this.view;
+    if (left < Math.max(this.drawn[0], 0) ||
+        right > Math.min(this.drawn[1], data.duration) + 1e-6) {
+      this.drawRows();
+    }
+  },
+
+  row({name, label, truth, count, lanes: own}) {
+    const [from, to] = this.drawn;
     const lane = (items, className = "lane") => make("div", {className},
-      ...items.map((item) => this.segment(item)));
+      ...items.filter((item) => item.end >= from && item.start <= to)
+        .map((item) => this.segment(item)));
     const lanes = make("div", {className: "lanes", role: "group", ariaLabel:
-      `${name}: ${own.length} detections` +
+      `${name}: ${count} detections` +
       (data.truth ? `, ${truth.length} annotated` : "")});
+    lanes.dataset.label = label;
     if (data.truth) lanes.append(lane(truth, "lane truth"));
-    lanes.append(...packed(own).map((items) => lane(items)));
+    lanes.append(...own.map((items) => lane(items)));
     return make("div", {className: `row ${hueOf({label})}`, role: "listitem"},
       make("div", {className: "name", title: name},
         make("span", {className: "key"}),
@@ -65,25 +101,29 @@ const timeline = {
   },
 
   segment(item) {
-    const share = (seconds) => clamp(seconds / data.duration, 0, 1);
-    const left = share(item.start);
-    const width = share(item.end) - left;
+    const [left, width] = this.place(item);
     const button = make("button", {
       type: "button",
       tabIndex: -1,
       ariaLabel: describe(item),
       className: classNames("segment", item.isAction && "action",
-        item.missed && "missed", item.hit === false && "false",
-        item === this.chosen && "chosen"),
-      style: `left: ${100 * left}%; width: ${100 * width}%; ` +
+        item.missed && "missed", item.hit === false && "false", item.verdict,
+        this.active.has(item) && "playing", item === this.chosen && "chosen"),
+      style: `left: ${left}%; width: ${width}%; ` +
         `--score: ${item.strength ?? 1}`,
     });
     button.dataset.id = item.id;
-    if (!item.isAction && width * this.lanesWidth > 34) {
+    if (item.score !== undefined && width * this.lanesWidth > 3400) {
       button.textContent = scoreText(item.score);
     }
     this.elements.set(item.id, button);
     return button;
+  },
+
+  // Left edge and width of a segment in percent of its lane.
+  place(item) {
+    const share = (seconds) => 100 * clamp(seconds / data.duration, 0, 1);
+    return [share(item.start), share(item.end) - share(item.start)];
   },
 
   // The Tab key stops at one segment; arrow keys lead to the others.
@@ -96,17 +136,20 @@ const timeline = {
   },
 
   moveFocus(button, key) {
-    const lanes = [...$("rows").querySelectorAll(".lane")]
-      .map((lane) => [...lane.children]).filter((lane) => lane.length);
-    const at = lanes.findIndex((lane) => lane.includes(button));
+    const isIt = (item) => item.id === button.dataset.id;
+    const at = this.lanes.findIndex((lane) => lane.some(isIt));
+    const index = this.lanes[at].findIndex(isIt);
     const step = key === "ArrowLeft" || key === "ArrowUp" ? -1 : 1;
-    const distance = (one) => Math.abs(
-      parseFloat(one.style.left) - parseFloat(button.style.left));
+    const distance = (one) =>
+      Math.abs(one.start - this.lanes[at][index].start);
     const next = key === "ArrowLeft" || key === "ArrowRight"
-      ? lanes[at][lanes[at].indexOf(button) + step]
-      : lanes[at + step]?.reduce((best, one) =>
+      ? this.lanes[at][index + step]
+      : this.lanes[at + step]?.reduce((best, one) =>
         distance(one) < distance(best) ? one : best);
-    next?.focus();
+    if (!next) return;
+    this.reveal(next.start);
+    this.drawScrolled();
+    this.elements.get(next.id)?.focus();
     this.updateTabStop();
   },
 
@@ -217,7 +260,10 @@ function scoreText(score) {
 
 function verdict(item) {
   if (item.isAction) return item.missed ? "annotated, missed" : "annotated";
-  return `score ${item.score.toFixed(2)}` + (item.hit === undefined ? ""
+  const score = item.score === undefined ? "added by a person"
+    : `score ${item.score.toFixed(2)}`;
+  if (item.verdict) return `${score}, ${item.verdict}`;
+  return score + (item.hit === undefined ? ""
     : item.hit ? ", right" : ", false");
 }
 
@@ -225,3 +271,66 @@ function describe(item) {
   return `${data.labels[item.label]}, ${clockText(item.start)} to ` +
     `${clockText(item.end)}, ${verdict(item)}`;
 }
+
+// --- Pointers, wheel and zoom ---------------------------------------------
+
+const secondsIn = (element, event) => {
+  const box = element.getBoundingClientRect();
+  return (event.clientX - box.left) / box.width * data.duration;
+};
+
+function seekOnDrag(element, seek) {
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    element.setPointerCapture(event.pointerId);
+    seek(secondsIn(element, event));
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (element.hasPointerCapture(event.pointerId)) {
+      seek(secondsIn(element, event));
+    }
+  });
+}
+
+seekOnDrag($("ruler"), (seconds) => player.seek(seconds));
+seekOnDrag($("overview"), (seconds) => {
+  $("scroller").scrollLeft = seconds / data.duration * timeline.lanesWidth -
+    timeline.fitWidth / 2;
+  player.seek(seconds);
+});
+$("rows").addEventListener("click", (event) => {
+  if (event.target.closest(".lanes") && !event.target.closest("button")) {
+    player.seek(secondsIn($("ruler"), event));
+  }
+});
+
+const zoomBy = (factor) => timeline.setZoom(timeline.zoom * factor);
+for (const [id, zoom] of [["zoom-in", () => zoomBy(1.5)],
+  ["zoom-out", () => zoomBy(1 / 1.5)], ["zoom-fit", () => zoomBy(0)]]) {
+  $(id).addEventListener("click", zoom);
+}
+$("scroller").addEventListener("scroll", () => {
+  timeline.drawTicks();
+  timeline.drawScrolled();
+});
+$("scroller").addEventListener("wheel", (event) => {
+  if (!event.ctrlKey) return;
+  event.preventDefault();
+  timeline.setZoom(timeline.zoom * Math.exp(-event.deltaY / 300),
+    secondsIn($("ruler"), event), event.clientX -
+    $("scroller").getBoundingClientRect().left);
+}, {passive: false});
+
+function arrange() {
+  timeline.layout();
+  timeline.drawTicks();
+}
+// Only the width counts: the height changes with every refresh.
+let lastWidth = $("scroller").clientWidth;
+new ResizeObserver(() => {
+  const width = $("scroller").clientWidth;
+  if (width !== lastWidth) {
+    lastWidth = width;
+    requestAnimationFrame(arrange);
+  }
+}).observe($("scroller"));

@@ -156,7 +156,7 @@ const timeline = {
   choose(item) {
     this.elements.get(this.chosen?.id)?.classList.remove("chosen");
     this.chosen = item;
-    this.elements.get(item.id)?.classList.add("chosen");
+    this.elements.get(item?.id)?.classList.add("chosen");
     this.updateTabStop();
   },
 
@@ -242,7 +242,8 @@ const timeline = {
 // Lanes without overlaps, the best scores in the first; all else in the last.
 function packed(items) {
   const lanes = [[]];
-  for (const item of [...items].sort((a, b) => b.score - a.score)) {
+  for (const item of [...items].sort((a, b) =>
+    (b.score ?? 1) - (a.score ?? 1))) {
     let lane = lanes.find((one) => one.every((other) =>
       item.end <= other.start || item.start >= other.end));
     if (!lane && lanes.length < MAX_LANES) lanes.push(lane = []);
@@ -262,7 +263,9 @@ function verdict(item) {
   if (item.isAction) return item.missed ? "annotated, missed" : "annotated";
   const score = item.score === undefined ? "added by a person"
     : `score ${item.score.toFixed(2)}`;
-  if (item.verdict) return `${score}, ${item.verdict}`;
+  if (item.verdict) {
+    return `${score}, ${item.verdict === "open" ? "to check" : item.verdict}`;
+  }
   return score + (item.hit === undefined ? ""
     : item.hit ? ", right" : ", false");
 }

@@ -1,0 +1,439 @@
+// What is shown and chosen; keys and controls.
+// Browsers keep a player's time in whole microseconds.
+const CLOCK_SLACK = 1e-4;
+const MAX_LISTED = 80;
+const MAX_CHIPS = 6;
+const SPEEDS = [0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8];
+const DEFAULT_REACTION = 0.25;
+const SIGNS = {open: "?", accepted: "✓", rejected: "✗"};
+
+const slider = $("score");
+let shown = [];
+let loops = stored("loops") === "1";
+
+function stored(name) {
+  try {
+    return localStorage.getItem(`review-${name}`);
+  } catch {
+    return null;
+  }
+}
+function store(name, value) {
+  try {
+    localStorage.setItem(`review-${name}`, value);
+  } catch { /* no storage */ }
+}
+function announce(text) {
+  $("announcer").textContent = text;
+}
+
+const threshold = (item) => data.thresholds[data.labels[item.label]] ?? 0;
+const reaches = (item) => item.verdict !== "open" || item.score >= (
+  $("trusted").checked ? threshold(item) : Number(slider.value));
+const isShown = (item) => reaches(item) &&
+  (!$("verdicts").value || $("verdicts").value === item.verdict) &&
+  (!$("only").value || $("only").value === data.labels[item.label]);
+// In the order of the list: by time, or the scores near the threshold first.
+const rank = (item) => $("order").value === "time" ? item.start
+  : item.score === undefined ? Infinity : Math.abs(item.score -
+    threshold(item));
+const inOrder = (a, b) => (rank(a) - rank(b) || 0) || a.start - b.start ||
+  (a.id < b.id ? -1 : 1);
+
+// Draws everything that depends on the actions.
+function refresh() {
+  shown = [...items.values()].filter(isShown).sort(inOrder);
+  timeline.draw(shown, []);
+  timeline.active = new Set();
+  drawList();
+  showProgress();
+  showTime();
+}
+
+function showProgress() {
+  const all = [...items.values()].filter(reaches);
+  const left = all.filter((item) => item.verdict === "open").length;
+  const text = `${all.length - left} of ${all.length} checked`;
+  $("progress").textContent = text + (review.isComplete ? ", complete" : "");
+  document.title = `(${all.length - left}/${all.length}) ${data.title}`;
+  $("shown").textContent = shown.length;
+  $("finish").firstChild.textContent = review.isComplete ? "Next video "
+    : "Complete ";
+  $("undo").disabled = !review.done.length;
+  $("redo").disabled = !review.undone.length;
+  $("score-value").textContent = Number(slider.value).toFixed(2);
+  $("slider").classList.toggle("off", $("trusted").checked);
+}
+
+function listEntry(item) {
+  const button = make("button", {type: "button", ariaLabel: describe(item),
+    className: classNames("entry", item.verdict,
+      item === timeline.chosen && "chosen",
+      timeline.active.has(item) && "playing")},
+  make("span", {className: "sign", ariaHidden: "true"}, SIGNS[item.verdict]),
+  make("span", {className: "blank"}),
+  make("span", {className: "what column"},
+    make("b", {}, data.labels[item.label]),
+    make("span", {className: "soft"},
+      `${clockText(item.start)} – ${clockText(item.end)}`)),
+  make("span", {}, item.score === undefined ? "" : scoreText(item.score)));
+  button.dataset.id = item.id;
+  return make("li", {className: hueOf(item)}, button);
+}
+
+// The entries around the chosen one; longer lists would slow every change.
+function drawList() {
+  const at = Math.max(shown.indexOf(timeline.chosen), 0);
+  const first = clamp(at - MAX_LISTED / 2, 0,
+    Math.max(shown.length - MAX_LISTED, 0));
+  const note = (count, text) => count > 0 ? [make("li",
+    {className: "empty soft"}, `${count} ${text}`)] : [];
+  $("list").replaceChildren(...note(first, "before these"),
+    ...shown.slice(first, first + MAX_LISTED).map(listEntry),
+    ...note(shown.length - first - MAX_LISTED, "after these"));
+  if (!shown.length) {
+    $("list").append(make("li", {className: "empty soft"}, items.size
+      ? "Nothing is shown: change the filters or the score."
+      : "No action yet: mark one with I and O, or by dragging."));
+  }
+  const entry = $("list").querySelector(".chosen");
+  if (entry) {
+    $("list").scrollTop = entry.offsetTop - $("list").offsetTop -
+      $("list").clientHeight / 3;
+  }
+}
+
+function showChosen() {
+  const item = timeline.chosen;
+  $("chosen").textContent = item ? describe(item) : "no action is chosen";
+  for (const control of $("edit").querySelectorAll("button, input")) {
+    control.disabled = !item;
+  }
+  for (const edge of ["start", "end"]) {
+    $(edge).value = item ? item[edge].toFixed(3) : "";
+  }
+}
+
+function showClasses() {
+  const keys = edit.isLive ? LIVE_KEYS : CLASS_KEYS;
+  $("classes").replaceChildren(...data.labels.slice(0, keys.length)
+    .map((name, label) => {
+      const button = make("button", {type: "button", className:
+        classNames(hueOf({label}), edit.held.has(keys[label]) && "held")},
+      make("span", {className: "key"}), `${name} `,
+      make("kbd", {}, keys[label].toUpperCase()));
+      button.dataset.classKey = keys[label];
+      return button;
+    }));
+}
+
+// Draws everything that depends on the time.
+function showTime() {
+  const time = player.time;
+  if (loops && timeline.chosen && player.playing && !edit.isLive &&
+      time >= timeline.chosen.end) {
+    player.seek(timeline.chosen.start);
+    return;
+  }
+  $("clock").textContent = clockText(time, 2);
+  timeline.showTime();
+  const now = new Set(shown.filter((item) =>
+    item.start <= time + CLOCK_SLACK && time < item.end));
+  const before = timeline.active;
+  if (now.size !== before.size || [...now].some((one) => !before.has(one))) {
+    timeline.active = now;
+    const chips = [...now].slice(0, MAX_CHIPS);
+    $("now").replaceChildren(...chips.map((item) => make("li",
+      {className: classNames("chip", hueOf(item))},
+      make("b", {}, data.labels[item.label]), SIGNS[item.verdict])));
+    for (const item of new Set([...before, ...now])) {
+      for (const element of [timeline.elements.get(item.id),
+        $("list").querySelector(`[data-id="${item.id}"]`)]) {
+        element?.classList.toggle("playing", now.has(item));
+      }
+    }
+  }
+  if (!player.works) frames.show();
+}
+
+function choose(item, {seeks = true} = {}) {
+  timeline.choose(item ?? null);
+  if (item) {
+    if (seeks) player.seek(item.start);
+    timeline.reveal(item.start);
+    timeline.drawScrolled();
+    announce(describe(item));
+  }
+  drawList();
+  showChosen();
+}
+
+// The next action to check after `item`; from the end on to the first.
+function nextOpen(direction, item = timeline.chosen) {
+  const open = shown.filter((one) => one.verdict === "open" && one !== item);
+  if (direction < 0) open.reverse();
+  return (item && open.find((one) => direction * inOrder(one, item) > 0)) ??
+    open[0];
+}
+
+function goToOpen(direction) {
+  const next = nextOpen(direction);
+  if (next) choose(next);
+  else announce("nothing is left to check");
+}
+
+function judge(verdict) {
+  const item = timeline.chosen;
+  if (!item) {
+    goToOpen(1);
+    return;
+  }
+  // An action that a person added and rejects is just removed.
+  review.change({[item.id]: verdict === "rejected" && !originals.has(item.id)
+    ? null : {...accepted(item), verdict}});
+  const next = nextOpen(1, item);
+  if (next) {
+    choose(next);
+  } else {
+    if (!items.has(item.id)) timeline.choose(null);
+    showChosen();
+    announce("all are checked: press F if the video is complete");
+  }
+}
+
+async function finish() {
+  if (!review.isComplete) review.change({}, true);
+  while (!review.isSaved) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  if (!review.isComplete) return;  // refused: another window was first
+  const {video} = await (await fetch(`../next/${data.number}`)).json();
+  location.href = video === null ? "../" : String(video);
+}
+
+function retrace(ids) {
+  const item = items.get(ids[0]);
+  if (item) choose(item);
+  else if (!items.has(timeline.chosen?.id)) choose(null);
+  else showChosen();
+  showClasses();
+}
+
+// --- Keys -------------------------------------------------------------------
+
+const withChosen = (act) => (event) => timeline.chosen
+  ? act(timeline.chosen, event) : announce("no action is chosen");
+const speedBy = (step) => {
+  const at = SPEEDS.indexOf(Number($("speed").textContent.slice(0, -1)));
+  setSpeed(SPEEDS[clamp(at + step, 0, SPEEDS.length - 1)]);
+};
+// By frames from the middle of one, so that rounding never skips any.
+const stepFrames = (count) => player.seek(
+  (Math.floor(player.time / frameSeconds + 1e-3) + count) * frameSeconds +
+  1e-4);
+const moveTime = (count, event) => event.shiftKey
+  ? player.seek(player.time + count) : stepFrames(count);
+const toggle = (element, on) => element.setAttribute("aria-pressed", on);
+
+const keys = {
+  " ": togglePlaying,
+  k: togglePlaying,
+  a: () => judge("accepted"),
+  x: () => judge("rejected"),
+  Delete: () => judge("rejected"),
+  n: () => goToOpen(1),
+  p: () => goToOpen(-1),
+  f: finish,
+  c: openClasses,
+  "[": withChosen((item, event) =>
+    edit.nudge(item, event.shiftKey ? "end" : "start", -1)),
+  "]": withChosen((item, event) =>
+    edit.nudge(item, event.shiftKey ? "end" : "start", 1)),
+  "{": withChosen((item) => edit.nudge(item, "end", -1)),
+  "}": withChosen((item) => edit.nudge(item, "end", 1)),
+  i: () => edit.here(timeline.chosen, "start"),
+  o: () => edit.here(timeline.chosen, "end"),
+  s: withChosen((item) => edit.split(item)),
+  m: withChosen((item) => edit.merge(item)),
+  l: () => setLoops(!loops),
+  r: () => setLive(!edit.isLive),
+  undo: () => retrace(review.undo()),
+  redo: () => retrace(review.redo()),
+  ArrowLeft: (event) => moveTime(-1, event),
+  ArrowRight: (event) => moveTime(1, event),
+  ",": () => speedBy(-1),
+  ".": () => speedBy(1),
+  "+": () => zoomBy(1.5),
+  "=": () => zoomBy(1.5),
+  "-": () => zoomBy(1 / 1.5),
+  0: () => zoomBy(0),
+  Home: () => player.seek(0),
+  End: () => player.seek(data.duration),
+  Escape: () => edit.isLive ? setLive(false) : choose(null),
+  "?": () => $("help").showModal(),
+};
+// Keys beside P on any keyboard, where they bear other signs.
+const KEY_OF_CODE = {BracketLeft: "[", BracketRight: "]"};
+
+function setLoops(value) {
+  loops = value;
+  store("loops", loops ? "1" : "0");
+  $("loop").hidden = !loops;
+  toggle($("loop-button"), loops);
+}
+
+function setLive(value) {
+  edit.releaseAll();
+  edit.isLive = value;
+  $("live-sign").hidden = !value;
+  toggle($("live"), value);
+  announce(value ? "live marking: hold the key of a class" : "");
+  showClasses();
+}
+
+function useClass(label) {
+  if (timeline.chosen) correct(timeline.chosen, {label});
+  edit.lastLabel = label;
+}
+
+document.addEventListener("keydown", (event) => {
+  const {target} = event;
+  if (document.querySelector("dialog[open]") ||
+      target.matches("input:not([type=range], [type=checkbox]), select")) {
+    return;
+  }
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey) {
+    const act = key === "y" || (key === "z" && event.shiftKey) ? keys.redo
+      : key === "z" ? keys.undo : null;
+    if (act && !event.getModifierState("AltGraph")) {
+      act();
+      event.preventDefault();
+      return;
+    }
+  }
+  if (!event.getModifierState("AltGraph") &&
+      (event.ctrlKey || event.metaKey || event.altKey)) return;
+  if (key === " " && target.matches("button, summary, input")) return;
+  if (target.matches("[type=range]") && /^(Arrow|Home|End)/.test(key)) return;
+  const label = (edit.isLive ? LIVE_KEYS : CLASS_KEYS).indexOf(key);
+  let act = keys[key] ?? keys[KEY_OF_CODE[event.code]];
+  if (target.matches(".segment") && key.startsWith("Arrow")) {
+    act = () => timeline.moveFocus(target, key);
+  } else if (label >= 0 && label < data.labels.length) {
+    act = () => edit.isLive ? edit.press(key, label) : useClass(label);
+  }
+  if (!act) return;
+  event.preventDefault();
+  // Only moving repeats while a key is held.
+  if (!event.repeat || /^Arrow|^[[\]{}+=-]$/.test(key)) act(event);
+});
+document.addEventListener("keyup", (event) =>
+  edit.release(event.key.toLowerCase()));
+addEventListener("blur", () => edit.releaseAll());
+
+// --- Controls ---------------------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  const id = button?.dataset.id;
+  if (id) choose(items.get(id));
+  else if (button?.dataset.key) keys[button.dataset.key](event);
+  else if (button?.dataset.classKey && !edit.isLive) {
+    useClass(CLASS_KEYS.indexOf(button.dataset.classKey));
+  }
+});
+$("classes").addEventListener("pointerdown", (event) => {
+  const key = event.target.closest("button")?.dataset.classKey;
+  if (!key || !edit.isLive) return;
+  edit.press(key, LIVE_KEYS.indexOf(key));
+  addEventListener("pointerup", () => edit.release(key), {once: true});
+});
+for (const edge of ["start", "end"]) {
+  $(edge).addEventListener("change", withChosen((item) => {
+    const value = clamp(Number($(edge).value), 0, data.duration);
+    correct(item, {[edge]: value});
+    showChosen();
+  }));
+}
+slider.addEventListener("input", () => {
+  $("trusted").checked = false;
+  refresh();
+});
+for (const id of ["trusted", "verdicts", "only", "order"]) {
+  $(id).addEventListener("change", refresh);
+}
+$("reaction").value = stored("reaction") ?? DEFAULT_REACTION;
+$("reaction").addEventListener("change", () =>
+  store("reaction", $("reaction").value));
+
+// --- Dialogs ----------------------------------------------------------------
+
+function openClasses() {
+  $("class-name").value = "";
+  listClasses();
+  $("choose-class").showModal();
+}
+
+function listClasses() {
+  const wanted = $("class-name").value.trim();
+  const names = data.labels.filter((name) =>
+    name.toLowerCase().includes(wanted.toLowerCase()));
+  if (wanted && !data.labels.includes(wanted)) names.push(wanted);
+  $("class-list").replaceChildren(...names.map((name) => make("li", {},
+    make("button", {value: name}, data.labels.includes(name) ? name
+      : `new class: ${name}`))));
+}
+$("class-name").addEventListener("input", listClasses);
+$("class-form").addEventListener("submit", (event) => {
+  // Enter takes the first one, without a button of its own.
+  const name = event.submitter?.value;
+  if (name) {
+    useClass(labelIndex(name));
+    fillClasses();
+    refresh();
+    showClasses();
+  }
+});
+
+const bulkItems = () => [...items.values()].filter((item) =>
+  item.verdict === "open" && item.score >= Number($("bulk-score").value) &&
+  (!$("bulk-class").value ||
+    $("bulk-class").value === data.labels[item.label]));
+function showBulk() {
+  const count = bulkItems().length;
+  $("bulk-count").textContent =
+    `${count} ${count === 1 ? "detection" : "detections"} of this video`;
+  $("bulk-accept").disabled = !count;
+}
+$("bulk-open").addEventListener("click", () => {
+  showBulk();
+  $("bulk").showModal();
+});
+$("bulk-class").addEventListener("change", showBulk);
+$("bulk-score").addEventListener("input", showBulk);
+$("bulk-form").addEventListener("submit", (event) => {
+  if (event.submitter?.value !== "accept") return;
+  review.change(Object.fromEntries(bulkItems().map((item) =>
+    [item.id, accepted(item)])));
+  showChosen();
+});
+
+function fillClasses() {
+  for (const id of ["only", "bulk-class"]) {
+    const known = [...$(id).options].map((one) => one.value);
+    $(id).append(...data.labels.filter((name) => !known.includes(name))
+      .map((name) => make("option", {value: name}, name)));
+  }
+}
+
+// --- The beginning ----------------------------------------------------------
+
+$("trusted").checked = true;
+$("trusted-box").hidden = !Object.keys(data.thresholds).length;
+fillClasses();
+setLoops(loops);
+showClasses();
+arrange();
+if (player.works) player.watch();
+choose(items.get(location.hash.slice(1)) ?? nextOpen(1, null));

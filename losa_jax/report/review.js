@@ -336,8 +336,8 @@ addEventListener("blur", () => edit.releaseAll());
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  const id = button?.dataset.id;
-  if (id) choose(items.get(id));
+  const item = items.get(button?.dataset.id) ?? timeline.itemAt(event);
+  if (item) choose(item);
   else if (button?.dataset.key) keys[button.dataset.key](event);
   else if (button?.dataset.classKey && !edit.isLive) {
     useClass(CLASS_KEYS.indexOf(button.dataset.classKey));

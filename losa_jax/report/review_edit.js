@@ -135,8 +135,8 @@ const labelAt = (event) => document.elementsFromPoint(event.clientX,
 
 $("rows").addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
-  const element = event.target.closest(".segment");
-  const item = element && items.get(element.dataset.id);
+  const item = timeline.itemAt(event);
+  const element = item && timeline.elementOf(item);
   const lanes = event.target.closest(".lanes");
   if (item) {
     drag = {item, element, edge: edgeAt(element, event), start: item.start,
@@ -156,7 +156,7 @@ $("rows").addEventListener("pointermove", (event) => {
   if (!drag) {
     const element = event.target.closest(".segment");
     element?.classList.toggle("at-edge", edgeAt(element, event) !== "both");
-    showTip(items.get(element?.dataset.id), event);
+    showTip(timeline.itemAt(event), event);
     return;
   }
   const pixels = event.clientX - drag.x;

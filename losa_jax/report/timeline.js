@@ -8,7 +8,11 @@ const TICK_PIXELS = 78;
 // The largest zoom: a second at this width, but at least this many times.
 const PIXELS_PER_SECOND = 160;
 const LEAST_ZOOM = 8;
-const OVERVIEW_HEIGHT = 44;
+// More segments than this in and near the view are painted on canvases.
+const MAX_ELEMENTS = 400;
+// As of the stylesheet.
+const LANE_PIXELS = 22;
+const TRUTH_LANE_PIXELS = 12;
 
 const hueOf = (item) => `hue${item.label % 12}`;
 const classNames = (...names) => names.filter(Boolean).join(" ");
@@ -32,6 +36,8 @@ const timeline = {
   // they cover: those in view and a view's width on both sides of it.
   elements: new Map(),
   drawn: [0, 0],
+  // {lane: its items} of the lanes that are painted.
+  painted: new Map(),
 
   draw(predictions, actions) {
     const ofLabel = (items) => {
@@ -47,7 +53,7 @@ const timeline = {
     this.lanes = this.rows.flatMap((row) => [row.truth, ...row.lanes])
       .filter((lane) => lane.length);
     this.drawRows();
-    this.drawOverview([...predictions, ...actions]);
+    paintOverview([...predictions, ...actions]);
   },
 
   // The seconds in view.
@@ -61,6 +67,10 @@ const timeline = {
     const [left, right] = this.view;
     this.drawn = [left - (right - left), right + (right - left)];
     this.elements.clear();
+    this.painted.clear();
+    this.isPainted = this.lanes.reduce((count, lane) =>
+      count + lane.filter((item) => this.isDrawn(item)).length, 0) >
+      MAX_ELEMENTS;
     const rows = this.rows.map((row) => this.row(row));
     const empty = data.labels.length - rows.length;
     if (empty) {
@@ -73,6 +83,10 @@ const timeline = {
     this.updateTabStop();
   },
 
+  isDrawn(item) {
+    return item.end >= this.drawn[0] && item.start <= this.drawn[1];
+  },
+
   // Draws what scrolling has brought into view.
   drawScrolled() {
     const [left, right] = this.view;
@@ -83,10 +97,22 @@ const timeline = {
   },
 
   row({name, label, truth, count, lanes: own}) {
-    const [from, to] = this.drawn;
-    const lane = (items, className = "lane") => make("div", {className},
-      ...items.filter((item) => item.end >= from && item.start <= to)
-        .map((item) => this.segment(item)));
+    const lane = (items, className = "lane") => {
+      const element = make("div", {className});
+      const list = items.filter((item) => this.isDrawn(item));
+      if (!this.isPainted || !list.length) {
+        element.append(...list.map((item) => this.segment(item)));
+        return element;
+      }
+      paintLane(element, list, Math.max(this.drawn[0], 0),
+        Math.min(this.drawn[1], data.duration),
+        className === "lane" ? LANE_PIXELS : TRUTH_LANE_PIXELS);
+      this.painted.set(element, list);
+      if (list.includes(this.chosen)) {
+        element.append(this.segment(this.chosen));
+      }
+      return element;
+    };
     const lanes = make("div", {className: "lanes", role: "group", ariaLabel:
       `${name}: ${count} detections` +
       (data.truth ? `, ${truth.length} annotated` : "")});
@@ -126,6 +152,27 @@ const timeline = {
     return [share(item.start), share(item.end) - share(item.start)];
   },
 
+  // The item below a pointer.
+  itemAt(event) {
+    const lane = event.target.closest(".lane");
+    const id = event.target.closest(".segment")?.dataset.id;
+    if (id) return this.lanes.flat().find((item) => item.id === id);
+    const near = NEAR_PIXELS / this.lanesWidth * data.duration;
+    const at = secondsIn($("ruler"), event);
+    return this.painted.get(lane)?.filter((item) =>
+      item.start - near <= at && at <= item.end + near)
+      .sort((a, b) => a.end - a.start - (b.end - b.start))[0];
+  },
+
+  // The element of an item; a painted one gets an element.
+  elementOf(item) {
+    for (const [lane, list] of this.elements.has(item.id) ? []
+      : this.painted) {
+      if (list.includes(item)) lane.append(this.segment(item));
+    }
+    return this.elements.get(item.id);
+  },
+
   // The Tab key stops at one segment; arrow keys lead to the others.
   updateTabStop() {
     const id = document.activeElement?.dataset?.id ?? this.chosen?.id;
@@ -149,14 +196,14 @@ const timeline = {
     if (!next) return;
     this.reveal(next.start);
     this.drawScrolled();
-    this.elements.get(next.id)?.focus();
+    this.elementOf(next)?.focus();
     this.updateTabStop();
   },
 
   choose(item) {
     this.elements.get(this.chosen?.id)?.classList.remove("chosen");
     this.chosen = item;
-    this.elements.get(item?.id)?.classList.add("chosen");
+    if (item) this.elementOf(item)?.classList.add("chosen");
     this.updateTabStop();
   },
 
@@ -201,28 +248,21 @@ const timeline = {
       hasRoom ? clockText(i * step, step < 1 ? 1 : 0) : ""));
     }
     $("ruler").replaceChildren(...ticks);
-    $("track").style.setProperty("--grid", `${step * perSecond}px`);
+    const grid = `${step * perSecond}px`;
+    if ($("track").style.getPropertyValue("--grid") !== grid) {
+      $("track").style.setProperty("--grid", grid);
+    }
     $("view").hidden = this.zoom <= 1.001;
     $("view").style = `left: ${100 * scrollLeft / this.lanesWidth}%; ` +
       `width: ${100 / this.zoom}%`;
   },
 
-  drawOverview(items) {
-    const lane = (OVERVIEW_HEIGHT - 6) / data.labels.length;
-    // Only numbers enter this HTML.
-    $("bars").innerHTML = items.map((item) => {
-      const [x, end] = [item.start, item.end].map((seconds) =>
-        1000 * seconds / data.duration);
-      return `<rect class="${hueOf(item)}" x="${x}" ` +
-        `width="${Math.max(end - x, 3)}" y="${3 + (item.label + 0.1) * lane}"` +
-        ` height="${Math.max((item.isAction ? 0.3 : 0.8) * lane, 1)}" ` +
-        `opacity="${item.isAction ? 1 : 0.25 + 0.6 * item.strength}"/>`;
-    }).join("");
-  },
-
   showTime() {
-    $("timeline").style.setProperty("--at",
-      `${clamp(100 * player.time / data.duration, 0, 100)}%`);
+    const at = `${clamp(100 * player.time / data.duration, 0, 100)}%`;
+    // Only where it is drawn: every element below would inherit it.
+    for (const element of [$("overview"), $("ruler"), $("playhead")]) {
+      element.style.setProperty("--at", at);
+    }
     Object.assign($("ruler"), {ariaValueMax: data.duration.toFixed(1),
       ariaValueNow: player.time.toFixed(1),
       ariaValueText: clockText(player.time)});
@@ -302,7 +342,7 @@ seekOnDrag($("overview"), (seconds) => {
   player.seek(seconds);
 });
 $("rows").addEventListener("click", (event) => {
-  if (event.target.closest(".lanes") && !event.target.closest("button")) {
+  if (event.target.closest(".lanes") && !timeline.itemAt(event)) {
     player.seek(secondsIn($("ruler"), event));
   }
 });

@@ -180,11 +180,12 @@ function setScore(value) {
 
 document.addEventListener("click", (event) => {
   const id = event.target.closest("button")?.closest("[data-id]")?.dataset.id;
-  if (id) go(itemOf.get(id));
+  const item = itemOf.get(id) ?? timeline.itemAt(event);
+  if (item) go(item);
 });
 
 $("rows").addEventListener("pointermove", (event) => {
-  const item = itemOf.get(event.target.closest(".segment")?.dataset.id);
+  const item = timeline.itemAt(event);
   const tip = $("tip");
   tip.hidden = !item || event.pointerType === "touch";
   if (tip.hidden) return;

@@ -48,8 +48,9 @@ def video_page(store: Store, number: int, path: Path | None) -> str:
             clock(predicted.duration_seconds), f"{predicted.fps:.4g} fps",
             count_text(len(predicted.detections), "detection")],
         styles=("base.css", "video.css", "review.css"),
-        scripts=("theme.js", "player.js", "timeline.js", "review_state.js",
-                 "review_frames.js", "review_edit.js", "review.js"),
+        scripts=("theme.js", "player.js", "timeline.js", "timeline_canvas.js",
+                 "review_state.js", "review_frames.js", "review_edit.js",
+                 "review.js"),
         content={"player": player}, policy=SERVED_POLICY,
         data={"title": title, "duration": predicted.duration_seconds,
               "fps": predicted.fps, "labels": labels, "truth": None,
@@ -103,7 +104,7 @@ def _card(store: Store, number: int, num_to_check: int) -> str:
         f'alt="" loading="lazy"><h3>{escape(predicted.video_id)}</h3></a>'
         f'<p class="soft">{clock(predicted.duration_seconds)} · {status}'
         f" · {count_text(len(review.accepted), 'action')}</p>"
-        f'<div class="meter progress" aria-hidden="true">'
+        '<div class="meter progress hue0" aria-hidden="true">'
         f'<i data-share="{100 if review.is_complete else share:.0f}"></i>'
         "</div></li>")
 

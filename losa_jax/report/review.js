@@ -27,6 +27,12 @@ function announce(text) {
   $("announcer").textContent = text;
 }
 
+// Says it where it is seen, too, until another action is chosen.
+function tell(text) {
+  announce(text);
+  $("hint").textContent = text;
+}
+
 const threshold = (item) => data.thresholds[data.labels[item.label]] ?? 0;
 const reaches = (item) => item.verdict !== "open" || item.score >= (
   $("trusted").checked ? threshold(item) : Number(slider.value));
@@ -158,6 +164,7 @@ function showTime() {
 
 function choose(item, {seeks = true} = {}) {
   timeline.choose(item ?? null);
+  $("hint").textContent = "";
   if (item) {
     if (seeks) player.seek(item.start);
     timeline.reveal(item.start);
@@ -179,7 +186,7 @@ function nextOpen(direction, item = timeline.chosen) {
 function goToOpen(direction) {
   const next = nextOpen(direction);
   if (next) choose(next);
-  else announce("nothing is left to check");
+  else tell("nothing is left to check");
 }
 
 function judge(verdict) {
@@ -197,7 +204,7 @@ function judge(verdict) {
   } else {
     if (!items.has(item.id)) timeline.choose(null);
     showChosen();
-    announce("all are checked: press F if the video is complete");
+    tell("all are checked: press F if the video is complete");
   }
 }
 
@@ -222,7 +229,7 @@ function retrace(ids) {
 // --- Keys -------------------------------------------------------------------
 
 const withChosen = (act) => (event) => timeline.chosen
-  ? act(timeline.chosen, event) : announce("no action is chosen");
+  ? act(timeline.chosen, event) : tell("no action is chosen");
 const speedBy = (step) => {
   const at = SPEEDS.indexOf(Number($("speed").textContent.slice(0, -1)));
   setSpeed(SPEEDS[clamp(at + step, 0, SPEEDS.length - 1)]);
@@ -287,7 +294,7 @@ function setLive(value) {
   edit.isLive = value;
   $("live-sign").hidden = !value;
   toggle($("live"), value);
-  announce(value ? "live marking: hold the key of a class" : "");
+  tell(value ? "live marking: hold the key of a class" : "");
   showClasses();
 }
 
@@ -363,6 +370,9 @@ slider.addEventListener("input", () => {
 for (const id of ["trusted", "verdicts", "only", "order"]) {
   $(id).addEventListener("change", refresh);
 }
+$("order").value = stored("order") ?? "time";
+$("order").addEventListener("change", () =>
+  store("order", $("order").value));
 $("reaction").value = stored("reaction") ?? DEFAULT_REACTION;
 $("reaction").addEventListener("change", () =>
   store("reaction", $("reaction").value));

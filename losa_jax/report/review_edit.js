@@ -14,7 +14,10 @@ const accepted = (item, values = {}) => {
 // Corrects an action, which accepts it.
 function correct(item, values) {
   const {start, end} = {...item, ...values};
-  if (!(end - start > frameSeconds / 2)) return;
+  if (!(end - start > frameSeconds / 2)) {
+    tell("an action must end after it starts");
+    return;
+  }
   review.change({[item.id]: accepted(item, values)});
   showChosen();
 }
@@ -55,9 +58,9 @@ const edit = {
       correct(item, {[edge]: time});
     } else if (edge === "start") {
       this.newStart = time;
-      announce(`a new action starts at ${clockText(time, 2)}`);
+      tell(`a new action starts at ${clockText(time, 2)}`);
     } else if (this.newStart === null || !data.labels.length) {
-      announce("press I where the new action starts");
+      tell("press I where the new action starts");
     } else {
       choose(addAction(this.lastLabel, this.newStart, time));
       this.newStart = null;
@@ -67,7 +70,7 @@ const edit = {
   split(item) {
     const time = snapped(player.time);
     if (time <= item.start || time >= item.end) {
-      announce("the playing position is outside the chosen action");
+      tell("the playing position is outside the chosen action");
       return;
     }
     review.change({[item.id]: accepted(item, {end: time}),
@@ -82,7 +85,7 @@ const edit = {
       isShown(one) && one.start >= item.start)
       .sort((a, b) => a.start - b.start)[0];
     if (!next) {
-      announce("no later action of this class");
+      tell("no later action of this class");
       return;
     }
     review.change({

@@ -126,9 +126,10 @@ const review = {
       const later = this.waiting;
       this.waiting = {changes: {...changes, ...later?.changes},
         is_complete: later?.is_complete ?? is_complete};
-      showSaved("not saved", "The last changes are not saved yet: " +
-        "losa_jax.review does not answer. Start it again on the same folder, " +
-        "or wait: this page tries again.");
+      showSaved("not saved", "losa_jax.review does not answer: the " +
+        "last changes are not saved yet, and this page tries again. If it " +
+        "was stopped, start it again, open the address that it prints, and " +
+        "repeat them there.");
       setTimeout(() => this.send(), RETRY_MS);
     } else if (response.ok) {
       this.revision = answer.revision;
@@ -155,7 +156,8 @@ const review = {
 function showSaved(text, problem = "") {
   $("saved").textContent = text;
   $("saved").classList.toggle("unsaved", text === "not saved");
-  if (problem || !$("problem").dataset.stays) {
+  // A refusal stays until the next change is saved.
+  if (problem || text === "saved") {
     $("problem").textContent = problem;
     $("problem").hidden = !problem;
   }
@@ -166,6 +168,10 @@ for (const [id, start, end, label, score] of data.detections) {
 }
 review.load(data.state);
 
+// A page that the browser kept shows an old state.
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});
 addEventListener("beforeunload", (event) => {
   if (!review.isSaved) event.preventDefault();
 });

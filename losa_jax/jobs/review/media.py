@@ -61,13 +61,21 @@ class FrameReader:
         self._next = 0  # index of the frame that `_frames` yields next
         self._last: DecodedFrame | None = None
 
+    def check(self, path: Path) -> None:
+        """Raises InputError unless a file is a video."""
+        with self._lock:
+            self._info(path)
+
+    def _info(self, path: Path) -> VideoInfo:
+        if path not in self._infos:
+            self._infos[path] = probe_video(path, check="none")
+        return self._infos[path]
+
     def jpeg(self, path: Path, seconds: float) -> bytes:
         """Returns the frame shown at a time, or the nearest one; InputError
         where it cannot be decoded."""
         with self._lock:
-            info = self._infos.get(path)
-            if info is None:
-                info = self._infos[path] = probe_video(path, check="none")
+            info = self._info(path)
             # At the end of a frame the next one is shown.
             index = min(max(int(seconds * info.fps + 1e-3), 0),
                         info.frame_count - 1)

@@ -137,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None or not path.is_file():
             raise _Refused(HTTPStatus.NOT_FOUND, "the video is missing")
         if name == "media":
+            # The name came from a file that another person may have made.
+            self.server.frames.check(path)
             self._send_file(path)
             return
         query = urllib.parse.urlsplit(self.path).query

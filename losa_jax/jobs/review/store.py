@@ -158,8 +158,8 @@ class Store:
             self._save(entry, dataclasses.replace(
                 old, revision=old.revision + 1, actions=_in_time(actions),
                 is_complete=(old.is_complete if is_complete is None
-                             else is_complete)))
-            if is_complete is not None or old.is_complete:
+                             else is_complete is True)))
+            if old.is_complete or entry.review.is_complete:
                 self._write_annotations()
             return entry.review
 

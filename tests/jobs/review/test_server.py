@@ -263,3 +263,14 @@ def test_a_change_of_two_thousand_actions_takes_little_time(serve, tmp_path):
         times.append(time.perf_counter() - started)
         assert status == 200
     assert min(times) < 1.0
+
+
+def test_only_videos_are_sent(serve, tmp_path):
+    secret = tmp_path / "secret.mp4"
+    secret.write_text("root:x:0:0\n" * 100)
+    write_video(tmp_path / "out", "a", ROWS, secret)
+    client = serve(tmp_path / "out")
+    for path in ("media/0", "frame/0?t=0"):
+        status, _, content = client.request("GET", path)
+        assert status == 422 and b"not a readable video" in content
+        assert secret.read_bytes() not in content

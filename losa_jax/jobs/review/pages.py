@@ -50,7 +50,7 @@ def video_page(store: Store, number: int, path: Path | None) -> str:
         styles=("base.css", "video.css", "review.css"),
         scripts=("theme.js", "player.js", "timeline.js", "timeline_canvas.js",
                  "review_state.js", "review_frames.js", "review_edit.js",
-                 "review.js"),
+                 "review.js", "review_dialogs.js", "review_keys.js"),
         content={"player": player}, policy=SERVED_POLICY,
         data={"title": title, "duration": predicted.duration_seconds,
               "fps": predicted.fps, "labels": labels, "truth": None,

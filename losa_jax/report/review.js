@@ -183,10 +183,31 @@ function nextOpen(direction, item = timeline.chosen) {
     open[0];
 }
 
-function goToOpen(direction) {
+async function goToOpen(direction) {
+  if ($("order").value === "all" && direction > 0) {
+    await goToDoubtful();
+    return;
+  }
   const next = nextOpen(direction);
   if (next) choose(next);
   else tell("nothing is left to check");
+}
+
+async function untilSaved() {
+  while (!review.isSaved) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+// Goes to the most doubtful detection of all videos.
+async function goToDoubtful() {
+  const passed = timeline.chosen?.id ?? "";
+  await untilSaved();
+  const {video, id} = await (await fetch(
+    `../doubtful/${data.number}?passed=${passed}`)).json();
+  if (id === null) tell("nothing is left to check");
+  else if (video === data.number) choose(items.get(id));
+  else location.href = `${video}#${id}`;
 }
 
 function judge(verdict) {
@@ -199,7 +220,9 @@ function judge(verdict) {
   review.change({[item.id]: verdict === "rejected" && !originals.has(item.id)
     ? null : {...accepted(item), verdict}});
   const next = nextOpen(1, item);
-  if (next) {
+  if ($("order").value === "all") {
+    goToDoubtful();
+  } else if (next) {
     choose(next);
   } else {
     if (!items.has(item.id)) timeline.choose(null);
@@ -210,9 +233,7 @@ function judge(verdict) {
 
 async function finish() {
   if (!review.isComplete) review.change({}, true);
-  while (!review.isSaved) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  await untilSaved();
   if (!review.isComplete) return;  // refused: another window was first
   const {video} = await (await fetch(`../next/${data.number}`)).json();
   location.href = video === null ? "../" : String(video);

@@ -44,7 +44,7 @@ const edit = {
   nudge(item, edge, count) {
     const other = edge === "start" ? item.end - frameSeconds
       : item.start + frameSeconds;
-    const moved = snapped(item[edge]) + count * frameSeconds;
+    const moved = snapped(snapped(item[edge]) + count * frameSeconds);
     const value = clamp(moved, edge === "start" ? 0 : other,
       edge === "start" ? other : data.duration);
     correct(item, {[edge]: value});
@@ -136,6 +136,11 @@ function edgeAt(element, event) {
 const labelAt = (event) => document.elementsFromPoint(event.clientX,
   event.clientY).find((one) => one.matches(".lanes"))?.dataset.label;
 
+// The keys stay those of the page, and do not become a segment's or a field's.
+$("rows").addEventListener("mousedown", (event) => {
+  event.preventDefault();
+  document.activeElement.blur();
+});
 $("rows").addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   const item = timeline.itemAt(event);

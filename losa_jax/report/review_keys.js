@@ -74,10 +74,25 @@ function useClass(label) {
   edit.lastLabel = label;
 }
 
+// A control that the pointer used gives the keys back to the page.
+let isByPointer = false;
+document.addEventListener("pointerdown", () => {
+  isByPointer = true;
+}, true);
+document.addEventListener("keydown", () => {
+  isByPointer = false;
+}, true);
+document.addEventListener("change", ({target}) => {
+  if (isByPointer && !target.matches("[type=number], [type=search]")) {
+    target.blur();
+  }
+});
+
 document.addEventListener("keydown", (event) => {
   const {target} = event;
-  if (document.querySelector("dialog[open]") ||
-      target.matches("input:not([type=range], [type=checkbox]), select")) {
+  if (document.querySelector("dialog[open]")) return;
+  if (target.matches("input:not([type=range], [type=checkbox]), select")) {
+    if (["Enter", "Escape"].includes(event.key)) target.blur();
     return;
   }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
@@ -115,6 +130,7 @@ addEventListener("blur", () => edit.releaseAll());
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   const item = items.get(button?.dataset.id) ?? timeline.itemAt(event);
+  if (isByPointer && button && !button.closest("dialog")) button.blur();
   if (item) choose(item);
   else if (button?.dataset.key) keys[button.dataset.key](event);
   else if (button?.dataset.classKey && !edit.isLive) {

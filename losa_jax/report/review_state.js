@@ -5,8 +5,9 @@ const frameSeconds = 1 / (data.fps || 25);
 const originals = new Map();
 const items = new Map();
 
-const snapped = (seconds) => clamp(
-  Math.round(seconds / frameSeconds) * frameSeconds, 0, data.duration);
+// The nearest boundary of two frames, to the microsecond.
+const snapped = (seconds) => clamp(Number((Math.round(seconds / frameSeconds) *
+  frameSeconds).toFixed(6)), 0, data.duration);
 
 function labelIndex(name) {
   const index = data.labels.indexOf(name);

@@ -1,10 +1,10 @@
 """The pages of a review: the list of videos, and the editor of one video."""
 
-from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from losa_jax.detection.segments import Detection
 from losa_jax.jobs.review.store import Store
 from losa_jax.report.document import SERVED_POLICY, clock, page_text
 from losa_jax.report.page import count_text
@@ -30,6 +30,14 @@ def next_video(store: Store, number: int) -> dict[str, Any]:
     others = [one for one in store.by_doubt()
               if one != number and not store.review(one).is_complete]
     return {"video": others[0] if others else None}
+
+
+def doubtful(store: Store, number: int, passed: str) -> dict[str, Any]:
+    """Returns the most doubtful detection of all videos but `passed`, which a
+    window of the video `number` leaves unjudged."""
+    rest = [one for one in _by_doubt(store) if one[1:3] != (number, passed)]
+    _, video, name, _ = rest[0] if rest else (0.0, number, None, None)
+    return {"video": video, "id": name}
 
 
 def video_page(store: Store, number: int, path: Path | None) -> str:
@@ -79,7 +87,7 @@ def list_page(store: Store) -> str:
         scripts=("theme.js", "review_list.js"), policy=SERVED_POLICY,
         content={"cards": "".join(_card(store, number, len(to_check[number]))
                                   for number in order),
-                 "doubtful": _doubtful(store, to_check), "options": options},
+                 "doubtful": _doubtful(store), "options": options},
         data=None)
 
 
@@ -109,17 +117,21 @@ def _card(store: Store, number: int, num_to_check: int) -> str:
         "</div></li>")
 
 
-def _doubtful(store: Store, to_check: Sequence[Mapping[str, Any]]) -> str:
+def _by_doubt(store: Store) -> list[tuple[float, int, str, Detection]]:
+    """Returns (doubt, video, id, detection) of all that are to be checked."""
+    rows = [(abs(one.score - store.predicted(number).shown_from.get(
+                one.label, 0.0)), number, name, one)
+            for number in range(len(store))
+            if not store.review(number).is_complete
+            for name, one in store.to_check(number).items()]
+    return sorted(rows, key=lambda row: row[:3])
+
+
+def _doubtful(store: Store) -> str:
     """Returns table rows of the most doubtful detections of all videos."""
-    rows = []
-    for number, some in enumerate(to_check):
-        predicted = store.predicted(number)
-        rows += [(abs(one.score - predicted.shown_from.get(one.label, 0.0)),
-                  number, name, one) for name, one in some.items()]
-    rows.sort(key=lambda row: row[:3])
     return "".join(
         f'<tr><th scope="row"><a href="video/{number}#{name}">'
         f"{escape(one.label)}</a></th>"
         f"<td>{escape(store.predicted(number).video_id)}</td>"
         f"<td>{clock(one.start_seconds)}</td><td>{one.score:.3f}</td></tr>"
-        for _, number, name, one in rows[:_MAX_DOUBTFUL])
+        for _, number, name, one in _by_doubt(store)[:_MAX_DOUBTFUL])

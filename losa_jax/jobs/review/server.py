@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_page(pages.list_page(store))
             return
         name, *rest = parts or [""]
-        if name not in ("video", "media", "frame", "next"):
+        if name not in ("video", "media", "frame", "next", "doubtful"):
             raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
         number = self._number(rest)
         if name == "video":
@@ -133,6 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "next":
             self._send_json(HTTPStatus.OK, pages.next_video(store, number))
             return
+        query = urllib.parse.parse_qs(
+            urllib.parse.urlsplit(self.path).query)
+        if name == "doubtful":
+            self._send_json(HTTPStatus.OK, pages.doubtful(
+                store, number, query.get("passed", [""])[0]))
+            return
         path = self.server.files[number]
         if path is None or not path.is_file():
             raise _Refused(HTTPStatus.NOT_FOUND, "the video is missing")
@@ -141,9 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.frames.check(path)
             self._send_file(path)
             return
-        query = urllib.parse.urlsplit(self.path).query
         try:
-            seconds = float(urllib.parse.parse_qs(query)["t"][0])
+            seconds = float(query["t"][0])
             content = self.server.frames.jpeg(path, seconds)
         except (KeyError, ValueError, OverflowError) as error:
             raise _Refused(HTTPStatus.BAD_REQUEST, "no time ?t=SECONDS"

@@ -1,5 +1,6 @@
 """The editor in a real browser: keys, dragging, two windows, speed."""
 
+import contextlib
 import json
 import time
 
@@ -12,6 +13,8 @@ from tests.jobs.review.conftest import write_video
 from tests.report.conftest import FPS, SECONDS
 from tests.report.test_browser import _pixels, _ready, _time, _until
 
+PlaywrightError = (pytest.importorskip(
+    "playwright.sync_api", reason="needs the extra `browser`")).Error
 pytestmark = pytest.mark.browser
 
 EVIL = "<script>alert(1)</script>"
@@ -271,6 +274,49 @@ def test_many_are_accepted_in_all_videos(client, folder, open_page):
         view.locator("#many-form button").click()
     assert len(read_review(folder / "reviews" / "a.json").accepted) == 3
     assert "0 detections to check" in view.locator(".facts").inner_text()
+
+
+def test_the_most_doubtful_come_first_across_videos(
+        serve, open_page, tmp_path, video):
+    scores = {"a": (0.9, 0.52), "b": (0.51, 0.6), "c": (0.55, 0.2)}
+    for name, some in scores.items():
+        write_video(tmp_path / "out", name, [
+            (1 + number, 1.5 + number, "jump", score)
+            for number, score in enumerate(some)], video)
+    client = serve(tmp_path / "out")
+    view = open_page(f"{client.server.address}video/0")
+    view.locator("#order").select_option("all")
+    view.locator("#rows").click()  # the keys are the page's again
+    _press(view, "n")
+    seen, last = [], None
+    for _ in range(400):
+        view.wait_for_timeout(25)
+        score = None
+        with contextlib.suppress(PlaywrightError):  # between two pages
+            score = view.evaluate("timeline.chosen?.verdict === 'open' ? "
+                                  "timeline.chosen.score : null")
+        if score not in (None, last):
+            seen.append(score)
+            last = score
+            _press(view, "a")
+        if len(seen) == 5:
+            break
+    assert seen == [0.51, 0.52, 0.55, 0.6, 0.9]
+    _until(view, "$('hint').textContent === 'nothing is left to check'")
+
+
+def test_the_keys_are_those_of_the_page_after_the_pointer(view, folder):
+    view.locator("#rows .segment").first.click()
+    view.locator("#verdicts").select_option("open")
+    view.get_by_role("button", name="Repeat").click()
+    view.locator("#rows .segment").first.click()
+    time_before = _time(view)
+    _press(view, "ArrowRight")
+    assert _time(view) == pytest.approx(time_before + 0.1, abs=2e-3)
+    view.locator("#start").fill("1.2")
+    _press(view, "Enter", "a")
+    assert _brief(_saved(view, folder).actions) == [
+        ("jump", 1.2, 2.0, "accepted")]
 
 
 def test_filters_and_the_order_by_doubt(view):

@@ -19,6 +19,7 @@ from typing import Any
 from losa_jax.data import reviews
 from losa_jax.data.predictions import (
     VideoPredictions,
+    read_predictions,
     read_video_predictions,
 )
 from losa_jax.data.reviews import JudgedAction, Review
@@ -26,8 +27,8 @@ from losa_jax.data.video.folder import VideoFolder, video_id_of, videos_below
 from losa_jax.data.video.probe import probe_video
 from losa_jax.detection.segments import Detection, iou_of_times
 from losa_jax.errors import InputError, listed
-from losa_jax.jobs.prediction_files import RESERVED
 from losa_jax.utils.atomic_write import make_folder
+from losa_jax.utils.run_files import PREDICTIONS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -266,9 +267,19 @@ def only_reviewer(folder: Path) -> Iterator[None]:
 
 
 def _read_predictions(folder: Path) -> list[VideoPredictions]:
-    return [read_video_predictions(path)
-            for path in sorted(folder.glob("*.json"))
-            if path.stem not in RESERVED]
+    """Returns what `predict` wrote, nothing for a folder without it."""
+    path = folder / PREDICTIONS_FILE
+    if not path.exists():
+        return []
+    files = [folder / f"{name}.json" for name in read_predictions(path)]
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} videos of {PREDICTIONS_FILE} have no "
+            "file of their own, as in the work directory of a run: predict on "
+            "the videos with losa_jax.predict, and review its --output"
+            f"{listed(missing, most=5)}")
+    return [read_video_predictions(file) for file in files]
 
 
 def _probe_videos(folder: Path) -> list[VideoPredictions]:
@@ -276,8 +287,9 @@ def _probe_videos(folder: Path) -> list[VideoPredictions]:
     paths, _ = videos_below(folder)
     if not paths:
         raise InputError(
-            f"{folder}: holds neither detections nor videos: give the folder "
-            "that losa_jax.predict wrote, or a folder of videos")
+            f"{folder}: holds neither {PREDICTIONS_FILE} nor videos: give the "
+            "folder that losa_jax.predict wrote when it was done, or a folder "
+            "of videos")
     counts = collections.Counter(map(video_id_of, paths))
     twice = [name for name, count in counts.items() if count > 1]
     if twice:

@@ -21,6 +21,11 @@ def write_video(folder, name, rows, source="-", seconds=SECONDS, fps=FPS,
              "end_frame": round(end * fps)}
             for start, end, label, score in rows]
     folder.mkdir(exist_ok=True)
+    path = folder / "predictions.json"
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    path.write_text(json.dumps({"results": {**results, name: [
+        {"segment": [row["start_seconds"], row["end_seconds"]],
+         "label": row["label"], "score": row["score"]} for row in rows]}}))
     (folder / f"{name}.json").write_text(json.dumps({
         "video": name, "source": str(source), "duration_seconds": seconds,
         "fps": fps, "frame_count": round(seconds * fps),

@@ -7,8 +7,14 @@ import pytest
 
 from losa_jax.data import reviews
 from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.video.folder import VideoFolder
 from losa_jax.errors import InputError
-from losa_jax.jobs.review.store import Conflict, Store, only_reviewer
+from losa_jax.jobs.review.store import (
+    Conflict,
+    Store,
+    find_file,
+    only_reviewer,
+)
 from tests.jobs.review.conftest import write_video
 
 ROWS = [(1.0, 2.0, "jump", 0.9), (3.0, 4.0, "jump", 0.52),
@@ -175,8 +181,31 @@ def test_a_damaged_review_is_named(store, folder, change, message):
 
 
 def test_files_of_others_are_named(tmp_path):
-    with pytest.raises(InputError, match="neither detections nor videos"):
+    with pytest.raises(InputError, match="neither predictions.json nor vid"):
         Store(tmp_path, "ann")
+    (tmp_path / "predictions.json").write_text(
+        '{"results": {"x": [], "y": []}}')
     (tmp_path / "x.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match="1 videos of predictions.json have "
+                       "no file of their own, as in the work directory"):
+        Store(tmp_path, "ann")
+    (tmp_path / "y.json").write_text("{}")
     with pytest.raises(InputError, match="x.json: is not the file of a video"):
         Store(tmp_path, "ann")
+    assert not (tmp_path / "reviews").exists()
+
+
+@pytest.mark.parametrize("where", ["absolute", "beside", "videos"])
+def test_a_video_is_where_it_was_or_where_the_user_says(
+        tmp_path, where):
+    path = tmp_path / "videos" / "a.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    source = {"absolute": path, "beside": "videos/a.mp4",
+              "videos": "/gone/a.mp4"}[where]
+    write_video(tmp_path / "out", "a", ROWS, source)
+    store = Store(tmp_path / "out", "ann")
+    predicted = store.predicted(0)
+    assert find_file(predicted, store.folder, VideoFolder(path.parent)) == path
+    assert find_file(predicted, store.folder, None) == (
+        None if where == "videos" else path)

@@ -8,8 +8,8 @@ it can open; the page lists the videos, the most doubtful first. The keys of
 the editor are listed by pressing `?` in it.
 
 Each decision is saved at once, in FOLDER/reviews/NAME.json: what was accepted,
-corrected, added and rejected, by whom and when. FOLDER/annotations.json holds
-the actions of all videos that were marked complete, for training.
+corrected, added and rejected, by whom and when. FOLDER/reviewed.json holds the
+actions of all videos that were marked complete, for training.
 
 Ctrl+C ends the command. Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
@@ -51,6 +51,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     from losa_jax.jobs.review.server import ReviewServer
     from losa_jax.jobs.review.store import Store, find_file, only_reviewer
 
+    if arguments.videos and not arguments.videos.is_dir():
+        raise InputError(f"--videos={arguments.videos}: is no folder: name the "
+                         "folder that holds the videos")
     reviewer = arguments.reviewer
     if not reviewer:
         with contextlib.suppress(OSError, KeyError):  # a user without a name

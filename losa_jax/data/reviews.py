@@ -37,7 +37,8 @@ from losa_jax.utils.text_files import nfc, read_json
 
 REVIEWS_FOLDER = "reviews"
 # The accepted actions of all complete videos, beside the folder of reviews.
-ANNOTATIONS_FILE = "annotations.json"
+REVIEWED_FILE = "reviewed.json"
+_VERSION = "losa_jax reviews"
 ACCEPTED, REJECTED = "accepted", "rejected"
 # Of a detection, or of an action that a person added.
 _ID = re.compile("[dh][0-9a-f]{12}")
@@ -186,8 +187,20 @@ def write_annotations(path: Path, reviews: Iterable[Review]) -> int:
                 {"segment": [action.start_seconds, action.end_seconds],
                  "label": action.label} for action in one.accepted]}
         for one in reviews if one.is_complete}
-    write_text(path, json.dumps({"database": database}, indent=1) + "\n")
+    if database or path.exists():
+        write_text(path, json.dumps({
+            "version": _VERSION, "database": database}, indent=1) + "\n")
     return len(database)
+
+
+def check_is_ours(path: Path) -> None:
+    """Raises InputError where `write_annotations` would replace a file of
+    another origin."""
+    if path.exists():
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("version") != _VERSION:
+            raise InputError(f"{path}: was not written by losa_jax.review, "
+                             "which would replace it: give it another name")
 
 
 def _is_number(value: Any) -> bool:

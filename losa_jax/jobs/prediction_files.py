@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from losa_jax import timeline
 from losa_jax.data import predictions
-from losa_jax.data.reviews import ANNOTATIONS_FILE
+from losa_jax.data.reviews import REVIEWED_FILE
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
@@ -31,7 +31,7 @@ INDEX_FILE = "index.html"
 FAILURES_FILE = "failures.json"
 # Files of all videos: no video's files may have these names.
 RESERVED = tuple(Path(name).stem for name in (
-    run_files.PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, ANNOTATIONS_FILE,
+    run_files.PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, REVIEWED_FILE,
     "stdin"))
 # The page has a slider for the score, so it also holds detections down to
 # this share of the shown ones' threshold, and at least so many.

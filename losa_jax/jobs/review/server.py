@@ -40,10 +40,10 @@ class ReviewServer(ThreadingHTTPServer):
         self.frames = media.FrameReader()
         try:
             super().__init__((_HOST, port), _Handler)
-        except OSError as error:
-            raise InputError(f"--port={port}: cannot be used "
-                             f"({error.strerror}): choose another one, or 0"
-                             ) from error
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"--port={port}: cannot be used ({reason}): "
+                             "choose another one, or 0") from error
 
     @property
     def address(self) -> str:

@@ -63,8 +63,12 @@ class Store:
         """Reads a folder that `predict` wrote, or a folder of videos."""
         self.folder, self._reviewer = folder, reviewer
         self._lock = threading.Lock()
-        predicted = (_read_predictions(folder) or _probe_videos(folder))
-        make_folder(folder / reviews.REVIEWS_FOLDER)
+        if not os.access(folder, os.W_OK):
+            raise InputError(
+                f"{folder}: decisions are kept in it, but it is not writable: "
+                "make it writable, or copy it")
+        predicted = _read_predictions(folder) or _probe_videos(folder)
+        reviews.check_is_ours(folder / reviews.REVIEWED_FILE)
         self._entries = [self._entry(one) for one in predicted]
         self.class_names: list[str] = sorted({
             *(name for one in predicted for name in one.shown_from),
@@ -226,12 +230,13 @@ class Store:
         return new
 
     def _save(self, entry: _Entry, review: Review) -> None:
+        make_folder(entry.path.parent)
         reviews.write_review(entry.path, review)
         entry.review = review
 
     def _write_annotations(self) -> None:
         reviews.write_annotations(
-            self.folder / reviews.ANNOTATIONS_FILE,
+            self.folder / reviews.REVIEWED_FILE,
             (one.review for one in self._entries))
 
     def _all_actions(self) -> Iterator[JudgedAction]:
@@ -249,7 +254,7 @@ def only_reviewer(folder: Path) -> Iterator[None]:
     """Locks a folder for this process; the system unlocks it when the process
     ends in any way. InputError where another process holds the lock."""
     try:
-        file = os.open(folder, os.O_RDONLY)
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise InputError(f"{folder}: cannot be opened ({error.strerror}): "
                          "give the folder that losa_jax.predict wrote, or a "

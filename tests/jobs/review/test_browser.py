@@ -108,7 +108,7 @@ def test_twenty_right_predictions_take_at_most_26_keys(
     for number in range(5):
         review = read_review(out / "reviews" / f"v{number}.json")
         assert review.is_complete and len(review.accepted) == 4
-    assert len(json.loads((out / "annotations.json").read_text())[
+    assert len(json.loads((out / "reviewed.json").read_text())[
         "database"]) == 5
     assert "5 complete" in view.locator(".facts").inner_text()
 

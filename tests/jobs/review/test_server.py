@@ -243,6 +243,12 @@ def test_sigkill_loses_at_most_the_last_action(folder):
 def test_the_command_line_names_what_is_wrong(tmp_path, folder, capsys):
     assert review.main([str(tmp_path / "none")]) == 1
     assert "none: cannot be opened" in capsys.readouterr().err
+    for flags, message in (
+            ([str(folder / "a.json")], "a.json: cannot be opened (Not a dir"),
+            ([str(folder), f"--videos={folder}/no"], "no: is no folder"),
+            ([str(folder), "--port=99999"], "--port=99999: cannot be used")):
+        assert review.main(flags) == 1
+        assert message in capsys.readouterr().err
     with _running(folder):
         assert review.main([str(folder)]) == 1
         assert "by another process" in capsys.readouterr().err

@@ -106,14 +106,30 @@ def test_annotations_hold_complete_videos_only(store, folder):
     names = _ids(store)
     store.change(0, 0, {names[1.0, "jump"]: _values(1, 2),
                         names[3.0, "jump"]: _values(3, 4, verdict="rejected")})
-    path = folder / reviews.ANNOTATIONS_FILE
-    assert json.loads(path.read_text()) == {"database": {}}
+    path = folder / reviews.REVIEWED_FILE
+    assert not path.exists()
     store.change(0, 1, {}, True)
     store.change(0, 2, {names[2.0, "wave"]: _values(2, 2.5, "wave")})
     video = load_annotations(path).videos["a"]
     assert [one[:3] for one in video.actions] == [
         (1.0, 2.0, "jump"), (2.0, 2.5, "wave")]
     assert video.duration_seconds == 6 and video.subset == "training"
+    store.change(0, 3, {}, False)
+    assert json.loads(path.read_text())["database"] == {}
+
+
+def test_a_folder_is_not_changed_by_a_look_at_it(folder):
+    before = sorted(folder.iterdir())
+    Store(folder, "ann")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_file_of_another_origin_is_not_replaced(folder):
+    path = folder / reviews.REVIEWED_FILE
+    path.write_text('{"database": {}}')
+    with pytest.raises(InputError, match="reviewed.json: was not written by"):
+        Store(folder, "ann")
+    assert path.read_text() == '{"database": {}}'
 
 
 def test_a_second_detection_of_an_action_is_no_hard_negative(store):

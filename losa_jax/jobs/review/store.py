@@ -108,10 +108,7 @@ class Store:
                  if one.action_id not in entry.detections]
         return {name: one for name, one in entry.detections.items()
                 if name not in judged and not any(
-                    one.label == other.label and iou_of_times(
-                        one.start_seconds, one.end_seconds,
-                        other.start_seconds, other.end_seconds) >= _SAME_IOU
-                    for other in older)}
+                    _is_same(one, other) for other in older)}
 
     def to_check(self, number: int) -> dict[str, Detection]:
         """Returns the open detections that reach their class's threshold."""
@@ -242,6 +239,16 @@ class Store:
     def _all_actions(self) -> Iterator[JudgedAction]:
         for entry in self._entries:
             yield from entry.review.actions
+
+
+def _is_same(one: Detection, other: JudgedAction) -> bool:
+    # The IoU is only computed where it is not 0, which is quicker.
+    return (one.label == other.label
+            and one.start_seconds < other.end_seconds
+            and other.start_seconds < one.end_seconds
+            and iou_of_times(one.start_seconds, one.end_seconds,
+                             other.start_seconds, other.end_seconds
+                             ) >= _SAME_IOU)
 
 
 def _in_time(actions: Mapping[str, JudgedAction]) -> tuple[JudgedAction, ...]:

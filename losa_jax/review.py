@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     # Imported late, so that --help is quick.
     from losa_jax.data.video.folder import VideoFolder
+    from losa_jax.jobs.review.folder import find_file, only_reviewer
     from losa_jax.jobs.review.server import ReviewServer
-    from losa_jax.jobs.review.store import Store, find_file, only_reviewer
+    from losa_jax.jobs.review.store import Store
 
     if arguments.videos and not arguments.videos.is_dir():
         raise InputError(f"--videos={arguments.videos}: is no folder: name the "

@@ -25,7 +25,8 @@ from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import predict
 from losa_jax.jobs.prediction_files import Settings
-from losa_jax.jobs.review.store import Store, find_file
+from losa_jax.jobs.review.folder import find_file
+from losa_jax.jobs.review.store import Store
 from losa_jax.jobs.setup import load_data, write_json
 from losa_jax.jobs.video_sources import find_videos
 from losa_jax.training import build

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from losa_jax.jobs.review.folder import find_file, only_reviewer
 from losa_jax.jobs.review.server import ReviewServer
-from losa_jax.jobs.review.store import Store, find_file, only_reviewer
+from losa_jax.jobs.review.store import Store
 from tests.report.conftest import FPS, SECONDS, browser, video  # noqa: F401
 
 THRESHOLDS = {"jump": 0.5, "wave": 0.3}

@@ -9,12 +9,8 @@ from losa_jax.data import reviews
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.video.folder import VideoFolder
 from losa_jax.errors import InputError
-from losa_jax.jobs.review.store import (
-    Conflict,
-    Store,
-    find_file,
-    only_reviewer,
-)
+from losa_jax.jobs.review.folder import find_file, only_reviewer
+from losa_jax.jobs.review.store import Conflict, Store
 from tests.jobs.review.conftest import write_video
 
 ROWS = [(1.0, 2.0, "jump", 0.9), (3.0, 4.0, "jump", 0.52),

@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,52 @@ def write_predictions(path: str | os.PathLike,
             file.write(f"{', ' if number else ''}{json.dumps(video)}: "
                        f"{json.dumps(entries)}")
         file.write(f'}}, "external_data": {end}}}')
+
+
+class VideoPredictions(NamedTuple):
+    """The file of one video that `predict` wrote.
+
+    Attributes:
+      source: the video as the user named it.
+      shown_from: {class name: score from which a detection is shown}.
+      detections: all of them, by descending score.
+      model: hash of the model and its settings.
+    """
+
+    video_id: str
+    source: str
+    duration_seconds: float
+    fps: float
+    frame_count: int
+    shown_from: dict[str, float]
+    detections: list[Detection]
+    model: str
+
+
+def read_video_predictions(path: pathlib.Path) -> VideoPredictions:
+    """Reads the JSON of one video; InputError if `predict` did not write
+    it."""
+    content = read_json(path)
+    try:
+        return VideoPredictions(
+            nfc(content["video"]), content["source"],
+            float(content["duration_seconds"]), float(content["fps"]),
+            int(content["frame_count"]), dict(content["shown_from"]),
+            detections_of(content), content["made_by"]["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: is not the file of a video that losa_jax.predict wrote "
+            f"({error!r}): run predict again, or remove it") from error
+
+
+def detections_of(content: Mapping[str, Any]) -> list[Detection]:
+    """Returns all detections of a video's JSON, by descending score and then
+    in an order that does not depend on the threshold."""
+    return sorted(
+        (Detection(row["start_seconds"], row["end_seconds"], row["label"],
+                   row["score"])
+         for row in (*content["detections"], *content["below_threshold"])),
+        key=lambda one: (-one.score, *one[:3]))
 
 
 def check_predictions(predictions: Mapping[str, Sequence[Detection]],

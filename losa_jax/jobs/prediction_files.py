@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from losa_jax import timeline
 from losa_jax.data import predictions
+from losa_jax.data.reviews import REVIEWED_FILE
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
@@ -30,7 +31,8 @@ INDEX_FILE = "index.html"
 FAILURES_FILE = "failures.json"
 # Files of all videos: no video's files may have these names.
 RESERVED = tuple(Path(name).stem for name in (
-    run_files.PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, "stdin"))
+    run_files.PREDICTIONS_FILE, FAILURES_FILE, INDEX_FILE, REVIEWED_FILE,
+    "stdin"))
 # The page has a slider for the score, so it also holds detections down to
 # this share of the shown ones' threshold, and at least so many.
 PAGE_SHARE, PAGE_LEAST = 0.5, 20
@@ -140,7 +142,7 @@ class PredictionFiles:
         if content is None:
             return False
         self.write(request, Clock(*(content[name] for name in Clock._fields)),
-                   _detections(content), content["made_by"])
+                   predictions.detections_of(content), content["made_by"])
         return True
 
     def write(self, request: Request, clock: Clock,
@@ -224,7 +226,8 @@ class PredictionFiles:
         def pairs() -> Iterator[tuple[str, list[Detection]]]:
             for name in done:
                 on_video()
-                yield name, _detections(read_json(self._copy(f"{name}.json")))
+                yield name, predictions.detections_of(
+                    read_json(self._copy(f"{name}.json")))
 
         with self._written(run_files.PREDICTIONS_FILE) as path:
             predictions.write_predictions(
@@ -279,7 +282,8 @@ class PredictionFiles:
         try:
             content = read_json(self._copy(f"{request.video_id}.{suffix}"))
             if suffix == "json":  # all of it is there
-                _detections(content), content["shown_from"], content["source"]
+                predictions.detections_of(content)
+                content["shown_from"], content["source"]
                 Clock(*(content[name] for name in Clock._fields))
             return content if (
                 content["made_by"] == self.made_by(request)) else None
@@ -298,16 +302,6 @@ class PredictionFiles:
 
 def _write_json(path: Path, content: Any) -> None:
     atomic_write.write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def _detections(content: Mapping[str, Any]) -> list[Detection]:
-    """Returns all detections of a video's JSON, by descending score and then
-    in an order that does not depend on the threshold."""
-    return sorted(
-        (Detection(row["start_seconds"], row["end_seconds"], row["label"],
-                   row["score"])
-         for row in (*content["detections"], *content["below_threshold"])),
-        key=lambda one: (-one.score, *one[:3]))
 
 
 def as_row(detection: Detection, fps: float, frame_count: int

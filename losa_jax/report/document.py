@@ -19,8 +19,10 @@ from typing import Any
 from losa_jax.utils.atomic_write import make_folder, write_bytes
 
 _POLICY = ("default-src 'none'; script-src {script}; style-src {style}; "
-           "img-src data:; media-src 'self' file: data:; base-uri 'none'; "
-           "form-action 'none'")
+           "base-uri 'none'; form-action 'none'; ")
+# Of a page on a disk, and of one that a server of ours sends.
+_FILE_POLICY = "img-src data:; media-src 'self' file: data:"
+SERVED_POLICY = "img-src 'self' data:; media-src 'self'; connect-src 'self'"
 
 
 def script_json(content: Any) -> str:
@@ -34,11 +36,24 @@ def write_page(path: Path, template: str, *, title: str,
                facts: Sequence[str], styles: Sequence[str],
                scripts: Sequence[str], content: Mapping[str, str],
                data: Any = None) -> None:
-    """Writes a page atomically and creates its folder.
+    """Writes the page of `page_text` atomically and creates its folder."""
+    text = page_text(template, title=title, facts=facts, styles=styles,
+                     scripts=scripts, content=content, data=data)
+    make_folder(path.parent)
+    # File names may hold surrogates, which UTF-8 cannot encode.
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def page_text(template: str, *, title: str, facts: Sequence[str],
+              styles: Sequence[str], scripts: Sequence[str],
+              content: Mapping[str, str], data: Any = None,
+              policy: str = _FILE_POLICY) -> str:
+    """Returns a page.
 
     Template, styles and scripts are package files. `content`, HTML, replaces
     the template's $names. Title and facts are not escaped yet. `data` is JSON
-    content for the scripts, in the element "data".
+    content for the scripts, in the element "data". `policy` says what the page
+    may load.
     """
     style = "".join(map(_package_file, styles))
     script = "".join(map(_package_file, scripts))
@@ -46,13 +61,10 @@ def write_page(path: Path, template: str, *, title: str,
     body = string.Template(_package_file(template)).substitute(
         content, title=title,
         facts="".join(f"<li>{escape(fact)}</li>" for fact in facts))
-    text = string.Template(_package_file("document.html")).substitute(
-        policy=_POLICY.format(script=_hash(script), style=_hash(style)),
-        title=title, style=style, body=body, data=script_json(data),
-        script=script)
-    make_folder(path.parent)
-    # File names may hold surrogates, which UTF-8 cannot encode.
-    write_bytes(path, text.encode("utf-8", errors="replace"))
+    return string.Template(_package_file("document.html")).substitute(
+        policy=_POLICY.format(script=_hash(script), style=_hash(style))
+        + policy, title=title, style=style, body=body,
+        data=script_json(data), script=script)
 
 
 def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str], str]],

@@ -80,7 +80,8 @@ def write_video_page(output: Path, video: Path | None, *, title: str,
     write_page(
         output, "video.html", title=title, facts=facts,
         styles=("base.css", "video.css"),
-        scripts=("theme.js", "player.js", "timeline.js", "video.js"),
+        scripts=("theme.js", "player.js", "timeline.js", "timeline_canvas.js",
+                 "video.js"),
         content={"back": "" if list_page is None else (
                      f'<a href="{escape(link(list_page, output.parent))}">'
                      "All videos</a>"),

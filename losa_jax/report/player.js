@@ -17,6 +17,8 @@ const player = {
   works: Boolean($("video")),
   // Where the video has no time: before it is loaded, or if it cannot play.
   ownTime: 0,
+  // Whether that time runs, on a page that can show frames by itself.
+  ownPlaying: false,
   // The browser's time at 0:00. Some count from the file's own time stamps,
   // and start a file that begins at a minute there.
   start: 0,
@@ -30,7 +32,8 @@ const player = {
   },
 
   get playing() {
-    return this.works && !this.video.paused && !this.video.ended;
+    return this.works ? !this.video.paused && !this.video.ended
+      : this.ownPlaying;
   },
 
   seek(seconds) {

@@ -8,7 +8,11 @@ const TICK_PIXELS = 78;
 // The largest zoom: a second at this width, but at least this many times.
 const PIXELS_PER_SECOND = 160;
 const LEAST_ZOOM = 8;
-const OVERVIEW_HEIGHT = 44;
+// More segments than this in and near the view are painted on canvases.
+const MAX_ELEMENTS = 400;
+// As of the stylesheet.
+const LANE_PIXELS = 22;
+const TRUTH_LANE_PIXELS = 12;
 
 const hueOf = (item) => `hue${item.label % 12}`;
 const classNames = (...names) => names.filter(Boolean).join(" ");
@@ -23,20 +27,51 @@ function make(tag, properties = {}, ...children) {
 const timeline = {
   zoom: 1,
   chosen: null,
-  // The buttons of the segments by id.
+  // Items at the playing position.
+  active: new Set(),
+  // The rows that `draw` was given, and all of their lanes with items.
+  rows: [],
+  lanes: [],
+  // The buttons of the segments that are drawn, by id, and the seconds that
+  // they cover: those in view and a view's width on both sides of it.
   elements: new Map(),
+  drawn: [0, 0],
+  // {lane: its items} of the lanes that are painted.
+  painted: new Map(),
 
   draw(predictions, actions) {
+    const ofLabel = (items) => {
+      const lists = data.labels.map(() => []);
+      for (const item of items) lists[item.label].push(item);
+      return lists;
+    };
+    const [truths, owns] = [ofLabel(actions), ofLabel(predictions)];
+    this.rows = data.labels.map((name, label) => ({name, label,
+      truth: truths[label], count: owns[label].length,
+      lanes: packed(owns[label])})).filter((row) =>
+      data.labels.length <= MANY_ROWS || row.count || row.truth.length);
+    this.lanes = this.rows.flatMap((row) => [row.truth, ...row.lanes])
+      .filter((lane) => lane.length);
+    this.drawRows();
+    paintOverview([...predictions, ...actions]);
+  },
+
+  // The seconds in view.
+  get view() {
+    const left = $("scroller").scrollLeft / this.lanesWidth * data.duration;
+    return [left, left + this.fitWidth / this.lanesWidth * data.duration];
+  },
+
+  drawRows() {
     const focused = document.activeElement?.dataset?.id;
+    const [left, right] = this.view;
+    this.drawn = [left - (right - left), right + (right - left)];
     this.elements.clear();
-    const rows = [];
-    data.labels.forEach((name, label) => {
-      const [truth, own] = [actions, predictions].map((items) =>
-        items.filter((item) => item.label === label));
-      if (data.labels.length <= MANY_ROWS || own.length || truth.length) {
-        rows.push(this.row(name, label, truth, own));
-      }
-    });
+    this.painted.clear();
+    this.isPainted = this.lanes.reduce((count, lane) =>
+      count + lane.filter((item) => this.isDrawn(item)).length, 0) >
+      MAX_ELEMENTS;
+    const rows = this.rows.map((row) => this.row(row));
     const empty = data.labels.length - rows.length;
     if (empty) {
       rows.push(make("div", {className: "row rest soft", role: "listitem"},
@@ -46,17 +81,44 @@ const timeline = {
     $("rows").replaceChildren(...rows);
     this.elements.get(focused)?.focus({preventScroll: true});
     this.updateTabStop();
-    this.drawOverview([...predictions, ...actions]);
   },
 
-  row(name, label, truth, own) {
-    const lane = (items, className = "lane") => make("div", {className},
-      ...items.map((item) => this.segment(item)));
+  isDrawn(item) {
+    return item.end >= this.drawn[0] && item.start <= this.drawn[1];
+  },
+
+  // Draws what scrolling has brought into view.
+  drawScrolled() {
+    const [left, right] = this.view;
+    if (left < Math.max(this.drawn[0], 0) ||
+        right > Math.min(this.drawn[1], data.duration) + 1e-6) {
+      this.drawRows();
+    }
+  },
+
+  row({name, label, truth, count, lanes: own}) {
+    const lane = (items, className = "lane") => {
+      const element = make("div", {className});
+      const list = items.filter((item) => this.isDrawn(item));
+      if (!this.isPainted || !list.length) {
+        element.append(...list.map((item) => this.segment(item)));
+        return element;
+      }
+      paintLane(element, list, Math.max(this.drawn[0], 0),
+        Math.min(this.drawn[1], data.duration),
+        className === "lane" ? LANE_PIXELS : TRUTH_LANE_PIXELS);
+      this.painted.set(element, list);
+      if (list.includes(this.chosen)) {
+        element.append(this.segment(this.chosen));
+      }
+      return element;
+    };
     const lanes = make("div", {className: "lanes", role: "group", ariaLabel:
-      `${name}: ${own.length} detections` +
+      `${name}: ${count} detections` +
       (data.truth ? `, ${truth.length} annotated` : "")});
+    lanes.dataset.label = label;
     if (data.truth) lanes.append(lane(truth, "lane truth"));
-    lanes.append(...packed(own).map((items) => lane(items)));
+    lanes.append(...own.map((items) => lane(items)));
     return make("div", {className: `row ${hueOf({label})}`, role: "listitem"},
       make("div", {className: "name", title: name},
         make("span", {className: "key"}),
@@ -65,25 +127,50 @@ const timeline = {
   },
 
   segment(item) {
-    const share = (seconds) => clamp(seconds / data.duration, 0, 1);
-    const left = share(item.start);
-    const width = share(item.end) - left;
+    const [left, width] = this.place(item);
     const button = make("button", {
       type: "button",
       tabIndex: -1,
       ariaLabel: describe(item),
       className: classNames("segment", item.isAction && "action",
-        item.missed && "missed", item.hit === false && "false",
-        item === this.chosen && "chosen"),
-      style: `left: ${100 * left}%; width: ${100 * width}%; ` +
+        item.missed && "missed", item.hit === false && "false", item.verdict,
+        this.active.has(item) && "playing", item === this.chosen && "chosen"),
+      style: `left: ${left}%; width: ${width}%; ` +
         `--score: ${item.strength ?? 1}`,
     });
     button.dataset.id = item.id;
-    if (!item.isAction && width * this.lanesWidth > 34) {
+    if (item.score !== undefined && width * this.lanesWidth > 3400) {
       button.textContent = scoreText(item.score);
     }
     this.elements.set(item.id, button);
     return button;
+  },
+
+  // Left edge and width of a segment in percent of its lane.
+  place(item) {
+    const share = (seconds) => 100 * clamp(seconds / data.duration, 0, 1);
+    return [share(item.start), share(item.end) - share(item.start)];
+  },
+
+  // The item below a pointer.
+  itemAt(event) {
+    const lane = event.target.closest(".lane");
+    const id = event.target.closest(".segment")?.dataset.id;
+    if (id) return this.lanes.flat().find((item) => item.id === id);
+    const near = NEAR_PIXELS / this.lanesWidth * data.duration;
+    const at = secondsIn($("ruler"), event);
+    return this.painted.get(lane)?.filter((item) =>
+      item.start - near <= at && at <= item.end + near)
+      .sort((a, b) => a.end - a.start - (b.end - b.start))[0];
+  },
+
+  // The element of an item; a painted one gets an element.
+  elementOf(item) {
+    for (const [lane, list] of this.elements.has(item.id) ? []
+      : this.painted) {
+      if (list.includes(item)) lane.append(this.segment(item));
+    }
+    return this.elements.get(item.id);
   },
 
   // The Tab key stops at one segment; arrow keys lead to the others.
@@ -96,24 +183,27 @@ const timeline = {
   },
 
   moveFocus(button, key) {
-    const lanes = [...$("rows").querySelectorAll(".lane")]
-      .map((lane) => [...lane.children]).filter((lane) => lane.length);
-    const at = lanes.findIndex((lane) => lane.includes(button));
+    const isIt = (item) => item.id === button.dataset.id;
+    const at = this.lanes.findIndex((lane) => lane.some(isIt));
+    const index = this.lanes[at].findIndex(isIt);
     const step = key === "ArrowLeft" || key === "ArrowUp" ? -1 : 1;
-    const distance = (one) => Math.abs(
-      parseFloat(one.style.left) - parseFloat(button.style.left));
+    const distance = (one) =>
+      Math.abs(one.start - this.lanes[at][index].start);
     const next = key === "ArrowLeft" || key === "ArrowRight"
-      ? lanes[at][lanes[at].indexOf(button) + step]
-      : lanes[at + step]?.reduce((best, one) =>
+      ? this.lanes[at][index + step]
+      : this.lanes[at + step]?.reduce((best, one) =>
         distance(one) < distance(best) ? one : best);
-    next?.focus();
+    if (!next) return;
+    this.reveal(next.start);
+    this.drawScrolled();
+    this.elementOf(next)?.focus();
     this.updateTabStop();
   },
 
   choose(item) {
     this.elements.get(this.chosen?.id)?.classList.remove("chosen");
     this.chosen = item;
-    this.elements.get(item.id)?.classList.add("chosen");
+    if (item) this.elementOf(item)?.classList.add("chosen");
     this.updateTabStop();
   },
 
@@ -158,28 +248,21 @@ const timeline = {
       hasRoom ? clockText(i * step, step < 1 ? 1 : 0) : ""));
     }
     $("ruler").replaceChildren(...ticks);
-    $("track").style.setProperty("--grid", `${step * perSecond}px`);
+    const grid = `${step * perSecond}px`;
+    if ($("track").style.getPropertyValue("--grid") !== grid) {
+      $("track").style.setProperty("--grid", grid);
+    }
     $("view").hidden = this.zoom <= 1.001;
     $("view").style = `left: ${100 * scrollLeft / this.lanesWidth}%; ` +
       `width: ${100 / this.zoom}%`;
   },
 
-  drawOverview(items) {
-    const lane = (OVERVIEW_HEIGHT - 6) / data.labels.length;
-    // Only numbers enter this HTML.
-    $("bars").innerHTML = items.map((item) => {
-      const [x, end] = [item.start, item.end].map((seconds) =>
-        1000 * seconds / data.duration);
-      return `<rect class="${hueOf(item)}" x="${x}" ` +
-        `width="${Math.max(end - x, 3)}" y="${3 + (item.label + 0.1) * lane}"` +
-        ` height="${Math.max((item.isAction ? 0.3 : 0.8) * lane, 1)}" ` +
-        `opacity="${item.isAction ? 1 : 0.25 + 0.6 * item.strength}"/>`;
-    }).join("");
-  },
-
   showTime() {
-    $("timeline").style.setProperty("--at",
-      `${clamp(100 * player.time / data.duration, 0, 100)}%`);
+    const at = `${clamp(100 * player.time / data.duration, 0, 100)}%`;
+    // Only where it is drawn: every element below would inherit it.
+    for (const element of [$("overview"), $("ruler"), $("playhead")]) {
+      element.style.setProperty("--at", at);
+    }
     Object.assign($("ruler"), {ariaValueMax: data.duration.toFixed(1),
       ariaValueNow: player.time.toFixed(1),
       ariaValueText: clockText(player.time)});
@@ -199,7 +282,8 @@ const timeline = {
 // Lanes without overlaps, the best scores in the first; all else in the last.
 function packed(items) {
   const lanes = [[]];
-  for (const item of [...items].sort((a, b) => b.score - a.score)) {
+  for (const item of [...items].sort((a, b) =>
+    (b.score ?? 1) - (a.score ?? 1))) {
     let lane = lanes.find((one) => one.every((other) =>
       item.end <= other.start || item.start >= other.end));
     if (!lane && lanes.length < MAX_LANES) lanes.push(lane = []);
@@ -217,7 +301,12 @@ function scoreText(score) {
 
 function verdict(item) {
   if (item.isAction) return item.missed ? "annotated, missed" : "annotated";
-  return `score ${item.score.toFixed(2)}` + (item.hit === undefined ? ""
+  const score = item.score === undefined ? "added by a person"
+    : `score ${item.score.toFixed(2)}`;
+  if (item.verdict) {
+    return `${score}, ${item.verdict === "open" ? "to check" : item.verdict}`;
+  }
+  return score + (item.hit === undefined ? ""
     : item.hit ? ", right" : ", false");
 }
 
@@ -225,3 +314,66 @@ function describe(item) {
   return `${data.labels[item.label]}, ${clockText(item.start)} to ` +
     `${clockText(item.end)}, ${verdict(item)}`;
 }
+
+// --- Pointers, wheel and zoom ---------------------------------------------
+
+const secondsIn = (element, event) => {
+  const box = element.getBoundingClientRect();
+  return (event.clientX - box.left) / box.width * data.duration;
+};
+
+function seekOnDrag(element, seek) {
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    element.setPointerCapture(event.pointerId);
+    seek(secondsIn(element, event));
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (element.hasPointerCapture(event.pointerId)) {
+      seek(secondsIn(element, event));
+    }
+  });
+}
+
+seekOnDrag($("ruler"), (seconds) => player.seek(seconds));
+seekOnDrag($("overview"), (seconds) => {
+  $("scroller").scrollLeft = seconds / data.duration * timeline.lanesWidth -
+    timeline.fitWidth / 2;
+  player.seek(seconds);
+});
+$("rows").addEventListener("click", (event) => {
+  if (event.target.closest(".lanes") && !timeline.itemAt(event)) {
+    player.seek(secondsIn($("ruler"), event));
+  }
+});
+
+const zoomBy = (factor) => timeline.setZoom(timeline.zoom * factor);
+for (const [id, zoom] of [["zoom-in", () => zoomBy(1.5)],
+  ["zoom-out", () => zoomBy(1 / 1.5)], ["zoom-fit", () => zoomBy(0)]]) {
+  $(id).addEventListener("click", zoom);
+}
+$("scroller").addEventListener("scroll", () => {
+  timeline.drawTicks();
+  timeline.drawScrolled();
+});
+$("scroller").addEventListener("wheel", (event) => {
+  if (!event.ctrlKey) return;
+  event.preventDefault();
+  timeline.setZoom(timeline.zoom * Math.exp(-event.deltaY / 300),
+    secondsIn($("ruler"), event), event.clientX -
+    $("scroller").getBoundingClientRect().left);
+}, {passive: false});
+
+function arrange() {
+  timeline.layout();
+  timeline.drawTicks();
+}
+// Only the width counts: the height changes with every refresh.
+let lastWidth = $("scroller").clientWidth;
+new ResizeObserver(() => {
+  const width = $("scroller").clientWidth;
+  if (width !== lastWidth) {
+    lastWidth = width;
+    requestAnimationFrame(arrange);
+  }
+}).observe($("scroller"));

@@ -17,7 +17,6 @@ const itemOf = new Map([...predictions, ...actions].map((item) =>
   [item.id, item]));
 const slider = $("score");
 let shown = [];
-let active = new Set();
 let loops = false;
 
 function isShown(item) {
@@ -66,7 +65,7 @@ function refresh() {
     const item = itemOf.get(row.dataset.id);
     row.hidden = !item.isAction && !isShown(item);
   }
-  active = new Set();
+  timeline.active = new Set();
   showTime();
 }
 
@@ -120,15 +119,16 @@ function showTime() {
   timeline.showTime();
   const now = new Set([...actions, ...shown].filter((item) =>
     item.start <= time + CLOCK_SLACK && time < item.end));
+  const {active} = timeline;
   if (now.size !== active.size || [...now].some((one) => !active.has(one))) {
-    active = now;
+    timeline.active = now;
     showActive();
   }
   if (!player.works) showStill(time);
 }
 
 function showActive() {
-  const chips = [...active].sort((a, b) =>
+  const chips = [...timeline.active].sort((a, b) =>
     (b.score ?? Infinity) - (a.score ?? Infinity) || 0).slice(0, MAX_CHIPS);
   $("now").replaceChildren(...chips.map((item) => make("li",
     {className: classNames("chip", hueOf(item), item.isAction && "action")},
@@ -136,7 +136,7 @@ function showActive() {
     make("span", {}, item.isAction ? "annotated" : scoreText(item.score)))));
   for (const element of document.querySelectorAll("[data-id]")) {
     element.classList.toggle("playing",
-      active.has(itemOf.get(element.dataset.id)));
+      timeline.active.has(itemOf.get(element.dataset.id)));
   }
   const first = $("list").querySelector(".playing");
   if (first && !$("list").matches(":hover, :focus-within")) {
@@ -148,7 +148,7 @@ function showActive() {
 // Where the video cannot play: the thumbnail that is nearest in time.
 function showStill(time) {
   const distance = (item) => Math.abs(item.start + item.end - 2 * time);
-  const near = [...active].filter((item) => item.image >= 0)
+  const near = [...timeline.active].filter((item) => item.image >= 0)
     .sort((a, b) => distance(a) - distance(b))[0];
   $("still").hidden = !near;
   if (near) $("still").src = data.images[near.image];
@@ -180,41 +180,12 @@ function setScore(value) {
 
 document.addEventListener("click", (event) => {
   const id = event.target.closest("button")?.closest("[data-id]")?.dataset.id;
-  if (id) go(itemOf.get(id));
-});
-
-const secondsIn = (element, event) => {
-  const box = element.getBoundingClientRect();
-  return (event.clientX - box.left) / box.width * data.duration;
-};
-
-function seekOnDrag(element, seek) {
-  element.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    element.setPointerCapture(event.pointerId);
-    seek(secondsIn(element, event));
-  });
-  element.addEventListener("pointermove", (event) => {
-    if (element.hasPointerCapture(event.pointerId)) {
-      seek(secondsIn(element, event));
-    }
-  });
-}
-
-seekOnDrag($("ruler"), (seconds) => player.seek(seconds));
-seekOnDrag($("overview"), (seconds) => {
-  $("scroller").scrollLeft = seconds / data.duration * timeline.lanesWidth -
-    timeline.fitWidth / 2;
-  player.seek(seconds);
-});
-$("rows").addEventListener("click", (event) => {
-  if (event.target.closest(".lanes") && !event.target.closest("button")) {
-    player.seek(secondsIn($("ruler"), event));
-  }
+  const item = itemOf.get(id) ?? timeline.itemAt(event);
+  if (item) go(item);
 });
 
 $("rows").addEventListener("pointermove", (event) => {
-  const item = itemOf.get(event.target.closest(".segment")?.dataset.id);
+  const item = timeline.itemAt(event);
   const tip = $("tip");
   tip.hidden = !item || event.pointerType === "touch";
   if (tip.hidden) return;
@@ -234,7 +205,6 @@ $("rows").addEventListener("pointerleave", () => {
 
 const frameSeconds = 1 / (data.fps || 25);
 const seekBy = (seconds) => player.seek(player.time + seconds);
-const zoomBy = (factor) => timeline.setZoom(timeline.zoom * factor);
 const scoreBy = (steps) =>
   setScore(Number(slider.value) + steps * Number(slider.step));
 const keys = {
@@ -281,33 +251,7 @@ document.addEventListener("keydown", (event) => {
 
 slider.addEventListener("input", () => setScore(slider.value));
 $("trusted").addEventListener("change", refresh);
-for (const [id, key] of [["zoom-in", "+"], ["zoom-out", "-"],
-  ["zoom-fit", "0"], ["help-open", "?"]]) {
-  $(id).addEventListener("click", keys[key]);
-}
-$("scroller").addEventListener("scroll", () => timeline.drawTicks());
-$("scroller").addEventListener("wheel", (event) => {
-  if (!event.ctrlKey) return;
-  event.preventDefault();
-  timeline.setZoom(timeline.zoom * Math.exp(-event.deltaY / 300),
-    secondsIn($("ruler"), event), event.clientX -
-    $("scroller").getBoundingClientRect().left);
-}, {passive: false});
-
-function arrange() {
-  timeline.layout();
-  timeline.drawTicks();
-}
-// Only the width counts: the height changes with every refresh.
-let lastWidth = $("scroller").clientWidth;
-new ResizeObserver(() => {
-  const width = $("scroller").clientWidth;
-  if (width !== lastWidth) {
-    lastWidth = width;
-    requestAnimationFrame(arrange);
-  }
-}).observe($("scroller"));
-
+$("help-open").addEventListener("click", keys["?"]);
 // The score that shows a few detections at first.
 function firstScore() {
   const scores = predictions.map((item) => item.score).sort((a, b) => b - a);

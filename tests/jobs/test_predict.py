@@ -25,6 +25,8 @@ from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.live import live
 from losa_jax.jobs.predict import predict
 from losa_jax.jobs.prediction_files import Settings
+from losa_jax.jobs.review.folder import find_file
+from losa_jax.jobs.review.store import Store
 from losa_jax.jobs.setup import load_data, write_json
 from losa_jax.jobs.video_sources import find_videos
 from losa_jax.training import build
@@ -111,6 +113,20 @@ def output(model, videos, threshold, tmp_path_factory):
     assert predict(find_videos([str(videos[0].parent)]), model,
                    Settings(output, threshold)) == {}
     return output
+
+
+def test_what_was_predicted_can_be_reviewed(output, videos, tmp_path):
+    shutil.copytree(output, tmp_path / "out")
+    store = Store(tmp_path / "out", "ann")
+    expected = read_predictions(output / "predictions.json")
+    assert len(store) == len(expected)
+    for number in range(len(store)):
+        predicted = store.predicted(number)
+        assert len(store.open_detections(number)) == len(
+            expected[predicted.video_id])
+        assert find_file(predicted, output, None).stem == predicted.video_id
+        assert set(predicted.shown_from) == set(store.class_names)
+    assert any(store.to_check(number) for number in range(len(store)))
 
 
 def test_detections_equal_those_of_the_evaluation(output, expected):

@@ -17,7 +17,7 @@ OWN_FILES = {
     "data/annotations/activitynet_facts.py", "data/features/files.py",
     "data/synthetic/data_set.py", "data/video/check.py",
     "data/windows/skipped_videos.py", "distributed/processes.py",
-    "distributed/workdir_lock.py", "jobs/sweep.py",
+    "distributed/workdir_lock.py", "jobs/review/server.py", "jobs/sweep.py",
     "report/document.py", "report/page.py", "training/checkpoint.py",
     "training/checksums.py",
     "training/metrics.py", "training/restore.py",

@@ -1,0 +1,223 @@
+"""Verdicts: what is kept, what is refused, and that nothing is overwritten."""
+
+import json
+import math
+
+import pytest
+
+from losa_jax.data import reviews
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.video.folder import VideoFolder
+from losa_jax.errors import InputError
+from losa_jax.jobs.review.folder import find_file, only_reviewer
+from losa_jax.jobs.review.store import Conflict, Store
+from tests.jobs.review.conftest import write_video
+
+ROWS = [(1.0, 2.0, "jump", 0.9), (3.0, 4.0, "jump", 0.52),
+        (2.0, 2.5, "wave", 0.8), (4.5, 5.0, "wave", 0.1)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_video(tmp_path / "out", "a", ROWS)
+    write_video(tmp_path / "out", "b", [(0.5, 1.5, "wave", 0.31)])
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def store(folder):
+    return Store(folder, "ann")
+
+
+def _ids(store, number=0):
+    return {(one.start_seconds, one.label): name for name, one
+            in store.open_detections(number).items()}
+
+
+def _values(start, end, label="jump", verdict="accepted"):
+    return {"label": label, "start_seconds": start, "end_seconds": end,
+            "verdict": verdict}
+
+
+def test_a_verdict_keeps_where_it_comes_from(store, folder):
+    name = _ids(store)[1.0, "jump"]
+    store.change(0, 0, {name: _values(1.1, 2.2, "wave"),
+                        "h0123456789ab": _values(5.0, 5.5)})
+    saved = reviews.read_review(folder / "reviews" / "a.json")
+    corrected, added = saved.actions
+    assert (corrected.label, corrected.start_seconds, corrected.end_seconds
+            ) == ("wave", 1.1, 2.2)
+    assert corrected.detected == (1.0, 2.0, "jump")
+    assert (corrected.score, corrected.model) == (0.9, "a model")
+    assert (added.score, added.model, added.detected) == (None, None, None)
+    assert corrected.reviewer == added.reviewer == "ann"
+    assert corrected.when.startswith("20") and corrected.when.endswith("00:00")
+    assert saved.revision == 1 and not saved.is_complete
+
+
+def test_a_change_of_an_old_revision_is_refused(store, folder):
+    names = _ids(store)
+    store.change(0, 0, {names[1.0, "jump"]: _values(1, 2)})
+    with pytest.raises(Conflict, match="another window"):
+        store.change(0, 0, {names[3.0, "jump"]: _values(3, 4)})
+    assert len(reviews.read_review(folder / "reviews/a.json").actions) == 1
+
+
+@pytest.mark.parametrize("values, message", [
+    (_values(2, 1), "from 2 to 1 s"), (_values(-1, 1), "within 0 to 6"),
+    (_values(1, 7), "within 0 to 6"), (_values(math.nan, 1), "not numbers"),
+    (_values("1", 2), "not numbers"), (_values(1, 2, ""), "is empty"),
+    (_values(1, 2, "a\nb"), "not printable"), (_values(1, 2, 3), "is no text"),
+    (_values(1, 2, verdict="fine"), "neither accepted nor rejected"),
+    ({"label": "jump"}, "is no action"), ("x", "is no action")])
+def test_what_is_no_action_is_refused(store, folder, values, message):
+    with pytest.raises(InputError, match=message):
+        store.change(0, 0, {_ids(store)[1.0, "jump"]: values})
+    assert not (folder / "reviews" / "a.json").exists()
+    with pytest.raises(InputError, match="no such detection"):
+        store.change(0, 0, {"d0123456789ab": _values(1, 2)})
+    with pytest.raises(InputError, match="none of this program"):
+        store.change(0, 0, {"../../etc": _values(1, 2)})
+
+
+def test_a_verdict_can_be_taken_back(store):
+    name = _ids(store)[1.0, "jump"]
+    before = store.open_detections(0)
+    store.change(0, 0, {name: _values(1, 2)})
+    assert name not in store.open_detections(0)
+    store.change(0, 1, {name: None})
+    assert store.open_detections(0) == before
+
+
+def test_videos_come_by_doubt_and_complete_ones_last(store):
+    # "b" is 0.01 above its threshold, "a" 0.02.
+    assert store.by_doubt() == [1, 0]
+    assert store.doubt(0) == pytest.approx(0.02)
+    assert len(store.to_check(0)) == 3  # one is below its threshold
+    store.change(1, 0, {}, True)
+    assert store.by_doubt() == [0, 1]
+
+
+def test_annotations_hold_complete_videos_only(store, folder):
+    names = _ids(store)
+    store.change(0, 0, {names[1.0, "jump"]: _values(1, 2),
+                        names[3.0, "jump"]: _values(3, 4, verdict="rejected")})
+    path = folder / reviews.REVIEWED_FILE
+    assert not path.exists()
+    store.change(0, 1, {}, True)
+    store.change(0, 2, {names[2.0, "wave"]: _values(2, 2.5, "wave")})
+    video = load_annotations(path).videos["a"]
+    assert [one[:3] for one in video.actions] == [
+        (1.0, 2.0, "jump"), (2.0, 2.5, "wave")]
+    assert video.duration_seconds == 6 and video.subset == "training"
+    store.change(0, 3, {}, False)
+    assert json.loads(path.read_text())["database"] == {}
+
+
+def test_a_folder_is_not_changed_by_a_look_at_it(folder):
+    before = sorted(folder.iterdir())
+    Store(folder, "ann")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_file_of_another_origin_is_not_replaced(folder):
+    path = folder / reviews.REVIEWED_FILE
+    path.write_text('{"database": {}}')
+    with pytest.raises(InputError, match="reviewed.json: was not written by"):
+        Store(folder, "ann")
+    assert path.read_text() == '{"database": {}}'
+
+
+def test_a_second_detection_of_an_action_is_no_hard_negative(store):
+    names = _ids(store)
+    review = store.change(0, 0, {
+        names[1.0, "jump"]: _values(1, 2),
+        names[3.0, "jump"]: _values(1.5, 2.5, verdict="rejected"),
+        names[2.0, "wave"]: _values(1.5, 2.5, "wave", "rejected")})
+    assert [one.label for one in review.hard_negatives] == ["wave"]
+
+
+def test_verdicts_outlive_a_new_model(store, folder):
+    store.change(0, 0, {_ids(store)[1.0, "jump"]: _values(1, 2)})
+    write_video(folder, "a", [(1.1, 2.0, "jump", 0.95),
+                              (1.1, 2.0, "wave", 0.9)], model="a newer one")
+    again = Store(folder, "bob")
+    # The same action needs no second verdict; another class does.
+    assert list(_ids(again)) == [(1.1, "wave")]
+    assert again.review(0).actions == store.review(0).actions
+    review = again.change(0, 1, {
+        again.review(0).actions[0].action_id: _values(1.2, 2)})
+    assert (review.actions[0].score, review.actions[0].model) == (
+        0.9, "a model")
+
+
+def test_many_are_accepted_with_a_count_before(store):
+    assert store.accept_all("jump", 0.6, only_counts=True) == {0: 1}
+    assert store.review(0).revision == 0
+    assert store.accept_all(None, 0.6, only_counts=False) == {0: 2}
+    assert store.review(0).revision == 1
+    assert store.accept_all(None, 0.6, only_counts=False) == {}
+    assert len(store.review(0).accepted) == 2
+
+
+def test_a_folder_has_one_reviewer_at_a_time(folder, tmp_path):
+    with only_reviewer(folder), pytest.raises(
+            InputError, match="by another process"), only_reviewer(folder):
+        pass
+    with only_reviewer(folder):
+        pass
+    with pytest.raises(InputError, match="cannot be opened"), (
+            only_reviewer(tmp_path / "none")):
+        pass
+
+
+def test_a_folder_of_videos_can_be_marked_from_the_start(video):
+    store = Store(video.parent, "ann")
+    assert len(store) == 1 and store.open_detections(0) == {}
+    review = store.change(0, 0, {"h0123456789ab": _values(0, 0.5, "new")})
+    assert store.class_names == ["new"] and len(review.accepted) == 1
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda one: one.pop("actions"), "is no review"),
+    (lambda one: one.update(video="b"), "is the review of the video 'b'"),
+    (lambda one: one["actions"][0].update(verdict="x"), "1 wrong actions")])
+def test_a_damaged_review_is_named(store, folder, change, message):
+    store.change(0, 0, {_ids(store)[1.0, "jump"]: _values(1, 2)})
+    path = folder / "reviews" / "a.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"a.json: .*{message}"):
+        Store(folder, "ann")
+
+
+def test_files_of_others_are_named(tmp_path):
+    with pytest.raises(InputError, match="neither predictions.json nor vid"):
+        Store(tmp_path, "ann")
+    (tmp_path / "predictions.json").write_text(
+        '{"results": {"x": [], "y": []}}')
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match="1 videos of predictions.json have "
+                       "no file of their own, as in the work directory"):
+        Store(tmp_path, "ann")
+    (tmp_path / "y.json").write_text("{}")
+    with pytest.raises(InputError, match="x.json: is not the file of a video"):
+        Store(tmp_path, "ann")
+    assert not (tmp_path / "reviews").exists()
+
+
+@pytest.mark.parametrize("where", ["absolute", "beside", "videos"])
+def test_a_video_is_where_it_was_or_where_the_user_says(
+        tmp_path, where):
+    path = tmp_path / "videos" / "a.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    source = {"absolute": path, "beside": "videos/a.mp4",
+              "videos": "/gone/a.mp4"}[where]
+    write_video(tmp_path / "out", "a", ROWS, source)
+    store = Store(tmp_path / "out", "ann")
+    predicted = store.predicted(0)
+    assert find_file(predicted, store.folder, VideoFolder(path.parent)) == path
+    assert find_file(predicted, store.folder, None) == (
+        None if where == "videos" else path)

@@ -1,0 +1,233 @@
+"""What a reader reports, and the options that the user gives."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from losa_jax.data.annotations.tools import video_names
+from losa_jax.data.annotations.tools.video_names import Parts
+from losa_jax.errors import InputError
+from losa_jax.utils.names import name_problem
+from losa_jax.utils.text_files import nfc
+
+# Names that data sets give to frames without an action, in lower case.
+BACKGROUND = frozenset(("background", "none", "sil", ""))
+# Starts of actions that nobody labeled begin here, if anything is cut.
+_FIRST = 0.0
+_SAME_SECONDS = 1e-6
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of `losa_jax.annotations`: what tools leave open.
+
+    Attributes:
+      layout: name in `layouts.LAYOUTS`; "" tells it from the content.
+      fps: frames a second, of files that count frames.
+      first_frame: number of a video's first frame in tables.
+      encoding: of text that is not UTF-8.
+      columns: {role: column} of tables; see `own_table.ROLES`.
+      tiers: tiers, tracks or columns to read; () takes the usual ones.
+      label_from: "value", or "tier" where tiers are the classes.
+      label: BORIS: a label with {behavior}, {modifiers}, {subject},
+        {category} in it.
+      subject: BORIS: only events of this subject.
+      annotator: Label Studio: only annotations of this person.
+      attribute: the attribute that holds the label.
+      background: labels that are no action; None: those that the tool has.
+      video: the camera to read of several, or the name of a video that the
+        file does not name.
+      companion: a file that explains the input: Label Studio's labeling
+        configuration, VIA's project, a list of class names.
+      points: seconds that moments last as actions; None leaves them out.
+      open_events: seconds that actions without an end last, or "end": until
+        the end of the video; None leaves them out.
+      keep_unreviewed: take predictions that nobody reviewed.
+      video_fps, video_seconds: return these properties of a named video; None
+        where the video is not there.
+    """
+
+    layout: str = ""
+    fps: float | None = None
+    first_frame: int = 0
+    encoding: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    tiers: tuple[str, ...] = ()
+    label_from: str = "value"
+    label: str = ""
+    subject: str = ""
+    annotator: str = ""
+    attribute: str = ""
+    background: tuple[str, ...] | None = None
+    video: str = ""
+    companion: Path | None = None
+    points: float | None = None
+    open_events: float | str | None = None
+    keep_unreviewed: bool = False
+    video_fps: Callable[[str], float | None] = lambda name: None
+    video_seconds: Callable[[str], float | None] = lambda name: None
+
+    def has_tier(self, name: str) -> bool:
+        """Whether the user chose this tier."""
+        return any(name == one or name in one.split(",")
+                   for one in self.tiers)
+
+    def is_background(self, label: str) -> bool:
+        """Whether a label that a tool gives to every frame is no action."""
+        if self.background is None:
+            return label.lower() in BACKGROUND
+        return label in self.background or not label
+
+
+class Action(NamedTuple):
+    """An action; `video` is a path, later the name that is shown."""
+
+    video: Parts
+    label: str
+    start_seconds: float
+    end_seconds: float
+    score: float | None = None
+
+
+class Moment(NamedTuple):
+    """An event without a length, or the start of one without an end."""
+
+    video: Parts
+    label: str
+    seconds: float
+
+
+@dataclass
+class Video:
+    """What a file says about a video that was looked at."""
+
+    subset: str = ""
+    duration_seconds: float | None = None
+    fps: float | None = None
+
+
+class Content:
+    """Collects what readers report.
+
+    Attributes:
+      videos: those that were looked at, with or without actions.
+      remarks: {sentence: [examples]}: what was left out, cut or assumed.
+      problems: entries that cannot be meant as written.
+    """
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.videos: dict[Parts, Video] = {}
+        self.actions: list[Action] = []
+        self.points: list[Moment] = []
+        self.open: list[Moment] = []
+        self.unreviewed = 0
+        self.remarks: dict[str, list[str]] = {}
+        self.problems: list[str] = []
+
+    def video(self, address: str, *, subset: str = "",
+              duration_seconds: float | None = None,
+              fps: float | None = None, is_id: bool = False) -> Parts:
+        """Adds a video; returns its path. An id keeps its folders."""
+        parts = ((nfc(address),) if is_id else video_names.parts_of(address))
+        if problem := name_problem(parts[-1]):
+            raise InputError(f"the video name {address!r} {problem}")
+        known = self.videos.setdefault(parts, Video())
+        known.subset = subset.strip().lower() or known.subset
+        known.duration_seconds = duration_seconds or known.duration_seconds
+        known.fps = fps or known.fps
+        return parts
+
+    def unnamed_video(self, path: Path, name: str = "") -> Parts:
+        """Adds the video of a file that names none: the option `video`, else
+        the file's own name."""
+        if not self.options.video:
+            self.remark("no video is named in the file: the file's own name "
+                        "is taken (--video=NAME)", path.name)
+        return self.video(self.options.video or name or path.stem,
+                          is_id=not self.options.video)
+
+    def fps_of(self, video: Parts, in_file: float | None = None) -> float:
+        """Returns the frames a second, of the file, else as given by the
+        user, else of the video; InputError if nobody knows them."""
+        name = video[-1]
+        fps = in_file or self.options.fps
+        if fps is None:
+            fps = self.options.video_fps(name)
+            if fps is not None:
+                self.remark("the file counts frames: their rate is that of "
+                            "the video (--fps=RATE for another)",
+                            f"{fps:g} of {name}")
+        if fps is None:
+            raise InputError(
+                f"the file counts frames of {name!r} and does not tell their "
+                "rate: give --fps=RATE, or the folder of the videos with "
+                "--videos=FOLDER")
+        if not 0 < fps < math.inf:
+            raise InputError(f"{fps} frames a second of {name!r} are not a "
+                             "positive number")
+        return fps
+
+    def add(self, video: Parts, label: str, start: float, end: float, *,
+            where: str = "", score: float | None = None) -> None:
+        """Adds an action, or a point if it lasts no time; actions without a
+        label, or that end before they start, are left out with a remark."""
+        label = self._checked(label, where or f"{start:g} s of {video[-1]}")
+        if not label:
+            return
+        example = where or f"{label!r} at {start:g} s of {video[-1]}"
+        if not (math.isfinite(start) and math.isfinite(end)):
+            self.problems.append(f"{example}: a time is not finite")
+        elif end < start:
+            self.remark("end before they start, left out", example)
+        elif end - start < _SAME_SECONDS:
+            self.point(video, label, start)
+        elif end <= _FIRST:
+            self.remark("end before their video begins, left out", example)
+        else:
+            if start < _FIRST - _SAME_SECONDS:
+                self.remark("begin before their video and are cut", example)
+            self.actions.append(Action(video, label, max(start, _FIRST), end,
+                                       score))
+
+    def point(self, video: Parts, label: str, seconds: float) -> None:
+        """Adds a moment."""
+        if label := self._checked(label, f"{seconds:g} s of {video[-1]}"):
+            self.points.append(Moment(video, label, seconds))
+
+    def open_event(self, video: Parts, label: str, start: float) -> None:
+        """Adds an action that has no end."""
+        if label := self._checked(label, f"{start:g} s of {video[-1]}"):
+            self.open.append(Moment(video, label, start))
+
+    def predicted(self, example: str) -> bool:
+        """Counts a prediction that nobody reviewed; returns whether it is to
+        be taken as an action."""
+        if not self.options.keep_unreviewed:
+            self.unreviewed += 1
+            self.remark("predictions that nobody reviewed, left out "
+                        "(--unreviewed=keep takes them)", example)
+        return self.options.keep_unreviewed
+
+    def remark(self, sentence: str, example: str = "") -> None:
+        """Notes what was left out or assumed; equal ones are counted."""
+        self.remarks.setdefault(sentence, []).append(example)
+
+    def _checked(self, label: str, example: str) -> str:
+        """Returns a label without blanks at its ends; "" if there is none or
+        it is background."""
+        label = " ".join(nfc(label).split()) if any(
+            mark in label for mark in "\n\r\t") else nfc(label).strip()
+        if not label:
+            self.remark("without a label, left out", example)
+        elif problem := name_problem(label):
+            self.problems.append(f"{example}: the label {label!r} {problem}")
+        elif self.options.background is not None and (
+                label in self.options.background):
+            self.remark("labeled as background, left out "
+                        "(--background=NAMES)", f"{label!r}")
+        else:
+            return label
+        return ""

@@ -1,0 +1,170 @@
+"""CVAT, which has no intervals: tracks, their attributes, tags of frames.
+
+"CVAT for video 1.1" has tracks: an action lasts from a shape that is not
+outside to the next one that is. "CVAT for images 1.1" and "Datumaro 1.0" have
+tags: those of frames in a row are one action. Frames count in the video from 0,
+in the steps of the task.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element
+
+from losa_jax.data.annotations.tools import tables
+from losa_jax.data.annotations.tools.content import Content
+from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.video_names import Parts
+from losa_jax.errors import InputError
+
+TITLE = "CVAT"
+
+
+class _Task(NamedTuple):
+    video: Parts
+    step: int
+
+
+def recognizes(file: File) -> bool:
+    """Whether this is XML of CVAT, or Datumaro's JSON."""
+    if isinstance(file.json, dict):
+        return {"items", "categories"} <= file.json.keys()
+    return file.xml is not None and file.xml.tag == "annotations" and (
+        file.xml.find("meta") is not None or file.xml.find("track") is not None)
+
+
+def read(file: File, content: Content) -> None:
+    """Reads tracks and tags; with --attribute the runs of its values."""
+    if file.xml is None:
+        _read_datumaro(file, content)
+        return
+    tasks = _tasks(file.xml, file, content)
+    for track in file.xml.findall("track"):
+        _read_track(track, _task_of(track, tasks, file), file, content)
+    frames: dict[_Task, dict[str, list[int]]] = defaultdict(
+        lambda: defaultdict(list))
+    shapes = 0
+    for image in file.xml.findall("image"):
+        of_task = frames[_task_of(image, tasks, file)]
+        for tag in image.findall("tag"):
+            of_task[tag.get("label", "")].append(int(image.get("id", "0")))
+        shapes += len(image.findall("*")) - len(image.findall("tag"))
+    if shapes:
+        content.remark("shapes of single frames, left out", f"{shapes} in "
+                       f"{file.path.name}")
+    for task, labels in frames.items():
+        _add_tags(task, labels, content)
+
+
+def _tasks(root: Element, file: File, content: Content) -> dict[str, _Task]:
+    """Returns the tasks by their id."""
+    tasks = {}
+    meta = root.find("meta")
+    entries = [] if meta is None else [
+        one for one in meta.iter() if one.tag in ("task", "job")]
+    for entry in entries:
+        address = (entry.findtext("source") or "" if meta is None
+                   else entry.findtext("source") or meta.findtext("source")
+                   or "")
+        subset = (entry.findtext("subset") or "") if len(entries) > 1 else ""
+        video = (content.video(address, subset=subset) if address else
+                 content.unnamed_video(file.path, entry.findtext("name") or
+                                       ""))
+        step = re.search(r"step=(\d+)", entry.findtext("frame_filter") or "")
+        tasks[entry.findtext("id") or ""] = _Task(
+            video, max(1, int(step[1])) if step else 1)
+    return tasks or {"": _Task(content.unnamed_video(file.path), 1)}
+
+
+def _task_of(element: Element, tasks: Mapping[str, _Task], file: File
+             ) -> _Task:
+    name = element.get("task_id", "")
+    if name in tasks:
+        return tasks[name]
+    if len(tasks) > 1:
+        raise InputError(f"{file.name}: the {element.tag} {element.get('id')} "
+                         f"is of task {name!r}, which the file does not list")
+    return next(iter(tasks.values()))
+
+
+def _read_track(track: Element, task: _Task, file: File, content: Content
+                ) -> None:
+    attribute = content.options.attribute
+    where = f"{file.path.name}, track {track.get('id')}"
+    # Of shapes that are there twice, as at the borders of jobs, one counts.
+    shapes: dict[int, Element] = {}
+    try:
+        for shape in track:
+            shapes[int(shape.get("frame", ""))] = shape
+    except ValueError as error:
+        raise InputError(f"{where}: a shape has the frame "
+                         f"{shape.get('frame')!r}") from error
+    label, start, value = track.get("label", ""), -1, ""
+    stretches: list[tuple[str, int, int]] = []
+    for frame, shape in sorted(shapes.items()):
+        is_visible = shape.get("outside", "0") not in ("1", "true")
+        new = _value(shape, attribute, value) if attribute else label
+        if start >= 0 and (not is_visible or new != value):
+            stretches.append((value, start, frame))
+            start = -1
+        if is_visible and start < 0:
+            start, value = frame, new
+        last = frame
+    if start >= 0:
+        stretches.append((value, start, last + task.step))
+    for name, first, end in stretches:
+        if attribute and content.options.is_background(name):
+            continue
+        fps = content.fps_of(task.video)
+        content.add(task.video, name, first / fps, end / fps, where=where)
+
+
+def _value(shape: Element, attribute: str, before: str) -> str:
+    """Returns the value of an attribute; the one before if a shape has
+    none."""
+    for one in shape.findall("attribute"):
+        if one.get("name") == attribute:
+            text = (one.text or "").strip()
+            return {"true": attribute, "false": ""}.get(text, text)
+    return before
+
+
+def _add_tags(task: _Task, labels: Mapping[str, Sequence[int]],
+              content: Content) -> None:
+    for label, frames in labels.items():
+        fps = content.fps_of(task.video)
+        for first, end in tables.runs(frames, task.step):
+            content.add(task.video, label, first / fps, end / fps)
+
+
+def _read_datumaro(file: File, content: Content) -> None:
+    try:
+        names = [one["name"] for one in
+                 file.json["categories"]["label"]["labels"]]
+        labels: dict[str, list[int]] = defaultdict(list)
+        frames = []
+        for number, item in enumerate(file.json["items"]):
+            frame = _frame(item, number)
+            frames.append(frame)
+            for one in item.get("annotations") or []:
+                if one.get("type") == "label":
+                    labels[names[one["label_id"]]].append(frame)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise InputError(f"{file.name}: is not as Datumaro writes it "
+                         f"({error!r})") from error
+    frames.sort()
+    step = min((two - one for one, two in zip(frames, frames[1:],
+                                              strict=False) if two > one),
+               default=1)
+    name = "" if file.path.stem == "default" else file.path.stem
+    _add_tags(_Task(content.unnamed_video(file.path, name), step), labels,
+              content)
+
+
+def _frame(item: Mapping[str, Any], number: int) -> int:
+    frame = (item.get("attr") or {}).get("frame")
+    if frame is None:
+        match = re.search(r"(\d+)$", str(item.get("id", "")))
+        return int(match[1]) if match else number
+    return int(frame)

@@ -1,0 +1,177 @@
+"""VIA 3 (VGG): projects, and its two exports as CSV.
+
+An entry with two times and no region is an action. It is of a view, which
+names files. The label is the value of an attribute of segments; of attributes
+with options it is the id of one.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from losa_jax.data.annotations.tools import tables
+from losa_jax.data.annotations.tools.content import Content
+from losa_jax.data.annotations.tools.file import File, open_file
+from losa_jax.data.annotations.tools.video_names import Parts
+from losa_jax.errors import InputError
+from losa_jax.utils.text_files import parse_json
+
+TITLE = "VIA"
+
+SEGMENT_ANCHOR = "FILE1_Z2_XY0"
+CHECKBOX, SELECT = 2, 4
+_IMAGE = 2
+_NONE = ("", "_DEFAULT")
+_HEADER = re.compile(r"(?m)^#\s*CSV_HEADER\s*=\s*(.*)$")
+_ATTRIBUTES = re.compile(r"(?m)^#\s*ATTRIBUTE\s*=\s*(\{.*\})\s*$")
+
+
+class _Entry(NamedTuple):
+    """An entry of the metadata; `values` are {attribute: value}."""
+
+    name: str
+    video: Parts
+    times: list[float]
+    has_region: bool
+    values: Mapping[str, str]
+
+
+def recognizes(file: File) -> bool:
+    """Whether this is a project or an export of VIA 3."""
+    if file.json is not None:
+        return isinstance(file.json, dict) and {
+            "metadata", "view", "attribute"} <= file.json.keys()
+    return not file.is_archive and bool(_HEADER.search(file.text))
+
+
+def read(file: File, content: Content) -> None:
+    """Reads the segments by the one attribute that describes them, or the
+    chosen one."""
+    attributes: dict[str, Any] = {}
+    has_ids = True
+    if file.json is not None:
+        attributes = file.json["attribute"]
+        entries = list(_project_entries(file, content))
+    else:
+        if match := _ATTRIBUTES.search(file.text):
+            attributes = parse_json(match[1], file.name)
+        entries = list(_table_entries(file, content))
+        has_ids = bool(attributes)
+    companion = content.options.companion
+    if not attributes and companion is not None:
+        project = open_file(companion).json
+        if not isinstance(project, dict) or "attribute" not in project:
+            raise InputError(f"{companion}: is no project of VIA 3")
+        attributes = project["attribute"]
+    chosen = _attribute(attributes, entries, has_ids, file, content)
+    facts = next((one for key, one in attributes.items()
+                  if chosen in (key, one.get("aname"))), {})
+    key = next((key for key, one in attributes.items() if one is facts),
+               chosen) if has_ids else str(facts.get("aname", chosen))
+    bare = set()
+    for entry in entries:
+        if entry.has_region or not entry.times:
+            continue
+        labels = _labels(entry.values.get(key, ""), facts)
+        if not facts and labels:
+            bare |= {label for label in labels if label.isdigit()}
+        where = f"{entry.name} of {file.path.name}"
+        for label in labels or [""]:
+            if len(entry.times) == 1:
+                content.point(entry.video, label, entry.times[0])
+            else:
+                content.add(entry.video, label, *entry.times[:2], where=where)
+    if bare:
+        content.remark("labels are numbers of options, whose names this "
+                       "export does not have: give the project, as "
+                       "--companion=project.json", ", ".join(sorted(bare)))
+
+
+def _attribute(attributes: Mapping[str, Any], entries: list[_Entry],
+               has_ids: bool, file: File, content: Content) -> str:
+    """Returns the attribute of the labels, by id or name."""
+    names = {key: str(one.get("aname", key))
+             for key, one in attributes.items()
+             if one.get("anchor_id") == SEGMENT_ANCHOR}
+    if not attributes or not has_ids:
+        used = {key: key for entry in entries if len(entry.times) == 2
+                and not entry.has_region for key in entry.values}
+        names = {key: name for key, name in used.items()
+                 if not names or name in names.values()}
+    if wanted := content.options.attribute:
+        known = {*names, *names.values(), *attributes, *(
+            str(one.get("aname")) for one in attributes.values())}
+        if wanted not in known:
+            raise InputError(f"{file.name}: has no attribute {wanted!r}; "
+                             "those of segments are "
+                             f"{', '.join(names.values()) or 'none'}")
+        return wanted
+    if len(names) > 1:
+        raise InputError(
+            f"{file.name}: {len(names)} attributes describe segments "
+            f"({', '.join(map(repr, names.values()))}): choose the one with "
+            "the labels, as --attribute=NAME")
+    return next(iter(names), "")
+
+
+def _labels(value: str, facts: Mapping[str, Any]) -> list[str]:
+    options = facts.get("options") or {}
+    values = (value.split(",") if facts.get("type") == CHECKBOX else [value])
+    return [str(options.get(one, one)) for one in map(str.strip, values)
+            if one not in _NONE]
+
+
+def _project_entries(file: File, content: Content) -> Iterator[_Entry]:
+    project = file.json
+    try:
+        videos: dict[str, Parts] = {}
+        for name, view in project["view"].items():
+            files = [project["file"][str(one)] for one in view["fid_list"]]
+            if not files or files[0].get("type") == _IMAGE:
+                continue
+            if len(files) > 1:
+                content.remark("views of several files: the first is taken",
+                               f"view {name}")
+            address = str(files[0].get("src") or "")
+            if not address or address.startswith(("blob:", "data:")):
+                address = str(files[0]["fname"])
+            videos[name] = content.video(address)
+        for name, entry in project["metadata"].items():
+            if (video := videos.get(str(entry["vid"]))) is not None:
+                yield _Entry(name, video, [float(one) for one in entry["z"]],
+                             bool(entry.get("xy")), {
+                    key: str(value) for key, value in entry["av"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{file.name}: is not as VIA 3 writes it ({error!r})"
+                         ) from error
+
+
+def _table_entries(file: File, content: Content) -> Iterator[_Entry]:
+    header = _HEADER.search(file.text)
+    assert header is not None
+    lines = [line for line in file.text.splitlines()
+             if not line.startswith("#")]
+    table = tables.read_table("\n".join([header[1], *lines]),
+                              lambda names: "metadata" in names)
+    if table is None:
+        raise InputError(f"{file.name}: its CSV_HEADER has no \"metadata\"")
+    for row in table.rows:
+        where = f"{file.name}, entry {row.get('metadata_id')}"
+        try:
+            files = parse_json(row.get("file_list"), where)
+            if row.get("temporal_coordinates"):
+                times = [float(one) for one in parse_json(
+                    row.get("temporal_coordinates"), where)]
+            else:
+                times = [float(one) for one in (
+                    row.get("temporal_segment_start"),
+                    row.get("temporal_segment_end"))
+                    if one not in ("", "undefined", "null")]
+            values = parse_json(row.get("metadata") or "{}", where)
+            region = row.get("spatial_coordinates") not in ("", "[]")
+            yield _Entry(row.get("metadata_id"), content.video(str(files[0])),
+                         times, region, {key: str(value)
+                                         for key, value in values.items()})
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(f"{where}: is not as VIA 3 writes it ({error!r})"
+                             ) from error

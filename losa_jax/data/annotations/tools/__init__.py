@@ -4,7 +4,7 @@
     content.py      what a reader reports, and the options of the user
     video_names.py  the name of a video in a path or an address
     tables.py       CSV and TSV, numbers and clocks in cells
-    layouts.py      the table of all layouts
+    layouts/        the layouts, and the table of them
     read.py         a file or a folder to videos and actions
     database.py     videos and actions to the annotations of `losa_jax.main`
 

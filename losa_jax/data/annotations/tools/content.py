@@ -144,8 +144,8 @@ class Content:
         """Adds the video of a file that names none: the option `video`, else
         the file's own name."""
         if not self.options.video:
-            self.remark("no video is named in the file: the file's own name "
-                        "is taken (--video=NAME)", path.name)
+            self.remark("files that name no video: their own name is taken "
+                        "(--video=NAME)", path.name)
         return self.video(self.options.video or name or path.stem,
                           is_id=not self.options.video)
 
@@ -157,8 +157,8 @@ class Content:
         if fps is None:
             fps = self.options.video_fps(name)
             if fps is not None:
-                self.remark("the file counts frames: their rate is that of "
-                            "the video (--fps=RATE for another)",
+                self.remark("frames counted at the rate of the video "
+                            "(--fps=RATE for another)",
                             f"{fps:g} of {name}")
         if fps is None:
             raise InputError(
@@ -181,25 +181,33 @@ class Content:
         if not (math.isfinite(start) and math.isfinite(end)):
             self.problems.append(f"{example}: a time is not finite")
         elif end < start:
-            self.remark("end before they start, left out", example)
+            self.remark("actions that end before they start, left out", example)
         elif end - start < _SAME_SECONDS:
             self.point(video, label, start)
         elif end <= _FIRST:
-            self.remark("end before their video begins, left out", example)
+            self.remark("actions that end before their video begins, left "
+                        "out", example)
         else:
             if start < _FIRST - _SAME_SECONDS:
-                self.remark("begin before their video and are cut", example)
+                self.remark("actions that begin before their video, cut",
+                            example)
             self.actions.append(Action(video, label, max(start, _FIRST), end,
                                        score))
 
     def point(self, video: Parts, label: str, seconds: float) -> None:
         """Adds a moment."""
-        if label := self._checked(label, f"{seconds:g} s of {video[-1]}"):
+        example = f"{seconds:g} s of {video[-1]}"
+        if not math.isfinite(seconds):
+            self.problems.append(f"{example}: a time is not finite")
+        elif label := self._checked(label, example):
             self.points.append(Moment(video, label, seconds))
 
     def open_event(self, video: Parts, label: str, start: float) -> None:
         """Adds an action that has no end."""
-        if label := self._checked(label, f"{start:g} s of {video[-1]}"):
+        example = f"{start:g} s of {video[-1]}"
+        if not math.isfinite(start):
+            self.problems.append(f"{example}: a time is not finite")
+        elif label := self._checked(label, example):
             self.open.append(Moment(video, label, start))
 
     def predicted(self, example: str) -> bool:
@@ -221,12 +229,12 @@ class Content:
         label = " ".join(nfc(label).split()) if any(
             mark in label for mark in "\n\r\t") else nfc(label).strip()
         if not label:
-            self.remark("without a label, left out", example)
+            self.remark("actions without a label, left out", example)
         elif problem := name_problem(label):
             self.problems.append(f"{example}: the label {label!r} {problem}")
         elif self.options.background is not None and (
                 label in self.options.background):
-            self.remark("labeled as background, left out "
+            self.remark("actions labeled as background, left out "
                         "(--background=NAMES)", f"{label!r}")
         else:
             return label

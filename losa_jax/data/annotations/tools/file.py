@@ -32,7 +32,7 @@ class File:
     Attributes:
       path: of the file on the disk.
       name: for messages.
-      encoding: of its text; "" for UTF-8.
+      encoding: of its text if that is not UTF-8.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class File:
         another encoding."""
         content = self.content
         try:
-            if self.encoding:
+            if self.encoding and not _is_utf8(content):
                 return content.decode(self.encoding).lstrip("\ufeff")
             if content.startswith(_WIDE_MARKS) and any(
                     _PRAAT.encode(codec) in content[:200]
@@ -110,7 +110,9 @@ class File:
 def open_file(path: Path, encoding: str = "") -> File:
     """Reads a file, unpacking .gz; InputError where this is impossible."""
     try:
+        before = path.stat()
         content = path.read_bytes()
+        after = path.stat()
         if content.startswith(b"\x1f\x8b"):
             with gzip.open(io.BytesIO(content)) as packed:
                 content = packed.read(_MAX_BYTES)
@@ -119,6 +121,10 @@ def open_file(path: Path, encoding: str = "") -> File:
             link_to_nothing(path) or f"{path}: cannot be read "
             f"({getattr(error, 'strerror', None) or error}): check the path"
         ) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size,
+                                                after.st_mtime_ns):
+        raise InputError(f"{path}: changed while it was read: wait until it is "
+                         "written")
     if reason := stand_in(path):
         raise InputError(f"{path}: not a text file but {reason}")
     if not content.strip():
@@ -149,6 +155,13 @@ def parse_xml(content: bytes, name: str) -> ElementTree.Element:
         raise InputError(f"{name}: not a complete XML document ({error}): "
                          f"{_AGAIN}") from error
     return builder.close()
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        return "\0" not in content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
 
 
 def _codec_of(content: bytes) -> str:

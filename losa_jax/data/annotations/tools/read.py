@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from losa_jax.data.annotations import other_files
-from losa_jax.data.annotations.tools import own_table, video_names
+from losa_jax.data.annotations.tools import tables, video_names
 from losa_jax.data.annotations.tools.content import (
     Action,
     Content,
@@ -19,6 +18,7 @@ from losa_jax.data.annotations.tools.layouts import (
     LAYOUTS,
     is_companion,
     layout_of,
+    own_table,
 )
 from losa_jax.data.annotations.tools.video_names import Parts
 from losa_jax.errors import InputError, listed
@@ -68,8 +68,8 @@ class Reading(NamedTuple):
                 f"{_number(len(self.actions), 'action')} of "
                 f"{_number(classes, 'class', 'classes')}")
         return "\n".join([line, *(
-            f"  {len(examples)} x {sentence}" + (
-                f"; the first: {examples[0]}" if examples[0] else "")
+            f"  {sentence}: {len(examples)}" + (
+                f", as {examples[0]}" if examples[0] else "")
             for sentence, examples in self.remarks.items())])
 
 
@@ -104,7 +104,13 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
     for name, files in chosen.items():
         for file in files:
             part = Content(options)
-            LAYOUTS[name].read(file, part)
+            try:
+                LAYOUTS[name].read(file, part)
+            except (LookupError, TypeError, ValueError, AttributeError,
+                    OverflowError) as error:
+                raise InputError(
+                    f"{file.name}: not as {LAYOUTS[name].TITLE} writes it "
+                    f"({error!r}): correct or export it again") from error
             _join(part, content, file, files_of)
     if content.problems:
         raise InputError(f"{paths[0]}: {len(content.problems)} wrong entries:"
@@ -165,10 +171,11 @@ def _unknown(file: File) -> str:
     if is_companion(file):
         return ("explains annotations and holds none: give the annotations, "
                 "with this file as --companion")
-    if own_table.is_table(file) and not isinstance(file.json, dict):
+    table = None if file.json is not None else tables.read_table(file.text)
+    if table is not None and len(table.columns) > 1:
         return ("a table whose columns are not known: name them, as "
                 "--columns=video=File,label=Class,start=Begin,end=End; it has "
-                + ", ".join(other_files.columns(file.text)[:20]))
+                + ", ".join(table.columns[:20]))
     titles = ", ".join(one.TITLE for one in LAYOUTS.values())
     return f"in no known layout of annotations; known are {titles}"
 
@@ -246,7 +253,7 @@ def _refuse_nothing(content: Content, paths: Sequence[Path]) -> None:
             f"{paths[0]}: only starts without an end, as "
             f"{_shown(content.open[0])}: give their length with "
             "--open_events=SECONDS, or --open_events=end")
-    content.remark("no action at all")
+    content.remark("files without any action", str(paths[0]))
 
 
 def _shown(one: Moment) -> str:
@@ -277,10 +284,11 @@ def _from_open(content: Content, names: dict[Parts, str],
             end = length and (content.options.video_seconds(name)
                               or videos[name].duration_seconds) or None
         if length == "end" and end is None:
-            content.remark("begin and never end, in a video of unknown length,"
-                           " left out (--videos=FOLDER tells it)", _shown(one))
+            content.remark("actions that never end, in videos of unknown "
+                           "length, left out (--videos=FOLDER tells it)",
+                           _shown(one))
         elif end is None or end <= one.seconds:
-            content.remark("begin and never end, left out (--open_events="
+            content.remark("actions that never end, left out (--open_events="
                            "SECONDS, or end: until the end of the video)",
                            _shown(one))
         else:

@@ -36,7 +36,8 @@ def read(file: File, content: Content) -> None:
         try:
             label = labels.get(one["action"], "")
             if (one["action"], label) == _PLACEHOLDER:
-                content.remark("have the label \"default\", left out", where)
+                content.remark("actions with the label \"default\", left "
+                               "out", where)
                 continue
             content.add(video, label, float(one["start"]), float(one["end"]),
                         where=where)

@@ -19,7 +19,7 @@ def recognizes(file: File) -> bool:
     if file.json is not None or file.is_archive or (
             file.path.suffix.lower() not in (".txt", "")):
         return False
-    lines = file.text.splitlines()
+    lines = file.text.rstrip().splitlines()
     changes = sum(one != two for one, two in zip(lines, lines[1:],
                                                  strict=False))
     return bool(lines) and all(
@@ -34,7 +34,7 @@ def read(file: File, content: Content) -> None:
     video = content.video(content.options.video or file.path.stem,
                           is_id=not content.options.video)
     frames = defaultdict(list)
-    for number, line in enumerate(file.text.splitlines()):
+    for number, line in enumerate(file.text.rstrip().splitlines()):
         if not content.options.is_background(line.strip()):
             frames[line.strip()].append(number)
     fps = content.fps_of(video)

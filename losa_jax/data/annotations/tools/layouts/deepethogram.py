@@ -45,8 +45,8 @@ def read(file: File, content: Content) -> None:
             elif value:
                 frames[label].append(number)
     for first, end in tables.runs(unknown):
-        content.remark("frames that are not labeled (-1): nobody knows what "
-                       "happens in them", f"{first} to {end - 1} of {name}")
+        content.remark("stretches that are not labeled (-1), though the rest "
+                       "of their video is", f"{first} to {end - 1} of {name}")
     fps = content.fps_of(video)
     for label, numbers in frames.items():
         if not content.options.is_background(label):

@@ -24,7 +24,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "video": ("video", "video id", "videoid", "video name", "videoname",
               "video file", "video path", "filename", "file name", "file",
               "file path", "path", "media", "media file", "clip", "vid",
-              "recording", "url"),
+              "recording", "youtube id", "ytid", "url"),
     "label": ("label", "class", "class name", "label name", "event label",
               "action", "action label", "category", "behavior", "behaviour",
               "activity", "gesture", "event", "tag", "annotation", "type",
@@ -140,8 +140,8 @@ def _read_row(where: str, cells: Mapping[str, str], columns: _Columns,
         content.problems.append(f"{where}: [{start:g}, {end:g}] {problem}")
         return
     if score is not None:
-        content.remark("have a score, so a program made them; they are taken "
-                       "as actions", where)
+        content.remark("actions with a score, so of a program; they are "
+                       "taken", where)
     content.add(video, label, start, end, where=where, score=score)
 
 
@@ -201,8 +201,9 @@ def _json_rows(content: Any) -> Iterator[tuple[int, dict[str, Any]]]:
                 value = next((value[key] for key in _LISTS
                               if isinstance(value.get(key), list)), None)
             if not isinstance(value, list) or not all(
-                    isinstance(row, dict) for row in value):
-                continue
+                    isinstance(row, dict) and (is_list or "video" not in row)
+                    for row in value):
+                continue  # the key is not the name of a video
             for row in value or [{}]:
                 yield number, row if is_list else {"video": video, **row}
                 number += 1

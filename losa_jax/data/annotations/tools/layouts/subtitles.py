@@ -9,7 +9,7 @@ from losa_jax.data.annotations.tools.file import File
 
 TITLE = "subtitles"
 
-_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
+_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
 _CUE = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
 _TAG = re.compile(r"</?(?:b|i|u|s|c|v|lang|ruby|rt|font)(?:[ .][^>]*)?>"
                   r"|<\d[\d:.]*>|\{\\[^}]*\}")
@@ -36,15 +36,19 @@ def read(file: File, content: Content) -> None:
         if cue is None:
             continue
         place = f"{file.name}, line {number}"
-        words = []
+        words: list[str] = []
         while number < len(lines) and lines[number].strip():
+            if _CUE.fullmatch(lines[number]):  # without a blank line before
+                if words and words[-1].isdigit():
+                    words.pop()
+                break
             words.append(lines[number].strip())
             number += 1
         label = html.unescape(_TAG.sub("", " ".join(words)))
         score = None
         if match := _SCORED.fullmatch(label.strip()):
             label, score = match[1], float(match[2])
-            content.remark("have a number behind their label, which is taken "
-                           "as its score", f"{match[0]!r}")
+            content.remark("labels with a number behind them, which is taken "
+                           "as the score", f"{match[0]!r}")
         start, end = map(tables.seconds, cue.groups())
         content.add(video, label, start, end, where=place, score=score)

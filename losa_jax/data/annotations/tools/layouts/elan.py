@@ -8,6 +8,7 @@ they are named.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from losa_jax.data.annotations.tools import video_names
@@ -28,6 +29,12 @@ AUTHOR, SCORE_TYPE, _OLD_TYPE = "losa_jax", "score", "detections"
 _OLD_VALUE = re.compile(r"(.+) (\d\.\d\d)", re.DOTALL)
 # Texts of a tier that are nearly all different are descriptions.
 _MANY, _DIFFERENT, _BLANKS = 3, 0.8, 2
+
+
+class _Medium(NamedTuple):
+    address: str
+    mime_type: str
+    origin: str  # milliseconds
 
 
 @dataclass
@@ -64,7 +71,7 @@ def read(file: File, content: Content) -> None:
             times = _times(one, by_id, slots)
             where = f"{file.name}, {key} of tier {name!r}"
             if times is None:
-                content.remark("without times, left out", where)
+                content.remark("annotations without times, left out", where)
                 continue
             label, score = _label(one, name, tiers[name], root, content)
             content.add(video, label, times[0] + offset, times[1] + offset,
@@ -75,40 +82,41 @@ def _medium(root: Element, file: File, content: Content
             ) -> tuple[Parts, float] | None:
     """Returns the video and what is to be added to times; None where it is
     not the camera that the user chose."""
-    media = [(one.get("RELATIVE_MEDIA_URL") or one.get("MEDIA_URL", ""),
-              one.get("MEDIA_URL") or one.get("RELATIVE_MEDIA_URL", ""),
-              one.get("MIME_TYPE", ""), one.get("TIME_ORIGIN", "0"))
+    media = [_Medium(one.get("MEDIA_URL") or one.get("RELATIVE_MEDIA_URL")
+                     or "", one.get("MIME_TYPE", ""),
+                     one.get("TIME_ORIGIN") or "0")
              for one in root.iter("MEDIA_DESCRIPTOR")]
     header = root.find("HEADER")
-    if header is not None and not media and header.get("MEDIA_FILE"):
-        media = [(header.get("MEDIA_FILE", ""),) * 2 + ("", "0")]
-    pictures = [one for one in media if one[0] and not (
-        one[2].startswith("audio") or one[0].lower().endswith(_SOUND))]
-    media = pictures or [one for one in media if one[0]]
+    if header is not None and not media:  # before version 2.5
+        media = [_Medium(header.get("MEDIA_FILE", ""), "", "0")]
+    media = [one for one in media if one.address]
+    media = [one for one in media if not (
+        one.mime_type.startswith("audio")
+        or one.address.lower().endswith(_SOUND))] or media
     if not media:
         return content.unnamed_video(file.path), 0.0
     chosen = media[0]
     if wanted := content.options.video:
         named = [one for one in media if video_names.is_same_video(
-            video_names.parts_of(one[1]), wanted)]
+            video_names.parts_of(one.address), wanted)]
         if not named:
-            content.remark(f"do not have the video {wanted!r}, left out",
+            content.remark(f"documents without the video {wanted!r}, left out",
                            file.name)
             return None
         chosen = named[0]
     elif len(media) > 1:
-        content.remark("has several videos: the first is taken (--video="
-                       "NAME)", f"{file.name}: "
-                       f"{video_names.parts_of(media[1][1])[-1]}")
+        content.remark("documents of several videos: the first is taken "
+                       "(--video=NAME)", f"{file.name}: "
+                       f"{video_names.parts_of(media[1].address)[-1]}")
     try:
-        offset = int(chosen[3] or 0) / 1000
+        offset = int(chosen.origin) / 1000
     except ValueError as error:
-        raise InputError(f"{file.name}: TIME_ORIGIN={chosen[3]!r} is no "
+        raise InputError(f"{file.name}: TIME_ORIGIN={chosen.origin!r} is no "
                          "number of milliseconds") from error
-    video = content.video(chosen[1])
+    video = content.video(chosen.address)
     if offset:
-        content.remark("the media file is shifted (TIME_ORIGIN); its own "
-                       "times are used", f"{video[-1]} by {offset:g} s")
+        content.remark("videos that are shifted (TIME_ORIGIN): times are "
+                       "those of the file", f"{video[-1]} by {offset:g} s")
     return video, offset
 
 
@@ -190,8 +198,9 @@ def _chosen(tiers: Mapping[str, Element],
     if options.tiers:
         chosen = [name for name in tiers if options.has_tier(name)]
         if not chosen:
-            content.remark("have none of the tiers of --tiers", f"{file.name} "
-                           f"has {', '.join(map(repr, tiers))}")
+            content.remark("documents with none of the tiers of --tiers",
+                           f"{file.path.name} has "
+                           f"{', '.join(map(repr, tiers))}")
         return chosen
     chosen = []
     for name, tier in tiers.items():
@@ -208,7 +217,7 @@ def _chosen(tiers: Mapping[str, Element],
                 sum(text.count(" ") >= _BLANKS for text in texts)
                 > len(texts) / 2):
             content.remark(
-                "the values of a tier are nearly all different, as in free "
+                "tiers whose values are nearly all different, as in free "
                 "text: choose tiers (--tiers=NAME), or take their names as "
                 "labels (--label_from=tier)",
                 f"{name!r} with {len(set(texts))} values in {len(texts)} "
@@ -228,7 +237,7 @@ def _label(one: _Annotation, tier_name: str, tier: Element, root: Element,
         if match and tier_name.startswith(match[1]):
             return match[1], float(match[2])
     if not one.text.strip():
-        content.remark("have no value: the name of their tier is taken",
+        content.remark("annotations without a value, labeled by their tier",
                        f"{tier_name!r}")
         return tier_name, None
     return one.text, None

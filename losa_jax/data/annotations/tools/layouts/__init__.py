@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from losa_jax.data.annotations.tools import (
+from losa_jax.data.annotations.tools.content import Content
+from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.layouts import (
     activitynet,
     anvil,
     audacity,
@@ -24,8 +26,6 @@ from losa_jax.data.annotations.tools import (
     vtrace,
     x_anylabeling,
 )
-from losa_jax.data.annotations.tools.content import Content
-from losa_jax.data.annotations.tools.file import File
 
 
 class Layout(Protocol):

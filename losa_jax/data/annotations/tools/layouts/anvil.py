@@ -36,12 +36,12 @@ def read(file: File, content: Content) -> None:
                       for one in element.iter("attribute")}
             where = f"{file.name}, {element.get('index')} of track {name!r}"
             if options.attribute and options.attribute not in values:
-                content.remark(f"without the attribute {options.attribute!r},"
-                               " left out", where)
+                content.remark(f"elements without the attribute "
+                               f"{options.attribute!r}, left out", where)
                 continue
             if len(values) > 1 and not options.attribute:
-                content.remark("have several attributes: the first is the "
-                               "label (--attribute=NAME)", where)
+                content.remark("elements with several attributes: the first "
+                               "is the label (--attribute=NAME)", where)
             label = values.get(options.attribute) or next(
                 iter(values.values()), "") or name
             try:

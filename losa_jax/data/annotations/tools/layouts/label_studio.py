@@ -40,6 +40,7 @@ class _Annotation(NamedTuple):
     """What one person did with one task."""
 
     person: str
+    email: str
     regions: list[_Region]
     others: int  # results that are no stretches
 
@@ -82,16 +83,16 @@ def read(file: File, content: Content) -> None:
         where = f"task {task.name}"
         chosen = task.annotations
         if wanted := content.options.annotator:
-            chosen = [one for one in chosen if one.person == wanted]
+            chosen = [one for one in chosen
+                      if wanted in (one.person, one.email)]
             if not chosen:
-                content.remark(f"have no annotation of {wanted!r}, left out",
-                               where)
+                content.remark(f"tasks without an annotation of {wanted!r}, "
+                               "left out", where)
                 continue
         if len(chosen) > 1:
-            content.remark(
-                "have several annotations: the first is taken (--annotator="
-                + "|".join(dict.fromkeys(one.person for one in chosen)) + ")",
-                f"{where}, {_address(task.data)}")
+            people = ", ".join(dict.fromkeys(one.person for one in chosen))
+            content.remark("tasks with several annotations: the first is "
+                           "taken (--annotator=ID)", f"{where}, of {people}")
         if not chosen:
             if not task.predictions:
                 content.remark("tasks without an annotation, left out", where)
@@ -139,9 +140,9 @@ def _rate(file: File, content: Content) -> Any:
                              ) from error
         if fps is None and options.fps is None:
             content.remark(
-                "frames are counted at the frameRate of the labeling "
-                f"configuration, which no export holds: {_USUAL_FPS:g} is "
-                "assumed (--fps=RATE, or --companion=config.xml)",
+                "exports without the frameRate of their labeling "
+                f"configuration: {_USUAL_FPS:g} frames a second are assumed "
+                "(--fps=RATE, or --companion=config.xml)",
                 file.path.name)
             fps = _USUAL_FPS
         return content.fps_of((_address(data) or file.path.name,), fps)
@@ -190,33 +191,35 @@ def _tasks(file: File) -> Iterator[_Task]:
     tasks: dict[str, _Task] = {}
     for row in rows:
         name = str(row.get("id"))
-        regions = [value for key, value in row.items()
-                   if key not in _OWN_COLUMNS and isinstance(value, list)]
         data = {key: value for key, value in row.items()
-                if key not in _OWN_COLUMNS and not isinstance(value, list)}
+                if key not in _OWN_COLUMNS}
+        regions = [value if isinstance(value, list) else [value]
+                   for value in data.values()
+                   if isinstance(value, (list, dict))]
         task = tasks.setdefault(name, _Task(name, data, [], []))
         if row.get("annotation_id") not in (None, ""):
             stretches = [one for values in regions for value in values
                      for one in _regions(value, None)]
             task.annotations.append(_Annotation(
-                str(row.get("annotator")), stretches, 0))
+                str(row.get("annotator")), "", stretches, 0))
     yield from tasks.values()
 
 
 def _cell(text: str, where: str) -> Any:
-    return parse_json(text, where) if text.startswith("[") else text
+    return parse_json(text, where) if text.startswith(("[", "{")) else text
 
 
 def _full_task(row: Mapping[str, Any]) -> _Task:
     def annotation(entry: Mapping[str, Any]) -> _Annotation:
-        person = entry.get("completed_by")
+        person: Any = entry.get("completed_by")
+        email = ""
         if isinstance(person, dict):
-            person = person.get("id", person.get("email"))
+            person, email = person.get("id"), str(person.get("email") or "")
         results = [one for one in entry.get("result") or []
                    if isinstance(one, dict)]
         regions = [region for one in results for region in _regions(
             one.get("value"), one.get("score", entry.get("score")))]
-        return _Annotation(str(person), regions, sum(
+        return _Annotation(str(person), email, regions, sum(
             not list(_regions(one.get("value"), None)) for one in results))
 
     return _Task(

@@ -83,13 +83,13 @@ def _read_observation(one: _Observation, file: File, content: Content
             video_names.is_same_video(video_names.parts_of(path), wanted)
             for path in files)]
         if not named:
-            content.remark(f"do not have the video {wanted!r}, left out",
-                           where)
+            content.remark(f"observations without the video {wanted!r}, left "
+                           "out", where)
             return []
         player = named[0]
     elif len(players) > 1:
-        content.remark("has several players: the first is taken (--video="
-                       "NAME)", where)
+        content.remark("observations with several players: the first is taken "
+                       "(--video=NAME)", where)
     paths = players[player]
     videos = [content.video(path, duration_seconds=one.lengths.get(path))
               for path in paths]
@@ -133,9 +133,9 @@ def _place(event: _Event, start: float, end: float | None,
                               if number else start, stop - first))
         first = last
     if len(parts) > 1:
-        content.remark("run on into the next file of their player and are cut "
-                       "at its border", f"{label!r} at {start:g} s of "
-                       f"{parts[0][0][-1]}")
+        content.remark("actions that run on into the next file of their "
+                       "player, cut at its border", f"{label!r} at {start:g} "
+                       f"s of {parts[0][0][-1]}")
     for video, begin, stop in parts:
         content.add(video, label, begin, stop)
 
@@ -162,7 +162,7 @@ def _paired(events: Sequence[_Event], content: Content, where: str
             start = running.pop(key)
             yield start, start.seconds, event.seconds
         elif event.status == "STOP":
-            content.remark("stop without a start, left out",
+            content.remark("stops without a start, left out",
                            f"{event.behavior!r} at {event.seconds:g} s of "
                            f"{where}")
         else:
@@ -240,7 +240,7 @@ def _observations(file: File) -> list[_Observation]:
                 one = observations[name] = _described(name, row, head)
             path = row.get("Media file name", "Media file path", "Media file")
             if not one.players and path not in _NOTHING and not row.get(
-                    "Source"):
+                    "Source") and not path.startswith("player #"):
                 one.players = {"1": [path]}
                 if length := row.get("Total length", "Media duration (s)"):
                     one.lengths[path] = tables.seconds(length)
@@ -256,7 +256,7 @@ def _described(name: str, row: Row, head: Mapping[str, Any]) -> _Observation:
     one = _Observation(name)
     # "player #1:a.mp4;b.mp4|player #2:c.mp4"
     durations = row.get("Media duration (s)").split("|")
-    for index, text in enumerate(row.get("Source").split("|")):
+    for index, text in enumerate(row.get("Source", "Media file").split("|")):
         match = re.fullmatch(r"player #(\d+):(.*)", text.strip(), re.DOTALL)
         if match is None or row.get("Observation type").startswith("Live"):
             continue

@@ -23,7 +23,8 @@ TITLE = "CVAT"
 
 class _Task(NamedTuple):
     video: Parts
-    step: int
+    step: int = 1
+    start: int = 0
 
 
 def recognizes(file: File) -> bool:
@@ -42,19 +43,28 @@ def read(file: File, content: Content) -> None:
     tasks = _tasks(file.xml, file, content)
     for track in file.xml.findall("track"):
         _read_track(track, _task_of(track, tasks, file), file, content)
-    frames: dict[_Task, dict[str, list[int]]] = defaultdict(
+    frames: dict[_Task, list[int]] = defaultdict(list)
+    labels: dict[_Task, dict[str, list[int]]] = defaultdict(
         lambda: defaultdict(list))
     shapes = 0
     for image in file.xml.findall("image"):
-        of_task = frames[_task_of(image, tasks, file)]
-        for tag in image.findall("tag"):
-            of_task[tag.get("label", "")].append(int(image.get("id", "0")))
-        shapes += len(image.findall("*")) - len(image.findall("tag"))
+        task, number = _task_of(image, tasks, file), int(image.get("id", "0"))
+        frames[task].append(number)
+        tags = image.findall("tag")
+        for tag in tags:
+            labels[task][tag.get("label", "")].append(number)
+        shapes += len(image.findall("*")) - len(tags)
     if shapes:
         content.remark("shapes of single frames, left out", f"{shapes} in "
                        f"{file.path.name}")
-    for task, labels in frames.items():
-        _add_tags(task, labels, content)
+    for task, of_label in labels.items():
+        numbers = sorted(frames[task])
+        if any(two - one < task.step for one, two in zip(
+                numbers, numbers[1:], strict=False)):
+            # Frames of the task in place of those of the video.
+            of_label = {label: [task.start + task.step * one for one in some]
+                        for label, some in of_label.items()}
+        _add_tags(task, of_label, content)
 
 
 def _tasks(root: Element, file: File, content: Content) -> dict[str, _Task]:
@@ -73,8 +83,9 @@ def _tasks(root: Element, file: File, content: Content) -> dict[str, _Task]:
                                        ""))
         step = re.search(r"step=(\d+)", entry.findtext("frame_filter") or "")
         tasks[entry.findtext("id") or ""] = _Task(
-            video, max(1, int(step[1])) if step else 1)
-    return tasks or {"": _Task(content.unnamed_video(file.path), 1)}
+            video, max(1, int(step[1])) if step else 1,
+            int(entry.findtext("start_frame") or 0))
+    return tasks or {"": _Task(content.unnamed_video(file.path))}
 
 
 def _task_of(element: Element, tasks: Mapping[str, _Task], file: File
@@ -139,20 +150,15 @@ def _add_tags(task: _Task, labels: Mapping[str, Sequence[int]],
 
 
 def _read_datumaro(file: File, content: Content) -> None:
-    try:
-        names = [one["name"] for one in
-                 file.json["categories"]["label"]["labels"]]
-        labels: dict[str, list[int]] = defaultdict(list)
-        frames = []
-        for number, item in enumerate(file.json["items"]):
-            frame = _frame(item, number)
-            frames.append(frame)
-            for one in item.get("annotations") or []:
-                if one.get("type") == "label":
-                    labels[names[one["label_id"]]].append(frame)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise InputError(f"{file.name}: is not as Datumaro writes it "
-                         f"({error!r})") from error
+    names = [one["name"] for one in file.json["categories"]["label"]["labels"]]
+    labels: dict[str, list[int]] = defaultdict(list)
+    frames = []
+    for number, item in enumerate(file.json["items"]):
+        frame = _frame(item, number)
+        frames.append(frame)
+        for one in item.get("annotations") or []:
+            if one.get("type") == "label":
+                labels[names[one["label_id"]]].append(frame)
     frames.sort()
     step = min((two - one for one, two in zip(frames, frames[1:],
                                               strict=False) if two > one),

@@ -64,8 +64,9 @@ def read(file: File, content: Content) -> None:
             raise InputError(f"{companion}: is no project of VIA 3")
         attributes = project["attribute"]
     chosen = _attribute(attributes, entries, has_ids, file, content)
-    facts = next((one for key, one in attributes.items()
-                  if chosen in (key, one.get("aname"))), {})
+    facts: Mapping[str, Any] = next(
+        (one for key, one in attributes.items()
+         if chosen in (key, one.get("aname"))), {})
     key = next((key for key, one in attributes.items() if one is facts),
                chosen) if has_ids else str(facts.get("aname", chosen))
     bare = set()
@@ -82,8 +83,8 @@ def read(file: File, content: Content) -> None:
             else:
                 content.add(entry.video, label, *entry.times[:2], where=where)
     if bare:
-        content.remark("labels are numbers of options, whose names this "
-                       "export does not have: give the project, as "
+        content.remark("exports whose labels are numbers of options without "
+                       "their names: give the project, as "
                        "--companion=project.json", ", ".join(sorted(bare)))
 
 
@@ -123,27 +124,23 @@ def _labels(value: str, facts: Mapping[str, Any]) -> list[str]:
 
 def _project_entries(file: File, content: Content) -> Iterator[_Entry]:
     project = file.json
-    try:
-        videos: dict[str, Parts] = {}
-        for name, view in project["view"].items():
-            files = [project["file"][str(one)] for one in view["fid_list"]]
-            if not files or files[0].get("type") == _IMAGE:
-                continue
-            if len(files) > 1:
-                content.remark("views of several files: the first is taken",
-                               f"view {name}")
-            address = str(files[0].get("src") or "")
-            if not address or address.startswith(("blob:", "data:")):
-                address = str(files[0]["fname"])
-            videos[name] = content.video(address)
-        for name, entry in project["metadata"].items():
-            if (video := videos.get(str(entry["vid"]))) is not None:
-                yield _Entry(name, video, [float(one) for one in entry["z"]],
-                             bool(entry.get("xy")), {
-                    key: str(value) for key, value in entry["av"].items()})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{file.name}: is not as VIA 3 writes it ({error!r})"
-                         ) from error
+    videos: dict[str, Parts] = {}
+    for name, view in project["view"].items():
+        files = [project["file"][str(one)] for one in view["fid_list"]]
+        if not files or files[0].get("type") == _IMAGE:
+            continue
+        if len(files) > 1:
+            content.remark("views of several files: the first is taken",
+                           f"view {name}")
+        address = str(files[0].get("src") or "")
+        if not address or address.startswith(("blob:", "data:")):
+            address = str(files[0]["fname"])
+        videos[name] = content.video(address)
+    for name, entry in project["metadata"].items():
+        if (video := videos.get(str(entry["vid"]))) is not None:
+            yield _Entry(name, video, [float(one) for one in entry["z"]],
+                         bool(entry.get("xy")), {
+                key: str(value) for key, value in entry["av"].items()})
 
 
 def _table_entries(file: File, content: Content) -> Iterator[_Entry]:

@@ -30,7 +30,8 @@ def _is_ours(content: Mapping[str, Any]) -> bool:
 
 
 def _is_charades(content: Mapping[str, Any]) -> bool:
-    return bool(content) and all(
+    return any(isinstance(one, dict) and one.get("actions")
+               for one in content.values()) and all(
         isinstance(one, dict) and isinstance(one.get("actions"), list)
         and all(isinstance(row, list) and len(row) == 3
                 for row in one["actions"]) for one in content.values())

@@ -55,7 +55,7 @@ def read(file: File, content: Content) -> None:
         place = (column.codes.index(options.attribute)
                  if options.attribute else 0)
         if len(column.codes) > 1 and not options.attribute:
-            content.remark("has several codes: the first is the label "
+            content.remark("columns with several codes: the first is the label "
                            "(--attribute=CODE)", f"{column.name!r}: "
                            f"{column.codes[0]!r}")
         for number, (start, end, values) in enumerate(column.cells, 1):

@@ -7,7 +7,6 @@ does NAME.error, the reason why a video cannot be read.
 
 import contextlib
 import dataclasses
-import datetime
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,10 +15,16 @@ from typing import Any, NamedTuple
 
 from losa_jax import timeline
 from losa_jax.data import predictions
+from losa_jax.data.annotations.tools.layouts import (
+    DEFAULT_FORMATS,
+    OPENED_WITH,
+    WRITERS,
+)
+from losa_jax.data.annotations.tools.recording import Recording, in_time
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
-from losa_jax.report import files, page, plots
+from losa_jax.report import page, plots
 from losa_jax.utils import atomic_write, run_files, storage
 from losa_jax.utils.text_files import read_json
 
@@ -45,12 +50,21 @@ class Settings:
       threshold: lowest score shown; None takes each class's own.
       top_k: detections kept per video; None: as the run's evaluation.
       report: write an HTML page of each video, and an index.
+      formats: some of `layouts.FORMATS`; those in OPENED_WITH get a folder
+        each, which is written when all videos are done.
     """
 
     output: str | Path
     threshold: float | None = None
     top_k: int | None = None
     report: bool = False
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+
+    @property
+    def beside(self) -> list[str]:
+        """The formats whose files lie beside the JSON of their video."""
+        return [name for name in self.formats
+                if name in WRITERS and name not in OPENED_WITH]
 
 
 class Request(NamedTuple):
@@ -119,6 +133,7 @@ class PredictionFiles:
         if content:
             if content["shown_from"] == self._shown_from and (
                     content["source"] == request.source) and (
+                    {*self._settings.beside} <= {*content["formats"]}) and (
                     not self._settings.report
                     or self.facts(f"{request.video_id}.html")):
                 self.done.add(request.video_id)
@@ -153,19 +168,12 @@ class PredictionFiles:
                 for one in detections]
         shown = [row for row in rows
                  if row["score"] >= self._shown_from[row["label"]]]
-        # Links between a bucket and a disk would lead nowhere.
-        media = None if (request.source == STDIN or self._is_remote
-                         ) else request.path
+        media = self._media(request)
+        recording = Recording(video_id, media, clock.duration_seconds,
+                              clock.fps, shown)
         with self._lock:
-            for suffix, text in {
-                    "csv": files.csv_text(video_id, shown),
-                    "srt": files.srt_text(shown),
-                    "vtt": files.webvtt_text(shown),
-                    "eaf": files.eaf_text(
-                        shown, media=media, folder=self._folder,
-                        created=datetime.datetime.now(datetime.UTC))}.items():
-                with self._written(f"{video_id}.{suffix}") as path:
-                    atomic_write.write_text(path, text)
+            for name in self._settings.beside:
+                self._write_format(name, [recording], "")
             with self._written(f"{video_id}.png") as path:
                 plots.plot_timeline(shown, path, title=video_id,
                                     duration_seconds=clock.duration_seconds)
@@ -176,7 +184,8 @@ class PredictionFiles:
                 _write_json(path, {
                     "video": video_id, "source": request.source,
                     **clock._asdict(), "shown_from": self._shown_from,
-                    "detections": files.in_time(shown),
+                    "formats": self._settings.beside,
+                    "detections": in_time(shown),
                     "below_threshold": [
                         row for row in rows
                         if row["score"] < self._shown_from[row["label"]]],
@@ -184,6 +193,14 @@ class PredictionFiles:
         storage.remove(self.place(f"{video_id}.error"))
         self.done.add(video_id)
         return len(shown)
+
+    def _write_format(self, name: str, recordings: Sequence[Recording],
+                      folder: str) -> None:
+        """Writes the files of a format into a folder below the output."""
+        for file_name, text in WRITERS[name](
+                recordings, self._folder / folder).items():
+            with self._written(folder + file_name) as path:
+                atomic_write.write_text(path, text)
 
     def _write_page(self, path: Path, video_id: str, media: Path | None,
                     clock: Clock, detections: Sequence[Detection]) -> None:
@@ -230,6 +247,13 @@ class PredictionFiles:
             predictions.write_predictions(
                 path, pairs(),
                 external_data={"used": False, "details": CLASSES_FROM})
+        for name in self._settings.formats:
+            if name in OPENED_WITH:
+                with self._written(f"{name}/README.txt") as path:
+                    atomic_write.write_text(path, OPENED_WITH[name] + "\n")
+                self._write_format(name, [
+                    self._recording(one) for one in requests
+                    if one.video_id in self.done], f"{name}/")
         if self._settings.report and done:
             with self._written(INDEX_FILE) as path:
                 page.write_folder_page(
@@ -248,6 +272,7 @@ class PredictionFiles:
     def _written(self, name: str) -> Iterator[Path]:
         """Yields where a file is to be written, and copies it to a bucket."""
         path = self._folder / name
+        atomic_write.make_folder(path.parent)
         yield path
         if self._is_remote:
             storage.store(path, self.place(name))
@@ -265,6 +290,19 @@ class PredictionFiles:
             raise InputError(f"{self.place(name)}: is missing") from error
         return path
 
+    def _recording(self, request: Request) -> Recording:
+        """Returns the shown detections of a video that is done."""
+        content = read_json(self._copy(f"{request.video_id}.json"))
+        return Recording(request.video_id, self._media(request),
+                         content["duration_seconds"], content["fps"],
+                         content["detections"])
+
+    def _media(self, request: Request) -> Path | None:
+        """Returns the file of a video; None where links to it would lead
+        nowhere, between a bucket and a disk."""
+        return (None if request.source == STDIN or self._is_remote
+                else request.path)
+
     def facts(self, name: str) -> tuple[int, int] | None:
         """Returns bytes and time of a file in the output folder, None where
         there is none."""
@@ -279,7 +317,8 @@ class PredictionFiles:
         try:
             content = read_json(self._copy(f"{request.video_id}.{suffix}"))
             if suffix == "json":  # all of it is there
-                _detections(content), content["shown_from"], content["source"]
+                (_detections(content), content["shown_from"],
+                 content["source"], content["formats"])
                 Clock(*(content[name] for name in Clock._fields))
             return content if (
                 content["made_by"] == self.made_by(request)) else None
@@ -312,7 +351,7 @@ def _detections(content: Mapping[str, Any]) -> list[Detection]:
 
 def as_row(detection: Detection, fps: float, frame_count: int
            ) -> dict[str, Any]:
-    """Returns a detection in the form of `losa_jax.report.files`."""
+    """Returns a detection as a row of `Recording`."""
     first, last = timeline.frame_span(
         detection.start_seconds, detection.end_seconds, fps, frame_count)
     return {"label": detection.label, "score": detection.score,

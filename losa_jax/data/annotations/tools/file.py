@@ -127,8 +127,6 @@ def open_file(path: Path, encoding: str = "") -> File:
                          "written")
     if reason := stand_in(path):
         raise InputError(f"{path}: not a text file but {reason}")
-    if not content.strip():
-        raise InputError(f"{path}: is empty: {_AGAIN}")
     return File(path, str(path), content, encoding)
 
 

@@ -160,6 +160,9 @@ def _layout(file: File, options: Options, *, is_alone: bool) -> str:
         is_right = is_alone or LAYOUTS[options.layout].recognizes(file)
         return options.layout if is_right else ""
     name = layout_of(file)
+    if not name and not file.content.strip():
+        raise InputError(f"{file.name}: is empty: it may still be written, or "
+                         "was copied in part: save or export it again")
     if not name and own_table.is_table(file) and options.columns:
         name = "table"
     if not name and is_alone:

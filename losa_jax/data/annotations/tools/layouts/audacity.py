@@ -1,8 +1,12 @@
 """Audacity's label tracks: lines of start, end and label with tabs."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from losa_jax.data.annotations.tools import tables
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.recording import Recording, one_line
 
 TITLE = "Audacity"
 
@@ -36,3 +40,10 @@ def read(file: File, content: Content) -> None:
                                     "label with tabs")
             continue
         content.add(video, "\t".join(cells[2:]), start, end, where=where)
+
+
+def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
+    """Returns a label track for each video that has detections."""
+    return {f"{one.video_id}.txt": "".join(
+        f"{start / 1000:.6f}\t{end / 1000:.6f}\t{one_line(row['label'])}\n"
+        for row, start, end in one.timed()) for one in recordings if one.rows}

@@ -5,14 +5,23 @@ subject, behavior and modifiers. Times hold the observation's time offset, and
 run through the files of a player one after another.
 """
 
+import datetime
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.data.annotations.tools import tables, video_names
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.recording import (
+    Recording,
+    class_names,
+    lanes,
+    one_line,
+)
 from losa_jax.data.annotations.tools.tables import Row, Table
 from losa_jax.errors import InputError
 
@@ -283,3 +292,62 @@ def _event(row: Row, modifiers: Sequence[str]) -> _Event:
         _modifiers([row.get(name) for name in modifiers]),
         row.get("Behavioral category"), "" if is_state else status,
         tables.seconds(stop) if is_state and stop not in _NOTHING else None)
+
+
+def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
+    """Returns a project with an observation for each video.
+
+    A state of BORIS cannot overlap itself: further actions of the same time
+    are those of the subjects "overlap 2" and so on. The score is the comment
+    of the start.
+    """
+    now = datetime.datetime.now().isoformat(timespec="seconds")
+    observations = {one.video_id: _written(one, now) for one in recordings}
+    subjects = sorted({event[1] for one in observations.values()
+                       for event in one["events"]} - {""})
+    return {"predictions.boris": json.dumps({
+        "time_format": "hh:mm:ss", "project_date": now,
+        "project_name": "losa_jax", "project_description": "",
+        "project_format_version": "7.0",
+        "subjects_conf": {str(number): {
+            "key": "", "name": name, "description": ""}
+            for number, name in enumerate(subjects)},
+        "behaviors_conf": {str(number): {
+            "type": "State event", "key": "", "code": name, "description": "",
+            "color": "", "category": "", "modifiers": {}, "excluded": "",
+            "coding map": ""}
+            for number, name in enumerate(class_names(recordings))},
+        "observations": observations, "behavioral_categories": [],
+        "independent_variables": {}, "coding_map": {},
+        "behaviors_coding_map": [], "converters": {}},
+        ensure_ascii=False, indent=1)}
+
+
+def _written(recording: Recording, now: str) -> dict[str, Any]:
+    path = (recording.file_name if recording.media is None
+            else str(recording.media.absolute()))
+    timed = recording.timed()
+    events = []
+    for lane, numbers in enumerate(lanes(timed), 1):
+        subject = "" if lane == 1 else f"overlap {lane}"
+        for number in numbers:
+            row, start, end = timed[number]
+            label = one_line(row["label"])
+            events += [[end / 1000, subject, label, "", "",
+                        row["end_frame"]],
+                       [start / 1000, subject, label, "",
+                        f"score {row['score']:.2f}", row["start_frame"]]]
+    # Of equal times an end comes before a start, which has the comment.
+    events.sort(key=lambda event: (event[0], bool(event[4])))
+    return {
+        "file": {"1": [path]}, "type": "MEDIA", "date": now,
+        "description": "", "time offset": 0.0, "events": events,
+        "observation time interval": [0, 0], "independent_variables": {},
+        "visualize_spectrogram": False, "visualize_waveform": False,
+        "media_creation_date_as_offset": False,
+        "media_scan_sampling_duration": 0, "image_display_duration": 1,
+        "close_behaviors_between_videos": False,
+        "media_info": {"length": {path: recording.duration_seconds},
+                       "fps": {path: recording.fps},
+                       "hasVideo": {path: True}, "hasAudio": {path: False},
+                       "offset": {"1": 0.0}}}

@@ -5,15 +5,26 @@ is empty or the user says so. Dependent tiers (PARENT_REF) are read only if
 they are named.
 """
 
+import datetime
+import mimetypes
+import os
 import re
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from losa_jax.data.annotations.tools import video_names
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.recording import (
+    Recording,
+    lanes,
+    one_line,
+)
 from losa_jax.data.annotations.tools.video_names import Parts
 from losa_jax.errors import InputError
 
@@ -25,10 +36,20 @@ _UNITS = {"milliseconds": 1e-3, "PAL-frames": 1 / 25,
 _SOUND = (".wav", ".mp3", ".aif", ".aiff", ".flac", ".m4a", ".ogg")
 # Our own documents: the score is in a tier of this type, in older ones
 # behind the label of tiers of that type.
-AUTHOR, SCORE_TYPE, _OLD_TYPE = "losa_jax", "score", "detections"
+_AUTHOR, _TYPE, _SCORE_TYPE = "losa_jax", "actions", "score"
+_OLD_TYPE = "detections"
 _OLD_VALUE = re.compile(r"(.+) (\d\.\d\d)", re.DOTALL)
 # Texts of a tier that are nearly all different are descriptions.
 _MANY, _DIFFERENT, _BLANKS = 3, 0.8, 2
+# Characters that XML 1.0 does not allow.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Constraints of tier types; ELAN's own files list all four.
+_STEREOTYPES = {
+    "Time_Subdivision": "Parts of the parent, without gaps",
+    "Symbolic_Subdivision": "Parts of the parent in order, without times",
+    "Symbolic_Association": "One for each of the parent's annotations",
+    "Included_In": "Inside the parent, gaps allowed",
+}
 
 
 class _Medium(NamedTuple):
@@ -207,7 +228,7 @@ def _chosen(tiers: Mapping[str, Element],
         number = len(annotations[name])
         if not tier.get("PARENT_REF"):
             chosen.append(name)
-        elif number and tier.get("LINGUISTIC_TYPE_REF") != SCORE_TYPE:
+        elif number and tier.get("LINGUISTIC_TYPE_REF") != _SCORE_TYPE:
             content.remark("dependent tiers, left out (--tiers=NAME)",
                            f"{name!r} with {number} annotations")
     for name in chosen if options.label_from == "value" else ():
@@ -231,7 +252,7 @@ def _label(one: _Annotation, tier_name: str, tier: Element, root: Element,
     that has it behind the label."""
     if content.options.label_from == "tier":
         return tier_name, None
-    if root.get("AUTHOR") == AUTHOR and (
+    if root.get("AUTHOR") == _AUTHOR and (
             tier.get("LINGUISTIC_TYPE_REF") == _OLD_TYPE):
         match = _OLD_VALUE.fullmatch(one.text.strip())
         if match and tier_name.startswith(match[1]):
@@ -249,11 +270,97 @@ def _scores(root: Element, tiers: Mapping[str, Element],
     """Returns the scores of annotations in a document of ours."""
     scores: dict[str, float] = {}
     for name, tier in tiers.items():
-        if root.get("AUTHOR") == AUTHOR and (
-                tier.get("LINGUISTIC_TYPE_REF") == SCORE_TYPE):
+        if root.get("AUTHOR") == _AUTHOR and (
+                tier.get("LINGUISTIC_TYPE_REF") == _SCORE_TYPE):
             for one in annotations[name].values():
                 try:
                     scores[one.parent] = float(one.text)
                 except ValueError:
                     continue
     return scores
+
+
+def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
+    """Returns a document (EAF 3.0) for each video, which lies in `folder`."""
+    return {f"{one.video_id}.eaf": _document(one, folder)
+            for one in recordings}
+
+
+def _document(recording: Recording, folder: Path) -> str:
+    """Returns a document whose values are labels; their scores are in a tier
+    that depends on theirs.
+
+    Annotations of one tier must not overlap, so tiers are numbered lanes,
+    whatever the labels; a tier is no class.
+    """
+    add = ElementTree.SubElement
+    root = Element("ANNOTATION_DOCUMENT", {
+        "AUTHOR": _AUTHOR, "DATE": datetime.datetime.now(
+            datetime.UTC).isoformat(timespec="seconds"),
+        "FORMAT": "3.0", "VERSION": "3.0",
+        "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+        "xsi:noNamespaceSchemaLocation":
+            "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"})
+    header = add(root, "HEADER", {"MEDIA_FILE": "",
+                                  "TIME_UNITS": "milliseconds"})
+    if (media := recording.media) is not None:
+        add(header, "MEDIA_DESCRIPTOR", {
+            "MEDIA_URL": media.absolute().as_uri(),
+            "MIME_TYPE": mimetypes.guess_type(media.name)[0] or "unknown",
+            "RELATIVE_MEDIA_URL": "./" + urllib.parse.quote(
+                os.path.relpath(media, folder).replace(os.sep, "/"))})
+    timed = recording.timed()
+    add(header, "PROPERTY", {"NAME": "lastUsedAnnotationId"}
+        ).text = str(2 * len(timed))
+    slots = _add_slots(root, [one[1:] for one in timed])
+    for lane, numbers in enumerate(lanes(timed), 1):
+        name = f"actions {lane}"
+        tier = add(root, "TIER", {"LINGUISTIC_TYPE_REF": _TYPE,
+                                  "TIER_ID": name})
+        scores = add(root, "TIER", {
+            "LINGUISTIC_TYPE_REF": _SCORE_TYPE, "PARENT_REF": name,
+            "TIER_ID": f"{name} score"})
+        for number in numbers:
+            row = timed[number][0]
+            _add_value(tier, "ALIGNABLE_ANNOTATION", {
+                "ANNOTATION_ID": f"a{2 * number + 1}",
+                "TIME_SLOT_REF1": slots[2 * number],
+                "TIME_SLOT_REF2": slots[2 * number + 1]}, row["label"])
+            _add_value(scores, "REF_ANNOTATION", {
+                "ANNOTATION_ID": f"a{2 * number + 2}",
+                "ANNOTATION_REF": f"a{2 * number + 1}"},
+                f"{row['score']:.4f}")
+    add(root, "LINGUISTIC_TYPE", {
+        "GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": _TYPE,
+        "TIME_ALIGNABLE": "true"})
+    add(root, "LINGUISTIC_TYPE", {
+        "CONSTRAINTS": "Symbolic_Association", "GRAPHIC_REFERENCES": "false",
+        "LINGUISTIC_TYPE_ID": _SCORE_TYPE, "TIME_ALIGNABLE": "false"})
+    for stereotype, description in _STEREOTYPES.items():
+        add(root, "CONSTRAINT", {"DESCRIPTION": description,
+                                 "STEREOTYPE": stereotype})
+    ElementTree.indent(root)
+    return ('<?xml version="1.0" encoding="UTF-8"?>\n'
+            + ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def _add_slots(root: Element, times: Sequence[tuple[int, int]]) -> list[str]:
+    """Adds two slots for each annotation, by time as ELAN requires; returns
+    their ids in the order of the annotations."""
+    order = ElementTree.SubElement(root, "TIME_ORDER")
+    moments = [moment for pair in times for moment in pair]
+    ids = [""] * len(moments)
+    for index, place in enumerate(sorted(range(len(moments)),
+                                         key=moments.__getitem__), 1):
+        ids[place] = f"ts{index}"
+        ElementTree.SubElement(order, "TIME_SLOT", {
+            "TIME_SLOT_ID": ids[place], "TIME_VALUE": str(moments[place])})
+    return ids
+
+
+def _add_value(tier: Element, tag: str, attributes: dict[str, str],
+               text: str) -> None:
+    annotation = ElementTree.SubElement(ElementTree.SubElement(
+        tier, "ANNOTATION"), tag, attributes)
+    ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = (
+        _NOT_XML.sub(" ", one_line(text)))

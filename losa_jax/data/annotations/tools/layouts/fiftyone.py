@@ -1,10 +1,18 @@
 """FiftyOne's labels.json of temporal detections."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations.tools import tables
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.recording import (
+    Recording,
+    class_names,
+    one_line,
+)
 
 TITLE = "FiftyOne"
 
@@ -48,3 +56,18 @@ def _times(row: dict[str, Any], fps: Any) -> tuple[float, float]:
     first, last = row["support"]  # from 1, both included
     rate = fps()
     return (first - 1) / rate, last / rate
+
+
+def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
+    """Returns labels.json of all videos, and data.json with their files."""
+    classes = class_names(recordings)
+    labels = {one.video_id: [
+        {"label": classes.index(one_line(row["label"])),
+         "timestamps": [start / 1000, end / 1000], "confidence": row["score"]}
+        for row, start, end in one.timed()] for one in recordings}
+    files = {one.video_id: str(one.media.absolute()) for one in recordings
+             if one.media is not None}
+    return {name: json.dumps(content, ensure_ascii=False, indent=1)
+            for name, content in (
+                ("labels.json", {"classes": classes, "labels": labels}),
+                ("data.json", files))}

@@ -6,13 +6,20 @@ template that labels the sound of a video has seconds.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 from losa_jax.data.annotations.tools import tables, video_names
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File, open_file
+from losa_jax.data.annotations.tools.recording import (
+    Recording,
+    class_names,
+    one_line,
+)
 from losa_jax.errors import InputError
 from losa_jax.utils.names import VIDEO_ENDINGS
 from losa_jax.utils.text_files import parse_json
@@ -21,6 +28,7 @@ TITLE = "Label Studio"
 
 _USUAL_FPS = 24.0
 _CONFIGURATION = "config.xml"
+_TAG = "actions"  # of the configuration that we write
 # Columns of JSON_MIN and CSV that are not of the user.
 _OWN_COLUMNS = {"id", "annotation_id", "annotator", "created_at", "updated_at",
                 "lead_time", "agreement", "history", "source"}
@@ -250,3 +258,37 @@ def _regions(value: Any, score: Any) -> Iterator[_Region]:
         raise InputError(f"a result of Label Studio has the value "
                          f"{json.dumps(value)[:80]}: start and end must be "
                          "numbers") from error
+
+
+def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
+    """Returns tasks with predictions, and a labeling configuration whose
+    rate is that of each video."""
+    view = ElementTree.Element("View")
+    labels = ElementTree.SubElement(view, "TimelineLabels", {
+        "name": _TAG, "toName": "video"})
+    for name in class_names(recordings):
+        ElementTree.SubElement(labels, "Label", {"value": name})
+    ElementTree.SubElement(view, "Video", {
+        "name": "video", "value": "$video", "frameRate": "$fps",
+        "timelineHeight": "120"})
+    ElementTree.indent(view)
+    return {"tasks.json": json.dumps([_task(one) for one in recordings],
+                                     ensure_ascii=False, indent=1),
+            _CONFIGURATION: ElementTree.tostring(view, encoding="unicode")}
+
+
+def _task(recording: Recording) -> dict[str, Any]:
+    scores = [row["score"] for row in recording.rows]
+    return {
+        "data": {"video": "/data/local-files/?d=" + urllib.parse.quote(
+            recording.file_name), "fps": str(recording.fps)},
+        "predictions": [{
+            "model_version": "losa_jax",
+            "score": sum(scores) / max(1, len(scores)),
+            "result": [{
+                "id": f"a{number}", "type": "timelinelabels",
+                "from_name": _TAG, "to_name": "video", "score": row["score"],
+                "value": {"ranges": [{"start": row["start_frame"] + 1,
+                                      "end": row["end_frame"]}],
+                          "timelinelabels": [one_line(row["label"])]}}
+                for number, (row, _, _) in enumerate(recording.timed(), 1)]}]}

@@ -7,17 +7,23 @@ the last included ("start_frame"). A row with a video alone says that it was
 watched.
 """
 
+import csv
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.data.annotations.tools import tables
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.recording import Recording
 from losa_jax.errors import InputError
 
 TITLE = "a table"
+COLUMNS = ("video", "label", "score", "start_seconds", "end_seconds",
+           "start_frame", "end_frame")
 
 # Names of columns without their units, the best first.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -207,3 +213,20 @@ def _json_rows(content: Any) -> Iterator[tuple[int, dict[str, Any]]]:
             for row in value or [{}]:
                 yield number, row if is_list else {"video": video, **row}
                 number += 1
+
+
+def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
+    """Returns a table with a header for each video."""
+    return {f"{one.video_id}.csv": _table(one) for one in recordings}
+
+
+def _table(recording: Recording) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row, start, end in recording.timed():
+        writer.writerow((recording.video_id, row["label"],
+                         f"{row['score']:.6f}", f"{start / 1000:.3f}",
+                         f"{end / 1000:.3f}", row["start_frame"],
+                         row["end_frame"]))
+    return text.getvalue()

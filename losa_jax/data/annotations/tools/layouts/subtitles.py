@@ -2,10 +2,13 @@
 
 import html
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from losa_jax.data.annotations.tools import tables
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
+from losa_jax.data.annotations.tools.recording import Recording, one_line
 
 TITLE = "subtitles"
 
@@ -18,9 +21,11 @@ _SCORED = re.compile(r"(.*\S) ([01]\.\d\d)")
 
 
 def recognizes(file: File) -> bool:
-    """Whether this is WebVTT or has a cue of SubRip near its start."""
+    """Whether this is WebVTT or has a cue of SubRip near its start; also a
+    file of SubRip without any."""
     return file.json is None and not file.is_archive and (
-        file.text.lstrip().startswith("WEBVTT")
+        file.path.suffix.lower() == ".srt" and not file.text.strip()
+        or file.text.lstrip().startswith("WEBVTT")
         or any(_CUE.fullmatch(line) for line in file.text.splitlines()[:20]))
 
 
@@ -52,3 +57,44 @@ def read(file: File, content: Content) -> None:
                            "as the score", f"{match[0]!r}")
         start, end = map(tables.seconds, cue.groups())
         content.add(video, label, start, end, where=place, score=score)
+
+
+def write_srt(recordings: Sequence[Recording], folder: Path
+              ) -> dict[str, str]:
+    """Returns SubRip subtitles with label and score for each video."""
+    return {f"{one.video_id}.srt": _cues(one, ",", _plain).lstrip("\n")
+            for one in recordings}
+
+
+def write_vtt(recordings: Sequence[Recording], folder: Path
+              ) -> dict[str, str]:
+    """Returns WebVTT subtitles, for the <track> of a web page."""
+    return {f"{one.video_id}.vtt": "WEBVTT\n" + _cues(one, ".", _escaped)
+            for one in recordings}
+
+
+def _cues(recording: Recording, point: str, escape: Callable[[str], str]
+          ) -> str:
+    return "".join(
+        f"\n{number}\n{_clock(start, point)} --> {_clock(end, point)}\n"
+        f"{escape(one_line(row['label']))} {row['score']:.2f}\n"
+        for number, (row, start, end) in enumerate(recording.timed(), 1))
+
+
+def _escaped(label: str) -> str:
+    return html.escape(label, quote=False).replace("{\\", "&#123;\\")
+
+
+def _plain(label: str) -> str:
+    """Returns a label as it is, unless players could take a part of it for a
+    tag or the end of the cue."""
+    is_text = ("-->" not in label and html.unescape(label) == label
+               and not _TAG.search(label))
+    return label if is_text else _escaped(label)
+
+
+def _clock(milliseconds: int, point: str) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{point}{rest:03}"

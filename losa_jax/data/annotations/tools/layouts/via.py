@@ -5,22 +5,32 @@ names files. The label is the value of an attribute of segments; of attributes
 with options it is the id of one.
 """
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.data.annotations.tools import tables
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File, open_file
+from losa_jax.data.annotations.tools.recording import (
+    Recording,
+    class_names,
+    one_line,
+)
 from losa_jax.data.annotations.tools.video_names import Parts
 from losa_jax.errors import InputError
 from losa_jax.utils.text_files import parse_json
 
 TITLE = "VIA"
 
-SEGMENT_ANCHOR = "FILE1_Z2_XY0"
-CHECKBOX, SELECT = 2, 4
-_IMAGE = 2
+_SEGMENT_ANCHOR = "FILE1_Z2_XY0"
+_TEXT, _CHECKBOX, _SELECT = 1, 2, 4  # types of attributes
+_IMAGE, _VIDEO = 2, 4  # types of files
+_LOCAL, _ADDRESS = 1, 3  # where files are
+# The attribute beside the label in the projects that we write.
+_SCORE = "score"
 _NONE = ("", "_DEFAULT")
 _HEADER = re.compile(r"(?m)^#\s*CSV_HEADER\s*=\s*(.*)$")
 _ATTRIBUTES = re.compile(r"(?m)^#\s*ATTRIBUTE\s*=\s*(\{.*\})\s*$")
@@ -81,7 +91,8 @@ def read(file: File, content: Content) -> None:
             if len(entry.times) == 1:
                 content.point(entry.video, label, entry.times[0])
             else:
-                content.add(entry.video, label, *entry.times[:2], where=where)
+                content.add(entry.video, label, *entry.times[:2], where=where,
+                            score=_score(entry, attributes))
     if bare:
         content.remark("exports whose labels are numbers of options without "
                        "their names: give the project, as "
@@ -93,7 +104,9 @@ def _attribute(attributes: Mapping[str, Any], entries: list[_Entry],
     """Returns the attribute of the labels, by id or name."""
     names = {key: str(one.get("aname", key))
              for key, one in attributes.items()
-             if one.get("anchor_id") == SEGMENT_ANCHOR}
+             if one.get("anchor_id") == _SEGMENT_ANCHOR}
+    if len(names) > 1:
+        names = {key: name for key, name in names.items() if name != _SCORE}
     if not attributes or not has_ids:
         used = {key: key for entry in entries if len(entry.times) == 2
                 and not entry.has_region for key in entry.values}
@@ -115,9 +128,18 @@ def _attribute(attributes: Mapping[str, Any], entries: list[_Entry],
     return next(iter(names), "")
 
 
+def _score(entry: _Entry, attributes: Mapping[str, Any]) -> float | None:
+    key = next((key for key, one in attributes.items()
+                if one.get("aname") == _SCORE), "")
+    try:
+        return float(entry.values.get(key, ""))
+    except ValueError:
+        return None
+
+
 def _labels(value: str, facts: Mapping[str, Any]) -> list[str]:
     options = facts.get("options") or {}
-    values = (value.split(",") if facts.get("type") == CHECKBOX else [value])
+    values = (value.split(",") if facts.get("type") == _CHECKBOX else [value])
     return [str(options.get(one, one)) for one in map(str.strip, values)
             if one not in _NONE]
 
@@ -172,3 +194,48 @@ def _table_entries(file: File, content: Content) -> Iterator[_Entry]:
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise InputError(f"{where}: is not as VIA 3 writes it ({error!r})"
                              ) from error
+
+
+def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
+    """Returns a project for each video, with the labels as options."""
+    labels = class_names(recordings)
+    return {f"{one.video_id}.json": json.dumps(
+        _project(one, labels), ensure_ascii=False) for one in recordings}
+
+
+def _project(recording: Recording, labels: Sequence[str]) -> dict[str, Any]:
+    def attribute(name: str, type_number: int, options: dict[str, str]
+                  ) -> dict[str, Any]:
+        return {"aname": name, "anchor_id": _SEGMENT_ANCHOR,
+                "type": type_number, "desc": "", "options": options,
+                "default_option_id": ""}
+
+    media = recording.media
+    prefixes = dict.fromkeys(("1", "2", "3", "4"), "")
+    return {
+        "project": {
+            "pid": "__VIA_PROJECT_ID__", "rev": "__VIA_PROJECT_REV_ID__",
+            "rev_timestamp": "__VIA_PROJECT_REV_TIMESTAMP__",
+            "pname": recording.video_id, "creator": "losa_jax", "created": 0,
+            "data_format_version": "3.1.1", "vid_list": ["1"]},
+        "config": {"file": {"loc_prefix": prefixes}, "ui": {
+            "file_content_align": "center",
+            "file_metadata_editor_visible": True,
+            "spatial_metadata_editor_visible": False,
+            "temporal_segment_metadata_editor_visible": True,
+            "spatial_region_label_attribute_id": "",
+            "gtimeline_visible_row_count": "4"}},
+        "attribute": {
+            "1": attribute("label", _SELECT, {
+                str(number): name for number, name in enumerate(labels)}),
+            "2": attribute(_SCORE, _TEXT, {})},
+        "file": {"1": {
+            "fid": "1", "fname": recording.file_name, "type": _VIDEO,
+            "loc": _LOCAL if media is None else _ADDRESS,
+            "src": "" if media is None else media.absolute().as_uri()}},
+        "metadata": {f"1_{number:08d}": {
+            "vid": "1", "flg": 0, "z": [start / 1000, end / 1000], "xy": [],
+            "av": {"1": str(labels.index(one_line(row["label"]))),
+                   "2": f"{row['score']:.4f}"}}
+            for number, (row, start, end) in enumerate(recording.timed())},
+        "view": {"1": {"fid_list": ["1"]}}}

@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     labels.add_argument("--columns", type=_columns, default={},
                         metavar="video=NAME,label=NAME,start=NAME,end=NAME",
                         help="names of a table's columns; also duration, "
-                        "subset, score, fps")
+                        "subset, score, fps; times also with a unit: "
+                        "start_frame, start_ms")
     labels.add_argument("--tiers", action="append", default=[],
                         metavar="NAME", help="tiers, tracks or columns to "
                         "read; several with commas or flags")

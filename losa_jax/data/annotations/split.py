@@ -75,7 +75,8 @@ def split(labels: Mapping[str, Sequence[str]], *, group: str = "",
             wanted[_ALL][side]))
         for label in classes[name]:
             wanted[label][sides[name]] -= 1
-    _repair(sides, classes, set(groups) - set(_kept(groups, known or {})))
+    if share > 0:
+        _repair(sides, classes, set(groups) - set(_kept(groups, known or {})))
     return {video: sides[name] for name, videos in groups.items()
             for video in videos}
 

@@ -139,7 +139,7 @@ def test_eaf_without_a_file_or_detections():
 LABELS = ["jump", "jump 0.93", "jump (2)", "run, fast", 'say "stop"', "a/b\\c",
           "öffnen/schließen", "切る", "<b>bold</b> & more", "a --> b", "&amp;",
           "2", "it's", "default", "{\\an8} up", "a;b|c", "score", "x  y",
-          "=1+1", "&lt", "#1", "actions 1", "No action", "back ground", "🏃 run"]
+          "=1+1", "&lt", "#1", "actions 1", "No action", "🏃 run"]
 
 
 def _random_rows(seed):

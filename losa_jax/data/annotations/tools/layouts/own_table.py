@@ -88,10 +88,8 @@ def is_table(file: File) -> bool:
 
 def read(file: File, content: Content) -> None:
     """Reads one action a row; wrong rows are problems that name the line."""
-    chosen = content.options.columns
-    if unknown := set(chosen) - set(ROLES):
-        raise InputError(f"--columns: {', '.join(sorted(unknown))}: the "
-                         f"columns are {', '.join(ROLES)}")
+    chosen = {_with_unit(role): column
+              for role, column in content.options.columns.items()}
     if file.json is not None:
         rows = [(f"entry {number}", {
             key: value if isinstance(value, str) else json.dumps(value)
@@ -105,7 +103,7 @@ def read(file: File, content: Content) -> None:
         names = table.columns
         rows = [(f"line {row.line}", row.cells) for row in table.rows]
     columns = _columns(names, chosen)
-    if missing := [column for column in chosen.values()
+    if missing := [column for column in content.options.columns.values()
                    if column not in names]:
         raise InputError(f"{file.name}: no column {', '.join(missing)}; it "
                          f"has {', '.join(names)}")
@@ -174,8 +172,22 @@ def _times(texts: Mapping[str, str], columns: _Columns, fps: Any,
     raise ValueError("has no end")
 
 
-def _columns(names: list[str], chosen: Mapping[str, str]) -> _Columns:
+def _with_unit(role: str) -> tuple[str, str]:
+    """Returns the role and unit of a user's "start", "start_frame" or
+    "end_ms"."""
+    name, _, unit = role.partition("_")
+    if name not in ROLES or unit and (name not in _TIMES
+                                      or unit not in _UNITS):
+        raise InputError(f"--columns: {role}: the columns are "
+                         f"{', '.join(ROLES)}; times also with a unit, as "
+                         "start_frame or start_ms")
+    return name, _UNITS[unit] if unit else ""
+
+
+def _columns(names: list[str], chosen: Mapping[tuple[str, str], str]
+             ) -> _Columns:
     """Returns the columns of the roles, those that the user chose first."""
+    given = {role: (column, unit) for (role, unit), column in chosen.items()}
     ranks: dict[str, tuple[int, int, str, str]] = {}
     for name in names:
         words = re.findall(r"[^\W\d_]+", re.sub(
@@ -185,10 +197,10 @@ def _columns(names: list[str], chosen: Mapping[str, str]) -> _Columns:
         plain = " ".join(word for word in words
                          if word not in _UNITS and word not in _WORDS)
         for role, known in ROLES.items():
-            if (is_chosen := chosen.get(role) == name) or (
-                    role not in chosen and plain in known):
-                rank = (0 if is_chosen else 1 + known.index(plain),
-                        _ORDER.index(unit), name, unit)
+            column, its_unit = given.get(role, ("", ""))
+            if column == name or not column and plain in known:
+                rank = (0 if column else known.index(plain),
+                        _ORDER.index(unit), name, its_unit or unit)
                 ranks[role] = min(rank, ranks.get(role, rank))
     return _Columns({role: rank[2:] for role, rank in ranks.items()})
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 from losa_jax.data.annotations.tools.content import Options
@@ -12,64 +11,53 @@ from losa_jax.data.annotations.tools.database import (
     to_database,
 )
 from losa_jax.data.annotations.tools.read import Reading, read_annotations
-from losa_jax.data.annotations.tools.video_names import parts_of
 from losa_jax.data.records import VideoInfo
-from losa_jax.data.video.folder import video_id_of, videos_below
+from losa_jax.data.video.folder import VideoFolder
 from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import make_folder, write_text
-from losa_jax.utils.names import nearest, without_ending
+from losa_jax.utils.names import without_ending
 
 _TOLERANCE_SECONDS = 0.05
 
 
-class VideosBelow:
-    """The videos of a folder and its subfolders by the names in annotations,
-    with or without an ending and folders."""
+class _Videos:
+    """The videos of a folder by the names in annotations, with or without an
+    ending and folders."""
 
     def __init__(self, folder: Path):
         """Lists the folder; InputError if this is impossible."""
-        self._folder = folder
-        self._infos: dict[Path, VideoInfo] = {}
+        self._folder = VideoFolder(folder)
+        self._infos: dict[str, VideoInfo | InputError] = {}
 
-    @cached_property
-    def _names(self) -> dict[Path, tuple[str, ...]]:
-        return {path: (*parts_of(str(path.relative_to(self._folder)))[:-1],
-                       video_id_of(path))
-                for path in videos_below(self._folder)[0]}
+    def info(self, name: str) -> VideoInfo | InputError:
+        """Returns the properties of a video, or why there are none."""
+        if name not in self._infos:
+            self._infos[name] = self._probed(name)
+        return self._infos[name]
 
-    def named(self, name: str) -> list[Path]:
-        """Returns the videos of this name."""
-        parts = parts_of(name)
-        wanted = (*parts[:-1], without_ending(parts[-1]))
-        paths = [path for path, one in self._names.items()
-                 if one[-len(wanted):] == wanted]
-        exact = [path for path in paths if path.name == parts[-1]]
-        return exact or paths
-
-    def nearest(self, name: str) -> list[str]:
-        """Returns the files whose names are most like a missing one."""
-        return nearest(parts_of(name)[-1], {
-            path.name: [path.name] for path in self._names}, 1)
-
-    def info(self, name: str) -> VideoInfo | None:
-        """Returns the properties of the one video of this name, else None."""
-        paths = self.named(name)
-        if len(paths) != 1:
-            return None
-        if paths[0] not in self._infos:
-            self._infos[paths[0]] = probe_video(paths[0])
-        return self._infos[paths[0]]
+    def _probed(self, name: str) -> VideoInfo | InputError:
+        try:
+            path = self._folder.find(without_ending(name))
+        except InputError as error:
+            try:  # two files that differ in their ending
+                path = self._folder.find(name)
+            except InputError:
+                return error
+        try:
+            return probe_video(path)
+        except InputError as error:
+            return error
 
     def fps(self, name: str) -> float | None:
-        """Returns the frames a second of a video, if there is just one."""
+        """Returns the frames a second of a video, None without it."""
         info = self.info(name)
-        return None if info is None else info.fps
+        return None if isinstance(info, InputError) else info.fps
 
     def seconds(self, name: str) -> float | None:
-        """Returns the length of a video, if there is just one."""
+        """Returns the length of a video, None without it."""
         info = self.info(name)
-        return None if info is None else info.duration_seconds
+        return None if isinstance(info, InputError) else info.duration_seconds
 
 
 def convert_annotations(inputs: Sequence[Path], options: Options, *,
@@ -79,7 +67,7 @@ def convert_annotations(inputs: Sequence[Path], options: Options, *,
     """Reads annotations, prints what was read and left out, and writes them
     with a split to `output`; its arguments are those of `python -m
     losa_jax.annotations`. InputError for anything that is wrong."""
-    below = None if videos is None else VideosBelow(videos)
+    below = None if videos is None else _Videos(videos)
     if below is not None:
         options = dataclasses.replace(options, video_fps=below.fps,
                                       video_seconds=below.seconds)
@@ -99,26 +87,18 @@ def convert_annotations(inputs: Sequence[Path], options: Options, *,
     return reading
 
 
-def _check_videos(reading: Reading, below: VideosBelow) -> None:
+def _check_videos(reading: Reading, below: _Videos) -> None:
     """Adds the length and rate of the videos' files, and remarks on those that
     are missing, or shorter than their actions."""
     def remark(sentence: str, example: str) -> None:
         reading.remarks.setdefault(sentence, []).append(example)
 
     for name, facts in reading.videos.items():
-        paths = below.named(name)
-        if len(paths) > 1:
-            raise InputError(
-                f"{name!r}: {len(paths)} files of this name: "
-                f"{', '.join(map(str, paths[:3]))}: rename one of them, there "
-                "and in the annotations")
-        if not paths:
-            near = below.nearest(name)
-            remark("videos that are not below --videos", name + (
-                f" (the nearest is {near[0]})" if near else ""))
-            continue
-        facts.fps = below.fps(name)
-        facts.duration_seconds = below.seconds(name)
+        info = below.info(name)
+        if isinstance(info, InputError):
+            remark("videos that cannot be read from --videos", str(info))
+        else:
+            facts.fps, facts.duration_seconds = info.fps, info.duration_seconds
     for action in reading.actions:
         end = reading.videos[action.video].duration_seconds
         if end is not None and action.end_seconds > end + _TOLERANCE_SECONDS:

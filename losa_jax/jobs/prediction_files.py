@@ -133,7 +133,8 @@ class PredictionFiles:
         if content:
             if content["shown_from"] == self._shown_from and (
                     content["source"] == request.source) and (
-                    {*self._settings.beside} <= {*content["formats"]}) and (
+                    {*self._settings.beside} <= {*content.get(
+                        "formats", DEFAULT_FORMATS)}) and (
                     not self._settings.report
                     or self.facts(f"{request.video_id}.html")):
                 self.done.add(request.video_id)
@@ -317,8 +318,7 @@ class PredictionFiles:
         try:
             content = read_json(self._copy(f"{request.video_id}.{suffix}"))
             if suffix == "json":  # all of it is there
-                (_detections(content), content["shown_from"],
-                 content["source"], content["formats"])
+                _detections(content), content["shown_from"], content["source"]
                 Clock(*(content[name] for name in Clock._fields))
             return content if (
                 content["made_by"] == self.made_by(request)) else None

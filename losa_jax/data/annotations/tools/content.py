@@ -1,10 +1,11 @@
 """What a reader reports, and the options that the user gives."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from losa_jax.data.annotations.tools import video_names
 from losa_jax.data.annotations.tools.video_names import Parts
@@ -127,17 +128,20 @@ class Content:
         self.remarks: dict[str, list[str]] = {}
         self.problems: list[str] = []
 
-    def video(self, address: str, *, subset: str = "",
-              duration_seconds: float | None = None,
-              fps: float | None = None, is_id: bool = False) -> Parts:
-        """Adds a video; returns its path. An id keeps its folders."""
+    def video(self, address: str, *, subset: Any = "",
+              duration_seconds: Any = None, fps: Any = None,
+              is_id: bool = False) -> Parts:
+        """Adds a video; returns its path. An id keeps its folders. Lengths
+        and rates that are no positive numbers are not known."""
         parts = ((nfc(address),) if is_id else video_names.parts_of(address))
         if problem := name_problem(parts[-1]):
             raise InputError(f"the video name {address!r} {problem}")
         known = self.videos.setdefault(parts, Video())
-        known.subset = subset.strip().lower() or known.subset
-        known.duration_seconds = duration_seconds or known.duration_seconds
-        known.fps = fps or known.fps
+        if isinstance(subset, str):
+            known.subset = subset.strip().lower() or known.subset
+        known.duration_seconds = _number(duration_seconds) or (
+            known.duration_seconds)
+        known.fps = _number(fps) or known.fps
         return parts
 
     def unnamed_video(self, path: Path, name: str = "") -> Parts:
@@ -162,16 +166,15 @@ class Content:
                             f"{fps:g} of {name}")
         if fps is None:
             raise InputError(
-                f"the file counts frames of {name!r} and does not tell their "
-                "rate: give --fps=RATE, or the folder of the videos with "
-                "--videos=FOLDER")
+                f"counts frames of {name!r} and does not tell their rate: give "
+                "--fps=RATE, or the folder of the videos with --videos=FOLDER")
         if not 0 < fps < math.inf:
             raise InputError(f"{fps} frames a second of {name!r} are not a "
                              "positive number")
         return fps
 
     def add(self, video: Parts, label: str, start: float, end: float, *,
-            where: str = "", score: float | None = None) -> None:
+            where: str = "", score: Any = None) -> None:
         """Adds an action, or a point if it lasts no time; actions without a
         label, or that end before they start, are left out with a remark."""
         label = self._checked(label, where or f"{start:g} s of {video[-1]}")
@@ -192,7 +195,7 @@ class Content:
                 self.remark("actions that begin before their video, cut",
                             example)
             self.actions.append(Action(video, label, max(start, _FIRST), end,
-                                       score))
+                                       _number(score)))
 
     def point(self, video: Parts, label: str, seconds: float) -> None:
         """Adds a moment."""
@@ -239,3 +242,9 @@ class Content:
         else:
             return label
         return ""
+
+
+def _number(value: Any) -> float | None:
+    """Returns a finite number of 0 or more; None for anything else."""
+    return float(value) if type(value) in (int, float) and (
+        0 <= value <= sys.float_info.max) else None

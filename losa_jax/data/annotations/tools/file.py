@@ -4,7 +4,6 @@ import gzip
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,22 +86,22 @@ class File:
         """Whether this is a zip file."""
         return self.content.startswith(b"PK\3\4")
 
-    def members(self) -> Iterator["File"]:
-        """Yields the files in a zip file."""
+    def members(self, *endings: str) -> list["File"]:
+        """Returns the files in a zip file whose name, with its folders, has
+        one of these endings; InputError for a damaged archive."""
         try:
             with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
-                for info in archive.infolist():
-                    if info.is_dir() or info.filename.startswith("__MACOSX"):
-                        continue
-                    if info.file_size > _MAX_BYTES:
-                        raise InputError(f"{self.name}: {info.filename} is "
-                                         "too large: unpack the archive")
-                    with archive.open(info) as member:
-                        yield File(self.path,
-                                   f"{self.name}:{info.filename}",
-                                   member.read(_MAX_BYTES), self.encoding)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError,
-                NotImplementedError, EOFError) as error:
+                infos = [info for info in archive.infolist()
+                         if f"/{info.filename}".lower().endswith(endings)
+                         and not info.filename.startswith("__MACOSX")]
+                if sum(info.file_size for info in infos) > _MAX_BYTES:
+                    raise InputError(f"{self.name}: is too large: unpack it")
+                return [File(self.path, f"{self.name}:{info.filename}",
+                             archive.read(info), self.encoding)
+                        for info in infos]
+        except InputError:
+            raise
+        except Exception as error:  # a damaged archive can raise anything
             raise InputError(f"{self.name}: not a zip file that can be read "
                              f"({error}): {_AGAIN}") from error
 

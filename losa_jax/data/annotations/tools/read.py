@@ -27,7 +27,7 @@ from losa_jax.errors import InputError, listed
 _ENDINGS = frozenset(
     ".eaf .anvil .xml .boris .gz .json .csv .tsv .txt .srt .vtt .textgrid .opf "
     ".zip".split())
-_IN_ARCHIVES = frozenset((".xml", ".json"))
+_IN_ARCHIVES = (".xml", ".json")
 
 
 class NamedAction(NamedTuple):
@@ -106,6 +106,10 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
             part = Content(options)
             try:
                 LAYOUTS[name].read(file, part)
+            except InputError as error:
+                if file.name in str(error):
+                    raise
+                raise InputError(f"{file.name}: {error}") from error
             except (LookupError, TypeError, ValueError, AttributeError,
                     OverflowError) as error:
                 raise InputError(
@@ -142,8 +146,7 @@ def _unpacked(file: File) -> Iterator[File]:
     if not file.is_archive or layout_of(file):
         yield file
         return
-    members = [one for one in file.members()
-               if Path(one.name).suffix.lower() in _IN_ARCHIVES]
+    members = file.members(*_IN_ARCHIVES)
     if not members:
         raise InputError(f"{file.name}: a zip file without annotations: "
                          "unpack it, and give the files; a table of Excel, "

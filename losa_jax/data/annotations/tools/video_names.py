@@ -21,8 +21,7 @@ def parts_of(address: str) -> Parts:
     and "/data/local-files/?d=clips%2Fa.mp4" are all of a video "a.mp4".
     """
     text = address.strip()
-    scheme, mark, rest = text.partition("://")
-    is_address = bool(mark) and scheme.isalnum()
+    is_address = re.match(r"[A-Za-z][\w+.-]*://", text) is not None
     path, question, query = text.partition("?")
     if is_address:
         path = path.partition("#")[0]
@@ -30,7 +29,7 @@ def parts_of(address: str) -> Parts:
         values = urllib.parse.parse_qs(query)
         text = values["d"][0] if "d" in values else path
     text = urllib.parse.unquote(text).replace("\\", "/")
-    text = re.sub(r"^(\w{2,}:/*|\w:/+)", "", text)
+    text = re.sub(r"^([\w+.-]+:/+)+", "", text)  # scheme, drive
     text = re.sub(r"^/*fakepath/", "", text)
     text = _UPLOADED.sub("upload/", "/" + text)
     return tuple(part for part in nfc(text).split("/")

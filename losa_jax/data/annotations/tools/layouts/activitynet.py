@@ -44,8 +44,8 @@ def read(file: File, content: Content) -> None:
         if content.predicted(f"{len(data['detections'])} in "
                              f"{file.path.name}"):
             video = content.video(
-                str(data["video"]), is_id=True, fps=_number(data.get("fps")),
-                duration_seconds=_number(data.get("duration_seconds")))
+                str(data["video"]), is_id=True, fps=data.get("fps"),
+                duration_seconds=data.get("duration_seconds"))
             for number, row in enumerate(data["detections"]):
                 _add(row, [row.get("start_seconds"), row.get("end_seconds")],
                      f"{file.name}, detection {number}", video, content)
@@ -82,9 +82,8 @@ def _class_names(content: Content) -> dict[str, str]:
 def _read_video(name: str, entry: Mapping[str, Any], rows: Any, file: File,
                 content: Content) -> None:
     video = content.video(
-        name, subset=str(entry.get("subset") or ""), is_id=True,
-        duration_seconds=_number(entry.get("duration")),
-        fps=_number(entry.get("fps")))
+        name, subset=entry.get("subset"), is_id=True,
+        duration_seconds=entry.get("duration"), fps=entry.get("fps"))
     if not isinstance(rows, list):
         content.problems.append(f"{file.name}: the annotations of {name} are "
                                 "no list")
@@ -100,11 +99,7 @@ def _add(row: Any, segment: Any, where: str, video: Parts, content: Content
     try:
         start, end = map(float, segment)
         content.add(video, str(row["label"]), start, end, where=where,
-                    score=_number(row.get("score")))
+                    score=row.get("score"))
     except (KeyError, TypeError, ValueError) as error:
         content.problems.append(f"{where}: needs label and segment, [start, "
                                 f"end] in seconds ({error!r})")
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and value > 0 else None

@@ -25,16 +25,15 @@ class _Column(NamedTuple):
 
 def recognizes(file: File) -> bool:
     """Whether this is a zip file with a "db"."""
-    return file.is_archive and any(one.name.endswith(":db")
-                                   for one in file.members())
+    return file.is_archive and bool(file.members("/db"))
 
 
 def read(file: File, content: Content) -> None:
     """Reads the cells of the chosen columns; the label is the chosen code,
     else the first."""
     options = content.options
-    texts = {one.name.rpartition(":")[2]: one.text for one in file.members()
-             if one.name.endswith((":db", ":project"))}
+    texts = {one.name.rpartition(":")[2].rpartition("/")[2]: one.text
+             for one in file.members("/db", "/project")}
     address = _VIDEO.search(texts.get("project", ""))
     video = content.video(options.video or (
         address[1] if address else file.path.stem),

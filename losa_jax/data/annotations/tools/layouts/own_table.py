@@ -198,7 +198,7 @@ def _columns(names: list[str], chosen: Mapping[tuple[str, str], str]
                          if word not in _UNITS and word not in _WORDS)
         for role, known in ROLES.items():
             column, its_unit = given.get(role, ("", ""))
-            if column == name or not column and plain in known:
+            if column == name if column else plain in known:
                 rank = (0 if column else known.index(plain),
                         _ORDER.index(unit), name, its_unit or unit)
                 ranks[role] = min(rank, ranks.get(role, rank))

@@ -26,14 +26,13 @@ def recognizes(file: File) -> bool:
 def read(file: File, content: Content) -> None:
     """Reads all tiers, or the chosen ones; empty texts are gaps."""
     options = content.options
-    video = content.video(options.video or file.path.stem,
-                          is_id=not options.video)
     tokens = (match[1].replace('""', '"') if match[1] is not None
               else match[2] for match in _TOKEN.finditer(
                   file.text.partition("TextGrid")[2].partition("\n")[2]))
     try:
-        _, end, flag = float(next(tokens)), float(next(tokens)), next(tokens)
-        content.videos[video].duration_seconds = end
+        _, end, flag = next(tokens), float(next(tokens)), next(tokens)
+        video = content.video(options.video or file.path.stem,
+                              is_id=not options.video, duration_seconds=end)
         for _ in range(int(next(tokens)) if flag == "<exists>" else 0):
             _read_tier(tokens, content, video, file)
     except (ValueError, StopIteration, RuntimeError) as error:

@@ -107,11 +107,14 @@ def _attribute(attributes: Mapping[str, Any], entries: list[_Entry],
              if one.get("anchor_id") == _SEGMENT_ANCHOR}
     if len(names) > 1:
         names = {key: name for key, name in names.items() if name != _SCORE}
+    used = {key: key for entry in entries if len(entry.times) == 2
+            and not entry.has_region for key, value in entry.values.items()
+            if value not in _NONE}
     if not attributes or not has_ids:
-        used = {key: key for entry in entries if len(entry.times) == 2
-                and not entry.has_region for key in entry.values}
         names = {key: name for key, name in used.items()
                  if not names or name in names.values()}
+    elif len(used.keys() & names.keys()) == 1:
+        names = {key: name for key, name in names.items() if key in used}
     if wanted := content.options.attribute:
         known = {*names, *names.values(), *attributes, *(
             str(one.get("aname")) for one in attributes.values())}

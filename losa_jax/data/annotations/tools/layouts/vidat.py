@@ -22,13 +22,11 @@ def read(file: File, content: Content) -> None:
     annotation = file.json["annotation"]
     facts = annotation.get("video") or {}
     address = str(facts.get("src") or "")
-    duration = facts.get("duration")
     if not address or address.startswith(("blob:", "data:")):
         video = content.unnamed_video(file.path)
     else:
-        video = content.video(address)
-    content.videos[video].duration_seconds = (
-        duration if isinstance(duration, (int, float)) else None)
+        video = content.video(address,
+                              duration_seconds=facts.get("duration"))
     labels = {one["id"]: str(one["name"]) for one in (
         file.json.get("config") or {}).get("actionLabelData", [])}
     for number, one in enumerate(annotation["actionAnnotationList"] or []):

@@ -22,7 +22,9 @@ def recognizes(file: File) -> bool:
         return isinstance(database, dict) and any(
             isinstance(row, dict) and {"time_segment", "frame_segment"}
             & row.keys() for entry in database.values()
-            if isinstance(entry, dict) for row in entry.get("annotations", []))
+            if isinstance(entry, dict)
+            and isinstance(entry.get("annotations"), list)
+            for row in entry["annotations"])
     return not file.is_archive and tables.read_table(
         _without_meta(file.text), _is_header, 1) is not None
 
@@ -66,17 +68,11 @@ def read(file: File, content: Content) -> None:
             taken.append((where, row))
     if is_raw and table.rows and not taken:
         return  # nobody opened the video
-    fps = meta.get("fps")
     video = content.video(
-        name, subset=str(meta.get("subset") or ""),
-        duration_seconds=_positive(meta.get("duration")), fps=_positive(fps))
+        name, subset=meta.get("subset"), fps=meta.get("fps"),
+        duration_seconds=meta.get("duration"))
     for where, row in taken:
         _add(row, where, video, content)
-
-
-def _positive(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and (
-        value > 0) else None
 
 
 def _add(row: Row, where: str, video: tuple[str, ...], content: Content
@@ -97,9 +93,8 @@ def _add(row: Row, where: str, video: tuple[str, ...], content: Content
 def _read_json(file: File, content: Content) -> None:
     for name, entry in file.json["database"].items():
         video = content.video(
-            name, subset=str(entry.get("subset") or ""), is_id=True,
-            duration_seconds=_positive(entry.get("duration")),
-            fps=_positive(entry.get("fps")))
+            name, subset=entry.get("subset"), is_id=True,
+            duration_seconds=entry.get("duration"), fps=entry.get("fps"))
         for number, row in enumerate(entry.get("annotations", [])):
             where = f"{file.path.name}, {name}, annotation {number}"
             try:

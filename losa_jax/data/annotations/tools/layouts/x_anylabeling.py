@@ -27,11 +27,9 @@ def read(file: File, content: Content) -> None:
     """Reads the segments, whose milliseconds count."""
     name = str(file.json.get("video") or file.path.stem)
     milliseconds = file.json.get("duration_ms")
-    fps = file.json.get("fps")
     video = content.video(
         name, duration_seconds=milliseconds / 1000 if isinstance(
-            milliseconds, (int, float)) else None,
-        fps=fps if isinstance(fps, (int, float)) else None)
+            milliseconds, float | int) else None, fps=file.json.get("fps"))
     for number, segment in enumerate(file.json.get("segments") or []):
         where = f"{file.name}, segment {number}"
         try:

@@ -7,7 +7,7 @@ INPUT is a file, or a folder of files of one tool: a table or JSON of one's own
 (CSV, TSV, Create ML), ELAN, BORIS, Label Studio, CVAT, Datumaro, VIA 3,
 X-AnyLabeling, FiftyOne, V-TRACE, DeepEthogram, Audacity, subtitles (SRT, VTT),
 a label for every frame (MS-TCN), Vidat, Praat, Datavyu, ANVIL, ActivityNet.
-The tool is told from the content.
+The tool is recognized by the content.
 
 Prints one line of what was read, and what was left out, cut or assumed, each
 with its number, an example and the option that changes it. Where the input has

@@ -97,10 +97,11 @@ def main(argv: list[str] | None = None) -> int:
     add_beam_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.live and (len(arguments.sources) > 1 or arguments.report
-                           or arguments.top_k or arguments.beam_runner):
-        parser.error("--live takes one source, and neither --top_k, --report "
-                     "nor --beam_runner: there is no whole video to choose "
-                     "from")
+                           or arguments.top_k or arguments.beam_runner
+                           or arguments.formats != DEFAULT_FORMATS):
+        parser.error("--live takes one source, and neither --top_k, --report, "
+                     "--formats nor --beam_runner: there is no whole video to "
+                     "choose from")
     keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
     from losa_jax.distributed import processes

@@ -73,7 +73,7 @@ def test_videos_below_a_folder_are_matched_by_name(shared_dir, tmp_path,
         "cam 1,run,1000000,2000000\ncam_1,run,0,1\n")
     command = [str(tmp_path / "a.csv"), f"--videos={tmp_path / 'videos'}"]
     assert annotations.main(command) == 1
-    assert "'cam_1' and does not tell their rate" in capsys.readouterr().err
+    assert "'cam_1' and does not state their rate" in capsys.readouterr().err
     (tmp_path / "a.csv").write_text(
         "video,label,start_frame,end_frame\ncam 1,run,0,24\n"
         "cam 1,run,1000000,2000000\n")

@@ -11,7 +11,7 @@
 A module of a layout has
 
     TITLE                           the name of the tool, for messages
-    recognizes(file) -> bool        tells the layout from the content
+    recognizes(file) -> bool        whether the content has this layout
     read(file, content) -> None     adds videos, actions and remarks
     write(...)                      where the tool can open what we write
 

@@ -25,7 +25,7 @@ class Options:
     """The flags of `losa_jax.annotations`: what tools leave open.
 
     Attributes:
-      layout: name in `layouts.LAYOUTS`; "" tells it from the content.
+      layout: name in `layouts.LAYOUTS`; "": recognized by the content.
       fps: frames a second, of files that count frames.
       first_frame: number of a video's first frame in tables.
       encoding: of text that is not UTF-8.
@@ -166,7 +166,7 @@ class Content:
                             f"{fps:g} of {name}")
         if fps is None:
             raise InputError(
-                f"counts frames of {name!r} and does not tell their rate: give "
+                f"counts frames of {name!r} and does not state their rate: give "
                 "--fps=RATE, or the folder of the videos with --videos=FOLDER")
         if not 0 < fps < math.inf:
             raise InputError(f"{fps} frames a second of {name!r} are not a "

@@ -291,7 +291,7 @@ def _from_open(content: Content, names: dict[Parts, str],
                               or videos[name].duration_seconds) or None
         if length == "end" and end is None:
             content.remark("actions that never end, in videos of unknown "
-                           "length, left out (--videos=FOLDER tells it)",
+                           "length, left out (give --videos=FOLDER)",
                            _shown(one))
         elif end is None or end <= one.seconds:
             content.remark("actions that never end, left out (--open_events="

@@ -31,7 +31,7 @@ def parts_of(address: str) -> Parts:
     text = urllib.parse.unquote(text).replace("\\", "/")
     text = re.sub(r"^([\w+.-]+:/+)+", "", text)  # scheme, drive
     text = re.sub(r"^/*fakepath/", "", text)
-    text = _UPLOADED.sub("upload/", "/" + text)
+    text = _UPLOADED.sub("/upload/", "/" + text)
     return tuple(part for part in nfc(text).split("/")
                  if part.strip() not in ("", ".", "..")) or (nfc(address),)
 
@@ -46,7 +46,7 @@ def is_same_video(parts: Parts, name: str) -> bool:
 
 def shown_names(videos: Iterable[Parts]) -> dict[Parts, str]:
     """Returns the last part of each path; videos of one name in different
-    folders keep as many folders as tell them apart."""
+    folders keep as many folders as distinguish them."""
     groups: dict[str, list[Parts]] = defaultdict(list)
     for parts in dict.fromkeys(videos):
         groups[parts[-1]].append(parts)

@@ -142,7 +142,7 @@ def test_boris_cuts_actions_at_the_borders_of_three_files(tmp_path):
         ("a.mp4", "run", 8, 10), ("b.mp4", "run", 0, 10),
         ("c.mp4", "run", 0, 7)]
     del content["observations"]["o"]["media_info"]
-    with pytest.raises(InputError, match="does not tell how long"):
+    with pytest.raises(InputError, match="does not state how long"):
         _read(tmp_path, "a.boris", content)
 
 

@@ -104,7 +104,7 @@ def _read_observation(one: _Observation, file: File, content: Content
               for path in paths]
     if len(paths) > 1 and any(path not in one.lengths for path in paths[:-1]):
         raise InputError(f"{file.name}: {one.name!r} plays several files in a "
-                         "row and does not tell how long they are")
+                         "row and does not state how long they are")
     ends = []
     total = 0.0
     for path in paths:

@@ -166,8 +166,9 @@ class Content:
                             f"{fps:g} of {name}")
         if fps is None:
             raise InputError(
-                f"counts frames of {name!r} and does not state their rate: give "
-                "--fps=RATE, or the folder of the videos with --videos=FOLDER")
+                f"counts frames of {name!r} and does not state their rate: "
+                "give --fps=RATE, or the folder of the videos with "
+                "--videos=FOLDER")
         if not 0 < fps < math.inf:
             raise InputError(f"{fps} frames a second of {name!r} are not a "
                              "positive number")

@@ -91,10 +91,10 @@ def seconds(text: str) -> float:
 def runs(frames: Iterable[int], step: int = 1) -> list[tuple[int, int]]:
     """Returns (first, one step past the last) of numbers that follow each
     other in steps."""
-    stretches: list[tuple[int, int]] = []
+    segments: list[tuple[int, int]] = []
     for frame in sorted(set(frames)):
-        if stretches and stretches[-1][1] == frame:
-            stretches[-1] = (stretches[-1][0], frame + step)
+        if segments and segments[-1][1] == frame:
+            segments[-1] = (segments[-1][0], frame + step)
         else:
-            stretches.append((frame, frame + step))
-    return stretches
+            segments.append((frame, frame + step))
+    return segments

@@ -217,6 +217,8 @@ def test_tables_have_columns_with_units(tmp_path):
              {}),
             ("videoName\tclassName\tstartTime\tendTime\na\trun\t0:00.5\t"
              "00:00:01,5\n", {}),
+            ("sep=;\nvideo;label;start;end\na;run;0,5;1,5\n", {}),
+            ("# by hand\n\nvideo,label,start,end\na,run,0.5,1.5\n", {}),
             ("file|category|onset (s)|duration (s)\na.mp4|run|0,5|1\n", {}),
             ("clip,label,first,last\na,run,6,15\n", {
                 "fps": 10.0, "first_frame": 1, "columns": {

@@ -27,6 +27,7 @@ from losa_jax.errors import InputError
 
 TITLE = "BORIS"
 
+_KEYS = "abcdefghijklmnopqrstuvwxyz0123456789"  # to code behaviors with
 _NOTHING = ("", "NA", "None", "Not found", "No focal subject")
 
 
@@ -95,7 +96,9 @@ def _read_observation(one: _Observation, file: File, content: Content
             content.remark(f"observations without the video {wanted!r}, left "
                            "out", where)
             return []
-        player = named[0]
+        if (player := named[0]) != next(iter(players)) and not one.offsets:
+            content.remark("tables without the offset of the chosen player: "
+                           "give the project, if it is not 0", where)
     elif len(players) > 1:
         content.remark("observations with several players: the first is taken "
                        "(--video=NAME)", where)
@@ -313,7 +316,8 @@ def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
             "key": "", "name": name, "description": ""}
             for number, name in enumerate(subjects)},
         "behaviors_conf": {str(number): {
-            "type": "State event", "key": "", "code": name, "description": "",
+            "type": "State event", "key": _KEYS[number:number + 1],
+            "code": name, "description": "",
             "color": "", "category": "", "modifiers": {}, "excluded": "",
             "coding map": ""}
             for number, name in enumerate(class_names(recordings))},

@@ -112,19 +112,19 @@ def _read_track(track: Element, task: _Task, file: File, content: Content
         raise InputError(f"{where}: a shape has the frame "
                          f"{shape.get('frame')!r}") from error
     label, start, value = track.get("label", ""), -1, ""
-    stretches: list[tuple[str, int, int]] = []
+    segments: list[tuple[str, int, int]] = []
     for frame, shape in sorted(shapes.items()):
         is_visible = shape.get("outside", "0") not in ("1", "true")
         new = _value(shape, attribute, value) if attribute else label
         if start >= 0 and (not is_visible or new != value):
-            stretches.append((value, start, frame))
+            segments.append((value, start, frame))
             start = -1
         if is_visible and start < 0:
             start, value = frame, new
         last = frame
     if start >= 0:
-        stretches.append((value, start, last + task.step))
-    for name, first, end in stretches:
+        segments.append((value, start, last + task.step))
+    for name, first, end in segments:
         if attribute and content.options.is_background(name):
             continue
         fps = content.fps_of(task.video)

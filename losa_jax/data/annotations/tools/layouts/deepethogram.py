@@ -45,7 +45,7 @@ def read(file: File, content: Content) -> None:
             elif value:
                 frames[label].append(number)
     for first, end in tables.runs(unknown):
-        content.remark("stretches that are not labeled (-1), though the rest "
+        content.remark("parts that are not labeled (-1), though the rest "
                        "of their video is", f"{first} to {end - 1} of {name}")
     fps = content.fps_of(video)
     for label, numbers in frames.items():

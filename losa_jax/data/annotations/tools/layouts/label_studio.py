@@ -35,7 +35,7 @@ _OWN_COLUMNS = {"id", "annotation_id", "annotator", "created_at", "updated_at",
 
 
 class _Region(NamedTuple):
-    """Labels of a stretch, in frames or seconds."""
+    """Labels of a segment, in frames or seconds."""
 
     labels: list[str]
     start: float
@@ -50,7 +50,7 @@ class _Annotation(NamedTuple):
     person: str
     email: str
     regions: list[_Region]
-    others: int  # results that are no stretches
+    others: int  # results that are no segments
 
 
 class _Task(NamedTuple):
@@ -117,7 +117,7 @@ def _add(task: _Task, annotation: _Annotation, file: File,
     video = (content.video(address) if address else
              content.unnamed_video(file.path, f"task {task.name}"))
     if annotation.others:
-        content.remark("results that are no stretches of time, left out",
+        content.remark("results that are no segments, left out",
                        f"task {task.name}")
     for region in annotation.regions:
         start, end = region.start, region.end
@@ -206,10 +206,10 @@ def _tasks(file: File) -> Iterator[_Task]:
                    if isinstance(value, (list, dict))]
         task = tasks.setdefault(name, _Task(name, data, [], []))
         if row.get("annotation_id") not in (None, ""):
-            stretches = [one for values in regions for value in values
+            segments = [one for values in regions for value in values
                      for one in _regions(value, None)]
             task.annotations.append(_Annotation(
-                str(row.get("annotator")), "", stretches, 0))
+                str(row.get("annotator")), "", segments, 0))
     yield from tasks.values()
 
 
@@ -239,7 +239,7 @@ def _full_task(row: Mapping[str, Any]) -> _Task:
 
 
 def _regions(value: Any, score: Any) -> Iterator[_Region]:
-    """Yields the stretches of a result's value."""
+    """Yields the segments of a result's value."""
     if not isinstance(value, dict):
         return
     labels = next((value[key] for key in value if key.endswith("labels")

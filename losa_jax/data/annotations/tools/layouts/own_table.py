@@ -51,6 +51,7 @@ _UNITS = {
 # Words that say nothing about the unit; clocks are known in the cell.
 _WORDS = {"time", "t", "hh", "mm", "timestamp", "at", "in", "of"}
 _TIMES = ("start", "end", "duration")
+_MOST_HEAD = 10  # lines before the header: "sep=;", remarks
 _ORDER = ("seconds", "", "milliseconds", "frames")
 # Keys of JSON that hold the actions of a video.
 _LISTS = ("annotations", "actions", "events", "segments", "labels",
@@ -75,7 +76,8 @@ def recognizes(file: File) -> bool:
         rows = next(_json_rows(file.json), None)
         return rows is not None and _columns(list(rows[1]), {}).is_enough
     return not file.is_archive and tables.read_table(
-        file.text, lambda cells: _columns(cells, {}).is_enough, 1) is not None
+        file.text, lambda cells: _columns(cells, {}).is_enough, _MOST_HEAD
+        ) is not None
 
 
 def is_table(file: File) -> bool:
@@ -97,7 +99,9 @@ def read(file: File, content: Content) -> None:
             for number, row in _json_rows(file.json)]
         names = list(dict.fromkeys(key for _, row in rows for key in row))
     else:
-        table = tables.read_table(file.text)
+        table = tables.read_table(
+            file.text, lambda cells: _columns(cells, chosen).is_enough,
+            _MOST_HEAD) or tables.read_table(file.text)
         if table is None:
             raise InputError(f"{file.name}: holds no table")
         names = table.columns

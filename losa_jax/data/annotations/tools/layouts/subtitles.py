@@ -17,7 +17,7 @@ _CUE = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?")
 _TAG = re.compile(r"</?(?:b|i|u|s|c|v|lang|ruby|rt|font)(?:[ .][^>]*)?>"
                   r"|<\d[\d:.]*>|\{\\[^}]*\}")
 # `predict` writes the score behind the label.
-_SCORED = re.compile(r"(.*\S) ([01]\.\d\d)")
+_SCORED = re.compile(r"(.*\S) (0\.\d\d|1\.00)")
 
 
 def recognizes(file: File) -> bool:

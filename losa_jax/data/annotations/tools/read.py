@@ -28,6 +28,7 @@ _ENDINGS = frozenset(
     ".eaf .anvil .xml .boris .gz .json .csv .tsv .txt .srt .vtt .textgrid .opf "
     ".zip".split())
 _IN_ARCHIVES = (".xml", ".json")
+_SPREADSHEETS = ("/xl/workbook.xml", "/content.xml")
 
 
 class NamedAction(NamedTuple):
@@ -84,7 +85,7 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
     chosen: dict[str, list[File]] = defaultdict(list)
     for path in paths:
         for file in _files(path, options, content):
-            name = _layout(file, options, is_alone=file.path == path)
+            name = _layout(file, options, is_alone=file.name == str(path))
             if name:
                 chosen[name].append(file)
             elif not is_companion(file):
@@ -146,11 +147,13 @@ def _unpacked(file: File) -> Iterator[File]:
     if not file.is_archive or layout_of(file):
         yield file
         return
+    if file.members(*_SPREADSHEETS):
+        raise InputError(f"{file.name}: a table of Excel or LibreOffice: save "
+                         "it as CSV in UTF-8")
     members = file.members(*_IN_ARCHIVES)
     if not members:
         raise InputError(f"{file.name}: a zip file without annotations: "
-                         "unpack it, and give the files; a table of Excel, "
-                         "LibreOffice or BORIS saved as CSV")
+                         "unpack it, and give the files")
     yield from members
 
 

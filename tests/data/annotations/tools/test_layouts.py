@@ -196,6 +196,17 @@ def test_cvat_is_read_from_its_zip_file_with_key_frames(tmp_path):
     assert "rate of the video" in reading.summary()
 
 
+def test_spreadsheets_and_other_archives_are_refused(tmp_path):
+    for name, member, message in (
+            ("a.xlsx", "xl/workbook.xml", "save it as CSV in UTF-8"),
+            ("a.zip", "notes.txt", "a zip file without annotations"),
+            ("b.zip", "notes.json", "no file of an annotation tool")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, "[1]")
+        with pytest.raises(InputError, match=message):
+            read_annotations([tmp_path / name], Options())
+
+
 def test_cvat_joins_tags_in_steps_however_frames_are_numbered(tmp_path):
     def text(ids):
         return ("<annotations><meta><task><start_frame>100</start_frame>"

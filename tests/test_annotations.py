@@ -1,7 +1,9 @@
 """The command line: what it prints, writes, keeps and refuses."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,19 @@ def test_a_table_becomes_annotations_with_a_split_that_stays(table, capsys):
                for name, video in before.videos.items())
     assert {one.subset for name, one in after.videos.items()
             if name.startswith("new")} == {"training"}  # 2 of 10 test
+
+
+def test_the_command_of_the_docs_converts_a_table(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/videos.md").read_text()
+    command = re.search(r"losa_jax\.annotations (.*)", page)[1]
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text(
+        "video,label,start,end\nvideo_7,jump,1,2\nvideo_7,run,3,4.5\n"
+        "video_8,jump,0,1\n", encoding="utf-8-sig")
+    assert annotations.main(command.split()) == 0
+    video = load_annotations("annotations.json").videos["video_7"]
+    assert [(one.label, one.start_seconds, one.end_seconds)
+            for one in video.actions] == [("jump", 1, 2), ("run", 3, 4.5)]
 
 
 def test_subsets_of_the_input_are_kept_or_replaced(tmp_path, capsys):

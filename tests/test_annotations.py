@@ -70,6 +70,15 @@ def test_subsets_of_the_input_are_kept_or_replaced(tmp_path, capsys):
         "split" in capsys.readouterr().out
     assert annotations.main([str(path), "--resplit"]) == 0
     assert "testing (1 videos" in capsys.readouterr().out
+    # A new split replaces that of the output, too.
+    output = tmp_path / "split.json"
+    output.write_text(json.dumps({"database": {
+        "a": {"subset": "training"}, "b": {"subset": "training"}}}))
+    assert annotations.main([str(path), "--resplit", "--group=([ab])",
+                             f"--output={output}"]) == 0
+    assert "testing (1 videos, 1 actions), training (1 videos, 1 actions), " \
+        "split with --seed=0 by --group=([ab]) (2 groups)" in (
+            capsys.readouterr().out)
     path.write_text("video,label,start,end,split\na,run,1,2,Train\n"
                     "b,run,1,2,\n")
     assert annotations.main([str(path)]) == 1
@@ -88,14 +97,14 @@ def test_videos_below_a_folder_are_matched_by_name(shared_dir, tmp_path,
         "cam 1,run,1000000,2000000\ncam_1,run,0,1\n")
     command = [str(tmp_path / "a.csv"), f"--videos={tmp_path / 'videos'}"]
     assert annotations.main(command) == 1
-    assert "'cam_1' and does not state their rate" in capsys.readouterr().err
+    assert "the nearest there: day 1/cam 1.mp4" in capsys.readouterr().err
     (tmp_path / "a.csv").write_text(
         "video,label,start_frame,end_frame\ncam 1,run,0,24\n"
         "cam 1,run,1000000,2000000\n")
     output = tmp_path / "a.json"
     assert annotations.main([*command, f"--output={output}"]) == 0
     printed = capsys.readouterr().out
-    assert "counted at the rate of the video" in printed
+    assert "whose own rate counts their frames" in printed
     assert "actions that end after their video" in printed
     video = load_annotations(output).videos["cam 1"]
     assert video.fps and video.duration_seconds
@@ -103,6 +112,11 @@ def test_videos_below_a_folder_are_matched_by_name(shared_dir, tmp_path,
     (tmp_path / "a.csv").write_text("video,label,start,end\nCam-1,run,0,1\n")
     assert annotations.main(command) == 0
     assert "the nearest there: day 1/cam 1.mp4" in capsys.readouterr().out
+    # Frames of a video that needs its folder.
+    shutil.copytree(videos, tmp_path / "videos" / "day 2")
+    (tmp_path / "a.csv").write_text("video,label,start_frame,end_frame\n"
+                                    "/x/day 2/cam 1.mp4,run,0,1\n")
+    assert annotations.main([*command]) == 0
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -12,7 +12,7 @@ from losa_jax.data.annotations.tools.database import (
 )
 from losa_jax.data.annotations.tools.read import Reading, read_annotations
 from losa_jax.data.records import VideoInfo
-from losa_jax.data.video.folder import VideoFolder
+from losa_jax.data.video.folder import SeveralVideosError, VideoFolder
 from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import make_folder, write_text
@@ -38,21 +38,26 @@ class _Videos:
 
     def _probed(self, name: str) -> VideoInfo | InputError:
         try:
-            path = self._folder.find(without_ending(name))
-        except InputError as error:
-            try:  # two files that differ in their ending
-                path = self._folder.find(name)
-            except InputError:
-                return error
-        try:
-            return probe_video(path)
+            return probe_video(self._path(name))
         except InputError as error:
             return error
 
-    def fps(self, name: str) -> float | None:
-        """Returns the frames a second of a video, None without it."""
-        info = self.info(name)
-        return None if isinstance(info, InputError) else info.fps
+    def _path(self, name: str) -> Path:
+        try:
+            return self._folder.find(without_ending(name))
+        except SeveralVideosError:  # that differ in their ending
+            return self._folder.find(name)
+
+    def fps(self, parts: Sequence[str]) -> float:
+        """Returns the frames a second of a video, which is named with as many
+        folders as it needs; InputError without it."""
+        for count in range(1, len(parts) + 1):
+            info = self.info("/".join(parts[-count:]))
+            if not isinstance(info, SeveralVideosError):
+                break
+        if isinstance(info, InputError):
+            raise info
+        return info.fps
 
     def seconds(self, name: str) -> float | None:
         """Returns the length of a video, None without it."""
@@ -71,7 +76,7 @@ def convert_annotations(inputs: Sequence[Path], options: Options, *,
     if below is not None:
         options = dataclasses.replace(options, video_fps=below.fps,
                                       video_seconds=below.seconds)
-    known = {} if output is None else earlier_split(output)
+    known = {} if output is None or resplit else earlier_split(output)
     reading = read_annotations(inputs, options)
     if below is not None:
         _check_videos(reading, below)

@@ -91,7 +91,7 @@ def _kept(groups: Mapping[str, Sequence[str]], known: Mapping[str, str]
         if len(before) > 1:
             raise InputError(
                 f"--group: the earlier split has videos of the group {name!r} "
-                "on both sides: split again, with another --output")
+                "on both sides: split again, with --resplit")
         if before:
             sides[name] = before.pop()
     return sides

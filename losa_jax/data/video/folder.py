@@ -58,6 +58,10 @@ _NO_STREAM = "without a video stream"
 LeftOut = dict[str, list[str]]
 
 
+class SeveralVideosError(InputError):
+    """An id names several videos."""
+
+
 class VideoFolder:
     """The videos of a folder by their id, which is the file's name without
     its ending; an id may begin with folders."""
@@ -93,7 +97,7 @@ class VideoFolder:
                 reason != _NO_STREAM and _ending(name) in VIDEO_ENDINGS)
                      ] or names
         if len(names) > 1:
-            raise InputError(
+            raise SeveralVideosError(
                 f"several files: {quoted(names)} in {folder}; keep one, or "
                 "name its folder in the id of the video")
         if names:

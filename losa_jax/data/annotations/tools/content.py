@@ -46,7 +46,9 @@ class Options:
       open_events: seconds that actions without an end last, or "end": until
         the end of the video; None leaves them out.
       keep_unreviewed: take predictions that nobody reviewed.
-      video_fps, video_seconds: return these properties of a named video; None
+      video_fps: returns that of a video by its path; None if no videos were
+        given, InputError if this one is not there.
+      video_seconds: returns the length of a video by its shown name; None
         where the video is not there.
     """
 
@@ -67,13 +69,13 @@ class Options:
     points: float | None = None
     open_events: float | str | None = None
     keep_unreviewed: bool = False
-    video_fps: Callable[[str], float | None] = lambda name: None
+    video_fps: Callable[[Parts], float | None] = lambda parts: None
     video_seconds: Callable[[str], float | None] = lambda name: None
 
-    def has_tier(self, name: str) -> bool:
-        """Whether the user chose this tier."""
-        return any(name == one or name in one.split(",")
-                   for one in self.tiers)
+    def chosen(self, flag: str) -> tuple[str, ...]:
+        """Returns the names that the user gave with a flag, () for none."""
+        names = getattr(self, flag)
+        return ((names,) if names else ()) if isinstance(names, str) else names
 
     def is_background(self, label: str) -> bool:
         """Whether a label that a tool gives to every frame is no action."""
@@ -116,6 +118,7 @@ class Content:
       videos: those that were looked at, with or without actions.
       remarks: {sentence: [examples]}: what was left out, cut or assumed.
       problems: entries that cannot be meant as written.
+      offered: {flag: names among which it can choose}.
     """
 
     def __init__(self, options: Options):
@@ -127,13 +130,25 @@ class Content:
         self.unreviewed = 0
         self.remarks: dict[str, list[str]] = {}
         self.problems: list[str] = []
+        self.offered: dict[str, dict[str, None]] = {}
+
+    def is_chosen(self, flag: str, *names: str) -> bool:
+        """Whether the user chose one of these names with a flag, or did not
+        choose; a choice that no file offers is refused in the end."""
+        self.offered.setdefault(flag, {}).update(dict.fromkeys(names))
+        wanted = self.options.chosen(flag)
+        return not wanted or any(name == one or name in one.split(",")
+                                 for one in wanted for name in names)
 
     def video(self, address: str, *, subset: Any = "",
               duration_seconds: Any = None, fps: Any = None,
-              is_id: bool = False) -> Parts:
-        """Adds a video; returns its path. An id keeps its folders. Lengths
-        and rates that are no positive numbers are not known."""
+              is_id: bool = False, beside: Path | None = None) -> Parts:
+        """Adds a video; returns its path. An id keeps its folders; a name
+        alone is in the folder of the file `beside` it. Lengths and rates that
+        are no positive numbers are not known."""
         parts = ((nfc(address),) if is_id else video_names.parts_of(address))
+        if beside is not None and len(parts) == 1:
+            parts = (*map(nfc, beside.parent.parts), *parts)
         if problem := name_problem(parts[-1]):
             raise InputError(f"the video name {address!r} {problem}")
         known = self.videos.setdefault(parts, Video())
@@ -144,26 +159,42 @@ class Content:
         known.fps = _number(fps) or known.fps
         return parts
 
+    def own_video(self, path: Path, name: str = "",
+                  duration_seconds: float | None = None) -> Parts:
+        """Adds the video that the user names, else that with the name of its
+        annotations, beside them."""
+        wanted = self.options.video
+        return self.video(wanted or name or path.stem, is_id=not wanted,
+                          beside=None if wanted else path,
+                          duration_seconds=duration_seconds)
+
     def unnamed_video(self, path: Path, name: str = "") -> Parts:
-        """Adds the video of a file that names none: the option `video`, else
-        the file's own name."""
+        """Adds the video of a file that should name one and does not."""
         if not self.options.video:
             self.remark("files that name no video: their own name is taken "
                         "(--video=NAME)", path.name)
-        return self.video(self.options.video or name or path.stem,
-                          is_id=not self.options.video)
+        return self.own_video(path, name)
 
     def fps_of(self, video: Parts, in_file: float | None = None) -> float:
         """Returns the frames a second, of the file, else as given by the
-        user, else of the video; InputError if nobody knows them."""
+        user, else of the video; InputError if nobody knows them. A video
+        that is not there is a problem."""
         name = video[-1]
         fps = in_file or self.options.fps
         if fps is None:
-            fps = self.options.video_fps(name)
-            if fps is not None:
-                self.remark("frames counted at the rate of the video "
-                            "(--fps=RATE for another)",
-                            f"{fps:g} of {name}")
+            try:
+                fps = self.options.video_fps(video)
+            except InputError as error:
+                problem = (f"{name}: its frames need a rate (--fps=RATE, or "
+                           f"the video): {error}")
+                if problem not in self.problems:
+                    self.problems.append(problem)
+                return 1.0  # the problem ends the reading
+            sentence = ("videos whose own rate counts their frames "
+                        "(--fps=RATE for another)")
+            example = f"{fps:g} of {name}" if fps else ""
+            if fps and example not in self.remarks.get(sentence, ()):
+                self.remark(sentence, example)
         if fps is None:
             raise InputError(
                 f"counts frames of {name!r} and does not state their rate: "

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.annotations.split import SIDES, one_sided, split
+from losa_jax.data.annotations.split import SIDES, group_of, one_sided, split
 from losa_jax.data.annotations.tools.read import Reading
 from losa_jax.data.annotations.tools.video_names import video_ids
 from losa_jax.errors import InputError, listed
@@ -70,6 +70,7 @@ def _add_subsets(entries: Mapping[str, dict[str, Any]], group: str,
             f"{len(missing)} of {len(entries)} videos have no subset, as the "
             f"others have:{listed(sorted(missing), 5)}\nAdd it, or make a "
             "new split of all with --resplit")
+    groups = len({group_of(name, group) for name in entries})
     if missing:
         labels = {name: [row["label"] for row in entry["annotations"]]
                   for name, entry in entries.items()}
@@ -84,7 +85,8 @@ def _add_subsets(entries: Mapping[str, dict[str, Any]], group: str,
     how = ""
     if missing:
         how = f", split with --seed={seed}" + (
-            f" by --group={group}" if group else " by video")
+            f" by --group={group} ({groups} groups)" if group
+            else " by video")
         kept = sum(name in known for name in entries)
         how += f"; {kept} videos as before" if kept else ""
     lines = ["subsets: " + ", ".join(

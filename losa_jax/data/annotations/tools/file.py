@@ -59,6 +59,8 @@ class File:
         try:
             return text_files.decode(Path(self.name), content)
         except InputError as error:
+            if not text_files.seeming_encoding(content):
+                raise
             raise InputError(f"{error}; or name its encoding, as --encoding="
                              f"{_codec_of(content)}{_where(content)}"
                              ) from error

@@ -117,6 +117,7 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
                     f"{file.name}: not as {LAYOUTS[name].TITLE} writes it "
                     f"({error!r}): correct or export it again") from error
             _join(part, content, file, files_of)
+    _refuse_choices(content, paths)
     if content.problems:
         raise InputError(f"{paths[0]}: {len(content.problems)} wrong entries:"
                          f"{listed(content.problems)}\nCorrect the file")
@@ -189,6 +190,19 @@ def _unknown(file: File) -> str:
     return f"in no known layout of annotations; known are {titles}"
 
 
+def _refuse_choices(content: Content, paths: Sequence[Path]) -> None:
+    """InputError for names that the user chose and that no file has."""
+    for flag, offered in content.offered.items():
+        for wanted in content.options.chosen(flag):
+            missing = [] if wanted in offered else [
+                name for name in wanted.split(",") if name not in offered]
+            if missing:
+                raise InputError(
+                    f"{paths[0]}: --{flag}: nothing is named "
+                    f"{', '.join(map(repr, missing))}: choose among"
+                    f"{listed([repr(name) for name in offered])}")
+
+
 def _join(part: Content, content: Content, file: File,
           files_of: dict[Parts, str]) -> None:
     """Adds the content of one file to that of all."""
@@ -212,6 +226,8 @@ def _join(part: Content, content: Content, file: File,
     content.open += part.open
     content.problems += part.problems
     content.unreviewed += part.unreviewed
+    for flag, names in part.offered.items():
+        content.offered.setdefault(flag, {}).update(names)
     for sentence, examples in part.remarks.items():
         for example in examples:
             content.remark(sentence, example)
@@ -262,6 +278,11 @@ def _refuse_nothing(content: Content, paths: Sequence[Path]) -> None:
             f"{paths[0]}: only starts without an end, as "
             f"{_shown(content.open[0])}: give their length with "
             "--open_events=SECONDS, or --open_events=end")
+    if not content.videos:
+        reasons = [f"{sentence}: {len(examples)}"
+                   for sentence, examples in content.remarks.items()]
+        raise InputError(f"{paths[0]}: holds no video" + (
+            f", because of{listed(reasons)}" if reasons else ""))
     content.remark("files without any action", str(paths[0]))
 
 

@@ -191,9 +191,94 @@ def test_cvat_is_read_from_its_zip_file_with_key_frames(tmp_path):
     with pytest.raises(InputError, match="--fps=RATE"):
         read_annotations([tmp_path / "a.zip"], Options())
     reading = read_annotations([tmp_path / "a.zip"], Options(
-        video_fps=lambda name: {"a.mp4": 10.0}[name]))
+        video_fps=lambda parts: {("a.mp4",): 10.0}[parts]))
     assert _rows(reading) == [("a.mp4", "run", 0, 2), ("a.mp4", "run", 3, 4.2)]
-    assert "rate of the video" in reading.summary()
+    assert ("videos whose own rate counts their frames (--fps=RATE for "
+            "another): 1, as 10 of a.mp4") in reading.summary()
+
+
+def test_the_rates_of_missing_videos_are_one_list_of_problems(tmp_path):
+    def rate(parts):
+        raise InputError(f"no file {parts[-1]}; the nearest there: a b.mp4")
+
+    text = ("video,label,start_frame,end_frame\na_b.mp4,run,0,1\n"
+            "a_b.mp4,run,3,4\ngone.mp4,run,0,1\n")
+    with pytest.raises(InputError, match=r"2 wrong entries:\n.*a_b.mp4: its "
+                       r".*--fps=RATE.*the nearest there: a b.mp4\n.*gone"):
+        _read(tmp_path, "a.csv", text, video_fps=rate)
+
+
+def test_names_that_no_file_has_are_refused_with_those_to_choose(tmp_path):
+    tiers = _tier("left", [("1", ("a", "b"), "run")]) + _tier("right", [])
+    document = _eaf({"a": 0, "b": 1000}, tiers)
+    praat = ('File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n2\n'
+             '<exists>\n1\n"IntervalTier"\n"left"\n0\n2\n1\n0\n2\n"x"\n')
+    anvil = ('<annotation><body><track name="left"><el start="1" end="2">'
+             '<attribute name="act">x</attribute></el></track></body>'
+             "</annotation>")
+    cvat = ('<annotations><track label="person"><box frame="0"><attribute '
+            'name="act">run</attribute></box></track></annotations>')
+    tasks = [{"id": 1, "data": {"video": "a.mp4"}, "annotations": [
+        {"completed_by": {"id": 7, "email": "a@b.c"}, "result": []}]}]
+    for name, content, options, message in (
+            ("a.eaf", document, {"tiers": ("right,lft",)},
+             r"--tiers: nothing is named 'lft'.*\n  'left'\n  'right'"),
+            ("a.TextGrid", praat, {"tiers": ("right",)}, "'left'"),
+            ("a.anvil", anvil, {"tiers": ("right",)}, "'left'"),
+            ("a.anvil", anvil, {"attribute": "action"}, "'act'"),
+            ("a.xml", cvat, {"attribute": "action", "fps": 5.0}, "'act'"),
+            ("a.json", tasks, {"annotator": "8"}, r"'7'\n  'a@b.c'"),
+            ("a.boris", _project([[1.0, "Ann", "run", "", ""],
+                                  [2.0, "Ann", "run", "", ""]]),
+             {"subject": "An"}, "--subject: nothing is named 'An'.*\n  'Ann'")):
+        with pytest.raises(InputError, match=message):
+            _read(tmp_path, name, content, **options)
+    assert len(_read(tmp_path, "a.eaf", document,
+                     tiers=("left,right",)).actions) == 1
+
+
+def test_annotations_beside_videos_of_one_name_are_of_different_videos(
+        tmp_path):
+    for folder in ("day 1", "day 2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cam.srt").write_text(
+            "1\n00:01 --> 00:02\nrun\n")
+    reading = read_annotations([tmp_path], Options())
+    assert [*reading.videos] == ["day 1/cam", "day 2/cam"]
+    assert "their folder is kept in the name: 2" in reading.summary()
+    reading = read_annotations([tmp_path / "day 1"], Options())
+    assert [*reading.videos] == ["cam"]
+
+
+def test_a_video_whose_frames_nobody_labeled_is_left_out(tmp_path):
+    (tmp_path / "a_labels.csv").write_text(",background,run\n0,-1,-1\n")
+    (tmp_path / "b_labels.csv").write_text(
+        ",background,run\n0,-1,-1\n1,0,1\n")
+    reading = read_annotations([tmp_path], Options(fps=1.0))
+    assert _rows(reading) == [("b", "run", 1, 2)]
+    assert [*reading.videos] == ["b"]
+    assert "without any labeled frame (-1), left out: 1" in reading.summary()
+    with pytest.raises(InputError, match=r"holds no video, because of\n.*"
+                                         r"without any labeled frame"):
+        read_annotations([tmp_path / "a_labels.csv"], Options(fps=1.0))
+
+
+def test_label_studio_reads_old_exports_and_leaves_out_parts_of_texts(
+        tmp_path):
+    segment = {"value": {"ranges": [{"start": 1, "end": 24}],
+                         "timelinelabels": ["run"]}}
+    text = {"type": "labels", "value": {"start": 0, "end": 5, "text": "hello",
+                                        "labels": ["word"]}}
+    reading = _read(tmp_path, "a.json", [{"id": 1, "data": {
+        "video": "a.mp4"}, "completions": [{"result": [segment, text]}]}])
+    assert _rows(reading) == [("a.mp4", "run", 0, 1)]
+    assert "results that are no segments, left out: 1" in reading.summary()
+    # The first task of JSON_MIN has no annotation.
+    reading = _read(tmp_path, "a.json", [
+        {"id": 1, "video": "b.mp4"},
+        {"id": 2, "video": "a.mp4", "annotator": 1, "annotation_id": 4,
+         "tl": [segment["value"]]}])
+    assert _rows(reading) == [("a.mp4", "run", 0, 1)]
 
 
 def test_spreadsheets_and_other_archives_are_refused(tmp_path):
@@ -254,7 +339,10 @@ def test_json_of_ones_own_is_read_by_rows_or_by_video(tmp_path):
     rows = [{"label": "run", "start": 1, "end": 2.5}]
     for content in ([{"video": "a", **rows[0]}], {"a": rows},
                     {"a": {"actions": rows}},
-                    {"annotations": [{"video": "a", **rows[0]}]}):
+                    {"annotations": [{"video": "a", **rows[0]}]},
+                    [{"video": "a", "label": "run", "segment": [1, 2.5]}],
+                    {"a": {"duration_second": 9, "annotations": [
+                        {"label": "run", "segment": [1, 2.5]}]}}):
         assert _rows(_read(tmp_path, "a.json", content)) == [
             ("a", "run", 1, 2.5)]
 

@@ -24,7 +24,7 @@ def read(file: File, content: Content) -> None:
              else content.unnamed_video(file.path))
     for track in file.xml.iter("track"):
         name = track.get("name", "")
-        if options.tiers and not options.has_tier(name):
+        if not content.is_chosen("tiers", name):
             continue
         elements = track.findall("el")
         if track.get("type", "primary") != "primary":
@@ -35,7 +35,7 @@ def read(file: File, content: Content) -> None:
             values = {one.get("name", ""): (one.text or "").strip()
                       for one in element.iter("attribute")}
             where = f"{file.name}, {element.get('index')} of track {name!r}"
-            if options.attribute and options.attribute not in values:
+            if not content.is_chosen("attribute", *values):
                 content.remark(f"elements without the attribute "
                                f"{options.attribute!r}, left out", where)
                 continue

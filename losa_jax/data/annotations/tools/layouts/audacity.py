@@ -26,8 +26,7 @@ def recognizes(file: File) -> bool:
 
 def read(file: File, content: Content) -> None:
     """Reads the labels; lines with a backslash hold frequencies of sound."""
-    video = content.video(content.options.video or file.path.stem,
-                          is_id=not content.options.video)
+    video = content.own_video(file.path)
     for number, line in enumerate(file.text.splitlines(), 1):
         if not line.strip() or line.startswith("\\"):
             continue

@@ -115,8 +115,7 @@ def _read_observation(one: _Observation, file: File, content: Content
         ends.append(total)
     shift = one.time_offset + one.offsets.get(player, 0.0)
     for event, start, end in _paired(one.events, content, where):
-        if content.options.subject and (
-                event.subject != content.options.subject):
+        if not content.is_chosen("subject", event.subject):
             continue
         _place(event, start - shift, None if end is None else end - shift,
                list(zip(videos, ends, strict=True)), content)

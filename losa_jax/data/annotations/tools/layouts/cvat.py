@@ -115,7 +115,7 @@ def _read_track(track: Element, task: _Task, file: File, content: Content
     segments: list[tuple[str, int, int]] = []
     for frame, shape in sorted(shapes.items()):
         is_visible = shape.get("outside", "0") not in ("1", "true")
-        new = _value(shape, attribute, value) if attribute else label
+        new = _value(shape, content, value) if attribute else label
         if start >= 0 and (not is_visible or new != value):
             segments.append((value, start, frame))
             start = -1
@@ -131,13 +131,13 @@ def _read_track(track: Element, task: _Task, file: File, content: Content
         content.add(task.video, name, first / fps, end / fps, where=where)
 
 
-def _value(shape: Element, attribute: str, before: str) -> str:
-    """Returns the value of an attribute; the one before if a shape has
-    none."""
+def _value(shape: Element, content: Content, before: str) -> str:
+    """Returns the value of the chosen attribute; the one before if a shape
+    has none."""
     for one in shape.findall("attribute"):
-        if one.get("name") == attribute:
+        if content.is_chosen("attribute", name := one.get("name", "")):
             text = (one.text or "").strip()
-            return {"true": attribute, "false": ""}.get(text, text)
+            return {"true": name, "false": ""}.get(text, text)
     return before
 
 

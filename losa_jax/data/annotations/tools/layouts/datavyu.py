@@ -35,12 +35,10 @@ def read(file: File, content: Content) -> None:
     texts = {one.name.rpartition(":")[2].rpartition("/")[2]: one.text
              for one in file.members("/db", "/project")}
     address = _VIDEO.search(texts.get("project", ""))
-    video = content.video(options.video or (
-        address[1] if address else file.path.stem),
-        is_id=not options.video and not address)
+    video = (content.video(address[1]) if address and not options.video
+             else content.own_video(file.path))
     columns = _columns(texts["db"], file)
-    chosen = [one for one in columns if options.has_tier(one.name)
-              or not options.tiers]
+    chosen = [one for one in columns if content.is_chosen("tiers", one.name)]
     if len(chosen) > 1 and not options.tiers:
         raise InputError(
             f"{file.name}: has the columns "

@@ -27,8 +27,6 @@ def read(file: File, content: Content) -> None:
     table = tables.read_table(file.text, lambda columns: len(columns) > 1, 1)
     assert table is not None
     name = re.sub(r"_labels$", "", file.path.stem)
-    video = content.video(content.options.video or name,
-                          is_id=not content.options.video)
     frames: dict[str, list[int]] = defaultdict(list)
     unknown = set()
     for number, row in enumerate(table.rows):
@@ -44,9 +42,13 @@ def read(file: File, content: Content) -> None:
                 unknown.add(number)
             elif value:
                 frames[label].append(number)
+    if len(unknown) == len(table.rows):
+        content.remark("videos without any labeled frame (-1), left out", name)
+        return
     for first, end in tables.runs(unknown):
         content.remark("parts that are not labeled (-1), though the rest "
                        "of their video is", f"{first} to {end - 1} of {name}")
+    video = content.own_video(file.path, name)
     fps = content.fps_of(video)
     for label, numbers in frames.items():
         if not content.options.is_background(label):

@@ -217,7 +217,7 @@ def _chosen(tiers: Mapping[str, Element],
     """Returns the tiers to read, and remarks on those that are not."""
     options = content.options
     if options.tiers:
-        chosen = [name for name in tiers if options.has_tier(name)]
+        chosen = [name for name in tiers if content.is_chosen("tiers", name)]
         if not chosen:
             content.remark("documents with none of the tiers of --tiers",
                            f"{file.path.name} has "

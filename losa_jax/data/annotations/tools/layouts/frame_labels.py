@@ -31,8 +31,7 @@ def recognizes(file: File) -> bool:
 
 def read(file: File, content: Content) -> None:
     """Reads the runs of equal labels; background is no action."""
-    video = content.video(content.options.video or file.path.stem,
-                          is_id=not content.options.video)
+    video = content.own_video(file.path)
     frames = defaultdict(list)
     for number, line in enumerate(file.text.rstrip().splitlines()):
         if not content.options.is_background(line.strip()):

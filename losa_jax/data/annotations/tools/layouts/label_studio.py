@@ -62,14 +62,12 @@ class _Task(NamedTuple):
 
 def recognizes(file: File) -> bool:
     """Whether this is a list of tasks, or a table of annotations."""
-    content = file.json
-    if content is not None:
-        first = content[0] if isinstance(content, list) and content else None
-        return isinstance(first, dict) and "id" in first and (
-            {"annotations", "data"} <= first.keys()
-            or {"annotation_id", "annotator"} <= first.keys()) or (
-            isinstance(first, dict) and {"data", "predictions"}
-            <= first.keys())
+    if file.json is not None:
+        return isinstance(file.json, list) and any(
+            isinstance(row, dict) and any(keys <= row.keys() for keys in (
+                {"data", "annotations"}, {"data", "predictions"},
+                {"data", "completions"}, {"id", "annotation_id", "annotator"}))
+            for row in file.json)
     return not file.is_archive and tables.read_table(
         file.text, _is_header, 1) is not None
 
@@ -89,14 +87,12 @@ def read(file: File, content: Content) -> None:
     rate = _rate(file, content)
     for task in _tasks(file):
         where = f"task {task.name}"
-        chosen = task.annotations
-        if wanted := content.options.annotator:
-            chosen = [one for one in chosen
-                      if wanted in (one.person, one.email)]
-            if not chosen:
-                content.remark(f"tasks without an annotation of {wanted!r}, "
-                               "left out", where)
-                continue
+        chosen = [one for one in task.annotations if content.is_chosen(
+            "annotator", one.person, *filter(None, [one.email]))]
+        if (wanted := content.options.annotator) and not chosen:
+            content.remark(f"tasks without an annotation of {wanted!r}, "
+                           "left out", where)
+            continue
         if len(chosen) > 1:
             people = ", ".join(dict.fromkeys(one.person for one in chosen))
             content.remark("tasks with several annotations: the first is "
@@ -232,15 +228,17 @@ def _full_task(row: Mapping[str, Any]) -> _Task:
 
     return _Task(
         str(row.get("id")), row.get("data") or {},
-        [annotation(one) for one in row.get("annotations") or []
-         if not one.get("was_cancelled")],
+        # Before version 1 annotations were called completions.
+        [annotation(one) for one in row.get("annotations")
+         or row.get("completions") or [] if not one.get(
+             "was_cancelled")],
         [annotation(one) for one in row.get("predictions") or []
          if isinstance(one, dict)])
 
 
 def _regions(value: Any, score: Any) -> Iterator[_Region]:
     """Yields the segments of a result's value."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "text" in value:  # a part of a text
         return
     labels = next((value[key] for key in value if key.endswith("labels")
                    and isinstance(value[key], list)), None)

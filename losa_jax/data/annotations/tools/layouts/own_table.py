@@ -33,8 +33,8 @@ ROLES: dict[str, tuple[str, ...]] = {
               "recording", "youtube id", "ytid", "url"),
     "label": ("label", "class", "class name", "label name", "event label",
               "action", "action label", "category", "behavior", "behaviour",
-              "activity", "gesture", "event", "tag", "annotation", "type",
-              "name"),
+              "activity", "gesture", "event", "tag", "annotation", "value",
+              "type", "name"),
     "start": ("start", "begin", "onset", "from", "starts", "beginning"),
     "end": ("end", "stop", "offset", "to", "until", "finish", "ends"),
     "duration": ("duration", "length", "dur"),
@@ -56,6 +56,8 @@ _ORDER = ("seconds", "", "milliseconds", "frames")
 # Keys of JSON that hold the actions of a video.
 _LISTS = ("annotations", "actions", "events", "segments", "labels",
           "instances")
+# Keys of JSON that hold start and end.
+_PAIRS = ("segment", "interval", "timestamps")
 
 
 class _Columns(NamedTuple):
@@ -214,7 +216,7 @@ def _json_rows(content: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     if isinstance(content, list):
         for number, row in enumerate(content):
             if isinstance(row, dict):
-                yield number, row
+                yield number, _with_times(row)
     elif isinstance(content, dict):
         number = 0
         for video, value in content.items():
@@ -227,8 +229,17 @@ def _json_rows(content: Any) -> Iterator[tuple[int, dict[str, Any]]]:
                     for row in value):
                 continue  # the key is not the name of a video
             for row in value or [{}]:
-                yield number, row if is_list else {"video": video, **row}
+                yield number, _with_times(
+                    row if is_list else {"video": video, **row})
                 number += 1
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of JSON with start and end in place of their pair."""
+    for key in _PAIRS:
+        if isinstance(pair := row.get(key), list) and len(pair) == 2:
+            return row | dict(zip(("start", "end"), pair, strict=True))
+    return row
 
 
 def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:

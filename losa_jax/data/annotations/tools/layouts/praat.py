@@ -25,14 +25,12 @@ def recognizes(file: File) -> bool:
 
 def read(file: File, content: Content) -> None:
     """Reads all tiers, or the chosen ones; empty texts are gaps."""
-    options = content.options
     tokens = (match[1].replace('""', '"') if match[1] is not None
               else match[2] for match in _TOKEN.finditer(
                   file.text.partition("TextGrid")[2].partition("\n")[2]))
     try:
         _, end, flag = next(tokens), float(next(tokens)), next(tokens)
-        video = content.video(options.video or file.path.stem,
-                              is_id=not options.video, duration_seconds=end)
+        video = content.own_video(file.path, duration_seconds=end)
         for _ in range(int(next(tokens)) if flag == "<exists>" else 0):
             _read_tier(tokens, content, video, file)
     except (ValueError, StopIteration, RuntimeError) as error:
@@ -44,7 +42,7 @@ def _read_tier(tokens: Iterator[str], content: Content,
                video: tuple[str, ...], file: File) -> None:
     options = content.options
     tier_type, name = next(tokens), next(tokens)
-    is_chosen = not options.tiers or options.has_tier(name)
+    is_chosen = content.is_chosen("tiers", name)
     _, _, count = next(tokens), next(tokens), int(next(tokens))
     for number in range(1, count + 1):
         start = float(next(tokens))

@@ -31,8 +31,7 @@ def recognizes(file: File) -> bool:
 
 def read(file: File, content: Content) -> None:
     """Reads the cues; their lines are one label."""
-    video = content.video(content.options.video or file.path.stem,
-                          is_id=not content.options.video)
+    video = content.own_video(file.path)
     lines = file.text.splitlines()
     number = 0
     while number < len(lines):

@@ -70,7 +70,7 @@ def read(file: File, content: Content) -> None:
         return  # nobody opened the video
     video = content.video(
         name, subset=meta.get("subset"), fps=meta.get("fps"),
-        duration_seconds=meta.get("duration"))
+        duration_seconds=meta.get("duration"), beside=file.path)
     for where, row in taken:
         _add(row, where, video, content)
 

@@ -29,7 +29,8 @@ def read(file: File, content: Content) -> None:
     milliseconds = file.json.get("duration_ms")
     video = content.video(
         name, duration_seconds=milliseconds / 1000 if isinstance(
-            milliseconds, float | int) else None, fps=file.json.get("fps"))
+            milliseconds, float | int) else None, fps=file.json.get("fps"),
+        beside=file.path)
     for number, segment in enumerate(file.json.get("segments") or []):
         where = f"{file.name}, segment {number}"
         try:

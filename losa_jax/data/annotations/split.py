@@ -63,18 +63,20 @@ def split(labels: Mapping[str, Sequence[str]], *, group: str = "",
 
     order = sorted(set(groups) - set(sides))
     random.Random(seed).shuffle(order)
-    while order:
+    left = Counter(label for name in order for label in classes[name])
+    waiting = {label: iter([name for name in order if label in classes[name]])
+               for label in left}
+    while left:
         # The rarest class decides first: it has the fewest ways.
-        left = Counter(label for name in order for label in classes[name])
         rarest = min(left, key=lambda label: (left[label], label))
-        name = next(one for one in order if rarest in classes[one])
-        order.remove(name)
+        name = next(one for one in waiting[rarest] if one not in sides)
         sides[name] = max(SIDES, key=lambda side: (
             wanted[rarest][side] / max(1, totals[rarest]),
             sum(wanted[label][side] > 0 for label in classes[name]),
             wanted[_ALL][side]))
         for label in classes[name]:
             wanted[label][sides[name]] -= 1
+        left -= Counter(classes[name])
     if share > 0:
         _repair(sides, classes, set(groups) - set(_kept(groups, known or {})))
     return {video: sides[name] for name, videos in groups.items()

@@ -57,3 +57,12 @@ def test_small_and_odd_sets_are_split():
     assert sorted(split({"a": ["x"], "b": ["x"]}).values()) == [
         "testing", "training"]
     assert set(split(_labels(0), share=0.0).values()) == {"training"}
+
+
+def test_twenty_thousand_videos_are_split_by_class():
+    labels = _labels(0, 20_000)
+    sides = split(labels)
+    for label in "abcdefgh":
+        names = [name for name, one in labels.items() if label in one]
+        tested = sum(sides[name] == TESTING for name in names)
+        assert tested == pytest.approx(0.2 * len(names), rel=0.05)

@@ -22,13 +22,16 @@ def parts_of(address: str) -> Parts:
     """
     text = address.strip()
     is_address = re.match(r"[A-Za-z][\w+.-]*://", text) is not None
+    if re.match(r"(?i)https?://", text):
+        text = text.partition("#")[0]
     path, question, query = text.partition("?")
-    if is_address:
-        path = path.partition("#")[0]
     if question and (is_address or "=" in query):
-        values = urllib.parse.parse_qs(query)
-        text = values["d"][0] if "d" in values else path
-    text = urllib.parse.unquote(text).replace("\\", "/")
+        values = urllib.parse.parse_qs(query)  # decoded
+        text = (values["d"][0] if "d" in values
+                else urllib.parse.unquote(path))
+    else:
+        text = urllib.parse.unquote(text)
+    text = text.replace("\\", "/")
     text = re.sub(r"^([\w+.-]+:/+)+", "", text)  # scheme, drive
     text = re.sub(r"^/*fakepath/", "", text)
     text = _UPLOADED.sub("/upload/", "/" + text)

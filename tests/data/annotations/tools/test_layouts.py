@@ -230,7 +230,9 @@ def test_names_that_no_file_has_are_refused_with_those_to_choose(tmp_path):
             ("a.json", tasks, {"annotator": "8"}, r"'7'\n  'a@b.c'"),
             ("a.boris", _project([[1.0, "Ann", "run", "", ""],
                                   [2.0, "Ann", "run", "", ""]]),
-             {"subject": "An"}, "--subject: nothing is named 'An'.*\n  'Ann'")):
+             {"subject": "An"}, "--subject: nothing is named 'An'.*\n  'Ann'"),
+            ("a.boris", _project([[1.0, "", "run", "", ""]]),
+             {"label": "{behaviour}"}, r"no {behaviour}: choose among beh")):
         with pytest.raises(InputError, match=message):
             _read(tmp_path, name, content, **options)
     assert len(_read(tmp_path, "a.eaf", document,
@@ -341,6 +343,7 @@ def test_json_of_ones_own_is_read_by_rows_or_by_video(tmp_path):
                     {"a": {"actions": rows}},
                     {"annotations": [{"video": "a", **rows[0]}]},
                     [{"video": "a", "label": "run", "segment": [1, 2.5]}],
+                    [{**rows[0], "video": "a", "score": None}],
                     {"a": {"duration_second": 9, "annotations": [
                         {"label": "run", "segment": [1, 2.5]}]}}):
         assert _rows(_read(tmp_path, "a.json", content)) == [

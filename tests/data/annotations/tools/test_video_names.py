@@ -17,7 +17,10 @@ from losa_jax.data.annotations.tools.video_names import (
     ("s3://bucket/x/a.mp4", ("bucket", "x", "a.mp4")),
     ("azure-blob://c/a.mp4?sv", ("c", "a.mp4")),
     ("https://h.example/x/a.mp4?X=1#t=3", ("h.example", "x", "a.mp4")),
+    ("http://h.example/a%23b.mp4#t=3", ("h.example", "a#b.mp4")),
+    ("file:///x/a#1.mp4", ("x", "a#1.mp4")),
     ("/data/local-files/?d=day%201%5Ca.mp4", ("day 1", "a.mp4")),
+    ("/data/local-files/?d=a%2520b.mp4", ("a%20b.mp4",)),
     ("/data/upload/4/3d3ad63e-a_b.mp4", ("data", "upload", "a_b.mp4")),
     ("take 12:30.mp4", ("take 12:30.mp4",)), ("what?.mp4", ("what?.mp4",)),
     ("../v/./a.mp4", ("v", "a.mp4")), ("100%.mp4", ("100%.mp4",))])

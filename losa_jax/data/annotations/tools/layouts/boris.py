@@ -28,6 +28,7 @@ from losa_jax.errors import InputError
 TITLE = "BORIS"
 
 _KEYS = "abcdefghijklmnopqrstuvwxyz0123456789"  # to code behaviors with
+_FIELDS = {"behavior", "modifiers", "subject", "category"}  # of --label
 _NOTHING = ("", "NA", "None", "Not found", "No focal subject")
 
 
@@ -155,7 +156,10 @@ def _label(event: _Event, content: Content) -> str:
     template = content.options.label
     if not template:
         return event.behavior
-    for name in ("behavior", "modifiers", "subject", "category"):
+    if wrong := set(re.findall(r"{(.*?)}", template)) - _FIELDS:
+        raise InputError(f"--label: there is no {{{min(wrong)}}}: choose among "
+                         f"{', '.join(sorted(_FIELDS))}")
+    for name in _FIELDS:
         template = template.replace(f"{{{name}}}", getattr(event, name))
     return re.sub(r"^[\s|,;:/_-]+|[\s|,;:/_-]+$", "", template)
 

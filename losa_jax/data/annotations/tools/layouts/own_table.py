@@ -96,8 +96,9 @@ def read(file: File, content: Content) -> None:
               for role, column in content.options.columns.items()}
     if file.json is not None:
         rows = [(f"entry {number}", {
-            key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in row.items() if value is not None})
+            key: value if isinstance(value, str) else
+            "" if value is None else json.dumps(value)
+            for key, value in row.items()})
             for number, row in _json_rows(file.json)]
         names = list(dict.fromkeys(key for _, row in rows for key in row))
     else:

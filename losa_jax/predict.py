@@ -2,13 +2,16 @@
 
     python -m losa_jax.predict VIDEO_OR_FOLDER... --checkpoint=WORKDIR
         [--output=DIR] [--threshold=S] [--top_k=K] [--report]
+        [--formats=csv,elan,via,...]
 
 A folder means all videos in it and its subfolders, a text file (.txt) those
 that it lists, one a line; `-` reads one video from standard input. Sources,
 WORKDIR and DIR may be in a bucket, gs://BUCKET/PATH.
 
 Writes for each video, into DIR, JSON, CSV, subtitles (SRT, WebVTT), an ELAN
-document and a plot of the timeline, and predictions.json of all. Shown are
+document and a plot of the timeline, and predictions.json of all. --formats
+chooses among these and the files of other tools, which get a folder each with
+a README.txt. `python -m losa_jax.annotations` reads all of them back. Shown are
 detections above their class's threshold (the score of best F1 in the run's
 thresholds.json; 0.5 without one); predictions.json holds all detections after
 NMS, as --mode=eval does. The same command again continues where it stopped,
@@ -35,6 +38,10 @@ import sys
 import traceback
 from pathlib import Path
 
+from losa_jax.data.annotations.tools.layouts import (
+    DEFAULT_FORMATS,
+    FORMATS,
+)
 from losa_jax.errors import InputError
 from losa_jax.utils.command_line import (
     add_beam_flags,
@@ -77,6 +84,10 @@ def main(argv: list[str] | None = None) -> int:
                         "backbone, if it was moved after training")
     parser.add_argument("--report", action="store_true",
                         help="an HTML page of each video")
+    parser.add_argument("--formats", type=_formats, default=DEFAULT_FORMATS,
+                        metavar="NAMES", help="with commas, of: "
+                        f"{', '.join(FORMATS)}; default: "
+                        f"{','.join(DEFAULT_FORMATS)}")
     parser.add_argument("--live", action="store_true", help="lines of JSON "
                         "as detections become final")
     parser.add_argument("--idle_seconds", type=seconds, default=10.0,
@@ -86,10 +97,11 @@ def main(argv: list[str] | None = None) -> int:
     add_beam_flags(parser)
     arguments = parser.parse_args(argv)
     if arguments.live and (len(arguments.sources) > 1 or arguments.report
-                           or arguments.top_k or arguments.beam_runner):
-        parser.error("--live takes one source, and neither --top_k, --report "
-                     "nor --beam_runner: there is no whole video to choose "
-                     "from")
+                           or arguments.top_k or arguments.beam_runner
+                           or arguments.formats != DEFAULT_FORMATS):
+        parser.error("--live takes one source, and neither --top_k, --report, "
+                     "--formats nor --beam_runner: there is no whole video to "
+                     "choose from")
     keep_freed_memory()
     # Imported late, so that --help does not wait for jax.
     from losa_jax.distributed import processes
@@ -126,6 +138,14 @@ def main(argv: list[str] | None = None) -> int:
         for reason in failures.values():
             print(f"  {reason}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if unknown := set(names) - set(FORMATS):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(sorted(unknown))}: choose among {', '.join(FORMATS)}")
+    return names
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, str]:
@@ -165,7 +185,7 @@ def _run(arguments: argparse.Namespace) -> dict[str, str]:
         return {}
     settings = Settings(arguments.output or "predictions",
                         arguments.threshold, arguments.top_k,
-                        arguments.report)
+                        arguments.report, arguments.formats)
     if arguments.beam_runner:
         predict_with_beam(sources.requests, settings, model,
                           arguments.beam_runner, options)

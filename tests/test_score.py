@@ -2,7 +2,6 @@
 
 import json
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -358,22 +357,6 @@ def test_the_example_of_readme_is_scored_by_its_command(tmp_path, capsys,
         page.index('    {"results"'):].partition("\n\n")[0])
     assert score.main(command.split()) == 0
     assert "mean   100.00" in capsys.readouterr().out
-
-
-def test_the_program_of_the_docs_converts_a_table(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs/videos.md").read_text()
-    program = page[page.index("    import csv"):].partition("\nEvery text")[0]
-    monkeypatch.chdir(tmp_path)
-    Path("table.csv").write_text(
-        "video,label,start,end\nvideo_7,jump,1,2\nvideo_7,run,3,4.5\n"
-        "video_8,jump,0,1\nvideo_9,jump,5,6\n", encoding="utf-8-sig")
-    exec(textwrap.dedent(program), {})
-    read = load_annotations("annotations.json")
-    assert [video.video_id for video in read.subset("testing")] == [
-        "video_8", "video_9"]
-    (training,) = read.subset("training")
-    assert [(one.label, one.start_seconds, one.end_seconds)
-            for one in training.actions] == [("jump", 1, 2), ("run", 3, 4.5)]
 
 
 @pytest.mark.shared

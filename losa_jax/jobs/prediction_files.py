@@ -7,7 +7,6 @@ does NAME.error, the reason why a video cannot be read.
 
 import contextlib
 import dataclasses
-import datetime
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +15,17 @@ from typing import Any, NamedTuple
 
 from losa_jax import timeline
 from losa_jax.data import predictions
+from losa_jax.data.annotations.tools.layouts import (
+    DEFAULT_FORMATS,
+    OPENED_WITH,
+    WRITERS,
+)
+from losa_jax.data.annotations.tools.recording import Recording, in_time
 from losa_jax.data.reviews import REVIEWED_FILE
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.inference.localizer import Localizer
-from losa_jax.report import files, page, plots
+from losa_jax.report import page, plots
 from losa_jax.utils import atomic_write, run_files, storage
 from losa_jax.utils.text_files import read_json
 
@@ -47,12 +52,21 @@ class Settings:
       threshold: lowest score shown; None takes each class's own.
       top_k: detections kept per video; None: as the run's evaluation.
       report: write an HTML page of each video, and an index.
+      formats: some of `layouts.FORMATS`; those in OPENED_WITH get a folder
+        each, which is written when all videos are done.
     """
 
     output: str | Path
     threshold: float | None = None
     top_k: int | None = None
     report: bool = False
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+
+    @property
+    def beside(self) -> list[str]:
+        """The formats whose files lie beside the JSON of their video."""
+        return [name for name in self.formats
+                if name in WRITERS and name not in OPENED_WITH]
 
 
 class Request(NamedTuple):
@@ -121,6 +135,8 @@ class PredictionFiles:
         if content:
             if content["shown_from"] == self._shown_from and (
                     content["source"] == request.source) and (
+                    {*self._settings.beside} <= {*content.get(
+                        "formats", DEFAULT_FORMATS)}) and (
                     not self._settings.report
                     or self.facts(f"{request.video_id}.html")):
                 self.done.add(request.video_id)
@@ -155,19 +171,12 @@ class PredictionFiles:
                 for one in detections]
         shown = [row for row in rows
                  if row["score"] >= self._shown_from[row["label"]]]
-        # Links between a bucket and a disk would lead nowhere.
-        media = None if (request.source == STDIN or self._is_remote
-                         ) else request.path
+        media = self._media(request)
+        recording = Recording(video_id, media, clock.duration_seconds,
+                              clock.fps, shown)
         with self._lock:
-            for suffix, text in {
-                    "csv": files.csv_text(video_id, shown),
-                    "srt": files.srt_text(shown),
-                    "vtt": files.webvtt_text(shown),
-                    "eaf": files.eaf_text(
-                        shown, media=media, folder=self._folder,
-                        created=datetime.datetime.now(datetime.UTC))}.items():
-                with self._written(f"{video_id}.{suffix}") as path:
-                    atomic_write.write_text(path, text)
+            for name in self._settings.beside:
+                self._write_format(name, [recording], "")
             with self._written(f"{video_id}.png") as path:
                 plots.plot_timeline(shown, path, title=video_id,
                                     duration_seconds=clock.duration_seconds)
@@ -178,7 +187,8 @@ class PredictionFiles:
                 _write_json(path, {
                     "video": video_id, "source": request.source,
                     **clock._asdict(), "shown_from": self._shown_from,
-                    "detections": files.in_time(shown),
+                    "formats": self._settings.beside,
+                    "detections": in_time(shown),
                     "below_threshold": [
                         row for row in rows
                         if row["score"] < self._shown_from[row["label"]]],
@@ -186,6 +196,14 @@ class PredictionFiles:
         storage.remove(self.place(f"{video_id}.error"))
         self.done.add(video_id)
         return len(shown)
+
+    def _write_format(self, name: str, recordings: Sequence[Recording],
+                      folder: str) -> None:
+        """Writes the files of a format into a folder below the output."""
+        for file_name, text in WRITERS[name](
+                recordings, self._folder / folder).items():
+            with self._written(folder + file_name) as path:
+                atomic_write.write_text(path, text)
 
     def _write_page(self, path: Path, video_id: str, media: Path | None,
                     clock: Clock, detections: Sequence[Detection]) -> None:
@@ -233,6 +251,13 @@ class PredictionFiles:
             predictions.write_predictions(
                 path, pairs(),
                 external_data={"used": False, "details": CLASSES_FROM})
+        for name in self._settings.formats:
+            if name in OPENED_WITH:
+                with self._written(f"{name}/README.txt") as path:
+                    atomic_write.write_text(path, OPENED_WITH[name] + "\n")
+                self._write_format(name, [
+                    self._recording(one) for one in requests
+                    if one.video_id in self.done], f"{name}/")
         if self._settings.report and done:
             with self._written(INDEX_FILE) as path:
                 page.write_folder_page(
@@ -251,6 +276,7 @@ class PredictionFiles:
     def _written(self, name: str) -> Iterator[Path]:
         """Yields where a file is to be written, and copies it to a bucket."""
         path = self._folder / name
+        atomic_write.make_folder(path.parent)
         yield path
         if self._is_remote:
             storage.store(path, self.place(name))
@@ -267,6 +293,19 @@ class PredictionFiles:
         except FileNotFoundError as error:
             raise InputError(f"{self.place(name)}: is missing") from error
         return path
+
+    def _recording(self, request: Request) -> Recording:
+        """Returns the shown detections of a video that is done."""
+        content = read_json(self._copy(f"{request.video_id}.json"))
+        return Recording(request.video_id, self._media(request),
+                         content["duration_seconds"], content["fps"],
+                         content["detections"])
+
+    def _media(self, request: Request) -> Path | None:
+        """Returns the file of a video; None where links to it would lead
+        nowhere, between a bucket and a disk."""
+        return (None if request.source == STDIN or self._is_remote
+                else request.path)
 
     def facts(self, name: str) -> tuple[int, int] | None:
         """Returns bytes and time of a file in the output folder, None where
@@ -306,7 +345,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 def as_row(detection: Detection, fps: float, frame_count: int
            ) -> dict[str, Any]:
-    """Returns a detection in the form of `losa_jax.report.files`."""
+    """Returns a detection as a row of `Recording`."""
     first, last = timeline.frame_span(
         detection.start_seconds, detection.end_seconds, fps, frame_count)
     return {"label": detection.label, "score": detection.score,

@@ -23,7 +23,7 @@ MAX_TICKS = 12
 
 def plot_timeline(rows: Sequence[Mapping[str, Any]], path: Path, *,
                   title: str, duration_seconds: float) -> None:
-    """Draws rows of `report.files` over time, by class, darker by score."""
+    """Draws detections over time, by class, darker by score."""
     labels = sorted({row["label"] for row in rows})
     figure = Figure(figsize=(12, 1.4 + 0.42 * max(1, len(labels))))
     axes = figure.subplots()

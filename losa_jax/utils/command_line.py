@@ -42,6 +42,13 @@ def positive(text: str) -> int:
     return number
 
 
+def positive_number(text: str) -> float:
+    """Returns a finite number above 0, as the type of an argument."""
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0, and finite")
+    return number
+
+
 def fraction(text: str) -> float:
     """Returns a number of 0..1, as the type of an argument."""
     if not 0 <= (number := float(text)) <= 1:

@@ -26,8 +26,17 @@ def require_file_name(video_id: str) -> None:
             "the folder itself")
 
 
+def require_path_inside(video_id: str) -> None:
+    """InputError for an id that could lead outside its folder."""
+    parts = video_id.split("/")
+    if "\\" in video_id or any(part in ("", ".", "..") for part in parts):
+        raise InputError(
+            f"video id {video_id!r} is no path inside a folder of videos: "
+            f"rename the video in the annotations to {Path(video_id).name!r}")
+
+
 class FolderFiles:
-    """The content of a folder, without that of its subfolders."""
+    """The content of a folder; subfolders are searched by `below` alone."""
 
     def __init__(self, folder: Path, what: str, key: str):
         """Lists a folder; InputError if it cannot be listed.
@@ -44,6 +53,7 @@ class FolderFiles:
         self._lock = threading.Lock()
         self._searches_left = _MAX_SEARCHES
         self._below: list[str] | None = None
+        self._by_name_below: dict[str, list[str]] | None = None
         try:
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
@@ -68,6 +78,27 @@ class FolderFiles:
         """Returns the files of this name with any ending or none."""
         return self._by_name.get(nfc(name), [])
 
+    def below(self, name: str) -> list[str]:
+        """Returns the files in subfolders, relative to the folder, whose path
+        ends with this name, with any ending or none."""
+        parts = nfc(name).split("/")
+        with self._lock:
+            if self._by_name_below is None:
+                self._by_name_below = {}
+                for path in self._files_below():
+                    file = os.path.basename(path)
+                    for key in {nfc(file), nfc(os.path.splitext(file)[0])}:
+                        self._by_name_below.setdefault(key, []).append(path)
+            folders = [""] + parts[:-1]
+            return [path for path in self._by_name_below.get(parts[-1], [])
+                    if f"/{nfc(os.path.dirname(path))}".replace(
+                        os.sep, "/").endswith("/".join(folders))]
+
+    def _files_below(self) -> list[str]:
+        if self._below is None:
+            self._below = _files_below(self.folder, self.subfolders)
+        return self._below
+
     def nearest(self, name: str) -> list[str]:
         """Returns a few files whose name is like one that is missing, also
         those in subfolders: other case, separators or endings, a part of the
@@ -76,12 +107,10 @@ class FolderFiles:
             if not self._searches_left:
                 return []
             self._searches_left -= 1
-            if self._below is None:
-                self._below = _files_below(self.folder, self.subfolders)
+            below = self._files_below()
         return nearest(name, {
             file: _beginnings(os.path.basename(file))
-            for file in (*self.files, *self._below) if file[0] != "."})
-
+            for file in (*self.files, *below) if file[0] != "."})
 
     def hints(self, near: Sequence[str]) -> list[str]:
         """Returns what to say of the nearest files (see `nearest`)."""

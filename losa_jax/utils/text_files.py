@@ -48,6 +48,15 @@ def read_text(path: Path, remedy: str = "") -> str:
             link_to_nothing(path) or f"{path}: cannot be read "
             f"({error.strerror or error}): {remedy or 'check the path'}"
         ) from error
+    text = decode(path, content)
+    if reason := stand_in(path):
+        raise InputError(f"{path}: not a text file but {reason}")
+    return text
+
+
+def decode(path: Path, content: bytes) -> str:
+    """Returns bytes of a file as text; the InputError of `read_text` unless
+    they are UTF-8."""
     try:
         # Programs add a mark to a file that has one.
         text = content.decode("utf-8").lstrip("\ufeff")
@@ -55,8 +64,6 @@ def read_text(path: Path, remedy: str = "") -> str:
         raise _not_utf8(path, content) from error
     if "\0" in text:  # as in UTF-16 without a byte order mark
         raise _not_utf8(path, content)
-    if reason := stand_in(path):
-        raise InputError(f"{path}: not a text file but {reason}")
     return text
 
 
@@ -71,12 +78,16 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def read_json(path: Path, remedy: str = "") -> Any:
     """Reads JSON; InputError, with the remedy, where this is impossible or an
     object has a key twice."""
-    text = read_text(path, remedy)
+    return parse_json(read_text(path, remedy), path, remedy)
 
+
+def parse_json(text: str, where: Path | str, remedy: str = "") -> Any:
+    """Returns the content of JSON, as `read_json`; `where` is the file, or
+    the place in a file for the message."""
     def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
-            raise _twice(path, text, pairs)
+            raise _twice(where, text, pairs)
         return content
 
     try:
@@ -84,13 +95,13 @@ def read_json(path: Path, remedy: str = "") -> Any:
     except json.JSONDecodeError as error:
         problem = (f"line {error.lineno}, column {error.colno}: {error.msg}"
                    if text.strip() else "it is empty")
-        other = text.strip() and misplaced(path, "a JSON", "JSON",
-                                           remedy or "give a JSON file")
+        other = text.strip() and isinstance(where, Path) and misplaced(
+            where, "a JSON", "JSON", remedy or "give a JSON file")
         raise InputError(other or (
-            f"{path}: not JSON: {problem}; {remedy or 'correct it there'}"
+            f"{where}: not JSON: {problem}; {remedy or 'correct it there'}"
             )) from error
     except (ValueError, RecursionError) as error:  # a number of 4301 digits
-        raise InputError(f"{path}: not JSON that can be read ({error}); "
+        raise InputError(f"{where}: not JSON that can be read ({error}); "
                          f"{remedy or 'correct it'}") from error
 
 
@@ -160,7 +171,8 @@ def _not_utf8(path: Path, content: bytes) -> InputError:
         "UTF-8, in an editor or with iconv")
 
 
-def _twice(path: Path, text: str, pairs: list[tuple[str, Any]]) -> InputError:
+def _twice(where: Path | str, text: str, pairs: list[tuple[str, Any]]
+           ) -> InputError:
     """Returns the error about the first key that an object has twice."""
     seen: set[str] = set()
     key = next(name for name, _ in pairs
@@ -168,10 +180,10 @@ def _twice(path: Path, text: str, pairs: list[tuple[str, Any]]) -> InputError:
     places = [match.start() for match in re.finditer(
         re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", text)]
     lines = [1 + text.count("\n", 0, place) for place in places]
-    where = (f" (lines {lines[0]} and {lines[1]})"
+    which = (f" (lines {lines[0]} and {lines[1]})"
              if len(lines) == 2 and lines[0] != lines[1] else "")
     shown = ", ".join(f"{json.dumps(name)}: {json.dumps(value)[:30]}"
                       for name, value in pairs[:50])[:_SHOWN]
     return InputError(
-        f"{path}: one object has the key {json.dumps(key)} twice{where}, and "
+        f"{where}: one object has the key {json.dumps(key)} twice{which}, and "
         f"only one of the two could be used: {{{shown} ...}}: correct the file")

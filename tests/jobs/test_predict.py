@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from losa_jax import predict as command_line
+from losa_jax.data.annotations.tools.content import Options
+from losa_jax.data.annotations.tools.read import read_annotations
 from losa_jax.data.predictions import read_predictions, read_submission
 from losa_jax.errors import InputError
 from losa_jax.inference import load as load_module
@@ -167,6 +169,28 @@ def test_the_files_of_a_video_hold_the_shown_detections(
         "<ALIGNABLE_ANNOTATION") == len(shown)
     assert (output / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert not list(output.glob("*tmp*")) + list(output.glob(".*"))
+
+
+def test_every_format_is_written_without_predicting_again(
+        output, model, videos, threshold, tmp_path):
+    again = tmp_path / "out"
+    shutil.copytree(output, again)
+    for path in again.glob("*.csv"):
+        path.unlink()
+    idle = dataclasses.replace(model, predict_windows=_never)
+    predict(find_videos([str(videos[0].parent)]), idle, Settings(
+        again, threshold, formats=("via", "fiftyone", "audacity")))
+    assert not list(again.glob("*.csv"))
+    assert (again / "via/README.txt").read_text().startswith("VIA 3")
+    shown = {(path.stem, row["label"], round(row["start_seconds"], 3))
+             for path in again.glob("untrimmed*.json")
+             for row in json.loads(path.read_text())["detections"]}
+    for name in ("via", "fiftyone", "audacity"):
+        actions = read_annotations([again / name], Options(
+            layout=name)).actions
+        assert {(one.video.removesuffix(".mp4"), one.label,
+                 round(one.start_seconds, 3)) for one in actions} == shown
+        assert len(actions) > 5
 
 
 def _never(*_):

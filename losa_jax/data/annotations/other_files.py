@@ -2,10 +2,12 @@
 
 import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+from losa_jax.data.annotations.tools.file import open_file
+from losa_jax.data.annotations.tools.layouts import LAYOUTS, layout_of
+from losa_jax.errors import InputError
 from losa_jax.utils.file_type import recognize
 
 _LAYOUTS = (
@@ -16,32 +18,6 @@ _LAYOUTS = (
     "anet_anno_action.json,video_info_new.csv, AFSD's "
     "val_Annotation.csv,val_video_info.csv, a folder of THUMOS' text files, "
     "or a folder of losa_jax.data.build")
-_CONVERT = ("write its actions as JSON in the layout of docs/videos.md, which "
-            "has a program for tables")
-# (what a file is, pattern near its start).
-_MARKS = (
-    ("an ELAN document", r"<ANNOTATION_DOCUMENT"),
-    ("a file of Anvil", r"<annotation>[\s\S]*<specification"),
-    ("an export of CVAT", r"<annotations>[\s\S]*<version>"),
-    ("an XML document", r"\s*<\?xml"),
-    ("a TextGrid of Praat", r"ooTextFile"),
-    ("WebVTT subtitles", r"\s*WEBVTT"),
-    ("SRT subtitles", r"\d\d:\d\d:\d\d,\d{3} -->"),
-    ("an export of the VGG Image Annotator (VIA)",
-     r"VGG Image Annotator|\"__VIA_|metadata_id,file_list"),
-    ("a file of BORIS", r"Observation id\b|\"behaviors_conf\""),
-    ("an export of Label Studio",
-     r"\"timelinelabels\"|annotation_id\"?[,\t]\"?annotator|\"completed_by\""),
-    ("an export of Datumaro", r"\"dm_format_version\""),
-    ("a file of Vidat", r"\"keyframeList\"|\"actionAnnotationList\""),
-    ("a file of X-AnyLabeling", r"\"type\": *\"video_classification\""),
-    ("labels of SoccerNet", r"\"UrlLocal\"|\"task\": *\"localization\""),
-    ("labels of FiftyOne", r"\"(timestamps|support)\": *\["),
-    ("annotations of images in COCO's layout",
-     r"\"categories\": *\[[\s\S]*\"images\": *\[|"
-     r"\"images\": *\[[\s\S]*\"categories\": *\["),
-)
-_START = 100_000  # characters
 
 
 def describe(path: Path, text: str, content: Any = None) -> str:
@@ -53,12 +29,17 @@ def describe(path: Path, text: str, content: Any = None) -> str:
             isinstance(content.get("results"), dict)
             or "shown_from" in content):
         return "is a file of predictions: give that of the annotations"
-    what = next((name for name, pattern in _MARKS
-                 if re.search(pattern, text[:_START])), "")
-    if not what and path.suffix.lower() in (".csv", ".tsv"):
-        what = f"a table with the columns {_listed(columns(text))}"
-    if what:
-        return f"seems to be {what}: {_CONVERT}"
+    convert = (f"convert it: python -m losa_jax.annotations {path} "
+               "--output=annotations.json")
+    try:
+        layout = layout_of(open_file(path))
+    except InputError as error:  # damaged
+        return str(error).removeprefix(f"{path}: ")
+    if layout:
+        return f"has the layout of {LAYOUTS[layout].TITLE}: {convert}"
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return (f"is a table with the columns {_listed(columns(text))}: "
+                f"{convert}")
     if isinstance(content, dict):
         what = (f"has no object \"database\" but {_listed(content)}"
                 if content else "is an empty JSON object")

@@ -12,7 +12,11 @@ from pathlib import Path
 from losa_jax.data.video.container import VideoDecodeError, open_video
 from losa_jax.errors import InputError
 from losa_jax.utils.file_type import recognize
-from losa_jax.utils.folder_files import FolderFiles, quoted, require_file_name
+from losa_jax.utils.folder_files import (
+    FolderFiles,
+    quoted,
+    require_path_inside,
+)
 from losa_jax.utils.names import VIDEO_ENDINGS
 from losa_jax.utils.text_files import nfc
 
@@ -54,9 +58,13 @@ _NO_STREAM = "without a video stream"
 LeftOut = dict[str, list[str]]
 
 
+class SeveralVideosError(InputError):
+    """An id names several videos."""
+
+
 class VideoFolder:
     """The videos of a folder by their id, which is the file's name without
-    its ending."""
+    its ending; an id may begin with folders."""
 
     def __init__(self, folder: Path):
         """Lists a folder; InputError if it is missing."""
@@ -66,16 +74,20 @@ class VideoFolder:
     def find(self, video_id: str) -> Path:
         """Returns the file of a video; InputError if there is not just one.
 
-        Files of that name which may be videos are opened where there are
-        several.
+        Subfolders are searched for an id that the folder itself does not
+        have. Files of that name which may be videos are opened where there
+        are several.
         """
-        require_file_name(video_id)
+        require_path_inside(video_id)
         folder, others = self._files.folder, dict[str, str]()
         # ActivityNet's videos circulate with "v_" before their id.
-        for name in (video_id, f"v_{video_id}"):
-            named = self._files.named(name)
+        prefix, _, last = video_id.rpartition("/")
+        youtube = f"{prefix}/v_{last}" if prefix else f"v_{last}"
+        for named in (look_up(name) for look_up in (
+                self._files.named, self._files.below)
+                for name in (video_id, youtube)):
             others |= {one: reason for one in named
-                       if (reason := why_no_video(one))}
+                       if (reason := why_no_video(os.path.basename(one)))}
             if names := [one for one in named if one not in others]:
                 break
         if len(names) > 1:
@@ -85,17 +97,18 @@ class VideoFolder:
                 reason != _NO_STREAM and _ending(name) in VIDEO_ENDINGS)
                      ] or names
         if len(names) > 1:
-            raise InputError(f"several files: {quoted(names)} in {folder}; "
-                             "keep one")
+            raise SeveralVideosError(
+                f"several files: {quoted(names)} in {folder}; keep one, or "
+                "name its folder in the id of the video")
         if names:
             return folder / names[0]
         hints = [f"{quoted([name])} is left out ({reason})"
                  for name, reason in others.items()]
         if video_id in self._files.subfolders:
             hints.append(f"{video_id} is a folder")
-        hints += self._files.hints([
-            name for name in self._files.nearest(video_id)
-            if name not in others])
+        near = [name for name in self._files.nearest(video_id)
+                if name not in others]
+        hints += [f"the nearest there: {quoted(near)}"] if near else []
         raise InputError("; ".join([
             f"no file {video_id} with the ending of a video in {folder}",
             *hints]))
@@ -114,7 +127,9 @@ class VideoFolder:
                 f"({quoted(features[:1])}) and no video: name the folder of "
                 "the videos, or train on the features: a recipe of features "
                 f"with --config.features.folder={folder}")
-        return _left_out(self._files, others)
+        left_out = _left_out(self._files, others)
+        left_out.pop("subfolders", None)  # `find` searches them
+        return left_out
 
     def videos(self) -> tuple[list[Path], LeftOut]:
         """Returns all videos, sorted, and what is left out; opens files of

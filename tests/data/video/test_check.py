@@ -104,7 +104,7 @@ def test_names_differ_in_case_as_ids_do(folder, video_file):
 def test_ids_stay_inside_the_folder(folder, video_file):
     shutil.copy(video_file, folder.parent / "outside.mp4")
     _, broken = check_videos([_annotated("../outside")], folder)
-    assert "is no plain file name" in broken["../outside"]
+    assert "is no path inside" in broken["../outside"]
 
 
 def test_contradictions_are_named(folder):

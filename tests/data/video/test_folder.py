@@ -174,12 +174,12 @@ def test_names_of_macos_are_those_of_the_ids(tmp_path, mp4, form):
 @pytest.mark.parametrize("names, wanted, message", [
     (["Jump_1.mp4"], "jump_1", "nearest there: Jump_1.mp4"),
     (["jump-1.mp4"], "jump 1", "nearest there: jump-1.mp4"),
-    (["sub/jump.MTS"], "jump", "nearest there: sub/jump.MTS; subfolders are "
-     "not searched: set --config.data.videos=.*/sub, or move or link all"),
-    (["a/b/jump.mp4"], "jump", "set --config.data.videos=.*/a/b, or"),
+    (["sub/Jump.MTS"], "jump", "nearest there: sub/Jump.MTS"),
+    (["a/x/jump.mp4"], "b/jump", "nearest there: a/x/jump.mp4"),
     (["jump.npy", "run.mp4"], "jump", r"jump.npy is left out \(features\)"),
-    (["sub/jump.mp4"], "sub/jump", "in the annotations to 'jump', with its "
-     "file in the folder itself"),
+    (["jump.mp4"], "../jump", "in the annotations to 'jump'"),
+    (["jump.mp4"], "a//jump", "is no path inside a folder"),
+    (["sub/jump.json"], "jump", r"sub/jump.json is left out \(text\)"),
     (["jump.json"], "jump", r"jump.json is left out \(text\)"),
     (["jump.mp4.part"], "jump", "nearest there: jump.mp4.part"),
     (["jump/0001.jpg"], "jump", "jump is a folder"),
@@ -194,6 +194,22 @@ def test_a_missing_video_names_the_nearest_file(
         (tmp_path / name).write_text("text")
     with pytest.raises(InputError, match=message):
         VideoFolder(tmp_path).find(wanted)
+
+
+def test_videos_in_subfolders_are_taken_by_name_or_with_their_folder(
+        tmp_path, mp4):
+    for name in ("a/x/cam.mp4", "b/x/cam.mp4", "b/one.mp4", "one.mp4",
+                 "a/two.mp4", "a/two.txt", "a/xx/cam.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(mp4, tmp_path / name)
+    files = VideoFolder(tmp_path)
+    for video_id, name in (("two", "a/two.mp4"), ("one", "one.mp4"),
+                           ("b/one", "b/one.mp4"), ("a/x/cam", "a/x/cam.mp4"),
+                           ("xx/cam.mp4", "a/xx/cam.mp4")):
+        assert files.find(video_id) == tmp_path / name
+    with pytest.raises(InputError, match="a/x/cam.mp4, b/x/cam.mp4 in .*; keep "
+                                         "one, or name its folder in the id"):
+        files.find("x/cam")
 
 
 @pytest.mark.parametrize("names", [["a.npy"], ["b.npz", "features.json"]])

@@ -35,7 +35,9 @@ def test_a_table_becomes_annotations_with_a_split_that_stays(table, capsys):
     assert before.class_names == ("hüpfen", "laufen")
     assert before.videos["a"].actions[0][:3] == (0.5, 1.25, "hüpfen")
     assert json.loads(output.read_text())["database"]["a"]["file"] == "a.mp4"
-    # More videos, another seed: the known videos stay where they were.
+    # More videos, another seed: the known videos stay where they were. The
+    # output in the folder of the input is no input.
+    command = [str(table.parent), *command[1:]]
     table.write_text(TABLE + "".join(
         f"new_{number}.mp4;laufen;1;2;1\n" for number in range(6)))
     assert annotations.main([*command, "--seed=5"]) == 0

@@ -78,13 +78,15 @@ def _number(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
-    """Reads files and folders of one layout; InputError for wrong entries,
-    several layouts, or nothing that is an action."""
+def read_annotations(paths: Sequence[Path], options: Options, *,
+                     output: Path | None = None) -> Reading:
+    """Reads files and folders of one layout, but for an earlier `output` in a
+    folder; InputError for wrong entries, several layouts, or nothing that is
+    an action."""
     content = Content(options)
     chosen: dict[str, list[File]] = defaultdict(list)
     for path in paths:
-        for file in _files(path, options, content):
+        for file in _files(path, options, content, output):
             name = _layout(file, options, is_alone=file.name == str(path))
             if name:
                 chosen[name].append(file)
@@ -125,7 +127,8 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
                                for name, files in chosen.items()}, paths)
 
 
-def _files(path: Path, options: Options, content: Content) -> Iterator[File]:
+def _files(path: Path, options: Options, content: Content,
+           output: Path | None) -> Iterator[File]:
     """Yields the file, or those of a folder that may be annotations."""
     if not path.exists() and not path.is_symlink():
         raise InputError(f"{path}: no such file or folder: check the path, "
@@ -134,7 +137,8 @@ def _files(path: Path, options: Options, content: Content) -> Iterator[File]:
         yield from _unpacked(open_file(path, options.encoding))
         return
     for one in sorted(path.rglob("*")):
-        if one.is_dir():
+        if one.is_dir() or output is not None and (
+                one.resolve() == output.resolve()):
             continue
         if one.suffix.lower() not in _ENDINGS or one.name.startswith((
                 ".", "~$")):

@@ -422,3 +422,12 @@ def test_json_unlike_that_of_its_tool_is_refused_with_its_name(tmp_path,
                                                                content):
     with pytest.raises(InputError, match="a.json"):
         _read(tmp_path, "a.json", content, fps=25.0)
+
+
+def test_a_table_with_the_words_of_boris_or_two_labels_is_a_table(tmp_path):
+    for header in ("Video,Behavior,Start (s),Stop (s)",
+                   "video,class_name,start,end"):
+        assert _rows(_read(tmp_path, "a.csv", f"{header}\na,run,1,2\n")) == [
+            ("a", "run", 1, 2)]
+    assert _rows(_read(tmp_path, "a.csv", "video,class,class_name,start,end\n"
+                       "a,0,run,1,2\n")) == [("a", "run", 1, 2)]

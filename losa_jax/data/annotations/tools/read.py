@@ -119,7 +119,8 @@ def read_annotations(paths: Sequence[Path], options: Options, *,
                     f"{file.name}: not as {LAYOUTS[name].TITLE} writes it "
                     f"({error!r}): correct or export it again") from error
             _join(part, content, file, files_of)
-    _refuse_choices(content, paths)
+    _refuse_choices(content, paths, ", ".join(
+        LAYOUTS[name].TITLE for name in chosen))
     if content.problems:
         raise InputError(f"{paths[0]}: {len(content.problems)} wrong entries:"
                          f"{listed(content.problems)}\nCorrect the file")
@@ -194,12 +195,17 @@ def _unknown(file: File) -> str:
     return f"in no known layout of annotations; known are {titles}"
 
 
-def _refuse_choices(content: Content, paths: Sequence[Path]) -> None:
+def _refuse_choices(content: Content, paths: Sequence[Path], title: str
+                    ) -> None:
     """InputError for names that the user chose and that no file has."""
-    for flag, offered in content.offered.items():
+    for flag in ("tiers", "subject", "annotator", "attribute"):
+        offered = content.offered.get(flag, {})
         for wanted in content.options.chosen(flag):
             missing = [] if wanted in offered else [
                 name for name in wanted.split(",") if name not in offered]
+            if missing and not offered:
+                raise InputError(f"{paths[0]}: --{flag}={wanted}: {title} has "
+                                 "nothing here for this flag: leave it out")
             if missing:
                 raise InputError(
                     f"{paths[0]}: --{flag}: nothing is named "

@@ -231,6 +231,8 @@ def test_names_that_no_file_has_are_refused_with_those_to_choose(tmp_path):
             ("a.boris", _project([[1.0, "Ann", "run", "", ""],
                                   [2.0, "Ann", "run", "", ""]]),
              {"subject": "An"}, "--subject: nothing is named 'An'.*\n  'Ann'"),
+            ("a.eaf", document, {"subject": "Ann"},
+             "--subject=Ann: ELAN has nothing here for this flag"),
             ("a.boris", _project([[1.0, "", "run", "", ""]]),
              {"label": "{behaviour}"}, r"no {behaviour}: choose among beh")):
         with pytest.raises(InputError, match=message):

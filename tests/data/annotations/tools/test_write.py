@@ -206,6 +206,17 @@ def test_an_export_of_label_studio_keeps_the_rate_of_our_tasks(tmp_path):
     assert action[2:4] == (1.0, 2.0)
 
 
+def test_x_anylabeling_has_the_end_frame_of_its_own_files(tmp_path):
+    content = json.loads(WRITERS["x_anylabeling"]([_recording(
+        [_row("run", 1.0, 2.0)], "v")], tmp_path)["v.json"])
+    (segment,) = content["segments"]
+    assert segment["end_frame"] == segment["end_ms"] * 25 / 1000
+    del segment["start_ms"], segment["end_ms"]
+    (tmp_path / "v.json").write_text(json.dumps(content))
+    (action,) = read_annotations([tmp_path / "v.json"], Options()).actions
+    assert action[2:4] == (1.0, 2.0)
+
+
 def test_a_video_without_detections_was_looked_at(tmp_path):
     for name, write in WRITERS.items():
         folder = tmp_path / name

@@ -71,14 +71,14 @@ def test_subsets_of_the_input_are_kept_or_replaced(tmp_path, capsys):
     assert "train (2 videos, 2 actions): the only one; --resplit makes a " \
         "split" in capsys.readouterr().out
     assert annotations.main([str(path), "--resplit"]) == 0
-    assert "testing (1 videos" in capsys.readouterr().out
+    assert "testing (1 video," in capsys.readouterr().out
     # A new split replaces that of the output, too.
     output = tmp_path / "split.json"
     output.write_text(json.dumps({"database": {
         "a": {"subset": "training"}, "b": {"subset": "training"}}}))
     assert annotations.main([str(path), "--resplit", "--group=([ab])",
                              f"--output={output}"]) == 0
-    assert "testing (1 videos, 1 actions), training (1 videos, 1 actions), " \
+    assert "testing (1 video, 1 action), training (1 video, 1 action), " \
         "split with --seed=0 by --group=([ab]) (2 groups)" in (
             capsys.readouterr().out)
     path.write_text("video,label,start,end,split\na,run,1,2,Train\n"

@@ -110,6 +110,12 @@ class Video:
     duration_seconds: float | None = None
     fps: float | None = None
 
+    def complete(self, other: "Video") -> None:
+        """Takes over what this one does not say."""
+        self.subset = self.subset or other.subset
+        self.duration_seconds = self.duration_seconds or other.duration_seconds
+        self.fps = self.fps or other.fps
+
 
 class Content:
     """Collects what readers report.

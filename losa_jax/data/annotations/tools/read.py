@@ -21,7 +21,7 @@ from losa_jax.data.annotations.tools.layouts import (
     own_table,
 )
 from losa_jax.data.annotations.tools.video_names import Parts
-from losa_jax.errors import InputError, listed
+from losa_jax.errors import InputError, counted, listed
 
 # Endings of files that are opened in a folder.
 _ENDINGS = frozenset(
@@ -64,18 +64,14 @@ class Reading(NamedTuple):
         """Returns one line of what was read, and one for each remark."""
         title = ", ".join(LAYOUTS[name].TITLE for name in self.layouts)
         classes = len({one.label for one in self.actions})
-        line = (f"{title}: {_number(sum(self.layouts.values()), 'file')}, "
-                f"{_number(len(self.videos), 'video')}, "
-                f"{_number(len(self.actions), 'action')} of "
-                f"{_number(classes, 'class', 'classes')}")
+        line = (f"{title}: {counted(sum(self.layouts.values()), 'file')}, "
+                f"{counted(len(self.videos), 'video')}, "
+                f"{counted(len(self.actions), 'action')} of "
+                f"{counted(classes, 'class', 'classes')}")
         return "\n".join([line, *(
             f"  {sentence}: {len(examples)}" + (
                 f", as {examples[0]}" if examples[0] else "")
             for sentence, examples in self.remarks.items())])
-
-
-def _number(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def read_annotations(paths: Sequence[Path], options: Options, *,
@@ -95,7 +91,7 @@ def read_annotations(paths: Sequence[Path], options: Options, *,
                                file.name)
     if len(chosen) > 1:
         counts = ", ".join(
-            f"{name} ({_number(len(files), 'file')}, as {files[0].name})"
+            f"{name} ({counted(len(files), 'file')}, as {files[0].name})"
             for name, files in chosen.items())
         raise InputError(f"{paths[0]}: files of several layouts: {counts}: "
                          "choose one with --format=NAME")
@@ -218,14 +214,11 @@ def _join(part: Content, content: Content, file: File,
     """Adds the content of one file to that of all."""
     for video, facts in part.videos.items():
         known = content.videos.setdefault(video, facts)
-        known.duration_seconds = known.duration_seconds or (
-            facts.duration_seconds)
-        known.fps = known.fps or facts.fps
         if facts.subset and known.subset not in ("", facts.subset):
             content.problems.append(f"{file.name}: the video {video[-1]} is "
                                     f"in the subsets {known.subset} and "
                                     f"{facts.subset}")
-        known.subset = known.subset or facts.subset
+        known.complete(facts)
         if video in files_of:
             content.remark("videos in several files, whose actions are joined",
                            f"{video[-1]} in {files_of[video]} and "
@@ -250,11 +243,7 @@ def _resolved(content: Content, layouts: dict[str, int],
     # Two paths are one video where one of them is the end of the other.
     videos: dict[str, Video] = {}
     for parts, facts in content.videos.items():
-        known = videos.setdefault(names[parts], facts)
-        known.subset = known.subset or facts.subset
-        known.duration_seconds = known.duration_seconds or (
-            facts.duration_seconds)
-        known.fps = known.fps or facts.fps
+        videos.setdefault(names[parts], facts).complete(facts)
     for name in sorted(set(names.values())):
         if "/" in name and any(parts[-1] != name for parts, one
                                in names.items() if one == name):

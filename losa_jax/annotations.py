@@ -99,7 +99,8 @@ def main(argv: list[str] | None = None) -> int:
                        dest="share", help="of the videos")
     split.add_argument("--seed", type=int, default=0)
     split.add_argument("--resplit", action="store_true",
-                       help="split although there are subsets")
+                       help="split again, although there are subsets or "
+                       "OUTPUT has an earlier split")
     arguments = vars(parser.parse_args(argv))
     names = ("inputs", "output", "videos", "group", "share", "seed",
              "resplit")

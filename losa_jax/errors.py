@@ -23,6 +23,11 @@ def listed(lines: Sequence[str], most: int = 20) -> str:
     return "".join(f"\n  {line}" for line in [*lines[:most], *others])
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Returns a number of things in words, as "1 video" or "2 videos"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def check_choice(spec: object, name: str, known: Iterable[object]) -> None:
     """Raises InputError unless a field has one of the known values."""
     known = tuple(known)

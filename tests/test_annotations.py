@@ -35,7 +35,9 @@ def test_a_table_becomes_annotations_with_a_split_that_stays(table, capsys):
     assert before.class_names == ("hüpfen", "laufen")
     assert before.videos["a"].actions[0][:3] == (0.5, 1.25, "hüpfen")
     assert json.loads(output.read_text())["database"]["a"]["file"] == "a.mp4"
-    # More videos, another seed: the known videos stay where they were.
+    # More videos, another seed: the known videos stay where they were. The
+    # output in the folder of the input is no input.
+    command = [str(table.parent), *command[1:]]
     table.write_text(TABLE + "".join(
         f"new_{number}.mp4;laufen;1;2;1\n" for number in range(6)))
     assert annotations.main([*command, "--seed=5"]) == 0
@@ -69,14 +71,14 @@ def test_subsets_of_the_input_are_kept_or_replaced(tmp_path, capsys):
     assert "train (2 videos, 2 actions): the only one; --resplit makes a " \
         "split" in capsys.readouterr().out
     assert annotations.main([str(path), "--resplit"]) == 0
-    assert "testing (1 videos" in capsys.readouterr().out
+    assert "testing (1 video," in capsys.readouterr().out
     # A new split replaces that of the output, too.
     output = tmp_path / "split.json"
     output.write_text(json.dumps({"database": {
         "a": {"subset": "training"}, "b": {"subset": "training"}}}))
     assert annotations.main([str(path), "--resplit", "--group=([ab])",
                              f"--output={output}"]) == 0
-    assert "testing (1 videos, 1 actions), training (1 videos, 1 actions), " \
+    assert "testing (1 video, 1 action), training (1 video, 1 action), " \
         "split with --seed=0 by --group=([ab]) (2 groups)" in (
             capsys.readouterr().out)
     path.write_text("video,label,start,end,split\na,run,1,2,Train\n"

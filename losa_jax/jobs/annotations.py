@@ -77,7 +77,7 @@ def convert_annotations(inputs: Sequence[Path], options: Options, *,
         options = dataclasses.replace(options, video_fps=below.fps,
                                       video_seconds=below.seconds)
     known = {} if output is None or resplit else earlier_split(output)
-    reading = read_annotations(inputs, options)
+    reading = read_annotations(inputs, options, output=output)
     if below is not None:
         _check_videos(reading, below)
     print(reading.summary())

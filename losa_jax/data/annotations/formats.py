@@ -232,7 +232,9 @@ def _read_thumos_folder(folder: Path) -> dict[str, Any]:
     if not database:
         raise InputError(f"{folder}: no <Class>_val.txt or <Class>_test.txt "
                          "in it: give the folder of THUMOS' annotations, or "
-                         "the file of the annotations")
+                         "the file of the annotations. Files of annotation "
+                         "tools are converted: "
+                         f"{other_files.convert_command(folder)}")
     if others:
         logger.warning("%s: not read, for their names are not <Class>_val.txt "
                        "or <Class>_test.txt:%s", folder, listed(others, 5))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ _LAYOUTS = (
     "or a folder of losa_jax.data.build")
 
 
+def convert_command(path: Path) -> str:
+    """Returns the command that converts files of annotation tools."""
+    return (f"python -m losa_jax.annotations {shlex.quote(str(path))} "
+            "--output=annotations.json")
+
+
 def describe(path: Path, text: str, content: Any = None) -> str:
     """Returns what a file in no layout of annotations seems to be, and what
     to do; `content` is its JSON."""
@@ -29,8 +36,7 @@ def describe(path: Path, text: str, content: Any = None) -> str:
             isinstance(content.get("results"), dict)
             or "shown_from" in content):
         return "is a file of predictions: give that of the annotations"
-    convert = (f"convert it: python -m losa_jax.annotations {path} "
-               "--output=annotations.json")
+    convert = f"convert it: {convert_command(path)}"
     try:
         layout = layout_of(open_file(path))
     except InputError as error:  # damaged

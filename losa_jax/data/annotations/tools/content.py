@@ -110,6 +110,12 @@ class Video:
     duration_seconds: float | None = None
     fps: float | None = None
 
+    def complete(self, other: "Video") -> None:
+        """Takes over what this one does not say."""
+        self.subset = self.subset or other.subset
+        self.duration_seconds = self.duration_seconds or other.duration_seconds
+        self.fps = self.fps or other.fps
+
 
 class Content:
     """Collects what readers report.
@@ -131,6 +137,7 @@ class Content:
         self.remarks: dict[str, list[str]] = {}
         self.problems: list[str] = []
         self.offered: dict[str, dict[str, None]] = {}
+        self._rates: dict[Parts, float] = {}
 
     def is_chosen(self, flag: str, *names: str) -> bool:
         """Whether the user chose one of these names with a flag, or did not
@@ -177,32 +184,34 @@ class Content:
 
     def fps_of(self, video: Parts, in_file: float | None = None) -> float:
         """Returns the frames a second, of the file, else as given by the
-        user, else of the video; InputError if nobody knows them. A video
-        that is not there is a problem."""
-        name = video[-1]
+        user, else of the video; InputError if nobody knows them."""
         fps = in_file or self.options.fps
         if fps is None:
-            try:
-                fps = self.options.video_fps(video)
-            except InputError as error:
-                problem = (f"{name}: its frames need a rate (--fps=RATE, or "
-                           f"the video): {error}")
-                if problem not in self.problems:
-                    self.problems.append(problem)
-                return 1.0  # the problem ends the reading
-            sentence = ("videos whose own rate counts their frames "
-                        "(--fps=RATE for another)")
-            example = f"{fps:g} of {name}" if fps else ""
-            if fps and example not in self.remarks.get(sentence, ()):
-                self.remark(sentence, example)
+            if video not in self._rates:
+                self._rates[video] = self._rate_of(video)
+            return self._rates[video]
+        if not 0 < fps < math.inf:
+            raise InputError(f"{fps} frames a second of {video[-1]!r} are not "
+                             "a positive number")
+        return fps
+
+    def _rate_of(self, video: Parts) -> float:
+        """Returns the rate of a video's file; one that is not there is a
+        problem, so that all of them are named."""
+        name = video[-1]
+        try:
+            fps = self.options.video_fps(video)
+        except InputError as error:
+            self.problems.append(f"{name}: its frames need a rate "
+                                 f"(--fps=RATE, or the video): {error}")
+            return 1.0  # the problem ends the reading
         if fps is None:
             raise InputError(
                 f"counts frames of {name!r} and does not state their rate: "
                 "give --fps=RATE, or the folder of the videos with "
                 "--videos=FOLDER")
-        if not 0 < fps < math.inf:
-            raise InputError(f"{fps} frames a second of {name!r} are not a "
-                             "positive number")
+        self.remark("videos whose own rate counts their frames (--fps=RATE "
+                    "for another)", f"{fps:g} of {name}")
         return fps
 
     def add(self, video: Parts, label: str, start: float, end: float, *,

@@ -8,7 +8,7 @@ from typing import Any
 from losa_jax.data.annotations.split import SIDES, group_of, one_sided, split
 from losa_jax.data.annotations.tools.read import Reading
 from losa_jax.data.annotations.tools.video_names import video_ids
-from losa_jax.errors import InputError, listed
+from losa_jax.errors import InputError, counted, listed
 from losa_jax.utils.text_files import read_json
 
 _DIGITS = 6  # of seconds
@@ -85,12 +85,13 @@ def _add_subsets(entries: Mapping[str, dict[str, Any]], group: str,
     how = ""
     if missing:
         how = f", split with --seed={seed}" + (
-            f" by --group={group} ({groups} groups)" if group
+            f" by --group={group} ({counted(groups, 'group')})" if group
             else " by video")
         kept = sum(name in known for name in entries)
-        how += f"; {kept} videos as before" if kept else ""
+        how += f"; {counted(kept, 'video')} as before" if kept else ""
     lines = ["subsets: " + ", ".join(
-        f"{name} ({count} videos, {actions[name]} actions)"
+        f"{name} ({counted(count, 'video')}, "
+        f"{counted(actions[name], 'action')})"
         for name, count in sorted(counts.items())) + how]
     if not missing:
         return lines if len(counts) > 1 else [

@@ -21,7 +21,7 @@ from losa_jax.data.annotations.tools.layouts import (
     own_table,
 )
 from losa_jax.data.annotations.tools.video_names import Parts
-from losa_jax.errors import InputError, listed
+from losa_jax.errors import InputError, counted, listed
 
 # Endings of files that are opened in a folder.
 _ENDINGS = frozenset(
@@ -64,27 +64,25 @@ class Reading(NamedTuple):
         """Returns one line of what was read, and one for each remark."""
         title = ", ".join(LAYOUTS[name].TITLE for name in self.layouts)
         classes = len({one.label for one in self.actions})
-        line = (f"{title}: {_number(sum(self.layouts.values()), 'file')}, "
-                f"{_number(len(self.videos), 'video')}, "
-                f"{_number(len(self.actions), 'action')} of "
-                f"{_number(classes, 'class', 'classes')}")
+        line = (f"{title}: {counted(sum(self.layouts.values()), 'file')}, "
+                f"{counted(len(self.videos), 'video')}, "
+                f"{counted(len(self.actions), 'action')} of "
+                f"{counted(classes, 'class', 'classes')}")
         return "\n".join([line, *(
             f"  {sentence}: {len(examples)}" + (
                 f", as {examples[0]}" if examples[0] else "")
             for sentence, examples in self.remarks.items())])
 
 
-def _number(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
-    """Reads files and folders of one layout; InputError for wrong entries,
-    several layouts, or nothing that is an action."""
+def read_annotations(paths: Sequence[Path], options: Options, *,
+                     output: Path | None = None) -> Reading:
+    """Reads files and folders of one layout, but for an earlier `output` in a
+    folder; InputError for wrong entries, several layouts, or nothing that is
+    an action."""
     content = Content(options)
     chosen: dict[str, list[File]] = defaultdict(list)
     for path in paths:
-        for file in _files(path, options, content):
+        for file in _files(path, options, content, output):
             name = _layout(file, options, is_alone=file.name == str(path))
             if name:
                 chosen[name].append(file)
@@ -93,7 +91,7 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
                                file.name)
     if len(chosen) > 1:
         counts = ", ".join(
-            f"{name} ({_number(len(files), 'file')}, as {files[0].name})"
+            f"{name} ({counted(len(files), 'file')}, as {files[0].name})"
             for name, files in chosen.items())
         raise InputError(f"{paths[0]}: files of several layouts: {counts}: "
                          "choose one with --format=NAME")
@@ -117,7 +115,8 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
                     f"{file.name}: not as {LAYOUTS[name].TITLE} writes it "
                     f"({error!r}): correct or export it again") from error
             _join(part, content, file, files_of)
-    _refuse_choices(content, paths)
+    _refuse_choices(content, paths, ", ".join(
+        LAYOUTS[name].TITLE for name in chosen))
     if content.problems:
         raise InputError(f"{paths[0]}: {len(content.problems)} wrong entries:"
                          f"{listed(content.problems)}\nCorrect the file")
@@ -125,7 +124,8 @@ def read_annotations(paths: Sequence[Path], options: Options) -> Reading:
                                for name, files in chosen.items()}, paths)
 
 
-def _files(path: Path, options: Options, content: Content) -> Iterator[File]:
+def _files(path: Path, options: Options, content: Content,
+           output: Path | None) -> Iterator[File]:
     """Yields the file, or those of a folder that may be annotations."""
     if not path.exists() and not path.is_symlink():
         raise InputError(f"{path}: no such file or folder: check the path, "
@@ -134,7 +134,8 @@ def _files(path: Path, options: Options, content: Content) -> Iterator[File]:
         yield from _unpacked(open_file(path, options.encoding))
         return
     for one in sorted(path.rglob("*")):
-        if one.is_dir():
+        if one.is_dir() or output is not None and (
+                one.resolve() == output.resolve()):
             continue
         if one.suffix.lower() not in _ENDINGS or one.name.startswith((
                 ".", "~$")):
@@ -190,12 +191,17 @@ def _unknown(file: File) -> str:
     return f"in no known layout of annotations; known are {titles}"
 
 
-def _refuse_choices(content: Content, paths: Sequence[Path]) -> None:
+def _refuse_choices(content: Content, paths: Sequence[Path], title: str
+                    ) -> None:
     """InputError for names that the user chose and that no file has."""
-    for flag, offered in content.offered.items():
+    for flag in ("tiers", "subject", "annotator", "attribute"):
+        offered = content.offered.get(flag, {})
         for wanted in content.options.chosen(flag):
             missing = [] if wanted in offered else [
                 name for name in wanted.split(",") if name not in offered]
+            if missing and not offered:
+                raise InputError(f"{paths[0]}: --{flag}={wanted}: {title} has "
+                                 "nothing here for this flag: leave it out")
             if missing:
                 raise InputError(
                     f"{paths[0]}: --{flag}: nothing is named "
@@ -208,14 +214,11 @@ def _join(part: Content, content: Content, file: File,
     """Adds the content of one file to that of all."""
     for video, facts in part.videos.items():
         known = content.videos.setdefault(video, facts)
-        known.duration_seconds = known.duration_seconds or (
-            facts.duration_seconds)
-        known.fps = known.fps or facts.fps
         if facts.subset and known.subset not in ("", facts.subset):
             content.problems.append(f"{file.name}: the video {video[-1]} is "
                                     f"in the subsets {known.subset} and "
                                     f"{facts.subset}")
-        known.subset = known.subset or facts.subset
+        known.complete(facts)
         if video in files_of:
             content.remark("videos in several files, whose actions are joined",
                            f"{video[-1]} in {files_of[video]} and "
@@ -240,11 +243,7 @@ def _resolved(content: Content, layouts: dict[str, int],
     # Two paths are one video where one of them is the end of the other.
     videos: dict[str, Video] = {}
     for parts, facts in content.videos.items():
-        known = videos.setdefault(names[parts], facts)
-        known.subset = known.subset or facts.subset
-        known.duration_seconds = known.duration_seconds or (
-            facts.duration_seconds)
-        known.fps = known.fps or facts.fps
+        videos.setdefault(names[parts], facts).complete(facts)
     for name in sorted(set(names.values())):
         if "/" in name and any(parts[-1] != name for parts, one
                                in names.items() if one == name):

@@ -231,6 +231,8 @@ def test_names_that_no_file_has_are_refused_with_those_to_choose(tmp_path):
             ("a.boris", _project([[1.0, "Ann", "run", "", ""],
                                   [2.0, "Ann", "run", "", ""]]),
              {"subject": "An"}, "--subject: nothing is named 'An'.*\n  'Ann'"),
+            ("a.eaf", document, {"subject": "Ann"},
+             "--subject=Ann: ELAN has nothing here for this flag"),
             ("a.boris", _project([[1.0, "", "run", "", ""]]),
              {"label": "{behaviour}"}, r"no {behaviour}: choose among beh")):
         with pytest.raises(InputError, match=message):
@@ -422,3 +424,12 @@ def test_json_unlike_that_of_its_tool_is_refused_with_its_name(tmp_path,
                                                                content):
     with pytest.raises(InputError, match="a.json"):
         _read(tmp_path, "a.json", content, fps=25.0)
+
+
+def test_a_table_with_the_words_of_boris_or_two_labels_is_a_table(tmp_path):
+    for header in ("Video,Behavior,Start (s),Stop (s)",
+                   "video,class_name,start,end"):
+        assert _rows(_read(tmp_path, "a.csv", f"{header}\na,run,1,2\n")) == [
+            ("a", "run", 1, 2)]
+    assert _rows(_read(tmp_path, "a.csv", "video,class,class_name,start,end\n"
+                       "a,0,run,1,2\n")) == [("a", "run", 1, 2)]

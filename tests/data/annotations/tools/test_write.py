@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import random
 import re
 from pathlib import Path
@@ -193,6 +194,27 @@ def test_an_unchanged_export_reads_back_as_the_same_actions(tmp_path, name,
             key = (one.video.removesuffix(".mp4"), one.label,
                    round(25 * one.start_seconds), round(25 * one.end_seconds))
             assert one.score == pytest.approx(scores[key], abs=0.006)
+
+
+def test_an_export_of_label_studio_keeps_the_rate_of_our_tasks(tmp_path):
+    (task,) = json.loads(WRITERS["label_studio"]([_recording(
+        [_row("run", 1.0, 2.0)])], tmp_path)["tasks.json"])
+    task |= {"id": 1, "annotations": task.pop("predictions")}
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    (action,) = read_annotations([tmp_path / "export.json"],
+                                 Options()).actions
+    assert action[2:4] == (1.0, 2.0)
+
+
+def test_x_anylabeling_has_the_end_frame_of_its_own_files(tmp_path):
+    content = json.loads(WRITERS["x_anylabeling"]([_recording(
+        [_row("run", 1.0, 2.0)], "v")], tmp_path)["v.json"])
+    (segment,) = content["segments"]
+    assert segment["end_frame"] == segment["end_ms"] * 25 / 1000
+    del segment["start_ms"], segment["end_ms"]
+    (tmp_path / "v.json").write_text(json.dumps(content))
+    (action,) = read_annotations([tmp_path / "v.json"], Options()).actions
+    assert action[2:4] == (1.0, 2.0)
 
 
 def test_a_video_without_detections_was_looked_at(tmp_path):

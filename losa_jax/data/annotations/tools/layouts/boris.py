@@ -230,7 +230,7 @@ def _is_header(columns: list[str]) -> bool:
     names = {name.lower() for name in columns}
     return "behavior" in names and (
         {"time", "behavior type"} <= names or {"time", "status"} <= names
-        or {"start (s)", "stop (s)"} <= names)
+        or {"observation id", "start (s)", "stop (s)"} <= names)
 
 
 def _table(file: File) -> Table | None:

@@ -45,10 +45,10 @@ def read(file: File, content: Content) -> None:
             f"{', '.join(one.name for one in chosen)}: choose those that hold "
             "actions, as --tiers=NAME")
     for column in chosen:
-        if options.attribute and options.attribute not in column.codes:
-            raise InputError(f"{file.name}: the column {column.name!r} has "
-                             f"the codes {', '.join(column.codes)}, not "
-                             f"{options.attribute!r}")
+        if not content.is_chosen("attribute", *column.codes):
+            content.remark(f"columns without the code {options.attribute!r}, "
+                           "left out", f"{column.name!r}")
+            continue
         place = (column.codes.index(options.attribute)
                  if options.attribute else 0)
         if len(column.codes) > 1 and not options.attribute:

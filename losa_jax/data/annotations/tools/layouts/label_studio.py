@@ -29,6 +29,8 @@ TITLE = "Label Studio"
 _USUAL_FPS = 24.0
 _CONFIGURATION = "config.xml"
 _TAG = "actions"  # of the configuration that we write
+# The rate in the data of our tasks, which every export repeats.
+_FPS = "losa_jax_fps"
 # Columns of JSON_MIN and CSV that are not of the user.
 _OWN_COLUMNS = {"id", "annotation_id", "annotator", "created_at", "updated_at",
                 "lead_time", "agreement", "history", "source"}
@@ -132,7 +134,7 @@ def _rate(file: File, content: Content) -> Any:
     beside = file.path.with_name(_CONFIGURATION)
     path = options.companion or (
         beside if options.fps is None and beside.is_file() else None)
-    setting = _configured_rate(path) if path else ""
+    setting = _configured_rate(path) if path else f"${_FPS}"
 
     def rate(data: Mapping[str, Any]) -> float:
         text = (str(data.get(setting[1:], "")) if setting.startswith("$")
@@ -267,7 +269,7 @@ def write(recordings: Sequence[Recording], folder: Path) -> dict[str, str]:
     for name in class_names(recordings):
         ElementTree.SubElement(labels, "Label", {"value": name})
     ElementTree.SubElement(view, "Video", {
-        "name": "video", "value": "$video", "frameRate": "$fps",
+        "name": "video", "value": "$video", "frameRate": f"${_FPS}",
         "timelineHeight": "120"})
     ElementTree.indent(view)
     return {"tasks.json": json.dumps([_task(one) for one in recordings],
@@ -279,7 +281,7 @@ def _task(recording: Recording) -> dict[str, Any]:
     scores = [row["score"] for row in recording.rows]
     return {
         "data": {"video": "/data/local-files/?d=" + urllib.parse.quote(
-            recording.file_name), "fps": str(recording.fps)},
+            recording.file_name), _FPS: str(recording.fps)},
         "predictions": [{
             "model_version": "losa_jax",
             "score": sum(scores) / max(1, len(scores)),

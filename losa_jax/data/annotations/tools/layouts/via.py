@@ -115,14 +115,10 @@ def _attribute(attributes: Mapping[str, Any], entries: list[_Entry],
                  if not names or name in names.values()}
     elif len(used.keys() & names.keys()) == 1:
         names = {key: name for key, name in names.items() if key in used}
-    if wanted := content.options.attribute:
-        known = {*names, *names.values(), *attributes, *(
-            str(one.get("aname")) for one in attributes.values())}
-        if wanted not in known:
-            raise InputError(f"{file.name}: has no attribute {wanted!r}; "
-                             "those of segments are "
-                             f"{', '.join(names.values()) or 'none'}")
-        return wanted
+    content.is_chosen("attribute", *names.values(), *attributes, *(
+        str(one.get("aname")) for one in attributes.values()))
+    if content.options.attribute:
+        return content.options.attribute
     if len(names) > 1:
         raise InputError(
             f"{file.name}: {len(names)} attributes describe segments "

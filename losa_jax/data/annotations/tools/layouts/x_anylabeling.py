@@ -37,10 +37,10 @@ def read(file: File, content: Content) -> None:
             if "start_ms" in segment:
                 start, end = (float(segment[key]) / 1000
                               for key in ("start_ms", "end_ms"))
-            else:  # the last frame is included
+            else:  # the end is the frame at that time, as in its own files
                 rate = content.fps_of(video, content.videos[video].fps)
                 start = float(segment["start_frame"]) / rate
-                end = (float(segment["end_frame"]) + 1) / rate
+                end = float(segment["end_frame"]) / rate
             content.add(video, str(segment["label"]), start, end, where=where,
                         score=segment.get("score"))
         except (KeyError, TypeError, ValueError) as error:
@@ -65,6 +65,6 @@ def _content(recording: Recording, labels: Sequence[str]) -> dict[str, Any]:
             "id": f"s{number}", "label": one_line(row["label"]),
             "start_ms": start, "end_ms": end,
             "start_frame": row["start_frame"],
-            "end_frame": row["end_frame"] - 1,
+            "end_frame": row["end_frame"],
             "description": f"score {row['score']:.2f}"}
             for number, (row, start, end) in enumerate(recording.timed(), 1)]}

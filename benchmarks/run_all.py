@@ -95,6 +95,7 @@ BENCHMARKS = (
     Benchmark("archive", (), ("--videos=12",)),
     Benchmark("predict_memory", ("--minutes=5,60",), ("--minutes=1,10",)),
     Benchmark("evaluation_overlap"),
+    Benchmark("review_page", (), ("--rounds=1",), ("playwright",)),
     Benchmark("augment_speed", (), ("--rounds=2",)),
     Benchmark("nms_speed", (), ("--rounds=5",)),
     Benchmark("score_speed", (), ("--predictions=20000",), ("pandas",)),

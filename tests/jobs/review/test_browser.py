@@ -434,57 +434,20 @@ def test_pages_fit_and_follow_the_scheme(client, open_page, width, scheme):
 
 
 @pytest.mark.parametrize("zoom", [1, 60])
-def test_two_thousand_actions_scroll_and_drag_at_30_frames_a_second(
-        serve, open_page, tmp_path, zoom):
+def test_of_two_thousand_actions_few_are_elements(serve, open_page, tmp_path,
+                                                  zoom):
+    """`benchmarks.review_page` measures the time of a frame."""
     rng = np.random.default_rng(0)
     starts = rng.uniform(0, 3500, 2000)
-    labels = [f"class {number}" for number in range(8)]
     write_video(tmp_path / "out", "long", [
-        (start, start + 3, labels[number % 8], 0.9)
+        (start, start + 3, f"class {number % 8}", 0.9)
         for number, start in enumerate(starts)], seconds=3600, fps=25,
         shown_from={})
     client = serve(tmp_path / "out")
     view = open_page(f"{client.server.address}video/0")
     view.evaluate(f"timeline.setZoom({zoom}, 1800)")
-    # Each step is a pointer's move, or a scroll, with what it draws.
-    milliseconds = view.evaluate("""async () => {
-      const frame = () => new Promise(requestAnimationFrame);
-      const measured = {scroll: [], drag: []};
-      const run = async (times, act) => {
-        for (let step = 0; step < 40; step += 1) {
-          await frame();
-          const start = performance.now();
-          act(step);
-          document.body.offsetHeight;  // lays the page out
-          await new Promise((done) => {
-            const {port1, port2} = new MessageChannel();
-            port1.onmessage = done;
-            requestAnimationFrame(() => port2.postMessage(0));
-          });
-          times.push(performance.now() - start);
-        }
-      };
-      const middle = $("scroller").scrollLeft;
-      await run(measured.scroll, (step) => {
-        $("scroller").scrollLeft = middle + 60 * step;
-        $("scroller").scrollTop = 3 * step;
-      });
-      $("scroller").scrollLeft = middle;
-      await frame(); await frame();
-      const [left, right] = timeline.view;
-      const element = timeline.elementOf(timeline.lanes[0].find((one) =>
-        one.start > 0.6 * left + 0.4 * right));
-      const box = element.getBoundingClientRect();
-      const send = (type, x) => element.dispatchEvent(new PointerEvent(type, {
-        bubbles: true, button: 0, pointerId: 1, clientX: x,
-        clientY: box.top + 5}));
-      $("rows").setPointerCapture = () => {};
-      send("pointerdown", box.left + box.width / 2);
-      await run(measured.drag, (step) =>
-        send("pointermove", box.left + box.width / 2 + 2 * step));
-      send("pointercancel", 0);
-      return measured;
-    }""")
-    # The median: other programs share the processors of a test.
-    for name, times in milliseconds.items():
-        assert sorted(times)[len(times) // 2] < 1000 / 30, (name, times)
+    for position in ("0", "1e6"):
+        view.evaluate(f"$('scroller').scrollLeft = {position}")
+        view.wait_for_timeout(200)
+        assert view.locator("#rows .segment").count() < 500
+    assert view.evaluate("timeline.lanes.flat().length") == 2000

@@ -121,6 +121,10 @@ def start(*, distributed: str = "auto", coordinator: str = "",
     _count, _index = global_state.num_processes, global_state.process_id
     _watcher = threading.Thread(target=_watch, daemon=True)
     _watcher.start()
+    if jax.default_backend() == "cpu":
+        # Of processes that load a stored program and others that compile it,
+        # collective operations do not meet: Gloo reports sizes that differ.
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def environment_names_several(environment: Mapping[str, str]) -> bool:

@@ -18,7 +18,6 @@ PlaywrightError = (pytest.importorskip(
 pytestmark = pytest.mark.browser
 
 EVIL = "<script>alert(1)</script>"
-THRESHOLDS = {"jump": 0.5, "wave": 0.3}
 ROWS = [(1.0, 2.0, "jump", 0.9), (3.0, 4.0, "jump", 0.55),
         (2.0, 2.5, "wave", 0.8), (4.5, 5.0, "wave", 0.1)]
 

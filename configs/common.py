@@ -1,7 +1,9 @@
 """Defaults that every recipe starts from. Not a recipe itself.
 
 Every key can be set on the command line: --config.section.key=value; tuples
-as --config.adapter.tap_layers='(8,10,12)'.
+as --config.adapter.tap_layers='(8,10,12)'. Where a comment says "0: fitted", a
+value of 0 is replaced by one that fits the lengths of the actions and the
+videos (losa_jax/training/fitted_sizes.py); configs/custom.py uses this.
 """
 
 from typing import NamedTuple
@@ -175,18 +177,19 @@ def get_config() -> ConfigDict:
         size=64,
     ))
     config.window = ConfigDict(dict(
-        # Samples (frames that the backbone sees) in a window and in a clip.
+        # Samples (frames that the backbone sees) in a window (0: fitted) and
+        # in a clip.
         samples=768,
         clip_samples=16,
         # Samples that neighboring clips share; a token's features are the
         # mean over the clips that see it. 8 of 16 doubles the backbone's
         # work. clip_samples must be a multiple of what is not shared.
         clip_overlap=0,
-        # Tokens of the head's finest level in a window.
+        # Tokens of the head's finest level in a window; 0: fitted.
         tokens=768,
         # "stride": every frame_stride-th frame; "fps": sample_fps samples a
-        # second, for sets of mixed rates; "resize": the whole video as one
-        # window.
+        # second (0: fitted), for sets of mixed rates; "resize": the whole
+        # video as one window.
         sampling="stride",
         frame_stride=4,
         sample_fps=0.0,
@@ -203,11 +206,11 @@ def get_config() -> ConfigDict:
         # Each test video as one window, padded to a multiple of a quarter
         # of window.samples, however long it is (features only).
         test_whole=False,
-        # Windows drawn from each training video in an epoch.
+        # Windows drawn from each training video in an epoch; 0: fitted.
         per_video=1,
     ))
     config.augment = ConfigDict(dict(
-        # Side of the square that the backbone sees, pixels.
+        # Side of the square that the backbone sees, pixels; 0: fitted.
         size=160,
         # Testing: "short_crop" (short side, center) or "squash".
         test_resize="short_crop",
@@ -227,7 +230,9 @@ def get_config() -> ConfigDict:
         per="window",
     ))
     config.backbone = ConfigDict(dict(
-        # Folder written by `python -m losa_jax.convert`.
+        # Folder written by `python -m losa_jax.convert`, or OWNER/NAME of the
+        # Hugging Face hub, which is downloaded and converted once, into
+        # ~/.cache/losa_jax/backbones.
         checkpoint="",
         # Training also copies it into the work directory, which then holds
         # all that `predict` needs.
@@ -291,7 +296,7 @@ def get_config() -> ConfigDict:
         # --mode=eval can score it without a run.
         checkpoint="",
         width=512,
-        num_levels=6,
+        num_levels=6,  # 0: fitted
         num_embedding_convs=2,
         embedding_kernel=3,
         embedding_norm=True,
@@ -350,8 +355,9 @@ def get_config() -> ConfigDict:
     ))
     config.train = ConfigDict(dict(
         batch_windows=2,
-        epochs=60,
-        # Epochs of the cosine schedule; AdaTAD stops long before its end.
+        epochs=60,  # 0: fitted
+        # Epochs of the cosine schedule; AdaTAD stops long before its end. 0:
+        # as many as `epochs`.
         schedule_epochs=100,
         warmup_epochs=5.0,
         learning_rate=1e-4,
@@ -363,9 +369,9 @@ def get_config() -> ConfigDict:
         # Start with a lower decay; for runs of a few hundred steps.
         ema_warmup=False,
         log_every_steps=10,
-        evaluate_every_epochs=2,
+        evaluate_every_epochs=2,  # 0: a sixth of `epochs`
         evaluate_from_epoch=40,
-        checkpoint_every_epochs=1,
+        checkpoint_every_epochs=1,  # 0: a sixth of `epochs`
     ))
     config.evaluate = ConfigDict(dict(
         tiou_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),

@@ -27,7 +27,6 @@ Face, OpenTAD) and heads (ActionFormer, TriDet, OpenTAD's copies).
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -71,13 +70,14 @@ def main(argv: list[str] | None = None) -> int:
             arguments.public_config)):
         parser.error("--to=torch takes a converted folder and --output only")
     name = arguments.checkpoint
-    from_hub = arguments.to == "flax" and _is_hub_name(name)
+    # Imported late, so that --help does not wait for jax.
+    from losa_jax.jobs import convert
+    from losa_jax.weights.checkpoint_file import is_hub_name
+
+    from_hub = arguments.to == "flax" and is_hub_name(name)
     if arguments.revision and not from_hub:
         parser.error("--revision goes with a name of the Hugging Face hub, but "
                      f"{name} is taken for a path (see --help)")
-    # Imported late, so that --help does not wait for jax.
-    from losa_jax.jobs import convert
-
     sizes = {"heads": arguments.heads, "clip_frames": arguments.frames,
              "image_size": arguments.image_size, "probe": arguments.probe,
              "probe_heads": arguments.probe_heads,
@@ -103,16 +103,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _is_hub_name(text: str) -> bool:
-    """Returns whether this is OWNER/NAME of the hub and not meant as a path:
-    a mistyped path must not ask the network."""
-    from losa_jax.weights.checkpoint_file import PUBLIC_SUFFIX
-
-    return (re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII) is not None
-            and not PUBLIC_SUFFIX.search(text)
-            and not Path(text.partition("/")[0]).exists())
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -220,7 +220,7 @@ def _job(mode: str) -> Callable[[ConfigDict, Path], object]:
             platforms=tuple(_PLATFORMS.value)),
         "check_data": check_data,
         "plan": lambda config, workdir: plan(
-            config, _TOPOLOGY.value,
+            config, _TOPOLOGY.value, workdir=workdir,
             output=Path(_JSON.value) if _JSON.value else None),
     }
     return jobs[mode]

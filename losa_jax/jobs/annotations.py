@@ -68,16 +68,19 @@ class _Videos:
 def convert_annotations(inputs: Sequence[Path], options: Options, *,
                         videos: Path | None = None, output: Path | None = None,
                         group: str = "", share: float = 0.2, seed: int = 0,
-                        resplit: bool = False) -> Reading:
+                        resplit: bool = False, skipped: Sequence[Path] = ()
+                        ) -> Reading:
     """Reads annotations, prints what was read and left out, and writes them
     with a split to `output`; its arguments are those of `python -m
-    losa_jax.annotations`. InputError for anything that is wrong."""
+    losa_jax.annotations`, and what is `skipped` in a folder. InputError for
+    anything that is wrong."""
     below = None if videos is None else _Videos(videos)
     if below is not None:
         options = dataclasses.replace(options, video_fps=below.fps,
                                       video_seconds=below.seconds)
     known = {} if output is None or resplit else earlier_split(output)
-    reading = read_annotations(inputs, options, output=output)
+    reading = read_annotations(inputs, options, skipped=[
+        *skipped, *([] if output is None else [output])])
     if below is not None:
         _check_videos(reading, below)
     print(reading.summary())

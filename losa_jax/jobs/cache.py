@@ -26,6 +26,7 @@ from losa_jax.distributed import processes
 from losa_jax.errors import InputError
 from losa_jax.inference.extractor import on_mesh
 from losa_jax.jobs import encode_videos, setup
+from losa_jax.jobs.fit_config import fit_config
 from losa_jax.training import feature_store, specs
 from losa_jax.training.encoder import encoder_inputs, frozen_encoder
 
@@ -56,6 +57,7 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
     setup.check_config(config, reads_features=False)
     folder = Path(config.data.cache)
     setup.start_log(workdir)
+    fit_config(config, workdir)
     facts = feature_store.cache_facts(config)
     videos = setup.load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [

@@ -12,6 +12,7 @@ from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.check import check_each, disagreements, end_seconds
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs import setup
+from losa_jax.jobs.fit_config import fit_sizes
 from losa_jax.timeline import SampleGrid
 from losa_jax.training import config_ranges, feature_store
 from losa_jax.utils.atomic_write import write_text
@@ -44,6 +45,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     """
     setup.check_config(config, keys=("data.annotations", "data.videos"))
     setup.start_log(workdir)
+    fit_sizes(config, workdir, None)
     for line in config_ranges.doubts(config):
         logger.warning("%s", line)
     store = feature_store.open_store(config)

@@ -22,6 +22,7 @@ from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
 from losa_jax.jobs import setup
+from losa_jax.jobs.fit_config import fit_config
 from losa_jax.jobs.report import write_split_report
 from losa_jax.training import build, feature_store, restore
 from losa_jax.training.checkpoint import BEST
@@ -222,6 +223,7 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     setup.check_config(config)
     notes = setup.notes_folder(workdir, output)
     setup.start_log(notes)
+    fit_config(config, workdir)
     mesh = build.build_mesh(config)
     store = feature_store.open_store(config)
     data = setup.load_data(config, notes, subsets=("test",), store=store)

@@ -18,6 +18,7 @@ from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.inference.exported import CONTENT, PLATFORMS, write_exported
 from losa_jax.inference.load import read_thresholds
+from losa_jax.jobs.fit_config import fit_config
 from losa_jax.jobs.setup import check_config, start_log
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import attention, params
@@ -46,6 +47,7 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
     check_config(config, keys=())
     folder = output or workdir / "export"
     refuse_others(folder, *CONTENT)
+    fit_config(config, workdir)
     config = config.copy_and_resolve_references()
     # The clips of all windows of a batch are encoded side by side.
     chunk, batch = config.backbone.chunk_clips, config.evaluate.batch_windows

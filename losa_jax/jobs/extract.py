@@ -31,7 +31,8 @@ from losa_jax.distributed import processes
 from losa_jax.errors import InputError
 from losa_jax.inference import extractor
 from losa_jax.jobs import encode_videos, setup
-from losa_jax.training import specs
+from losa_jax.jobs.fit_config import fit_backbone, fit_sizes
+from losa_jax.training import fitted_sizes, specs
 from losa_jax.training.restore import load_run
 from losa_jax.utils.atomic_write import atomic_file, make_folder
 from losa_jax.utils.numpy_file import read_array
@@ -69,7 +70,12 @@ def extract(config: Any, workdir: Path, settings: ExtractSettings) -> None:
             "--stride_frames: set the overlap to 0, or --features=last")
     notes = setup.notes_folder(workdir, settings.output)
     setup.start_log(notes)
-    specs.configured_backbone(config)  # wrong keys before videos are read
+    fit_backbone(config)
+    spec, _, _ = specs.configured_backbone(config)  # before videos are read
+    if settings.features != "clips":
+        fit_sizes(config, workdir, spec)
+    elif not config.augment.size:
+        config.augment.size = fitted_sizes.frame_size(spec)
     mesh = encode_videos.local_mesh()
     videos, broken = _videos(config, notes, settings)
     if settings.features == "clips":

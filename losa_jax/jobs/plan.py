@@ -10,6 +10,7 @@ from typing import Any
 
 from losa_jax.data.annotations.load import load_class_names
 from losa_jax.errors import InputError
+from losa_jax.jobs.fit_config import fit_sizes
 from losa_jax.jobs.setup import check_config, write_json
 from losa_jax.models.backbones import SIZES
 from losa_jax.planning.estimate import Need, estimate, trace_steps
@@ -33,17 +34,20 @@ class Plan:
     evaluate: Need
 
 
-def plan(config: Any, topology: str, *, output: Path | None = None) -> Plan:
+def plan(config: Any, topology: str, *, workdir: Path,
+         output: Path | None = None) -> Plan:
     """Prints what a chip of a topology ("v5e:4x8") needs, and whether it fits.
 
     The config needs a backbone's name or sizes, because no checkpoint is
-    read. `output` is a JSON file to write.
+    read. `workdir` may hold the sizes of a run; `output` is a JSON file to
+    write.
 
     Raises:
       InputError: values that cannot be, or no such topology.
     """
     check_config(config, keys=())
     _check_backbone(config.backbone)
+    fit_sizes(config, workdir, None)
     chip, devices = describe_devices(topology)
     mesh = build.build_mesh(config, devices)
     names = config.data.class_names

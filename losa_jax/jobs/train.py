@@ -28,6 +28,7 @@ from losa_jax.distributed import (
 )
 from losa_jax.errors import InputError
 from losa_jax.jobs import evaluate, setup
+from losa_jax.jobs.fit_config import fit_config
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import params
 from losa_jax.training import (
@@ -75,6 +76,7 @@ def train(config: Any, workdir: Path) -> MapReport:
 def _train(config: Any, workdir: Path) -> MapReport:
     # --- Folder, backbone, data -------------------------------------------
     setup.start_log(workdir)
+    fit_config(config, workdir)
     for line in config_ranges.doubts(config):
         logger.warning("%s", line)
     # Cheap checks come first, then videos and weights.

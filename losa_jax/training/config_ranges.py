@@ -20,15 +20,14 @@ from losa_jax.errors import (
 _WHOLE = (
     ("data", 0, "num_threads cache_copies"),
     ("features", 0, "width"),
-    ("window", 1, "samples clip_samples tokens frame_stride per_video"),
-    ("window", 0, "clip_overlap"),
-    ("augment", 1, "size"),
-    ("augment", 0, "random_operations"),
+    ("window", 1, "clip_samples frame_stride"),
+    ("window", 0, "samples tokens per_video clip_overlap"),
+    ("augment", 0, "size random_operations"),
     ("backbone", 0, "chunk_clips width depth heads mlp_width patch"),
     ("adapter", 0, "num_taps top_blocks width"),
-    ("train", 1, "batch_windows epochs schedule_epochs log_every_steps "
-     "evaluate_every_epochs checkpoint_every_epochs"),
-    ("train", 0, "evaluate_from_epoch"),
+    ("train", 1, "batch_windows log_every_steps"),
+    ("train", 0, "epochs schedule_epochs evaluate_every_epochs "
+     "checkpoint_every_epochs evaluate_from_epoch"),
     ("evaluate", 1, "batch_windows video_scores_top"),
     ("mesh", 0, "data clip fsdp"),
 )

@@ -20,7 +20,7 @@ from losa_jax.weights.torch_pickle import REMEDY, Tensor, load_torch_zip
 
 CONVERT_AGAIN = "convert the checkpoint again, or copy the folder again"
 # Endings of public checkpoints.
-PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|npz|tar))+$")
+_PUBLIC_SUFFIX = re.compile(r"(\.(pth|pt|bin|ckpt|safetensors|npz|tar))+$")
 # Files of a Hugging Face folder, the preferred first.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # {file of facts in a converted folder: what it is, key that names it}.
@@ -29,6 +29,14 @@ CONVERTED = {"backbone.json": ("backbone", "config.backbone.checkpoint"),
 SAFETENSORS_DTYPES = {name: np.dtype(dtype) for name, dtype in (
     ("F64", np.float64), ("F32", np.float32), ("F16", np.float16),
     ("BF16", ml_dtypes.bfloat16), ("I64", np.int64), ("I32", np.int32))}
+
+
+def is_hub_name(text: str) -> bool:
+    """Returns whether this is OWNER/NAME of the Hugging Face hub and not meant
+    as a path: a mistyped path must not ask the network."""
+    return (re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII) is not None
+            and not _PUBLIC_SUFFIX.search(text)
+            and not Path(text.partition("/")[0]).exists())
 
 
 def open_file(path: Path) -> tuple[Any, str]:
@@ -69,7 +77,7 @@ def not_converted(path: Path, facts_file: str) -> str:
         else "no such file or folder")
     if (path.parent / facts_file).is_file():
         return f"{message}: name its folder, --{key}={path.parent}"
-    stem = PUBLIC_SUFFIX.sub("", path.name)
+    stem = _PUBLIC_SUFFIX.sub("", path.name)
     is_file = stem != path.name
     source, output = "CHECKPOINT", path
     if is_file or path.exists():  # a folder cannot be made there

@@ -12,6 +12,8 @@ from losa_jax.errors import InputError, counted, listed
 from losa_jax.utils.text_files import read_json
 
 _DIGITS = 6  # of seconds
+# Marks the files that `to_database` made.
+VERSION = "losa_jax"
 
 
 def to_database(reading: Reading, *, group: str = "", share: float = 0.2,
@@ -40,7 +42,7 @@ def to_database(reading: Reading, *, group: str = "", share: float = 0.2,
             row["score"] = action.score
         entries[ids[action.video]]["annotations"].append(row)
     lines = _add_subsets(entries, group, share, seed, known or {})
-    return {"version": "losa_jax", "database": {
+    return {"version": VERSION, "database": {
         name: entries[name] for name in sorted(entries)}}, lines
 
 

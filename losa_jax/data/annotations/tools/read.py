@@ -22,6 +22,7 @@ from losa_jax.data.annotations.tools.layouts import (
 )
 from losa_jax.data.annotations.tools.video_names import Parts
 from losa_jax.errors import InputError, counted, listed
+from losa_jax.utils.names import VIDEO_ENDINGS
 
 # Endings of files that are opened in a folder.
 _ENDINGS = frozenset(
@@ -29,6 +30,10 @@ _ENDINGS = frozenset(
     ".zip".split())
 _IN_ARCHIVES = (".xml", ".json")
 _SPREADSHEETS = ("/xl/workbook.xml", "/content.xml")
+
+
+class NoAnnotationsError(InputError):
+    """No file is of an annotation tool."""
 
 
 class NamedAction(NamedTuple):
@@ -75,14 +80,14 @@ class Reading(NamedTuple):
 
 
 def read_annotations(paths: Sequence[Path], options: Options, *,
-                     output: Path | None = None) -> Reading:
-    """Reads files and folders of one layout, but for an earlier `output` in a
-    folder; InputError for wrong entries, several layouts, or nothing that is
-    an action."""
+                     skipped: Sequence[Path] = ()) -> Reading:
+    """Reads files and folders of one layout, but for the files and folders
+    `skipped` in a folder; InputError for wrong entries, several layouts, or
+    nothing that is an action."""
     content = Content(options)
     chosen: dict[str, list[File]] = defaultdict(list)
     for path in paths:
-        for file in _files(path, options, content, output):
+        for file in _files(path, options, content, skipped):
             name = _layout(file, options, is_alone=file.name == str(path))
             if name:
                 chosen[name].append(file)
@@ -96,9 +101,10 @@ def read_annotations(paths: Sequence[Path], options: Options, *,
         raise InputError(f"{paths[0]}: files of several layouts: {counts}: "
                          "choose one with --format=NAME")
     if not chosen:
-        raise InputError(f"{', '.join(map(str, paths))}: no file of an "
-                         "annotation tool: give files or folders of "
-                         f"{', '.join(one.TITLE for one in LAYOUTS.values())}")
+        raise NoAnnotationsError(
+            f"{', '.join(map(str, paths))}: no file of an annotation tool: "
+            "give files or folders of "
+            f"{', '.join(one.TITLE for one in LAYOUTS.values())}")
     files_of: dict[Parts, str] = {}
     for name, files in chosen.items():
         for file in files:
@@ -125,8 +131,9 @@ def read_annotations(paths: Sequence[Path], options: Options, *,
 
 
 def _files(path: Path, options: Options, content: Content,
-           output: Path | None) -> Iterator[File]:
+           skipped: Sequence[Path]) -> Iterator[File]:
     """Yields the file, or those of a folder that may be annotations."""
+    others = {one.resolve() for one in skipped}
     if not path.exists() and not path.is_symlink():
         raise InputError(f"{path}: no such file or folder: check the path, "
                          "which is relative to the current folder")
@@ -134,12 +141,13 @@ def _files(path: Path, options: Options, content: Content,
         yield from _unpacked(open_file(path, options.encoding))
         return
     for one in sorted(path.rglob("*")):
-        if one.is_dir() or output is not None and (
-                one.resolve() == output.resolve()):
+        if one.is_dir() or not others.isdisjoint(
+                (one.resolve(), *one.resolve().parents)):
             continue
         if one.suffix.lower() not in _ENDINGS or one.name.startswith((
                 ".", "~$")):
-            content.remark("files of other types, not opened", one.name)
+            if one.suffix.lower() not in VIDEO_ENDINGS:
+                content.remark("files of other types, not opened", one.name)
             continue
         yield from _unpacked(open_file(one, options.encoding))
 

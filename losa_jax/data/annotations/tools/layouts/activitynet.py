@@ -7,6 +7,7 @@ from typing import Any
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
 from losa_jax.data.annotations.tools.video_names import Parts
+from losa_jax.data.reviews import VERSION
 from losa_jax.utils.text_files import read_lines
 
 TITLE = "ActivityNet"
@@ -57,6 +58,8 @@ def read(file: File, content: Content) -> None:
                 _read_video(name, {}, rows, file, content)
         return
     names = _class_names(content)
+    # The review of a video does not tell on which side of a split it is.
+    subset = {"subset": None} if data.get("version") == VERSION else {}
     for name, entry in data.get("database", data).items():
         if not isinstance(entry, dict):
             content.problems.append(f"{file.name}: {name} is no object")
@@ -65,7 +68,13 @@ def read(file: File, content: Content) -> None:
         if rows is None:
             rows = [{"label": names.get(str(row[0]), str(row[0])),
                      "segment": row[1:]} for row in entry.get("actions", [])]
-        _read_video(name, entry, rows, file, content)
+        if "reviewed" in entry:
+            # Elsewhere it may hold actions that nobody has looked for.
+            content.remark("videos that were not reviewed to the end, left "
+                           "out (--config.data.reviews=FOLDER trains on what "
+                           "was decided)", name)
+        else:
+            _read_video(name, {**entry, **subset}, rows, file, content)
 
 
 def _class_names(content: Content) -> dict[str, str]:

@@ -1,0 +1,136 @@
+"""Completes a config: a backbone by name, and sizes that fit the data set."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from losa_jax.data.video import check
+from losa_jax.distributed import processes, remote_workdir
+from losa_jax.errors import InputError
+from losa_jax.jobs import setup
+from losa_jax.jobs.convert import convert
+from losa_jax.models.backbones.base import BackboneSpec
+from losa_jax.training import fitted_sizes, specs
+from losa_jax.utils import atomic_write, run_files
+from losa_jax.utils.text_files import read_json
+from losa_jax.weights import backbone_folder, checkpoint_file
+
+
+def fit_config(config: Any, workdir: Path) -> None:
+    """Replaces the name of a backbone by its folder, and sets and prints the
+    keys of `fitted_sizes.KEYS` that are 0.
+
+    A work directory that holds a run has its sizes already: they stay, for
+    its weights have them.
+
+    Raises:
+      InputError: the backbone cannot be fetched; annotations or videos from
+        which the sizes would be chosen are not given, or cannot be read.
+    """
+    backbone = None
+    if not config.features.folder:
+        fit_backbone(config)
+        if fitted_sizes.automatic_keys(config):
+            backbone, _, _ = specs.configured_backbone(config)
+    fit_sizes(config, workdir, backbone)
+
+
+def fit_sizes(config: Any, workdir: Path, backbone: BackboneSpec | None
+              ) -> None:
+    """Does the second part of `fit_config`; `backbone` is None if unknown."""
+    keys = fitted_sizes.automatic_keys(config)
+    if not keys:
+        return
+    source, chosen = f"of the run in {workdir}", _sizes_of_run(workdir)
+    if not all(chosen.get(key) for key in keys):
+        facts = _data_facts(config, workdir, keys)
+        source, chosen = f"for {facts}", fitted_sizes.fit_sizes(
+            config, facts, backbone)
+    fitted_sizes.set_values(config, {key: chosen[key] for key in keys})
+    print(f"sizes {source}; --config.KEY=VALUE sets another:\n  "
+          + " ".join(f"{key}={chosen[key]:g}" for key in keys))
+
+
+def fit_backbone(config: Any) -> None:
+    """Replaces config.backbone.checkpoint, if that is OWNER/NAME of the
+    Hugging Face hub, by the folder into which it is converted.
+
+    It is downloaded and converted once, into the user's cache.
+
+    Raises:
+      InputError: as of `hub.download` and `convert`.
+    """
+    name = config.backbone.checkpoint
+    if not checkpoint_file.is_hub_name(name):
+        return
+    folder = cache_folder() / name.replace("/", "--")
+    with processes.first_goes_first("backbone"):
+        if not (folder / backbone_folder.FACTS_FILE).is_file():
+            # Imported late: it brings a client of the network.
+            from losa_jax.weights import hub
+
+            try:
+                checkpoint, origin = hub.download(name)
+            except InputError as error:
+                raise InputError(
+                    f"config.backbone.checkpoint={name}: {error}\n"
+                    "--config.backbone.checkpoint=FOLDER names a backbone "
+                    "that `python -m losa_jax.convert` wrote") from error
+            convert(checkpoint, folder, origin=origin)
+    config.backbone.checkpoint = str(folder)
+
+
+def cache_folder() -> Path:
+    """Returns the folder of backbones that were fetched by name."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "losa_jax/backbones")
+
+
+def _sizes_of_run(workdir: Path) -> dict[str, Any]:
+    remote_workdir.fetch(workdir, run_files.CONFIG_FILE)
+    path = workdir / run_files.CONFIG_FILE
+    if not path.is_file():
+        return {}
+    return {f"{section}.{name}": value
+            for section, values in read_json(path).items()
+            if isinstance(values, dict) for name, value in values.items()}
+
+
+def _data_facts(config: Any, workdir: Path, keys: list[str]
+                ) -> fitted_sizes.DataFacts:
+    """Returns the facts of the training videos, by their files, or by the
+    annotations where no videos are given."""
+    data = config.data
+    if not data.annotations and not data.tfds:
+        raise InputError(
+            f"config.{keys[0]}=0 is chosen from annotations: set "
+            "--config.data.annotations, or "
+            + " ".join(f"--config.{key}=VALUE" for key in keys))
+    stored = setup.open_stored(config)
+    annotations = setup.read_annotations(config, stored)
+    videos, = setup.select_videos(
+        config, annotations, [(setup.TRAIN_KEY, data.train_subset)])
+    lengths = [action.end_seconds - action.start_seconds
+               for video in videos for action in video.actions
+               if action.end_seconds > action.start_seconds]
+    if data.videos or stored is not None:
+        atomic_write.make_folder(workdir)
+        infos, broken = setup.probe(config, videos, workdir, stored)
+        check.report_broken(broken, len(videos), data.on_broken_video)
+        found = list(infos.values())
+        return fitted_sizes.DataFacts(
+            lengths, [info.duration_seconds for info in found],
+            float(np.median([info.fps for info in found])),
+            int(np.median([min(info.height, info.width) for info in found])))
+    unknown = [video.video_id for video in videos
+               if not (video.duration_seconds and video.fps)]
+    if unknown:
+        raise InputError(
+            f"{annotations.path}: {len(unknown)} videos, as {unknown[0]}, have "
+            "no \"duration\" or \"fps\": set --config.data.videos, or "
+            + " ".join(f"--config.{key}=VALUE" for key in keys))
+    return fitted_sizes.DataFacts(
+        lengths, [video.duration_seconds or 0.0 for video in videos],
+        float(np.median([video.fps or 0.0 for video in videos])))

@@ -16,6 +16,7 @@ from losa_jax.errors import InputError
 from losa_jax.jobs.convert import _public_settings
 from losa_jax.models.backbones.videomae import VideoMaeSpec
 from losa_jax.weights import backbone_folder
+from losa_jax.weights.checkpoint_file import is_hub_name
 from losa_jax.weights.head_folder import load_head
 from losa_jax.weights.name_table import expected_shapes
 from losa_jax.weights.videomae import _hugging_face_hints
@@ -289,7 +290,7 @@ def test_names_of_the_hub_are_no_mistyped_paths(tmp_path, monkeypatch, text,
                                                 expected):
     (tmp_path / "here/there").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert convert._is_hub_name(text) == expected
+    assert is_hub_name(text) == expected
 
 
 @pytest.mark.parametrize("path", ["weights/vitg.pth", "here/vjepa2"])

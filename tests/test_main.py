@@ -37,7 +37,7 @@ def _run(*flags):
        "such file; the path counts from the current folder. Recipes of the "
        "package: configs/activitynet.py")
       for more in ([], ["--workdir=x"], ["--config.train.epochs=1"])),
-    (["--config=configs/custom.py", "--workdir={folder}"],
+    (["--config=configs/thumos.py:s", "--workdir={folder}"],
      "--config.backbone.checkpoint=FOLDER"),
     (["--config=configs/custom.py", "--workdir={folder}"],
      "--config.data.annotations=FILE.json"),

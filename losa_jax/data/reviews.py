@@ -33,12 +33,12 @@ from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.names import name_problem
+from losa_jax.utils.run_files import REVIEWS_VERSION
 from losa_jax.utils.text_files import nfc, read_json
 
 REVIEWS_FOLDER = "reviews"
 # The accepted actions of all complete videos, beside the folder of reviews.
 REVIEWED_FILE = "reviewed.json"
-VERSION = "losa_jax reviews"
 ACCEPTED, REJECTED = "accepted", "rejected"
 # Of a detection, or of an action that a person added.
 _ID = re.compile("[dh][0-9a-f]{12}")
@@ -189,7 +189,7 @@ def write_annotations(path: Path, reviews: Iterable[Review]) -> int:
         for one in reviews if one.is_complete}
     if database or path.exists():
         write_text(path, json.dumps({
-            "version": VERSION, "database": database}, indent=1) + "\n")
+            "version": REVIEWS_VERSION, "database": database}, indent=1) + "\n")
     return len(database)
 
 
@@ -198,7 +198,7 @@ def check_is_ours(path: Path) -> None:
     another origin."""
     if path.exists():
         content = read_json(path)
-        if not isinstance(content, dict) or content.get("version") != VERSION:
+        if not isinstance(content, dict) or content.get("version") != REVIEWS_VERSION:
             raise InputError(f"{path}: was not written by losa_jax.review, "
                              "which would replace it: give it another name")
 

@@ -12,7 +12,7 @@ from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.check import check_each, disagreements, end_seconds
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs import setup
-from losa_jax.jobs.fit_config import fit_sizes
+from losa_jax.jobs.fit_config import data_facts, fit_sizes
 from losa_jax.timeline import SampleGrid
 from losa_jax.training import config_ranges, feature_store
 from losa_jax.utils.atomic_write import write_text
@@ -45,7 +45,8 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     """
     setup.check_config(config, keys=("data.annotations", "data.videos"))
     setup.start_log(workdir)
-    fit_sizes(config, workdir, None)
+    if config.data.cache:  # whose windows have sizes
+        fit_sizes(config, workdir, None)
     for line in config_ranges.doubts(config):
         logger.warning("%s", line)
     store = feature_store.open_store(config)
@@ -66,10 +67,13 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
         config.data.block_list, annotations.videos)[1]]
     print("".join(f"{line}\n" for line in doubts))
     load.check_training(annotations, config.data.train_subset, selected[0])
+    checked = {subset: setup.probe(config, videos, workdir, stored)
+               if store is None else check_each(videos, store.check)
+               for subset, videos in subsets.items()}
+    if readable := checked[config.data.train_subset][0]:
+        fit_sizes(config, workdir, None, data_facts(selected[0], readable))
     for subset, videos in subsets.items():
-        infos, unreadable = (
-            setup.probe(config, videos, workdir, stored) if store is None
-            else check_each(videos, store.check))
+        infos, unreadable = checked[subset]
         num_videos += len(videos)
         num_readable += len(infos)
         findings += [Finding(video_id, subset, UNREADABLE, reason)

@@ -1,11 +1,13 @@
 """Completes a config: a backbone by name, and sizes that fit the data set."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video import check
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError
@@ -37,15 +39,20 @@ def fit_config(config: Any, workdir: Path) -> None:
     fit_sizes(config, workdir, backbone)
 
 
-def fit_sizes(config: Any, workdir: Path, backbone: BackboneSpec | None
-              ) -> None:
-    """Does the second part of `fit_config`; `backbone` is None if unknown."""
+def fit_sizes(config: Any, workdir: Path, backbone: BackboneSpec | None,
+              facts: fitted_sizes.DataFacts | None = None) -> None:
+    """Does the second part of `fit_config`.
+
+    Args:
+      backbone: None if it is unknown.
+      facts: of the training videos; None reads annotations and videos.
+    """
     keys = fitted_sizes.automatic_keys(config)
     if not keys:
         return
     source, chosen = f"of the run in {workdir}", _sizes_of_run(workdir)
     if not all(chosen.get(key) for key in keys):
-        facts = _data_facts(config, workdir, keys)
+        facts = facts or _read_facts(config, workdir, keys)
         source, chosen = f"for {facts}", fitted_sizes.fit_sizes(
             config, facts, backbone)
     fitted_sizes.set_values(config, {key: chosen[key] for key in keys})
@@ -98,39 +105,48 @@ def _sizes_of_run(workdir: Path) -> dict[str, Any]:
             if isinstance(values, dict) for name, value in values.items()}
 
 
-def _data_facts(config: Any, workdir: Path, keys: list[str]
+def data_facts(videos: Sequence[AnnotatedVideo],
+               infos: Mapping[str, VideoInfo]) -> fitted_sizes.DataFacts:
+    """Returns the facts of training videos, some of which can be read."""
+    readable = [infos[video.video_id] for video in videos
+                if video.video_id in infos]
+    return fitted_sizes.DataFacts(
+        _lengths(videos), [info.duration_seconds for info in readable],
+        float(np.median([info.fps for info in readable])),
+        int(np.median([min(info.height, info.width) for info in readable])))
+
+
+def _lengths(videos: Sequence[AnnotatedVideo]) -> list[float]:
+    return [action.end_seconds - action.start_seconds
+            for video in videos for action in video.actions
+            if action.end_seconds > action.start_seconds]
+
+
+def _read_facts(config: Any, workdir: Path, keys: list[str]
                 ) -> fitted_sizes.DataFacts:
     """Returns the facts of the training videos, by their files, or by the
     annotations where no videos are given."""
-    data = config.data
+    data, values = config.data, " ".join(f"--config.{key}=VALUE"
+                                         for key in keys)
     if not data.annotations and not data.tfds:
-        raise InputError(
-            f"config.{keys[0]}=0 is chosen from annotations: set "
-            "--config.data.annotations, or "
-            + " ".join(f"--config.{key}=VALUE" for key in keys))
+        raise InputError(f"config.{keys[0]}=0 is fitted to annotations: set "
+                         f"--config.data.annotations, or {values}")
     stored = setup.open_stored(config)
     annotations = setup.read_annotations(config, stored)
     videos, = setup.select_videos(
         config, annotations, [(setup.TRAIN_KEY, data.train_subset)])
-    lengths = [action.end_seconds - action.start_seconds
-               for video in videos for action in video.actions
-               if action.end_seconds > action.start_seconds]
     if data.videos or stored is not None:
         atomic_write.make_folder(workdir)
         infos, broken = setup.probe(config, videos, workdir, stored)
         check.report_broken(broken, len(videos), data.on_broken_video)
-        found = list(infos.values())
-        return fitted_sizes.DataFacts(
-            lengths, [info.duration_seconds for info in found],
-            float(np.median([info.fps for info in found])),
-            int(np.median([min(info.height, info.width) for info in found])))
+        return data_facts(videos, infos)
     unknown = [video.video_id for video in videos
                if not (video.duration_seconds and video.fps)]
     if unknown:
         raise InputError(
             f"{annotations.path}: {len(unknown)} videos, as {unknown[0]}, have "
-            "no \"duration\" or \"fps\": set --config.data.videos, or "
-            + " ".join(f"--config.{key}=VALUE" for key in keys))
+            f"no \"duration\" or \"fps\": set --config.data.videos, or "
+            f"{values}")
     return fitted_sizes.DataFacts(
-        lengths, [video.duration_seconds or 0.0 for video in videos],
+        _lengths(videos), [video.duration_seconds or 0.0 for video in videos],
         float(np.median([video.fps or 0.0 for video in videos])))

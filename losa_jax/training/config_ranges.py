@@ -111,7 +111,9 @@ def doubts(config: Any) -> list[str]:
             f"{data.train_subset!r}: the mAP is that of the videos that were "
             "trained on, and says little about others")
     shorter = min(("epochs", "schedule_epochs"), key=lambda key: train[key])
-    if train.warmup_epochs >= train[shorter]:
+    if train[shorter] == 0:  # to be fitted
+        pass
+    elif train.warmup_epochs >= train[shorter]:
         lines.append(
             f"config.train.warmup_epochs={train.warmup_epochs:g} is not less "
             f"than config.train.{shorter}={train[shorter]}: the learning rate "

@@ -12,3 +12,5 @@ PROBED_FILE = "probed_videos.json"
 # A copy of the backbone, with config.backbone.keep_copy.
 BACKBONE_FOLDER = "backbone"
 BROKEN_FILE = "broken_videos.json"
+# Marks the annotations that losa_jax.review writes.
+REVIEWS_VERSION = "losa_jax reviews"

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs import custom
 from losa_jax.data import build
 from losa_jax.data.records import EncodedVideo
 from losa_jax.data.tfds import StoredVideos
@@ -19,6 +18,7 @@ from losa_jax.data.windows.stream import WindowStream
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
+from tests.custom_recipe import custom_config
 from tests.data.reading import read_frames
 from tests.data.tiny_set import make_tiny_set
 
@@ -36,7 +36,7 @@ def sets(tmp_path_factory):
 
 
 def _config(**data):
-    config = custom.get_config()
+    config = custom_config()
     config.data.on_outside = "clip"
     config.data.update(data)
     config.window.samples = config.window.tokens = 16

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import custom, thumos_features
+from configs import thumos_features
 from losa_jax.data.annotations import load
 from losa_jax.errors import InputError
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import load_data
 from losa_jax.training.feature_store import open_store
+from tests.custom_recipe import custom_config
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -76,7 +77,7 @@ def tiny(tmp_path):
     """Returns the config of a tiny set and a function that changes its
     annotations."""
     folder = make_tiny_set(tmp_path)
-    config = custom.get_config()
+    config = custom_config()
     config.data.annotations = str(folder / "annotations.json")
     config.data.videos = str(folder / "videos")
     config.data.on_outside = "clip"

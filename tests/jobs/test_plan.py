@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import custom, thumos
+from configs import thumos
 from losa_jax.distributed import sharding
 from losa_jax.errors import InputError
 from losa_jax.jobs.plan import DEFAULT_CLASSES, format_plan, plan
@@ -17,6 +17,7 @@ from losa_jax.planning.estimate import matmul_flops, trace_steps
 from losa_jax.planning.topology import CHIPS, describe_devices
 from losa_jax.training import build
 from losa_jax.training.restore import fresh_state
+from tests.custom_recipe import custom_config
 
 
 def test_topologies():
@@ -46,12 +47,12 @@ def test_gpus_need_their_plugin():
     ({"backbone.name": "vit_s", "train.batch_windows": 0},
      "config.train.batch_windows=0: must be at least 1"),
     ({"backbone.name": "vit_x"}, "choose one of vit_s, ")])
-def test_a_plan_names_the_keys_that_it_needs(keys, message):
-    config = custom.get_config()
+def test_a_plan_names_the_keys_that_it_needs(keys, message, tmp_path):
+    config = custom_config()
     config.update_from_flattened_dict(keys)
     with pytest.raises(InputError, match=re.escape(message).replace(
             r"\.\*", ".*")):
-        plan(config, "cpu:1")
+        plan(config, "cpu:1", workdir=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def config(config):
 @pytest.fixture(scope="module")
 def planned(config, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "plan.json"
-    return plan(config, "cpu:4", output=path), path
+    return plan(config, "cpu:4", workdir=path.parent, output=path), path
 
 
 @pytest.mark.slow
@@ -146,10 +147,10 @@ def test_flops_of_a_step_by_hand(overlap):
 
 @pytest.mark.libtpu
 @pytest.mark.slow
-def test_a_plan_for_a_tpu_without_the_tpu(config):
+def test_a_plan_for_a_tpu_without_the_tpu(config, tmp_path):
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed (extra `tpu`)")
-    result = plan(config, "v5e:2x2")
+    result = plan(config, "v5e:2x2", workdir=tmp_path)
     assert result.fits and sum(result.mesh.values()) == 5
     assert result.chip_memory_bytes == CHIPS["v5e"].memory_bytes
     for need in (result.train, result.evaluate):

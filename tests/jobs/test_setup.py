@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from configs import custom, thumos_features
+from configs import common, thumos_features
 from losa_jax.data.annotations import load
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
@@ -20,6 +20,7 @@ from losa_jax.jobs.setup import (
     load_videos,
     window_reader,
 )
+from tests.custom_recipe import custom_config
 from tests.data.tiny_set import make_tiny_set
 
 
@@ -45,7 +46,7 @@ def config(tmp_path):
     database["training.2"]["annotations"].append(
         {"label": "hop", "segment": [1.5, 1.69]})
     path.write_text(json.dumps({"database": database}))
-    config = custom.get_config()
+    config = custom_config()
     config.data.annotations = str(path)
     config.data.videos = str(folder / "videos")
     return config
@@ -185,7 +186,7 @@ def _rewrite(config, change):
 
 def test_all_keys_that_are_not_set_are_named_at_once():
     with pytest.raises(InputError) as caught:
-        check_config(custom.get_config())
+        check_config(common.get_config())
     assert [line.split("=")[0] for line in str(caught.value).splitlines()[1:]
             ] == ["  --config.data.annotations", "  --config.data.videos",
                   "  --config.backbone.checkpoint"]

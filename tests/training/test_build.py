@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import custom, thumos
+from configs import thumos
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import nms_settings
 from losa_jax.models.backbones import SIZES
@@ -19,6 +19,7 @@ from losa_jax.training.specs import (
     tap_grid,
     window_clips,
 )
+from tests.custom_recipe import custom_config
 
 
 def test_a_backbone_of_another_name_is_refused():
@@ -30,7 +31,7 @@ def test_a_backbone_of_another_name_is_refused():
 
 
 def test_a_backbone_of_another_size_is_refused():
-    config = custom.get_config()
+    config = custom_config()
     spec = VideoMaeSpec(**{**SIZES["vit_s"], "patch": 14})
     check_backbone(config.backbone, spec)
     config.backbone.patch = 16
@@ -39,14 +40,14 @@ def test_a_backbone_of_another_size_is_refused():
 
 
 def test_an_unknown_backbone_name_is_refused():
-    config = custom.get_config()
+    config = custom_config()
     config.backbone.name = "vit_giant"
     with pytest.raises(InputError, match="'vit_giant': choose one of vit_s"):
         check_backbone(config.backbone, VideoMaeSpec(**SIZES["vit_g"]))
 
 
 def test_the_ladder_is_a_quarter_as_wide():
-    config = custom.get_config()
+    config = custom_config()
     config.adapter.kind = "ladder"
     spec = make_adapter_spec(config, VideoMaeSpec(**SIZES["vit_b"]), (6, 11))
     assert (spec.in_width, spec.width, spec.num_taps) == (768, 192, 2)
@@ -56,7 +57,7 @@ def test_the_ladder_is_a_quarter_as_wide():
     ("vit_s", 64), ("vit_b", 128), ("vit_l", 160), ("vit_h", 224),
     ("vit_g", 224)])
 def test_losa_is_a_sixth_as_wide_and_divides_among_devices(backbone, width):
-    config = custom.get_config()
+    config = custom_config()
     spec = make_adapter_spec(config, VideoMaeSpec(**SIZES[backbone]), (6, 11))
     assert spec.width == width
 
@@ -65,21 +66,21 @@ def test_losa_is_a_sixth_as_wide_and_divides_among_devices(backbone, width):
     (12, 0, (6, 7, 8, 9, 10, 11)), (12, 1, (11,)), (12, 3, (7, 9, 11)),
     (40, 4, (24, 29, 34, 39)), (3, 0, (2,))])
 def test_taps_are_spread_over_the_last_half(depth, num_taps, layers):
-    adapter = custom.get_config().adapter
+    adapter = custom_config().adapter
     adapter.tap_layers, adapter.num_taps = (), num_taps
     assert choose_tap_layers(adapter, depth) == layers
 
 
 @pytest.mark.parametrize("layers", [(3, 12), (-1, 3), (5, 3), (3, 3)])
 def test_tap_layers_outside_the_backbone_are_refused(layers):
-    adapter = custom.get_config().adapter
+    adapter = custom_config().adapter
     adapter.tap_layers = layers
     with pytest.raises(InputError, match=r"must ascend.*0 \.\. 11"):
         choose_tap_layers(adapter, 12)
 
 
 def test_a_grid_of_taps_has_rows_and_columns():
-    config, spec = custom.get_config(), VideoMaeSpec(**SIZES["vit_s"])
+    config, spec = custom_config(), VideoMaeSpec(**SIZES["vit_s"])
     config.adapter.tap_grid = (4, 9)
     assert tap_grid(config, spec) == (4, 7)  # no finer than 112 / 16 patches
     config.adapter.tap_grid = ()
@@ -108,7 +109,7 @@ def test_a_grid_of_taps_has_rows_and_columns():
     ("evaluate.max_detections", 0, nms_settings),
     ("evaluate.voting_threshold", 2.0, nms_settings)])
 def test_a_refused_value_is_reported_by_its_config_key(key, value, made):
-    config = custom.get_config()
+    config = custom_config()
     if made is inside_backbone_spec:
         config.adapter.kind = "tia"
     section, name = key.split(".")
@@ -126,7 +127,7 @@ def test_a_refused_value_is_reported_by_its_config_key(key, value, made):
 
 
 def test_a_window_must_hold_whole_clips():
-    config = custom.get_config()
+    config = custom_config()
     config.window.clip_samples, config.window.samples = 16, 48
     assert window_clips(config) == 3
     config.window.samples = 50
@@ -135,7 +136,7 @@ def test_a_window_must_hold_whole_clips():
 
 
 def test_windows_that_do_not_fit_the_head_are_refused():
-    config = custom.get_config()
+    config = custom_config()
     config.window.tokens, config.head.num_levels = 48, 6
     spec = make_head_spec(config, in_width=8, num_classes=2)
     with pytest.raises(InputError, match="tokens=48 is no multiple of 32"):
@@ -153,5 +154,5 @@ def test_errors_of_a_described_backbone_name_the_config_keys(
     config = thumos.get_config("b")
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=message):
-        build_model(config, 2, build_mesh(custom.get_config()),
+        build_model(config, 2, build_mesh(custom_config()),
                     abstract=True)

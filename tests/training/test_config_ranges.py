@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from configs import common
 from losa_jax.errors import InputError
 from losa_jax.models.backbones.videomae import VideoMaeSpec
+from losa_jax.training import fitted_sizes
 from losa_jax.training.config_ranges import check_ranges, doubts
 from losa_jax.training.specs import check_clip_overlap, check_window
 from losa_jax.utils import recipes
@@ -35,7 +36,8 @@ _ZERO = {"seed", "num_threads", "cache_copies", "frame_cache_gib",
          "ema_decay", "evaluate_from_epoch", "data", "clip", "fsdp",
          "learning_rate_factor", "gate_learning_rate_factor",
          "weight_decay_factor", "backbone_learning_rate_factor",
-         "stride_frames", "clip_frames", "fps"}
+         "stride_frames", "clip_frames", "fps",
+         *(key.split(".")[1] for key in fitted_sizes.KEYS)}
 
 
 def _numbers():

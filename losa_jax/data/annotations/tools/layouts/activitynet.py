@@ -7,7 +7,7 @@ from typing import Any
 from losa_jax.data.annotations.tools.content import Content
 from losa_jax.data.annotations.tools.file import File
 from losa_jax.data.annotations.tools.video_names import Parts
-from losa_jax.data.reviews import VERSION
+from losa_jax.utils.run_files import REVIEWS_VERSION
 from losa_jax.utils.text_files import read_lines
 
 TITLE = "ActivityNet"
@@ -59,7 +59,7 @@ def read(file: File, content: Content) -> None:
         return
     names = _class_names(content)
     # The review of a video does not tell on which side of a split it is.
-    subset = {"subset": None} if data.get("version") == VERSION else {}
+    subset = {"subset": None} if data.get("version") == REVIEWS_VERSION else {}
     for name, entry in data.get("database", data).items():
         if not isinstance(entry, dict):
             content.problems.append(f"{file.name}: {name} is no object")

@@ -109,8 +109,8 @@ def test_every_command_line_prints_the_version(path, monkeypatch, capsys):
 def test_help_of_no_command_waits_for_jax():
     code = """
 import contextlib, importlib, io, sys
-for name in ("convert", "predict", "review", "score",
-             "sweep", "data.build"):
+for name in ("convert", "init", "predict", "review", "score",
+             "annotations", "sweep", "data.build"):
     printed = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(printed):
         importlib.import_module(f"losa_jax.{name}").main(["--help"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common, custom
+from configs import common
 from losa_jax import main
 from losa_jax.models.backbones import SIZES
 from losa_jax.models.backbones.videomae import VideoMaeSpec
@@ -22,6 +22,7 @@ from losa_jax.training.specs import (
     make_adapter_spec,
     make_head_spec,
 )
+from tests.custom_recipe import custom_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -180,7 +181,7 @@ def test_the_method_page_lists_ablations():
 
 @pytest.mark.parametrize("section, key, value", _ablations())
 def test_every_ablation_makes_another_model(section, key, value):
-    config = custom.get_config()
+    config = custom_config()
     spec = VideoMaeSpec(**SIZES["vit_s"])
 
     def built():

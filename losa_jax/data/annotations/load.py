@@ -23,7 +23,9 @@ from typing import Any
 
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.formats import read_database
-from losa_jax.data.annotations.reviewed import without_unknown_negatives
+from losa_jax.data.annotations.hard_negatives import (
+    without_unknown_negatives,
+)
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.names import did_you_mean, name_problem

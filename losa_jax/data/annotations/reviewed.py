@@ -6,11 +6,13 @@ A video has `reviewed_seconds` where its actions are known only in part, and
 
 import dataclasses
 import logging
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from losa_jax.data.annotations.formats import YOUTUBE_PREFIX
+from losa_jax.data.annotations.hard_negatives import (
+    without_unknown_negatives,
+)
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.data.reviews import (
     JudgedAction,
@@ -168,25 +170,6 @@ class _Names:
     def _parts(self, name: str) -> list[str]:
         *folders, last = nfc(name).split("/")
         return [*folders, without_ending(last).removeprefix(YOUTUBE_PREFIX)]
-
-
-def without_unknown_negatives(videos: Mapping[str, AnnotatedVideo],
-                              class_names: Collection[str], where: str
-                              ) -> dict[str, AnnotatedVideo]:
-    """Returns videos without the hard negatives of classes that no action
-    has, with a warning: a model cannot learn such a class."""
-    left_out = Counter(action.label for video in videos.values()
-                       for action in video.hard_negatives
-                       if action.label not in class_names)
-    if not left_out:
-        return dict(videos)
-    logger.warning(
-        "%s: %d rejected segments are left out, because no action has their "
-        "class: %s", where, left_out.total(),
-        ", ".join(f"{label} ({count})" for label, count in left_out.items()))
-    return {name: dataclasses.replace(video, hard_negatives=tuple(
-        action for action in video.hard_negatives
-        if action.label in class_names)) for name, video in videos.items()}
 
 
 def check_scorable(where: str | Path, videos: Sequence[AnnotatedVideo]

@@ -77,13 +77,7 @@ def read(file: File, content: Content) -> None:
         if rows is None:
             rows = [{"label": names.get(str(row[0]), str(row[0])),
                      "segment": row[1:]} for row in entry.get("actions", [])]
-        if "reviewed" in entry:
-            # Elsewhere it may hold actions that nobody has looked for.
-            content.remark("videos that were not reviewed to the end, left "
-                           "out (--config.data.reviews=FOLDER trains on what "
-                           "was decided)", name)
-        else:
-            _read_video(name, {**entry, **subset}, rows, file, content)
+        _read_video(name, {**entry, **subset}, rows, file, content)
 
 
 def _class_names(content: Content) -> dict[str, str]:

@@ -57,7 +57,7 @@ def _review(folder, *verdicts):
 def test_a_run_trains_on_a_review_in_part(config, tmp_path, capsys):
     _review(tmp_path, (5.0, "accepted"), (30.0, "rejected"))
     train(config, tmp_path / "run")
-    assert "1 in part) with 1 actions, 1 hard neg" in capsys.readouterr().out
+    assert "1 in part) with 1 action, 1 hard neg" in capsys.readouterr().out
     videos = json.loads((tmp_path / "run/predictions.json").read_text())
     assert list(videos["results"]) == ["t"]
     # Verdicts that changed are another training set.

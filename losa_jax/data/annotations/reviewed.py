@@ -18,7 +18,7 @@ from losa_jax.data.reviews import (
     is_same_action,
     overlaps,
 )
-from losa_jax.errors import InputError, listed
+from losa_jax.errors import InputError, counted, listed
 from losa_jax.utils.names import without_ending
 from losa_jax.utils.text_files import nfc
 
@@ -49,16 +49,19 @@ class Merged:
 
     def __str__(self) -> str:
         new = self.new_classes
-        text = (f"{self.num_complete + self.num_partial} videos "
-                f"({self.num_complete} complete, {self.num_partial} in part) "
-                f"with {self.num_actions} actions, {self.num_hard_negatives} "
-                f"hard negatives and {len(new)} new classes"
+        num_videos = self.num_complete + self.num_partial
+        text = (f"{counted(num_videos, 'video')} ({self.num_complete} "
+                f"complete, {self.num_partial} in part) with "
+                f"{counted(self.num_actions, 'action')}, "
+                f"{counted(self.num_hard_negatives, 'hard negative')} and "
+                f"{counted(len(new), 'new class', 'new classes')}"
                 f"{': ' if new else ''}{', '.join(new)}")
         names = self.left_as_annotated
         return text + (
-            f"; {len(names)} videos of other subsets that are reviewed only "
-            f"in part stay as annotated ({', '.join(names[:3])}"
-            f"{', ...' if len(names) > 3 else ''})" if names else "")
+            f"; {counted(len(names), 'video')} left as annotated, because "
+            "reviewed only in part and not of the training subset: "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+            if names else "")
 
 
 def with_reviews(annotations: Annotations, reviews: Iterable[Review],
@@ -181,8 +184,8 @@ def without_unknown_negatives(videos: Mapping[str, AnnotatedVideo],
     if not left_out:
         return dict(videos)
     logger.warning(
-        "%s: %d rejected segments are left out, because no action has their "
-        "class: %s", where, left_out.total(),
+        "%s: left out because no action has their class: %s: %s", where,
+        counted(left_out.total(), "rejected segment"),
         ", ".join(f"{label} ({count})" for label, count in left_out.items()))
     return {name: dataclasses.replace(video, hard_negatives=tuple(
         action for action in video.hard_negatives
@@ -197,8 +200,9 @@ def check_scorable(where: str | Path, videos: Sequence[AnnotatedVideo]
               if video.reviewed_seconds is not None]
     if partly:
         raise InputError(
-            f"{where}: {len(partly)} of {len(videos)} videos to score are "
-            "reviewed only in part (their key \"reviewed\"), so that what is "
-            "detected elsewhere in them cannot be scored: complete their "
-            "review and remove the key, move them to the training subset, or "
-            f"leave them out (a block list){listed(partly, 5)}")
+            f"{where}: {counted(len(partly), 'video')} of the "
+            f"{len(videos)} to score reviewed only in part (key \"reviewed\"), "
+            "so that nothing detected elsewhere in them can be scored: "
+            "complete their review and remove the key, move them to the "
+            "training subset, or leave them out (a block list)"
+            f"{listed(partly, 5)}")

@@ -1,5 +1,6 @@
 """Reviews are merged into annotations, and files say what is unknown."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -146,6 +147,12 @@ def test_names_that_fit_several_videos_are_refused():
         _merge(_review("cam", _judged(1, 2, "run")), annotations=old)
     assert len(_merge(_review("three/cam", complete=True), annotations=old
                       ).annotations.videos) == 3
+    # Their lengths tell them apart.
+    old.videos["one/cam"] = dataclasses.replace(
+        old.videos["one/cam"], duration_seconds=21.0)
+    merged = _merge(_review("cam", _judged(1, 2, "run"), complete=True),
+                    annotations=old).annotations
+    assert len(merged.videos) == 2 and merged.videos["two/cam"].actions
 
 
 def test_a_file_of_annotations_is_read_back(tmp_path):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from losa_jax.data.records import AnnotatedVideo
+from losa_jax.errors import counted
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ def without_unknown_negatives(videos: Mapping[str, AnnotatedVideo],
     if not left_out:
         return dict(videos)
     logger.warning(
-        "%s: %d rejected segments are left out, because no action has their "
-        "class: %s", where, left_out.total(),
+        "%s: left out because no action has their class: %s: %s", where,
+        counted(left_out.total(), "rejected segment"),
         ", ".join(f"{label} ({count})" for label, count in left_out.items()))
     return {name: dataclasses.replace(video, hard_negatives=tuple(
         action for action in video.hard_negatives

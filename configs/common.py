@@ -366,6 +366,10 @@ def get_config() -> ConfigDict:
         evaluate_every_epochs=2,
         evaluate_from_epoch=40,
         checkpoint_every_epochs=1,
+        # Folder of a run whose best weights a new run starts from; classes
+        # are matched by name. A finished run whose data changed starts from
+        # its own weights without this.
+        start_from="",
     ))
     config.evaluate = ConfigDict(dict(
         tiou_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),

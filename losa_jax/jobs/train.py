@@ -36,10 +36,12 @@ from losa_jax.training import (
     feature_store,
     metrics,
     restore,
+    rounds,
     specs,
+    start_from,
     training_set,
 )
-from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
+from losa_jax.training.checkpoint import BEST, LAST, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.step import TrainState, make_moments_step
@@ -104,6 +106,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
              | training_set.describe(data.train, steps_per_epoch))
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
+    checkpoints, start = rounds.open_run(config, workdir, facts, model, mesh,
+                                         state)
     print(metrics.parameter_table({"trained": state.trained,
                                    "frozen": model.frozen}))
     if store is None:
@@ -135,15 +139,18 @@ def _train(config: Any, workdir: Path) -> MapReport:
             first_batch=first_batch)),
         lambda batch: sharding.put_batch(batch, mesh, batch_windows, share),
         clock, skipped)
-    checkpoints = Checkpoints(workdir, only_writer=True)
     if checkpoints.latest_step() is not None:
         saved = checkpoints.facts()
+        if start_from.FACT in saved:
+            facts[start_from.FACT] = saved[start_from.FACT]
         same_facts(saved, facts, restore.RUN_FACTS, workdir)
         training_set.check_same(saved, facts, workdir=workdir,
                                 accepted=config.data.accept_changes)
         state, _ = checkpoints.restore(LAST, state, batches)
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
+    elif start is not None:
+        state, facts[start_from.FACT] = start
     elif config.adapter.standardize_last:
         with stop_signal.StopSignal(in_step=True) as stop:
             statistics = measure_statistics(config, data, model, mesh, reader,

@@ -12,3 +12,9 @@ PROBED_FILE = "probed_videos.json"
 # A copy of the backbone, with config.backbone.keep_copy.
 BACKBONE_FOLDER = "backbone"
 BROKEN_FILE = "broken_videos.json"
+REPORT_FOLDER = "report"
+TENSORBOARD_FOLDER = "tensorboard"
+# What changed from the round before, and both mAPs.
+AGAIN_FILE = "again.json"
+# Finished runs whose weights the next one started from: rounds/1, ...
+ROUNDS_FOLDER = "rounds"

@@ -66,11 +66,11 @@ def open_run(config: Any, workdir: Path, facts: dict[str, Any], model: Model,
         fact = {**start.fact, "folder": _relative(folder, workdir)}
         return (Checkpoints(workdir, only_writer=True),
                 start._replace(fact=fact))
-    if folder := latest(workdir):
-        _move_rest(workdir, folder)
-        start = start_from.load_start(folder, facts, model, mesh, state)
+    if last := latest(workdir):
+        _move_rest(workdir, last)
+        start = start_from.load_start(last, facts, model, mesh, state)
         return checkpoints, start._replace(
-            fact={**start.fact, "folder": _relative(folder, workdir)})
+            fact={**start.fact, "folder": _relative(last, workdir)})
     if asked:
         return checkpoints, start_from.load_start(
             remote_workdir.local_folder(asked, only_reads=True), facts, model,

@@ -146,9 +146,9 @@ def _check_fits(folder: Path, saved: dict[str, Any], facts: dict[str, Any],
                 wanted: dict[str, tuple[int, ...]],
                 stored: dict[str, tuple[int, ...]]) -> None:
     """Raises InputError where the weights of a run do not fit this one."""
-    lines, flags = changed_facts(*(
-        {name: _fact(one, name) for name in _MEANING}
-        for one in (saved, facts)), _MEANING)
+    old, new = ({name: _fact(one, name) for name in _MEANING}
+                for one in (saved, facts))
+    lines, flags = changed_facts(old, new, _MEANING)
     wrong = [name for name in sorted(wanted | stored)
              if wanted.get(name) != stored.get(name)]
     if wrong and not lines:

@@ -46,9 +46,13 @@ def _saved(config, workdir, mesh):
     """Saves a run whose best checkpoint is not the last one."""
     model, state, facts = _state(config, OLD, mesh, seed=1)
     checkpoints, states = Checkpoints(workdir), {}
+
+    def shifted(number):
+        return jax.tree.map(lambda leaf: np.asarray(leaf) + np.asarray(
+            number, leaf.dtype), state).replace(step=np.int32(number))
+
     for step in (3, 6):
-        states[step] = jax.tree.map(lambda leaf: leaf + step, state)
-        states[step] = states[step].replace(step=np.int32(step))
+        states[step] = shifted(step)
         checkpoints.save(step, sharding.put(
             states[step], sharding.of_leaves(state)), facts)
         checkpoints.set_evaluated(step, 1 / step)

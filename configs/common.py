@@ -111,6 +111,10 @@ def get_config() -> ConfigDict:
         class_agnostic=False,
         train_subset="training",
         test_subset="testing",
+        # Folder that `predict` wrote and `losa_jax.review` corrected: what
+        # was decided there trains too; several with commas. A folder without
+        # reviews changes nothing.
+        reviews="",
         # A missing video, or one that cannot be read: "stop" the run, or
         # "skip" it: training leaves out its windows, evaluation the video,
         # and broken_videos.json lists it.

@@ -29,6 +29,10 @@ class AnnotatedVideo:
     fps: float | None
     actions: tuple[Action, ...]
     correction: str = ""  # what was corrected while reading
+    # (start, end) in which no action is missing; None: the whole video.
+    reviewed_seconds: tuple[tuple[float, float], ...] | None = None
+    # Stretches that look like an action of the class and hold none.
+    hard_negatives: tuple[Action, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Annotations:
     videos: dict[str, AnnotatedVideo]
     class_names: tuple[str, ...]  # in label order
     classes_given: bool = False
+    added_classes: tuple[str, ...] = ()  # the last ones, which reviews added
 
     def subset(self, name: str) -> tuple[AnnotatedVideo, ...]:
         """Returns the videos of a subset (any case), in file order."""
@@ -79,7 +84,7 @@ class EncodedVideo(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Video:
     """A probed video; `read_encoded` returns its bytes where it is part of a
-    data set."""
+    data set. `AnnotatedVideo` describes what was reviewed."""
 
     video_id: str
     info: VideoInfo
@@ -87,6 +92,8 @@ class Video:
     actions: tuple[Action, ...]
     read_encoded: Callable[[], EncodedVideo] | None = dataclasses.field(
         default=None, repr=False, compare=False)
+    reviewed_seconds: tuple[tuple[float, float], ...] | None = None
+    hard_negatives: tuple[Action, ...] = ()
 
     @property
     def path(self) -> Path:

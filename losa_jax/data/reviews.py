@@ -14,6 +14,7 @@ Only actions with a verdict are in the file. An action that a person added has
 the verdict "accepted" and neither score, model nor "detected". What a rejected
 detection shows is none of the class's actions: a hard negative, unless it
 overlaps an accepted action of the class and so is a second detection of it.
+So is a detection that got another class, for the class that it had.
 Detections that nobody judged are not in the file and are no training data.
 
 `is_complete` means that a person has seen the whole video: its other stretches
@@ -27,23 +28,36 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from losa_jax.detection.segments import Detection
+from losa_jax.detection.segments import Detection, iou_of_times
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.names import name_problem
 from losa_jax.utils.text_files import nfc, read_json
 
 REVIEWS_FOLDER = "reviews"
-# The accepted actions of all complete videos, beside the folder of reviews.
+# What was decided about all videos, beside the folder of reviews.
 REVIEWED_FILE = "reviewed.json"
 _VERSION = "losa_jax reviews"
 ACCEPTED, REJECTED = "accepted", "rejected"
 # Of a detection, or of an action that a person added.
 _ID = re.compile("[dh][0-9a-f]{12}")
+# Two segments of one class that overlap this much are the same action.
+SAME_IOU = 0.5
 # A frame's end may be rounded up.
 _SLACK_SECONDS = 1e-3
+
+
+class Labeled(Protocol):
+    """A segment of a video with a class: an action or a detection."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def start_seconds(self) -> float: ...
+    @property
+    def end_seconds(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +129,30 @@ class Review:
     @property
     def hard_negatives(self) -> tuple[JudgedAction, ...]:
         """Stretches that the model takes for a class and that hold none of
-        its actions: a second detection of an accepted action is none."""
-        return tuple(
-            one for one in self.actions if one.verdict == REJECTED and not any(
-                one.label == other.label
-                and one.start_seconds < other.end_seconds
-                and other.start_seconds < one.end_seconds
-                for other in self.accepted))
+        its actions: rejected detections, and those that got another class,
+        under the class that they had. A second detection of an accepted
+        action is none."""
+        taken_for = [one for one in self.actions if one.verdict == REJECTED] + [
+            dataclasses.replace(one, label=one.detected[2], verdict=REJECTED)
+            for one in self.accepted
+            if one.detected is not None and one.detected[2] != one.label]
+        return tuple(one for one in taken_for if not any(
+            overlaps(one, other) for other in self.accepted))
+
+
+def overlaps(one: Labeled, other: Labeled) -> bool:
+    """Whether two segments are of one class and share some time."""
+    return (one.label == other.label
+            and one.start_seconds < other.end_seconds
+            and other.start_seconds < one.end_seconds)
+
+
+def is_same_action(one: Labeled, other: Labeled) -> bool:
+    """Whether two segments, by two models for example, are of one action."""
+    # The IoU is only computed where it is not 0, which is quicker.
+    return overlaps(one, other) and iou_of_times(
+        one.start_seconds, one.end_seconds, other.start_seconds,
+        other.end_seconds) >= SAME_IOU
 
 
 def detection_id(detection: Detection, model: str) -> str:
@@ -168,29 +199,37 @@ def read_review(path: Path) -> Review:
 
 
 def read_reviews(folder: Path) -> list[Review]:
-    """Reads all files of a folder of reviews, by name."""
-    return [read_review(path) for path in sorted(folder.glob("*.json"))
+    """Reads all files of a folder of reviews, by name; none if there is no
+    such folder."""
+    return [read_review(path) for path in sorted(folder.rglob("*.json"))
             if not path.name.startswith(".")]
 
 
 def write_annotations(path: Path, reviews: Iterable[Review]) -> int:
-    """Writes the accepted actions of complete videos in the layout of
-    ActivityNet; returns the number of videos.
+    """Writes what was decided in the layout of ActivityNet; returns the
+    number of videos.
 
-    Incomplete videos are left out, because a reader of this layout takes all
-    between two actions for background.
+    An incomplete video with a verdict has "reviewed": [], without which a
+    reader takes all between two actions for background. Other programs do so
+    in any case.
     """
     database = {
         one.video_id: {
             "subset": "training", "duration": one.duration_seconds,
-            "fps": one.fps, "annotations": [
-                {"segment": [action.start_seconds, action.end_seconds],
-                 "label": action.label} for action in one.accepted]}
-        for one in reviews if one.is_complete}
+            "fps": one.fps, **({} if one.is_complete else {"reviewed": []}),
+            "annotations": _segments(one.accepted),
+            "rejected": _segments(one.hard_negatives)}
+        for one in reviews
+        if one.is_complete or one.accepted or one.hard_negatives}
     if database or path.exists():
         write_text(path, json.dumps({
             "version": _VERSION, "database": database}, indent=1) + "\n")
     return len(database)
+
+
+def _segments(actions: Iterable[JudgedAction]) -> list[dict[str, Any]]:
+    return [{"segment": [one.start_seconds, one.end_seconds],
+             "label": one.label} for one in actions]
 
 
 def check_is_ours(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from losa_jax.data.annotations.load import load_annotations, select_subsets
+from losa_jax.data.annotations.reviewed import check_scorable
 from losa_jax.data.predictions import check_predictions, read_predictions
 from losa_jax.data.records import Annotations
 from losa_jax.detection import metrics, thumos_protocol
@@ -94,12 +95,15 @@ def scored(truth: metrics.Truth, predictions: metrics.Predictions,
 def ground_truth(annotations: Annotations, subset: str,
                  excluded: Mapping[str, Any] | None = None
                  ) -> dict[str, list[metrics.Annotation]]:
-    """Returns the actions of the videos of a subset, without the excluded."""
+    """Returns the actions of the videos of a subset, without the excluded;
+    InputError where they are known only in part."""
     (chosen,) = select_subsets(annotations, [("--subset", subset)])
+    videos = [video for video in chosen
+              if video.video_id not in (excluded or {})]
+    check_scorable(annotations.path, videos)
     return {video.video_id: [
         (action.start_seconds, action.end_seconds, action.label)
-        for action in video.actions]
-        for video in chosen if video.video_id not in (excluded or {})}
+        for action in video.actions] for video in videos}
 
 
 def present_classes(annotations: Annotations, truth: metrics.Truth

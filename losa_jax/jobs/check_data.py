@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.data.annotations import lint, load
+from losa_jax.data.annotations.reviewed import check_scorable
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.check import check_each, disagreements, end_seconds
 from losa_jax.data.windows.sampling import video_grid
@@ -53,17 +54,20 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     annotations = setup.read_annotations(config, stored)
     findings: list[Finding] = []
     num_videos = num_readable = 0
-    keys = (setup.TRAIN_KEY, "test_subset")
+    keys = (setup.TRAIN_KEY, setup.TEST_KEY)
     selected = load.select_subsets(annotations, [
         (f"--config.data.{key}", config.data[key]) for key in keys])
     subsets = {config.data[key]: videos for key, videos in zip(
         keys, selected, strict=True)}
     classes = lint.class_counts(annotations)
     print(_class_table(classes))
-    doubts = [*lint.similar_names(annotations), *setup.blocked_videos(
-        config.data.block_list, annotations.videos)[1]]
+    left_out, unknown = setup.blocked_videos(config.data.block_list,
+                                             annotations.videos)
+    doubts = [*lint.similar_names(annotations), *unknown]
     print("".join(f"{line}\n" for line in doubts))
     load.check_training(annotations, config.data.train_subset, selected[0])
+    check_scorable(annotations.path, [
+        video for video in selected[1] if video.video_id not in left_out])
     for subset, videos in subsets.items():
         infos, unreadable = (
             setup.probe(config, videos, workdir, stored) if store is None

@@ -17,6 +17,8 @@ from losa_jax.data.annotations import (
     short_actions,
     thumos_facts,
 )
+from losa_jax.data.annotations.reviewed import check_scorable, with_reviews
+from losa_jax.data.reviews import REVIEWS_FOLDER, read_reviews
 from losa_jax.data.synthetic.data_set import render_untrimmed_set
 from losa_jax.data.video import check, frame_cache
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
@@ -37,8 +39,9 @@ logger = logging.getLogger(__name__)
 
 # The one class of data.class_agnostic.
 ANY_CLASS = "action"
-# The key of config.data that names the subset to train on.
+# The keys of config.data that name the subsets to train and to test on.
 TRAIN_KEY = "train_subset"
+TEST_KEY = "test_subset"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +158,10 @@ def load_data(config: Any, workdir: Path,
         classes = (ANY_CLASS,)
         train = tuple(
             dataclasses.replace(video, actions=tuple(
-                action._replace(label=ANY_CLASS) for action in video.actions))
+                action._replace(label=ANY_CLASS) for action in video.actions),
+                hard_negatives=tuple(
+                    action._replace(label=ANY_CLASS)
+                    for action in video.hard_negatives))
             for video in train)
     if "train" in subsets:
         train = short_actions.without_short_actions(
@@ -242,8 +248,9 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
         read_encoded = None
         if store is None and stored is not None and stored.embedded:
             read_encoded = functools.partial(stored.read, name)
-        return records.Video(name, info, grid, annotations.videos[name].actions,
-                             read_encoded)
+        video = annotations.videos[name]
+        return records.Video(name, info, grid, video.actions, read_encoded,
+                             video.reviewed_seconds, video.hard_negatives)
 
     return (annotations.class_names,
             [tuple(map(as_video, names)) for names in chosen], broken)
@@ -288,13 +295,25 @@ def open_stored(config: Any) -> "StoredVideos | None":
 def read_annotations(config: Any, stored: "StoredVideos | None"
                      ) -> records.Annotations:
     """Reads config.data.annotations, or else those of the data set; one of the
-    two must be set (`check_config`)."""
+    two must be set (`check_config`). Merges the reviews of config.data.reviews
+    into them."""
     data = config.data
     class_names = (load.load_class_names(data.class_names)
                    if data.class_names else None)
     if data.annotations or stored is None:
-        return load.load_annotations(data.annotations, class_names)
-    return load.load_annotations(stored.path, class_names or stored.class_names)
+        annotations = load.load_annotations(data.annotations, class_names)
+    else:
+        annotations = load.load_annotations(
+            stored.path, class_names or stored.class_names)
+    for folder in filter(None, map(str.strip, data.reviews.split(","))):
+        line = f"no reviews in {folder} yet"
+        if reviews := read_reviews(Path(folder) / REVIEWS_FOLDER):
+            merged = with_reviews(annotations, reviews, data.train_subset)
+            annotations = merged.annotations
+            line = f"reviews in {folder}: {merged}"
+        if processes.is_first():
+            print(line)
+    return annotations
 
 
 def select_videos(config: Any, annotations: records.Annotations,
@@ -304,8 +323,8 @@ def select_videos(config: Any, annotations: records.Annotations,
     logs what is odd about the names in the annotations.
 
     Raises:
-      InputError: a subset without a video, or training videos without an
-        action.
+      InputError: a subset without a video, training videos without an action,
+        or testing videos whose actions are known only in part.
     """
     selected = load.select_subsets(annotations, [
         (f"--config.data.{key}", subset) for key, subset in subsets])
@@ -324,6 +343,8 @@ def select_videos(config: Any, annotations: records.Annotations,
                 f"every video of subset {subset!r}: shorten it")
         if key == TRAIN_KEY:
             load.check_training(annotations, subset, videos)
+        elif key == TEST_KEY:
+            check_scorable(annotations.path, videos)
     return chosen
 
 

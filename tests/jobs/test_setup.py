@@ -9,10 +9,12 @@ from unittest.mock import Mock
 import pytest
 
 from configs import custom, thumos_features
+from losa_jax.data import reviews
 from losa_jax.data.annotations import load
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
 from losa_jax.jobs import setup
+from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import (
     blocked_videos,
     check_config,
@@ -69,6 +71,55 @@ def test_actions_outside_the_file_are_clipped(config, tmp_path, caplog):
     assert sum("training.1" in line and "dropped" in line
                for line in logged) == 1
     assert "annotations: actions outside: 1 videos (training.1)" in logged
+
+
+def test_reviews_are_merged_into_the_annotations(config, tmp_path, capsys):
+    config.data.on_outside = "clip"
+    config.data.reviews = f"{tmp_path / 'out'}, {tmp_path / 'none'}"
+    before = load_data(config, tmp_path)
+    assert f"no reviews in {tmp_path / 'out'} yet" in capsys.readouterr().out
+    folder = tmp_path / "out" / reviews.REVIEWS_FOLDER
+    folder.mkdir(parents=True)
+
+    def judge(name, label, verdict, *, complete=False):
+        reviews.write_review(folder / f"{name}.json", reviews.Review(
+            name, 1.6, 25.0, 1, complete, (reviews.JudgedAction(
+                "h0123456789ab", label, 0.5, 1.0, verdict, "ann", ""),)))
+
+    judge("training.0", "skip", "accepted", complete=True)
+    judge("training.3", "hop", "rejected")
+    data = load_data(config, tmp_path)
+    assert data.class_names == (*before.class_names, "skip")
+    assert _segments(data.train[0]) == [(0.5, 1.0)]
+    assert data.train[3].hard_negatives == ()  # it overlaps an action
+    printed = capsys.readouterr().out
+    assert (f"reviews in {tmp_path / 'out'}: 2 videos (1 complete, 1 in part) "
+            "with 2 actions, 0 hard negatives and 1 new classes: skip\n"
+            f"no reviews in {tmp_path / 'none'} yet") in printed
+    # A class-agnostic head has no classes to reject.
+    judge("training.3", "skip", "rejected")
+    assert load_data(config, tmp_path).train[3].hard_negatives == (
+        (0.5, 1.0, "skip", None),)
+    config.data.class_agnostic = True
+    assert load_data(config, tmp_path).train[3].hard_negatives == (
+        (0.5, 1.0, "action", None),)
+
+
+def test_a_testing_video_known_in_part_is_refused(config, tmp_path):
+    path = Path(config.data.annotations)
+    content = json.loads(path.read_text())
+    content["database"]["testing.0"]["reviewed"] = []
+    path.write_text(json.dumps(content))
+    config.data.on_outside = "clip"
+    with pytest.raises(InputError, match="reviewed only in part(?s:.*)testi"):
+        load_data(config, tmp_path)
+    with pytest.raises(InputError, match="reviewed only in part"):
+        check_data(config, tmp_path)
+    assert len(load_data(config, tmp_path, ("train",)).train) == 4
+    config.data.block_list = str(tmp_path / "block_list.txt")
+    (tmp_path / "block_list.txt").write_text("testing.0\n")
+    assert len(load_data(config, tmp_path).test) == 1
+    check_data(config, tmp_path)
 
 
 def test_the_annotations_are_parsed_once(config, tmp_path, monkeypatch):

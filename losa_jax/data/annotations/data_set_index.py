@@ -43,10 +43,22 @@ def make_index(splits: Mapping[str, Sequence[AnnotatedVideo]],
                         {"label": action.label,
                          "label_id": class_names.index(action.label),
                          "segment": list(action[:2])}
-                        for action in video.actions]}})
+                        for action in video.actions],
+                    **_reviewed(video)}})
     return {"format_version": FORMAT_VERSION, "embedded": embedded,
             "class_names": list(class_names),
             "left_out": dict(broken), "videos": videos}
+
+
+def _reviewed(video: AnnotatedVideo) -> dict[str, Any]:
+    """Returns the keys of a review, which other videos do not have."""
+    keys: dict[str, Any] = {}
+    if video.reviewed_seconds is not None:
+        keys["reviewed"] = [list(one) for one in video.reviewed_seconds]
+    if video.hard_negatives:
+        keys["rejected"] = [{"label": one.label, "segment": list(one[:2])}
+                            for one in video.hard_negatives]
+    return keys
 
 
 def data_sets(folder: Path) -> list[Path]:

@@ -2,6 +2,11 @@
 
 `duration`, `fps` and an annotation's `label_id` may be absent. Actions that
 reach outside their video, or last no time, are refused, cut or kept.
+
+Two keys of a video are optional and come from a review: "reviewed" lists the
+stretches [start, end] in which no action is missing (without the key that is
+the whole video, with [] only the listed actions are known), and "rejected"
+lists hard negatives, in the layout of "annotations".
 """
 
 import dataclasses
@@ -18,6 +23,7 @@ from typing import Any
 
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.formats import read_database
+from losa_jax.data.annotations.reviewed import without_unknown_negatives
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.names import did_you_mean, name_problem
@@ -34,6 +40,8 @@ _MANY_TIMES = 6
 # So many actions that end within a second of videos that are so long have
 # times in shares of their video.
 _FEW_ACTIONS, _LONG_SECONDS = 3, 10
+# Keys of a review.
+REVIEWED, REJECTED = "reviewed", "rejected"
 # Keys that hold the actions in the files of other programs.
 _LIKE_ANNOTATIONS = re.compile(
     r"(?i)annotations?|anno?s?|actions?|instances?|segments?|events?|labels?"
@@ -77,6 +85,7 @@ def load_annotations(path: str | Path,
             videos[video.video_id] = video
     if class_names is None:
         names = class_order(videos, problems)
+        videos = without_unknown_negatives(videos, names, str(path))
     else:
         names = tuple(class_names)
         _check_labels(videos, names, problems)
@@ -160,14 +169,32 @@ def _read_video(video_id: str, entry: Any, problems: list[str]
             problems.append(f"{video_id}: {key} is {value!r}, must be a "
                             "positive number or absent")
             numbers[key] = None
-    actions = [_read_action(f"{video_id}, annotation {number}", annotation,
-                            problems)
-               for number, annotation in enumerate(
-                   entry.get("annotations") or [])]
+    actions, rejected = ([
+        _read_action(f"{video_id}, {what} {number}", annotation, problems)
+        for number, annotation in enumerate(entry.get(key) or [])]
+        for key, what in (("annotations", "annotation"), (REJECTED, REJECTED)))
     duration, fps, correction = _corrected(video_id, *numbers.values())
     return AnnotatedVideo(
         video_id, entry["subset"].lower(), duration, fps,
-        tuple(filter(None, actions)), correction)
+        tuple(filter(None, actions)), correction,
+        _read_reviewed(video_id, entry.get(REVIEWED), problems),
+        tuple(filter(None, rejected)))
+
+
+def _read_reviewed(video_id: str, content: Sequence[Any] | None,
+                   problems: list[str]
+                   ) -> tuple[tuple[float, float], ...] | None:
+    """Returns the stretches of a video in which no action is missing."""
+    stretches = []
+    for number, segment in enumerate(content or []):
+        times = _times(segment)
+        if times is None or not 0 <= times[0] < times[1] < math.inf:
+            problems.append(
+                f"{video_id}, {REVIEWED} {number}: {json.dumps(segment)[:40]} "
+                "is not [start, end] in seconds with 0 <= start < end")
+        else:
+            stretches.append(times)
+    return None if content is None else tuple(stretches)
 
 
 def _corrected(video_id: str, duration: float | None, fps: float | None
@@ -186,12 +213,14 @@ def _corrected(video_id: str, duration: float | None, fps: float | None
 
 def _annotations_problem(video_id: str, entry: Mapping[str, Any]) -> str:
     """Returns what is wrong with the list of a video's actions, or ""."""
+    for key in ("annotations", REVIEWED, REJECTED):
+        if not isinstance(entry.get(key), list | None):
+            return f"{video_id}: \"{key}\" is no list"
     content = entry.get("annotations")
-    if content is not None and not isinstance(content, list):
-        return f"{video_id}: \"annotations\" is no list"
     is_given = "annotations" in entry
     others = [] if content else [
-        key for key, value in entry.items() if key != "annotations"
+        key for key, value in entry.items()
+        if key not in ("annotations", REVIEWED, REJECTED)
         and isinstance(value, (list, dict)) and (value or not is_given)
         and (_LIKE_ANNOTATIONS.fullmatch(key.strip()) or any(
             isinstance(one, (list, dict)) for one in value))]
@@ -247,25 +276,29 @@ def _check_labels(videos: Mapping[str, AnnotatedVideo],
                   names: Sequence[str], problems: list[str]) -> None:
     hints: dict[str, str] = dict.fromkeys(names, "")
     for video in videos.values():
-        for number, action in enumerate(video.actions):
-            if action.label not in hints:
-                hints[action.label] = (
-                    f"label {action.label!r} is in no class list"
-                    + did_you_mean(action.label, names))
-            if hints[action.label]:
-                problems.append(f"{video.video_id}, annotation {number}: "
-                                f"{hints[action.label]}")
+        for what, actions in (("annotation", video.actions),
+                              (REJECTED, video.hard_negatives)):
+            for number, action in enumerate(actions):
+                if action.label not in hints:
+                    hints[action.label] = (
+                        f"label {action.label!r} is in no class list"
+                        + did_you_mean(action.label, names))
+                if hints[action.label]:
+                    problems.append(f"{video.video_id}, {what} {number}: "
+                                    f"{hints[action.label]}")
 
 
-def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
-                ) -> tuple[str, ...]:
+def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str],
+                added: Sequence[str] = ()) -> tuple[str, ...]:
     """Returns the labels in the order of label_id if all actions have one,
-    else of their names; appends conflicts of label_ids to `problems`.
+    else of their names, and then those of the `added` ones that are left;
+    appends conflicts of label_ids to `problems`.
     """
     ids_of: dict[str, set[int | None]] = {}
     for video in videos.values():
         for action in video.actions:
             ids_of.setdefault(action.label, set()).add(action.label_id)
+    last = tuple(one for one in added if ids_of.pop(one, None))
     label_of: dict[int, str] = {}
     for label, ids in ids_of.items():
         numbers = sorted(one for one in ids if one is not None)
@@ -274,12 +307,12 @@ def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str]
                             f"{', '.join(map(str, numbers))}")
         label_of |= {number: label for number in numbers}
     if any(len(ids) > 1 or None in ids for ids in ids_of.values()):
-        return tuple(sorted(ids_of))
+        return (*sorted(ids_of), *last)
     if len(label_of) < len(ids_of):
         problems.append("several labels share one label_id: give the classes "
                         "with --config.data.class_names=FILE, or correct "
                         "label_id")
-    return tuple(label_of[number] for number in sorted(label_of))
+    return (*(label_of[number] for number in sorted(label_of)), *last)
 
 
 def refuse_unknown_rule(on_outside: str) -> None:
@@ -366,29 +399,40 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     videos = {}
     for video_id, video in annotations.videos.items():
         end = durations.get(video_id) or video.duration_seconds or math.inf
-        kept = []
-        for number, action in enumerate(video.actions):
-            inside, problem = _inside(action, end)
-            message = (f"{video_id}, annotation {number}: segment "
-                       f"{list(action[:2])} {problem}")
-            if problem and on_outside == "error":
-                problems.append(message)
-            elif problem:
-                logger.warning("%s: %s", message,
-                               "dropped" if inside is None else "cut")
-            if inside is not None:
-                kept.append(inside)
-        videos[video_id] = dataclasses.replace(video, actions=tuple(kept))
+        reviewed = video.reviewed_seconds
+        kept: dict[str, list[Action]] = {}
+        for what, actions in (
+                ("annotation", video.actions), (REJECTED, video.hard_negatives),
+                (REVIEWED, [Action(*one, "") for one in reviewed or ()])):
+            kept[what] = []
+            for number, action in enumerate(actions):
+                inside, problem = _inside(action, end)
+                message = (f"{video_id}, {what} {number}: segment "
+                           f"{list(action[:2])} {problem}")
+                if problem and on_outside == "error":
+                    problems.append(message)
+                elif problem:
+                    logger.warning("%s: %s", message,
+                                   "dropped" if inside is None else "cut")
+                if inside is not None:
+                    kept[what].append(inside)
+        videos[video_id] = dataclasses.replace(
+            video, actions=tuple(kept["annotation"]),
+            hard_negatives=tuple(kept[REJECTED]),
+            reviewed_seconds=None if reviewed is None else tuple(
+                one[:2] for one in kept[REVIEWED]))
     remedy = hint or "Correct the file" + (
         " (or cut segments to their video, and drop empty ones, with "
         "--config.data.on_outside=clip)" if problems else "")
     names = (annotations.class_names if annotations.classes_given
-             else class_order(videos, problems))
+             else class_order(videos, problems, annotations.added_classes))
     if problems:
         raise wrong_entries(annotations.path, problems, remedy)
     if hint:
         logger.warning("%s: %s", annotations.path, hint)
-    return dataclasses.replace(annotations, videos=videos, class_names=names)
+    return dataclasses.replace(
+        annotations, class_names=names, videos=without_unknown_negatives(
+            videos, names, str(annotations.path)))
 
 
 def _inside(action: Action, end_seconds: float) -> tuple[Action | None, str]:

@@ -15,14 +15,10 @@ from typing import Any
 from losa_jax.data import reviews
 from losa_jax.data.predictions import VideoPredictions
 from losa_jax.data.reviews import JudgedAction, Review
-from losa_jax.detection.segments import Detection, iou_of_times
+from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.jobs.review.folder import probe_videos, read_predicted
 from losa_jax.utils.atomic_write import make_folder
-
-# A detection of a newer model that overlaps a judged action of its class this
-# much is the same action and needs no second verdict.
-_SAME_IOU = 0.5
 
 
 class Conflict(Exception):
@@ -92,11 +88,13 @@ class Store:
         """Returns the detections of a video without a verdict, by id."""
         entry = self._entries[number]
         judged = {one.action_id for one in entry.review.actions}
+        # A detection of a newer model that is the same action as a judged
+        # one needs no second verdict.
         older = [one for one in entry.review.actions
                  if one.action_id not in entry.detections]
         return {name: one for name, one in entry.detections.items()
                 if name not in judged and not any(
-                    _is_same(one, other) for other in older)}
+                    reviews.is_same_action(one, other) for other in older)}
 
     def to_check(self, number: int) -> dict[str, Detection]:
         """Returns the open detections that reach their class's threshold."""
@@ -149,8 +147,7 @@ class Store:
                 old, revision=old.revision + 1, actions=_in_time(actions),
                 is_complete=(old.is_complete if is_complete is None
                              else is_complete is True)))
-            if old.is_complete or entry.review.is_complete:
-                self._write_annotations()
+            self._write_annotations()
             return entry.review
 
     def accept_all(self, label: str | None, least_score: float,
@@ -227,16 +224,6 @@ class Store:
     def _all_actions(self) -> Iterator[JudgedAction]:
         for entry in self._entries:
             yield from entry.review.actions
-
-
-def _is_same(one: Detection, other: JudgedAction) -> bool:
-    # The IoU is only computed where it is not 0, which is quicker.
-    return (one.label == other.label
-            and one.start_seconds < other.end_seconds
-            and other.start_seconds < one.end_seconds
-            and iou_of_times(one.start_seconds, one.end_seconds,
-                             other.start_seconds, other.end_seconds
-                             ) >= _SAME_IOU)
 
 
 def _in_time(actions: Mapping[str, JudgedAction]) -> tuple[JudgedAction, ...]:

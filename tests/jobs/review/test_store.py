@@ -98,19 +98,22 @@ def test_videos_come_by_doubt_and_complete_ones_last(store):
     assert store.by_doubt() == [0, 1]
 
 
-def test_annotations_hold_complete_videos_only(store, folder):
+def test_annotations_say_what_is_known_of_a_video(store, folder):
     names = _ids(store)
+    path = folder / reviews.REVIEWED_FILE
     store.change(0, 0, {names[1.0, "jump"]: _values(1, 2),
                         names[3.0, "jump"]: _values(3, 4, verdict="rejected")})
-    path = folder / reviews.REVIEWED_FILE
-    assert not path.exists()
+    (video,) = load_annotations(path).videos.values()
+    assert video.reviewed_seconds == ()
+    assert video.hard_negatives == ((3.0, 4.0, "jump", None),)
     store.change(0, 1, {}, True)
     store.change(0, 2, {names[2.0, "wave"]: _values(2, 2.5, "wave")})
     video = load_annotations(path).videos["a"]
     assert [one[:3] for one in video.actions] == [
         (1.0, 2.0, "jump"), (2.0, 2.5, "wave")]
     assert video.duration_seconds == 6 and video.subset == "training"
-    store.change(0, 3, {}, False)
+    assert video.reviewed_seconds is None and len(video.hard_negatives) == 1
+    store.change(0, 3, dict.fromkeys(names.values()), False)
     assert json.loads(path.read_text())["database"] == {}
 
 
@@ -135,6 +138,17 @@ def test_a_second_detection_of_an_action_is_no_hard_negative(store):
         names[3.0, "jump"]: _values(1.5, 2.5, verdict="rejected"),
         names[2.0, "wave"]: _values(1.5, 2.5, "wave", "rejected")})
     assert [one.label for one in review.hard_negatives] == ["wave"]
+
+
+def test_a_detection_of_another_class_is_a_hard_negative_of_its_own(store):
+    names = _ids(store)
+    review = store.change(0, 0, {
+        names[1.0, "jump"]: _values(1.1, 2, "wave"),
+        names[3.0, "jump"]: _values(3, 4, "wave"),
+        "h0123456789ab": _values(3.5, 5)})
+    # The second one overlaps a jump.
+    assert [(one.label, one.start_seconds) for one in review.hard_negatives
+            ] == [("jump", 1.1)]
 
 
 def test_verdicts_outlive_a_new_model(store, folder):

@@ -27,13 +27,12 @@ from losa_jax.distributed import (
     workdir_lock,
 )
 from losa_jax.errors import InputError
-from losa_jax.jobs import evaluate, setup
+from losa_jax.jobs import cache, evaluate, setup
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import params
 from losa_jax.training import (
     build,
     config_ranges,
-    feature_store,
     metrics,
     restore,
     rounds,
@@ -83,8 +82,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
     mesh = build.build_mesh(config)
     if not config.features.folder:
         specs.configured_backbone(config)
-    store = feature_store.open_store(config)
-    data = setup.load_data(config, workdir, store=store)
+    store, fill = cache.open_store(config, workdir)
+    data = setup.load_data(config, workdir, store=store, fill=fill)
     reader = setup.window_reader(config, store, {
         "training": data.train, "testing": data.test})
     settings, batch_windows = config.train, config.train.batch_windows

@@ -351,6 +351,9 @@ def get_config() -> ConfigDict:
         normalizer_momentum=0.9,
         # tridet: power of IoU on the class loss of positives.
         iou_power=0.2,
+        # Of the class loss where a reviewer has rejected a detection of the
+        # class (data.reviews); other background has 1.
+        hard_negative_weight=3.0,
     ))
     config.train = ConfigDict(dict(
         batch_windows=2,

@@ -80,7 +80,7 @@ def detection_loss(class_logits: Float[Array, "b p k"],
     offsets. Both parts are sums over points, divided by the running number of
     positive points, which is first updated with this batch. That number is of
     the global batch, unlike OpenTAD's, so the result does not depend on the
-    number of devices.
+    number of devices. `targets.weights` multiply the focal loss.
 
     Args:
       class_logits: before the sigmoid.
@@ -104,6 +104,8 @@ def detection_loss(class_logits: Float[Array, "b p k"],
         counted = positive[..., None] & (targets.classes > 0)
         iou = jnp.maximum(_offsets_iou(offsets, wanted), MIN_IOU)
         focal = jnp.where(counted, focal * iou ** iou_power, focal)
+    if targets.weights is not None:
+        focal = focal * targets.weights
     # The mask may follow the loss, whose gradient is finite at all points.
     distance = jnp.where(counted, distance_iou_loss(offsets, wanted), 0.0)
 

@@ -35,6 +35,7 @@ class Targets(NamedTuple):
     classes: Float[Array, "*b p k"]  # 0 or 1; a point may have several
     offsets: Float[Array, "*b p 2"]  # distances to start and end, in strides
     positive: Bool[Array, "*b p"]  # whether the point has an action
+    weights: Float[Array, "*b p k"] | None = None  # of the class loss; None: 1
 
 
 def level_points(num_tokens: int, strides: Sequence[int],

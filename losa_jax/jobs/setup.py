@@ -316,10 +316,17 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
     else:
         annotations = load.load_annotations(
             stored.path, class_names or stored.class_names)
-    for folder in filter(None, map(str.strip, data.reviews.split(","))):
+    return with_folders(annotations, data.reviews, data.train_subset)
+
+
+def with_folders(annotations: records.Annotations, folders: str,
+                 train_subset: str) -> records.Annotations:
+    """Merges the reviews of folders, separated by commas; prints a line of
+    each."""
+    for folder in filter(None, map(str.strip, folders.split(","))):
         line = f"no reviews in {folder} yet"
         if reviews := read_reviews(Path(folder) / REVIEWS_FOLDER):
-            merged = with_reviews(annotations, reviews, data.train_subset)
+            merged = with_reviews(annotations, reviews, train_subset)
             annotations = merged.annotations
             line = f"reviews in {folder}: {merged}"
         if processes.is_first():

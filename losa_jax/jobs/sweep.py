@@ -26,7 +26,7 @@ from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.bootstrap import draw_videos, interval, map_draws
 from losa_jax.errors import InputError
 from losa_jax.inference.score_predictions import ground_truth
-from losa_jax.jobs.setup import write_json
+from losa_jax.jobs.setup import with_folders, write_json
 from losa_jax.utils import run_files
 from losa_jax.utils.atomic_write import make_folder, writing
 from losa_jax.utils.interrupt import Interrupted
@@ -195,9 +195,10 @@ def _draws(run: Path, test_subset: str) -> np.ndarray:
     config = read_json(run / run_files.CONFIG_FILE)
     data = config["data"]
     names = data["class_names"]
-    annotations = clipped_to(load_annotations(
+    annotations = clipped_to(with_folders(load_annotations(
         data["annotations"] or data["tfds"],
-        load_class_names(names) if names else None), {}, data["on_outside"])
+        load_class_names(names) if names else None),
+        data["reviews"], data["train_subset"]), {}, data["on_outside"])
     predictions = read_predictions(
         run / ("test" if test_subset else ".") / run_files.PREDICTIONS_FILE)
     truth = {video: actions for video, actions in ground_truth(

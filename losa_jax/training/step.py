@@ -91,7 +91,8 @@ def make_train_step(encode: Encode, detector: Template,
             outputs = model(features, state.statistics, valid_samples,
                             head_key)
             targets = model.head.targets(
-                outputs, batch["segments"], batch["labels"], action_valid)
+                outputs, batch["segments"], batch["labels"], action_valid,
+                batch.get("loss_weights"))
             loss = model.head.loss(outputs, targets, state.normalizer)
             return loss.total, loss
 

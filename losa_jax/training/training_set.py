@@ -17,12 +17,19 @@ logger = logging.getLogger(__name__)
 
 def describe(videos: Sequence[Video], steps_per_epoch: int) -> dict[str, Any]:
     """Returns the fact of a run: steps of an epoch and {video id: checksum of
-    its length and actions}, in the order in which videos are numbered."""
+    its length, its actions and what was reviewed}, in the order in which
+    videos are numbered."""
+    def checksum(video: Video) -> int:
+        content: list[Any] = [video.info.fps, video.info.frame_count,
+                              video.actions]
+        # Videos without a review keep the checksum of older versions.
+        if video.reviewed_seconds is not None or video.hard_negatives:
+            content += [video.reviewed_seconds, video.hard_negatives]
+        return zlib.crc32(json.dumps(content).encode())
+
     return {FACT: {
         "steps_per_epoch": steps_per_epoch,
-        "videos": {video.video_id: zlib.crc32(json.dumps(
-            [video.info.fps, video.info.frame_count, video.actions]).encode())
-            for video in videos}}}
+        "videos": {video.video_id: checksum(video) for video in videos}}}
 
 
 def check_same(saved: dict[str, Any], now: dict[str, Any], *, accepted: bool,
@@ -39,7 +46,7 @@ def check_same(saved: dict[str, Any], now: dict[str, Any], *, accepted: bool,
     lines = [f"{len(names)} videos {what}: {_some(names)}" for what, names in (
         ("are gone", [name for name in old if name not in new]),
         ("are new", [name for name in new if name not in old]),
-        ("have other actions or another length",
+        ("have other annotations or another length",
          [name for name in old if new.get(name, old[name]) != old[name]]))
         if names]
     if not lines and [*old] != [*new]:

@@ -177,7 +177,7 @@ def test_a_resumed_run_equals_an_uninterrupted_run(
     other.data.annotations = str(tmp_path / "shorter.json")
     Path(other.data.annotations).write_text(json.dumps(annotations))
     with pytest.raises(InputError, match="another training set.*\n.*1 videos "
-                       f"have other actions or another length: {name}"):
+                       f"have other annotations or another length: {name}"):
         train_job.train(other, broken)
     other.data.accept_changes = True
     assert train_job.train(other, broken).average_map == resumed.average_map

@@ -142,7 +142,8 @@ def _finished(folder, annotations, num_detected, seconds, trained=1234567,
     (folder / "config.json").write_text(json.dumps({
         "data": {"annotations": str(folder.parents[1] / "annotations.json"),
                  "tfds": "", "on_outside": "error", "class_names": "",
-                 "test_subset": subset},
+                 "train_subset": "train", "test_subset": subset,
+                 "reviews": ""},
         "evaluate": {"tiou_thresholds": [0.5]}}))
     (folder / "cost.json").write_text(json.dumps({
         "trained_parameters": trained, "step_temporary_bytes": 3 * 2**20}))

@@ -163,3 +163,31 @@ def test_a_step_returns_the_types_of_its_arguments(
                                           leaf.weak_type), tree)
 
     assert types(got) == types(model.state)
+
+
+def test_a_rejected_stretch_loses_score_and_an_unknown_one_does_nothing(
+        tiny_model, tiny_batch, run_key):
+    model = tiny_model()
+    tokens = slice(8, 20)
+    weights = np.zeros((2, 32, 3), np.float32)
+    batch = {**tiny_batch, "loss_weights": weights,
+             "action_valid": np.zeros((2, 2), bool)}
+    state, metrics = model.step(model.state, model.frozen, batch, run_key)
+    assert metrics["loss"] == 0 and metrics["gradient_norm"] == 0
+
+    @jax.jit
+    def logits(trained, batch):
+        features = model.encode(model.frozen, trained, batch,
+                                batch["valid_samples"], None)
+        return model.detector.bind(trained)(
+            features, model.state.statistics, batch["valid_samples"]
+        ).class_logits[0, tokens]
+
+    weights[0, tokens, 1] = 3.0
+    for _ in range(10):
+        state, metrics = model.step(state, model.frozen, batch, run_key)
+        assert metrics["gradient_norm"] > 0
+    change = np.asarray(logits(state.trained, tiny_batch)
+                        - logits(model.state.trained, tiny_batch)).mean(0)
+    assert change[1] < -0.2
+    assert change[1] < 2 * change[[0, 2]].min()

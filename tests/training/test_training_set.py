@@ -44,7 +44,7 @@ def test_the_same_set_is_accepted():
     ([*VIDEOS[:-1], _video("new")], 12,
      "1 videos are gone: h.*1 videos are new: new"),
     ([dataclasses.replace(VIDEOS[0], actions=()), *VIDEOS[1:]], 12,
-     "1 videos have other actions or another length: a"),
+     "1 videos have other annotations or another length: a"),
     ([_video("a", 251), *VIDEOS[1:]], 12, "another length: a"),
     (VIDEOS[::-1], 12, "another order"),
     ([_video(name) for name in "nopqrstu"], 12, "gone: a, b, c, d, e, ..."),

@@ -15,7 +15,7 @@ def without_short_actions(videos: Sequence[Video], min_share: float
                           ) -> tuple[Video, ...]:
     """Returns training videos without the actions of at most `min_share` of
     their video's length, without exact duplicates, and without the videos
-    that have no action then; logs how many these are.
+    that have no action and no hard negative then; logs how many these are.
 
     With 0 nothing changes. InputError if no video is left.
     """
@@ -30,7 +30,7 @@ def without_short_actions(videos: Sequence[Video], min_share: float
         different = {action[:3]: action for action in long}.values()
         short += len(video.actions) - len(long)
         duplicates += len(long) - len(different)
-        if different:
+        if different or video.hard_negatives:
             kept.append(dataclasses.replace(video, actions=tuple(different)))
     if not kept:
         raise InputError(

@@ -27,6 +27,11 @@ A training batch also has
                                               tokens of the head
     labels          int32 [b, a]
     action_valid    bool [b, a]
+    loss_weights    float32 [b, tokens, classes]
+                                              of the head's tokens; see the
+                                              module `loss_weights`; only if a
+                                              training video is reviewed in
+                                              part or has hard negatives
     readable        bool [b]                  whether all was read; without
                                               that, a window counts as padding
     video_number    int32 [b]                 index in the training set

@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from losa_jax.data.records import Video
-from losa_jax.data.windows import sampling
+from losa_jax.data.windows import loss_weights, sampling
 from losa_jax.data.windows.batch import Batch, Example
 from losa_jax.data.windows.readers import WindowReader
 from losa_jax.errors import InputError
@@ -39,6 +39,7 @@ class TrainWindows:
         self._config = config
         self._reader = reader
         self._augmented = augmented
+        self._is_weighted = loss_weights.are_needed(videos)
         self._max_actions = max(
             1, max((len(video.actions) for video in videos), default=1))
 
@@ -64,15 +65,22 @@ class TrainWindows:
         number %= len(self._videos)
         video, config = self._videos[number], self._config.window
         window = sampling.train_window(
-            video.grid, video.actions, config.samples, rng,
+            video.grid, (*video.actions, *video.hard_negatives),
+            config.samples, rng,
             crop_ratio=tuple(config.short_crop_ratio) or None,
             min_action_kept=config.min_action_kept,
             align=sampling.clip_alignment(config))
+        samples_per_token = config.samples / config.tokens
         segments, labels, valid = sampling.window_actions(
             video.grid, window, video.actions, self._class_names,
-            samples_per_token=config.samples / config.tokens,
+            samples_per_token=samples_per_token,
             min_action_kept=config.min_action_kept,
             max_actions=self._max_actions)
+        weights = {"loss_weights": loss_weights.loss_weights(
+            video, window, segments[valid], labels[valid], self._class_names,
+            num_tokens=config.tokens, samples_per_token=samples_per_token,
+            hard_negative_weight=self._config.loss.hard_negative_weight,
+        )} if self._is_weighted else {}
         fault, decoded = "", 0
         try:
             inputs, decoded = self._reader.training_inputs(
@@ -85,7 +93,7 @@ class TrainWindows:
                 len(samples) if self._reader.reads_samples
                 else config.samples)
         return {
-            **inputs,
+            **inputs, **weights,
             "readable": np.bool_(not fault),
             "valid_samples": np.int32(window.valid_samples),
             "segments": segments,

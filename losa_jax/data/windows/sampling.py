@@ -98,7 +98,8 @@ def train_window(grid: timeline.SampleGrid, actions: Sequence[Action],
                  window_samples: int, rng: np.random.Generator, *,
                  crop_ratio: tuple[float, float] | None,
                  min_action_kept: float, align: int = 1) -> Window:
-    """Draws a window that keeps enough of at least one action.
+    """Draws a window that keeps enough of at least one of the `actions`, which
+    may also be hard negatives.
 
     As ActionFormer and AdaTAD: a video longer than the window is cropped at
     a random place; a shorter one to a random share of itself within

@@ -38,8 +38,8 @@ class Head(Protocol):
         """Returns the outputs, any pytree that the other methods take."""
 
     def targets(self, outputs: Any, segments: Float[Array, "b n 2"],
-                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
-                ) -> Any:
+                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"],
+                loss_weights: Float[Array, "b t k"] | None = None) -> Any:
         """Returns the targets of the outputs."""
 
     def loss(self, outputs: Any, targets: Any,

@@ -86,18 +86,24 @@ class PyramidHead(nnx.Module):
         return offsets
 
     def targets(self, outputs: HeadOutput, segments: Float[Array, "b n 2"],
-                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"]
-                ) -> Targets:
+                labels: Int[Array, "b n"], action_valid: Bool[Array, "b n"],
+                loss_weights: Float[Array, "b t k"] | None = None) -> Targets:
         """Returns the targets of the outputs, by ActionFormer's assignment.
 
         Segments are in tokens of the finest level, n is 1 or more, and
-        `action_valid` is False on rows without an action.
+        `action_valid` is False on rows without an action. `loss_weights` are
+        of the class loss at each token of the finest level: 0 where it is
+        unknown whether the class is there.
         """
         points = self.spec.points(outputs.class_logits.shape[1])
-        return jax.vmap(lambda segments, labels, valid: assign_targets(
+        targets = jax.vmap(lambda segments, labels, valid: assign_targets(
             points, segments, labels, valid, num_classes=self.spec.num_classes,
             center_radius=self.spec.center_radius))(
                 segments, labels, action_valid)
+        if loss_weights is None:
+            return targets
+        return targets._replace(weights=jnp.concatenate(
+            [loss_weights[:, ::stride] for stride in self.spec.strides], 1))
 
     def loss(self, outputs: HeadOutput, targets: Targets,
              normalizer: Float[Array, ""]) -> base.HeadLoss:

@@ -37,7 +37,8 @@ def examples(tmp_path_factory):
         info = probe_video(path)
         videos.append(Video(
             path.stem, info, sampling.video_grid(info, config.window),
-            (Action(0.2, 0.9, "move"), Action(1.0, 1.5, "move"))))
+            (Action(0.2, 0.9, "move"), Action(1.0, 1.5, "move")),
+            hard_negatives=(Action(0.0, 0.1, "move"),)))
     windows = TrainWindows(videos, ["move"], config,
                            reader=FrameReader(config))
     return join_pieces([
@@ -48,7 +49,8 @@ def examples(tmp_path_factory):
 def test_a_training_batch_of_frames_holds_what_the_page_says(examples):
     page = _documented()
     assert set(examples) == set(page) - {"last", "taps"}
-    sizes = {"b": 3, "f": 16, "S": 32, "a": 2, "3": 3, "2": 2}
+    sizes = {"b": 3, "f": 16, "S": 32, "a": 2, "3": 3, "2": 2,
+             "tokens": 16, "classes": 1}
     for name, array in examples.items():
         dtype, axes = page[name]
         assert np.issubdtype(array.dtype, dtype), name

@@ -52,18 +52,20 @@ def review_changes(reviews: Iterable[Review], since: str = ""
                 for review in reviews]
     judged = [one for actions in by_video for one in actions]
     accepted = [one for one in judged if one.verdict == ACCEPTED]
-    detected = [one for one in accepted if one.detected is not None]
-    moved = [shift for one in detected
-             if (shift := _shift_seconds(one)) > _SAME_SECONDS]
-    relabeled = [one for one in detected
-                 if one.detected and one.detected[2] != one.label]
-    changed = [one for one in detected if one in relabeled
-               or _shift_seconds(one) > _SAME_SECONDS]
+    detected = [(one, _shift_seconds(one, one.detected))
+                for one in accepted if one.detected is not None]
+    moved = [shift for _, shift in detected if shift > _SAME_SECONDS]
+    relabeled = [one.detected and one.detected[2] != one.label
+                 for one, _ in detected]
+    unchanged = [shift <= _SAME_SECONDS and not is_relabeled for (
+        _, shift), is_relabeled in zip(detected, relabeled, strict=True)]
     return ReviewChanges(
-        sum(map(bool, by_video)), len(detected) - len(changed), len(moved),
-        len(relabeled), len(accepted) - len(detected),
-        len(judged) - len(accepted), statistics.median(moved or [0.0]),
-        max(moved, default=0.0))
+        num_videos=sum(map(bool, by_video)), accepted=sum(unchanged),
+        moved=len(moved), relabeled=sum(map(bool, relabeled)),
+        added=len(accepted) - len(detected),
+        rejected=len(judged) - len(accepted),
+        median_shift_seconds=statistics.median(moved or [0.0]),
+        largest_shift_seconds=max(moved, default=0.0))
 
 
 def newest_verdict(reviews: Iterable[Review]) -> str:
@@ -72,8 +74,7 @@ def newest_verdict(reviews: Iterable[Review]) -> str:
                key=datetime.fromisoformat, default="")
 
 
-def _shift_seconds(action: JudgedAction) -> float:
-    assert action.detected is not None
-    start_seconds, end_seconds, _ = action.detected
-    return max(abs(action.start_seconds - start_seconds),
-               abs(action.end_seconds - end_seconds))
+def _shift_seconds(action: JudgedAction, detected: tuple[float, float, str]
+                   ) -> float:
+    return max(abs(action.start_seconds - detected[0]),
+               abs(action.end_seconds - detected[1]))

@@ -9,6 +9,8 @@ from losa_jax.data import reviews
 from losa_jax.data.annotations import data_set_index
 from losa_jax.data.annotations.load import clipped_to, load_annotations
 from losa_jax.data.annotations.reviewed import check_scorable, with_reviews
+from losa_jax.data.annotations.tools.content import Options
+from losa_jax.data.annotations.tools.read import read_annotations
 from losa_jax.data.records import (
     Action,
     AnnotatedVideo,
@@ -212,6 +214,18 @@ def test_videos_known_in_part_cannot_be_scored(tmp_path):
     with pytest.raises(InputError, match=r"a.json: 1 of 1 videos to score are "
                        r"reviewed only in part .* complete (?s:.*)\n  a"):
         check_scorable(read.path, read.subset("training"))
+
+
+def test_the_converter_leaves_out_what_it_cannot_write(tmp_path):
+    reviews.write_annotations(tmp_path / "reviewed.json", [
+        _review("part", _judged(1, 2, "run")),
+        _review("whole", _judged(1, 2, "run"), _rejected(4, 5, "run"),
+                complete=True)])
+    reading = read_annotations([tmp_path / "reviewed.json"], Options())
+    (action,) = reading.actions
+    assert action.video == "whole" and action.label == "run"
+    assert sum("left out (training reads them with --config.data.reviews"
+               in line for line in reading.summary().splitlines()) == 2
 
 
 def test_a_data_set_keeps_what_is_known(tmp_path):

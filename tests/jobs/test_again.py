@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from losa_jax.inference.load import load
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.training import restore, rounds
+from tests.jobs.flags import flags_of
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent.parent
 NEW_CLASS = "a new one"  # the first in the order of the names
 
 
@@ -244,3 +247,30 @@ def test_other_data_is_refused_where_no_round_can_begin(
                       lambda workdir: "gs://b/run")
         rounds._refuse_bucket(whole)
     assert remote_workdir.remote_of(whole) is None
+
+
+def test_several_processes_begin_a_round_and_fill_a_cache_together(
+        first, second, tmp_path):
+    taps, workdir = tmp_path / "taps", tmp_path / "run"
+    for config, videos in ((first, 5), (second, 6)):
+        config = config.copy_and_resolve_references()
+        config.window.align_to_clips = True
+        config.train.batch_windows = 2
+        config.train.epochs = config.train.schedule_epochs = 1
+        config.data.cache = str(taps)
+        started = subprocess.run(
+            ["bash", str(ROOT / "launch/local_processes.sh"), "2",
+             *flags_of(config), f"--workdir={workdir}"],
+            cwd=ROOT, text=True, capture_output=True, timeout=400)
+        assert started.returncode == 0, started.stdout + started.stderr
+        shards = [json.loads(path.read_text())
+                  for path in taps.glob("taps-*.json")]
+        # No video is in two shards.
+        assert sum(map(len, shards)) == len(
+            {name for shard in shards for name in shard}) == videos
+    assert (workdir / "rounds/1/config.json").exists()
+    changes = json.loads((workdir / "again.json").read_text())
+    assert changes["started_from"]["folder"] == "rounds/1"
+    assert len(changes["scores"]) == 2
+    assert restore.run_facts_of(workdir / "rounds/1")["class_names"] != (
+        restore.run_facts_of(workdir)["class_names"])

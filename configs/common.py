@@ -121,7 +121,8 @@ def get_config() -> ConfigDict:
         # "skip" it: training leaves out its windows, evaluation the video,
         # and broken_videos.json lists it.
         on_broken_video="stop",
-        # Resume a run although videos, their lengths or actions have changed.
+        # Resume a run although videos, their lengths or actions have changed;
+        # otherwise only a finished run accepts this, and starts a new round.
         accept_changes=False,
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
@@ -143,8 +144,9 @@ def get_config() -> ConfigDict:
         # fit into it, they are decoded once instead of in every epoch; the
         # testing set follows if it fits into the rest. 0 caches nothing.
         frame_cache_gib=2.0,
-        # Folder of cached features of the frozen backbone: --mode=cache
-        # writes it; training and evaluation then read it and no video.
+        # Folder of cached features of the frozen backbone: training and
+        # evaluation read it and no video, and add what it lacks from
+        # data.videos; --mode=cache only writes it.
         cache="",
         # Subsets that --mode=cache covers; () is train_subset and
         # test_subset.
@@ -379,6 +381,10 @@ def get_config() -> ConfigDict:
         evaluate_every_epochs=2,  # 0: a sixth of `epochs`
         evaluate_from_epoch=40,
         checkpoint_every_epochs=1,  # 0: a sixth of `epochs`
+        # Folder of a run whose best weights a new run starts from; classes
+        # are matched by name. A finished run whose data changed starts from
+        # its own weights without this.
+        start_from="",
     ))
     config.evaluate = ConfigDict(dict(
         tiou_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),

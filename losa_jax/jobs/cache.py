@@ -1,8 +1,9 @@
 """--mode=cache: writes the frozen backbone's features of a data set to disk.
 
 Training and evaluation with the same --config.data.cache then read no video
-and run no backbone. An interrupted run continues with the first incomplete
-shard.
+and run no backbone. Videos that are there already are not encoded again; so an
+interrupted run continues, and videos can be added. Training and evaluation
+add what is missing by themselves.
 """
 
 import collections
@@ -55,46 +56,106 @@ def cache(config: Any, workdir: Path, *, dry_run: bool = False) -> None:
                          "=True: otherwise a clip's features depend on the "
                          "start of its window")
     setup.check_config(config, reads_features=False)
-    folder = Path(config.data.cache)
     setup.start_log(workdir)
     fit_config(config, workdir)
     facts = feature_store.cache_facts(config)
     videos = setup.load_videos(config, workdir, [
         ("cache_subsets", name) for name in config.data.cache_subsets] or [
         (key, config.data[key]) for key in ("train_subset", "test_subset")])
+    _add(config, facts, videos, dry_run=dry_run)
+    if not dry_run:
+        print(f"{len(videos)} videos are in {config.data.cache}; to train on "
+              "them: the same command without --mode=cache")
+
+
+def open_store(config: Any, workdir: Path
+               ) -> tuple[readers.FeatureStore | None, setup.Fill | None]:
+    """Opens the features that a run reads in place of videos, if any.
+
+    Returns:
+      them; and what adds missing videos to cached features, None where there
+      are none or no videos to add.
+
+    Raises:
+      InputError: the features do not fit, or there are neither features nor
+        videos.
+    """
+    data = config.data
+    if not data.cache or config.features.folder or (
+            not config.window.align_to_clips) or not (
+            data.videos or data.tfds):
+        return feature_store.open_store(config), None
+    with processes.first_goes_first("index"):
+        if not tap_cache.stored_facts(data.cache):
+            tap_cache.write_index(Path(data.cache),
+                                  feature_store.cache_facts(config))
+    store = feature_store.open_store(config)
+    assert isinstance(store, tap_cache.TapCache)
+
+    def fill(subsets: Sequence[str], names: Sequence[str]) -> None:
+        # All processes have looked before one of them writes.
+        missing = processes.gather(
+            [name for name in names if name not in store])[0]
+        if missing:
+            as_stored = feature_store.as_stored(config)
+            _add(as_stored, feature_store.cache_facts(as_stored),
+                 setup.load_videos(config, workdir, [
+                     ("cache_subsets", name) for name in subsets], missing))
+            store.reload()
+
+    return store, fill
+
+
+def _add(config: Any, facts: Mapping[str, Any], videos: Sequence[Video], *,
+         dry_run: bool = False) -> None:
+    """Encodes those of the videos that the folder lacks, or that it has of
+    another file."""
+    folder = Path(config.data.cache)
+    if not dry_run or tap_cache.stored_facts(folder):
+        with processes.first_goes_first("index"):
+            tap_cache.write_index(folder, facts)
+    entries = tap_cache.read_entries(folder)
+    # A shard is removed as a whole.
+    changed = {entries[video.video_id][0] for video in videos
+               if video.video_id in entries
+               and not tap_cache.is_of(entries[video.video_id][1], video.info)}
+    missing = [video for video in videos if video.video_id not in entries
+               or entries[video.video_id][0] in changed]
+    if len(missing) < len(videos):
+        print(f"{len(videos) - len(missing)} of {len(videos)} videos are in "
+              f"{folder} already")
+    if not missing:
+        return
     mesh = encode_videos.local_mesh()
     encode, clip_bytes = _make_encoder(config, facts, mesh)
     views = 1 + config.data.cache_copies
     # Clips of all views.
     clips = {video.video_id: views * tap_cache.count_clips(
                  video.grid.num_samples, config.window.clip_samples,
-                 sampling.clip_step(config.window)) for video in videos}
+                 sampling.clip_step(config.window)) for video in missing}
     total = sum(clips.values())
     shards = tap_cache.split_shards(
-        videos, [clips[video.video_id] * clip_bytes for video in videos],
+        missing, [clips[video.video_id] * clip_bytes for video in missing],
         SHARD_BYTES)
-    print(f"{len(videos)} videos, {total // views} clips"
+    print(f"{len(missing)} videos, {total // views} clips"
           f"{f' x {views} views' if views > 1 else ''}: "
           f"{total * clip_bytes / 2**30:.2f} GiB of features "
           f"for {len(shards)} shards in {folder}")
     if dry_run:
         return
-    with processes.first_goes_first("index"):
-        tap_cache.write_index(folder, facts, len(shards))
-    mine = [number for number in range(len(shards))
-            if number % processes.count() == processes.index()]
-    todo = {number: shards[number] for number in mine
-            if not tap_cache.is_written(folder, number)}
-    if len(todo) < len(mine):
-        print(f"{len(mine) - len(todo)} shards are there already")
-    bar = tqdm(total=sum(clips[video.video_id] for shard in todo.values()
+    # All processes have read the folder before one of them changes it.
+    processes.barrier("planned")
+    if processes.is_first():
+        for name in changed:
+            tap_cache.remove_shard(folder, name)
+    todo = shards[processes.index()::processes.count()]
+    bar = tqdm(total=sum(clips[video.video_id] for shard in todo
                          for video in shard),
                desc="caching features", unit="clip")
     with bar:
         _write_shards(todo, folder, config, encode,
                       CLIPS_A_DEVICE * mesh.size, bar)
-    print(f"{len(mine)} shards are in {folder}; to train on them: the same "
-          "command without --mode=cache")
+    processes.barrier("cached")
 
 
 def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
@@ -128,7 +189,7 @@ def _make_encoder(config: Any, facts: Mapping[str, Any], mesh: Mesh
         for leaf in features.values()) // mesh.size
 
 
-def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
+def _write_shards(todo: Sequence[Sequence[Video]], folder: Path,
                   config: Any, encode: Callable[[batch.Inputs], Any],
                   batch_clips: int, bar: tqdm) -> None:
     """Encodes all videos in one stream and writes each shard at its end.
@@ -136,8 +197,8 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
     One video is read at a time, because all its features are in memory. So
     the videos end in their order.
     """
-    videos = [video for shard in todo.values() for video in shard]
-    last_of = {shard[-1].video_id: number for number, shard in todo.items()}
+    videos = [video for shard in todo for video in shard]
+    shard_of = {shard[-1].video_id: shard for shard in todo}
     clips: dict[int, dict[int, list[Features]]] = collections.defaultdict(
         lambda: collections.defaultdict(list))
     done: dict[str, list[Features]] = {}
@@ -157,9 +218,9 @@ def _write_shards(todo: Mapping[int, Sequence[Video]], folder: Path,
             views = clips.pop(item.video_number, {})
             if item.error is None:
                 done[name] = [_joined(views[view]) for view in sorted(views)]
-            if name in last_of:
-                shard = todo[last_of[name]]
-                tap_cache.write_shard(folder, last_of[name], (
+            if name in shard_of:
+                shard = shard_of[name]
+                tap_cache.write_shard(folder, tap_cache.shard_name(shard), (
                     (video, done.pop(video.video_id)) for video in shard
                     if video.video_id in done))
 

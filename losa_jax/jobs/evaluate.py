@@ -21,10 +21,10 @@ from losa_jax.distributed.sharding import put_batch
 from losa_jax.distributed.stop_signal import StopSignal
 from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
-from losa_jax.jobs import setup
+from losa_jax.jobs import cache, setup
 from losa_jax.jobs.fit_config import fit_config
 from losa_jax.jobs.report import write_split_report
-from losa_jax.training import build, feature_store, restore
+from losa_jax.training import build, restore
 from losa_jax.training.checkpoint import BEST
 from losa_jax.utils import run_files
 from losa_jax.utils.atomic_write import make_folder
@@ -225,8 +225,9 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     setup.start_log(notes)
     fit_config(config, workdir)
     mesh = build.build_mesh(config)
-    store = feature_store.open_store(config)
-    data = setup.load_data(config, notes, subsets=("test",), store=store)
+    store, fill = cache.open_store(config, notes)
+    data = setup.load_data(config, notes, subsets=("test",), store=store,
+                           fill=fill)
     model = build.build_model(config, len(data.class_names), mesh)
     if has_run:
         state, which = restore.restore_run(config, workdir, which, model, mesh,

@@ -16,8 +16,9 @@ from losa_jax.jobs.score import write_diagnosis
 from losa_jax.report import dashboard
 from losa_jax.report.dashboard import RankedVideo, page_path
 from losa_jax.report.page import read_video_page, write_video_page
+from losa_jax.utils.run_files import REPORT_FOLDER
 
-REPORT_FOLDER, INDEX_FILE = "report", "index.html"
+INDEX_FILE = "index.html"
 # Of the dashboard's counts of detected actions and false detections.
 _HIT_IOU = 0.5
 # Keeps each of many pages small; predictions.json has all detections.

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:  # imports TensorFlow Datasets, which most runs need not
 
 logger = logging.getLogger(__name__)
 
+# Encodes those of the videos of some subsets whose features are missing:
+# (names of the subsets, video ids).
+Fill = Callable[[Sequence[str], Sequence[str]], None]
 # The one class of data.class_agnostic.
 ANY_CLASS = "action"
 # The keys of config.data that name the subsets to train and to test on.
@@ -137,20 +140,22 @@ def check_config(config: Any, *, keys: Sequence[str] = tuple(_MEANINGS),
 
 def load_data(config: Any, workdir: Path,
               subsets: Sequence[str] = ("train", "test"),
-              store: readers.FeatureStore | None = None) -> DataSet:
+              store: readers.FeatureStore | None = None,
+              fill: Fill | None = None) -> DataSet:
     """Reads the annotations and probes the videos of `subsets`.
 
     Args:
       workdir: holds the cache of probed videos.
       subsets: which of "train" and "test" to probe.
       store: features in place of videos; no video is opened.
+      fill: adds to `store` what it lacks of the videos.
 
     Raises:
       InputError: names every wrong entry and every unreadable video.
     """
     labels, loaded, broken = _load(
         config, workdir, [(f"{subset}_subset", config.data[f"{subset}_subset"])
-                          for subset in subsets], store)
+                          for subset in subsets], store, fill=fill)
     videos = dict(zip(subsets, loaded, strict=True))
     train, test = videos.get("train", ()), videos.get("test", ())
     classes = labels
@@ -169,20 +174,21 @@ def load_data(config: Any, workdir: Path,
     return DataSet(classes, labels, train, test, broken)
 
 
-def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]]
-                ) -> list[records.Video]:
+def load_videos(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
+                only: Collection[str] | None = None) -> list[records.Video]:
     """Returns the probed videos of any subsets, each once.
 
-    `subsets` are (key of config.data that names it, subset); errors are as of
-    `load_data`.
+    `subsets` are (key of config.data that names it, subset), `only` the ids of
+    the videos to probe, None for all; errors are as of `load_data`.
     """
-    _, loaded, _ = _load(config, workdir, subsets, None)
+    _, loaded, _ = _load(config, workdir, subsets, None, only=only)
     return list({video.video_id: video for videos in loaded
                  for video in videos}.values())
 
 
 def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
-          store: readers.FeatureStore | None
+          store: readers.FeatureStore | None, *,
+          only: Collection[str] | None = None, fill: Fill | None = None
           ) -> tuple[tuple[str, ...], list[tuple[records.Video, ...]],
                      dict[str, str]]:
     """Returns class names, the videos of each subset, and skipped videos."""
@@ -204,12 +210,17 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                          f"{data.on_broken_video!r}: choose stop or skip")
     as_read = read_annotations(config, stored)
     annotated_sets = select_videos(config, as_read, subsets)
+    if fill is not None:
+        fill([subset for _, subset in subsets],
+             [video.video_id for videos in annotated_sets for video in videos])
     infos: dict[str, records.VideoInfo] = {}
     chosen: list[list[str]] = []
     broken: dict[str, str] = {}
     for (_, subset), annotated in zip(subsets, annotated_sets, strict=True):
         readable, skipped = probe(
-            config, annotated, workdir, stored if store is None else store)
+            config, [video for video in annotated
+                     if only is None or video.video_id in only],
+            workdir, stored if store is None else store)
         check.report_broken(skipped, len(annotated), data.on_broken_video)
         infos |= readable
         broken |= skipped

@@ -27,20 +27,21 @@ from losa_jax.distributed import (
     workdir_lock,
 )
 from losa_jax.errors import InputError
-from losa_jax.jobs import evaluate, setup
+from losa_jax.jobs import again, cache, evaluate, setup
 from losa_jax.jobs.fit_config import fit_config
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import params
 from losa_jax.training import (
     build,
     config_ranges,
-    feature_store,
     metrics,
     restore,
+    rounds,
     specs,
+    start_from,
     training_set,
 )
-from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
+from losa_jax.training.checkpoint import BEST, LAST, same_facts
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
 from losa_jax.training.step import TrainState, make_moments_step
@@ -83,8 +84,8 @@ def _train(config: Any, workdir: Path) -> MapReport:
     mesh = build.build_mesh(config)
     if not config.features.folder:
         specs.configured_backbone(config)
-    store = feature_store.open_store(config)
-    data = setup.load_data(config, workdir, store=store)
+    store, fill = cache.open_store(config, workdir)
+    data = setup.load_data(config, workdir, store=store, fill=fill)
     reader = setup.window_reader(config, store, {
         "training": data.train, "testing": data.test})
     settings, batch_windows = config.train, config.train.batch_windows
@@ -103,9 +104,12 @@ def _train(config: Any, workdir: Path) -> MapReport:
     model = build.build_model(config, len(data.class_names), mesh)
     facts = (restore.run_facts(config, data.class_names, model)
              | restore.backbone_place(config, workdir)
-             | training_set.describe(data.train, steps_per_epoch))
+             | training_set.describe(data.train, steps_per_epoch)
+             | again.data_facts(config, data))
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
+    checkpoints, start = rounds.open_run(config, workdir, facts, model, mesh,
+                                         state)
     print(metrics.parameter_table({"trained": state.trained,
                                    "frozen": model.frozen}))
     if store is None:
@@ -137,15 +141,18 @@ def _train(config: Any, workdir: Path) -> MapReport:
             first_batch=first_batch)),
         lambda batch: sharding.put_batch(batch, mesh, batch_windows, share),
         clock, skipped)
-    checkpoints = Checkpoints(workdir, only_writer=True)
     if checkpoints.latest_step() is not None:
         saved = checkpoints.facts()
+        if start_from.FACT in saved:
+            facts[start_from.FACT] = saved[start_from.FACT]
         same_facts(saved, facts, restore.RUN_FACTS, workdir)
         training_set.check_same(saved, facts, workdir=workdir,
                                 accepted=config.data.accept_changes)
         state, _ = checkpoints.restore(LAST, state, batches)
         print(f"resumed {workdir} at step {int(state.step)} of "
               f"{total_steps}")
+    elif start is not None:
+        state, facts[start_from.FACT] = start
     elif config.adapter.standardize_last:
         with stop_signal.StopSignal(in_step=True) as stop:
             statistics = measure_statistics(config, data, model, mesh, reader,
@@ -250,6 +257,7 @@ def _train(config: Any, workdir: Path) -> MapReport:
         truth, predictions, class_names=class_names))
     evaluate.report_results(workdir, config, report, predictions, skipped,
                             checkpoint=BEST, step=int(best.step))
+    again.compare(config, workdir, data, facts, predictions)
     print(next_steps(config, workdir))
     return report
 

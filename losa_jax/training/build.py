@@ -1,7 +1,7 @@
 """Builds the model of a config and jits its steps."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,6 +39,7 @@ class Model:
       trained: their initial parameters, and those of the backbone that are
         trained, under "backbone".
       tap_layers: blocks that the adapter reads.
+      shapes_for: number of classes to the shapes of adapter and head.
     """
 
     width: int
@@ -50,6 +51,7 @@ class Model:
     trained: params.Tree
     encode: encoder.Encode
     tap_layers: tuple[int, ...]
+    shapes_for: Callable[[int], params.Tree]
 
 
 def build_model(config: Any, num_classes: int, mesh: Mesh, *,
@@ -88,11 +90,12 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
         remat=spec is not None and not cached)
     specs.check_tokens(config, head_spec)
 
-    def build() -> Detector:
+    def build(num_classes: int = num_classes) -> Detector:
         rngs = nnx.Rngs(config.seed)
         adapter = None if adapter_spec is None else (
             ADAPTERS[config.adapter.kind].module(adapter_spec, rngs=rngs))
-        head = HEADS[config.head.kind].module(head_spec, rngs=rngs)
+        head = HEADS[config.head.kind].module(dataclasses.replace(
+            head_spec, num_classes=num_classes), rngs=rngs)
         return Detector(
             adapter, head,
             samples_per_token=config.window.samples / config.window.tokens,
@@ -113,7 +116,8 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
         trained["head"] = _converted_head(config.head.checkpoint,
                                           trained["head"], mesh)
     return Model(width, tubelet, spec, backbone.frozen, fingerprint,
-                 params.Template(build), trained, backbone.encode, tap_layers)
+                 params.Template(build), trained, backbone.encode, tap_layers,
+                 lambda count: params.Template(lambda: build(count)).shapes)
 
 
 def _described_backbone(config: Any) -> tuple[BackboneSpec, dict[str, Any]]:

@@ -288,13 +288,20 @@ class Checkpoints:
                              "train first (--mode=train)")
         return step
 
-    def restore(self, which: str, like: TrainState, iterator: Any = None
-                ) -> tuple[TrainState, dict[str, Any]]:
+    def saved_shapes(self, which: str) -> dict[str, tuple[int, ...]]:
+        """Returns {parameter path: shape} of the trained parameters."""
+        tree = self._manager.item_metadata(self._step_of(which))["state"].tree
+        return {name: tuple(leaf.shape) for name, leaf
+                in flatten_dict(tree["ema"], sep="/").items()}
+
+    def restore(self, which: str, like: Any, iterator: Any = None
+                ) -> tuple[Any, dict[str, Any]]:
         """Returns (state, facts) of the newest or the best checkpoint.
 
         Args:
           which: LAST or BEST.
-          like: a state with the shapes, dtypes and shardings to restore.
+          like: a `TrainState`, or a dict of some of its fields, with the
+            shapes, dtypes and shardings to restore.
           iterator: its `set_state` gets the saved position.
 
         Raises:
@@ -307,7 +314,9 @@ class Checkpoints:
                 self._root / str(step), with_arrays=True)])
             self._verified.add(step)
         restore_args = ocp.checkpoint_utils.construct_restore_args(like)
-        items = {"state": ocp.args.PyTreeRestore(like, restore_args),
+        items = {"state": ocp.args.PyTreeRestore(
+                     like, restore_args,
+                     partial_restore=isinstance(like, dict)),
                  "facts": ocp.args.JsonRestore()}
         if iterator is not None:
             items["data"] = ocp.args.JsonRestore()
@@ -379,6 +388,18 @@ def same_facts(saved: dict[str, Any], now: dict[str, Any],
 
     The message names each key, both values, and the flags of the run.
     """
+    lines, flags = changed_facts(saved, now, keys)
+    if lines:
+        raise InputError(
+            f"{workdir} holds a run with other settings:{listed(lines)}\n"
+            "go on with the settings of the run"
+            + (f" ({' '.join(flags)})" if flags else "")
+            + ", or choose another --workdir for a new run")
+
+
+def changed_facts(saved: dict[str, Any], now: dict[str, Any],
+                  keys: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Returns lines about facts that differ, and the flags of the run."""
     old, new = (flatten_dict({key: facts.get(key) for key in keys}, sep=".")
                 for facts in (saved, now))
     lines, flags = [], []
@@ -401,12 +422,7 @@ def same_facts(saved: dict[str, Any], now: dict[str, Any],
                      f"{json.dumps(after)}")
         if name in old and name != "data.cached":
             flags.append(f"--{key}={_as_flag(before)}")
-    if lines:
-        raise InputError(
-            f"{workdir} holds a run with other settings:{listed(lines)}\n"
-            "go on with the settings of the run"
-            + (f" ({' '.join(flags)})" if flags else "")
-            + ", or choose another --workdir for a new run")
+    return lines, flags
 
 
 def _config_key(name: str) -> str:

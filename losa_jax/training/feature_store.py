@@ -87,6 +87,21 @@ def cache_facts(config: Any) -> dict[str, Any]:
     })
 
 
+def as_stored(config: Any) -> Any:
+    """Returns the config with the taps of an existing cache, which may hold
+    more than a run reads."""
+    stored = stored_facts(config.data.cache)
+    config = config.copy_and_resolve_references()
+    if config.adapter.kind == "none" and stored.get("tap_layers"):
+        config.adapter.kind = "losa"
+        config.adapter.tap_layers = tuple(stored["tap_layers"])
+        config.adapter.tap_grid = tuple(stored["tap_grid"])
+        config.data.cache_dtype = stored["tap_dtype"]
+    elif not stored.get("tap_grid"):
+        config.adapter.tap_grid = ()
+    return config
+
+
 def cache_dtype(config: Any) -> np.dtype:
     """Returns the dtype of the taps on disk."""
     name = config.data.cache_dtype or config.backbone.dtype

@@ -34,7 +34,8 @@ class MetricWriter:
         _drop_lines_after(path, first_step)
         with atomic_write.writing(path):
             self._file = path.open("a")
-        self._events = _EventFile(workdir / "tensorboard", first_step)
+        self._events = _EventFile(
+            workdir / run_files.TENSORBOARD_FOLDER, first_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends a line {"step": ..., name: value, ...}.

@@ -175,16 +175,20 @@ def find_backbone(workdir: Path, checkpoint: str) -> str:
     Args:
       checkpoint: config.backbone.checkpoint of the run; first are tried the
         copy in the work directory (config.backbone.keep_copy), this path, and
-        the same place seen from the work directory. Without one that holds
-        the run's weights it is the first that is there.
+        the same place seen from the work directory; of a finished round,
+        WORKDIR/rounds/N, that is WORKDIR. Without one that holds the run's
+        weights it is the first that is there.
 
     Raises:
       InputError: none of them is there.
     """
     facts = run_facts_of(workdir)
-    tried = [workdir / run_files.BACKBONE_FOLDER, Path(checkpoint)]
+    home = workdir
+    if workdir.absolute().parent.name == run_files.ROUNDS_FOLDER:
+        home = workdir.absolute().parent.parent
+    tried = [home / run_files.BACKBONE_FOLDER, Path(checkpoint)]
     if BACKBONE_PLACE in facts:
-        tried.append(Path(os.path.normpath(workdir / facts[BACKBONE_PLACE])))
+        tried.append(Path(os.path.normpath(home / facts[BACKBONE_PLACE])))
     there = [path for path in tried
              if (path / backbone_folder.FACTS_FILE).is_file()]
     if not there:

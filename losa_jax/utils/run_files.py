@@ -14,3 +14,9 @@ BACKBONE_FOLDER = "backbone"
 BROKEN_FILE = "broken_videos.json"
 # Marks the annotations that losa_jax.review writes.
 REVIEWS_VERSION = "losa_jax reviews"
+REPORT_FOLDER = "report"
+TENSORBOARD_FOLDER = "tensorboard"
+# What changed from the round before, and both mAPs.
+AGAIN_FILE = "again.json"
+# Finished runs whose weights the next one started from: rounds/1, ...
+ROUNDS_FOLDER = "rounds"

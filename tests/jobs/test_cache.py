@@ -1,6 +1,8 @@
 """Cached features replace the videos, and wrong caches are refused."""
 
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from losa_jax.jobs import cache as cache_job
 from losa_jax.jobs import encode_videos
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.check_data import UNREADABLE, check_data
+from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.setup import load_data
 from losa_jax.training import build
 from losa_jax.training.feature_store import open_store
@@ -141,21 +144,25 @@ def test_a_stopped_cache_continues_with_the_missing_shards(
     assert len(stems) == 2
     assert names == {"cache.json", *(f"{stem}.{suffix}" for stem in stems
                                      for suffix in ("arrayrecord", "json"))}
-    with pytest.raises(InputError, match="4 of 6 shards are not written"):
+    config.data.videos = ""
+    with pytest.raises(InputError, match="(?s)of 4 videos are missing.*not "
+                       "among the cached features of .*new: set "
+                       "--config.data.videos, or run --mode=cache"):
         train_job.train(config, tmp_path / "run")
+    config.data.videos = plain.data.videos
     capsys.readouterr()
     cache_job.cache(config, tmp_path / "log")
     printed = capsys.readouterr().out
-    assert "2 shards are there already" in printed
-    assert (f"6 shards are in {tmp_path / 'new'}; to train on them: the same "
+    assert f"2 of 6 videos are in {tmp_path / 'new'} already" in printed
+    assert (f"6 videos are in {tmp_path / 'new'}; to train on them: the same "
             "command without --mode=cache") in printed
 
     # A flipped byte is detected when its video is read.
-    path = tap_cache.shard_path(tmp_path / "new", 3, "arrayrecord")
+    path = sorted((tmp_path / "new").glob("*.arrayrecord"))[3]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="(?s)taps-00003.*are damaged"):
+    with pytest.raises(InputError, match=f"(?s){path.stem}.*are damaged"):
         train_job.train(config, tmp_path / "run")
     unreadable = {one.video_id: one.detail
                   for one in check_data(config, tmp_path / "check")
@@ -175,7 +182,7 @@ def test_numbers_that_are_not_finite_are_not_cached(plain, folder, tmp_path):
         taps = arrays["taps"].astype(dtype)
         taps[-1, -1, -1, -1, -1, -1] = np.inf
         with pytest.raises(InputError, match="features are not finite"):
-            tap_cache.write_shard(tmp_path, 0, [
+            tap_cache.write_shard(tmp_path, "a", [
                 (data.train[0], [{**arrays, "taps": taps}])])
 
 
@@ -281,3 +288,114 @@ def test_only_one_subset_can_be_cached(plain, folder, tmp_path):
     assert (taps.shape, taps.dtype.name) == ((1, 1, 8, 2, 2, 16), "bfloat16")
     with pytest.raises(InputError, match="(?s)4 of 4 .*not among the cached"):
         load_data(config, tmp_path / "log", ("train",), store=store)
+
+
+def _count_encodings(monkeypatch):
+    """Returns a list of the videos that are encoded from now on."""
+    encoded, real = [], encode_videos.encode_videos
+
+    def encode(videos, *rest, **options):
+        encoded.extend(video.video_id for video in videos)
+        return real(videos, *rest, **options)
+
+    monkeypatch.setattr(encode_videos, "encode_videos", encode)
+    return encoded
+
+
+def _with_subset(config, path, keep):
+    """Returns the config with those videos of the annotations."""
+    content = json.loads(Path(config.data.annotations).read_text())
+    content["database"] = {name: video for name, video
+                           in content["database"].items() if name in keep}
+    path.write_text(json.dumps(content))
+    config = config.copy_and_resolve_references()
+    config.data.annotations = str(path)
+    return config
+
+
+def test_training_encodes_the_videos_that_the_cache_lacks(
+        plain, folder, tmp_path, monkeypatch, capsys):
+    names = sorted(tap_cache.read_entries(folder))
+    few = [name for name in names if not name.endswith("training_0003")]
+    config = _cached(plain, tmp_path / "taps")
+    config.train.epochs = config.train.schedule_epochs = 1
+    encoded = _count_encodings(monkeypatch)
+    first = _with_subset(config, tmp_path / "few.json", few)
+    train_job.train(first, tmp_path / "one")
+    assert sorted(encoded) == few
+    encoded.clear()
+    # Known videos are neither encoded nor opened.
+    reader = shutil.copytree(plain.data.videos, tmp_path / "videos")
+    for name in few:
+        (reader / f"{name}.mp4").write_bytes(b"no video")
+    config.data.videos = str(reader)
+    train_job.train(config, tmp_path / "two")
+    (added,) = set(names) - set(few)
+    assert encoded == [added]
+    assert "1 videos, " in capsys.readouterr().out
+    # A head alone adds videos with the taps that the cache has.
+    encoded.clear()
+    head_only = _with_subset(_cached(plain, tmp_path / "more"),
+                             tmp_path / "few.json", few)
+    cache_job.cache(head_only, tmp_path / "log")
+    head_only = _cached(plain, tmp_path / "more")
+    head_only.train.epochs = head_only.train.schedule_epochs = 1
+    head_only.adapter.kind = "none"
+    train_job.train(head_only, tmp_path / "three")
+    assert encoded[-1] == added and len(encoded) == len(names)
+    # All of them are the same features.
+    for store in (open_store(_cached(plain, tmp_path / place))
+                  for place in ("taps", "more")):
+        for name in names:
+            for key, array in open_store(_cached(plain, folder))._read(
+                    name, 0).items():
+                np.testing.assert_allclose(
+                    store._read(name, 0)[key], array, atol=1e-5)
+
+
+def test_evaluation_encodes_only_testing_videos(
+        plain, tmp_path, monkeypatch, capsys):
+    config = _cached(plain, tmp_path / "taps")
+    config.train.epochs = config.train.schedule_epochs = 1
+    train_job.train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "taps")
+    encoded = _count_encodings(monkeypatch)
+    evaluate(config, tmp_path / "run")
+    assert len(encoded) == 2 and all("testing" in name for name in encoded)
+
+
+def test_a_file_that_changed_is_encoded_again_with_its_shard(
+        plain, folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(folder, tmp_path / "taps")
+    config = _cached(plain, tmp_path / "taps")
+    (tmp_path / "log").mkdir()
+    names = sorted(tap_cache.read_entries(folder))
+    (shard,) = {shard for shard, _ in tap_cache.read_entries(folder).values()}
+    path = tap_cache.shard_path(tmp_path / "taps", shard, "json")
+    content = json.loads(path.read_text())
+    content[names[0]]["info"]["frame_count"] += 1
+    path.write_text(json.dumps(content))
+    encoded = _count_encodings(monkeypatch)
+    cache_job.cache(config, tmp_path / "log", dry_run=True)
+    assert not encoded and path.exists()
+    cache_job.cache(config, tmp_path / "log")
+    assert sorted(encoded) == names
+    encoded.clear()
+    cache_job.cache(config, tmp_path / "log")
+    assert encoded == []
+    assert "6 of 6 videos are in" in capsys.readouterr().out
+
+
+def test_a_cache_of_numbered_shards_is_read_and_extended(
+        plain, folder, tmp_path, monkeypatch):
+    """Earlier versions wrote taps-00000 and the number of shards."""
+    taps = tmp_path / "taps"
+    shutil.copytree(folder, taps)
+    for path in [*taps.glob("taps-*")]:
+        path.rename(path.with_name(f"taps-00000{path.suffix}"))
+    index = json.loads((taps / "cache.json").read_text())
+    (taps / "cache.json").write_text(json.dumps({**index, "num_shards": 1}))
+    encoded = _count_encodings(monkeypatch)
+    config = _cached(plain, taps)
+    cache_job.cache(config, tmp_path / "log")
+    assert open_store(config) is not None and not encoded

@@ -1,10 +1,11 @@
 """Features of the frozen backbone on disk, computed once.
 
-A folder holds `cache.json` (how the features were made, and the number of
-shards) and for each shard `taps-00000.arrayrecord`, with one record for each
-view of a video (the plain one first, then augmented ones), and
-`taps-00000.json`, with each record's number, checksum and the video's probe
-result, which is written last. A record is a safetensors blob: `last`
+A folder holds `cache.json` (how the features were made) and for each shard
+`taps-NAME.arrayrecord`, with one record for each view of a video (the plain
+one first, then augmented ones), and `taps-NAME.json`, with each record's
+number, checksum and the video's probe result, which is written last. The name
+of a shard depends on its videos, so that commands that add shards at the same
+time do not meet. A record is a safetensors blob: `last`
 [n, u, c] and `taps` [k, n, u, g, g, c] of the video's n clips, the first of
 which starts at its first sample; or `raw_taps`, every patch as the block gave
 it. Of overlapping clips each has all of its tokens.
@@ -12,6 +13,7 @@ it. Of overlapping clips each has all of its tokens.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import threading
 import zlib
@@ -35,22 +37,49 @@ from losa_jax.utils.text_files import read_json
 INDEX_FILE = "cache.json"
 FORMAT_VERSION = 4
 _REMEDY = "delete it and run --mode=cache again"
+# Properties of a video that do not depend on how much of it was checked.
+_FILE_FACTS = ("fps", "frame_count", "height", "width")
 Item = TypeVar("Item")
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
-def shard_path(folder: Path, shard: int, suffix: str) -> Path:
+def shard_path(folder: Path, shard: str, suffix: str) -> Path:
     """Returns a path of a shard; suffix "arrayrecord" or "json"."""
-    return folder / f"taps-{shard:05d}.{suffix}"
+    return folder / f"taps-{shard}.{suffix}"
 
 
-def write_index(folder: Path, facts: Mapping[str, Any], num_shards: int
-                ) -> None:
+def shard_name(videos: Sequence[Video]) -> str:
+    """Returns the name of a shard with these videos."""
+    facts = [[video.video_id, video.info.fps, video.info.frame_count]
+             for video in videos]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def read_entries(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Returns {video id: (name of the shard, entry there)} of all complete
+    shards of a folder."""
+    paths = sorted(folder.glob("taps-*.json"))
+    return {name: (path.stem.removeprefix("taps-"), entry) for path in paths
+            for name, entry in read_json(path, _REMEDY).items()}
+
+
+def is_of(entry: Mapping[str, Any], info: VideoInfo) -> bool:
+    """Whether features were made from a file of this rate, length and size."""
+    return isinstance(then := entry.get("info"), dict) and all(
+        then.get(key) == getattr(info, key) for key in _FILE_FACTS)
+
+
+def remove_shard(folder: Path, shard: str) -> None:
+    """Removes a shard, whose videos are then to be encoded again."""
+    for suffix in ("json", "arrayrecord"):
+        shard_path(folder, shard, suffix).unlink(missing_ok=True)
+
+
+def write_index(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes what a folder is to hold; InputError if it holds anything else."""
     make_folder(folder)
-    index = {"format_version": FORMAT_VERSION, "facts": dict(facts),
-             "num_shards": num_shards}
+    index = {"format_version": FORMAT_VERSION, "facts": dict(facts)}
     path = folder / INDEX_FILE
     if not any(folder.iterdir()):
         write_text(path, json.dumps(index, indent=1))
@@ -68,6 +97,7 @@ def _read_index(path: Path) -> Any:
     if isinstance(index, dict) and isinstance(index.get("facts"), dict):
         # Caches from before there was such a key have none.
         index["facts"].setdefault("clip_overlap", 0)
+        index.pop("num_shards", None)  # which they had instead
     return index
 
 
@@ -77,11 +107,6 @@ def count_clips(num_samples: int, clip_samples: int, clip_step: int) -> int:
     return 1 + -(-max(0, num_samples - clip_samples) // clip_step)
 
 
-def is_written(folder: Path, shard: int) -> bool:
-    """Whether a shard is complete."""
-    return shard_path(folder, shard, "json").exists()
-
-
 def stored_facts(folder: str | Path) -> dict[str, Any]:
     """Returns how the features of a folder were made; empty without any."""
     path = Path(folder) / INDEX_FILE
@@ -89,7 +114,7 @@ def stored_facts(folder: str | Path) -> dict[str, Any]:
             else {})
 
 
-def write_shard(folder: Path, shard: int, videos: Iterable[
+def write_shard(folder: Path, shard: str, videos: Iterable[
         tuple[Video, Sequence[Mapping[str, np.ndarray]]]]) -> None:
     """Writes videos and the features of their views, the plain one first;
     InputError if these are not finite."""
@@ -133,7 +158,7 @@ class TapCache:
                  clip_samples: int, clip_step: int):
         """Opens a folder that --mode=cache wrote with these facts, and maybe
         more; clips begin every `clip_step` samples. InputError if it is
-        missing, unfinished, or differs."""
+        missing or differs."""
         self._folder, self._clip_samples = Path(folder), clip_samples
         self._clip_step = clip_step
         path = self._folder / INDEX_FILE
@@ -141,9 +166,8 @@ class TapCache:
             raise InputError(f"{folder}: no cached features (no "
                              f"{INDEX_FILE}). Make them with --mode=cache.")
         index = _read_index(path)
-        if not isinstance(index, dict) or not all(
-                isinstance(index.get(key), dtype) for key, dtype in (
-                    ("facts", dict), ("num_shards", int))):
+        if not isinstance(index, dict) or not isinstance(
+                index.get("facts"), dict):
             raise InputError(f"{path}: no index of features: {_REMEDY}")
         wanted = {**index, "format_version": FORMAT_VERSION,
                   "facts": {**index.get("facts", {}), **facts}}
@@ -151,25 +175,24 @@ class TapCache:
             raise InputError(
                 f"{folder} holds {_difference(index, wanted)}. Cache again "
                 "into another folder, or set the keys as they were.")
-        missing = [shard for shard in range(index["num_shards"])
-                   if not is_written(self._folder, shard)]
-        if missing:
-            raise InputError(
-                f"{folder}: {len(missing)} of {index['num_shards']} shards "
-                "are not written yet. Run --mode=cache again; it continues "
-                "where it stopped.")
         # The shard of each video, and its entry there.
-        self._entries: dict[str, tuple[int, dict]] = {
-            name: (shard, entry) for shard in range(index["num_shards"])
-            for name, entry in read_json(
-                shard_path(self._folder, shard, "json"), _REMEDY).items()}
-        self._readers: dict[int, Any] = {}
+        self._entries = read_entries(self._folder)
+        self._readers: dict[str, Any] = {}
         self._lock = threading.Lock()
+
+    def __contains__(self, video_id: str) -> bool:
+        return video_id in self._entries
+
+    def reload(self) -> None:
+        """Finds shards that were written since."""
+        self._entries = read_entries(self._folder)
 
     def info_of(self, video: AnnotatedVideo) -> VideoInfo:
         """Returns the properties of a video; InputError if it is missing."""
         if video.video_id not in self._entries:
-            raise InputError("not among the cached features")
+            raise InputError(
+                f"not among the cached features of {self._folder}: set "
+                "--config.data.videos, or run --mode=cache, which adds it")
         shard, entry = self._entries[video.video_id]
         try:
             info = entry["info"]

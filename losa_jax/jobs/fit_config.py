@@ -14,7 +14,7 @@ from losa_jax.errors import InputError
 from losa_jax.jobs import setup
 from losa_jax.jobs.convert import convert
 from losa_jax.models.backbones.base import BackboneSpec
-from losa_jax.training import fitted_sizes, specs
+from losa_jax.training import fitted_sizes, rounds, specs
 from losa_jax.utils import atomic_write, run_files
 from losa_jax.utils.text_files import read_json
 from losa_jax.weights import backbone_folder, checkpoint_file
@@ -24,8 +24,8 @@ def fit_config(config: Any, workdir: Path) -> None:
     """Replaces the name of a backbone by its folder, and sets and prints the
     keys of `fitted_sizes.KEYS` that are 0.
 
-    A work directory that holds a run has its sizes already: they stay, for
-    its weights have them.
+    A run in the work directory, and one whose weights a run begins with, have
+    sizes already: they stay, for their weights have them.
 
     Raises:
       InputError: the backbone cannot be fetched; annotations or videos from
@@ -50,7 +50,8 @@ def fit_sizes(config: Any, workdir: Path, backbone: BackboneSpec | None,
     keys = fitted_sizes.automatic_keys(config)
     if not keys:
         return
-    source, chosen = f"of the run in {workdir}", _sizes_of_run(workdir)
+    run, chosen = _sizes_of_run(config, workdir)
+    source = f"of the run in {run}"
     if not all(chosen.get(key) for key in keys):
         facts = facts or _read_facts(config, workdir, keys)
         source, chosen = f"for {facts}", fitted_sizes.fit_sizes(
@@ -95,14 +96,22 @@ def cache_folder() -> Path:
     return Path(cache, "losa_jax/backbones")
 
 
-def _sizes_of_run(workdir: Path) -> dict[str, Any]:
+def _sizes_of_run(config: Any, workdir: Path) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the sizes of the run in the work directory, or of
+    the one whose weights a new run begins with; "" without one."""
     remote_workdir.fetch(workdir, run_files.CONFIG_FILE)
-    path = workdir / run_files.CONFIG_FILE
-    if not path.is_file():
-        return {}
-    return {f"{section}.{name}": value
-            for section, values in read_json(path).items()
-            if isinstance(values, dict) for name, value in values.items()}
+    folders = [workdir, rounds.latest(workdir)]
+    if start := config.train.start_from:
+        folders.append(remote_workdir.local_folder(start, only_reads=True))
+    for folder in filter(None, folders):
+        path = folder / run_files.CONFIG_FILE
+        if path.is_file():
+            return str(folder), {
+                f"{section}.{name}": value
+                for section, values in read_json(path).items()
+                if isinstance(values, dict)
+                for name, value in values.items()}
+    return "", {}
 
 
 def data_facts(videos: Sequence[AnnotatedVideo],

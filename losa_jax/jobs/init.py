@@ -52,8 +52,10 @@ def get_config() -> ConfigDict:
     config.data.videos = str(FOLDER{videos})
     # What was decided in the page of losa_jax.review is trained on too.
     config.data.reviews = str(FOLDER / {predictions!r})
-    # The frozen backbone's features, computed once for each video.
+    # The frozen backbone's features, computed once for each video, of the video
+    # as it is and of four augmented views.
     config.data.cache = str(FOLDER / {features!r})
+    config.data.cache_copies = 4
     config.window.align_to_clips = True
 {backbone}    return config
 '''

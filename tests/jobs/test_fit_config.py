@@ -50,11 +50,15 @@ def test_sizes_are_set_and_printed_with_what_they_are_for(tiny, tmp_path,
         assert f"{key}={value:g}" in printed
 
 
-def test_the_sizes_of_a_run_stay_when_videos_are_added(tiny, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    workdir.mkdir()
+@pytest.mark.parametrize("place", ["run", "run/rounds/2", "other"])
+def test_the_sizes_of_a_run_stay_when_videos_are_added(tiny, tmp_path, capsys,
+                                                       place):
+    workdir, folder = tmp_path / "run", tmp_path / place
+    (folder / "checkpoints").mkdir(parents=True)
+    if place == "other":
+        tiny.train.start_from = str(folder)
     stored = dict.fromkeys(KEYS, 64) | {"window.sample_fps": 5.0}
-    (workdir / "config.json").write_text(json.dumps({
+    (folder / "config.json").write_text(json.dumps({
         section: {key.split(".")[1]: value for key, value in stored.items()
                   if key.startswith(f"{section}.")}
         for section in ("window", "augment", "head", "train")}))
@@ -62,7 +66,7 @@ def test_the_sizes_of_a_run_stay_when_videos_are_added(tiny, tmp_path, capsys):
     fit_config(tiny, workdir)
     assert _values(tiny) == stored | {"window.samples": 32}
     printed = capsys.readouterr().out
-    assert f"sizes of the run in {workdir}" in printed
+    assert f"sizes of the run in {folder}" in printed
     assert "window.samples=" not in printed
 
 

@@ -94,7 +94,7 @@ def test_reviews_are_merged_into_the_annotations(config, tmp_path, capsys):
     assert data.train[3].hard_negatives == ()  # it overlaps an action
     printed = capsys.readouterr().out
     assert (f"reviews in {tmp_path / 'out'}: 2 videos (1 complete, 1 in part) "
-            "with 2 actions, 0 hard negatives and 1 new classes: skip\n"
+            "with 2 actions, 0 hard negatives and 1 new class: skip\n"
             f"no reviews in {tmp_path / 'none'} yet") in printed
     # A class-agnostic head has no classes to reject.
     judge("training.3", "skip", "rejected")

@@ -271,6 +271,9 @@ def next_steps(config: Any, workdir: Path) -> str:
                      f"VIDEO_OR_FOLDER --checkpoint={workdir}")
     lines.append("  pages of the results:   the same command with "
                  "--mode=eval --report")
+    if place == workdir:
+        lines.append("  train again from it:    the same command with other "
+                     "annotations, or --config.data.reviews=FOLDER")
     if not config.features.folder:
         lines.append("  a folder to hand on:    the same command with "
                      "--mode=export")

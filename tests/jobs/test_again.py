@@ -1,5 +1,6 @@
 """The same command with changed data trains on from the run's weights."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from losa_jax.data.predictions import read_predictions
+from losa_jax.data.predictions import read_predictions, write_predictions
+from losa_jax.data.records import Action, Video
 from losa_jax.detection.metrics import evaluate_map
+from losa_jax.detection.segments import Detection
 from losa_jax.distributed import remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.inference.load import load
+from losa_jax.jobs import again, setup
 from losa_jax.jobs import train as train_job
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.training import restore, rounds
@@ -150,6 +154,44 @@ def test_both_maps_are_of_the_same_videos_with_the_truth_of_today(
     assert changes["classes"] == {"added": [NEW_CLASS], "gone": []}
     assert changes["actions"]["after"] == sum(
         len(content[name]["annotations"]) for name in training)
+
+
+def _comparison(tmp_path, monkeypatch, capsys, config, old, new):
+    """Returns what is printed about detections of one action."""
+    (tmp_path / "rounds/1/checkpoints").mkdir(parents=True, exist_ok=True)
+    if old is not None:
+        write_predictions(tmp_path / "rounds/1/predictions.json", {
+            "one": [Detection(0.0, old, "jump", 0.9)], "gone": []})
+    video = Video("one", None, None, (Action(0.0, 4.0, "jump"),))
+    data = setup.DataSet(("jump",), ("jump",), (video,), (
+        video, dataclasses.replace(video, video_id="two")), {})
+    facts = {"class_names": ["jump"], "training_set": {"videos": {"one": 7}},
+             **again.data_facts(config, data),
+             "started_from": {"folder": "rounds/1", "step": 3, "map": 0.5}}
+    monkeypatch.setattr(restore, "run_facts_of", lambda folder: {
+        **facts, "training_set": {"videos": {"zero": 3}}})
+    again.compare(config, tmp_path, data, facts, {
+        "one": [Detection(0.0, new, "jump", 0.9)], "two": []})
+    return capsys.readouterr().out
+
+
+def test_worse_weights_are_named_with_the_way_back(
+        first, tmp_path, monkeypatch, capsys):
+    printed = _comparison(tmp_path, monkeypatch, capsys, first, 4.0, 0.8)
+    assert ("training videos: 1, now 1; added 1 (one); gone 1 (zero)"
+            in printed)
+    assert "their actions: 1, now 1" in printed
+    assert "mAP of the same 1 testing videos, 1 classes" in printed
+    assert "rounds/1      100.00  100.00  100.00" in printed
+    assert "now           100.00    0.00   50.00" in printed
+    assert ("The new weights are worse, by 50.00 points" in printed and
+            f"--checkpoint={tmp_path}/rounds/1" in printed)
+    better = _comparison(tmp_path, monkeypatch, capsys, first, 0.8, 4.0)
+    assert "worse" not in better and "review" not in better
+    (tmp_path / "rounds/1/predictions.json").unlink()
+    nothing = _comparison(tmp_path, monkeypatch, capsys, first, None, 4.0)
+    assert "rounds/1 has no predictions" in nothing
+    assert json.loads((tmp_path / "again.json").read_text())["scores"] == []
 
 
 def test_the_same_data_again_is_no_new_round(second, next_round, tmp_path,

@@ -88,12 +88,11 @@ def probe_videos(folder: Path) -> list[VideoPredictions]:
 
 def find_file(predicted: VideoPredictions, folder: Path,
               videos: VideoFolder | None) -> Path | None:
-    """Returns the file of a video: in the folder `videos` if it is given, or
-    where it was when it was predicted; None where it is not there."""
+    """Returns the file of a video: in the folder `videos` if it is given and
+    has it, or where it was when it was predicted; None for neither."""
     if videos is not None:
         with contextlib.suppress(InputError):
             return videos.find(predicted.video_id)
-        return None
     source = Path(predicted.source)
     places = (source, folder / source, folder.absolute().parent / source)
     return next((place.absolute() for place in places if place.is_file()),

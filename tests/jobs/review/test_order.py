@@ -63,10 +63,45 @@ def test_many_are_accepted_in_all_videos(client, folder, open_page):
     view = open_page(client.server.address)
     view.locator("#many-score").fill("0.5")
     _until(view, "$('many-count').textContent === '3 detections in 1 videos'")
-    with view.expect_navigation():
-        view.locator("#many-form button").click()
+    with view.expect_event("load"):
+        view.locator("#many-accept").click()
     assert len(read_review(folder / "reviews" / "a.json").accepted) == 3
     assert "0 detections to check" in view.locator(".facts").inner_text()
+    assert "3 detections in 1 videos accepted" in (
+        view.locator("#many-count").inner_text())
+    # It can be undone and redone, by mouse and by keys.
+    for act, number in ((lambda: view.locator("#undo").click(), 0),
+                        (lambda: press(view, "Control+y"), 3),
+                        (lambda: press(view, "Control+z"), 0),
+                        (lambda: view.locator("#redo").click(), 3)):
+        with view.expect_event("load"):
+            act()
+        assert len(read_review(folder / "reviews/a.json").accepted) == number
+    assert view.locator("#redo").is_disabled()
+    view.locator("#many-score").fill("")
+    assert "give a score" in view.locator("#many-count").inner_text()
+
+
+def test_a_refusal_to_accept_many_is_shown(client, open_page):
+    open_page.expected.append("422")
+    view = open_page(client.server.address)
+    (client.server.store.folder / "reviews").write_text("in the way")
+    view.locator("#many-accept").click()
+    _until(view, "$('many-count').textContent.includes('cannot be written')")
+
+
+def test_skipping_goes_through_the_doubtful_of_all_videos(
+        serve, open_page, tmp_path, video):
+    for number, name in enumerate("abcd"):
+        write_video(tmp_path / "out", name, [
+            (1, 2, "jump", 0.5 + 0.1 * number)], video)
+    view = open_page(f"{serve(tmp_path / 'out').server.address}video/0")
+    view.locator("#order").select_option("all")
+    for name in "bcda":
+        with view.expect_navigation(url="**#d*"):
+            press(view, "n")
+        _ready(view)
+        assert view.locator("h1").inner_text() == name
 
 
 def test_the_most_doubtful_come_first_across_videos(

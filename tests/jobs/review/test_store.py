@@ -160,6 +160,50 @@ def test_many_are_accepted_with_a_count_before(store):
     assert len(store.review(0).accepted) == 2
 
 
+def test_accepting_many_is_undone_and_redone(store, folder):
+    first, second = _ids(store)[1.0, "jump"], _ids(store)[3.0, "jump"]
+    store.accept_all("jump", 0, only_counts=False)
+    before = store.review(0).actions
+    store.accept_all("wave", 0, only_counts=False)
+    assert store.accept_all_steps == (2, 0)
+    assert store.undo_accept_all() == {0: 1, 1: 1}
+    assert store.review(0).actions == before and len(store.to_check(1)) == 1
+    assert store.undo_accept_all() == {0: 2}
+    assert store.undo_accept_all() == {} and store.accept_all_steps == (0, 2)
+    assert store.redo_accept_all() == {0: 2}
+    assert reviews.read_review(folder / "reviews/a.json").actions == before
+    # What a person has changed since then stays.
+    store.change(0, store.review(0).revision, {
+        first: _values(1, 2, verdict="rejected")})
+    assert store.undo_accept_all() == {0: 1}
+    action, = store.review(0).actions
+    assert (action.action_id, action.verdict) == (first, "rejected")
+    assert store.redo_accept_all() == {0: 1}
+    assert {one.action_id for one in store.review(0).accepted} == {second}
+    # A new step cannot be followed by one that was undone.
+    store.undo_accept_all()
+    store.accept_all("wave", 0.5, only_counts=False)
+    assert store.accept_all_steps == (1, 0) and store.redo_accept_all() == {}
+
+
+def test_a_complete_video_is_not_changed_in_bulk(store):
+    store.accept_all("wave", 0, only_counts=False)
+    store.change(0, 1, {}, True)
+    assert store.accept_all(None, 0, only_counts=False) == {}
+    assert store.undo_accept_all() == {1: 1}
+    assert len(store.review(0).accepted) == 1
+    assert store.to_check(0) == {}
+
+
+def test_many_are_accepted_only_if_all_can_be(folder):
+    write_video(folder, "c", [(5.0, 7.0, "jump", 0.9)])  # past the end
+    store = Store(folder, "ann")
+    with pytest.raises(InputError, match="^c, action d.*within 0 to 6.0 s"):
+        store.accept_all(None, 0, only_counts=False)
+    assert not (folder / "reviews").exists()
+    assert store.accept_all_steps == (0, 0)
+
+
 def test_a_folder_has_one_reviewer_at_a_time(folder, tmp_path):
     with only_reviewer(folder), pytest.raises(
             InputError, match="by another process"), only_reviewer(folder):
@@ -219,5 +263,8 @@ def test_a_video_is_where_it_was_or_where_the_user_says(
     store = Store(tmp_path / "out", "ann")
     predicted = store.predicted(0)
     assert find_file(predicted, store.folder, VideoFolder(path.parent)) == path
+    if where != "videos":  # it is looked for in both places
+        assert find_file(predicted, store.folder, VideoFolder(
+            tmp_path / "out")) == path
     assert find_file(predicted, store.folder, None) == (
         None if where == "videos" else path)

@@ -63,7 +63,8 @@ const timeline = {
   },
 
   drawRows() {
-    const focused = document.activeElement?.dataset?.id;
+    const focused = document.activeElement?.closest("#rows .segment")
+      ?.dataset.id;
     const [left, right] = this.view;
     this.drawn = [left - (right - left), right + (right - left)];
     this.elements.clear();

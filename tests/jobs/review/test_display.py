@@ -48,6 +48,31 @@ def test_a_video_that_the_browser_cannot_play_is_decoded_here(
     assert len(saved(view, tmp_path / "out", "old").accepted) == 1
 
 
+def test_a_video_that_vanishes_is_named(serve, open_page, tmp_path, video):
+    open_page.expected.append("404")
+    path = tmp_path / "copy.webm"
+    path.write_bytes(video.read_bytes())
+    write_video(tmp_path / "out", "a", ROWS, path)
+    client = serve(tmp_path / "out")
+    path.unlink()
+    view = open_page(f"{client.server.address}video/0")
+    _until(view, "$('failure').textContent.includes('or it was moved')")
+    press(view, "a")
+    assert len(saved(view, tmp_path / "out").accepted) == 1
+    view.goto(client.server.address)
+    _until(view, "document.querySelector('#videos img').style.visibility "
+           "=== 'hidden'")
+
+
+def test_the_focus_stays_in_the_list(view):
+    view.locator("#list .entry").nth(1).focus()
+    press(view, "Enter")
+    assert view.evaluate("document.activeElement.dataset.id === "
+                         "timeline.chosen.id")
+    press(view, "Tab", "a")
+    assert view.evaluate("document.activeElement.matches('#list .entry')")
+
+
 def test_the_page_works_with_a_screen_reader(view, client, open_page):
     tree = view.locator("body").aria_snapshot()
     for line in ('region "Player"', 'region "Timeline"', 'list "Classes"',

@@ -118,6 +118,130 @@ def test_an_edge_and_an_action_can_be_dragged(view, folder):
     assert len(saved(view, folder).actions) == 2
 
 
+def test_dragging_ends_where_it_should(view, folder):
+    box = view.get_by_label("jump, 0:01.0 to 0:02.0").last.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    # Straight down, into the row of another class.
+    wave = view.locator(".lanes[data-label='1']").bounding_box()
+    view.mouse.move(x, y)
+    view.mouse.down()
+    view.mouse.move(x, wave["y"] + wave["height"] / 2, steps=3)
+    view.mouse.up()
+    assert brief(saved(view, folder).actions) == [
+        ("wave", 1.0, 2.0, "accepted")]
+    press(view, "Control+z")
+    # The button is released outside the rows.
+    edge = box["x"] + box["width"] - 2
+    view.mouse.move(edge, y)
+    view.mouse.down()
+    view.mouse.move(edge, box["y"] - 150, steps=3)
+    view.mouse.up()
+    view.mouse.move(edge + 60, y, steps=3)
+    assert view.evaluate("drag") is None
+    # Esc takes a drag back.
+    view.mouse.move(x, y)
+    view.mouse.down()
+    view.mouse.move(x + 80, y, steps=3)
+    press(view, "Escape")
+    view.mouse.move(x + 90, y)
+    view.mouse.up()
+    assert saved(view, folder).actions == ()
+    assert view.title() == "(0/3) a"
+
+
+def test_an_emptied_field_changes_nothing(view, folder):
+    view.locator("#start").fill("")
+    press(view, "Tab")
+    assert view.locator("#start").input_value() == "1.000"
+    view.locator("#end").fill("")
+    press(view, "Enter")
+    assert view.locator("#end").input_value() == "2.000"
+    assert not (folder / "reviews").exists()
+
+
+def test_a_complete_video_can_be_opened_again(serve, open_page, folder):
+    address = f"{serve(folder).server.address}video/0"
+    view = open_page(address)
+    _ready(view)
+    with view.expect_navigation():
+        press(view, "f")
+    view.goto(address)
+    _ready(view)
+    assert view.locator("#progress").inner_text().endswith("complete")
+    view.locator("#reopen").click()
+    assert not saved(view, folder).is_complete
+    assert not view.locator("#reopen").is_visible()
+    press(view, "Control+z")
+    assert saved(view, folder).is_complete
+    press(view, "Shift+F")
+    assert not saved(view, folder).is_complete
+
+
+def test_the_keys_of_other_alphabets_are_those_beside_them(view, folder):
+    view.evaluate("""for (const [key, code] of [["ф", "KeyA"], ["é", "Digit2"],
+        ["ö", "Semicolon"]]) {
+      document.body.dispatchEvent(new KeyboardEvent("keydown",
+        {key, code, bubbles: true}));
+    }""")
+    assert brief(saved(view, folder).actions) == [
+        ("jump", 1.0, 2.0, "accepted"), ("wave", 2.0, 2.5, "accepted")]
+
+
+def test_the_player_has_one_answer_to_a_key(view):
+    for _ in range(2):
+        view.locator("#video").click()  # plays, and pauses
+    press(view, "Home", "Space")
+    _until(view, "player.time > 0.3")
+    press(view, "Space")
+    assert not view.evaluate("player.playing")
+    # By keys alone, the player's own come first.
+    view.evaluate("player.video.focus()")
+    press(view, "Space")
+    _until(view, "player.playing")
+    press(view, "Space")
+    _until(view, "!player.playing")
+
+
+def test_speed_and_frames_by_mouse(view):
+    view.locator("#speed").select_option("0.25")
+    assert view.evaluate("player.video.playbackRate") == 0.25
+    view.get_by_role("button", name="One frame on").click()
+    assert _time(view) == pytest.approx(1.1, abs=2e-3)
+    view.get_by_role("button", name="One frame back").click()
+    press(view, ".", ".")
+    assert view.evaluate("player.video.playbackRate") == 0.75
+    assert view.locator("#announcer").inner_text() == "speed 0.75"
+
+
+def test_the_first_action_of_the_first_class(
+        serve, open_page, video, tmp_path):
+    (tmp_path / "a.webm").write_bytes(video.read_bytes())
+    view = open_page(f"{serve(tmp_path).server.address}video/0")
+    _ready(view)
+    press(view, "i")
+    view.evaluate("player.seek(0.5)")
+    press(view, "o")  # asks for the class
+    view.keyboard.type("long jump")
+    press(view, "Enter")
+    store = saved(view, tmp_path)
+    assert brief(store.actions) == [("long jump", 0.0, 0.5, "accepted")]
+    # An equal name comes before one that holds it; Enter alone keeps a class.
+    press(view, "Escape", "c")
+    view.keyboard.type("jump")
+    press(view, "ArrowDown", "ArrowDown", "Enter")
+    assert "of the class jump" in view.locator("#hint").inner_text()
+    press(view, "n")
+    view.locator("#list .entry").click()
+    press(view, "c", "Enter")
+    assert not view.locator("#choose-class").is_visible()
+    assert len(saved(view, tmp_path).actions) == 1
+    press(view, "c")
+    view.keyboard.type("Jump")
+    press(view, "Enter")
+    assert brief(saved(view, tmp_path).actions) == [
+        ("jump", 0.0, 0.5, "accepted")]
+
+
 def test_live_marking_by_holding_the_key_of_a_class(view, folder):
     view.evaluate("$('reaction').value = 0.4")
     view.evaluate("player.seek(0.5)")

@@ -59,6 +59,18 @@ def test_many_are_accepted_after_a_count(view, folder):
     assert saved(view, folder).actions == ()
 
 
+def test_only_what_is_shown_to_check_is_accepted_in_bulk(view, folder):
+    view.locator("#bulk-open").click()
+    view.locator("#bulk-score").fill("0")
+    assert view.locator("#bulk-count").inner_text() == (
+        "3 detections of this video")  # not the one below its threshold
+    view.locator("#bulk-score").fill("")
+    view.locator("#bulk-accept").click()
+    assert view.locator("#bulk").is_visible()  # a score is asked for
+    press(view, "Escape")
+    assert not (folder / "reviews").exists()
+
+
 def test_many_are_accepted_in_all_videos(client, folder, open_page):
     view = open_page(client.server.address)
     view.locator("#many-score").fill("0.5")
@@ -115,7 +127,8 @@ def test_the_most_doubtful_come_first_across_videos(
     view = open_page(f"{client.server.address}video/0")
     view.locator("#order").select_option("all")
     view.locator("#rows").click()  # the keys are the page's again
-    press(view, "n")
+    with view.expect_navigation():
+        press(view, "n")
     seen, last = [], None
     for _ in range(400):
         view.wait_for_timeout(25)

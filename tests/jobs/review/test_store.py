@@ -225,6 +225,10 @@ def test_a_folder_of_videos_can_be_marked_from_the_start(video):
 @pytest.mark.parametrize("change, message", [
     (lambda one: one.pop("actions"), "is no review"),
     (lambda one: one.update(video="b"), "is the review of the video 'b'"),
+    (lambda one: one.update(revision=1e400), "is no review"),
+    (lambda one: one.update(duration_seconds=math.inf), "is infinite"),
+    (lambda one: one["actions"][0].update(reviewer=3), "no text"),
+    (lambda one: one["actions"][0].update(id=None), "1 wrong actions"),
     (lambda one: one["actions"][0].update(verdict="x"), "1 wrong actions")])
 def test_a_damaged_review_is_named(store, folder, change, message):
     store.change(0, 0, {_ids(store)[1.0, "jump"]: _values(1, 2)})
@@ -249,6 +253,16 @@ def test_files_of_others_are_named(tmp_path):
     with pytest.raises(InputError, match="x.json: is not the file of a video"):
         Store(tmp_path, "ann")
     assert not (tmp_path / "reviews").exists()
+
+
+@pytest.mark.parametrize("key", ["duration_seconds", "fps", "frame_count",
+                                 "shown_from"])
+def test_predictions_with_a_damaged_number_are_named(folder, key):
+    content = json.loads((folder / "a.json").read_text())
+    value = {"jump": math.inf} if key == "shown_from" else math.inf
+    (folder / "a.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(InputError, match="a.json: is not the file of a video"):
+        Store(folder, "ann")
 
 
 @pytest.mark.parametrize("where", ["absolute", "beside", "videos"])

@@ -174,8 +174,9 @@ def read_review(path: Path) -> Review:
 
 
 def read_reviews(folder: Path) -> list[Review]:
-    """Reads all files of a folder of reviews, by name."""
-    return [read_review(path) for path in sorted(folder.glob("*.json"))
+    """Reads all files of a folder of reviews, by name; ids of videos may
+    begin with folders."""
+    return [read_review(path) for path in sorted(folder.rglob("*.json"))
             if not path.name.startswith(".")]
 
 

@@ -21,7 +21,10 @@ $("which").addEventListener("change", filter);
 
 // No frame of a video that has vanished, or that nothing can decode.
 document.addEventListener("error", ({target}) => {
-  if (target.matches("img")) target.style.visibility = "hidden";
+  if (!target.matches("img")) return;
+  const blank = document.createElement("span");
+  blank.className = "blank";
+  target.replaceWith(blank);
 }, true);
 
 // --- Accepting many ---------------------------------------------------------

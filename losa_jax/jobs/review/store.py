@@ -6,6 +6,7 @@ revision is refused, so that a second window never overwrites the first.
 
 import dataclasses
 import datetime
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,9 +21,13 @@ from losa_jax.errors import InputError
 from losa_jax.jobs.review.folder import probe_videos, read_predicted
 from losa_jax.utils.atomic_write import make_folder
 
+logger = logging.getLogger(__name__)
+
 # A detection of a newer model that overlaps a judged action of its class this
 # much is the same action and needs no second verdict.
 _SAME_IOU = 0.5
+# A copy of a video may be a little shorter or longer.
+_SAME_SECONDS = 1.0
 
 
 class Conflict(Exception):
@@ -64,6 +69,7 @@ class Store:
         self.class_names: list[str] = sorted({
             *(name for one in predicted for name in one.shown_from),
             *(one.label for one in self._all_actions())})
+        self._warn_of_other_reviews()
         self._write_annotations()
 
     def _entry(self, predicted: VideoPredictions) -> _Entry:
@@ -75,9 +81,27 @@ class Store:
             raise InputError(
                 f"{path}: is the review of the video {review.video_id!r}: "
                 "give the file its old name again")
+        if abs(review.duration_seconds - predicted.duration_seconds) > (
+                _SAME_SECONDS):
+            logger.warning(
+                "%s: is the review of a video of %.1f s, but %s has %.1f s: "
+                "if it is another video, rename the review", path,
+                review.duration_seconds, predicted.video_id,
+                predicted.duration_seconds)
         return _Entry(predicted, {
             reviews.detection_id(one, predicted.model): one
             for one in reversed(predicted.detections)}, review, path)
+
+    def _warn_of_other_reviews(self) -> None:
+        folder = self.folder / reviews.REVIEWS_FOLDER
+        known = {entry.path for entry in self._entries}
+        if others := [str(path.relative_to(folder).with_suffix(""))
+                      for path in sorted(folder.rglob("*.json"))
+                      if path not in known and not path.name.startswith(".")]:
+            logger.warning(
+                "%s: %d reviews are of videos that are not here, and are left "
+                "out of %s: %s", folder, len(others), reviews.REVIEWED_FILE,
+                ", ".join(others[:3]))
 
     def __len__(self) -> int:
         """Returns the number of videos."""

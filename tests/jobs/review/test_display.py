@@ -60,8 +60,7 @@ def test_a_video_that_vanishes_is_named(serve, open_page, tmp_path, video):
     press(view, "a")
     assert len(saved(view, tmp_path / "out").accepted) == 1
     view.goto(client.server.address)
-    _until(view, "document.querySelector('#videos img').style.visibility "
-           "=== 'hidden'")
+    _until(view, "document.querySelector('#videos img') === null")
 
 
 def test_the_focus_stays_in_the_list(view):

@@ -229,15 +229,18 @@ def test_the_first_action_of_the_first_class(
     press(view, "Escape", "c")
     view.keyboard.type("jump")
     press(view, "ArrowDown", "ArrowDown", "Enter")
-    assert "of the class jump" in view.locator("#hint").inner_text()
+    _until(view, "$('hint').textContent.includes('of the class jump')")
     press(view, "n")
     view.locator("#list .entry").click()
     press(view, "c", "Enter")
-    assert not view.locator("#choose-class").is_visible()
+    _until(view, "!$('choose-class').open")
     assert len(saved(view, tmp_path).actions) == 1
     press(view, "c")
     view.keyboard.type("Jump")
+    assert view.locator("#class-list button").all_inner_texts() == [
+        "jump", "long jump", "new class: Jump"]
     press(view, "Enter")
+    _until(view, "!$('choose-class').open")
     assert brief(saved(view, tmp_path).actions) == [
         ("jump", 0.0, 0.5, "accepted")]
 

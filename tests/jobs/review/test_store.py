@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,11 @@ from losa_jax.data import reviews
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.video.folder import VideoFolder
 from losa_jax.errors import InputError
-from losa_jax.jobs.review.folder import find_file, only_reviewer
+from losa_jax.jobs.review.folder import (
+    find_file,
+    ids_below,
+    only_reviewer,
+)
 from losa_jax.jobs.review.store import Conflict, Store
 from tests.jobs.review.conftest import write_video
 
@@ -220,6 +225,55 @@ def test_a_folder_of_videos_can_be_marked_from_the_start(video):
     assert len(store) == 1 and store.open_detections(0) == {}
     review = store.change(0, 0, {"h0123456789ab": _values(0, 0.5, "new")})
     assert store.class_names == ["new"] and len(review.accepted) == 1
+
+
+def test_videos_of_one_name_keep_their_folders(video, tmp_path):
+    for place in ("a.webm", "p1/a.webm", "p1/b.webm", "p2/a.webm"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(video.read_bytes())
+    store = Store(tmp_path, "ann")
+    names = [store.predicted(number).video_id for number in range(len(store))]
+    assert names == ["a", "p1/a", "b", "p2/a"]
+    for number, name in enumerate(names):
+        path = find_file(store.predicted(number), tmp_path, None)
+        assert path == VideoFolder(tmp_path).find(name)
+        store.change(number, 0, {"h0123456789ab": _values(0, 1)}, True)
+    assert (tmp_path / "reviews" / "p1" / "a.json").is_file()
+    assert sorted(one.video_id for one in reviews.read_reviews(
+        tmp_path / "reviews")) == sorted(names)
+    assert {*load_annotations(tmp_path / reviews.REVIEWED_FILE).videos} == {
+        *names}
+    assert Store(tmp_path, "bob").review(1).revision == 1
+
+
+@pytest.mark.parametrize("names, ids", [
+    (["a.mp4", "a.avi", "p/a.mp4"], ["a.mp4", "a.avi", "p/a"]),
+    (["p/x/a.mp4", "q/x/a.mp4", "x/a.mp4"], ["p/x/a", "q/x/a", "x/a"]),
+    (["a", "a.mp4", "b.1.mp4"], ["a", "a.mp4", "b.1"])])
+def test_ids_in_a_folder(names, ids):
+    paths = [Path("/videos", name) for name in names]
+    assert ids_below(Path("/videos"), paths) == dict(
+        zip(ids, paths, strict=True))
+
+
+def test_reviews_of_other_videos_are_named(store, folder, caplog):
+    store.change(0, 0, {}, True)
+    (folder / "reviews" / "a.json").rename(folder / "reviews" / "old.json")
+    Store(folder, "ann")
+    assert "1 reviews are of videos that are not here" in caplog.text
+    assert "old" in caplog.text
+    (folder / "reviews" / "old.json").rename(folder / "reviews" / "a.json")
+    write_video(folder, "a", ROWS, seconds=9)
+    Store(folder, "ann")
+    assert "of a video of 6.0 s, but a has 9.0 s" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "b", "\0", ""])
+def test_no_review_is_written_outside_of_the_folder(folder, name):
+    content = json.loads((folder / "a.json").read_text())
+    (folder / "a.json").write_text(json.dumps({**content, "video": name}))
+    with pytest.raises(InputError, match="which is no name of this file"):
+        Store(folder, "ann")
 
 
 @pytest.mark.parametrize("change, message", [

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from losa_jax.data.reviews import Review
 from losa_jax.detection.segments import Detection
 from losa_jax.jobs.review.store import Store
 from losa_jax.report.document import SERVED_POLICY, clock, page_text
@@ -14,9 +15,8 @@ from losa_jax.report.page import count_text
 _MAX_DOUBTFUL = 20
 
 
-def state(store: Store, number: int) -> dict[str, Any]:
+def state(store: Store, review: Review) -> dict[str, Any]:
     """Returns what a window must know after a change of a video."""
-    review = store.review(number)
     return {"revision": review.revision, "is_complete": review.is_complete,
             "classes": store.class_names, "actions": [
                 {"id": one.action_id, "label": one.label,
@@ -72,7 +72,7 @@ def video_page(store: Store, number: int, path: Path | None) -> str:
                   [name, one.start_seconds, one.end_seconds, one.label,
                    one.score]
                   for name, one in store.open_detections(number).items()],
-              "state": state(store, number)})
+              "state": state(store, store.review(number))})
 
 
 def list_page(store: Store, files: Sequence[Path | None]) -> str:

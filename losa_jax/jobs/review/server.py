@@ -191,15 +191,18 @@ class _Handler(BaseHTTPRequestHandler):
         store, status = self.server.store, HTTPStatus.OK
         answer: dict[str, Any] = {}
         try:
-            store.change(number, body["revision"], body["changes"],
-                         body.get("is_complete"))
+            review = store.change(number, body["revision"], body["changes"],
+                                  body.get("is_complete"))
         except Conflict as error:
             status, answer = HTTPStatus.CONFLICT, {"error": str(error)}
         except InputError as error:
             status, answer = (HTTPStatus.UNPROCESSABLE_ENTITY,
                               {"error": str(error)})
-        # A window whose change was refused goes on from what is saved.
-        self._send_json(status, {**answer, **pages.state(store, number)})
+        # A window whose change was refused goes on from what is saved. One
+        # whose change was saved has not seen a later one of another window.
+        if answer:
+            review = store.review(number)
+        self._send_json(status, {**answer, **pages.state(store, review)})
 
     def _body(self) -> Any:
         """Reads JSON; a form of another page cannot send this type."""
@@ -246,7 +249,9 @@ class _Handler(BaseHTTPRequestHandler):
                             "text/plain", 0,
                             {"Content-Range": f"bytes */{num_bytes}"})
             return
-        content_type = mimetypes.guess_type(name)[0] or "video/mp4"
+        content_type = mimetypes.guess_type(name)[0] or ""
+        if not content_type.startswith("video/"):  # as for .ts, or .html
+            content_type = "video/mp4"
         left = part.last - part.first + 1
         self._send_head(
             HTTPStatus.PARTIAL_CONTENT if part.is_part else HTTPStatus.OK,

@@ -126,6 +126,16 @@ def test_parts_of_the_video_are_sent(client, video):
     assert headers["Content-Length"] == str(len(content))
 
 
+def test_a_video_is_sent_as_a_video_only(client, video, tmp_path):
+    """A file that is also a page would run in our origin."""
+    for name in ("a.html", "a.ts", "a"):
+        path = tmp_path / name
+        path.write_bytes(video.read_bytes())
+        client.server.files[0] = path
+        _, headers, _ = client.request("HEAD", "media/0")
+        assert headers["Content-Type"].startswith("video/")
+
+
 def _gray(content):
     with av.open(io.BytesIO(content)) as container:
         return next(container.decode(video=0)).to_ndarray(
@@ -165,6 +175,42 @@ def test_a_second_window_gets_the_newer_state(client):
     assert [one["id"] for one in second["actions"]] == [names[0]]
     status, third = client.change(0, 1, {names[1]: JUMP})
     assert (status, len(third["actions"])) == (200, 2)
+
+
+def test_a_window_does_not_take_a_later_change_for_its_own(
+        client, monkeypatch):
+    store = client.server.store
+    change = store.change
+
+    def interrupted(number, revision, *rest):
+        review = change(number, revision, *rest)
+        change(number, review.revision, {"h" + 12 * "0": JUMP})
+        return review
+
+    monkeypatch.setattr(store, "change", interrupted)
+    status, answer = client.change(0, 0, {"h" + 12 * "1": JUMP})
+    assert (status, answer["revision"], len(answer["actions"])) == (200, 1, 1)
+    monkeypatch.undo()
+    assert client.change(0, 1, {"h" + 12 * "1": None})[0] == 409
+
+
+def test_of_concurrent_changes_none_is_lost(client):
+    def post(name):
+        revision = 0
+        for _ in range(100):
+            status, answer = client.change(0, revision, {name: JUMP})
+            if status == 200:
+                return
+            revision = answer["revision"]
+
+    threads = [threading.Thread(target=post, args=(f"h{number:012x}",))
+               for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    review = client.server.store.review(0)
+    assert review.revision == len(review.actions) == 6
 
 
 @pytest.mark.parametrize("body", [

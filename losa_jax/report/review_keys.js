@@ -96,8 +96,9 @@ document.addEventListener("change", ({target}) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  const {target} = event;
   if (document.querySelector("dialog[open]")) return;
+  // Until the page is drawn, the field of a closed dialog keeps the focus.
+  const target = event.target.closest("dialog") ? document.body : event.target;
   if (target.matches("input:not([type=range], [type=checkbox]), select")) {
     if (["Enter", "Escape"].includes(event.key)) target.blur();
     return;

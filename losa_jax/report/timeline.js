@@ -77,7 +77,7 @@ const timeline = {
     if (empty) {
       rows.push(make("div", {className: "row rest soft", role: "listitem"},
         make("span", {}, `${empty} more ${empty === 1 ? "class" : "classes"}` +
-          " below this score")));
+          " with nothing to show")));
     }
     $("rows").replaceChildren(...rows);
     this.elements.get(focused)?.focus({preventScroll: true});

@@ -135,10 +135,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, parts: list[str]) -> None:
         store = self.server.store
+        if not parts:  # the slash at the end of the address is missing
+            self._send_head(HTTPStatus.FOUND, "text/plain", 0, {
+                "Location": f"/{self.server.token}/"})
+            return
         if parts == [""]:
             self._send_page(pages.list_page(store, self.server.files))
             return
-        name, *rest = parts or [""]
+        name, *rest = parts
         if name not in ("video", "media", "frame", "next", "doubtful"):
             raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
         number = self._number(rest)

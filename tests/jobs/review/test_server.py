@@ -47,6 +47,9 @@ def test_only_the_printed_address_answers(client):
         assert status == 403, path
         assert b"jump" not in content
     assert client.request("GET", "")[0] == 200
+    status, headers, _ = client.request("GET", f"/{client.server.token}",
+                                        token=False)
+    assert (status, headers["Location"]) == (302, f"/{client.server.token}/")
     assert client.server.address.startswith(f"http://127.0.0.1:{port}/")
     assert len(client.server.token) >= 20
 

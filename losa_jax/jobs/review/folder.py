@@ -17,7 +17,6 @@ from losa_jax.data.predictions import (
 from losa_jax.data.video.folder import VideoFolder, video_id_of, videos_below
 from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError, listed
-from losa_jax.utils.names import name_problem
 from losa_jax.utils.run_files import PREDICTIONS_FILE
 from losa_jax.utils.text_files import nfc
 
@@ -62,8 +61,7 @@ def read_predicted(folder: Path) -> list[VideoPredictions]:
     videos = [read_video_predictions(file) for file in files]
     for file, one in zip(files, videos, strict=True):
         # Reviews are written under this name.
-        if f"{one.video_id}.json" != nfc(file.name) or name_problem(
-                one.video_id):
+        if f"{one.video_id}.json" != nfc(file.name):
             raise InputError(
                 f"{file}: is of the video {one.video_id!r}, which is no name "
                 "of this file: run predict again, or remove it")

@@ -174,8 +174,8 @@ def read_review(path: Path) -> Review:
 
 
 def read_reviews(folder: Path) -> list[Review]:
-    """Reads all files of a folder of reviews, by name; ids of videos may
-    begin with folders."""
+    """Reads all files of a folder of reviews, by name; none if there is no
+    such folder."""
     return [read_review(path) for path in sorted(folder.rglob("*.json"))
             if not path.name.startswith(".")]
 

@@ -181,8 +181,7 @@ class Store:
                 else:
                     actions[name] = self._judged(entry, name, values)
             self._save(entry, dataclasses.replace(
-                old, revision=old.revision + 1,
-                actions=_in_time(actions.values()),
+                old, revision=old.revision + 1, actions=_in_time(actions),
                 is_complete=(old.is_complete if is_complete is None
                              else is_complete is True)))
             if old.is_complete or entry.review.is_complete:
@@ -265,7 +264,7 @@ class Store:
         entry = self._entries[number]
         self._save(entry, dataclasses.replace(
             entry.review, revision=entry.review.revision + 1,
-            actions=_in_time(actions)))
+            actions=_in_time({one.action_id: one for one in actions})))
 
     def _judged(self, entry: _Entry, name: str, values: Mapping[str, Any]
                 ) -> JudgedAction:
@@ -324,6 +323,6 @@ def _is_same(one: Detection, other: JudgedAction) -> bool:
                              ) >= _SAME_IOU)
 
 
-def _in_time(actions: Iterable[JudgedAction]) -> tuple[JudgedAction, ...]:
-    return tuple(sorted(actions, key=lambda one: (
+def _in_time(actions: Mapping[str, JudgedAction]) -> tuple[JudgedAction, ...]:
+    return tuple(sorted(actions.values(), key=lambda one: (
         one.start_seconds, one.end_seconds, one.action_id)))

@@ -56,7 +56,8 @@ STEPS = """async ([zoom, steps]) => {
     one.start > 0.6 * left + 0.4 * right && one.start < right));
   const box = element.getBoundingClientRect();
   const send = (type, x) => element.dispatchEvent(new PointerEvent(type, {
-    bubbles: true, button: 0, pointerId: 1, clientX: x, clientY: box.top + 5}));
+    bubbles: true, button: 0, buttons: 1, pointerId: 1, clientX: x,
+    clientY: box.top + 5}));
   $("rows").setPointerCapture = () => {};
   send("pointerdown", box.left + box.width / 2);
   await run(measured.drag, (step) =>

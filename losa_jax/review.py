@@ -67,9 +67,12 @@ def _serve(arguments: argparse.Namespace) -> None:
         missing = [store.predicted(number).video_id
                    for number, file in enumerate(files) if file is None]
         if missing:
+            where = (f"not in {arguments.videos} either: name another folder "
+                     "that holds them" if arguments.videos else
+                     "--videos=FOLDER names their folder")
             print(f"WARNING: {len(missing)} of {len(store)} videos are not "
                   f"where they were predicted ({', '.join(missing[:3])}): "
-                  "--videos=FOLDER names their folder", file=sys.stderr)
+                  f"{where}", file=sys.stderr)
         with ReviewServer(store, files, arguments.port) as server:
             print(f"{len(store)} videos: open {server.address}\n"
                   f"decisions are saved in {arguments.folder}/reviews; "

@@ -7,6 +7,7 @@
 """
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -73,13 +74,23 @@ def read_video_predictions(path: pathlib.Path) -> VideoPredictions:
     try:
         return VideoPredictions(
             nfc(content["video"]), content["source"],
-            float(content["duration_seconds"]), float(content["fps"]),
-            int(content["frame_count"]), dict(content["shown_from"]),
+            _finite(content["duration_seconds"]), _finite(content["fps"]),
+            int(content["frame_count"]),
+            {name: _finite(score)
+             for name, score in content["shown_from"].items()},
             detections_of(content), content["made_by"]["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError,
+            OverflowError) as error:
         raise InputError(
             f"{path}: is not the file of a video that losa_jax.predict wrote "
             f"({error!r}): run predict again, or remove it") from error
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
 
 
 def detections_of(content: Mapping[str, Any]) -> list[Detection]:

@@ -88,7 +88,8 @@ class JudgedAction:
     def problem(self, duration_seconds: float) -> str:
         """Returns why this cannot be an action of a video, or ""."""
         start, end = self.start_seconds, self.end_seconds
-        if not _ID.fullmatch(self.action_id):
+        if not (isinstance(self.action_id, str)
+                and _ID.fullmatch(self.action_id)):
             return f"its id {self.action_id!r} is none of this program"
         if not all(map(_is_number, (start, end))):
             return f"its times {start!r} and {end!r} are not numbers"
@@ -186,7 +187,12 @@ def read_review(path: Path) -> Review:
                     name: one[_KEYS.get(name, name)] for name in _FIELDS
                 } | {"detected": one["detected"] and tuple(one["detected"])})
                 for one in content["actions"]))
-    except (KeyError, TypeError, ValueError) as error:
+        if not all(map(math.isfinite, (review.duration_seconds, review.fps))):
+            raise ValueError("duration_seconds or fps is infinite")
+        if not all(isinstance(text, str) for one in review.actions
+                   for text in (one.reviewer, one.when)):
+            raise ValueError("a reviewer or a time is no text")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: is no review that this program wrote ({error!r}): "
             "remove it, or restore it from a copy") from error

@@ -51,15 +51,15 @@ def page_text(template: str, *, title: str, facts: Sequence[str],
     """Returns a page.
 
     Template, styles and scripts are package files. `content`, HTML, replaces
-    the template's $names. Title and facts are not escaped yet. `data` is JSON
-    content for the scripts, in the element "data". `policy` says what the page
-    may load.
+    the template's $names; $timeline is that of all pages with one. Title and
+    facts are not escaped yet. `data` is JSON content for the scripts, in the
+    element "data". `policy` says what the page may load.
     """
     style = "".join(map(_package_file, styles))
     script = "".join(map(_package_file, scripts))
     title = escape(title)
     body = string.Template(_package_file(template)).substitute(
-        content, title=title,
+        content, title=title, timeline=_package_file("timeline.html"),
         facts="".join(f"<li>{escape(fact)}</li>" for fact in facts))
     return string.Template(_package_file("document.html")).substitute(
         policy=_POLICY.format(script=_hash(script), style=_hash(style))

@@ -65,6 +65,7 @@ function showProgress() {
   $("shown").textContent = shown.length;
   $("finish").firstChild.textContent = review.isComplete ? "Next video "
     : "Complete ";
+  $("reopen").hidden = !review.isComplete;
   $("undo").disabled = !review.done.length;
   $("redo").disabled = !review.undone.length;
   $("score-value").textContent = Number(slider.value).toFixed(2);
@@ -94,25 +95,33 @@ function drawList() {
     Math.max(shown.length - MAX_LISTED, 0));
   const note = (count, text) => count > 0 ? [make("li",
     {className: "empty soft"}, `${count} ${text}`)] : [];
+  const focused = document.activeElement?.closest("#list .entry");
   $("list").replaceChildren(...note(first, "before these"),
     ...shown.slice(first, first + MAX_LISTED).map(listEntry),
     ...note(shown.length - first - MAX_LISTED, "after these"));
   if (!shown.length) {
     $("list").append(make("li", {className: "empty soft"}, items.size
       ? "Nothing is shown: change the filters or the score."
-      : "No action yet: mark one with I and O, or by dragging."));
+      : "No action yet: mark one with I and O" +
+        `${data.labels.length ? ", or by dragging" : ""}.`));
   }
   const entry = $("list").querySelector(".chosen");
   if (entry) {
     $("list").scrollTop = entry.offsetTop - $("list").offsetTop -
       $("list").clientHeight / 3;
   }
+  if (focused) {
+    ($("list").querySelector(`[data-id="${focused.dataset.id}"]`) ?? entry)
+      ?.focus({preventScroll: true});
+  }
 }
 
 function showChosen() {
   const item = timeline.chosen;
   $("chosen").textContent = item ? describe(item) : "no action is chosen";
-  for (const control of $("edit").querySelectorAll("button, input")) {
+  // A class can be chosen for the next new action, too.
+  for (const control of $("edit").querySelectorAll(
+    "button:not([data-key=c]), input")) {
     control.disabled = !item;
   }
   for (const edge of ["start", "end"]) {
@@ -203,9 +212,10 @@ async function untilSaved() {
 async function goToDoubtful() {
   const passed = timeline.chosen?.id ?? "";
   await untilSaved();
-  const {video, id} = await (await fetch(
-    `../doubtful/${data.number}?passed=${passed}`)).json();
-  if (id === null) tell("nothing is left to check");
+  const {video, id, error} = await ask(
+    `../doubtful/${data.number}?passed=${passed}`);
+  if (error) tell(error);
+  else if (id === null) tell("nothing is left to check");
   else if (video === data.number) choose(items.get(id));
   else location.href = `${video}#${id}`;
 }
@@ -235,8 +245,14 @@ async function finish() {
   if (!review.isComplete) review.change({}, true);
   await untilSaved();
   if (!review.isComplete) return;  // refused: another window was first
-  const {video} = await (await fetch(`../next/${data.number}`)).json();
-  location.href = video === null ? "../" : String(video);
+  const {video, error} = await ask(`../next/${data.number}`);
+  if (error) tell(error);
+  else location.href = video === null ? "../" : String(video);
+}
+
+function reopen() {
+  if (review.isComplete) review.change({}, false);
+  tell("the video is not complete");
 }
 
 function retrace(ids) {

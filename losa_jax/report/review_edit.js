@@ -59,11 +59,16 @@ const edit = {
     } else if (edge === "start") {
       this.newStart = time;
       tell(`a new action starts at ${clockText(time, 2)}`);
-    } else if (this.newStart === null || !data.labels.length) {
+    } else if (this.newStart === null) {
       tell("press I where the new action starts");
     } else {
-      choose(addAction(this.lastLabel, this.newStart, time));
-      this.newStart = null;
+      const start = this.newStart;
+      const add = () => {
+        choose(addAction(this.lastLabel, start, time));
+        this.newStart = null;
+      };
+      if (data.labels.length) add();
+      else openClasses(add);
     }
   },
 
@@ -156,8 +161,8 @@ $("rows").addEventListener("pointerdown", (event) => {
   } else {
     return;
   }
-  Object.assign(drag, {x: event.clientX, from: {start: drag.start,
-    end: drag.end}, hasMoved: false});
+  Object.assign(drag, {x: event.clientX, y: event.clientY, hasMoved: false,
+    from: {start: drag.start, end: drag.end}});
 });
 
 $("rows").addEventListener("pointermove", (event) => {
@@ -167,8 +172,15 @@ $("rows").addEventListener("pointermove", (event) => {
     showTip(timeline.itemAt(event), event);
     return;
   }
+  if (!(event.buttons & 1)) {  // it was released elsewhere
+    endDrag(false);
+    return;
+  }
   const pixels = event.clientX - drag.x;
-  if (!drag.hasMoved && Math.abs(pixels) < DRAG_PIXELS) return;
+  // Up or down leads to another class.
+  const far = Math.hypot(pixels,
+    drag.edge === "both" ? event.clientY - drag.y : 0);
+  if (!drag.hasMoved && far < DRAG_PIXELS) return;
   if (!drag.hasMoved) {
     // Only now: a captured click would not reach its button.
     drag.hasMoved = true;

@@ -3,6 +3,8 @@ const frames = {
   shownAt: null,
   isLoading: false,
   rate: 1,
+  // Why they are shown.
+  note: "",
 
   // Shows the frame at the playing position as soon as the last one is there.
   show() {
@@ -16,6 +18,9 @@ const frames = {
   loaded(isShown) {
     this.isLoading = false;
     $("still").hidden = !isShown;
+    $("failure").textContent = isShown ? this.note
+      : "No frame can be shown here: the video is damaged, or it was moved. " +
+        "If it was moved, start the review again with --videos=FOLDER.";
     if (isShown) this.show();
   },
 
@@ -45,9 +50,9 @@ player.fail = (reason) => {
   player.ownTime = player.time;
   player.works = false;
   player.video.hidden = true;
-  $("failure").textContent = "This browser cannot play " +
-    `${player.video.dataset.name} (${reason}): its frames are decoded here, ` +
-    "without sound.";
+  frames.note = `This browser cannot play ${player.video.dataset.name} ` +
+    `(${reason}): its frames are decoded here, without sound.`;
+  $("failure").textContent = frames.note;
   $("failure").hidden = false;
   showTime();
 };
@@ -57,5 +62,5 @@ const togglePlaying = () => player.works ? player.toggle() : frames.toggle();
 function setSpeed(rate) {
   frames.rate = rate;
   if (player.works) player.video.playbackRate = rate;
-  $("speed").textContent = `${rate}×`;
+  $("speed").value = rate;
 }

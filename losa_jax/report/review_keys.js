@@ -2,8 +2,9 @@
 const withChosen = (act) => (event) => timeline.chosen
   ? act(timeline.chosen, event) : tell("no action is chosen");
 const speedBy = (step) => {
-  const at = SPEEDS.indexOf(Number($("speed").textContent.slice(0, -1)));
-  setSpeed(SPEEDS[clamp(at + step, 0, SPEEDS.length - 1)]);
+  setSpeed(SPEEDS[clamp($("speed").selectedIndex + step, 0,
+    SPEEDS.length - 1)]);
+  announce(`speed ${$("speed").value}`);
 };
 // By frames from the middle of one, so that rounding never skips any.
 const stepFrames = (count) => player.seek(
@@ -21,8 +22,9 @@ const keys = {
   Delete: () => judge("rejected"),
   n: () => goToOpen(1),
   p: () => goToOpen(-1),
-  f: finish,
-  c: openClasses,
+  f: (event) => event.shiftKey ? reopen() : finish(),
+  reopen,
+  c: () => openClasses(),
   "[": withChosen((item, event) =>
     edit.nudge(item, event.shiftKey ? "end" : "start", -1)),
   "]": withChosen((item, event) =>
@@ -47,11 +49,15 @@ const keys = {
   0: () => zoomBy(0),
   Home: () => player.seek(0),
   End: () => player.seek(data.duration),
-  Escape: () => edit.isLive ? setLive(false) : choose(null),
+  Escape: () => drag ? endDrag(false) : edit.isLive ? setLive(false)
+    : choose(null),
   "?": () => $("help").showModal(),
 };
 // Keys beside P on any keyboard, where they bear other signs.
 const KEY_OF_CODE = {BracketLeft: "[", BracketRight: "]"};
+// The letter that a key has in other alphabets too.
+const keyOf = ({key, code}) => key.length > 1 ? key
+  : (key > "~" && /^(?:Key|Digit)(.)$/.exec(code)?.[1] || key).toLowerCase();
 
 function setLoops(value) {
   loops = value;
@@ -71,6 +77,7 @@ function setLive(value) {
 
 function useClass(label) {
   if (timeline.chosen) correct(timeline.chosen, {label});
+  else tell(`the next new action is of the class ${data.labels[label]}`);
   edit.lastLabel = label;
 }
 
@@ -89,13 +96,14 @@ document.addEventListener("change", ({target}) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  const {target} = event;
   if (document.querySelector("dialog[open]")) return;
+  // Until the page is drawn, the field of a closed dialog keeps the focus.
+  const target = event.target.closest("dialog") ? document.body : event.target;
   if (target.matches("input:not([type=range], [type=checkbox]), select")) {
     if (["Enter", "Escape"].includes(event.key)) target.blur();
     return;
   }
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const key = keyOf(event);
   if (event.ctrlKey || event.metaKey) {
     const act = key === "y" || (key === "z" && event.shiftKey) ? keys.redo
       : key === "z" ? keys.undo : null;
@@ -108,7 +116,9 @@ document.addEventListener("keydown", (event) => {
   if (!event.getModifierState("AltGraph") &&
       (event.ctrlKey || event.metaKey || event.altKey)) return;
   if (key === " " && target.matches("button, summary, input")) return;
-  if (target.matches("[type=range]") && /^(Arrow|Home|End)/.test(key)) return;
+  // The player has keys of its own while it has the focus.
+  if (target.matches("[type=range], video") &&
+      /^(Arrow|Home|End| )/.test(key)) return;
   const label = (edit.isLive ? LIVE_KEYS : CLASS_KEYS).indexOf(key);
   let act = keys[key] ?? keys[KEY_OF_CODE[event.code]];
   if (target.matches(".segment") && key.startsWith("Arrow")) {
@@ -122,7 +132,7 @@ document.addEventListener("keydown", (event) => {
   if (!event.repeat || /^Arrow|^[[\]{}+=-]$/.test(key)) act(event);
 });
 document.addEventListener("keyup", (event) =>
-  edit.release(event.key.toLowerCase()));
+  edit.release(keyOf(event)));
 addEventListener("blur", () => edit.releaseAll());
 
 // --- Controls ---------------------------------------------------------------
@@ -130,6 +140,7 @@ addEventListener("blur", () => edit.releaseAll());
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   const item = items.get(button?.dataset.id) ?? timeline.itemAt(event);
+  if (isByPointer && event.target.matches("video")) event.target.blur();
   if (isByPointer && button && !button.closest("dialog")) button.blur();
   if (item) choose(item);
   else if (button?.dataset.key) keys[button.dataset.key](event);
@@ -141,12 +152,16 @@ $("classes").addEventListener("pointerdown", (event) => {
   const key = event.target.closest("button")?.dataset.classKey;
   if (!key || !edit.isLive) return;
   edit.press(key, LIVE_KEYS.indexOf(key));
-  addEventListener("pointerup", () => edit.release(key), {once: true});
+  for (const name of ["pointerup", "pointercancel"]) {
+    addEventListener(name, () => edit.release(key), {once: true});
+  }
 });
 for (const edge of ["start", "end"]) {
   $(edge).addEventListener("change", withChosen((item) => {
-    const value = clamp(Number($(edge).value), 0, data.duration);
-    correct(item, {[edge]: value});
+    const value = $(edge).valueAsNumber;  // none of an empty field
+    if (!Number.isNaN(value)) {
+      correct(item, {[edge]: clamp(value, 0, data.duration)});
+    }
     showChosen();
   }));
 }
@@ -157,6 +172,10 @@ slider.addEventListener("input", () => {
 for (const id of ["trusted", "verdicts", "only", "order"]) {
   $(id).addEventListener("change", refresh);
 }
+$("speed").append(...SPEEDS.map((rate) =>
+  make("option", {value: rate}, `${rate}×`)));
+$("speed").addEventListener("change", () => setSpeed(Number($("speed").value)));
+setSpeed(1);
 $("order").value = stored("order") ?? "time";
 $("order").addEventListener("change", () =>
   store("order", $("order").value));

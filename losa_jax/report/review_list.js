@@ -19,34 +19,67 @@ function filter() {
 $("find").addEventListener("input", filter);
 $("which").addEventListener("change", filter);
 
+// No frame of a video that has vanished, or that nothing can decode.
+document.addEventListener("error", ({target}) => {
+  if (!target.matches("img")) return;
+  const blank = document.createElement("span");
+  blank.className = "blank";
+  target.replaceWith(blank);
+}, true);
+
+// --- Accepting many ---------------------------------------------------------
+
 let asked = 0;
-async function acceptMany(onlyCounts) {
+// Sends a request about all videos; says what it changed on the new page.
+async function send(name, body = {}, done = "") {
   const ask = asked += 1;
-  const response = await fetch("accept", {method: "POST",
-    headers: {"Content-Type": "application/json"}, body: JSON.stringify({
-      label: $("many-class").value || null,
-      score: Number($("many-score").value), only_counts: onlyCounts})});
-  const answer = await response.json();
-  if (ask !== asked) return;
-  if (!response.ok) {
-    $("many-count").textContent = answer.error;
-  } else if (onlyCounts) {
-    $("many-count").textContent = `${answer.count} detections in ` +
-      `${answer.videos} videos`;
-  } else {
-    location.reload();
+  let text;
+  try {
+    const response = await fetch(name, {method: "POST",
+      headers: {"Content-Type": "application/json"},
+      body: JSON.stringify(body)});
+    const answer = await response.json();
+    text = response.ok ? `${answer.count} detections in ${answer.videos} ` +
+      `videos${done}` : answer.error;
+    if (done && response.ok) {
+      history.replaceState(text, "");
+      location.reload();
+    }
+  } catch (error) {
+    text = `no answer (${error.message}): is losa_jax.review still running?`;
   }
+  if (ask === asked) $("many-count").textContent = text;
 }
-const showCount = () => acceptMany(true).catch((error) => {
-  $("many-count").textContent = `no answer (${error.message})`;
-});
+const accept = (onlyCounts, done) => send("accept", {
+  label: $("many-class").value || null, score: Number($("many-score").value),
+  only_counts: onlyCounts}, done);
+const showCount = () => {
+  if ($("many-score").checkValidity()) accept(true);
+  else $("many-count").textContent = "give a score from 0 to 1";
+};
+const retrace = {undo: () => send("undo", {}, " are to check again"),
+  redo: () => send("redo", {}, " accepted again")};
 $("many-class").addEventListener("change", showCount);
 $("many-score").addEventListener("input", showCount);
 $("many-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  acceptMany(false).catch(showCount);
+  accept(false, " accepted");
 });
-showCount();
+for (const [name, act] of Object.entries(retrace)) {
+  $(name).addEventListener("click", act);
+}
+document.addEventListener("keydown", (event) => {
+  const key = event.key.toLowerCase();
+  const name = key === "y" || (key === "z" && event.shiftKey) ? "redo"
+    : key === "z" ? "undo" : "";
+  if (!(event.ctrlKey || event.metaKey) || event.altKey || !name ||
+      event.repeat || event.target.matches("input")) return;
+  event.preventDefault();
+  if (!$(name).disabled) retrace[name]();
+});
+if (history.state) $("many-count").textContent = history.state;
+else showCount();
+history.replaceState(null, "");
 // A page that the browser kept shows old numbers.
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();

@@ -38,6 +38,17 @@ function setItem(id, values) {
     verdict: values.verdict} : {...original, verdict: "open"}));
 }
 
+// Returns the answer to a request, {error} where there is none.
+async function ask(address, body) {
+  try {
+    return await (await fetch(address, body && {method: "POST",
+      headers: {"Content-Type": "application/json"},
+      body: JSON.stringify(body)})).json();
+  } catch {
+    return {error: "losa_jax.review does not answer"};
+  }
+}
+
 const review = {
   revision: 0,
   isComplete: false,
@@ -112,40 +123,33 @@ const review = {
     this.waiting = null;
     this.isSending = true;
     showSaved("saving …");
-    let response = null, answer = null;
-    try {
-      response = await fetch(String(data.number), {method: "POST",
-        headers: {"Content-Type": "application/json"}, body: JSON.stringify(
-          {revision: this.revision, changes, is_complete})});
-      answer = await response.json();
-    } catch {
-      response = null;
-    }
+    const answer = await ask(String(data.number), {
+      revision: this.revision, changes, is_complete});
     this.isSending = false;
-    if (!response) {
+    if (!answer.actions) {
       // Later changes replace earlier ones.
       const later = this.waiting;
       this.waiting = {changes: {...changes, ...later?.changes},
         is_complete: later?.is_complete ?? is_complete};
-      showSaved("not saved", "losa_jax.review does not answer: the " +
-        "last changes are not saved yet, and this page tries again. If it " +
-        "was stopped, start it again, open the address that it prints, and " +
+      showSaved("not saved", `${answer.error}. The last changes are not ` +
+        "saved yet, and this page tries again. If losa_jax.review was " +
+        "stopped, start it again, open the address that it prints, and " +
         "repeat them there.");
       setTimeout(() => this.send(), RETRY_MS);
-    } else if (response.ok) {
+    } else if (!answer.error) {
       this.revision = answer.revision;
       if (this.waiting) this.send();
       else showSaved("saved");
     } else {
+      const lost = {...changes, ...this.waiting?.changes};
       this.waiting = null;
-      if (answer.actions) {
-        this.done = this.undone = [];
-        this.load(answer);
-        refresh();
-      }
-      showSaved(answer.actions ? "saved" : "not saved",
-        `${answer.error}. ${answer.actions ? "The page now shows what is " +
-        "saved; your last change is not in it." : ""}`);
+      this.done = [];
+      this.undone = [];
+      this.load(answer);
+      refresh();
+      retrace(Object.keys(lost));
+      showSaved("saved", `${answer.error}. The page now shows what is saved; ` +
+        "your last change is not in it.");
     }
   },
 

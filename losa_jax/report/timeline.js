@@ -63,7 +63,8 @@ const timeline = {
   },
 
   drawRows() {
-    const focused = document.activeElement?.dataset?.id;
+    const focused = document.activeElement?.closest("#rows .segment")
+      ?.dataset.id;
     const [left, right] = this.view;
     this.drawn = [left - (right - left), right + (right - left)];
     this.elements.clear();
@@ -76,7 +77,7 @@ const timeline = {
     if (empty) {
       rows.push(make("div", {className: "row rest soft", role: "listitem"},
         make("span", {}, `${empty} more ${empty === 1 ? "class" : "classes"}` +
-          " below this score")));
+          " with nothing to show")));
     }
     $("rows").replaceChildren(...rows);
     this.elements.get(focused)?.focus({preventScroll: true});

@@ -5,9 +5,10 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from losa_jax.data.annotations.tools.video_names import shown_names
 from losa_jax.data.predictions import (
     VideoPredictions,
     read_predictions,
@@ -17,6 +18,7 @@ from losa_jax.data.video.folder import VideoFolder, video_id_of, videos_below
 from losa_jax.data.video.probe import probe_video
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.run_files import PREDICTIONS_FILE
+from losa_jax.utils.text_files import nfc
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,14 @@ def read_predicted(folder: Path) -> list[VideoPredictions]:
             "file of their own, as in the work directory of a run: predict on "
             "the videos with losa_jax.predict, and review its --output"
             f"{listed(missing, most=5)}")
-    return [read_video_predictions(file) for file in files]
+    videos = [read_video_predictions(file) for file in files]
+    for file, one in zip(files, videos, strict=True):
+        # Reviews are written under this name.
+        if f"{one.video_id}.json" != nfc(file.name):
+            raise InputError(
+                f"{file}: is of the video {one.video_id!r}, which is no name "
+                "of this file: run predict again, or remove it")
+    return videos
 
 
 def probe_videos(folder: Path) -> list[VideoPredictions]:
@@ -67,33 +76,47 @@ def probe_videos(folder: Path) -> list[VideoPredictions]:
             f"{folder}: holds neither {PREDICTIONS_FILE} nor videos: give the "
             "folder that losa_jax.predict wrote when it was done, or a folder "
             "of videos")
-    counts = collections.Counter(map(video_id_of, paths))
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise InputError(f"{folder}: {len(twice)} names belong to several "
-                         "videos: rename them, or review one of their "
-                         f"folders{listed(twice)}")
     videos = []
-    for path in paths:
+    for name, path in ids_below(folder, paths).items():
         try:
             info = probe_video(path, check="none")
         except InputError as error:
             logger.warning("%s: left out: it cannot be read", error)
             continue
         videos.append(VideoPredictions(
-            video_id_of(path), str(path.absolute()), info.duration_seconds,
+            name, str(path.absolute()), info.duration_seconds,
             info.fps, info.frame_count, {}, [], ""))
     return videos
 
 
+def ids_below(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
+    """Returns the videos in a folder and its subfolders by id: the name of the
+    file without its ending. Where several have it, they keep as many folders
+    and endings as distinguish them. InputError where that is not possible."""
+    # The empty part is the folder itself: so no path is the end of another.
+    parts = {path: ("", *map(nfc, path.relative_to(folder).parts))
+             for path in paths}
+    names = shown_names(parts.values())
+    shown = {path: Path(names[one].lstrip("/"))
+             for path, one in parts.items()}
+    stems = {path: (name.parent / video_id_of(name)).as_posix()
+             for path, name in shown.items()}
+    counts = collections.Counter(stems.values())
+    ids = {stems[path] if counts[stems[path]] == 1 else name.as_posix(): path
+           for path, name in shown.items()}
+    if missing := [str(path) for path in paths if path not in ids.values()]:
+        raise InputError(f"{folder}: {len(missing)} videos have no name of "
+                         f"their own: rename them{listed(missing)}")
+    return ids
+
+
 def find_file(predicted: VideoPredictions, folder: Path,
               videos: VideoFolder | None) -> Path | None:
-    """Returns the file of a video: in the folder `videos` if it is given, or
-    where it was when it was predicted; None where it is not there."""
+    """Returns the file of a video: in the folder `videos` if it is given and
+    has it, or where it was when it was predicted; None for neither."""
     if videos is not None:
         with contextlib.suppress(InputError):
             return videos.find(predicted.video_id)
-        return None
     source = Path(predicted.source)
     places = (source, folder / source, folder.absolute().parent / source)
     return next((place.absolute() for place in places if place.is_file()),

@@ -13,7 +13,8 @@ from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.frame import DecodedFrame
 from losa_jax.data.video.probe import probe_video
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# Python reads no numbers of thousands of digits.
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 # Frames are for looking at: larger ones are scaled down.
 _MAX_SIDE_PIXELS, _JPEG_QUALITY = 960, 82
 # Up to this distance, decoding on is faster than a seek.
@@ -62,9 +63,9 @@ class FrameReader:
         self._last: DecodedFrame | None = None
 
     def check(self, path: Path) -> None:
-        """Raises InputError unless a file is a video."""
-        with self._lock:
-            self._info(path)
+        """Raises InputError unless a file is a video; does not wait for a
+        frame that is being decoded."""
+        self._info(path)
 
     def _info(self, path: Path) -> VideoInfo:
         if path not in self._infos:

@@ -1,9 +1,11 @@
 """The pages of a review: the list of videos, and the editor of one video."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from losa_jax.data.reviews import Review
 from losa_jax.detection.segments import Detection
 from losa_jax.jobs.review.store import Store
 from losa_jax.report.document import SERVED_POLICY, clock, page_text
@@ -13,9 +15,8 @@ from losa_jax.report.page import count_text
 _MAX_DOUBTFUL = 20
 
 
-def state(store: Store, number: int) -> dict[str, Any]:
+def state(store: Store, review: Review) -> dict[str, Any]:
     """Returns what a window must know after a change of a video."""
-    review = store.review(number)
     return {"revision": review.revision, "is_complete": review.is_complete,
             "classes": store.class_names, "actions": [
                 {"id": one.action_id, "label": one.label,
@@ -33,10 +34,13 @@ def next_video(store: Store, number: int) -> dict[str, Any]:
 
 
 def doubtful(store: Store, number: int, passed: str) -> dict[str, Any]:
-    """Returns the most doubtful detection of all videos but `passed`, which a
-    window of the video `number` leaves unjudged."""
-    rest = [one for one in _by_doubt(store) if one[1:3] != (number, passed)]
-    _, video, name, _ = rest[0] if rest else (0.0, number, None, None)
+    """Returns the detection to check of any video that comes, by doubt, after
+    `passed` of the video `number`; after the last one, the first."""
+    rows = [row[:3] for row in _by_doubt(store)
+            if row[1:3] != (number, passed)]
+    least = (store.doubt_of(number, passed), number, passed)
+    _, video, name = next((row for row in rows if row > least),
+                          rows[0] if rows else (0.0, number, None))
     return {"video": video, "id": name}
 
 
@@ -68,11 +72,12 @@ def video_page(store: Store, number: int, path: Path | None) -> str:
                   [name, one.start_seconds, one.end_seconds, one.label,
                    one.score]
                   for name, one in store.open_detections(number).items()],
-              "state": state(store, number)})
+              "state": state(store, store.review(number))})
 
 
-def list_page(store: Store) -> str:
-    """Returns the list of all videos, the most doubtful first."""
+def list_page(store: Store, files: Sequence[Path | None]) -> str:
+    """Returns the list of all videos, the most doubtful first; `files` are as
+    of the server."""
     order = store.by_doubt()
     to_check = [store.to_check(number) for number in range(len(store))]
     complete = sum(store.review(number).is_complete for number in order)
@@ -85,31 +90,35 @@ def list_page(store: Store) -> str:
                f"{count_text(left, 'detection')} to check"],
         styles=("base.css", "folder.css", "video.css", "review.css"),
         scripts=("theme.js", "review_list.js"), policy=SERVED_POLICY,
-        content={"cards": "".join(_card(store, number, len(to_check[number]))
+        content={"cards": "".join(_card(
+                     store, number, files[number], len(to_check[number]))
                                   for number in order),
-                 "doubtful": _doubtful(store), "options": options},
+                 "doubtful": _doubtful(store), "options": options,
+                 **{name: "" if steps else " disabled" for name, steps in zip(
+                     ("undo", "redo"), store.accept_all_steps, strict=True)}},
         data=None)
 
 
-def _card(store: Store, number: int, num_to_check: int) -> str:
+def _card(store: Store, number: int, path: Path | None, num_to_check: int
+          ) -> str:
     predicted, review = store.predicted(number), store.review(number)
-    doubtful = min(
-        store.to_check(number).values(), default=None,
-        key=lambda one: abs(one.score - predicted.shown_from.get(
-            one.label, 0.0)))
+    _, doubtful = min(store.to_check(number).items(), default=("", None),
+                      key=lambda pair: store.doubt_of(number, pair[0]))
     moment = (predicted.duration_seconds / 2 if doubtful is None else
               (doubtful.start_seconds + doubtful.end_seconds) / 2)
     status = ("complete" if review.is_complete else
-              f"{num_to_check} to check" if num_to_check else
+              f"{num_to_check:,} to check" if num_to_check else
               "nothing to check" if review.actions else "not begun")
     judged = len(review.actions)
     share = 100 * judged / max(judged + num_to_check, 1)
+    image = ('<span class="blank"></span>' if path is None else
+             f'<img src="frame/{number}?t={moment:.3f}" alt="" loading="lazy">')
     return (
         '<li class="card column video" '
         f'data-name="{escape(predicted.video_id.lower())}" '
         f'data-complete="{int(review.is_complete)}">'
-        f'<a href="video/{number}"><img src="frame/{number}?t={moment:.3f}" '
-        f'alt="" loading="lazy"><h3>{escape(predicted.video_id)}</h3></a>'
+        f'<a href="video/{number}">{image}'
+        f"<h3>{escape(predicted.video_id)}</h3></a>"
         f'<p class="soft">{clock(predicted.duration_seconds)} · {status}'
         f" · {count_text(len(review.accepted), 'action')}</p>"
         '<div class="meter progress hue0" aria-hidden="true">'
@@ -119,10 +128,8 @@ def _card(store: Store, number: int, num_to_check: int) -> str:
 
 def _by_doubt(store: Store) -> list[tuple[float, int, str, Detection]]:
     """Returns (doubt, video, id, detection) of all that are to be checked."""
-    rows = [(abs(one.score - store.predicted(number).shown_from.get(
-                one.label, 0.0)), number, name, one)
+    rows = [(store.doubt_of(number, name), number, name, one)
             for number in range(len(store))
-            if not store.review(number).is_complete
             for name, one in store.to_check(number).items()]
     return sorted(rows, key=lambda row: row[:3])
 

@@ -9,14 +9,16 @@ comes from a request.
 import contextlib
 import json
 import mimetypes
+import os
+import re
 import secrets
 import sys
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from losa_jax.errors import InputError
 from losa_jax.jobs.review import media, pages
@@ -25,6 +27,13 @@ from losa_jax.jobs.review.store import Conflict, Store
 _HOST = "127.0.0.1"
 _MAX_BODY_BYTES = 16 * 2**20
 _CHUNK_BYTES = 2**18
+# {name: what a request about all videos does}; returns {video: changes}.
+_BULK: dict[str, Callable[[Store, Any], dict[int, int]]] = {
+    "accept": lambda store, body: store.accept_all(
+        body["label"], float(body["score"]),
+        only_counts=body["only_counts"] is not False),
+    "undo": lambda store, _: store.undo_accept_all(),
+    "redo": lambda store, _: store.redo_accept_all()}
 
 
 class ReviewServer(ThreadingHTTPServer):
@@ -97,10 +106,17 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host", "")
         origin = self.headers.get("Origin")
         if host not in hosts:
-            raise _Refused(HTTPStatus.FORBIDDEN, "another host")
-        if (origin is not None and origin != f"http://{host}") or (
-                self.headers.get("Sec-Fetch-Site", "none")
-                not in ("none", "same-origin")):
+            raise _Refused(
+                HTTPStatus.FORBIDDEN, "another host: open the address with "
+                f"{_HOST}:{self.server.server_port}, as it was printed")
+        # A link to the printed address may be opened from anywhere, such as a
+        # terminal in a browser: the page that has it sees no answer.
+        is_link = self.command == "GET" and self.headers.get(
+            "Sec-Fetch-Mode") == "navigate" and self.headers.get(
+            "Sec-Fetch-Dest") == "document"
+        if (origin is not None and origin != f"http://{host}") or not (
+                is_link or self.headers.get("Sec-Fetch-Site", "none")
+                in ("none", "same-origin")):
             raise _Refused(HTTPStatus.FORBIDDEN, "another origin")
         token, *parts = urllib.parse.urlsplit(self.path).path.split("/")[1:]
         if not secrets.compare_digest(token.encode(),
@@ -112,17 +128,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _number(self, parts: list[str]) -> int:
         """Returns the number of the video that a path ends with."""
         text = parts[0] if len(parts) == 1 else ""
-        if not (text.isascii() and text.isdigit()
-                and int(text) < len(self.server.store)):
+        number = _whole_number(text)
+        if number is None or number >= len(self.server.store):
             raise _Refused(HTTPStatus.NOT_FOUND, "no such video")
-        return int(text)
+        return number
 
     def _get(self, parts: list[str]) -> None:
         store = self.server.store
-        if parts == [""]:
-            self._send_page(pages.list_page(store))
+        if not parts:  # the slash at the end of the address is missing
+            self._send_head(HTTPStatus.FOUND, "text/plain", 0, {
+                "Location": f"/{self.server.token}/"})
             return
-        name, *rest = parts or [""]
+        if parts == [""]:
+            self._send_page(pages.list_page(store, self.server.files))
+            return
+        name, *rest = parts
         if name not in ("video", "media", "frame", "next", "doubtful"):
             raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
         number = self._number(rest)
@@ -156,42 +176,47 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, content, "image/jpeg")
 
     def _post(self, parts: list[str]) -> None:
-        store, body = self.server.store, self._body()
+        body = self._body()
         name, *rest = parts or [""]
-        if name not in ("video", "accept"):
-            raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
-        status, answer = HTTPStatus.OK, {}
         try:
-            if name == "accept":
-                counts = store.accept_all(
-                    body["label"], float(body["score"]),
-                    only_counts=body["only_counts"] is not False)
-                self._send_json(status, {"count": sum(counts.values()),
-                                         "videos": len(counts)})
-                return
-            number = self._number(rest)
-            store.change(number, body["revision"], body["changes"],
-                         body.get("is_complete"))
+            if name == "video":
+                self._change(self._number(rest), body)
+            elif name in _BULK and not rest:
+                counts = _BULK[name](self.server.store, body)
+                self._send_json(HTTPStatus.OK, {
+                    "count": sum(counts.values()), "videos": len(counts)})
+            else:
+                raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _Refused(HTTPStatus.BAD_REQUEST,
                            f"not a change ({error!r})") from error
+
+    def _change(self, number: int, body: Any) -> None:
+        store, status = self.server.store, HTTPStatus.OK
+        answer: dict[str, Any] = {}
+        try:
+            review = store.change(number, body["revision"], body["changes"],
+                                  body.get("is_complete"))
         except Conflict as error:
             status, answer = HTTPStatus.CONFLICT, {"error": str(error)}
         except InputError as error:
             status, answer = (HTTPStatus.UNPROCESSABLE_ENTITY,
                               {"error": str(error)})
-        # A window whose change was refused goes on from what is saved.
-        self._send_json(status, {**answer, **pages.state(store, number)})
+        # A window whose change was refused goes on from what is saved. One
+        # whose change was saved has not seen a later one of another window.
+        if answer:
+            review = store.review(number)
+        self._send_json(status, {**answer, **pages.state(store, review)})
 
     def _body(self) -> Any:
         """Reads JSON; a form of another page cannot send this type."""
-        length = self.headers.get("Content-Length", "")
-        if self.headers.get_content_type() != "application/json" or not (
-                length.isdigit() and int(length) <= _MAX_BODY_BYTES):
+        length = _whole_number(self.headers.get("Content-Length", ""))
+        if self.headers.get_content_type() != "application/json" or (
+                length is None or length > _MAX_BODY_BYTES):
             self.close_connection = True
             raise _Refused(HTTPStatus.BAD_REQUEST, "no JSON")
         try:
-            return json.loads(self.rfile.read(int(length)))
+            return json.loads(self.rfile.read(length))
         except (ValueError, RecursionError) as error:
             raise _Refused(HTTPStatus.BAD_REQUEST, "no JSON") from error
 
@@ -212,14 +237,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _send_file(self, path: Path) -> None:
-        num_bytes = path.stat().st_size
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise InputError(f"{path.name}: cannot be read ({error.strerror})"
+                             ) from error
+        with file:
+            self._send_part(file, path.name)
+
+    def _send_part(self, file: BinaryIO, name: str) -> None:
+        num_bytes = os.fstat(file.fileno()).st_size
         part = media.byte_range(self.headers.get("Range"), num_bytes)
         if part is None:
             self._send_head(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
                             "text/plain", 0,
                             {"Content-Range": f"bytes */{num_bytes}"})
             return
-        content_type = mimetypes.guess_type(path.name)[0] or "video/mp4"
+        content_type = mimetypes.guess_type(name)[0] or ""
+        if not content_type.startswith("video/"):  # as for .ts, or .html
+            content_type = "video/mp4"
         left = part.last - part.first + 1
         self._send_head(
             HTTPStatus.PARTIAL_CONTENT if part.is_part else HTTPStatus.OK,
@@ -229,7 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
                     if part.is_part else {})})
         if self.command == "HEAD":
             return
-        with contextlib.suppress(ConnectionError), path.open("rb") as file:
+        with contextlib.suppress(ConnectionError):
             file.seek(part.first)
             while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
                 self.wfile.write(chunk)
@@ -251,3 +287,9 @@ class _Handler(BaseHTTPRequestHandler):
                 **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+def _whole_number(text: str) -> int | None:
+    """Returns the number that ASCII digits are; Python reads no thousands of
+    them."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None

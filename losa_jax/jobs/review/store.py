@@ -6,9 +6,10 @@ revision is refused, so that a second window never overwrites the first.
 
 import dataclasses
 import datetime
+import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.jobs.review.folder import probe_videos, read_predicted
 from losa_jax.utils.atomic_write import make_folder
+
+logger = logging.getLogger(__name__)
+
+# A copy of a video may be a little shorter or longer.
+_SAME_SECONDS = 1.0
 
 
 class Conflict(Exception):
@@ -47,6 +53,9 @@ class Store:
         """Reads a folder that `predict` wrote, or a folder of videos."""
         self.folder, self._reviewer = folder, reviewer
         self._lock = threading.Lock()
+        # Calls of `accept_all` that can be undone, and those that were.
+        self._done: list[dict[int, list[JudgedAction]]] = []
+        self._undone: list[dict[int, list[JudgedAction]]] = []
         if not os.access(folder, os.W_OK):
             raise InputError(
                 f"{folder}: decisions are kept in it, but it is not writable: "
@@ -57,6 +66,7 @@ class Store:
         self.class_names: list[str] = sorted({
             *(name for one in predicted for name in one.shown_from),
             *(one.label for one in self._all_actions())})
+        self._warn_of_other_reviews()
         self._write_annotations()
 
     def _entry(self, predicted: VideoPredictions) -> _Entry:
@@ -68,9 +78,27 @@ class Store:
             raise InputError(
                 f"{path}: is the review of the video {review.video_id!r}: "
                 "give the file its old name again")
+        if abs(review.duration_seconds - predicted.duration_seconds) > (
+                _SAME_SECONDS):
+            logger.warning(
+                "%s: is the review of a video of %.1f s, but %s has %.1f s: "
+                "if it is another video, rename the review", path,
+                review.duration_seconds, predicted.video_id,
+                predicted.duration_seconds)
         return _Entry(predicted, {
             reviews.detection_id(one, predicted.model): one
             for one in reversed(predicted.detections)}, review, path)
+
+    def _warn_of_other_reviews(self) -> None:
+        folder = self.folder / reviews.REVIEWS_FOLDER
+        known = {entry.path for entry in self._entries}
+        if others := [str(path.relative_to(folder).with_suffix(""))
+                      for path in sorted(folder.rglob("*.json"))
+                      if path not in known and not path.name.startswith(".")]:
+            logger.warning(
+                "%s: %d reviews are of videos that are not here, and are left "
+                "out of %s: %s", folder, len(others), reviews.REVIEWED_FILE,
+                ", ".join(others[:3]))
 
     def __len__(self) -> int:
         """Returns the number of videos."""
@@ -97,7 +125,10 @@ class Store:
                     reviews.is_same_action(one, other) for other in older)}
 
     def to_check(self, number: int) -> dict[str, Detection]:
-        """Returns the open detections that reach their class's threshold."""
+        """Returns the open detections that reach their class's threshold; none
+        of a complete video, whose other parts are background."""
+        if self.review(number).is_complete:
+            return {}
         least = self.predicted(number).shown_from
         return {name: one for name, one in self.open_detections(number).items()
                 if one.score >= least.get(one.label, 0.0)}
@@ -105,10 +136,15 @@ class Store:
     def doubt(self, number: int) -> float:
         """Returns how near a score to check is to its threshold: 0 is the
         most doubtful, infinity a video with nothing to check."""
-        least = self.predicted(number).shown_from
-        return min((abs(one.score - least.get(one.label, 0.0))
-                    for one in self.to_check(number).values()),
-                   default=float("inf"))
+        return min((self.doubt_of(number, name)
+                    for name in self.to_check(number)), default=float("inf"))
+
+    def doubt_of(self, number: int, name: str) -> float:
+        """Returns how near the score of a detection is to the threshold of its
+        class; -1 for what is no detection."""
+        one = self._entries[number].detections.get(name)
+        return -1.0 if one is None else abs(
+            one.score - self.predicted(number).shown_from.get(one.label, 0.0))
 
     def by_doubt(self) -> list[int]:
         """Returns the videos, first those that are not complete, each by
@@ -154,31 +190,79 @@ class Store:
                    only_counts: bool) -> dict[int, int]:
         """Accepts the detections to check of a class (None: of any) with a
         score of `least_score` or more; returns {video: their number}."""
-        counts: dict[int, int] = {}
         with self._lock:
+            accepted = {}
             for number, entry in enumerate(self._entries):
-                chosen = {name: one
-                          for name, one in self.to_check(number).items()
-                          if one.score >= least_score
-                          and label in (None, one.label)}
-                if not chosen:
-                    continue
-                counts[number] = len(chosen)
-                if not only_counts:
-                    actions = {one.action_id: one
-                               for one in entry.review.actions}
-                    for name, one in chosen.items():
-                        actions[name] = self._judged(entry, name, {
+                if chosen := [
+                        self._judged(entry, name, {
                             "label": one.label,
                             "start_seconds": one.start_seconds,
                             "end_seconds": one.end_seconds,
                             "verdict": reviews.ACCEPTED})
-                    self._save(entry, dataclasses.replace(
-                        entry.review, revision=entry.review.revision + 1,
-                        actions=_in_time(actions)))
-            if not only_counts:
-                self._write_annotations()
+                        for name, one in self.to_check(number).items()
+                        if one.score >= least_score
+                        and label in (None, one.label)]:
+                    accepted[number] = chosen
+            if accepted and not only_counts:
+                self._undone.clear()
+                self._done.append(accepted)
+                self._add(accepted)
+            return {number: len(some) for number, some in accepted.items()}
+
+    def undo_accept_all(self) -> dict[int, int]:
+        """Takes the last `accept_all` back; returns {video: number of
+        verdicts}. What was changed since then stays, as do the verdicts of
+        videos that are complete by now."""
+        with self._lock:
+            if not self._done:
+                return {}
+            accepted = self._done.pop()
+            self._undone.append(accepted)
+            removed = {}
+            for number, some in accepted.items():
+                review, taken = self.review(number), {*some}
+                if review.is_complete:
+                    continue
+                left = [one for one in review.actions if one not in taken]
+                if len(left) < len(review.actions):
+                    removed[number] = len(review.actions) - len(left)
+                    self._replace(number, left)
+            self._write_annotations()
+            return removed
+
+    def redo_accept_all(self) -> dict[int, int]:
+        """Does the `accept_all` again that was taken back last; returns
+        {video: number of verdicts}."""
+        with self._lock:
+            if not self._undone:
+                return {}
+            accepted = self._undone.pop()
+            self._done.append(accepted)
+            return self._add(accepted)
+
+    @property
+    def accept_all_steps(self) -> tuple[int, int]:
+        """Numbers of calls of `accept_all` to undo and to redo."""
+        return len(self._done), len(self._undone)
+
+    def _add(self, accepted: Mapping[int, list[JudgedAction]]
+             ) -> dict[int, int]:
+        """Saves verdicts on what is open; returns {video: their number}."""
+        counts = {}
+        for number, some in accepted.items():
+            is_open = self.to_check(number)
+            new = [one for one in some if one.action_id in is_open]
+            if new:
+                counts[number] = len(new)
+                self._replace(number, [*self.review(number).actions, *new])
+        self._write_annotations()
         return counts
+
+    def _replace(self, number: int, actions: Iterable[JudgedAction]) -> None:
+        entry = self._entries[number]
+        self._save(entry, dataclasses.replace(
+            entry.review, revision=entry.review.revision + 1,
+            actions=_in_time({one.action_id: one for one in actions})))
 
     def _judged(self, entry: _Entry, name: str, values: Mapping[str, Any]
                 ) -> JudgedAction:
@@ -195,7 +279,8 @@ class Store:
             raise InputError(f"action {name}: is no action ({error!r})"
                              ) from error
         if problem := new.problem(entry.predicted.duration_seconds):
-            raise InputError(f"action {name}: {problem}")
+            raise InputError(
+                f"{entry.predicted.video_id}, action {name}: {problem}")
         if detection is not None:
             new = dataclasses.replace(
                 new, score=detection.score, model=entry.predicted.model,

@@ -1,4 +1,4 @@
-"""A folder as `predict` writes it, and a server that reviews it."""
+"""A folder as `predict` writes it, a server that reviews it, and its pages."""
 
 import http.client
 import json
@@ -6,12 +6,18 @@ import threading
 
 import pytest
 
+from losa_jax.data.reviews import read_review
 from losa_jax.jobs.review.folder import find_file, only_reviewer
 from losa_jax.jobs.review.server import ReviewServer
 from losa_jax.jobs.review.store import Store
 from tests.report.conftest import FPS, SECONDS, browser, video  # noqa: F401
+from tests.report.test_browser import _ready, _until
 
 THRESHOLDS = {"jump": 0.5, "wave": 0.3}
+EVIL = "<script>alert(1)</script>"
+# (start_seconds, end_seconds, label, score); the last is below its threshold.
+ROWS = [(1.0, 2.0, "jump", 0.9), (3.0, 4.0, "jump", 0.55),
+        (2.0, 2.5, "wave", 0.8), (4.5, 5.0, "wave", 0.1)]
 
 
 def write_video(folder, name, rows, source="-", seconds=SECONDS, fps=FPS,
@@ -87,6 +93,68 @@ def serve():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """open_page(address) opens a page; what the console shows fails the
+    test, except for the answers named in `expected`."""
+    pages, messages, expected = [], [], []
+
+    def start(address, width=1280, height=900, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": height},
+                                color_scheme=scheme)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.goto(address)
+        pages.append(page)
+        return page
+
+    start.expected = expected
+    yield start
+    for page in pages:
+        page.close()
+    assert [one for one in messages
+            if not any(part in one for part in expected)] == []
+
+
+@pytest.fixture
+def folder(tmp_path, video):
+    """The predictions of one video, "a"."""
+    write_video(tmp_path / "out", "a", ROWS, video)
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def client(serve, folder):
+    """A server of `folder`."""
+    return serve(folder)
+
+
+@pytest.fixture
+def view(client, open_page):
+    """The editor of the video "a"."""
+    view = open_page(f"{client.server.address}video/0")
+    _ready(view)
+    return view
+
+
+def press(view, *keys):
+    """Presses keys, one after the other."""
+    for key in keys:
+        view.keyboard.press(key)
+
+
+def saved(view, folder, name="a"):
+    """Returns what is on the disk, once the page says so."""
+    _until(view, "review.isSaved")
+    return read_review(folder / "reviews" / f"{name}.json")
+
+
+def brief(actions):
+    """Returns (label, start, end, verdict) of actions."""
+    return [(one.label, round(one.start_seconds, 3),
+             round(one.end_seconds, 3), one.verdict) for one in actions]
 
 
 __all__ = ["browser", "only_reviewer", "video"]

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -46,6 +47,9 @@ def test_only_the_printed_address_answers(client):
         assert status == 403, path
         assert b"jump" not in content
     assert client.request("GET", "")[0] == 200
+    status, headers, _ = client.request("GET", f"/{client.server.token}",
+                                        token=False)
+    assert (status, headers["Location"]) == (302, f"/{client.server.token}/")
     assert client.server.address.startswith(f"http://127.0.0.1:{port}/")
     assert len(client.server.token) >= 20
 
@@ -53,7 +57,9 @@ def test_only_the_printed_address_answers(client):
 @pytest.mark.parametrize("headers", [
     {"Host": "evil.example"}, {"Host": "127.0.0.1:1"}, {"Host": ""},
     {"Origin": "http://evil.example"}, {"Origin": "null"},
-    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}])
+    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate",
+     "Sec-Fetch-Dest": "iframe"}])
 def test_other_hosts_and_origins_are_refused(client, folder, headers):
     for method, path, body in (("GET", "", None), ("GET", "media/0", None),
                                ("POST", "video/0", {
@@ -61,6 +67,15 @@ def test_other_hosts_and_origins_are_refused(client, folder, headers):
                                    "changes": {"h0123456789ab": JUMP}})):
         assert client.request(method, path, body, headers)[0] == 403
     assert not (folder / "reviews" / "a.json").exists()
+
+
+def test_a_link_to_the_printed_address_opens_it(client):
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate",
+            "Sec-Fetch-Dest": "document"}
+    assert client.request("GET", "", headers=link)[0] == 200
+    assert client.request("GET", "/", headers=link, token=False)[0] == 403
+    assert client.request("POST", "video/0", {
+        "revision": 0, "changes": {}}, link)[0] == 403
 
 
 def test_a_form_of_another_page_changes_nothing(client):
@@ -74,7 +89,8 @@ def test_a_form_of_another_page_changes_nothing(client):
 @pytest.mark.parametrize("path", [
     "media/../../../etc/passwd", "media/%2e%2e%2fetc%2fpasswd", "media/2",
     "media/-1", "media/", "media", "media/0/", "video/a.json", "a.json",
-    "reviews/a.json", "media/0?/etc", "frame/1", "..", "media/٣", "next/9"])
+    "reviews/a.json", "media/0?/etc", "frame/1", "..", "media/٣", "next/9",
+    f"media/{'1' * 5000}"])
 def test_no_path_comes_from_a_request(client, path):
     status, _, content = client.request("GET", urllib.request.quote(
         path, safe="/%?"))
@@ -89,7 +105,8 @@ def test_no_path_comes_from_a_request(client, path):
     ("bytes=99-99", (99, 99, True)), ("bytes=100-", None),
     ("bytes=9-3", None), ("bytes=-0", None), ("bytes=0-1,5-6",
                                               (0, 99, False)),
-    ("lines=1-2", (0, 99, False)), ("bytes=-", (0, 99, False))])
+    ("lines=1-2", (0, 99, False)), ("bytes=-", (0, 99, False)),
+    (f"bytes={'9' * 5000}-", (0, 99, False)), ("bytes=1-٣", (0, 99, False))])
 def test_ranges(header, part):
     assert byte_range(header, 100) == part
 
@@ -110,6 +127,16 @@ def test_parts_of_the_video_are_sent(client, video):
     status, headers, part = client.request("HEAD", "media/0")
     assert (status, part) == (200, b"")
     assert headers["Content-Length"] == str(len(content))
+
+
+def test_a_video_is_sent_as_a_video_only(client, video, tmp_path):
+    """A file that is also a page would run in our origin."""
+    for name in ("a.html", "a.ts", "a"):
+        path = tmp_path / name
+        path.write_bytes(video.read_bytes())
+        client.server.files[0] = path
+        _, headers, _ = client.request("HEAD", "media/0")
+        assert headers["Content-Type"].startswith("video/")
 
 
 def _gray(content):
@@ -153,6 +180,42 @@ def test_a_second_window_gets_the_newer_state(client):
     assert (status, len(third["actions"])) == (200, 2)
 
 
+def test_a_window_does_not_take_a_later_change_for_its_own(
+        client, monkeypatch):
+    store = client.server.store
+    change = store.change
+
+    def interrupted(number, revision, *rest):
+        review = change(number, revision, *rest)
+        change(number, review.revision, {"h" + 12 * "0": JUMP})
+        return review
+
+    monkeypatch.setattr(store, "change", interrupted)
+    status, answer = client.change(0, 0, {"h" + 12 * "1": JUMP})
+    assert (status, answer["revision"], len(answer["actions"])) == (200, 1, 1)
+    monkeypatch.undo()
+    assert client.change(0, 1, {"h" + 12 * "1": None})[0] == 409
+
+
+def test_of_concurrent_changes_none_is_lost(client):
+    def post(name):
+        revision = 0
+        for _ in range(100):
+            status, answer = client.change(0, revision, {name: JUMP})
+            if status == 200:
+                return
+            revision = answer["revision"]
+
+    threads = [threading.Thread(target=post, args=(f"h{number:012x}",))
+               for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    review = client.server.store.review(0)
+    assert review.revision == len(review.actions) == 6
+
+
 @pytest.mark.parametrize("body", [
     b"", b"{", b"[]", b"1", b"null", b'{"revision": 0}',
     b'{"revision": 0, "changes": []}', b'{"revision": 0, "changes": 1}',
@@ -164,6 +227,40 @@ def test_what_is_no_change_is_answered(client, body):
         assert status in (400, 404, 422)
         assert json.loads(content)["error"]
     assert client.server.store.review(0).actions == ()
+
+
+@pytest.mark.parametrize("length", ["-1", "²", "1" * 5000, "99999999999", ""])
+def test_a_body_without_a_sane_length_is_answered(client, length):
+    with socket.create_connection(
+            ("127.0.0.1", client.server.server_port), timeout=20) as stream:
+        stream.sendall(
+            f"POST /{client.server.token}/video/0 HTTP/1.1\r\n"
+            f"Host: 127.0.0.1:{client.server.server_port}\r\nContent-Type: "
+            f"application/json\r\nContent-Length: {length}\r\n\r\n".encode(
+                "latin-1"))
+        assert stream.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_cannot_be_written_is_answered(client, folder):
+    (folder / "reviews").write_text("in the way")
+    for path, body in (
+            ("video/0", {"revision": 0, "changes": {"h0123456789ab": JUMP}}),
+            ("accept", {"label": None, "score": 0, "only_counts": False})):
+        status, _, content = client.request("POST", path, body)
+        assert status == 422
+        assert "cannot be written" in json.loads(content)["error"]
+
+
+def test_a_video_that_vanishes_is_missing(client, video, tmp_path):
+    path = tmp_path / "copy.webm"
+    path.write_bytes(video.read_bytes())
+    client.server.files[0] = path
+    assert client.request("GET", "media/0")[0] == 200
+    path.unlink()
+    for address in ("media/0", "frame/0?t=1"):
+        status, _, content = client.request("GET", address)
+        assert status == 404 and b"the video is missing" in content
+    assert client.request("GET", "video/0")[0] == 200
 
 
 def test_a_refused_action_comes_with_what_is_saved(client):
@@ -179,6 +276,10 @@ def test_many_are_counted_and_accepted(client):
             "label": None, "score": 0.5, "only_counts": only_counts})
         assert json.loads(content) == {"count": 11, "videos": 2}
     assert len(client.server.store.review(0).accepted) == 10
+    for path, number in (("undo", 0), ("redo", 10)):
+        _, _, content = client.request("POST", path, {})
+        assert json.loads(content) == {"count": 11, "videos": 2}
+        assert len(client.server.store.review(0).accepted) == number
 
 
 def test_pages_hold_untrusted_text_as_text(serve, tmp_path):

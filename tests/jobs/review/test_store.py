@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,11 @@ from losa_jax.data import reviews
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.video.folder import VideoFolder
 from losa_jax.errors import InputError
-from losa_jax.jobs.review.folder import find_file, only_reviewer
+from losa_jax.jobs.review.folder import (
+    find_file,
+    ids_below,
+    only_reviewer,
+)
 from losa_jax.jobs.review.store import Conflict, Store
 from tests.jobs.review.conftest import write_video
 
@@ -174,6 +179,50 @@ def test_many_are_accepted_with_a_count_before(store):
     assert len(store.review(0).accepted) == 2
 
 
+def test_accepting_many_is_undone_and_redone(store, folder):
+    first, second = _ids(store)[1.0, "jump"], _ids(store)[3.0, "jump"]
+    store.accept_all("jump", 0, only_counts=False)
+    before = store.review(0).actions
+    store.accept_all("wave", 0, only_counts=False)
+    assert store.accept_all_steps == (2, 0)
+    assert store.undo_accept_all() == {0: 1, 1: 1}
+    assert store.review(0).actions == before and len(store.to_check(1)) == 1
+    assert store.undo_accept_all() == {0: 2}
+    assert store.undo_accept_all() == {} and store.accept_all_steps == (0, 2)
+    assert store.redo_accept_all() == {0: 2}
+    assert reviews.read_review(folder / "reviews/a.json").actions == before
+    # What a person has changed since then stays.
+    store.change(0, store.review(0).revision, {
+        first: _values(1, 2, verdict="rejected")})
+    assert store.undo_accept_all() == {0: 1}
+    action, = store.review(0).actions
+    assert (action.action_id, action.verdict) == (first, "rejected")
+    assert store.redo_accept_all() == {0: 1}
+    assert {one.action_id for one in store.review(0).accepted} == {second}
+    # A new step cannot be followed by one that was undone.
+    store.undo_accept_all()
+    store.accept_all("wave", 0.5, only_counts=False)
+    assert store.accept_all_steps == (1, 0) and store.redo_accept_all() == {}
+
+
+def test_a_complete_video_is_not_changed_in_bulk(store):
+    store.accept_all("wave", 0, only_counts=False)
+    store.change(0, 1, {}, True)
+    assert store.accept_all(None, 0, only_counts=False) == {}
+    assert store.undo_accept_all() == {1: 1}
+    assert len(store.review(0).accepted) == 1
+    assert store.to_check(0) == {}
+
+
+def test_many_are_accepted_only_if_all_can_be(folder):
+    write_video(folder, "c", [(5.0, 7.0, "jump", 0.9)])  # past the end
+    store = Store(folder, "ann")
+    with pytest.raises(InputError, match="^c, action d.*within 0 to 6.0 s"):
+        store.accept_all(None, 0, only_counts=False)
+    assert not (folder / "reviews").exists()
+    assert store.accept_all_steps == (0, 0)
+
+
 def test_a_folder_has_one_reviewer_at_a_time(folder, tmp_path):
     with only_reviewer(folder), pytest.raises(
             InputError, match="by another process"), only_reviewer(folder):
@@ -192,9 +241,62 @@ def test_a_folder_of_videos_can_be_marked_from_the_start(video):
     assert store.class_names == ["new"] and len(review.accepted) == 1
 
 
+def test_videos_of_one_name_keep_their_folders(video, tmp_path):
+    for place in ("a.webm", "p1/a.webm", "p1/b.webm", "p2/a.webm"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(video.read_bytes())
+    store = Store(tmp_path, "ann")
+    names = [store.predicted(number).video_id for number in range(len(store))]
+    assert names == ["a", "p1/a", "b", "p2/a"]
+    for number, name in enumerate(names):
+        path = find_file(store.predicted(number), tmp_path, None)
+        assert path == VideoFolder(tmp_path).find(name)
+        store.change(number, 0, {"h0123456789ab": _values(0, 1)}, True)
+    assert (tmp_path / "reviews" / "p1" / "a.json").is_file()
+    assert sorted(one.video_id for one in reviews.read_reviews(
+        tmp_path / "reviews")) == sorted(names)
+    assert {*load_annotations(tmp_path / reviews.REVIEWED_FILE).videos} == {
+        *names}
+    assert Store(tmp_path, "bob").review(1).revision == 1
+
+
+@pytest.mark.parametrize("names, ids", [
+    (["a.mp4", "a.avi", "p/a.mp4"], ["a.mp4", "a.avi", "p/a"]),
+    (["p/x/a.mp4", "q/x/a.mp4", "x/a.mp4"], ["p/x/a", "q/x/a", "x/a"]),
+    (["a", "a.mp4", "b.1.mp4"], ["a", "a.mp4", "b.1"])])
+def test_ids_in_a_folder(names, ids):
+    paths = [Path("/videos", name) for name in names]
+    assert ids_below(Path("/videos"), paths) == dict(
+        zip(ids, paths, strict=True))
+
+
+def test_reviews_of_other_videos_are_named(store, folder, caplog):
+    store.change(0, 0, {}, True)
+    (folder / "reviews" / "a.json").rename(folder / "reviews" / "old.json")
+    Store(folder, "ann")
+    assert "1 reviews are of videos that are not here" in caplog.text
+    assert "old" in caplog.text
+    (folder / "reviews" / "old.json").rename(folder / "reviews" / "a.json")
+    write_video(folder, "a", ROWS, seconds=9)
+    Store(folder, "ann")
+    assert "of a video of 6.0 s, but a has 9.0 s" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "b", "\0", ""])
+def test_no_review_is_written_outside_of_the_folder(folder, name):
+    content = json.loads((folder / "a.json").read_text())
+    (folder / "a.json").write_text(json.dumps({**content, "video": name}))
+    with pytest.raises(InputError, match="which is no name of this file"):
+        Store(folder, "ann")
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda one: one.pop("actions"), "is no review"),
     (lambda one: one.update(video="b"), "is the review of the video 'b'"),
+    (lambda one: one.update(revision=1e400), "is no review"),
+    (lambda one: one.update(duration_seconds=math.inf), "is infinite"),
+    (lambda one: one["actions"][0].update(reviewer=3), "no text"),
+    (lambda one: one["actions"][0].update(id=None), "1 wrong actions"),
     (lambda one: one["actions"][0].update(verdict="x"), "1 wrong actions")])
 def test_a_damaged_review_is_named(store, folder, change, message):
     store.change(0, 0, {_ids(store)[1.0, "jump"]: _values(1, 2)})
@@ -221,6 +323,16 @@ def test_files_of_others_are_named(tmp_path):
     assert not (tmp_path / "reviews").exists()
 
 
+@pytest.mark.parametrize("key", ["duration_seconds", "fps", "frame_count",
+                                 "shown_from"])
+def test_predictions_with_a_damaged_number_are_named(folder, key):
+    content = json.loads((folder / "a.json").read_text())
+    value = {"jump": math.inf} if key == "shown_from" else math.inf
+    (folder / "a.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(InputError, match="a.json: is not the file of a video"):
+        Store(folder, "ann")
+
+
 @pytest.mark.parametrize("where", ["absolute", "beside", "videos"])
 def test_a_video_is_where_it_was_or_where_the_user_says(
         tmp_path, where):
@@ -233,5 +345,8 @@ def test_a_video_is_where_it_was_or_where_the_user_says(
     store = Store(tmp_path / "out", "ann")
     predicted = store.predicted(0)
     assert find_file(predicted, store.folder, VideoFolder(path.parent)) == path
+    if where != "videos":  # it is looked for in both places
+        assert find_file(predicted, store.folder, VideoFolder(
+            tmp_path / "out")) == path
     assert find_file(predicted, store.folder, None) == (
         None if where == "videos" else path)

@@ -4,6 +4,7 @@
         [--protocol=activitynet|thumos] [--tiou=0.3:0.7:0.1]
         [--videos=thumos_212|thumos_211|thumos_210|FILE] [--json=OUT]
         [--diagnose=DIR] [--classifier=NAME]
+        [--per_frame=charades|multithumos] [--moments_per_second=7.5]
 
 PREDICTIONS.json is in the ActivityNet submission format. --annotations takes
 any layout of losa_jax/data/annotations/formats.py; two files are separated by
@@ -21,6 +22,10 @@ scores in the order of numpy's sort (which depends on the processor;
 --ties=stable does not) and predictions outside the subset counted as false
 (--unknown=drop leaves them out). `thumos` is that of the 2014 challenge;
 --ambiguous=FILE names its Ambiguous segments.
+
+--per_frame adds the mAP of moments: `charades` scores 25 moments of each video,
+`multithumos` as many as the video has features, of which
+--moments_per_second tells the number (losa_jax/detection/per_frame.py).
 
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """
@@ -63,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
                         help="a folder for the error categories")
     parser.add_argument("--classifier", default="",
                         help="where the classes of proposals come from")
+    parser.add_argument("--per_frame", choices=("charades", "multithumos"),
+                        default="", help="also the mAP of moments")
+    parser.add_argument("--moments_per_second", type=float, default=0.0,
+                        help="per_frame=multithumos: features a second")
     arguments = parser.parse_args(argv)
     # Imported late, so that --help is quick.
     from losa_jax.jobs.score import score

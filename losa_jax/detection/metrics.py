@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
+from losa_jax.detection.per_frame import FrameReport
 from losa_jax.detection.segments import Detection, segment_iou
 from losa_jax.errors import InputError
 from losa_jax.timeline import SAME_ACTION_SECONDS
@@ -52,6 +53,7 @@ class MapReport:
       num_actions, num_predictions: sums over the classes.
       num_dropped_predictions: predictions of other labels or videos.
       num_removed_actions: annotations that are duplicates or too short.
+      per_frame: the average precision of moments, if it was asked for.
     """
 
     class_names: tuple[str, ...]
@@ -66,12 +68,16 @@ class MapReport:
     num_predictions: int
     num_dropped_predictions: int
     num_removed_actions: int
+    per_frame: FrameReport | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""
         precision = self.average_precision
         content = dataclasses.asdict(self) | {"average_precision": np.where(
             np.isnan(precision), np.array(None), precision)}
+        del content["per_frame"]
+        if self.per_frame is not None:
+            content["per_frame"] = self.per_frame.as_json()
         return {key: value.tolist() if isinstance(value, np.ndarray) else value
                 for key, value in content.items()}
 
@@ -160,7 +166,8 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
         tuple(class_names), tuple(map(float, tiou_thresholds)), precision,
         map_per_threshold, float(map_per_threshold.mean()), actions_per_class,
         predictions_per_class, num_actions=int(actions_per_class.sum()),
-        num_predictions=int(predictions_per_class.sum()), **counts)
+        num_predictions=int(predictions_per_class.sum()), per_frame=None,
+        **counts)
 
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,
@@ -288,6 +295,8 @@ def format_map_table(report: MapReport) -> str:
         f"{report.num_removed_actions:,} duplicate or too short annotations "
         f"removed, {report.num_dropped_predictions:,} predictions of other "
         "labels or videos left out"]
+    if report.per_frame is not None:
+        lines.append(str(report.per_frame))
     return "\n".join(lines)
 
 

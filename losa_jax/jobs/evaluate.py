@@ -1,6 +1,7 @@
 """--mode=eval: writes mAP and predictions.json of a work directory."""
 
 import contextlib
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import EVALUATION, BrokenVideos
 from losa_jax.data.windows.stream import VideoEnd
-from losa_jax.detection import classifier_scores, metrics, nms
+from losa_jax.detection import classifier_scores, metrics, nms, per_frame
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.distributed.sharding import put_batch
@@ -82,9 +83,15 @@ class Evaluator:
             video.video_id: [Detection(*row) for row in rows[video.video_id]]
             for video in videos if video.video_id not in names}
         truth, class_names = ground_truth(self._data, predictions)
-        return metrics.evaluate_map(
-            truth, predictions, class_names=class_names, tiou_thresholds=tuple(
-                self._config.evaluate.tiou_thresholds)), predictions
+        settings = self._config.evaluate
+        report = metrics.evaluate_map(
+            truth, predictions, class_names=class_names,
+            tiou_thresholds=tuple(settings.tiou_thresholds))
+        if settings.per_frame:
+            report = dataclasses.replace(report, per_frame=frame_report(
+                self._data, truth, predictions, class_names,
+                settings.per_frame))
+        return report, predictions
 
     def _predict_own(self, parameters: Any, statistics: Any, stop: StopSignal
                      ) -> tuple[dict[str, list[Detection]], list[str]]:
@@ -157,6 +164,19 @@ def ground_truth(data: setup.DataSet, predictions: metrics.Predictions
                          for action in video.actions]
         for video in data.test if video.video_id in predictions}
     return truth, (setup.ANY_CLASS,) if agnostic else data.label_names
+
+
+def frame_report(data: setup.DataSet, truth: metrics.Truth,
+                 predictions: metrics.Predictions, class_names: tuple[str, ...],
+                 protocol: str) -> per_frame.FrameReport:
+    """Scores the moments of the samples of each video, or the 25 of
+    Charades."""
+    videos = [video for video in data.test if video.video_id in truth]
+    return per_frame.evaluate_frames(
+        truth, predictions, class_names=class_names, durations={
+            video.video_id: video.info.duration_seconds for video in videos},
+        protocol=protocol, num_moments=None if protocol == "charades" else {
+            video.video_id: video.grid.num_samples for video in videos})
 
 
 def source_of_classes(config: Any) -> str:

@@ -56,7 +56,8 @@ def tiou_list(text: str) -> list[float]:
 def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
           tiou: str, videos: str, class_names: str, ties: str, unknown: str,
           ambiguous: Path | None, output: Path | None,
-          diagnose_into: Path | None, classifier: str) -> metrics.MapReport:
+          diagnose_into: Path | None, classifier: str, per_frame: str = "",
+          moments_per_second: float = 0.0) -> metrics.MapReport:
     """Runs `python -m losa_jax.score`, whose arguments these are.
 
     Raises:
@@ -81,6 +82,11 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     report = score_predictions.scored(
         truth, predicted, labels, protocol=protocol, tiou=thresholds,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
+    if per_frame:
+        report = dataclasses.replace(
+            report, per_frame=score_predictions.frame_report(
+                loaded, truth, predicted, labels, protocol=per_frame,
+                moments_per_second=moments_per_second))
     recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))
     for line in (*score_predictions.unmatched(loaded, truth, predicted),

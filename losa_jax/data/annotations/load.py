@@ -1,7 +1,8 @@
 """Reads and checks annotations, from the database that `formats` returns.
 
 `duration`, `fps` and an annotation's `label_id` may be absent. Actions that
-reach outside their video, or last no time, are refused, cut or kept.
+reach outside their video, last no time, or end before they start, are read;
+`clipped_to` refuses, cuts, drops or keeps them.
 """
 
 import dataclasses
@@ -38,6 +39,8 @@ _FEW_ACTIONS, _LONG_SECONDS = 3, 10
 _LIKE_ANNOTATIONS = re.compile(
     r"(?i)annotations?|anno?s?|actions?|instances?|segments?|events?|labels?"
     r"|ground_?truth|gt")
+# So many warnings name the action that was cut or dropped.
+_MOST_CHANGES = 100
 # Durations that agree within this share are the same.
 _SAME_DURATION = 0.01
 
@@ -176,12 +179,19 @@ def _corrected(video_id: str, duration: float | None, fps: float | None
     second; returns duration, rate and what was wrong."""
     rate, seconds = thumos_facts.SLOW_VIDEOS.get(video_id, (0.0, 0.0))
     wrong = seconds * rate / thumos_facts.USUAL_FPS
-    if not rate or duration is None or (
-            abs(duration - wrong) > _SAME_DURATION * wrong):
+    if not rate or duration is None:
         return duration, fps, ""
-    return seconds, rate, (
-        f"{duration:.2f} s is the length at {thumos_facts.USUAL_FPS:g} "
-        f"frames a second; the video has {rate:g}: {seconds:.2f} s is used")
+    if abs(duration - wrong) <= _SAME_DURATION * wrong:
+        return seconds, rate, (
+            f"{duration:.2f} s is the length at {thumos_facts.USUAL_FPS:g} "
+            f"frames a second; the video has {rate:g}: {seconds:.2f} s is "
+            "used")
+    if abs(duration - seconds) > _SAME_DURATION * seconds:
+        return duration, fps, ""
+    # MultiTHUMOS has the right lengths, and no rate or 30 for all videos.
+    return duration, rate, ("" if fps in (None, rate) else (
+        f"{fps:g} frames a second is annotated; the video has {rate:g}, "
+        "which is used"))
 
 
 def _annotations_problem(video_id: str, entry: Mapping[str, Any]) -> str:
@@ -219,8 +229,6 @@ def _read_action(where: str, annotation: Any, problems: list[str]
         problem = f"label {label!r} {name_problem(label)}"
     elif not all(map(math.isfinite, times)):
         problem = f"segment [{times[0]}, {times[1]}] is not finite"
-    elif times[1] < times[0]:
-        problem = f"segment [{times[0]}, {times[1]}] ends before it starts"
     elif label_id is not None and type(label_id) is not int:
         problem = f"label_id {label_id!r} is no whole number"
     else:
@@ -358,27 +366,41 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     """
     refuse_unknown_rule(on_outside)
     hint = unit_hint(annotations.videos.values(), durations, rates or {})
-    if on_outside == "keep":
+    if on_outside == "keep" and not any(
+            action.end_seconds < action.start_seconds
+            for video in annotations.videos.values()
+            for action in video.actions):
         if hint:
             logger.warning("%s: %s", annotations.path, hint)
         return annotations
     problems: list[str] = []
+    changes: list[tuple[str, str]] = []
     videos = {}
     for video_id, video in annotations.videos.items():
         end = durations.get(video_id) or video.duration_seconds or math.inf
         kept = []
         for number, action in enumerate(video.actions):
             inside, problem = _inside(action, end)
+            if on_outside == "keep" and (
+                    action.end_seconds >= action.start_seconds):
+                inside, problem = action, ""
             message = (f"{video_id}, annotation {number}: segment "
                        f"{list(action[:2])} {problem}")
             if problem and on_outside == "error":
                 problems.append(message)
             elif problem:
-                logger.warning("%s: %s", message,
-                               "dropped" if inside is None else "cut")
+                changes.append((message,
+                                "dropped" if inside is None else "cut"))
             if inside is not None:
                 kept.append(inside)
         videos[video_id] = dataclasses.replace(video, actions=tuple(kept))
+    for change in changes[:_MOST_CHANGES]:
+        logger.warning("%s: %s", *change)
+    if len(changes) > _MOST_CHANGES:
+        counts = Counter(what for _, what in changes[_MOST_CHANGES:])
+        logger.warning("%s: %d more actions were cut and %d dropped; "
+                       "--mode=check_data lists their videos",
+                       annotations.path, counts["cut"], counts["dropped"])
     remedy = hint or "Correct the file" + (
         " (or cut segments to their video, and drop empty ones, with "
         "--config.data.on_outside=clip)" if problems else "")
@@ -393,8 +415,9 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
 
 def _inside(action: Action, end_seconds: float) -> tuple[Action | None, str]:
     """Returns the part of an action inside its video, and what is wrong."""
-    if action.end_seconds == action.start_seconds:
-        return None, "is empty"
+    if action.end_seconds <= action.start_seconds:
+        return None, ("is empty" if action.end_seconds == action.start_seconds
+                      else "ends before it starts")
     problem = ""
     if is_outside(action, end_seconds):
         problem = f"reaches outside the video, 0 to {end_seconds} seconds"

@@ -1,0 +1,124 @@
+"""A miniature of each further data set, in its very layout and with features
+that show the actions, trains, evaluates and is scored."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from losa_jax import score
+from losa_jax.jobs.evaluate import evaluate
+from losa_jax.jobs.train import train
+
+WIDTH = 16
+SECONDS = 16.0
+NAMES = ("run", "jump", "fall", "sit", "stand")
+
+
+def _made_up(seed, num_videos=6):
+    """Returns {number of a video: [(start, end, class)]}; every class is in
+    the first ones, and some actions have two classes."""
+    rng = np.random.default_rng(seed)
+    videos = []
+    for number in range(num_videos):
+        actions = []
+        for place in range(4):
+            start = SECONDS * place / 4 + rng.uniform(0.1, 1.5)
+            end = start + rng.uniform(1, 2)
+            label = (number + place) % len(NAMES)
+            actions.append((round(start, 2), round(end, 2), label))
+        start, end, label = actions[0]
+        videos.append([*actions, (start, end, (label + 2) % len(NAMES))])
+    return videos
+
+
+def _features(actions, count, stride, clip, fps, *, width=WIDTH, seed=0):
+    """Returns [count, width]: channel k is high during actions of class k."""
+    middle = (np.arange(count) * stride + clip / 2) / fps
+    features = np.random.default_rng(seed).normal(0, 0.1, (count, width))
+    for start, end, label in actions:
+        features[(middle >= start) & (middle <= end), label % width] += 2
+    return features.astype(np.float32)
+
+
+def _num_features(seconds, fps, stride, clip):
+    return int((seconds * fps - clip) // stride) + 1
+
+
+def _small(recipe, variant, folder, annotations, epochs=20):
+    """Returns a recipe with a tiny head for the miniature."""
+    config = importlib.import_module(f"configs.{recipe}").get_config(variant)
+    config.data.annotations = annotations
+    config.features.folder = str(folder)
+    config.features.width = WIDTH
+    config.window.samples = config.window.tokens = 128
+    config.head.width, config.head.num_levels = 32, 3
+    config.head.num_stem_blocks = min(1, config.head.num_stem_blocks)
+    config.head.num_embedding_convs = 1
+    config.head.head_layers = 1
+    config.head.attention_heads = 2
+    config.head.attention_window = (9,)
+    config.head.regression_edges = ()
+    config.train.batch_windows = 2
+    config.train.learning_rate, config.train.ema_decay = 4e-3, 0.95
+    config.train.epochs = config.train.schedule_epochs = epochs
+    config.train.warmup_epochs = 2.0
+    config.train.evaluate_from_epoch = epochs
+    config.train.checkpoint_every_epochs = epochs
+    config.loss.initial_normalizer = 20.0
+    return config
+
+
+def _trained_and_scored(config, workdir, *flags):
+    """Trains, evaluates again, and scores the predictions; returns map.json
+    and the file of the scoring."""
+    report = train(config, workdir)
+    again = evaluate(config, workdir, output=workdir / "again")
+    assert again.average_map == pytest.approx(report.average_map, abs=1e-6)
+    content = json.loads((workdir / "again/map.json").read_text())
+    thresholds = ",".join(map(str, config.evaluate.tiou_thresholds))
+    assert score.main([
+        str(workdir / "again/predictions.json"), f"--tiou={thresholds}",
+        f"--annotations={config.data.annotations}", "--ties=stable",
+        f"--subset={config.data.test_subset}",
+        f"--json={workdir / 'scored.json'}", *flags]) == 0
+    scored = json.loads((workdir / "scored.json").read_text())
+    assert scored["average_map"] == pytest.approx(content["average_map"],
+                                                  abs=1e-6)
+    return content, scored
+
+
+@pytest.mark.slow
+def test_multithumos(tmp_path, capsys):
+    content = {}
+    for number, actions in enumerate(_made_up(0)):
+        name = f"video_{'test' if number > 3 else 'validation'}_{number:07d}"
+        content[name] = {
+            "subset": "testing" if number > 3 else "training",
+            "duration": SECONDS, "actions": [
+                [label + 1, start, end] for start, end, label in actions]}
+        # The flow's channels are not read.
+        count = _num_features(SECONDS, 30, 4, 16)
+        np.save(tmp_path / f"{name}.npy", np.hstack([
+            _features(actions, count, 4, 16, 30),
+            np.full((count, 8), 100, np.float32)]))
+    (tmp_path / "multithumos.json").write_text(json.dumps(content))
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    config = _small("multithumos_features", "i3d_rgb", tmp_path,
+                    f"{tmp_path}/multithumos.json,{tmp_path}/classes.txt")
+    config.features.channels = (0, WIDTH)
+    config.window.samples = config.window.tokens = 120
+    evaluated, scored = _trained_and_scored(
+        config, tmp_path / "run", "--per_frame=multithumos",
+        f"--moments_per_second={count / SECONDS}")
+    assert evaluated["average_map"] > 0.3
+    assert len(evaluated["tiou_thresholds"]) == 9
+    assert evaluated["class_names"] == list(NAMES)
+    frames = evaluated["per_frame"]
+    assert frames["frame_map"] > 0.5
+    # Every feature of two videos.
+    assert frames["num_moments"] == 2 * count == scored["per_frame"][
+        "num_moments"]
+    assert scored["per_frame"] == frames
+    assert "per-frame mAP (multithumos): " in capsys.readouterr().out

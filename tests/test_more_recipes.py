@@ -1,0 +1,124 @@
+"""Recipes of more data sets hold the values that are published.
+
+As in test_published_recipes, the tables are read from the public
+configurations (OpenTAD's configs/adatad and configs/actionformer, ActionFormer,
+TriDet), not from ours.
+"""
+
+import jax
+import pytest
+from flax import nnx
+
+from losa_jax.models.heads import HEADS
+from losa_jax.models.ops.params import flatten, parameters
+from losa_jax.training.specs import make_head_spec
+from tests.test_published_recipes import (
+    AUGMENTED,
+    I3D,
+    _adapters_are,
+    _holds,
+    _rate,
+    _recipe,
+    _variants,
+)
+
+TENTHS = tuple(round(0.1 * i, 1) for i in range(1, 10))
+
+
+def _actionformer_size(in_width, classes, *, width=512, embedding=2, stem=2,
+                       levels=6, positions=0):
+    """Counts ActionFormer's parameters by hand, layer by layer."""
+    block = (3 * 3 * width + 3 * 2 * width  # depthwise convolutions, norms
+             + 4 * (width * width + width)  # query, key, value, projection
+             + 2 * 2 * width  # norms
+             + 8 * width * width + 5 * width  # MLP
+             + 2 * width)  # scales of the drop path
+    embed = (3 * in_width * width + (embedding - 1) * 3 * width * width
+             + embedding * 2 * width)
+    trunk = 2 * (3 * width * width + 2 * width)  # hidden convolutions, norms
+    return (embed + (stem + levels - 1) * block + levels * 2 * width
+            + 2 * trunk + 3 * width * classes + classes
+            + 3 * width * 2 + 2 + levels)
+
+
+def _num_parameters(config, in_width, num_classes):
+    spec = make_head_spec(config, in_width=in_width, num_classes=num_classes)
+    tree = jax.eval_shape(lambda: parameters(
+        HEADS[config.head.kind].module(spec, rngs=nnx.Rngs(0))))
+    return sum(leaf.size for leaf in flatten(tree).values())
+
+
+def test_the_count_by_hand_is_that_of_the_public_recipe():
+    assert _actionformer_size(2048, 20) == 29_251_612
+
+
+# --- MultiTHUMOS ----------------------------------------------------------
+
+# Frames, source frames to the next, pixels, rate, first block, width.
+MULTITHUMOS = {"s": (768, 4, 160, 4e-4, 0, 96, 11),
+               "b": (768, 4, 160, 4e-4, 0, 192, 11),
+               "l": (768, 4, 160, 4e-4, 0, 256, 23),
+               "h": (768, 4, 160, 1e-4, 0, 320, 31),
+               "g768": (768, 4, 160, 1e-4, 0, 352, 39),
+               "g1536": (1536, 2, 224, 1e-4, 20, 352, 39)}
+
+
+@pytest.mark.parametrize("size", MULTITHUMOS)
+def test_multithumos_has_adatads_recipe(size):
+    frames, stride, pixels, rate, first, width, last = MULTITHUMOS[size]
+    config = _recipe("multithumos", f"{size}_tia")
+    assert _rate(config, "adapter", "learning_rate_factor") == (
+        pytest.approx(rate))
+    _adapters_are(config, width, first, last)
+    _holds(
+        config,
+        data={"train_subset": "training", "test_subset": "testing",
+              "min_action_share": 0.0},
+        window={"samples": frames, "frame_stride": stride, "tokens": 768,
+                "overlap": 0.5, "short_crop_ratio": (0.9, 1.0),
+                "min_action_kept": 0.75, "clip_samples": 16},
+        augment={"size": pixels, "per": "window", **AUGMENTED},
+        adapter={"drop_path": 0.1},
+        head={"kind": "actionformer", "num_embedding_convs": 3,
+              "num_stem_blocks": 0, "num_levels": 6,
+              "attention_window": (-1,), "absolute_positions": False,
+              "input_dropout": 0.0, "opentad": True},
+        loss={"initial_normalizer": 100.0, "label_smoothing": 0.0,
+              "regression_weight": 1.0, "center_radius": 1.5},
+        train={"batch_windows": 2, "learning_rate": 1e-4,
+               "weight_decay": 0.05, "gradient_clip": 1.0,
+               "warmup_epochs": 5.0, "schedule_epochs": 100, "epochs": 80,
+               "evaluate_from_epoch": 49, "ema_decay": 0.999},
+        evaluate={"score_threshold": 0.001, "top_k": 8000,
+                  "top_k_per_level": False, "nms": "soft",
+                  "nms_per_class": True, "nms_sigma": 0.5,
+                  "nms_min_score": 0.0, "max_detections": 8000,
+                  "tiou_thresholds": TENTHS, "per_frame": "multithumos"})
+
+
+@pytest.mark.parametrize("variant, width, channels", [
+    ("i3d", 2048, ()), ("i3d_rgb", 1024, (0, 1024))])
+def test_multithumos_has_opentads_recipe_for_features(variant, width,
+                                                      channels):
+    config = _recipe("multithumos_features", variant)
+    _holds(
+        config,
+        data={"train_subset": "training", "test_subset": "testing"},
+        features={**I3D["features"], "width": width, "channels": channels},
+        window=I3D["window"],
+        adapter=I3D["adapter"],
+        head={**I3D["head"], "opentad": True, "num_embedding_convs": 3,
+              "num_stem_blocks": 0},
+        loss=I3D["loss"],
+        train={**I3D["train"], "epochs": 45, "schedule_epochs": 65,
+               "evaluate_from_epoch": 35},
+        evaluate={**I3D["evaluate"], "top_k": 8000, "top_k_per_level": False,
+                  "min_length_tokens": 0.0, "max_detections": 8000,
+                  "tiou_thresholds": TENTHS, "per_frame": "multithumos"})
+    assert _num_parameters(config, width, 65) == _actionformer_size(
+        width, 65, embedding=3, stem=0)
+
+
+def test_every_variant_of_more_data_sets_is_compared():
+    assert _variants("multithumos") == set(MULTITHUMOS)
+    assert _variants("multithumos_features") == {"i3d", "i3d_rgb"}

@@ -341,6 +341,9 @@ def get_config() -> ConfigDict:
         # Upper ends of the levels' regression ranges in tokens, without that
         # of the last level, which is open; () doubles from 4.
         regression_edges=(),
+        # A level's range starts at the end of the one before divided by this;
+        # 2 is (0, 4), (2, 8), (4, 16) ...
+        regression_overlap=1.0,
     ))
     config.loss = ConfigDict(dict(
         center_radius=1.5,

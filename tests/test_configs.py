@@ -31,7 +31,10 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            *(f"thumos:{name}" for name in common.OTHER_FAMILIES),
            "activitynet:vjepa2_g", "activitynet:videoprism_l_proposals_none",
            "multithumos", "multithumos:s_tia", "multithumos:g1536_tia",
-           "multithumos_features", "multithumos_features:i3d_rgb")
+           "multithumos_features", "multithumos_features:i3d_rgb",
+           "epic", "epic:noun_tia", "epic_features", "epic_features:noun",
+           "epic_features:noun_opentad", "epic_features:verb_tridet",
+           "epic_features:noun_tridet")
 
 
 def _resolve(recipe):

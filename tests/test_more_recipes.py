@@ -119,6 +119,108 @@ def test_multithumos_has_opentads_recipe_for_features(variant, width,
         width, 65, embedding=3, stem=0)
 
 
+# --- EPIC-KITCHENS-100 -----------------------------------------------------
+
+FIFTHS = (0.1, 0.2, 0.3, 0.4, 0.5)
+OVERLAPPING = ((0, 4), (2, 8), (4, 16), (8, 32), (16, 64), (32, 10000))
+EPIC = {
+    "data": {"train_subset": "training", "test_subset": "validation"},
+    "head": {"kind": "actionformer", "width": 512, "num_levels": 6,
+             "attention_window": (9,), "absolute_positions": False,
+             "num_embedding_convs": 2, "num_stem_blocks": 2,
+             "drop_path": 0.1},
+    "train": {"batch_windows": 2, "learning_rate": 1e-4,
+              "weight_decay": 0.05, "gradient_clip": 1.0,
+              "warmup_epochs": 5.0, "ema_decay": 0.999},
+    "evaluate": {"score_threshold": 0.001, "top_k": 5000, "nms": "soft",
+                 "nms_sigma": 0.4, "nms_min_score": 0.001,
+                 "nms_per_class": True, "max_detections": 2000,
+                 "tiou_thresholds": FIFTHS}}
+# ActionFormer's epic_slowfast_*.yaml.
+SLOWFAST = {
+    "features": {"width": 2304, "stride_frames": 16.0, "clip_frames": 32.0,
+                 "fps": 30.0},
+    "window": {"tokens": 2304, "min_action_kept": 0.3,
+               "short_crop_ratio": (0.9, 1.0)},
+    "adapter": {"kind": "none", "standardize_last": False}}
+# Code: changes, and what of verbs and of nouns.
+EPIC_CODES = {
+    "": ({"evaluate": {"top_k_per_level": True, "min_length_tokens": 0.05},
+          "head": {"opentad": False, "input_dropout": 0.0}},
+         {"train": {"epochs": 21, "final_learning_rate": 1e-8}},
+         {"train": {"epochs": 21, "final_learning_rate": 1e-8}}),
+    "opentad": (
+        {"evaluate": {"top_k_per_level": False, "min_length_tokens": 0.0},
+         "head": {"opentad": True, "input_dropout": 0.0}},
+        {"train": {"epochs": 20}}, {"train": {"epochs": 20}}),
+    "tridet": (
+        {"evaluate": {"top_k_per_level": True, "min_length_tokens": 0.05},
+         "head": {"kind": "tridet", "num_bins": 16, "sgp_mlp_width": 1024,
+                  "head_width": 0, "input_noise": 0.0},
+         "loss": {"iou_power": 0.25}},
+        {"head": {"sgp_window": (5,), "sgp_k": 2.0},
+         "train": {"epochs": 27, "final_learning_rate": 5e-5}},
+        {"head": {"sgp_window": (1,), "sgp_k": 4.0},
+         "train": {"epochs": 19, "final_learning_rate": 1e-8}})}
+
+
+def _joined(*tables):
+    return {section: {key: value for table in tables
+                      for key, value in table.get(section, {}).items()}
+            for section in {name for table in tables for name in table}}
+
+
+def _ranges(config, num_classes=97):
+    return make_head_spec(config, in_width=16, num_classes=num_classes
+                          ).regression_ranges
+
+
+@pytest.mark.parametrize("target", ["verb", "noun"])
+@pytest.mark.parametrize("code", EPIC_CODES)
+def test_epic_has_the_recipes_for_slowfast(code, target):
+    config = _recipe("epic_features", f"{target}_{code}" if code else target)
+    common, verb, noun = EPIC_CODES[code]
+    changes = verb if target == "verb" else noun
+    changes["train"]["schedule_epochs"] = changes["train"]["epochs"]
+    loss = {"initial_normalizer": 250.0, "regression_weight": 1.0,
+            "label_smoothing": 0.0 if target == "verb" else 0.1,
+            "center_radius": 1.5}
+    expected = _joined(EPIC, SLOWFAST, {"loss": loss}, common, changes)
+    if code == "tridet":
+        del expected["head"]["attention_window"]
+    _holds(config, **expected)
+    assert _ranges(config) == OVERLAPPING
+    if code != "tridet":
+        for classes in (97, 300, 293):
+            assert _num_parameters(config, 2304, classes) == (
+                _actionformer_size(2304, classes))
+
+
+@pytest.mark.parametrize("target", ["verb", "noun"])
+def test_epic_has_adatads_recipe(target):
+    config = _recipe("epic", f"{target}_tia")
+    assert _rate(config, "adapter", "learning_rate_factor") == (
+        pytest.approx(8e-5))
+    _adapters_are(config, 256, 0, 23)
+    _holds(config, **_joined(EPIC, {
+        "window": {"sampling": "fps", "sample_fps": 15.0, "samples": 6144,
+                   "tokens": 768, "overlap": 0.5, "min_action_kept": 0.3,
+                   "short_crop_ratio": (0.9, 1.0), "clip_samples": 16},
+        "augment": {"size": 160, **AUGMENTED},
+        "adapter": {"kind": "tia", "drop_path": 0.1},
+        "head": {"input_dropout": 0.2, "opentad": True},
+        "loss": {"initial_normalizer": 250.0, "regression_weight": 0.5,
+                 "label_smoothing": 0.0 if target == "verb" else 0.1},
+        "train": {"epochs": 35, "schedule_epochs": 250,
+                  "evaluate_from_epoch": 19},
+        "evaluate": {"top_k_per_level": False, "min_length_tokens": 0.0}}))
+    assert _ranges(config) == OVERLAPPING
+
+
 def test_every_variant_of_more_data_sets_is_compared():
     assert _variants("multithumos") == set(MULTITHUMOS)
     assert _variants("multithumos_features") == {"i3d", "i3d_rgb"}
+    assert _variants("epic") == {"verb", "noun"}
+    assert _variants("epic_features") == {
+        f"{target}_{code}".rstrip("_") for target in ("verb", "noun")
+        for code in EPIC_CODES}

@@ -13,13 +13,13 @@ this measure. Two protocols:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from losa_jax.detection.segments import Detection
+from losa_jax.detection.segments import Detection, column
 
 PROTOCOLS = ("charades", "multithumos")
 CHARADES_MOMENTS = 25
@@ -84,32 +84,21 @@ def evaluate_frames(ground_truth: Mapping[
                         if num_moments is None else num_moments[video])
                for video in ground_truth]
     firsts = np.cumsum([0, *map(len, moments)])
-    inclusive = protocol == "charades"
     index = {name: k for k, name in enumerate(class_names)}
-    actions, detections = _by_class(len(index)), _by_class(len(index))
-    for first, times, (video, rows) in zip(
-            firsts[:-1].tolist(), moments, ground_truth.items(), strict=True):
-        for spans, items in ((actions, rows),
-                             (detections, predictions.get(video, ()))):
-            known = [row for row in items if row[2] in index]
-            if not known or not len(times):
-                continue
-            ends = np.sort(np.array([row[:2] for row in known], float), axis=1)
-            from_, to = _inside(times, ends, inclusive)
-            for row, start, end in zip(known, (first + from_).tolist(),
-                                       (first + to).tolist(), strict=True):
-                if start < end:
-                    spans[index[row[2]]].append((start, end, *row[3:4]))
+    actions = _spans(ground_truth, ground_truth, moments, firsts, index,
+                     protocol == "charades")
+    detected = _spans(ground_truth, predictions, moments, firsts, index,
+                      protocol == "charades")
     total = int(firsts[-1])
     precision = np.full(len(index), np.nan)
     positives = np.zeros(len(index), int)
-    for k, (own, detected) in enumerate(zip(actions, detections, strict=True)):
+    for k in range(len(index)):
         is_action = np.zeros(total, bool)
-        for start, end in own:
+        for start, end, _ in actions.of_class(k):
             is_action[start:end] = True
         scores = np.full(total, -np.inf)
         # The highest score is written last.
-        for start, end, score in sorted(detected, key=lambda row: row[2]):
+        for start, end, score in detected.of_class(k):
             scores[start:end] = score
         positives[k] = is_action.sum()
         if positives[k]:
@@ -122,8 +111,39 @@ def evaluate_frames(ground_truth: Mapping[
         if present.any() else 0.0, positives, total, len(ground_truth))
 
 
-def _by_class(count: int) -> list[list[tuple]]:
-    return [[] for _ in range(count)]
+class _Spans(NamedTuple):
+    """The moments in actions or detections, among those of all videos."""
+
+    label: Int[np.ndarray, "m"]
+    start: Int[np.ndarray, "m"]
+    end: Int[np.ndarray, "m"]  # one past the last
+    scores: Float[np.ndarray, "m"]
+
+    def of_class(self, k: int) -> Iterator[tuple[int, int, float]]:
+        """Iterates over those of a class by ascending score."""
+        rows = np.flatnonzero(self.label == k)
+        rows = rows[np.argsort(self.scores[rows], kind="stable")]
+        return zip(*(part[rows].tolist() for part in self[1:]), strict=True)
+
+
+def _spans(videos: Iterable[str], rows: Mapping[str, Sequence[Any]],
+           moments: Sequence[np.ndarray], firsts: np.ndarray,
+           index: Mapping[str, int], inclusive: bool) -> _Spans:
+    """Returns the moments of rows that begin with start, end and label."""
+    parts: list[_Spans] = []
+    for video, times, first in zip(videos, moments, firsts, strict=False):
+        own = rows.get(video, ())
+        label = np.array([index.get(row[2], -1) for row in own], int)
+        ends = np.sort(np.stack([column(own, 0), column(own, 1)], 1), axis=1)
+        start, end = _inside(times, ends, inclusive)
+        kept = (label >= 0) & (start < end)
+        scores = (column(own, 3) if own and len(own[0]) > 3
+                  else np.zeros(len(own)))
+        parts.append(_Spans(label[kept], first + start[kept],
+                            first + end[kept], scores[kept]))
+    if not parts:
+        parts = [_Spans(*(np.zeros(0, int),) * 3, np.zeros(0))]
+    return _Spans(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _moments(duration_seconds: float, count: int) -> Float[np.ndarray, "n"]:

@@ -24,7 +24,7 @@ from losa_jax.errors import InputError
 from losa_jax.inference import run_windows
 from losa_jax.jobs import setup
 from losa_jax.jobs.report import write_split_report
-from losa_jax.training import build, feature_store, restore
+from losa_jax.training import build, feature_store, paired_runs, restore
 from losa_jax.training.checkpoint import BEST
 from losa_jax.utils import run_files
 from losa_jax.utils.atomic_write import make_folder
@@ -36,11 +36,13 @@ class Evaluator:
     """Predicts and scores the testing videos; compiles once."""
 
     def __init__(self, config: Any, data: setup.DataSet, model: build.Model,
-                 mesh: Mesh, reader: WindowReader, skipped: BrokenVideos):
+                 mesh: Mesh, reader: WindowReader, skipped: BrokenVideos,
+                 paired: paired_runs.PairedRun | None = None):
         """
         Args:
           reader: reads the windows.
           skipped: collects videos that fail to decode.
+          paired: a run whose classes are paired with those of the model.
         """
         self._config, self._data, self._skipped = config, data, skipped
         self._model, self._mesh = model, mesh
@@ -58,7 +60,11 @@ class Evaluator:
         self._batch_windows = build.evaluation_windows(config, mesh.shape)
         self._windows = run_windows.SpreadWindows(
             data.test, reader, config, mesh, self._batch_windows)
-        self._predict = build.jit_predict_step(config, model, mesh)
+        self._class_names = (data.class_names if paired is None
+                             else paired.class_names)
+        self._predict = (build.jit_predict_step(config, model, mesh)
+                         if paired is None else
+                         paired.predict_step(config, model, mesh))
 
     def run(self, parameters: Any, statistics: Any, stop: StopSignal
             ) -> tuple[metrics.MapReport, dict[str, list[Detection]]]:
@@ -135,7 +141,7 @@ class Evaluator:
                     ) -> list[Detection]:
         """Returns a video's detections after NMS and the fusion with the
         scores of an external classifier."""
-        names, settings = self._data.class_names, self._config.evaluate
+        names, settings = self._class_names, self._config.evaluate
         kept, _ = nms.suppress(segments, len(names), self._nms)
         rows = detections(kept, names)
         if self._video_scores is None:
@@ -219,8 +225,8 @@ def report_results(folder: Path, config: Any, report: metrics.MapReport,
 
 
 def evaluate(config: Any, workdir: Path, *, which: str = BEST,
-             output: Path | None = None, report_pages: int | None = None
-             ) -> metrics.MapReport:
+             output: Path | None = None, report_pages: int | None = None,
+             pair_with: Path | None = None) -> metrics.MapReport:
     """Scores a checkpoint of a work directory on the testing videos.
 
     Args:
@@ -228,6 +234,8 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
       output: folder of the results; None: the work directory.
       report_pages: also write pages of so many videos (0: all) and of the
         split.
+      pair_with: work directory of a run of nouns, whose classes are paired
+        with the verbs of this one to the actions of EPIC-KITCHENS-100.
 
     Raises:
       InputError: no run, or input that it does not fit.
@@ -245,10 +253,14 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     mesh = build.build_mesh(config)
     store = feature_store.open_store(config)
     data = setup.load_data(config, notes, subsets=("test",), store=store)
-    model = build.build_model(config, len(data.class_names), mesh)
+    class_names, paired = data.class_names, None
+    if pair_with is not None:
+        class_names, paired = paired_runs.open_pair(
+            config, workdir, pair_with, which, mesh)
+    model = build.build_model(config, len(class_names), mesh)
     if has_run:
         state, which = restore.restore_run(config, workdir, which, model, mesh,
-                                           data.class_names)
+                                           class_names)
     else:
         state, _ = restore.fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
@@ -257,12 +269,17 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     if processes.is_first():
         make_folder(output)
     skipped = setup.skipped_videos(output, data)
-    evaluator = Evaluator(config, data, model, mesh, reader, skipped)
+    evaluator = Evaluator(config, data, model, mesh, reader, skipped, paired)
     with StopSignal(in_step=True) as stop:
         report, predictions = evaluator.run(state.ema, state.statistics, stop)
     step = int(state.step)
     report_results(output, config, report, predictions, skipped,
                    checkpoint=which, step=step)
+    if paired is not None and processes.is_first():
+        path = output / paired_runs.SUBMISSION_FILE
+        paired_runs.write_submission(path, predictions,
+                                     config.data.annotations)
+        print(f"the submission of verbs, nouns and actions: {path}")
     if report_pages is not None and processes.is_first():
         truth, _ = ground_truth(data, predictions)
         index = write_split_report(

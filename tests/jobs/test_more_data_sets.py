@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from losa_jax import score
+from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.train import train
 
@@ -122,3 +123,76 @@ def test_multithumos(tmp_path, capsys):
         "num_moments"]
     assert scored["per_frame"] == frames
     assert "per-frame mAP (multithumos): " in capsys.readouterr().out
+
+
+def _epic_tables(folder, videos):
+    """Writes the tables; the noun of class k is a step after the verb."""
+    columns = ("narration_id,video_id,start_timestamp,stop_timestamp,verb,"
+               "verb_class,noun,noun_class\n")
+    nouns = ("cup", "lid", "pan", "bowl", "knife")
+    rows = {"train": [], "validation": []}
+    for number, actions in enumerate(videos):
+        table = rows["train" if number < 4 else "validation"]
+        for start, end, label in actions:
+            noun = (label + 1) % len(nouns)
+            table.append(
+                f"x,P01_{number:02d},00:00:{start:05.2f},00:00:{end:05.2f},"
+                f"{NAMES[label]},{label},{nouns[noun]},{noun}\n")
+    for name, lines in rows.items():
+        (folder / f"EPIC_100_{name}.csv").write_text(
+            columns + "".join(lines))
+    (folder / "EPIC_100_video_info.csv").write_text(
+        "video_id,duration,fps\n" + "".join(
+            f"P01_{number:02d},{SECONDS},59.94\n"
+            for number in range(len(videos))))
+    for word, names in (("verb", NAMES), ("noun", nouns)):
+        (folder / f"EPIC_100_{word}_classes.csv").write_text(
+            "id,key,instances\n" + "".join(
+                f"{number},{name},\"['{name}']\"\n"
+                for number, name in enumerate(names)))
+    return [f"{folder}/EPIC_100_{name}.csv" for name in (
+        "train", "validation", "video_info")]
+
+
+@pytest.mark.slow
+def test_epic_kitchens_with_pairs_of_verbs_and_nouns(tmp_path, capsys):
+    videos = _made_up(1)
+    tables = _epic_tables(tmp_path, videos)
+    classes = {word: f"{tmp_path}/EPIC_100_{word}_classes.csv"
+               for word in ("verb", "noun")}
+    count = _num_features(SECONDS, 30, 4, 8)
+    for number, actions in enumerate(videos):
+        # Of copies with 30 frames a second, as the archives of the authors.
+        np.savez(tmp_path / f"P01_{number:02d}.npz",
+                 feats=_features(actions, count, 4, 8, 30))
+    configs = {}
+    for word, path in classes.items():
+        config = configs[word] = _small("epic_features", word, tmp_path,
+                                        ",".join([*tables, path]))
+        config.features.stride_frames, config.features.clip_frames = 4.0, 8.0
+        config.window.samples = config.window.tokens = 120
+        report = train(config, tmp_path / word)
+        assert report.average_map > 0.3 and len(report.class_names) == 5
+    config = configs["verb"]
+    config.data.annotations = ",".join([*tables, *classes.values()])
+    report = evaluate(config, tmp_path / "verb", output=tmp_path / "action",
+                      pair_with=tmp_path / "noun")
+    assert report.average_map > 0.2
+    assert len(report.class_names) == 5  # pairs that occur
+    capsys.readouterr()
+    assert score.main([
+        str(tmp_path / "action/epic_submission.json"), "--protocol=epic",
+        f"--annotations={config.data.annotations}", "--subset=validation",
+        "--ties=stable", f"--json={tmp_path / 'scored.json'}"]) == 0
+    scored = json.loads((tmp_path / "scored.json").read_text())
+    assert scored["action"]["average_map"] == pytest.approx(
+        report.average_map, abs=1e-6)
+    assert min(scored[word]["average_map"] for word in classes) > 0.3
+    config_file = tmp_path / "noun/config.json"
+    config_file.write_text(config_file.read_text().replace(
+        '"overlap": 0.5', '"overlap": 0.25'))
+    with pytest.raises(InputError, match="sees other windows than"):
+        evaluate(config, tmp_path / "verb", pair_with=tmp_path / "noun")
+    config.features.stride_frames = 8.0
+    with pytest.raises(InputError, match="another config.features.stride"):
+        evaluate(config, tmp_path / "verb")

@@ -11,6 +11,7 @@ Each reader returns the "database" object of the ActivityNet layout:
     THUMOS-14     the folder of <Class>_val.txt or <Class>_test.txt
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
     MultiTHUMOS, Charades   with the list of their classes: `numbered_classes`
+    EPIC-KITCHENS-100, EPIC-SOUNDS   with other tables: `epic`
     TFDS          the folder that `losa_jax.data.build` wrote
 
 Files are separated by commas.
@@ -25,6 +26,7 @@ from typing import Any
 
 from losa_jax.data.annotations import (
     data_set_index,
+    epic,
     numbered_classes,
     other_files,
 )
@@ -90,6 +92,8 @@ def read_database(paths: str | Path) -> dict[str, Any]:
 def _read_tables(path: Path, others: list[Path]) -> dict[str, Any] | None:
     """Reads tables; None if the first one is of no known layout."""
     columns = set(other_files.columns(read_text(path)))
+    if columns >= epic.SEGMENTS:
+        return epic.read_epic([path, *others])
     if columns >= {*numbered_classes.CHARADES_COLUMNS}:
         tables = [path, *(one for one in others if one.suffix == ".csv")]
         return numbered_classes.read_charades(

@@ -34,7 +34,8 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "multithumos_features", "multithumos_features:i3d_rgb",
            "epic", "epic:noun_tia", "epic_features", "epic_features:noun",
            "epic_features:noun_opentad", "epic_features:verb_tridet",
-           "epic_features:noun_tridet")
+           "epic_features:noun_tridet", "charades", "charades:g_tia",
+           "charades_features", "charades_features:videomae")
 
 
 def _resolve(recipe):

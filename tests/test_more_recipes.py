@@ -217,6 +217,67 @@ def test_epic_has_adatads_recipe(target):
     assert _ranges(config) == OVERLAPPING
 
 
+# --- Charades --------------------------------------------------------------
+
+CHARADES = {
+    "data": {"train_subset": "training", "test_subset": "testing"},
+    "window": {"tokens": 512, "samples": 512, "overlap": 0.5,
+               "min_action_kept": 0.5, "short_crop_ratio": (0.9, 1.0),
+               "test_whole": False},
+    "head": {"kind": "actionformer", "num_embedding_convs": 2,
+             "num_stem_blocks": 2, "num_levels": 8, "attention_window": (-1,),
+             "absolute_positions": True, "input_dropout": 0.3,
+             "opentad": True, "drop_path": 0.1},
+    "loss": {"initial_normalizer": 100.0, "label_smoothing": 0.0,
+             "regression_weight": 1.0, "center_radius": 1.5},
+    "train": {"batch_windows": 16, "learning_rate": 1e-4,
+              "weight_decay": 0.05, "gradient_clip": 1.0, "ema_decay": 0.999,
+              "warmup_epochs": 5.0, "schedule_epochs": 20, "epochs": 20},
+    "evaluate": {"score_threshold": 0.001, "top_k": 2000,
+                 "top_k_per_level": False, "nms": "soft", "nms_sigma": 0.3,
+                 "nms_per_class": True, "max_detections": 1000,
+                 "tiou_thresholds": TENTHS, "per_frame": "charades"}}
+EIGHT = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 64), (64, 128), (128, 256),
+         (256, 10000))
+
+
+@pytest.mark.parametrize("size, rate, width, last", [
+    ("s", 4e-4, 96, 11), ("b", 4e-4, 192, 11), ("l", 2e-4, 256, 23),
+    ("h", 1e-4, 320, 31), ("g", 8e-5, 352, 39)])
+def test_charades_has_adatads_recipe(size, rate, width, last):
+    config = _recipe("charades", f"{size}_tia")
+    assert _rate(config, "adapter", "learning_rate_factor") == (
+        pytest.approx(rate))
+    _adapters_are(config, width, 0, last)
+    _holds(config, **_joined(CHARADES, {
+        # Every fourth frame of 30 a second.
+        "window": {"sampling": "fps", "sample_fps": 7.5, "clip_samples": 16},
+        "augment": {"size": 160, **AUGMENTED},
+        "adapter": {"kind": "tia", "drop_path": 0.1},
+        "evaluate": {"nms_min_score": 0.0}}))
+    assert _ranges(config) == EIGHT
+
+
+@pytest.mark.parametrize("variant, changes", [
+    ("i3d", {
+        "features": {"width": 1024, "stride_frames": 8.0, "fps": 24.0},
+        "window": {"tokens": 768, "samples": 768, "test_whole": True},
+        "head": {"num_levels": 7}, "train": {"epochs": 15}}),
+    # An offset of 2 frames is half of clip_frames.
+    ("videomae", {"features": {"width": 1024, "stride_frames": 4.0,
+                               "clip_frames": 4.0, "fps": 30.0}})])
+def test_charades_has_opentads_recipes_for_features(variant, changes):
+    config = _recipe("charades_features", variant)
+    _holds(config, **_joined(CHARADES, {
+        "adapter": I3D["adapter"], "evaluate": {"nms_min_score": 0.001}},
+        changes))
+    levels = config.head.num_levels
+    assert _ranges(config) == (*EIGHT[:levels - 1],
+                               (4 * 2 ** (levels - 2), 10000))
+    assert _num_parameters(config, 1024, 157) == _actionformer_size(
+        1024, 157, levels=levels)
+
+
 def test_every_variant_of_more_data_sets_is_compared():
     assert _variants("multithumos") == set(MULTITHUMOS)
     assert _variants("multithumos_features") == {"i3d", "i3d_rgb"}
@@ -224,3 +285,5 @@ def test_every_variant_of_more_data_sets_is_compared():
     assert _variants("epic_features") == {
         f"{target}_{code}".rstrip("_") for target in ("verb", "noun")
         for code in EPIC_CODES}
+    assert _variants("charades") == {"s", "b", "l", "h", "g"}
+    assert _variants("charades_features") == {"i3d", "videomae"}

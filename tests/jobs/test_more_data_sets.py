@@ -196,3 +196,36 @@ def test_epic_kitchens_with_pairs_of_verbs_and_nouns(tmp_path, capsys):
     config.features.stride_frames = 8.0
     with pytest.raises(InputError, match="another config.features.stride"):
         evaluate(config, tmp_path / "verb")
+
+
+@pytest.mark.slow
+def test_charades(tmp_path):
+    videos = _made_up(2)
+    rows = {"train": [], "test": []}
+    for number, actions in enumerate([*videos, []]):
+        name = f"AB{number:02d}C"
+        text = ";".join(f"c{label:03d} {start:.2f} {end + 3 * (end > 15):.2f}"
+                        for start, end, label in actions)
+        if number == 0:
+            text += ";c001 9.00 2.00"  # ends before it starts
+        rows["train" if number < 4 or not actions else "test"].append(
+            f'{name},"{text}",{SECONDS}\n')
+        count = _num_features(SECONDS, 24, 3, 3)
+        np.save(tmp_path / f"{name}.npy",
+                _features(actions, count, 3, 3, 24))
+    for name, lines in rows.items():
+        (tmp_path / f"Charades_v1_{name}.csv").write_text(
+            "id,actions,length\n" + "".join(lines))
+    (tmp_path / "Charades_v1_classes.txt").write_text("".join(
+        f"c{number:03d} {name} something\n"
+        for number, name in enumerate(NAMES)))
+    config = _small("charades_features", "i3d", tmp_path, ",".join(
+        f"{tmp_path}/Charades_v1_{name}" for name in (
+            "train.csv", "test.csv", "classes.txt")))
+    config.features.stride_frames = config.features.clip_frames = 3.0
+    content, scored = _trained_and_scored(config, tmp_path / "run",
+                                          "--per_frame=charades")
+    assert content["average_map"] > 0.3
+    frames = content["per_frame"]
+    assert frames == scored["per_frame"]
+    assert frames["num_moments"] == 2 * 25 and frames["frame_map"] > 0.5

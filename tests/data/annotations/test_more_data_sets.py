@@ -89,6 +89,40 @@ def test_class_lists_with_gaps_or_twins_are_refused(tmp_path):
         read_class_list(tmp_path / "b.txt")
 
 
+def test_the_official_tables_of_charades_are_read(tmp_path):
+    header = "id,subject,actions,length\n"
+    for name, row in (
+            ("train", 'AAAA,S1,"c001 11.90 21.20;c000 0.00 12.60",24.83\n'
+                      "BBBB,S2,,30.10\n"),
+            ("test", 'CCCC,S3,c001 38.0 13.0,29.00\n')):
+        (tmp_path / f"Charades_v1_{name}.csv").write_text(header + row)
+    (tmp_path / "Charades_v1_classes.txt").write_text(
+        "c000 Holding some clothes\nc001 Putting clothes somewhere\n")
+    source = ",".join(f"{tmp_path}/Charades_v1_{name}" for name in (
+        "train.csv", "test.csv", "classes.txt"))
+    annotations = load_annotations(source)
+    assert annotations.class_names == ("Putting clothes somewhere",
+                                       "Holding some clothes")[::-1]
+    assert _counts(annotations) == {"training": (2, 2, 1),
+                                    "testing": (1, 1, 0)}
+    assert annotations.videos["AAAA"].duration_seconds == 24.83
+    assert annotations.videos["AAAA"].actions[0][:3] == (
+        11.9, 21.2, "Putting clothes somewhere")
+    assert set(_faults(annotations)[lint.REVERSED]) == {"CCCC"}
+    with pytest.raises(InputError, match="give Charades_v1_classes.txt too"):
+        read_database(tmp_path / "Charades_v1_train.csv")
+    path = tmp_path / "Charades_v1_test.csv"
+    for wrong, message in (
+            ("c002 1 2", "class c002, but .* has 2 classes"),
+            ("c001-1-2", "the action 'c001-1-2' is not `c092")):
+        path.write_text(f"{header}CCCC,S3,{wrong},29.00\n")
+        with pytest.raises(InputError, match=message):
+            read_database(source)
+    path.write_text(f"{header}AAAA,S3,,29.00\n")
+    with pytest.raises(InputError, match="row 2: the video AAAA is there"):
+        read_database(source)
+
+
 @pytest.mark.shared
 def test_counts_and_faults_of_multithumos(shared_dir):
     folder = shared_dir / "data/more_datasets/multithumos"

@@ -167,6 +167,9 @@ def get_config() -> ConfigDict:
         suffix="",
         # Of the arrays in a .npz file; "" is the only one, or `feats`.
         array="",
+        # First and last channel + 1 of those in the files, (0, 1024) is RGB of
+        # I3D's; () takes all.
+        channels=(),
         stride_frames=0.0,
         clip_frames=0.0,
         width=0,
@@ -349,6 +352,9 @@ def get_config() -> ConfigDict:
         # Upper ends of the levels' regression ranges in tokens, without that
         # of the last level, which is open; () doubles from 4.
         regression_edges=(),
+        # A level's range starts at the end of the one before divided by this;
+        # 2 is (0, 4), (2, 8), (4, 16) ...
+        regression_overlap=1.0,
     ))
     config.loss = ConfigDict(dict(
         center_radius=1.5,
@@ -388,6 +394,9 @@ def get_config() -> ConfigDict:
     ))
     config.evaluate = ConfigDict(dict(
         tiou_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),
+        # Also the mAP of moments: "charades" (25 a video) or "multithumos"
+        # (every sample), see losa_jax/detection/per_frame.py.
+        per_frame="",
         batch_windows=2,
         score_threshold=0.001,
         # Candidates per window, over all levels together.

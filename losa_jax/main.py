@@ -51,7 +51,7 @@ SHARED_MODES = ("train", "eval", "cache", "extract")
 GOES_WITH = {
     "checkpoint": ("eval", "extract", "export"),
     "output": ("eval", "extract", "export"),
-    "report": ("eval",), "report_videos": ("eval",),
+    "report": ("eval",), "report_videos": ("eval",), "pair_with": ("eval",),
     "dry_run": ("cache",),
     "features": ("extract",), "stride_frames": ("extract",),
     "fps": ("extract",), "dtype": ("extract",),
@@ -88,6 +88,9 @@ _REPORT = flags.DEFINE_bool(
 _REPORT_VIDEOS = flags.DEFINE_integer(
     "report_videos", 200, "eval --report: number of videos with a page, half "
     "of them the worst, half the best; 0: all.", lower_bound=0)
+_PAIR_WITH = flags.DEFINE_string(
+    "pair_with", "", "eval: folder of a run of nouns; its classes and the "
+    "verbs of this run are paired to the actions of EPIC-KITCHENS-100.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "cache: only print what would be written.")
 _FEATURES = flags.DEFINE_enum(
@@ -209,7 +212,8 @@ def _job(mode: str) -> Callable[[ConfigDict, Path], object]:
         "train": train,
         "eval": functools.partial(
             evaluate, which=_CHECKPOINT.value, output=output,
-            report_pages=_REPORT_VIDEOS.value if _REPORT.value else None),
+            report_pages=_REPORT_VIDEOS.value if _REPORT.value else None,
+            pair_with=Path(_PAIR_WITH.value) if _PAIR_WITH.value else None),
         "cache": functools.partial(cache, dry_run=_DRY_RUN.value),
         "extract": functools.partial(extract, settings=ExtractSettings(
             Path(_OUTPUT.value), _FEATURES.value, _CHECKPOINT.value,

@@ -29,7 +29,13 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "activitynet:s_proposals_none", "activitynet:b_proposals_full",
            "thumos_features:i3d_opentad", "activitynet_features:tsp_opentad",
            *(f"thumos:{name}" for name in common.OTHER_FAMILIES),
-           "activitynet:vjepa2_g", "activitynet:videoprism_l_proposals_none")
+           "activitynet:vjepa2_g", "activitynet:videoprism_l_proposals_none",
+           "multithumos", "multithumos:s_tia", "multithumos:g1536_tia",
+           "multithumos_features", "multithumos_features:i3d_rgb",
+           "epic", "epic:noun_tia", "epic_features", "epic_features:noun",
+           "epic_features:noun_opentad", "epic_features:verb_tridet",
+           "epic_features:noun_tridet", "charades", "charades:g_tia",
+           "charades_features", "charades_features:videomae")
 
 
 def _resolve(recipe):

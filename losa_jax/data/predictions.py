@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,17 +140,37 @@ def read_submission(path: str | os.PathLike
     Returns the predictions of each video, and the details of "external_data"
     (other data that made them) or "". InputError names the wrong entries.
     """
+    content, results = _read_results(path)
+    external = content.get("external_data")
+    details = external.get("details") if isinstance(external, dict) else None
+    return _parse(results, str(path)), (
+        "".join(filter(str.isprintable, details))
+        if isinstance(details, str) else "")
+
+
+def read_labeled(path: str | os.PathLike,
+                 label_of: Mapping[str, Callable[[Mapping[str, Any]], str]]
+                 ) -> dict[str, dict[str, list[Detection]]]:
+    """Reads a submission whose entries have other keys for the class.
+
+    Returns {target: predictions}, once for each function of `label_of` from
+    an entry to its class; InputError, also one of theirs, names the entry.
+    """
+    _, results = _read_results(path)
+    return {target: _parse(results, str(path), function)
+            for target, function in label_of.items()}
+
+
+def _read_results(path: str | os.PathLike
+                  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the content of a file, and its "results"."""
     content = read_json(pathlib.Path(path))
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise InputError(f'{path}: no "results" object{_other_file(content)}: '
                          "give detections in the ActivityNet submission "
                          "format (docs/scoring.md has an example)")
-    external = content.get("external_data")
-    details = external.get("details") if isinstance(external, dict) else None
-    return _parse(results, str(path)), (
-        "".join(filter(str.isprintable, details))
-        if isinstance(details, str) else "")
+    return content, results
 
 
 def _other_file(content: Any) -> str:
@@ -165,7 +185,8 @@ def _other_file(content: Any) -> str:
     return f" but the keys {', '.join(map(repr, [*content][:5]))}"
 
 
-def _parse(results: Mapping[str, Any], where: str
+def _parse(results: Mapping[str, Any], where: str,
+           label_of: Callable[[Mapping[str, Any]], str] | None = None
            ) -> dict[str, list[Detection]]:
     predictions: dict[str, list[Detection]] = {}
     wrong = []
@@ -179,7 +200,13 @@ def _parse(results: Mapping[str, Any], where: str
                          "forms of its name")
         detections = predictions[video] = []
         for index, entry in enumerate(entries):
-            problem = _problem(entry)
+            problem = ""
+            if label_of is not None and isinstance(entry, dict):
+                try:
+                    entry = {**entry, "label": label_of(entry)}
+                except InputError as error:
+                    problem = str(error)
+            problem = problem or _problem(entry)
             if problem:
                 wrong.append(f"video {video!r}, entry {index}: {problem}")
             else:

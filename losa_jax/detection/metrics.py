@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
-from losa_jax.detection.segments import Detection, segment_iou
+from losa_jax.detection.per_frame import FrameReport
+from losa_jax.detection.segments import Detection, column, segment_iou
 from losa_jax.errors import InputError
 from losa_jax.timeline import SAME_ACTION_SECONDS
 
@@ -33,6 +34,8 @@ class Rules:
 
 
 OURS = Rules()
+# So many pairs of predictions and actions are in memory at once.
+_MOST_PAIRS = 2 ** 21
 # The score threshold of classes without actions or matches.
 DEFAULT_THRESHOLD = 0.5
 
@@ -52,6 +55,7 @@ class MapReport:
       num_actions, num_predictions: sums over the classes.
       num_dropped_predictions: predictions of other labels or videos.
       num_removed_actions: annotations that are duplicates or too short.
+      per_frame: the average precision of moments, if it was asked for.
     """
 
     class_names: tuple[str, ...]
@@ -66,12 +70,16 @@ class MapReport:
     num_predictions: int
     num_dropped_predictions: int
     num_removed_actions: int
+    per_frame: FrameReport | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""
         precision = self.average_precision
         content = dataclasses.asdict(self) | {"average_precision": np.where(
             np.isnan(precision), np.array(None), precision)}
+        del content["per_frame"]
+        if self.per_frame is not None:
+            content["per_frame"] = self.per_frame.as_json()
         return {key: value.tolist() if isinstance(value, np.ndarray) else value
                 for key, value in content.items()}
 
@@ -160,7 +168,8 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
         tuple(class_names), tuple(map(float, tiou_thresholds)), precision,
         map_per_threshold, float(map_per_threshold.mean()), actions_per_class,
         predictions_per_class, num_actions=int(actions_per_class.sum()),
-        num_predictions=int(predictions_per_class.sum()), **counts)
+        num_predictions=int(predictions_per_class.sum()), per_frame=None,
+        **counts)
 
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,
@@ -182,19 +191,85 @@ def _matches(predicted: _Rows, actions: _Rows, num_videos: int,
     for k in np.unique(actions.label).tolist():
         rows = np.flatnonzero(predicted.label == k)
         rows = rows[_best_first(predicted.scores[rows], ties)]
-        own = actions.label == k
+        own = np.flatnonzero(actions.label == k)
+        pairs = _overlapping(predicted, actions, rows, own,
+                             min(tiou_thresholds))
         # A sum over hits of all thresholds depends on this memory order.
         hits = np.zeros((len(rows), len(tiou_thresholds)), bool).T
-        for video in np.unique(actions.video[own]):
-            places = np.flatnonzero(predicted.video[rows] == video)
-            iou = segment_iou(predicted.segments[rows[places], None],
-                              actions.segments[own & (actions.video == video)])
-            for index, threshold in enumerate(tiou_thresholds):
-                hits[index, places] = _match(iou, threshold)
+        for index, threshold in enumerate(tiou_thresholds):
+            _match(_Pairs(*(part[pairs.iou >= threshold] for part in pairs)),
+                   hits[index], len(own))
         matches.append(ClassMatches(
             k, predicted.video[rows], predicted.scores[rows], hits,
             np.bincount(actions.video[own], minlength=num_videos)))
     return matches
+
+
+class _Pairs(NamedTuple):
+    """Predictions and actions of one video that overlap, sorted by action and
+    then by rank of the prediction."""
+
+    prediction: Int[np.ndarray, "q"]  # rank in its class
+    action: Int[np.ndarray, "q"]  # number in its class
+    iou: Float[np.ndarray, "q"]
+
+
+def _overlapping(predicted: _Rows, actions: _Rows, rows: np.ndarray,
+                 own: np.ndarray, least_iou: float) -> _Pairs:
+    """Returns the pairs of predictions `rows` and actions `own` of one class
+    whose IoU is `least_iou` or more."""
+    by_video = np.argsort(predicted.video[rows], kind="stable")
+    videos = predicted.video[rows[by_video]]
+    first = np.searchsorted(videos, actions.video[own], "left")
+    count = np.searchsorted(videos, actions.video[own], "right") - first
+    ends = np.cumsum(count)
+    parts = []
+    start = 0
+    while start < len(own):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(
+            ends, done + _MOST_PAIRS, "right")))
+        some = np.arange(start, stop)
+        action = np.repeat(some, count[some])
+        # 0 .. count - 1 for each action.
+        step = np.arange(len(action)) - np.repeat(
+            ends[some] - count[some] - done, count[some])
+        rank = by_video[first[action] + step]
+        iou = segment_iou(predicted.segments[rows[rank]],
+                          actions.segments[own[action]])
+        is_near = iou >= least_iou
+        parts.append((rank[is_near], action[is_near], iou[is_near]))
+        start = stop
+    return _Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _match(pairs: _Pairs, hits: Bool[np.ndarray, "m"], num_actions: int
+           ) -> None:
+    """Sets which predictions are hits: by rank, each takes the free action
+    with the highest IoU, of equal ones the first."""
+    several = np.bincount(pairs.prediction, minlength=len(hits)) > 1
+    is_shared = np.zeros(num_actions, bool)
+    is_shared[pairs.action[several[pairs.prediction]]] = True
+    # An action whose predictions have no other action is taken by the first.
+    is_alone = ~is_shared[pairs.action]
+    action = pairs.action[is_alone]
+    hits[pairs.prediction[is_alone][
+        np.flatnonzero(np.diff(action, prepend=-1))]] = True
+    left = np.flatnonzero(~is_alone)
+    left = left[np.lexsort((pairs.action[left], pairs.prediction[left]))]
+    free = set(np.flatnonzero(is_shared).tolist())
+    current, best, best_iou = -1, -1, -1.0
+    for prediction, number, iou in zip(
+            *(part[left].tolist() for part in pairs), strict=True):
+        if prediction != current:
+            if best >= 0:
+                hits[current] = True
+                free.discard(best)
+            current, best, best_iou = prediction, -1, -1.0
+        if iou > best_iou and number in free:
+            best, best_iou = number, iou
+    if best >= 0:
+        hits[current] = True
 
 
 def _best_first(scores: np.ndarray, ties: str) -> np.ndarray:
@@ -288,6 +363,8 @@ def format_map_table(report: MapReport) -> str:
         f"{report.num_removed_actions:,} duplicate or too short annotations "
         f"removed, {report.num_dropped_predictions:,} predictions of other "
         "labels or videos left out"]
+    if report.per_frame is not None:
+        lines.append(str(report.per_frame))
     return "\n".join(lines)
 
 
@@ -320,34 +397,27 @@ def _prediction_rows(ground_truth: Truth, predictions: Predictions,
     """Returns predictions of known videos and classes."""
     class_index = {name: k for k, name in enumerate(class_names)}
     video_index = {video: index for index, video in enumerate(ground_truth)}
-    rows: list[tuple[float, ...]] = []
+    parts = [_as_rows([], 0)]
     for video, detections in predictions.items():
         if rules.unknown_videos == "false":
             video_index.setdefault(video, len(video_index))
         if video in video_index:
-            rows += [(video_index[video], class_index[label], start, end, score)
-                     for start, end, label, score, *_ in detections
-                     if label in class_index]
-    return _as_rows(rows, sum(map(len, predictions.values())))
+            start, end, score = (column(detections, place)
+                                 for place in (0, 1, 3))
+            label = np.array([class_index.get(row[2], -1)
+                              for row in detections], int)
+            known = label >= 0
+            parts.append(_Rows(
+                np.full(known.sum(), video_index[video]), label[known],
+                np.stack([start, end], 1)[known], score[known], 0))
+    label = np.concatenate([part.label for part in parts])
+    return _Rows(np.concatenate([part.video for part in parts]), label,
+                 np.concatenate([part.segments for part in parts]),
+                 np.concatenate([part.scores for part in parts]),
+                 sum(map(len, predictions.values())) - len(label))
 
 
 def _as_rows(rows: Sequence[tuple[float, ...]], total: int) -> _Rows:
     values = np.asarray(rows, np.float64).reshape(-1, 5)
     return _Rows(values[:, 0].astype(int), values[:, 1].astype(int),
                  values[:, 2:4], values[:, 4], total - len(values))
-
-
-def _match(iou: np.ndarray, threshold: float) -> np.ndarray:
-    """Matches predictions, best first in `iou` [m, n], once per action."""
-    true = np.zeros(len(iou), bool)
-    free = np.where(iou >= threshold, iou, -1.0)
-    matches = np.any(free >= 0, axis=1)
-    row = 0
-    # Each round is a match: fewer rounds than predictions.
-    while matches[row:].any():
-        row += int(np.argmax(matches[row:]))
-        true[row] = True
-        free[:, np.argmax(free[row])] = -1.0
-        row += 1
-        matches[row:] = np.any(free[row:] >= 0, axis=1)
-    return true

@@ -4,6 +4,7 @@ A head returns the segments of a window in tokens. `in_seconds` converts them,
 `joined` collects those of all windows, and `detections` adds class names.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -81,6 +82,13 @@ def iou_of_rows(rows: Sequence[Sequence[Any]], others: Sequence[Sequence[Any]]
     one, other = (np.array([row[:2] for row in part], float).reshape(-1, 2)
                   for part in (rows, others))
     return segment_iou(one[:, None], other)
+
+
+def column(rows: Sequence[Sequence[Any]], place: int
+           ) -> Float[np.ndarray, "m"]:
+    """Returns the numbers at one place of rows, such as detections."""
+    return np.fromiter(map(operator.itemgetter(place), rows), np.float64,
+                       len(rows))
 
 
 def in_seconds(window: Segments, grid: timeline.SampleGrid, first_sample: int,

@@ -13,7 +13,7 @@ from losa_jax.data.annotations.load import load_annotations, select_subsets
 from losa_jax.data.annotations.reviewed import check_scorable
 from losa_jax.data.predictions import check_predictions, read_predictions
 from losa_jax.data.records import Annotations
-from losa_jax.detection import metrics, thumos_protocol
+from losa_jax.detection import metrics, per_frame, thumos_protocol
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError
 from losa_jax.utils.names import did_you_mean, without_ending
@@ -90,6 +90,41 @@ def scored(truth: metrics.Truth, predictions: metrics.Predictions,
             tiou_thresholds=tiou, ambiguous=ambiguous or {})
     return metrics.evaluate_map(truth, predictions, class_names=class_names,
                                 tiou_thresholds=tiou, rules=rules)
+
+
+def frame_report(annotations: Annotations, truth: metrics.Truth,
+                 predictions: metrics.Predictions, class_names: Sequence[str],
+                 *, protocol: str, moments_per_second: float
+                 ) -> per_frame.FrameReport:
+    """Scores predictions at moments, by one of `per_frame.PROTOCOLS`.
+
+    Args:
+      moments_per_second: of "multithumos", for which a file of predictions
+        does not say how many features a video had.
+
+    Raises:
+      InputError: a video without a duration, or no number of moments.
+    """
+    if protocol == "multithumos" and not moments_per_second > 0:
+        raise InputError(
+            "--per_frame=multithumos scores the moments of the features: give "
+            "how many they are a second with --moments_per_second (7.5 for "
+            "I3D features of every fourth of 30 frames)")
+    durations = {video: annotations.videos[video].duration_seconds
+                 for video in truth}
+    missing = [video for video, seconds in durations.items() if not seconds]
+    if missing:
+        raise InputError(
+            f"{annotations.path}: {len(missing)} videos have no duration, the "
+            f"first {missing[0]}: --per_frame needs them")
+    known = {video: float(seconds or 0)
+             for video, seconds in durations.items()}
+    return per_frame.evaluate_frames(
+        truth, predictions, class_names=class_names, durations=known,
+        protocol=protocol, num_moments={
+            video: max(1, int(seconds * moments_per_second))
+            for video, seconds in known.items()}
+        if protocol == "multithumos" else None)
 
 
 def ground_truth(annotations: Annotations, subset: str,

@@ -1,6 +1,7 @@
 """--mode=eval: writes mAP and predictions.json of a work directory."""
 
 import contextlib
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from losa_jax.data.windows.batch import Inputs
 from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import EVALUATION, BrokenVideos
 from losa_jax.data.windows.stream import VideoEnd
-from losa_jax.detection import classifier_scores, metrics, nms
+from losa_jax.detection import classifier_scores, metrics, nms, per_frame
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.distributed.sharding import put_batch
@@ -24,7 +25,7 @@ from losa_jax.inference import run_windows
 from losa_jax.jobs import cache, setup
 from losa_jax.jobs.fit_config import fit_config
 from losa_jax.jobs.report import write_split_report
-from losa_jax.training import build, restore
+from losa_jax.training import build, paired_runs, restore
 from losa_jax.training.checkpoint import BEST
 from losa_jax.utils import run_files
 from losa_jax.utils.atomic_write import make_folder
@@ -36,11 +37,13 @@ class Evaluator:
     """Predicts and scores the testing videos; compiles once."""
 
     def __init__(self, config: Any, data: setup.DataSet, model: build.Model,
-                 mesh: Mesh, reader: WindowReader, skipped: BrokenVideos):
+                 mesh: Mesh, reader: WindowReader, skipped: BrokenVideos,
+                 paired: paired_runs.PairedRun | None = None):
         """
         Args:
           reader: reads the windows.
           skipped: collects videos that fail to decode.
+          paired: a run whose classes are paired with those of the model.
         """
         self._config, self._data, self._skipped = config, data, skipped
         self._model, self._mesh = model, mesh
@@ -58,7 +61,11 @@ class Evaluator:
         self._batch_windows = build.evaluation_windows(config, mesh.shape)
         self._windows = run_windows.SpreadWindows(
             data.test, reader, config, mesh, self._batch_windows)
-        self._predict = build.jit_predict_step(config, model, mesh)
+        self._class_names = (data.class_names if paired is None
+                             else paired.class_names)
+        self._predict = (build.jit_predict_step(config, model, mesh)
+                         if paired is None else
+                         paired.predict_step(config, model, mesh))
 
     def run(self, parameters: Any, statistics: Any, stop: StopSignal
             ) -> tuple[metrics.MapReport, dict[str, list[Detection]]]:
@@ -83,9 +90,15 @@ class Evaluator:
             video.video_id: [Detection(*row) for row in rows[video.video_id]]
             for video in videos if video.video_id not in names}
         truth, class_names = ground_truth(self._data, predictions)
-        return metrics.evaluate_map(
-            truth, predictions, class_names=class_names, tiou_thresholds=tuple(
-                self._config.evaluate.tiou_thresholds)), predictions
+        settings = self._config.evaluate
+        report = metrics.evaluate_map(
+            truth, predictions, class_names=class_names,
+            tiou_thresholds=tuple(settings.tiou_thresholds))
+        if settings.per_frame:
+            report = dataclasses.replace(report, per_frame=frame_report(
+                self._data, truth, predictions, class_names,
+                settings.per_frame))
+        return report, predictions
 
     def _predict_own(self, parameters: Any, statistics: Any, stop: StopSignal
                      ) -> tuple[dict[str, list[Detection]], list[str]]:
@@ -129,7 +142,7 @@ class Evaluator:
                     ) -> list[Detection]:
         """Returns a video's detections after NMS and the fusion with the
         scores of an external classifier."""
-        names, settings = self._data.class_names, self._config.evaluate
+        names, settings = self._class_names, self._config.evaluate
         kept, _ = nms.suppress(segments, len(names), self._nms)
         rows = detections(kept, names)
         if self._video_scores is None:
@@ -158,6 +171,19 @@ def ground_truth(data: setup.DataSet, predictions: metrics.Predictions
                          for action in video.actions]
         for video in data.test if video.video_id in predictions}
     return truth, (setup.ANY_CLASS,) if agnostic else data.label_names
+
+
+def frame_report(data: setup.DataSet, truth: metrics.Truth,
+                 predictions: metrics.Predictions, class_names: tuple[str, ...],
+                 protocol: str) -> per_frame.FrameReport:
+    """Scores the moments of the samples of each video, or the 25 of
+    Charades."""
+    videos = [video for video in data.test if video.video_id in truth]
+    return per_frame.evaluate_frames(
+        truth, predictions, class_names=class_names, durations={
+            video.video_id: video.info.duration_seconds for video in videos},
+        protocol=protocol, num_moments=None if protocol == "charades" else {
+            video.video_id: video.grid.num_samples for video in videos})
 
 
 def source_of_classes(config: Any) -> str:
@@ -200,8 +226,8 @@ def report_results(folder: Path, config: Any, report: metrics.MapReport,
 
 
 def evaluate(config: Any, workdir: Path, *, which: str = BEST,
-             output: Path | None = None, report_pages: int | None = None
-             ) -> metrics.MapReport:
+             output: Path | None = None, report_pages: int | None = None,
+             pair_with: Path | None = None) -> metrics.MapReport:
     """Scores a checkpoint of a work directory on the testing videos.
 
     Args:
@@ -209,6 +235,8 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
       output: folder of the results; None: the work directory.
       report_pages: also write pages of so many videos (0: all) and of the
         split.
+      pair_with: work directory of a run of nouns, whose classes are paired
+        with the verbs of this one to the actions of EPIC-KITCHENS-100.
 
     Raises:
       InputError: no run, or input that it does not fit.
@@ -228,10 +256,14 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     store, fill = cache.open_store(config, notes)
     data = setup.load_data(config, notes, subsets=("test",), store=store,
                            fill=fill)
-    model = build.build_model(config, len(data.class_names), mesh)
+    class_names, paired = data.class_names, None
+    if pair_with is not None:
+        class_names, paired = paired_runs.open_pair(
+            config, workdir, pair_with, which, mesh)
+    model = build.build_model(config, len(class_names), mesh)
     if has_run:
         state, which = restore.restore_run(config, workdir, which, model, mesh,
-                                           data.class_names)
+                                           class_names)
     else:
         state, _ = restore.fresh_state(config, model, mesh, steps_per_epoch=1)
         which = config.head.checkpoint
@@ -240,12 +272,17 @@ def evaluate(config: Any, workdir: Path, *, which: str = BEST,
     if processes.is_first():
         make_folder(output)
     skipped = setup.skipped_videos(output, data)
-    evaluator = Evaluator(config, data, model, mesh, reader, skipped)
+    evaluator = Evaluator(config, data, model, mesh, reader, skipped, paired)
     with StopSignal(in_step=True) as stop:
         report, predictions = evaluator.run(state.ema, state.statistics, stop)
     step = int(state.step)
     report_results(output, config, report, predictions, skipped,
                    checkpoint=which, step=step)
+    if paired is not None and processes.is_first():
+        path = output / paired_runs.SUBMISSION_FILE
+        paired_runs.write_submission(path, predictions,
+                                     config.data.annotations)
+        print(f"the submission of verbs, nouns and actions: {path}")
     if report_pages is not None and processes.is_first():
         truth, _ = ground_truth(data, predictions)
         index = write_split_report(

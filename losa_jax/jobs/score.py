@@ -2,20 +2,20 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from losa_jax.data.annotations import epic
 from losa_jax.data.annotations.formats import read_ambiguous
 from losa_jax.data.annotations.lint import (
     find_faults,
     similar_names,
     summarize,
 )
-from losa_jax.data.annotations.load import (
-    load_annotations,
-    load_class_names,
-    unit_hint,
-)
-from losa_jax.data.predictions import read_submission
+from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import unit_hint
+from losa_jax.data.predictions import read_labeled, read_submission
 from losa_jax.detection import metrics
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.errors import InputError
@@ -29,6 +29,9 @@ from losa_jax.report.dashboard import (
 from losa_jax.utils.atomic_write import make_folder, write_text
 
 RECALL_MULTIPLES = (1, 5)
+# Thresholds where none are given, by protocol.
+USUAL_TIOU = {"activitynet": "0.3:0.7:0.1", "thumos": "0.3:0.7:0.1",
+              "epic": "0.1:0.5:0.1"}
 # The most excluded videos that are printed by name.
 MAX_SHOWN = 20
 _MAX_THRESHOLDS = 1000
@@ -53,17 +56,59 @@ def tiou_list(text: str) -> list[float]:
     return score_predictions.tiou_thresholds(values, f"--tiou={text}")
 
 
-def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
-          tiou: str, videos: str, class_names: str, ties: str, unknown: str,
-          ambiguous: Path | None, output: Path | None,
-          diagnose_into: Path | None, classifier: str) -> metrics.MapReport:
+def score(predictions: Path, annotations: str, *, protocol: str, tiou: str,
+          output: Path | None, **options: Any) -> None:
     """Runs `python -m losa_jax.score`, whose arguments these are.
 
     Raises:
       InputError: a file that cannot be read or does not fit.
     """
-    thresholds = tiou_list(tiou)
-    content, external = read_submission(predictions)
+    thresholds = tiou_list(tiou or USUAL_TIOU[protocol])
+    if protocol != "epic":
+        content, external = read_submission(predictions)
+        write_scores(output, score_one(
+            content, annotations, protocol=protocol, thresholds=thresholds,
+            external=external, **options))
+        return
+    tables = epic.EpicTables.of(list(map(Path, annotations.split(","))))
+    if "action" not in tables.targets:
+        raise InputError(
+            "--protocol=epic scores verbs, nouns and actions: give "
+            "EPIC_100_verb_classes.csv and EPIC_100_noun_classes.csv behind "
+            "commas in --annotations. Predictions of verbs or of nouns alone "
+            "are scored with --protocol=activitynet and one of the two")
+    folder = options.pop("diagnose_into")
+    scores = {}
+    for target, content in read_labeled(
+            predictions, epic.submission_labels(tables.names())).items():
+        print(f"{target.upper()}S")
+        scores[target] = score_one(
+            content, tables.only(target), protocol="activitynet",
+            thresholds=thresholds, external="",
+            diagnose_into=folder and folder / target, **options)
+    print("average mAP in percent: " + ", ".join(
+        f"{target} {100 * content['average_map']:.2f}"
+        for target, content in scores.items()))
+    write_scores(output, scores)
+
+
+def write_scores(output: Path | None, content: Mapping[str, Any]) -> None:
+    """Writes the numbers, if a file is named for them."""
+    if output is not None:
+        write_json(output, dict(content))
+
+
+def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
+              protocol: str, thresholds: list[float], external: str,
+              videos: str, class_names: str, ties: str, unknown: str,
+              ambiguous: Path | None, diagnose_into: Path | None,
+              classifier: str, per_frame: str = "",
+              moments_per_second: float = 0.0) -> dict[str, Any]:
+    """Prints the scores of predictions; returns them as JSON content.
+
+    `external` tells what else they come from; the others are arguments of
+    `python -m losa_jax.score`. InputError as of `score`.
+    """
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
     submitted = score_predictions.fit_ids(content, loaded.videos)
@@ -81,6 +126,11 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     report = score_predictions.scored(
         truth, predicted, labels, protocol=protocol, tiou=thresholds,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
+    if per_frame:
+        report = dataclasses.replace(
+            report, per_frame=score_predictions.frame_report(
+                loaded, truth, predicted, labels, protocol=per_frame,
+                moments_per_second=moments_per_second))
     recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))
     for line in (*score_predictions.unmatched(loaded, truth, predicted),
@@ -116,15 +166,13 @@ def score(predictions: Path, annotations: str, *, subset: str, protocol: str,
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
     _print_doubts(predicted, truth, subset, protocol == "activitynet", rules)
-    if output is not None:
-        write_json(output, {**report.as_json(), "recall": recalls or None,
-                            "classifier": classifier or external or None})
     if diagnose_into is not None:
         write_diagnosis(diagnose_into, diagnose(
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
             durations={video.video_id: video.duration_seconds or 0.0
                        for video in chosen}))
-    return report
+    return {**report.as_json(), "recall": recalls or None,
+            "classifier": classifier or external or None}
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:

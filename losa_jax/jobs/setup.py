@@ -14,6 +14,7 @@ from losa_jax.data import records
 from losa_jax.data.annotations import (
     lint,
     load,
+    outside,
     short_actions,
     thumos_facts,
 )
@@ -204,7 +205,7 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     stored = open_stored(config)
     if store is None and stored is None:
         report_folder(config)
-    load.refuse_unknown_rule(data.on_outside)
+    outside.refuse_unknown_rule(data.on_outside)
     if data.on_broken_video not in ("stop", "skip"):
         raise InputError(f"config.data.on_broken_video="
                          f"{data.on_broken_video!r}: choose stop or skip")
@@ -244,7 +245,7 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
             logger.warning("%s: %s", name, details[lint.WRONG_DURATION])
     for line in lint.summarize(faults):
         logger.info("annotations: %s", line)
-    annotations = load.clipped_to(
+    annotations = outside.clipped_to(
         as_read, ends, data.on_outside,
         {name: info.fps for name, info in infos.items()})
     for (key, subset), names in zip(subsets, chosen, strict=True):

@@ -17,11 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from losa_jax.data.annotations.load import (
-    clipped_to,
-    load_annotations,
-    load_class_names,
-)
+from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.predictions import read_predictions
 from losa_jax.detection.bootstrap import draw_videos, interval, map_draws
 from losa_jax.errors import InputError

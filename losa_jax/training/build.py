@@ -20,7 +20,11 @@ from losa_jax.models.detector import Detector
 from losa_jax.models.heads import HEADS
 from losa_jax.models.ops import params
 from losa_jax.training import encoder, specs
-from losa_jax.training.step import make_predict_step, make_train_step
+from losa_jax.training.step import (
+    make_pair_step,
+    make_predict_step,
+    make_train_step,
+)
 from losa_jax.utils.xla_options import compiler_options
 from losa_jax.weights import head_folder, name_table
 
@@ -169,6 +173,16 @@ def jit_predict_step(config: Any, model: Model, mesh: Mesh) -> Any:
     return jax.jit(
         make_predict_step(model.encode, model.detector,
                           specs.decode_settings(config.evaluate)),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=compiler_options(mesh))
+
+
+def jit_pair_step(config: Any, models: tuple[Model, Model], mesh: Mesh
+                  ) -> Any:
+    """Jits `make_pair_step`."""
+    first, second = ((model.encode, model.detector) for model in models)
+    return jax.jit(
+        make_pair_step(first, second, specs.decode_settings(config.evaluate)),
         out_shardings=sharding.replicated(mesh),
         compiler_options=compiler_options(mesh))
 

@@ -7,6 +7,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from losa_jax.data.windows.random_operations import OPERATIONS
+from losa_jax.detection import per_frame
 from losa_jax.errors import (
     InputError,
     check_between,
@@ -90,6 +91,9 @@ def check_ranges(config: Any) -> None:
         attempt(section, _check_elements, name, lengths, high)
     attempt("evaluate", _check_thresholds)
     attempt("augment", check_choice, "per", ("window", "clip"))
+    attempt("evaluate", check_choice, "per_frame",
+            ("", *per_frame.PROTOCOLS))
+    attempt("features", _check_channels)
     named = " ".join(problems)
     problems += [
         f"config.{key}={value}: must be a finite number"
@@ -151,3 +155,14 @@ def _check_thresholds(evaluate: Any) -> None:
     if not values or any(not 0 < value <= 1 for value in values):
         raise InputError(f"ConfigDict.tiou_thresholds={values}: give one or "
                          "more numbers above 0 and at most 1")
+
+
+def _check_channels(features: Any) -> None:
+    channels = tuple(features.channels)
+    if channels and not (len(channels) == 2
+                         and 0 <= channels[0] < channels[1]
+                         and channels[1] - channels[0] == features.width):
+        raise InputError(
+            f"ConfigDict.channels={channels}: give the first channel and one "
+            "past the last, config.features.width="
+            f"{features.width} of them, or ()")

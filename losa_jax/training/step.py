@@ -135,14 +135,38 @@ def make_predict_step(encode: Encode, detector: Template,
     """Returns the prediction, (parameters, statistics, frozen, batch) to
     `Segments` [b, m] in tokens of their window."""
     def predict_step(parameters, statistics, frozen, batch):
-        valid_samples = batch["valid_samples"]
-        features = encode(frozen, parameters, encoder_inputs(batch),
-                          valid_samples, None)
-        model = detector.bind(parameters)
-        outputs = model(features, statistics, valid_samples)
-        return model.head.decode(outputs, settings)
+        head, outputs = _head_outputs(encode, detector, parameters, statistics,
+                                      frozen, batch)
+        return head.decode(outputs, settings)
 
     return predict_step
+
+
+def make_pair_step(first: tuple[Encode, Template],
+                   second: tuple[Encode, Template], settings: DecodeSettings
+                   ) -> Callable[..., Segments]:
+    """Returns the prediction of pairs of classes of two models, as
+    `make_predict_step`; its first three arguments are those of both."""
+    def pair_step(parameters, statistics, frozen, batch):
+        (head, outputs), (_, others) = (
+            _head_outputs(*model, *arguments, batch)
+            for model, arguments in zip(
+                (first, second), zip(parameters, statistics, frozen,
+                                     strict=True), strict=True))
+        return head.decode_pairs(outputs, others, settings)
+
+    return pair_step
+
+
+def _head_outputs(encode: Encode, detector: Template, parameters: Tree,
+                  statistics: FeatureStatistics, frozen: Tree,
+                  batch: dict[str, jax.Array]) -> tuple[Any, Any]:
+    """Returns the head and its outputs for a batch."""
+    valid_samples = batch["valid_samples"]
+    features = encode(frozen, parameters, encoder_inputs(batch),
+                      valid_samples, None)
+    model = detector.bind(parameters)
+    return model.head, model(features, statistics, valid_samples)
 
 
 def make_moments_step(

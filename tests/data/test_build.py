@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 from losa_jax.data import build
 from losa_jax.data import tfds as writer
 from losa_jax.data.annotations.data_set_index import find_data_set, read_index
-from losa_jax.data.annotations.load import clipped_to, load_annotations
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.errors import InputError
 from tests.data.tiny_set import SUBSETS, make_tiny_set, write_video
 

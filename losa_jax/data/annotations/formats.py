@@ -10,21 +10,27 @@ Each reader returns the "database" object of the ActivityNet layout:
     AFSD          val_Annotation.csv,val_video_info.csv
     THUMOS-14     the folder of <Class>_val.txt or <Class>_test.txt
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
+    MultiTHUMOS, Charades   with the list of their classes: `numbered_classes`
+    EPIC-KITCHENS-100, EPIC-SOUNDS   with other tables: `epic`
     TFDS          the folder that `losa_jax.data.build` wrote
 
-Two files are separated by a comma.
+Files are separated by commas.
 """
 
 import contextlib
-import csv
 import logging
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.annotations import data_set_index, other_files
+from losa_jax.data.annotations import (
+    data_set_index,
+    epic,
+    numbered_classes,
+    other_files,
+)
+from losa_jax.data.annotations.tables import read_table
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.text_files import nfc, read_json, read_lines, read_text
 
@@ -41,11 +47,10 @@ _NO_SUBSET = "all"
 
 
 def read_database(paths: str | Path) -> dict[str, Any]:
-    """Reads a file, two files separated by a comma, or a folder; InputError
-    if it is missing or in none of the layouts."""
-    first, _, second = str(paths).partition(",")
-    path, info = Path(first), Path(second.strip()) if second else None
-    for one in filter(None, (path, info)):
+    """Reads a file, several files separated by commas, or a folder;
+    InputError if one is missing or they are in none of the layouts."""
+    path, *others = (Path(part.strip()) for part in str(paths).split(","))
+    for one in (path, *others):
         if not one.exists():
             raise InputError(f"{one}: no such annotation file: check the "
                              "path, which is relative to the current folder")
@@ -54,20 +59,23 @@ def read_database(paths: str | Path) -> dict[str, Any]:
             return data_set_index.database(
                 data_set_index.read_index(data_set_index.find_data_set(path)))
         return _read_thumos_folder(path)
-    if path.suffix.lower() == ".csv" and (
-            info is not None or {"type", "startFrame"} <= set(
-                other_files.columns(read_text(path)))):
-        return _read_afsd(path, info)
+    if path.suffix.lower() == ".csv":
+        database = _read_tables(path, others)
+        if database is not None:
+            return database
     text = read_text(path)
     if not text.lstrip().startswith(("{", "[")):
         raise _unknown_layout(path, text)
     content = read_json(path)
-    if info is not None:
-        return _read_bmn(path, content, info)
+    entries = [one for one in content.values() if isinstance(one, dict)
+               ] if isinstance(content, dict) else []
+    if any("actions" in one and "subset" in one for one in entries):
+        return numbered_classes.read_super_events(path, content, others)
+    if others:
+        return _read_bmn(path, content, _only(path, others))
     if isinstance(content, dict):
         if isinstance(content.get("database"), dict):
             return content["database"]
-        entries = [one for one in content.values() if isinstance(one, dict)]
         if any("subset" in one for one in entries):
             for entry in entries:  # THUMOS files may have frames
                 with contextlib.suppress(KeyError, TypeError,
@@ -79,6 +87,28 @@ def read_database(paths: str | Path) -> dict[str, Any]:
                for one in entries):
             return _read_mmaction(path, content)
     raise _unknown_layout(path, text, content)
+
+
+def _read_tables(path: Path, others: list[Path]) -> dict[str, Any] | None:
+    """Reads tables; None if the first one is of no known layout."""
+    columns = set(other_files.columns(read_text(path)))
+    if columns >= epic.SEGMENTS:
+        return epic.read_epic([path, *others])
+    if columns >= {*numbered_classes.CHARADES_COLUMNS}:
+        tables = [path, *(one for one in others if one.suffix == ".csv")]
+        return numbered_classes.read_charades(
+            tables, [one for one in others if one not in tables])
+    if others or columns >= {"type", "startFrame"}:
+        return _read_afsd(path, _only(path, others) if others else None)
+    return None
+
+
+def _only(path: Path, others: list[Path]) -> Path:
+    """Returns the one other file of a pair."""
+    if len(others) > 1:
+        raise InputError(f"{path}: takes one file behind it, not "
+                         f"{', '.join(map(str, others))}")
+    return others[0]
 
 
 def _unknown_layout(path: Path, text: str, content: Any = None) -> InputError:
@@ -101,35 +131,6 @@ def read_ambiguous(path: str | Path) -> dict[str, list[tuple[float, float]]]:
                              f"{end}] is not start and end in seconds")
         segments.setdefault(video_id, []).append((start, end))
     return segments
-
-
-def _read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]
-                ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields "file, row" and the columns of each row."""
-    content = read_text(path)
-    rows = csv.DictReader(content.splitlines())
-    columns = text + numbers
-    missing = [name for name in columns if name not in (rows.fieldnames or ())]
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}; it needs "
-            f"{', '.join(columns)}, separated by commas, and has "
-            f"{', '.join(other_files.columns(content))}")
-    try:
-        numbered = list(enumerate(rows, 2))
-    except csv.Error as error:
-        raise InputError(f"{path}, row {rows.line_num}: no row of a table "
-                         f"with commas ({error})") from error
-    for number, row in numbered:
-        where = f"{path}, row {number}"
-        if not all(row[name] for name in text):
-            raise InputError(f"{where}: {' or '.join(text)} is empty")
-        try:
-            yield where, row | {name: float(row[name]) for name in numbers}
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: " + ", ".join(
-                f"{name}={row[name]!r}" for name in numbers)
-                + ": numbers are needed") from error
 
 
 def _as_entry(entry: dict[str, Any], **known: Any) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def _read_bmn(path: Path, content: Any, info: Path) -> dict[str, Any]:
     """Reads BMN's pair: only the table has the subsets."""
     database: dict[str, Any] = {}
     without_row = set(content) if isinstance(content, dict) else set()
-    for where, row in _read_table(info, ("video", "subset"),
+    for where, row in read_table(info, ("video", "subset"),
                                   ("seconds", "fps")):
         name = row["video"]
         entry = content.get(name) if isinstance(content, dict) else None
@@ -194,13 +195,13 @@ def _read_afsd(path: Path, info: Path | None) -> dict[str, Any]:
                          "videos too: val_Annotation.csv,val_video_info.csv")
     subset = "validation" if path.name.lower().startswith("val") else "test"
     database: dict[str, Any] = {}
-    for where, row in _read_table(info, ("video",), ("fps", "count")):
+    for where, row in read_table(info, ("video",), ("fps", "count")):
         if row["fps"] <= 0:
             raise InputError(f"{where}: fps={row['fps']:g} is not positive")
         _add(database, row["video"], {
             "subset": subset, "fps": row["fps"],
             "duration": row["count"] / row["fps"], "annotations": []}, where)
-    for where, row in _read_table(path, ("video", "type"), ("start", "end")):
+    for where, row in read_table(path, ("video", "type"), ("start", "end")):
         if row["video"] not in database:
             raise InputError(f"{where}: {row['video']} is not in {info}: give "
                              "the two files of one subset")

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from losa_jax.data.annotations.load import is_outside, seeming_unit
+from losa_jax.data.annotations.outside import is_outside, seeming_unit
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.detection.segments import iou_of_times
 from losa_jax.timeline import SAME_ACTION_SECONDS
@@ -12,6 +12,7 @@ from losa_jax.utils.names import alike
 # A run stops or cuts these (data.on_outside); scoring keeps them.
 OUTSIDE = "actions outside"
 EMPTY = "empty actions"  # dropped by data.on_outside=clip
+REVERSED = "actions that end before they start"  # likewise
 SHORT = "actions shorter than a frame"  # kept; no detection can match them
 # One label, both ends within a millisecond: kept for training, scored once.
 TWICE = "actions given twice"
@@ -19,7 +20,8 @@ NEARLY_TWICE = "actions nearly given twice"  # scored twice
 NEARLY_IOU = 0.9
 # One segment (each CliffDiving of THUMOS-14 is a Diving too): scored twice.
 TWO_LABELS = "actions under two labels"
-WRONG_DURATION = "a wrong duration that is known"  # corrected while reading
+# Corrected while reading.
+WRONG_DURATION = "a wrong duration or frame rate that is known"
 
 
 def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None,
@@ -34,7 +36,9 @@ def find_faults(video: AnnotatedVideo, duration_seconds: float | None = None,
         details[WRONG_DURATION].append(video.correction)
     for action in video.actions:
         seconds = action.end_seconds - action.start_seconds
-        if seconds < SAME_ACTION_SECONDS:
+        if seconds < 0:
+            details[REVERSED].append(_show(action))
+        elif seconds < SAME_ACTION_SECONDS:
             details[EMPTY].append(_show(action))
         elif seconds < frame_seconds:
             details[SHORT].append(_show(action))

@@ -1,7 +1,8 @@
 """Reads and checks annotations, from the database that `formats` returns.
 
 `duration`, `fps` and an annotation's `label_id` may be absent. Actions that
-reach outside their video, or last no time, are refused, cut or kept.
+reach outside their video, last no time, or end before they start, are read;
+the module `outside` refuses, cuts, drops or keeps them.
 
 Two keys of a video are optional and come from a review: "reviewed" lists the
 stretches [start, end] in which no action is missing (without the key that is
@@ -9,7 +10,6 @@ the whole video, with [] only the listed actions are known), and "rejected"
 lists hard negatives, in the layout of "annotations".
 """
 
-import dataclasses
 import difflib
 import json
 import logging
@@ -17,7 +17,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,6 @@ from losa_jax.utils.text_files import nfc, read_lines
 
 logger = logging.getLogger(__name__)
 
-ON_OUTSIDE = ("error", "clip", "keep")
-# Durations in annotation files are rounded.
-TOLERANCE_SECONDS = 0.05
-TOLERANCE_SHARE = 0.001
-# Times that exceed their video so many times are in another unit.
-_MANY_TIMES = 6
-# So many actions that end within a second of videos that are so long have
-# times in shares of their video.
-_FEW_ACTIONS, _LONG_SECONDS = 3, 10
 # Keys of a review.
 REVIEWED, REJECTED = "reviewed", "rejected"
 # Keys that hold the actions in the files of other programs.
@@ -205,12 +196,19 @@ def _corrected(video_id: str, duration: float | None, fps: float | None
     second; returns duration, rate and what was wrong."""
     rate, seconds = thumos_facts.SLOW_VIDEOS.get(video_id, (0.0, 0.0))
     wrong = seconds * rate / thumos_facts.USUAL_FPS
-    if not rate or duration is None or (
-            abs(duration - wrong) > _SAME_DURATION * wrong):
+    if not rate or duration is None:
         return duration, fps, ""
-    return seconds, rate, (
-        f"{duration:.2f} s is the length at {thumos_facts.USUAL_FPS:g} "
-        f"frames a second; the video has {rate:g}: {seconds:.2f} s is used")
+    if abs(duration - wrong) <= _SAME_DURATION * wrong:
+        return seconds, rate, (
+            f"{duration:.2f} s is the length at {thumos_facts.USUAL_FPS:g} "
+            f"frames a second; the video has {rate:g}: {seconds:.2f} s is "
+            "used")
+    if abs(duration - seconds) > _SAME_DURATION * seconds:
+        return duration, fps, ""
+    # MultiTHUMOS has the right lengths, and no rate or 30 for all videos.
+    return duration, rate, ("" if fps in (None, rate) else (
+        f"{fps:g} frames a second is annotated; the video has {rate:g}, "
+        "which is used"))
 
 
 def _annotations_problem(video_id: str, entry: Mapping[str, Any]) -> str:
@@ -250,8 +248,6 @@ def _read_action(where: str, annotation: Any, problems: list[str]
         problem = f"label {label!r} {name_problem(label)}"
     elif not all(map(math.isfinite, times)):
         problem = f"segment [{times[0]}, {times[1]}] is not finite"
-    elif times[1] < times[0]:
-        problem = f"segment [{times[0]}, {times[1]}] ends before it starts"
     elif label_id is not None and type(label_id) is not int:
         problem = f"label_id {label_id!r} is no whole number"
     else:
@@ -315,136 +311,3 @@ def class_order(videos: Mapping[str, AnnotatedVideo], problems: list[str],
                         "with --config.data.class_names=FILE, or correct "
                         "label_id")
     return (*(label_of[number] for number in sorted(label_of)), *last)
-
-
-def refuse_unknown_rule(on_outside: str) -> None:
-    """Raises InputError unless `clipped_to` knows the rule."""
-    if on_outside not in ON_OUTSIDE:
-        raise InputError(f"config.data.on_outside={on_outside!r}: choose "
-                         f"one of {', '.join(ON_OUTSIDE)}")
-
-
-def is_outside(action: Action, end_seconds: float) -> bool:
-    """Whether an action reaches outside its video by more than rounding;
-    `end_seconds` is infinite where the length of the video is not known."""
-    tolerance = 0.0 if math.isinf(end_seconds) else max(
-        TOLERANCE_SECONDS, TOLERANCE_SHARE * end_seconds)
-    return (action.start_seconds < -tolerance
-            or action.end_seconds > end_seconds + tolerance)
-
-
-def seeming_unit(actions: Sequence[Action], end_seconds: float,
-                 fps: float | None) -> str:
-    """Returns in which unit the times of a video seem to be that exceed it
-    many times over, or "": "milliseconds" for example."""
-    far = [action.end_seconds for action in actions
-           if action.end_seconds > _MANY_TIMES * end_seconds]
-    units = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
-    if fps:
-        units = {f"frames at {fps:g} frames a second": 1 / fps, **units}
-    longest = end_seconds * (1 + TOLERANCE_SHARE) + TOLERANCE_SECONDS
-    return next((name for name, seconds in units.items()
-                 if far and max(far) * seconds <= longest), "")
-
-
-def unit_hint(videos: Collection[AnnotatedVideo],
-              durations: Mapping[str, float], rates: Mapping[str, float]
-              ) -> str:
-    """Returns sentences about videos whose times seem to be in another unit
-    than seconds, or ""; lengths and frame rates are of the files, in place of
-    the annotated ones."""
-    ends = {video.video_id: durations.get(video.video_id)
-            or video.duration_seconds or math.inf for video in videos}
-    units = {video.video_id: seeming_unit(
-        video.actions, ends[video.video_id],
-        rates.get(video.video_id) or video.fps) for video in videos}
-    counts = Counter(filter(None, units.values()))
-    lines = [f"The times of {count} videos, the first "
-             f"{next(name for name, one in units.items() if one == unit)}, "
-             f"look like {unit}: convert them to seconds."
-             for unit, count in counts.items()]
-    with_actions = [video for video in videos if video.actions]
-    num_actions = sum(len(video.actions) for video in with_actions)
-    shortest = min((ends[video.video_id] for video in with_actions),
-                   default=0.0)
-    if (num_actions >= _FEW_ACTIONS
-            and _LONG_SECONDS <= shortest < math.inf
-            and max(action.end_seconds for video in with_actions
-                for action in video.actions) <= 1):
-        lines.append(f"All {num_actions} actions end within the first second: "
-                     "if their times are shares of the video, convert them "
-                     "to seconds.")
-    return " ".join(lines)
-
-
-def clipped_to(annotations: Annotations, durations: Mapping[str, float],
-               on_outside: str, rates: Mapping[str, float] | None = None
-               ) -> Annotations:
-    """Returns annotations with every action inside its video.
-
-    Where no list of classes was given, those are left that have an action.
-
-    Args:
-      durations: seconds of the videos' files, in place of the annotated ones.
-      rates: frames a second of the videos' files.
-      on_outside: "error" raises an InputError that names all actions that are
-        outside or empty; "clip" cuts them to their video and drops those of
-        which nothing is left, with a warning; "keep" changes nothing.
-    """
-    refuse_unknown_rule(on_outside)
-    hint = unit_hint(annotations.videos.values(), durations, rates or {})
-    if on_outside == "keep":
-        if hint:
-            logger.warning("%s: %s", annotations.path, hint)
-        return annotations
-    problems: list[str] = []
-    videos = {}
-    for video_id, video in annotations.videos.items():
-        end = durations.get(video_id) or video.duration_seconds or math.inf
-        reviewed = video.reviewed_seconds
-        kept: dict[str, list[Action]] = {}
-        for what, actions in (
-                ("annotation", video.actions), (REJECTED, video.hard_negatives),
-                (REVIEWED, [Action(*one, "") for one in reviewed or ()])):
-            kept[what] = []
-            for number, action in enumerate(actions):
-                inside, problem = _inside(action, end)
-                message = (f"{video_id}, {what} {number}: segment "
-                           f"{list(action[:2])} {problem}")
-                if problem and on_outside == "error":
-                    problems.append(message)
-                elif problem:
-                    logger.warning("%s: %s", message,
-                                   "dropped" if inside is None else "cut")
-                if inside is not None:
-                    kept[what].append(inside)
-        videos[video_id] = dataclasses.replace(
-            video, actions=tuple(kept["annotation"]),
-            hard_negatives=tuple(kept[REJECTED]),
-            reviewed_seconds=None if reviewed is None else tuple(
-                one[:2] for one in kept[REVIEWED]))
-    remedy = hint or "Correct the file" + (
-        " (or cut segments to their video, and drop empty ones, with "
-        "--config.data.on_outside=clip)" if problems else "")
-    names = (annotations.class_names if annotations.classes_given
-             else class_order(videos, problems, annotations.added_classes))
-    if problems:
-        raise wrong_entries(annotations.path, problems, remedy)
-    if hint:
-        logger.warning("%s: %s", annotations.path, hint)
-    return dataclasses.replace(
-        annotations, class_names=names, videos=without_unknown_negatives(
-            videos, names, str(annotations.path)))
-
-
-def _inside(action: Action, end_seconds: float) -> tuple[Action | None, str]:
-    """Returns the part of an action inside its video, and what is wrong."""
-    if action.end_seconds == action.start_seconds:
-        return None, "is empty"
-    problem = ""
-    if is_outside(action, end_seconds):
-        problem = f"reaches outside the video, 0 to {end_seconds} seconds"
-    start = max(action.start_seconds, 0.0)
-    end = min(action.end_seconds, end_seconds)
-    inside = action._replace(start_seconds=start, end_seconds=end)
-    return inside if end > start else None, problem

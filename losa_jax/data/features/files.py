@@ -260,6 +260,14 @@ def load_features(path: Path, settings: Any) -> np.ndarray:
     if content.ndim in (3, 4) and (
             content.size == content.shape[-1] * max(content.shape[:-1])):
         content = content.reshape(-1, content.shape[-1])
+    if content.ndim == 2 and tuple(settings.channels):
+        first, end = settings.channels
+        if content.shape[1] < end:
+            raise InputError(
+                f"{path} has {content.shape[1]} channels, and "
+                f"config.features.channels={(first, end)}: give those of "
+                "these features, or ()")
+        content = content[:, first:end]
     if content.ndim != 2 or content.shape[1] != settings.width:
         hint = ""
         if content.ndim == 2 and content.shape[0] == settings.width:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from losa_jax import errors
 from losa_jax.detection import decode as decoding
 from losa_jax.detection.losses import detection_loss
 from losa_jax.detection.segments import Segments
@@ -135,6 +136,26 @@ class PyramidHead(nnx.Module):
         points = self.spec.points(outputs.class_logits.shape[1])
         return jax.vmap(lambda logits, offsets, valid: decoding.decode(
             logits, offsets, points, valid, settings))(*outputs)
+
+    def decode_pairs(self, outputs: HeadOutput, others: HeadOutput,
+                     settings: decoding.DecodeSettings) -> Segments:
+        """Returns segments for pairs of a class of this head and one of
+        another, whose outputs are `others`; see `decoding.decode_pairs`.
+
+        Raises:
+          InputError: the heads have other points, or distances of each class.
+        """
+        points = self.spec.points(outputs.class_logits.shape[1])
+        if outputs.offsets.shape != others.offsets.shape or (
+                outputs.offsets.ndim != 3):
+            raise errors.InputError(
+                "two heads are paired only at the same points of equal "
+                "windows, and only ActionFormer's: TriDet has distances of "
+                "each class")
+        return jax.vmap(lambda first, second, valid: decoding.decode_pairs(
+            (first.class_logits, second.class_logits),
+            (first.offsets, second.offsets), points, valid, settings))(
+                outputs, others, outputs.valid)
 
 
 def _joined(levels: Sequence[Array]) -> Array:

@@ -49,6 +49,9 @@ class PyramidSpec:
       regression_edges: the longest distance in tokens from a point to an end
         of its action, for each level but the last, which has no limit;
         ascending; () is 4, 8, 16 ...
+      regression_overlap: by how much the shortest distances of a level are
+        below the longest ones of the level before: 1 lets levels adjoin, 2
+        halves them, as (0, 4), (2, 8), (4, 16) ...
       center_radius: points this close to the middle of an action are trained
         on it, in strides of their level; None takes all points inside.
       label_smoothing: e, below 1: classes y become y (1 - e) + e / (k + 1).
@@ -85,6 +88,7 @@ class PyramidSpec:
     reference_masking: bool = False
     remat: bool = False
     regression_edges: tuple[float, ...] = ()
+    regression_overlap: float = 1.0
     center_radius: float | None = 1.5
     label_smoothing: float = 0.0
     regression_weight: float = 1.0
@@ -112,6 +116,7 @@ class PyramidSpec:
         errors.check_between(self, 0, 1, "prior_probability", without=(0, 1))
         errors.check_between(self, 0, 1, "normalizer_momentum")
         errors.check_between(self, 0, math.inf, "input_noise")
+        errors.check_between(self, 1, math.inf, "regression_overlap")
         errors.check_between(self, -math.inf, math.inf, "regression_weight")
         if self.center_radius is not None:
             errors.check_between(self, 0, math.inf, "center_radius",
@@ -154,8 +159,9 @@ class PyramidSpec:
         """(from, to) distances in tokens that each level predicts."""
         edges = tuple(self.regression_edges) or tuple(
             4.0 * 2 ** i for i in range(self.num_levels - 1))
-        bounds = (0.0, *map(float, edges), OPEN_RANGE)
-        return tuple(zip(bounds[:-1], bounds[1:], strict=True))
+        starts = [float(edge) / self.regression_overlap for edge in edges]
+        return tuple(zip((0.0, *starts), (*map(float, edges), OPEN_RANGE),
+                         strict=True))
 
     def check_per_level(self, name: str, other: int | None = None) -> None:
         """Checks a field with 1 odd number (or `other`), or 1 per level."""

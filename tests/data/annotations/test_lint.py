@@ -8,7 +8,8 @@ import pytest
 from losa_jax.data.annotations import lint as faults
 from losa_jax.data.annotations import thumos_facts
 from losa_jax.data.annotations.lint import find_faults, summarize
-from losa_jax.data.annotations.load import clipped_to, load_annotations
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.records import Action, AnnotatedVideo
 
 

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from losa_jax.data.annotations.load import (
-    clipped_to,
-    load_annotations,
-    load_class_names,
-)
+from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.records import Action, AnnotatedVideo, Annotations
 from losa_jax.errors import InputError
 
@@ -61,7 +58,6 @@ def test_label_ids_give_the_order(tmp_path):
 
 def test_all_wrong_entries_are_listed(tmp_path):
     path = _write(tmp_path, {
-        "turned": _video([(1, 2), (3, 2)]),
         "good": _video(), "nameless": _video(label=""),
         "nan": _video([(float("nan"), 2)]), "homeless": {"duration": 3},
         "short": {**_video(), "annotations": [{"label": "x"}]},
@@ -70,8 +66,7 @@ def test_all_wrong_entries_are_listed(tmp_path):
         load_annotations(path)
     report = str(caught.value)
     for text in (
-            f"{path}: 6 wrong entries",
-            "turned, annotation 1: segment [3.0, 2.0] ends before it starts",
+            f"{path}: 5 wrong entries",
             "nameless, annotation 0: label ''",
             "nan, annotation 0: segment [nan, 2.0] is not finite",
             "homeless: has no \"subset\"",
@@ -84,7 +79,7 @@ def test_all_wrong_entries_are_listed(tmp_path):
 def test_long_reports_are_cut(tmp_path):
     path = _write(tmp_path, {f"v{i}": _video([(2, 1)]) for i in range(50)})
     with pytest.raises(InputError, match="50 wrong entries") as caught:
-        load_annotations(path)
+        clipped_to(load_annotations(path), {}, "error")
     assert "and 30 more" in str(caught.value)
 
 
@@ -196,6 +191,21 @@ def test_numbers_as_text_in_a_public_file_are_read(shared_dir):
     videos = clipped_to(load_annotations(path), {}, "error").subset("test")
     assert len(videos) == 210
     assert videos[0].actions[0][:3] == (18.6, 24.8, "HighJump")
+
+
+def test_actions_that_end_before_they_start_are_read_and_then_refused(
+        tmp_path, caplog):
+    read = load_annotations(_write(tmp_path, {
+        "a": _video([(1, 2), (3, 2.5)])}))
+    assert len(read.videos["a"].actions) == 2
+    with pytest.raises(InputError, match=r"a, annotation 1: segment \[3.0, "
+                                         "2.5\\] ends before it starts"):
+        clipped_to(read, {}, "error")
+    for rule in ("clip", "keep"):
+        caplog.clear()
+        kept = clipped_to(read, {}, rule).videos["a"].actions
+        assert [action[:2] for action in kept] == [(1.0, 2.0)]
+        assert "ends before it starts: dropped" in caplog.text
 
 
 def _annotations(label_ids=None, **segments):

@@ -8,7 +8,8 @@ import pytest
 
 from losa_jax.data import reviews
 from losa_jax.data.annotations import data_set_index
-from losa_jax.data.annotations.load import clipped_to, load_annotations
+from losa_jax.data.annotations.load import load_annotations
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.annotations.reviewed import check_scorable, with_reviews
 from losa_jax.data.annotations.tools.content import Options
 from losa_jax.data.annotations.tools.read import read_annotations

@@ -9,11 +9,11 @@ import pytest
 from losa_jax.data.annotations.lint import class_counts, similar_names
 from losa_jax.data.annotations.load import (
     check_training,
-    clipped_to,
     load_annotations,
     load_class_names,
     select_subsets,
 )
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.errors import InputError
 
 JUMP = {"label": "jump", "segment": [1.0, 2.0]}

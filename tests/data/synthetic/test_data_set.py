@@ -11,11 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from losa_jax.data.annotations.load import (
-    clipped_to,
-    load_annotations,
-    load_class_names,
-)
+from losa_jax.data.annotations.load import load_annotations, load_class_names
+from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.data.synthetic import data_set, motion, scene
 from losa_jax.data.synthetic.motion import ACTION_CLASSES, MOTION_CLASSES
 from losa_jax.errors import InputError

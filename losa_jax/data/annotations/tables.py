@@ -1,0 +1,69 @@
+"""Reads the tables and the lists of classes of annotations."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from losa_jax.data.annotations import other_files
+from losa_jax.errors import InputError, listed
+from losa_jax.utils.text_files import read_lines, read_text
+
+# "c012 Closing a door" of Charades, "12 Dive" of MultiTHUMOS,
+# "012<TAB>"wash_dishes"" of Ego4D.
+_NUMBERED = re.compile(r"c?(\d+)[\s,]+(.*\S)")
+
+
+def read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...] = ()
+               ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields "file, row" and the columns of each row.
+
+    InputError for a missing column, an empty cell of the columns `text`, or
+    one of the columns `numbers` that is no number.
+    """
+    content = read_text(path)
+    rows = csv.DictReader(content.splitlines())
+    columns = text + numbers
+    missing = [name for name in columns if name not in (rows.fieldnames or ())]
+    if missing:
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}; it needs "
+            f"{', '.join(columns)}, separated by commas, and has "
+            f"{', '.join(other_files.columns(content))}")
+    try:
+        numbered = list(enumerate(rows, 2))
+    except csv.Error as error:
+        raise InputError(f"{path}, row {rows.line_num}: no row of a table "
+                         f"with commas ({error})") from error
+    for number, row in numbered:
+        where = f"{path}, row {number}"
+        if not all(row[name] for name in text):
+            raise InputError(f"{where}: {' or '.join(text)} is empty")
+        try:
+            yield where, row | {name: float(row[name]) for name in numbers}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: " + ", ".join(
+                f"{name}={row[name]!r}" for name in numbers)
+                + ": numbers are needed") from error
+
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Reads class names, one a line, each with or without its number before
+    it; InputError for numbers that do not count up, or a name twice."""
+    lines = [line for _, line in read_lines(path)]
+    matches = [_NUMBERED.fullmatch(line) for line in lines]
+    if matches and all(matches):
+        pairs = [(int(match[1]), match[2].strip('"'))
+                 for match in matches if match]
+        first = pairs[0][0]
+        if [number for number, _ in pairs] != [
+                *range(first, first + len(pairs))] or first > 1:
+            raise InputError(f"{path}: the numbers before the class names do "
+                             "not count up from 0 or 1: sort or complete it")
+        lines = [name for _, name in pairs]
+    twice = sorted({name for name in lines if lines.count(name) > 1})
+    if not lines or twice:
+        raise InputError(f"{path}: name each class once, one per line; it has "
+                         f"{len(lines)} lines{listed(twice, 5)}")
+    return tuple(lines)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from losa_jax import score
+from losa_jax.data.annotations.block_list import blocked_videos
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.annotations.outside import clipped_to
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
-from losa_jax.jobs.setup import blocked_videos
 from losa_jax.report.dashboard import MEANINGS
 
 

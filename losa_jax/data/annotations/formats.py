@@ -69,7 +69,11 @@ def read_database(paths: str | Path) -> dict[str, Any]:
     content = read_json(path)
     entries = [one for one in content.values() if isinstance(one, dict)
                ] if isinstance(content, dict) else []
-    if any("actions" in one and "subset" in one for one in entries):
+    # Objects in "actions" are annotations under a mistyped key.
+    if any("actions" in one and "subset" in one and not (
+            isinstance(one["actions"], list)
+            and any(isinstance(row, dict) for row in one["actions"]))
+           for one in entries):
         return numbered_classes.read_super_events(path, content, others)
     if others:
         return _read_bmn(path, content, _only(path, others))

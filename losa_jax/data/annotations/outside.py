@@ -112,7 +112,7 @@ def clipped_to(annotations: Annotations, durations: Mapping[str, float],
     if on_outside == "keep" and not any(
             action.end_seconds < action.start_seconds
             for video in annotations.videos.values()
-            for action in video.actions):
+            for action in (*video.actions, *video.hard_negatives)):
         if hint:
             logger.warning("%s: %s", annotations.path, hint)
         return annotations

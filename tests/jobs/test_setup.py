@@ -11,12 +11,12 @@ import pytest
 from configs import custom, thumos_features
 from losa_jax.data import reviews
 from losa_jax.data.annotations import load
+from losa_jax.data.annotations.block_list import blocked_videos
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
 from losa_jax.jobs import setup
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import (
-    blocked_videos,
     check_config,
     load_data,
     load_videos,

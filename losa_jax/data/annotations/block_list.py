@@ -1,4 +1,4 @@
-"""Reads lists of videos to leave out."""
+"""Reads which videos to leave out."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -17,14 +17,15 @@ from losa_jax.detection.segments import Detection
 from losa_jax.distributed import remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.inference.load import load
-from losa_jax.jobs import again, setup
+from losa_jax.jobs import setup
 from losa_jax.jobs import train as train_job
+from losa_jax.jobs.again import compare
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.training import restore, rounds
 from tests.jobs.flags import flags_of
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 NEW_CLASS = "a new one"  # the first in the order of the names
 
 
@@ -166,11 +167,11 @@ def _comparison(tmp_path, monkeypatch, capsys, config, old, new):
     data = setup.DataSet(("jump",), ("jump",), (video,), (
         video, dataclasses.replace(video, video_id="two")), {})
     facts = {"class_names": ["jump"], "training_set": {"videos": {"one": 7}},
-             **again.data_facts(config, data),
+             **compare.data_facts(config, data),
              "started_from": {"folder": "rounds/1", "step": 3, "map": 0.5}}
     monkeypatch.setattr(restore, "run_facts_of", lambda folder: {
         **facts, "training_set": {"videos": {"zero": 3}}})
-    again.compare(config, tmp_path, data, facts, {
+    compare.compare_rounds(config, tmp_path, data, facts, {
         "one": [Detection(0.0, new, "jump", 0.9)], "two": []})
     return capsys.readouterr().out
 

@@ -3,7 +3,7 @@
 import pytest
 
 from losa_jax.data.reviews import ACCEPTED, REJECTED, JudgedAction, Review
-from losa_jax.jobs.review_changes import (
+from losa_jax.jobs.again.review_changes import (
     ReviewChanges,
     newest_verdict,
     review_changes,

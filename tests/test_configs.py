@@ -35,7 +35,9 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "epic", "epic:noun_tia", "epic_features", "epic_features:noun",
            "epic_features:noun_opentad", "epic_features:verb_tridet",
            "epic_features:noun_tridet", "charades", "charades:g_tia",
-           "charades_features", "charades_features:videomae")
+           "charades_features", "charades_features:videomae",
+           "hacs_features", "hacs_features:i3d_tridet",
+           "hacs_features:slowfast_proposals")
 
 
 def _resolve(recipe):

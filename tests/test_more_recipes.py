@@ -278,6 +278,74 @@ def test_charades_has_opentads_recipes_for_features(variant, changes):
         1024, 157, levels=levels)
 
 
+# --- HACS Segments ---------------------------------------------------------
+
+HACS = {
+    "data": {"train_subset": "training", "test_subset": "validation"},
+    "features": {"width": 2304, "stride_frames": 8.0, "clip_frames": 32.0,
+                 "fps": 15.0},
+    "window": {"tokens": 960, "test_whole": True, "min_action_kept": 0.5,
+               "short_crop_ratio": (0.9, 1.0)},
+    "adapter": {"kind": "none", "standardize_last": False},
+    "loss": {"initial_normalizer": 400.0, "label_smoothing": 0.1,
+             "regression_weight": 1.0},
+    "train": {"batch_windows": 16, "learning_rate": 1e-3,
+              "weight_decay": 0.03},
+    "evaluate": {"top_k": 2000, "nms": "soft", "nms_sigma": 0.75,
+                 "nms_min_score": 0.001, "nms_per_class": True,
+                 "tiou_thresholds": tuple(
+                     round(0.5 + 0.05 * i, 2) for i in range(10))}}
+# TriDet's hacs_*.yaml.
+HACS_TRIDET = {
+    "data": {"class_agnostic": False},
+    "head": {"kind": "tridet", "width": 1024, "head_width": 0,
+             "neck_width": 0, "sgp_mlp_width": 1024, "sgp_k": 1.2,
+             "sgp_init_deviation": 0.1, "head_kernel": 5,
+             "boundary_kernel": 1, "absolute_positions": True},
+    "loss": {"iou_power": 1.0},
+    "evaluate": {"score_threshold": 0.001, "top_k_per_level": True,
+                 "min_length_tokens": 0.05, "max_detections": 250}}
+HACS_VARIANTS = {
+    "slowfast_tridet": (HACS_TRIDET, {
+        "head": {"num_levels": 6, "sgp_window": (3,), "num_bins": 14,
+                 "input_noise": 0.2},
+        "train": {"epochs": 11, "schedule_epochs": 11, "warmup_epochs": 7.0,
+                  "final_learning_rate": 5e-4, "gradient_clip": 0.5}}),
+    "i3d_tridet": (HACS_TRIDET, {
+        "features": {"width": 2048, "stride_frames": 1.0, "clip_frames": 1.0,
+                     "fps": 2.0},
+        "window": {"tokens": 512},
+        "head": {"num_levels": 7, "sgp_window": (15,), "num_bins": 12,
+                 "input_noise": 0.0},
+        "train": {"epochs": 13, "schedule_epochs": 13, "warmup_epochs": 10.0,
+                  "final_learning_rate": 2e-4, "gradient_clip": 1.0}}),
+    # OpenTAD's configs/actionformer/hacs_slowfast.py.
+    "slowfast_proposals": ({}, {
+        "data": {"class_agnostic": True, "min_action_share": 0.01},
+        "head": {"kind": "actionformer", "width": 256, "num_levels": 6,
+                 "attention_window": (13, 13, 13, 13, 13, -1),
+                 "input_dropout": 0.1, "opentad": True,
+                 "absolute_positions": True},
+        "train": {"epochs": 15, "schedule_epochs": 15, "warmup_epochs": 5.0,
+                  "final_learning_rate": 1e-8, "gradient_clip": 1.0},
+        "evaluate": {"score_threshold": 0.0, "top_k_per_level": False,
+                     "min_length_tokens": 0.0, "max_detections": 100,
+                     "video_scores_top": 3,
+                     "video_scores_fusion": "product"}})}
+
+
+@pytest.mark.parametrize("variant", HACS_VARIANTS)
+def test_hacs_has_the_published_recipes(variant):
+    config = _recipe("hacs_features", variant)
+    _holds(config, **_joined(HACS, *HACS_VARIANTS[variant]))
+    levels = config.head.num_levels
+    assert _ranges(config) == (*EIGHT[:levels - 1],
+                               (4 * 2 ** (levels - 2), 10000))
+    if variant == "slowfast_proposals":
+        assert _num_parameters(config, 2304, 1) == _actionformer_size(
+            2304, 1, width=256)
+
+
 def test_every_variant_of_more_data_sets_is_compared():
     assert _variants("multithumos") == set(MULTITHUMOS)
     assert _variants("multithumos_features") == {"i3d", "i3d_rgb"}
@@ -286,4 +354,5 @@ def test_every_variant_of_more_data_sets_is_compared():
         f"{target}_{code}".rstrip("_") for target in ("verb", "noun")
         for code in EPIC_CODES}
     assert _variants("charades") == {"s", "b", "l", "h", "g"}
+    assert _variants("hacs_features") == set(HACS_VARIANTS)
     assert _variants("charades_features") == {"i3d", "videomae"}

@@ -229,3 +229,36 @@ def test_charades(tmp_path):
     frames = content["per_frame"]
     assert frames == scored["per_frame"]
     assert frames["num_moments"] == 2 * 25 and frames["frame_map"] > 0.5
+
+
+@pytest.mark.slow
+def test_hacs_with_classes_of_tcanets_layout(tmp_path):
+    database, scores = {}, {}
+    for number, actions in enumerate(_made_up(3)):
+        name = f"hacs_{number}"
+        label = number % 2  # each video shows one class
+        database[name] = {
+            "subset": "training" if number < 4 else "validation",
+            "duration": f"{SECONDS:.3f}", "annotations": [
+                {"label": NAMES[label], "segment": [start, end]}
+                for start, end, _ in actions[:4]]}
+        if number == 4:  # an empty one
+            database[name]["annotations"].append(
+                {"label": NAMES[label], "segment": [3.0, 3.0]})
+        count = _num_features(SECONDS, 15, 2, 8)
+        np.save(tmp_path / f"{name}.npy", _features(
+            [(start, end, 0) for start, end, _ in actions[:4]], count, 2, 8,
+            15))
+        scores[name] = [[4.0 * (k == label) for k in range(2)]]
+    (tmp_path / "hacs.json").write_text(json.dumps({
+        "version": "v1.1.1", "database": database}))
+    (tmp_path / "scores.json").write_text(json.dumps({
+        "class": NAMES[:2], "results": scores}))
+    config = _small("hacs_features", "slowfast_proposals", tmp_path,
+                    f"{tmp_path}/hacs.json")
+    config.features.stride_frames, config.features.clip_frames = 2.0, 8.0
+    config.evaluate.video_scores = f"{tmp_path}/scores.json"
+    config.evaluate.video_scores_top = 2
+    content, _ = _trained_and_scored(config, tmp_path / "run")
+    assert content["class_names"] == sorted(NAMES[:2])
+    assert content["average_map"] > 0.2

@@ -154,7 +154,7 @@ def _read_video(video_id: str, entry: Any, problems: list[str]
     if problem:
         problems.append(problem)
         return None
-    numbers = {"duration": entry.get("duration"), "fps": entry.get("fps")}
+    numbers = {key: _as_number(entry.get(key)) for key in ("duration", "fps")}
     for key, value in numbers.items():
         if value is not None and not (
                 type(value) in (int, float)
@@ -188,6 +188,12 @@ def _read_reviewed(video_id: str, content: Sequence[Any] | None,
         else:
             stretches.append(times)
     return None if content is None else tuple(stretches)
+
+
+def _as_number(value: Any) -> Any:
+    """Returns the number of a text, as HACS has it; anything else as it is."""
+    times = _times([value, value]) if isinstance(value, str) else None
+    return value if times is None else times[0]
 
 
 def _corrected(video_id: str, duration: float | None, fps: float | None

@@ -1,7 +1,9 @@
 """Reads an external classifier's scores of whole videos.
 
     CUHK's      {"results": {video id: [score of every class]},
-                 "class": [names, in the order of the scores]}
+                 "class": [names, in the order of the scores]}, or "classes"
+    TCANet's    the same with [[logit of every class]], whose softmax is taken
+                 (TCANet doubles it, which changes no order)
     top-1       {video id: {"class": name, "score": number}}
     UntrimmedNet's .npy, [test videos, 101]: row = number of the THUMOS test
                  video - 1, column = number of the UCF101 class - 1
@@ -76,17 +78,26 @@ def _read_json_scores(path: Path) -> dict[str, dict[str, float]]:
 
 def _rows(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields videos and {class: score}; a wrong type raises an exception."""
-    if not ("results" in content and "class" in content):
+    key = "class" if "class" in content else "classes"
+    if not ("results" in content and key in content):
         for video, entry in content.items():
             yield video, {entry["class"]: entry["score"]}
         return
-    names = content["class"]
+    names = content[key]
     if not isinstance(names, list) or len(set(names)) < len(names):
-        raise TypeError('"class" is no list of different names')
+        raise TypeError(f'"{key}" is no list of different names')
     for video, row in content["results"].items():
+        if isinstance(row, list) and len(row) == 1 and isinstance(
+                row[0], list):
+            row = _softmax(list(map(_number, row[0])))
         if not isinstance(row, list):
             raise TypeError(f"the scores of {video!r} are no list")
         yield video, dict(zip(names, row, strict=True))
+
+
+def _softmax(logits: Sequence[float]) -> list[float]:
+    powers = [math.exp(value - max(logits)) for value in logits]
+    return [power / sum(powers) for power in powers]
 
 
 def _number(value: Any) -> float:

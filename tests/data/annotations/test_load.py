@@ -164,6 +164,14 @@ def test_unusual_numbers_are_refused_or_read(tmp_path):
         Action(1.5, 2.0, "jump"),)
 
 
+def test_a_duration_may_be_text_as_in_hacs(tmp_path):
+    path = _write(tmp_path, {"a": _video(duration="60.5")})
+    assert load_annotations(path).videos["a"].duration_seconds == 60.5
+    path = _write(tmp_path, {"a": _video(duration="long")})
+    with pytest.raises(InputError, match="a: duration is 'long', must be"):
+        load_annotations(path)
+
+
 def test_label_ids_must_be_whole_numbers_on_all_or_do_not_count(tmp_path):
     database = {"a": _video([(1, 2), (3, 4)], label="zebra"),
                 "b": _video(label="ant")}

@@ -20,6 +20,24 @@ def test_both_json_layouts_are_read(tmp_path):
     assert load_video_scores(path, ("run",), ["v1"]) == {"v1": {"run": 0.8}}
 
 
+def test_classes_may_have_another_key_and_scores_be_logits(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({"results": {"v1": [0.2, 0.8]},
+                                "classes": ["jump", "run"]}))
+    assert load_video_scores(path, ("run", "jump"), ["v1"]) == {
+        "v1": {"jump": 0.2, "run": 0.8}}
+    # TCANet's.
+    logits = np.array([3.0, -1.0, 400.0])
+    path.write_text(json.dumps({"results": {"v1": [logits.tolist()]},
+                                "class": ["jump", "run", "sit"]}))
+    got = load_video_scores(path, ("run", "jump", "sit"), ["v1"])["v1"]
+    powers = np.exp(logits - 400)
+    assert list(got.values()) == pytest.approx(powers / powers.sum())
+    path.write_text(json.dumps({"results": {"v1": [["x"]]}, "class": ["a"]}))
+    with pytest.raises(InputError, match="'x' is no number"):
+        load_video_scores(path, ("a",), ["v1"])
+
+
 def test_untrimmednets_rows_are_video_numbers(tmp_path):
     scores = np.zeros((5, 101))
     scores[3, 92] = 0.7  # ThrowDiscus is UCF101's 93rd class

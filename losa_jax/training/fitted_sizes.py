@@ -25,9 +25,9 @@ _SAMPLES_OF_SHORT, _LEAST_SAMPLES_OF_SHORT = 24, 6
 _USUAL_FPS = 3.0, 10.0
 # Tokens in a short action: those of THUMOS' published recipe.
 _TOKENS_OF_SHORT = 7.5
-# A window holds a long action so many times, THUMOS' published figure, as far
+# A window holds a long action so many times, about THUMOS' figure, as far
 # as this takes no more samples than this.
-_ACTIONS_IN_WINDOW, _USUAL_SAMPLES = 6, (128, 1024)
+_ACTIONS_IN_WINDOW, _USUAL_SAMPLES = 6.5, (128, 1024)
 # ... and at least so many times.
 _LEAST_ACTIONS_IN_WINDOW = 2
 # ActionFormer's first level regresses up to 4 tokens; each level doubles it.

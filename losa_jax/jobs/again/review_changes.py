@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from losa_jax.data.reviews import ACCEPTED, JudgedAction, Review
 
@@ -46,9 +46,8 @@ class ReviewChanges:
 def review_changes(reviews: Iterable[Review], since: str = ""
                    ) -> ReviewChanges:
     """Counts the verdicts that are newer than a time in ISO 8601, or all."""
-    after = since and datetime.fromisoformat(since)
-    by_video = [[one for one in review.actions if not after
-                 or datetime.fromisoformat(one.when) > after]
+    by_video = [[one for one in review.actions
+                 if not since or _time(one.when) > _time(since)]
                 for review in reviews]
     judged = [one for actions in by_video for one in actions]
     accepted = [one for one in judged if one.verdict == ACCEPTED]
@@ -71,7 +70,17 @@ def review_changes(reviews: Iterable[Review], since: str = ""
 def newest_verdict(reviews: Iterable[Review]) -> str:
     """Returns the time of the last verdict, "" without any."""
     return max((one.when for review in reviews for one in review.actions),
-               key=datetime.fromisoformat, default="")
+               key=_time, default="")
+
+
+def _time(text: str) -> datetime:
+    """Returns a time that can be compared: without a zone it is UTC, and a
+    text that is no time is before all others."""
+    try:
+        time = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return datetime.min.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _shift_seconds(action: JudgedAction, detected: tuple[float, float, str]

@@ -46,6 +46,15 @@ def test_only_verdicts_after_a_time_are_counted():
     assert review_changes(REVIEWS, since=LATE) == ReviewChanges()
 
 
+def test_a_time_without_a_zone_or_that_is_none_is_no_error():
+    naive = [Review("one", 9.0, 25.0, actions=(
+        _action(1, when="2026-11-30T14:10:00"), _action(2, when="?"),
+        _action(3, when=EARLY)))]
+    assert newest_verdict(naive) == "2026-11-30T14:10:00"
+    assert review_changes(naive, since=EARLY).accepted == 1
+    assert review_changes(naive).accepted == 3
+
+
 @pytest.mark.parametrize("changes, text", [
     (ReviewChanges(1, 4, rejected=2), "in 1 videos 4 accepted unchanged, "
      "0 moved, 0 relabeled, 0 added, 2 rejected"),

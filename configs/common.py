@@ -254,8 +254,9 @@ def get_config() -> ConfigDict:
         # gradients through the backbone: "tia" (AdaTAD's adapters in its
         # blocks), "full" (the blocks themselves).
         kind="losa",
-        # Blocks to tap, counted from 0; () takes num_taps evenly spaced
-        # blocks of the last half (0: all of the last half).
+        # Blocks to tap, counted from 0, or from the end as -1; one may be
+        # tapped several times. () takes num_taps evenly spaced blocks of the
+        # last half (0: all of the last half).
         tap_layers=(),
         num_taps=0,
         # Taps are average-pooled to this grid of rows and columns; () keeps
@@ -264,7 +265,11 @@ def get_config() -> ConfigDict:
         # 0: losa takes a sixth of the backbone's width in multiples of 32 (of
         # 8, if that width is below 384); ladder and tia take a quarter.
         width=0,
-        short_grid=2,
+        # losa reads the cells of a tap: "grid", or pool_queries learned
+        # weighted means of them: "attention".
+        tap_pool="grid",
+        pool_queries=4,
+        short_grid=2,  # of tap_pool="grid"
         ranges="both",  # short, long, both
         gates="none",  # none, tanh, sigmoid
         long_kernel=3,  # tokens, odd

@@ -167,14 +167,19 @@ def check_tokens(config: Any, head_spec: Any) -> None:
 def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
     """Returns the indices of the blocks that the adapter reads, ascending.
 
-    Without `tap_layers` these are `num_taps` evenly spaced blocks of the last
-    half, with the last block among them (0: all of that half).
+    In `tap_layers`, -1 is the last block, and a block that occurs k times is
+    read by k adapters. Without `tap_layers` these are `num_taps` evenly spaced
+    blocks of the last half, with the last block among them (0: all of that
+    half).
     """
-    if layers := tuple(adapter.tap_layers):
-        if list(layers) != sorted(set(layers) & set(range(depth))):
+    if given := tuple(adapter.tap_layers):
+        layers = tuple(layer + depth * (layer < 0) for layer in given)
+        if list(layers) != sorted(layers) or not set(layers) <= set(
+                range(depth)):
             raise InputError(
-                f"config.adapter.tap_layers={layers}: must ascend and lie "
-                f"within 0 .. {depth - 1}, the backbone's blocks")
+                f"config.adapter.tap_layers={given}: must not descend and lie "
+                f"within 0 .. {depth - 1}, the backbone's blocks, or -{depth} "
+                ".. -1, counted from the end")
         return layers
     half = depth // 2
     count = adapter.num_taps or half

@@ -193,7 +193,8 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
 def reads_raw_taps(config: Any) -> bool:
     """Whether the adapter reads every patch of the tapped blocks."""
     adapter = ADAPTERS.get(config.adapter.kind)
-    return adapter is not None and adapter.raw_taps
+    return (adapter is not None and adapter.raw_taps
+            and config.adapter.raw_taps)
 
 
 def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
@@ -225,6 +226,17 @@ def make_adapter_spec(config: Any, spec: BackboneSpec,
             ADAPTERS[adapter.kind].spec, adapter, in_width=spec.width,
             num_taps=len(tap_layers), clip_tokens=spec.clip_tokens,
             tap_grid=tap_grid(config, spec) or (patches, patches))
+
+
+def check_deep_supervision(config: Any, num_taps: int) -> None:
+    """Raises InputError where there are no losses after earlier taps."""
+    weight, kind = config.loss.deep_supervision, config.adapter.kind
+    if weight and (kind not in ADAPTERS or num_taps < 2):
+        raise InputError(
+            f"config.loss.deep_supervision={weight} needs an adapter beside "
+            f"the backbone, config.adapter.kind={' or '.join(ADAPTERS)}, with "
+            f"two taps or more; now it is {kind} with {num_taps}: set the "
+            "weight to 0, or change the adapter")
 
 
 def inside_backbone_spec(adapter: Any, spec: BackboneSpec

@@ -246,12 +246,13 @@ def every_patch(plain, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind, grid, layers", [
-    ("ladder", (), (0, 1)), ("losa", (1, 1), (1,)), ("losa", (), (0,)),
-    ("ladder", (), (-1, -1, -1))])
+    ("ladder", (), (0, 1)), ("pooled ladder", (1, 1), (0, 1)),
+    ("losa", (1, 1), (1,)), ("losa", (), (0,)), ("ladder", (), (-1, -1, -1))])
 def test_a_cache_of_every_patch_serves_every_grid_and_any_of_its_blocks(
         plain, every_patch, tmp_path, kind, grid, layers):
     config = _cached(plain, every_patch)
-    config.adapter.kind, config.adapter.tap_grid = kind, grid
+    config.adapter.kind, config.adapter.tap_grid = kind.split()[-1], grid
+    config.adapter.raw_taps = "pooled" not in kind
     config.adapter.tap_layers = layers
     store = open_store(config)
     data = load_data(config, tmp_path / "log", store=store)
@@ -272,6 +273,7 @@ def test_a_cache_of_every_patch_serves_every_grid_and_any_of_its_blocks(
         config.augment.test_resize)
     want = taps(config, {"frames": frames})
     assert len(got) == len(layers)
+    assert got.shape[-3:-1] == (grid or (2, 2))
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 

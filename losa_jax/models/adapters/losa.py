@@ -53,6 +53,7 @@ class LosaSpec:
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
+      cross_attention: False leaves the tap's own token alone.
 
     Raises:
       InputError: names the field and what it allows.
@@ -74,6 +75,7 @@ class LosaSpec:
     attention_heads: int = 4
     mlp_ratio: float = 2.0
     tap_residual: bool = True
+    cross_attention: bool = True
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
@@ -89,6 +91,11 @@ class LosaSpec:
         errors.check_between(self, 0, math.inf, "mlp_ratio", without=(0,))
         errors.check_grid(self, "tap_grid")
         self._check_pool()
+        if not (self.tap_residual or self.cross_attention):
+            raise errors.InputError(
+                f"LosaSpec.tap_residual={self.tap_residual} and LosaSpec."
+                f"cross_attention={self.cross_attention} leave nothing of a "
+                "clip: set one of them to True")
         if not self.width:
             # Up to 32 devices can then shard a large backbone's adapters.
             unit = 32 if self.in_width >= 384 else 8
@@ -155,10 +162,20 @@ class ShortRangeAdapter(nnx.Module):
     """The adapter that sees one clip of a tap at a time."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
-        d, u = spec.width, spec.clip_tokens
+        d = spec.width
         self.spatial = SpatialConv(spec, rngs)
         cells = math.prod(self.spatial.grid)
         self.pool = layers.Linear(cells * d, d, rngs=rngs)
+        self.cross_attention = spec.cross_attention
+        self.tap_residual = spec.tap_residual
+        if spec.cross_attention:
+            self._add_attention(spec, cells, rngs)
+        self.mlp_norm = layers.LayerNorm(d, NORM_EPSILON)
+        self.mlp = layers.Mlp(d, int(d * spec.mlp_ratio), rngs, MLP_INITS)
+
+    def _add_attention(self, spec: LosaSpec, cells: int, rngs: nnx.Rngs
+                       ) -> None:
+        d, u = spec.width, spec.clip_tokens
         # Attention alone does not know when in the clip a token is.
         init = nnx.initializers.normal(0.02)
         self.key_positions = nnx.Param(init(rngs.params(), (u, cells, d)))
@@ -169,10 +186,7 @@ class ShortRangeAdapter(nnx.Module):
         self.query = layers.Linear(d, d, rngs=rngs)
         self.key_value = layers.Linear(d, 2 * d, rngs=rngs)
         self.out = layers.zero_linear(d, d, rngs=rngs)
-        self.mlp_norm = layers.LayerNorm(d, NORM_EPSILON)
-        self.mlp = layers.Mlp(d, int(d * spec.mlp_ratio), rngs, MLP_INITS)
         self.heads = spec.attention_heads
-        self.tap_residual = spec.tap_residual
 
     def __call__(self, tap: Float[Array, "b n u h w c"],
                  last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
@@ -180,23 +194,30 @@ class ShortRangeAdapter(nnx.Module):
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
         x = rearrange(x, "m u h w d -> m u (h w) d")
-        own = self.pool(rearrange(x, "m u s d -> m u (s d)"))
+        y = own = self.pool(rearrange(x, "m u s d -> m u (s d)"))
+        if self.cross_attention:
+            y = self._attended(x, own, last, valid)
+            y = y + own if self.tap_residual else y
+        y = y + self.mlp(self.mlp_norm(y))
+        return rearrange(y, "(b n) u d -> b (n u) d", b=b)
+
+    def _attended(self, x: Float[Array, "m u s d"], own: Float[Array, "m u d"],
+                  last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
+                  ) -> Float[Array, "m u d"]:
+        """Returns what each step reads from all cells of its clip."""
+        m, u, cells, _ = x.shape
         steps = rearrange(last, "b n u c -> (b n) u c").astype(x.dtype)
         query = self.query_norm(own + self.from_last(steps))
         query = self.query(query + self.query_positions[...].astype(x.dtype))
         tokens = self.key_norm(x) + self.key_positions[...].astype(x.dtype)
         key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
-        cells = x.shape[2]
-        mask = jnp.repeat(valid.reshape(b * n, u), cells, axis=1)
+        mask = jnp.repeat(valid.reshape(m, u), cells, axis=1)
         attended = attention(
             rearrange(query, "m u (e d) -> m u e d", e=self.heads),
             rearrange(key, "m u s (e d) -> m (u s) e d", e=self.heads),
             rearrange(value, "m u s (e d) -> m (u s) e d", e=self.heads),
             mask=mask[:, None, None, :])
-        attended = self.out(rearrange(attended, "m u e d -> m u (e d)"))
-        y = attended + own if self.tap_residual else attended
-        y = y + self.mlp(self.mlp_norm(y))
-        return rearrange(y, "(b n) u d -> b (n u) d", b=b)
+        return self.out(rearrange(attended, "m u e d -> m u (e d)"))
 
 
 class LongRangeAdapter(nnx.Module):

@@ -61,7 +61,7 @@ def test_step_zero_is_exactly_the_last_layer(gates, ranges, tap_pool):
 
 @pytest.mark.parametrize("changes", [
     {"gates": "none"}, {"gates": "tanh"}, {"gates": "sigmoid"},
-    {"tap_pool": "attention"}])
+    {"tap_pool": "attention"}, {"cross_attention": False}])
 def test_every_adapter_starts_to_learn(changes):
     """The zero start must not be a fixed point: after one step of gradient
     descent every up-projection or gate has moved, and then everything has a
@@ -165,6 +165,29 @@ def test_without_tap_residual_attention_alone_carries_the_tap():
     np.testing.assert_array_equal(other(taps[0], last, valid), 0.0)
 
 
+def test_without_cross_attention_a_token_sees_itself_alone():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="short", cross_attention=False))
+    names = flatten(parameters(model))
+    assert not any(part in name for name in names
+                   for part in ("query", "key", "out", "from_last"))
+    before = model(last, taps, valid)
+    moved = model(last, taps.at[:, :, 1, 2].add(1.0), valid) - before
+    np.testing.assert_array_equal(
+        np.flatnonzero(np.abs(np.asarray(moved)).max((0, 2))), [1 * 4 + 2])
+
+
+def test_the_sums_after_each_tap_end_with_the_result():
+    """The first is that of a model whose second tap adds nothing."""
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec())
+    sums = model.sums(last, taps, valid)
+    np.testing.assert_array_equal(sums[-1], model(last, taps, valid))
+    for gate in (model.taps.short_gate, model.taps.long_gate):
+        gate.gate[...] = gate.gate[...].at[1].set(0.0)
+    np.testing.assert_allclose(sums[0], model(last, taps, valid), atol=1e-6)
+
+
 def test_the_short_range_output_depends_on_the_places_of_patches():
     """The cross-attention starts silent, so only the pool is left."""
     spec = _spec(short_grid=3)
@@ -257,6 +280,8 @@ def test_the_gradient_stores_no_copies_of_many_taps(tap_pool):
      "LosaSpec.short_grid=3 has no effect with LosaSpec.tap_pool=attention"),
     ({"tap_pool": "attention", "tap_grid": (1, 1)},
      r"tap_pool=attention has nothing .* LosaSpec.tap_grid=\(1, 1\)"),
+    ({"tap_residual": False, "cross_attention": False},
+     "LosaSpec.tap_residual=False and LosaSpec.cross_attention=False leave"),
     ({"gates": "tnah"}, "LosaSpec.gates='tnah': choose one of none, tanh"),
     ({"long_mixer": "atention"}, "LosaSpec.long_mixer='atention'")])
 def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):

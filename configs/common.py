@@ -177,6 +177,9 @@ def get_config() -> ConfigDict:
         num_validation=0,
         seed=0,
         size=64,
+        # Subsets of other shapes, textures, cameras and speeds each, several
+        # actors, distractors, occlusion and cuts.
+        hard=False,
     ))
     config.window = ConfigDict(dict(
         # Samples (frames that the backbone sees) in a window and in a clip.

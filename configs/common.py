@@ -184,6 +184,9 @@ def get_config() -> ConfigDict:
         num_validation=0,
         seed=0,
         size=64,
+        # Subsets of other shapes, textures, cameras and speeds each, several
+        # actors, distractors, occlusion and cuts.
+        hard=False,
     ))
     config.window = ConfigDict(dict(
         # Samples (frames that the backbone sees) in a window (0: fitted) and
@@ -264,17 +267,25 @@ def get_config() -> ConfigDict:
         # gradients through the backbone: "tia" (AdaTAD's adapters in its
         # blocks), "full" (the blocks themselves).
         kind="losa",
-        # Blocks to tap, counted from 0; () takes num_taps evenly spaced
-        # blocks of the last half (0: all of the last half).
+        # Blocks to tap, counted from 0, or from the end as -1; one may be
+        # tapped several times. () takes num_taps evenly spaced blocks of the
+        # last half (0: all of the last half).
         tap_layers=(),
         num_taps=0,
         # Taps are average-pooled to this grid of rows and columns; () keeps
-        # every patch, as the ladder always does.
+        # every patch.
         tap_grid=(4, 4),
+        # ladder: every patch as the block returns it; False standardizes and
+        # pools the taps as those of losa.
+        raw_taps=True,
         # 0: losa takes a sixth of the backbone's width in multiples of 32 (of
         # 8, if that width is below 384); ladder and tia take a quarter.
         width=0,
-        short_grid=2,
+        # losa reads the cells of a tap: "grid", or pool_queries learned
+        # weighted means of them: "attention".
+        tap_pool="grid",
+        pool_queries=4,
+        short_grid=2,  # of tap_pool="grid"
         ranges="both",  # short, long, both
         gates="none",  # none, tanh, sigmoid
         long_kernel=3,  # tokens, odd
@@ -283,7 +294,10 @@ def get_config() -> ConfigDict:
         long_key_pool=1,
         attention_heads=4,
         mlp_ratio=2.0,
+        # losa, short range: add the tap's own token to the cross-attention's
+        # output; or use that token alone.
         tap_residual=True,
+        cross_attention=True,
         # Standardize the backbone's last features over the training set.
         standardize_last=True,
         # Learning rate of adapters and of gates, as a factor on the head's.
@@ -362,6 +376,9 @@ def get_config() -> ConfigDict:
         regression_weight=1.0,
         initial_normalizer=100.0,
         normalizer_momentum=0.9,
+        # losa, ladder: weight of the mean of the losses of the features after
+        # each tap but the last, which the same head reads in training.
+        deep_supervision=0.0,
         # tridet: power of IoU on the class loss of positives.
         iou_power=0.2,
         # Of the class loss where a reviewer has rejected a detection of the

@@ -1,12 +1,15 @@
 """Trains the tiny video transformer of configs/quick.py from scratch.
 
     python examples/pretrain_tiny_backbone.py --output=runs/tiny_backbone
+    python examples/pretrain_tiny_backbone.py --hard
 
 A transformer with VideoMAE's architecture learns to classify twelve motions in
 rendered clips of 1.6 seconds, as public VideoMAE checkpoints are fine-tuned on
 Kinetics. The result is a converted backbone folder with a card
 (README.md); the folder that ships with the package, configs/tiny_backbone,
-was made by this script. It needs 4 GiB of memory.
+was made by this script. It needs 4 GiB of memory. With --hard the motions are
+others, none of them a part of the actions of configs/quick.py:hard, which
+reads runs/hard_backbone.
 
 The clips have another seed than the videos of the quick start, so that no clip
 is a part of such a video.
@@ -28,7 +31,7 @@ from tqdm import tqdm
 
 from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.synthetic.data_set import render_trimmed_set
-from losa_jax.data.synthetic.motion import MOTION_CLASSES
+from losa_jax.data.synthetic.motion import MOTION_CLASSES, OTHER_CLASSES
 from losa_jax.data.video.decode import iterate_frames
 from losa_jax.data.video.probe import probe_video
 from losa_jax.models.backbones.videomae import VideoMae, VideoMaeSpec
@@ -48,16 +51,25 @@ SPEC = VideoMaeSpec(
 # The class of a clip that is mirrored left to right, or played backwards.
 MIRRORED = {"slide_right": "slide_left", "slide_left": "slide_right",
             "clockwise": "counter_clockwise",
-            "counter_clockwise": "clockwise"}
+            "counter_clockwise": "clockwise",
+            "to_upper_left": "to_upper_right",
+            "to_upper_right": "to_upper_left",
+            "to_lower_left": "to_lower_right",
+            "to_lower_right": "to_lower_left"}
 REVERSED = {**MIRRORED, "slide_down": "slide_up", "slide_up": "slide_down",
-            "grow": "shrink", "shrink": "grow"}
+            "grow": "shrink", "shrink": "grow",
+            "to_upper_left": "to_lower_right",
+            "to_lower_right": "to_upper_left",
+            "to_upper_right": "to_lower_left",
+            "to_lower_left": "to_upper_right",
+            "spiral_out": "spiral_in", "spiral_in": "spiral_out"}
 # For the scales of the initial parameters: 12 batches of 32.
 NUM_SCALE_CLIPS = 384
 
 CARD = """\
 # Tiny video transformer for rendered videos
 
-The frozen backbone of `configs/quick.py`: {parameters:,} parameters in
+The frozen backbone of `{recipe}`: {parameters:,} parameters in
 VideoMAE's architecture (width {spec.width}, {spec.depth} blocks, \
 {spec.heads} heads, patches of
 {spec.patch} x {spec.patch} pixels, tubelets of {spec.tubelet} frames), \
@@ -67,10 +79,10 @@ rendered videos only. For real videos, convert a public checkpoint
 
 - Input: clips of {spec.clip_frames} frames at {fps:g} frames per second, \
 {size} x {size} pixels.
-- Data: {num_training:,} rendered trimmed clips of {spec.num_classes} motions
+- Data: {num_training:,} rendered trimmed clips of {spec.num_classes} {motions}
   (`losa_jax.data.synthetic`, seed {data_seed}; the quick start's videos have
   seed 0). No recorded or downloaded videos.
-- Script: `python examples/pretrain_tiny_backbone.py`, {steps:,} steps of
+- Script: `python examples/pretrain_tiny_backbone.py{flags}`, {steps:,} steps of
   {batch_clips} clips, seed {seed}, {minutes:.0f} minutes on the {device}.
 - Accuracy: {accuracy:.1f} % on {num_testing:,} other clips of the same \
 motions (chance: {chance:.1f} %).
@@ -78,10 +90,11 @@ motions (chance: {chance:.1f} %).
 """
 
 
-def load_clips(folder, subset):
-    """Returns clips, uint8 [samples, height, width, 3] each, and labels."""
+def load_clips(folder, subset, names):
+    """Returns clips, uint8 [samples, height, width, 3] each, and labels, the
+    places of their motions in `names`."""
     videos = load_annotations(
-        folder / "annotations.json", MOTION_CLASSES).subset(subset)
+        folder / "annotations.json", names).subset(subset)
 
     def decode(video):
         info = probe_video(folder / f"videos/{video.video_id}.mp4", "none")
@@ -93,20 +106,20 @@ def load_clips(folder, subset):
     with ThreadPoolExecutor(2) as pool:
         clips = list(tqdm(pool.map(decode, videos), f"decoding {subset} clips",
                           len(videos), unit="clip"))
-    return clips, np.array([MOTION_CLASSES.index(video.actions[0].label)
+    return clips, np.array([names.index(video.actions[0].label)
                             for video in videos])
 
 
-def label_table(changes):
+def label_table(names, changes):
     """Returns int64 [classes]: the label of each class after a change."""
-    return np.array([MOTION_CLASSES.index(changes.get(name, name))
-                     for name in MOTION_CLASSES])
+    return np.array([names.index(changes.get(name, name)) for name in names])
 
 
-def training_batches(clips, labels, batch_clips, seed):
+def training_batches(clips, labels, names, batch_clips, seed):
     """Yields shuffled batches: random 16 samples, mirrored, reversed."""
     rng = np.random.default_rng(seed)
-    mirrored, backwards = label_table(MIRRORED), label_table(REVERSED)
+    mirrored, backwards = (label_table(names, changes)
+                           for changes in (MIRRORED, REVERSED))
     while True:
         order = rng.permutation(len(clips))
         for start in range(0, len(order) - batch_clips + 1, batch_clips):
@@ -215,10 +228,13 @@ def test_accuracy(template, params, clips, labels):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default="runs/tiny_backbone",
-                        help="folder for the converted backbone")
-    parser.add_argument("--data", type=Path, default="runs/tiny_backbone_data",
-                        help="folder for the rendered clips")
+    parser.add_argument("--hard", action="store_true",
+                        help="motions that are no part of any action")
+    parser.add_argument("--output", type=Path, help="folder for the converted "
+                        "backbone; default: runs/tiny_backbone, or "
+                        "runs/hard_backbone")
+    parser.add_argument("--data", type=Path, help="folder for the rendered "
+                        "clips; default: that of the output and _data")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch_clips", type=int, default=32)
     parser.add_argument("--num_training", type=int, default=8000)
@@ -226,12 +242,18 @@ def main():
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    prefix = "hard" if options.hard else "tiny"
+    names = OTHER_CLASSES if options.hard else MOTION_CLASSES
+    options.output = options.output or Path(f"runs/{prefix}_backbone")
+    options.data = options.data or options.output.with_name(
+        f"{options.output.name}_data")
 
     render_trimmed_set(
         options.data, num_training=options.num_training,
-        num_testing=options.num_testing, seed=DATA_SEED, size=IMAGE_SIZE)
-    clips, labels = load_clips(options.data, "training")
-    batches = training_batches(clips, labels, options.batch_clips,
+        num_testing=options.num_testing, seed=DATA_SEED, size=IMAGE_SIZE,
+        hard=options.hard)
+    clips, labels = load_clips(options.data, "training", names)
+    batches = training_batches(clips, labels, names, options.batch_clips,
                                options.seed)
 
     template = Template(lambda: VideoMae(SPEC, rngs=nnx.Rngs(0)))
@@ -275,7 +297,7 @@ def main():
                       flush=True)
     minutes = (time.monotonic() - start) / 60
     accuracy = 100 * test_accuracy(template, params,
-                                   *load_clips(options.data, "testing"))
+                                   *load_clips(options.data, "testing", names))
     print(f"accuracy on {options.num_testing} testing clips: {accuracy:.1f} %")
 
     source = options.data / "tiny_backbone.safetensors"
@@ -288,6 +310,9 @@ def main():
         parameters=sum(leaf.size for leaf in flat.values()),
         device=jax.default_backend().upper(), minutes=minutes,
         accuracy=accuracy, chance=100 / SPEC.num_classes,
+        recipe="configs/quick.py" + ":hard" * options.hard,
+        motions="other motions" if options.hard else "motions",
+        flags=" --hard" * options.hard,
         date=datetime.date.today().isoformat(), **vars(options)))
     print(f"wrote {options.output}")
 

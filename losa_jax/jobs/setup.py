@@ -199,7 +199,7 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
                 num_training=synthetic.num_training,
                 num_testing=synthetic.num_testing,
                 num_validation=synthetic.num_validation, seed=synthetic.seed,
-                size=synthetic.size)
+                size=synthetic.size, hard=synthetic.hard)
     stored = open_stored(config)
     if store is None and stored is None:
         report_folder(config)

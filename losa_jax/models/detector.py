@@ -2,12 +2,13 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from losa_jax.models.adapters.base import Adapter
+from losa_jax.models.adapters.base import Adapter, StackedAdapter
 from losa_jax.models.backbones.encode_windows import WindowFeatures
 from losa_jax.models.heads.base import Head
 from losa_jax.models.ops.resample import resize_time
@@ -43,7 +44,28 @@ class Detector(nnx.Module):
         `valid_samples` counts the real samples at the start of each window;
         key None means evaluation.
         """
-        x, step_valid = self.fused(features, statistics, valid_samples)
+        return self._head_outputs(
+            *self.fused(features, statistics, valid_samples), valid_samples,
+            key)
+
+    def after_each_tap(self, features: WindowFeatures,
+                       statistics: FeatureStatistics,
+                       valid_samples: Int[Array, "b"],
+                       key: Array | None = None) -> Any:
+        """Returns the head's outputs for the features after each of k taps.
+
+        As `__call__`, with a first axis of k; the last are its outputs.
+        """
+        assert isinstance(self.adapter, StackedAdapter)
+        last, valid = self._standardized(features, statistics, valid_samples)
+        sums = self.adapter.sums(last, features.taps, valid)
+        return jax.vmap(lambda x: self._head_outputs(
+            x, valid, valid_samples, key))(sums)
+
+    def _head_outputs(self, x: Float[Array, "b t c"],
+                      step_valid: Bool[Array, "b n u"],
+                      valid_samples: Int[Array, "b"], key: Array | None
+                      ) -> Any:
         tokens = round(x.shape[1] * self.tubelet / self.samples_per_token)
         valid = valid_steps(valid_samples, tokens, self.samples_per_token)
         x = resize_valid_time(x, step_valid, tokens)
@@ -57,15 +79,22 @@ class Detector(nnx.Module):
 
         Without an adapter the output is the standardized features.
         """
+        last, valid = self._standardized(features, statistics, valid_samples)
+        if self.adapter is None:
+            return rearrange(last, "b n u c -> b (n u) c"), valid
+        return self.adapter(last, features.taps, valid), valid
+
+    def _standardized(self, features: WindowFeatures,
+                      statistics: FeatureStatistics,
+                      valid_samples: Int[Array, "b"]
+                      ) -> tuple[Float[Array, "b n u c"],
+                                 Bool[Array, "b n u"]]:
         _, n, u, _ = features.last.shape
         last = (features.last - statistics.mean) / statistics.deviation
         step_valid = valid_steps(valid_samples, n * u, self.tubelet)
         step_valid = rearrange(step_valid, "b (n u) -> b n u", u=u)
         # Zero, not standardized padding, which would depend on its length.
-        last = last * step_valid[..., None]
-        if self.adapter is None:
-            return rearrange(last, "b n u c -> b (n u) c"), step_valid
-        return self.adapter(last, features.taps, step_valid), step_valid
+        return last * step_valid[..., None], step_valid
 
 
 def valid_steps(valid_samples: Int[Array, "b"], length: int,

@@ -88,6 +88,7 @@ def build_model(config: Any, num_classes: int, mesh: Mesh, *,
         width, tubelet = spec.width, spec.tubelet
         tap_layers = specs.choose_tap_layers(config.adapter, spec.depth)
         adapter_spec = specs.make_adapter_spec(config, spec, tap_layers)
+    specs.check_deep_supervision(config, len(tap_layers))
     head_spec = specs.make_head_spec(
         config, in_width=width, num_classes=num_classes,
         # Saves memory beside a backbone that runs; the extra time is small.
@@ -159,7 +160,8 @@ def jit_train_step(config: Any, model: Model,
     """Jits `make_train_step`; `state` has the shardings of the result."""
     step = make_train_step(model.encode, model.detector, optimizer,
                            ema_decay=config.train.ema_decay,
-                           ema_warmup=config.train.ema_warmup)
+                           ema_warmup=config.train.ema_warmup,
+                           deep_supervision=config.loss.deep_supervision)
     return jax.jit(
         step, donate_argnums=0,
         # With other shardings than the input's the second step would

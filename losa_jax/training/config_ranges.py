@@ -45,6 +45,7 @@ _REAL = (
     ("adapter", 0, math.inf, (), "learning_rate_factor weight_decay_factor "
      "gate_learning_rate_factor backbone_learning_rate_factor"),
     ("loss", 0, math.inf, (0,), "initial_normalizer"),
+    ("loss", 0, math.inf, (), "deep_supervision"),
     ("loss", 0, math.inf, (), "hard_negative_weight"),
     ("train", 0, math.inf, (0,), "learning_rate"),
     ("train", 0, math.inf, (), "final_learning_rate warmup_epochs "

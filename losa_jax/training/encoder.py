@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -54,7 +55,8 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
 
     Args:
       flat: parameters of the backbone by name; none to read cached features.
-      tap_layers: blocks that the adapter reads; () for none.
+      tap_layers: blocks that the adapter reads, ascending, maybe one several
+        times; () for none.
       raw_taps: returns every patch of the blocks; None: as the adapter needs.
       has_single_clips: windows are clips, which have no overlap.
       abstract: see `sharding.read_onto_mesh`.
@@ -68,6 +70,8 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
     grid = None if raw_taps else specs.tap_grid(config, spec) or None
     clip = spec.clip_frames
     step = clip if has_single_clips else clip_step(config.window)
+    blocks = tuple(sorted(set(tap_layers)))
+    slots = np.searchsorted(blocks, tap_layers)
 
     def cached_taps(inputs):
         if "taps" in inputs:
@@ -85,23 +89,23 @@ def frozen_encoder(config: Any, spec: BackboneSpec, flat: dict[str, Any],
             return encode_windows.WindowFeatures(inputs["last"],
                                                  cached_taps(inputs))
         return encode_windows.encode_windows(
-            template.bind(frozen), inputs["frames"], taps=tap_layers,
+            template.bind(frozen), inputs["frames"], taps=blocks,
             tap_grid=grid, tap_norm=not raw_taps,
             chunk_clips=config.backbone.chunk_clips, dtype=dtype,
             shards=shards, clip_sharding=place, clip_step=step)
 
     def encode(frozen, trained, inputs, valid_samples, key):
         del trained, key
-        features = encode_clips(frozen, inputs)
-        if step == clip:
-            return features
+        last, taps = encode_clips(frozen, inputs)
 
         def mean(x):
             return mean_over_clips(x, valid_samples, clip, step)
 
-        # One tap at a time, to limit the memory of the sums.
+        if step != clip:
+            # One tap at a time, to limit the memory of the sums.
+            last, taps = mean(last), jax.lax.map(mean, taps)
         return encode_windows.WindowFeatures(
-            mean(features.last), jax.lax.map(mean, features.taps))
+            last, taps[slots] if len(slots) > len(blocks) else taps)
 
     return Encoder(frozen, encode)
 

@@ -27,16 +27,22 @@ def open_store(config: Any) -> TapCache | FeatureFiles | None:
     if not config.window.align_to_clips:
         raise InputError("cached features need "
                          "--config.window.align_to_clips=True")
-    facts = cache_facts(config)
+    facts, stored = cache_facts(config), stored_facts(config.data.cache)
+    taps: list[int] | None = None
     if config.adapter.kind == "none":
         # The cache may hold any taps.
         for name in ("tap_layers", "tap_grid", "tap_dtype"):
             del facts[name]
-    elif stored_facts(config.data.cache).get("tap_grid") == []:
-        # A cache of every patch serves any grid.
-        facts["tap_grid"] = []
+    else:
+        if stored.get("tap_grid") == []:
+            # A cache of every patch serves any grid.
+            facts["tap_grid"] = []
+        layers = stored.get("tap_layers", [])
+        if set(facts["tap_layers"]) < set(layers):
+            taps = [layers.index(layer) for layer in facts["tap_layers"]]
+            facts["tap_layers"] = layers
     return TapCache(config.data.cache, facts, config.window.clip_samples,
-                    clip_step(config.window))
+                    clip_step(config.window), taps=taps)
 
 
 def open_feature_files(config: Any) -> FeatureFiles:
@@ -71,8 +77,8 @@ def cache_facts(config: Any) -> dict[str, Any]:
     return restore.plain({
         "backbone": info.fingerprint,
         "dtype": config.backbone.dtype,
-        "tap_layers": (specs.choose_tap_layers(config.adapter, spec.depth)
-                       if has_taps else ()),
+        "tap_layers": sorted(set(specs.choose_tap_layers(
+            config.adapter, spec.depth))) if has_taps else (),
         "tap_grid": specs.tap_grid(config, spec) if has_taps else (),
         "tap_dtype": cache_dtype(config).name,
         # The seed only draws the augmented copies.
@@ -92,13 +98,12 @@ def as_stored(config: Any) -> Any:
     more than a run reads."""
     stored = stored_facts(config.data.cache)
     config = config.copy_and_resolve_references()
-    if config.adapter.kind == "none" and stored.get("tap_layers"):
-        config.adapter.kind = "losa"
+    if stored.get("tap_layers"):
+        if config.adapter.kind == "none":
+            config.adapter.kind = "losa"
+            config.data.cache_dtype = stored["tap_dtype"]
         config.adapter.tap_layers = tuple(stored["tap_layers"])
         config.adapter.tap_grid = tuple(stored["tap_grid"])
-        config.data.cache_dtype = stored["tap_dtype"]
-    elif not stored.get("tap_grid"):
-        config.adapter.tap_grid = ()
     return config
 
 

@@ -121,7 +121,8 @@ def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str
     """Returns how strongly LoSA uses each tapped block and range.
 
     gate/RANGE/block_N is the mean absolute gate of the channels, and
-    added/RANGE/block_N the root mean square of the gated up-projection.
+    added/RANGE/block_N the root mean square of the gated up-projection. For a
+    block that several adapters read, the adapter's number follows.
 
     Args:
       trained: the tree; without LoSA's gates the result is empty.
@@ -143,11 +144,12 @@ def gate_diagnostics(trained: Any, tap_layers: tuple[int, ...], form: str
             gates = np.tanh(gates)
         elif form == "sigmoid":
             gates = 1 / (1 + np.exp(-gates))
-        for block, gate, kernel in zip(tap_layers, gates, kernels,
-                                       strict=True):
-            diagnostics[f"gate/{span}/block_{block}"] = float(
-                np.abs(gate).mean())
-            diagnostics[f"added/{span}/block_{block}"] = float(
+        for i, (block, gate, kernel) in enumerate(zip(
+                tap_layers, gates, kernels, strict=True)):
+            name = (f"{span}/block_{block}" if tap_layers.count(block) == 1
+                    else f"{span}/block_{block}/{i}")
+            diagnostics[f"gate/{name}"] = float(np.abs(gate).mean())
+            diagnostics[f"added/{name}"] = float(
                 np.sqrt(np.square(kernel * gate).mean()))
     return diagnostics
 

@@ -167,14 +167,19 @@ def check_tokens(config: Any, head_spec: Any) -> None:
 def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
     """Returns the indices of the blocks that the adapter reads, ascending.
 
-    Without `tap_layers` these are `num_taps` evenly spaced blocks of the last
-    half, with the last block among them (0: all of that half).
+    In `tap_layers`, -1 is the last block, and a block that occurs k times is
+    read by k adapters. Without `tap_layers` these are `num_taps` evenly spaced
+    blocks of the last half, with the last block among them (0: all of that
+    half).
     """
-    if layers := tuple(adapter.tap_layers):
-        if list(layers) != sorted(set(layers) & set(range(depth))):
+    if given := tuple(adapter.tap_layers):
+        layers = tuple(layer + depth * (layer < 0) for layer in given)
+        if list(layers) != sorted(layers) or not set(layers) <= set(
+                range(depth)):
             raise InputError(
-                f"config.adapter.tap_layers={layers}: must ascend and lie "
-                f"within 0 .. {depth - 1}, the backbone's blocks")
+                f"config.adapter.tap_layers={given}: must not descend and lie "
+                f"within 0 .. {depth - 1}, the backbone's blocks, or -{depth} "
+                ".. -1, counted from the end")
         return layers
     half = depth // 2
     count = adapter.num_taps or half
@@ -188,7 +193,8 @@ def choose_tap_layers(adapter: Any, depth: int) -> tuple[int, ...]:
 def reads_raw_taps(config: Any) -> bool:
     """Whether the adapter reads every patch of the tapped blocks."""
     adapter = ADAPTERS.get(config.adapter.kind)
-    return adapter is not None and adapter.raw_taps
+    return (adapter is not None and adapter.raw_taps
+            and config.adapter.raw_taps)
 
 
 def tap_grid(config: Any, spec: BackboneSpec) -> tuple[int, int] | tuple[()]:
@@ -220,6 +226,17 @@ def make_adapter_spec(config: Any, spec: BackboneSpec,
             ADAPTERS[adapter.kind].spec, adapter, in_width=spec.width,
             num_taps=len(tap_layers), clip_tokens=spec.clip_tokens,
             tap_grid=tap_grid(config, spec) or (patches, patches))
+
+
+def check_deep_supervision(config: Any, num_taps: int) -> None:
+    """Raises InputError where there are no losses after earlier taps."""
+    weight, kind = config.loss.deep_supervision, config.adapter.kind
+    if weight and (kind not in ADAPTERS or num_taps < 2):
+        raise InputError(
+            f"config.loss.deep_supervision={weight} needs an adapter beside "
+            f"the backbone, config.adapter.kind={' or '.join(ADAPTERS)}, with "
+            f"two taps or more; now it is {kind} with {num_taps}: set the "
+            "weight to 0, or change the adapter")
 
 
 def inside_backbone_spec(adapter: Any, spec: BackboneSpec

@@ -59,7 +59,8 @@ def create_state(trained: Any, optimizer: optax.GradientTransformation,
 
 def make_train_step(encode: Encode, detector: Template,
                     optimizer: optax.GradientTransformation, *,
-                    ema_decay: float, ema_warmup: bool
+                    ema_decay: float, ema_warmup: bool,
+                    deep_supervision: float = 0.0
                     ) -> Callable[..., tuple[TrainState, dict]]:
     """Returns the update, (state, frozen, batch, key) to (state, metrics).
 
@@ -67,7 +68,8 @@ def make_train_step(encode: Encode, detector: Template,
     host. Each step folds its number into `key`, so that a resumed run draws
     the same random numbers as an uninterrupted one. With `ema_warmup` the
     moving average covers fewer steps at first; without it, a run of a few
-    hundred steps evaluates its initialization.
+    hundred steps evaluates its initialization. `deep_supervision` weights the
+    mean of the losses after each tap but the last.
     """
     def train_step(state: TrainState, frozen: Tree,
                    batch: dict[str, jax.Array], key: jax.Array
@@ -88,12 +90,24 @@ def make_train_step(encode: Encode, detector: Template,
         def loss_function(trained):
             features = encoded(trained) if trains_backbone else fixed
             model = detector.bind(trained)
-            outputs = model(features, state.statistics, valid_samples,
-                            head_key)
+            inputs = features, state.statistics, valid_samples, head_key
+            if deep_supervision:
+                after_taps = model.after_each_tap(*inputs)
+                earlier, outputs = (jax.tree.map(lambda x, i=i: x[i],
+                                                 after_taps)
+                                    for i in (slice(-1), -1))
+            else:
+                outputs = model(*inputs)
             targets = model.head.targets(
                 outputs, batch["segments"], batch["labels"], action_valid,
                 batch.get("loss_weights"))
             loss = model.head.loss(outputs, targets, state.normalizer)
+            if deep_supervision:
+                more = jax.vmap(lambda one: model.head.loss(
+                    one, targets, state.normalizer).total)(earlier).mean()
+                loss = loss._replace(
+                    total=loss.total + deep_supervision * more,
+                    metrics={**loss.metrics, "deep_supervision_loss": more})
             return loss.total, loss
 
         (total, loss), gradients = jax.value_and_grad(

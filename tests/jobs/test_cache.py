@@ -240,17 +240,20 @@ def test_the_cache_holds_augmented_views_and_the_plain_view(
 def every_patch(plain, tmp_path_factory):
     folder = tmp_path_factory.mktemp("patches") / "taps"
     config = _cached(plain, folder)
-    config.adapter.tap_grid = ()
+    config.adapter.tap_grid, config.adapter.tap_layers = (), (0, 1)
     cache_job.cache(config, folder.parent / "log")
     return folder
 
 
-@pytest.mark.parametrize("kind, grid", [
-    ("ladder", ()), ("losa", (1, 1)), ("losa", ())])
-def test_a_cache_of_every_patch_serves_every_grid(
-        plain, every_patch, tmp_path, kind, grid):
+@pytest.mark.parametrize("kind, grid, layers", [
+    ("ladder", (), (0, 1)), ("pooled ladder", (1, 1), (0, 1)),
+    ("losa", (1, 1), (1,)), ("losa", (), (0,)), ("ladder", (), (-1, -1, -1))])
+def test_a_cache_of_every_patch_serves_every_grid_and_any_of_its_blocks(
+        plain, every_patch, tmp_path, kind, grid, layers):
     config = _cached(plain, every_patch)
-    config.adapter.kind, config.adapter.tap_grid = kind, grid
+    config.adapter.kind, config.adapter.tap_grid = kind.split()[-1], grid
+    config.adapter.raw_taps = "pooled" not in kind
+    config.adapter.tap_layers = layers
     store = open_store(config)
     data = load_data(config, tmp_path / "log", store=store)
     video, window = data.test[0], Window(16, 64, 64)
@@ -269,7 +272,16 @@ def test_a_cache_of_every_patch_serves_every_grid(
         read_window(FrameCache(0), video, window), 32,
         config.augment.test_resize)
     want = taps(config, {"frames": frames})
+    assert len(got) == len(layers)
+    assert got.shape[-3:-1] == (grid or (2, 2))
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_a_block_that_the_cache_lacks_is_refused(plain, folder):
+    config = _cached(plain, folder)
+    config.adapter.tap_layers = (0, 1)
+    with pytest.raises(InputError, match=r"tap_layers=\[1\].*\[0, 1\]"):
+        open_store(config)
 
 
 def test_only_one_subset_can_be_cached(plain, folder, tmp_path):

@@ -70,9 +70,10 @@ def test_a_file_of_variants(tmp_path):
         read_variants(tmp_path / "nowhere.txt")
 
 
-def test_every_shipped_variant_is_of_the_config():
+@pytest.mark.parametrize("file", ["adapters", "controls", "controls_rates"])
+def test_every_shipped_variant_is_of_the_config(file):
     known = quick.get_config("ablation")
-    for variant in read_variants(ROOT / "configs/adapters.txt"):
+    for variant in read_variants(ROOT / f"configs/{file}.txt"):
         for override in variant.overrides:
             section, key = override.partition("=")[0].split(".")
             assert key in known[section], override

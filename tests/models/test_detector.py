@@ -189,7 +189,9 @@ def test_resizing_ignores_padding():
     np.testing.assert_allclose(got, [1.0, 1.5, 2.5, 3.0], atol=1e-5)
 
 
-def test_train_memory_is_that_of_the_forward_pass():
+@pytest.mark.parametrize("tap_pool, grid", [
+    ("grid", (1, 1)), ("attention", (2, 2))])
+def test_train_memory_is_that_of_the_forward_pass(tap_pool, grid):
     """The claim of the paper, on the compiled program: a deeper frozen
     backbone adds nothing to the temporary memory of a train step."""
     def temporary_bytes(depth, with_gradient):
@@ -198,7 +200,8 @@ def test_train_memory_is_that_of_the_forward_pass():
         template = Template(
             lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
         adapter = LosaSpec(in_width=64, width=8, num_taps=2, clip_tokens=2,
-                           tap_grid=(1, 1), attention_heads=2)
+                           tap_grid=grid, attention_heads=2,
+                           tap_pool=tap_pool)
         head = ActionFormerSpec(in_width=64, num_classes=3, width=16,
                                 num_levels=2, attention_window=(5,),
                                 max_tokens=64)
@@ -211,7 +214,7 @@ def test_train_memory_is_that_of_the_forward_pass():
         def loss(trained, frozen, frames):
             features = encode_windows(
                 template.bind(frozen), frames,
-                taps=(depth - 2, depth - 1), tap_grid=(1, 1),
+                taps=(depth - 2, depth - 1), tap_grid=grid,
                 chunk_clips=16)
             output = detector.bind(trained)(features, statistics,
                                             jnp.asarray([64]))

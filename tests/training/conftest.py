@@ -27,7 +27,7 @@ from losa_jax.training.step import create_state, make_train_step
 
 
 @functools.cache
-def _tiny(mesh=None):
+def _tiny(mesh=None, deep_supervision=0.0):
     spec = VideoMaeSpec(width=64, depth=3, heads=2, mlp_width=128, patch=8,
                         clip_frames=4, image_size=(16, 16))
     backbone = Template(lambda: VideoMae(spec, rngs=nnx.Rngs(0)))
@@ -63,7 +63,8 @@ def _tiny(mesh=None):
         lambda step: 1e-2, trained, weight_decay=0.05, gradient_clip=1.0,
         rate_factors={"^adapter/": 0.5})
     step = make_train_step(encode, Template(build), transformation,
-                           ema_decay=0.9, ema_warmup=True)
+                           ema_decay=0.9, ema_warmup=True,
+                           deep_supervision=deep_supervision)
     statistics = FeatureStatistics(jnp.zeros(64), jnp.ones(64))
     state = create_state(trained, transformation, 10.0, statistics)
     return types.SimpleNamespace(

@@ -71,11 +71,20 @@ def test_taps_are_spread_over_the_last_half(depth, num_taps, layers):
     assert choose_tap_layers(adapter, depth) == layers
 
 
-@pytest.mark.parametrize("layers", [(3, 12), (-1, 3), (5, 3), (3, 3)])
+@pytest.mark.parametrize("layers, blocks", [
+    ((3, 7), (3, 7)), ((-1,), (11,)), ((3, -1), (3, 11)),
+    ((-1, -1, -1), (11, 11, 11))])
+def test_tap_layers_may_be_counted_from_the_end_and_repeated(layers, blocks):
+    adapter = custom.get_config().adapter
+    adapter.tap_layers = layers
+    assert choose_tap_layers(adapter, 12) == blocks
+
+
+@pytest.mark.parametrize("layers", [(3, 12), (-1, 3), (5, 3), (-13,)])
 def test_tap_layers_outside_the_backbone_are_refused(layers):
     adapter = custom_config().adapter
     adapter.tap_layers = layers
-    with pytest.raises(InputError, match=r"must ascend.*0 \.\. 11"):
+    with pytest.raises(InputError, match=r"not descend.*0 \.\. 11, .*-12"):
         choose_tap_layers(adapter, 12)
 
 

@@ -49,6 +49,30 @@ def test_each_step_draws_other_random_numbers(tiny_model, tiny_batch, run_key):
     assert len(losses) > 1
 
 
+def test_deep_supervision_adds_the_loss_after_the_first_of_two_taps(
+        tiny_model, tiny_batch, run_key):
+    rng = np.random.default_rng(0)
+    shaken = jax.tree.map(
+        lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(
+            np.float32), tiny_model().state.trained)
+    first_alone = jax.tree.map(np.array, shaken)
+    for gate in ("short_gate", "long_gate"):
+        first_alone["adapter"]["taps"][gate]["gate"][1] = 0
+
+    def metrics(model, trained):
+        # Step 1 draws the same numbers for all.
+        return model.step(model.state.replace(trained=trained),
+                          model.frozen, tiny_batch, run_key)[1]
+
+    plain, deep = tiny_model(), tiny_model(deep_supervision=0.5)
+    whole, first = (float(metrics(plain, trained)["loss"])
+                    for trained in (shaken, first_alone))
+    assert abs(whole - first) > 1e-3
+    got = metrics(deep, shaken)
+    np.testing.assert_allclose(got["deep_supervision_loss"], first, rtol=1e-5)
+    np.testing.assert_allclose(got["loss"], whole + 0.5 * first, rtol=1e-5)
+
+
 def test_moving_average_includes_the_current_step(
         tiny_model, tiny_batch, run_key):
     model = tiny_model()

@@ -155,12 +155,13 @@ class TapCache:
     """Reads cached features of windows."""
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any],
-                 clip_samples: int, clip_step: int):
+                 clip_samples: int, clip_step: int,
+                 taps: Sequence[int] | None = None):
         """Opens a folder that --mode=cache wrote with these facts, and maybe
-        more; clips begin every `clip_step` samples. InputError if it is
-        missing or differs."""
+        more; clips begin every `clip_step` samples. Of the stored taps,
+        `taps` are read, None: all. InputError if it is missing or differs."""
         self._folder, self._clip_samples = Path(folder), clip_samples
-        self._clip_step = clip_step
+        self._clip_step, self._taps = clip_step, taps
         path = self._folder / INDEX_FILE
         if not path.is_file():
             raise InputError(f"{folder}: no cached features (no "
@@ -242,8 +243,11 @@ class TapCache:
             axis = 0 if name == "last" else 1
             pads = [(0, 0)] * array.ndim
             pads[axis] = 0, num_samples // self._clip_step - count
+            clips = range(first, first + count)
             selected[name] = np.pad(
-                np.take(array, range(first, first + count), axis), pads)
+                array[np.ix_(self._taps, clips)]
+                if axis and self._taps is not None
+                else np.take(array, clips, axis), pads)
         return selected
 
     def _read(self, video_id: str, view: int) -> dict[str, np.ndarray]:

@@ -1,9 +1,12 @@
-"""Two data sets that the project renders for itself: nothing to download.
+"""Data sets that the project renders for itself: nothing to download.
 
 *Untrimmed* videos for localization, and *trimmed* clips of single motions for
 training a small backbone. One object moves over a textured background among
 smaller ones, and classes differ only in how it moves over time (`motion`);
 its look (`scene`) comes from another random stream.
+
+Each exists in a hard variant: untrimmed videos whose subsets have nothing in
+common but the actions (`hard`), and clips of motions that are no part of them.
 
 A mirrored or reversed video of one class shows another class: no flips in
 training.
@@ -14,14 +17,17 @@ The synthetic modules stay free of JAX: worker processes import them.
 import json
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from losa_jax.data.synthetic import hard as hard_videos
 from losa_jax.data.synthetic import motion, scene
 from losa_jax.errors import InputError
 from losa_jax.utils.atomic_write import make_folder, write_text
@@ -30,10 +36,34 @@ from losa_jax.utils.atomic_write import make_folder, write_text
 VERSION = "synthetic-2"
 ANNOTATIONS, CLASSES = "annotations.json", "classes.txt"
 _SUBSETS = ("training", "testing", "validation")
-# How a video of each set is planned, and its classes. The order of the sets
-# is part of the random streams.
-_SETS = {"untrimmed": (motion.plan_untrimmed, motion.ACTION_CLASSES),
-         "trimmed": (motion.plan_trimmed, motion.MOTION_CLASSES)}
+
+class _Set(NamedTuple):
+    """How a video of a set is planned and rendered, and its classes."""
+
+    plan: Callable[[np.random.Generator, str], Any]
+    render: Callable[[np.random.Generator, Any, str, int],
+                     Iterator[np.ndarray]]
+    class_names: tuple[str, ...]
+
+
+def _one_object(plan: Callable[[np.random.Generator], motion.Plan],
+                class_names: tuple[str, ...]) -> _Set:
+    def render(look: np.random.Generator, plan: motion.Plan, subset: str,
+               size: int) -> Iterator[np.ndarray]:
+        return scene.render_frames(look, *motion.follow(plan), plan.fps, size)
+
+    return _Set(lambda rng, subset: plan(rng), render, class_names)
+
+
+# The order of the sets is part of the random streams.
+_SETS = {
+    "untrimmed": _one_object(motion.plan_untrimmed, motion.ACTION_CLASSES),
+    "trimmed": _one_object(motion.plan_trimmed, motion.MOTION_CLASSES),
+    "hard": _Set(hard_videos.plan_video, hard_videos.render_frames,
+                 motion.ACTION_CLASSES),
+    "hard_trimmed": _one_object(motion.plan_other_trimmed,
+                                motion.OTHER_CLASSES),
+}
 _LOWEST = {"num_training": 0, "num_testing": 0, "num_validation": 0,
            "seed": 0, "size": 32}
 _MAX_WORKERS = 8
@@ -41,8 +71,9 @@ _MAX_WORKERS = 8
 
 def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
                          num_validation: int = 0, seed: int = 0,
-                         size: int = 64) -> Path:
-    """Renders videos of 20 to 32 s with 3 to 6 labeled actions each.
+                         size: int = 64, hard: bool = False) -> Path:
+    """Renders videos of 20 to 32 s with 3 to 6 labeled actions each, or hard
+    ones with 4 to 8.
 
     Writes `annotations.json` (ActivityNet layout), `classes.txt` and
     `videos/<id>.mp4`. Videos that exist are kept, so an interrupted call can
@@ -55,6 +86,8 @@ def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
       num_training, num_testing, num_validation: videos of each subset.
       seed: same seed, same set; no two videos share a random stream.
       size: width and height in pixels, even.
+      hard: objects, backgrounds, cameras and lengths of actions of a subset
+        do not occur in another one (`synthetic.hard`).
 
     Returns:
       the folder.
@@ -64,20 +97,23 @@ def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
         else, or a worker process was killed.
     """
     return _render_set(Path(folder), {
-        "kind": "untrimmed", "num_training": num_training,
+        "kind": "hard" if hard else "untrimmed", "num_training": num_training,
         "num_testing": num_testing, "num_validation": num_validation,
         "seed": seed, "size": size})
 
 
 def render_trimmed_set(folder: Path, *, num_training: int, num_testing: int,
-                       seed: int = 0, size: int = 64) -> Path:
-    """Renders clips of 2 to 2.5 s, each with one of `MOTION_CLASSES`.
+                       seed: int = 0, size: int = 64, hard: bool = False
+                       ) -> Path:
+    """Renders clips of 2 to 2.5 s, each with one of `MOTION_CLASSES`, or of
+    `OTHER_CLASSES` for a backbone of the hard set.
 
     As `render_untrimmed_set`; a clip is one action from its first frame to
     its last.
     """
     return _render_set(Path(folder), {
-        "kind": "trimmed", "num_training": num_training,
+        "kind": "hard_trimmed" if hard else "trimmed",
+        "num_training": num_training,
         "num_testing": num_testing, "num_validation": 0, "seed": seed,
         "size": size})
 
@@ -99,7 +135,7 @@ def _render_set(folder: Path, parameters: dict) -> Path:
         for subset in _SUBSETS for index in range(parameters[f"num_{subset}"])}
     # Before the videos: a repeated call then knows the set's parameters.
     if not (folder / ANNOTATIONS).exists():
-        names = _SETS[parameters["kind"]][1]
+        names = _SETS[parameters["kind"]].class_names
         write_text(folder / CLASSES, "".join(f"{name}\n" for name in names))
         write_text(folder / ANNOTATIONS, json.dumps({**header, "database": {
             video_id: _describe(_plan_video(parameters, *video)[0], video[0],
@@ -136,7 +172,7 @@ def _render_video(path: Path, parameters: dict, subset: str, index: int
     cv2.setNumThreads(1)
     plan, look = _plan_video(parameters, subset, index)
     size = parameters["size"]
-    frames = scene.render_frames(look, *motion.follow(plan), plan.fps, size)
+    frames = _SETS[parameters["kind"]].render(look, plan, subset, size)
     scene.encode_video(path, frames, plan.fps, size)
 
 
@@ -158,17 +194,17 @@ def _refuse_other_content(folder: Path, header: dict) -> None:
 
 
 def _plan_video(parameters: dict, subset: str, index: int
-                ) -> tuple[motion.Plan, np.random.Generator]:
+                ) -> tuple[Any, np.random.Generator]:
     """Returns a video's plan, and the random generator of its looks."""
     kind = parameters["kind"]
     key = (list(_SETS).index(kind), _SUBSETS.index(subset), index)
     course, look = np.random.SeedSequence(
         parameters["seed"], spawn_key=key).spawn(2)
-    return (_SETS[kind][0](np.random.default_rng(course)),
+    return (_SETS[kind].plan(np.random.default_rng(course), subset),
             np.random.default_rng(look))
 
 
-def _describe(plan: motion.Plan, subset: str, names: tuple[str, ...]) -> dict:
+def _describe(plan: Any, subset: str, names: tuple[str, ...]) -> dict:
     """A video's entry in the annotations."""
     return {
         "subset": subset,

@@ -2,11 +2,12 @@
 
 Eight action classes in four pairs: the two of a pair show the same poses in
 another order, so no single frame, and often no single clip, tells them apart.
-Twelve motion classes, each a single motion, for clips to pre-train on.
+Twelve motion classes, each a single motion, for clips to pre-train on, and
+twelve others, which have no part of an action and no circle.
 Lengths are in pixels of a frame `STAGE` wide; time is continuous seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,11 @@ _SLIDES = {
 }
 ACTION_CLASSES = (*_SWINGS, *_CIRCLES)
 MOTION_CLASSES = (*_SLIDES, *_CIRCLES, "shake", "bounce", "wander", "still")
+# name -> direction along x and y
+_DIAGONALS = {"to_upper_left": (-1, -1), "to_upper_right": (1, -1),
+              "to_lower_left": (-1, 1), "to_lower_right": (1, 1)}
+OTHER_CLASSES = (*_DIAGONALS, "zigzag", "figure_eight", "square", "spiral_out",
+                 "spiral_in", "pulse", "shake", "bounce")
 
 _ACTION_SECONDS = (0.5, 8.0)
 _VIDEO_SECONDS = (20.0, 32.0)
@@ -73,12 +79,26 @@ def plan_untrimmed(rng: np.random.Generator) -> Plan:
         seconds = float(np.clip(
             labeled / rng.uniform(*_LABELED_SHARE), *_VIDEO_SECONDS))
         seconds = round(seconds * fps) / fps
-        spare = seconds - labeled - (len(lengths) + 1) * _GAP_SECONDS
-        if labeled < seconds / 2 and spare > 0:
+        if labeled < seconds / 2 and spare_seconds(lengths, seconds) > 0:
             break
+    return Plan(fps, round(seconds * fps), *arrange(
+        rng, lengths, seconds, ACTION_CLASSES, action_path))
+
+
+def arrange(rng: np.random.Generator, lengths: np.ndarray, seconds: float,
+            names: Sequence[str],
+            path_of: Callable[[np.random.Generator, str], PosePath]
+            ) -> tuple[tuple[Piece, ...],
+                       tuple[tuple[int, float, float], ...]]:
+    """Returns pieces and actions of a `Plan`: actions of these lengths in
+    seconds, of random classes, with gaps that fill the video.
+
+    The video has `spare_seconds`.
+    """
+    spare = spare_seconds(lengths, seconds)
     gaps = _GAP_SECONDS + spare * rng.dirichlet(np.ones(len(lengths) + 1))
-    classes = rng.integers(len(ACTION_CLASSES), size=len(lengths))
-    paths = [_action_path(rng, ACTION_CLASSES[index]) for index in classes]
+    classes = rng.integers(len(names), size=len(lengths))
+    paths = [path_of(rng, names[index]) for index in classes]
 
     pieces, actions, now = [], [], 0.0
     pose = _Stance(rng).rest
@@ -90,7 +110,13 @@ def plan_untrimmed(rng: np.random.Generator) -> Plan:
         now += gap + length
         pose = path(np.ones(1))[0]
     pieces += _gap_pieces(rng, pose, _Stance(rng).rest, gaps[-1])
-    return Plan(fps, round(seconds * fps), tuple(pieces), tuple(actions))
+    return tuple(pieces), tuple(actions)
+
+
+def spare_seconds(lengths: np.ndarray, seconds: float) -> float:
+    """Returns what a video has beside actions of these lengths and the
+    shortest gaps."""
+    return seconds - float(lengths.sum()) - (len(lengths) + 1) * _GAP_SECONDS
 
 
 def plan_trimmed(rng: np.random.Generator) -> Plan:
@@ -104,7 +130,7 @@ def plan_trimmed(rng: np.random.Generator) -> Plan:
         axis, direction = _SLIDES[name]
         reach = direction * stance.half[axis]
         path = stance.move(axis, lambda u: reach * (2 * _ramp(u) - 1))
-        length = _log_uniform(rng, (0.4, seconds))
+        length = log_uniform(rng, (0.4, seconds))
         # Near the middle, so that a shorter crop of the clip still shows it.
         before = (seconds - length) * rng.uniform(0.4, 0.6)
         pieces = (
@@ -113,7 +139,7 @@ def plan_trimmed(rng: np.random.Generator) -> Plan:
             Piece(seconds - before - length, _hold(path(np.ones(1))[0])))
         return Plan(fps, frame_count, pieces, ((index, 0.0, seconds),))
     if name in _CIRCLES:
-        turns = _CIRCLES[name] * seconds / _log_uniform(rng, (0.7, 4.0))
+        turns = _CIRCLES[name] * seconds / log_uniform(rng, (0.7, 4.0))
         path = stance.circle(rng.uniform(0, 2 * np.pi), turns)
     elif name == "shake":
         path = _shake(rng, stance.rest, seconds)
@@ -125,6 +151,55 @@ def plan_trimmed(rng: np.random.Generator) -> Plan:
         path = _hold(stance.rest)
     return Plan(fps, frame_count, (Piece(seconds, path),),
                 ((index, 0.0, seconds),))
+
+
+def plan_other_trimmed(rng: np.random.Generator) -> Plan:
+    """Draws a trimmed clip of one of `OTHER_CLASSES`."""
+    fps = int(rng.choice(FRAME_RATES))
+    frame_count = round(rng.uniform(*_CLIP_SECONDS) * fps)
+    seconds = frame_count / fps
+    index = int(rng.integers(len(OTHER_CLASSES)))
+    path = other_path(rng, OTHER_CLASSES[index])
+    return Plan(fps, frame_count, (Piece(seconds, path),),
+                ((index, 0.0, seconds),))
+
+
+def other_path(rng: np.random.Generator, name: str) -> PosePath:
+    """Returns the path of one of `OTHER_CLASSES`, which takes about 2 s."""
+    stance = _Stance(rng)
+    half = stance.half[0]
+    if name == "shake":
+        return _shake(rng, stance.rest, 2.0)
+    if name == "bounce":
+        return _bounce(rng, stance.rest, 2.0)
+    if name == "pulse":
+        beats = rng.integers(2, 5)
+        return stance.move(2, lambda u: stance.half[2] * np.sin(
+            2 * np.pi * beats * u))
+    if name == "square":
+        corners = half * np.array(
+            [[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
+        corners = corners[::rng.choice([-1, 1])]
+        return stance.move(slice(2), lambda u: np.stack([
+            np.interp(4 * u, np.arange(5), side) for side in corners.T], 1))
+    if name in _DIAGONALS:
+        direction = half * np.array(_DIAGONALS[name])
+        return stance.move(slice(2), lambda u: np.outer(
+            2 * _ramp(u) - 1, direction))
+    turns, sense = rng.uniform(1.5, 2.5), rng.choice([-1, 1])
+
+    def course(u: np.ndarray) -> np.ndarray:
+        angle = 2 * np.pi * turns * u * sense
+        if name == "zigzag":
+            x, y = (2 * u - 1) * sense, np.sin(2 * angle)
+        elif name == "figure_eight":
+            x, y = np.sin(angle), np.sin(2 * angle)
+        else:
+            reach = u if name == "spiral_out" else 1 - u
+            x, y = reach * np.cos(angle), reach * np.sin(angle)
+        return half * np.stack([x, y], axis=1)
+
+    return stance.move(slice(2), course)
 
 
 def follow(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -187,8 +262,8 @@ class _Stance:
         return self.move(slice(2), course)
 
 
-def _action_path(rng: np.random.Generator, name: str) -> PosePath:
-    """The path of one action; it ends where it began."""
+def action_path(rng: np.random.Generator, name: str) -> PosePath:
+    """Returns the path of one action; it ends where it began."""
     stance = _Stance(rng)
     if name in _CIRCLES:
         circle = stance.circle(rng.uniform(0, 2 * np.pi), _CIRCLES[name])
@@ -203,7 +278,7 @@ def _gap_pieces(rng: np.random.Generator, start: np.ndarray, end: np.ndarray,
                 seconds: float) -> list[Piece]:
     """Unlabeled time between two poses [3]: rest, a one-way move, rest."""
     spare = seconds - 2 * _REST_SECONDS
-    length = min(spare, _log_uniform(rng, _MOVE_SECONDS))
+    length = min(spare, log_uniform(rng, _MOVE_SECONDS))
     before = (spare - length) * rng.uniform()
     move = rng.choice(["straight", "by_axis", "wander", "vanish"])
     if move == "straight":
@@ -294,6 +369,6 @@ def _ramp(u: np.ndarray) -> np.ndarray:
     return np.where(u < 0.5, height, 1 - height)
 
 
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]
+def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]
                  ) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))

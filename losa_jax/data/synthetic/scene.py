@@ -5,7 +5,7 @@ Lengths are for a frame of `STAGE` pixels and are scaled to the actual size.
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -17,14 +17,15 @@ from losa_jax.utils.atomic_write import write_bytes
 
 # Backgrounds are darker than objects (luma of 255), so that an object is
 # visible over every background; hue and texture vary freely.
-_BACKGROUND_LUMA = (20.0, 100.0)
+BACKGROUND_LUMA = (20.0, 100.0)
 _OBJECT_LUMA = (140.0, 240.0)
 _LUMA = np.array([0.299, 0.587, 0.114])
 # A sprite is a square of 3.5 radii: a triangle of a disc's area reaches
 # 1.41 radii, and the blurred edge must fade inside.
 _SPRITE_RADII = 3.5
-_SHAPES = (("polygon", 3), ("polygon", 4), ("polygon", 5), ("polygon", 40),
-           ("star", 4), ("star", 5), ("star", 6))
+SHAPES = (("polygon", 3), ("polygon", 4), ("polygon", 5), ("polygon", 40),
+          ("star", 4), ("star", 5), ("star", 6))
+TEXTURES = ("noise", "grating", "checker")
 
 
 def render_frames(rng: np.random.Generator, poses: np.ndarray,
@@ -41,22 +42,22 @@ def render_frames(rng: np.random.Generator, poses: np.ndarray,
     """
     scale = size / STAGE
     seconds = np.arange(len(poses)) / fps
-    background = _draw_background(rng, size)
+    background = draw_background(rng, size)
     angle = rng.uniform(0, 2 * np.pi)
     speed = rng.uniform(0, 4) * scale
     start = rng.uniform(0, 2 * STAGE, 2) * scale
     drift = speed * seconds[:, None] * [np.cos(angle), np.sin(angle)]
     offsets = (start + drift) % (2 * size)
-    gain = 1 + rng.uniform(0, 0.12) * _wave(rng, seconds, (0.02, 0.15))
+    gain = 1 + rng.uniform(0, 0.12) * wave(rng, seconds, (0.02, 0.15))
     distractors = [
-        (_draw_sprite(rng, size), rng.uniform(2.4, 3.6) * scale,
-         _wander(rng, seconds) * scale)
+        (draw_sprite(rng, size), rng.uniform(2.4, 3.6) * scale,
+         wander(rng, seconds) * scale)
         for _ in range(rng.integers(1, 3))
     ]
-    sprite = _draw_sprite(rng, size)
+    sprite = draw_sprite(rng, size)
     # The object is never quite still: it sways by about half a pixel.
     sway = np.stack(
-        [0.6 * _wave(rng, seconds, (0.05, 0.3)) for _ in range(2)], axis=1)
+        [0.6 * wave(rng, seconds, (0.05, 0.3)) for _ in range(2)], axis=1)
     centers = (poses[:, :2] + sway) * scale
     radii = np.exp(poses[:, 2]) * scale
     noise = rng.normal(
@@ -70,9 +71,9 @@ def render_frames(rng: np.random.Generator, poses: np.ndarray,
             background, shift, (size, size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         for small, radius, path in distractors:
-            frame = _paste(frame, small, path[index], radius, 1.0)
+            frame = paste(frame, small, path[index], radius, 1.0)
         if visible[index] > 0:
-            frame = _paste(frame, sprite, centers[index], radii[index],
+            frame = paste(frame, sprite, centers[index], radii[index],
                            visible[index])
         frame *= np.float32(gain[index])
         # A random crop of one noise image: much cheaper than fresh noise.
@@ -100,7 +101,7 @@ def encode_video(path: Path, frames: Iterable[np.ndarray], fps: int, size: int
     write_bytes(path, buffer.getvalue())
 
 
-def _wave(rng: np.random.Generator, seconds: np.ndarray,
+def wave(rng: np.random.Generator, seconds: np.ndarray,
           hertz: tuple[float, float]) -> np.ndarray:
     """A slow random signal in -1..1: two sine waves. Returns [f]."""
     frequency = rng.uniform(*hertz, 2)
@@ -109,11 +110,11 @@ def _wave(rng: np.random.Generator, seconds: np.ndarray,
     return np.sin(angle).mean(axis=1)
 
 
-def _wander(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+def wander(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     """A distractor's path over the whole stage. Returns [f, 2]."""
     return np.stack([
         rng.uniform(0.2, 0.8) * STAGE
-        + rng.uniform(4, 24) * _wave(rng, seconds, (0.03, 0.5))
+        + rng.uniform(4, 24) * wave(rng, seconds, (0.03, 0.5))
         for _ in range(2)], axis=1)
 
 
@@ -126,12 +127,12 @@ def _draw_color(rng: np.random.Generator, luma: tuple[float, float]
             return color
 
 
-def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int]
-                  ) -> np.ndarray:
+def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int],
+                  textures: Sequence[str]) -> np.ndarray:
     """Returns a random texture, float [side, side], 0 to 1, with waves[0] to
-    waves[1] periods a side.
+    waves[1] periods a side: one of `TEXTURES`, "dots" or "waves".
     """
-    texture = rng.choice(["noise", "grating", "checker"])
+    texture = rng.choice(textures)
     if texture == "noise":
         frequency = np.fft.fftfreq(side) * side
         distance = np.hypot(frequency[:, None], frequency)
@@ -144,6 +145,12 @@ def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int]
     along, across = rng.integers(waves[0], waves[1] + 1, 2)
     across *= rng.choice([-1, 1])
     turn = 2 * np.pi * np.arange(side) / side
+    if texture == "dots":
+        return np.exp(2 * (np.cos(along * turn[:, None])
+                           + np.cos(across * turn) - 2))
+    if texture == "waves":
+        return 0.5 + 0.5 * np.sin(
+            along * turn[:, None] + 2 * np.sin(across * turn))
     first = np.sin(along * turn[:, None] + across * turn)
     if texture == "grating":
         return 0.5 + 0.5 * first
@@ -151,31 +158,41 @@ def _draw_pattern(rng: np.random.Generator, side: int, waves: tuple[int, int]
     return 0.5 + 0.5 * np.tanh(4 * first * second)
 
 
-def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+def draw_background(rng: np.random.Generator, size: int,
+                    textures: Sequence[str] = TEXTURES) -> np.ndarray:
     """A tile of twice the frame's size, padded by a frame on two sides:
     float32 [3 size + 2, 3 size + 2, 3]."""
     side = 2 * size
-    value = 0.7 * _draw_pattern(rng, side, (2, 7))
-    value += 0.3 * _draw_pattern(rng, side, (4, 16))
-    dark, light = (_draw_color(rng, _BACKGROUND_LUMA) for _ in range(2))
+    value = 0.7 * _draw_pattern(rng, side, (2, 7), textures)
+    value += 0.3 * _draw_pattern(rng, side, (4, 16), textures)
+    dark, light = (_draw_color(rng, BACKGROUND_LUMA) for _ in range(2))
     tile = dark + (light - dark) * value[..., None]
     return np.pad(
         tile.astype(np.float32), ((0, size + 2), (0, size + 2), (0, 0)),
         mode="wrap")
 
 
-def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
+def draw_sprite(rng: np.random.Generator, size: int,
+                shapes: Sequence[tuple[str, int]] = SHAPES,
+                textures: Sequence[str] = TEXTURES,
+                luma: tuple[float, float] = _OBJECT_LUMA) -> np.ndarray:
     """A soft-edged textured shape of radius size / 4 in a square: float32
-    [h, w, 4], RGB times opacity, and opacity."""
+    [h, w, 4], RGB times opacity, and opacity.
+
+    Shapes are a "polygon", "star" or "stretched" polygon and their points.
+    """
     radius = size / 4
     side = round(_SPRITE_RADII * radius)
-    shape, points = _SHAPES[rng.integers(len(_SHAPES))]
+    shape, points = shapes[int(rng.integers(len(shapes)))]
     reach = np.ones(points)
     if shape == "star":
         reach = np.tile([1.0, rng.uniform(0.45, 0.6)], points)
     turn = rng.uniform(0, 2 * np.pi)
     angle = turn + 2 * np.pi * np.arange(len(reach)) / len(reach)
     corners = reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    if shape == "stretched":
+        along = np.array([np.cos(turn), np.sin(turn)])
+        corners += 0.8 * np.outer(corners @ along, along)
     following = np.roll(corners, -1, axis=0)
     area = 0.5 * np.sum(corners[:, 0] * following[:, 1]
                         - corners[:, 1] * following[:, 0])
@@ -188,13 +205,13 @@ def _draw_sprite(rng: np.random.Generator, size: int) -> np.ndarray:
         mask, [np.round((corners + side / 2) * fine).astype(np.int32)], 1.0)
     opacity = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
     opacity = cv2.GaussianBlur(opacity, (0, 0), 0.06 * radius)[..., None]
-    value = _draw_pattern(rng, side, (2, 4))[..., None]
-    first, second = (_draw_color(rng, _OBJECT_LUMA) for _ in range(2))
+    value = _draw_pattern(rng, side, (2, 4), textures)[..., None]
+    first, second = (_draw_color(rng, luma) for _ in range(2))
     color = first + (second - first) * value
     return np.concatenate([color * opacity, opacity], 2).astype(np.float32)
 
 
-def _paste(frame: np.ndarray, sprite: np.ndarray, center: np.ndarray,
+def paste(frame: np.ndarray, sprite: np.ndarray, center: np.ndarray,
            radius: float, opacity: float) -> np.ndarray:
     """Draws a sprite over a frame [h, w, 3], its middle at `center` [2]."""
     height, width = frame.shape[:2]

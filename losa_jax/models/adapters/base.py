@@ -33,8 +33,9 @@ class AdapterType(NamedTuple):
     """An adapter's spec and module.
 
     Attributes:
-      raw_taps: whether it reads every patch of the blocks' outputs unchanged;
-        if not, taps are standardized and pooled to `tap_grid`.
+      raw_taps: whether it reads every patch of the blocks' outputs unchanged,
+        unless config.adapter.raw_taps is False; otherwise taps are
+        standardized and pooled to `tap_grid`.
     """
 
     spec: type[Any]
@@ -69,6 +70,16 @@ class StackedAdapter(nnx.Module):
             they get no gradient.
           valid: False on padding, which has no effect on real tokens.
         """
+        return self._run(last, taps, valid, keep_sums=False)[0]
+
+    def sums(self, last: Float[Array, "b n u c"],
+             taps: Float[Array, "k b n u h w c"],
+             valid: Bool[Array, "b n u"]) -> Float[Array, "k b t c"]:
+        """Returns the features after each tap; the last are the result."""
+        return self._run(last, taps, valid, keep_sums=True)[1]
+
+    def _run(self, last: Array, taps: Array, valid: Array, *,
+             keep_sums: bool) -> tuple[Array, Any]:
         check_features(self.spec, last, taps, valid)
         taps = jax.lax.stop_gradient(taps)
         start = rearrange(last, "b n u c -> b (n u) c")
@@ -76,7 +87,8 @@ class StackedAdapter(nnx.Module):
         def add_tap(total, inputs):
             module, tap = inputs
             added = self._added(module, tap, last, valid)
-            return total + added.astype(total.dtype), None
+            total = total + added.astype(total.dtype)
+            return total, total if keep_sums else None
 
         return self._scan(add_tap, start, (self.taps, taps))
 
@@ -86,8 +98,9 @@ class StackedAdapter(nnx.Module):
         return module(tap, last, valid)
 
     @staticmethod
-    def _scan(step: Callable[..., Any], carry: Array, inputs: Any) -> Array:
-        return jax.lax.scan(step, carry, inputs)[0]
+    def _scan(step: Callable[..., Any], carry: Array, inputs: Any
+              ) -> tuple[Array, Any]:
+        return jax.lax.scan(step, carry, inputs)
 
 
 def check_features(spec: Any, last: Array, taps: Array, valid: Array) -> None:

@@ -86,8 +86,8 @@ class TemporalAdapter(nnx.Module):
 class LadderAdapter(StackedAdapter):
     """AdaTAD's adapters beside the frozen backbone, added to its last features.
 
-    It reads all patches of the tapped blocks, not standardized: the taps of a
-    backbone's `features(..., tap_norm=False)`.
+    AdaTAD's reads all patches of the tapped blocks, not standardized: the taps
+    of a backbone's `features(..., tap_norm=False)`. It takes other taps too.
 
     Args:
       spec: a `LadderSpec`.

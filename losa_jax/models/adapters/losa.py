@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax import errors
+from losa_jax.models.adapters.attention_pool import AttentionPool
 from losa_jax.models.adapters.base import StackedAdapter
 from losa_jax.models.ops import conv, layers, remat, resample
 from losa_jax.models.ops.attention import attention
@@ -36,7 +37,11 @@ class LosaSpec:
         the backbone's features.
       width: channels d of the adapters, a multiple of `attention_heads`; 0
         is `in_width` / 6, in multiples of 32 (of 8 for `in_width` below 384).
-      short_grid: side s of the short-range feature map; at most the tap's.
+      tap_pool: what both ranges read: "grid", the tap's cells, or
+        "attention", `pool_queries` learned weighted means of them.
+      pool_queries: number k of these means for each temporal token.
+      short_grid: side s of the short-range feature map of "grid"; at most the
+        tap's.
       ranges: adapters to use, "short", "long" or "both".
       gates: "none" (per-channel factors that start at one), "sigmoid"
         (start at half), both with up-projections that start at zero; or
@@ -48,6 +53,7 @@ class LosaSpec:
         number of channels a head.
       mlp_ratio: hidden channels of the MLPs as a multiple of `width`; above 0.
       tap_residual: add the tap's own token to the cross-attention's output.
+      cross_attention: False leaves the tap's own token alone.
 
     Raises:
       InputError: names the field and what it allows.
@@ -58,6 +64,8 @@ class LosaSpec:
     clip_tokens: int
     tap_grid: tuple[int, int]
     width: int = 0
+    tap_pool: str = "grid"
+    pool_queries: int = 4
     short_grid: int = 2
     ranges: str = "both"
     gates: str = "none"
@@ -67,18 +75,27 @@ class LosaSpec:
     attention_heads: int = 4
     mlp_ratio: float = 2.0
     tap_residual: bool = True
+    cross_attention: bool = True
 
     def __post_init__(self) -> None:
         errors.check_flags(self)
+        errors.check_choice(self, "tap_pool", ("grid", "attention"))
         errors.check_choice(self, "ranges", ("short", "long", "both"))
         errors.check_choice(self, "gates", ("none", "tanh", "sigmoid"))
         errors.check_choice(self, "long_mixer", ("conv", "attention"))
         errors.check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
-                           "short_grid", "long_key_pool", "attention_heads")
+                           "pool_queries", "short_grid", "long_key_pool",
+                           "attention_heads")
         errors.check_whole(self, 0, "width")
         errors.check_odd(self, "long_kernel")
         errors.check_between(self, 0, math.inf, "mlp_ratio", without=(0,))
         errors.check_grid(self, "tap_grid")
+        self._check_pool()
+        if not (self.tap_residual or self.cross_attention):
+            raise errors.InputError(
+                f"LosaSpec.tap_residual={self.tap_residual} and LosaSpec."
+                f"cross_attention={self.cross_attention} leave nothing of a "
+                "clip: set one of them to True")
         if not self.width:
             # Up to 32 devices can then shard a large backbone's adapters.
             unit = 32 if self.in_width >= 384 else 8
@@ -96,32 +113,69 @@ class LosaSpec:
                 f"{self.width} must be a multiple of 2 x LosaSpec."
                 f"attention_heads={self.attention_heads} (rotary pairs)")
 
+    def _check_pool(self) -> None:
+        is_grid = self.tap_pool == "grid"
+        unused = "pool_queries" if is_grid else "short_grid"
+        if getattr(self, unused) != getattr(LosaSpec, unused):
+            raise errors.InputError(
+                f"LosaSpec.{unused}={getattr(self, unused)} has no effect with "
+                f"LosaSpec.tap_pool={self.tap_pool}: remove it, or set "
+                f"LosaSpec.tap_pool={'attention' if is_grid else 'grid'}")
+        if not is_grid and self.tap_grid == (1, 1):
+            raise errors.InputError(
+                "LosaSpec.tap_pool=attention has nothing to pool in taps of "
+                f"one cell, LosaSpec.tap_grid={self.tap_grid}: give more "
+                "cells, or set LosaSpec.tap_pool=grid")
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of what the adapters read."""
+        return (self.tap_grid if self.tap_pool == "grid"
+                else (self.pool_queries, 1))
+
 
 class SpatialConv(nnx.Module):
-    """Depthwise 3 x 3 over patches, pointwise c to d, pooled to s x s."""
+    """Depthwise 3 x 3 over patches, pointwise c to d, pooled to s x s.
+
+    Cells that attention pooled have no neighbors: pointwise alone.
+    """
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        is_grid = spec.tap_pool == "grid"
         # Starts as the identity.
         kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
-        self.kernel = nnx.Param(kernel)
+        self.kernel = nnx.Param(kernel) if is_grid else None
+        rows, columns = spec.cells
+        self.grid = ((min(spec.short_grid, rows),
+                      min(spec.short_grid, columns))
+                     if is_grid else spec.cells)
         self.down = layers.Linear(spec.in_width, spec.width, rngs=rngs)
-        rows, columns = spec.tap_grid
-        self.grid = min(spec.short_grid, rows), min(spec.short_grid, columns)
 
     def __call__(self, tap: Float[Array, "m u h w c"]
                  ) -> Float[Array, "m u s1 s2 d"]:
-        filtered = conv.filter_grid(tap, self.kernel[...].astype(tap.dtype))
-        return resample.pool_grid(layers.gelu(self.down(filtered)), self.grid)
+        if self.kernel is not None:
+            tap = conv.filter_grid(tap, self.kernel[...].astype(tap.dtype))
+        return resample.pool_grid(layers.gelu(self.down(tap)), self.grid)
 
 
 class ShortRangeAdapter(nnx.Module):
     """The adapter that sees one clip of a tap at a time."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
-        d, u = spec.width, spec.clip_tokens
+        d = spec.width
         self.spatial = SpatialConv(spec, rngs)
         cells = math.prod(self.spatial.grid)
         self.pool = layers.Linear(cells * d, d, rngs=rngs)
+        self.cross_attention = spec.cross_attention
+        self.tap_residual = spec.tap_residual
+        if spec.cross_attention:
+            self._add_attention(spec, cells, rngs)
+        self.mlp_norm = layers.LayerNorm(d, NORM_EPSILON)
+        self.mlp = layers.Mlp(d, int(d * spec.mlp_ratio), rngs, MLP_INITS)
+
+    def _add_attention(self, spec: LosaSpec, cells: int, rngs: nnx.Rngs
+                       ) -> None:
+        d, u = spec.width, spec.clip_tokens
         # Attention alone does not know when in the clip a token is.
         init = nnx.initializers.normal(0.02)
         self.key_positions = nnx.Param(init(rngs.params(), (u, cells, d)))
@@ -132,10 +186,7 @@ class ShortRangeAdapter(nnx.Module):
         self.query = layers.Linear(d, d, rngs=rngs)
         self.key_value = layers.Linear(d, 2 * d, rngs=rngs)
         self.out = layers.zero_linear(d, d, rngs=rngs)
-        self.mlp_norm = layers.LayerNorm(d, NORM_EPSILON)
-        self.mlp = layers.Mlp(d, int(d * spec.mlp_ratio), rngs, MLP_INITS)
         self.heads = spec.attention_heads
-        self.tap_residual = spec.tap_residual
 
     def __call__(self, tap: Float[Array, "b n u h w c"],
                  last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
@@ -143,23 +194,30 @@ class ShortRangeAdapter(nnx.Module):
         b, n, u = valid.shape
         x = self.spatial(rearrange(tap, "b n u h w c -> (b n) u h w c"))
         x = rearrange(x, "m u h w d -> m u (h w) d")
-        own = self.pool(rearrange(x, "m u s d -> m u (s d)"))
+        y = own = self.pool(rearrange(x, "m u s d -> m u (s d)"))
+        if self.cross_attention:
+            y = self._attended(x, own, last, valid)
+            y = y + own if self.tap_residual else y
+        y = y + self.mlp(self.mlp_norm(y))
+        return rearrange(y, "(b n) u d -> b (n u) d", b=b)
+
+    def _attended(self, x: Float[Array, "m u s d"], own: Float[Array, "m u d"],
+                  last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
+                  ) -> Float[Array, "m u d"]:
+        """Returns what each step reads from all cells of its clip."""
+        m, u, cells, _ = x.shape
         steps = rearrange(last, "b n u c -> (b n) u c").astype(x.dtype)
         query = self.query_norm(own + self.from_last(steps))
         query = self.query(query + self.query_positions[...].astype(x.dtype))
         tokens = self.key_norm(x) + self.key_positions[...].astype(x.dtype)
         key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
-        cells = x.shape[2]
-        mask = jnp.repeat(valid.reshape(b * n, u), cells, axis=1)
+        mask = jnp.repeat(valid.reshape(m, u), cells, axis=1)
         attended = attention(
             rearrange(query, "m u (e d) -> m u e d", e=self.heads),
             rearrange(key, "m u s (e d) -> m (u s) e d", e=self.heads),
             rearrange(value, "m u s (e d) -> m (u s) e d", e=self.heads),
             mask=mask[:, None, None, :])
-        attended = self.out(rearrange(attended, "m u e d -> m u (e d)"))
-        y = attended + own if self.tap_residual else attended
-        y = y + self.mlp(self.mlp_norm(y))
-        return rearrange(y, "(b n) u d -> b (n u) d", b=b)
+        return self.out(rearrange(attended, "m u e d -> m u (e d)"))
 
 
 class LongRangeAdapter(nnx.Module):
@@ -194,6 +252,9 @@ class TapAdapters(nnx.Module):
     """The adapters of one tap, whose sum is added to the last features."""
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
+        self.pool = (AttentionPool(
+            spec.in_width, math.prod(spec.tap_grid), spec.pool_queries, rngs)
+            if spec.tap_pool == "attention" else None)
         self.short = (ShortRangeAdapter(spec, rngs)
                       if spec.ranges != "long" else None)
         self.long = (LongRangeAdapter(spec, rngs)
@@ -206,6 +267,8 @@ class TapAdapters(nnx.Module):
     def __call__(self, tap: Float[Array, "b n u h w c"],
                  last: Float[Array, "b n u c"], valid: Bool[Array, "b n u"]
                  ) -> Float[Array, "b t c"]:
+        if self.pool is not None:
+            tap = self.pool(tap)
         parts = []
         if self.short is not None:
             parts.append(self.short_gate(self.short(tap, last, valid)))

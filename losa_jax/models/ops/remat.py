@@ -36,9 +36,9 @@ def recomputed(module: nnx.Module, *inputs: Any) -> Any:
     return run(state, inputs)
 
 
-def short_scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any,
-               inputs: Any) -> Any:
-    """Returns the last carry of a scan whose steps need much memory.
+def short_scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any,
+               inputs: Any) -> tuple[Any, Any]:
+    """Returns the result of a scan whose steps need much memory.
 
     Up to `MAX_UNROLLED` steps are unrolled, since XLA's CPU compiler runs a
     loop on one thread (`benchmarks.losa_speed`); more are rematerialized.
@@ -46,7 +46,7 @@ def short_scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any,
     unroll = jax.tree.leaves(inputs)[0].shape[0] <= MAX_UNROLLED
     if not unroll:
         step = jax.checkpoint(step, prevent_cse=False)
-    return jax.lax.scan(step, carry, inputs, unroll=unroll)[0]
+    return jax.lax.scan(step, carry, inputs, unroll=unroll)
 
 
 def _after(gradient: Any, inputs: Any) -> Any:

@@ -189,7 +189,7 @@ def _poses_of_actions(name, count):
     """Poses at random moments of random actions of a class [count, 3]."""
     rng = np.random.default_rng((5, ACTION_CLASSES.index(name)))
     return np.concatenate([
-        motion._action_path(rng, name)(rng.uniform(size=1))
+        motion.action_path(rng, name)(rng.uniform(size=1))
         for _ in range(count)])
 
 
@@ -223,7 +223,7 @@ _FIRST_MOVES = {
 def test_swings_go_as_their_name_says(name):
     rng = np.random.default_rng(0)
     for _ in range(20):
-        path = motion._action_path(rng, name)
+        path = motion.action_path(rng, name)
         start, third, last_third, end = path(np.array([0, 1 / 3, 2 / 3, 1]))
         np.testing.assert_array_equal(
             np.sign(np.round(third - start, 9)), _FIRST_MOVES[name])
@@ -238,7 +238,7 @@ def test_swings_go_as_their_name_says(name):
 def test_circles_go_round_once_in_their_sense(name, sense):
     rng = np.random.default_rng(0)
     for _ in range(20):
-        poses = motion._action_path(rng, name)(
+        poses = motion.action_path(rng, name)(
             np.linspace(0, 1, 101))
         x, y = poses[:, 0], poses[:, 1]
         # Shoelace: positive is clockwise where y points down.
@@ -282,7 +282,7 @@ def test_the_scene_does_not_depend_on_the_motion():
 def test_shapes_of_one_radius_share_one_area():
     # 2.6 r^2 with r = 64 / 4; 40 draws hold triangles, stars and discs.
     for seed in range(40):
-        sprite = scene._draw_sprite(np.random.default_rng(seed), 64)
+        sprite = scene.draw_sprite(np.random.default_rng(seed), 64)
         opacity = sprite[..., 3]
         # Drawing adds an eighth of a pixel all around: 1.6 % for a disc.
         assert opacity.sum() == pytest.approx(2.6 * 16**2, rel=0.04)

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from losa_jax.errors import InputError
+from losa_jax.models.adapters.attention_pool import AttentionPool
 from losa_jax.models.adapters.base import check_features
 from losa_jax.models.adapters.losa import (
     LosaAdapter,
@@ -47,22 +48,26 @@ def test_long_range_attention_sees_the_whole_window():
     assert (moved.max((0, 2)) > 1e-6).all()
 
 
+@pytest.mark.parametrize("tap_pool", ["grid", "attention"])
 @pytest.mark.parametrize("gates", ["none", "tanh", "sigmoid"])
 @pytest.mark.parametrize("ranges", ["short", "long", "both"])
-def test_step_zero_is_exactly_the_last_layer(gates, ranges):
+def test_step_zero_is_exactly_the_last_layer(gates, ranges, tap_pool):
     last, taps, valid = _inputs()
-    model = LosaAdapter(_spec(gates=gates, ranges=ranges), rngs=nnx.Rngs(0))
+    model = LosaAdapter(_spec(gates=gates, ranges=ranges, tap_pool=tap_pool),
+                        rngs=nnx.Rngs(0))
     out = model(last, taps, valid)
     np.testing.assert_array_equal(out, last.reshape(2, 12, 12))
 
 
-@pytest.mark.parametrize("gates", ["none", "tanh", "sigmoid"])
-def test_every_adapter_starts_to_learn(gates):
+@pytest.mark.parametrize("changes", [
+    {"gates": "none"}, {"gates": "tanh"}, {"gates": "sigmoid"},
+    {"tap_pool": "attention"}, {"cross_attention": False}])
+def test_every_adapter_starts_to_learn(changes):
     """The zero start must not be a fixed point: after one step of gradient
     descent every up-projection or gate has moved, and then everything has a
     gradient."""
     last, taps, valid = _inputs()
-    spec = _spec(gates=gates)
+    spec = _spec(**changes)
     template = Template(lambda: LosaAdapter(spec, rngs=nnx.Rngs(0)))
     tree = parameters(LosaAdapter(spec, rngs=nnx.Rngs(0)))
     target = np.random.default_rng(2).normal(size=(2, 12, 12))
@@ -79,9 +84,10 @@ def test_every_adapter_starts_to_learn(gates):
     assert dead == []
 
 
-def test_no_gradient_into_the_taps():
+@pytest.mark.parametrize("tap_pool", ["grid", "attention"])
+def test_no_gradient_into_the_taps(tap_pool):
     last, taps, valid = _inputs()
-    model = _perturbed(_spec())
+    model = _perturbed(_spec(tap_pool=tap_pool))
     gradient = jax.grad(lambda taps: model(last, taps, valid).sum())(taps)
     np.testing.assert_array_equal(gradient, 0.0)
 
@@ -113,7 +119,8 @@ def test_long_range_crosses_clips_by_its_kernel(kernel, reach):
 @pytest.mark.parametrize("changes", [
     {"ranges": "short"}, {"ranges": "long"}, {"ranges": "both"},
     {"long_mixer": "attention"},
-    {"long_mixer": "attention", "long_key_pool": 4}])
+    {"long_mixer": "attention", "long_key_pool": 4},
+    {"tap_pool": "attention"}])
 def test_padding_never_leaks(changes):
     """In float64: other lengths of window are other matrix products, whose
     rounding in float32 is as large as a small leak."""
@@ -158,6 +165,29 @@ def test_without_tap_residual_attention_alone_carries_the_tap():
     np.testing.assert_array_equal(other(taps[0], last, valid), 0.0)
 
 
+def test_without_cross_attention_a_token_sees_itself_alone():
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec(ranges="short", cross_attention=False))
+    names = flatten(parameters(model))
+    assert not any(part in name for name in names
+                   for part in ("query", "key", "out", "from_last"))
+    before = model(last, taps, valid)
+    moved = model(last, taps.at[:, :, 1, 2].add(1.0), valid) - before
+    np.testing.assert_array_equal(
+        np.flatnonzero(np.abs(np.asarray(moved)).max((0, 2))), [1 * 4 + 2])
+
+
+def test_the_sums_after_each_tap_end_with_the_result():
+    """The first is that of a model whose second tap adds nothing."""
+    last, taps, valid = _inputs()
+    model = _perturbed(_spec())
+    sums = model.sums(last, taps, valid)
+    np.testing.assert_array_equal(sums[-1], model(last, taps, valid))
+    for gate in (model.taps.short_gate, model.taps.long_gate):
+        gate.gate[...] = gate.gate[...].at[1].set(0.0)
+    np.testing.assert_allclose(sums[0], model(last, taps, valid), atol=1e-6)
+
+
 def test_the_short_range_output_depends_on_the_places_of_patches():
     """The cross-attention starts silent, so only the pool is left."""
     spec = _spec(short_grid=3)
@@ -170,9 +200,40 @@ def test_the_short_range_output_depends_on_the_places_of_patches():
     assert not np.allclose(here, there, atol=1e-5)
 
 
-def test_the_gradient_stores_no_copies_of_many_taps():
+def test_attention_pools_by_content_and_by_position():
+    """A query takes one cell if its score is large, wherever it is."""
+    rng = np.random.default_rng(0)
+    pool = AttentionPool(12, 9, 2, nnx.Rngs(0))
+    tap = jnp.asarray(rng.normal(size=(1, 1, 4, 3, 3, 12)), jnp.float32)
+    places = pool.positions[...].reshape(3, 3, 12)
+    # Queries that look for the token of the cell (2, 1) of the first step,
+    # and for the position of the cell (0, 2).
+    pool.queries[...] = 1000 * jnp.stack([tap[0, 0, 0, 2, 1] + places[2, 1],
+                                          places[0, 2]])
+    pooled = pool(tap)
+    assert pooled.shape == (1, 1, 4, 2, 1, 12)
+    np.testing.assert_allclose(pooled[0, 0, 0, 0, 0],
+                               tap[0, 0, 0, 2, 1] + places[2, 1], atol=1e-5)
+    still = pool(jnp.zeros_like(tap))
+    np.testing.assert_allclose(
+        still[..., 1, 0, :], jnp.broadcast_to(places[0, 2], (1, 1, 4, 12)),
+        atol=1e-5)
+
+
+def test_queries_of_size_zero_give_the_mean_of_the_cells():
+    pool = AttentionPool(12, 9, 2, nnx.Rngs(0))
+    pool.queries[...] = jnp.zeros((2, 12))
+    _, taps, _ = _inputs()
+    mean = taps[0].mean((3, 4)) + pool.positions[...].mean(0)
+    np.testing.assert_allclose(
+        pool(taps[0]), jnp.broadcast_to(
+            mean[..., None, None, :], (2, 3, 4, 2, 1, 12)), atol=1e-5)
+
+
+@pytest.mark.parametrize("tap_pool", ["grid", "attention"])
+def test_the_gradient_stores_no_copies_of_many_taps(tap_pool):
     """Its memory is bounded by one tap's copies (16 times the taps else)."""
-    spec = _spec(in_width=64, num_taps=8, tap_grid=(4, 4))
+    spec = _spec(in_width=64, num_taps=8, tap_grid=(4, 4), tap_pool=tap_pool)
     template = Template(lambda: LosaAdapter(spec, rngs=nnx.Rngs(0)))
     tree = jax.eval_shape(
         lambda: parameters(LosaAdapter(spec, rngs=nnx.Rngs(0))))
@@ -210,6 +271,17 @@ def test_the_gradient_stores_no_copies_of_many_taps():
     ({"long_kernel": 4}, "LosaSpec.long_kernel=4: must be an odd number"),
     ({"long_key_pool": 0}, "LosaSpec.long_key_pool=0"),
     ({"tap_residual": "no"}, "LosaSpec.tap_residual='no': .* True, False"),
+    ({"tap_pool": "mean"},
+     "LosaSpec.tap_pool='mean': choose one of grid, attention"),
+    ({"pool_queries": 0}, "LosaSpec.pool_queries=0: must be at least 1"),
+    ({"pool_queries": 8}, "LosaSpec.pool_queries=8 has no effect with "
+     "LosaSpec.tap_pool=grid: .* set LosaSpec.tap_pool=attention"),
+    ({"tap_pool": "attention", "short_grid": 3},
+     "LosaSpec.short_grid=3 has no effect with LosaSpec.tap_pool=attention"),
+    ({"tap_pool": "attention", "tap_grid": (1, 1)},
+     r"tap_pool=attention has nothing .* LosaSpec.tap_grid=\(1, 1\)"),
+    ({"tap_residual": False, "cross_attention": False},
+     "LosaSpec.tap_residual=False and LosaSpec.cross_attention=False leave"),
     ({"gates": "tnah"}, "LosaSpec.gates='tnah': choose one of none, tanh"),
     ({"long_mixer": "atention"}, "LosaSpec.long_mixer='atention'")])
 def test_invalid_specs_raise_an_error_that_names_the_field(wrong, message):

@@ -37,7 +37,9 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "epic_features:noun_tridet", "charades", "charades:g_tia",
            "charades_features", "charades_features:videomae",
            "hacs_features", "hacs_features:i3d_tridet",
-           "hacs_features:slowfast_proposals")
+           "hacs_features:slowfast_proposals", "ego4d_features",
+           "ego4d_features:slowfast_egovlp",
+           "ego4d_features:internvideo_opentad")
 
 
 def _resolve(recipe):

@@ -262,3 +262,43 @@ def test_hacs_with_classes_of_tcanets_layout(tmp_path):
     content, _ = _trained_and_scored(config, tmp_path / "run")
     assert content["class_names"] == sorted(NAMES[:2])
     assert content["average_map"] > 0.2
+
+
+@pytest.mark.slow
+def test_ego4d_with_joined_features(tmp_path, capsys):
+    files = {"train": [], "val": []}
+    count = _num_features(SECONDS, 30, 4, 8)
+    for folder in ("slowfast", "egovlp"):
+        (tmp_path / folder).mkdir()
+    for number, actions in enumerate(_made_up(4)):
+        split = "train" if number < 4 else "val"
+        first = 100.0 * number
+        files[split].append({"video_uid": f"v{number}", "split": split,
+                             "clips": [{
+            "clip_uid": f"clip{number}", "video_start_sec": first,
+            "video_end_sec": first + SECONDS,
+            "video_start_frame": int(30 * first),
+            "video_end_frame": int(30 * (first + SECONDS)),
+            "annotations": [{"labels": [{
+                "label": NAMES[label], "video_start_time": first + start,
+                "video_end_time": first + end, "primary": place != 1}]}
+                for place, (start, end, label) in enumerate(actions)]}]})
+        used = [action for place, action in enumerate(actions) if place != 1]
+        features = _features(used, count, 4, 8, 30)
+        np.save(tmp_path / f"slowfast/clip{number}.npy", features[:, :3])
+        np.save(tmp_path / f"egovlp/clip{number}.npy", features[:, 3:])
+    for split, videos in files.items():
+        (tmp_path / f"moments_{split}.json").write_text(
+            json.dumps({"videos": videos}))
+    config = _small("ego4d_features", "slowfast_opentad", tmp_path,
+                    f"{tmp_path}/moments_train.json,"
+                    f"{tmp_path}/moments_val.json")
+    config.features.folder = f"{tmp_path}/slowfast,{tmp_path}/egovlp"
+    config.features.stride_frames, config.features.clip_frames = 4.0, 8.0
+    config.window.samples = config.window.tokens = 64
+    content, scored = _trained_and_scored(config, tmp_path / "run",
+                                          "--protocol=ego4d")
+    assert content["average_map"] > 0.2
+    assert scored["num_actions"] == 2 * 4
+    assert {f"kit_{number}x" for number in range(1, 6)} < {*scored["recall"]}
+    assert "kit's recall@5x  0.3: " in capsys.readouterr().out

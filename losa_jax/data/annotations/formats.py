@@ -12,6 +12,7 @@ Each reader returns the "database" object of the ActivityNet layout:
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
     MultiTHUMOS, Charades   with the list of their classes: `numbered_classes`
     EPIC-KITCHENS-100, EPIC-SOUNDS   with other tables: `epic`
+    Ego4D         moments_train.json,moments_val.json: `ego4d`
     TFDS          the folder that `losa_jax.data.build` wrote
 
 Files are separated by commas.
@@ -26,6 +27,7 @@ from typing import Any
 
 from losa_jax.data.annotations import (
     data_set_index,
+    ego4d,
     epic,
     numbered_classes,
     other_files,
@@ -71,6 +73,9 @@ def read_database(paths: str | Path) -> dict[str, Any]:
                ] if isinstance(content, dict) else []
     if any("actions" in one and "subset" in one for one in entries):
         return numbered_classes.read_super_events(path, content, others)
+    if isinstance(content, dict) and "videos" in content and (
+            "database" not in content):
+        return ego4d.read_moments([path, *others], content)
     if others:
         return _read_bmn(path, content, _only(path, others))
     if isinstance(content, dict):

@@ -39,7 +39,8 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "hacs_features", "hacs_features:i3d_tridet",
            "hacs_features:slowfast_proposals", "ego4d_features",
            "ego4d_features:slowfast_egovlp",
-           "ego4d_features:internvideo_opentad")
+           "ego4d_features:internvideo_opentad", "fineaction_features",
+           "fineaction_features:videomae", "epic_sounds_features")
 
 
 def _resolve(recipe):

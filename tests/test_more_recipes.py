@@ -5,6 +5,8 @@ configurations (OpenTAD's configs/adatad and configs/actionformer, ActionFormer,
 TriDet), not from ours.
 """
 
+import importlib
+
 import jax
 import pytest
 from flax import nnx
@@ -14,7 +16,9 @@ from losa_jax.models.ops.params import flatten, parameters
 from losa_jax.training.specs import make_head_spec
 from tests.test_published_recipes import (
     AUGMENTED,
+    FEATURES,
     I3D,
+    TSP,
     _adapters_are,
     _holds,
     _rate,
@@ -407,6 +411,47 @@ def test_ego4d_has_the_published_recipes(variant):
         channels, 110, width=width, levels=levels)
 
 
+# --- FineAction, EPIC-SOUNDS -----------------------------------------------
+
+@pytest.mark.parametrize("variant, width, epochs", [
+    ("videomaev2", 1408, 15), ("videomae", 1280, 20)])
+def test_fineaction_has_opentads_recipe(variant, width, epochs):
+    """Like OpenTAD's for ActivityNet's TSP features but for input dropout."""
+    config = _recipe("fineaction_features", variant)
+    expected = _joined(TSP, FEATURES["activitynet_features", "tsp_opentad"][1],
+                       {"features": {"width": width, "fps": 0.0,
+                                     "prefix": ""},
+                        "data": {"train_subset": "training",
+                                 "test_subset": "validation"},
+                        "head": {"input_dropout": 0.0},
+                        "train": {"epochs": epochs,
+                                  "schedule_epochs": epochs},
+                        "evaluate": {"video_scores_top": 2,
+                                     "video_scores_fusion": "sqrt",
+                                     "tiou_thresholds": HACS["evaluate"][
+                                         "tiou_thresholds"]}})
+    _holds(config, **expected)
+    assert _num_parameters(config, width, 1) == _actionformer_size(
+        width, 1, width=256)
+
+
+def test_epic_sounds_has_the_settings_of_causaltad():
+    config = importlib.import_module(
+        "configs.epic_sounds_features").get_config()
+    _holds(config, **_joined(EPIC, {
+        "features": {"width": 2304, "stride_frames": 6.0, "clip_frames": 32.0,
+                     "fps": 30.0},
+        "window": {"tokens": 6144, "overlap": 0.5, "test_whole": False,
+                   "min_action_kept": 0.3},
+        "head": {"num_levels": 7, "absolute_positions": True,
+                 "input_dropout": 0.2, "opentad": True},
+        "loss": {"initial_normalizer": 250.0, "label_smoothing": 0.1,
+                 "regression_weight": 0.5},
+        "train": {"epochs": 25, "schedule_epochs": 30},
+        "evaluate": {"top_k_per_level": False, "min_length_tokens": 0.0}}))
+    assert _ranges(config) == (*OVERLAPPING_TEN[:6], (64, 10000))
+
+
 def test_every_variant_of_more_data_sets_is_compared():
     assert _variants("multithumos") == set(MULTITHUMOS)
     assert _variants("multithumos_features") == {"i3d", "i3d_rgb"}
@@ -416,5 +461,6 @@ def test_every_variant_of_more_data_sets_is_compared():
         for code in EPIC_CODES}
     assert _variants("charades") == {"s", "b", "l", "h", "g"}
     assert _variants("hacs_features") == set(HACS_VARIANTS)
+    assert _variants("fineaction_features") == {"videomaev2", "videomae"}
     assert _variants("ego4d_features") == set(EGO4D_VARIANTS)
     assert _variants("charades_features") == {"i3d", "videomae"}

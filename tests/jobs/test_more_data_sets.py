@@ -4,6 +4,7 @@ that show the actions, trains, evaluates and is scored."""
 import importlib
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,10 +12,19 @@ from losa_jax import score
 from losa_jax.errors import InputError
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.jobs.train import train
+from losa_jax.training import build
 
 WIDTH = 16
 SECONDS = 16.0
 NAMES = ("run", "jump", "fall", "sit", "stand")
+
+
+@pytest.fixture(autouse=True)
+def _one_device(monkeypatch):
+    """Programs of one device compile faster than those of eight."""
+    build_mesh = build.build_mesh
+    monkeypatch.setattr(build, "build_mesh", lambda config: build_mesh(
+        config, jax.devices()[:1]))
 
 
 def _made_up(seed, num_videos=6):
@@ -47,7 +57,7 @@ def _num_features(seconds, fps, stride, clip):
     return int((seconds * fps - clip) // stride) + 1
 
 
-def _small(recipe, variant, folder, annotations, epochs=20):
+def _small(recipe, variant, folder, annotations, epochs=16):
     """Returns a recipe with a tiny head for the miniature."""
     module = importlib.import_module(f"configs.{recipe}")
     config = module.get_config(*([variant] if variant else []))

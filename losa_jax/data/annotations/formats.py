@@ -71,7 +71,11 @@ def read_database(paths: str | Path) -> dict[str, Any]:
     content = read_json(path)
     entries = [one for one in content.values() if isinstance(one, dict)
                ] if isinstance(content, dict) else []
-    if any("actions" in one and "subset" in one for one in entries):
+    lists = [one["actions"] for one in entries
+             if "subset" in one and "actions" in one]
+    if lists and (others or any(
+            isinstance(actions, list) and actions
+            and isinstance(actions[0], list) for actions in lists)):
         return numbered_classes.read_super_events(path, content, others)
     if isinstance(content, dict) and "videos" in content and (
             "database" not in content):

@@ -159,7 +159,8 @@ def get_config() -> ConfigDict:
         cache_copies=0,
     ))
     # To train the head alone on feature files: one .npy or .npz per video,
-    # <prefix><video id><suffix>.npy, [time, width]. A sample is then one
+    # <prefix><video id><suffix>.npy, [time, width]; the channels of several
+    # folders, separated by commas, are joined. A sample is then one
     # feature (window.clip_samples=1, window.samples=window.tokens).
     config.features = ConfigDict(dict(
         folder="",
@@ -372,6 +373,9 @@ def get_config() -> ConfigDict:
     ))
     config.loss = ConfigDict(dict(
         center_radius=1.5,
+        # Points learn the classes of all actions that they may learn, not
+        # only of the shortest (OpenTAD's filter_similar_gt=False).
+        every_class=False,
         label_smoothing=0.0,
         regression_weight=1.0,
         initial_normalizer=100.0,

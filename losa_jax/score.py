@@ -1,7 +1,7 @@
 """mAP of predictions of any program: no model, no configuration.
 
     python -m losa_jax.score PREDICTIONS.json --annotations=FILE --subset=test
-        [--protocol=activitynet|thumos|epic] [--tiou=0.3:0.7:0.1]
+        [--protocol=activitynet|thumos|epic|ego4d] [--tiou=0.3:0.7:0.1]
         [--videos=thumos_212|thumos_211|thumos_210|FILE] [--json=OUT]
         [--diagnose=DIR] [--classifier=NAME]
         [--per_frame=charades|multithumos] [--moments_per_second=7.5]
@@ -23,7 +23,9 @@ scores in the order of numpy's sort (which depends on the processor;
 (--unknown=drop leaves them out). `thumos` is that of the 2014 challenge;
 --ambiguous=FILE names its Ambiguous segments. `epic` scores verbs, nouns and
 actions of a submission to the challenge of EPIC-KITCHENS-100, whose entries
-have the numbers "verb" and "noun" and the pair "action".
+have the numbers "verb" and "noun" and the pair "action". `ego4d` is
+`activitynet` with recall@kx by two readings: the mean over classes, and that of
+the kit of Ego4D's Moment Queries over all actions.
 
 --per_frame adds the mAP of moments: `charades` scores 25 moments of each video,
 `multithumos` as many as the video has features, of which
@@ -50,10 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--subset", required=True,
                         help="its name in the annotations")
     parser.add_argument("--protocol", default="activitynet",
-                        choices=("activitynet", "thumos", "epic"))
+                        choices=("activitynet", "thumos", "epic", "ego4d"))
     parser.add_argument("--tiou", default="",
                         help="first:last:step, or a list with commas; default "
-                        "0.3:0.7:0.1, of epic 0.1:0.5:0.1")
+                        "0.3:0.7:0.1, of epic and ego4d 0.1:0.5:0.1")
     parser.add_argument("--videos", default="",
                         help="a THUMOS protocol, or a file of ids to leave out")
     parser.add_argument("--class_names", default="",

@@ -37,7 +37,10 @@ RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
            "epic_features:noun_tridet", "charades", "charades:g_tia",
            "charades_features", "charades_features:videomae",
            "hacs_features", "hacs_features:i3d_tridet",
-           "hacs_features:slowfast_proposals")
+           "hacs_features:slowfast_proposals", "ego4d_features",
+           "ego4d_features:slowfast_egovlp",
+           "ego4d_features:internvideo_opentad", "fineaction_features",
+           "fineaction_features:videomae", "epic_sounds_features")
 
 
 def _resolve(recipe):

@@ -5,6 +5,8 @@ configurations (OpenTAD's configs/adatad and configs/actionformer, ActionFormer,
 TriDet), not from ours.
 """
 
+import importlib
+
 import jax
 import pytest
 from flax import nnx
@@ -14,7 +16,9 @@ from losa_jax.models.ops.params import flatten, parameters
 from losa_jax.training.specs import make_head_spec
 from tests.test_published_recipes import (
     AUGMENTED,
+    FEATURES,
     I3D,
+    TSP,
     _adapters_are,
     _holds,
     _rate,
@@ -346,6 +350,108 @@ def test_hacs_has_the_published_recipes(variant):
             2304, 1, width=256)
 
 
+# --- Ego4D Moment Queries --------------------------------------------------
+
+EGO4D = {
+    "data": {"train_subset": "training", "test_subset": "validation"},
+    "window": {"min_action_kept": 0.3, "short_crop_ratio": (0.9, 1.0)},
+    "adapter": {"kind": "none", "standardize_last": False},
+    "head": {"kind": "actionformer", "absolute_positions": True,
+             "dropout": 0.1, "drop_path": 0.1, "num_embedding_convs": 2,
+             "num_stem_blocks": 2},
+    "loss": {"initial_normalizer": 100.0, "label_smoothing": 0.0,
+             "regression_weight": 1.0, "center_radius": 1.5},
+    "train": {"batch_windows": 2, "learning_rate": 1e-4,
+              "weight_decay": 0.05, "gradient_clip": 1.0,
+              "warmup_epochs": 5.0},
+    "evaluate": {"score_threshold": 0.001, "top_k": 5000, "nms": "soft",
+                 "nms_min_score": 0.001, "nms_per_class": True,
+                 "max_detections": 2000, "tiou_thresholds": FIFTHS}}
+# Channels, stride, frames, width, heads, levels.
+EGO4D_VARIANTS = {
+    "slowfast": (2304, 16, 32, 512, 4, 7),
+    "omnivore": (1536, 16, 32, 512, 4, 8),
+    "egovlp": (256, 16, 16, 384, 4, 8),
+    "slowfast_egovlp": (2560, 16, 32, 768, 12, 8),
+    "omnivore_egovlp": (1792, 16, 32, 768, 12, 8),
+    "slowfast_opentad": (2304, 16, 32, 512, 4, 9),
+    "egovlp_opentad": (256, 16, 16, 384, 4, 9),
+    # An offset of 4 frames.
+    "internvideo_opentad": (1024, 8, 8, 512, 4, 10)}
+OVERLAPPING_TEN = ((0, 4), *((4 * 2 ** level / 2, 4 * 2 ** (level + 1))
+                             for level in range(9)))
+
+
+@pytest.mark.parametrize("variant", EGO4D_VARIANTS)
+def test_ego4d_has_the_published_recipes(variant):
+    channels, stride, frames, width, heads, levels = EGO4D_VARIANTS[variant]
+    config = _recipe("ego4d_features", variant)
+    of_opentad = variant.endswith("_opentad")
+    tokens = 2048 if levels == 10 else 1024
+    window = (17,) * 7 + (-1,) * 3 if levels == 10 else (9,) * 6 + (-1,) * 3
+    _holds(config, **_joined(EGO4D, {
+        "features": {"width": channels, "stride_frames": float(stride),
+                     "clip_frames": float(frames), "fps": 30.0},
+        "window": {"tokens": tokens, "test_whole": not of_opentad},
+        "head": {"width": width, "attention_heads": heads,
+                 "num_levels": levels, "opentad": of_opentad,
+                 "attention_window": window if of_opentad else (9,),
+                 "input_dropout": 0.2 if of_opentad else 0.0},
+        "loss": {"every_class": of_opentad},
+        "train": ({"epochs": 20, "schedule_epochs": 25} if of_opentad
+                  else {"epochs": 15, "schedule_epochs": 15}),
+        "evaluate": {"nms_sigma": 2.0 if of_opentad else 0.9,
+                     "top_k_per_level": not of_opentad,
+                     "min_length_tokens": 0.0 if of_opentad else 0.05}}))
+    if of_opentad:
+        assert config.window.overlap == 0.0
+    assert _ranges(config) == (*OVERLAPPING_TEN[:levels - 1], (
+        OVERLAPPING_TEN[levels - 1][0], 10000))
+    assert _num_parameters(config, channels, 110) == _actionformer_size(
+        channels, 110, width=width, levels=levels)
+
+
+# --- FineAction, EPIC-SOUNDS -----------------------------------------------
+
+@pytest.mark.parametrize("variant, width, epochs", [
+    ("videomaev2", 1408, 15), ("videomae", 1280, 20)])
+def test_fineaction_has_opentads_recipe(variant, width, epochs):
+    """Like OpenTAD's for ActivityNet's TSP features but for input dropout."""
+    config = _recipe("fineaction_features", variant)
+    expected = _joined(TSP, FEATURES["activitynet_features", "tsp_opentad"][1],
+                       {"features": {"width": width, "fps": 0.0,
+                                     "prefix": ""},
+                        "data": {"train_subset": "training",
+                                 "test_subset": "validation"},
+                        "head": {"input_dropout": 0.0},
+                        "train": {"epochs": epochs,
+                                  "schedule_epochs": epochs},
+                        "evaluate": {"video_scores_top": 2,
+                                     "video_scores_fusion": "sqrt",
+                                     "tiou_thresholds": HACS["evaluate"][
+                                         "tiou_thresholds"]}})
+    _holds(config, **expected)
+    assert _num_parameters(config, width, 1) == _actionformer_size(
+        width, 1, width=256)
+
+
+def test_epic_sounds_has_the_settings_of_causaltad():
+    config = importlib.import_module(
+        "configs.epic_sounds_features").get_config()
+    _holds(config, **_joined(EPIC, {
+        "features": {"width": 2304, "stride_frames": 6.0, "clip_frames": 32.0,
+                     "fps": 30.0},
+        "window": {"tokens": 6144, "overlap": 0.5, "test_whole": False,
+                   "min_action_kept": 0.3},
+        "head": {"num_levels": 7, "absolute_positions": True,
+                 "input_dropout": 0.2, "opentad": True},
+        "loss": {"initial_normalizer": 250.0, "label_smoothing": 0.1,
+                 "regression_weight": 0.5},
+        "train": {"epochs": 25, "schedule_epochs": 30},
+        "evaluate": {"top_k_per_level": False, "min_length_tokens": 0.0}}))
+    assert _ranges(config) == (*OVERLAPPING_TEN[:6], (64, 10000))
+
+
 def test_every_variant_of_more_data_sets_is_compared():
     assert _variants("multithumos") == set(MULTITHUMOS)
     assert _variants("multithumos_features") == {"i3d", "i3d_rgb"}
@@ -355,4 +461,6 @@ def test_every_variant_of_more_data_sets_is_compared():
         for code in EPIC_CODES}
     assert _variants("charades") == {"s", "b", "l", "h", "g"}
     assert _variants("hacs_features") == set(HACS_VARIANTS)
+    assert _variants("fineaction_features") == {"videomaev2", "videomae"}
+    assert _variants("ego4d_features") == set(EGO4D_VARIANTS)
     assert _variants("charades_features") == {"i3d", "videomae"}

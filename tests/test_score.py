@@ -115,7 +115,28 @@ def test_excluded_videos_are_not_scored(files, capsys):
     assert output.count("left out: x") == 20 and "left out: 5 more" in output
 
 
+def test_moments_are_scored_beside_segments(files, capsys):
+    truth = json.loads((files / "truth.json").read_text())
+    for entry, seconds in zip(truth["database"].values(), (40.0, 10.0),
+                              strict=True):
+        entry["duration"] = seconds
+    (files / "truth.json").write_text(json.dumps(truth))
+    report = _run(files, "--per_frame=charades")[1]["per_frame"]
+    # Of 25 moments, 1.6 s apart, 7 + 6 are in the actions, both ends counted;
+    # the 6 in [0, 9] come first, the others rank in order of time.
+    assert report["num_moments"] == 50
+    assert report["positives_per_class"] == [13]
+    ranks = [*range(1, 7), 7, *range(14, 20)]
+    assert report["frame_map"] == pytest.approx(sum(
+        number / rank for number, rank in enumerate(ranks, 1)) / 13)
+    assert "per-frame mAP (charades): " in capsys.readouterr().out
+    features = ("--per_frame=multithumos", "--moments_per_second=2")
+    assert _run(files, *features)[1]["per_frame"]["num_moments"] == 100
+
+
 @pytest.mark.parametrize("flags, message", [
+    (["--per_frame=charades"], "2 videos have no duration, the first a"),
+    (["--per_frame=multithumos"], "give how many they are a second"),
     (["--subset=val"], "no video of subset 'val'; the file has test"),
     (["--tiou=0.5:0.9"], "write first:last:step"),
     (["--tiou=0.3:inf:0.1"], "write first:last:step"),

@@ -279,14 +279,16 @@ def _best_first(scores: np.ndarray, ties: str) -> np.ndarray:
 
 def recall_at(ground_truth: Truth, predictions: Predictions, *,
               class_names: Sequence[str], tiou_thresholds: Sequence[float],
-              multiples: Sequence[int] = (1, 5), rules: Rules = OURS
+              multiples: Sequence[int] = (1, 5), rules: Rules = OURS,
+              pooled: bool = False
               ) -> Float[np.ndarray, "multiples thresholds"]:
     """Returns Recall@kx of Ego4D, as ActionFormer reports it beside mAP.
 
     This is the share of actions that are matched by one of the k n best
     predictions of a video and class with n actions; one prediction may match
     several of them. The result, for each k of `multiples`, is the mean over
-    the classes that have actions.
+    the classes that have actions. With `pooled` it is the share of all actions
+    together, and a match is above the threshold, as Ego4D's own kit reads it.
     """
     actions = _ground_truth_rows(ground_truth, class_names)
     predicted = _prediction_rows(ground_truth, predictions, class_names, OURS)
@@ -302,7 +304,11 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
                               actions.segments[own & (actions.video == video)])
             for index, multiple in enumerate(multiples):
                 highest = iou[:multiple * iou.shape[1]].max(axis=0, initial=0)
-                counts[k, index] += (highest >= thresholds[:, None]).sum(axis=1)
+                reached = (highest > thresholds[:, None] if pooled
+                           else highest >= thresholds[:, None])
+                counts[k, index] += reached.sum(axis=1)
+    if pooled:
+        return counts.sum(axis=0) / len(actions.label)
     actions_per_class = np.bincount(actions.label, minlength=len(class_names))
     present = actions_per_class > 0
     return (counts[present]

@@ -66,14 +66,16 @@ def level_points(num_tokens: int, strides: Sequence[int],
 
 def assign_targets(points: Points, segments: Float[Array, "n 2"],
                    labels: Int[Array, "n"], action_valid: Bool[Array, "n"],
-                   *, num_classes: int, center_radius: float | None) -> Targets:
+                   *, num_classes: int, center_radius: float | None,
+                   every_class: bool = False) -> Targets:
     """Returns the targets of one window; vmap over the arrays for a batch.
 
     A point may learn an action if it is strictly inside the action's middle
     part (center +- `center_radius` strides, cut to the action) and the
     farther end of the *whole* action is within the level's range. Of several
     actions it learns the shortest (of equals the first), and the classes of
-    all that are at most 1e-3 tokens longer.
+    all that are at most 1e-3 tokens longer, or with `every_class` of all that
+    it may learn.
 
     Segments are in tokens, n >= 1 with padding, where `action_valid` is False.
     `center_radius` None allows every point inside the action.
@@ -101,6 +103,8 @@ def assign_targets(points: Points, segments: Float[Array, "n 2"],
 
     # Without candidates, inf <= inf is true.
     chosen = (length <= shortest + EQUAL_LENGTH_TOKENS) & candidate
+    if every_class:
+        chosen = candidate
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     classes = jnp.minimum(chosen.astype(jnp.float32) @ one_hot, 1.0)
 

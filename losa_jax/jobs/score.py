@@ -32,7 +32,9 @@ from losa_jax.utils.atomic_write import make_folder, write_text
 RECALL_MULTIPLES = (1, 5)
 # Thresholds where none are given, by protocol.
 USUAL_TIOU = {"activitynet": "0.3:0.7:0.1", "thumos": "0.3:0.7:0.1",
-              "epic": "0.1:0.5:0.1"}
+              "epic": "0.1:0.5:0.1", "ego4d": "0.1:0.5:0.1"}
+# What the kit of Ego4D's Moment Queries prints.
+EGO4D_TIOU, EGO4D_MULTIPLES = (0.3, 0.5, 0.7), (1, 2, 3, 4, 5)
 # The most excluded videos that are printed by name.
 MAX_SHOWN = 20
 _MAX_THRESHOLDS = 1000
@@ -156,6 +158,20 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
                 f"{one:g}: {100 * value:.2f}"
                 for one, value in zip(thresholds, row, strict=True)))
             recalls[f"{multiple}x"] = row
+        if protocol == "ego4d":
+            print("recall above: per class, then the mean over classes, tIoU "
+                  "reached (ActionFormer, OpenTAD). Below, as Ego4D's own "
+                  "kit: all actions together, tIoU passed")
+            kit = metrics.recall_at(
+                truth, predicted, class_names=labels,
+                tiou_thresholds=EGO4D_TIOU, multiples=EGO4D_MULTIPLES,
+                rules=rules, pooled=True)
+            for multiple, row in zip(EGO4D_MULTIPLES, kit.tolist(),
+                                     strict=True):
+                print(f"kit's recall@{multiple}x  " + "  ".join(
+                    f"{one:g}: {100 * value:.2f}"
+                    for one, value in zip(EGO4D_TIOU, row, strict=True)))
+                recalls[f"kit_{multiple}x"] = row
     elif ambiguous is None:
         print("no Ambiguous segments: --ambiguous=FILE names them")
     silent = sum(not predicted.get(video) for video in truth)
@@ -166,7 +182,7 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
         print(f"left out: {_printable(video)} {reason}")
     if len(excluded) > MAX_SHOWN:
         print(f"left out: {len(excluded) - MAX_SHOWN} more")
-    _print_doubts(predicted, truth, subset, protocol == "activitynet", rules)
+    _print_doubts(predicted, truth, subset, protocol != "thumos", rules)
     if diagnose_into is not None:
         write_diagnosis(diagnose_into, diagnose(
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
@@ -195,13 +211,13 @@ def _printable(name: str) -> str:
 
 
 def _print_doubts(predicted: metrics.Predictions, truth: metrics.Truth,
-                  subset: str, is_activitynet: bool, rules: metrics.Rules
+                  subset: str, has_rules: bool, rules: metrics.Rules
                   ) -> None:
     """Prints the predictions outside the subset and those of equal scores."""
     outside = [video for video in predicted if video not in truth]
     if outside:
         effect = ("count as false, which lowers the mAP; --unknown=drop "
-                  "leaves them out" if is_activitynet
+                  "leaves them out" if has_rules
                   and rules.unknown_videos == "false" else "are left out")
         number = sum(len(predicted[video]) for video in outside)
         print(f"{len(outside)} videos with {number} predictions are not in "
@@ -210,7 +226,7 @@ def _print_doubts(predicted: metrics.Predictions, truth: metrics.Truth,
     counts = Counter((row.label, row.score) for rows in predicted.values()
                      for row in rows)
     tied = sum(count for count in counts.values() if count > 1)
-    if tied and is_activitynet:
+    if tied and has_rules:
         print(f"{tied:,} predictions share their score with another of their "
               "class: their order is that of " + (
                   "numpy's sort and depends on the processor, --ties=stable "

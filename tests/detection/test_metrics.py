@@ -242,6 +242,30 @@ def test_against_loops(seed):
         for multiple in (1, 3)], rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_pooled_recall_is_that_of_all_actions_above_the_threshold(seed):
+    """As the kit of Ego4D: instances of all classes together."""
+    truth, predictions, names = random_case(seed)
+    truth["w"], predictions["w"] = [(0, 10, "a")], detections((0, 6, "a", 0.9))
+    thresholds, multiples = (0.3, 0.5, 0.6), (1, 2, 5)
+    want = np.zeros((3, 3))
+    for i, multiple in enumerate(multiples):
+        for j, threshold in enumerate(thresholds):
+            matched = 0
+            for video, actions in truth.items():
+                for action in actions:
+                    number = sum(one[2] == action[2] for one in actions)
+                    rows = sorted((row for row in predictions.get(video, [])
+                                   if row.label == action[2]),
+                                  key=lambda row: -row.score)
+                    matched += any(iou_of(row, action) > threshold
+                                   for row in rows[:multiple * number])
+            want[i, j] = matched / sum(map(len, truth.values()))
+    np.testing.assert_allclose(recall_at(
+        truth, predictions, class_names=names, tiou_thresholds=thresholds,
+        multiples=multiples, pooled=True), want, rtol=1e-12)
+
+
 def test_pairs_are_compared_in_blocks(monkeypatch):
     truth, predictions, names = random_case(1)
     whole = evaluate_map(truth, predictions, class_names=names,

@@ -31,14 +31,32 @@ def test_points_refuse_a_bad_pyramid():
         level_points(8, (1, 2), RANGES)
 
 
-def assign(points, segments, labels, num_classes=3, center_radius=None):
+def assign(points, segments, labels, num_classes=3, center_radius=None,
+           **options):
     """Without padding, as numpy."""
     targets = jax.jit(functools.partial(
         assign_targets, points, num_classes=num_classes,
-        center_radius=center_radius))(
+        center_radius=center_radius, **options))(
             np.asarray(segments, np.float32), np.asarray(labels),
             np.ones(len(labels), bool))
     return jax.tree.map(np.asarray, targets)
+
+
+def test_points_may_learn_the_classes_of_all_their_actions():
+    points = level_points(16, (1, 2), ((0, 100), (0, 3)))
+    segments, labels = [[2, 10], [3, 9], [5, 7]], [0, 1, 2]
+    targets = assign(points, segments, labels, every_class=True)
+    usual = assign(points, segments, labels)
+    for place, time in enumerate(points.time):
+        row = [float(start < time < end and (
+            max(time - start, end - time) <= points.range_max[place]))
+            for start, end in segments]
+        assert targets.classes[place].tolist() == row
+    assert usual.classes[6].tolist() == [0, 0, 1]
+    assert targets.classes[6].tolist() == [1, 1, 1]
+    # Distances are those of the shortest.
+    np.testing.assert_array_equal(targets.offsets, usual.offsets)
+    np.testing.assert_array_equal(targets.positive, usual.positive)
 
 
 def test_range_is_inclusive_at_both_ends():

@@ -81,6 +81,9 @@ def test_every_number_is_checked(section, key):
     ("augment", "crop_area", (math.nan, 1.0)),
     ("augment", "crop_ratio", (0.5, math.inf)),
     ("augment", "per", "frame"),
+    ("evaluate", "per_frame", "thumos"),
+    ("features", "channels", (0, 1024)),  # width is 0
+    ("features", "channels", (3, 3)),
     ("evaluate", "tiou_thresholds", ()),
     ("evaluate", "tiou_thresholds", (0.5, 1.5)),
     ("evaluate", "tiou_thresholds", (math.nan,)),

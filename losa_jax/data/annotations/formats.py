@@ -12,6 +12,7 @@ Each reader returns the "database" object of the ActivityNet layout:
     flat JSON     {video id: {"subset", "duration", "annotations", ...}}
     MultiTHUMOS, Charades   with the list of their classes: `numbered_classes`
     EPIC-KITCHENS-100, EPIC-SOUNDS   with other tables: `epic`
+    Ego4D         moments_train.json,moments_val.json: `ego4d`
     TFDS          the folder that `losa_jax.data.build` wrote
 
 Files are separated by commas.
@@ -26,6 +27,7 @@ from typing import Any
 
 from losa_jax.data.annotations import (
     data_set_index,
+    ego4d,
     epic,
     numbered_classes,
     other_files,
@@ -69,12 +71,15 @@ def read_database(paths: str | Path) -> dict[str, Any]:
     content = read_json(path)
     entries = [one for one in content.values() if isinstance(one, dict)
                ] if isinstance(content, dict) else []
-    # Objects in "actions" are annotations under a mistyped key.
-    if any("actions" in one and "subset" in one and not (
-            isinstance(one["actions"], list)
-            and any(isinstance(row, dict) for row in one["actions"]))
-           for one in entries):
+    lists = [one["actions"] for one in entries
+             if "subset" in one and "actions" in one]
+    if lists and (others or any(
+            isinstance(actions, list) and actions
+            and isinstance(actions[0], list) for actions in lists)):
         return numbered_classes.read_super_events(path, content, others)
+    if isinstance(content, dict) and "videos" in content and (
+            "database" not in content):
+        return ego4d.read_moments([path, *others], content)
     if others:
         return _read_bmn(path, content, _only(path, others))
     if isinstance(content, dict):

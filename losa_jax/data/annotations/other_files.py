@@ -18,7 +18,9 @@ _LAYOUTS = (
     "\"annotations\"}}, as mmaction2's anet_anno_*.json, BMN's "
     "anet_anno_action.json,video_info_new.csv, AFSD's "
     "val_Annotation.csv,val_video_info.csv, a folder of THUMOS' text files, "
-    "or a folder of losa_jax.data.build")
+    "the files of MultiTHUMOS, Charades, EPIC-KITCHENS or Ego4D "
+    "(docs/more_data_sets.md, docs/large_data_sets.md), or a folder of "
+    "losa_jax.data.build")
 
 
 def convert_command(path: Path) -> str:

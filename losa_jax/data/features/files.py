@@ -56,10 +56,12 @@ class FeatureFiles:
         video is resized to (0: as they are), and memory for features.
         InputError if the folder or a setting is missing, or the folder's
         record has other settings."""
-        self._folder = Path(settings.folder)
-        if not settings.folder or not self._folder.is_dir():
-            raise InputError(f"config.features.folder={settings.folder} is "
-                             "no folder: name that of the feature files")
+        names = settings.folder.split(",")
+        for name in names:
+            if not name or not Path(name).is_dir():
+                raise InputError(f"config.features.folder={name} is no "
+                                 "folder: name that of the feature files")
+        self._folder, *self._others = map(Path, names)
         self._record = read_record(self._folder)
         facts = self._record.facts if self._record is not None else {}
         for name in MEASURES:
@@ -225,7 +227,8 @@ class FeatureFiles:
         not checked for numbers that are not finite."""
         if path in self._kept:
             return self._kept[path]
-        features = load_features(path, self._settings)
+        features = load_features(path, self._settings, [
+            folder / path.name for folder in self._others])
         if features.nbytes <= self._budget:
             require_finite(features, path)
         with self._lock:
@@ -251,15 +254,21 @@ def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
     return VideoInfo(path, fps, frames, seconds, height=0, width=0)
 
 
-def load_features(path: Path, settings: Any) -> np.ndarray:
-    """Loads [t, c]; InputError if it is unreadable or of another shape."""
-    content = read_array(path, settings.array, usual="feats",
-                         setting="--config.features.array")
-    if settings.channels_first and content.ndim >= 2:
-        content = np.moveaxis(content, 0, -1)
-    if content.ndim in (3, 4) and (
-            content.size == content.shape[-1] * max(content.shape[:-1])):
-        content = content.reshape(-1, content.shape[-1])
+def load_features(path: Path, settings: Any, others: Sequence[Path] = ()
+                  ) -> np.ndarray:
+    """Loads [t, c], with the channels of `others` behind those of the first
+    file; InputError if one is unreadable or they are of another shape."""
+    content = _load_rows(path, settings)
+    if others:
+        parts = [content, *(_load_rows(other, settings) for other in others)]
+        for other, part in zip(others, parts[1:], strict=True):
+            if part.ndim != 2 or content.ndim != 2 or (
+                    len(part) != len(content)):
+                raise InputError(
+                    f"{other} has the shape {part.shape} and {path} "
+                    f"{content.shape}: features are joined only if they are "
+                    "of equal lengths, so extract them with one stride")
+        content = np.concatenate(parts, 1)
     if content.ndim == 2 and tuple(settings.channels):
         first, end = settings.channels
         if content.shape[1] < end:
@@ -276,7 +285,20 @@ def load_features(path: Path, settings: Any) -> np.ndarray:
                          f"(time, {settings.width}){hint}")
     if not len(content):
         raise InputError(f"{path} holds no features: extract it again")
-    require_byte_order(content, path)
+    return content
+
+
+def _load_rows(path: Path, settings: Any) -> np.ndarray:
+    """Loads the array of a file, [t, c] unless it has another shape."""
+    content = read_array(path, settings.array, usual="feats",
+                         setting="--config.features.array")
+    if settings.channels_first and content.ndim >= 2:
+        content = np.moveaxis(content, 0, -1)
+    if content.ndim in (3, 4) and (
+            content.size == content.shape[-1] * max(content.shape[:-1])):
+        content = content.reshape(-1, content.shape[-1])
+    if content.ndim == 2 and content.size:
+        require_byte_order(content, path)
     return content
 
 

@@ -99,7 +99,8 @@ class PyramidHead(nnx.Module):
         points = self.spec.points(outputs.class_logits.shape[1])
         targets = jax.vmap(lambda segments, labels, valid: assign_targets(
             points, segments, labels, valid, num_classes=self.spec.num_classes,
-            center_radius=self.spec.center_radius))(
+            center_radius=self.spec.center_radius,
+            every_class=self.spec.every_class))(
                 segments, labels, action_valid)
         if loss_weights is None:
             return targets

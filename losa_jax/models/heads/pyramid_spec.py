@@ -54,6 +54,8 @@ class PyramidSpec:
         halves them, as (0, 4), (2, 8), (4, 16) ...
       center_radius: points this close to the middle of an action are trained
         on it, in strides of their level; None takes all points inside.
+      every_class: points learn the classes of all actions that they may learn,
+        not only of the shortest.
       label_smoothing: e, below 1: classes y become y (1 - e) + e / (k + 1).
       regression_weight: of the regression loss; below 0 it is scaled to the
         size of the class loss.
@@ -90,6 +92,7 @@ class PyramidSpec:
     regression_edges: tuple[float, ...] = ()
     regression_overlap: float = 1.0
     center_radius: float | None = 1.5
+    every_class: bool = False
     label_smoothing: float = 0.0
     regression_weight: float = 1.0
     normalizer_momentum: float = 0.9

@@ -70,8 +70,9 @@ def test_class_lists_of_another_version_are_refused(tmp_path, actions, names,
         "v": {"subset": "x", "actions": actions}})
     with pytest.raises(InputError, match=message):
         read_database(f"{tmp_path}/a.json,{tmp_path}/classes.txt")
-    with pytest.raises(InputError, match="give the list of its classes"):
-        read_database(tmp_path / "a.json")
+    if actions:
+        with pytest.raises(InputError, match="give the list of its classes"):
+            read_database(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("text", [

@@ -56,7 +56,7 @@ def test_other_types_are_refused_by_entry(tmp_path, change, problem):
 
 
 @pytest.mark.parametrize("change, problem", [
-    ({"duration": "12.0"}, "duration is '12.0'"),
+    ({"duration": "12 s"}, "duration is '12 s'"),
     ({"fps": [25]}, r"fps is \[25\]"), ({"duration": True}, "duration is True"),
     ({"subset": 1}, "no \"subset\""), ({"subset": "training "}, "has blanks"),
     ({"annotations": {}}, "is no list"), ({"annotations": "x"}, "is no list"),

@@ -72,6 +72,41 @@ def test_times_are_those_of_actionformer(folder):
         timeline.tokens_from_seconds(seconds, grid, 0, 1.0), tokens)
 
 
+def test_channels_of_several_folders_are_joined(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    more = np.random.default_rng(1).normal(size=(72, 2)).astype(np.float32)
+    np.save(other / "v1.npy", more)
+    settings = _settings(f"{folder},{other}", width=5)
+    store = FeatureFiles(settings)
+    info = store.info_of(_video())
+    window, = store.read_windows(Video("v1", info, store.grid(info), ()),
+                                 [Window(0, 72, 72)])
+    first = np.load(folder / "v1.npy")
+    np.testing.assert_array_equal(window["last"][:, 0],
+                                  np.hstack([first, more]))
+    # And a part of them.
+    settings.update(channels=(2, 4), width=2)
+    store = FeatureFiles(settings)
+    window, = store.read_windows(Video("v1", info, store.grid(info), ()),
+                                 [Window(0, 72, 72)])
+    np.testing.assert_array_equal(
+        window["last"][:, 0], np.hstack([first, more])[:, 2:4])
+    settings.update(channels=(2, 7), width=5)
+    with pytest.raises(InputError, match="has 5 channels, and config.feat"):
+        FeatureFiles(settings).info_of(_video())
+    settings.update(channels=(), width=5)
+    np.save(other / "v1.npy", more[:70])
+    with pytest.raises(InputError, match=r"other/v1.npy has the shape \(70, 2"
+                                         r"\) and .*\(72, 3\): features are"):
+        FeatureFiles(settings).info_of(_video())
+    (other / "v1.npy").unlink()
+    with pytest.raises(InputError, match="other/v1.npy: cannot be read"):
+        FeatureFiles(settings).info_of(_video())
+    with pytest.raises(InputError, match="/nowhere is no folder"):
+        FeatureFiles(_settings(f"{folder},/nowhere"))
+
+
 def test_upsampled_times_are_those_of_actionformer(folder):
     store = FeatureFiles(_settings(folder), resized_to=192)
     info = store.info_of(_video())

@@ -93,11 +93,11 @@ def test_the_cache_holds_every_clip_once(cached, tmp_path):
     assert not taps[:, 3:].any() and taps[:, 2].any()
 
 
-def test_a_cache_with_another_overlap_is_refused(cached):
+def test_a_cache_with_another_overlap_is_refused(cached, tmp_path):
     with pytest.raises(InputError, match=r"clip_overlap=8 \(asked for 0\)"):
         open_store(_changed(cached, clip_overlap=0))
     with pytest.raises(InputError, match=r"clip_overlap=8 \(asked for 12\)"):
-        cache_job.cache(_changed(cached, clip_overlap=12), Path("unused"))
+        cache_job.cache(_changed(cached, clip_overlap=12), tmp_path)
 
 
 def test_a_cache_that_names_no_overlap_has_none(cached, tmp_path):

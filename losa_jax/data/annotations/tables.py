@@ -10,8 +10,7 @@ from losa_jax.data.annotations import other_files
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.text_files import read_lines, read_text
 
-# "c012 Closing a door" of Charades, "12 Dive" of MultiTHUMOS,
-# "012<TAB>"wash_dishes"" of Ego4D.
+# `c012 name` of Charades, `12 name` of MultiTHUMOS, `012<TAB>"name"` of Ego4D.
 _NUMBERED = re.compile(r"c?(\d+)[\s,]+(.*\S)")
 
 

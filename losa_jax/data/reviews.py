@@ -205,6 +205,14 @@ def read_review(path: Path) -> Review:
     return review
 
 
+def review_folders(text: str) -> list[Path]:
+    """Returns the folders of config.data.reviews, separated by commas; one
+    that has commas in its name, where it is there, is one folder."""
+    if Path(text).is_dir():
+        return [Path(text)] if text else []
+    return [Path(name.strip()) for name in text.split(",") if name.strip()]
+
+
 def read_reviews(folder: Path) -> list[Review]:
     """Reads all files of a folder of reviews, by name; none if there is no
     such folder."""

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from losa_jax.data.predictions import read_predictions
-from losa_jax.data.reviews import REVIEWS_FOLDER, Review, read_reviews
+from losa_jax.data.reviews import (
+    REVIEWS_FOLDER,
+    Review,
+    read_reviews,
+    review_folders,
+)
 from losa_jax.detection import metrics
 from losa_jax.detection.segments import Detection
 from losa_jax.distributed import remote_workdir
@@ -62,9 +67,8 @@ def compare_rounds(config: Any, workdir: Path, data: setup.DataSet,
 
 
 def _reviews(config: Any) -> list[Review]:
-    folders = filter(None, map(str.strip, config.data.reviews.split(",")))
-    return [review for folder in folders
-            for review in read_reviews(Path(folder) / REVIEWS_FOLDER)]
+    return [review for folder in review_folders(config.data.reviews)
+            for review in read_reviews(folder / REVIEWS_FOLDER)]
 
 
 def _changes(config: Any, saved: dict[str, Any], facts: dict[str, Any]

@@ -28,6 +28,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -192,6 +193,9 @@ def read_review(path: Path) -> Review:
         if not all(isinstance(text, str) for one in review.actions
                    for text in (one.reviewer, one.when)):
             raise ValueError("a reviewer or a time is no text")
+        if any(datetime.fromisoformat(one.when).tzinfo is None
+               for one in review.actions):
+            raise ValueError("a time has no time zone")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: is no review that this program wrote ({error!r}): "

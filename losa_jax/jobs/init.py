@@ -86,8 +86,13 @@ def init(folder: Path, *, backbone: str = "", group: str = "") -> Path:
                          "takes for the end of a recipe's name: rename it")
     outputs = [folder / name for name in (RUN, PREDICTIONS, FEATURES,
                                           BACKBONE)]
-    paths = [path for path in videos_below(folder)[0]
+    all_paths = videos_below(folder)[0]
+    paths = [path for path in all_paths
              if not any(path.is_relative_to(one) for one in outputs)]
+    if len(paths) < len(all_paths):
+        print(f"{counted(len(all_paths) - len(paths), 'video')} below "
+              f"{', '.join(one.name for one in outputs)} left out: these "
+              f"folders of {folder} are for results; rename one with videos")
     if not paths:
         raise InputError(f"{folder}: holds no videos: copy them into it, or "
                          "name another folder")

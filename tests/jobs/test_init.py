@@ -249,3 +249,9 @@ def test_a_converted_backbone_is_not_taken_for_another(folder, config, capsys):
         assert init.main([str(folder), f"--backbone={checkpoint}"]) == 0
         assert ("backbone is there already and is kept: to convert"
                 in capsys.readouterr().out) == expected
+
+
+def test_videos_in_a_folder_for_results_are_named(tmp_path, capsys):
+    _add(tmp_path, "film", videos="run")
+    assert init.main([str(tmp_path)]) == 1
+    assert "1 video below run, predictions, " in capsys.readouterr().out

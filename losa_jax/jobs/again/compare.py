@@ -1,6 +1,7 @@
 """Compares a round with the one that it started from."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,12 @@ def compare_rounds(config: Any, workdir: Path, data: setup.DataSet,
     for score in scores:
         print(_table(score, start["folder"]))
     if scores and scores[-1]["after"] < scores[-1]["before"]:
-        place = remote_workdir.remote_of(workdir) or workdir
+        place = str(remote_workdir.remote_of(workdir) or workdir) + (
+            f"/{start['folder']}")
         drop = 100 * (scores[-1]["before"] - scores[-1]["after"])
         print(f"The new weights are worse, by {drop:.2f} points. The old ones "
               "are still there: python -m losa_jax.predict VIDEO_OR_FOLDER "
-              f"--checkpoint={place / start['folder']}")
+              f"--checkpoint={shlex.quote(place)}")
 
 
 def _reviews(config: Any) -> list[Review]:

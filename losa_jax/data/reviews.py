@@ -26,6 +26,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -212,8 +213,8 @@ def read_review(path: Path) -> Review:
 def review_folders(text: str) -> list[Path]:
     """Returns the folders of config.data.reviews, separated by commas; one
     that has commas in its name, where it is there, is one folder."""
-    if Path(text).is_dir():
-        return [Path(text)] if text else []
+    if os.path.isdir(text):
+        return [Path(text)]
     return [Path(name.strip()) for name in text.split(",") if name.strip()]
 
 

@@ -142,7 +142,8 @@ def _write_annotations(folder: Path, videos: Path, outputs: list[Path],
                 f"{error}\nor give this file another name: this command then "
                 f"reads it, and writes {ANNOTATIONS_FILE} with a split"
                 ) from error
-        print(f"{target} is taken as it is; other files are not read")
+        print(f"{target} is taken as it is; other files are not read: remove "
+              "it to have it written from them")
         return None
     try:
         return convert_annotations(

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from losa_jax import annotations, init
+from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.reviews import JudgedAction, Review, write_annotations
 from losa_jax.training.fitted_sizes import KEYS, automatic_keys
 from tests.data.tiny_set import write_video
@@ -166,6 +167,7 @@ def test_a_recipe_of_a_folder_of_any_name_can_be_read(tmp_path, name):
     assert init.main([str(tmp_path / name)]) == 0
     config = _config(tmp_path / name)
     assert config.data.videos == str(tmp_path / name / "videos")
+    assert set(load_annotations(config.data.annotations).videos) == {"film"}
     # The commands in the docstring are those that were printed.
     text = runpy.run_path(str(tmp_path / name / "recipe.py"))["__doc__"]
     assert str(tmp_path / name / "recipe.py") in text

@@ -26,8 +26,10 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -192,6 +194,9 @@ def read_review(path: Path) -> Review:
         if not all(isinstance(text, str) for one in review.actions
                    for text in (one.reviewer, one.when)):
             raise ValueError("a reviewer or a time is no text")
+        if any(datetime.fromisoformat(one.when).tzinfo is None
+               for one in review.actions):
+            raise ValueError("a time has no time zone")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: is no review that this program wrote ({error!r}): "
@@ -203,6 +208,14 @@ def read_review(path: Path) -> Review:
         raise InputError(f"{path}: {len(wrong)} wrong actions; correct or "
                          f"remove them{listed(wrong, most=10)}")
     return review
+
+
+def review_folders(text: str) -> list[Path]:
+    """Returns the folders of config.data.reviews, separated by commas; one
+    that has commas in its name, where it is there, is one folder."""
+    if os.path.isdir(text):
+        return [Path(text)]
+    return [Path(name.strip()) for name in text.split(",") if name.strip()]
 
 
 def read_reviews(folder: Path) -> list[Review]:

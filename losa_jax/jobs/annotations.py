@@ -7,6 +7,7 @@ from pathlib import Path
 
 from losa_jax.data.annotations.tools.content import Options
 from losa_jax.data.annotations.tools.database import (
+    VERSION,
     earlier_split,
     to_database,
 )
@@ -68,12 +69,12 @@ class _Videos:
 def convert_annotations(inputs: Sequence[Path], options: Options, *,
                         videos: Path | None = None, output: Path | None = None,
                         group: str = "", share: float = 0.2, seed: int = 0,
-                        resplit: bool = False, skipped: Sequence[Path] = ()
-                        ) -> Reading:
+                        resplit: bool = False, skipped: Sequence[Path] = (),
+                        version: str = VERSION) -> Reading:
     """Reads annotations, prints what was read and left out, and writes them
     with a split to `output`; its arguments are those of `python -m
-    losa_jax.annotations`, and what is `skipped` in a folder. InputError for
-    anything that is wrong."""
+    losa_jax.annotations`, what is `skipped` in a folder, and the "version" of
+    the file. InputError for anything that is wrong."""
     below = None if videos is None else _Videos(videos)
     if below is not None:
         options = dataclasses.replace(options, video_fps=below.fps,
@@ -89,8 +90,9 @@ def convert_annotations(inputs: Sequence[Path], options: Options, *,
     print("\n".join(lines))
     if output is not None:
         make_folder(output.absolute().parent)
-        write_text(output, json.dumps(database, indent=1, ensure_ascii=False,
-                                      allow_nan=False) + "\n")
+        write_text(output, json.dumps(
+            {**database, "version": version}, indent=1, ensure_ascii=False,
+            allow_nan=False) + "\n")
         print(f"wrote {output}")
     return reading
 

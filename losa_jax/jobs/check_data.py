@@ -3,15 +3,22 @@ recipe reads in their place, and of annotations."""
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.data.annotations import lint, load
 from losa_jax.data.annotations.block_list import blocked_videos
 from losa_jax.data.annotations.reviewed import check_scorable
+from losa_jax.data.features import tap_cache
+from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
-from losa_jax.data.video.check import check_each, disagreements, end_seconds
+from losa_jax.data.video.check import (
+    Checked,
+    check_each,
+    disagreements,
+    end_seconds,
+)
 from losa_jax.data.windows.sampling import video_grid
 from losa_jax.jobs import setup
 from losa_jax.jobs.fit_config import data_facts, fit_sizes
@@ -51,7 +58,7 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
         fit_sizes(config, workdir, None)
     for line in config_ranges.doubts(config):
         logger.warning("%s", line)
-    store = feature_store.open_store(config)
+    store = None if _adds_all(config) else feature_store.open_store(config)
     stored = setup.open_stored(config)
     if store is None and stored is None:
         setup.report_folder(config)
@@ -73,7 +80,8 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
     check_scorable(annotations.path, [
         video for video in selected[1] if video.video_id not in left_out])
     checked = {subset: setup.probe(config, videos, workdir, stored)
-               if store is None else check_each(videos, store.check)
+               if store is None else
+               _check_features(config, videos, workdir, store)
                for subset, videos in subsets.items()}
     if readable := checked[config.data.train_subset][0]:
         fit_sizes(config, workdir, None, data_facts(selected[0], readable))
@@ -105,6 +113,29 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
               "leave them out with --config.data.block_list="
               f"{workdir / BLOCK_LIST_FILE}")
     return findings
+
+
+def _adds_all(config: Any) -> bool:
+    """Whether a training will cache the features of all videos."""
+    return bool(config.data.cache and config.data.videos
+                and not tap_cache.stored_facts(config.data.cache))
+
+
+def _check_features(config: Any, videos: Sequence[AnnotatedVideo],
+                    workdir: Path,
+                    store: tap_cache.TapCache | FeatureFiles) -> Checked:
+    """Checks features; the videos of those that a training will add."""
+    missing = [] if not config.data.videos or isinstance(
+        store, FeatureFiles) else [
+        video for video in videos if video.video_id not in store]
+    if not missing:
+        return check_each(videos, store.check)
+    others = {video.video_id for video in missing}
+    infos, unreadable = check_each([
+        video for video in videos if video.video_id not in others],
+        store.check)
+    more, broken = setup.probe(config, missing, workdir, None)
+    return infos | more, unreadable | broken
 
 
 def check_video(video: AnnotatedVideo, info: VideoInfo, config: Any,

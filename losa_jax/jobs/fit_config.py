@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from losa_jax.data.features import tap_cache
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video import check
 from losa_jax.distributed import processes, remote_workdir
@@ -54,7 +55,13 @@ def fit_sizes(config: Any, workdir: Path, backbone: BackboneSpec | None,
     source = f"of the run in {run}"
     if not all(chosen.get(key) for key in keys):
         facts = facts or _read_facts(config, workdir, keys)
-        source, chosen = f"for {facts}", fitted_sizes.fit_sizes(
+        if not facts.lengths_seconds:
+            raise InputError(
+                f"{config.data.annotations}: no training action has a length, "
+                "to which sizes could be fitted: correct the annotations")
+        kept = _sizes_of_cache(config, keys)
+        fitted_sizes.set_values(config, kept)
+        source, chosen = f"for {facts}", kept | fitted_sizes.fit_sizes(
             config, facts, backbone)
     fitted_sizes.set_values(config, {key: chosen[key] for key in keys})
     print(f"sizes {source}; --config.KEY=VALUE sets another:\n  "
@@ -114,6 +121,16 @@ def _sizes_of_run(config: Any, workdir: Path) -> tuple[str, dict[str, Any]]:
     return "", {}
 
 
+def _sizes_of_cache(config: Any, keys: Sequence[str]) -> dict[str, Any]:
+    """Returns those of the sizes that features cached before a run have: with
+    others they would have to be computed again."""
+    facts = tap_cache.stored_facts(config.data.cache) if (
+        config.data.cache) else {}
+    return {key: facts[name] for key, name in (
+        ("window.sample_fps", "sample_fps"), ("augment.size", "size"))
+        if key in keys and facts.get(name)}
+
+
 def data_facts(videos: Sequence[AnnotatedVideo],
                infos: Mapping[str, VideoInfo]) -> fitted_sizes.DataFacts:
     """Returns the facts of training videos, some of which can be read."""
@@ -141,7 +158,7 @@ def _read_facts(config: Any, workdir: Path, keys: list[str]
         raise InputError(f"config.{keys[0]}=0 is fitted to annotations: set "
                          f"--config.data.annotations, or {values}")
     stored = setup.open_stored(config)
-    annotations = setup.read_annotations(config, stored)
+    annotations = setup.read_annotations(config, stored, prints=False)
     videos, = setup.select_videos(
         config, annotations, [(setup.TRAIN_KEY, data.train_subset)])
     if data.videos or stored is not None:

@@ -19,7 +19,11 @@ from losa_jax.data.annotations import (
     short_actions,
 )
 from losa_jax.data.annotations.reviewed import check_scorable, with_reviews
-from losa_jax.data.reviews import REVIEWS_FOLDER, read_reviews
+from losa_jax.data.reviews import (
+    REVIEWS_FOLDER,
+    read_reviews,
+    review_folders,
+)
 from losa_jax.data.synthetic.data_set import render_untrimmed_set
 from losa_jax.data.video import check, frame_cache
 from losa_jax.data.video.folder import VideoFolder, warn_left_out
@@ -207,7 +211,8 @@ def _load(config: Any, workdir: Path, subsets: Sequence[tuple[str, str]],
     if data.on_broken_video not in ("stop", "skip"):
         raise InputError(f"config.data.on_broken_video="
                          f"{data.on_broken_video!r}: choose stop or skip")
-    as_read = read_annotations(config, stored)
+    # A command that fills a cache has printed its reviews before.
+    as_read = read_annotations(config, stored, prints=only is None)
     annotated_sets = select_videos(config, as_read, subsets)
     if fill is not None:
         fill([subset for _, subset in subsets],
@@ -302,8 +307,8 @@ def open_stored(config: Any) -> "StoredVideos | None":
     return StoredVideos(config.data.tfds)
 
 
-def read_annotations(config: Any, stored: "StoredVideos | None"
-                     ) -> records.Annotations:
+def read_annotations(config: Any, stored: "StoredVideos | None", *,
+                     prints: bool = True) -> records.Annotations:
     """Reads config.data.annotations, or else those of the data set; one of the
     two must be set (`check_config`). Merges the reviews of config.data.reviews
     into them."""
@@ -315,20 +320,22 @@ def read_annotations(config: Any, stored: "StoredVideos | None"
     else:
         annotations = load.load_annotations(
             stored.path, class_names or stored.class_names)
-    return with_folders(annotations, data.reviews, data.train_subset)
+    return with_folders(annotations, data.reviews, data.train_subset,
+                        prints=prints)
 
 
 def with_folders(annotations: records.Annotations, folders: str,
-                 train_subset: str) -> records.Annotations:
+                 train_subset: str, *, prints: bool = True
+                 ) -> records.Annotations:
     """Merges the reviews of folders, separated by commas; prints a line of
-    each."""
-    for folder in filter(None, map(str.strip, folders.split(","))):
+    each, once in a command."""
+    for folder in review_folders(folders):
         line = f"no reviews in {folder} yet"
-        if reviews := read_reviews(Path(folder) / REVIEWS_FOLDER):
+        if reviews := read_reviews(folder / REVIEWS_FOLDER):
             merged = with_reviews(annotations, reviews, train_subset)
             annotations = merged.annotations
             line = f"reviews in {folder}: {merged}"
-        if processes.is_first():
+        if prints and processes.is_first():
             print(line)
     return annotations
 

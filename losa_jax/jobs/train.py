@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -269,7 +270,8 @@ def next_steps(config: Any, workdir: Path) -> str:
     lines = ["what can be done next:"]
     if not config.features.folder and place == workdir:
         lines.append("  predict on new videos:  python -m losa_jax.predict "
-                     f"VIDEO_OR_FOLDER --checkpoint={workdir}")
+                     "VIDEO_OR_FOLDER --checkpoint="
+                     f"{shlex.quote(str(workdir))}")
     lines.append("  pages of the results:   the same command with "
                  "--mode=eval --report")
     if place == workdir:

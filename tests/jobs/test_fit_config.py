@@ -154,3 +154,35 @@ def test_what_is_no_name_does_not_ask_the_hub(tiny, hub, name, tmp_path,
     tiny.backbone.checkpoint = name
     module.fit_backbone(tiny)
     assert tiny.backbone.checkpoint == name and hub == []
+
+
+def test_features_that_are_cached_before_a_run_keep_their_sizes(tiny,
+                                                               tmp_path):
+    tiny.data.cache = str(tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/cache.json").write_text(json.dumps(
+        {"facts": {"sample_fps": 12.0, "size": 16}}))
+    fit_config(tiny, tmp_path / "run")
+    assert tiny.window.sample_fps == 12.0 and tiny.augment.size == 16
+    assert automatic_keys(tiny) == []
+
+
+def test_actions_without_a_length_are_named(tiny, tmp_path):
+    def shorten(entry):
+        for row in entry["annotations"]:
+            row["segment"][1] = row["segment"][0]
+
+    _change(tiny, shorten)
+    with pytest.raises(InputError, match="annotations.json: no training"):
+        fit_config(tiny, tmp_path / "run")
+
+
+def test_check_data_reads_the_videos_that_a_training_will_cache(
+        tiny, tmp_path, capsys):
+    tiny.data.cache = str(tmp_path / "cache")
+    tiny.window.align_to_clips = True
+    (next((tmp_path / "videos").iterdir())).write_bytes(b"no video")
+    findings = check_data(tiny, tmp_path / "work")
+    assert [one.category for one in findings].count(
+        "missing or unreadable") == 1
+    assert "5 of 6 videos can be read" in capsys.readouterr().out

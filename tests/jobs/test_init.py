@@ -1,12 +1,15 @@
 """`python -m losa_jax.init` makes a recipe of a folder and asks nothing."""
 
 import json
+import re
 import runpy
+import shlex
 import shutil
 
 import pytest
 
-from losa_jax import init
+from losa_jax import annotations, init
+from losa_jax.data.annotations.load import load_annotations
 from losa_jax.data.reviews import JudgedAction, Review, write_annotations
 from losa_jax.training.fitted_sizes import KEYS, automatic_keys
 from tests.data.tiny_set import write_video
@@ -155,3 +158,102 @@ def test_what_is_missing_is_named(folder, capsys, spoil, message):
     assert init.main([str(folder)]) == 1
     assert message in capsys.readouterr().err
     assert not (folder / "recipe.py").exists()
+
+
+@pytest.mark.parametrize("name", [
+    'three """ quotes"', "back\\x \\N", "two\nlines", "{braces} %s", "a, b"])
+def test_a_recipe_of_a_folder_of_any_name_can_be_read(tmp_path, name):
+    _add(tmp_path / name, "film")
+    assert init.main([str(tmp_path / name)]) == 0
+    config = _config(tmp_path / name)
+    assert config.data.videos == str(tmp_path / name / "videos")
+    assert set(load_annotations(config.data.annotations).videos) == {"film"}
+    # The commands in the docstring are those that were printed.
+    text = runpy.run_path(str(tmp_path / name / "recipe.py"))["__doc__"]
+    assert str(tmp_path / name / "recipe.py") in text
+
+
+def test_a_path_that_no_command_can_name_is_refused(tmp_path, capsys):
+    _add(tmp_path / "a:b", "film")
+    assert init.main([str(tmp_path / "a:b")]) == 1
+    assert "has a colon in its path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content, message", [
+    ([1], "Mapping|database"), ({"database": {"film0": {"annotations": [
+        {"label": "wave", "segment": [0.1, 0.9]}]}}}, 'has no "subset"')])
+def test_annotations_that_no_training_takes_are_named_with_the_remedy(
+        folder, capsys, content, message):
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+    assert init.main([str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert "give this file another name: this command then reads it" in error
+    assert json.loads(path.read_text()) == content
+    # As the message says.
+    for eaf in folder.glob("*.eaf"):
+        eaf.unlink()
+    path.rename(folder / "marks.json")
+    assert init.main([str(folder)]) == ("database" not in content)
+
+
+def test_what_a_tool_leaves_open_is_decided_by_the_command_that_is_named(
+        folder, capsys):
+    (folder / "more.csv").write_text(
+        "video,label,start,end\nfilm0.mp4,jump,0.1,0.5\n")
+    assert init.main([str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert "choose one with --format=NAME" in error
+    command = re.search("`python -m losa_jax.annotations (.*)`", error)[1]
+    assert annotations.main([*shlex.split(command), "--format=elan"]) == 0
+    before = (folder / "annotations.json").read_text()
+    assert init.main([str(folder)]) == 0
+    assert (folder / "annotations.json").read_text() == before
+
+
+def test_a_kept_recipe_is_compared_with_the_command(folder, config, capsys):
+    assert init.main([str(folder)]) == 0
+    assert init.main([str(folder)]) == 0
+    assert "lacks these lines" not in capsys.readouterr().out
+    _add(folder, "late", videos="later")
+    backbone = config.backbone.checkpoint
+    assert init.main([str(folder), f"--backbone={backbone}"]) == 0
+    printed = capsys.readouterr().out
+    assert (f"    config.data.videos = str(FOLDER)\n"
+            f"    config.backbone.checkpoint = '{backbone}'\n") in printed
+
+
+def test_annotations_without_their_files_stay(folder, capsys):
+    _add(folder, "unmarked")
+    (folder / "unmarked.eaf").unlink()
+    assert init.main([str(folder)]) == 0
+    assert "6 videos, 5 of them in the annotations" in capsys.readouterr().out
+    for path in folder.glob("*.eaf"):
+        path.unlink()
+    assert init.main([str(folder)]) == 0
+    assert "annotations.json stays as it is" in capsys.readouterr().out
+
+
+def test_a_table_of_unknown_columns_is_named_with_the_option(folder, capsys):
+    for path in folder.glob("*.eaf"):
+        path.unlink()
+    (folder / "m.csv").write_text("film,what,from,to\nfilm0.mp4,jump,0.1,0.5\n")
+    assert init.main([str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert "m.csv: a table whose columns are not known" in error
+    assert "give the option to `python -m losa_jax.annotations " in error
+
+
+def test_a_converted_backbone_is_not_taken_for_another(folder, config, capsys):
+    checkpoint = f"{config.backbone.checkpoint}.safetensors"
+    for expected in (False, True):
+        assert init.main([str(folder), f"--backbone={checkpoint}"]) == 0
+        assert ("backbone is there already and is kept: to convert"
+                in capsys.readouterr().out) == expected
+
+
+def test_videos_in_a_folder_for_results_are_named(tmp_path, capsys):
+    _add(tmp_path, "film", videos="run")
+    assert init.main([str(tmp_path)]) == 1
+    assert "1 video below run, predictions, " in capsys.readouterr().out

@@ -21,6 +21,7 @@ Files are separated by commas.
 import contextlib
 import logging
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ _NO_SUBSET = "all"
 def read_database(paths: str | Path) -> dict[str, Any]:
     """Reads a file, several files separated by commas, or a folder;
     InputError if one is missing or they are in none of the layouts."""
-    path, *others = (Path(part.strip()) for part in str(paths).split(","))
+    # A name that has commas itself is one file.
+    path, *others = [Path(paths)] if os.path.exists(paths) else [
+        Path(part.strip()) for part in str(paths).split(",")]
     for one in (path, *others):
         if not one.exists():
             raise InputError(f"{one}: no such annotation file: check the "

@@ -1,12 +1,18 @@
 """Compares a round with the one that it started from."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from losa_jax.data.predictions import read_predictions
-from losa_jax.data.reviews import REVIEWS_FOLDER, Review, read_reviews
+from losa_jax.data.reviews import (
+    REVIEWS_FOLDER,
+    Review,
+    read_reviews,
+    review_folders,
+)
 from losa_jax.detection import metrics
 from losa_jax.detection.segments import Detection
 from losa_jax.distributed import remote_workdir
@@ -54,17 +60,17 @@ def compare_rounds(config: Any, workdir: Path, data: setup.DataSet,
     for score in scores:
         print(_table(score, start["folder"]))
     if scores and scores[-1]["after"] < scores[-1]["before"]:
-        place = remote_workdir.remote_of(workdir) or workdir
+        place = str(remote_workdir.remote_of(workdir) or workdir) + (
+            f"/{start['folder']}")
         drop = 100 * (scores[-1]["before"] - scores[-1]["after"])
         print(f"The new weights are worse, by {drop:.2f} points. The old ones "
               "are still there: python -m losa_jax.predict VIDEO_OR_FOLDER "
-              f"--checkpoint={place / start['folder']}")
+              f"--checkpoint={shlex.quote(place)}")
 
 
 def _reviews(config: Any) -> list[Review]:
-    folders = filter(None, map(str.strip, config.data.reviews.split(",")))
-    return [review for folder in folders
-            for review in read_reviews(Path(folder) / REVIEWS_FOLDER)]
+    return [review for folder in review_folders(config.data.reviews)
+            for review in read_reviews(folder / REVIEWS_FOLDER)]
 
 
 def _changes(config: Any, saved: dict[str, Any], facts: dict[str, Any]

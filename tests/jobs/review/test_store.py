@@ -350,3 +350,21 @@ def test_a_video_is_where_it_was_or_where_the_user_says(
             tmp_path / "out")) == path
     assert find_file(predicted, store.folder, None) == (
         None if where == "videos" else path)
+
+
+@pytest.mark.parametrize("when", ["", "yesterday", "2026-11-30T14:00:00"])
+def test_a_time_that_cannot_be_compared_is_named(store, folder, when):
+    store.change(0, 0, {"h0123456789ab": _values(5.0, 5.5)})
+    path = folder / "reviews/a.json"
+    content = json.loads(path.read_text())
+    content["actions"][0]["when"] = when
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="a.json: is no review that this"):
+        reviews.read_review(path)
+
+
+def test_folders_of_reviews_may_have_commas(tmp_path):
+    (tmp_path / "a, b").mkdir()
+    assert reviews.review_folders(f"{tmp_path}/a, b") == [tmp_path / "a, b"]
+    assert reviews.review_folders("one, two,") == [Path("one"), Path("two")]
+    assert reviews.review_folders("") == []

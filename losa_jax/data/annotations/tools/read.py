@@ -33,7 +33,12 @@ _SPREADSHEETS = ("/xl/workbook.xml", "/content.xml")
 
 
 class NoAnnotationsError(InputError):
-    """No file is of an annotation tool."""
+    """No file is of an annotation tool; `tables` says what is wrong with those
+    that may hold annotations."""
+
+    def __init__(self, message: str, tables: Sequence[str]):
+        super().__init__(message + (listed(tables, 3) if tables else ""))
+        self.tables = tables
 
 
 class NamedAction(NamedTuple):
@@ -86,6 +91,7 @@ def read_annotations(paths: Sequence[Path], options: Options, *,
     nothing that is an action."""
     content = Content(options)
     chosen: dict[str, list[File]] = defaultdict(list)
+    unknown: list[str] = []
     for path in paths:
         for file in _files(path, options, content, skipped):
             name = _layout(file, options, is_alone=file.name == str(path))
@@ -94,6 +100,8 @@ def read_annotations(paths: Sequence[Path], options: Options, *,
             elif not is_companion(file):
                 content.remark("files in no known layout, left out",
                                file.name)
+                if own_table.is_table(file):
+                    unknown.append(f"{file.name}: {_unknown(file)}")
     if len(chosen) > 1:
         counts = ", ".join(
             f"{name} ({counted(len(files), 'file')}, as {files[0].name})"
@@ -104,7 +112,7 @@ def read_annotations(paths: Sequence[Path], options: Options, *,
         raise NoAnnotationsError(
             f"{', '.join(map(str, paths))}: no file of an annotation tool: "
             "give files or folders of "
-            f"{', '.join(one.TITLE for one in LAYOUTS.values())}")
+            f"{', '.join(one.TITLE for one in LAYOUTS.values())}", unknown)
     files_of: dict[Parts, str] = {}
     for name, files in chosen.items():
         for file in files:

@@ -201,9 +201,7 @@ def initial_parameters(template, clips, seed):
     # each channel of the classifier's input vary by one.
     @jax.jit
     def clip_features(params, clips):
-        model = template.bind(params)
-        tokens = model.embed(clips).reshape(len(clips), -1, SPEC.width)
-        return model.pooled_features(model.run_blocks(tokens)[0])
+        return template.bind(params).mean_features(clips)
 
     features = np.concatenate([clip_features(nest(flat), part)
                                for part in np.split(clips, 12)])
@@ -213,15 +211,20 @@ def initial_parameters(template, clips, seed):
     return nest(flat)
 
 
+def classify(model, clips):
+    """Returns the logits of clips [n, classes]."""
+    return model.classifier(model.mean_features(clips))
+
+
 def test_accuracy(template, params, clips, labels):
     """Returns the share of clips whose middle 1.6 s are classified right."""
-    classify = jax.jit(
-        lambda params, clips: template.bind(params).classify(clips).argmax(-1))
+    best = jax.jit(lambda params, clips: classify(
+        template.bind(params), clips).argmax(-1))
     middles = []
     for clip in clips:
         first = (len(clip) - SPEC.clip_frames) // 2
         middles.append(clip[first:first + SPEC.clip_frames])
-    answers = [classify(params, np.stack(middles[start:start + 50]))
+    answers = [best(params, np.stack(middles[start:start + 50]))
                for start in range(0, len(middles), 50)]
     return float((np.concatenate(answers) == labels).mean())
 
@@ -267,7 +270,7 @@ def main():
         rate_factors={}, second_moment_decay=0.99)
 
     def loss_function(params, frames, labels):
-        logits = template.bind(params).classify(frames)
+        logits = classify(template.bind(params), frames)
         targets = optax.smooth_labels(
             jax.nn.one_hot(labels, SPEC.num_classes), 0.1)
         loss = optax.softmax_cross_entropy(logits, targets).mean()

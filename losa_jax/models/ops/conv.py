@@ -11,10 +11,16 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.ops.layers import torch_uniform
+
+
+# Pairs of cells are more work the more cells there are: of 16 cells a third of
+# the time of nine sums.
+MAX_PAIRED_CELLS = 16
 
 
 class MaskedConv(nnx.Module):
@@ -123,9 +129,11 @@ def filter_grid(x: Float[Array, "m u h w c"], kernel: Float[Array, "3 3 c"]
                 ) -> Float[Array, "m u h w c"]:
     """Returns x filtered by one 3 x 3 filter a channel, zero padded.
 
-    The custom gradient stores only x, not its nine shifted copies, and sums
-    the filter's gradient in two stages, since XLA's CPU compiler would store
-    all nine products first (`benchmarks.losa_speed`).
+    The custom gradient stores only x, not its nine shifted copies. Of a small
+    grid it multiplies all pairs of cells, which takes less time on a CPU than
+    nine sums over them; else it sums the filter's gradient in two stages, since
+    XLA's CPU compiler would store all nine products first
+    (`benchmarks.losa_speed`).
     """
     return functools.reduce(operator.add, (
         part * kernel[i, j] for (i, j), part in _grid_neighbors(x)))
@@ -140,6 +148,9 @@ def _grid_neighbors(x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
 
 def _filter_grid_backward(stored, gradient):
     x, kernel = stored
+    if x.shape[2] * x.shape[3] <= MAX_PAIRED_CELLS:
+        return filter_grid(gradient, kernel[::-1, ::-1]), _sum_pairs(
+            x, gradient).astype(kernel.dtype)
     # The gradient is shifted in the opposite direction instead of x: each
     # shifted x would have two uses, and XLA would store it.
     exact = jnp.promote_types(x.dtype, jnp.float32)
@@ -150,6 +161,23 @@ def _filter_grid_backward(stored, gradient):
                            precision=jax.lax.Precision.HIGHEST)
     return (filter_grid(gradient, kernel[::-1, ::-1]),
             to_kernel.reshape(kernel.shape).astype(kernel.dtype))
+
+
+def _sum_pairs(x: Float[Array, "m u h w c"],
+               gradient: Float[Array, "m u h w c"]) -> Float[Array, "3 3 c"]:
+    """Returns the filter's gradient by products of all pairs of cells."""
+    h, w, c = x.shape[2:]
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    pairs = jnp.einsum(
+        "npc,nqc->cpq", x.reshape(-1, h * w, c), gradient.reshape(-1, h * w, c),
+        precision=jax.lax.Precision.HIGHEST, preferred_element_type=exact)
+    # Whether row p is the neighbor of row q at kernel position i.
+    rows, columns = (np.stack([np.eye(size, k=k) for k in (1, 0, -1)])
+                     for size in (h, w))
+    neighbor = np.einsum("ipq,jrs->ijprqs", rows, columns)
+    return jnp.einsum("cpq,ijpq->ijc", pairs, jnp.asarray(
+        neighbor.reshape(3, 3, h * w, h * w), exact),
+        precision=jax.lax.Precision.HIGHEST)
 
 
 filter_grid.defvjp(lambda x, kernel: (filter_grid(x, kernel), (x, kernel)),

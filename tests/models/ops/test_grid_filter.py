@@ -8,7 +8,7 @@ import pytest
 from losa_jax.models.ops.conv import filter_grid
 
 
-@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4)])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4), (4, 5)])
 def test_filter_of_a_grid_and_its_gradients_by_loops(grid):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):

@@ -119,7 +119,8 @@ def get_config() -> ConfigDict:
         # "skip" it: training leaves out its windows, evaluation the video,
         # and broken_videos.json lists it.
         on_broken_video="stop",
-        # Resume a run although videos, their lengths or actions have changed.
+        # Resume a run although videos, their lengths or actions have changed;
+        # otherwise only a finished run accepts this, and starts a new round.
         accept_changes=False,
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
@@ -141,8 +142,9 @@ def get_config() -> ConfigDict:
         # fit into it, they are decoded once instead of in every epoch; the
         # testing set follows if it fits into the rest. 0 caches nothing.
         frame_cache_gib=2.0,
-        # Folder of cached features of the frozen backbone: --mode=cache
-        # writes it; training and evaluation then read it and no video.
+        # Folder of cached features of the frozen backbone: training and
+        # evaluation read it and no video, and add what it lacks from
+        # data.videos; --mode=cache only writes it.
         cache="",
         # Subsets that --mode=cache covers; () is train_subset and
         # test_subset.

@@ -9,7 +9,7 @@ the editor are listed by pressing `?` in it.
 
 Each decision is saved at once, in FOLDER/reviews/NAME.json: what was accepted,
 corrected, added and rejected, by whom and when. FOLDER/reviewed.json holds the
-actions of all videos that were marked complete, for training.
+same as annotations. Training reads it with --config.data.reviews=FOLDER.
 
 Ctrl+C ends the command. Exit status: 0 done; 1 the input is wrong; 2 usage.
 """

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from losa_jax import score
+from losa_jax.data.annotations.block_list import blocked_videos
 from losa_jax.data.annotations.load import clipped_to, load_annotations
 from losa_jax.errors import InputError
 from losa_jax.jobs.score import tiou_list
-from losa_jax.jobs.setup import blocked_videos
 from losa_jax.report.dashboard import MEANINGS
 
 

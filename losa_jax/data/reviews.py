@@ -22,6 +22,7 @@ hold no action. Without it they are unknown, not background.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -121,12 +122,12 @@ class Review:
     is_complete: bool = False
     actions: tuple[JudgedAction, ...] = ()
 
-    @property
+    @functools.cached_property
     def accepted(self) -> tuple[JudgedAction, ...]:
         """Actions of the video."""
         return tuple(one for one in self.actions if one.verdict == ACCEPTED)
 
-    @property
+    @functools.cached_property
     def hard_negatives(self) -> tuple[JudgedAction, ...]:
         """Stretches that the model takes for a class and that hold none of
         its actions: rejected detections, and those that got another class,
@@ -222,8 +223,9 @@ def write_annotations(path: Path, reviews: Iterable[Review]) -> int:
         for one in reviews
         if one.is_complete or one.accepted or one.hard_negatives}
     if database or path.exists():
+        # On one line, because it is written after each change.
         write_text(path, json.dumps({
-            "version": _VERSION, "database": database}, indent=1) + "\n")
+            "version": _VERSION, "database": database}) + "\n")
     return len(database)
 
 

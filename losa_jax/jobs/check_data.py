@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from losa_jax.data.annotations import lint, load
+from losa_jax.data.annotations.block_list import blocked_videos
 from losa_jax.data.annotations.reviewed import check_scorable
 from losa_jax.data.records import AnnotatedVideo, VideoInfo
 from losa_jax.data.video.check import check_each, disagreements, end_seconds
@@ -61,8 +62,8 @@ def check_data(config: Any, workdir: Path) -> list[Finding]:
         keys, selected, strict=True)}
     classes = lint.class_counts(annotations)
     print(_class_table(classes))
-    left_out, unknown = setup.blocked_videos(config.data.block_list,
-                                             annotations.videos)
+    left_out, unknown = blocked_videos(config.data.block_list,
+                                       annotations.videos)
     doubts = [*lint.similar_names(annotations), *unknown]
     print("".join(f"{line}\n" for line in doubts))
     load.check_training(annotations, config.data.train_subset, selected[0])

@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from pathlib import Path
 
+from losa_jax.data.annotations.block_list import blocked_videos
 from losa_jax.data.annotations.formats import read_ambiguous
 from losa_jax.data.annotations.lint import (
     find_faults,
@@ -20,7 +21,7 @@ from losa_jax.detection import metrics
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
-from losa_jax.jobs.setup import blocked_videos, write_json
+from losa_jax.jobs.setup import write_json
 from losa_jax.report.dashboard import (
     BELOW_ZERO,
     MEANINGS,

@@ -27,7 +27,8 @@ from losa_jax.distributed import (
     workdir_lock,
 )
 from losa_jax.errors import InputError
-from losa_jax.jobs import again, cache, evaluate, setup
+from losa_jax.jobs import cache, evaluate, setup
+from losa_jax.jobs.again import compare
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.models.ops import params
 from losa_jax.training import (
@@ -103,7 +104,7 @@ def _train(config: Any, workdir: Path) -> MapReport:
     facts = (restore.run_facts(config, data.class_names, model)
              | restore.backbone_place(config, workdir)
              | training_set.describe(data.train, steps_per_epoch)
-             | again.data_facts(config, data))
+             | compare.data_facts(config, data))
     state, optimizer = restore.fresh_state(config, model, mesh,
                                            steps_per_epoch)
     checkpoints, start = rounds.open_run(config, workdir, facts, model, mesh,
@@ -255,7 +256,7 @@ def _train(config: Any, workdir: Path) -> MapReport:
         truth, predictions, class_names=class_names))
     evaluate.report_results(workdir, config, report, predictions, skipped,
                             checkpoint=BEST, step=int(best.step))
-    again.compare(config, workdir, data, facts, predictions)
+    compare.compare_rounds(config, workdir, data, facts, predictions)
     print(next_steps(config, workdir))
     return report
 
@@ -269,6 +270,9 @@ def next_steps(config: Any, workdir: Path) -> str:
                      f"VIDEO_OR_FOLDER --checkpoint={workdir}")
     lines.append("  pages of the results:   the same command with "
                  "--mode=eval --report")
+    if place == workdir:
+        lines.append("  train again from it:    the same command with other "
+                     "annotations, or --config.data.reviews=FOLDER")
     if not config.features.folder:
         lines.append("  a folder to hand on:    the same command with "
                      "--mode=export")

@@ -26,6 +26,7 @@ def eight_windows():
         "segments": np.concatenate([starts, starts + lengths], -1),
         "labels": rng.integers(0, 3, (8, 2)).astype(np.int32),
         "action_valid": np.tile([[True, True], [True, False]], (4, 1)),
+        "loss_weights": rng.choice(np.float32([0, 1, 3]), (8, 32, 3)),
     }
 
 

@@ -11,12 +11,12 @@ import pytest
 from configs import custom, thumos_features
 from losa_jax.data import reviews
 from losa_jax.data.annotations import load
+from losa_jax.data.annotations.block_list import blocked_videos
 from losa_jax.data.windows.skipped_videos import BrokenVideos
 from losa_jax.errors import InputError
 from losa_jax.jobs import setup
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.setup import (
-    blocked_videos,
     check_config,
     load_data,
     load_videos,
@@ -94,7 +94,7 @@ def test_reviews_are_merged_into_the_annotations(config, tmp_path, capsys):
     assert data.train[3].hard_negatives == ()  # it overlaps an action
     printed = capsys.readouterr().out
     assert (f"reviews in {tmp_path / 'out'}: 2 videos (1 complete, 1 in part) "
-            "with 2 actions, 0 hard negatives and 1 new classes: skip\n"
+            "with 2 actions, 0 hard negatives and 1 new class: skip\n"
             f"no reviews in {tmp_path / 'none'} yet") in printed
     # A class-agnostic head has no classes to reject.
     judge("training.3", "skip", "rejected")

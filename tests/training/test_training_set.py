@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,10 @@ def test_the_same_set_is_accepted():
     ([dataclasses.replace(VIDEOS[0], actions=()), *VIDEOS[1:]], 12,
      "1 videos have other annotations or another length: a"),
     ([_video("a", 251), *VIDEOS[1:]], 12, "another length: a"),
+    ([dataclasses.replace(VIDEOS[0], reviewed_seconds=()), *VIDEOS[1:]], 12,
+     "other annotations or another length: a"),
+    ([dataclasses.replace(VIDEOS[0], hard_negatives=(
+        Action(4.0, 5.0, "jump"),)), *VIDEOS[1:]], 12, "another length: a"),
     (VIDEOS[::-1], 12, "another order"),
     ([_video(name) for name in "nopqrstu"], 12, "gone: a, b, c, d, e, ..."),
 ])
@@ -61,3 +66,10 @@ def test_what_differs_is_named_and_can_be_accepted(videos, steps, message,
 def test_a_run_of_an_older_version_is_not_compared():
     training_set.check_same({}, training_set.describe(VIDEOS, 1),
                             accepted=False, workdir="runs/mine")
+
+
+def test_videos_without_a_review_keep_their_checksum():
+    """That of runs of older versions."""
+    facts = training_set.describe(VIDEOS[:1], 12)[training_set.FACT]
+    assert facts["videos"] == {"a": zlib.crc32(
+        b'[25.0, 250, [[1.0, 2.5, "jump", null]]]')}

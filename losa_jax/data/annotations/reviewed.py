@@ -18,11 +18,14 @@ from losa_jax.data.reviews import (
     is_same_action,
     overlaps,
 )
-from losa_jax.errors import InputError, listed
+from losa_jax.errors import InputError, counted, listed
 from losa_jax.utils.names import without_ending
 from losa_jax.utils.text_files import nfc
 
 logger = logging.getLogger(__name__)
+
+# Videos whose lengths differ by no more than this share may be one video.
+SAME_LENGTH = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +52,19 @@ class Merged:
 
     def __str__(self) -> str:
         new = self.new_classes
-        text = (f"{self.num_complete + self.num_partial} videos "
-                f"({self.num_complete} complete, {self.num_partial} in part) "
-                f"with {self.num_actions} actions, {self.num_hard_negatives} "
-                f"hard negatives and {len(new)} new classes"
+        num_videos = self.num_complete + self.num_partial
+        text = (f"{counted(num_videos, 'video')} ({self.num_complete} "
+                f"complete, {self.num_partial} in part) with "
+                f"{counted(self.num_actions, 'action')}, "
+                f"{counted(self.num_hard_negatives, 'hard negative')} and "
+                f"{counted(len(new), 'new class', 'new classes')}"
                 f"{': ' if new else ''}{', '.join(new)}")
         names = self.left_as_annotated
         return text + (
-            f"; {len(names)} videos of other subsets that are reviewed only "
-            f"in part stay as annotated ({', '.join(names[:3])}"
-            f"{', ...' if len(names) > 3 else ''})" if names else "")
+            f"; {counted(len(names), 'video')} left as annotated, because "
+            "reviewed only in part and not of the training subset: "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+            if names else "")
 
 
 def with_reviews(annotations: Annotations, reviews: Iterable[Review],
@@ -80,7 +86,7 @@ def with_reviews(annotations: Annotations, reviews: Iterable[Review],
       InputError: the name of a reviewed video fits several annotated ones.
     """
     videos = dict(annotations.videos)
-    names = _Names(videos)
+    names = _Names(videos.values())
     label_ids = {action.label: action.label_id for video in videos.values()
                  for action in video.actions}
     changed: dict[str, bool] = {}  # {video id: whether it is complete}
@@ -91,14 +97,14 @@ def with_reviews(annotations: Annotations, reviews: Iterable[Review],
             for some in (review.accepted, review.hard_negatives))
         if not (accepted or rejected or review.is_complete):
             continue
-        name = names.of(review.video_id)
+        name = names.of(review)
         old = videos.get(name) or AnnotatedVideo(
             name, train_subset.lower(), review.duration_seconds, review.fps,
             (), reviewed_seconds=())
         if not review.is_complete and old.subset != train_subset.lower():
             left.append(name)
             continue
-        names.add(name)
+        names.add(old)
         changed[name] = review.is_complete
         actions = accepted if review.is_complete else accepted + [
             one for one in old.actions
@@ -135,29 +141,35 @@ def _as_action(one: JudgedAction, label_ids: Mapping[str, int | None]
 class _Names:
     """Finds the annotated video that a reviewed one is.
 
-    One of the two names may lack folders, the ending of the file, or "v_".
+    One of the two names may lack folders, the ending of the file, or "v_" if
+    the videos are of one length.
     """
 
-    def __init__(self, names: Iterable[str]):
-        self._names: dict[str, list[str]] = {}  # by their last part
-        for name in names:
-            self.add(name)
+    def __init__(self, videos: Iterable[AnnotatedVideo]):
+        # {last part of the name: {name: seconds}}
+        self._groups: dict[str, dict[str, float | None]] = {}
+        for video in videos:
+            self.add(video)
 
-    def add(self, name: str) -> None:
-        """Adds a name, unless it is there."""
-        group = self._names.setdefault(self._parts(name)[-1], [])
-        if name not in group:
-            group.append(name)
+    def add(self, video: AnnotatedVideo) -> None:
+        """Adds a video, unless it is there."""
+        self._groups.setdefault(self._parts(video.video_id)[-1], {})[
+            video.video_id] = video.duration_seconds
 
-    def of(self, name: str) -> str:
-        """Returns the known name of a video, or this one."""
+    def of(self, review: Review) -> str:
+        """Returns the known name of a video, or its own."""
+        name, seconds = review.video_id, review.duration_seconds
         parts = self._parts(name)
-        group = self._names.get(parts[-1], [])
+        group = self._groups.get(parts[-1], {})
         if name in group:
             return name
-        same = [one for one in group if all(
-            mine == other for mine, other in zip(
-                reversed(parts), reversed(self._parts(one)), strict=False))]
+        same = [
+            one for one, other_seconds in group.items()
+            if abs(seconds - (other_seconds or seconds))
+            <= SAME_LENGTH * seconds and all(
+                mine == other for mine, other in zip(
+                    reversed(parts), reversed(self._parts(one)),
+                    strict=False))]
         if len(same) > 1:
             raise InputError(
                 f"the review of the video {name!r} may be of {len(same)} "
@@ -181,8 +193,8 @@ def without_unknown_negatives(videos: Mapping[str, AnnotatedVideo],
     if not left_out:
         return dict(videos)
     logger.warning(
-        "%s: %d rejected segments are left out, because no action has their "
-        "class: %s", where, left_out.total(),
+        "%s: left out because no action has their class: %s: %s", where,
+        counted(left_out.total(), "rejected segment"),
         ", ".join(f"{label} ({count})" for label, count in left_out.items()))
     return {name: dataclasses.replace(video, hard_negatives=tuple(
         action for action in video.hard_negatives
@@ -197,8 +209,9 @@ def check_scorable(where: str | Path, videos: Sequence[AnnotatedVideo]
               if video.reviewed_seconds is not None]
     if partly:
         raise InputError(
-            f"{where}: {len(partly)} of {len(videos)} videos to score are "
-            "reviewed only in part (their key \"reviewed\"), so that what is "
-            "detected elsewhere in them cannot be scored: complete their "
-            "review and remove the key, move them to the training subset, or "
-            f"leave them out (a block list){listed(partly, 5)}")
+            f"{where}: {counted(len(partly), 'video')} of the "
+            f"{len(videos)} to score reviewed only in part (key \"reviewed\"), "
+            "so that nothing detected elsewhere in them can be scored: "
+            "complete their review and remove the key, move them to the "
+            "training subset, or leave them out (a block list)"
+            f"{listed(partly, 5)}")

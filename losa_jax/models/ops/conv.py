@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float
 
 from losa_jax.models.ops.layers import torch_uniform
 
-
 # Pairs of cells are more work the more cells there are: of 16 cells a third of
 # the time of nine sums.
 MAX_PAIRED_CELLS = 16

@@ -1,5 +1,6 @@
 """Reviews are merged into annotations, and files say what is unknown."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from losa_jax.data import reviews
 from losa_jax.data.annotations import data_set_index
 from losa_jax.data.annotations.load import clipped_to, load_annotations
 from losa_jax.data.annotations.reviewed import check_scorable, with_reviews
+from losa_jax.data.annotations.tools.content import Options
+from losa_jax.data.annotations.tools.read import read_annotations
 from losa_jax.data.records import (
     Action,
     AnnotatedVideo,
@@ -66,8 +69,8 @@ def test_a_new_video_is_known_as_far_as_it_was_reviewed():
     assert _rows(part.actions) == [(1, 2, "run")]
     assert _rows(part.hard_negatives) == [(4, 5, "jump")]
     assert part.duration_seconds == 20 and part.fps == 25
-    assert str(merged) == ("2 videos (1 complete, 1 in part) with 1 actions, "
-                           "1 hard negatives and 0 new classes")
+    assert str(merged) == ("2 videos (1 complete, 1 in part) with 1 action, "
+                           "1 hard negative and 0 new classes")
     assert videos["a"] is OLD.videos["a"]
 
 
@@ -102,8 +105,8 @@ def test_the_truth_of_a_testing_video_is_not_changed_by_some_verdicts():
     merged = _merge(_review("t", _judged(7, 8, "run")))
     assert merged.annotations == OLD
     assert str(merged).endswith(
-        "; 1 videos of other subsets that are reviewed only in part stay as "
-        "annotated (t)")
+        "; 1 video left as annotated, because reviewed only in part and not "
+        "of the training subset: t")
 
 
 def test_new_classes_follow_the_known_ones():
@@ -144,6 +147,12 @@ def test_names_that_fit_several_videos_are_refused():
         _merge(_review("cam", _judged(1, 2, "run")), annotations=old)
     assert len(_merge(_review("three/cam", complete=True), annotations=old
                       ).annotations.videos) == 3
+    # Their lengths tell them apart.
+    old.videos["one/cam"] = dataclasses.replace(
+        old.videos["one/cam"], duration_seconds=21.0)
+    merged = _merge(_review("cam", _judged(1, 2, "run"), complete=True),
+                    annotations=old).annotations
+    assert len(merged.videos) == 2 and merged.videos["two/cam"].actions
 
 
 def test_a_file_of_annotations_is_read_back(tmp_path):
@@ -202,16 +211,28 @@ def test_rejected_segments_of_a_class_without_actions_are_left_out(
     read = load_annotations(_write(tmp_path, annotations=[], rejected=[
         {"label": "fly", "segment": [1, 2]}]))
     assert read.class_names == () and not read.videos["a"].hard_negatives
-    assert "1 rejected segments are left out" in caplog.text
-    assert "fly (1)" in caplog.text
+    assert ("left out because no action has their class: 1 rejected segment: "
+            "fly (1)") in caplog.text
 
 
 def test_videos_known_in_part_cannot_be_scored(tmp_path):
     read = load_annotations(_write(tmp_path, reviewed=[[0, 5]]))
     assert read.videos["a"].reviewed_seconds == ((0.0, 5.0),)
-    with pytest.raises(InputError, match=r"a.json: 1 of 1 videos to score are "
-                       r"reviewed only in part .* complete (?s:.*)\n  a"):
+    with pytest.raises(InputError, match=r"a.json: 1 video of the 1 to sco"
+                       r"re reviewed only in part .* complete (?s:.*)\n  a"):
         check_scorable(read.path, read.subset("training"))
+
+
+def test_the_converter_leaves_out_what_it_cannot_write(tmp_path):
+    reviews.write_annotations(tmp_path / "reviewed.json", [
+        _review("part", _judged(1, 2, "run")),
+        _review("whole", _judged(1, 2, "run"), _rejected(4, 5, "run"),
+                complete=True)])
+    reading = read_annotations([tmp_path / "reviewed.json"], Options())
+    (action,) = reading.actions
+    assert action.video == "whole" and action.label == "run"
+    assert sum("left out (training reads them with --config.data.reviews"
+               in line for line in reading.summary().splitlines()) == 2
 
 
 def test_a_data_set_keeps_what_is_known(tmp_path):

@@ -1,5 +1,6 @@
 """Actions that are too short to be trained on, and their videos."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -48,3 +49,11 @@ def test_a_share_that_leaves_nothing_is_refused():
     with pytest.raises(InputError, match="min_action_share=0.05 leaves no "
                                          "action to train on in 2 videos"):
         without_short_actions(VIDEOS[1:3], 0.05)
+
+
+def test_a_video_with_hard_negatives_only_stays():
+    video = dataclasses.replace(
+        _video("a", (10, 10.5, "jump")),
+        hard_negatives=(Action(50.0, 51.0, "jump"),))
+    (kept,) = without_short_actions([video], 0.01)
+    assert kept.actions == () and kept.hard_negatives == video.hard_negatives

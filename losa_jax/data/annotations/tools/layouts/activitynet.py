@@ -10,6 +10,7 @@ from losa_jax.data.annotations.tools.video_names import Parts
 from losa_jax.utils.text_files import read_lines
 
 TITLE = "ActivityNet"
+_TRAINING_READS = "training reads them with --config.data.reviews=FOLDER"
 
 
 def recognizes(file: File) -> bool:
@@ -61,6 +62,14 @@ def read(file: File, content: Content) -> None:
         if not isinstance(entry, dict):
             content.problems.append(f"{file.name}: {name} is no object")
             continue
+        # Nothing that is written has a place for what a review leaves open.
+        if entry.get("reviewed") is not None:
+            content.remark("videos reviewed only in part, left out ("
+                           f"{_TRAINING_READS})", name)
+            continue
+        if entry.get("rejected"):
+            content.remark("rejected segments of videos, left out ("
+                           f"{_TRAINING_READS})", name)
         rows = entry.get("annotations")
         if rows is None:
             rows = [{"label": names.get(str(row[0]), str(row[0])),

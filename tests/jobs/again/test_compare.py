@@ -1,23 +1,31 @@
 """The same command with changed data trains on from the run's weights."""
 
+import dataclasses
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from losa_jax.data.predictions import read_predictions
+from losa_jax.data.predictions import read_predictions, write_predictions
+from losa_jax.data.records import Action, Video
 from losa_jax.detection.metrics import evaluate_map
+from losa_jax.detection.segments import Detection
 from losa_jax.distributed import remote_workdir
 from losa_jax.errors import InputError
 from losa_jax.inference.load import load
+from losa_jax.jobs import setup
 from losa_jax.jobs import train as train_job
+from losa_jax.jobs.again import compare
 from losa_jax.jobs.evaluate import evaluate
 from losa_jax.training import restore, rounds
+from tests.jobs.flags import flags_of
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
 NEW_CLASS = "a new one"  # the first in the order of the names
 
 
@@ -149,6 +157,44 @@ def test_both_maps_are_of_the_same_videos_with_the_truth_of_today(
         len(content[name]["annotations"]) for name in training)
 
 
+def _comparison(tmp_path, monkeypatch, capsys, config, old, new):
+    """Returns what is printed about detections of one action."""
+    (tmp_path / "rounds/1/checkpoints").mkdir(parents=True, exist_ok=True)
+    if old is not None:
+        write_predictions(tmp_path / "rounds/1/predictions.json", {
+            "one": [Detection(0.0, old, "jump", 0.9)], "gone": []})
+    video = Video("one", None, None, (Action(0.0, 4.0, "jump"),))
+    data = setup.DataSet(("jump",), ("jump",), (video,), (
+        video, dataclasses.replace(video, video_id="two")), {})
+    facts = {"class_names": ["jump"], "training_set": {"videos": {"one": 7}},
+             **compare.data_facts(config, data),
+             "started_from": {"folder": "rounds/1", "step": 3, "map": 0.5}}
+    monkeypatch.setattr(restore, "run_facts_of", lambda folder: {
+        **facts, "training_set": {"videos": {"zero": 3}}})
+    compare.compare_rounds(config, tmp_path, data, facts, {
+        "one": [Detection(0.0, new, "jump", 0.9)], "two": []})
+    return capsys.readouterr().out
+
+
+def test_worse_weights_are_named_with_the_way_back(
+        first, tmp_path, monkeypatch, capsys):
+    printed = _comparison(tmp_path, monkeypatch, capsys, first, 4.0, 0.8)
+    assert ("training videos: 1, now 1; added 1 (one); gone 1 (zero)"
+            in printed)
+    assert "their actions: 1, now 1" in printed
+    assert "mAP of the same 1 testing videos, 1 classes" in printed
+    assert "rounds/1      100.00  100.00  100.00" in printed
+    assert "now           100.00    0.00   50.00" in printed
+    assert ("The new weights are worse, by 50.00 points" in printed and
+            f"--checkpoint={tmp_path}/rounds/1" in printed)
+    better = _comparison(tmp_path, monkeypatch, capsys, first, 0.8, 4.0)
+    assert "worse" not in better and "review" not in better
+    (tmp_path / "rounds/1/predictions.json").unlink()
+    nothing = _comparison(tmp_path, monkeypatch, capsys, first, None, 4.0)
+    assert "rounds/1 has no predictions" in nothing
+    assert json.loads((tmp_path / "again.json").read_text())["scores"] == []
+
+
 def test_the_same_data_again_is_no_new_round(second, next_round, tmp_path,
                                              capsys):
     workdir = shutil.copytree(next_round, tmp_path / "run")
@@ -244,3 +290,30 @@ def test_other_data_is_refused_where_no_round_can_begin(
                       lambda workdir: "gs://b/run")
         rounds._refuse_bucket(whole)
     assert remote_workdir.remote_of(whole) is None
+
+
+def test_several_processes_begin_a_round_and_fill_a_cache_together(
+        first, second, tmp_path):
+    taps, workdir = tmp_path / "taps", tmp_path / "run"
+    for config, videos in ((first, 5), (second, 6)):
+        config = config.copy_and_resolve_references()
+        config.window.align_to_clips = True
+        config.train.batch_windows = 2
+        config.train.epochs = config.train.schedule_epochs = 1
+        config.data.cache = str(taps)
+        started = subprocess.run(
+            ["bash", str(ROOT / "launch/local_processes.sh"), "2",
+             *flags_of(config), f"--workdir={workdir}"],
+            cwd=ROOT, text=True, capture_output=True, timeout=400)
+        assert started.returncode == 0, started.stdout + started.stderr
+        shards = [json.loads(path.read_text())
+                  for path in taps.glob("taps-*.json")]
+        # No video is in two shards.
+        assert sum(map(len, shards)) == len(
+            {name for shard in shards for name in shard}) == videos
+    assert (workdir / "rounds/1/config.json").exists()
+    changes = json.loads((workdir / "again.json").read_text())
+    assert changes["started_from"]["folder"] == "rounds/1"
+    assert len(changes["scores"]) == 2
+    assert restore.run_facts_of(workdir / "rounds/1")["class_names"] != (
+        restore.run_facts_of(workdir)["class_names"])

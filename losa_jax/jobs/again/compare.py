@@ -1,4 +1,4 @@
-"""The end of a round: what changed since the last one, and both mAPs."""
+"""Compares a round with the one that it started from."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from losa_jax.data.reviews import REVIEWS_FOLDER, Review, read_reviews
 from losa_jax.detection import metrics
 from losa_jax.detection.segments import Detection
 from losa_jax.distributed import remote_workdir
-from losa_jax.jobs import evaluate, review_changes, setup
+from losa_jax.jobs import evaluate, setup
+from losa_jax.jobs.again import review_changes
 from losa_jax.training import restore, rounds, start_from, training_set
 from losa_jax.utils import run_files
 
@@ -26,9 +27,9 @@ def data_facts(config: Any, data: setup.DataSet) -> dict[str, Any]:
         "last_verdict": review_changes.newest_verdict(_reviews(config))}}
 
 
-def compare(config: Any, workdir: Path, data: setup.DataSet,
-            facts: dict[str, Any], predictions: dict[str, list[Detection]]
-            ) -> None:
+def compare_rounds(config: Any, workdir: Path, data: setup.DataSet,
+                   facts: dict[str, Any],
+                   predictions: dict[str, list[Detection]]) -> None:
     """Prints and writes how a round differs from the one that it started
     from; does nothing for other runs.
 

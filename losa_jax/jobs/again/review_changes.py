@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from losa_jax.data.reviews import ACCEPTED, JudgedAction, Review
 
@@ -46,34 +46,44 @@ class ReviewChanges:
 def review_changes(reviews: Iterable[Review], since: str = ""
                    ) -> ReviewChanges:
     """Counts the verdicts that are newer than a time in ISO 8601, or all."""
-    after = since and datetime.fromisoformat(since)
-    by_video = [[one for one in review.actions if not after
-                 or datetime.fromisoformat(one.when) > after]
+    by_video = [[one for one in review.actions
+                 if not since or _time(one.when) > _time(since)]
                 for review in reviews]
     judged = [one for actions in by_video for one in actions]
     accepted = [one for one in judged if one.verdict == ACCEPTED]
-    detected = [one for one in accepted if one.detected is not None]
-    moved = [shift for one in detected
-             if (shift := _shift_seconds(one)) > _SAME_SECONDS]
-    relabeled = [one for one in detected
-                 if one.detected and one.detected[2] != one.label]
-    changed = [one for one in detected if one in relabeled
-               or _shift_seconds(one) > _SAME_SECONDS]
+    detected = [(one, _shift_seconds(one, one.detected))
+                for one in accepted if one.detected is not None]
+    moved = [shift for _, shift in detected if shift > _SAME_SECONDS]
+    relabeled = [one.detected and one.detected[2] != one.label
+                 for one, _ in detected]
+    unchanged = [shift <= _SAME_SECONDS and not is_relabeled for (
+        _, shift), is_relabeled in zip(detected, relabeled, strict=True)]
     return ReviewChanges(
-        sum(map(bool, by_video)), len(detected) - len(changed), len(moved),
-        len(relabeled), len(accepted) - len(detected),
-        len(judged) - len(accepted), statistics.median(moved or [0.0]),
-        max(moved, default=0.0))
+        num_videos=sum(map(bool, by_video)), accepted=sum(unchanged),
+        moved=len(moved), relabeled=sum(map(bool, relabeled)),
+        added=len(accepted) - len(detected),
+        rejected=len(judged) - len(accepted),
+        median_shift_seconds=statistics.median(moved or [0.0]),
+        largest_shift_seconds=max(moved, default=0.0))
 
 
 def newest_verdict(reviews: Iterable[Review]) -> str:
     """Returns the time of the last verdict, "" without any."""
     return max((one.when for review in reviews for one in review.actions),
-               key=datetime.fromisoformat, default="")
+               key=_time, default="")
 
 
-def _shift_seconds(action: JudgedAction) -> float:
-    assert action.detected is not None
-    start_seconds, end_seconds, _ = action.detected
-    return max(abs(action.start_seconds - start_seconds),
-               abs(action.end_seconds - end_seconds))
+def _time(text: str) -> datetime:
+    """Returns a time that can be compared: without a zone it is UTC, and a
+    text that is no time is before all others."""
+    try:
+        time = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return datetime.min.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _shift_seconds(action: JudgedAction, detected: tuple[float, float, str]
+                   ) -> float:
+    return max(abs(action.start_seconds - detected[0]),
+               abs(action.end_seconds - detected[1]))

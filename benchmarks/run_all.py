@@ -79,6 +79,7 @@ BENCHMARKS = (
               ("torch", "transformers")),
     Benchmark("videoprism_speed", (), ("--depth=2", "--rounds=2"),
               ("videoprism",)),
+    Benchmark("adapter_speed", (), ("--rounds=3",)),
     Benchmark("head_speed", (), ("--rounds=2",), ("torch",)),
     Benchmark("start_speed", (), ("--rounds=1",)),
     Benchmark("scaling", (), ("--rounds=2",)),

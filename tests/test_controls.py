@@ -1,13 +1,12 @@
 """The controls of configs/controls.txt are what their names say."""
 
-import ast
 from pathlib import Path
 
 import jax
 import pytest
 from flax import nnx
-from ml_collections import ConfigDict
 
+from benchmarks.adapter_speed import configured
 from configs import quick
 from losa_jax.errors import InputError
 from losa_jax.jobs.sweep import read_variants
@@ -22,20 +21,9 @@ VARIANTS = {name: {variant.name: variant for variant
             for name in ("controls", "controls_rates")}
 
 
-def _configured(variant) -> ConfigDict:
-    config = quick.get_config("ablation")
-    for override in variant.overrides:
-        key, _, value = override.partition("=")
-        section, name = key.split(".")
-        old = config[section][name]
-        config[section][name] = (value if isinstance(old, str)
-                                 else ast.literal_eval(value))
-    return config
-
-
 def _adapter(name, file="controls"):
     """Returns a variant's tapped blocks, spec and number of parameters."""
-    config = _configured(VARIANTS[file][name])
+    config = configured(VARIANTS[file][name])
     backbone, *_ = open_backbone(config.backbone.checkpoint)
     taps = specs.choose_tap_layers(config.adapter, backbone.depth)
     spec = specs.make_adapter_spec(config, backbone, taps)
@@ -72,7 +60,7 @@ def test_the_published_ladder_is_a_quarter_as_wide_as_the_backbone():
 
 def test_the_ladder_can_read_what_losa_reads():
     ours, theirs, usual = (
-        _configured(VARIANTS["controls"][name]) for name in (
+        configured(VARIANTS["controls"][name]) for name in (
             "losa", "ladder, input of losa", "ladder"))
     assert [specs.reads_raw_taps(one) for one in (ours, theirs, usual)] == [
         False, False, True]
@@ -92,7 +80,7 @@ def test_every_type_has_the_same_grid_of_rates():
     assert set(map(tuple, grids.values())) == {(0.5, 1, 2, 4)}
     assert set(grids) <= set(VARIANTS["controls"])
     for name, variant in VARIANTS["controls_rates"].items():
-        config, kind = _configured(variant), name.rpartition(" x ")[0]
+        config, kind = configured(variant), name.rpartition(" x ")[0]
         rate = config.train.learning_rate * (
             1 if kind == "none" else config.adapter.learning_rate_factor)
         assert rate == 0.002 * float(name.rpartition(" x ")[2])

@@ -370,5 +370,6 @@ def _ramp(u: np.ndarray) -> np.ndarray:
 
 
 def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]
-                 ) -> float:
+                ) -> float:
+    """Returns a number whose logarithm is uniform between the bounds."""
     return float(np.exp(rng.uniform(*np.log(bounds))))

@@ -30,6 +30,8 @@ _TOKENS_OF_SHORT = 7.5
 _ACTIONS_IN_WINDOW, _USUAL_SAMPLES = 6, (128, 1024)
 # ... and at least so many times.
 _LEAST_ACTIONS_IN_WINDOW = 2
+# Actions of many minutes are sampled at a lower rate, for so many samples.
+_MOST_SAMPLES = 4000
 # ActionFormer's first level regresses up to 4 tokens; each level doubles it.
 _FIRST_EDGE = 4
 _LEVELS = range(5, 9)
@@ -96,7 +98,8 @@ def fit_sizes(config: Any, facts: DataFacts, backbone: BackboneSpec | None
     short, usual, long = np.quantile(facts.lengths_seconds, (.1, .9, .99))
     choose("window.sample_fps", _round_rate(min(facts.fps, max(
         _LEAST_SAMPLES_OF_SHORT / short,
-        float(np.clip(_SAMPLES_OF_SHORT / short, *_USUAL_FPS))))))
+        min(float(np.clip(_SAMPLES_OF_SHORT / short, *_USUAL_FPS)),
+            _MOST_SAMPLES / (_LEAST_ACTIONS_IN_WINDOW * long))))))
     if window.sampling == "resize":
         if {"window.samples", "window.tokens"} & set(keys):
             raise InputError(

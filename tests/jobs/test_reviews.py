@@ -65,4 +65,4 @@ def test_a_run_trains_on_a_review_in_part(config, tmp_path, capsys):
     train(config, tmp_path / "run")
     printed = capsys.readouterr().out
     assert "1 in part) with 1 action, 1 hard neg" in printed
-    assert "training videos: 3, now 3; changed 1 (new)" in printed
+    assert "training videos: 1, now 1; changed 1 (new)" in printed

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, counted
 from losa_jax.models.backbones.base import BackboneSpec
 
 KEYS = ("window.sample_fps", "window.samples", "window.tokens",
@@ -62,9 +62,9 @@ class DataFacts(NamedTuple):
 
     def __str__(self) -> str:
         short, middle, long = np.quantile(self.lengths_seconds, (.1, .5, .99))
-        return (f"{len(self.lengths_seconds)} actions ({short:.3g} s short, "
-                f"{middle:.3g} s median, {long:.3g} s long) in "
-                f"{len(self.durations_seconds)} videos")
+        return (f"{counted(len(self.lengths_seconds), 'action')} ({short:.3g} "
+                f"s short, {middle:.3g} s median, {long:.3g} s long) in "
+                f"{counted(len(self.durations_seconds), 'video')}")
 
 
 def automatic_keys(config: Any) -> list[str]:

@@ -42,13 +42,14 @@ def test_nothing_runs_what_it_reads(path):
             assert given.get("allow_pickle") == "False", node.lineno
 
 
-def test_only_convert_downloads_weights():
+def test_only_convert_and_a_backbone_by_name_download_weights():
     def importers(pattern):
         return {path.name for path in FILES
                 if re.search(pattern, path.read_text())}
 
     assert importers(r"(from|import) (huggingface_hub|httpx2)") == {"hub.py"}
-    assert importers(r"import hub\b|weights\.hub") == {"convert.py"}
+    assert importers(r"import hub\b|weights\.hub") == {
+        "convert.py", "fit_config.py"}
 
 
 @pytest.fixture

@@ -211,9 +211,13 @@ def read_review(path: Path) -> Review:
 
 
 def review_folders(text: str) -> list[Path]:
-    """Returns the folders of config.data.reviews, separated by commas; one
-    that has commas in its name, where it is there, is one folder."""
-    if os.path.isdir(text):
+    """Returns the folders of config.data.reviews, separated by commas.
+
+    A folder that has commas in its name is one folder where it is there, or
+    where the folder is there in which it will be.
+    """
+    parent = os.path.dirname(text)
+    if os.path.isdir(text) or ("," in parent and os.path.isdir(parent)):
         return [Path(text)]
     return [Path(name.strip()) for name in text.split(",") if name.strip()]
 

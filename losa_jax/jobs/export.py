@@ -5,6 +5,7 @@ place of a work directory.
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def export(config: Any, workdir: Path, *, output: Path | None = None,
           f"{run.which} of step {int(run.state.step)}, "
           f"{size / 2**20:.1f} MiB, for {', '.join(platforms)}"
           + ("" if thresholds else "; the run measured no thresholds"))
-    print(f"python -m losa_jax.predict VIDEO --checkpoint={folder}")
+    print("python -m losa_jax.predict VIDEO --checkpoint="
+          f"{shlex.quote(str(folder))}")
     return folder
 
 

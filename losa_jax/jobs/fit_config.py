@@ -92,7 +92,9 @@ def fit_backbone(config: Any) -> None:
                 raise InputError(
                     f"config.backbone.checkpoint={name}: {error}\n"
                     "--config.backbone.checkpoint=FOLDER names a backbone "
-                    "that `python -m losa_jax.convert` wrote") from error
+                    "that `python -m losa_jax.convert FILE --output=FOLDER` "
+                    "made of a file from elsewhere (docs/weights.md)"
+                    ) from error
             convert(checkpoint, folder, origin=origin)
     config.backbone.checkpoint = str(folder)
 

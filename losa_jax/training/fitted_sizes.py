@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, counted
 from losa_jax.models.backbones.base import BackboneSpec
 
 KEYS = ("window.sample_fps", "window.samples", "window.tokens",
@@ -30,6 +30,8 @@ _TOKENS_OF_SHORT = 7.5
 _ACTIONS_IN_WINDOW, _USUAL_SAMPLES = 6.5, (128, 1024)
 # ... and at least so many times.
 _LEAST_ACTIONS_IN_WINDOW = 2
+# Actions of many minutes are sampled at a lower rate, for so many samples.
+_MOST_SAMPLES = 4000
 # ActionFormer's first level regresses up to 4 tokens; each level doubles it.
 _FIRST_EDGE = 4
 _LEVELS = range(5, 9)
@@ -60,9 +62,9 @@ class DataFacts(NamedTuple):
 
     def __str__(self) -> str:
         short, middle, long = np.quantile(self.lengths_seconds, (.1, .5, .99))
-        return (f"{len(self.lengths_seconds)} actions ({short:.3g} s short, "
-                f"{middle:.3g} s median, {long:.3g} s long) in "
-                f"{len(self.durations_seconds)} videos")
+        return (f"{counted(len(self.lengths_seconds), 'action')} ({short:.3g} "
+                f"s short, {middle:.3g} s median, {long:.3g} s long) in "
+                f"{counted(len(self.durations_seconds), 'video')}")
 
 
 def automatic_keys(config: Any) -> list[str]:
@@ -96,7 +98,8 @@ def fit_sizes(config: Any, facts: DataFacts, backbone: BackboneSpec | None
     short, usual, long = np.quantile(facts.lengths_seconds, (.1, .9, .99))
     choose("window.sample_fps", _round_rate(min(facts.fps, max(
         _LEAST_SAMPLES_OF_SHORT / short,
-        float(np.clip(_SAMPLES_OF_SHORT / short, *_USUAL_FPS))))))
+        min(float(np.clip(_SAMPLES_OF_SHORT / short, *_USUAL_FPS)),
+            _MOST_SAMPLES / (_LEAST_ACTIONS_IN_WINDOW * long))))))
     if window.sampling == "resize":
         if {"window.samples", "window.tokens"} & set(keys):
             raise InputError(

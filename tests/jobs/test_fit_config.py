@@ -5,7 +5,9 @@ import json
 import pytest
 
 from configs import custom
+from losa_jax.data.annotations.load import load_annotations
 from losa_jax.errors import InputError
+from losa_jax.jobs import check_data as check_job
 from losa_jax.jobs import fit_config as module
 from losa_jax.jobs.check_data import check_data
 from losa_jax.jobs.fit_config import fit_config
@@ -186,3 +188,21 @@ def test_check_data_reads_the_videos_that_a_training_will_cache(
     assert [one.category for one in findings].count(
         "missing or unreadable") == 1
     assert "5 of 6 videos can be read" in capsys.readouterr().out
+
+
+def test_check_data_reads_the_videos_that_cached_features_lack(tiny, tmp_path):
+    class Store:
+        def __contains__(self, name):
+            return name == "training.0"
+
+        def check(self, video):
+            return f"features of {video.video_id}"
+
+    videos = list(load_annotations(tiny.data.annotations).videos.values())[:3]
+    (tmp_path / f"videos/{videos[1].video_id}.mp4").unlink()
+    (tmp_path / "work").mkdir()
+    infos, unreadable = check_job._check_features(
+        tiny, videos, tmp_path / "work", Store())
+    assert infos["training.0"] == "features of training.0"
+    assert infos[videos[2].video_id].fps == 25.0
+    assert list(unreadable) == [videos[1].video_id]

@@ -7,7 +7,6 @@ import pytest
 
 from configs import thumos_features
 from losa_jax.data import reviews
-from losa_jax.errors import InputError
 from losa_jax.jobs.train import train
 
 WIDTH, SECONDS, FPS = 8, 40.0, 5.0
@@ -50,7 +49,8 @@ def _review(folder, *verdicts):
     reviews.write_review(folder / "new.json", reviews.Review(
         "new", SECONDS, FPS, 1, False, tuple(
             reviews.JudgedAction("h0123456789ab", "run", start, start + 4,
-                                 verdict, "ann", "")
+                                 verdict, "ann",
+                                 "2026-11-30T14:00:00+00:00")
             for start, verdict in verdicts)))
 
 
@@ -60,8 +60,9 @@ def test_a_run_trains_on_a_review_in_part(config, tmp_path, capsys):
     assert "1 in part) with 1 action, 1 hard neg" in capsys.readouterr().out
     videos = json.loads((tmp_path / "run/predictions.json").read_text())
     assert list(videos["results"]) == ["t"]
-    # Verdicts that changed are another training set.
+    # Verdicts that changed are another training set, of another round.
     _review(tmp_path, (5.0, "accepted"), (20.0, "rejected"))
-    with pytest.raises(InputError, match="1 videos have other annotations or "
-                       "another length: new"):
-        train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert "1 in part) with 1 action, 1 hard neg" in printed
+    assert "training videos: 1, now 1; changed 1 (new)" in printed

@@ -85,7 +85,8 @@ def test_reviews_are_merged_into_the_annotations(config, tmp_path, capsys):
     def judge(name, label, verdict, *, complete=False):
         reviews.write_review(folder / f"{name}.json", reviews.Review(
             name, 1.6, 25.0, 1, complete, (reviews.JudgedAction(
-                "h0123456789ab", label, 0.5, 1.0, verdict, "ann", ""),)))
+                "h0123456789ab", label, 0.5, 1.0, verdict, "ann",
+                "2026-11-30T14:00:00+00:00"),)))
 
     judge("training.0", "skip", "accepted", complete=True)
     judge("training.3", "hop", "rejected")

@@ -144,6 +144,14 @@ def test_very_short_actions_are_sampled_at_the_rate_of_the_videos():
     assert config.window.tokens == config.window.samples
 
 
+def test_actions_of_hours_get_windows_that_fit_into_memory():
+    config = custom.get_config()
+    values = fit_sizes(config, DataFacts([3600.0] * 9, [7200.0] * 3, 25.0),
+                       None)
+    assert values["window.sample_fps"] == 0.56
+    assert values["window.samples"] == 4096
+
+
 def test_pixels_are_no_more_than_the_backbone_and_the_videos_have():
     facts = _facts([1.0], [60.0], short_side=100)
     assert _fitted(facts)[0].augment.size == 96

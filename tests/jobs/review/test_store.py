@@ -366,5 +366,7 @@ def test_a_time_that_cannot_be_compared_is_named(store, folder, when):
 def test_folders_of_reviews_may_have_commas(tmp_path):
     (tmp_path / "a, b").mkdir()
     assert reviews.review_folders(f"{tmp_path}/a, b") == [tmp_path / "a, b"]
+    assert reviews.review_folders(f"{tmp_path}/a, b/predictions") == [
+        tmp_path / "a, b/predictions"]
     assert reviews.review_folders("one, two,") == [Path("one"), Path("two")]
     assert reviews.review_folders("") == []

@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     background = arguments.pop("background")
     # Imported late, so that --help is quick.
     from losa_jax.data.annotations.tools.content import Options
-    from losa_jax.jobs.annotations import convert_annotations
+    from losa_jax.jobs.own_videos.annotations import convert_annotations
 
     try:
         convert_annotations(job.pop("inputs"), Options(

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
                         r"split: as '(p\d+)_'")
     arguments = parser.parse_args(argv)
     # Imported late, so that --help is quick.
-    from losa_jax.jobs.init import init
+    from losa_jax.jobs.own_videos.init import init
 
     try:
         init(arguments.folder, backbone=arguments.backbone,

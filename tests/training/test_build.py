@@ -75,7 +75,7 @@ def test_taps_are_spread_over_the_last_half(depth, num_taps, layers):
     ((3, 7), (3, 7)), ((-1,), (11,)), ((3, -1), (3, 11)),
     ((-1, -1, -1), (11, 11, 11))])
 def test_tap_layers_may_be_counted_from_the_end_and_repeated(layers, blocks):
-    adapter = custom.get_config().adapter
+    adapter = custom_config().adapter
     adapter.tap_layers = layers
     assert choose_tap_layers(adapter, 12) == blocks
 

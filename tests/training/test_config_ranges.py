@@ -18,7 +18,7 @@ from losa_jax.utils import recipes
 # Keys that the specs of models and of NMS check, some under conditions.
 _OF_SPECS = {
     "adapter": {"short_grid", "long_kernel", "long_key_pool",
-                "attention_heads", "mlp_ratio", "drop_path"},
+                "attention_heads", "mlp_ratio", "drop_path", "pool_queries"},
     "evaluate": {"score_threshold", "top_k", "min_length_tokens", "nms_sigma",
                  "nms_iou_threshold", "nms_min_score", "max_detections",
                  "voting_threshold"},
@@ -36,7 +36,8 @@ _ZERO = {"seed", "num_threads", "cache_copies", "frame_cache_gib",
          "ema_decay", "evaluate_from_epoch", "data", "clip", "fsdp",
          "learning_rate_factor", "gate_learning_rate_factor",
          "weight_decay_factor", "backbone_learning_rate_factor",
-         "stride_frames", "clip_frames", "fps",
+         "stride_frames", "clip_frames", "fps", "hard_negative_weight",
+         "deep_supervision",
          *(key.split(".")[1] for key in fitted_sizes.KEYS)}
 
 

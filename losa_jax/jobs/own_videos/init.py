@@ -10,8 +10,8 @@ from losa_jax.data.annotations.tools.read import NoAnnotationsError, Reading
 from losa_jax.data.reviews import REVIEWS_FOLDER
 from losa_jax.data.video.folder import videos_below
 from losa_jax.errors import InputError, counted
-from losa_jax.jobs.annotations import convert_annotations
 from losa_jax.jobs.convert import convert
+from losa_jax.jobs.own_videos.annotations import convert_annotations
 from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.text_files import read_json, read_text
 from losa_jax.weights import backbone_folder, checkpoint_file

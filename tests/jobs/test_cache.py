@@ -333,7 +333,7 @@ def test_training_encodes_the_videos_that_the_cache_lacks(
     config.train.epochs = config.train.schedule_epochs = 1
     encoded = _count_encodings(monkeypatch)
     first = _with_subset(config, tmp_path / "few.json", few)
-    train_job.train(first, tmp_path / "one")
+    cache_job.cache(first, tmp_path / "one")
     assert sorted(encoded) == few
     encoded.clear()
     # Known videos are neither encoded nor opened.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +152,8 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
         recall = metrics.recall_at(
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
             multiples=RECALL_MULTIPLES, rules=rules)
-        for multiple, row in zip(RECALL_MULTIPLES, recall.tolist(),
-                                 strict=True):
-            print(f"recall@{multiple}x  " + "  ".join(
-                f"{one:g}: {100 * value:.2f}"
-                for one, value in zip(thresholds, row, strict=True)))
-            recalls[f"{multiple}x"] = row
+        recalls |= _print_recall("", RECALL_MULTIPLES, thresholds,
+                                 recall.tolist())
         if protocol == "ego4d":
             print("recall above: per class, then the mean over classes, tIoU "
                   "reached (ActionFormer, OpenTAD). Below, as Ego4D's own "
@@ -166,12 +162,8 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
                 truth, predicted, class_names=labels,
                 tiou_thresholds=EGO4D_TIOU, multiples=EGO4D_MULTIPLES,
                 rules=rules, pooled=True)
-            for multiple, row in zip(EGO4D_MULTIPLES, kit.tolist(),
-                                     strict=True):
-                print(f"kit's recall@{multiple}x  " + "  ".join(
-                    f"{one:g}: {100 * value:.2f}"
-                    for one, value in zip(EGO4D_TIOU, row, strict=True)))
-                recalls[f"kit_{multiple}x"] = row
+            recalls |= _print_recall("kit", EGO4D_MULTIPLES, EGO4D_TIOU,
+                                     kit.tolist())
     elif ambiguous is None:
         print("no Ambiguous segments: --ambiguous=FILE names them")
     silent = sum(not predicted.get(video) for video in truth)
@@ -204,6 +196,21 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
     write_json(folder / "diagnosis.json", dataclasses.asdict(diagnosis))
     write_diagnosis_page(folder / "diagnosis.html",
                          dataclasses.asdict(diagnosis))
+
+
+def _print_recall(whose: str, multiples: Sequence[int],
+                  thresholds: Sequence[float], rows: Sequence[list[float]]
+                  ) -> dict[str, list[float]]:
+    """Prints recall in percent, a line for each multiple; returns the rows by
+    "1x" or, with `whose`, by "kit_1x"."""
+    title = f"{whose}'s " if whose else ""
+    for multiple, row in zip(multiples, rows, strict=True):
+        print(f"{title}recall@{multiple}x  "
+              + "  ".join(f"{one:g}: {100 * value:.2f}" for one, value
+                          in zip(thresholds, row, strict=True)))
+    prefix = f"{whose}_" if whose else ""
+    return {f"{prefix}{multiple}x": row for multiple, row
+            in zip(multiples, rows, strict=True)}
 
 
 def _printable(name: str) -> str:

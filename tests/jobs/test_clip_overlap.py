@@ -24,6 +24,7 @@ from losa_jax.jobs.video_sources import find_videos
 from losa_jax.training.feature_store import open_store
 from losa_jax.weights.backbone_folder import load_backbone
 from tests.data.reading import read_window, views_of_testing
+from tests.jobs import predicted
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ def test_evaluation_prediction_and_export_agree(overlapping, run, tmp_path,
                                                 capsys):
     workdir, _ = run
     evaluate(overlapping, workdir, output=tmp_path / "eval")
-    wanted = _results(tmp_path / "eval/predictions.json")
+    wanted = predicted.results(tmp_path / "eval/predictions.json")
     videos = [str(path) for path in Path(overlapping.data.videos).iterdir()
               if path.stem in wanted]
     # The overlap is that of the run.
@@ -127,11 +128,12 @@ def test_evaluation_prediction_and_export_agree(overlapping, run, tmp_path,
         assert model.config.window.clip_overlap == 8
         assert predict(find_videos(videos), model,
                        Settings(tmp_path / name)) == {}
-        actual = _results(tmp_path / name / "predictions.json")
+        actual = predicted.results(tmp_path / name / "predictions.json")
         assert set(actual) == set(wanted)
         for video, rows in wanted.items():
-            np.testing.assert_allclose(_scores(actual[video]), _scores(rows),
-                                       atol=1e-5)
+            np.testing.assert_allclose(
+                predicted.scores(actual[video]), predicted.scores(rows),
+                atol=1e-5)
     capsys.readouterr()
     count = live(videos[0], load(workdir, batch_windows=1), threshold=0,
                  idle_seconds=0)
@@ -142,15 +144,6 @@ def test_evaluation_prediction_and_export_agree(overlapping, run, tmp_path,
     with pytest.raises(InputError, match="clip_overlap: the run has 8, this "
                                          "command 0"):
         evaluate(_changed(overlapping, clip_overlap=0), workdir)
-
-
-def _results(path):
-    return json.loads(path.read_text())["results"]
-
-
-def _scores(rows):
-    assert len(rows) > 10
-    return sorted(row["score"] for row in rows)
 
 
 def test_extracted_vectors_are_means_over_the_clips(overlapping, tmp_path):

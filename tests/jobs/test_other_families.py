@@ -24,6 +24,7 @@ from losa_jax.models.backbones.vjepa2 import VJepa2Spec
 from losa_jax.training.checkpoint import Checkpoints
 from losa_jax.weights import backbone_folder
 from losa_jax.weights.name_table import expected_shapes
+from tests.jobs import predicted
 
 pytestmark = pytest.mark.slow
 
@@ -97,27 +98,19 @@ def test_training_from_cached_taps_is_training_from_video(
 def test_evaluation_prediction_and_export_agree(family_config, run, tmp_path):
     workdir, _ = run
     evaluate(family_config, workdir, output=tmp_path / "eval")
-    wanted = _results(tmp_path / "eval/predictions.json")
+    wanted = predicted.results(tmp_path / "eval/predictions.json")
     videos = [str(path) for path in Path(family_config.data.videos).iterdir()
               if path.stem in wanted]
     for name, model in (("run", load(workdir)),
                         ("export", load(export(family_config, workdir)))):
         assert predict(find_videos(videos), model,
                        Settings(tmp_path / name)) == {}
-        actual = _results(tmp_path / name / "predictions.json")
+        actual = predicted.results(tmp_path / name / "predictions.json")
         assert set(actual) == set(wanted)
         for video, rows in wanted.items():
-            np.testing.assert_allclose(_scores(actual[video]), _scores(rows),
-                                       atol=1e-5)
-
-
-def _results(path):
-    return json.loads(path.read_text())["results"]
-
-
-def _scores(rows):
-    assert len(rows) > 10
-    return sorted(row["score"] for row in rows)
+            np.testing.assert_allclose(
+                predicted.scores(actual[video]), predicted.scores(rows),
+                atol=1e-5)
 
 
 def test_one_vector_is_extracted_for_each_token(family_config, tmp_path):

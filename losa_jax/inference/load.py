@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from losa_jax.data.windows.batch import Inputs
@@ -123,7 +123,10 @@ def _open_run(workdir: Path, config: ConfigDict, which: str,
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """Reads the settings of a run; raises InputError without one."""
+    """Reads the settings of a run; raises InputError without one.
+
+    An older run may lack the keys `recipes.LATER_KEYS`.
+    """
     path = workdir / CONFIG_FILE
     if not path.is_file() or not (workdir / "checkpoints").is_dir():
         raise InputError(
@@ -137,7 +140,7 @@ def read_config(workdir: Path) -> ConfigDict:
     if missing:
         raise InputError(f"{path}: not the settings of a run, for it has no "
                          f"{', '.join(missing)}: {_RESTORE}")
-    actual = flatten_dict(content, sep=".")
+    actual = {**recipes.later_defaults(), **flatten_dict(content, sep=".")}
     problems = [
         f"config.{key}={actual[key]!r} is no {_TYPES[type(default)]}"
         if key in actual else f"config.{key} is missing"
@@ -148,7 +151,7 @@ def read_config(workdir: Path) -> ConfigDict:
             f"{path}: not the settings of a run of this version, for"
             f"{listed(problems)}\n{_RESTORE}, or write what the run was "
             "trained with; configs/common.py has every key's default")
-    return ConfigDict(content)
+    return ConfigDict(unflatten_dict(actual, sep="."))
 
 
 def _is_like(value: Any, default: Any) -> bool:

@@ -195,7 +195,7 @@ def _draws(run: Path, test_subset: str) -> np.ndarray:
     annotations = clipped_to(with_folders(load_annotations(
         data["annotations"] or data["tfds"],
         load_class_names(names) if names else None),
-        data["reviews"], data["train_subset"]), {}, data["on_outside"])
+        data.get("reviews", ""), data["train_subset"]), {}, data["on_outside"])
     predictions = read_predictions(
         run / ("test" if test_subset else ".") / run_files.PREDICTIONS_FILE)
     truth = {video: actions for video, actions in ground_truth(

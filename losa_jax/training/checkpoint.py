@@ -29,7 +29,7 @@ from losa_jax.distributed import processes, remote_workdir
 from losa_jax.errors import InputError, listed
 from losa_jax.training import checksums
 from losa_jax.training.step import TrainState
-from losa_jax.utils import atomic_write
+from losa_jax.utils import atomic_write, recipes
 
 LAST, BEST = "last", "best"
 _NUM_LATEST = 2
@@ -399,7 +399,11 @@ def same_facts(saved: dict[str, Any], now: dict[str, Any],
 
 def changed_facts(saved: dict[str, Any], now: dict[str, Any],
                   keys: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Returns lines about facts that differ, and the flags of the run."""
+    """Returns lines about facts that differ, and the flags of the run.
+
+    An older run may lack facts of `recipes.LATER_KEYS`.
+    """
+    later = recipes.later_defaults()
     old, new = (flatten_dict({key: facts.get(key) for key in keys}, sep=".")
                 for facts in (saved, now))
     lines, flags = [], []
@@ -417,7 +421,10 @@ def changed_facts(saved: dict[str, Any], now: dict[str, Any],
                 f"run has those of SHA-256 {str(before)[:12]}, this command "
                 f"{str(after)[:12]}")
             continue
-        key = f"config.{_config_key(name)}"
+        key = _config_key(name)
+        if name not in old and key in later and later[key] == after:
+            continue
+        key = f"config.{key}"
         lines.append(f"{key}: the run has {json.dumps(before)}, this command "
                      f"{json.dumps(after)}")
         if name in old and name != "data.cached":

@@ -6,11 +6,25 @@ package's own file of that name.
 
 import contextlib
 import importlib
+import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
+
+# Keys that older runs lack. Their default is what those runs did, so these
+# are still loaded; any other key that a run lacks is an error.
+LATER_KEYS = (
+    "adapter.cross_attention", "adapter.pool_queries", "adapter.raw_taps",
+    "adapter.tap_pool", "backbone.keep_copy", "data.accept_changes",
+    "data.min_action_share", "data.reviews", "evaluate.per_frame",
+    "features.array", "features.channels", "head.regression_overlap",
+    "loss.deep_supervision", "loss.every_class", "loss.hard_negative_weight",
+    "synthetic.hard", "train.final_learning_rate", "train.start_from",
+    "window.clip_overlap")
 
 
 def shipped_folder() -> Path:
@@ -53,6 +67,12 @@ def defaults() -> ConfigDict:
     the current folder has another `configs`."""
     path = shipped_folder() / "configs/common.py"
     return runpy.run_path(str(path))["get_config"]()
+
+
+def later_defaults() -> dict[str, Any]:
+    """Returns {key: default} of `LATER_KEYS`, lists as JSON has them."""
+    every = flatten_dict(json.loads(defaults().to_json()), sep=".")
+    return {key: every[key] for key in LATER_KEYS}
 
 
 def variants() -> dict[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from configs import common, custom, thumos
 from losa_jax.errors import InputError
 from losa_jax.inference.load import load, read_config
 from losa_jax.jobs.setup import write_json
+from losa_jax.utils import recipes
 
 
 @pytest.mark.parametrize("text, message", [
@@ -24,15 +25,16 @@ def test_damaged_settings_of_a_run_are_named(tmp_path, text, message):
         load(tmp_path)
 
 
-KEYS = list(flatten_dict(common.get_config().to_dict(), sep="."))
+DEFAULTS = flatten_dict(common.get_config().to_dict(), sep=".")
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", DEFAULTS)
 def test_a_key_that_a_run_lacks_or_has_of_a_wrong_type_is_named(tmp_path, key):
     (tmp_path / "checkpoints").mkdir()
     path = tmp_path / "config.json"
-    for value, message in ((None, "is missing"), ({}, "is missing"),
-                           ([[1]], r"=\[\[1\]\] is no "),
+    missing = () if key in recipes.LATER_KEYS else (
+        (None, "is missing"), ({}, "is missing"))
+    for value, message in (*missing, ([[1]], r"=\[\[1\]\] is no "),
                            ("x" if "name" not in key else 3, "is no ")):
         settings = flatten_dict(common.get_config().to_dict(), sep=".")
         if isinstance(settings[key], str) and value == "x":
@@ -47,6 +49,16 @@ def test_a_key_that_a_run_lacks_or_has_of_a_wrong_type_is_named(tmp_path, key):
             rf"^{path}: not the settings of a run of this version, for\n  "
             rf"config.{key}.*{message}.*\nrestore it from a copy, or write ",
             str(caught.value))
+
+
+def test_a_run_of_before_later_keys_is_read_with_their_defaults(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    old = {key: value for key, value in DEFAULTS.items()
+           if key not in recipes.LATER_KEYS}
+    assert len(old) == len(DEFAULTS) - len(recipes.LATER_KEYS)
+    write_json(tmp_path / "config.json", unflatten_dict(old, sep="."))
+    assert json.loads(read_config(tmp_path).to_json()) == json.loads(
+        common.get_config().to_json())
 
 
 def test_the_settings_of_every_recipe_are_read_back(tmp_path):

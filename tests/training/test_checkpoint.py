@@ -262,6 +262,18 @@ def _differences(saved, now, keys, workdir):
     return [line.strip() for line in lines], end
 
 
+def test_an_older_run_lacks_settings_that_have_their_default(tmp_path):
+    saved = {"model": {"adapter": {"width": 8}}, "loss": {}}
+    now = {"model": {"adapter": {"width": 8, "tap_pool": "grid"}},
+           "loss": {"every_class": False}}
+    same_facts(saved, now, ("model", "loss"), tmp_path)
+    now["model"]["adapter"]["tap_pool"] = "attention"
+    now["loss"]["weight"] = 2.0
+    assert _differences(saved, now, ("model", "loss"), tmp_path)[0] == [
+        'config.adapter.tap_pool: the run has null, this command "attention"',
+        "config.loss.weight: the run has null, this command 2.0"]
+
+
 def test_changed_settings_are_listed_with_the_way_back(tmp_path):
     saved = {"seed": 1, "train": {"learning_rate": 1e-4, "epochs": 3},
              "tap_layers": [1]}

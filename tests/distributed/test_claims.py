@@ -33,10 +33,10 @@ def test_an_item_belongs_to_one_process_until_it_is_released(folder):
 
 def _dead_claim(folder, **facts):
     """Makes the claim of a process that has ended."""
-    done = subprocess.run([sys.executable, "-c", "import os; print(os."
-                           "getpid())"], capture_output=True, text=True)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
     with Claims(folder) as dead:
-        dead._owner.update({"pid": int(done.stdout), **facts})
+        dead._owner.update({"pid": ended.pid, **facts})
         assert dead.take("a")
         dead._held.clear()  # nothing is released
 
@@ -48,6 +48,21 @@ def test_what_a_dead_process_of_this_machine_had_is_taken_over_once(folder):
         assert [first.take("a"), second.take("a")] == [True, False]
         first.release("a")
         assert not second.is_held("a")
+
+
+def test_a_killed_process_is_dead_before_its_parent_asks_for_it(folder):
+    killed = subprocess.Popen([sys.executable, "-c", "input()"],
+                              stdin=subprocess.PIPE)
+    try:
+        _dead_claim(folder, pid=killed.pid)
+        with Claims(folder) as other:
+            assert not other.take("a")
+            killed.kill()
+            os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+            assert other.take("a")
+    finally:
+        killed.kill()
+        killed.communicate()
 
 
 def test_a_claim_that_is_not_renewed_is_abandoned(folder, monkeypatch):

@@ -21,7 +21,7 @@ OWN_FILES = {
     "report/document.py", "report/page.py", "training/checkpoint.py",
     "training/checksums.py",
     "training/metrics.py", "training/restore.py",
-    "utils/compile_cache.py", "utils/text_files.py",
+    "utils/compile_cache.py", "utils/recipes.py", "utils/text_files.py",
     "weights/backbone_folder.py", "weights/checkpoint_file.py",
     "weights/open_checkpoint.py"}
 

@@ -143,9 +143,9 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
     optimistic. Intervals are of `test_subset`, or without one of the config's.
     """
     folders = {name: runs for name, runs in folders.items() if runs}
-    draws = {name: np.stack([_draws(run, test_subset) for run in runs])
+    draws = {name: np.stack([run_draws(run, test_subset) for run in runs])
              for name, runs in folders.items()}
-    scored = {name: [_map(run / "test" if test_subset else run)
+    scored = {name: [run_map(run / "test" if test_subset else run)
                      for run in runs] for name, runs in folders.items()}
     first = next(iter(folders), "")
     head = ["variant", "seeds", "mAP: mean", "largest - smallest"]
@@ -155,7 +155,7 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
              "trained", "step temporary MiB", "s / step"]
     rows = [head, ["---"] * len(head)]
     for name, runs in folders.items():
-        row = [name, str(len(runs)), *_mean_and_spread([*map(_map, runs)])]
+        row = [name, str(len(runs)), *_mean_and_spread([*map(run_map, runs)])]
         if test_subset:
             row += _mean_and_spread(scored[name])
         row += [_interval_text(*interval(draws[name])), ""]
@@ -175,7 +175,8 @@ def make_table(folders: Mapping[str, Sequence[Path]], test_subset: str
         "interval contains 0 is not significant.\n")
 
 
-def _map(folder: Path) -> float:
+def run_map(folder: Path) -> float:
+    """Returns the average mAP of a run's predictions, in percent."""
     return 100 * read_json(folder / run_files.MAP_FILE)["average_map"]
 
 
@@ -188,7 +189,8 @@ def _interval_text(low: float, high: float) -> str:
     return f"{100 * low:.1f} .. {100 * high:.1f}"
 
 
-def _draws(run: Path, test_subset: str) -> np.ndarray:
+def run_draws(run: Path, test_subset: str) -> np.ndarray:
+    """Returns the average mAP, 0 to 1, of `NUM_DRAWS` draws of the videos."""
     config = read_json(run / run_files.CONFIG_FILE)
     data = config["data"]
     names = data["class_names"]

@@ -1,0 +1,152 @@
+"""One table and one plot of the sweeps of several data sets.
+
+    python -m benchmarks.adapter_study --variants=configs/controls.txt \\
+        --sweep=rendered:runs/ablation --sweep=hard:runs/hard \\
+        --plot=docs/adapter_study.svg
+
+A sweep is the work directory of `losa_jax.sweep` for the same variants. Each
+row has the mean mAP over seeds, and how far it is from the first variant, with
+the 95 % interval of draws of videos and seeds (the same videos for both).
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from benchmarks.common.figures import table
+from losa_jax.detection.bootstrap import interval
+from losa_jax.jobs import sweep
+from losa_jax.utils.run_files import COST_FILE
+from losa_jax.utils.text_files import read_json
+
+
+class Score(NamedTuple):
+    """mAP in percent of a variant on a data set.
+
+    Attributes:
+      maps: of each seed.
+      low, high: bounds of the interval of their mean.
+      lead: interval of the difference from the first variant, None for it.
+    """
+
+    maps: Sequence[float]
+    low: float
+    high: float
+    lead: tuple[float, float] | None
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return statistics.mean(self.maps)
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the difference from the first variant is not by chance."""
+        return self.lead is not None and (self.lead[0] > 0 or self.lead[1] < 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variants", type=Path, required=True)
+    parser.add_argument("--sweep", action="append", required=True,
+                        metavar="NAME:WORKDIR")
+    parser.add_argument("--test_subset", default="",
+                        help="as the sweeps had it")
+    parser.add_argument("--plot", type=Path, help="an SVG file")
+    arguments = parser.parse_args()
+    variants = sweep.read_variants(arguments.variants)
+    scores, costs = {}, {}
+    for entry in arguments.sweep:
+        name, _, workdir = entry.partition(":")
+        scores[name], found = read_sweep(Path(workdir), variants,
+                                         arguments.test_subset)
+        costs.update(found)
+    print(as_table(scores, [one.name for one in variants], costs))
+    if arguments.plot:
+        draw(scores, [one.name for one in variants], arguments.plot)
+
+
+def read_sweep(workdir: Path, variants: Sequence[sweep.Variant],
+               test_subset: str) -> tuple[dict[str, Score], dict[str, int]]:
+    """Returns the scores and trained parameters of the finished variants."""
+    scores: dict[str, Score] = {}
+    costs: dict[str, int] = {}
+    first = None
+    for variant in tqdm(variants, desc=str(workdir), unit="variant"):
+        runs = sorted(path.parent for path in (workdir / variant.folder).glob(
+            f"seed*/{sweep.DONE_FILE}"))
+        if not runs:
+            continue
+        draws = 100 * np.stack(
+            [sweep.run_draws(run, test_subset) for run in runs])
+        maps = [sweep.run_map(run / "test" if test_subset else run)
+                for run in runs]
+        scores[variant.name] = Score(
+            maps, *interval(draws),
+            interval(draws, first) if first is not None else None)
+        costs[variant.name] = read_json(
+            runs[0] / COST_FILE)["trained_parameters"]
+        first = draws if first is None else first
+    return scores, costs
+
+
+def as_table(scores: dict[str, dict[str, Score]], variants: Sequence[str],
+             costs: dict[str, int]) -> str:
+    """Returns Markdown; differences that are not significant are marked."""
+    heads = [f"{name}{what}" for name in scores
+             for what in (": mAP (seeds)", f": from {variants[0]}")]
+    rows = []
+    for variant in variants:
+        if variant not in costs:
+            continue
+        row = [variant]
+        for of_set in scores.values():
+            one = of_set.get(variant)
+            row += _cells(one, of_set[variants[0]]) if one else ["", ""]
+        rows.append([*row, f"{costs[variant]:,}"])
+    return table(["variant", *heads, "trained parameters"], rows)
+
+
+def _cells(one: Score, first: Score) -> list[str]:
+    cells = [f"{one.mean:.1f} ({len(one.maps)})", ""]
+    if one.lead:
+        cells[1] = (f"{one.mean - first.mean:+.1f} ({one.lead[0]:.1f} .. "
+                    f"{one.lead[1]:.1f})"
+                    + ", not significant" * (not one.is_significant))
+    return cells
+
+
+def draw(scores: dict[str, dict[str, Score]], variants: Sequence[str],
+         path: Path) -> None:
+    """Draws means, intervals and seeds, a panel for each data set."""
+    shown = [name for name in variants
+             if any(name in of_set for of_set in scores.values())]
+    figure = Figure(figsize=(2 + 3.2 * len(scores), 0.8 + 0.32 * len(shown)),
+                    layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for axes, (name, of_set) in zip(panels, scores.items(), strict=True):
+        for height, variant in enumerate(shown):
+            if (one := of_set.get(variant)) is None:
+                continue
+            color = "#D55E00" if one.is_significant else "#0072B2"
+            axes.errorbar(one.mean, height, fmt="o", color=color, capsize=3,
+                          xerr=[[max(0.0, one.mean - one.low)],
+                                [max(0.0, one.high - one.mean)]])
+            axes.plot(one.maps, [height + 0.25] * len(one.maps), "|",
+                      color="#777777")
+        axes.set_title(name)
+        axes.set_xlabel("average mAP")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(shown)), shown)
+    panels[0].set_ylim(len(shown) - 0.4, -0.6)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -41,15 +41,14 @@ class _Set(NamedTuple):
     """How a video of a set is planned and rendered, and its classes."""
 
     plan: Callable[[np.random.Generator, str], Any]
-    render: Callable[[np.random.Generator, Any, str, int],
-                     Iterator[np.ndarray]]
+    render: Callable[[np.random.Generator, Any, int], Iterator[np.ndarray]]
     class_names: tuple[str, ...]
 
 
 def _one_object(plan: Callable[[np.random.Generator], motion.Plan],
                 class_names: tuple[str, ...]) -> _Set:
-    def render(look: np.random.Generator, plan: motion.Plan, subset: str,
-               size: int) -> Iterator[np.ndarray]:
+    def render(look: np.random.Generator, plan: motion.Plan, size: int
+               ) -> Iterator[np.ndarray]:
         return scene.render_frames(look, *motion.follow(plan), plan.fps, size)
 
     return _Set(lambda rng, subset: plan(rng), render, class_names)
@@ -61,8 +60,8 @@ _SETS = {
     "trimmed": _one_object(motion.plan_trimmed, motion.MOTION_CLASSES),
     "hard": _Set(hard_videos.plan_video, hard_videos.render_frames,
                  motion.ACTION_CLASSES),
-    "hard_trimmed": _one_object(motion.plan_other_trimmed,
-                                motion.OTHER_CLASSES),
+    "hard_clips": _Set(lambda rng, subset: hard_videos.plan_clip(rng),
+                         hard_videos.render_frames, motion.OTHER_CLASSES),
 }
 _LOWEST = {"num_training": 0, "num_testing": 0, "num_validation": 0,
            "seed": 0, "size": 32}
@@ -112,7 +111,7 @@ def render_trimmed_set(folder: Path, *, num_training: int, num_testing: int,
     its last.
     """
     return _render_set(Path(folder), {
-        "kind": "hard_trimmed" if hard else "trimmed",
+        "kind": "hard_clips" if hard else "trimmed",
         "num_training": num_training,
         "num_testing": num_testing, "num_validation": 0, "seed": seed,
         "size": size})
@@ -172,7 +171,7 @@ def _render_video(path: Path, parameters: dict, subset: str, index: int
     cv2.setNumThreads(1)
     plan, look = _plan_video(parameters, subset, index)
     size = parameters["size"]
-    frames = _SETS[parameters["kind"]].render(look, plan, subset, size)
+    frames = _SETS[parameters["kind"]].render(look, plan, size)
     scene.encode_video(path, frames, plan.fps, size)
 
 

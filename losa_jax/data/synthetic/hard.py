@@ -26,7 +26,7 @@ class Domain(NamedTuple):
       shapes, textures: of all objects and backgrounds.
       action_seconds: ranges of the lengths of actions.
       zooms: ranges of the camera's magnification.
-      camera: "pan", "turn" or "shake".
+      cameras: how they may move: "pan", "turn" or "shake".
       others: the motions of `motion.OTHER_CLASSES` that distract.
     """
 
@@ -34,25 +34,36 @@ class Domain(NamedTuple):
     textures: tuple[str, ...]
     action_seconds: tuple[tuple[float, float], ...]
     zooms: tuple[tuple[float, float], ...]
-    camera: str
+    cameras: tuple[str, ...]
     others: tuple[str, ...]
 
 
 DOMAINS = {
     "training": Domain(
         (("polygon", 3), ("polygon", 5), ("polygon", 40), ("star", 4)),
-        ("noise", "grating"), ((1.2, 3.5),), ((0.85, 1.0),), "pan",
+        ("noise", "grating"), ((1.2, 3.5),), ((0.85, 1.0),), ("pan",),
         ("to_upper_left", "to_lower_right", "zigzag", "spiral_in", "shake")),
     "validation": Domain(
         (("polygon", 4), ("star", 6)), ("checker",),
-        ((0.9, 1.2), (3.5, 4.5)), ((1.0, 1.1),), "turn",
+        ((0.9, 1.2), (3.5, 4.5)), ((1.0, 1.1),), ("turn",),
         ("to_upper_right", "square", "bounce")),
     "testing": Domain(
         (("stretched", 4), ("stretched", 40), ("star", 8)),
         ("dots", "waves"), ((0.6, 0.9), (4.5, 6.5)),
-        ((0.7, 0.85), (1.1, 1.2)), "shake",
+        ((0.7, 0.85), (1.1, 1.2)), ("shake",),
         ("to_lower_left", "figure_eight", "spiral_out", "pulse")),
 }
+
+
+# Clips for training a backbone have other motions and everything else, as
+# the videos that public backbones saw.
+CLIPS = Domain(
+    shapes=tuple(shape for one in DOMAINS.values() for shape in one.shapes),
+    textures=tuple(name for one in DOMAINS.values() for name in one.textures),
+    action_seconds=(),
+    zooms=tuple(zoom for one in DOMAINS.values() for zoom in one.zooms),
+    cameras=tuple(name for one in DOMAINS.values() for name in one.cameras),
+    others=motion.OTHER_CLASSES)
 
 
 class Plan(NamedTuple):
@@ -60,8 +71,9 @@ class Plan(NamedTuple):
 
     fps: int
     frame_count: int
-    actors: tuple[motion.Plan, ...]  # the last one's actions do not count
+    actors: tuple[motion.Plan, ...]  # from back to front
     actions: tuple[tuple[int, float, float], ...]
+    domain: Domain
 
 
 def plan_video(rng: np.random.Generator, subset: str) -> Plan:
@@ -78,13 +90,22 @@ def plan_video(rng: np.random.Generator, subset: str) -> Plan:
             (domain.others, motion.other_path)))
     actions = sorted((action for actor in actors[:-1]
                       for action in actor.actions), key=lambda one: one[1])
-    return Plan(fps, count, actors, tuple(actions))
+    return Plan(fps, count, actors, tuple(actions), domain)
 
 
-def render_frames(rng: np.random.Generator, plan: Plan, subset: str, size: int
+def plan_clip(rng: np.random.Generator) -> Plan:
+    """Draws a trimmed clip of one of `motion.OTHER_CLASSES`: an object that
+    rests lies behind the one that moves."""
+    clip = motion.plan_other_trimmed(rng)
+    resting = motion.resting(rng, clip.fps, clip.frame_count)
+    return Plan(clip.fps, clip.frame_count, (resting, clip), clip.actions,
+                CLIPS)
+
+
+def render_frames(rng: np.random.Generator, plan: Plan, size: int
                   ) -> Iterator[np.ndarray]:
     """Yields the frames of a video, uint8 [size, size, 3], RGB."""
-    domain = DOMAINS[subset]
+    domain = plan.domain
     scale = size / motion.STAGE
     seconds = np.arange(plan.frame_count) / plan.fps
 
@@ -101,7 +122,9 @@ def render_frames(rng: np.random.Generator, plan: Plan, subset: str, size: int
                     scene.wander(rng, seconds),
                     np.full(len(seconds), rng.uniform(7, 10)),
                     np.ones(len(seconds))))
-    cuts = np.sort(rng.uniform(2, seconds[-1] - 2, rng.integers(1, 4)))
+    # A clip is too short for a cut.
+    cuts = np.sort(rng.uniform(2, seconds[-1] - 2, rng.integers(1, 4))
+                   if seconds[-1] > 4 else [])
     shot_of = np.searchsorted(cuts, seconds, side="right")
     shots = [(_camera(rng, domain, seconds),
               scene.draw_background(rng, size, domain.textures)[
@@ -145,10 +168,11 @@ def _camera(rng: np.random.Generator, domain: Domain, seconds: np.ndarray
     pixels of the stage."""
     zoom = np.full(len(seconds), rng.uniform(*_one_of(rng, domain.zooms)))
     angle, shift = np.zeros(len(seconds)), np.zeros((len(seconds), 2))
-    if domain.camera == "pan":
+    camera = rng.choice(domain.cameras)
+    if camera == "pan":
         shift = np.stack([4 * scene.wave(rng, seconds, (0.03, 0.1))
                           for _ in range(2)], 1)
-    elif domain.camera == "turn":
+    elif camera == "turn":
         angle = np.radians(10) * scene.wave(rng, seconds, (0.05, 0.2))
     else:
         shift = np.stack([1.5 * scene.wave(rng, seconds, (1.5, 3.0))

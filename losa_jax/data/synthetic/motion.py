@@ -164,6 +164,12 @@ def plan_other_trimmed(rng: np.random.Generator) -> Plan:
                 ((index, 0.0, seconds),))
 
 
+def resting(rng: np.random.Generator, fps: int, frame_count: int) -> Plan:
+    """Draws where an object rests that does not move."""
+    return Plan(fps, frame_count, (
+        Piece(frame_count / fps, _hold(_Stance(rng).rest)),), ())
+
+
 def other_path(rng: np.random.Generator, name: str) -> PosePath:
     """Returns the path of one of `OTHER_CLASSES`, which takes about 2 s."""
     stance = _Stance(rng)

@@ -161,9 +161,11 @@ def test_each_target_has_its_own_matches(files):
 
 def test_entries_without_numbers_are_named(files, capsys):
     path = files / "submission.json"
-    path.write_text(path.read_text().replace('"verb": 1', '"verb": 9'))
-    assert _run(files) == 1
-    assert ("video 'v', entry 1: verb 9 is not a number from 0 to 1"
-            in capsys.readouterr().err)
+    content = path.read_text()
+    for wrong, shown in ((9, 9), (0.5, 0.5), ("Infinity", "inf")):
+        path.write_text(content.replace('"verb": 1', f'"verb": {wrong}'))
+        assert _run(files) == 1
+        assert (f"video 'v', entry 1: verb {shown} is not a number from 0 "
+                "to 1" in capsys.readouterr().err)
     assert _run(files, tables=TABLES[:3]) == 1
     assert "give EPIC_100_verb_classes.csv and" in capsys.readouterr().err

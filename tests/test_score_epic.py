@@ -159,6 +159,15 @@ def test_each_target_has_its_own_matches(files):
             } == {"verb": 1.0, "noun": 1.0, "action": 0.0}
 
 
+def test_actions_that_are_given_twice_count_twice_as_in_the_kit(files):
+    path = files / TABLES[0]
+    path.write_text(path.read_text() + 2 * (
+        "v,00:00:05.0,00:00:06.0,put,1,cup,1\n"))
+    assert _run(files) == 0
+    report = json.loads((files / "out.json").read_text())["verb"]
+    assert (report["num_actions"], report["average_map"]) == (3, 0.5)
+
+
 def test_entries_without_numbers_are_named(files, capsys):
     path = files / "submission.json"
     content = path.read_text()

@@ -31,6 +31,8 @@ class Rules:
     ties: str = "stable"
     # Predictions in videos without ground truth: "drop" or "false".
     unknown_videos: str = "drop"
+    # Also annotations that are given twice or last no time.
+    every_action: bool = False
 
 
 OURS = Rules()
@@ -120,7 +122,7 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     Raises:
       InputError: no action at all, or an unknown label in the ground truth.
     """
-    actions = _ground_truth_rows(ground_truth, class_names)
+    actions = _ground_truth_rows(ground_truth, class_names, rules)
     predicted = _prediction_rows(ground_truth, predictions, class_names, rules)
     num_classes = len(class_names)
     precision = np.full((num_classes, len(tiou_thresholds)), np.nan)
@@ -181,7 +183,7 @@ def match_predictions(ground_truth: Truth, predictions: Predictions, *,
     """
     return _matches(
         _prediction_rows(ground_truth, predictions, class_names, OURS),
-        _ground_truth_rows(ground_truth, class_names), len(ground_truth),
+        _ground_truth_rows(ground_truth, class_names, OURS), len(ground_truth),
         tiou_thresholds, OURS.ties)
 
 
@@ -290,7 +292,7 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
     the classes that have actions. With `pooled` it is the share of all actions
     together, and a match is above the threshold, as Ego4D's own kit reads it.
     """
-    actions = _ground_truth_rows(ground_truth, class_names)
+    actions = _ground_truth_rows(ground_truth, class_names, rules)
     predicted = _prediction_rows(ground_truth, predictions, class_names, OURS)
     thresholds = np.asarray(tiou_thresholds, np.float64)
     counts = np.zeros((len(class_names), len(multiples), len(thresholds)))
@@ -374,9 +376,9 @@ def format_map_table(report: MapReport) -> str:
     return "\n".join(lines)
 
 
-def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
-                       ) -> _Rows:
-    """Returns all actions without duplicates."""
+def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str],
+                       rules: Rules) -> _Rows:
+    """Returns all actions, without duplicates unless the rules keep them."""
     class_index = {name: k for k, name in enumerate(class_names)}
     unknown = sorted({label for annotations in ground_truth.values()
                       for _, _, label in annotations} - set(class_index))
@@ -389,10 +391,11 @@ def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
         kept: dict[str, list[tuple[float, float]]] = {}
         for start, end, label in annotations:
             same_label = kept.setdefault(label, [])
-            if end - start >= SAME_ACTION_SECONDS and not any(
-                    max(abs(start - other_start), abs(end - other_end))
-                    <= SAME_ACTION_SECONDS
-                    for other_start, other_end in same_label):
+            if (rules.every_action and end >= start) or (
+                    end - start >= SAME_ACTION_SECONDS and not any(
+                        max(abs(start - other_start), abs(end - other_end))
+                        <= SAME_ACTION_SECONDS
+                        for other_start, other_end in same_label)):
                 same_label.append((start, end))
                 rows.append((video, class_index[label], start, end, 0.0))
     return _as_rows(rows, sum(map(len, ground_truth.values())))

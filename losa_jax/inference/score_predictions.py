@@ -21,6 +21,7 @@ from losa_jax.utils.names import did_you_mean, without_ending
 logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("activitynet", "thumos")
+_MOST_MOMENTS = 1000  # a second
 # Times that are so many times as long, or short, are in another unit.
 _OTHER_UNIT = 10
 
@@ -93,9 +94,8 @@ def scored(truth: metrics.Truth, predictions: metrics.Predictions,
 
 
 def frame_report(annotations: Annotations, truth: metrics.Truth,
-                 predictions: metrics.Predictions, class_names: Sequence[str],
-                 *, protocol: str, moments_per_second: float
-                 ) -> per_frame.FrameReport:
+                 predictions: metrics.Predictions, *, protocol: str,
+                 moments_per_second: float) -> per_frame.FrameReport:
     """Scores predictions at moments, by one of `per_frame.PROTOCOLS`.
 
     Args:
@@ -105,10 +105,12 @@ def frame_report(annotations: Annotations, truth: metrics.Truth,
     Raises:
       InputError: a video without a duration, or no number of moments.
     """
-    if protocol == "multithumos" and not moments_per_second > 0:
+    if protocol == "multithumos" and not (
+            0 < moments_per_second <= _MOST_MOMENTS):
         raise InputError(
             "--per_frame=multithumos scores the moments of the features: give "
-            "how many they are a second with --moments_per_second (7.5 for "
+            "how many they are a second, up to "
+            f"{_MOST_MOMENTS}, with --moments_per_second (7.5 for "
             "I3D features of every fourth of 30 frames)")
     durations = {video: annotations.videos[video].duration_seconds
                  for video in truth}
@@ -120,8 +122,8 @@ def frame_report(annotations: Annotations, truth: metrics.Truth,
     known = {video: float(seconds or 0)
              for video, seconds in durations.items()}
     return per_frame.evaluate_frames(
-        truth, predictions, class_names=class_names, durations=known,
-        protocol=protocol, num_moments={
+        truth, predictions, class_names=annotations.class_names,
+        durations=known, protocol=protocol, num_moments={
             video: max(1, int(seconds * moments_per_second))
             for video, seconds in known.items()}
         if protocol == "multithumos" else None)

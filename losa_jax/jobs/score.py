@@ -86,7 +86,7 @@ def score(predictions: Path, annotations: str, *, protocol: str, tiou: str,
             predictions, epic.submission_labels(tables.names())).items():
         print(f"{target.upper()}S")
         scores[target] = score_one(
-            content, tables.only(target), protocol="activitynet",
+            content, tables.only(target), protocol=protocol,
             thresholds=thresholds, external="",
             diagnose_into=folder and folder / target, **options)
     print("average mAP in percent: " + ", ".join(
@@ -125,14 +125,15 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
     predicted = {video: rows for video, rows in submitted.items()
                  if video not in excluded}
     labels = score_predictions.present_classes(loaded, truth)
-    rules = metrics.Rules(ties, unknown)
+    # The kit of EPIC-KITCHENS-100 removes no duplicates.
+    rules = metrics.Rules(ties, unknown, every_action=protocol == "epic")
     report = score_predictions.scored(
         truth, predicted, labels, protocol=protocol, tiou=thresholds,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
     if per_frame:
         report = dataclasses.replace(
             report, per_frame=score_predictions.frame_report(
-                loaded, truth, predicted, labels, protocol=per_frame,
+                loaded, truth, predicted, protocol=per_frame,
                 moments_per_second=moments_per_second))
     recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))

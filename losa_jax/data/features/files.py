@@ -16,6 +16,7 @@ writes a record of its own (features.1.json ...); a reader takes all.
 import functools
 import json
 import os
+import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -149,6 +150,12 @@ class FeatureFiles:
         return FolderFiles(self._folder, "folder of features",
                            "config.features.folder")
 
+    def _convert_hint(self) -> str:
+        folder = shlex.quote(str(self._folder))
+        return (f"python -m losa_jax.convert {folder} --output=FEATURES makes "
+                ".npy files of all .pt files of the folder; set "
+                "--config.features.folder=FEATURES")
+
     def _hints(self, stem: str) -> Iterator[str]:
         """Yields what may be meant in place of a file that is missing."""
         listing = self._listing
@@ -164,8 +171,9 @@ class FeatureFiles:
                    f"{quoted([str(self._folder)])} --mode=extract "
                    "--output=FOLDER, and set --config.features.folder=FOLDER")
         elif others:
-            yield (f"{quoted(others)} is not read: save its array with "
-                   f"numpy.save('{stem}.npy', array)")
+            yield f"{quoted(others)} is not read: " + (
+                self._convert_hint() if others[0].endswith((".pt", ".pth"))
+                else f"save its array with numpy.save('{stem}.npy', array)")
         elif near := listing.nearest(stem):
             yield from listing.hints(near)
             name, suffix = os.path.splitext(near[0])
@@ -175,6 +183,8 @@ class FeatureFiles:
                 old = self._settings
                 yield (f"set --config.features.prefix={before}{old.prefix} "
                        f"--config.features.suffix={old.suffix}{after}")
+        elif any(name.endswith((".pt", ".pth")) for name in listing.files):
+            yield self._convert_hint()
         elif not has_arrays:
             yield ("the folder holds no .npy or .npz file but "
                    f"{quoted(listing.files[:3]) or 'nothing'}")

@@ -303,7 +303,8 @@ def test_several_arrays_need_a_name(folder):
 
 @pytest.mark.parametrize("name, wanted, message", [
     ("v2.csv", "v2", r"v2.csv is not read: save .*numpy.save\('v2.npy'"),
-    ("v2.pt", "v2", "v2.pt is not read"), ("v2.h5", "v2", "v2.h5 is not"),
+    ("v2.pt", "v2", "v2.pt is not read: python -m losa_jax.convert .* "
+     "--output=FEATURES makes .npy files"), ("v2.h5", "v2", "v2.h5 is not"),
     ("v2.mat", "v2", "v2.mat is not"), ("v2.pkl", "v2", "v2.pkl is not"),
     ("V2.npy", "v2", "nearest there: V2.npy"),
     ("sub/v2.npy", "v2", "nearest there: sub/v2.npy; subfolders are not "

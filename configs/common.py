@@ -418,6 +418,8 @@ def get_config() -> ConfigDict:
         # Also the mAP of moments: "charades" (25 a video) or "multithumos"
         # (every sample), see losa_jax/detection/per_frame.py.
         per_frame="",
+        # Also recall@kx, as ActionFormer and as Ego4D's own kit read it.
+        ego4d_recall=False,
         batch_windows=2,
         score_threshold=0.001,
         # Candidates per window, over all levels together.

@@ -61,6 +61,7 @@ def get_config(variant: str = "slowfast") -> ConfigDict:
     config.head.regression_overlap = 2.0
     config.loss.initial_normalizer = 100.0
     config.evaluate.tiou_thresholds = (0.1, 0.2, 0.3, 0.4, 0.5)
+    config.evaluate.ego4d_recall = True
     config.evaluate.top_k = 5000
     config.evaluate.max_detections = 2000
     if name == variant:

@@ -58,6 +58,7 @@ class MapReport:
       num_dropped_predictions: predictions of other labels or videos.
       num_removed_actions: annotations that are duplicates or too short.
       per_frame: the average precision of moments, if it was asked for.
+      recall: the module `recall` describes it; likewise.
     """
 
     class_names: tuple[str, ...]
@@ -73,6 +74,7 @@ class MapReport:
     num_dropped_predictions: int
     num_removed_actions: int
     per_frame: FrameReport | None = None
+    recall: Mapping[str, list[float]] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""
@@ -171,7 +173,7 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
         map_per_threshold, float(map_per_threshold.mean()), actions_per_class,
         predictions_per_class, num_actions=int(actions_per_class.sum()),
         num_predictions=int(predictions_per_class.sum()), per_frame=None,
-        **counts)
+        recall=None, **counts)
 
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,

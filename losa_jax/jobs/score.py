@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from losa_jax.data.annotations.outside import unit_hint
 from losa_jax.data.predictions import read_labeled, read_submission
 from losa_jax.detection import metrics
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
+from losa_jax.detection.recall import recall_lines, recalls
 from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import write_json
@@ -29,12 +30,9 @@ from losa_jax.report.dashboard import (
 )
 from losa_jax.utils.atomic_write import make_folder, write_text
 
-RECALL_MULTIPLES = (1, 5)
 # Thresholds where none are given, by protocol.
 USUAL_TIOU = {"activitynet": "0.3:0.7:0.1", "thumos": "0.3:0.7:0.1",
               "epic": "0.1:0.5:0.1", "ego4d": "0.1:0.5:0.1"}
-# What the kit of Ego4D's Moment Queries prints.
-EGO4D_TIOU, EGO4D_MULTIPLES = (0.3, 0.5, 0.7), (1, 2, 3, 4, 5)
 # The most excluded videos that are printed by name.
 MAX_SHOWN = 20
 _MAX_THRESHOLDS = 1000
@@ -135,7 +133,6 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
             report, per_frame=score_predictions.frame_report(
                 loaded, truth, predicted, protocol=per_frame,
                 moments_per_second=moments_per_second))
-    recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))
     for line in (*score_predictions.unmatched(loaded, truth, predicted),
                  *doubts, *similar_names(loaded),
@@ -150,21 +147,11 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
     print(source or "classes from: unknown (no external_data in the file); "
           "name an external classifier with --classifier")
     if protocol != "thumos":
-        recall = metrics.recall_at(
+        recall = recalls(
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
-            multiples=RECALL_MULTIPLES, rules=rules)
-        recalls |= _print_recall("", RECALL_MULTIPLES, thresholds,
-                                 recall.tolist())
-        if protocol == "ego4d":
-            print("recall above: per class, then the mean over classes, tIoU "
-                  "reached (ActionFormer, OpenTAD). Below, as Ego4D's own "
-                  "kit: all actions together, tIoU passed")
-            kit = metrics.recall_at(
-                truth, predicted, class_names=labels,
-                tiou_thresholds=EGO4D_TIOU, multiples=EGO4D_MULTIPLES,
-                rules=rules, pooled=True)
-            recalls |= _print_recall("kit", EGO4D_MULTIPLES, EGO4D_TIOU,
-                                     kit.tolist())
+            rules=rules, ego4d=protocol == "ego4d")
+        print("\n".join(recall_lines(recall, thresholds)))
+        report = dataclasses.replace(report, recall=recall)
     elif ambiguous is None:
         print("no Ambiguous segments: --ambiguous=FILE names them")
     silent = sum(not predicted.get(video) for video in truth)
@@ -181,8 +168,7 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
             durations={video.video_id: video.duration_seconds or 0.0
                        for video in chosen}))
-    return {**report.as_json(), "recall": recalls or None,
-            "classifier": classifier or external or None}
+    return {**report.as_json(), "classifier": classifier or external or None}
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
@@ -197,21 +183,6 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
     write_json(folder / "diagnosis.json", dataclasses.asdict(diagnosis))
     write_diagnosis_page(folder / "diagnosis.html",
                          dataclasses.asdict(diagnosis))
-
-
-def _print_recall(whose: str, multiples: Sequence[int],
-                  thresholds: Sequence[float], rows: Sequence[list[float]]
-                  ) -> dict[str, list[float]]:
-    """Prints recall in percent, a line for each multiple; returns the rows by
-    "1x" or, with `whose`, by "kit_1x"."""
-    title = f"{whose}'s " if whose else ""
-    for multiple, row in zip(multiples, rows, strict=True):
-        print(f"{title}recall@{multiple}x  "
-              + "  ".join(f"{one:g}: {100 * value:.2f}" for one, value
-                          in zip(thresholds, row, strict=True)))
-    prefix = f"{whose}_" if whose else ""
-    return {f"{prefix}{multiple}x": row for multiple, row
-            in zip(multiples, rows, strict=True)}
 
 
 def _printable(name: str) -> str:

@@ -7,13 +7,15 @@ TriDet), not from ours.
 
 import importlib
 
-import jax
 import pytest
-from flax import nnx
 
-from losa_jax.models.heads import HEADS
-from losa_jax.models.ops.params import flatten, parameters
 from losa_jax.training.specs import make_head_spec
+from tests.head_sizes import (
+    actionformer_size,
+    num_parameters,
+    size_by_hand,
+    tridet_size,
+)
 from tests.test_published_recipes import (
     AUGMENTED,
     FEATURES,
@@ -29,31 +31,19 @@ from tests.test_published_recipes import (
 TENTHS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
 
-def _actionformer_size(in_width, classes, *, width=512, embedding=2, stem=2,
-                       levels=6, positions=0):
-    """Counts ActionFormer's parameters by hand, layer by layer."""
-    block = (3 * 3 * width + 3 * 2 * width  # depthwise convolutions, norms
-             + 4 * (width * width + width)  # query, key, value, projection
-             + 2 * 2 * width  # norms
-             + 8 * width * width + 5 * width  # MLP
-             + 2 * width)  # scales of the drop path
-    embed = (3 * in_width * width + (embedding - 1) * 3 * width * width
-             + embedding * 2 * width)
-    trunk = 2 * (3 * width * width + 2 * width)  # hidden convolutions, norms
-    return (embed + (stem + levels - 1) * block + levels * 2 * width
-            + 2 * trunk + 3 * width * classes + classes
-            + 3 * width * 2 + 2 + levels)
+def test_the_counts_by_hand_are_those_of_the_public_recipes():
+    assert actionformer_size(2048, 20) == 29_251_612
+    assert tridet_size(2048, 20) == 15_989_604
+    assert tridet_size(1408, 20) == 15_006_564
+    assert tridet_size(512, 1, width=256, head_width=512, window=15, k=1.3,
+                       mlp=2048, bins=12) == 12_811_555
 
 
-def _num_parameters(config, in_width, num_classes):
-    spec = make_head_spec(config, in_width=in_width, num_classes=num_classes)
-    tree = jax.eval_shape(lambda: parameters(
-        HEADS[config.head.kind].module(spec, rngs=nnx.Rngs(0))))
-    return sum(leaf.size for leaf in flatten(tree).values())
-
-
-def test_the_count_by_hand_is_that_of_the_public_recipe():
-    assert _actionformer_size(2048, 20) == 29_251_612
+def _has_the_size_by_hand(config, num_classes):
+    """The recipe's values, from which it is counted, were compared before."""
+    width = config.features.width
+    assert num_parameters(config, width, num_classes) == size_by_hand(
+        config, width, num_classes)
 
 
 # --- MultiTHUMOS ----------------------------------------------------------
@@ -119,8 +109,7 @@ def test_multithumos_has_opentads_recipe_for_features(variant, width,
         evaluate={**I3D["evaluate"], "top_k": 8000, "top_k_per_level": False,
                   "min_length_tokens": 0.0, "max_detections": 8000,
                   "tiou_thresholds": TENTHS, "per_frame": "multithumos"})
-    assert _num_parameters(config, width, 65) == _actionformer_size(
-        width, 65, embedding=3, stem=0)
+    _has_the_size_by_hand(config, 65)
 
 
 # --- EPIC-KITCHENS-100 -----------------------------------------------------
@@ -194,10 +183,7 @@ def test_epic_has_the_recipes_for_slowfast(code, target):
         del expected["head"]["attention_window"]
     _holds(config, **expected)
     assert _ranges(config) == OVERLAPPING
-    if code != "tridet":
-        for classes in (97, 300, 293):
-            assert _num_parameters(config, 2304, classes) == (
-                _actionformer_size(2304, classes))
+    _has_the_size_by_hand(config, 97 if target == "verb" else 300)
 
 
 @pytest.mark.parametrize("target", ["verb", "noun"])
@@ -278,8 +264,7 @@ def test_charades_has_opentads_recipes_for_features(variant, changes):
     levels = config.head.num_levels
     assert _ranges(config) == (*EIGHT[:levels - 1],
                                (4 * 2 ** (levels - 2), 10000))
-    assert _num_parameters(config, 1024, 157) == _actionformer_size(
-        1024, 157, levels=levels)
+    _has_the_size_by_hand(config, 157)
 
 
 # --- HACS Segments ---------------------------------------------------------
@@ -345,9 +330,7 @@ def test_hacs_has_the_published_recipes(variant):
     levels = config.head.num_levels
     assert _ranges(config) == (*EIGHT[:levels - 1],
                                (4 * 2 ** (levels - 2), 10000))
-    if variant == "slowfast_proposals":
-        assert _num_parameters(config, 2304, 1) == _actionformer_size(
-            2304, 1, width=256)
+    _has_the_size_by_hand(config, 1 if config.data.class_agnostic else 200)
 
 
 # --- Ego4D Moment Queries --------------------------------------------------
@@ -366,7 +349,8 @@ EGO4D = {
               "warmup_epochs": 5.0},
     "evaluate": {"score_threshold": 0.001, "top_k": 5000, "nms": "soft",
                  "nms_min_score": 0.001, "nms_per_class": True,
-                 "max_detections": 2000, "tiou_thresholds": FIFTHS}}
+                 "max_detections": 2000, "tiou_thresholds": FIFTHS,
+                 "ego4d_recall": True}}
 # Channels, stride, frames, width, heads, levels.
 EGO4D_VARIANTS = {
     "slowfast": (2304, 16, 32, 512, 4, 7),
@@ -407,8 +391,7 @@ def test_ego4d_has_the_published_recipes(variant):
         assert config.window.overlap == 0.0
     assert _ranges(config) == (*OVERLAPPING_TEN[:levels - 1], (
         OVERLAPPING_TEN[levels - 1][0], 10000))
-    assert _num_parameters(config, channels, 110) == _actionformer_size(
-        channels, 110, width=width, levels=levels)
+    _has_the_size_by_hand(config, 110)
 
 
 # --- FineAction, EPIC-SOUNDS -----------------------------------------------
@@ -420,7 +403,7 @@ def test_fineaction_has_opentads_recipe(variant, width, epochs):
     config = _recipe("fineaction_features", variant)
     expected = _joined(TSP, FEATURES["activitynet_features", "tsp_opentad"][1],
                        {"features": {"width": width, "fps": 0.0,
-                                     "prefix": ""},
+                                     "prefix": "", "resize": "average"},
                         "data": {"train_subset": "training",
                                  "test_subset": "validation"},
                         "head": {"input_dropout": 0.0},
@@ -431,8 +414,7 @@ def test_fineaction_has_opentads_recipe(variant, width, epochs):
                                      "tiou_thresholds": HACS["evaluate"][
                                          "tiou_thresholds"]}})
     _holds(config, **expected)
-    assert _num_parameters(config, width, 1) == _actionformer_size(
-        width, 1, width=256)
+    _has_the_size_by_hand(config, 1)
 
 
 def test_epic_sounds_has_the_settings_of_causaltad():

@@ -217,7 +217,8 @@ class FeatureFiles:
         if self._resized_to:
             if not is_checked:
                 require_finite(features, path)
-            features = resize_linearly(features, self._resized_to)
+            features = RESIZE[self._settings.resize](features,
+                                                     self._resized_to)
             is_checked = True
         for window in windows:
             first = window.first_sample
@@ -323,6 +324,18 @@ def resize_linearly(features: np.ndarray, length: int) -> np.ndarray:
     right = np.minimum(left + 1, old - 1)
     share = (center - left)[:, None]
     return features[left] * (1 - share) + features[right] * share
+
+
+def resize_by_averaging(features: np.ndarray, length: int) -> np.ndarray:
+    """Resizes to [length, c] as torchvision's `roi_align(aligned=True)` over
+    the row of features (OpenTAD): a result is the mean of equally many samples
+    of the interpolated row, of which there are at least as many as features."""
+    samples = -(-len(features) // length)
+    return resize_linearly(features, length * samples).reshape(
+        length, samples, -1).mean(axis=1)
+
+
+RESIZE = {"linear": resize_linearly, "average": resize_by_averaging}
 
 
 class FeatureRecord(NamedTuple):

@@ -17,6 +17,7 @@ from losa_jax.data.features.files import (
     FeatureFiles,
     read_record,
     record_path,
+    resize_by_averaging,
     resize_linearly,
     write_record,
 )
@@ -132,6 +133,21 @@ def test_a_window_is_padded_with_zeros(folder):
     np.testing.assert_array_equal(first[2:], 0)
     np.testing.assert_array_equal(second[2:, 0], first[:2, 0])
     np.testing.assert_array_equal(store.empty_window(4)["last"], 0 * first)
+
+
+@pytest.mark.parametrize("old, new", [(7, 3), (5, 8), (12, 4), (9, 9), (1, 3)])
+def test_resizing_by_averages_is_a_loop_after_roi_align(old, new):
+    x = np.random.default_rng(0).normal(size=(old, 2))
+    count = int(np.ceil(old / new))  # sampling points of a bin
+    want = np.zeros((new, 2))
+    for i in range(new):
+        for k in range(count):
+            place = -0.5 + i * old / new + (k + 0.5) * old / new / count
+            place = min(max(place, 0), old - 1)
+            low = min(int(place), max(old - 2, 0))
+            high, share = min(low + 1, old - 1), place - low
+            want[i] += (x[low] * (1 - share) + x[high] * share) / count
+    np.testing.assert_allclose(resize_by_averaging(x, new), want, atol=1e-12)
 
 
 def test_resizing_is_numpys_interpolation():

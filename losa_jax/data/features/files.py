@@ -44,6 +44,9 @@ SUFFIXES = (".npy", ".npz")
 # A video lasts a clip longer than its features reach, and feature files are
 # cut a little differently; a larger share means another video.
 MOST_MISSING = 0.2
+# If half of so many videos, or more, miss a larger share, the features are of
+# copies with another frame rate.
+_FEW_VIDEOS, _USUALLY_MISSING = 3, 0.05
 # Settings that are equal for all files of an extraction.
 MEASURES = ("stride_frames", "clip_frames", "width")
 
@@ -79,6 +82,9 @@ class FeatureFiles:
         self._settings, self._resized_to = settings, resized_to
         self._budget = int(cache_gib * 2**30)
         self._kept: dict[Path, np.ndarray] = {}
+        # {video id: the share of its frames that is covered too much, or too
+        # little; how often the features cover it; frames a second}
+        self._covered: dict[str, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
 
     def info_of(self, video: AnnotatedVideo) -> VideoInfo:
@@ -105,8 +111,26 @@ class FeatureFiles:
                 f"{path.name} holds {count} features, {covered:.0f} frames "
                 f"of {fps:g} fps; the annotations give {frames}: another "
                 "config.features.stride_frames, clip_frames or fps?")
+        excess = max(abs(covered - frames) - 2 * settings.clip_frames, 0)
+        self._covered[video.video_id] = (excess / frames, covered / frames, fps)
         return VideoInfo(path, fps, frames, video.duration_seconds, height=0,
                          width=0)
+
+    def check_rate(self) -> None:
+        """Raises InputError if the features of most videos, of all those whose
+        properties were asked for, cover another length than the video's."""
+        if len(self._covered) < _FEW_VIDEOS:
+            return
+        excess, covered, fps = map(float, np.median(
+            list(self._covered.values()), axis=0))
+        if excess > _USUALLY_MISSING:
+            raise InputError(
+                f"{self._folder}: the features of {len(self._covered)} videos "
+                f"cover {covered:.2f} of their lengths (the median) if they "
+                f"have {fps:g} frames a second, so they seem to be of copies "
+                f"with about {fps * covered:.3g}: set config.features.fps (the "
+                "annotations' fps comes first), stride_frames and clip_frames "
+                "to what they were made with")
 
     def check(self, video: AnnotatedVideo) -> VideoInfo:
         """As `info_of`, and reads all numbers; InputError as `info_of`, or if

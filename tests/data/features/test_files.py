@@ -135,6 +135,25 @@ def test_a_window_is_padded_with_zeros(folder):
     np.testing.assert_array_equal(store.empty_window(4)["last"], 0 * first)
 
 
+@pytest.mark.parametrize("annotated, made", [(30, 25), (59.94, 50), (30, 30)])
+def test_features_of_copies_with_another_rate_are_named(
+        tmp_path, annotated, made):
+    files = FeatureFiles(_settings(tmp_path))
+    for number in range(5):
+        name, seconds = f"v{number}", 40.0 + number
+        count = int((seconds * made - 16) // 4) + 1
+        # One file is cut a little differently.
+        np.save(tmp_path / f"{name}.npy", np.ones((count - 10 * (number == 3),
+                                                   3), np.float32))
+        files.info_of(_video(name, seconds, float(annotated)))
+    if annotated == made:
+        files.check_rate()
+        return
+    with pytest.raises(InputError, match="of 5 videos cover .* copies with "
+                       f"about {made}: set config.features.fps"):
+        files.check_rate()
+
+
 @pytest.mark.parametrize("old, new", [(7, 3), (5, 8), (12, 4), (9, 9), (1, 3)])
 def test_resizing_by_averages_is_a_loop_after_roi_align(old, new):
     x = np.random.default_rng(0).normal(size=(old, 2))

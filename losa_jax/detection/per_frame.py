@@ -15,7 +15,7 @@ this measure. Two protocols:
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,26 +94,59 @@ def evaluate_frames(ground_truth: Mapping[
     detected = _spans(videos, predictions, moments, firsts, index,
                       protocol == "charades")
     total = int(firsts[-1])
-    precision = np.full(len(index),
-                        np.nan if protocol == "charades" else 0.0)
-    positives = np.zeros(len(index), int)
-    for k in range(len(index)):
-        is_action = np.zeros(total, bool)
-        for start, end, _ in actions.of_class(k):
-            is_action[start:end] = True
+
+    def scores_of(k: int) -> np.ndarray:
         scores = np.full(total, -np.inf)
         # The highest score is written last.
         for start, end, score in detected.of_class(k):
             scores[start:end] = score
+        return scores
+
+    return _report(protocol, class_names, actions, total, len(ground_truth),
+                   scores_of)
+
+
+def evaluate_moments(ground_truth: Mapping[
+                         str, Sequence[tuple[float, float, str]]],
+                     scores: Mapping[str, Float[np.ndarray, "25 k"]], *,
+                     class_names: Sequence[str],
+                     durations: Mapping[str, float]) -> FrameReport:
+    """Scores the 25 moments of each video by Charades' protocol, from a score
+    for each moment and class; those that are -infinity, or of videos without
+    scores, rank last."""
+    none = np.full((CHARADES_MOMENTS, len(class_names)), -np.inf)
+    table = np.concatenate([none[:0], *(scores.get(video, none)
+                                        for video in ground_truth)])
+    moments = [_moments(durations[video], CHARADES_MOMENTS)
+               for video in ground_truth]
+    actions = _spans(
+        ground_truth, ground_truth, moments,
+        CHARADES_MOMENTS * np.arange(len(moments) + 1),
+        {name: k for k, name in enumerate(class_names)}, inclusive=True)
+    return _report("charades", class_names, actions, len(table),
+                   len(ground_truth), lambda k: table[:, k])
+
+
+def _report(protocol: str, class_names: Sequence[str], actions: "_Spans",
+            total: int, num_videos: int,
+            scores_of: Callable[[int], np.ndarray]) -> FrameReport:
+    """Returns the report of `total` moments, with their scores of a class."""
+    precision = np.full(len(class_names),
+                        np.nan if protocol == "charades" else 0.0)
+    positives = np.zeros(len(class_names), int)
+    for k in range(len(class_names)):
+        is_action = np.zeros(total, bool)
+        for start, end, _ in actions.of_class(k):
+            is_action[start:end] = True
         positives[k] = is_action.sum()
         if positives[k]:
-            precision[k] = _average_precision(scores, is_action)
+            precision[k] = _average_precision(scores_of(k), is_action)
     known = ~np.isnan(precision)
     return FrameReport(
         protocol, tuple(class_names), precision,
         float(precision[known].mean()) if known.any() else 0.0,
         float(np.average(precision[known], weights=positives[known]))
-        if positives.any() else 0.0, positives, total, len(ground_truth))
+        if positives.any() else 0.0, positives, total, num_videos)
 
 
 class _Spans(NamedTuple):

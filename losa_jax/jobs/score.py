@@ -16,8 +16,12 @@ from losa_jax.data.annotations.lint import (
 )
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.annotations.outside import unit_hint
-from losa_jax.data.predictions import read_labeled, read_submission
-from losa_jax.detection import metrics
+from losa_jax.data.predictions import (
+    read_labeled,
+    read_moments,
+    read_submission,
+)
+from losa_jax.detection import metrics, per_frame
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.detection.recall import recall_lines, recalls
 from losa_jax.errors import InputError
@@ -65,6 +69,10 @@ def score(predictions: Path, annotations: str, *, protocol: str, tiou: str,
       InputError: a file that cannot be read or does not fit.
     """
     thresholds = tiou_list(tiou or USUAL_TIOU[protocol])
+    if options.get("per_frame") == "charades" and (
+            predictions.suffix.lower() == ".txt"):
+        write_scores(output, score_moments(predictions, annotations, **options))
+        return
     if protocol != "epic":
         content, external = read_submission(predictions)
         write_scores(output, score_one(
@@ -91,6 +99,26 @@ def score(predictions: Path, annotations: str, *, protocol: str, tiou: str,
         f"{target} {100 * content['average_map']:.2f}"
         for target, content in scores.items()))
     write_scores(output, scores)
+
+
+def score_moments(path: Path, annotations: str, *, subset: str, videos: str,
+                  class_names: str, **_others: Any) -> dict[str, Any]:
+    """Prints the mAP of moments of a submission to Charades' localization;
+    returns it as JSON content."""
+    loaded = load_annotations(
+        annotations, load_class_names(class_names) if class_names else None)
+    excluded, _ = blocked_videos(videos, loaded.videos)
+    truth = score_predictions.ground_truth(loaded, subset, excluded)
+    rows = read_moments(path, per_frame.CHARADES_MOMENTS)
+    report = score_predictions.moments_report(loaded, truth, rows, path)
+    for name, precision in zip(report.class_names, report.average_precision,
+                               strict=True):
+        print(f"{name}: {100 * precision:.2f}")
+    known = rows.keys() & truth.keys()
+    print(f"{report}\n{len(known)} of {len(truth)} videos have lines; "
+          f"{len(rows) - len(known)} videos of the file are not in subset "
+          f"{subset} and are left out")
+    return {"per_frame": report.as_json()}
 
 
 def write_scores(output: Path | None, content: Mapping[str, Any]) -> None:

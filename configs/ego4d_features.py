@@ -21,7 +21,7 @@ docs/large_data_sets.md.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, ego4d
 
 # Channels, frames of a clip, width of the head.
 FEATURES = {"slowfast": (2304, 32, 512), "omnivore": (1536, 32, 512),
@@ -40,9 +40,7 @@ def get_config(variant: str = "slowfast") -> ConfigDict:
     channels, clip_frames, width = FEATURES[name]
     config = common.get_config()
     config.name = f"ego4d_{variant}"
-    config.data.train_subset = "training"
-    config.data.test_subset = "validation"
-    config.data.on_outside = "clip"
+    ego4d.use_ego4d(config)
     config.data.frame_cache_gib = 8.0
     config.features.width = channels
     config.features.stride_frames = 16.0
@@ -52,43 +50,22 @@ def get_config(variant: str = "slowfast") -> ConfigDict:
     config.adapter.standardize_last = False
     config.window.samples = config.window.tokens = 1024
     config.window.clip_samples = 1
-    config.window.min_action_kept = 0.3
     config.head.width = width
     config.head.attention_heads = 12 if width == 768 else 4
-    config.head.attention_window = (9,)
-    config.head.absolute_positions = True
-    config.head.dropout = 0.1
-    config.head.regression_overlap = 2.0
-    config.loss.initial_normalizer = 100.0
-    config.evaluate.tiou_thresholds = (0.1, 0.2, 0.3, 0.4, 0.5)
-    config.evaluate.ego4d_recall = True
-    config.evaluate.top_k = 5000
-    config.evaluate.max_detections = 2000
     if name == variant:
         config.window.test_whole = True
         config.head.num_levels = 7 if name == "slowfast" else 8
+        config.head.attention_window = (9,)
         config.train.epochs = config.train.schedule_epochs = 15
         config.train.evaluate_from_epoch = 8
         config.evaluate.batch_windows = 1
         config.evaluate.top_k_per_level = True
         config.evaluate.nms_sigma = 0.9
-        return config
-    config.window.overlap = 0.0
-    config.head.opentad = True
-    config.head.num_levels = 9
-    config.head.attention_window = (9,) * 6 + (-1,) * 3
-    config.head.input_dropout = 0.2
-    config.loss.every_class = True
-    config.train.schedule_epochs = 25
-    config.train.epochs = 20
-    config.train.evaluate_from_epoch = 12
-    config.train.evaluate_every_epochs = 1
-    config.evaluate.min_length_tokens = 0.0
-    config.evaluate.nms_sigma = 2.0
-    if name == "internvideo":
+    elif name == "internvideo":
+        ego4d.use_opentad(config, num_levels=10, window=17)
         # Of 16 frames; OpenTAD puts them at the fourth.
         config.features.stride_frames = 8.0
         config.window.samples = config.window.tokens = 2048
-        config.head.num_levels = 10
-        config.head.attention_window = (17,) * 7 + (-1,) * 3
+    else:
+        ego4d.use_opentad(config, num_levels=9, window=9)
     return config

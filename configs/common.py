@@ -126,8 +126,7 @@ def get_config() -> ConfigDict:
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
         block_list="",
-        # How much of each video is decoded before a run to check it: "none",
-        # "ends" or "full".
+        # Decoded of each video before a run, to check it: none, ends, full.
         check="ends",
         # Segments that reach outside their video or are empty: "error" lists
         # them and stops, "clip" cuts or drops them, "keep" leaves them.
@@ -136,8 +135,7 @@ def get_config() -> ConfigDict:
         # length and exact duplicates, and videos left without an action; 0
         # keeps everything.
         min_action_share=0.0,
-        # Threads that decode; 0: as many as this process has cores.
-        num_threads=0,
+        num_threads=0,  # that decode; 0: as many as this process has cores
         # Memory for decoded frames: if all sampled frames of the training set
         # fit, they are decoded once; so is then the testing set. 0: no cache.
         frame_cache_gib=2.0,
@@ -226,10 +224,8 @@ def get_config() -> ConfigDict:
         random_crop=True,
         crop_area=(0.08, 1.0),
         crop_ratio=(0.75, 1.3333),
-        # Set it to 0 where left and right distinguish classes.
-        flip_probability=0.5,
-        # Brightness, contrast and saturation within 1 +- this.
-        color_jitter=0.5,
+        flip_probability=0.5,  # 0 where left and right distinguish classes
+        color_jitter=0.5,  # brightness, contrast, saturation within 1 +- this
         hue_jitter=0.0,  # turns by up to this share of a circle
         # RandAugment: so many of the fifteen operations in
         # data/windows/random_operations.py.
@@ -312,6 +308,9 @@ def get_config() -> ConfigDict:
         # --mode=eval can score it without a run.
         checkpoint="",
         width=512,
+        # Channels of joined features, and of the projection of each (Ego4D).
+        input_widths=(),
+        input_projections=(),
         num_levels=6,  # 0: fitted
         num_embedding_convs=2,
         embedding_kernel=3,

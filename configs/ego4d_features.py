@@ -8,12 +8,13 @@ Variants: configs/ego4d_features.py:NAME with NAME one of
     slowfast, omnivore, egovlp          ActionFormer (slowfast is the default)
     slowfast_egovlp, omnivore_egovlp    on two features joined; give
                                         --config.features.folder=FIRST,SECOND
+    slowfast_omnivore_egovlp            on three, each with a projection
     slowfast_opentad, egovlp_opentad, internvideo_opentad   as OpenTAD trains
 Hardware: one GPU or TPU. Result NOT measured here: annotations and features
 were not available. Published average mAP (tIoU 0.1 to 0.5) and recall@1x at
 0.5: slowfast 14.89 (31.33), omnivore 18.20 (33.57), egovlp 20.60 (37.12),
-slowfast_egovlp 21.56 (38.96), omnivore_egovlp 21.98 (39.88); mAP in OpenTAD:
-slowfast 16.26, egovlp 22.13, internvideo 27.52.
+slowfast_egovlp 21.56 (38.96), omnivore_egovlp 21.98 (39.88), all three 22.09
+(39.87); mAP in OpenTAD: slowfast 16.26, egovlp 22.13, internvideo 27.52.
 Recipes: github.com/happyharrycn/actionformer_release,
 github.com/sming256/OpenTAD. Preparation, protocols and license:
 docs/large_data_sets.md.
@@ -26,7 +27,9 @@ from configs import common, ego4d
 # Channels, frames of a clip, width of the head.
 FEATURES = {"slowfast": (2304, 32, 512), "omnivore": (1536, 32, 512),
             "egovlp": (256, 16, 384), "slowfast_egovlp": (2560, 32, 768),
-            "omnivore_egovlp": (1792, 32, 768), "internvideo": (1024, 8, 512)}
+            "omnivore_egovlp": (1792, 32, 768),
+            "slowfast_omnivore_egovlp": (4096, 32, 1024),
+            "internvideo": (1024, 8, 512)}
 OPENTAD = ("slowfast", "egovlp", "internvideo")
 VARIANTS = (*(name for name in FEATURES if name != "internvideo"),
             *(f"{name}_opentad" for name in OPENTAD))
@@ -51,7 +54,10 @@ def get_config(variant: str = "slowfast") -> ConfigDict:
     config.window.samples = config.window.tokens = 1024
     config.window.clip_samples = 1
     config.head.width = width
-    config.head.attention_heads = 12 if width == 768 else 4
+    config.head.attention_heads = {768: 12, 1024: 16}.get(width, 4)
+    if width == 1024:
+        config.head.input_widths = (2304, 1536, 256)
+        config.head.input_projections = (256, 384, 384)
     if name == variant:
         config.window.test_whole = True
         config.head.num_levels = 7 if name == "slowfast" else 8

@@ -19,6 +19,12 @@ def num_parameters(config, in_width, num_classes):
 def size_by_hand(config, in_width, num_classes):
     """Counts those of the recipe's values by hand."""
     head = config.head
+    if head.input_projections:
+        projections = sum((width + 1) * out for width, out in zip(
+            head.input_widths, head.input_projections, strict=True))
+        return projections + actionformer_size(
+            sum(head.input_projections), num_classes, width=head.width,
+            levels=head.num_levels)
     if head.kind == "actionformer":
         return actionformer_size(
             in_width, num_classes, width=head.width, levels=head.num_levels,

@@ -114,6 +114,7 @@ EGO4D_VARIANTS = {
     "egovlp": (256, 16, 16, 384, 4, 8),
     "slowfast_egovlp": (2560, 16, 32, 768, 12, 8),
     "omnivore_egovlp": (1792, 16, 32, 768, 12, 8),
+    "slowfast_omnivore_egovlp": (4096, 16, 32, 1024, 16, 8),
     "slowfast_opentad": (2304, 16, 32, 512, 4, 9),
     "egovlp_opentad": (256, 16, 16, 384, 4, 9),
     # An offset of 4 frames.
@@ -145,6 +146,9 @@ def test_ego4d_has_the_published_recipes(variant):
                      "min_length_tokens": 0.0 if of_opentad else 0.05}}))
     if of_opentad:
         assert config.window.overlap == 0.0
+    if variant == "slowfast_omnivore_egovlp":
+        _holds(config, head={"input_widths": (2304, 1536, 256),
+                             "input_projections": (256, 384, 384)})
     assert _ranges(config) == (*OVERLAPPING_TEN[:levels - 1], (
         OVERLAPPING_TEN[levels - 1][0], 10000))
     _has_the_size_by_hand(config, 110)

@@ -160,7 +160,8 @@ def _joined(*tables):
 
 
 def _ranges(config, num_classes=97):
-    return make_head_spec(config, in_width=16, num_classes=num_classes
+    return make_head_spec(config, in_width=config.features.width or 16,
+                          num_classes=num_classes
                           ).regression_ranges
 
 

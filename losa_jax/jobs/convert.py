@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.errors import InputError
-from losa_jax.jobs.convert_features import convert_features, find_features
+from losa_jax.errors import InputError, counted
 from losa_jax.models.backbones import family_of
 from losa_jax.utils.atomic_write import atomic_file, writing
 from losa_jax.utils.yaml_file import read_yaml
 from losa_jax.weights import backbone_folder, head_folder
+from losa_jax.weights.feature_tensors import (
+    convert_features,
+    find_features,
+    open_features,
+)
 from losa_jax.weights.head_settings import head_settings
 from losa_jax.weights.name_table import (
     FAMILIES,
@@ -32,7 +36,9 @@ def inspect(path: Path, *, ema: bool = True, probe: Path | None = None,
     """Prints the content of a backbone's or head's file; see `convert`."""
     if features := find_features(path):
         _refuse_useless(path, "features", no_ema=not ema, probe=probe, **sizes)
-        convert_features(features, None)
+        first = open_features(features[0])
+        print(f"what it is: {counted(len(features), 'file')} of features; the "
+              f"first is {first.dtype.name} {first.shape}, [time, width]")
         return
     head = head_folder.open_head_tensors(path, ema=ema)
     _refuse_useless(path, "backbone" if head is None else "head",
@@ -94,6 +100,11 @@ def convert(path: Path, output: Path, *, verify: bool = False,
                     public_config=public_config, probe=probe, **sizes)
     if features:
         convert_features(features, output)
+        shape = open_features(features[0]).shape
+        print(f"wrote {output}: {counted(len(features), 'file')} of features, "
+              f"the first of shape {shape}. To use them:\n"
+              f"    --config.features.folder={output} "
+              f"--config.features.width={shape[-1]}")
         return
     if is_head:
         _convert_head(path, output, ema, public_config, origin)

@@ -310,6 +310,7 @@ def test_ego4d_with_joined_features(tmp_path, capsys):
                     f"{tmp_path}/moments_train.json,"
                     f"{tmp_path}/moments_val.json")
     config.features.folder = f"{tmp_path}/slowfast,{tmp_path}/egovlp"
+    config.head.input_widths, config.head.input_projections = (3, 13), (8, 16)
     config.features.stride_frames, config.features.clip_frames = 4.0, 8.0
     config.window.samples = config.window.tokens = 64
     content, scored = _trained_and_scored(config, tmp_path / "run",

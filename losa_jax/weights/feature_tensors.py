@@ -22,39 +22,29 @@ def find_features(folder: Path) -> list[Path]:
                   if path.suffix in _SUFFIXES)
 
 
-def convert_features(paths: list[Path], output: Path | None) -> None:
-    """Writes the tensor of each file as <name>.npy; with None it only prints
-    the shape of the first.
+def convert_features(paths: list[Path], output: Path) -> None:
+    """Writes the tensor of each file as <name>.npy.
 
     Raises:
-      InputError: a file that holds anything but one tensor of floating-point
-        numbers, or two files of one name.
+      InputError: a file as of `open_features`, or two files of one name.
     """
-    first = _tensor(paths[0])
-    if output is None:
-        print(f"what it is: {counted(len(paths), 'file')} of features; the "
-              f"first is {first.dtype.name} {first.shape}, [time, width]")
-        return
     stems = [path.stem for path in paths]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise InputError(f"{paths[0].parent}: has two files of {twice[0]}: "
                          "remove one of them")
     make_folder(output)
     for path in paths:
-        array = _tensor(path).read()
+        array = open_features(path).read()
         if array.dtype.name == "bfloat16":  # which NumPy does not store
             array = array.astype(np.float32)
         with (atomic_file(output / f"{path.stem}.npy") as temporary,
               temporary.open("wb") as file):
             np.save(file, array)
-    print(f"wrote {output}: {counted(len(paths), 'file')} of features, the "
-          f"first of shape {first.shape}. To use them:\n"
-          f"    --config.features.folder={output} "
-          f"--config.features.width={first.shape[-1]}")
 
 
-def _tensor(path: Path) -> Tensor:
-    """Returns the only tensor of a file, alone or in a dict or list."""
+def open_features(path: Path) -> Tensor:
+    """Returns the only tensor of a file, alone or in a dict or list, unread;
+    InputError for another number of tensors, or no floating-point numbers."""
     content: Any = load_torch_zip(path)
     parts = (list(content.values()) if isinstance(content, Mapping)
              else content if isinstance(content, (list, tuple))

@@ -8,7 +8,7 @@ import pytest
 from losa_jax import score
 
 
-def _charades(folder, lines):
+def _charades(folder, lines, *flags):
     """A test table of two videos, with three classes, and a submission."""
     (folder / "Charades_v1_test.csv").write_text(
         "id,actions,length\nA,c000 1 3;c002 0 9,10\nB,c001 2 4,20\n")
@@ -18,7 +18,7 @@ def _charades(folder, lines):
     return score.main([
         str(folder / "moments.txt"), "--subset=testing", "--per_frame=charades",
         f"--annotations={folder}/Charades_v1_test.csv,{folder}/classes.txt",
-        f"--json={folder / 'out.json'}"])
+        f"--json={folder / 'out.json'}", *flags])
 
 
 def test_the_official_submission_of_charades_is_scored_as_by_its_kit(tmp_path):
@@ -54,3 +54,8 @@ def test_damaged_submissions_of_charades_are_named(tmp_path, capsys, lines,
                                                    message):
     assert _charades(tmp_path, lines) == 1
     assert message in capsys.readouterr().err
+
+
+def test_segments_are_needed_for_a_diagnosis(tmp_path, capsys):
+    assert _charades(tmp_path, [("A", 1, 1, 1, 1)], "--diagnose=x") == 1
+    assert "no segments: leave out --diagnose" in capsys.readouterr().err

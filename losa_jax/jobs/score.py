@@ -102,9 +102,13 @@ def score(predictions: Path, annotations: str, *, protocol: str, tiou: str,
 
 
 def score_moments(path: Path, annotations: str, *, subset: str, videos: str,
-                  class_names: str, **_others: Any) -> dict[str, Any]:
+                  class_names: str, diagnose_into: Path | None,
+                  ambiguous: Path | None, **_others: Any) -> dict[str, Any]:
     """Prints the mAP of moments of a submission to Charades' localization;
     returns it as JSON content."""
+    if diagnose_into or ambiguous:
+        raise InputError(f"{path}: has scores of moments and no segments: "
+                         "leave out --diagnose and --ambiguous")
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
     excluded, _ = blocked_videos(videos, loaded.videos)

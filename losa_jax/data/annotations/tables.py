@@ -1,6 +1,7 @@
 """Reads the tables and the lists of classes of annotations."""
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ def read_table(path: Path, text: tuple[str, ...], numbers: tuple[str, ...] = (),
     the columns `text`, or one of the columns `numbers` that is no number.
     """
     content = read_text(path)
-    rows = csv.DictReader(content.splitlines())
+    # Of the separators of lines only \r and \n end a row.
+    rows = csv.DictReader(io.StringIO(content, newline=""))
     columns = text + numbers + may_be_empty
     try:
         names = rows.fieldnames or ()

@@ -141,6 +141,9 @@ def test_tables_of_charades_are_read_in_any_order_and_spacing(tmp_path):
     assert video == {"subset": "testing", "duration": 9.0, "annotations": [
         {"label": "b", "label_id": 1, "segment": ["1", "2"]},
         {"label": "a", "label_id": 0, "segment": ["0", "4"]}]}
+    table.write_text("id,script,actions,length\nA,x\u2028y,,3\nB,,,4\n",
+                     encoding="utf-8")
+    assert [*read_database(f"{table},{tmp_path}/classes.txt")] == ["A", "B"]
     table = table.rename(tmp_path / "charades.csv")
     with pytest.raises(InputError, match="charades.csv: its name tells no"):
         read_database(f"{table},{tmp_path}/classes.txt")

@@ -326,6 +326,9 @@ def test_a_folder_of_features_of_pytorch_becomes_npy_files(tmp_path, capsys):
     folder.mkdir()
     rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     torch.save(torch.from_numpy(rows), folder / "clip1.pt")
+    assert convert.main([str(folder / "clip1.pt"), f"--output={out}"]) == 1
+    assert "or give the folder of such files if these are features" in (
+        capsys.readouterr().err)
     torch.save({"feats": torch.from_numpy(rows).bfloat16()},
                folder / "clip2.pt")
     assert convert.main([str(folder), "--inspect"]) == 0

@@ -56,7 +56,8 @@ def open_features(path: Path) -> Tensor:
         raise InputError(
             f"{path}: holds {counted(len(tensors), 'tensor')}{names}, not one "
             "with the features of a video, [time, width]: save it alone with "
-            "torch.save(tensor, FILE)")
+            "torch.save(tensor, FILE); of a model give the file, not its "
+            "folder")
     (tensor,) = tensors
     if np.dtype(tensor.dtype).name not in ("float64", "float32", "float16",
                                            "bfloat16"):

@@ -55,9 +55,10 @@ class FeatureFiles:
     """Reads windows of features."""
 
     def __init__(self, settings: Any, resized_to: int = 0,
-                 cache_gib: float = 0.0):
+                 cache_gib: float = 0.0, joined_widths: Sequence[int] = ()):
         """Takes the config section `features`, the number of features that a
-        video is resized to (0: as they are), and memory for features.
+        video is resized to (0: as they are), memory for features, and the
+        channels of each of joined folders if they matter.
         InputError if the folder or a setting is missing, or the folder's
         record has other settings."""
         names = settings.folder.split(",")
@@ -80,6 +81,7 @@ class FeatureFiles:
                 raise InputError(f"config.features.{name}={value}: set it to "
                                  "what the features were made with")
         self._settings, self._resized_to = settings, resized_to
+        self._joined_widths = tuple(joined_widths)
         self._budget = int(cache_gib * 2**30)
         self._kept: dict[Path, np.ndarray] = {}
         # {video id: the share of its frames that is covered too much, or too
@@ -263,7 +265,8 @@ class FeatureFiles:
         if path in self._kept:
             return self._kept[path]
         features = load_features(path, self._settings, [
-            folder / path.name for folder in self._others])
+            _same_video(path, folder) for folder in self._others],
+            self._joined_widths)
         if features.nbytes <= self._budget:
             require_finite(features, path)
         with self._lock:
@@ -289,10 +292,23 @@ def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
     return VideoInfo(path, fps, frames, seconds, height=0, width=0)
 
 
-def load_features(path: Path, settings: Any, others: Sequence[Path] = ()
-                  ) -> np.ndarray:
+def _same_video(path: Path, folder: Path) -> Path:
+    """Returns the file of the same video in another folder."""
+    paths = [folder / f"{path.stem}{suffix}" for suffix in (
+        path.suffix, *SUFFIXES)]
+    other = next((one for one in paths if one.is_file()), None)
+    if other is None:
+        raise InputError(f"no file {path.stem}.npy or {path.stem}.npz in "
+                         f"{folder}, whose features are joined: copy it there, "
+                         "or leave the video out")
+    return other
+
+
+def load_features(path: Path, settings: Any, others: Sequence[Path] = (),
+                  widths: Sequence[int] = ()) -> np.ndarray:
     """Loads [t, c], with the channels of `others` behind those of the first
-    file; InputError if one is unreadable or they are of another shape."""
+    file; InputError if one is unreadable or they are of another shape, or have
+    other channels than `widths`, if these are given."""
     content = _load_rows(path, settings)
     if others:
         parts = [content, *(_load_rows(other, settings) for other in others)]
@@ -303,6 +319,12 @@ def load_features(path: Path, settings: Any, others: Sequence[Path] = ()
                     f"{other} has the shape {part.shape} and {path} "
                     f"{content.shape}: features are joined only if they are "
                     "of equal lengths, so extract them with one stride")
+        channels = tuple(part.shape[1] for part in parts)
+        if widths and channels != tuple(widths):
+            raise InputError(
+                f"{path} and {', '.join(map(str, others))} have {channels} "
+                f"channels, and config.head.input_widths={tuple(widths)}: give "
+                "the folders of config.features.folder in this order")
         content = np.concatenate(parts, 1)
     if content.ndim == 2 and tuple(settings.channels):
         first, end = settings.channels

@@ -86,7 +86,12 @@ def test_channels_of_several_folders_are_joined(folder, tmp_path):
     first = np.load(folder / "v1.npy")
     np.testing.assert_array_equal(window["last"][:, 0],
                                   np.hstack([first, more]))
-    # And a part of them.
+    with pytest.raises(InputError, match=r"have \(3, 2\) channels, and "
+                       r"config.head.input_widths=\(2, 3\): give the folders"):
+        FeatureFiles(settings, joined_widths=(2, 3)).info_of(_video())
+    # And a part of them, of files with another ending.
+    np.savez(other / "v1.npz", more)
+    (other / "v1.npy").unlink()
     settings.update(channels=(2, 4), width=2)
     store = FeatureFiles(settings)
     window, = store.read_windows(Video("v1", info, store.grid(info), ()),
@@ -95,6 +100,9 @@ def test_channels_of_several_folders_are_joined(folder, tmp_path):
         window["last"][:, 0], np.hstack([first, more])[:, 2:4])
     settings.update(channels=(2, 7), width=5)
     with pytest.raises(InputError, match="has 5 channels, and config.feat"):
+        FeatureFiles(settings).info_of(_video())
+    (other / "v1.npz").unlink()
+    with pytest.raises(InputError, match="no file v1.npy or v1.npz in .*other"):
         FeatureFiles(settings).info_of(_video())
     settings.update(channels=(), width=5)
     np.save(other / "v1.npy", more[:70])

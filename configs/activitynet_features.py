@@ -69,6 +69,7 @@ def get_config(variant: str = "tsp") -> ConfigDict:
     config.evaluate.max_detections = 100
     if variant == "tsp_opentad":
         config.data.min_action_share = 0.01
+        config.features.resize = "average"
         config.head.opentad = True
         config.head.input_dropout = 0.2
         # OpenTAD keeps every proposal of one class until NMS.

@@ -105,8 +105,7 @@ def get_config() -> ConfigDict:
         # The --output of `python -m losa_jax.data.build`, in place of both;
         # `annotations` beside it replace the data set's own.
         tfds="",
-        # File of class names, one a line, in label order; "" takes label_id
-        # from the JSON, or sorted names.
+        # File of class names in label order; "": by label_id, or sorted names.
         class_names="",
         # The head detects actions of all classes as one class; the classes
         # come from evaluate.video_scores (as usual on ActivityNet).
@@ -127,35 +126,28 @@ def get_config() -> ConfigDict:
         # Videos to leave out: a file of ids, one a line (--mode=check_data
         # writes one), or "thumos_212", "thumos_211", "thumos_210".
         block_list="",
-        # How much of each video is decoded before a run to check it: "none",
-        # "ends" or "full".
+        # Decoded of each video before a run, to check it: none, ends, full.
         check="ends",
-        # Segments that reach outside their video or are empty: "error" stops
-        # and lists them, "clip" cuts them to the video and drops empty ones,
-        # "keep" leaves them.
+        # Segments that reach outside their video or are empty: "error" lists
+        # them and stops, "clip" cuts or drops them, "keep" leaves them.
         on_outside="error",
         # Training leaves out actions of at most this share of their video's
         # length and exact duplicates, and videos left without an action; 0
         # keeps everything.
         min_action_share=0.0,
-        # Threads that decode; 0: as many as this process has cores.
-        num_threads=0,
-        # Memory for decoded frames. If all sampled frames of the training set
-        # fit into it, they are decoded once instead of in every epoch; the
-        # testing set follows if it fits into the rest. 0 caches nothing.
+        num_threads=0,  # that decode; 0: as many as this process has cores
+        # Memory for decoded frames: if all sampled frames of the training set
+        # fit, they are decoded once; so is then the testing set. 0: no cache.
         frame_cache_gib=2.0,
-        # Folder of cached features of the frozen backbone: training and
-        # evaluation read it and no video, and add what it lacks from
-        # data.videos; --mode=cache only writes it.
+        # Folder of cached features of the frozen backbone, read in place of
+        # videos; what it lacks is added from data.videos. See --mode=cache.
         cache="",
-        # Subsets that --mode=cache covers; () is train_subset and
-        # test_subset.
+        # Subsets of --mode=cache; () is train_subset and test_subset.
         cache_subsets=(),
-        # Dtype of the taps in the cache: "" is backbone.dtype; "bfloat16"
-        # and "float16" need half the space of float32.
+        # Dtype of the taps in the cache; "" is backbone.dtype.
         cache_dtype="",
-        # Augmented views of each video to cache in addition to the plain
-        # one; each training window is drawn from one of the views.
+        # Augmented views of each video to cache in addition to the plain one;
+        # a training window is drawn from one of them.
         cache_copies=0,
     ))
     # To train the head alone on feature files: one .npy or .npz per video,
@@ -176,10 +168,12 @@ def get_config() -> ConfigDict:
         width=0,
         fps=0.0,  # of all videos, if the annotations have no fps
         channels_first=False,
+        # window.sampling="resize": linear, or average (OpenTAD): means of
+        # equal parts of a video that has more features than a window.
+        resize="linear",
     ))
     config.synthetic = ConfigDict(dict(
-        # Folder for rendered videos; "" renders none.
-        folder="",
+        folder="",  # for rendered videos; "" renders none
         num_training=0,
         num_testing=0,
         num_validation=0,
@@ -230,25 +224,20 @@ def get_config() -> ConfigDict:
         random_crop=True,
         crop_area=(0.08, 1.0),
         crop_ratio=(0.75, 1.3333),
-        # Set it to 0 where left and right distinguish classes.
-        flip_probability=0.5,
-        # Brightness, contrast and saturation within 1 +- this.
-        color_jitter=0.5,
-        # The hue turns by up to this share of a circle.
-        hue_jitter=0.0,
+        flip_probability=0.5,  # 0 where left and right distinguish classes
+        color_jitter=0.5,  # brightness, contrast, saturation within 1 +- this
+        hue_jitter=0.0,  # turns by up to this share of a circle
         # RandAugment: so many of the fifteen operations in
         # data/windows/random_operations.py.
         random_operations=0,
-        # Random values are drawn once per "window" or once per "clip".
-        per="window",
+        per="window",  # random values are drawn per window, per clip
     ))
     config.backbone = ConfigDict(dict(
         # Folder written by `python -m losa_jax.convert`, or OWNER/NAME of the
         # Hugging Face hub, which is downloaded and converted once, into
         # ~/.cache/losa_jax/backbones.
         checkpoint="",
-        # Training also copies it into the work directory, which then holds
-        # all that `predict` needs.
+        # Training also copies it into the work directory, for `predict`.
         keep_copy=False,
         # The size that the checkpoint must have: "vit_s", "vit_b", "vit_l",
         # "vit_h", "vit_g", "vjepa2_l", "videoprism_b" or another of
@@ -299,8 +288,7 @@ def get_config() -> ConfigDict:
         # output; or use that token alone.
         tap_residual=True,
         cross_attention=True,
-        # Standardize the backbone's last features over the training set.
-        standardize_last=True,
+        standardize_last=True,  # the backbone's output, over the training set
         # Learning rate of adapters and of gates, as a factor on the head's.
         learning_rate_factor=1.0,
         gate_learning_rate_factor=1.0,
@@ -320,6 +308,9 @@ def get_config() -> ConfigDict:
         # --mode=eval can score it without a run.
         checkpoint="",
         width=512,
+        # Channels of joined features, and of the projection of each (Ego4D).
+        input_widths=(),
+        input_projections=(),
         num_levels=6,  # 0: fitted
         num_embedding_convs=2,
         embedding_kernel=3,
@@ -380,8 +371,8 @@ def get_config() -> ConfigDict:
         regression_weight=1.0,
         initial_normalizer=100.0,
         normalizer_momentum=0.9,
-        # losa, ladder: weight of the mean of the losses of the features after
-        # each tap but the last, which the same head reads in training.
+        # losa, ladder: weight of the mean loss of the head on the features
+        # after each tap but the last.
         deep_supervision=0.0,
         # tridet: power of IoU on the class loss of positives.
         iou_power=0.2,
@@ -418,6 +409,8 @@ def get_config() -> ConfigDict:
         # Also the mAP of moments: "charades" (25 a video) or "multithumos"
         # (every sample), see losa_jax/detection/per_frame.py.
         per_frame="",
+        # Also recall@kx, as ActionFormer and as Ego4D's own kit read it.
+        ego4d_recall=False,
         batch_windows=2,
         score_threshold=0.001,
         # Candidates per window, over all levels together.

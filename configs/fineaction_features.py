@@ -13,9 +13,8 @@ Hardware: one GPU or TPU. Result NOT measured here: annotations and features
 were not available. Published average mAP (tIoU 0.5 to 0.95) in OpenTAD with
 the classes of new_swinB_1x1x256_views2x3_max_label_avg_prob.json: videomaev2
 19.62, videomae 19.32.
-Recipe: github.com/sming256/OpenTAD, configs/actionformer; it resizes features
-by averaging, here they are interpolated. Preparation and protocol:
-docs/large_data_sets.md.
+Recipe: github.com/sming256/OpenTAD, configs/actionformer. Preparation and
+protocol: docs/large_data_sets.md.
 """
 
 from ml_collections import ConfigDict

@@ -22,7 +22,9 @@ of the owner's name exists here.
                          (or .npz) file in the layout of the public code
 
 Reads backbones (VideoMAE, VideoMAEv2, V-JEPA 2 and 2.1, VideoPrism, Hugging
-Face, OpenTAD) and heads (ActionFormer, TriDet, OpenTAD's copies).
+Face, OpenTAD) and heads (ActionFormer, TriDet, OpenTAD's copies). Of a folder
+of .pt files with features, one tensor a video, it makes .npy files for
+--config.features.folder.
 
 Exit status: 0 done; 1 the input is wrong; 2 usage.
 """

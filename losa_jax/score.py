@@ -27,7 +27,8 @@ have the numbers "verb" and "noun" and the pair "action". `ego4d` is
 `activitynet` with recall@kx by two readings: the mean over classes, and that of
 the kit of Ego4D's Moment Queries over all actions.
 
---per_frame adds the mAP of moments: `charades` scores 25 moments of each video,
+--per_frame adds the mAP of moments: `charades` scores 25 moments of each video
+(alone, if PREDICTIONS is a .txt file `id frame scores` for its official kit),
 `multithumos` as many as the video has features, of which
 --moments_per_second tells the number (losa_jax/detection/per_frame.py).
 

@@ -317,3 +317,35 @@ def test_only_names_of_the_hub_import_its_client(source, tmp_path):
             "assert 'huggingface_hub' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True,
                    capture_output=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.torch
+def test_a_folder_of_features_of_pytorch_becomes_npy_files(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    folder, out = tmp_path / "features", tmp_path / "out"
+    folder.mkdir()
+    rows = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    torch.save(torch.from_numpy(rows), folder / "clip1.pt")
+    assert convert.main([str(folder / "clip1.pt"), f"--output={out}"]) == 1
+    assert "or give the folder of such files if these are features" in (
+        capsys.readouterr().err)
+    torch.save({"feats": torch.from_numpy(rows).bfloat16()},
+               folder / "clip2.pt")
+    assert convert.main([str(folder), "--inspect"]) == 0
+    assert "2 files of features; the first is float32 (5, 3)" in (
+        capsys.readouterr().out)
+    assert convert.main([str(folder), f"--output={out}"]) == 0
+    assert "--config.features.width=3" in capsys.readouterr().out
+    np.testing.assert_array_equal(np.load(out / "clip1.npy"), rows)
+    np.testing.assert_allclose(np.load(out / "clip2.npy"), rows, rtol=0.01)
+    torch.save({"a": torch.ones(2), "b": torch.ones(2)}, folder / "clip3.pt")
+    (folder / "clip4.pth").write_bytes(b"")
+    for flags, message in (
+            ([], "clip3.pt: holds 2 tensors (a, b), not one with the features"),
+            (["--dtype=float16"], "holds features: leave out --dtype, for a "
+                                  "backbone only")):
+        assert convert.main([str(folder), f"--output={out}", *flags]) == 1
+        assert message in capsys.readouterr().err
+    (folder / "clip3.pt").unlink()
+    assert convert.main([str(folder), f"--output={out}"]) == 1
+    assert "clip4.pth: not a PyTorch" in capsys.readouterr().err

@@ -223,7 +223,7 @@ I3D = {
 TSP = {
     "data": {"min_action_share": 0.0, "class_agnostic": True},
     "features": {"width": 512, "stride_frames": 16.0, "clip_frames": 16.0,
-                 "fps": 15.0},
+                 "fps": 15.0, "resize": "linear"},
     "window": {"sampling": "resize", "tokens": 192, "min_action_kept": 0.5,
                "short_crop_ratio": (0.9, 1.0)},
     "head": {"kind": "actionformer", "width": 256, "absolute_positions": True,
@@ -264,6 +264,7 @@ FEATURES = {
     # OpenTAD's configs/actionformer/anet_tsp.py.
     ("activitynet_features", "tsp_opentad"): (TSP, {
         "data": {"min_action_share": 0.01},
+        "features": {"resize": "average"},
         "head": {"input_dropout": 0.2, "opentad": True},
         "evaluate": {"score_threshold": 0.0, "min_length_tokens": 0.0,
                      "voting": "tridet"}}),

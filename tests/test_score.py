@@ -136,7 +136,8 @@ def test_moments_are_scored_beside_segments(files, capsys):
 
 @pytest.mark.parametrize("flags, message", [
     (["--per_frame=charades"], "2 videos have no duration, the first a"),
-    (["--per_frame=multithumos"], "give how many they are a second"),
+    *((["--per_frame=multithumos", *flags], "give how many they are a second")
+      for flags in ([], ["--moments_per_second=inf"])),
     (["--subset=val"], "no video of subset 'val'; the file has test"),
     (["--tiou=0.5:0.9"], "write first:last:step"),
     (["--tiou=0.3:inf:0.1"], "write first:last:step"),

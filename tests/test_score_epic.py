@@ -159,11 +159,22 @@ def test_each_target_has_its_own_matches(files):
             } == {"verb": 1.0, "noun": 1.0, "action": 0.0}
 
 
+def test_actions_that_are_given_twice_count_twice_as_in_the_kit(files):
+    path = files / TABLES[0]
+    path.write_text(path.read_text() + 2 * (
+        "v,00:00:05.0,00:00:06.0,put,1,cup,1\n"))
+    assert _run(files) == 0
+    report = json.loads((files / "out.json").read_text())["verb"]
+    assert (report["num_actions"], report["average_map"]) == (3, 0.5)
+
+
 def test_entries_without_numbers_are_named(files, capsys):
     path = files / "submission.json"
-    path.write_text(path.read_text().replace('"verb": 1', '"verb": 9'))
-    assert _run(files) == 1
-    assert ("video 'v', entry 1: verb 9 is not a number from 0 to 1"
-            in capsys.readouterr().err)
+    content = path.read_text()
+    for wrong, shown in ((9, 9), (0.5, 0.5), ("Infinity", "inf")):
+        path.write_text(content.replace('"verb": 1', f'"verb": {wrong}'))
+        assert _run(files) == 1
+        assert (f"video 'v', entry 1: verb {shown} is not a number from 0 "
+                "to 1" in capsys.readouterr().err)
     assert _run(files, tables=TABLES[:3]) == 1
     assert "give EPIC_100_verb_classes.csv and" in capsys.readouterr().err

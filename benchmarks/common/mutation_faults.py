@@ -251,12 +251,14 @@ FAULTS = (
           "(best * gained).sum(axis=1)", "(precision * gained).sum(axis=1)",
           TEST_METRICS),
     Fault("videos without predictions do not count", METRICS,
-          "    actions = _ground_truth_rows(ground_truth, class_names)\n"
+          "    actions = _ground_truth_rows(ground_truth, class_names, "
+          "rules)\n"
           "    predicted = _prediction_rows(ground_truth, predictions, "
           "class_names, rules)\n",
           "    ground_truth = {video: actions for video, actions in "
           "ground_truth.items() if predictions.get(video)}\n"
-          "    actions = _ground_truth_rows(ground_truth, class_names)\n"
+          "    actions = _ground_truth_rows(ground_truth, class_names, "
+          "rules)\n"
           "    predicted = _prediction_rows(ground_truth, predictions, "
           "class_names, rules)\n", TEST_METRICS),
     Fault("what touches an ambiguous segment is false",

@@ -19,7 +19,7 @@ import numpy as np
 from losa_jax.detection.segments import Detection
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.atomic_write import atomic_file
-from losa_jax.utils.text_files import nfc, read_json
+from losa_jax.utils.text_files import nfc, read_json, read_lines
 
 
 def write_predictions(path: str | os.PathLike,
@@ -159,6 +159,44 @@ def read_labeled(path: str | os.PathLike,
     _, results = _read_results(path)
     return {target: _parse(results, str(path), function)
             for target, function in label_of.items()}
+
+
+def read_moments(path: pathlib.Path, num_moments: int
+                 ) -> dict[str, np.ndarray]:
+    """Reads a submission to Charades' localization: lines `id frame scores`,
+    with frames from 1 to `num_moments` and a score for each class.
+
+    Returns {video id: [moment, class]}, -infinity where there is no line.
+    InputError names the wrong line.
+    """
+    rows: dict[str, np.ndarray] = {}
+    num_classes = 0
+    for number, line in read_lines(path):
+        where = f"{path}, line {number}"
+        video, *rest = line.split()
+        try:
+            frame, first, *others = map(float, rest)
+        except ValueError as error:
+            raise InputError(f"{where}: {line[:40]!r} is not `id frame scores "
+                             "of the classes`") from error
+        scores = [first, *others]
+        num_classes = num_classes or len(scores)
+        if len(scores) != num_classes or not all(map(math.isfinite, scores)):
+            raise InputError(
+                f"{where}: has {len(scores)} scores, line 1 has {num_classes}, "
+                "and all must be finite: write the file again")
+        if frame not in range(1, num_moments + 1):
+            raise InputError(f"{where}: frame {rest[0]} is not a number from 1 "
+                             f"to {num_moments}: count frames from 1")
+        moments = rows.setdefault(
+            nfc(video), np.full((num_moments, num_classes), -np.inf))
+        if moments[int(frame) - 1, 0] > -np.inf:
+            raise InputError(f"{where}: frame {rest[0]} of {video} is there "
+                             "twice: remove one of its lines")
+        moments[int(frame) - 1] = scores
+    if not rows:
+        raise InputError(f"{path}: is empty: write it again")
+    return rows
 
 
 def _read_results(path: str | os.PathLike

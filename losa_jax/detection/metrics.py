@@ -31,6 +31,8 @@ class Rules:
     ties: str = "stable"
     # Predictions in videos without ground truth: "drop" or "false".
     unknown_videos: str = "drop"
+    # Also annotations that are given twice or last no time.
+    every_action: bool = False
 
 
 OURS = Rules()
@@ -56,6 +58,7 @@ class MapReport:
       num_dropped_predictions: predictions of other labels or videos.
       num_removed_actions: annotations that are duplicates or too short.
       per_frame: the average precision of moments, if it was asked for.
+      recall: the module `recall` describes it; likewise.
     """
 
     class_names: tuple[str, ...]
@@ -71,6 +74,7 @@ class MapReport:
     num_dropped_predictions: int
     num_removed_actions: int
     per_frame: FrameReport | None = None
+    recall: Mapping[str, list[float]] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON content, None for NaN."""
@@ -120,7 +124,7 @@ def evaluate_map(ground_truth: Truth, predictions: Predictions, *,
     Raises:
       InputError: no action at all, or an unknown label in the ground truth.
     """
-    actions = _ground_truth_rows(ground_truth, class_names)
+    actions = _ground_truth_rows(ground_truth, class_names, rules)
     predicted = _prediction_rows(ground_truth, predictions, class_names, rules)
     num_classes = len(class_names)
     precision = np.full((num_classes, len(tiou_thresholds)), np.nan)
@@ -169,7 +173,7 @@ def make_report(class_names: Sequence[str], tiou_thresholds: Sequence[float],
         map_per_threshold, float(map_per_threshold.mean()), actions_per_class,
         predictions_per_class, num_actions=int(actions_per_class.sum()),
         num_predictions=int(predictions_per_class.sum()), per_frame=None,
-        **counts)
+        recall=None, **counts)
 
 
 def match_predictions(ground_truth: Truth, predictions: Predictions, *,
@@ -181,7 +185,7 @@ def match_predictions(ground_truth: Truth, predictions: Predictions, *,
     """
     return _matches(
         _prediction_rows(ground_truth, predictions, class_names, OURS),
-        _ground_truth_rows(ground_truth, class_names), len(ground_truth),
+        _ground_truth_rows(ground_truth, class_names, OURS), len(ground_truth),
         tiou_thresholds, OURS.ties)
 
 
@@ -290,7 +294,7 @@ def recall_at(ground_truth: Truth, predictions: Predictions, *,
     the classes that have actions. With `pooled` it is the share of all actions
     together, and a match is above the threshold, as Ego4D's own kit reads it.
     """
-    actions = _ground_truth_rows(ground_truth, class_names)
+    actions = _ground_truth_rows(ground_truth, class_names, rules)
     predicted = _prediction_rows(ground_truth, predictions, class_names, OURS)
     thresholds = np.asarray(tiou_thresholds, np.float64)
     counts = np.zeros((len(class_names), len(multiples), len(thresholds)))
@@ -374,9 +378,9 @@ def format_map_table(report: MapReport) -> str:
     return "\n".join(lines)
 
 
-def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
-                       ) -> _Rows:
-    """Returns all actions without duplicates."""
+def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str],
+                       rules: Rules) -> _Rows:
+    """Returns all actions, without duplicates unless the rules keep them."""
     class_index = {name: k for k, name in enumerate(class_names)}
     unknown = sorted({label for annotations in ground_truth.values()
                       for _, _, label in annotations} - set(class_index))
@@ -389,10 +393,11 @@ def _ground_truth_rows(ground_truth: Truth, class_names: Sequence[str]
         kept: dict[str, list[tuple[float, float]]] = {}
         for start, end, label in annotations:
             same_label = kept.setdefault(label, [])
-            if end - start >= SAME_ACTION_SECONDS and not any(
-                    max(abs(start - other_start), abs(end - other_end))
-                    <= SAME_ACTION_SECONDS
-                    for other_start, other_end in same_label):
+            if (rules.every_action and end >= start) or (
+                    end - start >= SAME_ACTION_SECONDS and not any(
+                        max(abs(start - other_start), abs(end - other_end))
+                        <= SAME_ACTION_SECONDS
+                        for other_start, other_end in same_label)):
                 same_label.append((start, end))
                 rows.append((video, class_index[label], start, end, 0.0))
     return _as_rows(rows, sum(map(len, ground_truth.values())))

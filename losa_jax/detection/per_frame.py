@@ -6,14 +6,16 @@ them ranks last. A detector that was trained for segments is not tuned for
 this measure. Two protocols:
 
     charades      25 moments a video, j / 25 of its length, j = 0 .. 24; an
-                  action contains its two ends (Charades_v1_localize)
+                  action contains its two ends; videos that have no entry in
+                  the predictions rank last (Charades_v1_localize)
     multithumos   as many moments as the video has features, i / n of its
-                  length; an action does not contain its ends (the code of
+                  length; an action does not contain its ends; a class that
+                  is never shown has the precision 0 (the code of
                   super-events, PDAN and MS-TCT: "frame mAP")
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,10 +34,9 @@ class FrameReport:
     Attributes:
       protocol: one of `PROTOCOLS`.
       class_names: k classes, in the order of the rows below.
-      average_precision: NaN for a class without a moment in an action. (The
-        code of super-events counts it as 0; no class of MultiTHUMOS or of
-        Charades is without.)
-      frame_map: mean over the other classes.
+      average_precision: NaN for a class without a moment in an action, in
+        "multithumos" 0.
+      frame_map: mean over the classes that are not NaN.
       weighted_map: mean weighted by the moments of each class (Charades' WAP).
       positives_per_class: moments in an action of the class.
       num_moments, num_videos: of the ground truth.
@@ -80,35 +81,72 @@ def evaluate_frames(ground_truth: Mapping[
       durations: seconds of every video of the ground truth.
       num_moments: of every video, for "multithumos".
     """
+    videos = list(ground_truth)
+    if protocol == "charades":
+        videos.sort(key=lambda video: video not in predictions)
     moments = [_moments(durations[video], CHARADES_MOMENTS
                         if num_moments is None else num_moments[video])
-               for video in ground_truth]
+               for video in videos]
     firsts = np.cumsum([0, *map(len, moments)])
     index = {name: k for k, name in enumerate(class_names)}
-    actions = _spans(ground_truth, ground_truth, moments, firsts, index,
+    actions = _spans(videos, ground_truth, moments, firsts, index,
                      protocol == "charades")
-    detected = _spans(ground_truth, predictions, moments, firsts, index,
+    detected = _spans(videos, predictions, moments, firsts, index,
                       protocol == "charades")
     total = int(firsts[-1])
-    precision = np.full(len(index), np.nan)
-    positives = np.zeros(len(index), int)
-    for k in range(len(index)):
-        is_action = np.zeros(total, bool)
-        for start, end, _ in actions.of_class(k):
-            is_action[start:end] = True
+
+    def scores_of(k: int) -> np.ndarray:
         scores = np.full(total, -np.inf)
         # The highest score is written last.
         for start, end, score in detected.of_class(k):
             scores[start:end] = score
+        return scores
+
+    return _report(protocol, class_names, actions, total, len(ground_truth),
+                   scores_of)
+
+
+def evaluate_moments(ground_truth: Mapping[
+                         str, Sequence[tuple[float, float, str]]],
+                     scores: Mapping[str, Float[np.ndarray, "25 k"]], *,
+                     class_names: Sequence[str],
+                     durations: Mapping[str, float]) -> FrameReport:
+    """Scores the 25 moments of each video by Charades' protocol, from a score
+    for each moment and class; those that are -infinity, or of videos without
+    scores, rank last."""
+    none = np.full((CHARADES_MOMENTS, len(class_names)), -np.inf)
+    table = np.concatenate([none[:0], *(scores.get(video, none)
+                                        for video in ground_truth)])
+    moments = [_moments(durations[video], CHARADES_MOMENTS)
+               for video in ground_truth]
+    actions = _spans(
+        ground_truth, ground_truth, moments,
+        CHARADES_MOMENTS * np.arange(len(moments) + 1),
+        {name: k for k, name in enumerate(class_names)}, inclusive=True)
+    return _report("charades", class_names, actions, len(table),
+                   len(ground_truth), lambda k: table[:, k])
+
+
+def _report(protocol: str, class_names: Sequence[str], actions: "_Spans",
+            total: int, num_videos: int,
+            scores_of: Callable[[int], np.ndarray]) -> FrameReport:
+    """Returns the report of `total` moments, with their scores of a class."""
+    precision = np.full(len(class_names),
+                        np.nan if protocol == "charades" else 0.0)
+    positives = np.zeros(len(class_names), int)
+    for k in range(len(class_names)):
+        is_action = np.zeros(total, bool)
+        for start, end, _ in actions.of_class(k):
+            is_action[start:end] = True
         positives[k] = is_action.sum()
         if positives[k]:
-            precision[k] = _average_precision(scores, is_action)
-    present = positives > 0
+            precision[k] = _average_precision(scores_of(k), is_action)
+    known = ~np.isnan(precision)
     return FrameReport(
         protocol, tuple(class_names), precision,
-        float(precision[present].mean()) if present.any() else 0.0,
-        float(np.average(precision[present], weights=positives[present]))
-        if present.any() else 0.0, positives, total, len(ground_truth))
+        float(precision[known].mean()) if known.any() else 0.0,
+        float(np.average(precision[known], weights=positives[known]))
+        if positives.any() else 0.0, positives, total, num_videos)
 
 
 class _Spans(NamedTuple):

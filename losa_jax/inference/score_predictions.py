@@ -21,6 +21,7 @@ from losa_jax.utils.names import did_you_mean, without_ending
 logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("activitynet", "thumos")
+_MOST_MOMENTS = 1000  # a second
 # Times that are so many times as long, or short, are in another unit.
 _OTHER_UNIT = 10
 
@@ -93,9 +94,8 @@ def scored(truth: metrics.Truth, predictions: metrics.Predictions,
 
 
 def frame_report(annotations: Annotations, truth: metrics.Truth,
-                 predictions: metrics.Predictions, class_names: Sequence[str],
-                 *, protocol: str, moments_per_second: float
-                 ) -> per_frame.FrameReport:
+                 predictions: metrics.Predictions, *, protocol: str,
+                 moments_per_second: float) -> per_frame.FrameReport:
     """Scores predictions at moments, by one of `per_frame.PROTOCOLS`.
 
     Args:
@@ -105,11 +105,58 @@ def frame_report(annotations: Annotations, truth: metrics.Truth,
     Raises:
       InputError: a video without a duration, or no number of moments.
     """
-    if protocol == "multithumos" and not moments_per_second > 0:
+    if protocol == "multithumos" and not (
+            0 < moments_per_second <= _MOST_MOMENTS):
         raise InputError(
             "--per_frame=multithumos scores the moments of the features: give "
-            "how many they are a second with --moments_per_second (7.5 for "
+            "how many they are a second, up to "
+            f"{_MOST_MOMENTS}, with --moments_per_second (7.5 for "
             "I3D features of every fourth of 30 frames)")
+    known = _durations(annotations, truth)
+    return per_frame.evaluate_frames(
+        truth, predictions, class_names=annotations.class_names,
+        durations=known, protocol=protocol, num_moments={
+            video: max(1, int(seconds * moments_per_second))
+            for video, seconds in known.items()}
+        if protocol == "multithumos" else None)
+
+
+def moments_report(annotations: Annotations, truth: metrics.Truth,
+                   rows: Mapping[str, np.ndarray], path: Path
+                   ) -> per_frame.FrameReport:
+    """Scores a submission to Charades' localization, whose columns are the
+    numbers of the classes.
+
+    Args:
+      rows: what `read_moments` returned of the file `path`.
+
+    Raises:
+      InputError: a video has no duration, or classes have no number or no
+        column.
+    """
+    numbers = {action.label: action.label_id
+               for video in annotations.videos.values()
+               for action in video.actions}
+    columns = [numbers.get(name) for name in annotations.class_names]
+    if None in columns:
+        raise InputError(
+            f"{annotations.path}: its classes have no numbers, which the "
+            f"columns of {path} are: give Charades_v1_test.csv and "
+            "Charades_v1_classes.txt")
+    width = next(iter(rows.values())).shape[1]
+    if width <= max((one or 0 for one in columns), default=0):
+        raise InputError(f"{path}: has scores of {width} classes, and "
+                         f"{annotations.path} more: give the file of this "
+                         "version of the data set")
+    return per_frame.evaluate_moments(
+        truth, {video: row[:, np.array(columns, int)]
+                for video, row in rows.items() if video in truth},
+        class_names=annotations.class_names,
+        durations=_durations(annotations, truth))
+
+
+def _durations(annotations: Annotations, truth: metrics.Truth
+               ) -> dict[str, float]:
     durations = {video: annotations.videos[video].duration_seconds
                  for video in truth}
     missing = [video for video, seconds in durations.items() if not seconds]
@@ -117,14 +164,7 @@ def frame_report(annotations: Annotations, truth: metrics.Truth,
         raise InputError(
             f"{annotations.path}: {len(missing)} videos have no duration, the "
             f"first {missing[0]}: --per_frame needs them")
-    known = {video: float(seconds or 0)
-             for video, seconds in durations.items()}
-    return per_frame.evaluate_frames(
-        truth, predictions, class_names=class_names, durations=known,
-        protocol=protocol, num_moments={
-            video: max(1, int(seconds * moments_per_second))
-            for video, seconds in known.items()}
-        if protocol == "multithumos" else None)
+    return {video: float(seconds or 0) for video, seconds in durations.items()}
 
 
 def ground_truth(annotations: Annotations, subset: str,

@@ -129,7 +129,10 @@ def _check_features(config: Any, videos: Sequence[AnnotatedVideo],
         store, FeatureFiles) else [
         video for video in videos if video.video_id not in store]
     if not missing:
-        return check_each(videos, store.check)
+        checked = check_each(videos, store.check)
+        if isinstance(store, FeatureFiles):
+            store.check_rate()
+        return checked
     others = {video.video_id for video in missing}
     infos, unreadable = check_each([
         video for video in videos if video.video_id not in others],

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from losa_jax.errors import InputError
+from losa_jax.errors import InputError, counted
 from losa_jax.models.backbones import family_of
 from losa_jax.utils.atomic_write import atomic_file, writing
 from losa_jax.utils.yaml_file import read_yaml
 from losa_jax.weights import backbone_folder, head_folder
+from losa_jax.weights.feature_tensors import (
+    convert_features,
+    find_features,
+    open_features,
+)
 from losa_jax.weights.head_settings import head_settings
 from losa_jax.weights.name_table import (
     FAMILIES,
@@ -29,9 +34,15 @@ _HEAD_OPTIONS = ("no_ema", "public_config")
 def inspect(path: Path, *, ema: bool = True, probe: Path | None = None,
             **sizes: Any) -> None:
     """Prints the content of a backbone's or head's file; see `convert`."""
+    if features := find_features(path):
+        _refuse_useless(path, "features", no_ema=not ema, probe=probe, **sizes)
+        first = open_features(features[0])
+        print(f"what it is: {counted(len(features), 'file')} of features; the "
+              f"first is {first.dtype.name} {first.shape}, [time, width]")
+        return
     head = head_folder.open_head_tensors(path, ema=ema)
-    _refuse_useless(path, head is not None, no_ema=not ema, probe=probe,
-                    **sizes)
+    _refuse_useless(path, "backbone" if head is None else "head",
+                    no_ema=not ema, probe=probe, **sizes)
     if head is not None:
         tensors, entry = head
         _print_tensors(tensors)
@@ -64,7 +75,8 @@ def convert(path: Path, output: Path, *, verify: bool = False,
             dtype: str | None = None, ema: bool = True,
             public_config: Path | None = None, probe: Path | None = None,
             origin: Mapping[str, str] | None = None, **sizes: Any) -> None:
-    """Converts a checkpoint of a backbone or head to a folder.
+    """Converts a checkpoint of a backbone or head, or a folder of features
+    in .pt files, to a folder.
 
     Args:
       verify: reads a backbone back and compares it.
@@ -79,9 +91,21 @@ def convert(path: Path, output: Path, *, verify: bool = False,
       InputError: not a checkpoint, tensors that fit no parameter, or an option
         for the other type of checkpoint.
     """
-    is_head = head_folder.open_head_tensors(path, ema=ema) is not None
-    _refuse_useless(path, is_head, verify=verify, dtype=dtype, no_ema=not ema,
+    features = find_features(path)
+    is_head = not features and (
+        head_folder.open_head_tensors(path, ema=ema) is not None)
+    _refuse_useless(path, "features" if features else
+                    "head" if is_head else "backbone",
+                    verify=verify, dtype=dtype, no_ema=not ema,
                     public_config=public_config, probe=probe, **sizes)
+    if features:
+        convert_features(features, output)
+        shape = open_features(features[0]).shape
+        print(f"wrote {output}: {counted(len(features), 'file')} of features, "
+              f"the first of shape {shape}. To use them:\n"
+              f"    --config.features.folder={output} "
+              f"--config.features.width={shape[-1]}")
+        return
     if is_head:
         _convert_head(path, output, ema, public_config, origin)
         return
@@ -98,16 +122,20 @@ def convert(path: Path, output: Path, *, verify: bool = False,
         print(f"verified: {_compare(path, output, probe)} tensors equal")
 
 
-def _refuse_useless(path: Path, is_head: bool, **options: Any) -> None:
-    """Raises InputError for options that such a checkpoint does not have."""
+def _refuse_useless(path: Path, content: str, **options: Any) -> None:
+    """Raises InputError for options that such content ("head", "backbone" or
+    "features") does not have."""
     flags = {"clip_frames": "frames"}
-    useless = [f"--{flags.get(name, name)}" for name, value in options.items()
-               if value and (name in _HEAD_OPTIONS) != is_head]
+    owners = {name: "head" if name in _HEAD_OPTIONS else "backbone"
+              for name, value in options.items() if value}
+    useless = [f"--{flags.get(name, name)}" for name, owner in owners.items()
+               if owner != content]
     if useless:
-        here, other = (("head", "backbone") if is_head
-                       else ("backbone", "head"))
-        raise InputError(f"{path}: holds a {here}: leave out "
-                         f"{', '.join(useless)}, for a {other} only")
+        others = {owners[name] for name in owners} - {content}
+        raise InputError(
+            f"{path}: holds {'' if content == 'features' else 'a '}{content}: "
+            f"leave out {', '.join(useless)}, for a "
+            f"{' or a '.join(sorted(others))} only")
 
 
 def _convert_head(path: Path, output: Path, ema: bool,

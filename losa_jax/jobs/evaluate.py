@@ -16,6 +16,7 @@ from losa_jax.data.windows.readers import WindowReader
 from losa_jax.data.windows.skipped_videos import EVALUATION, BrokenVideos
 from losa_jax.data.windows.stream import VideoEnd
 from losa_jax.detection import classifier_scores, metrics, nms, per_frame
+from losa_jax.detection.recall import recall_lines, recalls
 from losa_jax.detection.segments import Detection, Segments, detections
 from losa_jax.distributed import processes, remote_workdir
 from losa_jax.distributed.sharding import put_batch
@@ -98,6 +99,10 @@ class Evaluator:
             report = dataclasses.replace(report, per_frame=frame_report(
                 self._data, truth, predictions, class_names,
                 settings.per_frame))
+        if settings.ego4d_recall:
+            report = dataclasses.replace(report, recall=recalls(
+                truth, predictions, class_names=class_names,
+                tiou_thresholds=report.tiou_thresholds, ego4d=True))
         return report, predictions
 
     def _predict_own(self, parameters: Any, statistics: Any, stop: StopSignal
@@ -216,6 +221,8 @@ def report_results(folder: Path, config: Any, report: metrics.MapReport,
         "checkpoint": checkpoint, "step": step, "classes_from": classes,
         **report.as_json()})
     print(metrics.format_map_table(report))
+    if report.recall is not None:
+        print("\n".join(recall_lines(report.recall, report.tiou_thresholds)))
     print(f"classes from: {classes}")
     if config.data.block_list:
         print(f"videos left out: {config.data.block_list}")

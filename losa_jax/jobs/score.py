@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,14 @@ from losa_jax.data.annotations.lint import (
 )
 from losa_jax.data.annotations.load import load_annotations, load_class_names
 from losa_jax.data.annotations.outside import unit_hint
-from losa_jax.data.predictions import read_labeled, read_submission
-from losa_jax.detection import metrics
+from losa_jax.data.predictions import (
+    read_labeled,
+    read_moments,
+    read_submission,
+)
+from losa_jax.detection import metrics, per_frame
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
+from losa_jax.detection.recall import recall_lines, recalls
 from losa_jax.errors import InputError
 from losa_jax.inference import score_predictions
 from losa_jax.jobs.setup import write_json
@@ -29,12 +34,9 @@ from losa_jax.report.dashboard import (
 )
 from losa_jax.utils.atomic_write import make_folder, write_text
 
-RECALL_MULTIPLES = (1, 5)
 # Thresholds where none are given, by protocol.
 USUAL_TIOU = {"activitynet": "0.3:0.7:0.1", "thumos": "0.3:0.7:0.1",
               "epic": "0.1:0.5:0.1", "ego4d": "0.1:0.5:0.1"}
-# What the kit of Ego4D's Moment Queries prints.
-EGO4D_TIOU, EGO4D_MULTIPLES = (0.3, 0.5, 0.7), (1, 2, 3, 4, 5)
 # The most excluded videos that are printed by name.
 MAX_SHOWN = 20
 _MAX_THRESHOLDS = 1000
@@ -67,6 +69,10 @@ def score(predictions: Path, annotations: str, *, protocol: str, tiou: str,
       InputError: a file that cannot be read or does not fit.
     """
     thresholds = tiou_list(tiou or USUAL_TIOU[protocol])
+    if options.get("per_frame") == "charades" and (
+            predictions.suffix.lower() == ".txt"):
+        write_scores(output, score_moments(predictions, annotations, **options))
+        return
     if protocol != "epic":
         content, external = read_submission(predictions)
         write_scores(output, score_one(
@@ -86,13 +92,37 @@ def score(predictions: Path, annotations: str, *, protocol: str, tiou: str,
             predictions, epic.submission_labels(tables.names())).items():
         print(f"{target.upper()}S")
         scores[target] = score_one(
-            content, tables.only(target), protocol="activitynet",
+            content, tables.only(target), protocol=protocol,
             thresholds=thresholds, external="",
             diagnose_into=folder and folder / target, **options)
     print("average mAP in percent: " + ", ".join(
         f"{target} {100 * content['average_map']:.2f}"
         for target, content in scores.items()))
     write_scores(output, scores)
+
+
+def score_moments(path: Path, annotations: str, *, subset: str, videos: str,
+                  class_names: str, diagnose_into: Path | None,
+                  ambiguous: Path | None, **_others: Any) -> dict[str, Any]:
+    """Prints the mAP of moments of a submission to Charades' localization;
+    returns it as JSON content."""
+    if diagnose_into or ambiguous:
+        raise InputError(f"{path}: has scores of moments and no segments: "
+                         "leave out --diagnose and --ambiguous")
+    loaded = load_annotations(
+        annotations, load_class_names(class_names) if class_names else None)
+    excluded, _ = blocked_videos(videos, loaded.videos)
+    truth = score_predictions.ground_truth(loaded, subset, excluded)
+    rows = read_moments(path, per_frame.CHARADES_MOMENTS)
+    report = score_predictions.moments_report(loaded, truth, rows, path)
+    for name, precision in zip(report.class_names, report.average_precision,
+                               strict=True):
+        print(f"{name}: {100 * precision:.2f}")
+    known = rows.keys() & truth.keys()
+    print(f"{report}\n{len(known)} of {len(truth)} videos have lines; "
+          f"{len(rows) - len(known)} videos of the file are not in subset "
+          f"{subset} and are left out")
+    return {"per_frame": report.as_json()}
 
 
 def write_scores(output: Path | None, content: Mapping[str, Any]) -> None:
@@ -125,16 +155,16 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
     predicted = {video: rows for video, rows in submitted.items()
                  if video not in excluded}
     labels = score_predictions.present_classes(loaded, truth)
-    rules = metrics.Rules(ties, unknown)
+    # The kit of EPIC-KITCHENS-100 removes no duplicates.
+    rules = metrics.Rules(ties, unknown, every_action=protocol == "epic")
     report = score_predictions.scored(
         truth, predicted, labels, protocol=protocol, tiou=thresholds,
         rules=rules, ambiguous=read_ambiguous(ambiguous) if ambiguous else None)
     if per_frame:
         report = dataclasses.replace(
             report, per_frame=score_predictions.frame_report(
-                loaded, truth, predicted, labels, protocol=per_frame,
+                loaded, truth, predicted, protocol=per_frame,
                 moments_per_second=moments_per_second))
-    recalls: dict[str, list[float]] = {}
     print(metrics.format_map_table(report))
     for line in (*score_predictions.unmatched(loaded, truth, predicted),
                  *doubts, *similar_names(loaded),
@@ -149,21 +179,11 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
     print(source or "classes from: unknown (no external_data in the file); "
           "name an external classifier with --classifier")
     if protocol != "thumos":
-        recall = metrics.recall_at(
+        recall = recalls(
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
-            multiples=RECALL_MULTIPLES, rules=rules)
-        recalls |= _print_recall("", RECALL_MULTIPLES, thresholds,
-                                 recall.tolist())
-        if protocol == "ego4d":
-            print("recall above: per class, then the mean over classes, tIoU "
-                  "reached (ActionFormer, OpenTAD). Below, as Ego4D's own "
-                  "kit: all actions together, tIoU passed")
-            kit = metrics.recall_at(
-                truth, predicted, class_names=labels,
-                tiou_thresholds=EGO4D_TIOU, multiples=EGO4D_MULTIPLES,
-                rules=rules, pooled=True)
-            recalls |= _print_recall("kit", EGO4D_MULTIPLES, EGO4D_TIOU,
-                                     kit.tolist())
+            rules=rules, ego4d=protocol == "ego4d")
+        print("\n".join(recall_lines(recall, thresholds)))
+        report = dataclasses.replace(report, recall=recall)
     elif ambiguous is None:
         print("no Ambiguous segments: --ambiguous=FILE names them")
     silent = sum(not predicted.get(video) for video in truth)
@@ -180,8 +200,7 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
             truth, predicted, class_names=labels, tiou_thresholds=thresholds,
             durations={video.video_id: video.duration_seconds or 0.0
                        for video in chosen}))
-    return {**report.as_json(), "recall": recalls or None,
-            "classifier": classifier or external or None}
+    return {**report.as_json(), "classifier": classifier or external or None}
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
@@ -196,21 +215,6 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:
     write_json(folder / "diagnosis.json", dataclasses.asdict(diagnosis))
     write_diagnosis_page(folder / "diagnosis.html",
                          dataclasses.asdict(diagnosis))
-
-
-def _print_recall(whose: str, multiples: Sequence[int],
-                  thresholds: Sequence[float], rows: Sequence[list[float]]
-                  ) -> dict[str, list[float]]:
-    """Prints recall in percent, a line for each multiple; returns the rows by
-    "1x" or, with `whose`, by "kit_1x"."""
-    title = f"{whose}'s " if whose else ""
-    for multiple, row in zip(multiples, rows, strict=True):
-        print(f"{title}recall@{multiple}x  "
-              + "  ".join(f"{one:g}: {100 * value:.2f}" for one, value
-                          in zip(thresholds, row, strict=True)))
-    prefix = f"{whose}_" if whose else ""
-    return {f"{prefix}{multiple}x": row for multiple, row
-            in zip(multiples, rows, strict=True)}
 
 
 def _printable(name: str) -> str:

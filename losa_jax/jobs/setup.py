@@ -19,6 +19,7 @@ from losa_jax.data.annotations import (
     short_actions,
 )
 from losa_jax.data.annotations.reviewed import check_scorable, with_reviews
+from losa_jax.data.features.files import FeatureFiles
 from losa_jax.data.reviews import (
     REVIEWS_FOLDER,
     read_reviews,
@@ -277,7 +278,10 @@ def probe(config: Any, videos: Sequence[records.AnnotatedVideo], workdir: Path,
     """Probes config.data.videos, or the features or the data set that replace
     them."""
     if stored is not None:
-        return check.check_each(videos, stored.info_of)
+        checked = check.check_each(videos, stored.info_of)
+        if isinstance(stored, FeatureFiles):
+            stored.check_rate()
+        return checked
     with processes.first_goes_first("probe"):
         # The other processes reuse the first one's results.
         remote_workdir.fetch(workdir, run_files.PROBED_FILE)

@@ -6,6 +6,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from losa_jax.data.features import files
 from losa_jax.data.windows.random_operations import OPERATIONS
 from losa_jax.detection import per_frame
 from losa_jax.errors import (
@@ -94,6 +95,7 @@ def check_ranges(config: Any) -> None:
     attempt("augment", check_choice, "per", ("window", "clip"))
     attempt("evaluate", check_choice, "per_frame",
             ("", *per_frame.PROTOCOLS))
+    attempt("features", check_choice, "resize", tuple(files.RESIZE))
     attempt("features", _check_channels)
     named = " ".join(problems)
     problems += [

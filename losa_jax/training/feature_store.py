@@ -61,7 +61,8 @@ def open_feature_files(config: Any) -> FeatureFiles:
     return FeatureFiles(
         config.features,
         resized_to=window.samples if window.sampling == "resize" else 0,
-        cache_gib=config.data.frame_cache_gib)
+        cache_gib=config.data.frame_cache_gib,
+        joined_widths=config.head.input_widths)
 
 
 def cache_facts(config: Any) -> dict[str, Any]:

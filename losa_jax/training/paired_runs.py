@@ -25,8 +25,11 @@ SUBMISSION_FILE = "epic_submission.json"
 # What the challenge asks a submission to state: how the videos, annotations
 # and data of training were used (2, 3 and 4 are OpenTAD's values).
 _SUPERVISION = {"sls_pt": 2, "sls_tl": 3, "sls_td": 4}
-# Settings that decide at which points a head predicts.
-_POINTS = ("num_levels",)
+# Settings, beside those of windows, that decide what a head sees and at which
+# points it predicts.
+_POINTS = (("head", ("num_levels",)), ("augment", ("size",)), (
+    "features", ("stride_frames", "clip_frames", "width", "channels",
+                 "resize")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,8 @@ def open_pair(config: Any, workdir: Path, other: Path, which: str, mesh: Mesh
     with, whose settings are in its config.json.
 
     Raises:
-      InputError: there is no such run, or it does not see the same windows.
+      InputError: there is no such run, it does not see the same windows, or
+        the two are not of verbs and of nouns.
     """
     path = other / run_files.CONFIG_FILE
     if not path.is_file():
@@ -69,23 +73,41 @@ def open_pair(config: Any, workdir: Path, other: Path, which: str, mesh: Mesh
     different = [f"config.{section}.{key}={second[section][key]} (here "
                  f"{config[section][key]})"
                  for section, keys in (
-                     ("window", tuple(config.window)), ("head", _POINTS),
-                     ("augment", ("size",)))
+                     ("window", tuple(config.window)), *_POINTS)
                  for key in keys if _plain(second[section][key])
                  != _plain(config[section][key])]
     if different:
         raise InputError(f"--pair_with={other}: sees other windows than "
                          f"{workdir}: {', '.join(different)}")
+    names, others = (tuple(restore.run_facts_of(folder)["class_names"])
+                     for folder in (workdir, other))
+    words = _class_names(config.data.annotations)
+    for folder, own, word in ((workdir, names, "verb"),
+                              (other, others, "noun")):
+        if unknown := sorted(set(own) - set(words[word])):
+            raise InputError(
+                f"{folder}: its class {unknown[0]!r} is no {word} of "
+                f"{config.data.annotations}: give the run of verbs with "
+                "--workdir and that of nouns with --pair_with")
     second.features.folder = config.features.folder
     if not config.features.folder:
         second.backbone.checkpoint = restore.find_backbone(
             other, second.backbone.checkpoint)
-    names, others = (tuple(restore.run_facts_of(folder)["class_names"])
-                     for folder in (workdir, other))
     model = build.build_model(second, len(others), mesh)
     state, _ = restore.restore_run(second, other, which, model, mesh, others)
     return names, PairedRun(model, state, tuple(
         epic.action_label(verb, noun) for verb in names for noun in others))
+
+
+def _class_names(annotations: str) -> dict[str, tuple[str, ...]]:
+    """Returns all verbs and nouns; InputError as of `write_submission`."""
+    names = epic.EpicTables.of(
+        list(map(Path, annotations.split(",")))).names()
+    if len(names) < len(epic.NUM_CLASSES):
+        raise InputError(
+            f"{annotations}: give EPIC_100_verb_classes.csv and "
+            "EPIC_100_noun_classes.csv behind commas")
+    return names
 
 
 def _plain(value: Any) -> Any:
@@ -100,12 +122,7 @@ def write_submission(path: Path, predictions: Mapping[str, Sequence[Detection]],
       InputError: `annotations` are not EPIC's tables with both lists of
         classes.
     """
-    names = epic.EpicTables.of(
-        list(map(Path, annotations.split(",")))).names()
-    if len(names) < len(epic.NUM_CLASSES):
-        raise InputError(
-            f"{annotations}: give EPIC_100_verb_classes.csv and "
-            "EPIC_100_noun_classes.csv behind commas")
+    names = _class_names(annotations)
     numbers = {epic.action_label(verb, noun): (i, j)
                for i, verb in enumerate(names["verb"])
                for j, noun in enumerate(names["noun"])}

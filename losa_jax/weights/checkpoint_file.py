@@ -109,6 +109,12 @@ def state_dict(content: Any, *wrappers: str
     return {}, ()
 
 
+def is_model_folder(path: Path) -> bool:
+    """Returns whether a folder holds a model, of Hugging Face or converted."""
+    return any((path / f"{name}{ending}").is_file() for ending in (
+        "", ".index.json") for name in (*FOLDER_FILES, *CONVERTED))
+
+
 def _read(path: Path) -> tuple[Any, str]:
     if not path.is_file():
         raise InputError(link_to_nothing(path)

@@ -36,6 +36,7 @@ _PATH = r"pyramid/\1/\2/"
 _LAYERS = (
     (r"(?:backbone\.embd|projection\.embed)\.(\d+)\.conv",
      r"pyramid/embedding/\1/conv", _conv),
+    (r"backbone\.proj\.(\d+)\.conv", r"pyramid/projections/\1", _conv),
     (r"backbone\.embd_norm\.(\d+)", r"pyramid/embedding/\1/norm", _vector),
     (r"projection\.embed\.(\d+)\.norm", r"pyramid/embedding/\1/norm", _vector),
     (_BLOCK + r"mlp\.0", _PATH + "fc1", _pointwise),

@@ -37,9 +37,15 @@ def head_settings(public: Mapping[str, Any]) -> dict[str, Any]:
                          "trained without them, or train one here")
     train = public.get("train_cfg", {})
     arch = model.get("backbone_arch", (2, 2, 5))
-    width = model.get("embd_dim", 512)
+    width, in_width = model.get("embd_dim", 512), model.get("input_dim", 2048)
+    parts = {}
+    if isinstance(in_width, Sequence):
+        # Joined features, each with a projection; both are lists then.
+        parts = {"input_widths": tuple(in_width),
+                 "input_projections": tuple(width)}
+        in_width, width = sum(in_width), sum(width)
     settings = {
-        "in_width": model.get("input_dim", 2048),
+        "in_width": in_width, **parts,
         "num_classes": model.get("num_classes", 20),
         "max_tokens": model.get("max_seq_len", 2304),
         "width": width,
@@ -102,8 +108,14 @@ def infer_settings(parameters: Mapping[str, np.ndarray]) -> dict[str, Any]:
     embedding = parameters["pyramid/embedding/0/conv/kernel"].shape
     output = parameters["cls/out/kernel"].shape
     lateral = parameters.get("neck/lateral/0/kernel")
+    parts = [parameters[f"pyramid/projections/{i}/kernel"].shape
+             for i in range(count("pyramid/projections/"))]
     settings: dict[str, Any] = {
-        "in_width": embedding[1], "width": embedding[2],
+        "in_width": sum(shape[1] for shape in parts) or embedding[1],
+        **({"input_widths": [shape[1] for shape in parts],
+            "input_projections": [shape[2] for shape in parts]} if parts
+           else {}),
+        "width": embedding[2],
         "embedding_kernel": embedding[0],
         "num_classes": output[2],
         "num_levels": 1 + count("pyramid/branch/"),

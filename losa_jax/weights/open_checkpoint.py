@@ -92,6 +92,8 @@ def open_checkpoint(path: str | Path, *, probe: Path | None = None
                if isinstance(content, Mapping) else
                f"holds a {type(content).__name__}, not a state dict")
     remedy = "save the model's state dict alone"
+    if isinstance(content, Tensor):
+        remedy += ", or give the folder of such files if these are features"
     if isinstance(content, Mapping) and "classifiers" in content:
         remedy = ("these are attentive probes: give the checkpoint of their "
                   "encoder, with --probe=this file")

@@ -49,7 +49,9 @@ def _loop(truth, predictions, durations, counts, inclusive):
                 moment = j / counts[video] * durations[video]
                 scores = [row.score for row in predictions.get(video, [])
                           if row.label == label and holds(row, moment)]
-                rows.append((max(scores, default=0.0), any(
+                # Only Charades' kit knows of videos without rows.
+                missing = inclusive and video not in predictions
+                rows.append((max(scores, default=-1.0 if missing else 0.0), any(
                     row[2] == label and holds(row, moment)
                     for row in truth[video])))
         # Sorted stably, descending.
@@ -63,7 +65,8 @@ def _loop(truth, predictions, durations, counts, inclusive):
                 area += true / (true + false)
             else:
                 false += 1
-        precisions.append(area / total if total else float("nan"))
+        precisions.append(area / total if total else
+                          float("nan") if inclusive else 0.0)
         positives.append(total)
     return np.array(precisions), np.array(positives)
 

@@ -101,7 +101,8 @@ def test_one_class_twice_is_still_one():
     np.testing.assert_array_equal(targets.classes[3], [0, 0, 1])
 
 
-def by_loops(points, segments, labels, num_classes, center_radius):
+def by_loops(points, segments, labels, num_classes, center_radius,
+             every_class):
     """The rule, point by point."""
     classes = np.zeros((len(points.time), num_classes), np.float32)
     offsets = np.zeros((len(points.time), 2), np.float32)
@@ -121,15 +122,18 @@ def by_loops(points, segments, labels, num_classes, center_radius):
             length, start, end, _ = min(fitting, key=lambda row: row[0])
             offsets[p] = (time - start) / stride, (end - time) / stride
             for other in fitting:
-                if other[0] <= length + 1e-3:
+                if every_class or other[0] <= length + 1e-3:
                     classes[p, other[3]] = 1
     return classes, offsets
 
 
-@pytest.mark.parametrize("center_radius", [None, 1.5])
-def test_against_loops_with_padding(center_radius):
+# The last one as Ego4D's recipes in OpenTAD, whose ranges overlap.
+@pytest.mark.parametrize("center_radius, overlap, every_class", [
+    (None, 1, False), (1.5, 1, False), (1.5, 2, True)])
+def test_against_loops_with_padding(center_radius, overlap, every_class):
     rng = np.random.default_rng(0)
-    points = level_points(32, STRIDES, RANGES)
+    points = level_points(32, STRIDES, tuple(
+        (low / overlap, high) for low, high in RANGES))
     # Multiples of 1/2: exact in float32, and many equal lengths.
     start = rng.integers(0, 50, (6, 9)) / 2
     segments = np.stack([start, start + rng.choice([1.5, 8, 20], (6, 9))],
@@ -141,13 +145,14 @@ def test_against_loops_with_padding(center_radius):
     labels[~valid] = -1
 
     targets = jax.jit(jax.vmap(functools.partial(
-        assign_targets, points, num_classes=4,
+        assign_targets, points, num_classes=4, every_class=every_class,
         center_radius=center_radius)))(segments, labels, valid)
     assert targets.classes.dtype == targets.offsets.dtype == np.float32
     num_shared = 0
     for video, count in enumerate(counts):
         classes, offsets = by_loops(points, segments[video, :count],
-                                    labels[video, :count], 4, center_radius)
+                                    labels[video, :count], 4, center_radius,
+                                    every_class)
         np.testing.assert_array_equal(targets.classes[video], classes)
         np.testing.assert_array_equal(targets.offsets[video], offsets)
         np.testing.assert_array_equal(targets.positive[video],

@@ -65,8 +65,8 @@ def _small(recipe, variant, folder, annotations, epochs=16):
     config.features.folder = str(folder)
     config.features.width = WIDTH
     config.window.samples = config.window.tokens = 128
-    config.head.width, config.head.num_levels = 32, 3
-    config.head.num_stem_blocks = min(1, config.head.num_stem_blocks)
+    config.head.width, config.head.num_levels = 32, 2
+    config.head.num_stem_blocks = 0
     config.head.num_embedding_convs = 1
     config.head.head_layers = 1
     config.head.attention_heads = 2
@@ -201,6 +201,9 @@ def test_epic_kitchens_with_pairs_of_verbs_and_nouns(tmp_path, capsys):
     assert scored["action"]["average_map"] == pytest.approx(
         report.average_map, abs=1e-6)
     assert min(scored[word]["average_map"] for word in classes) > 0.3
+    with pytest.raises(InputError, match="'.*' is no verb of .*: give the run "
+                                         "of verbs with --workdir"):
+        evaluate(config, tmp_path / "noun", pair_with=tmp_path / "verb")
     config_file = tmp_path / "noun/config.json"
     config_file.write_text(config_file.read_text().replace(
         '"overlap": 0.5', '"overlap": 0.25'))
@@ -307,6 +310,7 @@ def test_ego4d_with_joined_features(tmp_path, capsys):
                     f"{tmp_path}/moments_train.json,"
                     f"{tmp_path}/moments_val.json")
     config.features.folder = f"{tmp_path}/slowfast,{tmp_path}/egovlp"
+    config.head.input_widths, config.head.input_projections = (3, 13), (8, 16)
     config.features.stride_frames, config.features.clip_frames = 4.0, 8.0
     config.window.samples = config.window.tokens = 64
     content, scored = _trained_and_scored(config, tmp_path / "run",
@@ -314,7 +318,9 @@ def test_ego4d_with_joined_features(tmp_path, capsys):
     assert content["average_map"] > 0.2
     assert scored["num_actions"] == 2 * 4
     assert {f"kit_{number}x" for number in range(1, 6)} < {*scored["recall"]}
-    assert "kit's recall@5x  0.3: " in capsys.readouterr().out
+    assert content["recall"] == scored["recall"]
+    # Of the evaluation and of the scoring.
+    assert capsys.readouterr().out.count("kit's recall@5x  0.3: ") == 2
 
 
 @pytest.mark.slow

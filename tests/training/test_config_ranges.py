@@ -85,6 +85,7 @@ def test_every_number_is_checked(section, key):
     ("evaluate", "per_frame", "thumos"),
     ("features", "channels", (0, 1024)),  # width is 0
     ("features", "channels", (3, 3)),
+    ("features", "resize", "cubic"),
     ("evaluate", "tiou_thresholds", ()),
     ("evaluate", "tiou_thresholds", (0.5, 1.5)),
     ("evaluate", "tiou_thresholds", (math.nan,)),

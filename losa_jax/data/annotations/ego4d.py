@@ -20,7 +20,7 @@ from typing import Any
 from losa_jax.data.annotations.tables import read_class_list
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.names import did_you_mean
-from losa_jax.utils.text_files import read_json
+from losa_jax.utils.text_files import nfc, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,15 @@ def read_moments(paths: Sequence[Path], content: dict[str, Any]
             raise InputError(f"{path}: has no list \"videos\": give "
                              "moments_train.json,moments_val.json of Ego4D")
         for video in videos:
+            name = (video.get("video_uid", "?")
+                    if isinstance(video, dict) else "?")
             try:
                 _add_clips(database, video, numbers, odd)
+            except InputError as error:
+                raise InputError(f"{path}: the video {name}: {error}"
+                                 ) from error
             except (KeyError, TypeError, ValueError, AttributeError,
-                    ZeroDivisionError) as error:
-                name = (video.get("video_uid", "?")
-                        if isinstance(video, dict) else "?")
+                    OverflowError) as error:
                 raise InputError(
                     f"{path}: the video {name} is not of the layout of Moment "
                     f"Queries ({error!r}): copy the file again") from error
@@ -63,18 +66,25 @@ def read_moments(paths: Sequence[Path], content: dict[str, Any]
             "%s: %d clips are left out, for their frames and seconds give no "
             "rate from 10 to 100 a second:%s", paths[0], len(odd),
             listed(odd, 5))
+    if not database:
+        raise InputError(
+            f"{paths[0]}: no clip has a primary label and from 10 to 100 "
+            "frames a second: give moments_train.json, moments_val.json or "
+            "both, not the file of the test set")
     return database
 
 
 def _add_clips(database: dict[str, Any], video: dict[str, Any],
                numbers: dict[str, int], odd: list[str]) -> None:
+    subset = _SUBSETS.get(str(video["split"]).lower(), video["split"])
     for clip in video["clips"]:
         start = max(float(clip["video_start_sec"]), 0.0)
         duration = float(clip["video_end_sec"]) - start
         frames = (int(clip["video_end_frame"])
                   - max(int(clip["video_start_frame"]), 0))
-        if not _SLOWEST <= frames / duration <= _FASTEST:
-            odd.append(clip["clip_uid"])
+        name = nfc(clip["clip_uid"])
+        if not duration > 0 or not _SLOWEST <= frames / duration <= _FASTEST:
+            odd.append(name)
             continue
         annotations = []
         for annotator in clip.get("annotations", []):
@@ -86,14 +96,20 @@ def _add_clips(database: dict[str, Any], video: dict[str, Any],
                         "video_start_time", "video_end_time")]}
                 if numbers:
                     if row["label"] not in numbers:
-                        raise ValueError(
+                        raise InputError(
                             f"the label {row['label']!r} is not in the list "
-                            "of classes"
-                            + did_you_mean(row["label"], numbers))
+                            "of classes: give the list of this version"
+                            + did_you_mean(str(row["label"]), numbers))
                     entry["label_id"] = numbers[row["label"]]
                 annotations.append(entry)
-        if annotations:
-            database[clip["clip_uid"]] = {
-                "subset": _SUBSETS.get(video["split"], video["split"]),
-                "duration": duration, "fps": frames / duration,
-                "annotations": annotations}
+        if not annotations:
+            continue
+        known = database.setdefault(name, {
+            "subset": subset, "duration": duration, "fps": frames / duration,
+            "annotations": []})
+        if known["subset"] != subset:
+            raise InputError(f"the clip {name} is of the subset "
+                             f"{known['subset']} too: give the files of one "
+                             "version")
+        known["annotations"] += [one for one in annotations
+                                 if one not in known["annotations"]]

@@ -12,17 +12,19 @@ file tells.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from losa_jax.data.annotations import other_files
-from losa_jax.data.annotations.tables import read_table
+from losa_jax.data.annotations.tables import read_table, subset_of
 from losa_jax.errors import InputError
 from losa_jax.utils.text_files import read_text
 
 # Columns of a table of segments, of the durations, and of a list of classes.
 SEGMENTS = {"video_id", "start_timestamp", "stop_timestamp"}
+_SOUNDS = {"class", "class_id"}
 _DURATIONS = {"video_id", "duration", "fps"}
 _CLASSES = {"id", "key", "instances"}
 # Numbers of classes of the detection challenge.
@@ -30,6 +32,12 @@ NUM_CLASSES = {"verb": 97, "noun": 300}
 # A larger share of segments whose verb, or noun, the list of classes has
 # elsewhere is that of another version.
 _MOST_MISPLACED = 0.05
+
+
+def is_table(path: Path) -> bool:
+    """Returns whether a file has the columns of one of the tables."""
+    columns = set(other_files.columns(read_text(path)))
+    return any(columns >= some for some in (SEGMENTS, _DURATIONS, _CLASSES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +72,12 @@ class EpicTables:
                     "(EPIC_100_verb_classes.csv, EPIC_100_noun_classes.csv)")
         if len(durations) != 1 or not segments:
             raise InputError(
-                f"{paths[0]}: give EPIC_100_video_info.csv, which has the "
-                "durations, beside it, behind a comma, once")
-        return cls(tuple(segments), durations[0], classes)
+                f"{paths[0]}: give one or more tables of segments "
+                "(EPIC_100_validation.csv) and, once, EPIC_100_video_info.csv, "
+                "which has the durations, with commas between them")
+        # A pair is named verb first, whatever the order of the files.
+        return cls(tuple(segments), durations[0], {
+            word: classes[word] for word in NUM_CLASSES if word in classes})
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -106,12 +117,12 @@ def submission_labels(names: Mapping[str, Sequence[str]]
     """
     def name(word: str, number: Any) -> str:
         try:
-            place = int(number)
-        except (TypeError, ValueError):
+            place = int(number) if type(number) in (int, str) else -1
+        except ValueError:
             place = -1
         if not 0 <= place < len(names[word]):
-            raise InputError(f"{word} {number!r} is not a number from 0 to "
-                             f"{len(names[word]) - 1}")
+            raise InputError(f"{word} {repr(number)[:40]} is not a number "
+                             f"from 0 to {len(names[word]) - 1}")
         return names[word][place]
 
     def action(row: Mapping[str, Any]) -> str:
@@ -126,20 +137,35 @@ def submission_labels(names: Mapping[str, Sequence[str]]
 def read_epic(paths: Sequence[Path]) -> dict[str, Any]:
     """Returns the database of the tables of one list of files."""
     tables = EpicTables.of(paths)
-    durations = {row["video_id"]: row["duration"] for _, row in read_table(
-        tables.durations, ("video_id",), ("duration",))}
+    durations: dict[str, float] = {}
+    for where, row in read_table(tables.durations, ("video_id",),
+                                 ("duration",)):
+        video, seconds = row["video_id"], row["duration"]
+        if durations.get(video, seconds) not in (seconds,):
+            raise InputError(f"{where}: the video {video} is there twice, with "
+                             "two durations: remove one of its rows")
+        durations[video] = seconds
     classes = {word: _read_classes(path, word)
                for word, path in tables.classes.items()}
     database: dict[str, Any] = {}
     for path in tables.segments:
-        subset = _subset(path)
-        sounds = "class_id" in other_files.columns(read_text(path))
+        subset = subset_of(path)
+        columns = set(other_files.columns(read_text(path)))
+        sounds = not columns.isdisjoint(_SOUNDS)
+        if sounds and classes:
+            raise InputError(f"{path}: has classes of sounds: leave out "
+                             f"{', '.join(map(str, tables.classes.values()))}")
         if not (sounds or classes):
             raise InputError(
                 f"{path}: give the list of classes to detect, behind a comma: "
                 "EPIC_100_verb_classes.csv, EPIC_100_noun_classes.csv or both")
+        # Of the test set only the times are published.
+        has_classes = sounds or subset != "testing" or any(
+            f"{word}_class" in columns for word in classes)
+        needed = SEGMENTS | (_SOUNDS if sounds else {
+            f"{word}_class" for word in classes} if has_classes else set())
         misplaced = rows = 0
-        for where, row in read_table(path, tuple(sorted(SEGMENTS))):
+        for where, row in read_table(path, tuple(sorted(needed))):
             video = row["video_id"]
             if video not in durations:
                 raise InputError(f"{where}: the video {video} is not in "
@@ -154,11 +180,11 @@ def read_epic(paths: Sequence[Path]) -> dict[str, Any]:
                                  "table once")
             segment = [_seconds(row, name, where)
                        for name in ("start_timestamp", "stop_timestamp")]
+            if not has_classes:
+                continue
             if sounds:
-                label = row.get("class")
+                label = row["class"]
                 number = _number(row, "class_id", where)
-            elif any(f"{word}_class" not in row for word in classes):
-                continue  # of the test set only the times are published
             else:
                 numbers = {word: _number(row, f"{word}_class", where,
                                          len(classes[word]))
@@ -166,8 +192,9 @@ def read_epic(paths: Sequence[Path]) -> dict[str, Any]:
                 keys = {word: classes[word][number]
                         for word, number in numbers.items()}
                 rows += 1
-                misplaced += any(repr(row.get(word)) not in instances
-                                 for word, (_, instances) in keys.items())
+                misplaced += any(
+                    word in columns and repr(row[word]) not in instances
+                    for word, (_, instances) in keys.items())
                 label = " ".join(key for key, _ in keys.values())
                 number = (action_number(**numbers) if len(numbers) > 1
                           else next(iter(numbers.values())))
@@ -191,17 +218,11 @@ def _read_classes(path: Path, word: str) -> list[tuple[str, str]]:
             f"{path}: lists {len(rows)} classes of {word}s, the challenge has "
             f"{NUM_CLASSES[word]}: give EPIC_100_{word}_classes.csv, not "
             "another version")
+    names = [row["key"] for row in rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{path}: has {', '.join(twice[:5])} as the name of "
+                         "two classes: copy the file again")
     return [(row["key"], row["instances"] or "") for row in rows]
-
-
-def _subset(path: Path) -> str:
-    words = path.stem.lower().split("_")
-    for word, subset in (("train", "training"), ("validation", "validation"),
-                         ("test", "testing")):
-        if word in words:
-            return subset
-    raise InputError(f"{path}: its name tells no subset: keep train, "
-                     "validation or test in it, as EPIC_100_train.csv")
 
 
 def _number(row: Mapping[str, Any], name: str, where: str,
@@ -219,7 +240,11 @@ def _seconds(row: Mapping[str, Any], name: str, where: str) -> float:
     """Returns the seconds of hh:mm:ss.ss."""
     try:
         hours, minutes, seconds = map(float, row[name].split(":"))
+        # Seconds may be rounded up to 60.
+        if not (0 <= hours < math.inf and 0 <= minutes < 60
+                and 0 <= seconds <= 60):
+            raise ValueError
     except ValueError as error:
-        raise InputError(f"{where}: {name}={row[name]!r} is not "
-                         "hh:mm:ss.ss") from error
+        raise InputError(f"{where}: {name}={row[name]!r} is not hh:mm:ss.ss: "
+                         "correct it, or copy the file again") from error
     return round(3600 * hours + 60 * minutes + seconds, 6)

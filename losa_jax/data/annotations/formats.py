@@ -33,7 +33,7 @@ from losa_jax.data.annotations import (
     numbered_classes,
     other_files,
 )
-from losa_jax.data.annotations.tables import read_table
+from losa_jax.data.annotations.tables import read_table, subset_by_name
 from losa_jax.errors import InputError, listed
 from losa_jax.utils.text_files import nfc, read_json, read_lines, read_text
 
@@ -41,11 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Some files have this before ActivityNet's video ids.
 YOUTUBE_PREFIX = "v_"
-# The subset of mmaction2's videos by a word of the file's name, and that of
-# a file whose name has none.
-_SUBSETS = {"train": "training", "training": "training", "val": "validation",
-            "validation": "validation", "test": "testing",
-            "testing": "testing"}
+# The subset of mmaction2's videos where the file's name tells none.
 _NO_SUBSET = "all"
 
 
@@ -53,12 +49,16 @@ def read_database(paths: str | Path) -> dict[str, Any]:
     """Reads a file, several files separated by commas, or a folder;
     InputError if one is missing or they are in none of the layouts."""
     # A name that has commas itself is one file.
-    path, *others = [Path(paths)] if os.path.exists(paths) else [
+    files = [Path(paths)] if os.path.exists(paths) else [
         Path(part.strip()) for part in str(paths).split(",")]
-    for one in (path, *others):
+    for one in files:
         if not one.exists():
             raise InputError(f"{one}: no such annotation file: check the "
                              "path, which is relative to the current folder")
+        if files.count(one) > 1:
+            raise InputError(f"{one}: is given twice: give each file once")
+    # Lists of classes may stand anywhere.
+    path, *others = sorted(files, key=lambda one: one.suffix == ".txt")
     if path.is_dir():
         if data_set_index.data_sets(path):
             return data_set_index.database(
@@ -84,7 +84,13 @@ def read_database(paths: str | Path) -> dict[str, Any]:
             "database" not in content):
         return ego4d.read_moments([path, *others], content)
     if others:
-        return _read_bmn(path, content, _only(path, others))
+        table = _only(path, others)
+        if table.suffix.lower() != ".csv":
+            raise InputError(
+                f"{path}: has no actions with numbers for classes, so "
+                f"{table.name} beside it has no use: leave it out "
+                "(--config.data.class_names=FILE sets the order of classes)")
+        return _read_bmn(path, content, table)
     if isinstance(content, dict):
         if isinstance(content.get("database"), dict):
             return content["database"]
@@ -103,10 +109,14 @@ def read_database(paths: str | Path) -> dict[str, Any]:
 
 def _read_tables(path: Path, others: list[Path]) -> dict[str, Any] | None:
     """Reads tables; None if the first one is of no known layout."""
-    columns = set(other_files.columns(read_text(path)))
-    if columns >= epic.SEGMENTS:
+    if any(epic.is_table(one) for one in (path, *others)
+           if one.suffix.lower() == ".csv"):
         return epic.read_epic([path, *others])
-    if columns >= {*numbered_classes.CHARADES_COLUMNS}:
+    text = read_text(path)
+    if not text.strip():
+        raise _unknown_layout(path, text)
+    columns = set(other_files.columns(text))
+    if columns >= {"id", "actions"}:
         tables = [path, *(one for one in others if one.suffix == ".csv")]
         return numbered_classes.read_charades(
             tables, [one for one in others if one not in tables])
@@ -163,9 +173,7 @@ def _add(database: dict[str, Any], name: str, entry: dict[str, Any],
 
 def _read_mmaction(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Reads one of mmaction2's files, which have one subset each."""
-    words = re.split(r"[^a-z]+", path.stem.lower())
-    subset = next((_SUBSETS[word] for word in words if word in _SUBSETS),
-                  _NO_SUBSET)
+    subset = subset_by_name(path) or _NO_SUBSET
     if subset == _NO_SUBSET:
         logger.warning(
             "%s: has no subsets, and its name has none of train, val, test: "

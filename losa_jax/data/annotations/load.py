@@ -85,7 +85,7 @@ def load_annotations(path: str | Path,
     if problems:
         raise wrong_entries(path, problems)
     if not videos:
-        raise InputError(f"{path}: no videos under \"database\"; "
+        raise InputError(f"{path}: no videos in it: copy it again; "
                          "docs/videos.md has an example")
     return Annotations(path, videos, names, class_names is not None)
 

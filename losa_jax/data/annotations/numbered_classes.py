@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from losa_jax.data.annotations.tables import read_class_list, read_table
+from losa_jax.data.annotations.tables import (
+    read_class_list,
+    read_table,
+    subset_of,
+)
 from losa_jax.errors import InputError
 
-CHARADES_COLUMNS = ("id", "actions", "length")
-_CHARADES_ACTION = re.compile(r"c(\d+) (\S+) (\S+)")
+_CHARADES_ACTION = re.compile(r"\s*c(\d+) +(\S+) +(\S+)\s*")
 
 
 def read_super_events(path: Path, content: dict[str, Any],
@@ -48,7 +51,10 @@ def read_super_events(path: Path, content: dict[str, Any],
         raise InputError(
             f"{path}: its classes have the numbers {low} to {high}, but "
             f"{others[0]} has {len(names)} classes: give the class list of "
-            "this version of the data set")
+            "this version of the data set (the first and the last class must "
+            "have an action)")
+    if numbers:
+        read_class_list(others[0], first)
     return {video: {
         **{key: value for key, value in entry.items() if key != "actions"},
         "annotations": [_annotation(names, number - first, segment)
@@ -63,17 +69,18 @@ def read_charades(tables: Sequence[Path], others: Sequence[Path]
         raise InputError(
             f"{tables[0]}: has numbers for classes: give Charades_v1_classes"
             ".txt too, behind a comma")
-    names = read_class_list(others[0])
+    names = read_class_list(others[0], first=0)
     database: dict[str, Any] = {}
     for path in tables:
-        subset = "training" if "train" in path.stem.lower() else "testing"
-        for where, row in read_table(path, ("id",), ("length",)):
+        subset = subset_of(path)
+        for where, row in read_table(path, ("id",), ("length",),
+                                     may_be_empty=("actions",)):
             if row["id"] in database:
                 raise InputError(f"{where}: the video {row['id']} is there "
                                  "twice: give each table once, and remove one "
                                  "of its rows")
             annotations = []
-            for text in filter(None, (row.get("actions") or "").split(";")):
+            for text in filter(str.strip, row["actions"].split(";")):
                 match = _CHARADES_ACTION.fullmatch(text)
                 if match is None:
                     raise InputError(f"{where}: the action {text!r} is not "

@@ -16,6 +16,7 @@ writes a record of its own (features.1.json ...); a reader takes all.
 import functools
 import json
 import os
+import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ SUFFIXES = (".npy", ".npz")
 # A video lasts a clip longer than its features reach, and feature files are
 # cut a little differently; a larger share means another video.
 MOST_MISSING = 0.2
+# If half of so many videos, or more, miss a larger share, the features are of
+# copies with another frame rate.
+_FEW_VIDEOS, _USUALLY_MISSING = 3, 0.05
 # Settings that are equal for all files of an extraction.
 MEASURES = ("stride_frames", "clip_frames", "width")
 
@@ -51,9 +55,10 @@ class FeatureFiles:
     """Reads windows of features."""
 
     def __init__(self, settings: Any, resized_to: int = 0,
-                 cache_gib: float = 0.0):
+                 cache_gib: float = 0.0, joined_widths: Sequence[int] = ()):
         """Takes the config section `features`, the number of features that a
-        video is resized to (0: as they are), and memory for features.
+        video is resized to (0: as they are), memory for features, and the
+        channels of each of joined folders if they matter.
         InputError if the folder or a setting is missing, or the folder's
         record has other settings."""
         names = settings.folder.split(",")
@@ -76,8 +81,12 @@ class FeatureFiles:
                 raise InputError(f"config.features.{name}={value}: set it to "
                                  "what the features were made with")
         self._settings, self._resized_to = settings, resized_to
+        self._joined_widths = tuple(joined_widths)
         self._budget = int(cache_gib * 2**30)
         self._kept: dict[Path, np.ndarray] = {}
+        # {video id: the share of its frames that is covered too much, or too
+        # little; how often the features cover it; frames a second}
+        self._covered: dict[str, tuple[float, float, float]] = {}
         self._lock = threading.Lock()
 
     def info_of(self, video: AnnotatedVideo) -> VideoInfo:
@@ -104,8 +113,26 @@ class FeatureFiles:
                 f"{path.name} holds {count} features, {covered:.0f} frames "
                 f"of {fps:g} fps; the annotations give {frames}: another "
                 "config.features.stride_frames, clip_frames or fps?")
+        excess = max(abs(covered - frames) - 2 * settings.clip_frames, 0)
+        self._covered[video.video_id] = (excess / frames, covered / frames, fps)
         return VideoInfo(path, fps, frames, video.duration_seconds, height=0,
                          width=0)
+
+    def check_rate(self) -> None:
+        """Raises InputError if the features of most videos, of all those whose
+        properties were asked for, cover another length than the video's."""
+        if len(self._covered) < _FEW_VIDEOS:
+            return
+        excess, covered, fps = map(float, np.median(
+            list(self._covered.values()), axis=0))
+        if excess > _USUALLY_MISSING:
+            raise InputError(
+                f"{self._folder}: the features of {len(self._covered)} videos "
+                f"cover {covered:.2f} of their lengths (the median) if they "
+                f"have {fps:g} frames a second, so they seem to be of copies "
+                f"with about {fps * covered:.3g}: set config.features.fps (the "
+                "annotations' fps comes first), stride_frames and clip_frames "
+                "to what they were made with")
 
     def check(self, video: AnnotatedVideo) -> VideoInfo:
         """As `info_of`, and reads all numbers; InputError as `info_of`, or if
@@ -149,6 +176,12 @@ class FeatureFiles:
         return FolderFiles(self._folder, "folder of features",
                            "config.features.folder")
 
+    def _convert_hint(self) -> str:
+        folder = shlex.quote(str(self._folder))
+        return (f"python -m losa_jax.convert {folder} --output=FEATURES makes "
+                ".npy files of all .pt files of the folder; set "
+                "--config.features.folder=FEATURES")
+
     def _hints(self, stem: str) -> Iterator[str]:
         """Yields what may be meant in place of a file that is missing."""
         listing = self._listing
@@ -164,8 +197,9 @@ class FeatureFiles:
                    f"{quoted([str(self._folder)])} --mode=extract "
                    "--output=FOLDER, and set --config.features.folder=FOLDER")
         elif others:
-            yield (f"{quoted(others)} is not read: save its array with "
-                   f"numpy.save('{stem}.npy', array)")
+            yield f"{quoted(others)} is not read: " + (
+                self._convert_hint() if others[0].endswith((".pt", ".pth"))
+                else f"save its array with numpy.save('{stem}.npy', array)")
         elif near := listing.nearest(stem):
             yield from listing.hints(near)
             name, suffix = os.path.splitext(near[0])
@@ -175,6 +209,8 @@ class FeatureFiles:
                 old = self._settings
                 yield (f"set --config.features.prefix={before}{old.prefix} "
                        f"--config.features.suffix={old.suffix}{after}")
+        elif any(name.endswith((".pt", ".pth")) for name in listing.files):
+            yield self._convert_hint()
         elif not has_arrays:
             yield ("the folder holds no .npy or .npz file but "
                    f"{quoted(listing.files[:3]) or 'nothing'}")
@@ -207,7 +243,8 @@ class FeatureFiles:
         if self._resized_to:
             if not is_checked:
                 require_finite(features, path)
-            features = resize_linearly(features, self._resized_to)
+            features = RESIZE[self._settings.resize](features,
+                                                     self._resized_to)
             is_checked = True
         for window in windows:
             first = window.first_sample
@@ -228,7 +265,8 @@ class FeatureFiles:
         if path in self._kept:
             return self._kept[path]
         features = load_features(path, self._settings, [
-            folder / path.name for folder in self._others])
+            _same_video(path, folder) for folder in self._others],
+            self._joined_widths)
         if features.nbytes <= self._budget:
             require_finite(features, path)
         with self._lock:
@@ -254,10 +292,23 @@ def _recorded_info(video: AnnotatedVideo, path: Path, count: int,
     return VideoInfo(path, fps, frames, seconds, height=0, width=0)
 
 
-def load_features(path: Path, settings: Any, others: Sequence[Path] = ()
-                  ) -> np.ndarray:
+def _same_video(path: Path, folder: Path) -> Path:
+    """Returns the file of the same video in another folder."""
+    paths = [folder / f"{path.stem}{suffix}" for suffix in (
+        path.suffix, *SUFFIXES)]
+    other = next((one for one in paths if one.is_file()), None)
+    if other is None:
+        raise InputError(f"no file {path.stem}.npy or {path.stem}.npz in "
+                         f"{folder}, whose features are joined: copy it there, "
+                         "or leave the video out")
+    return other
+
+
+def load_features(path: Path, settings: Any, others: Sequence[Path] = (),
+                  widths: Sequence[int] = ()) -> np.ndarray:
     """Loads [t, c], with the channels of `others` behind those of the first
-    file; InputError if one is unreadable or they are of another shape."""
+    file; InputError if one is unreadable or they are of another shape, or have
+    other channels than `widths`, if these are given."""
     content = _load_rows(path, settings)
     if others:
         parts = [content, *(_load_rows(other, settings) for other in others)]
@@ -268,6 +319,12 @@ def load_features(path: Path, settings: Any, others: Sequence[Path] = ()
                     f"{other} has the shape {part.shape} and {path} "
                     f"{content.shape}: features are joined only if they are "
                     "of equal lengths, so extract them with one stride")
+        channels = tuple(part.shape[1] for part in parts)
+        if widths and channels != tuple(widths):
+            raise InputError(
+                f"{path} and {', '.join(map(str, others))} have {channels} "
+                f"channels, and config.head.input_widths={tuple(widths)}: give "
+                "the folders of config.features.folder in this order")
         content = np.concatenate(parts, 1)
     if content.ndim == 2 and tuple(settings.channels):
         first, end = settings.channels
@@ -313,6 +370,18 @@ def resize_linearly(features: np.ndarray, length: int) -> np.ndarray:
     right = np.minimum(left + 1, old - 1)
     share = (center - left)[:, None]
     return features[left] * (1 - share) + features[right] * share
+
+
+def resize_by_averaging(features: np.ndarray, length: int) -> np.ndarray:
+    """Resizes to [length, c] as torchvision's `roi_align(aligned=True)` over
+    the row of features (OpenTAD): a result is the mean of equally many samples
+    of the interpolated row, of which there are at least as many as features."""
+    samples = -(-len(features) // length)
+    return resize_linearly(features, length * samples).reshape(
+        length, samples, -1).mean(axis=1)
+
+
+RESIZE = {"linear": resize_linearly, "average": resize_by_averaging}
 
 
 class FeatureRecord(NamedTuple):

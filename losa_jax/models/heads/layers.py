@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -89,8 +90,11 @@ class Pyramid(nnx.Module):
                  make_block: Callable[[int, int], nnx.Module], rngs: nnx.Rngs):
         """`make_block`: (level, stride) to (x, valid, key) -> (x, valid)."""
         self.spec = spec
+        self.projections = nnx.List([
+            conv.MaskedConv(*widths, 1, rngs=rngs) for widths in zip(
+                spec.input_widths, spec.input_projections, strict=True)])
         self.embedding = nnx.List([
-            ConvNormRelu(spec, spec.in_width if i == 0 else spec.width,
+            ConvNormRelu(spec, spec.embedded_width if i == 0 else spec.width,
                          spec.width, spec.embedding_kernel,
                          spec.embedding_norm, rngs)
             for i in range(spec.num_embedding_convs)])
@@ -113,6 +117,12 @@ class Pyramid(nnx.Module):
         keys = ([None] * (num_blocks + 1) if key is None
                 else list(jax.random.split(key, num_blocks + 1)))
         x = masked(_augmented(x, spec, keys.pop()), valid, spec)
+        if self.projections:
+            ends = np.cumsum(spec.input_widths)[:-1].tolist()
+            x = jnp.concatenate([
+                layer(part, valid) for layer, part in zip(
+                    self.projections, jnp.split(x, ends, axis=2), strict=True)
+            ], axis=2)
         for layer in self.embedding:
             x = run_block(layer, spec, x, valid)
         if spec.absolute_positions:

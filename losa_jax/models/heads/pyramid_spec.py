@@ -22,7 +22,11 @@ class PyramidSpec:
       num_classes: number k of action classes.
       num_levels: levels of the pyramid, whose points are 1, 2, 4 ... tokens
         apart. A window's number of tokens is a multiple of the last stride.
-      num_embedding_convs: from `in_width` to `width`; 0 needs equal widths.
+      input_widths, input_projections: channels of the parts of the input, as
+        of joined features, and of their projections, which are joined; () for
+        no projections.
+      num_embedding_convs: from `in_width`, or the joined projections, to
+        `width`; 0 needs equal widths.
       embedding_kernel: their length in tokens; odd.
       embedding_norm, neck_norm, head_norm: whether a layer norm follows each
         convolution of the embedding, each level of the neck and each hidden
@@ -68,6 +72,8 @@ class PyramidSpec:
     in_width: int
     num_classes: int
     width: int = 512
+    input_widths: tuple[int, ...] = ()
+    input_projections: tuple[int, ...] = ()
     num_levels: int = 6
     num_embedding_convs: int = 2
     embedding_kernel: int = 3
@@ -125,11 +131,23 @@ class PyramidSpec:
             errors.check_between(self, 0, math.inf, "center_radius",
                                  without=(0,))
         title = type(self).__name__
-        if not self.num_embedding_convs and self.in_width != self.width:
+        parts = (self.input_widths, self.input_projections)
+        if any(parts) and (
+                len(parts[0]) != len(parts[1])
+                or sum(parts[0]) != self.in_width
+                or any(type(one) is not int or one < 1
+                       for part in parts for one in part)):
+            raise errors.InputError(
+                f"{title}.input_widths={parts[0]} and {title}."
+                f"input_projections={parts[1]}: give as many whole numbers "
+                f"above 0, the first with the sum {title}.in_width="
+                f"{self.in_width}, or () twice")
+        if not self.num_embedding_convs and self.embedded_width != self.width:
             raise errors.InputError(
                 f"{title}.num_embedding_convs=0 leaves {title}.in_width="
-                f"{self.in_width} as it is: set {title}.width={self.width} "
-                "to the same number, or use at least 1 convolution")
+                f"{self.embedded_width} as it is: set {title}.width="
+                f"{self.width} to the same number, or use at least 1 "
+                "convolution")
         edges = self.regression_edges
         if edges != () and not (
                 isinstance(edges, tuple) and len(edges) == self.num_levels - 1
@@ -140,6 +158,11 @@ class PyramidSpec:
                 f"{title}.regression_edges={edges!r}: give a tuple of "
                 f"{self.num_levels - 1} ascending numbers above 0, one fewer "
                 "than there are levels, or ()")
+
+    @property
+    def embedded_width(self) -> int:
+        """Channels that the first convolution sees."""
+        return sum(self.input_projections) or self.in_width
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -65,15 +65,33 @@ def test_clips_have_their_own_time_and_the_primary_labels(files, caplog):
 def test_other_versions_are_named(files):
     source = f"{files}/moments_train.json,{files}/map.txt"
     (files / "map.txt").write_text("washing\ncut\ncook\n")
-    with pytest.raises(InputError, match="the video v1 .* label 'wash' is not "
-                                         "in the list of classes; did you"):
+    with pytest.raises(InputError, match="the video v1: the label 'wash' is "
+                                         "not in the list .* did you"):
         read_database(source)
     (files / "moments_val.json").write_text('{"videos": [{"split": "val"}]}')
     with pytest.raises(InputError, match="the video . is not of the layout"):
         read_database(files / "moments_val.json")
+    (files / "moments_val.json").write_text(json.dumps({"videos": [_video(
+        "v2", "val", _clip("c1", 0.0, 9.0, [_label("cut", 4.0, 9.0)]))]}))
+    with pytest.raises(InputError, match="c1 is of the subset training too"):
+        read_database(f"{files}/moments_train.json,{files}/moments_val.json")
     (files / "moments_val.json").write_text('{"results": {}}')
     with pytest.raises(InputError, match="has no list \"videos\""):
         read_database(f"{files}/moments_train.json,{files}/moments_val.json")
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("video_end_frame", float("inf"), "v2 is not of the layout .*infinity"),
+    ("clip_uid", None, "v2 is not of the layout"),
+    ("video_end_sec", 0.0, "no clip has a primary label and from 10 to 100"),
+    ("annotations", [], "no clip has a primary label .*not the file of the "
+                        "test set")])
+def test_damaged_clips_are_named(files, key, value, message):
+    clip = _clip("c2", 0.0, 300.0, [_label("cut", 4.0, 9.0)]) | {key: value}
+    (files / "moments_val.json").write_text(json.dumps({"videos": [
+        _video("v2", "val", clip)]}))
+    with pytest.raises(InputError, match=message):
+        read_database(files / "moments_val.json")
 
 
 @pytest.mark.shared

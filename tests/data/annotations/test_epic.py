@@ -44,7 +44,7 @@ def test_the_list_of_classes_decides_what_is_detected(folder, classes, labels,
                                                       numbers):
     # The order of the files does not matter.
     assert read_database(_paths(folder, *SEGMENTS, *classes)) == read_database(
-        _paths(folder, SEGMENTS[0], *classes, *SEGMENTS[1:])) == {
+        _paths(folder, *reversed(classes), *SEGMENTS)) == {
         "P01_01": {"subset": "training", "duration": 100.5, "annotations": [
             {"label": labels[0], "label_id": numbers[0],
              "segment": [1.0, 62.5]}]},
@@ -73,6 +73,15 @@ def test_the_test_set_has_times_only(folder):
      "that .*verb_classes.csv has under another class"),
     ("EPIC_100_train.csv", "00:01:02.50", "62.5", "stop_timestamp='62.5' is "
      "not hh:mm:ss.ss"),
+    *(("EPIC_100_train.csv", "00:01:02.50", wrong, f"'{wrong}' is not hh:mm")
+      for wrong in ("00:00:-2.50", "00:61:02.50", "nan:00:01", "inf:00:01")),
+    ("EPIC_100_train.csv", "verb_class", "verb_id", "train.csv: no column "
+     "verb_class"),
+    ("EPIC_100_train.csv", ",0,dish,1", "", "row 2: has fewer cells than"),
+    ("EPIC_100_video_info.csv", "P02_01,4000", "P01_01,4000", "row 3: the "
+     "video P01_01 is there twice, with two durations"),
+    ("EPIC_100_verb_classes.csv", "1,put", "1,take", "has take as the name of "
+     "two classes"),
     ("EPIC_100_validation.csv", "P02_01,01", "P01_01,01", "the video P01_01 "
      "is of the subset training too"),
     ("EPIC_100_verb_classes.csv", "id,key,instances",
@@ -87,11 +96,29 @@ def test_other_files_are_named(folder, name, old, new, message):
         read_database(_paths(folder, *SEGMENTS, VERBS))
 
 
+def test_what_epic_sounds_lacks_is_named(folder):
+    sounds = folder / "EPIC_Sounds_train.csv"
+    sounds.write_text("video_id,start_timestamp,stop_timestamp,class_id\n"
+                      "P01_01,0:0:1.5,00:00:02.993,0\n")
+    with pytest.raises(InputError, match="Sounds_train.csv: no column class"):
+        read_database(_paths(folder, sounds.name, SEGMENTS[2]))
+    sounds.write_text("class,video_id,start_timestamp,stop_timestamp,class_id"
+                      "\na / b,P01_01,0:0:1.5,00:00:02.993,0\n")
+    assert read_database(_paths(folder, sounds.name, SEGMENTS[2])) == {
+        "P01_01": {"subset": "training", "duration": 100.5, "annotations": [
+            {"label": "a / b", "label_id": 0, "segment": [1.5, 2.993]}]}}
+    with pytest.raises(InputError, match="has classes of sounds: leave out"):
+        read_database(_paths(folder, sounds.name, SEGMENTS[2], VERBS))
+
+
 def test_missing_tables_are_named(folder):
     with pytest.raises(InputError, match="give the list of classes to detect"):
         read_database(_paths(folder, *SEGMENTS))
-    with pytest.raises(InputError, match="give EPIC_100_video_info.csv"):
+    with pytest.raises(InputError, match="once, EPIC_100_video_info.csv"):
         read_database(_paths(folder, *SEGMENTS[:2], VERBS))
+    (folder / "unseen.csv").write_text("participant_id\nP18\n")
+    with pytest.raises(InputError, match="unseen.csv: is no table of segments"):
+        read_database(_paths(folder, "unseen.csv", *SEGMENTS[1:], VERBS))
     (folder / "a.csv").write_text(TABLES["EPIC_100_train.csv"])
     with pytest.raises(InputError, match="a.csv: its name tells no subset"):
         read_database(_paths(folder, "a.csv", SEGMENTS[2], VERBS))

@@ -122,6 +122,52 @@ def test_the_official_tables_of_charades_are_read(tmp_path):
     path.write_text(f"{header}AAAA,S3,,29.00\n")
     with pytest.raises(InputError, match="row 2: the video AAAA is there"):
         read_database(source)
+    path.write_text(f"{header}CCCC,S3\n")
+    with pytest.raises(InputError, match="row 2: has fewer cells than the 4"):
+        read_database(source)
+    path.write_text("id,length\nCCCC,29.00\n")
+    with pytest.raises(InputError, match="test.csv: no column actions"):
+        read_database(source)
+
+
+def test_tables_of_charades_are_read_in_any_order_and_spacing(tmp_path):
+    _write(tmp_path, classes_txt="c000 a\nc001 b\n")
+    table = tmp_path / "constrained_test.csv"
+    # Lines may end in quotes, as in descriptions.
+    table.write_bytes(b'\xef\xbb\xbfid,script,actions,length,extra\r\n'
+                      b'AAAA,"one\r\n""two"", three","c001 1 2; c000  0 4;",'
+                      b'9.0,\r\n')
+    (video,) = read_database(f"{tmp_path}/classes.txt,{table}").values()
+    assert video == {"subset": "testing", "duration": 9.0, "annotations": [
+        {"label": "b", "label_id": 1, "segment": ["1", "2"]},
+        {"label": "a", "label_id": 0, "segment": ["0", "4"]}]}
+    table.write_text("id,script,actions,length\nA,x\u2028y,,3\nB,,,4\n",
+                     encoding="utf-8")
+    assert [*read_database(f"{table},{tmp_path}/classes.txt")] == ["A", "B"]
+    table = table.rename(tmp_path / "charades.csv")
+    with pytest.raises(InputError, match="charades.csv: its name tells no"):
+        read_database(f"{table},{tmp_path}/classes.txt")
+    with pytest.raises(InputError, match="charades.csv: is given twice"):
+        read_database(f"{table},{table},{tmp_path}/classes.txt")
+    table.write_text("")
+    with pytest.raises(InputError, match="charades.csv: is empty"):
+        read_database(f"{table},{tmp_path}/classes.txt")
+
+
+def test_class_lists_of_another_data_set_are_named(tmp_path):
+    """By the number from which they count."""
+    _write(tmp_path, from0_txt="c000 a\nc001 b\n", from1_txt="1 a\n2 b\n",
+           a_json={"v": {"subset": "x", "actions": [[1, 0, 1], [2, 0, 1]]}},
+           named_json={"v": {"subset": "x", "annotations": []}})
+    assert read_database(f"{tmp_path}/a.json,{tmp_path}/from1.txt")
+    with pytest.raises(InputError, match="counts its classes from 0, the "
+                                         "annotations from 1"):
+        read_database(f"{tmp_path}/a.json,{tmp_path}/from0.txt")
+    (tmp_path / "test.csv").write_text("id,actions,length\nA,c001 1 2,9\n")
+    with pytest.raises(InputError, match="counts its classes from 1"):
+        read_database(f"{tmp_path}/test.csv,{tmp_path}/from1.txt")
+    with pytest.raises(InputError, match="from1.txt beside it has no use"):
+        read_database(f"{tmp_path}/named.json,{tmp_path}/from1.txt")
 
 
 @pytest.mark.shared

@@ -17,7 +17,6 @@ from losa_jax.data.features.files import (
     FeatureFiles,
     read_record,
     record_path,
-    resize_linearly,
     write_record,
 )
 from losa_jax.data.records import Action, AnnotatedVideo, Video, Window
@@ -85,7 +84,12 @@ def test_channels_of_several_folders_are_joined(folder, tmp_path):
     first = np.load(folder / "v1.npy")
     np.testing.assert_array_equal(window["last"][:, 0],
                                   np.hstack([first, more]))
-    # And a part of them.
+    with pytest.raises(InputError, match=r"have \(3, 2\) channels, and "
+                       r"config.head.input_widths=\(2, 3\): give the folders"):
+        FeatureFiles(settings, joined_widths=(2, 3)).info_of(_video())
+    # And a part of them, of files with another ending.
+    np.savez(other / "v1.npz", more)
+    (other / "v1.npy").unlink()
     settings.update(channels=(2, 4), width=2)
     store = FeatureFiles(settings)
     window, = store.read_windows(Video("v1", info, store.grid(info), ()),
@@ -95,13 +99,14 @@ def test_channels_of_several_folders_are_joined(folder, tmp_path):
     settings.update(channels=(2, 7), width=5)
     with pytest.raises(InputError, match="has 5 channels, and config.feat"):
         FeatureFiles(settings).info_of(_video())
+    (other / "v1.npz").unlink()
     settings.update(channels=(), width=5)
     np.save(other / "v1.npy", more[:70])
     with pytest.raises(InputError, match=r"other/v1.npy has the shape \(70, 2"
                                          r"\) and .*\(72, 3\): features are"):
         FeatureFiles(settings).info_of(_video())
     (other / "v1.npy").unlink()
-    with pytest.raises(InputError, match="other/v1.npy: cannot be read"):
+    with pytest.raises(InputError, match="no file v1.npy or v1.npz in .*other"):
         FeatureFiles(settings).info_of(_video())
     with pytest.raises(InputError, match="/nowhere is no folder"):
         FeatureFiles(_settings(f"{folder},/nowhere"))
@@ -132,14 +137,6 @@ def test_a_window_is_padded_with_zeros(folder):
     np.testing.assert_array_equal(first[2:], 0)
     np.testing.assert_array_equal(second[2:, 0], first[:2, 0])
     np.testing.assert_array_equal(store.empty_window(4)["last"], 0 * first)
-
-
-def test_resizing_is_numpys_interpolation():
-    x = np.random.default_rng(0).normal(size=(7, 2))
-    places = np.clip((np.arange(19) + 0.5) * 7 / 19 - 0.5, 0, 6)
-    want = np.stack([np.interp(places, np.arange(7), x[:, i])
-                     for i in range(2)], 1)
-    np.testing.assert_allclose(resize_linearly(x, 19), want)
 
 
 @pytest.mark.parametrize("write, changes, message", [
@@ -303,7 +300,8 @@ def test_several_arrays_need_a_name(folder):
 
 @pytest.mark.parametrize("name, wanted, message", [
     ("v2.csv", "v2", r"v2.csv is not read: save .*numpy.save\('v2.npy'"),
-    ("v2.pt", "v2", "v2.pt is not read"), ("v2.h5", "v2", "v2.h5 is not"),
+    ("v2.pt", "v2", "v2.pt is not read: python -m losa_jax.convert .* "
+     "--output=FEATURES makes .npy files"), ("v2.h5", "v2", "v2.h5 is not"),
     ("v2.mat", "v2", "v2.mat is not"), ("v2.pkl", "v2", "v2.pkl is not"),
     ("V2.npy", "v2", "nearest there: V2.npy"),
     ("sub/v2.npy", "v2", "nearest there: sub/v2.npy; subfolders are not "

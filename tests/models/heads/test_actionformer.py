@@ -13,6 +13,8 @@ from losa_jax.models.heads.actionformer import (
     ActionFormerSpec,
 )
 from losa_jax.models.ops.params import Template, flatten, nest, parameters
+from losa_jax.weights.head_names import from_public
+from losa_jax.weights.head_settings import head_settings, infer_settings
 
 
 @pytest.mark.parametrize("spec, count", [
@@ -43,8 +45,41 @@ def _perturbed(spec):
         np.float32) for name, leaf in flat.items()})
 
 
+def test_joined_features_have_a_projection_each():
+    """The embedding sees them one after the other; of the public names."""
+    spec = _small(input_widths=(2, 4), input_projections=(3, 5))
+    flat = flatten(_perturbed(spec))
+    assert flat["pyramid/embedding/0/conv/kernel"].shape == (3, 8, 16)
+    plain = {name: leaf for name, leaf in flat.items()
+             if "projections" not in name}
+    x = np.random.default_rng(1).normal(size=(1, 16, 6)).astype(np.float32)
+    valid = jnp.ones((1, 16), bool)
+    parts = [x[..., part] @ flat[f"pyramid/projections/{i}/kernel"][0]
+             + flat[f"pyramid/projections/{i}/bias"]
+             for i, part in enumerate((slice(0, 2), slice(2, 6)))]
+    got, want = (
+        Template(lambda spec=one: ActionFormer(spec, rngs=nnx.Rngs(0))).bind(
+            nest(leaves))(jnp.asarray(inputs), valid).class_logits
+        for one, leaves, inputs in (
+            (spec, flat, x),
+            (_small(in_width=8), plain, np.concatenate(parts, -1))))
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    shown = infer_settings(flat)
+    assert (shown["in_width"], shown["input_widths"],
+            shown["input_projections"]) == (6, [2, 4], [3, 5])
+    public = from_public({
+        "backbone.proj.1.conv.weight": np.zeros((5, 4, 1)),
+        "reg_head.scale.0.scale": np.ones(1)})
+    assert public["pyramid/projections/1/kernel"].shape == (1, 4, 5)
+    settings = head_settings({"dataset": {"input_dim": [2, 4]},
+                              "model": {"embd_dim": [3, 5]}})
+    assert (settings["in_width"], settings["width"],
+            settings["input_widths"]) == (6, 8, (2, 4))
+
+
 @pytest.mark.parametrize("changes", [
     {}, {"attention_window": (-1,)}, {"absolute_positions": True},
+    {"input_widths": (2, 4), "input_projections": (3, 5)},
     {"relative_positions": True, "neck": "fpn", "neck_width": 8,
      "embedding_kernel": 5, "head_kernel": 1, "embedding_norm": False,
      "head_norm": False, "neck_norm": False, "opentad": True}])

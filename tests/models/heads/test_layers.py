@@ -51,6 +51,10 @@ NAN = float("nan")
     ({"num_levels": True}, "num_levels=True"),
     ({"num_embedding_convs": -1}, "num_embedding_convs=-1"),
     ({"num_embedding_convs": 0}, "num_embedding_convs=0 leaves .*in_width=6"),
+    *(({"input_widths": one, "input_projections": other},
+       "input_widths=.* with the sum PyramidSpec.in_width=6")
+      for one, other in (((2, 4), (3,)), ((2, 5), (3, 3)), ((), (3,)),
+                         ((6, 0), (3, 3)), ((2, 4), (3, 3.0)))),
     ({"num_stem_blocks": -1}, "num_stem_blocks=-1: must be at least 0"),
     ({"embedding_kernel": 2}, "embedding_kernel=2: must be an odd number"),
     ({"head_kernel": 0}, "head_kernel=0: must be an odd number"),

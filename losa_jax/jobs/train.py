@@ -43,9 +43,10 @@ from losa_jax.training import (
     start_from,
     training_set,
 )
-from losa_jax.training.checkpoint import BEST, LAST, same_facts
+from losa_jax.training.checkpoint import BEST, LAST
 from losa_jax.training.device_prefetch import DataClock, DevicePrefetch
 from losa_jax.training.encoder import encoder_inputs
+from losa_jax.training.run_facts import same_facts
 from losa_jax.training.step import TrainState, make_moments_step
 from losa_jax.utils import atomic_write, run_files, xla_options
 from losa_jax.utils.interrupt import interrupted

@@ -17,7 +17,8 @@ from losa_jax.errors import InputError
 from losa_jax.models.detector import FeatureStatistics
 from losa_jax.training import build, optimizer
 from losa_jax.training.build import Model
-from losa_jax.training.checkpoint import BEST, LAST, Checkpoints, same_facts
+from losa_jax.training.checkpoint import BEST, LAST, Checkpoints
+from losa_jax.training.run_facts import same_facts
 from losa_jax.training.step import TrainState, create_state
 from losa_jax.utils import run_files
 from losa_jax.weights import backbone_folder

@@ -18,12 +18,8 @@ from losa_jax.distributed import remote_workdir, sharding
 from losa_jax.errors import InputError, listed
 from losa_jax.models.ops import params
 from losa_jax.training.build import Model
-from losa_jax.training.checkpoint import (
-    BEST,
-    LAST,
-    Checkpoints,
-    changed_facts,
-)
+from losa_jax.training.checkpoint import BEST, LAST, Checkpoints
+from losa_jax.training.run_facts import changed_facts
 from losa_jax.training.step import TrainState
 
 # Among the facts of a run that started from another one.

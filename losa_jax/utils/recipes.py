@@ -20,11 +20,12 @@ from ml_collections import ConfigDict
 LATER_KEYS = (
     "adapter.cross_attention", "adapter.pool_queries", "adapter.raw_taps",
     "adapter.tap_pool", "backbone.keep_copy", "data.accept_changes",
-    "data.min_action_share", "data.reviews", "evaluate.per_frame",
-    "features.array", "features.channels", "head.regression_overlap",
-    "loss.deep_supervision", "loss.every_class", "loss.hard_negative_weight",
-    "synthetic.hard", "train.final_learning_rate", "train.start_from",
-    "window.clip_overlap")
+    "data.min_action_share", "data.reviews", "evaluate.ego4d_recall",
+    "evaluate.per_frame", "features.array", "features.channels",
+    "features.resize", "head.input_projections", "head.input_widths",
+    "head.regression_overlap", "loss.deep_supervision", "loss.every_class",
+    "loss.hard_negative_weight", "synthetic.hard", "train.final_learning_rate",
+    "train.start_from", "window.clip_overlap")
 
 
 def shipped_folder() -> Path:

@@ -141,7 +141,7 @@ def read_epic(paths: Sequence[Path]) -> dict[str, Any]:
     for where, row in read_table(tables.durations, ("video_id",),
                                  ("duration",)):
         video, seconds = row["video_id"], row["duration"]
-        if durations.get(video, seconds) not in (seconds,):
+        if durations.get(video, seconds) != seconds:
             raise InputError(f"{where}: the video {video} is there twice, with "
                              "two durations: remove one of its rows")
         durations[video] = seconds

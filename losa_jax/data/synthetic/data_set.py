@@ -61,7 +61,7 @@ _SETS = {
     "hard": _Set(hard_videos.plan_video, hard_videos.render_frames,
                  motion.ACTION_CLASSES),
     "hard_clips": _Set(lambda rng, subset: hard_videos.plan_clip(rng),
-                         hard_videos.render_frames, motion.OTHER_CLASSES),
+                       hard_videos.render_frames, motion.OTHER_CLASSES),
 }
 _LOWEST = {"num_training": 0, "num_testing": 0, "num_validation": 0,
            "seed": 0, "size": 32}

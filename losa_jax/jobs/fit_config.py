@@ -61,7 +61,7 @@ def fit_sizes(config: Any, workdir: Path, backbone: BackboneSpec | None,
                 "to which sizes could be fitted: correct the annotations")
         kept = _sizes_of_cache(config, keys)
         fitted_sizes.set_values(config, kept)
-        source, chosen = f"for {facts}", kept | fitted_sizes.fit_sizes(
+        source, chosen = f"for {facts}", kept | fitted_sizes.choose_sizes(
             config, facts, backbone)
     fitted_sizes.set_values(config, {key: chosen[key] for key in keys})
     print(f"sizes {source}; --config.KEY=VALUE sets another:\n  "

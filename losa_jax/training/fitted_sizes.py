@@ -73,8 +73,8 @@ def automatic_keys(config: Any) -> list[str]:
         key != "window.sample_fps" or config.window.sampling == "fps")]
 
 
-def fit_sizes(config: Any, facts: DataFacts, backbone: BackboneSpec | None
-              ) -> dict[str, Any]:
+def choose_sizes(config: Any, facts: DataFacts, backbone: BackboneSpec | None
+                 ) -> dict[str, Any]:
     """Returns {key: value} of the keys that are 0.
 
     Args:

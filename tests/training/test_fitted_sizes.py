@@ -14,7 +14,7 @@ from losa_jax.training.fitted_sizes import (
     KEYS,
     DataFacts,
     automatic_keys,
-    fit_sizes,
+    choose_sizes,
     set_values,
 )
 from tests.custom_recipe import custom_config
@@ -38,7 +38,7 @@ def _of_annotations(path, subset):
 def _fitted(facts, backbone=VIT_S, **keys):
     config = custom.get_config()
     set_values(config, keys)
-    values = fit_sizes(config, facts, backbone)
+    values = choose_sizes(config, facts, backbone)
     set_values(config, values)
     return config, values
 
@@ -146,7 +146,7 @@ def test_very_short_actions_are_sampled_at_the_rate_of_the_videos():
 
 def test_actions_of_hours_get_windows_that_fit_into_memory():
     config = custom.get_config()
-    values = fit_sizes(config, DataFacts([3600.0] * 9, [7200.0] * 3, 25.0),
+    values = choose_sizes(config, DataFacts([3600.0] * 9, [7200.0] * 3, 25.0),
                        None)
     assert values["window.sample_fps"] == 0.56
     assert values["window.samples"] == 4096
@@ -174,4 +174,4 @@ def test_the_facts_of_a_data_set_are_a_sentence():
     facts = _facts([1.0, 1.0, 2.0], [60.0, 50.0])
     assert str(facts) == ("3 actions (1 s short, 1 s median, 1.98 s long) in 2 "
                           "videos")
-    json.dumps(fit_sizes(custom.get_config(), facts, None))
+    json.dumps(choose_sizes(custom.get_config(), facts, None))

@@ -146,8 +146,8 @@ def test_very_short_actions_are_sampled_at_the_rate_of_the_videos():
 
 def test_actions_of_hours_get_windows_that_fit_into_memory():
     config = custom.get_config()
-    values = choose_sizes(config, DataFacts([3600.0] * 9, [7200.0] * 3, 25.0),
-                       None)
+    values = choose_sizes(
+        config, DataFacts([3600.0] * 9, [7200.0] * 3, 25.0), None)
     assert values["window.sample_fps"] == 0.56
     assert values["window.samples"] == 4096
 

@@ -69,6 +69,9 @@ class FeatureFiles:
         self._folder, *self._others = map(Path, names)
         self._record = read_record(self._folder)
         facts = self._record.facts if self._record is not None else {}
+        if self._others or tuple(settings.channels):
+            # The features of a head are joined, or a part of the folder's.
+            facts = facts and facts | {"width": settings.width}
         for name in MEASURES:
             value = getattr(settings, name)
             if facts and value != facts.get(name):

@@ -346,6 +346,33 @@ def test_a_folder_of_features_of_pytorch_becomes_npy_files(tmp_path, capsys):
                                   "backbone only")):
         assert convert.main([str(folder), f"--output={out}", *flags]) == 1
         assert message in capsys.readouterr().err
+    for content, message in (
+            (torch.ones(3), "holds 1 tensor of the shape (3,), not one with"),
+            (torch.ones(0, 3), "holds 1 tensor of the shape (0, 3), not one"),
+            (torch.tensor(1.0), "holds 1 tensor of the shape (), not one")):
+        torch.save(content, folder / "clip3.pt")
+        assert convert.main([str(folder), f"--output={out}"]) == 1
+        assert f"clip3.pt: {message}" in capsys.readouterr().err
     (folder / "clip3.pt").unlink()
     assert convert.main([str(folder), f"--output={out}"]) == 1
     assert "clip4.pth: not a PyTorch" in capsys.readouterr().err
+
+
+@pytest.mark.torch
+def test_of_a_folder_hidden_files_are_no_features_nor_is_a_model(tmp_path,
+                                                                 capsys):
+    torch = pytest.importorskip("torch")
+    folder, out = tmp_path / "features", tmp_path / "out"
+    (folder / "old.pt").mkdir(parents=True)
+    torch.save(torch.ones(5, 3), folder / "clip.v1.pt")
+    (folder / "._clip.v1.pt").write_bytes(b"\0\x05\x16\x07")
+    assert convert.main([str(folder), f"--output={out}"]) == 0
+    assert [path.name for path in out.iterdir()] == ["clip.v1.npy"]
+    # With the option of a model it is named as one, too.
+    model = tmp_path / "model"
+    model.mkdir()
+    torch.save({"module": {"a": torch.ones(2)}}, model / "vit.pth")
+    for flag in (f"--output={out}", "--inspect"):
+        assert convert.main([str(model), flag, "--heads=4"]) == 1
+        assert "of a model give the file, not its folder" in (
+            capsys.readouterr().err)

@@ -49,6 +49,7 @@ def test_the_official_submission_of_charades_is_scored_as_by_its_kit(tmp_path):
     ([("A", 1, 1, 1, 1), ("A", 1, 1, 1, 1)], "line 2: frame 1 of A is there"),
     ([("A", 1, 1, 1, 1), ("A", 2, 1, 1)], "line 2: has 2 scores, line 1 has 3"),
     ([("A", 1, 1, 1, "nan")], "all must be finite"),
+    ([("C", 1, 1, 1, 1)], "none of its 1 videos, the first C, is of subset"),
     ([("A", 1)], "'A 1' is not `id frame scores")])
 def test_damaged_submissions_of_charades_are_named(tmp_path, capsys, lines,
                                                    message):
@@ -59,3 +60,12 @@ def test_damaged_submissions_of_charades_are_named(tmp_path, capsys, lines,
 def test_segments_are_needed_for_a_diagnosis(tmp_path, capsys):
     assert _charades(tmp_path, [("A", 1, 1, 1, 1)], "--diagnose=x") == 1
     assert "no segments: leave out --diagnose" in capsys.readouterr().err
+
+
+def test_all_videos_left_out_are_an_error(tmp_path, capsys):
+    block_list = tmp_path / "block.txt"
+    block_list.write_text("A\nB\n")
+    assert _charades(tmp_path, [("A", 1, 1, 1, 1)],
+                     f"--videos={block_list}") == 1
+    assert "leaves out all videos of subset 'testing'" in (
+        capsys.readouterr().err)

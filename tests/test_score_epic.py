@@ -176,5 +176,9 @@ def test_entries_without_numbers_are_named(files, capsys):
         assert _run(files) == 1
         assert (f"video 'v', entry 1: verb {shown} is not a number from 0 "
                 "to 1" in capsys.readouterr().err)
+    path.write_text(content.replace('"action":', '"other":'))
+    assert _run(files) == 1
+    assert "action None is not \"verb,noun\"" in capsys.readouterr().err
+    path.write_text(content)
     assert _run(files, tables=TABLES[:3]) == 1
     assert "give EPIC_100_verb_classes.csv and" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from losa_jax.data.windows.batch import Inputs
@@ -68,7 +68,7 @@ def load(folder: str | Path, *, which: str = "best", backbone: str = "",
         config.train.batch_windows = batch_windows or config.train.batch_windows
     else:
         manifest, predict_windows = exported.load_exported(folder)
-        config = ConfigDict(manifest["settings"])
+        config = ConfigDict(recipes.with_later_keys(manifest["settings"]))
     config.evaluate.batch_windows = (
         batch_windows or config.evaluate.batch_windows)
     config.data.num_threads = thread_count(
@@ -140,7 +140,8 @@ def read_config(workdir: Path) -> ConfigDict:
     if missing:
         raise InputError(f"{path}: not the settings of a run, for it has no "
                          f"{', '.join(missing)}: {_RESTORE}")
-    actual = {**recipes.later_defaults(), **flatten_dict(content, sep=".")}
+    content = recipes.with_later_keys(content)
+    actual = flatten_dict(content, sep=".")
     problems = [
         f"config.{key}={actual[key]!r} is no {_TYPES[type(default)]}"
         if key in actual else f"config.{key} is missing"
@@ -151,7 +152,7 @@ def read_config(workdir: Path) -> ConfigDict:
             f"{path}: not the settings of a run of this version, for"
             f"{listed(problems)}\n{_RESTORE}, or write what the run was "
             "trained with; configs/common.py has every key's default")
-    return ConfigDict(unflatten_dict(actual, sep="."))
+    return ConfigDict(content)
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -183,7 +184,7 @@ def identity_of(config: ConfigDict, class_names: Sequence[str],
     """Returns a hash of everything that decides the detections of a video."""
     evaluate = {key: value for key, value in config.evaluate.items()
                 if key not in ("batch_windows", "checkpoint", "output",
-                               "tiou_thresholds")}
+                               "tiou_thresholds", "per_frame", "ego4d_recall")}
     facts = [config.window.to_dict(), config.augment.size,
              config.augment.test_resize, evaluate, list(class_names),
              list(weights)]

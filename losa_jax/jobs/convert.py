@@ -35,8 +35,9 @@ def inspect(path: Path, *, ema: bool = True, probe: Path | None = None,
             **sizes: Any) -> None:
     """Prints the content of a backbone's or head's file; see `convert`."""
     if features := find_features(path):
-        _refuse_useless(path, "features", no_ema=not ema, probe=probe, **sizes)
+        # A model's file is named before its options.
         first = open_features(features[0])
+        _refuse_useless(path, "features", no_ema=not ema, probe=probe, **sizes)
         print(f"what it is: {counted(len(features), 'file')} of features; the "
               f"first is {first.dtype.name} {first.shape}, [time, width]")
         return
@@ -91,7 +92,9 @@ def convert(path: Path, output: Path, *, verify: bool = False,
       InputError: not a checkpoint, tensors that fit no parameter, or an option
         for the other type of checkpoint.
     """
-    features = find_features(path)
+    if features := find_features(path):
+        # A model's file is named before its options.
+        first = open_features(features[0])
     is_head = not features and (
         head_folder.open_head_tensors(path, ema=ema) is not None)
     _refuse_useless(path, "features" if features else
@@ -100,11 +103,10 @@ def convert(path: Path, output: Path, *, verify: bool = False,
                     public_config=public_config, probe=probe, **sizes)
     if features:
         convert_features(features, output)
-        shape = open_features(features[0]).shape
         print(f"wrote {output}: {counted(len(features), 'file')} of features, "
-              f"the first of shape {shape}. To use them:\n"
+              f"the first of shape {first.shape}. To use them:\n"
               f"    --config.features.folder={output} "
-              f"--config.features.width={shape[-1]}")
+              f"--config.features.width={first.shape[-1]}")
         return
     if is_head:
         _convert_head(path, output, ema, public_config, origin)

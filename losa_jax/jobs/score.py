@@ -21,6 +21,7 @@ from losa_jax.data.predictions import (
     read_moments,
     read_submission,
 )
+from losa_jax.data.records import Annotations
 from losa_jax.detection import metrics, per_frame
 from losa_jax.detection.diagnosis import Diagnosis, diagnose, format_diagnosis
 from losa_jax.detection.recall import recall_lines, recalls
@@ -112,13 +113,19 @@ def score_moments(path: Path, annotations: str, *, subset: str, videos: str,
     loaded = load_annotations(
         annotations, load_class_names(class_names) if class_names else None)
     excluded, _ = blocked_videos(videos, loaded.videos)
-    truth = score_predictions.ground_truth(loaded, subset, excluded)
+    truth = _ground_truth(loaded, subset, videos, excluded)
     rows = read_moments(path, per_frame.CHARADES_MOMENTS)
+    known = rows.keys() & truth.keys()
+    if not known:
+        # All moments would tie, and their order would decide.
+        raise InputError(
+            f"{path}: none of its {len(rows)} videos, the first "
+            f"{_printable(next(iter(rows)))}, is of subset {subset!r} of "
+            f"{annotations}: give the file of this subset")
     report = score_predictions.moments_report(loaded, truth, rows, path)
     for name, precision in zip(report.class_names, report.average_precision,
                                strict=True):
         print(f"{name}: {100 * precision:.2f}")
-    known = rows.keys() & truth.keys()
     print(f"{report}\n{len(known)} of {len(truth)} videos have lines; "
           f"{len(rows) - len(known)} videos of the file are not in subset "
           f"{subset} and are left out")
@@ -147,10 +154,7 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
     submitted = score_predictions.fit_ids(content, loaded.videos)
     excluded, doubts = blocked_videos(
         videos, {**loaded.videos, **submitted})
-    truth = score_predictions.ground_truth(loaded, subset, excluded)
-    if not truth:
-        raise InputError(f"--videos={videos}: leaves out all videos of "
-                         f"subset {subset!r}: name fewer")
+    truth = _ground_truth(loaded, subset, videos, excluded)
     chosen = loaded.subset(subset)
     predicted = {video: rows for video, rows in submitted.items()
                  if video not in excluded}
@@ -201,6 +205,16 @@ def score_one(content: metrics.Predictions, annotations: str, *, subset: str,
             durations={video.video_id: video.duration_seconds or 0.0
                        for video in chosen}))
     return {**report.as_json(), "classifier": classifier or external or None}
+
+
+def _ground_truth(loaded: Annotations, subset: str, videos: str,
+                  excluded: Mapping[str, str]) -> metrics.Truth:
+    """Returns the actions to score; InputError if no video is left."""
+    truth = score_predictions.ground_truth(loaded, subset, excluded)
+    if not truth:
+        raise InputError(f"--videos={videos}: leaves out all videos of "
+                         f"subset {subset!r}: name fewer")
+    return truth
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> None:

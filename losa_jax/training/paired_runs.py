@@ -17,7 +17,7 @@ from losa_jax.detection.segments import Detection, Segments
 from losa_jax.errors import InputError
 from losa_jax.training import build, restore
 from losa_jax.training.step import TrainState
-from losa_jax.utils import run_files
+from losa_jax.utils import recipes, run_files
 from losa_jax.utils.atomic_write import write_text
 from losa_jax.utils.text_files import read_json
 
@@ -64,12 +64,13 @@ def open_pair(config: Any, workdir: Path, other: Path, which: str, mesh: Mesh
         the two are not of verbs and of nouns.
     """
     path = other / run_files.CONFIG_FILE
-    if not path.is_file():
+    content = read_json(path) if path.is_file() else None
+    if not isinstance(content, dict):
         raise InputError(f"--pair_with={other}: holds no run: name the "
                          "--workdir of the training of nouns")
     second = config.copy_and_resolve_references()
     with second.unlocked():
-        second.update(read_json(path))
+        second.update(recipes.with_later_keys(content))
     different = [f"config.{section}.{key}={second[section][key]} (here "
                  f"{config[section][key]})"
                  for section, keys in (

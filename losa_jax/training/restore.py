@@ -26,7 +26,8 @@ from losa_jax.weights import backbone_folder
 # The path of the backbone from the work directory, among the facts.
 BACKBONE_PLACE = "backbone_from_workdir"
 # Facts that must be equal for a checkpoint to fit the model ...
-MODEL_FACTS = ("class_names", "backbone", "tap_layers", "model", "window")
+MODEL_FACTS = ("class_names", "backbone", "features", "tap_layers", "model",
+               "window")
 # ... and for a resumed run to be the same run.
 RUN_FACTS = (*MODEL_FACTS, "train", "loss", "seed", "data", "augment")
 

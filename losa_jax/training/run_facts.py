@@ -13,6 +13,9 @@ from losa_jax.utils import recipes
 _KEYS = {"model.adapter": "adapter", "model.head": "head",
          "model.size": "augment.size", "model.dtype": "backbone.dtype",
          "tap_layers": "adapter.tap_layers", "data.cached": "data.cache"}
+# What a head sees of files of features. A run on them has their section of the
+# configuration as its backbone's spec.
+_FEATURES = ("stride_frames", "clip_frames", "width", "channels", "resize")
 
 
 def same_facts(saved: dict[str, Any], now: dict[str, Any],
@@ -34,11 +37,12 @@ def changed_facts(saved: dict[str, Any], now: dict[str, Any],
                   keys: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Returns lines about facts that differ, and the flags of the run.
 
-    An older run may lack facts of `recipes.LATER_KEYS`.
+    An older run may lack facts of `recipes.LATER_KEYS`: it has the default.
     """
     later = recipes.later_defaults()
-    old, new = (flatten_dict({key: facts.get(key) for key in keys}, sep=".")
-                for facts in (saved, now))
+    old, new = (_flat(facts, keys) for facts in (saved, now))
+    old |= {name: later[_config_key(name)] for name in new
+            if name not in old and _config_key(name) in later}
     lines, flags = [], []
     for name in dict.fromkeys((*old, *new)):
         before, after = old.get(name), new.get(name)
@@ -54,15 +58,22 @@ def changed_facts(saved: dict[str, Any], now: dict[str, Any],
                 f"run has those of SHA-256 {str(before)[:12]}, this command "
                 f"{str(after)[:12]}")
             continue
-        key = _config_key(name)
-        if name not in old and key in later and later[key] == after:
-            continue
-        key = f"config.{key}"
+        key = f"config.{_config_key(name)}"
         lines.append(f"{key}: the run has {json.dumps(before)}, this command "
                      f"{json.dumps(after)}")
         if name in old and name != "data.cached":
             flags.append(f"--{key}={_as_flag(before)}")
     return lines, flags
+
+
+def _flat(facts: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Returns {name: value}, with "features" of a run on files of them."""
+    parts = {key: facts.get(key) for key in keys}
+    if "features" in keys:
+        spec = facts.get("backbone_spec") or {}
+        parts["features"] = {name: spec[name] for name in _FEATURES
+                             if name in spec and "stride_frames" in spec}
+    return flatten_dict(parts, sep=".")
 
 
 def _config_key(name: str) -> str:

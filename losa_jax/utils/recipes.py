@@ -9,10 +9,11 @@ import importlib
 import json
 import runpy
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 # Keys that older runs lack. Their default is what those runs did, so these
@@ -74,6 +75,15 @@ def later_defaults() -> dict[str, Any]:
     """Returns {key: default} of `LATER_KEYS`, lists as JSON has them."""
     every = flatten_dict(json.loads(defaults().to_json()), sep=".")
     return {key: every[key] for key in LATER_KEYS}
+
+
+def with_later_keys(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings that an older run stored, {section: {key: value}}, with
+    the keys of `LATER_KEYS` that their sections lack."""
+    return unflatten_dict({
+        **{key: value for key, value in later_defaults().items()
+           if key.partition(".")[0] in content},
+        **flatten_dict(content, sep=".")}, sep=".")
 
 
 def variants() -> dict[str, tuple[str, ...]]:

@@ -18,8 +18,10 @@ def find_features(folder: Path) -> list[Path]:
     """Returns the .pt files of a folder that holds no model, one a video."""
     if not folder.is_dir() or is_model_folder(folder):
         return []
+    # macOS writes hidden files beside those of other systems.
     return sorted(path for path in folder.iterdir()
-                  if path.suffix in _SUFFIXES)
+                  if path.suffix in _SUFFIXES and path.name[0] != "."
+                  and not path.is_dir())
 
 
 def convert_features(paths: list[Path], output: Path) -> None:
@@ -50,9 +52,11 @@ def open_features(path: Path) -> Tensor:
              else content if isinstance(content, (list, tuple))
              else [content])
     tensors = [part for part in parts if isinstance(part, Tensor)]
-    if len(tensors) != 1 or not tensors[0].shape:
+    shapes = [tensor.shape for tensor in tensors]
+    if len(shapes) != 1 or len(shapes[0]) < 2 or 0 in shapes[0]:
         names = (f" ({', '.join(map(str, [*content][:5]))})"
                  if isinstance(content, Mapping) else "")
+        names += f" of the shape {shapes[0]}" if len(shapes) == 1 else ""
         raise InputError(
             f"{path}: holds {counted(len(tensors), 'tensor')}{names}, not one "
             "with the features of a video, [time, width]: save it alone with "

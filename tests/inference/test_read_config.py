@@ -7,8 +7,10 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import common, custom, thumos
+from losa_jax.data.windows.sampling import clip_step
 from losa_jax.errors import InputError
-from losa_jax.inference.load import load, read_config
+from losa_jax.inference import exported
+from losa_jax.inference.load import identity_of, load, read_config
 from losa_jax.jobs.setup import write_json
 from losa_jax.utils import recipes
 
@@ -59,6 +61,33 @@ def test_a_run_of_before_later_keys_is_read_with_their_defaults(tmp_path):
     write_json(tmp_path / "config.json", unflatten_dict(old, sep="."))
     assert json.loads(read_config(tmp_path).to_json()) == json.loads(
         common.get_config().to_json())
+
+
+def test_an_export_of_before_later_keys_is_read_with_their_defaults(
+        tmp_path, monkeypatch):
+    settings = unflatten_dict({
+        key: value for key, value in DEFAULTS.items()
+        if key.split(".")[0] in ("window", "augment", "data", "evaluate")
+        and key not in recipes.LATER_KEYS}, sep=".")
+    manifest = {"class_names": ["a"], "thresholds": {}, "settings": settings,
+                "files": {name: {"sha256": ""} for name in (
+                    exported.WEIGHTS_FILE, exported.PROGRAM_FILE)}}
+    monkeypatch.setattr(exported, "is_exported", lambda folder: True)
+    monkeypatch.setattr(exported, "load_exported",
+                        lambda folder: (manifest, None))
+    config = load(tmp_path).config
+    assert clip_step(config.window) == common.get_config().window.clip_samples
+    assert config.evaluate.per_frame == "" and "head" not in config
+
+
+def test_what_else_is_scored_does_not_decide_the_detections():
+    config = common.get_config()
+    before = identity_of(config, ["a"], [])
+    config.evaluate.per_frame = "charades"
+    config.evaluate.ego4d_recall = True
+    assert identity_of(config, ["a"], []) == before
+    config.evaluate.nms_sigma = 0.3
+    assert identity_of(config, ["a"], []) != before
 
 
 def test_the_settings_of_every_recipe_are_read_back(tmp_path):

@@ -22,8 +22,27 @@ def test_an_older_run_lacks_settings_that_have_their_default(tmp_path):
     now["model"]["adapter"]["tap_pool"] = "attention"
     now["loss"]["weight"] = 2.0
     assert _differences(saved, now, ("model", "loss"), tmp_path)[0] == [
-        'config.adapter.tap_pool: the run has null, this command "attention"',
+        'config.adapter.tap_pool: the run has "grid", this command "attention"',
         "config.loss.weight: the run has null, this command 2.0"]
+
+
+def test_other_features_than_those_of_the_run_are_named(tmp_path):
+    """Also of a run that is older than one of their settings."""
+    spec = {"folder": "a", "stride_frames": 4.0, "width": 8, "channels": []}
+    saved = {"backbone": "", "backbone_spec": spec}
+    now = {"backbone": "", "backbone_spec": spec | {
+        "folder": "b", "resize": "linear"}}
+    keys = ("backbone", "features")
+    same_facts(saved, now, keys, tmp_path)
+    now["backbone_spec"] |= {"stride_frames": 8.0, "resize": "average"}
+    lines, end = _differences(saved, now, keys, tmp_path)
+    assert lines == [
+        "config.features.stride_frames: the run has 4.0, this command 8.0",
+        'config.features.resize: the run has "linear", this command "average"']
+    assert "--config.features.resize=linear" in end
+    # Of a backbone the weights are compared instead.
+    same_facts({"backbone_spec": {"width": 4}}, {"backbone_spec": {}}, keys,
+               tmp_path)
 
 
 def test_changed_settings_are_listed_with_the_way_back(tmp_path):

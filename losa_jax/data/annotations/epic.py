@@ -126,7 +126,10 @@ def submission_labels(names: Mapping[str, Sequence[str]]
         return names[word][place]
 
     def action(row: Mapping[str, Any]) -> str:
-        verb, _, noun = str(row.get("action")).partition(",")
+        verb, comma, noun = str(row.get("action")).partition(",")
+        if not comma:
+            raise InputError(f"action {repr(row.get('action'))[:40]} is not "
+                             "\"verb,noun\", as \"3,12\"")
         return action_label(name("verb", verb), name("noun", noun))
 
     return {"verb": lambda row: name("verb", row.get("verb")),

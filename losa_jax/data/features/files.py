@@ -69,6 +69,9 @@ class FeatureFiles:
         self._folder, *self._others = map(Path, names)
         self._record = read_record(self._folder)
         facts = self._record.facts if self._record is not None else {}
+        if self._others or tuple(settings.channels):
+            # The features of a head are joined, or a part of the folder's.
+            facts = facts and facts | {"width": settings.width}
         for name in MEASURES:
             value = getattr(settings, name)
             if facts and value != facts.get(name):
@@ -107,13 +110,15 @@ class FeatureFiles:
             raise InputError("the annotations give no duration")
         frames = round(video.duration_seconds * fps)
         covered = (count - 1) * settings.stride_frames + settings.clip_frames
-        slack = max(MOST_MISSING * frames, 4 * settings.clip_frames)
+        # The last clip that does not fit is often left out.
+        step = max(settings.clip_frames, settings.stride_frames)
+        slack = max(MOST_MISSING * frames, 4 * step)
         if abs(covered - frames) > slack:
             raise InputError(
                 f"{path.name} holds {count} features, {covered:.0f} frames "
                 f"of {fps:g} fps; the annotations give {frames}: another "
                 "config.features.stride_frames, clip_frames or fps?")
-        excess = max(abs(covered - frames) - 2 * settings.clip_frames, 0)
+        excess = max(abs(covered - frames) - 2 * step, 0)
         self._covered[video.video_id] = (excess / frames, covered / frames, fps)
         return VideoInfo(path, fps, frames, video.duration_seconds, height=0,
                          width=0)

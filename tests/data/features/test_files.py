@@ -112,6 +112,26 @@ def test_channels_of_several_folders_are_joined(folder, tmp_path):
         FeatureFiles(_settings(f"{folder},/nowhere"))
 
 
+def test_extracted_features_are_joined_or_read_in_part(folder, tmp_path):
+    """The record of --mode=extract has the width of one folder."""
+    other = tmp_path / "other"
+    other.mkdir()
+    np.save(other / "v1.npy", np.ones((72, 2), np.float32))
+    write_record(folder, {"stride_frames": 4.0, "clip_frames": 16.0,
+                          "width": 3},
+                 {"v1": {"fps": 30.0, "frame_count": 300, "length": 72}}, {},
+                 0)
+    FeatureFiles(_settings(f"{folder},{other}", width=5)).info_of(_video())
+    settings = _settings(folder, width=2)
+    with pytest.raises(InputError, match="Set .*features.width=3"):
+        FeatureFiles(settings)
+    settings.channels = (0, 2)
+    FeatureFiles(settings).info_of(_video())
+    settings.stride_frames = 8.0
+    with pytest.raises(InputError, match="Set .*features.stride_frames=4"):
+        FeatureFiles(settings)
+
+
 def test_upsampled_times_are_those_of_actionformer(folder):
     store = FeatureFiles(_settings(folder), resized_to=192)
     info = store.info_of(_video())

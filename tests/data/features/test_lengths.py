@@ -33,6 +33,18 @@ def test_features_of_copies_with_another_rate_are_named(
         files.check_rate()
 
 
+def test_sparse_features_that_end_a_stride_before_short_videos_are_right(
+        tmp_path):
+    """One feature of a single frame a second, of the frames 0, 30 ..."""
+    files = FeatureFiles(feature_settings(tmp_path, 30, 1, 3))
+    for seconds in (3, 8, 9, 10):
+        np.save(tmp_path / f"v{seconds}.npy", np.ones((seconds, 3),
+                                                      np.float32))
+        files.info_of(AnnotatedVideo(f"v{seconds}", "test", float(seconds),
+                                     30.0, ()))
+    files.check_rate()
+
+
 @pytest.mark.parametrize("old, new", [(7, 3), (5, 8), (12, 4), (9, 9), (1, 3)])
 def test_resizing_by_averages_is_a_loop_after_roi_align(old, new):
     x = np.random.default_rng(0).normal(size=(old, 2))

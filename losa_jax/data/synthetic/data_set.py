@@ -58,8 +58,8 @@ def _one_object(plan: Callable[[np.random.Generator], motion.Plan],
 _SETS = {
     "untrimmed": _one_object(motion.plan_untrimmed, motion.ACTION_CLASSES),
     "trimmed": _one_object(motion.plan_trimmed, motion.MOTION_CLASSES),
-    "hard": _Set(hard_videos.plan_video, hard_videos.render_frames,
-                 motion.ACTION_CLASSES),
+    "hard_untrimmed": _Set(hard_videos.plan_video, hard_videos.render_frames,
+                           motion.ACTION_CLASSES),
     "hard_clips": _Set(lambda rng, subset: hard_videos.plan_clip(rng),
                        hard_videos.render_frames, motion.OTHER_CLASSES),
 }
@@ -72,7 +72,7 @@ def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
                          num_validation: int = 0, seed: int = 0,
                          size: int = 64, hard: bool = False) -> Path:
     """Renders videos of 20 to 32 s with 3 to 6 labeled actions each, or hard
-    ones with 4 to 8.
+    ones with 2 to 8.
 
     Writes `annotations.json` (ActivityNet layout), `classes.txt` and
     `videos/<id>.mp4`. Videos that exist are kept, so an interrupted call can
@@ -96,9 +96,9 @@ def render_untrimmed_set(folder: Path, *, num_training: int, num_testing: int,
         else, or a worker process was killed.
     """
     return _render_set(Path(folder), {
-        "kind": "hard" if hard else "untrimmed", "num_training": num_training,
-        "num_testing": num_testing, "num_validation": num_validation,
-        "seed": seed, "size": size})
+        "kind": "hard_untrimmed" if hard else "untrimmed",
+        "num_training": num_training, "num_testing": num_testing,
+        "num_validation": num_validation, "seed": seed, "size": size})
 
 
 def render_trimmed_set(folder: Path, *, num_training: int, num_testing: int,

@@ -2,9 +2,9 @@
 
 Shapes, textures, sizes, cameras, lengths of actions and the motions that are
 not to be detected come from generators of one subset each (`DOMAINS`). A video
-has two actors, whose actions may overlap in time, a third object with other
-motions, one that hides them now and then, and one to three cuts, after which
-camera and background are others.
+has one or two actors, whose actions may overlap in time, and by chance an
+object with other motions, one that hides them now and then, and up to two
+cuts, after which camera and background are others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -74,6 +74,8 @@ class Plan(NamedTuple):
     actors: tuple[motion.Plan, ...]  # from back to front
     actions: tuple[tuple[int, float, float], ...]
     domain: Domain
+    is_hidden: bool  # an object passes in front of the actors
+    num_cuts: int
 
 
 def plan_video(rng: np.random.Generator, subset: str) -> Plan:
@@ -81,16 +83,20 @@ def plan_video(rng: np.random.Generator, subset: str) -> Plan:
     domain = DOMAINS[subset]
     fps = int(rng.choice(motion.FRAME_RATES))
     count = round(rng.uniform(*_VIDEO_SECONDS) * fps)
-    actors = tuple(
-        motion.Plan(fps, count, *motion.arrange(
+
+    def actor(names: Sequence[str], path_of: motion.PathOf) -> motion.Plan:
+        return motion.Plan(fps, count, *motion.arrange(
             rng, _draw_lengths(rng, domain, count / fps), count / fps, names,
             path_of))
-        for names, path_of in (
-            *2 * ((motion.ACTION_CLASSES, motion.action_path),),
-            (domain.others, motion.other_path)))
-    actions = sorted((action for actor in actors[:-1]
-                      for action in actor.actions), key=lambda one: one[1])
-    return Plan(fps, count, actors, tuple(actions), domain)
+
+    acting = [actor(motion.ACTION_CLASSES, motion.action_path)
+              for _ in range(rng.integers(1, 3))]
+    distracting = [actor(domain.others, motion.other_path)
+                   for _ in range(rng.integers(2))]
+    actions = sorted((action for one in acting for action in one.actions),
+                     key=lambda action: action[1])
+    return Plan(fps, count, (*acting, *distracting), tuple(actions), domain,
+                bool(rng.integers(2)), int(rng.integers(3)))
 
 
 def plan_clip(rng: np.random.Generator) -> Plan:
@@ -99,7 +105,7 @@ def plan_clip(rng: np.random.Generator) -> Plan:
     clip = motion.plan_other_trimmed(rng)
     resting = motion.resting(rng, clip.fps, clip.frame_count)
     return Plan(clip.fps, clip.frame_count, (resting, clip), clip.actions,
-                CLIPS)
+                CLIPS, is_hidden=True, num_cuts=0)
 
 
 def render_frames(rng: np.random.Generator, plan: Plan, size: int
@@ -118,13 +124,12 @@ def render_frames(rng: np.random.Generator, plan: Plan, size: int
     for actor in plan.actors:
         poses, opacity = motion.follow(actor)
         objects.append((sprite(), poses[:, :2], np.exp(poses[:, 2]), opacity))
-    objects.append((sprite(luma=scene.BACKGROUND_LUMA),
-                    scene.wander(rng, seconds),
-                    np.full(len(seconds), rng.uniform(7, 10)),
-                    np.ones(len(seconds))))
-    # A clip is too short for a cut.
-    cuts = np.sort(rng.uniform(2, seconds[-1] - 2, rng.integers(1, 4))
-                   if seconds[-1] > 4 else [])
+    if plan.is_hidden:
+        objects.append((sprite(luma=scene.BACKGROUND_LUMA),
+                        scene.wander(rng, seconds),
+                        np.full(len(seconds), rng.uniform(7, 10)),
+                        np.ones(len(seconds))))
+    cuts = np.sort(rng.uniform(0.1, 0.9, plan.num_cuts)) * seconds[-1]
     shot_of = np.searchsorted(cuts, seconds, side="right")
     shots = [(_camera(rng, domain, seconds),
               scene.draw_background(rng, size, domain.textures)[

@@ -49,6 +49,8 @@ _GAP_SECONDS = 2 * _REST_SECONDS + _MOVE_SECONDS[0]
 # Maps shares of a duration, 0 to 1, [f] to poses [f, 3] (x and y in stage
 # pixels, log radius) or to some of their columns.
 PosePath = Callable[[np.ndarray], np.ndarray]
+# Draws the path of one of the named motions.
+PathOf = Callable[[np.random.Generator, str], PosePath]
 
 
 class Piece(NamedTuple):
@@ -86,8 +88,7 @@ def plan_untrimmed(rng: np.random.Generator) -> Plan:
 
 
 def arrange(rng: np.random.Generator, lengths: np.ndarray, seconds: float,
-            names: Sequence[str],
-            path_of: Callable[[np.random.Generator, str], PosePath]
+            names: Sequence[str], path_of: PathOf
             ) -> tuple[tuple[Piece, ...],
                        tuple[tuple[int, float, float], ...]]:
     """Returns pieces and actions of a `Plan`: actions of these lengths in

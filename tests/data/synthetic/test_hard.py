@@ -57,7 +57,7 @@ def test_actions_have_the_lengths_and_classes_of_their_subset(subset):
     ranges, classes, has_overlap = hard.DOMAINS[subset].action_seconds, set(), 0
     for plan in _plans(subset):
         starts = [start for _, start, _ in plan.actions]
-        assert starts == sorted(starts) and 4 <= len(starts) <= 8
+        assert starts == sorted(starts) and 2 <= len(starts) <= 8
         for index, start, end in plan.actions:
             classes.add(index)
             assert any(low - 1e-9 <= end - start <= high + 1e-9
@@ -66,11 +66,17 @@ def test_actions_have_the_lengths_and_classes_of_their_subset(subset):
         # Two actors act at once now and then.
         has_overlap += any(start < end for start, end in zip(
             starts[1:], (end for *_, end in plan.actions), strict=False))
-        assert len(plan.actors) == 3
         for actor in plan.actors:
             assert len(motion.follow(actor)[0]) == plan.frame_count
     assert classes == set(range(len(ACTION_CLASSES)))
     assert has_overlap > 5
+
+
+def test_actors_occlusion_and_cuts_vary_from_video_to_video():
+    plans = _plans("training", 80)
+    assert {len(plan.actors) for plan in plans} == {1, 2, 3}
+    assert {plan.is_hidden for plan in plans} == {False, True}
+    assert {plan.num_cuts for plan in plans} == {0, 1, 2}
 
 
 def test_the_backbone_is_not_trained_on_the_actions_or_parts_of_them():
@@ -107,12 +113,12 @@ def test_frames_show_actors_and_cuts():
     """Between two frames of a shot little changes; at a cut, all does."""
     for subset in hard.DOMAINS:
         plan, look = data_set._plan_video(
-            {"kind": "hard", "seed": 0}, subset, 0)
+            {"kind": "hard_untrimmed", "seed": 0}, subset, 0)
         frames = np.stack([*hard.render_frames(look, plan, 32)])
         assert frames.shape == (plan.frame_count, 32, 32, 3)
         change = np.abs(np.diff(frames.astype(float), axis=0)).mean((1, 2, 3))
         cuts = np.flatnonzero(change > 4 * np.median(change))
-        assert 1 <= len(cuts) <= 3
+        assert len(cuts) == plan.num_cuts
         # Actors are brighter than backgrounds.
         assert (frames.max((1, 2, 3)) > 120).all()
 
@@ -121,7 +127,7 @@ def test_frames_show_actors_and_cuts():
 def test_the_same_seed_gives_the_same_frames(subset):
     def frames():
         plan, look = data_set._plan_video(
-            {"kind": "hard", "seed": 3}, subset, 1)
+            {"kind": "hard_untrimmed", "seed": 3}, subset, 1)
         return np.stack([*hard.render_frames(look, plan, 32)])
 
     np.testing.assert_array_equal(frames(), frames())
@@ -131,20 +137,20 @@ def test_a_hard_set_on_disk_and_again_bit_for_bit(tmp_path):
     one, other = (data_set.render_untrimmed_set(
         tmp_path / name, hard=True, **_SMALL) for name in ("one", "other"))
     videos = sorted(path.name for path in (one / "videos").iterdir())
-    assert videos == [f"hard_{subset}_0000.mp4" for subset in (
+    assert videos == [f"hard_untrimmed_{subset}_0000.mp4" for subset in (
         "testing", "training", "validation")]
     for name in videos:
         assert (one / "videos" / name).read_bytes() == (
             other / "videos" / name).read_bytes()
     database = json.loads((one / "annotations.json").read_text())["database"]
-    assert all(4 <= len(entry["annotations"]) <= 8
+    assert all(2 <= len(entry["annotations"]) <= 8
                for entry in database.values())
 
 
 def test_a_thousand_frames_take_seconds_of_processor_time():
     """1400 hard videos of 26 s then take less than an hour on two cores."""
-    plan, look = data_set._plan_video({"kind": "hard", "seed": 0}, "testing",
-                                      0)
+    plan, look = data_set._plan_video(
+        {"kind": "hard_untrimmed", "seed": 0}, "testing", 0)
     start = time.process_time()
     count = sum(1 for _ in hard.render_frames(look, plan, 64))
     assert time.process_time() - start < 6e-3 * count

@@ -41,16 +41,16 @@ class Domain(NamedTuple):
 DOMAINS = {
     "training": Domain(
         (("polygon", 3), ("polygon", 5), ("polygon", 40), ("star", 4)),
-        ("noise", "grating"), ((1.2, 3.5),), ((0.85, 1.0),), ("pan",),
+        ("noise", "grating"), ((1.5, 2.5),), ((0.85, 1.0),), ("pan",),
         ("to_upper_left", "to_lower_right", "zigzag", "spiral_in", "shake")),
     "validation": Domain(
         (("polygon", 4), ("star", 6)), ("checker",),
-        ((0.9, 1.2), (3.5, 4.5)), ((1.0, 1.1),), ("turn",),
+        ((1.2, 1.5), (2.5, 3.0)), ((1.0, 1.1),), ("turn",),
         ("to_upper_right", "square", "bounce")),
     "testing": Domain(
         (("stretched", 4), ("stretched", 40), ("star", 8)),
-        ("dots", "waves"), ((0.6, 0.9), (4.5, 6.5)),
-        ((0.7, 0.85), (1.1, 1.2)), ("shake",),
+        ("dots", "waves"), ((1.0, 1.2), (3.0, 3.6)),
+        ((0.75, 0.85), (1.1, 1.2)), ("shake",),
         ("to_lower_left", "figure_eight", "spiral_out", "pulse")),
 }
 
@@ -180,7 +180,7 @@ def _camera(rng: np.random.Generator, domain: Domain, seconds: np.ndarray
     elif camera == "turn":
         angle = np.radians(10) * scene.wave(rng, seconds, (0.05, 0.2))
     else:
-        shift = np.stack([1.5 * scene.wave(rng, seconds, (1.5, 3.0))
+        shift = np.stack([scene.wave(rng, seconds, (1.5, 3.0))
                           for _ in range(2)], 1)
         zoom = zoom * (1 + 0.05 * scene.wave(rng, seconds, (0.1, 0.4)))
     cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)

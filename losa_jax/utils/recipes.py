@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 # Keys that older runs lack. Their default is what those runs did, so these
@@ -73,17 +72,21 @@ def defaults() -> ConfigDict:
 
 def later_defaults() -> dict[str, Any]:
     """Returns {key: default} of `LATER_KEYS`, lists as JSON has them."""
-    every = flatten_dict(json.loads(defaults().to_json()), sep=".")
-    return {key: every[key] for key in LATER_KEYS}
+    sections = json.loads(defaults().to_json())
+    return {key: sections[section][name] for key in LATER_KEYS
+            for section, name in [key.split(".")]}
 
 
 def with_later_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings that an older run stored, {section: {key: value}}, with
     the keys of `LATER_KEYS` that their sections lack."""
-    return unflatten_dict({
-        **{key: value for key, value in later_defaults().items()
-           if key.partition(".")[0] in content},
-        **flatten_dict(content, sep=".")}, sep=".")
+    settings = {section: dict(values) if isinstance(values, Mapping) else values
+                for section, values in content.items()}
+    for key, value in later_defaults().items():
+        section, name = key.split(".")
+        if isinstance(settings.get(section), dict):
+            settings[section].setdefault(name, value)
+    return settings
 
 
 def variants() -> dict[str, tuple[str, ...]]:

@@ -281,7 +281,7 @@ def test_a_detection_is_at_its_frame_wherever_the_file_starts(
         view.locator("#list .entry").nth(entry).click()
         _until(view, "!document.getElementById('video').seeking")
         # A frame is painted some time after the seek has ended.
-        for _ in range(50):
+        for _ in range(300):
             view.wait_for_timeout(100)
             shot = _pixels(view.locator("#video").screenshot())
             if (seen := number_of(shot, shot.shape[1] // 10)) == number:

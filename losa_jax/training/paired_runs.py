@@ -16,6 +16,7 @@ from losa_jax.data.annotations import epic
 from losa_jax.detection.segments import Detection, Segments
 from losa_jax.errors import InputError
 from losa_jax.training import build, restore
+from losa_jax.training.run_facts import FEATURE_KEYS
 from losa_jax.training.step import TrainState
 from losa_jax.utils import recipes, run_files
 from losa_jax.utils.atomic_write import write_text
@@ -27,9 +28,8 @@ SUBMISSION_FILE = "epic_submission.json"
 _SUPERVISION = {"sls_pt": 2, "sls_tl": 3, "sls_td": 4}
 # Settings, beside those of windows, that decide what a head sees and at which
 # points it predicts.
-_POINTS = (("head", ("num_levels",)), ("augment", ("size",)), (
-    "features", ("stride_frames", "clip_frames", "width", "channels",
-                 "resize")))
+_POINTS = (("head", ("num_levels",)), ("augment", ("size",)),
+           ("features", FEATURE_KEYS))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ _KEYS = {"model.adapter": "adapter", "model.head": "head",
          "tap_layers": "adapter.tap_layers", "data.cached": "data.cache"}
 # What a head sees of files of features. A run on them has their section of the
 # configuration as its backbone's spec.
-_FEATURES = ("stride_frames", "clip_frames", "width", "channels", "resize")
+FEATURE_KEYS = ("stride_frames", "clip_frames", "width", "channels", "resize")
 
 
 def same_facts(saved: dict[str, Any], now: dict[str, Any],
@@ -71,7 +71,7 @@ def _flat(facts: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     parts = {key: facts.get(key) for key in keys}
     if "features" in keys:
         spec = facts.get("backbone_spec") or {}
-        parts["features"] = {name: spec[name] for name in _FEATURES
+        parts["features"] = {name: spec[name] for name in FEATURE_KEYS
                              if name in spec and "stride_frames" in spec}
     return flatten_dict(parts, sep=".")
 

@@ -275,7 +275,9 @@ def get_config() -> ConfigDict:
         # weighted means of them: "attention".
         tap_pool="grid",
         pool_queries=4,
+        short_kernel=3,
         short_grid=2,  # of tap_pool="grid"
+        long_grid=0,
         ranges="both",  # short, long, both
         gates="none",  # none, tanh, sigmoid
         long_kernel=3,  # tokens, odd

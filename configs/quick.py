@@ -76,7 +76,8 @@ def get_config(variant: str = "") -> ConfigDict:
         # and the backbone has seen none of these.
         config.synthetic.hard = True
         # Made by examples/pretrain_tiny_backbone.py --hard.
-        config.backbone.checkpoint = "runs/hard_backbone"
+        config.backbone.checkpoint = recipes.find(
+            "configs/hard_backbone")
     return config
 
 

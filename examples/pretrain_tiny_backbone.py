@@ -6,10 +6,10 @@
 A transformer with VideoMAE's architecture learns to classify twelve motions in
 rendered clips of 1.6 seconds, as public VideoMAE checkpoints are fine-tuned on
 Kinetics. The result is a converted backbone folder with a card
-(README.md); the folder that ships with the package, configs/tiny_backbone,
-was made by this script. It needs 4 GiB of memory. With --hard the motions are
-others, none of them a part of the actions of configs/quick.py:hard, which
-reads runs/hard_backbone.
+(README.md); the folders that ship with the package, configs/tiny_backbone and
+configs/hard_backbone, were made by this script. It needs 4 GiB of memory. With
+--hard the motions are others, none of them a part of the actions of
+configs/quick.py:hard.
 
 The clips have another seed than the videos of the quick start, so that no clip
 is a part of such a video.

@@ -16,7 +16,8 @@ from losa_jax.models.backbones import backbone_template, requested_spec
 from losa_jax.planning.estimate import matmul_flops
 
 STORED = Path(__file__).parent / "stored_configs.json"
-RECIPES = ("custom", "quick", "quick:ablation", "activitynet", "thumos",
+RECIPES = ("custom", "quick", "quick:ablation", "quick:hard", "activitynet",
+           "thumos",
            "activitynet:g1536", "activitynet:s", "activitynet:s_proposals",
            "activitynet:g1536_proposals",
            "thumos_features", "thumos_features:i3d_tridet",

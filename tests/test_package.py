@@ -126,7 +126,7 @@ def test_a_wheel_holds_all_that_git_does():
         name, name.replace(".", "/")) for name in project["packages"]}
     recipes = ROOT.parent / "configs"
     assert set(folders.values()) == {path.parent for path in FILES} | {
-        recipes, recipes / "tiny_backbone"}
+        recipes, recipes / "hard_backbone", recipes / "tiny_backbone"}
     for name, folder in folders.items():
         patterns = project["package-data"].get(name, ())
         shipped = {path for pattern in ("*.py", *patterns)

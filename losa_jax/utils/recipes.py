@@ -18,8 +18,9 @@ from ml_collections import ConfigDict
 # Keys that older runs lack. Their default is what those runs did, so these
 # are still loaded; any other key that a run lacks is an error.
 LATER_KEYS = (
-    "adapter.cross_attention", "adapter.pool_queries", "adapter.raw_taps",
-    "adapter.tap_pool", "backbone.keep_copy", "data.accept_changes",
+    "adapter.cross_attention", "adapter.long_grid", "adapter.pool_queries",
+    "adapter.raw_taps", "adapter.short_kernel", "adapter.tap_pool",
+    "backbone.keep_copy", "data.accept_changes",
     "data.min_action_share", "data.reviews", "evaluate.ego4d_recall",
     "evaluate.per_frame", "features.array", "features.channels",
     "features.resize", "head.input_projections", "head.input_widths",

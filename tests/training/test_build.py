@@ -1,8 +1,9 @@
 """Values of a config that do not fit the model are refused."""
 
+import numpy as np
 import pytest
 
-from configs import thumos
+from configs import quick, thumos
 from losa_jax.errors import InputError
 from losa_jax.inference.run_windows import nms_settings
 from losa_jax.models.backbones import SIZES
@@ -12,6 +13,7 @@ from losa_jax.training.specs import (
     check_backbone,
     check_tokens,
     choose_tap_layers,
+    configured_backbone,
     decode_settings,
     inside_backbone_spec,
     make_adapter_spec,
@@ -20,6 +22,14 @@ from losa_jax.training.specs import (
     window_clips,
 )
 from tests.custom_recipe import custom_config
+
+
+@pytest.mark.parametrize("variant", ["", "ablation", "hard"])
+def test_the_rendered_sets_have_their_backbone_in_the_package(variant):
+    config = quick.get_config(variant)
+    spec, flat, _ = configured_backbone(config)
+    assert spec.num_classes == 12 and spec.depth == config.backbone.depth
+    assert all(np.isfinite(leaf).all() for leaf in flat.values())
 
 
 def test_a_backbone_of_another_name_is_refused():

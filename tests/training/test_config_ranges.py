@@ -17,8 +17,9 @@ from losa_jax.utils import recipes
 
 # Keys that the specs of models and of NMS check, some under conditions.
 _OF_SPECS = {
-    "adapter": {"short_grid", "long_kernel", "long_key_pool",
-                "attention_heads", "mlp_ratio", "drop_path", "pool_queries"},
+    "adapter": {"short_kernel", "short_grid", "long_grid", "long_kernel",
+                "long_key_pool", "attention_heads", "mlp_ratio", "drop_path",
+                "pool_queries"},
     "evaluate": {"score_threshold", "top_k", "min_length_tokens", "nms_sigma",
                  "nms_iou_threshold", "nms_min_score", "max_detections",
                  "voting_threshold"},

@@ -40,8 +40,12 @@ class LosaSpec:
       tap_pool: what both ranges read: "grid", the tap's cells, or
         "attention", `pool_queries` learned weighted means of them.
       pool_queries: number k of these means for each temporal token.
+      short_kernel: 3 filters the cells that the short range reads by a
+        depthwise 3 x 3 convolution, for "grid"; 1 does not.
       short_grid: side s of the short-range feature map of "grid"; at most the
         tap's.
+      long_grid: side of the map that the long range reads, cells averaged; 0
+        is every cell.
       ranges: adapters to use, "short", "long" or "both".
       gates: "none" (per-channel factors that start at one), "sigmoid"
         (start at half), both with up-projections that start at zero; or
@@ -66,7 +70,9 @@ class LosaSpec:
     width: int = 0
     tap_pool: str = "grid"
     pool_queries: int = 4
+    short_kernel: int = 3
     short_grid: int = 2
+    long_grid: int = 0
     ranges: str = "both"
     gates: str = "none"
     long_kernel: int = 3
@@ -86,7 +92,8 @@ class LosaSpec:
         errors.check_whole(self, 1, "in_width", "num_taps", "clip_tokens",
                            "pool_queries", "short_grid", "long_key_pool",
                            "attention_heads")
-        errors.check_whole(self, 0, "width")
+        errors.check_whole(self, 0, "width", "long_grid")
+        errors.check_choice(self, "short_kernel", (1, 3))
         errors.check_odd(self, "long_kernel")
         errors.check_between(self, 0, math.inf, "mlp_ratio", without=(0,))
         errors.check_grid(self, "tap_grid")
@@ -144,7 +151,8 @@ class SpatialConv(nnx.Module):
         is_grid = spec.tap_pool == "grid"
         # Starts as the identity.
         kernel = jnp.zeros((3, 3, spec.in_width)).at[1, 1].set(1.0)
-        self.kernel = nnx.Param(kernel) if is_grid else None
+        has_kernel = is_grid and spec.short_kernel == 3
+        self.kernel = nnx.Param(kernel) if has_kernel else None
         rows, columns = spec.cells
         self.grid = ((min(spec.short_grid, rows),
                       min(spec.short_grid, columns))
@@ -225,6 +233,8 @@ class LongRangeAdapter(nnx.Module):
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d = spec.width
+        self.grid = tuple(min(spec.long_grid or side, side)
+                          for side in spec.cells)
         self.down = layers.Linear(spec.in_width, d, rngs=rngs)
         self.attention = (TimeAttention(
             d, spec.attention_heads, spec.long_key_pool, rngs=rngs)
@@ -237,7 +247,9 @@ class LongRangeAdapter(nnx.Module):
 
     def __call__(self, tap: Float[Array, "b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
-        x = rearrange(tap, "b n u h w c -> b (n u) (h w) c")
+        x = rearrange(tap, "b n u h w c -> b (n u) h w c")
+        x = rearrange(resample.pool_grid(x, self.grid),
+                      "b t h w c -> b t (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
         x = layers.gelu(self.down(x)) * keep
         if self.attention is None:

@@ -10,6 +10,7 @@ from losa_jax.errors import InputError
 from losa_jax.models.adapters.attention_pool import AttentionPool
 from losa_jax.models.adapters.base import check_features
 from losa_jax.models.adapters.losa import (
+    LongRangeAdapter,
     LosaAdapter,
     LosaSpec,
     ShortRangeAdapter,
@@ -61,7 +62,8 @@ def test_step_zero_is_exactly_the_last_layer(gates, ranges, tap_pool):
 
 @pytest.mark.parametrize("changes", [
     {"gates": "none"}, {"gates": "tanh"}, {"gates": "sigmoid"},
-    {"tap_pool": "attention"}, {"cross_attention": False}])
+    {"tap_pool": "attention"}, {"cross_attention": False},
+    {"short_kernel": 1, "long_grid": 1}])
 def test_every_adapter_starts_to_learn(changes):
     """The zero start must not be a fixed point: after one step of gradient
     descent every up-projection or gate has moved, and then everything has a
@@ -114,6 +116,41 @@ def test_long_range_crosses_clips_by_its_kernel(kernel, reach):
     moved = np.abs(np.asarray(after - before)).max((0, 2)) > 0
     np.testing.assert_array_equal(np.flatnonzero(moved),
                                   np.arange(4 - reach, 4 + reach + 1))
+
+
+@pytest.mark.parametrize("long_grid", [1, 2, 9])
+def test_the_long_range_reads_its_map_of_the_tap(long_grid):
+    """Cells that are equal give what they give one by one; 9 is every cell."""
+    last, taps, valid = _inputs()
+    adapters = [LongRangeAdapter(_spec(long_grid=side), nnx.Rngs(0))
+                for side in (0, long_grid)]
+    equal = jnp.broadcast_to(taps[0][..., :1, :1, :], taps[0].shape)
+    each, pooled = (one(equal, valid) for one in adapters)
+    np.testing.assert_allclose(pooled, each, atol=1e-5)
+    each, pooled = (one(taps[0], valid) for one in adapters)
+    assert np.allclose(pooled, each, atol=1e-5) == (long_grid == 9)
+
+
+def test_a_long_range_map_of_one_cell_is_a_formula_of_the_mean():
+    """LayerNorm, GELU and the convolution along time by NumPy."""
+    last, taps, valid = _inputs(clips=2, b=1)
+    model = LongRangeAdapter(_spec(long_grid=1), nnx.Rngs(0))
+
+    def linear(layer, x):
+        return x @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...])
+
+    mean = np.asarray(taps[0]).reshape(8, 9, 12).mean(1)
+    x = np.asarray(jax.nn.gelu(linear(model.down, mean), approximate=False))
+    kernel = np.asarray(model.mixer.kernel[...])
+    padded = np.pad(x, ((1, 1), (0, 0)))
+    x = x + linear(model.pointwise, sum(
+        padded[i:i + 8] * kernel[i] for i in range(3)))
+    normed = (x - x.mean(-1, keepdims=True)) / np.sqrt(
+        x.var(-1, keepdims=True) + 1e-6)
+    hidden = jax.nn.gelu(linear(model.mlp.fc1, normed), approximate=False)
+    np.testing.assert_allclose(
+        model(taps[0], valid)[0], x + linear(model.mlp.fc2,
+                                             np.asarray(hidden)), atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [
@@ -265,6 +302,8 @@ def test_the_gradient_stores_no_copies_of_many_taps(tap_pool):
     ({"attention_heads": 8, "long_mixer": "attention"},
      "must be a multiple of 2 x LosaSpec.attention_heads=8"),
     ({"short_grid": 0}, "LosaSpec.short_grid=0"),
+    ({"short_kernel": 5}, "LosaSpec.short_kernel=5: choose one of 1, 3"),
+    ({"long_grid": -1}, "LosaSpec.long_grid=-1"),
     ({"mlp_ratio": 0}, "LosaSpec.mlp_ratio=0: must be above 0"),
     ({"mlp_ratio": float("nan")}, "LosaSpec.mlp_ratio=nan"),
     ({"mlp_ratio": 0.1}, "LosaSpec.mlp_ratio=0.1 .* is below 1"),

@@ -233,8 +233,9 @@ class LongRangeAdapter(nnx.Module):
 
     def __init__(self, spec: LosaSpec, rngs: nnx.Rngs):
         d = spec.width
-        self.grid = tuple(min(spec.long_grid or side, side)
-                          for side in spec.cells)
+        rows, columns = spec.cells
+        self.grid = (min(spec.long_grid or rows, rows),
+                     min(spec.long_grid or columns, columns))
         self.down = layers.Linear(spec.in_width, d, rngs=rngs)
         self.attention = (TimeAttention(
             d, spec.attention_heads, spec.long_key_pool, rngs=rngs)

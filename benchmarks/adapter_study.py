@@ -2,14 +2,17 @@
 
     python -m benchmarks.adapter_study --variants=configs/controls.txt \\
         --sweep=rendered:runs/ablation --sweep=hard:runs/hard \\
-        --plot=docs/adapter_study.svg
+        --results=benchmarks/adapter_study.json --plot=docs/adapter_study.svg
 
-A sweep is the work directory of `losa_jax.sweep` for the same variants. Each
-row has the mean mAP over seeds, and how far it is from the first variant, with
-the 95 % interval of draws of videos and seeds (the same videos for both).
+A sweep is the work directory of `losa_jax.sweep` for the same variants; its
+finished runs are added to the file of results, so a study can take several
+days and machines. Each row has the mean mAP over seeds, and how far it is from
+the first variant, with the 95 % interval of draws of videos and seeds (the same
+videos for both).
 """
 
 import argparse
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from tqdm import tqdm
 from benchmarks.common.figures import table
 from losa_jax.detection.bootstrap import interval
 from losa_jax.jobs import sweep
+from losa_jax.utils import atomic_write
 from losa_jax.utils.run_files import COST_FILE
 from losa_jax.utils.text_files import read_json
 
@@ -54,46 +58,62 @@ class Score(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=Path, required=True)
-    parser.add_argument("--sweep", action="append", required=True,
+    parser.add_argument("--sweep", action="append", default=[],
                         metavar="NAME:WORKDIR")
+    parser.add_argument("--results", type=Path, required=True,
+                        help="a JSON file, to which the sweeps are added")
     parser.add_argument("--test_subset", default="",
                         help="as the sweeps had it")
     parser.add_argument("--plot", type=Path, help="an SVG file")
     arguments = parser.parse_args()
     variants = sweep.read_variants(arguments.variants)
-    scores, costs = {}, {}
+    names = [one.name for one in variants]
+    results = (read_json(arguments.results) if arguments.results.exists()
+               else {})
     for entry in arguments.sweep:
         name, _, workdir = entry.partition(":")
-        scores[name], found = read_sweep(Path(workdir), variants,
-                                         arguments.test_subset)
-        costs.update(found)
-    print(as_table(scores, [one.name for one in variants], costs))
+        of_set = results.setdefault(name, {})
+        for variant in tqdm(variants, desc=workdir, unit="variant"):
+            add_runs(of_set, variant.name, Path(workdir, variant.folder),
+                     arguments.test_subset)
+    atomic_write.write_text(arguments.results,
+                            json.dumps(results, sort_keys=True) + "\n")
+    scores = {name: as_scores(of_set, names)
+              for name, of_set in results.items()}
+    costs = {variant: runs["trained_parameters"]
+             for of_set in results.values() for variant, runs in of_set.items()}
+    print(as_table(scores, names, costs))
     if arguments.plot:
-        draw(scores, [one.name for one in variants], arguments.plot)
+        draw(scores, names, arguments.plot)
 
 
-def read_sweep(workdir: Path, variants: Sequence[sweep.Variant],
-               test_subset: str) -> tuple[dict[str, Score], dict[str, int]]:
-    """Returns the scores and trained parameters of the finished variants."""
-    scores: dict[str, Score] = {}
-    costs: dict[str, int] = {}
-    first = None
-    for variant in tqdm(variants, desc=str(workdir), unit="variant"):
-        runs = sorted(path.parent for path in (workdir / variant.folder).glob(
-            f"seed*/{sweep.DONE_FILE}"))
-        if not runs:
-            continue
-        draws = 100 * np.stack(
-            [sweep.run_draws(run, test_subset) for run in runs])
-        maps = [sweep.run_map(run / "test" if test_subset else run)
-                for run in runs]
-        scores[variant.name] = Score(
-            maps, *interval(draws),
-            interval(draws, first) if first is not None else None)
-        costs[variant.name] = read_json(
-            runs[0] / COST_FILE)["trained_parameters"]
-        first = draws if first is None else first
-    return scores, costs
+def add_runs(of_set: dict[str, dict], name: str, folder: Path,
+             test_subset: str) -> None:
+    """Adds {seed: {"map", "draws"}} in units of 0.01 mAP of finished runs."""
+    for done in sorted(folder.glob(f"seed*/{sweep.DONE_FILE}")):
+        run = done.parent
+        draws = np.rint(1e4 * sweep.run_draws(run, test_subset)).astype(int)
+        of_variant = of_set.setdefault(name, {"seeds": {}})
+        of_variant["trained_parameters"] = read_json(
+            run / COST_FILE)["trained_parameters"]
+        of_variant["seeds"][run.name.removeprefix("seed")] = {
+            "map": round(100 * sweep.run_map(
+                run / "test" if test_subset else run)),
+            "draws": draws.tolist()}
+
+
+def as_scores(of_set: dict[str, dict], names: Sequence[str]
+              ) -> dict[str, Score]:
+    """Returns the scores of the variants that have results, in order."""
+    seeds = {name: list(of_set[name]["seeds"].values()) for name in names
+             if name in of_set}
+    draws = {name: np.array([one["draws"] for one in runs]) / 100
+             for name, runs in seeds.items()}
+    return {name: Score(
+        [one["map"] / 100 for one in runs], *interval(draws[name]),
+        interval(draws[name], draws[names[0]])
+        if names[0] in draws and name != names[0] else None)
+        for name, runs in seeds.items()}
 
 
 def as_table(scores: dict[str, dict[str, Score]], variants: Sequence[str],
@@ -108,14 +128,14 @@ def as_table(scores: dict[str, dict[str, Score]], variants: Sequence[str],
         row = [variant]
         for of_set in scores.values():
             one = of_set.get(variant)
-            row += _cells(one, of_set[variants[0]]) if one else ["", ""]
+            row += _cells(one, of_set.get(variants[0])) if one else ["", ""]
         rows.append([*row, f"{costs[variant]:,}"])
     return table(["variant", *heads, "trained parameters"], rows)
 
 
-def _cells(one: Score, first: Score) -> list[str]:
+def _cells(one: Score, first: Score | None) -> list[str]:
     cells = [f"{one.mean:.1f} ({len(one.maps)})", ""]
-    if one.lead:
+    if first and one.lead:
         cells[1] = (f"{one.mean - first.mean:+.1f} ({one.lead[0]:.1f} .. "
                     f"{one.lead[1]:.1f})"
                     + ", not significant" * (not one.is_significant))

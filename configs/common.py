@@ -275,9 +275,10 @@ def get_config() -> ConfigDict:
         # weighted means of them: "attention".
         tap_pool="grid",
         pool_queries=4,
+        # Of tap_pool="grid"; 1: no convolution over cells.
         short_kernel=3,
         short_grid=2,  # of tap_pool="grid"
-        long_grid=0,
+        long_grid=0,  # 0: every cell
         ranges="both",  # short, long, both
         gates="none",  # none, tanh, sigmoid
         long_kernel=3,  # tokens, odd

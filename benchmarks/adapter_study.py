@@ -80,8 +80,10 @@ def main() -> None:
                             json.dumps(results, sort_keys=True) + "\n")
     scores = {name: as_scores(of_set, names)
               for name, of_set in results.items()}
+    # Those of the first data set that has the variant.
     costs = {variant: runs["trained_parameters"]
-             for of_set in results.values() for variant, runs in of_set.items()}
+             for of_set in reversed(results.values())
+             for variant, runs in of_set.items()}
     print(as_table(scores, names, costs))
     if arguments.plot:
         draw(scores, names, arguments.plot)

@@ -106,18 +106,25 @@ def _run_one(flags: list[str], folder: Path, test_subset: str) -> str:
     """Runs what is not finished; returns the failure, or ""."""
     wanted = {"flags": flags, "test_subset": test_subset}
     done = folder / DONE_FILE
+    train: list[str] = []
+    score = ["--mode=eval", f"--config.data.test_subset={test_subset}",
+             f"--output={folder / 'test'}"]
+    steps = [train, score] if test_subset else [train]
     if done.exists():
         finished = read_json(done)
-        if finished != wanted:
+        scored = finished["test_subset"]
+        if finished["flags"] != flags or (
+                test_subset and scored not in ("", test_subset)):
             raise InputError(
                 f"{folder} was run with {finished}, not with {wanted}: name "
                 "another --workdir, or delete the folder")
+        # A run that was only trained can still be scored.
+        steps = [score] if test_subset and not scored else []
+    if not steps:
         return ""
     make_folder(folder)
     console = folder / CONSOLE_FILE
-    score = ["--mode=eval", f"--config.data.test_subset={test_subset}",
-             f"--output={folder / 'test'}"]
-    for more in ([], score) if test_subset else ([],):
+    for more in steps:
         with writing(console), console.open("a") as output:
             status = subprocess.run(
                 [sys.executable, "-m", "losa_jax.main", *flags, *more,

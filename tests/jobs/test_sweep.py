@@ -104,6 +104,21 @@ def test_seed_by_seed_and_nothing_twice(commands, tmp_path):
                 tmp_path, "")
 
 
+def test_runs_that_were_trained_alone_can_be_scored_later(commands, tmp_path):
+    variants = [parse_variant("one: a.b=1")]
+    run_all(variants, (0,), [], tmp_path, "")
+    del commands.all[:]
+    for _ in range(2):
+        run_all(variants, (0,), [], tmp_path, "testing")
+    assert [command[2:4] for command in commands.all] == [
+        ["--mode=eval", "--config.data.test_subset=testing"]]
+    # What was scored serves a sweep without a test subset, but no other one.
+    run_all(variants, (0,), [], tmp_path, "")
+    assert len(commands.all) == 1
+    with pytest.raises(InputError, match="seed0 was run with"):
+        run_all(variants, (0,), [], tmp_path, "validation")
+
+
 def test_a_failed_run_is_reported_and_repeated(commands, tmp_path, capsys):
     variants = [parse_variant("good:"), parse_variant("bad: a.b=1")]
     commands.status["--config.a.b=1"] = 1

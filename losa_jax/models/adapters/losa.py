@@ -249,8 +249,9 @@ class LongRangeAdapter(nnx.Module):
     def __call__(self, tap: Float[Array, "b n u h w c"],
                  valid: Bool[Array, "b n u"]) -> Float[Array, "b t d"]:
         x = rearrange(tap, "b n u h w c -> b (n u) h w c")
-        x = rearrange(resample.pool_grid(x, self.grid),
-                      "b t h w c -> b t (h w) c")
+        if self.grid != x.shape[2:4]:
+            x = resample.pool_grid(x, self.grid)
+        x = rearrange(x, "b t h w c -> b t (h w) c")
         keep = rearrange(valid, "b n u -> b (n u) 1 1").astype(x.dtype)
         x = layers.gelu(self.down(x)) * keep
         if self.attention is None:

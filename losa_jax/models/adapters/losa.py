@@ -122,12 +122,14 @@ class LosaSpec:
 
     def _check_pool(self) -> None:
         is_grid = self.tap_pool == "grid"
-        unused = "pool_queries" if is_grid else "short_grid"
-        if getattr(self, unused) != getattr(LosaSpec, unused):
-            raise errors.InputError(
-                f"LosaSpec.{unused}={getattr(self, unused)} has no effect with "
-                f"LosaSpec.tap_pool={self.tap_pool}: remove it, or set "
-                f"LosaSpec.tap_pool={'attention' if is_grid else 'grid'}")
+        for unused in (("pool_queries",) if is_grid
+                       else ("short_kernel", "short_grid")):
+            if getattr(self, unused) != getattr(LosaSpec, unused):
+                raise errors.InputError(
+                    f"LosaSpec.{unused}={getattr(self, unused)} has no effect "
+                    f"with LosaSpec.tap_pool={self.tap_pool}: remove it, or "
+                    "set LosaSpec.tap_pool="
+                    f"{'attention' if is_grid else 'grid'}")
         if not is_grid and self.tap_grid == (1, 1):
             raise errors.InputError(
                 "LosaSpec.tap_pool=attention has nothing to pool in taps of "

@@ -317,6 +317,8 @@ def test_the_gradient_stores_no_copies_of_many_taps(tap_pool):
      "LosaSpec.tap_pool=grid: .* set LosaSpec.tap_pool=attention"),
     ({"tap_pool": "attention", "short_grid": 3},
      "LosaSpec.short_grid=3 has no effect with LosaSpec.tap_pool=attention"),
+    ({"tap_pool": "attention", "short_kernel": 1},
+     "LosaSpec.short_kernel=1 has no effect with LosaSpec.tap_pool=attention"),
     ({"tap_pool": "attention", "tap_grid": (1, 1)},
      r"tap_pool=attention has nothing .* LosaSpec.tap_grid=\(1, 1\)"),
     ({"tap_residual": False, "cross_attention": False},

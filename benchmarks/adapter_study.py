@@ -16,7 +16,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,6 +28,10 @@ from losa_jax.jobs import sweep
 from losa_jax.utils import atomic_write
 from losa_jax.utils.run_files import COST_FILE
 from losa_jax.utils.text_files import read_json
+
+# {data set: {variant: {"trained_parameters", "seeds": {seed: {"map",
+# "draws"}}}}}, mAP in units of 0.01.
+Results = dict[str, dict[str, Any]]
 
 
 class Score(NamedTuple):
@@ -77,21 +81,15 @@ def main() -> None:
             add_runs(of_set, variant.name, Path(workdir, variant.folder),
                      arguments.test_subset)
     atomic_write.write_text(arguments.results,
-                            json.dumps(results, sort_keys=True) + "\n")
-    scores = {name: as_scores(of_set, names)
-              for name, of_set in results.items()}
-    # Those of the first data set that has the variant.
-    costs = {variant: runs["trained_parameters"]
-             for of_set in reversed(results.values())
-             for variant, runs in of_set.items()}
-    print(as_table(scores, names, costs))
+                            json.dumps(results) + "\n")
+    print(as_table(results, names))
     if arguments.plot:
-        draw(scores, names, arguments.plot)
+        draw(results, names, arguments.plot)
 
 
-def add_runs(of_set: dict[str, dict], name: str, folder: Path,
+def add_runs(of_set: dict[str, Any], name: str, folder: Path,
              test_subset: str) -> None:
-    """Adds {seed: {"map", "draws"}} in units of 0.01 mAP of finished runs."""
+    """Adds the finished runs of a variant to the `Results` of a data set."""
     for done in sorted(folder.glob(f"seed*/{sweep.DONE_FILE}")):
         run = done.parent
         draws = np.rint(1e4 * sweep.run_draws(run, test_subset)).astype(int)
@@ -104,7 +102,7 @@ def add_runs(of_set: dict[str, dict], name: str, folder: Path,
             "draws": draws.tolist()}
 
 
-def as_scores(of_set: dict[str, dict], names: Sequence[str]
+def as_scores(of_set: dict[str, Any], names: Sequence[str]
               ) -> dict[str, Score]:
     """Returns the scores of the variants that have results, in order."""
     seeds = {name: list(of_set[name]["seeds"].values()) for name in names
@@ -118,20 +116,24 @@ def as_scores(of_set: dict[str, dict], names: Sequence[str]
         for name, runs in seeds.items()}
 
 
-def as_table(scores: dict[str, dict[str, Score]], variants: Sequence[str],
-             costs: dict[str, int]) -> str:
+def as_table(results: Results, variants: Sequence[str]) -> str:
     """Returns Markdown; differences that are not significant are marked."""
+    scores = {name: as_scores(of_set, variants)
+              for name, of_set in results.items()}
     heads = [f"{name}{what}" for name in scores
              for what in (": mAP (seeds)", f": from {variants[0]}")]
     rows = []
     for variant in variants:
-        if variant not in costs:
+        # Of the first data set that has the variant.
+        parameters = next((of_set[variant]["trained_parameters"] for of_set
+                           in results.values() if variant in of_set), None)
+        if parameters is None:
             continue
         row = [variant]
         for of_set in scores.values():
             one = of_set.get(variant)
             row += _cells(one, of_set.get(variants[0])) if one else ["", ""]
-        rows.append([*row, f"{costs[variant]:,}"])
+        rows.append([*row, f"{parameters:,}"])
     return table(["variant", *heads, "trained parameters"], rows)
 
 
@@ -144,9 +146,10 @@ def _cells(one: Score, first: Score | None) -> list[str]:
     return cells
 
 
-def draw(scores: dict[str, dict[str, Score]], variants: Sequence[str],
-         path: Path) -> None:
+def draw(results: Results, variants: Sequence[str], path: Path) -> None:
     """Draws means, intervals and seeds, a panel for each data set."""
+    scores = {name: as_scores(of_set, variants)
+              for name, of_set in results.items()}
     shown = [name for name in variants
              if any(name in of_set for of_set in scores.values())]
     figure = Figure(figsize=(2 + 3.2 * len(scores), 0.8 + 0.32 * len(shown)),

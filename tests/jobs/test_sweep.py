@@ -20,6 +20,7 @@ from losa_jax.jobs.sweep import (
     run_all,
 )
 from losa_jax.utils.interrupt import Interrupted
+from tests.jobs.finished_runs import finished_run, two_actions_each
 from tests.jobs.flags import flags_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -140,50 +141,15 @@ def test_a_signal_ends_the_whole_sweep(commands, tmp_path):
     assert len(commands.all) == 2
 
 
-def _finished(folder, annotations, num_detected, seconds, trained=1234567,
-              subset="val"):
-    """A run's files, which detect `num_detected` of each video's actions."""
-    for place, name in ((folder, subset), (folder / "test", "testing")):
-        place.mkdir(parents=True)
-        results = {
-            video: [{"segment": one["segment"], "label": one["label"],
-                     "score": 0.9}
-                    for one in entry["annotations"][:num_detected]]
-            for video, entry in annotations.items()
-            if entry["subset"] == name}
-        (place / "predictions.json").write_text(json.dumps(
-            {"results": results}))
-        (place / "map.json").write_text(json.dumps(
-            {"average_map": num_detected / 2 - 0.01 * (name == "testing")}))
-    (folder / "config.json").write_text(json.dumps({
-        "data": {"annotations": str(folder.parents[1] / "annotations.json"),
-                 "tfds": "", "on_outside": "error", "class_names": "",
-                 "train_subset": "train", "test_subset": subset,
-                 "reviews": ""},
-        "evaluate": {"tiou_thresholds": [0.5]}}))
-    (folder / "cost.json").write_text(json.dumps({
-        "trained_parameters": trained, "step_temporary_bytes": 3 * 2**20}))
-    (folder / "metrics.jsonl").write_text("".join(
-        json.dumps({"step": step, **one}) + "\n" for step, one in enumerate(
-            [{"loss": 1.0}, *({"seconds_per_step": s} for s in seconds)])))
-
-
 def test_the_table_by_hand(tmp_path):
     """Each video has two actions; the first alone is detected, or both: average
     precision 1/2 or 1 whichever videos are drawn."""
-    annotations = {
-        f"{subset}{number}": {
-            "subset": subset, "duration": 10.0, "annotations": [
-                {"label": "hop", "segment": [1.0, 2.0]},
-                {"label": "hop", "segment": [5.0, 7.0]}]}
-        for subset in ("val", "testing") for number in range(3)}
-    (tmp_path / "annotations.json").write_text(json.dumps(
-        {"database": annotations}))
+    annotations = two_actions_each(tmp_path)
     folders = {"poor": [], "good": [], "none went well": []}
     for name, num_detected, trained in (("poor", 1, 999), ("good", 2, 1234567)):
         for seed, seconds in ((0, (0.5, 0.1)), (1, (0.3, 0.3))):
             folder = tmp_path / name / f"seed{seed}"
-            _finished(folder, annotations, num_detected, seconds, trained)
+            finished_run(folder, annotations, num_detected, seconds, trained)
             folders[name].append(folder)
     # One seed's mAP while it trained was other than the rest's.
     (tmp_path / "poor/seed1/map.json").write_text('{"average_map": 0.44}')

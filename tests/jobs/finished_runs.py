@@ -16,8 +16,8 @@ def two_actions_each(folder):
 
 
 def finished_run(folder, annotations, num_detected, seconds, trained=1234567,
-              subset="val"):
-    """A run's files, which detect `num_detected` of each video's actions."""
+                 subset="val"):
+    """Writes a run that detects `num_detected` of each video's actions."""
     for place, name in ((folder, subset), (folder / "test", "testing")):
         place.mkdir(parents=True)
         results = {
